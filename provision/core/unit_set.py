@@ -17,14 +17,14 @@ class UnitSet:
     """Text by the name below `PREFIX/NAME/current`."""
     units: Mapping[str, str]
     """Text of each unit by its name."""
-    packages: tuple[str, ...]
-    packaged: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    packaged: tuple[str, ...] = ()
     """Units of these packages, which are not used."""
-    account: str
+    account: str = "root"
     """Account that owns the folders of `data`, and may read the files."""
-    ports: tuple[int, ...]
+    ports: tuple[int, ...] = ()
     """What the units listen on."""
-    ready: tuple[str, ...]
+    ready: tuple[str, ...] = ()
     """Addresses that answer 200 when the units run with the files."""
     checks: tuple[tuple[str, ...], ...] = ()
     """Commands that must succeed in the folder of the new files before these are used."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -12,10 +11,11 @@ from provision.core.errors import FirstlightError
 from provision.core.install_paths import InstallPaths
 from provision.core.json_text import parse_object
 from provision.core.models.base import Record
+from provision.core.models.inventory import Host
 from provision.core.models.records import AttentionProof, HostSummary, ServeRecord, Summary
 from provision.core.models.stack import Stack
 from provision.core.redaction import scrub
-from provision.fleet.ssh import Session, Task, fan_out
+from provision.fleet.ssh import Session
 from provision.report import text
 from provision.report.run_files import own_verification
 from provision.report.summary_builder import verdict
@@ -38,18 +38,13 @@ def write_on_hosts(context: RunContext, summary: Summary, names: Container[str])
         names: The hosts.
     """
     paths = context.result.install_paths
-    tasks = [
-        Task(
-            host.name,
-            partial(write_on_host, context.session(context.host(host.name)), paths[host.name], summary, host),
-            deadline_s=WRITE_DEADLINE_S,
-            retries=0,
-            cancel=context.session(context.host(host.name)).close,
-        )
-        for host in summary.hosts
-        if host.name in names
-    ]
-    done = fan_out(tasks)
+    summaries = {host.name: host for host in summary.hosts if host.name in names}
+
+    def write(host: Host) -> None:
+        write_on_host(context.session(host), paths[host.name], summary, summaries[host.name])
+
+    hosts = [context.host(name) for name in summaries]
+    done = context.ask_hosts(hosts, write, deadline_s=WRITE_DEADLINE_S, retries=0)
     for error in done.errors.values():
         if not isinstance(error, FirstlightError):
             raise error

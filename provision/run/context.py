@@ -23,7 +23,8 @@ from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
-from provision.fleet.ssh import Session, Task, fan_out
+from provision.fleet.ssh import FanOut, Session, Task, fan_out
+from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.phases.stage import Store
 from provision.report.live import Progress
 from provision.run.host_sessions import HostSessions
@@ -288,6 +289,33 @@ class RunContext:
         if phase == "probe":
             self.run.write("dispatch.json", asdict(done.stats))
         return done.values
+
+    def ask_hosts(
+        self,
+        hosts: Sequence[Host],
+        call: Callable[[Host], T],
+        *,
+        deadline_s: float,
+        retries: int = 2,
+        limit: int = DEFAULT_LIMIT,
+    ) -> FanOut[T]:
+        """Call a function for hosts in parallel, and record nothing of it.
+
+        Args:
+            deadline_s: Seconds after which the session of a host is closed.
+            retries: Further attempts where a connection broke.
+            limit: Hosts that are worked on at once.
+        """
+        return fan_out(
+            [Task(host.name, partial(call, host), deadline_s, retries, self.session(host).close) for host in hosts],
+            limit=limit,
+        )
+
+    def add_note(self, host: str, *notes: str) -> None:
+        """Add to what the summary says of the service of a host, where something was recorded of it."""
+        result = self.outcomes.results.get(host, {}).get("serve")
+        if result is not None:
+            self.record(result.model_copy(update={"notes": (*result.notes, *notes)}))
 
     @contextmanager
     def timed(self, phase: PhaseName) -> Iterator[None]:

@@ -106,7 +106,7 @@ def play_differing(
         for one in sets[host.name]:
             if not _runs(session, prefix, one):
                 differing.append(one)
-                _send(session, one)
+                send_files(session, _incoming(one), one.files)
         return differing
 
     differing = context.run_on_hosts("serve", hosts, send_differing, deadline_s=SEND_DEADLINE_S)
@@ -170,8 +170,9 @@ def _incoming(one: UnitSet) -> str:
     return f"/run/firstlight-{one.name}.incoming"
 
 
-def _send(session: Session, one: UnitSet) -> None:
-    folder = shlex.quote(_incoming(one))
+def send_files(session: Session, incoming: str, files: Mapping[str, str]) -> None:
+    """Send files that hold keys into a new folder of root, in memory."""
+    folder = shlex.quote(incoming)
     session.run(f"rm -rf {folder} && mkdir -m 700 {folder}", root=True)
-    for name, text in one.files.items():
-        session.write(f"{_incoming(one)}/{name}", text.encode(), mode=0o600, root=True)
+    for name, text in files.items():
+        session.write(f"{incoming}/{name}", text.encode(), mode=0o600, root=True)

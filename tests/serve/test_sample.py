@@ -199,9 +199,12 @@ def test_a_pace_is_that_of_the_fastest_request_and_none_where_one_failed(
 ) -> None:
     times = iter([(0.3, 0.02), (0.2, 0.04), (0.4, None)])
     monkeypatch.setattr(module, "one", lambda *_: next(times))
-    assert pace(request_of(1)) == {**ASKED, "first_token_s": 0.2, "inter_token_s": 0.02}
+    assert pace(request_of(1)) == {**ASKED, "requests": 3, "first_token_s": 0.2, "inter_token_s": 0.02}
+    monkeypatch.setattr(module, "PACE_S", 0.0)
+    monkeypatch.setattr(module, "one", lambda *_: (9.0, 0.5))
+    assert pace(request_of(1))["requests"] == 1
     monkeypatch.undo()
-    assert pace(request_of(service.server.server_port)).keys() == {*ASKED, "first_token_s", "inter_token_s"}
+    assert pace(request_of(service.server.server_port))["requests"] == 3
     service.answers = ["500"]
     assert pace(request_of(service.server.server_port)) == {}
 

@@ -1,7 +1,5 @@
 """`./firstlight bundle`: everything that hosts need, in one file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -41,13 +41,10 @@ if TYPE_CHECKING:
 
 
 def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
-    """Make a bundle for the hosts of an inventory, or for a described host.
+    """Make a bundle for the hosts of an inventory, or for a described host; return the exit code.
 
     Args:
         key: The file of the signing key; the user's default key when None.
-
-    Returns:
-        The exit code.
 
     Raises:
         BundleError: The bundle cannot be made.
@@ -94,11 +91,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
 
 
 def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[list[Staged], str] | int:
-    """Stage what the hosts of an inventory need.
-
-    Returns:
-        The staged files and the model, or the exit code of a run that failed.
-    """
+    """Return the staged files of the hosts of an inventory and their model, or the exit code of a run that failed."""
     # A bundle has the whole model, so that a controller without a network can read it.
     request = replace(request, overrides={**request.overrides, "model_on_host": None, "source": "controller"})
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
@@ -143,7 +136,7 @@ def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> 
     lines = [f"{output}: {output.stat().st_size / GIB:.2f} GiB, {len(manifest.files)} files, signed"]
     for held in manifest.classes:
         vllm = f"vLLM {held.stack.vllm.version} ({held.stack.vllm.variant}), " if held.stack.vllm else ""
-        packages = f", {held.os_packages} OS packages" if held.os_packages else ", no OS packages"
+        packages = f", {held.os_packages or 'no'} OS packages"
         torch = f"torch {held.stack.torch.version} ({held.stack.torch.variant})"
         lines.append(f"  for {', '.join(held.hosts)}: {vllm}{torch}, Python {held.stack.interpreter.version}{packages}")
     if own:

@@ -1,7 +1,5 @@
 """Where bundles take part in the work of the core: a run with `--bundle` has its files from there."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from provision.catalog.index.settings import ClientSettings
@@ -15,14 +13,9 @@ from provision.report.live import report_progress
 
 
 def open_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str]]:
-    """Verify the bundle of a command, and add its files to the wheelhouse.
+    """Verify the bundle of a command, and add its files to the wheelhouse. Return index settings that name it, and its model, where that is a folder.
 
-    Returns:
-        Index settings that name the bundle, and the overrides for the hosts: its model, where that is a folder.
-
-    Raises:
-        BundleError: The bundle cannot be used.
-        UsageError: The command asks for newer releases as well.
+    Raises BundleError where the bundle cannot be used, and UsageError where the command asks for newer releases as well.
     """
     if request.refresh:
         raise UsageError(

@@ -20,14 +20,7 @@ PUBLIC_FILE = "bundle.pub"
 
 
 def signing_key(named: Path | None) -> SecretKey:
-    """Read a secret key.
-
-    Args:
-        named: Its file; None for the user's own key, which is created when absent.
-
-    Raises:
-        BundleError: The file is no secret key, or needs a password.
-    """
+    """Read a secret key; without a file the user's own, which is created when absent. Raises BundleError where it is none, or needs a password."""
     from minisign import SecretKey
 
     path = named or config_folder() / PRIVATE_FILE
@@ -68,13 +61,9 @@ def sign(key: SecretKey, content: bytes, comment: str) -> bytes:
 
 
 def verify(content: bytes, signature: bytes, trusted: str | None, where: str) -> None:
-    """Verify a manifest.
+    """Verify a manifest with a public key, its file, or the user's own key.
 
-    Args:
-        trusted: The public key or its file; None for the user's own key.
-
-    Raises:
-        BundleError: There is no trusted key, another key signed, or the content was changed.
+    Raises BundleError where there is no trusted key, another key signed, or the content was changed.
     """
     from minisign import Error, Signature, VerifyError
 

@@ -10,8 +10,6 @@ A bundle is an uncompressed tar, in this order:
     files/SHA256/NAME           files for the wheelhouse
 """
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -36,6 +34,16 @@ class BundledFile(Record):
     path: str = Field(pattern=r"^(controller|product|sbom|files)/[^\x00]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0)
+
+    @property
+    def is_stored(self) -> bool:
+        """Return whether it is for the wheelhouse."""
+        return self.path.startswith(FILES)
+
+    @property
+    def name(self) -> str:
+        """Return its name there."""
+        return self.path.rpartition("/")[2]
 
 
 class BundledClass(Record):
@@ -85,11 +93,7 @@ class Manifest(Record):
 
 
 def read_manifest(content: bytes, where: str) -> Manifest:
-    """Parse a manifest.
-
-    Raises:
-        BundleError: The content is no manifest, or one of another format.
-    """
+    """Parse a manifest. Raises BundleError where the content is none, or one of another format."""
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:

@@ -1,7 +1,5 @@
 """The files of a bundle besides the staged ones: the product, and the wheels for its launcher's environment."""
 
-from __future__ import annotations
-
 import platform
 import re
 from collections.abc import Iterator
@@ -59,26 +57,24 @@ def list_user_files(root: Path | None = None) -> list[str]:
 
 
 def require_product(manifest: Manifest, root: Path | None = None) -> None:
-    """Compare a product that was unpacked from a bundle with that bundle's manifest.
+    """Raise BundleError where a product that was unpacked from a bundle has changed, added or missing files by that bundle's manifest.
 
     This finds files that somebody changed or added, not somebody who also changed this comparison. A checkout of git is its user's own,
     and a product of another version has other files: neither is compared.
-
-    Raises:
-        BundleError: A file was changed, added or removed.
     """
-    signed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
-    if ((root or product_path("")) / ".git").exists() or manifest.product != __version__:
+    folder = root or product_path("")
+    if (folder / ".git").exists() or manifest.product != __version__:
         return
+    listed = {file.path.removeprefix(PRODUCT): file.sha256 for file in manifest.files if file.path.startswith(PRODUCT)}
+    signed = {name: sha256 for name, sha256 in listed.items() if not _has_variables(name)}
     present = {name: sha256_of(path) for name, path in _files(root) if not _has_variables(name)}
-    signed = {name: sha256 for name, sha256 in signed.items() if not _has_variables(name)}
     wrong = [f"{name} was changed" for name in sorted(signed.keys() & present) if signed[name] != present[name]]
     wrong += [f"{name} was added" for name in sorted(present.keys() - signed)]
     wrong += [f"{name} is missing" for name in sorted(signed.keys() - present)]
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise BundleError(
-            f"`{root or product_path('')}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
+            f"`{folder}` differs from the product of the bundle: {', '.join(wrong[:3])}{more}",
             hint="unpack it again into an empty folder: tar -xf BUNDLE product; for changes of your own use a git checkout",
         )
 
@@ -105,11 +101,7 @@ def _is_own(name: str, path: Path) -> bool:
 
 
 def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LOCK) -> list[Path]:
-    """Fetch every wheel of the product's lock, for this processor and each Python that a controller may have.
-
-    Raises:
-        StageError: A wheel cannot be had, or its hash is not in the lock.
-    """
+    """Fetch every wheel of the product's lock, for this processor and each Python that a controller may have. Raises StageError."""
     text = lock.read_text(encoding="utf-8")
     known = set(_HASH.findall(text))
     pinned = tuple(f"{name}{marker or ''}" for name, marker in _PINNED.findall(text))

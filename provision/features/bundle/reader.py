@@ -1,7 +1,5 @@
 """Reading a bundle: the signature first, then each file is hashed on its way into the wheelhouse; cache entries come last."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -17,15 +15,7 @@ from provision.core.errors import BundleError, StageError
 from provision.core.models.inventory import Host
 from provision.core.models.stack import Stack
 from provision.features.bundle.keys import verify
-from provision.features.bundle.manifest import (
-    FILES,
-    MANIFEST,
-    SIGNATURE,
-    BundledClass,
-    BundledFile,
-    Manifest,
-    read_manifest,
-)
+from provision.features.bundle.manifest import MANIFEST, SIGNATURE, BundledClass, BundledFile, Manifest, read_manifest
 from provision.fleet.host_records import HostRecord, HostRecords, address_of
 from provision.phases.stage.model import remember_hashes
 from provision.phases.stage.wheelhouse import BLOCK, Store, flat_name
@@ -100,7 +90,7 @@ def _take(
     tar: tarfile.TarFile, manifest: Manifest, path: Path, store: Store, progress: Callable[[int, int], None] | None
 ) -> None:
     """Read every member once, in the manifest's order."""
-    missing = [file for file in manifest.files if _in_store(file) and store.find(file.sha256, _name(file)) is None]
+    missing = [file for file in manifest.files if file.is_stored and store.find(file.sha256, file.name) is None]
     if not missing:
         return
     store.require_space(sum(file.size for file in missing), f"bundle `{path.name}`")
@@ -113,21 +103,20 @@ def _take(
             raise _changed(path, member.name if member.name != file.path else file.path)
         reading = tar.extractfile(member)
         assert reading is not None
-        if _in_store(file):
+        if file.is_stored:
             _store(reading, file, path, store)
         elif hashlib.file_digest(reading, "sha256").hexdigest() != file.sha256:  # type: ignore[arg-type]  # it has readinto
             raise _changed(path, file.path)
         done += file.size
         if progress:
             progress(done, manifest.size)
-    extra = tar.next()
-    if extra is not None:
+    if (extra := tar.next()) is not None:
         raise _changed(path, extra.name)
 
 
 def _store(reading: IO[bytes], file: BundledFile, path: Path, store: Store) -> None:
     try:
-        with store.slot(file.sha256, _name(file)) as slot:
+        with store.slot(file.sha256, file.name) as slot:
             if slot.stored():
                 return
             digest = hashlib.sha256()
@@ -163,14 +152,6 @@ def _changed(path: Path, member: str) -> BundleError:
         f"`{path}`: {member} differs from the signed manifest",
         hint="the bundle was changed or damaged: do not use it; copy it again from its creator",
     )
-
-
-def _in_store(file: BundledFile) -> bool:
-    return file.path.startswith(FILES)
-
-
-def _name(file: BundledFile) -> str:
-    return file.path.rsplit("/", 1)[1]
 
 
 def _lay_out(manifest: Manifest, store: Store) -> str | None:
@@ -215,11 +196,7 @@ class Bundled:
         return "; ".join(differences[0]) or "another release of the product created it"
 
     def accept(self, host: Host, logs: Path) -> None:
-        """Keep this bundle as the last one of a host whose environment changes.
-
-        Raises:
-            BundleError: The bundle is older than the last one of the host, and the user does not accept that.
-        """
+        """Keep this bundle as the last one of a host whose environment changes. Raises BundleError where that is newer, unless the user accepts it."""
         records, last = HostRecords(logs / "bundles", LastBundle), None
         with contextlib.suppress(OSError, ValueError):
             last = records.get(host)

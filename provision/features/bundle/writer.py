@@ -6,7 +6,6 @@ import hashlib
 import io
 import shutil
 import tarfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from provision import __version__
 from provision.core.errors import BundleError
 from provision.core.formatting import format_bytes
-from provision.core.models.staged import Staged, StagedFile
+from provision.core.models.staged import Staged
 from provision.core.run_folder import utc_now
 from provision.features.bundle.keys import sign
 from provision.features.bundle.manifest import (
@@ -58,45 +57,36 @@ class BundleContents:
 
     def manifest(self) -> Manifest:
         """Return the manifest. Hashes of staged files are those of the stage phase."""
-        files = {}
-        for name, path in (
-            *((CONTROLLER + path.name, path) for path in self.controller),
-            *((PRODUCT + name, path) for name, path in self.product),
-            *((SBOM + path.name, path) for path in self.sboms),
-        ):
-            files[name] = BundledFile(path=name, sha256=sha256_of(path), size=path.stat().st_size)
-            self.sources[name] = path
-        for file in self._staged_files():
-            name = f"{FILES}{file.sha256}/{_plain(file)}"
+        self.sources = {
+            **{CONTROLLER + path.name: path for path in self.controller},
+            **{PRODUCT + name: path for name, path in self.product},
+            **{SBOM + path.name: path for path in self.sboms},
+        }
+        files = {
+            name: BundledFile(path=name, sha256=sha256_of(path), size=path.stat().st_size)
+            for name, path in self.sources.items()
+        }
+        staged_files = [file for staged in self.staged for file in staged.files]
+        for file in staged_files:
+            stored = Path(file.path).name if file.kind != "model" else flat_name(file.name)
+            name = f"{FILES}{file.sha256}/{stored}"
             files[name] = BundledFile(path=name, sha256=file.sha256, size=file.size)
             self.sources[name] = Path(file.path)
+        model = {file.name: file.sha256 for file in staged_files if file.kind == "model"}
         return Manifest(
             product=__version__,
             made_at=utc_now(),
-            classes=tuple(_class_of(staged) for staged in self.staged),
-            model=self._model(),
+            classes=tuple(map(_class_of, self.staged)),
+            model=BundledModel(name=self.model, files=model) if self.model is not None else None,
             cache_entries=self.cache_entries,
             files=tuple(files.values()),
         )
-
-    def _staged_files(self) -> Iterable[StagedFile]:
-        return (file for staged in self.staged for file in staged.files)
-
-    def _model(self) -> BundledModel | None:
-        if self.model is None:
-            return None
-        files = {file.name: file.sha256 for file in self._staged_files() if file.kind == "model"}
-        return BundledModel(name=self.model, files=files)
 
 
 def write_bundle(
     output: Path, contents: BundleContents, key: SecretKey, *, progress: Progress | None = None
 ) -> Manifest:
-    """Write the bundle to a partial file and rename it.
-
-    Raises:
-        BundleError: The bundle cannot be written, the disk is too full, or a staged file changed.
-    """
+    """Write the bundle to a partial file and rename it. Raises BundleError where that fails, the disk is too full, or a staged file changed."""
     manifest = contents.manifest()
     text = manifest.model_dump_json(indent=1).encode()
     signature = sign(key, text, f"firstlight bundle made {manifest.made_at}")
@@ -172,11 +162,6 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: io.BytesIO | _Hash
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = size, mode
     tar.addfile(entry, content)
-
-
-def _plain(file: StagedFile) -> str:
-    """Return the name of a file in the wheelhouse."""
-    return Path(file.path).name if file.kind != "model" else flat_name(file.name)
 
 
 def _class_of(staged: Staged) -> BundledClass:

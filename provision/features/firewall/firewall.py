@@ -1,7 +1,5 @@
 """Firewall of the hosts behind a gateway, and of those of spans: rules are loaded where the settings say so, else the run says what to type."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -15,24 +13,7 @@ from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
-from provision.features.firewall.rules import (
-    FIREWALL,
-    READ_DEADLINE_S,
-    START,
-    Firewall,
-    Opening,
-    RuleSet,
-    commands,
-    find_command,
-    firewall_of,
-    firewall_set,
-    openings_of,
-    reach_command,
-    require_root,
-    source_command,
-    sources_of,
-    ssh_ports_of,
-)
+from provision.features.firewall import rules
 from provision.fleet.inventory.addresses import address_from
 from provision.report.layout import fold_names
 from provision.run import playbooks
@@ -51,7 +32,7 @@ class _Rules:
     host: Host
     served: Served | None
     """What it serves; None where another host of its span answers for it."""
-    openings: tuple[Opening, ...]
+    openings: tuple[rules.Opening, ...]
 
 
 def wants_rules(context: RunContext) -> bool:
@@ -72,60 +53,52 @@ class _Setup:
     def __init__(self, context: RunContext, probed: ProbedHosts) -> None:
         self._context, self._probed = context, probed
         self._started = time.monotonic()
-        self._gateways = [host for host in context.inventory.hosts if host.is_gateway]
-        self._monitors = [host for host in context.inventory.hosts if host.is_monitoring]
-        self._viewers = [host for host in context.inventory.hosts if host.is_gateway or host.is_monitoring]
+        hosts = context.inventory.hosts
+        self._gateways = [host for host in hosts if host.is_gateway]
+        self._monitors = [host for host in hosts if host.is_monitoring]
+        self._viewers = [host for host in hosts if host.is_gateway or host.is_monitoring]
+        self._known: dict[str, dict[str, tuple[str, ...]]] = {}
+        """From which addresses gateways and monitoring hosts connect to hosts, by the names of both."""
 
     def run(self) -> None:
         hosts = [host for host in self._context.hosts() if host.name in self._probed.facts]
         serving = [host for host in hosts if host.is_serving]
         chosen = [host for host in serving if host.settings.firewall == "set" and (self._viewers or host.span)]
         advised = [host for host in serving if host.settings.firewall == "tell" and (self._gateways or host.span)]
-        gone = [host for host in hosts if host not in chosen and self._has_rules(host)]
-        if gone:
+        installed = {host.name: self._probed.facts[host.name].installed for host in hosts}
+        having = [host for host in hosts if (there := installed[host.name]) and there.firewall]
+        if gone := [host for host in having if host not in chosen]:
             self._remove(gone)
         if not chosen and not advised:
             return
         served = ask_served(self._context, self._probed)
-        rules = self._rules([host for host in (*chosen, *advised) if host.name in served], served)
-        self._advise([one for one in rules if one.host in advised])
-        self._set([one for one in rules if one.host in chosen])
-
-    def _has_rules(self, host: Host) -> bool:
-        installed = self._probed.facts[host.name].installed
-        return installed is not None and installed.firewall
+        wanted = self._rules([host for host in (*chosen, *advised) if host.name in served], served)
+        self._advise([one for one in wanted if one.host in advised])
+        self._set([one for one in wanted if one.host in chosen])
 
     def _rules(self, hosts: Sequence[Host], served: Mapping[str, Served | None]) -> list[_Rules]:
         """Return what hosts are to accept; one that somebody reaches from an unknown address is left as it is."""
         found = []
-        known = self._sources(hosts, served)
+        self._known = self._sources(hosts, served)
         neighbours = [ports(self._context, "serve", hosts) for ports in features.hooks("neighbours")]
         for host in hosts:
             if not self._is_well(host):
                 continue
             one = served[host.name]
             needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
-            unknown = [viewer.name for viewer in needed if not self._known(known, viewer, host.name)]
+            unknown = [viewer.name for viewer in needed if not self._known.get(viewer.name, {}).get(host.name)]
             unknown += [name for ports in neighbours for name in ports.silent(host) if name not in unknown]
             if unknown:
                 if host.settings.firewall == "set":
-                    text = (
-                        f"its firewall was left as it is: from which address {', '.join(unknown)} reaches it is unknown"
-                    )
-                    self._record(PhaseResult(host=host.name, phase="serve", status="warn"), text)
+                    why = f"from which address {', '.join(unknown)} reaches it is unknown"
+                    warning = PhaseResult(host=host.name, phase="serve", status="warn")
+                    self._record(warning, f"its firewall was left as it is: {why}")
                 continue
             listening = self._probed.facts[host.name].ports
+            gateways, monitors = (self._of(group, needed, host) for group in (self._gateways, self._monitors))
             try:
-                openings = (
-                    *openings_of(
-                        host,
-                        one.port if one else None,
-                        self._of(self._gateways, needed, known, host.name),
-                        self._of(self._monitors, needed, known, host.name),
-                        ssh_ports=ssh_ports_of(listening),
-                    ),
-                    *(opening for ports in neighbours for opening in ports.openings(host, listening)),
-                )
+                openings = rules.openings_of(host, one.port if one else None, gateways, monitors, listening)
+                openings += tuple(opening for ports in neighbours for opening in ports.openings(host, listening))
             except InventoryError as error:
                 if host.settings.firewall == "set":
                     self._context.fail(host.name, "serve", error)
@@ -146,51 +119,42 @@ class _Setup:
                 for host in hosts
                 if (one := served[host.name]) and (address := self._reaches(viewer, host, one))
             }
-            return sources_of(self._context.session(viewer).run(source_command(targets)).stdout) if targets else {}
+            said = self._context.session(viewer).run(rules.source_command(targets)).stdout if targets else ""
+            return rules.sources_of(said)
 
         viewers = [viewer for viewer in self._viewers if viewer.name in ready]
-        return self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
-
-    @staticmethod
-    def _known(known: Mapping[str, Mapping[str, tuple[str, ...]]], viewer: Host, target: str) -> tuple[str, ...]:
-        return known.get(viewer.name, {}).get(target, ())
+        return self._context.run_on_hosts("serve", viewers, ask, deadline_s=rules.READ_DEADLINE_S)
 
     @staticmethod
     def _reaches(viewer: Host, host: Host, served: Served) -> str | None:
         """Return the address by which another host reaches one; None for the host itself, and where nobody else reaches it."""
         return address_from(viewer, host, served.bind) if viewer.name != host.name else None
 
-    @staticmethod
-    def _of(
-        group: Sequence[Host], needed: Sequence[Host], known: dict[str, dict[str, tuple[str, ...]]], name: str
-    ) -> list[str] | None:
-        """Return the addresses of a group; None where the inventory has none of it."""
-        if not group:
-            return None
-        return [source for viewer in group if viewer in needed for source in known[viewer.name][name]]
+    def _of(self, group: Sequence[Host], needed: Sequence[Host], host: Host) -> list[str] | None:
+        """Return the addresses from which a group connects to a host; None where the inventory has none of the group."""
+        viewers = [viewer for viewer in group if viewer in needed]
+        return [source for viewer in viewers for source in self._known[viewer.name][host.name]] if group else None
 
-    def _advise(self, rules: Sequence[_Rules]) -> None:
+    def _advise(self, wanted: Sequence[_Rules]) -> None:
         """Say what to type on the hosts: at the gateway, where equal hosts are named together, and at each host of a span."""
         gateway = next((host.name for host in self._gateways if self._has_result(host.name)), None)
-        advised = [one for one in rules if one.host.span or gateway]
+        advised = [one for one in wanted if one.host.span or gateway]
         found = self._firewalls([one.host for one in advised])
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for one in [one for one in advised if one.host.name in found]:
-            groups[commands(found[one.host.name], one.openings)].append(one.host.name)
+            groups[rules.commands(found[one.host.name], one.openings)].append(one.host.name)
         for lines, names in groups.items():
             host = self._context.host(names[0])
             at = host.name if host.span else gateway
             if at is None or not self._has_result(at):
                 continue
-            who = " and ".join(
-                [*(["the gateway"] if self._gateways else []), *(["the hosts of its model"] if host.span else [])]
-            )
+            allowed = {"the gateway": self._gateways, "the hosts of its model": host.span}
+            who = " and ".join(name for name, some in allowed.items() if some)
             note = (
                 f"no firewall was changed; so that only {who} can reach {fold_names(names)}: firstlight_firewall: set, "
                 f"or as root there what is in {self._write(names, lines)}"
             )
-            result = self._context.outcomes.results[at]["serve"]
-            self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+            self._context.add_note(at, note)
 
     def _has_result(self, name: str) -> bool:
         return "serve" in self._context.outcomes.results.get(name, {})
@@ -203,36 +167,33 @@ class _Setup:
         write_atomically(path, "\n".join((*header, *lines, "")))
         return path
 
-    def _firewalls(self, hosts: Sequence[Host]) -> dict[str, Firewall]:
-        return self._context.run_on_hosts(
-            "serve",
-            hosts,
-            lambda host: firewall_of(
-                self._context.session(host).run(find_command(), root=self._probed.install_paths[host.name].root).stdout
-            ),
-            deadline_s=READ_DEADLINE_S,
-        )
+    def _firewalls(self, hosts: Sequence[Host]) -> dict[str, rules.Firewall]:
+        def ask(host: Host) -> rules.Firewall:
+            root = self._probed.install_paths[host.name].root
+            return rules.firewall_of(self._context.session(host).run(rules.find_command(), root=root).stdout)
 
-    def _set(self, rules: Sequence[_Rules]) -> None:
+        return self._context.run_on_hosts("serve", hosts, ask, deadline_s=rules.READ_DEADLINE_S)
+
+    def _set(self, wanted: Sequence[_Rules]) -> None:
         """Load rules where others or none are loaded, and take them back where they lock a gateway out."""
         context = self._context
-        for one in rules:
+        for one in wanted:
             try:
-                require_root(one.host, root=self._probed.install_paths[one.host.name].root)
+                rules.require_root(one.host, root=self._probed.install_paths[one.host.name].root)
             except InventoryError as error:
                 context.fail(one.host.name, "serve", error)
-        playbooks.acquire_locks(context, self._probed, "serve", [one.host for one in rules if self._is_well(one.host)])
+        playbooks.acquire_locks(context, self._probed, "serve", [one.host for one in wanted if self._is_well(one.host)])
         sets = {
-            one.host.name: [firewall_set(one.openings, self._probed.install_paths[one.host.name].prefix)]
-            for one in rules
+            one.host.name: [rules.firewall_set(one.openings, self._probed.install_paths[one.host.name].prefix)]
+            for one in wanted
             if self._is_well(one.host) and one.host.name in context.sessions.locks
         }
         differing = differing_sets(context, self._probed, sets)
-        new = [one for one in rules if differing.get(one.host.name)]
+        new = [one for one in wanted if differing.get(one.host.name)]
         if new:
             self._load(new, sets)
-        loaded = [one.host for one in rules if one.host.name in differing and self._is_well(one.host)]
-        self._play_removal(self._with_start_rules(loaded), START)
+        loaded = [one.host for one in wanted if one.host.name in differing and self._is_well(one.host)]
+        self._play_removal(self._with_start_rules(loaded), rules.START)
 
     def _load(self, new: Sequence[_Rules], sets: Mapping[str, Sequence[UnitSet]]) -> None:
         """Load rules of hosts that have others or none, and say so."""
@@ -249,46 +210,43 @@ class _Setup:
             }
             text = "; ".join(f"{who} {', '.join(ports)}" for who, ports in parts.items() if ports)
             firewall = found[one.host.name]
-            notes: tuple[str, ...] = ()
+            notes = []
             if firewall != "nftables":
-                path = self._write([one.host.name], commands(firewall, one.openings, refuse=False))
-                notes = (
-                    f"{firewall} decides there as well; where it refuses one of them, as root there what is in {path}",
-                )
-            self._record(results[one.host.name], text, notes)
+                path = self._write([one.host.name], rules.commands(firewall, one.openings, refuse=False))
+                why = f"{firewall} decides there as well; where it refuses one of them"
+                notes = [f"{why}, as root there what is in {path}"]
+            self._record(results[one.host.name], text, *notes)
 
     def _is_well(self, host: Host) -> bool:
         return not self._context.has_failed(host.name)
 
-    def _reached(self, rules: Sequence[_Rules]) -> set[tuple[str, str, int]]:
+    def _reached(self, wanted: Sequence[_Rules]) -> set[tuple[str, str, int]]:
         """Return which gateways get connections to which hosts, and other hosts of a span to the first: who, to whom, and the port."""
         ready = {host.name for host in self._context.hosts()}
 
         def ask(viewer: Host) -> list[tuple[str, int]]:
             targets = [
                 (one.host.name, address, one.served.port)
-                for one in rules
+                for one in wanted
                 if viewer in self._gateways and one.served and (address := self._reaches(viewer, one.host, one.served))
             ]
             targets += [
                 (one.host.name, one.host.address_in_span, one.host.settings.span_port)
-                for one in rules
+                for one in wanted
                 if one.host.name == viewer.head != viewer.name
             ]
             asked = {f"{name}:{port}": (address, port) for name, address, port in targets}
-            said = self._context.session(viewer).run(reach_command(asked)).stdout.split() if targets else []
+            said = self._context.session(viewer).run(rules.reach_command(asked)).stdout.split() if targets else []
             return [(name, int(port)) for name, _, port in (word.rpartition(":") for word in said)]
 
-        asked = {host.name: host for host in (*self._gateways, *(one.host for one in rules if one.host.span))}
+        asked = {host.name: host for host in (*self._gateways, *(one.host for one in wanted if one.host.span))}
         viewers = [viewer for viewer in asked.values() if viewer.name in ready]
-        said = self._context.run_on_hosts("serve", viewers, ask, deadline_s=READ_DEADLINE_S)
+        said = self._context.run_on_hosts("serve", viewers, ask, deadline_s=rules.READ_DEADLINE_S)
         return {(viewer, name, port) for viewer, found in said.items() for name, port in found}
 
-    def _take_back(self, rules: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
-        if not rules:
-            return
-        self._play_removal([one.host for one in rules], FIREWALL, START)
-        for one in rules:
+    def _take_back(self, wanted: Sequence[_Rules], lost: Collection[tuple[str, str, int]]) -> None:
+        self._play_removal([one.host for one in wanted], rules.FIREWALL, rules.START)
+        for one in wanted:
             viewers = ", ".join(sorted(viewer for viewer, name, _ in lost if name == one.host.name))
             port = min(port for _, name, port in lost if name == one.host.name)
             error = ServeError(
@@ -301,23 +259,24 @@ class _Setup:
     def _remove(self, hosts: Sequence[Host]) -> None:
         """Remove the rules of hosts that are to have none."""
         locked = playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
-        for result in self._play_removal(locked, FIREWALL, START).values():
+        for result in self._play_removal(locked, rules.FIREWALL, rules.START).values():
             self._record(result, "the rules of its firewall were removed")
 
     def _with_start_rules(self, hosts: Sequence[Host]) -> list[Host]:
         """Return the hosts of spans that have rules of a start."""
+        command, spans = f"test -e /etc/systemd/system/{rules.START.unit}", [host for host in hosts if host.span]
         found = self._context.run_on_hosts(
             "serve",
-            [host for host in hosts if host.span],
-            lambda host: self._context.session(host).run(f"test -e /etc/systemd/system/{START.unit}").rc == 0,
-            deadline_s=READ_DEADLINE_S,
+            spans,
+            lambda host: self._context.session(host).run(command).rc == 0,
+            deadline_s=rules.READ_DEADLINE_S,
         )
-        return [host for host in hosts if found.get(host.name)]
+        return [host for host in spans if found.get(host.name)]
 
-    def _play_removal(self, hosts: Sequence[Host], *rule_sets: RuleSet) -> dict[str, PhaseResult]:
+    def _play_removal(self, hosts: Sequence[Host], *rule_sets: rules.RuleSet) -> dict[str, PhaseResult]:
         absent = [(one.name, (one.unit,)) for one in rule_sets]
         return play_removal(self._context, self._probed, "firewall", hosts, absent)
 
-    def _record(self, played: PhaseResult, text: str, notes: tuple[str, ...] = ()) -> None:
+    def _record(self, played: PhaseResult, text: str, *notes: str) -> None:
         result = playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started)
         self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))

@@ -1,7 +1,5 @@
 """Firewalls are changed last, when it is known who connects to which host."""
 
-from __future__ import annotations
-
 from provision.features.firewall.firewall import apply, wants_rules
 from provision.run.context import RunContext
 from provision.run.step import FeatureStep, Step

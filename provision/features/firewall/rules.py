@@ -1,12 +1,11 @@
 """Who may connect to the ports of a host that serves: rules for nftables, and what to type for other firewalls. Pure."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from string import Template
 from typing import Literal, TypeAlias
@@ -69,8 +68,7 @@ def openings_of(
     port: int | None,
     gateways: Collection[str] | None,
     monitors: Collection[str] | None,
-    *,
-    ssh_ports: Collection[int] = (),
+    listening: Iterable[Port] = (),
 ) -> tuple[Opening, ...]:
     """Return the ports of a host that only some may connect to, in order; none where nobody is known to use them.
 
@@ -78,7 +76,6 @@ def openings_of(
         port: Port of its server; None where it serves nothing.
         gateways: Addresses from which gateways connect; None without a gateway, when anybody may use the server.
         monitors: Addresses from which monitoring hosts connect; None without one.
-        ssh_ports: Ports on which an SSH server listens there.
 
     Raises:
         InventoryError: One of them is the port of SSH.
@@ -90,19 +87,13 @@ def openings_of(
         accepted[settings.health_port] = [*gateways, *settings.firewall_accept]
     if monitors is not None:
         accepted.setdefault(settings.metrics_port, []).extend((*monitors, *settings.firewall_accept))
-    require_ssh_open(host, accepted, ssh_ports)
+    require_ssh_open(host, accepted, listening)
     return tuple(Opening(port, networks(sources)) for port, sources in sorted(accepted.items()))
 
 
-def require_ssh_open(host: Host, ports: Collection[int], ssh_ports: Collection[int]) -> None:
-    """Check that rules for some ports leave SSH open.
-
-    Args:
-        ssh_ports: Ports on which an SSH server listens there.
-
-    Raises:
-        InventoryError: One of them is a port of SSH.
-    """
+def require_ssh_open(host: Host, ports: Collection[int], listening: Iterable[Port]) -> None:
+    """Raise InventoryError where rules for some ports would close SSH, also where its server listens at others."""
+    ssh_ports = (one.port for one in listening if one.process == SSH_SERVER)
     for closed in sorted({22, host.connection.port, *ssh_ports} & {*ports}):
         raise InventoryError(
             f"host `{host.name}`: port {closed} of a service is the port of SSH, which no rule may close",
@@ -161,16 +152,9 @@ def _rules(openings: Iterable[Opening]) -> Iterator[str]:
     for opening in openings:
         to = f"{_family(opening.address)} daddr {opening.address} " if opening.address else ""
         new = f"{to}tcp dport {opening.ports()} tcp flags & (syn | ack) == syn"
-        for family, sources in _by_family(opening.sources).items():
+        for family, sources in groupby(sorted(opening.sources, key=_family), _family):
             yield f"{new} {family} saddr {{ {', '.join(sources)} }} accept"
         yield f"{new} reject with tcp reset"
-
-
-def _by_family(sources: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for source in sources:
-        found.setdefault(_family(source), []).append(source)
-    return found
 
 
 def _family(address: str) -> str:
@@ -178,12 +162,7 @@ def _family(address: str) -> str:
 
 
 def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = FIREWALL) -> UnitSet:
-    """Return the rules and the unit that loads them.
-
-    Args:
-        openings: The ports and who may connect to them.
-        rule_set: Where they are.
-    """
+    """Return the rules and the unit that loads them."""
     text = Template(Path(__file__).with_name(_UNIT_TEXT).read_text(encoding="utf-8"))
     unit = text.substitute(
         folder=f"{prefix}/{rule_set.name}", table=rule_set.table, name=rule_set.unit.removesuffix(".service")
@@ -193,10 +172,6 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
         files={RULES: render(openings, rule_set)},
         units={rule_set.unit: unit},
         packages=("nftables",),
-        packaged=(),
-        account="root",
-        ports=(),
-        ready=(),
         checks=(("nft", "-c", "-f", RULES),),
         proofs=(("nft", "list", "table", *rule_set.table.split()),),
     )
@@ -204,10 +179,8 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
 
 def find_command() -> str:
     """Return a command that prints which firewall a host runs."""
-    return (
-        "LC_ALL=C; export LC_ALL; "
-        'echo "ufw: $(ufw status 2>/dev/null | head -n 1)"; echo "firewalld: $(firewall-cmd --state 2>/dev/null)"'
-    )
+    ufw, firewalld = "$(ufw status 2>/dev/null | head -n 1)", "$(firewall-cmd --state 2>/dev/null)"
+    return f'LC_ALL=C; export LC_ALL; echo "ufw: {ufw}"; echo "firewalld: {firewalld}"'
 
 
 def firewall_of(said: str) -> Firewall:
@@ -218,29 +191,16 @@ def firewall_of(said: str) -> Firewall:
 
 
 def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = True) -> tuple[str, ...]:
-    """Return what root types on a host to let only some connect.
-
-    Args:
-        firewall: The firewall that the host runs.
-        openings: The ports and who may connect to them.
-        refuse: Whether others are refused too, or are already.
-    """
+    """Return what root types on a host to let only some connect; without `refuse` others are refused already."""
+    allowed = [(one, source) for one in openings for source in one.sources]
     if firewall == "ufw":
         # A rule that is put in front of all others comes last here.
         closed = [f"ufw prepend deny proto tcp to {_ufw(one)}" for one in openings if refuse]
-        return (
-            *closed,
-            *(
-                f"ufw prepend allow proto tcp from {source} to {_ufw(one)}"
-                for one in openings
-                for source in one.sources
-            ),
-        )
+        return (*closed, *(f"ufw prepend allow proto tcp from {source} to {_ufw(one)}" for one, source in allowed))
     if firewall == "firewalld":
         rich = [
             f'rule priority="-20" {_firewalld_family(source)} source address="{source}" {_firewalld(one)} accept'
-            for one in openings
-            for source in one.sources
+            for one, source in allowed
         ]
         if refuse:
             family = {one: f"{_firewalld_family(one.address)} " if one.address else "" for one in openings}
@@ -269,11 +229,7 @@ def _firewalld(opening: Opening) -> str:
 
 
 def source_command(targets: Mapping[str, str]) -> str:
-    """Return a command that prints from which address a host connects to others.
-
-    Args:
-        targets: Address or name of each host, by the host's name.
-    """
+    """Return a command that prints from which address a host connects to others, given by name with their address."""
     asked = [
         f"getent ahosts {shlex.quote(address)} | cut -d ' ' -f 1 | sort -u | "
         f'while read -r to; do echo {shlex.quote(name)} "$(ip -o route get "$to")"; done'
@@ -293,11 +249,7 @@ def sources_of(said: str) -> dict[str, tuple[str, ...]]:
 
 
 def reach_command(targets: Mapping[str, tuple[str, int]]) -> str:
-    """Return a command that prints the hosts that accept a connection.
-
-    Args:
-        targets: Address and port of each host, by the host's name.
-    """
+    """Return a command that prints which of some hosts, given by name with address and port, accept a connection."""
     asked = [
         f"(timeout {REACH_S} bash -c {shlex.quote(f'exec 3<>/dev/tcp/{address}/{port}')} 2>/dev/null && echo {shlex.quote(name)}) &"
         for name, (address, port) in targets.items()
@@ -305,17 +257,8 @@ def reach_command(targets: Mapping[str, tuple[str, int]]) -> str:
     return "\n".join((*asked, "wait"))
 
 
-def ssh_ports_of(listening: Sequence[Port]) -> list[int]:
-    """Return the ports on which an SSH server listens."""
-    return [port.port for port in listening if port.process == SSH_SERVER]
-
-
 def require_root(host: Host, *, root: bool) -> None:
-    """Check that rules can be loaded on a host.
-
-    Raises:
-        InventoryError: The run is not root there.
-    """
+    """Raise InventoryError where the run is not root on a host, so that rules cannot be loaded there."""
     if not root:
         raise InventoryError(
             f"host `{host.name}`: rules of its firewall need root",

@@ -1,26 +1,15 @@
 """The hosts behind a gateway, and the gateway itself, from the inventory and from what hosts said. Pure."""
 
-from __future__ import annotations
-
 import json
 import ssl
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Host
 from provision.features.gateway.records import Backend, Gateway, Limits
-from provision.fleet.inventory.addresses import (
-    EVERYWHERE,
-    address_from,
-    gateway_endpoint,
-    is_ip,
-    listened_on,
-    metrics_bind,
-    own_address,
-)
+from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, listened_on, metrics_bind
 from provision.run.served import Served
 
 PACKAGES = ("haproxy", "openssl")
@@ -29,15 +18,9 @@ RUN_FOLDER = "/run/firstlight-gateway"
 
 
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
-    """Return the back ends of a gateway.
+    """Return the back ends of a gateway, from what hosts said; those that serve nothing are missing.
 
-    Args:
-        gateway: The gateway's host.
-        hosts: All hosts of the inventory.
-        served: What hosts said, by name; hosts that serve nothing are missing.
-
-    Raises:
-        InventoryError: A host listens where the gateway cannot reach it, or there is none at all.
+    Raises InventoryError where a host listens where the gateway cannot reach it, or there is none at all.
     """
     found, unreachable = [], []
     for host in hosts:
@@ -72,15 +55,7 @@ def gateway_of(
     *,
     router_key: str = "",
 ) -> Gateway:
-    """Return a gateway from the settings of its host.
-
-    Args:
-        backends: What it passes requests to.
-        clients: Key of each client by its name.
-        folder: Where it keeps its files.
-        monitors: The hosts that read its figures.
-        router_key: What requests carry that pass vllm-router.
-    """
+    """Return a gateway from the settings of its host, with the key of each client by its name, and that of vllm-router."""
     settings = host.settings
     limits = Limits(settings.gateway_body_mib, settings.gateway_host_requests, settings.gateway_requests_per_minute)
     bind = listened_on(settings.gateway_bind)
@@ -136,14 +111,7 @@ def certificate_names(host: Host) -> list[str]:
 
 
 def read_certificate(path: str | None, host: str) -> str | None:
-    """Return the user's certificate, chain and key.
-
-    Args:
-        path: The file; None where none was given.
-
-    Raises:
-        InventoryError: The file holds no certificate, no key, or a key of another certificate.
-    """
+    """Return the user's certificate, chain and key; None where no file was given. Raises InventoryError where the file has no such pair."""
     if path is None:
         return None
     hint = (
@@ -156,26 +124,3 @@ def read_certificate(path: str | None, host: str) -> str | None:
     except (OSError, ValueError) as error:
         why = "its key belongs to another certificate" if "KEY_VALUES_MISMATCH" in str(error) else str(error)
         raise InventoryError(f"gateway `{host}`: certificate `{path}` cannot be used: {why}", hint=hint) from None
-
-
-def variables(host: Host, digest: str, secret: Iterable[str], unit: str, incoming: str) -> dict[str, Any]:
-    """Return the variables of the playbook, beside those of the host's paths."""
-    settings = host.settings
-    bind = settings.gateway_bind.strip("[]")
-    return {
-        "firstlight_system_packages": [*PACKAGES],
-        "firstlight_gateway": {
-            "incoming": incoming,
-            "digest": digest,
-            "secret": sorted(secret),
-            "unit": unit,
-            "unit_path": "/etc/systemd/system/firstlight-gateway.service",
-            "address": bind,
-            "port": settings.gateway_port,
-            "shares_address": settings.gateway_address is not None,
-            "self_signed": certificate_names(host)
-            if settings.gateway_tls and settings.gateway_certificate is None
-            else [],
-            "probe": gateway_endpoint(host, own_address(bind)).removesuffix("/v1"),
-        },
-    }

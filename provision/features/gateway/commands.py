@@ -1,7 +1,5 @@
 """`./firstlight gateway ...`: one address in front of all hosts, and its traffic. Thin: each command calls one function."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer
@@ -20,12 +18,7 @@ HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST", help="Hosts 
 
 @app.command("set-up")
 @takes(after=CHANGED)
-def set_up(
-    *,
-    inventory: InventoryOption = None,
-    verbose: VerboseOption = False,
-    **options: Any,
-) -> None:
+def set_up(*, inventory: InventoryOption = None, verbose: VerboseOption = False, **options: Any) -> None:
     """Set up the gateway in front of the hosts that serve: one address, TLS, a key for each client."""
     from provision.features.gateway import operations
 
@@ -35,11 +28,7 @@ def set_up(
 
 @app.command()
 @takes(after=CHANGED)
-def status(
-    *,
-    inventory: InventoryOption = None,
-    **options: Any,
-) -> None:
+def status(*, inventory: InventoryOption = None, **options: Any) -> None:
     """Show the traffic of each host: state, share, running and total requests, errors."""
     from provision.features.gateway import operations
 
@@ -76,12 +65,7 @@ def drain(
 
 @app.command()
 @takes(after=CHANGED)
-def ready(
-    *,
-    hosts: HostsArgument,
-    inventory: InventoryOption = None,
-    **options: Any,
-) -> None:
+def ready(*, hosts: HostsArgument, inventory: InventoryOption = None, **options: Any) -> None:
     """Send requests to drained hosts again, at every gateway."""
     from provision.features.gateway import operations
 

@@ -1,28 +1,18 @@
 """The traffic of gateways: read and changed over SSH, in one round trip for each gateway."""
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from provision.core.errors import FirstlightError, ServeError
 from provision.core.install_paths import HOST_PYTHON, default_prefix
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.features.gateway.traffic import (
-    By,
-    Traffic,
-    command_of,
-    left_without_host,
-    parse,
-    refusal,
-    sessions_of,
-)
-from provision.fleet.ssh import Session, Task, fan_out
+from provision.features.gateway.traffic import By, Traffic, command_of, left_without_host, parse, refusal, sessions_of
+from provision.fleet.ssh import Session
+from provision.report.layout import count
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 
@@ -70,37 +60,21 @@ def ask(
     by: By = "operator",
     canary: Mapping[str, int] | None = None,
 ) -> Answers:
-    """Drain hosts or take them back, and read the figures of gateways. No result is recorded.
+    """Drain hosts, let others get requests again, and read the figures of gateways. No result is recorded.
 
-    Args:
-        gateways: The gateways to ask.
-        drain: Hosts that are to get no new requests.
-        ready: Hosts that are to get requests again.
-        canary: All canaries, each with its share in ten-thousandths; None leaves them as they are.
+    `canary` has all canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
-    tasks = [
-        Task(
-            host.name,
-            partial(
-                _ask,
-                context.session(host),
-                host,
-                command_of(python_of(host), folder_of(host), drain=drain, ready=ready, by=by, canary=canary),
-            ),
-            deadline_s=ASK_DEADLINE_S,
-            cancel=context.session(host).close,
-        )
-        for host in gateways
-    ]
-    if not tasks:
+    wish: dict[str, Any] = {"drain": [*drain], "ready": [*ready], "canary": canary}
+
+    def call(host: Host) -> Traffic:
+        return _ask(context.session(host), host, command_of(python_of(host), folder_of(host), {**wish, "by": by}))
+
+    if not gateways:
         return Answers()
-    done = fan_out(tasks)
+    done = context.ask_hosts(gateways, call, deadline_s=ASK_DEADLINE_S)
     for host in gateways if drain or ready or canary is not None else ():
         changed = True if host.name in done.values else None
-        path = f"{folder_of(host)}/drained.json"
-        context.run.change(
-            "traffic", host=host.name, path=path, drain=[*drain], ready=[*ready], canary=canary, changed=changed
-        )
+        context.run.change("traffic", host=host.name, path=f"{folder_of(host)}/drained.json", **wish, changed=changed)
     return Answers(done.values, done.errors)
 
 
@@ -122,13 +96,24 @@ def _ask(session: Session, host: Host, command: str) -> Traffic:
 
 def status(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
     """Read the figures of all gateways; one that does not answer fails."""
-    gateways = context.hosts()
-    answers = ask(context, gateways)
+    answers = ask(context, context.hosts())
+    record(context, answers)
+    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()))
+
+
+def record(
+    context: RunContext,
+    answers: Answers,
+    *,
+    status: Literal["ok", "skipped"] = "ok",
+    changed: bool = False,
+    text: str | None = None,
+) -> None:
+    """Record how asking ended for each gateway."""
     for name, error in answers.errors.items():
         context.fail(name, "serve", error)
     for name in answers.traffics:
-        context.record(PhaseResult(host=name, phase="serve", status="ok"))
-    return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()))
+        context.record(PhaseResult(host=name, phase="serve", status=status, changed=changed, text=text))
 
 
 def change(
@@ -144,14 +129,9 @@ def change(
     """Drain hosts at all gateways, or take them back: at all of them, or at none.
 
     Args:
-        context: A run over the gateways.
-        action: What is done.
         known: All hosts of the inventory, for messages.
         within_s: Seconds that requests of drained hosts get to finish; None for the setting of the gateways.
         force: Whether a model may be left without a host.
-
-    Raises:
-        KeyboardInterrupt: The run was interrupted; the hosts may be drained.
     """
     gateways = context.hosts()
     is_drain = action == "drain"
@@ -165,18 +145,16 @@ def change(
         return _nothing(context, probed, before, error)
     after = _set(context, gateways, drain=is_drain, names=names)
     if after.errors:
-        return _nothing(
-            context, probed, after, _taken_back(context, gateways, before, after, is_drain=is_drain, names=names)
-        )
+        error = _taken_back(context, gateways, before, after, is_drain=is_drain, names=names)
+        return _nothing(context, probed, after, error)
     for name in after.traffics:
         changed = before.traffics[name].drained() != after.traffics[name].drained()
         context.record(PhaseResult(host=name, phase="serve", status="ok", changed=changed, text=for_all))
     if is_drain:
         limit = max(host.settings.gateway_drain_seconds for host in gateways) if within_s is None else within_s
         after = wait_until_empty(context, gateways, names, limit)
-    return TrafficHosts(
-        **vars(probed), traffics=tuple(after.traffics.values()), error=_combined(after, f"; {for_all} all the same")
-    )
+    error = _combined(after, f"; {for_all} all the same")
+    return TrafficHosts(**vars(probed), traffics=tuple(after.traffics.values()), error=error)
 
 
 def _set(context: RunContext, gateways: Sequence[Host], *, drain: bool, names: Sequence[str]) -> Answers:
@@ -198,11 +176,7 @@ def _combined(answers: Answers, then: str = "") -> FirstlightError | None:
 
 def _nothing(context: RunContext, probed: ProbedHosts, answers: Answers, error: FirstlightError) -> TrafficHosts:
     """Record that nothing was changed, and why."""
-    for name, failure in answers.errors.items():
-        context.fail(name, "serve", failure)
-    for name in answers.traffics:
-        text = f"nothing was changed: {error.text}"
-        context.record(PhaseResult(host=name, phase="serve", status="skipped", text=text))
+    record(context, answers, status="skipped", text=f"nothing was changed: {error.text}")
     return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()), error=error)
 
 
@@ -238,7 +212,5 @@ def wait_until_empty(context: RunContext, gateways: Sequence[Host], names: Seque
         if not left or answers.errors or time.monotonic() >= deadline:
             return answers
         for host in gateways:
-            context.progress.note(
-                host.name, f"waits for {left} request{'s' if left != 1 else ''} of {', '.join(names)}"
-            )
+            context.progress.note(host.name, f"waits for {count(left, 'request')} of {', '.join(names)}")
         time.sleep(min(POLL_S, max(deadline - time.monotonic(), 0)))

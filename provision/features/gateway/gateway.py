@@ -3,8 +3,6 @@
 Keys of hosts and clients pass through this process's memory only; no record of the run has one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shlex
@@ -17,41 +15,21 @@ from provision.core.errors import FirstlightError, InventoryError
 from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
-from provision.features.gateway import router, routers, shared_address
-from provision.features.gateway.backends import (
-    PACKAGES,
-    backends_of,
-    certificate_names,
-    gateway_of,
-    known_clients,
-    reached_at,
-    read_certificate,
-    remembered,
-    to_remember,
-    variables,
-)
-from provision.features.gateway.haproxy import (
-    CERTIFICATE,
-    CERTIFICATE_NAMES,
-    CLIENTS,
-    SECRET,
-    SERVED,
-    UNIT,
-    Files,
-    render,
-    unit_text,
-)
+from provision.features.gateway import backends, haproxy, router, routers, shared_address
+from provision.features.gateway.backends import PACKAGES, certificate_names
+from provision.features.gateway.haproxy import Files
 from provision.features.gateway.reconciliation import kept_out, reconcile
 from provision.features.gateway.records import Gateway
 from provision.features.watchdog import health_agent
-from provision.fleet.inventory.addresses import gateway_endpoint
+from provision.fleet.inventory.addresses import gateway_endpoint, own_address
 from provision.fleet.ssh import Session
+from provision.report.layout import count
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.deb_packages import send_missing
 from provision.run.results import ProbedHosts
 from provision.run.served import Served, ask_served
-from provision.run.unit_sets import has, sums_command
+from provision.run.unit_sets import has, send_files, sums_command
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 READ_DEADLINE_S = 60.0
@@ -76,7 +54,7 @@ class Before:
 
     def has(self, files: Files, unit: str, *, shares: bool) -> bool:
         """Return whether it runs with these files already, and shares no address that it is not to share."""
-        return has(self.sums, files.texts, {UNIT: unit}, {UNIT}) and (shares or not self.shares)
+        return has(self.sums, files.texts, {haproxy.UNIT: unit}, {haproxy.UNIT}) and (shares or not self.shares)
 
 
 def apply(context: RunContext, earlier: ResultT) -> ResultT:
@@ -90,65 +68,54 @@ def apply(context: RunContext, earlier: ResultT) -> ResultT:
                 context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text, hint=hint))
         return earlier
     if gateways:
-        started = time.monotonic()
-        _set_up(context, earlier, gateways, started)
+        _set_up(context, earlier, gateways)
     return earlier
 
 
-def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], started: float) -> None:
+def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> None:
+    started = time.monotonic()
+    prefixes = {host.name: probed.install_paths[host.name].prefix for host in gateways}
     for host in gateways:
         if not probed.install_paths[host.name].root:
-            error = InventoryError(
-                f"host `{host.name}`: a gateway needs root",
-                hint="log in as root, or set ansible_become: true",
-            )
-            context.fail(host.name, "serve", error)
-    sound = [host for host in gateways if not context.has_failed(host.name)]
-    gateways = playbooks.acquire_locks(context, probed, "serve", sound)
+            hint = "log in as root, or set ansible_become: true"
+            context.fail(host.name, "serve", InventoryError(f"host `{host.name}`: a gateway needs root", hint=hint))
+    gateways = playbooks.acquire_locks(context, probed, "serve", _well(context, gateways))
     interfaces = shared_address.require_possible(context, gateways)
-    gateways = [host for host in gateways if not context.has_failed(host.name)]
+    gateways = _well(context, gateways)
     before = context.run_on_hosts(
         "serve",
         gateways,
-        lambda host: _read_before(context.session(host), probed.install_paths[host.name].prefix),
+        lambda host: _read_before(context.session(host), prefixes[host.name]),
         deadline_s=READ_DEADLINE_S,
     )
     served = health_agent.set_up(context, probed, _served(context, probed, before.values()))
-    clients: dict[str, str] = {}
-    for found in before.values():
-        clients = {**found.clients, **clients}
+    clients = {name: key for found in reversed(before.values()) for name, key in found.clients.items()}
     made: dict[str, tuple[Gateway, Files]] = {}
     for host in [host for host in gateways if host.name in before]:
         for name in host.settings.gateway_clients:
             clients.setdefault(name, register_secret(f"sk-{secrets.token_urlsafe(32)}"))
+        router_key = before[host.name].router_key or register_secret(f"router-{secrets.token_urlsafe(32)}")
+        folder = f"{prefixes[host.name]}/gateway"
         try:
-            router_key = before[host.name].router_key or register_secret(f"router-{secrets.token_urlsafe(32)}")
-            made[host.name] = _files(
-                context,
-                host,
-                served,
-                clients,
-                folder=f"{probed.install_paths[host.name].prefix}/gateway",
-                router_key=router_key,
-            )
+            made[host.name] = _files(context, host, served, clients, folder=folder, router_key=router_key)
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
-    units = {name: unit_text(probed.install_paths[name].prefix) for name in made}
-    new = [
-        host
-        for host in gateways
-        if host.name in made
-        and not before[host.name].has(
-            made[host.name][1], units[host.name], shares=host.settings.gateway_address is not None
-        )
-    ]
-    changing = {host.name for host in new}
+    units = {name: haproxy.unit_text(prefixes[name]) for name in made}
+    results, new = {}, []
+    for host in [host for host in gateways if host.name in made]:
+        shares = host.settings.gateway_address is not None
+        if before[host.name].has(made[host.name][1], units[host.name], shares=shares):
+            results[host.name] = PhaseResult(host=host.name, phase="serve", status="ok")
+        else:
+            new.append(host)
     debs = send_missing(context, probed, {host.name: PACKAGES for host in new})
     new = [host for host in new if host.name in debs]
     sent = context.run_on_hosts(
-        "serve", new, lambda host: _send(context.session(host), made[host.name][1]), deadline_s=SEND_DEADLINE_S
+        "serve",
+        new,
+        lambda host: send_files(context.session(host), INCOMING, made[host.name][1].texts),
+        deadline_s=SEND_DEADLINE_S,
     )
-    results = {name: PhaseResult(host=name, phase="serve", status="ok") for name in made if name not in changing}
     results |= playbooks.run_playbook(
         context,
         "gateway",
@@ -156,30 +123,55 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], 
         [host for host in new if host.name in sent],
         lambda host: {
             **probed.install_paths[host.name].ansible_vars(),
-            **variables(host, made[host.name][1].digest, SECRET, units[host.name], INCOMING),
+            **_variables(host, made[host.name][1], units[host.name]),
             "firstlight_debs": debs[host.name],
         },
     )
-    ready = [host for host in gateways if host.name in results and not context.has_failed(host.name)]
+    ready = [host for host in _well(context, gateways) if host.name in results]
     gateway_records = {name: gateway for name, (gateway, _) in made.items()}
     has_router = {name: one.routes for name, one in before.items()}
     routed = routers.set_up(context, probed, ready, gateway_records, has_router)
-    ready = [host for host in ready if not context.has_failed(host.name)]
-    shared = shared_address.set_up(context, probed, ready, interfaces)
-    ready = [host for host in ready if not context.has_failed(host.name)]
+    shared = shared_address.set_up(context, probed, _well(context, ready), interfaces)
+    ready = _well(context, ready)
     traffics, ended = reconcile(context, ready)
     for host in ready:
         beside = [each[host.name] for each in (routed, shared) if host.name in each]
         corrected = [ended[host.name]] if host.name in ended else []
-        traffic = traffics.get(host.name)
-        if traffic is not None:
+        out = {}
+        if (traffic := traffics.get(host.name)) is not None:
             corrected += kept_out(context, host, traffic)
-        prefix = probed.install_paths[host.name].prefix
-        record = _record(context.session(host), host, made[host.name][0], prefix)
-        record = record.model_copy(update={"out": traffic.out() if traffic else {}})
+            out = traffic.out()
+        record = _record(context.session(host), host, made[host.name][0], prefixes[host.name])
+        record = record.model_copy(update={"out": out})
         context.run.write(f"gateway/{host.name}.json", record)
         played, text = _together(host, record, results[host.name], beside, corrected)
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
+
+
+def _well(context: RunContext, hosts: Sequence[Host]) -> list[Host]:
+    return [host for host in hosts if not context.has_failed(host.name)]
+
+
+def _variables(host: Host, files: Files, unit: str) -> dict[str, Any]:
+    """Return the variables of the playbook, beside those of the host's paths."""
+    settings = host.settings
+    bind = settings.gateway_bind.strip("[]")
+    signs_itself = settings.gateway_tls and settings.gateway_certificate is None
+    return {
+        "firstlight_system_packages": [*PACKAGES],
+        "firstlight_gateway": {
+            "incoming": INCOMING,
+            "digest": files.digest,
+            "secret": sorted(haproxy.SECRET),
+            "unit": unit,
+            "unit_path": "/etc/systemd/system/firstlight-gateway.service",
+            "address": bind,
+            "port": settings.gateway_port,
+            "shares_address": settings.gateway_address is not None,
+            "self_signed": certificate_names(host) if signs_itself else [],
+            "probe": gateway_endpoint(host, own_address(bind)).removesuffix("/v1"),
+        },
+    }
 
 
 def _together(
@@ -189,29 +181,20 @@ def _together(
     beside: Sequence[PhaseResult],
     corrected: Sequence[PhaseResult],
 ) -> tuple[PhaseResult, str]:
-    """Return the result of a gateway together, and one sentence on what was set up.
-
-    Args:
-        host: The gateway.
-        record: What clients have to know of it.
-        played: What its playbook did.
-        beside: The same of what it runs besides HAProxy.
-        corrected: What it remembered of hosts and was corrected, and what is left of that.
-    """
-    count = len({name for names in record.models.values() for name in names})
-    parts = [f"gateway to {count} host{'s' if count != 1 else ''}"]
-    parts += [f"{count - len(record.out)} of them in traffic"] if record.out else []
+    """Return the result of a gateway together, and one sentence on what was set up."""
+    hosts = len({name for names in record.models.values() for name in names})
+    parts = [f"gateway to {count(hosts, 'host')}"]
+    parts += [f"{hosts - len(record.out)} of them in traffic"] if record.out else []
     if host.settings.gateway_balance == "router":
         parts.append("chosen by vllm-router")
     if host.settings.gateway_address is not None:
         parts.append(f"shares {host.settings.gateway_address}")
-    changes: dict[str, Any] = {"changed": any(one.changed for one in (played, *beside, *corrected))}
-    warnings = [one for one in (*beside, *corrected) if one.status == "warn"]
-    if warnings:
+    others = (*beside, *corrected)
+    changes: dict[str, Any] = {"changed": any(one.changed for one in (played, *others))}
+    if warnings := [one for one in others if one.status == "warn"]:
         changes |= {"status": "warn", "hint": warnings[0].hint}
-    said = [one.text for one in (*beside, *corrected) if one.text and (one.status == "warn" or one in corrected)]
-    text = "; ".join((", ".join(parts), *said))
-    return played.model_copy(update=changes), text
+    said = [one.text for one in others if one.text and (one.status == "warn" or one in corrected)]
+    return played.model_copy(update=changes), "; ".join((", ".join(parts), *said))
 
 
 def _read_before(session: Session, prefix: str) -> Before:
@@ -219,14 +202,14 @@ def _read_before(session: Session, prefix: str) -> Before:
     texts = {}
     units = (shared_address.UNIT_PATH, router.UNIT_PATH)
     command = "".join(f"test -e {path} && echo {path}; " for path in units)
-    sums = session.run(command + sums_command(f"{prefix}/gateway/current", (UNIT,)), root=True).stdout
+    sums = session.run(command + sums_command(f"{prefix}/gateway/current", (haproxy.UNIT,)), root=True).stdout
     shares, routes = (path in sums.splitlines() for path in units)
-    for name in (CLIENTS, SERVED, *((router.KEY,) if routes else ())):
+    for name in (haproxy.CLIENTS, haproxy.SERVED, *((router.KEY,) if routes else ())):
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     found = Before(
-        known_clients(texts.get(CLIENTS, "")),
-        remembered(texts.get(SERVED, "")),
+        backends.known_clients(texts.get(haproxy.CLIENTS, "")),
+        backends.remembered(texts.get(haproxy.SERVED, "")),
         sums,
         shares,
         router.known_key(texts.get(router.KEY, "")),
@@ -260,24 +243,17 @@ def _files(
     router_key: str,
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
-    backends = backends_of(host, context.inventory.hosts, served)
+    behind = backends.backends_of(host, context.inventory.hosts, served)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
-    gateway = gateway_of(host, backends, keys, folder, monitors, router_key=router_key)
-    more = {SERVED: to_remember(served)}
-    certificate = read_certificate(host.settings.gateway_certificate, host.name)
+    gateway = backends.gateway_of(host, behind, keys, folder, monitors, router_key=router_key)
+    more = {haproxy.SERVED: backends.to_remember(served)}
+    certificate = backends.read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:
-        more[CERTIFICATE] = certificate
+        more[haproxy.CERTIFICATE] = certificate
     elif gateway.tls:
-        more[CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))
-    return gateway, render(gateway, more)
-
-
-def _send(session: Session, files: Files) -> None:
-    folder = shlex.quote(INCOMING)
-    session.run(f"rm -rf {folder} && mkdir -m 700 {folder}", root=True)
-    for name, text in files.texts.items():
-        session.write(f"{INCOMING}/{name}", text.encode(), mode=0o600, root=True)
+        more[haproxy.CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))
+    return gateway, haproxy.render(gateway, more)
 
 
 def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> GatewayRecord:
@@ -285,14 +261,14 @@ def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> Gate
     current = f"{prefix}/gateway/current"
     fingerprint = None
     if gateway.tls:
-        path = shlex.quote(f"{current}/{CERTIFICATE}")
+        path = shlex.quote(f"{current}/{haproxy.CERTIFICATE}")
         said = session.run(f"openssl x509 -noout -fingerprint -sha256 -in {path}", root=True).stdout
         fingerprint = said.strip().partition("=")[2] or None
     return GatewayRecord(
-        endpoint=gateway_endpoint(host, reached_at(host)),
-        models={model: tuple(one.name for one in backends) for model, backends in gateway.models().items()},
+        endpoint=gateway_endpoint(host, backends.reached_at(host)),
+        models={model: tuple(one.name for one in hosts) for model, hosts in gateway.models().items()},
         clients=tuple(sorted(gateway.clients)),
-        key_file=f"{current}/{CLIENTS}",
+        key_file=f"{current}/{haproxy.CLIENTS}",
         fingerprint=fingerprint,
         self_signed=gateway.tls and host.settings.gateway_certificate is None,
     )

@@ -9,12 +9,10 @@ With the choice of hosts by prefixes, where each request goes is computed from i
 out, and so is one that is drained or down; their requests go to the next hosts on the ring.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -85,11 +83,6 @@ def _own(name: str) -> Template:
     return Template(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
-def passed_routes() -> tuple[str, ...]:
-    """Return the routes that clients may use, as `METHOD /path`."""
-    return tuple(own_table(Path(__file__).with_name("routes.toml"))["passed"])
-
-
 @dataclass(frozen=True)
 class Files:
     """The files of a gateway, which refer to one another by name."""
@@ -112,12 +105,17 @@ def render(gateway: Gateway, more: Mapping[str, str] | None = None) -> Files:
 
 def _texts(gateway: Gateway) -> dict[str, str]:
     models = gateway.models()
+    # Requests for one token. Whether the text means anything does not matter.
+    probes = {
+        server: json.dumps({"model": one.model, "prompt": "a", "max_tokens": 1}, separators=(",", ":"))
+        for server, one in _servers(gateway.backends)
+    }
     files = {
         CONFIG: _config(gateway, models),
         CLIENTS: _lines(f"{key} {name}" for name, key in sorted(gateway.clients.items())),
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
-        PROBES: _lines(f"{server} {_probe(one.model)}" for server, one in _servers(gateway.backends)),
-        ROUTES: _lines(passed_routes()),
+        PROBES: _lines(f"{server} {probe}" for server, probe in probes.items()),
+        ROUTES: _lines(own_table(Path(__file__).with_name("routes.toml"))["passed"]),
         TOO_LARGE: _own(TOO_LARGE).substitute(body=_body(_larger(gateway.limits.body_mib), "invalid_request_error")),
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
@@ -154,12 +152,7 @@ def _drained_line(backend: str, server: str) -> str:
     return f"0 {backend} 0 {server} - 2 8 1 1 0 1 0 2 6 0 0 0 - 0 - 0 0 - - 0"
 
 
-def _probe(model: str) -> str:
-    """Return a request for one token. Whether the text means anything does not matter."""
-    return json.dumps({"model": model, "prompt": "a", "max_tokens": 1}, separators=(",", ":"))
-
-
-def _lines(lines: Iterator[str] | tuple[str, ...]) -> str:
+def _lines(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,7 +1,5 @@
 """Where gateways take part in the work of the core: in `plan`, `status`, `chat`, bundles, and around starts of services."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,7 +8,7 @@ from provision.features.gateway import shared_address
 from provision.features.gateway.backends import PACKAGES, reached_at
 from provision.features.gateway.draining import Answers, ask, folder_of, python_of
 from provision.features.gateway.haproxy import CLIENTS
-from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares, note
+from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
 from provision.features.gateway.restarts import Restarts, moves
 from provision.features.gateway.routers import stage
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
@@ -47,29 +45,21 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
 
 def _part(host: Host, answers: Answers) -> StatusPart:
     drained_at = [name for name, traffic in answers.traffics.items() if host.name in traffic.drained()]
-    shares = {name: one.canary for name, traffic in answers.traffics.items() if (one := traffic.of(host.name))}
     gateway = _gateway(host, answers) if host.is_gateway else None
     words = [_words(gateway)] if gateway else []
     words += [f"drained at the gateway {', '.join(drained_at)}"] if drained_at else []
-    words += [
-        f"canary with {share:g} % of requests at the gateway {name}"
-        for name, share in shares.items()
-        if share is not None
-    ]
+    for name, traffic in answers.traffics.items():
+        if (one := traffic.of(host.name)) and one.canary is not None:
+            words.append(f"canary with {one.canary:g} % of requests at the gateway {name}")
     return StatusPart({"drained_at": drained_at, "gateway": gateway}, "; ".join(words))
 
 
 def _gateway(host: Host, answers: Answers) -> dict[str, Any]:
     traffic, error = answers.traffics.get(host.name), answers.errors.get(host.name)
-    hosts = traffic and [
-        {"host": one.host, "model": one.model, "state": one.state, "share": one.share, "drained_by": one.drained_by}
-        for one in traffic.hosts
-    ]
-    return {
-        "endpoint": gateway_endpoint(host, reached_at(host)),
-        "hosts": hosts,
-        "error": str(error) if error is not None else None,
-    }
+    known = ("host", "model", "state", "share", "drained_by")
+    hosts = traffic and [{name: getattr(one, name) for name in known} for one in traffic.hosts]
+    endpoint = gateway_endpoint(host, reached_at(host))
+    return {"endpoint": endpoint, "hosts": hosts, "error": str(error) if error is not None else None}
 
 
 def _words(gateway: dict[str, Any]) -> str:
@@ -102,7 +92,7 @@ def served_again(context: RunContext, hosts: Collection[str]) -> None:
     bring_back(context, reached, left, drained=drained, ended=hosts)
     for name in hosts:
         if text := by_operator(traffics, name) or (NO_ROLLOUT if name in left else None):
-            note(context, name, text)
+            context.add_note(name, text)
 
 
 def chat_endpoint(host: Host) -> tuple[dict[str, Any], str] | None:

@@ -1,6 +1,7 @@
-"""Commands on gateways: set-up, drain, ready, status; and what each prints."""
+"""Commands on gateways: set-up, drain, ready, status; and what each prints.
 
-from __future__ import annotations
+They raise InventoryError where the inventory has no gateway, and FirstlightError where nothing was changed or they were interrupted.
+"""
 
 import json
 import sys
@@ -19,15 +20,12 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.commands import run_steps, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
 from provision.pipeline.runner import execute, read_inventory
+from provision.report.layout import count
 from provision.run.step import Step
 
 
 def set_up(request: CommandRequest) -> int:
-    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code.
-
-    Raises:
-        InventoryError: The inventory has no gateway.
-    """
+    """Set the gateway up in front of the hosts that serve, print the summary, and return the exit code."""
     _require_gateway(request)
     return run_steps(request, (*BEFORE_PLAN, *fleet_steps("gateway", "firewall")))
 
@@ -44,11 +42,7 @@ def _require_gateway(request: CommandRequest) -> Inventory:
 
 
 def status(request: CommandRequest) -> int:
-    """Print the figures of each host behind each gateway, and return the exit code.
-
-    Raises:
-        InventoryError: The inventory has no gateway.
-    """
+    """Print the figures of each host behind each gateway, and return the exit code."""
     _require_gateway(request)
     outcome = execute(replace(request, limit=GATEWAY), (Step("traffic", read_status, "serve", "all", reads_only=True),))
     traffics = _traffics(outcome.result)
@@ -66,39 +60,19 @@ def status(request: CommandRequest) -> int:
 
 
 def drain(request: CommandRequest, names: Sequence[str], *, within_s: float | None, force: bool) -> int:
-    """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code.
-
-    Args:
-        within_s: Seconds that requests get to finish; None for the setting of the gateways.
-        force: Whether a model may be left without a host.
-
-    Raises:
-        FirstlightError: Nothing was changed, or it was interrupted.
-        InventoryError: The inventory has no gateway.
-    """
+    """Drain hosts at all gateways, wait for their requests, print what was left, and return the exit code; see `draining.change`."""
     traffics = _change(request, "drain", names, within_s=within_s, force=force)
-    if request.as_json:
-        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
-        return Exit.OK
-    for name, left in sessions_of(traffics, names).items():
+    for name, left in sessions_of(traffics, names).items() if not request.as_json else ():
         at = ", ".join(traffic.gateway for traffic in traffics if traffic.of(name))
-        rest = f"{left} request{'s' if left != 1 else ''} still running" if left else "no request is left"
+        rest = f"{count(left, 'request')} still running" if left else "no request is left"
         write_stdout(f"{name}: drained at {at}; {rest}")
     return Exit.OK
 
 
 def ready(request: CommandRequest, names: Sequence[str]) -> int:
-    """Let drained hosts get requests again, and return the exit code.
-
-    Raises:
-        FirstlightError: Nothing was changed, or it was interrupted.
-        InventoryError: The inventory has no gateway.
-    """
+    """Let drained hosts get requests again, and return the exit code."""
     traffics = _change(request, "ready", names)
-    if request.as_json:
-        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
-        return Exit.OK
-    for name in names:
+    for name in names if not request.as_json else ():
         at = [(traffic.gateway, one) for traffic in traffics if (one := traffic.of(name))]
         down = [gateway for gateway, one in at if one.state == "down"]
         rest = f"; it is down there: {', '.join(down)}, and gets requests when it answers" if down else ""
@@ -109,21 +83,23 @@ def ready(request: CommandRequest, names: Sequence[str]) -> int:
 def _change(
     request: CommandRequest, action: Action, names: Sequence[str], *, within_s: float | None = None, force: bool = False
 ) -> tuple[Traffic, ...]:
+    """Make a change, and return the traffic after it, which is printed as JSON where that is asked for."""
     names = tuple(dict.fromkeys(names))
     known = tuple(host.name for host in _require_gateway(request).hosts)
     run = partial(change, action=action, names=names, known=known, within_s=within_s, force=force)
     outcome = execute(replace(request, limit=GATEWAY), (Step(action, run, "serve", "all"),))
     if outcome.exit_code == Exit.INTERRUPTED:
         see, back = (request.invocation.on_inventory("gateway", *words) for words in (("status",), ("ready", *names)))
-        error = FirstlightError(
-            f"interrupted: {', '.join(names)} may be drained",
-            hint=f"to see it: {see}; to bring back: {back}",
-        )
+        hint = f"to see it: {see}; to bring back: {back}"
+        error = FirstlightError(f"interrupted: {', '.join(names)} may be drained", hint=hint)
         error.exit_code = Exit.INTERRUPTED
         raise error
     if isinstance(outcome.result, TrafficHosts) and outcome.result.error is not None:
         raise outcome.result.error
-    return _traffics(outcome.result)
+    traffics = _traffics(outcome.result)
+    if request.as_json:
+        write_stdout(json.dumps(scrub(document(traffics)), indent=2))
+    return traffics
 
 
 def _traffics(result: object) -> tuple[Traffic, ...]:

@@ -1,7 +1,5 @@
 """The gateway is set up when hosts serve, before what watches and protects them."""
 
-from __future__ import annotations
-
 from provision.features.gateway.gateway import apply
 from provision.run.context import RunContext
 from provision.run.step import FeatureStep, Step

@@ -1,7 +1,5 @@
 """What gateways remember of hosts is desired state: a run compares it, and corrects what an earlier one left behind."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from provision.core import features
@@ -15,17 +13,11 @@ NO_ROLLOUT = "its share of requests was that of a rollout that is over: it gets 
 
 
 def left_shares(context: RunContext, traffics: Iterable[Traffic]) -> dict[str, int]:
-    """Return the shares of canaries that no open rollout has, in ten-thousandths, by host.
-
-    Args:
-        context: The run.
-        traffics: The gateways.
-    """
+    """Return the shares of canaries that no open rollout has, in ten-thousandths, by host."""
     if any(steers(context.run.logs) for steers in features.hooks("steers_shares")):
         return {}
-    return {
-        one.host: round(one.canary * 100) for traffic in traffics for one in traffic.hosts if one.canary is not None
-    }
+    canaries = [one for traffic in traffics for one in traffic.hosts]
+    return {one.host: round(one.canary * 100) for one in canaries if one.canary is not None}
 
 
 def bring_back(
@@ -36,40 +28,21 @@ def bring_back(
     drained: Sequence[str],
     ended: Collection[str],
 ) -> Answers:
-    """Let hosts take requests again, and end shares that no rollout has.
-
-    Args:
-        context: The run.
-        gateways: The gateways.
-        left: Result of `left_shares`.
-        drained: Hosts that a run may have drained; what an operator drained stays so.
-        ended: Hosts whose share ends.
-    """
+    """Let hosts take requests again that a run may have drained, and end shares of `left_shares`; what an operator drained stays so."""
     shares = {name: share for name, share in left.items() if name not in ended}
-    canary = shares if shares != left else None
-    return (
-        ask(context, gateways, ready=drained, by="run", canary=canary) if drained or canary is not None else Answers()
-    )
+    if not drained and shares == left:
+        return Answers()
+    return ask(context, gateways, ready=drained, by="run", canary=shares if shares != left else None)
 
 
 def reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
-    """End shares that no open rollout has, but those of hosts that failed in this run.
-
-    Args:
-        context: The run.
-        gateways: Gateways that are set up.
-
-    Returns:
-        The traffic of each gateway that answers, and the result of each where a share was ended.
-    """
+    """End shares that no open rollout has, but those of hosts that failed in this run. Return traffics and results of the gateways that answer."""
     before = ask(context, gateways).traffics
     left = left_shares(context, before.values())
     ended = [name for name in left if not context.has_failed(name)]
     after = bring_back(context, gateways, left, drained=[], ended=ended).traffics
     text = f"the share of {', '.join(ended)} was ended: no rollout is open"
-    changed = {
-        name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after if ended
-    }
+    changed = {name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after}
     return before | after, changed
 
 
@@ -81,13 +54,6 @@ def kept_out(context: RunContext, gateway: Host, traffic: Traffic) -> list[Phase
     hint = f"verify them, which brings them back: ./firstlight provision --limit {','.join(names)}"
     text = f"{', '.join(names)}: drained by an earlier run, and verified by none since"
     return [PhaseResult(host=gateway.name, phase="serve", status="warn", text=text, hint=hint)]
-
-
-def note(context: RunContext, name: str, text: str) -> None:
-    """Add to what the summary says of a host."""
-    result = context.outcomes.results.get(name, {}).get("serve")
-    if result is not None:
-        context.record(result.model_copy(update={"notes": (*result.notes, text)}))
 
 
 def by_operator(traffics: Iterable[Traffic], name: str) -> str | None:

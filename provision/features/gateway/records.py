@@ -1,7 +1,5 @@
 """What a gateway's configuration is made from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Restarts behind gateways: in which order, and how requests are kept away from hosts meanwhile."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Iterable, Sequence
 
@@ -9,7 +7,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.draining import NotSetUpError, ask, wait_until_empty
-from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares, note
+from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
 from provision.features.gateway.traffic import Traffic, sessions_of, waves
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
@@ -29,9 +27,7 @@ def moves(desired: Desired, facts: HostFacts) -> bool:
 class Restarts:
     """The restarts of one run, and the gateways that pass requests to its hosts.
 
-    Args:
-        still: Hosts that are asked to start, and will not restart.
-        moving: Hosts that gateways will not find any more until they are set up again.
+    Hosts of `still` are asked to start, and will not restart; those of `moving` are not found by gateways until these are set up again.
     """
 
     def __init__(self, context: RunContext, *, still: Collection[str] = (), moving: Collection[str] = ()) -> None:
@@ -56,11 +52,7 @@ class Restarts:
         }
 
     def turns(self, wave: Sequence[Host]) -> list[list[Host]]:
-        """Return hosts that restart together, in order: at least one list, and with no gateway only one.
-
-        Args:
-            wave: Hosts that may start together.
-        """
+        """Return hosts that restart together, in order: at least one list, and with no gateway only one."""
         at_once = min((host.settings.gateway_restart_at_once for host in self._gateways), default=1)
         heads = [host.name for host in wave if host.name == host.head]
         found = waves([name for name in heads if name not in self._together], self._traffics, at_once)
@@ -104,13 +96,7 @@ class Restarts:
         return allowed
 
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
-        """Let hosts take requests again that serve, and wait until gateways see it; say what happened to requests.
-
-        Args:
-            hosts: Hosts that were restarted, or were found in the desired state.
-            serving: Those of them that serve, be it with the release before.
-            proven: Hosts whose services were proven, which decides nothing here.
-        """
+        """Let hosts take requests again that serve, be it with the release before, and wait until gateways see it; say what happened to requests."""
         del proven
         names = [host.name for host in hosts]
         drained = self._drained.union(*(traffic.drained() for traffic in self._traffics))
@@ -126,16 +112,15 @@ class Restarts:
             time.sleep(POLL_S if waiting else 0)
         for name in names:
             if name in self._drained and name not in serving:
-                text = (
-                    f"it stays drained at the gateway until a run has verified it, or ./firstlight gateway ready {name}"
-                )
+                ready = f"./firstlight gateway ready {name}"
+                text = f"it stays drained at the gateway until a run has verified it, or {ready}"
             elif name in waiting:
                 text = f"the gateway has not seen it answer within {UP_DEADLINE_S:g} s"
             else:
                 kept = by_operator(self._traffics, name)
                 text = self._notes.get(name) or kept or (NO_ROLLOUT if name in ended else "")
             if text:
-                note(self._context, name, text)
+                self._context.add_note(name, text)
             if name in self._drained and (self._context.has_failed(name) or name in waiting):
                 self._broken |= dict.fromkeys(self._models(name), name)
 

@@ -6,8 +6,6 @@ a canary, so that the router chooses another one, and adds the host's API key. N
 has to carry a key that HAProxy alone knows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 import json
@@ -43,13 +41,10 @@ def address_of_router(number: int) -> str:
 
 
 def addresses_of_hosts(servers: Mapping[str, str]) -> dict[str, str]:
-    """Return the loopback address at which HAProxy stands for each host.
+    """Return the loopback address at which HAProxy stands for each server, from the model of each by HAProxy's name of it.
 
     Another host in the list moves none of the others, and a host with another model gets another address: a router of before never
     reaches one of another model.
-
-    Args:
-        servers: The model of each server, by HAProxy's name of it.
     """
     ids = ring_ids(f"{model}\n{server}" for server, model in servers.items())
     return {server: str(_LISTENERS + ids[f"{model}\n{server}"]) for server, model in servers.items()}
@@ -61,11 +56,7 @@ def known_key(text: str) -> str:
 
 
 def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
-    """Return the files that HAProxy's lines for the router refer to.
-
-    Args:
-        servers: The model of each server, by HAProxy's name of it.
-    """
+    """Return the files that HAProxy's lines for the router refer to."""
     return {
         KEY: f"router {gateway.router_key}\n",
         ROUTES: "".join(f"{route}\n" for route in table()["routes"]),
@@ -83,12 +74,7 @@ def router_set(
     python: str,
     prefix: str,
 ) -> UnitSet:
-    """Return the unit that runs the routers of a gateway, and its files.
-
-    Args:
-        servers: The model of each server, by HAProxy's name of it.
-        backends: The number of each model.
-    """
+    """Return the unit that runs the routers of a gateway, and its files; servers have their model, and back ends the number of each model."""
     addresses, port = addresses_of_hosts(servers), gateway.router_port
     routers = [
         {
@@ -101,43 +87,29 @@ def router_set(
         }
         for model, number in backends.items()
     ]
-    unit = Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8"))
+    here = Path(__file__).parent
+    unit = Template((here / UNIT).read_text(encoding="utf-8"))
+    programs = {name: (here / "onhost" / name).read_text(encoding="utf-8") for name in (_PROGRAM, _TOKENS)}
     document = {"wheel": wheel.name, "sha256": wheel.sha256, "routers": routers}
     return UnitSet(
         name=NAME,
-        files={
-            _CONFIG: json.dumps(document, indent=1) + "\n",
-            **{
-                name: (Path(__file__).parent / "onhost" / name).read_text(encoding="utf-8")
-                for name in (_PROGRAM, _TOKENS)
-            },
-        },
+        files={_CONFIG: json.dumps(document, indent=1) + "\n", **programs},
         units={UNIT: unit.substitute(python=python, folder=f"{prefix}/{NAME}", account=gateway.account)},
-        packages=(),
-        packaged=(),
         account=gateway.account or "root",
-        ports=(),
         ready=tuple(f"http://{router['host']}:{port}/liveness" for router in routers),
         data=(WHEELS,),
     )
 
 
 def tokens_command(python: str, prefix: str, port: int) -> str:
-    """Return a command that prints each host with the status of its answer when it is asked for the tokens of a prompt.
-
-    Args:
-        port: Port of the listeners.
-    """
+    """Return a command that prints each host with the status of its answer when it is asked for the tokens of a prompt."""
     return shlex.join([python, "-I", f"{prefix}/{NAME}/current/{_TOKENS}", f"{prefix}/gateway/current", str(port)])
 
 
 def silent_hosts(said: str) -> dict[str, list[str]]:
-    """Return the hosts that refuse to give the tokens of a prompt, by the status of the answer.
+    """Return the hosts that refuse to give the tokens of a prompt, by the status of the answer, from what `tokens_command` printed.
 
     Those that are down or drained say nothing of it (503, or no answer).
-
-    Args:
-        said: What `tokens_command` printed.
     """
     found: dict[str, list[str]] = {}
     for name, status in (line.split() for line in said.splitlines()):

@@ -1,7 +1,5 @@
 """vllm-router on the gateways of a run whose settings choose it: its wheel is sent, and a unit runs it."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,32 +43,19 @@ def set_up(
     made: Mapping[str, Gateway],
     before: Mapping[str, bool],
 ) -> dict[str, PhaseResult]:
-    """Run the routers of gateways that run, and remove those of gateways that choose otherwise now.
+    """Run the routers of gateways that run, and remove those of gateways that choose otherwise now and had them before.
 
-    Args:
-        made: What each gateway knows, by the name of its host.
-        before: Whether each of them has the unit.
-
-    Returns:
-        The result of each gateway where something was set up or removed, or was to be.
+    Return the result of each gateway where something was set up or removed, or was to be.
     """
     chosen = _choosing(gateways)
     gone = [host for host in gateways if host not in chosen and before[host.name]]
     results = play_removal(context, probed, "gateway_router", gone, [(NAME, (UNIT,))])
     wheels = stage(context, probed, chosen)
-    sets = {
-        host.name: [
-            router_set(
-                made[host.name],
-                *routed(made[host.name]),
-                wheel=wheels[host.name],
-                python=python_of(host),
-                prefix=probed.install_paths[host.name].prefix,
-            )
-        ]
-        for host in chosen
-        if host.name in wheels
-    }
+    sets = {}
+    for host in [host for host in chosen if host.name in wheels]:
+        gateway, wheel, prefix = made[host.name], wheels[host.name], probed.install_paths[host.name].prefix
+        one = router_set(gateway, *routed(gateway), wheel=wheel, python=python_of(host), prefix=prefix)
+        sets[host.name] = [one]
     sent = context.run_on_hosts(
         "serve",
         [host for host in chosen if host.name in sets],
@@ -79,18 +64,14 @@ def set_up(
     )
     results |= play_differing(context, probed, "gateway_router", {name: sets[name] for name in sent})
     ready = [host for host in chosen if host.name in results]
-    return results | {
-        name: _warned(results[name], said) for name, said in _ask_for_tokens(context, probed, ready).items()
-    }
 
-
-def _ask_for_tokens(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> dict[str, str]:
     def ask(host: Host) -> str:
         prefix = probed.install_paths[host.name].prefix
         command = tokens_command(python_of(host), prefix, host.settings.gateway_router_port)
         return context.session(host).run(command, root=True).stdout
 
-    return context.run_on_hosts("serve", gateways, ask, deadline_s=ASK_DEADLINE_S)
+    tokens = context.run_on_hosts("serve", ready, ask, deadline_s=ASK_DEADLINE_S)
+    return results | {name: _warned(results[name], said) for name, said in tokens.items()}
 
 
 def _warned(result: PhaseResult, said: str) -> PhaseResult:
@@ -129,14 +110,7 @@ def stage(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) ->
 
 
 def stage_router(machine: str, settings: ClientSettings, store: Store) -> StagedFile:
-    """Put the wheel for a machine into the wheelhouse.
-
-    Args:
-        machine: One of `MACHINES`.
-
-    Raises:
-        StageError: The wheel cannot be had, or its hash is not in the lock.
-    """
+    """Put the wheel for one of `MACHINES` into the wheelhouse. Raises StageError where it cannot be had, or its hash is not in the lock."""
     version, _ = locked_hashes(LOCK, DISTRIBUTION)
     key = f"{DISTRIBUTION}-{version}-{machine}"
     if (known := store.get("tools", key)) and (path := store.find(known["sha256"], known["name"])):

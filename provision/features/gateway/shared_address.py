@@ -1,7 +1,5 @@
 """The address that gateways share: keepalived gives it to one of them, and to another when that one is lost."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -80,31 +78,18 @@ def find_command(host: Host) -> str:
 
 
 def interface_of(host: Host, said: str) -> str:
-    """Return the interface that has the host's own address.
-
-    Args:
-        said: What `find_command` printed there.
-
-    Raises:
-        InventoryError: No interface of the host has it, as behind a translated address.
-    """
-    found: dict[str, str] = {address: interface for interface, address in _HELD.findall(said)}
-    interface = found.get(str(host.connection.address))
-    if interface is None:
-        raise InventoryError(
-            f"gateway `{host.name}`: no interface of it has the address {host.connection.address}",
-            hint="an address is shared in one network: set ansible_host to the address that the host has there",
-        )
-    return interface
+    """Return the interface that has the host's own address, from what `find_command` printed there. Raises InventoryError where none has it."""
+    for interface, address in _HELD.findall(said):
+        if address == host.connection.address:
+            return str(interface)
+    raise InventoryError(
+        f"gateway `{host.name}`: no interface of it has the address {host.connection.address}",
+        hint="an address is shared in one network: set ansible_host to the address that the host has there",
+    )
 
 
 def require_free(host: Host, others: Sequence[str], said: str) -> None:
-    """Raise InventoryError where another machine than the gateways has the shared address.
-
-    Args:
-        others: What `find_command` printed on each gateway.
-        said: What it printed on this one.
-    """
+    """Raise InventoryError where `said` on one gateway shows that another machine than those of `others` has the shared address."""
     shared = str(host.settings.gateway_address).partition("/")[0]
     if KNOWN in said or any(shared == address for one in others for _, address in _HELD.findall(one)):
         return
@@ -116,13 +101,7 @@ def require_free(host: Host, others: Sequence[str], said: str) -> None:
 
 
 def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: str) -> UnitSet:
-    """Return keepalived with its configuration.
-
-    Args:
-        host: One of the gateways.
-        gateways: Those that share the address, from `sharing`.
-        interface: Its interface in their network.
-    """
+    """Return keepalived with its configuration for one of the gateways that `sharing` returns."""
     shared = ipaddress.ip_interface(str(host.settings.gateway_address))
     peers = "".join(f"        {one.connection.address}\n" for one in gateways if one.name != host.name)
     place = [one.name for one in gateways].index(host.name)
@@ -151,9 +130,6 @@ vrrp_instance firstlight {{
         units={UNIT: unit},
         packages=PACKAGES,
         packaged=("keepalived.service",),
-        account="root",
-        ports=(),
-        ready=(),
         checks=(("keepalived", "--config-test", "--use-file", CONFIG),),
     )
 
@@ -163,10 +139,7 @@ def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str,
     asked = [host for host in gateways if host.settings.gateway_address is not None]
     every = [host for host in context.inventory.hosts if host.is_gateway]
     said = context.run_on_hosts(
-        "serve",
-        asked,
-        lambda host: context.session(host).run(find_command(host)).stdout,
-        deadline_s=READ_DEADLINE_S,
+        "serve", asked, lambda host: context.session(host).run(find_command(host)).stdout, deadline_s=READ_DEADLINE_S
     )
     found = {}
     for host in [host for host in asked if host.name in said]:
@@ -182,22 +155,10 @@ def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str,
 def set_up(
     context: RunContext, probed: ProbedHosts, gateways: Sequence[Host], interfaces: dict[str, str]
 ) -> dict[str, PhaseResult]:
-    """Give gateways that run the address that they share; return the result of each.
-
-    Args:
-        interfaces: From `require_possible`.
-    """
-    every = [host for host in context.inventory.hosts if host.is_gateway]
-    sets = {
-        host.name: [
-            address_set(
-                host,
-                sharing(host, every),
-                interfaces[host.name],
-                probed.install_paths[host.name].prefix,
-            )
-        ]
-        for host in gateways
-        if host.name in interfaces
-    }
+    """Give gateways that run the address that they share, at the interfaces of `require_possible`; return the result of each."""
+    sets = {}
+    for host in [host for host in gateways if host.name in interfaces]:
+        sharers = sharing(host, [one for one in context.inventory.hosts if one.is_gateway])
+        prefix = probed.install_paths[host.name].prefix
+        sets[host.name] = [address_set(host, sharers, interfaces[host.name], prefix)]
     return play_differing(context, probed, "gateway_address", sets) if sets else {}

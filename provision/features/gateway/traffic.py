@@ -1,7 +1,5 @@
 """What goes through gateways: figures of each host, and which hosts may be drained. Pure."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io
@@ -89,33 +87,13 @@ class Traffic:
         return {one.host for one in self.hosts if one.model == model and one.state == "up"}
 
 
-def command_of(
-    python: str,
-    folder: str,
-    *,
-    drain: Sequence[str] = (),
-    ready: Sequence[str] = (),
-    by: By = "operator",
-    canary: Mapping[str, int] | None = None,
-) -> str:
-    """Return the command that asks a gateway; without hosts it only answers.
-
-    Args:
-        folder: The folder that the gateway keeps its files in.
-        drain: Hosts that are to get no new requests.
-        ready: Hosts that are to get requests again.
-        canary: All canaries, each with its share in ten-thousandths of its model's requests; None leaves them as they are.
-    """
-    request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary if canary is None else {**canary}}
+def command_of(python: str, folder: str, request: Mapping[str, Any]) -> str:
+    """Return the command that asks a gateway for what `draining.ask` takes; without hosts it only answers."""
     return shlex.join([python, "-I", f"{folder}/current/traffic.py", "change", json.dumps(request)])
 
 
 def parse(gateway: str, answer: str) -> Traffic:
-    """Read the answer of `onhost/traffic.py`.
-
-    Raises:
-        ServeError: HAProxy does not run there, or refused.
-    """
+    """Read the answer of `onhost/traffic.py`. Raises ServeError where HAProxy does not run there, or refused."""
     try:
         document = json.loads(answer)
     except ValueError:
@@ -130,22 +108,17 @@ def parse(gateway: str, answer: str) -> Traffic:
             "hosts has to be restarted once (systemctl restart firstlight-gateway.service, which ends its streams)",
         )
     rows = [
-        (process["is_new"], row) for process in document["processes"] for row in csv.DictReader(_table(process["stat"]))
+        (process["is_new"], row)
+        for process in document["processes"]
+        for row in csv.DictReader(io.StringIO(process["stat"].removeprefix("# ")))
     ]
     weights = Counter[str]()
     for is_new, row in rows:
-        if is_new and row["pxname"].startswith("model-") and _is_up(row):
+        is_up = row["svname"] != "BACKEND" and row["status"].startswith("UP")
+        if is_new and row["pxname"].startswith("model-") and is_up:
             weights[row["pxname"]] += _number(row["weight"])
     hosts = [_host(name, rows, weights, document) for name in document["servers"]]
     return Traffic(gateway, tuple(sorted(hosts, key=lambda one: (one.model, one.host))))
-
-
-def _table(stat: str) -> io.StringIO:
-    return io.StringIO(stat.removeprefix("# "))
-
-
-def _is_up(row: Mapping[str, str]) -> bool:
-    return row["svname"] != "BACKEND" and row["status"].startswith("UP")
 
 
 def _number(text: str | None) -> int:
@@ -163,9 +136,8 @@ def _host(
     own = [
         (is_new, row) for is_new, row in rows if row["svname"] == server["server"] and row["pxname"].startswith(COUNTED)
     ]
-    now = next(
-        (row for is_new, row in own if is_new and row["pxname"] == server["backend"]), {"status": "", "weight": ""}
-    )
+    here = (row for is_new, row in own if is_new and row["pxname"] == server["backend"])
+    now = next(here, {"status": "", "weight": ""})
     total = weights[server["backend"]]
     healthy = now["status"].startswith(("UP", "DRAIN"))
     state: Literal["up", "down", "drained", "canary"]
@@ -197,27 +169,19 @@ def _host(
 
 
 def refusal(traffics: Iterable[Traffic], names: Sequence[str], known: Iterable[str]) -> FirstlightError | None:
-    """Return why hosts cannot be drained or taken back: a name is unknown, or its host is behind no gateway.
-
-    Args:
-        known: All hosts of the inventory.
-    """
+    """Return why hosts cannot be drained or taken back: a name is none of the known ones, or its host is behind no gateway."""
     behind = sorted({one.host for traffic in traffics for one in traffic.hosts})
-    known = set(known)
-    for name in names:
-        if name in behind:
-            continue
-        if name in known:
-            return UsageError(
-                f"host `{name}` is behind no gateway of the inventory; behind one are {_listed(behind)}",
-                hint="a host gets behind the gateways when it serves: ./firstlight gateway",
-            )
-        near = difflib.get_close_matches(name, behind, n=3, cutoff=0.5)
+    name = next((name for name in names if name not in behind), None)
+    if name is None:
+        return None
+    if name in set(known):
         return UsageError(
-            f"the inventory has no host `{name}`",
-            hint=f"did you mean {_listed(near)}?" if near else f"behind the gateways are {_listed(behind)}",
+            f"host `{name}` is behind no gateway of the inventory; behind one are {_listed(behind)}",
+            hint="a host gets behind the gateways when it serves: ./firstlight gateway",
         )
-    return None
+    near = difflib.get_close_matches(name, behind, n=3, cutoff=0.5)
+    hint = f"did you mean {_listed(near)}?" if near else f"behind the gateways are {_listed(behind)}"
+    return UsageError(f"the inventory has no host `{name}`", hint=hint)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -240,14 +204,9 @@ def left_without_host(traffics: Iterable[Traffic], names: Iterable[str]) -> Firs
 
 
 def waves(restarting: Sequence[str], traffics: Sequence[Traffic], at_once: int) -> list[list[str]]:
-    """Return hosts in the order in which they may restart, so that of each model a host stays in traffic.
+    """Return hosts in the order in which they may restart, so that of each model a host stays in traffic, and few enough restart at once.
 
-    Args:
-        restarting: The hosts to restart, in inventory order.
-        at_once: Hosts of one model that may restart together.
-
-    Returns:
-        Hosts that restart together. The first are those that get no requests; it may be empty.
+    The first are those that get no requests; there may be none.
     """
     found: list[list[str]] = [[]]
     place = Counter[str]()
@@ -278,11 +237,7 @@ def sessions_of(traffics: Iterable[Traffic], names: Iterable[str]) -> dict[str, 
 
 def document(traffics: Iterable[Traffic]) -> dict[str, Any]:
     """Return what `./firstlight gateway status --json` prints (docs/guides/gateway.md)."""
-    return {
-        "gateways": [
-            {"gateway": traffic.gateway, "hosts": [asdict(one) for one in traffic.hosts]} for traffic in traffics
-        ]
-    }
+    return {"gateways": [{"gateway": one.gateway, "hosts": list(map(asdict, one.hosts))} for one in traffics]}
 
 
 def render(traffics: Iterable[Traffic]) -> str:

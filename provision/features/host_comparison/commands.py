@@ -1,7 +1,5 @@
 """`./firstlight drift`: hosts that should be equal, compared."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer

@@ -1,10 +1,8 @@
 """Which hosts differ from their equals: from the majority, or from one reference. Pure; the order of hosts decides nothing."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.features.host_comparison.values import HostValues, Value, is_same, part_of, parts
@@ -57,17 +55,14 @@ class Comparison:
 
 
 def compare(hosts: Sequence[HostValues], reference: HostValues | None = None) -> Comparison:
-    """Compare hosts with a reference, or with the value that more than half of them have.
+    """Compare hosts with a reference, or without one with the value that more than half of them have.
 
     A value that a host could not read is not compared there.
-
-    Args:
-        reference: What is expected; the majority where it is None.
     """
     hosts = sorted(hosts, key=lambda host: host.name)
     keys = {key for host in (*hosts, *((reference,) if reference else ())) for key in host.values}
     odd: dict[Difference, list[str]] = defaultdict(list)
-    split: dict[tuple[tuple[str, ...], ...], list[tuple[str, tuple[Value, ...]]]] = defaultdict(list)
+    split: dict[tuple[tuple[str, ...], ...], dict[str, tuple[Value, ...]]] = defaultdict(dict)
     for key in sorted(keys):
         found = {host.name: host.values.get(key) for host in hosts if host.knows(key)}
         if reference is not None:
@@ -81,8 +76,10 @@ def compare(hosts: Sequence[HostValues], reference: HostValues | None = None) ->
                 if not is_same(key, expected, value):
                     odd[Difference(key, expected, value)].append(name)
         elif found:
-            groups = _groups(found)
-            split[tuple(groups.values())].append((key, tuple(json.loads(value) for value in groups)))
+            groups: dict[str, list[str]] = defaultdict(list)
+            for name, value in found.items():
+                groups[json.dumps(value)].append(name)
+            split[tuple(map(tuple, groups.values()))][key] = tuple(json.loads(value) for value in groups)
     return Comparison(tuple(host.name for host in hosts), _oddities(odd), _splits(split))
 
 
@@ -91,22 +88,10 @@ def majority(key: str, values: Iterable[Value]) -> tuple[Value, bool]:
     listed = list(values)
     if all(value == listed[0] for value in listed):
         return (listed[0], True) if listed else (None, False)
-    distinct = sorted({json.dumps(value) for value in listed})
-    candidates = [json.loads(text) for text in distinct]
+    candidates = [json.loads(text) for text in sorted({json.dumps(value) for value in listed})]
     counts = [sum(is_same(key, candidate, value) for value in listed) for candidate in candidates]
     most = max(counts)
-    if most * 2 <= len(listed):
-        return None, False
-    best: Value = candidates[counts.index(most)]
-    return best, True
-
-
-def _groups(found: Mapping[str, Value]) -> dict[str, tuple[str, ...]]:
-    """Return the hosts of each value, by its JSON; the group of the first host comes first."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, value in found.items():
-        groups[json.dumps(value)].append(name)
-    return {value: tuple(names) for value, names in groups.items()}
+    return (candidates[counts.index(most)], True) if most * 2 > len(listed) else (None, False)
 
 
 def _rank(key: str) -> tuple[int, str]:
@@ -115,13 +100,10 @@ def _rank(key: str) -> tuple[int, str]:
 
 def _outermost(keys: Collection[str]) -> list[str]:
     """Return paths in their order, without those below another: an absent item of a list lacks all its values."""
-    left = [key for key in keys if not any(other in keys for other in _above(key))]
+    left = [
+        key for key in keys if not any(key[: place + 1] in keys for place, sign in enumerate(key[:-1]) if sign == "]")
+    ]
     return sorted(left, key=_rank)
-
-
-def _above(key: str) -> Iterator[str]:
-    """Yield the items of lists that a value is in."""
-    return (key[: place + 1] for place, sign in enumerate(key[:-1]) if sign == "]")
 
 
 def _oddities(odd: Mapping[Difference, Sequence[str]]) -> tuple[Oddity, ...]:
@@ -136,11 +118,6 @@ def _oddities(odd: Mapping[Difference, Sequence[str]]) -> tuple[Oddity, ...]:
     return tuple(sorted(found, key=lambda one: (_rank(one.differences[0].key), len(one.hosts), one.hosts)))
 
 
-def _splits(
-    split: Mapping[tuple[tuple[str, ...], ...], Sequence[tuple[str, tuple[Value, ...]]]],
-) -> tuple[Split, ...]:
-    found = []
-    for groups, values in split.items():
-        by_key = dict(values)
-        found.append(Split(groups, tuple((key, by_key[key]) for key in _outermost(by_key))))
+def _splits(split: Mapping[tuple[tuple[str, ...], ...], Mapping[str, tuple[Value, ...]]]) -> tuple[Split, ...]:
+    found = [Split(groups, tuple((key, values[key]) for key in _outermost(values))) for groups, values in split.items()]
     return tuple(sorted(found, key=lambda one: (_rank(one.values[0][0]), one.groups)))

@@ -1,7 +1,5 @@
 """The command `drift`: hosts that should be equal are read in one round trip each, and compared. No host is changed."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,17 +21,10 @@ from provision.pipeline.runner import execute, read_inventory
 
 
 def drift(request: CommandRequest, against: str | None) -> int:
-    """Compare hosts, and print what differs.
+    """Compare hosts with the majority of their equals, a host or a file of facts, and print what differs.
 
-    Args:
-        against: A host of the inventory, or a file of facts; the majority of equal hosts where it is None.
-
-    Returns:
-        0 where nothing differs, 1 where something does or a host gave no answer, 130 when interrupted.
-
-    Raises:
-        InventoryError: The inventory cannot be used.
-        UsageError: There is no such host or file.
+    Return 0 where nothing differs, 1 where something does or a host gave no answer, 130 when interrupted. Raises InventoryError, and UsageError
+    where there is no such host or file.
     """
     names = {host.name for host in read_inventory(request).hosts}
     recorded = _recorded(against, names)
@@ -61,12 +52,7 @@ def drift(request: CommandRequest, against: str | None) -> int:
 def compared_classes(
     facts: Mapping[str, HostFacts], golden: HostFacts | None = None, against: str | None = None
 ) -> list[ComparedClass]:
-    """Compare hosts with one reference, or those with the same cards with their majority.
-
-    Args:
-        golden: The reference.
-        against: How a person named it.
-    """
+    """Compare hosts with one reference, which a person named, or those with the same cards with their majority."""
     if golden is not None:
         others = [one for name, one in sorted(facts.items()) if name != against]
         return [_compared(others, values_of(golden), f"`{against}`")] if others else []
@@ -83,11 +69,7 @@ def _compared(hosts: Sequence[HostFacts], reference: HostValues | None, against:
 
 
 def _recorded(against: str | None, names: set[str]) -> HostFacts | None:
-    """Return the facts of a file; None for a host of the inventory, and where no reference was named.
-
-    Raises:
-        UsageError: There is neither such a host nor such a file, or the file has not one host's facts.
-    """
+    """Return the facts of a file; None for a host of the inventory, and where no reference was named. Raises UsageError where there is neither."""
     if against is None or against in names:
         return None
     try:

@@ -1,13 +1,11 @@
 """Comparisons of hosts as text and as JSON. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from provision.features.host_comparison.compare import Comparison, Difference, Oddity, Split
+from provision.features.host_comparison.compare import Comparison, Oddity, Split
 from provision.features.host_comparison.values import Value, part_of, parts
 from provision.report.layout import clean, count, fold_names
 
@@ -63,12 +61,11 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _of_oddity(oddity: Oddity) -> str:
-    shown = [_sentence(difference) for difference in oddity.differences[:MOST_SHOWN]]
+    shown = [
+        f"{_key(one.key)} is {_shown(one.found)}, expected {_shown(one.expected)}"
+        for one in oddity.differences[:MOST_SHOWN]
+    ]
     return "; ".join([*shown, *_more(difference.part for difference in oddity.differences[MOST_SHOWN:])])
-
-
-def _sentence(difference: Difference) -> str:
-    return f"{_key(difference.key)} is {_shown(difference.found)}, expected {_shown(difference.expected)}"
 
 
 def _of_split(split: Split) -> str:
@@ -107,30 +104,26 @@ def _unread(unread: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
 
 def document(classes: Sequence[ComparedClass]) -> dict[str, Any]:
     """Return all differences, ready for JSON."""
+    return {"classes": [_document(compared) for compared in classes]}
+
+
+def _document(compared: ComparedClass) -> dict[str, Any]:
+    odd = [
+        {"hosts": list(one.hosts), "differences": [{"part": each.part, **vars(each)} for each in one.differences]}
+        for one in compared.comparison.oddities
+    ]
+    split = [
+        {
+            "groups": [list(names) for names in one.groups],
+            "values": [{"part": part_of(key), "key": key, "found": list(values)} for key, values in one.values],
+        }
+        for one in compared.comparison.splits
+    ]
     return {
-        "classes": [
-            {
-                "cards": compared.label,
-                "hosts": list(compared.comparison.hosts),
-                "against": compared.against,
-                "odd": [
-                    {
-                        "hosts": list(oddity.hosts),
-                        "differences": [{"part": one.part, **vars(one)} for one in oddity.differences],
-                    }
-                    for oddity in compared.comparison.oddities
-                ],
-                "without_majority": [
-                    {
-                        "groups": [list(names) for names in split.groups],
-                        "values": [
-                            {"part": part_of(key), "key": key, "found": list(values)} for key, values in split.values
-                        ],
-                    }
-                    for split in compared.comparison.splits
-                ],
-                "not_compared": {name: dict(reasons) for name, reasons in compared.unread.items()},
-            }
-            for compared in classes
-        ]
+        "cards": compared.label,
+        "hosts": list(compared.comparison.hosts),
+        "against": compared.against,
+        "odd": odd,
+        "without_majority": split,
+        "not_compared": {name: dict(reasons) for name, reasons in compared.unread.items()},
     }

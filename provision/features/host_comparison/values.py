@@ -1,7 +1,5 @@
 """The comparable values of a host by dotted path, without those that must differ (keys.toml). Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ class HostValues:
 
     def knows(self, key: str) -> bool:
         """Return whether a value was read, or its absence seen."""
-        return key in self.values or not any(_is_below(key, path) for path in self.unread)
+        return key in self.values or not any(_pattern(path).match(key) for path in self.unread)
 
 
 def values_of(facts: HostFacts) -> HostValues:
@@ -75,7 +73,8 @@ def is_same(key: str, one: Value, two: Value) -> bool:
         return True
     if any(isinstance(value, bool | str | None) for value in (one, two)):
         return False
-    share: float = next((share for pattern, share in _noise() if pattern.match(key)), 0.0)
+    rows = own_table(TABLE)["noise"]
+    share: float = next((row["share"] for row in rows if _pattern(row["path"]).match(key)), 0.0)
     assert isinstance(one, int | float)
     assert isinstance(two, int | float)
     return abs(one - two) <= share * max(abs(one), abs(two))
@@ -107,10 +106,6 @@ def _of_list(path: str, items: Sequence[Any]) -> Iterator[tuple[str, Value]]:
             yield f"{path}[{item}]", True
 
 
-def _is_below(key: str, path: str) -> bool:
-    return re.match(_pattern(path), key) is not None
-
-
 @cache
 def _pattern(path: str) -> re.Pattern[str]:
     """Return a pattern of a path and all below it; `.*` is an item of a list as well as a name."""
@@ -118,20 +113,10 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 @cache
-def _ignored() -> tuple[re.Pattern[str], ...]:
-    return tuple(_pattern(path) for row in own_table(TABLE)["ignored"] for path in row["paths"])
-
-
-@cache
 def _is_ignored(path: str) -> bool:
-    return any(pattern.match(path) for pattern in _ignored())
+    return any(_pattern(ignored).match(path) for row in own_table(TABLE)["ignored"] for ignored in row["paths"])
 
 
 @cache
 def _parts() -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((row["name"], _pattern(path)) for row in own_table(TABLE)["part"] for path in row["paths"])
-
-
-@cache
-def _noise() -> tuple[tuple[re.Pattern[str], float], ...]:
-    return tuple((_pattern(row["path"]), row["share"]) for row in own_table(TABLE)["noise"])

@@ -1,7 +1,5 @@
 """`./firstlight verify compare` and `verify upgrade`: what a choice gains, and the upgrade of a user's own model."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """The command `verify compare`: what a choice of the service gains on each host."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from provision.core.errors import Exit, RemoteCommandError
+from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
@@ -38,14 +37,7 @@ class ComparedHosts(ProbedHosts):
 
 
 def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
-    """Measure each host's service with two choices, and print the tables.
-
-    Args:
-        words: The arguments of `verify.pyz compare`.
-
-    Returns:
-        The exit code, on the scale of the checks.
-    """
+    """Measure each host's service with the arguments of `verify.pyz compare`, print the tables, and return the exit code of the checks."""
     outcome = execute(request, (PROBE, Step("compare", partial(_measure_hosts, words=words), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
         print_summary(outcome)
@@ -65,8 +57,7 @@ def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
 
 def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) -> ComparedHosts:
     def call(host: Host) -> dict[str, Any]:
-        paths = probed.install_paths[host.name]
-        return _measure(context.session(host), prefix=paths.prefix, words=words, root=paths.root)
+        return _measure(context.session(host), probed.install_paths[host.name], words)
 
     hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
     try:
@@ -76,9 +67,8 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
         raise
     for name, document in documents.items():
         context.run.write(f"compare/{name}.json", document)
-        context.run.change(
-            "compare", host=name, path=probed.install_paths[name].prefix, changed=True, words=" ".join(words)
-        )
+        prefix = probed.install_paths[name].prefix
+        context.run.change("compare", host=name, path=prefix, changed=True, words=" ".join(words))
         status = STATUSES.get(document["exit_code"], "failed")
         missed = ", ".join(document["missed"])
         named = any(row["target"] for row in document["rows"])
@@ -87,17 +77,11 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
     return ComparedHosts(**vars(probed), documents=documents)
 
 
-def _measure(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
-    """Measure a host's service with two choices, and return the document of `verify.pyz compare`.
-
-    After an interruption, call `resume`.
-
-    Raises:
-        TransportError: The host cannot be reached.
-        RemoteCommandError: The service cannot be measured.
-    """
+def _measure(session: Session, paths: InstallPaths, words: Sequence[str]) -> dict[str, Any]:
+    """Measure a host's service with two choices, and return the document of `verify.pyz compare`. Raises RemoteCommandError."""
     asked = ["compare", *words, "--json"]
-    done = run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
+    prefix = paths.prefix.rstrip("/")
+    done = run_tool(session, prefix, "current", asked, stdin=None, limit_s=COMPARE_S, root=paths.root)
     try:
         document: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

@@ -1,12 +1,9 @@
 """Where measuring takes part in the work of the core: learned floors among the checks, comparisons on the page of a run."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from provision.core.json_text import parse
 from provision.core.redaction import scrub
@@ -31,13 +28,6 @@ def hosts_checked(
     return with_records(context, probed, answers, learns=not options.selection)
 
 
-def page_section(run: RunFolder) -> Section | None:
-    """Return the comparisons of a run; None where it made none."""
-    found = comparisons(run)
-    return Section("compared", "Before and after", PAGE, {"compared": found}) if found else None
-
-
-FOLDER = "compare"
 TONES: dict[str, Tone] = {"met": "good", "not met": "bad"}
 
 
@@ -70,15 +60,10 @@ class Comparison(BaseModel):
     rows: tuple[ComparedRow, ...]
 
 
-def comparisons(run: RunFolder) -> tuple[tuple[str, Comparison], ...]:
-    """Return host and comparison of each file of a run; an unreadable file is left out."""
-    return tuple(_read(run))
-
-
-def _read(run: RunFolder) -> Iterator[tuple[str, Comparison]]:
-    for path in sorted(run.folder.glob(f"{FOLDER}/*.json")):
-        try:
-            document: Any = scrub(parse(path.read_bytes()))
-            yield path.stem, Comparison.model_validate(document)
-        except (OSError, ValueError, ValidationError):
-            continue
+def page_section(run: RunFolder) -> Section | None:
+    """Return the comparisons of a run, host by host; None where it made none. An unreadable file is left out."""
+    found = []
+    for path in sorted(run.folder.glob("compare/*.json")):
+        with suppress(OSError, ValueError):
+            found.append((path.stem, Comparison.model_validate(scrub(parse(path.read_bytes())))))
+    return Section("compared", "Before and after", PAGE, {"compared": found}) if found else None

@@ -4,8 +4,6 @@ Method: the middle is the median; what differs from it by more than the toleranc
 nothing is left out. The rule and its source are in learned.toml.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -86,6 +84,11 @@ class LearnedFloor(Record):
     """Hosts and devices that differed too much to count."""
 
     @property
+    def name(self) -> tuple[str, str, str]:
+        """Return what distinguishes the figure from others."""
+        return self.check, self.figure, self.unit
+
+    @property
     def bound(self) -> float:
         """Return the floor, or the ceiling of a figure of which less is better."""
         return self.middle * (1 - self.tolerance if self.better == "more" else 1 + self.tolerance)
@@ -146,9 +149,7 @@ def _rows() -> tuple[FigureRow, ...]:
 def class_of(facts: HostFacts, document: Mapping[str, Any]) -> HostClass | None:
     """Return the class of a host; None where its processor or environment is unknown."""
     vendor = facts.nvidia or facts.amd
-    gpus = [gpu.name for gpu in facts.nvidia.gpus] if facts.nvidia else []
-    gpus += [gpu.name for gpu in facts.amd.gpus] if facts.amd else []
-    names = [name for name in gpus if name]
+    names = [gpu.name for cards in (facts.nvidia, facts.amd) if cards for gpu in cards.gpus if gpu.name]
     if len(names) < len(facts.pci_gpus):
         names = [f"{gpu.vendor_id}:{gpu.device_id}" for gpu in facts.pci_gpus]
     environment = document.get("environment")
@@ -173,22 +174,10 @@ def readings(document: Mapping[str, Any]) -> Iterator[Reading]:
         if check["status"] not in ("ok", "warn") or check.get("found"):
             continue
         for figure in check.get("figures") or ():
-            row = next((row for row in _rows() if _is_of(row, check["id"], figure["unit"])), None)
-            value = figure["value"]
-            if row and value is not None and math.isfinite(value) and value > 0:
-                yield Reading(
-                    document["host"],
-                    check.get("device"),
-                    check["id"],
-                    figure["name"],
-                    figure["unit"],
-                    row.better,
-                    value,
-                )
-
-
-def _is_of(row: FigureRow, check: str, unit: str) -> bool:
-    return unit in row.units and re.fullmatch(row.check, check) is not None
+            name, unit, value = figure["name"], figure["unit"], figure["value"]
+            rows = [row for row in _rows() if unit in row.units and re.fullmatch(row.check, check["id"])]
+            if rows and value is not None and math.isfinite(value) and value > 0:
+                yield Reading(document["host"], check.get("device"), check["id"], name, unit, rows[0].better, value)
 
 
 def is_green(document: Mapping[str, Any]) -> bool:
@@ -197,23 +186,15 @@ def is_green(document: Mapping[str, Any]) -> bool:
 
 
 def learn(host_class: HostClass, documents: Sequence[Mapping[str, Any]], *, run: str) -> LearnedClass | None:
-    """Return the floors of a class; None where there are too few hosts, or none of their figures is steady.
-
-    Args:
-        documents: The checks of its healthy hosts, one document a host.
-        run: The run that they are of.
-    """
+    """Return the floors of a class from the checks of its healthy hosts; None where they are too few, or none of their figures is steady."""
     by_figure: dict[tuple[str, str, str], list[Reading]] = defaultdict(list)
     for reading in (reading for document in documents for reading in readings(document)):
         by_figure[reading.name].append(reading)
-    if len(documents) < rule().hosts:
-        return None
-    enough = {
-        name: found
+    floors = {
+        name: _floor(found)
         for name, found in sorted(by_figure.items())
         if len({reading.host for reading in found}) >= rule().hosts
     }
-    floors = {name: _floor(found) for name, found in enough.items()}
     if not any(floors.values()):
         return None
     return LearnedClass(
@@ -240,17 +221,16 @@ def _floor(found: Sequence[Reading]) -> LearnedFloor | None:
     hosts = {reading.host for reading in kept}
     if len(hosts) < rule().hosts or 2 * len(kept) <= len(found):
         return None
-    left_out = tuple(sorted(reading.where for reading in found if reading not in kept))
-    first = found[0]
+    check, figure, unit = found[0].name
     return LearnedFloor(
-        check=first.check,
-        figure=first.figure,
-        unit=first.unit,
-        better=first.better,
+        check=check,
+        figure=figure,
+        unit=unit,
+        better=found[0].better,
         middle=middle,
         tolerance=tolerance,
         hosts=len(hosts),
-        left_out=left_out,
+        left_out=tuple(sorted(reading.where for reading in found if reading not in kept)),
     )
 
 
@@ -264,7 +244,7 @@ def _middle(values: Sequence[float]) -> tuple[float, float] | None:
 
 def beyond(document: Mapping[str, Any], learned: LearnedClass) -> list[tuple[Reading, LearnedFloor]]:
     """Return the figures of a host that miss a floor, the worst first."""
-    floors = {(floor.check, floor.figure, floor.unit): floor for floor in learned.floors}
+    floors = {floor.name: floor for floor in learned.floors}
     missed = [
         (reading, floor)
         for reading in readings(document)
@@ -277,11 +257,8 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
     """Return the check record of a host; None where no figure of it has a learned floor.
 
     A missed floor is a warning and never a failure: nobody but its equals says what a host should reach.
-
-    Args:
-        run: The run that asks.
     """
-    known = {(floor.check, floor.figure, floor.unit) for floor in learned.floors}
+    known = {floor.name for floor in learned.floors}
     compared = [reading for reading in readings(document) if reading.name in known]
     if not compared:
         return None
@@ -304,16 +281,12 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
 def _sentence(reading: Reading, floor: LearnedFloor) -> str:
     device = f" on {reading.device}" if reading.device else ""
     least = "at least" if floor.better == "more" else "at most"
-    return (
-        f"{reading.check} {reading.figure}{device} {reading.value:.3g} {reading.unit}, {least} {floor.bound:.3g} "
-        f"({abs(reading.value / floor.middle - 1):.0%} from the median)"
-    )
+    value = f"{reading.check} {reading.figure}{device} {reading.value:.3g} {reading.unit}"
+    return f"{value}, {least} {floor.bound:.3g} ({abs(reading.value / floor.middle - 1):.0%} from the median)"
 
 
 def _figure(reading: Reading, floor: LearnedFloor, source: str) -> Figure:
-    name = (
-        f"{reading.check} {reading.figure}, {reading.device}" if reading.device else f"{reading.check} {reading.figure}"
-    )
+    name = ", ".join(filter(None, (f"{reading.check} {reading.figure}", reading.device)))
     least, most = (floor.bound, None) if floor.better == "more" else (None, floor.bound)
     return Figure(name, reading.value, reading.unit, floor=least, ceiling=most, source=source)
 

@@ -1,7 +1,5 @@
 """The upgrade of a user's own model, by a Python of this machine that has torch."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -15,17 +13,9 @@ from provision.phases.verify.tool import build_zipapp
 
 
 def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
-    """Run `verify upgrade`, which speaks for itself on the terminal.
+    """Run `verify upgrade` by a Python that has torch, without one that of this machine's installation, and return its exit code.
 
-    Args:
-        arguments: Its arguments.
-        python: A Python that has torch; None is that of this machine's installation.
-
-    Returns:
-        Its exit code.
-
-    Raises:
-        UsageError: There is no such Python.
+    Raises UsageError where there is no such Python.
     """
     if not arguments or {"-h", "--help"} & set(arguments):  # needs no torch
         found = Path(sys.executable)

@@ -1,7 +1,5 @@
 """Grafana dashboards from the descriptions of their panels (dashboards.toml). Pure: equal tables give equal text."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,7 @@ def described() -> dict[str, dict[str, Any]]:
 
 
 def render(name: str) -> str:
-    """Return a dashboard as Grafana imports it.
-
-    Args:
-        name: Of the dashboard: fleet, host, model or rollout.
-    """
+    """Return a dashboard as Grafana imports it."""
     row = described()[name]
     dashboard = {
         "uid": f"firstlight-{name}",
@@ -62,12 +56,7 @@ def _variables(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _panel(number: int, panel: dict[str, Any]) -> dict[str, Any]:
-    place = {
-        "x": number * WIDTH % COLUMNS,
-        "y": number * WIDTH // COLUMNS * HEIGHT,
-        "w": WIDTH,
-        "h": HEIGHT,
-    }
+    place = {"x": number * WIDTH % COLUMNS, "y": number * WIDTH // COLUMNS * HEIGHT, "w": WIDTH, "h": HEIGHT}
     return {
         "id": number + 1,
         "type": panel.get("kind", "timeseries"),
@@ -75,7 +64,5 @@ def _panel(number: int, panel: dict[str, Any]) -> dict[str, Any]:
         "gridPos": place,
         "datasource": _SOURCE,
         "fieldConfig": {"defaults": {"unit": panel["unit"]}, "overrides": []},
-        "targets": [
-            {"refId": "A", "datasource": _SOURCE, "expr": panel["query"], "legendFormat": panel["legend"]},
-        ],
+        "targets": [{"refId": "A", "datasource": _SOURCE, "expr": panel["query"], "legendFormat": panel["legend"]}],
     }

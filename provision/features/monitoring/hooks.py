@@ -1,7 +1,5 @@
 """Where monitoring takes part in the work of the core: `plan` and `status` name monitoring hosts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from provision.core.models.facts import HostFacts

@@ -1,7 +1,5 @@
 """Monitoring is set up after the gateways, whose figures it reads."""
 
-from __future__ import annotations
-
 from provision.features.monitoring.monitoring import apply
 from provision.run.context import RunContext
 from provision.run.step import FeatureStep, Step

@@ -1,7 +1,5 @@
 """Which addresses Prometheus reads, from the inventory and from what hosts serve. Pure."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,8 +51,6 @@ def find_targets(
     """Return the targets of a monitoring host.
 
     Args:
-        viewer: The monitoring host.
-        hosts: All hosts of the inventory.
         served: What hosts said that they serve, None for nothing; those that did not answer are missing.
         without_exporter: Why a host has no node exporter, by its name.
         known: Targets from before; they stay for a host that is to serve and did not say what, so that its absence is noticed.
@@ -110,7 +106,6 @@ def parse_targets(text: str, keys: Mapping[str, str]) -> tuple[Target, ...]:
     """Return the targets in files of `render_targets`; none of a line that cannot be read.
 
     Args:
-        text: The files, one after another.
         keys: API key of each host that has one, by the host's name.
     """
     found: list[Target] = []

@@ -1,7 +1,5 @@
 """Files and units of a monitoring host, and of each host that is monitored. Pure: equal values give equal bytes."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Collection, Mapping
@@ -76,21 +74,13 @@ def server_set(
 
 
 def alerts_text(inventory: Path) -> str:
-    """Return the rules of alerts, whose commands can be typed as they are.
-
-    Args:
-        inventory: The inventory on the controller.
-    """
+    """Return the rules of alerts, whose commands can be typed as they are."""
     quoted = json.dumps(shlex.quote(str(inventory)))[1:-1]
     return (_HERE / ALERTS).read_text(encoding="utf-8").replace("$inventory", quoted)
 
 
 def _files(targets: Collection[Target], own: Mapping[str, str]) -> dict[str, str]:
-    """Return Prometheus' configuration, with the lists of targets and the keys that it refers to.
-
-    Args:
-        own: Addresses of the other programs on its host.
-    """
+    """Return Prometheus' configuration, with the lists of targets and the keys that it refers to."""
     config = Template((_HERE / CONFIG).read_text(encoding="utf-8")).substitute(own)
     files: dict[str, str] = {}
     for job in JOBS:
@@ -113,11 +103,7 @@ def _scrape(name: str, listed: str, key: str | None = None) -> str:
 
 
 def exporter_set(host: Host, monitors: Collection[Host], prefix: str) -> UnitSet:
-    """Return the set of a host that is monitored.
-
-    Args:
-        monitors: The hosts that read its metrics.
-    """
+    """Return the set of a host that is monitored."""
     bind, port = listened_on(metrics_bind(host, monitors)), host.settings.metrics_port
     units = {"firstlight-node-exporter.service": {"address": with_port(bind, port)}}
     if host.is_provisioned:

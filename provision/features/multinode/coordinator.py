@@ -3,8 +3,6 @@
 A host that does not answer is reported and left out; the others continue.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,15 +39,7 @@ Answers = dict[str, dict[str, Any]]
 
 
 def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run the network and all-reduce trials between hosts.
-
-    Args:
-        openers: Function that starts `verify between` on a host, by host.
-        faults: Faults to inject, which the trials must detect.
-
-    Returns:
-        The record of the check.
-    """
+    """Run the network and all-reduce trials between hosts, each started by its opener; return the record of the check. Trials must detect injected faults."""
     started = time.monotonic()
     with ExitStack() as stack:
         participants = Participants(openers, stack)
@@ -116,12 +106,8 @@ class Participants:
 def _run_all(participants: Participants, faults: tuple[str, ...]) -> CheckResult:
     reached = _reached(participants)
     trials: list[AllReduceTrial] = []
-    known = (
-        interface_maps({host: participants.hellos[host] for host in participants.hosts})
-        if len(participants.hosts) > 1
-        else []
-    )
-    for interface_map in known:
+    present = {host: participants.hellos[host] for host in participants.hosts}
+    for interface_map in interface_maps(present) if len(present) > 1 else ():
         if not obstacles(interface_map, reached):
             trials += _run_trials(participants, interface_map, "gloo", faults)
     chosen = best(trials)
@@ -193,11 +179,7 @@ def _address(participants: Participants, host: str, interface: str) -> str:
 def try_together(
     context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
 ) -> dict[str, Any]:
-    """Let hosts find and reach one another, and exchange numbers. Nothing is configured on them.
-
-    Returns:
-        The record of the check.
-    """
+    """Let hosts find and reach one another, and exchange numbers; return the record of the check. Nothing is configured on them."""
 
     def start(host: Host) -> Channel:
         paths, state = probed.install_paths[host.name], desired.get(host.name)

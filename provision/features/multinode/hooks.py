@@ -1,7 +1,5 @@
 """Where spans take part in the work of the core: the inventory, the command of a service, programs on hosts, checks, firewalls."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
@@ -34,12 +32,7 @@ def host_programs(folder: Path) -> dict[str, Path]:
 def span_member(
     span: Span, settings: Settings, *, name: str, agreed: Sequence[str], prefix: str, devices: Devices
 ) -> SpanMember:
-    """Return a host's part in its span.
-
-    Args:
-        agreed: What all hosts of the span have to have in common.
-        devices: The devices that the host serves on.
-    """
+    """Return a host's part in its span, whose hosts have to have `agreed` in common."""
     rank = span.members.index(name)
     with_ray, headless = settings.executor == "ray", rank > 0
     digest = hashlib.sha256(json.dumps([span.model_dump(), *agreed], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,15 +1,14 @@
 """Evaluation of multi-host trials: candidate interface maps, which of them work, and which to use."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from verify.records import CheckResult, Figure
 
 InterfaceMap = Mapping[str, str]
 """The interface of each host, by host."""
+MapT = TypeVar("MapT", bound=InterfaceMap)
 Hellos = Mapping[str, Mapping[str, Any]]
 """First answer of each host: `interfaces`, `own_name`, `gpus`, its `ports` for trials and `ephemeral` ports."""
 Reached = Mapping[str, Mapping[str, Mapping[str, str]]]
@@ -49,11 +48,7 @@ def interface_maps(hellos: Hellos) -> list[dict[str, str]]:
         for interface in hello["interfaces"]:
             for key in (f"name {interface['name']}", f"network {interface['network']}"):
                 by_key.setdefault(key, {}).setdefault(host, interface["name"])
-    found: list[dict[str, str]] = []
-    for interface_map in by_key.values():
-        if len(interface_map) == len(hellos) and interface_map not in found:
-            found.append(interface_map)
-    return found
+    return _distinct(one for one in by_key.values() if len(one) == len(hellos))
 
 
 def rounds(hosts: Sequence[str]) -> list[list[tuple[str, str]]]:
@@ -78,7 +73,7 @@ def obstacles(interface_map: InterfaceMap, reached: Reached) -> list[str]:
 def best(trials: Sequence[AllReduceTrial]) -> InterfaceMap | None:
     """Return the map with exact trials whose slowest pair has the highest bandwidth; None without any."""
     exact: list[tuple[float, InterfaceMap]] = []
-    for interface_map in _distinct(trials):
+    for interface_map in _distinct(trial.interface_map for trial in trials):
         of_it = [trial for trial in trials if trial.interface_map == interface_map]
         if all(trial.is_exact for trial in of_it):
             exact.append((_narrowest(of_it), interface_map))
@@ -143,9 +138,8 @@ def _open(
         wanted = f"{' and '.join(settings(''))} are these names"
     text = f"{', '.join(parts)}; {wanted}"
     if astray:
-        text += (
-            f"; unset, gloo announces {hellos[astray[0]]['own_name']} on {_few(astray)}, since the name resolves to it"
-        )
+        own_name = hellos[astray[0]]["own_name"]
+        text += f"; unset, gloo announces {own_name} on {_few(astray)}, since the name resolves to it"
     return text
 
 
@@ -159,10 +153,8 @@ def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[AllReduceTrial]) ->
     problems = [problem for trial in gloo for problem in trial.problems]
     if problems:
         return f"hosts reach one another and cannot exchange: {_first(problems)}"
-    answers_by_host = "; ".join(
-        f"{_describe(interface_map)}: {_first(obstacles(interface_map, reached))}" for interface_map in known
-    )
-    return f"no interface joins the {len(hellos)} hosts: {answers_by_host}"
+    tried = "; ".join(f"{_describe(one)}: {_first(obstacles(one, reached))}" for one in known)
+    return f"no interface joins the {len(hellos)} hosts: {tried}"
 
 
 def _remedy(hellos: Hellos) -> str:
@@ -181,11 +173,9 @@ def _describe_wrong(trial: AllReduceTrial) -> str:
 
 
 def _figures(trials: Sequence[AllReduceTrial], interface_map: InterfaceMap) -> Iterator[Figure]:
+    exact = [one for one in trials if one.interface_map == interface_map and one.is_exact]
     for backend in ("gloo", "nccl"):
-        of_it = [
-            one for one in trials if one.backend == backend and one.interface_map == interface_map and one.is_exact
-        ]
-        if of_it:
+        if of_it := [one for one in exact if one.backend == backend]:
             yield Figure(f"{backend}, smallest all-reduce of the slowest pair", _slowest(of_it) * 1e6, "us")
             yield Figure(f"{backend}, large all-reduce of the slowest pair", _narrowest(of_it) / 1e9, "GB/s")
 
@@ -204,11 +194,11 @@ def _describe(interface_map: InterfaceMap) -> str:
     return names.pop() if len(names) == 1 else ", ".join(f"{name} of {host}" for host, name in interface_map.items())
 
 
-def _distinct(trials: Sequence[AllReduceTrial]) -> list[InterfaceMap]:
-    found: list[InterfaceMap] = []
-    for trial in trials:
-        if trial.interface_map not in found:
-            found.append(trial.interface_map)
+def _distinct(interface_maps: Iterable[MapT]) -> list[MapT]:
+    found: list[MapT] = []
+    for one in interface_maps:
+        if one not in found:
+            found.append(one)
     return found
 
 

@@ -1,7 +1,5 @@
 """The step before the hosts of a span start."""
 
-from __future__ import annotations
-
 from provision.features.multinode.start import prepare
 from provision.run.context import RunContext
 from provision.run.step import FeatureStep, Step

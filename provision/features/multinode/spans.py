@@ -1,12 +1,11 @@
 """Which hosts of an inventory one model is spread over. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import GATEWAY, MONITORING, Host, Span
 from provision.fleet.inventory.addresses import is_ip
+from provision.report.layout import count
 
 OWN = frozenset(
     {"bind", "span_address", "health_port", "gpus", "metrics_bind", "metrics_port", "driver_source", "builder"}
@@ -19,10 +18,7 @@ def with_spans(hosts: Sequence[Host]) -> tuple[Host, ...]:
     """Return the hosts of a whole inventory, each with the span that it belongs to.
 
     Hosts of equal groups that want spans of equal size form them in inventory order; whether a host is also a gateway, or
-    monitors, does not count.
-
-    Raises:
-        InventoryError: The hosts of a group cannot be divided into spans, two of a span differ, or one has no address.
+    monitors, does not count. Raises InventoryError where they cannot be divided so, two of a span differ, or one has no address.
     """
     spans = {name: span for span in _spans(hosts) for name in span.members}
     return tuple(host.model_copy(update={"span": spans[host.name]}) if host.name in spans else host for host in hosts)
@@ -38,17 +34,15 @@ def _spans(hosts: Sequence[Host]) -> Iterator[Span]:
         names = ", ".join(f"`{host.name}`" for host in found)
         if len(found) % size:
             where = f"group `{'`, `'.join(groups)}`" if groups else "the inventory"
+            who = f"{count(len(found), 'host')} that {'serve' if len(found) > 1 else 'serves'} ({names})"
             raise InventoryError(
-                f"firstlight_span: {size}: {where} has {len(found)} host{'s' if len(found) > 1 else ''} that serve{'' if len(found) > 1 else 's'}"
-                f" ({names}), which is no multiple of {size}",
+                f"firstlight_span: {size}: {where} has {who}, which is no multiple of {size}",
                 hint=f"give the group a multiple of {size} hosts, or set firstlight_span for {size} of them only",
             )
         for start in range(0, len(found), size):
             members = found[start : start + size]
             _require_equal(members)
-            yield Span(
-                members=tuple(host.name for host in members), addresses=tuple(_address(host) for host in members)
-            )
+            yield Span(members=tuple(host.name for host in members), addresses=tuple(map(_address, members)))
 
 
 def _require_equal(members: Sequence[Host]) -> None:
@@ -69,8 +63,9 @@ def _require_equal(members: Sequence[Host]) -> None:
 def _address(host: Host) -> str:
     address = host.settings.span_address or host.connection.address
     if address is None or not is_ip(address):
+        why = f"its address `{address}` is a name" if address else "the inventory has no address of it"
         raise InventoryError(
-            f"host `{host.name}` serves a model together with others, and {f'its address `{address}` is a name' if address else 'the inventory has no address of it'}",
+            f"host `{host.name}` serves a model together with others, and {why}",
             hint="set firstlight_span_address to its IP address in the network between the hosts",
         )
     return address

@@ -1,21 +1,12 @@
 """Before the hosts of a span start: their ports are closed to others, and they exchange numbers. What fails is not switched."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 
 from provision.core.errors import InventoryError, ServeError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.features.firewall.rules import (
-    READ_DEADLINE_S,
-    START,
-    covers,
-    firewall_set,
-    loaded_command,
-    require_root,
-)
+from provision.features.firewall import rules
 from provision.features.multinode.addresses import SpanAddresses
 from provision.features.multinode.coordinator import try_together
 from provision.phases.install.step import changing
@@ -55,26 +46,26 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
     hosts = [host for host in hosts if host.is_serving and host.settings.firewall == "set"]
     if not hosts:
         return {}
+
+    def loaded(host: Host) -> str:
+        command = rules.loaded_command(verified.install_paths[host.name].prefix)
+        return context.session(host).run(command, root=True).stdout
+
     addresses = SpanAddresses(context, "verify", hosts)
     wanted = {}
     for host in [host for host in hosts if not context.has_failed(host.name) and not addresses.silent(host)]:
         try:
-            require_root(host, root=verified.install_paths[host.name].root)
+            rules.require_root(host, root=verified.install_paths[host.name].root)
             wanted[host.name] = addresses.openings(host, verified.facts[host.name].ports)
         except InventoryError as error:
             context.fail(host.name, "verify", error)
     before = context.run_on_hosts(
-        "verify",
-        [host for host in hosts if host.name in wanted],
-        lambda host: (
-            context.session(host).run(loaded_command(verified.install_paths[host.name].prefix), root=True).stdout
-        ),
-        deadline_s=READ_DEADLINE_S,
+        "verify", [host for host in hosts if host.name in wanted], loaded, deadline_s=rules.READ_DEADLINE_S
     )
     sets = {
-        name: [firewall_set(wanted[name], verified.install_paths[name].prefix, START)]
-        for name, rules in before.items()
-        if not covers(rules, wanted[name])
+        name: [rules.firewall_set(wanted[name], verified.install_paths[name].prefix, rules.START)]
+        for name, said in before.items()
+        if not rules.covers(said, wanted[name])
     }
     played = play_differing(context, verified, "firewall", sets)
     results = {name: result for name, result in played.items() if result.changed}
@@ -98,7 +89,7 @@ def _try_exchange(
     is_wrong, is_closed = record["status"] == "fail", not record["evidence"].get("settings")
     if not (is_wrong or (is_closed and record["status"] == "warn")):
         return
-    play_removal(context, verified, "firewall", protected, [(START.name, (START.unit,))])
+    play_removal(context, verified, "firewall", protected, [(rules.START.name, (rules.START.unit,))])
     named = ", ".join(f"`{host.name}`" for host in hosts)
     text = f"hosts {named} are to serve one model together, and do not exchange numbers: {record['reason']}"
     hint = record["remedy"] or "open all ports between them"

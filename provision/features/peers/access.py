@@ -1,6 +1,7 @@
-"""Access of hosts to each other's incoming folders for the time of a run: a key of its own, a pinned host key, one forced command."""
+"""Access of hosts to each other's incoming folders for the time of a run: a key of its own, a pinned host key, one forced command.
 
-from __future__ import annotations
+What goes wrong is raised as in `program`.
+"""
 
 import base64
 import ipaddress
@@ -75,12 +76,12 @@ class Peer:
 
     def known_hosts(self) -> str:
         """Return the lines of known_hosts that pin this host's keys, as the controller knows them."""
-        lines = []
+        text = ""
         for key in known_keys(self.connection.known_hosts_files, name_of(self.connection)):
             if key.marker != "@cert-authority":
                 words = (key.marker, _ALIAS, key.kind, base64.b64encode(key.blob).decode())
-                lines.append(" ".join(word for word in words if word))
-        return "".join(f"{line}\n" for line in lines)
+                text += f"{' '.join(filter(None, words))}\n"
+        return text
 
 
 def network_of(connection: Connection) -> str:
@@ -103,12 +104,7 @@ def obstacle(connection: Connection) -> str | None:
 
 
 def grant(session: Session, folder: str, key: RunKey) -> Channel:
-    """Let the holders of the run's key read verified files of a host, for as long as the channel is open.
-
-    Raises:
-        SourceError: The host does not allow it.
-        TransportError: The connection broke.
-    """
+    """Let the holders of the run's key read verified files of a host, for as long as the channel is open."""
     channel = program.start(session, folder, PROGRAM, "grant")
     try:
         answer = program.exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S})
@@ -123,22 +119,9 @@ def grant(session: Session, folder: str, key: RunKey) -> Channel:
 
 
 def fetch(
-    session: Session,
-    folder: str,
-    files: Sequence[StagedFile],
-    source: Peer,
-    progress: Callable[[int], None],
+    session: Session, folder: str, files: Sequence[StagedFile], source: Peer, progress: Callable[[int], None]
 ) -> int:
-    """Let a host get files from another one, under their names in transfer; `Session.send` verifies them and sends what is missing.
-
-    Returns:
-        The bytes that came from the other host.
-
-    Raises:
-        SourceError: The other host cannot be reached, or broke off.
-        StageError: The disk is too small, or the folder cannot be used.
-        TransportError: The connection from here broke.
-    """
+    """Let a host get files from another one, as `program.get_files` does; return the bytes that came."""
     request = {"key": source.key.private, "known_hosts": source.known_hosts(), "ssh": source.ssh_arguments()}
     try:
         return program.get_files(

@@ -3,8 +3,6 @@
 Hosts hand files on where that is set, or where it takes less time by the bandwidth that the first transfers of the run had.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -57,17 +55,9 @@ def way_of(host: Host, file: StagedFile, choice: Choice) -> Way:
 
 
 def choose(
-    hosts: Sequence[Host],
-    files: Mapping[str, Sequence[StagedFile]] | None = None,
-    bytes_s: float | None = None,
+    hosts: Sequence[Host], files: Mapping[str, Sequence[StagedFile]] | None = None, bytes_s: float | None = None
 ) -> Choice:
-    """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker.
-
-    Args:
-        hosts: All hosts that need files.
-        files: The files that each host needs; None while they are not known yet.
-        bytes_s: The bandwidth of the controller in bytes a second; None where it is unknown.
-    """
+    """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker, as far as that is known."""
     sources = {host.name: _sources(host, files) for host in hosts}
     willing = [host for host in hosts if sources[host.name] & {"auto", "peers"}]
     able = [host for host in willing if access.obstacle(host.connection) is None]
@@ -84,13 +74,12 @@ def choose(
     if len(able) >= ENOUGH_HOSTS:
         return Choice(names, handed_on)
     if not willing:
-        return Choice(frozenset(), _set_by(sources))
+        named = sorted(set().union(*sources.values())) or ["controller"]
+        return Choice(frozenset(), f"firstlight_source is {' and '.join(f'`{name}`' for name in named)}")
     if len(able) < len(willing):
-        problem = next(filter(None, (access.obstacle(host.connection) for host in willing)))
-        text = (
-            f"too few hosts reach each other: of `{next(host.name for host in willing if host not in able)}`, {problem}"
-        )
-        return Choice(frozenset(), text)
+        out = next(host for host in willing if host not in able)
+        why = f"of `{out.name}`, {access.obstacle(out.connection)}"
+        return Choice(frozenset(), f"too few hosts reach each other: {why}")
     least = FIRST + 1 if asked else ENOUGH_HOSTS
     return Choice(frozenset(), f"hosts hand files on where at least {least} need some")
 
@@ -121,8 +110,3 @@ def _sources(host: Host, files: Mapping[str, Sequence[StagedFile]] | None) -> fr
     """Return the sources of what a host needs; of all kinds while that is not known."""
     kinds = KINDS.values() if files is None else {KINDS.get(file.kind, "wheels") for file in files[host.name]}
     return frozenset(host.source_of(kind) for kind in kinds)
-
-
-def _set_by(sources: Mapping[str, frozenset[str]]) -> str:
-    named = sorted(set().union(*sources.values())) or ["controller"]
-    return f"firstlight_source is {' and '.join(f'`{name}`' for name in named)}"

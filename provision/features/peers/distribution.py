@@ -1,14 +1,12 @@
 """Files on their way to hosts: got by a host itself, handed on from host to host in the order of the relay; the controller sends the rest."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,43 +15,26 @@ from provision.catalog.index.settings import read_settings, uv_variables
 from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.models.inventory import Host
-from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.features.peers import access, program
 from provision.features.peers.choice import Choice, Way, sample, way_of
 from provision.features.peers.relay import Member, Relay
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
-from provision.fleet.ssh.session import Progress, Session
+from provision.fleet.ssh.session import Progress
 from provision.phases.stage.model_hub import endpoint
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
 from provision.run.sending import Sending, Sent, SentBytes
 
-
-@contextmanager
-def collected(problems: list[str]) -> Iterator[None]:
-    """Add the reason to a list where a source gives nothing."""
-    try:
-        yield
-    except SourceError as error:
-        problems.append(error.text)
+PROGRAM = Path(__file__).parent / "onhost" / "source.py"
 
 
 class Distribution(Sending):
-    """Transfers to all hosts of a step; `close` takes back all access.
-
-    Args:
-        files: The files that each host needs.
-        choice: The hosts that hand files on.
-    """
+    """Transfers to all hosts of a step, some of which hand files on by choice; `close` takes back all access."""
 
     def __init__(
-        self,
-        context: RunContext,
-        planned: PlannedHosts,
-        files: Mapping[str, Sequence[StagedFile]],
-        choice: Choice,
+        self, context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]], choice: Choice
     ) -> None:
         super().__init__(context, planned, files)
         self._choice = choice
@@ -77,11 +58,7 @@ class Distribution(Sending):
         return access.make_key()
 
     def send(self, host: Host, progress: Progress) -> Sent:
-        """Bring the files of a host there: from another host where one has them, all that is missing by the controller.
-
-        Raises:
-            FirstlightError: The host cannot be sent to.
-        """
+        """Bring the files of a host there: from another host where one has them, all that is missing by the controller. Raises FirstlightError."""
         if host.name not in self._choice.names:
             return self._bring(host, progress, None, self._get(host, progress))
         try:
@@ -90,20 +67,17 @@ class Distribution(Sending):
             sent = self._bring(host, progress, source, own_bytes)
             serves = self._grant(host)
         except BaseException:
-            with self._changed:
-                self._relay.fail(host.name)
-                self._changed.notify_all()
+            with self._change() as relay:
+                relay.fail(host.name)
             raise
-        with self._changed:
-            self._relay.end(host.name, serves=serves)
-            self._changed.notify_all()
+        with self._change() as relay:
+            relay.end(host.name, serves=serves)
         return sent
 
     def abandon(self, host: Host) -> None:
         """End the transfer to a host from another thread."""
-        with self._changed:
+        with self._change():
             self._abandoned.add(host.name)
-            self._changed.notify_all()
         super().abandon(host)
 
     def close(self) -> None:
@@ -120,6 +94,13 @@ class Distribution(Sending):
         names = tuple(host.name for host in self._context.inventory.hosts if host.name in served)
         seen.transfers = seen.transfers.model_copy(update={"from_peers": names})
 
+    @contextmanager
+    def _change(self) -> Iterator[Relay]:
+        """Let hosts that wait for their turn look again after a change."""
+        with self._changed:
+            yield self._relay
+            self._changed.notify_all()
+
     def _begin(self, host: Host) -> str | None:
         """Wait for the turn of a host; return its source, None for the controller."""
         with self._changed:
@@ -134,7 +115,7 @@ class Distribution(Sending):
 
     def _fetch(self, host: Host, name: str, progress: Progress) -> int:
         """Get the files that another host has; return the bytes, and leave to the controller what did not come."""
-        context, moved, refusal = self._context, 0, None
+        context, moved, is_refused = self._context, 0, False
 
         def report(count: int) -> None:
             nonlocal moved
@@ -142,20 +123,17 @@ class Distribution(Sending):
             progress(count)
 
         context.progress.note(host.name, f"gets its files from {name}")
-        there = {file.sha256 for file in self._coming(name, "peers")}
-        files = [file for file in self._coming(host.name, "peers") if file.sha256 in there]
         folder = self._planned.install_paths[host.name].incoming
         try:
-            access.fetch(context.session(host), folder, files, self._peer(name), report)
+            access.fetch(context.session(host), folder, self._handed_on(name, host), self._peer(name), report)
         except SourceError as error:
-            refusal = error
+            is_refused = True
             self._note_refusal(host, name, f"{error.text}; the controller sends the rest")
         finally:
             # `send` reports what is there already
             progress(-moved)
-        with self._changed:
-            self._relay.received(host.name, refused=refusal is not None)
-            self._changed.notify_all()
+        with self._change() as relay:
+            relay.received(host.name, refused=is_refused)
         return moved
 
     def _peer(self, name: str) -> access.Peer:
@@ -168,31 +146,44 @@ class Distribution(Sending):
         host = self._context.host(name)
         return [file for file in self._files[name] if way_of(host, file, self._choice) == way]
 
+    def _handed_on(self, source: str, host: Host) -> list[StagedFile]:
+        """Return the files of a host that another one has too."""
+        there = {file.sha256 for file in self._coming(source, "peers")}
+        return [file for file in self._coming(host.name, "peers") if file.sha256 in there]
+
     def _get(self, host: Host, progress: Progress) -> int:
         """Let a host get files by itself, where its settings say so; return the bytes, and leave to the controller what did not come."""
+        incoming, folder = self._planned.install_paths[host.name].incoming, str(host.settings.source_folder)
         moved, problems = Counter[str](), list[str]()
 
-        def files_of(way: Way) -> OwnFiles:
+        def get(way: Way, files: Sequence[StagedFile], doing: str, request: dict[str, Any]) -> None:
             def report(count: int) -> None:
                 moved[way] += count
                 progress(count)
 
-            incoming = self._planned.install_paths[host.name].incoming
-            files = self._coming(host.name, way)
-            return OwnFiles(self._context.session(host), incoming, files, report, lambda _, why: problems.append(why))
+            self._context.progress.note(host.name, doing)
+            session = self._context.session(host)
+            try:
+                program.get_files(
+                    session,
+                    incoming,
+                    files,
+                    program=PROGRAM,
+                    word=way,
+                    request=request,
+                    progress=report,
+                    lacks=problems,
+                )
+            except SourceError as error:
+                problems.append(error.text)
 
-        folder = str(host.settings.source_folder)
-        fetched, copied = files_of("host"), files_of("path")
         try:
-            # Each by itself: without its index a host may still have the folder.
-            with collected(problems):
-                if fetched.files:
-                    self._context.progress.note(host.name, "fetches its files")
-                    fetched.fetch(host.settings, self._defaults(host))
-            with collected(problems):
-                if copied.files:
-                    self._context.progress.note(host.name, f"copies its files from {folder}")
-                    copied.copy(folder, sample(copied.files, host.name))
+            if files := self._coming(host.name, "host"):
+                get("host", files, "fetches its files", self._places(host))
+            # By itself: without its index a host may still have the folder.
+            if files := self._coming(host.name, "path"):
+                request = {"folder": folder, "sample": sorted(sample(files, host.name))}
+                get("path", files, f"copies its files from {folder}", request)
         finally:
             # `send` reports what is there already
             progress(-moved.total())
@@ -214,8 +205,12 @@ class Distribution(Sending):
         indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
         return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
 
-    def _defaults(self, host: Host) -> Defaults:
-        return Defaults(() if host.settings.source_index else self._open_indexes, endpoint())
+    def _places(self, host: Host) -> dict[str, Any]:
+        """Return the indexes and the hub of a host, and what it asks where neither the inventory nor its own settings name any."""
+        own = host.settings
+        indexes = () if own.source_index else self._open_indexes
+        named = {"indexes": own.source_index, "hub": own.source_hub}
+        return {**named, "default_indexes": indexes, "default_hub": endpoint()}
 
     def _bring(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:
         started = time.monotonic()
@@ -233,8 +228,7 @@ class Distribution(Sending):
 
     def _compare(self, host: Host, source: str, bytes_sent: int) -> None:
         """Ask a source no more when the controller had to send what the source has too."""
-        there = {file.sha256 for file in self._coming(source, "peers")}
-        handed_on = [file for file in self._coming(host.name, "peers") if file.sha256 in there]
+        handed_on = self._handed_on(source, host)
         others = sum(file.size for file in self._files[host.name] if file not in handed_on)
         if bytes_sent <= others or host.name in self._context.state(SentBytes).transfers.refused:
             return
@@ -271,56 +265,3 @@ class Distribution(Sending):
             self._grants[host.name] = channel
         self._context.run.change("peer-access", host=host.name, changed=True, output="a key of this run may read files")
         return True
-
-
-PROGRAM = Path(__file__).parent / "onhost" / "source.py"
-Lacks = Callable[[str, str], None]
-"""Called with the hash of a file that did not come, and why."""
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What a host asks where neither the inventory nor its own settings name anything."""
-
-    indexes: tuple[str, ...]
-    hub: str
-
-
-@dataclass(frozen=True)
-class OwnFiles:
-    """Files that a host is to get, under their names in transfer. `Session.send` verifies them and sends what is missing."""
-
-    session: Session
-    incoming: str
-    """Its incoming folder."""
-    files: Sequence[StagedFile]
-    progress: Callable[[int], None]
-    """Called with the bytes that came since the last call."""
-    lacks: Lacks
-
-    def fetch(self, settings: Settings, defaults: Defaults) -> None:
-        """Let the host fetch them from its indexes and hub.
-
-        Raises:
-            SourceError: The host cannot do that.
-            StageError: The disk is too small, or the incoming folder cannot be used.
-            TransportError: The connection broke.
-        """
-        own = {"indexes": settings.source_index, "hub": settings.source_hub}
-        self._get("host", {**own, "default_indexes": defaults.indexes, "default_hub": defaults.hub})
-
-    def copy(self, folder: str, sample: frozenset[str]) -> None:
-        """Let the host copy them from a folder that it has; those of the sample, by hash, are checked there first, as far as it has them. Raises as `fetch`."""
-        self._get("path", {"folder": folder, "sample": sorted(sample)})
-
-    def _get(self, word: str, request: dict[str, Any]) -> None:
-        program.get_files(
-            self.session,
-            self.incoming,
-            self.files,
-            program=PROGRAM,
-            word=word,
-            request=request,
-            progress=self.progress,
-            lacks=self.lacks,
-        )

@@ -1,7 +1,5 @@
 """Where hosts that hand files on, and own sources, take part in the sending of files."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

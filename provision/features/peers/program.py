@@ -1,6 +1,8 @@
-"""A program of this product in a host's incoming folder, which reports what it moves as lines of JSON."""
+"""A program of this product in a host's incoming folder, which reports what it moves as lines of JSON.
 
-from __future__ import annotations
+Functions raise SourceError where the host cannot run it, or it does not come to its end; StageError where the disk is too small or the
+folder cannot be used; and TransportError where the connection from here breaks.
+"""
 
 import json
 import shlex
@@ -21,12 +23,7 @@ SILENCE_S = 60.0
 
 
 def start(session: Session, folder: str, program: Path, word: str) -> Channel:
-    """Start a program in a host's incoming folder.
-
-    Raises:
-        SourceError: The host cannot run it.
-        TransportError: The connection broke.
-    """
+    """Start a program in a host's incoming folder."""
     own = f"{folder}/{PEER_FOLDER}"
     done = session.run(f"umask 077; mkdir -p -- {shlex.quote(own)}; command -v python3")
     if done.rc != 0:
@@ -41,11 +38,7 @@ def start(session: Session, folder: str, program: Path, word: str) -> Channel:
 
 
 def exchange(session: Session, channel: Channel, request: dict[str, Any], *, timeout_s: float = ANSWER_S) -> str:
-    """Send a program its request, and return its first line.
-
-    Raises:
-        SourceError: The program has ended.
-    """
+    """Send a program its request, and return its first line."""
     try:
         channel.writeline(json.dumps(request))
     except OSError as error:
@@ -58,19 +51,9 @@ def follow(
     channel: Channel,
     request: dict[str, Any],
     progress: Callable[[int], None],
-    lacks: Callable[[str, str], None] | None = None,
+    lacks: list[str] | None = None,
 ) -> int:
-    """Let a program move files; return the bytes. The channel is closed at the end.
-
-    Args:
-        channel: The running program.
-        request: What it is to do.
-        progress: Called with the bytes that came since the last call.
-        lacks: Called with the hash of a file that did not come, and why.
-
-    Raises:
-        SourceError: It did not come to its end.
-    """
+    """Let a program move files, and report the bytes and why files did not come; return the bytes. The channel is closed at the end."""
     moved = 0
     try:
         record = _record(exchange(session, channel, request, timeout_s=SILENCE_S))
@@ -79,7 +62,7 @@ def follow(
                 moved += count
                 progress(count)
             elif lacks is not None:
-                lacks(str(record["lacks"]), str(record.get("why")))
+                lacks.append(str(record.get("why")))
             record = _record(channel.readline(timeout_s=SILENCE_S))
         if "done" not in record:
             problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"
@@ -98,17 +81,11 @@ def get_files(
     word: str,
     request: dict[str, Any],
     progress: Callable[[int], None],
-    lacks: Callable[[str, str], None] | None = None,
+    lacks: list[str] | None = None,
 ) -> int:
-    """Let a host get files that it lacks, under their names in transfer; `Session.send` verifies them and sends what is missing.
+    """Let a host get files that it lacks, under their names in transfer; return the bytes that came.
 
-    Returns:
-        The bytes that came.
-
-    Raises:
-        SourceError: The program could not run, or did not come to its end.
-        StageError: The disk is too small, or the folder cannot be used.
-        TransportError: The connection broke.
+    `Session.send` verifies them and sends what is missing.
     """
     remote = list_remote(session, folder)
     missing = [(file, remote.part(file)) for file in files if not remote.has(file)]

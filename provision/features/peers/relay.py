@@ -4,10 +4,8 @@ The first hosts get their files from the controller. Each of them, and each host
 where one has at least half of the bytes that the other needs, and both are in one network as far as that is known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 FIRST = 2
@@ -56,32 +54,21 @@ class _Standing:
     source: str | None = None
 
 
-@dataclass
 class Relay:
-    """The state of all transfers. It neither waits nor sends: callers ask for a turn again after each change.
+    """The order of all transfers, which are started in that of the members. It neither waits nor sends: callers ask for a turn again after each change."""
 
-    Args:
-        members: Hosts in the order in which their transfers are started.
-    """
-
-    members: Sequence[Member]
-    successes: int = 0
-    failures: int = 0
-    _places: dict[str, int] = field(init=False)
-    _standings: dict[str, _Standing] = field(init=False)
-    _kinds: dict[str, int] = field(init=False)
-    """Members that need the same files have the same number."""
-    _related: dict[tuple[int, int], int] = field(default_factory=dict)
-    """Bytes that one kind has for another, where they are enough; 0 where not."""
-
-    def __post_init__(self) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         kinds: dict[object, int] = {}
-        self._places = {member.name: place for place, member in enumerate(self.members)}
-        self._standings = {member.name: _Standing() for member in self.members}
+        self.members, self.successes, self.failures = members, 0, 0
+        self._places = {member.name: place for place, member in enumerate(members)}
+        self._standings = {member.name: _Standing() for member in members}
         self._kinds = {
             member.name: kinds.setdefault((member.network, frozenset(member.files.items())), len(kinds))
-            for member in self.members
+            for member in members
         }
+        """Members that need the same files have the same number."""
+        self._related: dict[tuple[int, int], int] = {}
+        """Bytes that one kind has for another, where they are enough; 0 where not."""
 
     def begin(self, name: str) -> Turn | None:
         """Begin the transfer to a host; None where it has to wait for another host."""
@@ -96,12 +83,7 @@ class Relay:
         return Turn(source)
 
     def received(self, name: str, *, refused: bool = False) -> None:
-        """End what a host gets from another one; what is missing follows from the controller.
-
-        Args:
-            name: The host that receives.
-            refused: Whether its source failed.
-        """
+        """End what a host gets from another one, which may have refused; what is missing follows from the controller."""
         standing = self._standings[name]
         source, standing.source = standing.source, None
         if source is None:
@@ -178,12 +160,7 @@ class Relay:
         """Return the bytes that a member has for another; 0 where they are too few, or the two may not reach each other."""
         pair = self._kinds[source.name], self._kinds[receiver.name]
         if pair not in self._related:
-            shared = shared_bytes(source, receiver)
+            shared = sum(size for sha256, size in receiver.files.items() if sha256 in source.files)
             enough = source.network == receiver.network and shared >= SHARED * sum(receiver.files.values())
             self._related[pair] = shared if enough else 0
         return self._related[pair]
-
-
-def shared_bytes(source: Member, receiver: Member) -> int:
-    """Return the bytes of what a receiver needs that a source has too."""
-    return sum(size for sha256, size in receiver.files.items() if sha256 in source.files)

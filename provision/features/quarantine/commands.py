@@ -1,7 +1,5 @@
 """`./firstlight verify --return`: hosts that are green again come back. The command `verify check` gets the option here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -56,11 +54,7 @@ def check(
 
 
 def require_full(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Check the options of a return to service.
-
-    Raises:
-        UsageError: They ask for fewer checks than all, or name the hosts twice.
-    """
+    """Raise UsageError where the options of a return to service ask for fewer checks than all, or name the hosts twice."""
     if options["level"] not in (None, "full") or any(options[name] for name in FEWER):
         raise UsageError(
             "a host returns to service after all checks of level full: --return takes no --level, --only, --skip, --inject or --list",

@@ -1,9 +1,8 @@
 """Which failures of a host's checks speak of its hardware (hardware.toml), and of which card. Pure."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,10 +54,6 @@ def hardware_failure(document: Mapping[str, Any], facts: HostFacts | None) -> Ha
     """Return the most telling failure of a host's hardware; None where nothing speaks of one.
 
     Failures that an earlier run found do not count: that run marked the host. Injected faults never count.
-
-    Args:
-        document: The host's checks.
-        facts: What the probe knows of its cards.
     """
     if document.get("injected"):
         return None
@@ -96,25 +91,21 @@ def _card(check: Check, checks: Sequence[Check], facts: HostFacts | None) -> Mar
     seen = _seen(device, checks) if device else {}
     address = _place(seen.get("pci") or ("" if device else check["reason"]))
     uuid = seen.get("uuid")
-    for gpu in _gpus(facts):
+    vendors = (facts.nvidia, facts.amd) if facts else ()
+    gpus: list[NvidiaGpu | AmdGpu] = [gpu for vendor in vendors if vendor for gpu in vendor.gpus]
+    for gpu in gpus:
         if (uuid and gpu.uuid == uuid) or (address and _place(gpu.pci_address or "") == address):
-            serial = gpu.serial if isinstance(gpu, NvidiaGpu) else None
-            return MarkedCard(
-                device=device, name=gpu.name, pci_address=gpu.pci_address, uuid=gpu.uuid or uuid, serial=serial
-            )
+            known = {"name": gpu.name, "pci_address": gpu.pci_address, "uuid": gpu.uuid or uuid}
+            return MarkedCard(device=device, serial=getattr(gpu, "serial", None), **known)
     return MarkedCard(device=device, pci_address=address, uuid=uuid) if device or address else None
 
 
 def _seen(device: str, checks: Sequence[Check]) -> Mapping[str, Any]:
     """Return what torch says of a device; empty where no check recorded it."""
-    index = device.removeprefix(CARD)
     for check in checks:
-        evidence = check.get("evidence")
-        seen = evidence.get("seen") if check["id"] == CARDS and isinstance(evidence, dict) else None
-        cards = seen.get("torch") if isinstance(seen, dict) else None
-        if isinstance(cards, list) and index.isdigit() and int(index) < len(cards):
-            found = cards[int(index)]
-            return found if isinstance(found, dict) else {}
+        with suppress(KeyError, TypeError, ValueError, IndexError):
+            if check["id"] == CARDS:
+                return dict(check["evidence"]["seen"]["torch"][int(device.removeprefix(CARD))])
     return {}
 
 
@@ -122,9 +113,3 @@ def _place(text: str) -> str | None:
     """Return the first PCI address in a text without its function, which Xid events leave out."""
     found = _PCI.search(text)
     return f"{int(found[1], 16):04x}:{found[2]}:{found[3]}".lower() if found else None
-
-
-def _gpus(facts: HostFacts | None) -> Iterator[NvidiaGpu | AmdGpu]:
-    if facts is not None:
-        yield from facts.nvidia.gpus if facts.nvidia else ()
-        yield from facts.amd.gpus if facts.amd else ()

@@ -1,7 +1,5 @@
 """Where quarantine takes part in the work of the core: hosts are marked when their checks have ended."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from pathlib import Path

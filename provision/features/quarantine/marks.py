@@ -1,7 +1,5 @@
 """The mark of a host whose hardware failed a check: PREFIX/quarantine.json there, LOGS/quarantine/HOST.json on the controller."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,12 +93,7 @@ def mark_in_force(store: QuarantineStore, host: Host, facts: HostFacts | None) -
 
 
 def mark_of(document: Mapping[str, Any] | None, path: str) -> Quarantine | None:
-    """Return the mark that the probe found on a host.
-
-    Args:
-        document: The content of the file; empty where it is no JSON object, None without the file.
-        path: The file, for the text of a mark that cannot be read.
-    """
+    """Return the mark that the probe found on a host, from its file; that of one which cannot be read names the path."""
     if document is None:
         return None
     try:
@@ -113,10 +106,6 @@ def in_force(on_host: Quarantine | None, kept: Quarantine | None) -> Quarantine 
     """Return the mark in force of a host; None without one.
 
     The controller's own is over when the host says that this mark, or a later one, was released: another controller did that.
-
-    Args:
-        on_host: The mark on the host.
-        kept: The mark in the controller's state.
     """
     if on_host is not None and on_host.released_at is None:
         return on_host

@@ -1,7 +1,5 @@
 """The step that leaves quarantined hosts out: as soon as the probe knows their marks."""
 
-from __future__ import annotations
-
 from provision.features.quarantine.quarantine import leave_out
 from provision.run.step import FeatureStep, Step
 

@@ -1,7 +1,5 @@
 """Quarantine in a run: marks are read, written, and told to gateways."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import TypeVar
@@ -23,11 +21,7 @@ def store_of(context: RunContext) -> QuarantineStore:
 
 
 def because_of(host: Host, mark: Quarantine, reason: str | None = None) -> LeftOut:
-    """Return why runs leave a host out, and what lifts its mark.
-
-    Args:
-        reason: The reason in words; that of the mark when None.
-    """
+    """Return why runs leave a host out, in the words of its mark unless others are given, and what lifts the mark."""
     hint = (
         f"repair the host; a full verification that is green lifts it: ./firstlight verify --limit {host.name} --return"
     )
@@ -70,23 +64,19 @@ def write_mark(context: RunContext, probed: ProbedHosts, host: Host, mark: Quara
 
 
 def notify_gateways(context: RunContext, names: Sequence[str], *, drain: bool) -> None:
-    """Let gateways give marked hosts no new requests, or forget that returned hosts were drained.
+    """Let gateways that know marked hosts drain them, or those that do not know returned hosts any more forget that they were drained.
 
     A gateway that knows a returned host brings it back when a run has proven it; one that was set up without it forgets that it
     was drained, so that it takes requests once it is back.
-
-    Args:
-        drain: Whether they are drained at gateways that know them, or taken back at those that do not know them any more.
     """
     gateways = context.options.find_gateways() if names else ()
     answers = ask(context, gateways)
     errors = dict(answers.errors)
-    for host in gateways:
-        if host.name in answers.traffics:
-            chosen = [name for name in names if (answers.traffics[host.name].of(name) is not None) == drain]
-            if chosen:
-                reply = ask(context, [host], drain=chosen if drain else (), ready=() if drain else chosen, by="run")
-                errors |= reply.errors
+    for host in [host for host in gateways if host.name in answers.traffics]:
+        traffic = answers.traffics[host.name]
+        if chosen := [name for name in names if (traffic.of(name) is not None) == drain]:
+            reply = ask(context, [host], drain=chosen if drain else (), ready=() if drain else chosen, by="run")
+            errors |= reply.errors
     for name, error in errors.items():
         if not isinstance(error, NotSetUpError):
             context.run.event("gateway-silent", host=name, phase="verify", text=str(error))

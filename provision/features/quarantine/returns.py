@@ -1,7 +1,5 @@
 """`verify --return`: quarantined hosts are verified in full; the mark of those that are green is lifted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,43 +16,33 @@ from provision.run.results import CheckedHosts, Conclusion, ProbedHosts
 def return_to_service(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> CheckedHosts:
     """Verify the quarantined hosts of a run, and lift the marks of those that are green; other hosts are not checked.
 
-    The mark on the host is lifted first: if this controller dies before it forgets its own, the host says that it is over.
-
-    Raises:
-        KeyboardInterrupt: The run was interrupted; no mark was lifted.
+    The mark on the host is lifted first: if this controller dies before it forgets its own, the host says that it is over. No mark is lifted
+    in an interrupted run.
     """
     marks = {host.name: mark for host in context.hosts() if (mark := known_mark(context, probed, host)) is not None}
-    others = frozenset(host.name for host in context.hosts() if host.name not in marks)
+    others = frozenset(host.name for host in context.hosts()) - marks.keys()
     for name in sorted(others):
         context.record(PhaseResult(host=name, phase="verify", status="skipped", text="it is not quarantined"))
     checked = verify_live(context, probed, options, names=frozenset(marks))
     stays: dict[str, str | None] = {}
+    lines = []
     for name, mark in marks.items():
         document = checked.documents.get(name)
         stays[name] = "it was not checked" if document is None else why_not(document, mark)
         if stays[name] is None:
             stays[name] = _lift(context, probed, name, mark)
-        result = context.outcomes.results[name]["verify"]
         note = f"stays quarantined: {stays[name]}" if stays[name] else "returned to service"
+        result = context.outcomes.results[name]["verify"]
         context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+        lines.append(f"{name}: {note}")
     notify_gateways(context, [name for name, reason in stays.items() if reason is None], drain=False)
-    lines = [
-        f"{name}: {f'stays quarantined: {reason}' if reason else 'returned to service'}"
-        for name, reason in stays.items()
-    ]
-    conclusion = Conclusion(
-        {"stays_quarantined": stays}, tuple(lines or ["no host is quarantined"]), is_green=not any(stays.values())
-    )
+    said = tuple(lines or ["no host is quarantined"])
+    conclusion = Conclusion({"stays_quarantined": stays}, said, is_green=not any(stays.values()))
     return replace(checked, left_out=others, conclusion=conclusion)
 
 
 def why_not(document: Mapping[str, Any], mark: Quarantine) -> str | None:
-    """Return why checks do not lift a mark; None where they do.
-
-    Args:
-        document: A full verification of the host.
-        mark: The mark in force.
-    """
+    """Return why a full verification of a host does not lift its mark; None where it does."""
     checks = document["checks"]
     bad = next((check for check in checks if check["status"] not in ("ok", "skip")), None)
     if bad is not None:

@@ -1,13 +1,10 @@
 """The share of requests that hosts of a rollout get at gateways, by a draw for each request."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from provision.core.models.records import PhaseResult
-from provision.features.gateway.draining import ask
+from provision.features.gateway.draining import ask, record
 from provision.features.gateway.traffic import Traffic
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -22,15 +19,10 @@ class CanaryHosts(ProbedHosts):
 
 
 def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[str], percent: float) -> dict[str, int]:
-    """Return the share of each canary in ten-thousandths of its model's requests.
+    """Return the share of each canary in ten-thousandths of its model's requests; it is 0 of hosts that are about to join.
 
     Hosts of one model get equal parts of the percentage. A model without another host in traffic has no canaries: somebody has to
     take the other requests.
-
-    Args:
-        names: Hosts that serve the new release.
-        joining: Hosts that are about to; their share is 0.
-        percent: Of the requests of each model, for all its hosts in `names`.
     """
     found: dict[str, int] = {}
     for traffic in traffics:
@@ -52,12 +44,7 @@ def set_shares(
 ) -> CanaryHosts:
     """Make hosts the canaries of all gateways, and no others; without names there are none any more.
 
-    Args:
-        context: A run over the gateways.
-        names: Hosts that serve the new release.
-        joining: Hosts that are about to.
-        percent: Share of all hosts in `names`.
-        out: Hosts that get no requests until a run has proven them, as long as their model has others.
+    Hosts in `out` get no requests until a run has proven them, as long as their model has others.
     """
     gateways, text = context.hosts(), ""
     answers = ask(context, gateways)
@@ -69,8 +56,5 @@ def set_shares(
         given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
         given += [f"no requests to {name} until a run has proven it" for name in drained]
         text = ", ".join(given) or "no host has a share of its own"
-    for name, error in answers.errors.items():
-        context.fail(name, "serve", error)
-    for name in answers.traffics:
-        context.record(PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text))
+    record(context, answers, changed=True, text=text)
     return CanaryHosts(**vars(probed), error="; ".join(map(str, answers.errors.values())) or None)

@@ -1,7 +1,5 @@
 """`./firstlight rollout ...`: a new release, host by host, with a gate after each step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,10 +60,16 @@ def start(
 ) -> None:
     """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
     from provision.features.rollout import rollout
+    from provision.features.rollout.model import RolloutOptions
 
-    request = asked("rollout", **planned)
-    options = rollout.RolloutOptions(steps, min_serving, hold, before_host, after_host, targets)
-    raise typer.Exit(rollout.start(request, options))
+    options = RolloutOptions(
+        min_serving=min_serving,
+        hold_s=hold,
+        before_host=before_host,
+        after_host=after_host,
+        targets=str(targets.resolve()) if targets else None,
+    )
+    raise typer.Exit(rollout.start(asked("rollout", **planned), steps, options))
 
 
 @app.command()

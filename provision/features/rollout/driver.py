@@ -1,7 +1,5 @@
 """The process that drives a rollout: it keeps the record on disk ahead of what it does to hosts."""
 
-from __future__ import annotations
-
 import ipaddress
 import json
 import os
@@ -21,9 +19,9 @@ from provision.core.process import run_program
 from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
 from provision.features.rollout.canary import CanaryHosts, set_shares
-from provision.features.rollout.gate import thresholds
+from provision.features.rollout.gate import Verdict, thresholds
 from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_unreachable
-from provision.features.rollout.model import Decision, Rollout
+from provision.features.rollout.model import Decision, HostProgress, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import described
@@ -55,8 +53,7 @@ class RolloutDriver:
         self._request, self._store = request, store
         self.rollout = rollout
         self._hosts = {host.name: host for host in inventory.hosts}
-        gone = [host.name for host in rollout.hosts if host.name not in self._hosts]
-        if gone:
+        if gone := [host.name for host in rollout.hosts if host.name not in self._hosts]:
             raise InventoryError(
                 f"the inventory has lost hosts of rollout {rollout.name}: {', '.join(gone)}",
                 hint="put them back until the rollout is over",
@@ -72,18 +69,18 @@ class RolloutDriver:
         if self.rollout.state == "returning":
             return self.take_back(self.rollout.text or "taken back")
         self._keep(state="running", text=None)
+        through = {one.step for one in self.rollout.decisions if one.verdict == "go on"}
         try:
             for step, percent in enumerate(self.rollout.steps):
-                if not self._is_through(step) and (self.rollout.of_step(step) or self._is_draw(percent)):
+                if step not in through and (self.rollout.of_step(step) or self._is_draw(percent)):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
-                    reason = self._change(step) or (self._decide(step) if self._updated() else None)
+                    reason = self._change(step) or (self._decide(step) if self._in_state("updated") else None)
                     if reason is not None:
                         return self.take_back(reason)
             self._refresh_gateways()
-            updated = len(self._updated())
-            self._keep(
-                state="done", text=f"{count(updated, 'host')} {'serves' if updated == 1 else 'serve'} the new release"
-            )
+            updated = len(self._in_state("updated"))
+            serve = "serves" if updated == 1 else "serve"
+            self._keep(state="done", text=f"{count(updated, 'host')} {serve} the new release")
         except StoppedError as stop:
             self._keep(state="paused", text=stop.text)
         except KeyboardInterrupt:
@@ -92,12 +89,9 @@ class RolloutDriver:
             return Exit.INTERRUPTED
         return self._end()
 
-    def _is_through(self, step: int) -> bool:
-        return any(one.step == step and one.verdict == "go on" for one in self.rollout.decisions)
-
     def _is_draw(self, percent: int) -> bool:
         """Return whether a step changes the share of requests although it changes no host."""
-        return self._gateways and 0 < percent < ALL and any(host.state == "updated" for host in self.rollout.hosts)
+        return self._gateways and 0 < percent < ALL and bool(self._in_state("updated"))
 
     def _change(self, step: int) -> str | None:
         """Switch the hosts of a step; return why all has to go back, None where nothing speaks against it.
@@ -110,9 +104,8 @@ class RolloutDriver:
         if percent == ALL:
             self._share([], percent=0)
         elif names:
-            self._share(
-                self._answering(), joining=self._heads(names), percent=self.rollout.steps[step - 1] if step else 0
-            )
+            before = self.rollout.steps[step - 1] if step else 0
+            self._share(self._answering(), joining=self._heads(names), percent=before)
         reason = self._switch(names)
         if reason is None and percent < ALL:
             self._share(self._answering(), percent=percent)
@@ -129,23 +122,20 @@ class RolloutDriver:
 
     def _answering(self) -> list[str]:
         """Return the hosts that answer requests with the new release."""
-        return self._heads(self._updated())
-
-    def _updated(self) -> list[str]:
-        return [host.name for host in self.rollout.hosts if host.state == "updated"]
+        return self._heads(self._in_state("updated"))
 
     def _touched(self) -> list[str]:
-        return [host.name for host in self.rollout.hosts if host.state in {"changing", "updated", "failed"}]
+        return self._in_state("changing", "updated", "failed")
+
+    def _in_state(self, *states: HostProgress) -> list[str]:
+        return [host.name for host in self.rollout.hosts if host.state in states]
 
     def _share(
         self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int, out: Sequence[str] = ()
     ) -> None:
-        """Let the gateways give hosts a share of requests; without names there are no canaries any more.
+        """Let the gateways give hosts a share of requests; without names there are no canaries any more. Raises StoppedError where one does not.
 
         A rollout that ends leaves no share behind: hosts in `out` are drained until a run has proven them.
-
-        Raises:
-            StoppedError: A gateway does not have it.
         """
         if not self._gateways:
             return
@@ -167,8 +157,8 @@ class RolloutDriver:
                 return "aborted"
             if wish == "pause":
                 raise StoppedError("a pause was requested")
-            outcome = self._between_hooks(batch, partial(self._run, batch, SWITCH))
-            away = [name for name in batch if was_unreachable(self._summary(outcome, name).phases.values())]
+            outcome = self._between_hooks(batch, partial(self._execute, ",".join(batch), SWITCH))
+            away = self._unreachable(outcome, batch)
             bad = [self._switched(self._summary(outcome, name), outcome) for name in batch if name not in away]
             self._announce(out=())
             if any(bad):
@@ -203,24 +193,19 @@ class RolloutDriver:
         observe = Step("gate", observed, "serve")
         deadline = time.monotonic() + thresholds()["blind"]["patience_s"]
         while True:
-            outcome = self._run([*new, *([old] if old else [])], (PROBE, observe))
-            away = [name for name in new if was_unreachable(self._summary(outcome, name).phases.values())]
+            outcome = self._execute(",".join(filter(None, (*new, old))), (PROBE, observe))
+            away = self._unreachable(outcome, new)
             if not away or time.monotonic() >= deadline:
                 break
             self._say(f"the step holds: {', '.join(away)} cannot be reached")
             time.sleep(PAUSE_S)
-        if away:
-            decision = Decision(
-                step=step, at=utc_now(), verdict="undecided", text=f"holds: {', '.join(away)} cannot be reached"
-            )
-        elif isinstance(outcome.result, GateResult):
-            decision = outcome.result.decision
+        if not away and isinstance(outcome.result, GateResult):
+            decision = outcome.result.decision.model_copy(update={"run": outcome.summary.run})
         else:
             broken = "; ".join(f"{host.name}: {text}" for host in outcome.summary.hosts if (text := _failure(host)))
-            decision = Decision(
-                step=step, at=utc_now(), verdict="roll back", text=broken or "no host could be observed"
-            )
-        decision = decision.model_copy(update={"run": outcome.summary.run})
+            text = f"holds: {', '.join(away)} cannot be reached" if away else broken or "no host could be observed"
+            verdict: Verdict = "undecided" if away else "roll back"
+            decision = Decision(step=step, at=utc_now(), verdict=verdict, text=text, run=outcome.summary.run)
         self._keep(decisions=(*self.rollout.decisions, decision))
         self._say(f"gate: {decision.verdict}: {decision.text}")
         if decision.verdict == "undecided":
@@ -228,11 +213,7 @@ class RolloutDriver:
         return None if decision.verdict == "go on" else decision.text
 
     def take_back(self, reason: str, *, wanted: bool = False) -> int:
-        """Return all changed hosts to the releases that they served before, and print how that ended.
-
-        Args:
-            wanted: Whether this is what the command is for, so that it is no failure.
-        """
+        """Return all changed hosts to the releases that they served before, and print how that ended; where that was wanted, it is no failure."""
         self._keep(state="returning", text=reason)
         self._say(f"going back: {reason}")
         touched = [self.rollout.host(name) for name in self._whole(self._touched())]
@@ -246,7 +227,7 @@ class RolloutDriver:
             names = list(before)
             if names:
                 back = Step("rollback", partial(roll_back, to=before), "serve")
-                outcome = self._between_hooks(names, partial(self._run, names, (PROBE, back)))
+                outcome = self._between_hooks(names, partial(self._execute, ",".join(names), (PROBE, back)))
                 for name in names:
                     fault = _failure(self._summary(outcome, name))
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
@@ -265,16 +246,8 @@ class RolloutDriver:
         code = self._end()
         return Exit.OK if wanted and not left else code
 
-    def _run(self, names: Sequence[str], steps: Sequence[Step]) -> RunOutcome:
-        """Make one run over some hosts. An interrupted one changes no host of the record: they are still at work there."""
-        return self._execute(",".join(names), steps)
-
     def _execute(self, limit: str | None, steps: Sequence[Step]) -> RunOutcome:
-        """Make one run, and keep its name.
-
-        Raises:
-            KeyboardInterrupt: It was interrupted.
-        """
+        """Make one run, and keep its name. After an interruption, which is raised again, hosts are still at work: the record keeps them so."""
         outcome = execute(replace(self._request, limit=limit), steps)
         self._keep(runs=(*self.rollout.runs, outcome.summary.run))
         if outcome.exit_code == Exit.INTERRUPTED:
@@ -283,6 +256,9 @@ class RolloutDriver:
 
     def _summary(self, outcome: RunOutcome, name: str) -> HostSummary:
         return next(host for host in outcome.summary.hosts if host.name == name)
+
+    def _unreachable(self, outcome: RunOutcome, names: Sequence[str]) -> list[str]:
+        return [name for name in names if was_unreachable(self._summary(outcome, name).phases.values())]
 
     def _between_hooks(self, names: Sequence[str], work: Callable[[], RunOutcome]) -> RunOutcome:
         """Take hosts out of traffic, do the work, and bring them back, whatever became of it."""
@@ -301,14 +277,7 @@ class RolloutDriver:
                 self._hook(self.rollout.after_host, name, "after")
 
     def _announce(self, *, out: Collection[str]) -> None:
-        """Write which hosts take requests, for balancers that read it: not those at work, those that do not serve, nor quarantined ones.
-
-        Args:
-            out: The hosts at work.
-
-        Raises:
-            StoppedError: The file cannot be written.
-        """
+        """Write which hosts take requests, for balancers that read it: not those at work, those that do not serve, nor quarantined ones."""
         if self.rollout.targets is None:
             return
         broken = {host.name for host in self.rollout.hosts if host.state in {"changing", "failed", "quarantined"}}
@@ -319,11 +288,7 @@ class RolloutDriver:
             raise StoppedError(f"`{self.rollout.targets}` cannot be written: {error.strerror}") from None
 
     def _hook(self, command: str | None, name: str, when: str) -> None:
-        """Run a hook on this machine.
-
-        Raises:
-            StoppedError: It failed.
-        """
+        """Run a hook on this machine. Raises StoppedError where it fails."""
         if command is None:
             return
         env = {
@@ -383,17 +348,9 @@ def _failure(host: HostSummary) -> str | None:
 
 
 def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
-    """Return the file: one entry for each host that answers requests, without those that are out of rotation.
-
-    Args:
-        hosts: All hosts of the inventory.
-        out: Names of the hosts that get no requests.
-    """
-    entries = [
-        {"targets": [_endpoint(host)], "labels": {"host": host.name}}
-        for host in hosts
-        if host.is_serving and host.name == host.head and host.name not in out
-    ]
+    """Return the file: one entry for each host that answers requests, without those that are out of rotation."""
+    answering = [host for host in hosts if host.is_serving and host.name == host.head and host.name not in out]
+    entries = [{"targets": [_endpoint(host)], "labels": {"host": host.name}} for host in answering]
     return json.dumps(entries, indent=1) + "\n"
 
 

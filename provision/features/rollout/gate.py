@@ -54,10 +54,6 @@ def failed_requests(requests: int, failed: int) -> Verdict:
     """Decide by Wald's sequential test whether a release fails too many requests.
 
     The test may be repeated after every request: its errors hold for the whole sequence.
-
-    Args:
-        requests: Requests so far.
-        failed: How many of them failed.
     """
     limits = thresholds()["failed_requests"]
     healthy, bad = limits["healthy"], limits["bad"]
@@ -70,17 +66,11 @@ def failed_requests(requests: int, failed: int) -> Verdict:
 
 
 def is_slower(new: Sequence[float], old: Sequence[float], measure: Measure) -> bool:
-    """Return whether tokens come later than the stated factor allows; False with too few samples.
-
-    Args:
-        new: Seconds under the new release.
-        old: The same under the old one.
-        measure: What was timed; it has its own limits.
-    """
+    """Return whether tokens come later, in seconds, than the stated factor allows; False with too few samples."""
     limits = thresholds()[measure]
-    if min(len(new), len(old)) < limits["least_samples"]:
-        return False
-    return _slower_p(new, old, measure) < float(limits["false_alarm"])
+    return bool(
+        min(len(new), len(old)) >= limits["least_samples"] and _slower_p(new, old, measure) < limits["false_alarm"]
+    )
 
 
 def _slower_p(new: Sequence[float], old: Sequence[float], measure: Measure) -> float:
@@ -108,44 +98,39 @@ def _rank_test(larger: Sequence[float], smaller: Sequence[float]) -> float:
     return 1 - statistics.NormalDist().cdf(surplus / math.sqrt(variance)) if variance > 0 else 1.0
 
 
-_NOTHING = Observed()
-
-
-def decide(new: Observed, old: Observed | None, clients: Observed = _NOTHING) -> tuple[Verdict, str]:
+def decide(new: Observed, old: Observed | None, clients: Observed | None = None) -> tuple[Verdict, str]:
     """Return the verdict on a step, and the sentence that explains it with its numbers.
 
     Args:
-        new: The hosts of the new release.
         old: A host of the old one, observed at the same time; None where none is left.
         clients: Requests of clients to the hosts of the new release. They may fail where synthetic ones do not; they can only stop a step.
     """
     limits = thresholds()
     counted = f"{new.failed} of {new.requests} requests failed"
     verdict = failed_requests(new.requests, new.failed)
-    if verdict != "roll back" and failed_requests(clients.requests, clients.failed) == "roll back":
+    if verdict != "roll back" and clients and failed_requests(clients.requests, clients.failed) == "roll back":
         verdict, counted = "roll back", f"{clients.failed} of {clients.requests} requests of clients failed"
     if verdict == "undecided":
         return verdict, counted
     if verdict == "roll back":
         healthy = limits["failed_requests"]["healthy"]
         return verdict, f"{counted}; a healthy release fails at most {healthy:.1%}"
-    said = [counted]
     for measure in _WORDS:
         timed = min(len(new.times(measure)), len(old.times(measure))) if old is not None else 0
         if 0 < timed < (least := limits[measure]["least_samples"]):
             return "undecided", f"{counted}; {timed} of {least} synthetic requests were timed"
+    said = [counted]
     for measure in _WORDS:
-        times = _compared(measure, new, old)
-        if times is not None and old is not None and is_slower(new.times(measure), old.times(measure), measure):
-            significant = (
-                f"and significant (rank test, p < {limits[measure]['false_alarm']:g}), so the release goes back"
-            )
-            return "roll back", f"{times}: {_beyond(measure)}, {significant}"
-        if times is not None and old is not None and _is_beyond(measure, new, old):
+        if (times := _compared(measure, new, old)) is None:
+            continue
+        limit, factor = limits[measure]["false_alarm"], limits[measure]["factor"]
+        beyond = f"{times}: more than {factor:g} times as long"
+        if old is not None and is_slower(new.times(measure), old.times(measure), measure):
+            return "roll back", f"{beyond}, and significant (rank test, p < {limit:g}), so the release goes back"
+        if old is not None and _is_beyond(measure, new, old):
             p = _slower_p(new.times(measure), old.times(measure), measure)
-            test = f"rank test, p = {p:.2g}, limit {limits[measure]['false_alarm']:g}"
-            times = f"{times}: {_beyond(measure)}, but not significant ({test}), so it stops nothing"
-        said += [times] if times is not None else []
+            times = f"{beyond}, but not significant (rank test, p = {p:.2g}, limit {limit:g}), so it stops nothing"
+        said.append(times)
     return "go on", "; ".join(said)
 
 
@@ -156,20 +141,14 @@ def _is_beyond(measure: Measure, new: Observed, old: Observed) -> bool:
     return one is not None and two is not None and one > max(limits["factor"] * two, two + limits["floor_s"])
 
 
-def _beyond(measure: Measure) -> str:
-    return f"more than {thresholds()[measure]['factor']:g} times as long"
-
-
 _WORDS: dict[Measure, str] = {"first_token": "first token after {:.0f} ms", "inter_token": "{:.1f} ms between tokens"}
 
 
 def _compared(measure: Measure, new: Observed, old: Observed | None) -> str | None:
     """Return the medians of a measure as text; None where the new release has none."""
     median = new.median_s(measure)
-    if median is None:
-        return None
-    text = _WORDS[measure].format(median * 1000)
     before = old.median_s(measure) if old is not None else None
-    if before is None:
+    text = _WORDS[measure].format(median * 1000) if median is not None else None
+    if text is None or before is None:
         return text
     return f"{text}, {before * 1000:.{0 if measure == 'first_token' else 1}f} ms with the old release"

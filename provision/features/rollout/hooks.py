@@ -1,9 +1,7 @@
 """Where rollouts take part in the work of the core."""
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -89,8 +87,6 @@ HOST_WORDS: dict[HostProgress, tuple[Tone, str]] = {
     "returned": ("neutral", "back on the old release"),
     "quarantined": ("warning", "left out: quarantined"),
 }
-
-
 FIGURES = ("requests", "failed", "first token: new", "old", "between tokens: new", "old", "answers compared", "differ")
 
 
@@ -133,14 +129,10 @@ def _figures(decision: Decision) -> Iterator[str]:
     yield f"{decision.requests:,}"
     yield f"{decision.failed:,}"
     for times, digits in ((decision.first_token_s, 0), (decision.inter_token_s, 1)):
-        yield from (_milliseconds(times, side, digits) for side in ("new", "old"))
+        yield from (f"{times[side] * 1000:.{digits}f} ms" if side in times else "" for side in ("new", "old"))
     of = f" of {decision.answers + decision.left_out}" if decision.left_out else ""
     yield f"{decision.answers}{of}" if decision.answers or of else ""
     yield str(decision.differing) if decision.answers else ""
-
-
-def _milliseconds(times: Mapping[str, float], side: str, digits: int) -> str:
-    return f"{times[side] * 1000:.{digits}f} ms" if side in times else ""
 
 
 def _hosts(rollout: Rollout) -> Iterator[dict[str, str]]:

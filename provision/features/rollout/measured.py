@@ -1,11 +1,9 @@
 """The gate of a rollout: hosts are observed until a statistical test has decided."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import reduce
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +15,6 @@ from provision.features.gateway.draining import NotSetUpError, ask
 from provision.features.rollout.answers import Comparison, compare
 from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
-from provision.fleet.ssh import Task, fan_out
 from provision.phases.serve.readiness import sample
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -54,14 +51,12 @@ def gate(
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
-        new: Hosts that serve the new release.
-        old: A host that still serves the old one; None where there is none.
-        step: Index of the step in the rollout.
         hold_s: Seconds that the step lasts at least.
         has_changed: Whether the step changed a host. Else all answers were compared before, and that would only delay what is seen of clients.
     """
     started = time.monotonic()
     watch = _Watch(context, probed, new, old)
+    verdict: Verdict
     passed: str | None = None
     blind_since: float | None = None
     wanted = thresholds()["sampling"] | ({"replay": thresholds()["answers"]["tokens"]} if has_changed else {})
@@ -70,20 +65,14 @@ def gate(
         wanted = {name: value for name, value in wanted.items() if name != "replay"}
         if lost:
             is_away = any(was_unreachable(context.outcomes.results.get(name, {}).values()) for name in lost)
-            decision = Decision(
-                step=step,
-                at=utc_now(),
-                verdict="undecided" if is_away else "roll back",
-                text=f"{', '.join(lost)} cannot be asked",
-            )
+            verdict, text = "undecided" if is_away else "roll back", f"{', '.join(lost)} cannot be asked"
+            decision = Decision(step=step, at=utc_now(), verdict=verdict, text=text)
             break
         verdict, text = decide(watch.window, watch.reference, watch.clients)
         if watch.compared.is_bad and verdict != "roll back":
             verdict, text = "roll back", f"{text}; {watch.compared.text}"
-        shown = watch.window
-        context.run.event(
-            "observed", requests=shown.requests, failed=shown.failed, unread=watch.unread, verdict=verdict, text=text
-        )
+        counts: dict[str, Any] = {"requests": watch.window.requests, "failed": watch.window.failed}
+        context.run.event("observed", **counts, unread=watch.unread, verdict=verdict, text=text)
         if watch.unread and verdict != "roll back":
             passed, blind_since = None, blind_since or time.monotonic()
             if time.monotonic() - blind_since >= thresholds()["blind"]["patience_s"]:
@@ -95,10 +84,11 @@ def gate(
         if verdict == "go on":
             # The test begins anew: what was good for an hour must not outweigh what is bad now.
             passed, watch.window, wanted = text, Observed(), wanted | {"requests": wanted["concurrent"]}
-        if verdict == "roll back" or (passed is not None and time.monotonic() - started >= hold_s):
-            is_bad = verdict == "roll back"
-            text = "; ".join(filter(None, [text, *watch.reasons[:1]] if is_bad else [passed, watch.compared.text]))
-            decision = watch.decision(step, "roll back" if is_bad else "go on", text)
+        if verdict == "roll back":
+            decision = watch.decision(step, verdict, "; ".join([text, *watch.reasons[:1]]))
+            break
+        if passed is not None and time.monotonic() - started >= hold_s:
+            decision = watch.decision(step, "go on", "; ".join(filter(None, [passed, watch.compared.text])))
             break
         if passed is not None:
             time.sleep(PAUSE_S)
@@ -155,7 +145,7 @@ class _Watch:
         """Ask all hosts and gateways once; return hosts of the new release that this run cannot ask any more."""
         if failed_requests(self.clients.requests, self.clients.failed) == "go on":
             self.clients = Observed()
-        found, away = _ask(self._context, self._probed, self._requests, wanted, self._since)
+        found, away = self._ask(wanted)
         lost = [name for name in self._new if name not in found and name not in away]
         if self._old is not None and self._old not in found:
             # Times are compared with those of the same minutes.
@@ -185,6 +175,27 @@ class _Watch:
         for name in self._new if self.unread else ():
             self._context.progress.note(name, f"the step holds: cannot read {', '.join(self.unread)}")
         return lost
+
+    def _ask(self, wanted: Mapping[str, int]) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """Send synthetic requests on every host; return the answers, and the hosts that cannot be reached now."""
+        context = self._context
+
+        def call(host: Host) -> dict[str, Any]:
+            paths, request = self._probed.install_paths[host.name], self._requests[host.name]
+            asked: dict[str, float] = {**wanted}
+            if host.name in self._since:
+                asked["since"] = self._since[host.name]
+            return sample(context.session(host), prefix=paths.prefix, root=paths.root, request=request, wanted=asked)
+
+        hosts = [host for host in context.hosts() if host.name in self._requests]
+        done, away = context.ask_hosts(hosts, call, deadline_s=SAMPLE_DEADLINE_S), set()
+        for name, error in done.errors.items():
+            if isinstance(error, TransportError):
+                away.add(name)
+                context.sessions.forget(context.host(name))
+            else:
+                context.fail(name, "serve", error)
+        return done.values, away
 
     def _compare(self, found: Mapping[str, dict[str, Any]]) -> None:
         """Compare the answers of a round, where a host of the new release serves the model of the old one.
@@ -226,49 +237,8 @@ class _Watch:
         )
 
 
-def _ask(
-    context: RunContext,
-    probed: ProbedHosts,
-    requests: Mapping[str, dict[str, Any]],
-    wanted: Mapping[str, int],
-    since: Mapping[str, float],
-) -> tuple[dict[str, dict[str, Any]], set[str]]:
-    """Make one round: synthetic requests on every host. Return the answers, and the hosts that cannot be reached now."""
-
-    def call(host: Host) -> dict[str, Any]:
-        paths = probed.install_paths[host.name]
-        more = {"since": since[host.name]} if host.name in since else {}
-        return sample(
-            context.session(host),
-            prefix=paths.prefix,
-            root=paths.root,
-            request=requests[host.name],
-            wanted={**wanted, **more},
-        )
-
-    asked = [host for host in context.hosts() if host.name in requests]
-    tasks = [
-        Task(host.name, partial(call, host), deadline_s=SAMPLE_DEADLINE_S, cancel=context.session(host).close)
-        for host in asked
-    ]
-    done = fan_out(tasks)
-    away = set()
-    for host in asked:
-        error = done.errors.get(host.name)
-        if isinstance(error, TransportError):
-            away.add(host.name)
-            context.sessions.forget(host)
-        elif error is not None:
-            context.fail(host.name, "serve", error)
-    return done.values, away
-
-
 class GatewayFailures:
-    """Failures of hosts as gateways count them, which clients saw: vLLM counts no error after a stream began, and none when it ends.
-
-    Args:
-        context: The run; gateways that were not set up yet count nothing.
-    """
+    """Failures as gateways count them, which clients saw: vLLM counts no error after a stream began, and none when it ends."""
 
     def __init__(self, context: RunContext, names: Sequence[str]) -> None:
         self._context, self._names = context, names
@@ -306,14 +276,10 @@ def was_unreachable(results: Iterable[PhaseResult]) -> bool:
 
 
 def observed(answer: dict[str, Any], before: dict[str, float] | None) -> Observed:
-    """Return what one round has shown.
+    """Return what one round has shown, by the server's counters after the round before, or those of the first round itself.
 
     The counters of the server hold the synthetic requests too. A request that only the client saw fail, such as a stream
     that broke, counts as well.
-
-    Args:
-        answer: What the host answered to a round.
-        before: The server's counters after the round before; None in the first round, which has its own, or where it has none.
     """
     now, before = answer["counters"], before or answer["counters_before"]
     grown = {name: max(now[name] - before[name], 0.0) for name in now} if now and before else {}

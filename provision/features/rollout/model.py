@@ -60,7 +60,18 @@ class Decision(Record):
     run: str | None = None
 
 
-class Rollout(Record):
+class RolloutOptions(Record):
+    """What a rollout is begun with."""
+
+    min_serving: int = 0
+    hold_s: float = 0.0
+    before_host: str | None = None
+    after_host: str | None = None
+    targets: str | None = None
+    """File on the controller that names the hosts which take requests."""
+
+
+class Rollout(RolloutOptions):
     """One rollout, as it is on disk after every transition."""
 
     schema_version: Literal[1] = 1
@@ -72,12 +83,6 @@ class Rollout(Record):
     """Settings of the command line, by their names."""
     steps: tuple[int, ...]
     """Percent of the hosts that serve the new release after each step; 0 for the step of group `staging`."""
-    min_serving: int = 0
-    hold_s: float = 0.0
-    before_host: str | None = None
-    after_host: str | None = None
-    targets: str | None = None
-    """File on the controller that names the hosts which take requests."""
     started_at: str
     state: RolloutState = "running"
     text: str | None = None
@@ -116,13 +121,10 @@ class Move:
 
 
 def with_moves(rollout: Rollout, moves: Mapping[str, Move], run: str) -> Rollout:
-    """Return the rollout with hosts marked that a run took away from the release that the rollout gave them, or back to it.
+    """Return the rollout with hosts marked that a run took away, with success, from the release that the rollout gave them, or back to it.
 
     A release is named by its content, so one that served before the run shows that the host is the one of the rollout, and that
     nothing else has changed it in between. A host that the rollout could not take back is marked when it has its earlier release.
-
-    Args:
-        moves: What the run did, by host; only hosts on which it succeeded.
     """
     for host in rollout.hosts:
         move = moves.get(host.name)

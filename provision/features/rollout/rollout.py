@@ -3,20 +3,21 @@
 A rollout is a row of ordinary runs, each over some hosts: one that sends everything beforehand, for each step those that
 switch its hosts, one for its gate, and runs of `rollback` where it ends badly. Its state is on disk before and after each of
 them, so a killed controller loses nothing: `resume` goes on, `abort` takes back.
+
+A command raises UsageError where an option cannot be used, the wanted rollout is not open or its file is damaged, and HostLockedError
+where another process drives it.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from provision.core.errors import Exit, InventoryError
 from provision.core.models.inventory import Host, Inventory
 from provision.core.run_folder import utc_now
 from provision.features.rollout.driver import RolloutDriver, print_rollout
-from provision.features.rollout.model import Rollout, RolloutHost
+from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
 from provision.features.rollout.steps import STAGING, assign, parse_steps, require_capacity
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import described
@@ -26,33 +27,16 @@ from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.run.context import RunContext
-from provision.run.results import PlannedHosts, StagedHosts
+from provision.run.results import StagedHosts
 from provision.run.step import Step
 
 
-@dataclass(frozen=True)
-class RolloutOptions:
-    """What a rollout is begun with."""
+def start(request: CommandRequest, steps: str, options: RolloutOptions) -> int:
+    """Bring the release that the inventory asks for to its hosts, in steps as a person types them.
 
-    steps: str
-    min_serving: int
-    hold_s: float
-    before_host: str | None
-    after_host: str | None
-    targets: Path | None = None
-
-
-def start(request: CommandRequest, options: RolloutOptions) -> int:
-    """Bring the release that the inventory asks for to its hosts, step by step.
-
-    Returns:
-        The exit code: 1 where it was rolled back, paused by a fault, or refused before a host was changed.
-
-    Raises:
-        UsageError: An option cannot be used, or another rollout is open.
-        HostLockedError: Another process drives a rollout.
+    The exit code is 1 where it was rolled back, paused by a fault, or refused before a host was changed.
     """
-    steps = parse_steps(options.steps)
+    percentages = parse_steps(steps)
     inventory = read_inventory(request)
     serving = _serving(request, inventory)
     require_capacity(serving=len({host.head for host in serving}), min_serving=options.min_serving)
@@ -64,8 +48,7 @@ def start(request: CommandRequest, options: RolloutOptions) -> int:
         if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
             print_summary(outcome)
             return outcome.exit_code or Exit.RED
-        has_gateway = any(host.is_gateway for host in inventory.hosts)
-        rollout = _made(request, options, steps, serving, outcome, has_gateway=has_gateway)
+        rollout = _made(request, options, percentages, inventory, outcome)
         if not rollout.hosts:
             rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
             print_rollout(request, rollout)
@@ -74,12 +57,7 @@ def start(request: CommandRequest, options: RolloutOptions) -> int:
 
 
 def resume(request: CommandRequest) -> int:
-    """Continue the open rollout where it was paused or killed.
-
-    Raises:
-        UsageError: No rollout is open.
-        HostLockedError: Another process drives it.
-    """
+    """Continue the open rollout where it was paused or killed."""
     store = RolloutStore(request.logs)
     with store.locked():
         rollout = store.require_open()
@@ -88,11 +66,7 @@ def resume(request: CommandRequest) -> int:
 
 
 def abort(request: CommandRequest) -> int:
-    """Return every host that the open rollout has changed to the release that it served before.
-
-    Raises:
-        UsageError: No rollout is open.
-    """
+    """Return every host that the open rollout has changed to the release that it served before."""
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
@@ -111,11 +85,7 @@ def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout) -
 
 
 def pause(request: CommandRequest) -> int:
-    """Stop the running rollout before its next host.
-
-    Raises:
-        UsageError: No rollout is open.
-    """
+    """Stop the running rollout before its next host."""
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
@@ -128,20 +98,15 @@ def pause(request: CommandRequest) -> int:
 
 
 def status(request: CommandRequest) -> int:
-    """Print the newest rollout.
-
-    Raises:
-        UsageError: Its file is damaged.
-    """
+    """Print the newest rollout."""
     store = RolloutStore(request.logs)
     found = store.newest()
-    if request.as_json:
+    if not request.as_json:
+        lines = described(found, driven=store.is_driven()) if found else ["there was no rollout yet"]
+        write_stdout("\n".join(lines))
+    else:
         document = found.model_dump(mode="json") | {"driven": store.is_driven()} if found else None
         write_stdout(json.dumps(document, indent=2))
-    elif found is None:
-        write_stdout("there was no rollout yet")
-    else:
-        write_stdout("\n".join(described(found, driven=store.is_driven())))
     return Exit.OK
 
 
@@ -167,11 +132,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -> None:
-    """Check that hosts of a span can return to releases of before, or that none of them has one.
-
-    Raises:
-        InventoryError: Some have one.
-    """
+    """Raise InventoryError where only some hosts of a span can return to releases of before."""
     for span in (host.span for host in hosts if host.span):
         new = [name for name in span.members if before.get(name) is None]
         if 0 < len(new) < len(span.members):
@@ -184,54 +145,40 @@ def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -
 
 def _install_beforehand(context: RunContext, staged: StagedHosts) -> StagedHosts:
     """Build new environments next to those that serve, unless a driver is to change, which its host's step has to do."""
-    changes = any(_changes_driver(staged, host.name) for host in context.hosts())
+    stacks = [stack for host in context.hosts() if (stack := staged.stack(host.name))]
+    changes = any(stack.driver and stack.driver.action != "keep" for stack in stacks)
     return staged if changes else install(context, staged)
 
 
-def _changes_driver(planned: PlannedHosts, name: str) -> bool:
-    stack = planned.stack(name)
-    return stack is not None and stack.driver is not None and stack.driver.action != "keep"
-
-
 def _made(
-    request: CommandRequest,
-    options: RolloutOptions,
-    steps: tuple[int, ...],
-    serving: Sequence[Host],
-    outcome: RunOutcome,
-    *,
-    has_gateway: bool,
+    request: CommandRequest, options: RolloutOptions, steps: tuple[int, ...], inventory: Inventory, outcome: RunOutcome
 ) -> Rollout:
     result = outcome.result
     assert isinstance(result, StagedHosts)
-    left_out = {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
-    changing = [host for host in serving if host.name not in result.up_to_date | left_out]
+    unchanged = result.up_to_date | {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
+    changing = [host for host in inventory.hosts if host.is_serving and host.name not in unchanged]
     # Hosts that serve one model together change as one: steps count those that answer requests.
     heads = list(dict.fromkeys(host.head for host in changing))
     staging = list(dict.fromkeys(host.head for host in changing if STAGING in host.groups))
     # Behind a gateway a host is tried without requests of clients, also where the inventory has none for that.
-    first_alone = not staging and len(heads) > 1 and has_gateway
+    first_alone = not staging and len(heads) > 1 and any(host.is_gateway for host in inventory.hosts)
     steps = (0, *steps) if staging or first_alone else steps
     step_of = assign(heads, steps, staging, first_alone=first_alone)
-    installed = {name: facts.installed for name, facts in result.facts.items()}
+    before = {name: facts.installed.release if facts.installed else None for name, facts in result.facts.items()}
     hosts = [
-        RolloutHost(name=host.name, step=step, before=there.release if (there := installed[host.name]) else None)
+        RolloutHost(name=host.name, step=step, before=before[host.name])
         for head, step in sorted(step_of.items(), key=lambda item: item[1])
         for host in changing
         if host.head == head
     ]
     _require_way_back(changing, {host.name: host.before for host in hosts})
     return Rollout(
+        **options.model_dump(),
         name=outcome.summary.run,
         inventory=str(request.inventory.resolve()),
         limit=request.limit,
         options=dict(request.overrides),
         steps=steps,
-        min_serving=options.min_serving,
-        hold_s=options.hold_s,
-        before_host=options.before_host,
-        after_host=options.after_host,
-        targets=str(options.targets.resolve()) if options.targets is not None else None,
         started_at=utc_now(),
         hosts=tuple(hosts),
         runs=(outcome.summary.run,),

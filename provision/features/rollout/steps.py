@@ -1,7 +1,5 @@
 """Steps of a rollout: which hosts change together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -14,11 +12,7 @@ STAGING = "staging"
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
-    """Return the percentages of `--steps`.
-
-    Raises:
-        UsageError: They are not whole numbers that rise to 100.
-    """
+    """Return the percentages of `--steps`. Raises UsageError where they are no whole numbers that rise to 100."""
     hint = f"write rising percentages that end with 100: --steps {DEFAULT_STEPS}"
     try:
         steps = tuple(int(part) for part in text.split(","))
@@ -35,13 +29,8 @@ def assign(
     """Return the index of the step that changes each host.
 
     A step of 10 % of 25 hosts has ended when 3 hosts serve the new release: shares are rounded up, so the first step
-    has a host in any case. Steps that add no host have none.
-
-    Args:
-        names: The hosts that change, in their order.
-        steps: Percentages; the first one is 0 where `staging` has hosts, and with `first_alone`.
-        staging: The hosts of group `staging`, which change in the step of 0 %.
-        first_alone: Whether the first host changes in the step of 0 % as well; it counts for the steps after it.
+    has a host in any case. Steps that add no host have none. The step of 0 % is that of group `staging`, and with `first_alone` of the first
+    host, which counts for the steps after it.
     """
     found = {name: 0 for name in names if name in staging}
     others = [name for name in names if name not in staging]
@@ -54,24 +43,14 @@ def assign(
 
 
 def batches(names: Sequence[str], *, serving: int, min_serving: int) -> Iterator[list[str]]:
-    """Yield hosts that change at the same time, so that enough others serve meanwhile.
-
-    Args:
-        names: The hosts of a step.
-        serving: Number of all hosts that serve, these included.
-        min_serving: How many of them must serve at any time.
-    """
+    """Yield hosts that change at the same time, so that of all that serve, these included, enough others do meanwhile."""
     size = max(1, min(len(names), serving - min_serving))
     for start in range(0, len(names), size):
         yield list(names[start : start + size])
 
 
 def require_capacity(*, serving: int, min_serving: int) -> None:
-    """Check that one host may be out of traffic.
-
-    Raises:
-        UsageError: All hosts must serve at any time.
-    """
+    """Raise UsageError where all hosts must serve at any time, so that none may be out of traffic."""
     if min_serving < 0 or (min_serving and serving - min_serving < 1):
         raise UsageError(
             f"`--min-serving {min_serving}` leaves no host to change: {serving} serve",

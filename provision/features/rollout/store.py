@@ -1,7 +1,5 @@
 """Rollouts on disk: LOGS/rollouts/NAME.json, one process at a time, and requests to the one that runs."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
@@ -21,7 +19,7 @@ Wish = Literal["pause", "abort"]
 
 
 class RolloutStore:
-    """All rollouts of a folder of runs."""
+    """All rollouts of a folder of runs. What reads one raises UsageError where its file is damaged."""
 
     def __init__(self, logs: Path) -> None:
         self._folder = logs / "rollouts"
@@ -32,21 +30,12 @@ class RolloutStore:
         write_atomically(self._folder / f"{rollout.name}.json", text)
 
     def newest(self) -> Rollout | None:
-        """Return the newest rollout; None where there is none.
-
-        Raises:
-            UsageError: Its file is damaged.
-        """
+        """Return the newest rollout; None where there is none."""
         paths = sorted(self._folder.glob("*.json"))
         return _read(paths[-1]) if paths else None
 
     def revise_newest(self, revise: Callable[[Rollout], Rollout]) -> None:
-        """Write the newest rollout as `revise` returns it; nothing where there is none, or it stays as it is.
-
-        Raises:
-            UsageError: Its file is damaged.
-            HostLockedError: Another process drives it, and keeps its record.
-        """
+        """Write the newest rollout as `revise` returns it, where there is one. Raises HostLockedError where another process drives it."""
         if self.newest() is None:
             return
         with self.locked():
@@ -55,22 +44,14 @@ class RolloutStore:
                 self.put(revised)
 
     def with_run(self, run: str) -> Rollout | None:
-        """Return the rollout that a run belongs to; None where it belongs to none.
-
-        Raises:
-            UsageError: The file of the rollout is damaged.
-        """
+        """Return the rollout that a run belongs to; None where it belongs to none."""
         # A rollout has the name of its first run, and there is one at a time.
         begun_before = [path for path in sorted(self._folder.glob("*.json")) if path.stem <= run]
         found = _read(begun_before[-1]) if begun_before else None
         return found if found and run in found.runs else None
 
     def require_open(self) -> Rollout:
-        """Return the newest rollout, which has work left.
-
-        Raises:
-            UsageError: There is none.
-        """
+        """Return the newest rollout, which has work left. Raises UsageError where there is none."""
         found = self.newest()
         if found is None or found.state not in OPEN:
             ended = f"; the newest, {found.name}, is over: {found.state}" if found else ""
@@ -78,11 +59,7 @@ class RolloutStore:
         return found
 
     def require_none_open(self) -> None:
-        """Check that no rollout has work left.
-
-        Raises:
-            UsageError: One has.
-        """
+        """Raise UsageError where a rollout has work left."""
         found = self.newest()
         if found is not None and found.state in OPEN:
             raise UsageError(
@@ -92,11 +69,7 @@ class RolloutStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes of this controller from driving a rollout. The kernel ends the lock with the process.
-
-        Raises:
-            HostLockedError: Another process drives one.
-        """
+        """Keep other processes from driving a rollout until the process ends. Raises HostLockedError where another one drives one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("a") as file:
             try:

@@ -1,7 +1,5 @@
 """What a person reads of a rollout."""
 
-from __future__ import annotations
-
 from provision.core.models.invocation import Invocation
 from provision.features.rollout.model import OPEN, Rollout, RolloutHost
 from provision.features.rollout.steps import STAGING
@@ -35,20 +33,17 @@ def _next(rollout: Rollout, *, stopped: bool) -> list[str]:
     if rollout.state not in ("rolled back", "failed") or rollout.text == ABORTED or not names:
         return []
     typed = Invocation(inventory=rollout.inventory)
-    left = [host for host in rollout.hosts if host.state == "failed"]
+    lines = []
+    for host in [host for host in rollout.hosts if host.state == "failed"]:  # that the rollout could not take back
+        back = typed.suggest("provision", hosts=host.name)
+        if host.before is not None:
+            back = f"{typed.suggest('rollback', hosts=host.name)} --to {host.before}"
+        lines.append(f"left: {back}  # when {host.name} answers; it gets no requests until then")
     return [
-        *(_left(host, typed) for host in left),
+        *lines,
         f"next: {typed.suggest('doctor', hosts=names[0])}  # shows why",
         f"then: {typed.on_inventory('rollout')}  # with another release, or after a repair",
     ]
-
-
-def _left(host: RolloutHost, typed: Invocation) -> str:
-    """Return what is left to do of a host that a rollout could not take back."""
-    back = typed.suggest("provision", hosts=host.name)
-    if host.before is not None:
-        back = f"{typed.suggest('rollback', hosts=host.name)} --to {host.before}"
-    return f"left: {back}  # when {host.name} answers; it gets no requests until then"
 
 
 def since(rollout: Rollout) -> str | None:

@@ -1,7 +1,5 @@
 """Where start caches take part in the work of the core: around the starts of services."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Start caches on a host and on the controller: packed on one host, and unpacked on another with the same key by `start_cache_archive.py` there."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shlex
@@ -60,7 +58,11 @@ AnswerT = TypeVar("AnswerT", bound=Record)
 
 @dataclass(frozen=True)
 class HostCache:
-    """The start cache of one host."""
+    """The start cache of one host.
+
+    Its methods raise TransportError where the connection breaks, RemoteCommandError where the host cannot run the program or refuses,
+    and ServeError where it answers in another form.
+    """
 
     session: Session
     paths: InstallPaths
@@ -69,26 +71,11 @@ class HostCache:
     key: str
 
     def look(self, *, since: int = 0) -> Look:
-        """Ask for what is in it.
-
-        Args:
-            since: A moment of the host's clock, in nanoseconds.
-
-        Raises:
-            TransportError: The host cannot be reached.
-            RemoteCommandError: The host cannot run the program.
-            ServeError: The answer has another form.
-        """
+        """Ask for what is in it, and what is newer than a moment of the host's clock, in nanoseconds."""
         return self._ask(Look, "look", "--since", str(since), timeout_s=LOOK_S)
 
     def fetch(self) -> bytes:
-        """Return its archive.
-
-        Raises:
-            TransportError: The connection broke.
-            RemoteCommandError: The host cannot pack it.
-            ServeError: What arrived is not what the host has packed.
-        """
+        """Return its archive."""
         # Only root, or the one account that there is, can write in this folder.
         archive = f"{self.paths.prefix}/verify/{ARCHIVE}"
         self._remove(archive, root=self.paths.root)
@@ -107,20 +94,7 @@ class HostCache:
         return content
 
     def send(self, archive: StagedFile) -> tuple[int, int]:
-        """Give the host the cache of its key, where it has none.
-
-        Args:
-            archive: An archive of that key.
-
-        Returns:
-            The bytes that were sent, and the moment of the host's clock, in nanoseconds, at which the cache was there.
-
-        Raises:
-            StageError: It cannot be sent.
-            TransportError: The connection broke.
-            RemoteCommandError: The host refused it.
-            ServeError: The answer has another form.
-        """
+        """Give the host the cache of its key. Return the bytes sent, and when it was there by the host's clock, in nanoseconds. Raises StageError."""
         arrived = f"{self.paths.incoming}/{archive.name}"
         try:
             report = self.session.send([archive], self.paths.incoming)
@@ -130,11 +104,7 @@ class HostCache:
         return report.bytes_sent, answer.now
 
     def drop(self) -> None:
-        """Remove the cache from the host.
-
-        Raises:
-            TransportError: The connection broke.
-        """
+        """Remove the cache from the host."""
         self._remove(folder_of(self.paths.prefix, self.key), root=self.paths.root)
 
     def _remove(self, path: str, *, root: bool) -> None:
@@ -155,18 +125,12 @@ class HostCache:
         try:
             return answer.model_validate(parse_object(done.stdout))
         except ValueError as error:
-            raise ServeError(
-                f"{PROGRAM.name} {action} on host {self.session.host} answered {done.stdout[:200]!r}"
-            ) from error
+            answered = f"on host {self.session.host} answered {done.stdout[:200]!r}"
+            raise ServeError(f"{PROGRAM.name} {action} {answered}") from error
 
 
 class Archives:
-    """Archives of start caches on the controller, of the hosts of one inventory.
-
-    Args:
-        cache: Folder of the controller's caches.
-        inventory: Source of the inventory: what hosts of one inventory compiled never goes to hosts of another.
-    """
+    """Archives of start caches on the controller: what hosts of one inventory compiled never goes to hosts of another."""
 
     def __init__(self, cache: Path, inventory: str) -> None:
         place = str(Path(inventory).resolve())  # the same words mean another inventory in another folder

@@ -3,20 +3,15 @@
 Nothing of this fails a host: one whose cache cannot be fetched, sent or read compiles for itself, and the summary says why.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from provision.core.errors import DamagedSourceError, FirstlightError, StageError
+from provision.core.errors import DamagedSourceError, FirstlightError
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
-from provision.core.models.staged import StagedFile
 from provision.features.start_cache.host_cache import LOOK_S, MOVE_S, Archives, HostCache
-from provision.fleet.ssh import Task, fan_out
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.run.context import RunContext
 from provision.run.results import VerifiedHosts
@@ -31,11 +26,7 @@ FETCHED_AT_ONCE = 2
 
 
 class StartCaches:
-    """The start caches of the hosts that a run starts.
-
-    Args:
-        still: Those of them that will not.
-    """
+    """The start caches of the hosts that a run starts; those of `still` will not start."""
 
     def __init__(
         self, context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host], *, still: Collection[str] = ()
@@ -56,7 +47,9 @@ class StartCaches:
         self._notes: dict[str, str] = {}
         counted = Counter(self._keys.values())
         asked = [
-            host for host in hosts if (key := self._keys.get(host.name)) and (counted[key] > 1 or self._archive(key))
+            host
+            for host in hosts
+            if (key := self._keys.get(host.name)) and (counted[key] > 1 or self._archives.find(key))
         ]
         found = self._ask(asked, lambda host: self._cache(host).look(), deadline_s=LOOK_S + SPARE_S)
         self._since = {name: answer.now for name, answer in found.items() if answer.code}
@@ -67,9 +60,6 @@ class StartCaches:
         """Return the hosts of a wave in the order in which they start: of those with an equal key and no cache, one starts first.
 
         Hosts of a span stay together.
-
-        Args:
-            wave: Hosts that may start together.
         """
         first: list[Host] = []
         later: list[Host] = []
@@ -81,7 +71,7 @@ class StartCaches:
                 for host in members
                 if host.name in self._empty
                 and (key := self._keys[host.name]) not in self._made
-                and not self._archive(key)
+                and not self._archives.find(key)
             }
             (later if missing and missing <= coming else first).extend(members)
             coming |= missing
@@ -89,17 +79,13 @@ class StartCaches:
         return [turn for turn in (first, later) if turn] or [[]]
 
     def before(self, hosts: Sequence[Host]) -> list[Host]:
-        """Send hosts that have no cache the one of their key, before they start.
-
-        Args:
-            hosts: Hosts that start next.
-        """
-        wanted = [host for host in hosts if host.name in self._empty and self._archive(self._keys[host.name])]
+        """Send hosts that have no cache the one of their key, before they start."""
+        empty = [host for host in hosts if host.name in self._empty]
+        archives = {host.name: one for host in empty if (one := self._archives.find(self._keys[host.name]))}
+        wanted = [host for host in empty if host.name in archives]
 
         def call(host: Host) -> tuple[int, int]:
-            archive = self._archive(self._keys[host.name])
-            if archive is None:
-                raise StageError("the controller removed it")
+            archive = archives[host.name]
             self._context.progress.note(host.name, f"gets a start cache of {format_bytes(archive.size)}")
             try:
                 return self._cache(host).send(archive)
@@ -117,14 +103,9 @@ class StartCaches:
         return [*hosts]
 
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
-        """Say of started hosts whether they used their caches, and keep one cache of each key for other hosts.
+        """Say of hosts whose services were proven whether they used their caches, and keep one cache of each key for other hosts.
 
         A cache that was sent to a host whose service was not proven then goes to no other one.
-
-        Args:
-            hosts: Hosts that were started.
-            serving: Hosts that serve again, which decides nothing here.
-            proven: The hosts whose services were proven.
         """
         del serving
         self._drop([host for host in hosts if host.name in self._sent and host.name not in proven])
@@ -135,12 +116,8 @@ class StartCaches:
         )
         for name, answer in looks.items():
             if answer.new:
-                files = ", ".join(answer.names)
-                self._tell(
-                    name,
-                    "compiled more",
-                    note=f"more was compiled than the start cache has: {answer.new} files, such as {files}",
-                )
+                more = f"{answer.new} files, such as {', '.join(answer.names)}"
+                self._tell(name, "compiled more", note=f"more was compiled than the start cache has: {more}")
             else:
                 self._tell(name, "used", note="start cache used: nothing was compiled")
         makers = {self._keys[host.name]: host for host in reversed(started)}
@@ -150,7 +127,9 @@ class StartCaches:
             self._archives.put(self._keys[host.name], content)
             return len(content)
 
-        new = [host for key, host in makers.items() if self._is_wanted() and self._archive(key) is None]
+        # Only other hosts may need a cache.
+        has_others = self._context.options.limited or len(self._context.inventory.hosts) > 1
+        new = [host for key, host in makers.items() if has_others and self._archives.find(key) is None]
         for name, size in self._ask(new, call, deadline_s=3 * MOVE_S, limit=FETCHED_AT_ONCE).items():
             self._tell(name, "kept", note=f"start cache kept for equal hosts ({format_bytes(size)})")
         for host in started:
@@ -165,13 +144,6 @@ class StartCaches:
         for host in hosts:
             self._add_note(host.name)
 
-    def _is_wanted(self) -> bool:
-        """Return whether there are other hosts that may need a cache."""
-        return self._context.options.limited or len(self._context.inventory.hosts) > 1
-
-    def _archive(self, key: str) -> StagedFile | None:
-        return self._archives.find(key)
-
     def _cache(self, host: Host) -> HostCache:
         desired = self._verified.desired[host.name]
         return HostCache(self._context.session(host), desired.paths, desired.environment, self._keys[host.name])
@@ -180,19 +152,7 @@ class StartCaches:
         self, hosts: Sequence[Host], call: Callable[[Host], T], *, deadline_s: float, limit: int = DEFAULT_LIMIT
     ) -> dict[str, T]:
         """Call a function for hosts, many at a time; return the values of those that answered."""
-        done = fan_out(
-            [
-                Task(
-                    host.name,
-                    partial(call, host),
-                    deadline_s=deadline_s,
-                    retries=0,
-                    cancel=self._context.session(host).close,
-                )
-                for host in hosts
-            ],
-            limit=limit,
-        )
+        done = self._context.ask_hosts(hosts, call, deadline_s=deadline_s, retries=0, limit=limit)
         for name, error in done.errors.items():
             if not isinstance(error, (FirstlightError, OSError)):
                 raise error
@@ -205,7 +165,5 @@ class StartCaches:
         self._notes[name] = f"{self._notes[name]}; {note}" if name in self._notes else note
 
     def _add_note(self, name: str) -> None:
-        result = self._context.outcomes.results.get(name, {}).get("serve")
-        note = self._notes.pop(name, None)
-        if result is not None and note is not None:
-            self._context.record(result.model_copy(update={"notes": (*result.notes, note)}))
+        if (note := self._notes.pop(name, None)) is not None:
+            self._context.add_note(name, note)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from provision.core.errors import InventoryError
+from provision.core.models.facts import Port
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.features.firewall.rules import (
@@ -83,7 +84,7 @@ def test_a_setting_that_is_no_address_is_found() -> None:
 )
 def test_the_port_of_ssh_is_never_closed(one: Host, port: int, ssh: tuple[int, ...]) -> None:
     with pytest.raises(InventoryError, match="is the port of SSH, which no rule may close"):
-        openings_of(one, port, ["10.0.0.1"], None, ssh_ports=ssh)
+        openings_of(one, port, ["10.0.0.1"], None, [Port(port=each, process="sshd") for each in ssh])
 
 
 def test_equal_rules_are_equal_bytes() -> None:

@@ -171,7 +171,8 @@ class Site:
     ) -> Traffic:
         """Drain hosts, take them back or give them shares as a run does over SSH; the figures after it."""
         folder = f"{self.folder}/gateway"
-        command = command_of(sys.executable, folder, drain=drain, ready=ready, by=by, canary=canary)
+        request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary}
+        command = command_of(sys.executable, folder, request)
         return parse("gate", subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
 
     def restart_agent(self, name: str) -> None:

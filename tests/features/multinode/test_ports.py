@@ -52,7 +52,7 @@ def test_ray_is_reached_by_the_other_hosts_alone_at_every_address() -> None:
     with pytest.raises(InventoryError, match="port 29510 of a service is the port of SSH"):
         span_openings(member("gpu-2", executor="ray", port=29510), [], (50000, 50001), {22})
     with pytest.raises(InventoryError, match="port 29503 of a service is the port of SSH"):
-        span_openings(other, [], (50000, 50001), {22}, ssh_ports=[29503])
+        span_openings(other, [], (50000, 50001), {22}, [Port(port=29503, process="sshd")])
     elsewhere = (Port(port=50000, address="192.0.2.7", process="rpc.statd"),)
     assert taken_ports(other, elsewhere) == {22, 50000}
     assert taken_ports(member("gpu-2"), elsewhere) == {22}

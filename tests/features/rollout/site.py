@@ -19,7 +19,7 @@ from provision.features.rollout import driver as rollout_driver
 from provision.features.rollout import rollout
 from provision.features.rollout.canary import CanaryHosts
 from provision.features.rollout.measured import GateResult
-from provision.features.rollout.model import Decision, Rollout
+from provision.features.rollout.model import Decision, Rollout, RolloutOptions
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.runner import RunOutcome
@@ -27,7 +27,6 @@ from provision.run.results import StagedHosts
 from provision.run.step import Step
 
 OLD, NEW = "0" * 16, "1" * 16
-OPTIONS = rollout.RolloutOptions("25,50,100", 0, 0.0, None, None)
 
 
 class KilledError(BaseException):
@@ -159,8 +158,8 @@ class Site:
     def request(self, limit: str | None = None) -> CommandRequest:
         return CommandRequest(command="rollout", inventory=Path("/site"), limit=limit, overrides={}, logs=self.logs)
 
-    def start(self, options: rollout.RolloutOptions = OPTIONS) -> int:
-        return rollout.start(self.request(), options)
+    def start(self, steps: str = "25,50,100", **options: Any) -> int:
+        return rollout.start(self.request(), steps, RolloutOptions(**options))
 
     def record(self) -> Rollout:
         found = RolloutStore(self.logs).newest()

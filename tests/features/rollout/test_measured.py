@@ -74,13 +74,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             other = replace(one, host="old", state="up", broken=999 * clock.rounds)
             return draining.Answers({"gate": Traffic("gate", (one, other))})
 
-        def ask(
-            context: RunContext,
-            _probed: ProbedHosts,
-            _requests: Mapping[str, Any],
-            wanted: Mapping[str, int],
-            _since: Mapping[str, float],
-        ) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        def ask(watch: Any, wanted: Mapping[str, int]) -> tuple[dict[str, dict[str, Any]], set[str]]:
+            context: RunContext = watch._context
             clock.now, clock.rounds = clock.now + 1.0, clock.rounds + 1
             found = {host.name: answers(host.name, clock.rounds) for host in context.hosts()}
             assert wanted["requests"] > 0
@@ -94,7 +89,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         def sleep(seconds: float) -> None:
             clock.now += seconds
 
-        monkeypatch.setattr(rollout_gate, "_ask", ask)
+        monkeypatch.setattr(rollout_gate._Watch, "_ask", ask)
         monkeypatch.setattr(rollout_gate, "ask", ask_gateways)
         states = {name: {"readiness": {"model_folder": f"/opt/firstlight/models/{models[name]}"}} for name in NAMES}
         monkeypatch.setattr(rollout_gate, "live_states", lambda *_: states)

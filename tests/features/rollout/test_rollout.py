@@ -47,7 +47,7 @@ def test_each_step_switches_its_hosts_and_then_asks_the_gate(
 def test_hosts_of_a_step_share_its_percentage_at_the_gateway(make: Callable[..., Site]) -> None:
     site = make()
     site.has_gateway = True
-    assert site.start(rollout.RolloutOptions("1,10,50,100", 0, 0.0, None, None)) == Exit.OK
+    assert site.start("1,10,50,100") == Exit.OK
     assert site.runs[1:-1] == [
         "share 0  +a",
         "serve a",
@@ -188,7 +188,7 @@ def test_a_quarantined_host_counts_as_none_that_serves(make: Callable[..., Site]
     mark = Quarantine(at="2026-01-01T00:00:00Z", check="devices.ecc", text="uncorrected errors")
     QuarantineStore(site.logs).put(host, mark, on_host=True)
     targets = site.logs.parent / "targets.json"
-    assert site.start(rollout.RolloutOptions("100", 2, 0.0, None, None, targets)) == Exit.OK
+    assert site.start("100", min_serving=2, targets=str(targets)) == Exit.OK
     assert site.runs[1:] == ["serve b", "serve c", "serve d", "gate b,c,d"]
     assert [entry["labels"]["host"] for entry in json.loads(targets.read_text())] == ["b", "c", "d"]
 
@@ -196,13 +196,13 @@ def test_a_quarantined_host_counts_as_none_that_serves(make: Callable[..., Site]
 def test_hosts_of_group_staging_come_first(make: Callable[..., Site]) -> None:
     site = make("a", "b", "s")
     site.groups["s"] = ("staging",)
-    assert site.start(rollout.RolloutOptions("100", 0, 0.0, None, None)) == Exit.OK
+    assert site.start("100") == Exit.OK
     assert site.runs[1:] == ["serve s", "gate a,s", "serve a,b", "gate a,b,s"]
 
 
 def test_no_more_hosts_change_at_once_than_the_load_allows(make: Callable[..., Site]) -> None:
     site = make()
-    assert site.start(rollout.RolloutOptions("100", 2, 0.0, None, None)) == Exit.OK
+    assert site.start("100", min_serving=2) == Exit.OK
     assert site.runs[1:] == ["serve a,b", "serve c,d", "gate a,b,c,d"]
 
 
@@ -307,7 +307,7 @@ def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Callable[
     site.bad = {"b"}
     log = tmp_path / "hooks"
     before, after = (f'echo "{when} $FIRSTLIGHT_HOST $FIRSTLIGHT_ADDRESS" >> {log}' for when in ("before", "after"))
-    assert site.start(rollout.RolloutOptions("50,100", 0, 0.0, before, after)) == Exit.RED
+    assert site.start("50,100", before_host=before, after_host=after) == Exit.RED
     lines = [f"{when} {name} {name}" for name in ("a", "b") for when in ("before", "after")]
     both = [f"{when} {name} {name}" for when in ("before", "after") for name in ("a", "b")]
     assert log.read_text().splitlines() == [*lines, *both]
@@ -317,8 +317,8 @@ def test_a_failed_hook_pauses_the_rollout_and_the_host_is_not_changed(
     make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = make("a", "b")
-    options = rollout.RolloutOptions("50,100", 0, 0.0, "echo the balancer is away >&2; exit 7", None)
-    assert site.start(options) == Exit.RED
+    before = "echo the balancer is away >&2; exit 7"
+    assert site.start("50,100", before_host=before) == Exit.RED
     assert site.runs == ["install a,b"]
     assert site.record().text == "the hook before host `a` ended with 7: the balancer is away"
     output = capsys.readouterr().out
@@ -361,7 +361,7 @@ def test_status_names_each_host_and_each_decision(
     assert rollout.status(site.request()) == Exit.OK
     assert capsys.readouterr().out == "there was no rollout yet\n"
     site.gates = ["go on", "roll back"]
-    site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+    site.start("50,100")
     capsys.readouterr()
     rollout.status(site.request())
     assert capsys.readouterr().out.splitlines()[1:] == [
@@ -381,7 +381,7 @@ def test_status_says_which_hosts_a_rollback_took_back_after_the_rollout(
     make: Callable[..., Site], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = make("a", "b")
-    site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+    site.start("50,100")
 
     def status() -> list[str]:
         capsys.readouterr()
@@ -417,7 +417,7 @@ def test_a_rollback_does_not_need_a_rollout_nor_a_readable_record(make: Callable
 def test_a_paused_rollout_goes_on_without_a_host_that_was_taken_back(make: Callable[..., Site]) -> None:
     site = make("a", "b")
     site.gates = ["go on", "undecided"]
-    site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+    site.start("50,100")
     assert site.record().state == "paused"
     operations.rollback(site.request(limit="a"))
     assert rollout.resume(site.request()) == Exit.OK

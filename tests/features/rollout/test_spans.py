@@ -11,8 +11,9 @@ import pytest
 
 from provision.core.errors import Exit, InventoryError, UsageError
 from provision.features.rollout import rollout
+from provision.features.rollout.model import RolloutOptions
 from provision.features.rollout.store import RolloutStore
-from tests.features.rollout.site import NEW, OLD, OPTIONS, KilledError, Site, make, watched
+from tests.features.rollout.site import NEW, OLD, KilledError, Site, make, watched
 
 __all__ = ["make"]
 
@@ -28,7 +29,7 @@ def test_hosts_that_serve_one_model_together_change_as_one(make: Callable[..., S
     site, path = of_spans(make), tmp_path / "targets.json"
     site.has_gateway = True
     seen = watched(site, path)
-    assert site.start(rollout.RolloutOptions("50,100", 1, 0.0, None, None, path)) == Exit.OK
+    assert site.start("50,100", min_serving=1, targets=str(path)) == Exit.OK
     assert site.runs[:-1] == [
         "install a,b,c,d",
         "share 0  +a",
@@ -43,13 +44,13 @@ def test_hosts_that_serve_one_model_together_change_as_one(make: Callable[..., S
     ]
     assert [targets for run, targets in seen if run.startswith("serve")] == ["c", "a"]
     with pytest.raises(UsageError, match="--min-serving 2"):
-        site.start(rollout.RolloutOptions("100", 2, 0.0, None, None))
+        site.start("100", min_serving=2)
 
 
 def test_one_bad_host_returns_all_of_its_span_each_to_its_own_release(make: Callable[..., Site]) -> None:
     site = of_spans(make)
     site.serves["b"], site.bad, site.stays_bad = "2" * 16, {"b"}, True
-    assert site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None)) == Exit.RED
+    assert site.start("50,100") == Exit.RED
     assert site.runs == ["install a,b,c,d", "serve a,b", "rollback a,b"]
     assert site.serves == {"a": OLD, "b": "2" * 16, "c": OLD, "d": OLD}
     assert [host.state for host in site.record().hosts] == ["returned", "returned", "waiting", "waiting"]
@@ -67,7 +68,7 @@ def test_a_record_that_knows_one_host_of_a_span_changed_is_continued_for_all(
 
     site.before_run = kill
     with pytest.raises(KilledError):
-        site.start(rollout.RolloutOptions("50,100", 0, 0.0, None, None))
+        site.start("50,100")
     store = RolloutStore(site.logs)
     store.put(store.require_open().with_host("b", state="changing"))
     site.runs.clear()
@@ -83,5 +84,5 @@ def test_a_span_that_could_not_return_is_refused_before_a_host_changes(make: Cal
     with pytest.raises(InventoryError, match="`b` served nothing before: a rollout could not take them back"):
         site.start()
     with pytest.raises(InventoryError, match="--limit leaves out `b`"):
-        rollout.start(replace(site.request(), limit="a,c,d"), OPTIONS)
+        rollout.start(replace(site.request(), limit="a,c,d"), "100", RolloutOptions())
     assert site.runs == ["install a,b,c,d"]

@@ -192,6 +192,16 @@ def test_it_waits_while_a_run_has_the_host(host: Host) -> None:
     assert host.act() is None
 
 
+def test_a_unit_that_somebody_started_meanwhile_is_left_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_dump(*_: object) -> Path:
+        host.state(job="42")
+        return host.prefix / "logs/hang-x.txt"
+
+    monkeypatch.setattr(watchdog, "write_dump", write_dump)
+    assert host.act() == "stub.service was stopped or started meanwhile"
+    assert host.asked() == []
+
+
 @pytest.mark.parametrize(
     ("active", "job", "obstacle"),
     [

@@ -98,12 +98,7 @@ class Routers:
 
 
 def become(packages: str, arguments: dict[str, Any]) -> None:
-    """Be a router, and end with it.
-
-    Args:
-        packages: The folder that holds what the wheel holds.
-        arguments: Arguments of the router.
-    """
+    """Be a router, and end with it."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     sys.path.insert(0, packages)
     from vllm_router.router import Router

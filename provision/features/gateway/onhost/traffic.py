@@ -139,9 +139,7 @@ class Gateway:
             ready: Hosts that get requests again; one that an operator names is no canary any more.
             canary: All canaries from now on, with their shares; None leaves them.
 
-        Raises:
-            Refused: HAProxy refuses, or does not answer.
-            OSError: The files cannot be written.
+        Raises Refused where HAProxy refuses or does not answer, and OSError where the files cannot be written.
         """
         with self.locked():
             before, canaries = self.drained(), self.canary()

@@ -66,11 +66,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def look(folder: Path, since: int) -> dict[str, Any]:
-    """Count the files of compiled code, and those that were written after a moment.
-
-    Args:
-        since: The moment, in nanoseconds of this host's clock.
-    """
+    """Count the files of compiled code, and those that were written after a moment."""
     code, new = 0, []
     for name in files_in(folder):
         with open_below(folder, name) as file:
@@ -86,11 +82,7 @@ def open_below(folder: Path, name: str) -> IO[bytes]:
 
 
 def pack(folder: Path, archive: IO[bytes]) -> dict[str, Any]:
-    """Write the archive of a cache.
-
-    Raises:
-        ArchiveError: It has no compiled code, is too large to be sent, or an engine still writes in it.
-    """
+    """Write the archive of a cache. Raises ArchiveError where it has no compiled code, is too large to be sent, or an engine still writes in it."""
     listed: dict[str, list[Any]] = {}
     total = 0
     if not look(folder, 0)["code"]:
@@ -119,11 +111,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def unpack(folder: Path, archive: IO[bytes]) -> dict[str, Any]:
-    """Make a cache from an archive.
-
-    Raises:
-        ArchiveError: The archive is not what `pack` writes for this key, or compiled code is there already.
-    """
+    """Make a cache from an archive. Raises ArchiveError where `pack` did not write it for this key, or compiled code is there already."""
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -165,11 +153,7 @@ def extract(archive: IO[bytes], folder: Path) -> tuple[dict[str, list[Any]], Any
 
 
 def inner_name(name: str) -> str:
-    """Return the name of an entry below the cache's folder.
-
-    Raises:
-        ArchiveError: It would be elsewhere.
-    """
+    """Return the name of an entry below the cache's folder. Raises ArchiveError where it would be elsewhere."""
     inner = name[len(BELOW) :]
     if not name.startswith(BELOW) or any(part in ("", ".", "..") for part in inner.split("/")):
         raise ArchiveError(f"{name!r} leaves the folder")
@@ -188,11 +172,7 @@ def write(path: Path, content: IO[bytes]) -> str:
 
 
 def compare(arrived: dict[str, list[Any]], manifest: Any, key: str) -> None:
-    """Compare what was unpacked with its manifest.
-
-    Raises:
-        ArchiveError: It differs, or is of another key.
-    """
+    """Compare what was unpacked with its manifest. Raises ArchiveError where it differs, or is of another key."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArchiveError("its manifest has another form")
     if manifest.get("key") != key:

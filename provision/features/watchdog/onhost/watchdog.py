@@ -32,6 +32,8 @@ ANSWER_S = 2.0
 KEPT = 20
 """Events in the record; the count goes on."""
 STACKS = re.compile(r"^/memfd:firstlight-stacks-(\d+) ")
+STATE = ("ActiveState", "Job", "InvocationID", "ControlGroup")
+BUSY = "a run has this host"
 CONTROL_GROUPS = ("/sys/fs/cgroup{}/cgroup.procs", "/sys/fs/cgroup/systemd{}/cgroup.procs")
 
 
@@ -44,12 +46,12 @@ def main() -> None:
     options = parser.parse_args()
     request, said = options.prefix / "run/hang", ""
     while (reason := reason_of(request)) is not None:
-        obstacle = try_to_act(options.prefix, options.unit, options.restarts, reason)
-        if obstacle is None:
+        against = try_to_act(options.prefix, options.unit, options.restarts, reason)
+        if against is None:
             break
-        if obstacle != said:
-            log(f"down: {reason}; not restarted yet: {obstacle}")
-            said = obstacle
+        if against != said:
+            log(f"down: {reason}; not restarted yet: {against}")
+            said = against
         time.sleep(WAIT_S)
 
 
@@ -70,41 +72,52 @@ def reason_of(request: Path) -> str | None:
     return "".join(letter for letter in text if letter.isprintable()) or "without a reason"
 
 
-def try_to_act(prefix: Path, unit: str, restarts: int, reason: str) -> str | None:
-    """Restart or stop the unit, unless something speaks against it now; return that."""
-    state = show(unit, "ActiveState", "Job", "ControlGroup")
+def obstacle(unit: str, state: dict[str, str], pids: list[int]) -> str | None:
+    """Return what speaks against a restart of the unit now."""
     if state["ActiveState"] != "active":
-        (prefix / "run/hang").unlink(missing_ok=True)
         return f"{unit} is {state['ActiveState']}"
     if state.get("Job", "0") not in ("", "0"):
         return f"systemd is about to stop or start {unit}"
-    pids = processes(state["ControlGroup"])
     tracers = {pid: tracer for pid in pids if (tracer := status_of(pid).get("TracerPid", "0")) != "0"}
-    if tracers:
-        return "; ".join(f"process {pid} is traced by process {tracer}" for pid, tracer in tracers.items())
+    return "; ".join(f"process {pid} is traced by process {tracer}" for pid, tracer in tracers.items()) or None
+
+
+def try_to_act(prefix: Path, unit: str, restarts: int, reason: str) -> str | None:
+    """Restart or stop the unit, unless something speaks against it now; return that."""
+    state = show(unit, *STATE)
+    pids = processes(state["ControlGroup"])
+    if (against := obstacle(unit, state, pids)) is not None:
+        if state["ActiveState"] != "active":
+            (prefix / "run/hang").unlink(missing_ok=True)
+        return against
+    with locked(prefix) as is_free:
+        if not is_free:
+            return BUSY
+    # Without the lock: a person's command is not refused while the processes write.
+    now = time.time()
+    path = write_dump(prefix, unit, reason, now, pids)
     with locked(prefix) as is_ours:
         if not is_ours:
-            return "a run has this host"
-        act(prefix, unit, restarts, reason, pids)
+            return BUSY
+        if show(unit, *STATE) != state:
+            return f"{unit} was stopped or started meanwhile"
+        act(prefix, unit, restarts, reason, now=now, path=path)
     return None
 
 
-def act(prefix: Path, unit: str, restarts: int, reason: str, pids: list[int]) -> None:
-    """Write down what the processes do, end them, and start the unit anew or leave it down."""
+def act(prefix: Path, unit: str, restarts: int, reason: str, *, now: float, path: Path) -> None:
+    """End the processes, start the unit anew or leave it down, and note it."""
     record_file = prefix / "health-agent/watchdog.json"
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         record = {"restarts": 0, "events": []}
-    now = time.time()
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    path = write_dump(prefix, f"hang-{stamp}", f"down: {reason}\n{unit} at {stamp}\n", pids)
     recent = [one for one in record["events"] if one["action"] == "restarted" and now - one["seconds"] < HOUR_S]
     action = "restarted" if len(recent) < restarts else "left down"
     if action == "left down" and recent:
         times = f"{len(recent)} restart{'s' if len(recent) > 1 else ''}"
         reason = f"hung again after {times} within an hour: {reason}"
-    event = {"at": stamp, "seconds": int(now), "action": action, "reason": reason, "dump": str(path)}
+    event = {"at": stamp_of(now), "seconds": int(now), "action": action, "reason": reason, "dump": str(path)}
     record["restarts"] += action == "restarted"
     record["events"] = [*record["events"], event][-KEPT:]
     new = record_file.with_suffix(".new")
@@ -168,15 +181,20 @@ def locked(prefix: Path) -> Iterator[bool]:
             path.unlink(missing_ok=True)
 
 
-def write_dump(prefix: Path, name: str, head: str, pids: list[int]) -> Path:
+def stamp_of(now: float) -> str:
+    """Return a time as in the names of runs."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+
+
+def write_dump(prefix: Path, unit: str, reason: str, now: float, pids: list[int]) -> Path:
     """Write what processes do: all that is read without their help first, as their help lets those go on that a signal stopped.
 
     The folder is the service's: no link there is followed, and no file replaced.
     """
-    path = prefix / "logs" / f"{name}.txt"
+    path = prefix / "logs" / f"hang-{stamp_of(now)}.txt"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-        file.write(head)
+        file.write(f"down: {reason}\n{unit} at {stamp_of(now)}\n")
         for pid in pids:
             file.write(f"\nprocess {pid}: {read(f'/proc/{pid}/cmdline')[:300]}\n{kernel_view(pid)}")
         for pid in pids:

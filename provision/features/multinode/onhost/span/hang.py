@@ -26,11 +26,7 @@ class Look:
 
 
 class Progress:
-    """What is known of an engine's progress.
-
-    Args:
-        pause_s: Seconds between two looks after which nothing is known of the time between.
-    """
+    """What is known of an engine's progress. After a pause of more than `pause_s` between two looks, nothing is known of the time between."""
 
     def __init__(self, pause_s: float) -> None:
         self._pause_s = pause_s
@@ -56,11 +52,7 @@ class Progress:
 
 
 class EngineWatch:
-    """Looks at an engine from time to time, in a thread of its own. The API key comes from the environment of the service.
-
-    Args:
-        address: Where its server listens.
-    """
+    """Looks at the engine of a server from time to time, in a thread of its own. The API key comes from the environment of the service."""
 
     def __init__(self, address: str, port: int) -> None:
         self.hangs_for_s: float | None = None

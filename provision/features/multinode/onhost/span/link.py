@@ -29,11 +29,7 @@ class Link:
         self._heard = self._said = time.monotonic()
 
     def hear(self) -> list[str]:
-        """Return what the other host has said since, without waiting.
-
-        Raises:
-            LostError: It is gone.
-        """
+        """Return what the other host has said since, without waiting. Raises LostError where it is gone."""
         self._receive()
         *lines, self._rest = self._rest.split(b"\n")
         words = [word for word in (line.decode(errors="replace") for line in lines) if word != BEAT]
@@ -56,11 +52,7 @@ class Link:
             self._lost = f"has been silent for {SILENT_S:g} s"
 
     def say(self, word: str) -> None:
-        """Send a word.
-
-        Raises:
-            LostError: The other host is gone.
-        """
+        """Send a word. Raises LostError where the other host is gone."""
         try:
             self._connection.sendall(word.encode() + b"\n")
         except OSError as problem:

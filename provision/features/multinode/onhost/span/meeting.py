@@ -34,14 +34,7 @@ class Member:
 
 
 def meet(member: Member, is_stopped: Callable[[], bool]) -> list[Link]:
-    """Wait for the other hosts. The head has a link to each of them, and each of them one to the head.
-
-    Args:
-        is_stopped: Whether this host is to stop waiting.
-
-    Returns:
-        The links; empty when it was stopped.
-    """
+    """Wait for the other hosts. The head gets a link to each of them, and each of them one to the head; there is none when it was stopped."""
     return _gather(member, is_stopped) if member.rank == 0 else _join(member, is_stopped)
 
 

@@ -21,13 +21,9 @@ CONNECT_S = 0.5
 
 
 class Ray:
-    """Ray on this host, with a temporary folder of its own.
+    """Ray on this host, with a temporary folder of its own, for a number of vLLM's processes.
 
-    Args:
-        processes: Number of vLLM's processes on this host.
-        port: Port of the head at which Ray of the other hosts joins it.
-        first: The first port at which it listens on each host.
-        last: The last one.
+    Ray of the other hosts joins it at `port` of the head; on each host it listens from port `first` to `last`.
     """
 
     def __init__(self, member: Member, processes: int, port: int, first: int, last: int) -> None:
@@ -69,9 +65,6 @@ class Ray:
         """Return the variables of Ray and of the server.
 
         Every host has the variables of its own service, the API key among them: vLLM is to send none of the head's to the others.
-
-        Args:
-            given: Variables of the service.
         """
         (self._folder / KEPT_HERE).write_text(json.dumps(sorted(given)))
         return {

@@ -19,11 +19,7 @@ GRACE_S = 8.0
 
 
 class Program:
-    """One program, in a session of its own: one signal reaches all its processes, and none of them this one.
-
-    Args:
-        name: How the log calls it.
-    """
+    """One program, with its name in the log, in a session of its own: one signal reaches all its processes, and none of them this one."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._name = name
@@ -59,10 +55,7 @@ class Program:
 class Programs:
     """The programs of this host, each of which starts when what it needs is there.
 
-    Args:
-        server: Command of the server; empty where another host has it.
-        environment: Variables of the service.
-        ray: Ray of this host; None where vLLM starts its processes by itself.
+    The command of the server is empty where another host has it; there is no Ray where vLLM starts its processes by itself.
     """
 
     def __init__(self, server: Sequence[str], environment: Mapping[str, str], ray: Ray | None) -> None:
@@ -90,11 +83,7 @@ class Programs:
         return next((lost for program in self._running if (lost := program.fault()) is not None), None)
 
     def end(self, *, gently: bool) -> None:
-        """End all, the one that started last first.
-
-        Args:
-            gently: Whether that one gets time to end by itself.
-        """
+        """End all, the one that started last first; `gently`, that one gets time to end by itself."""
         for program in reversed(self._running):
             if gently and program is self._running[-1]:
                 program.terminate()
@@ -104,11 +93,7 @@ class Programs:
 
 
 def guard(group: int) -> int:
-    """Leave a process that kills a process group when this one is gone without a word, also where no control group does that.
-
-    Returns:
-        The descriptor to write to when the group has ended.
-    """
+    """Leave a process that kills a group when this one is gone without a word. Return the descriptor to write to when the group has ended."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(writing)

@@ -14,12 +14,9 @@ PATIENCE_S = 5.0
 
 
 class WatchedProcesses:
-    """Looks at a process and those below it from time to time.
+    """Looks from time to time at a process and those below it, of which those with certain titles may not end alone.
 
     A process under a debugger has another state than a stopped one, and is left alone.
-
-    Args:
-        titles: How the titles of those below it begin that may not end alone.
     """
 
     def __init__(self, pid: int, titles: Sequence[str]) -> None:

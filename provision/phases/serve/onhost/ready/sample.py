@@ -17,8 +17,11 @@ from .service import ReadinessRequest, stream_errors
 TIMEOUT_S = 60.0
 """Seconds: an engine at work answers in a few; a frozen one never does."""
 PROMPT = "One, two, three, four,"
-ASKED: dict[str, Any] = {"prompt": PROMPT, "tokens": 16, "requests": 3}
-"""Requests by which `verify` compares a service with its last green run."""
+ASKED: dict[str, Any] = {"prompt": PROMPT, "tokens": 16}
+"""The request by which `verify` compares a service with its last green run."""
+PACE_REQUESTS = 3
+PACE_S = 5.0
+"""Seconds after which no further one is asked: a large model on a CPU."""
 REASONS = 3
 COUNTER = re.compile(r"^(vllm:request_success_total|http_requests_total)\{([^}]*)\} (\S+)$", re.MULTILINE)
 SERIES = re.compile(r"^(vllm:\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
@@ -99,13 +102,20 @@ def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | 
 
 
 def pace(request: ReadinessRequest) -> dict[str, Any]:
-    """Return a few equal requests and the seconds of the fastest: until its first token and between tokens. Empty where one failed."""
-    answers = [one(request, ASKED["tokens"]) for _ in range(ASKED["requests"])]
-    times = [found for found in answers if isinstance(found, tuple)]
-    if len(times) < len(answers):
-        return {}
+    """Return a request, how often it was asked, and the seconds of the fastest: until its first token and between tokens.
+
+    Empty where one failed.
+    """
+    times: list[tuple[float, float | None]] = []
+    began = time.monotonic()
+    while len(times) < PACE_REQUESTS and (not times or time.monotonic() - began < PACE_S):
+        found = one(request, ASKED["tokens"])
+        if isinstance(found, str):
+            return {}
+        times.append(found)
     between = [seconds for _, seconds in times if seconds is not None]
-    return {**ASKED, "first_token_s": min(first for first, _ in times), "inter_token_s": min(between, default=None)}
+    figures = {"first_token_s": min(first for first, _ in times), "inter_token_s": min(between, default=None)}
+    return {**ASKED, "requests": len(times), **figures}
 
 
 def counters(request: ReadinessRequest) -> dict[str, float]:
