@@ -126,7 +126,8 @@ def test_after_too_many_restarts_it_is_left_down(host: FleetHost, inventory: str
     assert "its watchdog left it down" in shown, shown
     assert "hung again after 3 restarts within an hour" in shown, shown
     said = firstlight("doctor", "-i", inventory, "--host", host.name, "--json")
-    assert json.loads(said.out)[0]["findings"][0]["cause"] == "engine-hang", said.output()
+    # The watchdog's own SIGKILL is in the journal, too.
+    assert "engine-hang" in {finding["cause"] for finding in json.loads(said.out)[0]["findings"]}, said.output()
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.host(host.name)["state"]) == (0, "serving"), ended.output()
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
