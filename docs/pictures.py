@@ -154,7 +154,7 @@ def draw_watch(inventory: Path) -> None:
                 one.take(one.read(), None)
             time.sleep(watch.EVERY_S)
         console = Console(record=True, width=92, highlight=False)
-        console.print(table([one.row() for one in hosts], height=24, seconds=watch.OBSERVED_S))
+        console.print(table(hosts, height=24, seconds=watch.OBSERVED_S))
         for one in hosts:
             one.close()
     with browser_page(400) as seen:

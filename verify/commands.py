@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def printed(command: Sequence[str], *, limit_s: float, **options: Any) -> str:
-    """Return what a command prints; empty where it cannot be run or does not end in time.
+def printed(command: Sequence[str], *, limit_s: float, may_fail: bool = True, **options: Any) -> str | None:
+    """Return what a command prints; None where it cannot be run, does not end in time, or fails and may not.
 
-    Args:
-        command: The command and its arguments.
-        limit_s: Seconds that it gets.
-        options: More arguments of subprocess.run, such as `user` and `env`.
+    `options` are more arguments of subprocess.run, such as `user` and `env`.
     """
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False, **options
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return str(done.stdout)
+        return None
+    return str(done.stdout) if may_fail or done.returncode == 0 else None

@@ -30,12 +30,16 @@ def small_text(path: str | Path, *, limit: int = 1 << 16) -> str:
     return "" if len(content) > limit or b"\0" in content else content.decode(errors="replace")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a world-readable file atomically; create its folder if needed.
+def read_number(path: Path) -> int | None:
+    """Return the whole number in a file; None for any other content, or where it cannot be read."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
-    Raises:
-        OSError: The file cannot be written.
-    """
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a world-readable file atomically; create its folder if needed. Raises OSError."""
     with replaced(path) as file:
         file.write(text.encode())
         file.flush()
@@ -45,11 +49,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that replaces the one at `path` when the block ends without an error; create its folder if needed.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Open a file that replaces the one at `path` when the block ends without an error; create its folder if needed. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

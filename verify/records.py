@@ -117,6 +117,11 @@ class CheckContext:
         variant: str | None = build.get("variant")
         return variant
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The devices that are GPUs."""
+        return tuple(device for device in self.devices if device != "cpu")
+
     def includes(self, level: Level) -> bool:
         """Return whether this run includes a level."""
         return LEVELS.index(level) <= LEVELS.index(self.level)

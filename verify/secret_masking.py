@@ -7,7 +7,6 @@ the corpus in tests/secrets has one of each kind.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 MASK = "[hidden]"
 
@@ -52,6 +51,7 @@ _TOKENS = r"""
     AKCp[A-Za-z0-9]{40,} cmVmdGtu[A-Za-z0-9+/=]{20,} eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.?[A-Za-z0-9_.-]*
     ops_eyJ[A-Za-z0-9_-]{20,} A3-[A-Z0-9]{6}-[A-Z0-9-]{20,} ddp_[A-Za-z0-9]{30,}
 """.split()  # noqa: SIM905 - a list would take a line for each
+_TOKEN = re.compile(r"(?<![A-Za-z0-9_])(?:" + "|".join(_TOKENS) + ")")
 # Password hashes of /etc/shadow, htpasswd, LDAP and frameworks.
 _HASHES = (
     r"\$(?:1|2[abxy]?|5|6|7|y|gy|apr1|argon2(?:id|i|d)|scrypt|pbkdf2[a-z0-9_-]*|P|H|S)\$[^\s:\"'\\]{8,}",
@@ -61,8 +61,7 @@ _HASHES = (
     r"SCRAM-SHA-(?:1|256)\$[^\s\"']{16,}",
     r"(?<=:)[0-9A-Fa-f]{32}:[0-9A-Fa-f]{32}(?=:::)",
 )
-
-
+_HASH = re.compile("|".join(_HASHES))
 _BLOCKS = (
     re.compile(
         r"()(-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z))",
@@ -76,41 +75,27 @@ _TRACES = """
 """.split()  # noqa: SIM905 - a list would take a line for each
 """No name pattern matches a line without one of these in lower case, so most lines need only this test."""
 _WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z0-9][\w.=/+:~-]{11,}")
-
-
-@lru_cache(maxsize=1)
-def _by_name() -> tuple[re.Pattern[str], ...]:
-    """Return the patterns that recognise a secret by the text before it, which is the first group; compiled on first use."""
-    patterns = (
-        r"(?im)((?:^|[\"'\s])(?:set-)?cookie[\"']?\s*:\s*[\"']?)(?!\[hidden\]|\s)([^\r\n\"']{4,})",
-        r"(?i)(\b(?:bearer|basic|apikey|digest|negotiate|token)\s+)(?!\$|\[hidden\]|(?-i:[a-z']+)\b(?![-_.\d]))([A-Za-z0-9+/_.=~:-]{8,})",
-        r"(://[^\s/:@\"']{0,200}:)(?!\[hidden\])([^\s/@\"']+)(?=@)",
-        r"(://)([^\s/:@]{24,})(?=@)",
-        r"(?i)(https?://)(?!\[hidden\])([^\s/:@\"']{8,})(?=@)",
-        r"(?i)(hooks\.slack\.com/(?:services|workflows)/|(?:discord|discordapp)\.com/api/webhooks/\d+/|api\.telegram\.org/bot|[\w.-]{1,60}\.webhook\.office\.com/webhookb2/|open\.feishu\.cn/open-apis/bot/v2/hook/)([^\s\"'<>]{8,})",
-        r"(?i)([?&](?:sig|signature|x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-signature|token|[a-z_]*token|key|api_?key|secret|password|auth|code)=)(?!\[hidden\])([^\s&\"'#<>]{4,})",
-        r"(?i)(\bsshpass\s+-p\s*)(?!\[hidden\]|\$)(" + _QUOTED + r"|\S+)",
-        r"(?i)(\b(?:curl|wget|http)\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']*:)(?!\[hidden\]|\$)([^\s\"']+)",
-        r"(?i)(proxy-?auth[\s=]+[\"']?[^\s:\"',]*:)(?!\[hidden\]|\$)([^\s\"',]+)",
-        r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)",
-        r"(?i)(\b(?:docker|podman|helm|skopeo|oc|az|redis-cli|ldapsearch|smbclient|7z|zip|unzip)\b[^\n|;]{0,200}?\s(?:-p|-a|-w|-P)\s+)(?!\[hidden\]|\$|-|/|\d+:)([^\s\"']{4,})",
-        r"(?i)(\b-pass(?:in|out)?\s+pass:|\bpass:)(?!\[hidden\])([^\s\"']{3,})",
-        r"(?i)(\blogin\s+\S+\s+password\s+)(?!\[hidden\])(\S+)",
-        r"(?i)(\bIDENTIFIED\s+(?:WITH\s+\w+\s+)?BY\s+)(?!\[hidden\])(" + _QUOTED + ")",
-        rf"(?i)(--[\w-]{{0,40}}{_NAMES}{_SUFFIX}(?:\s+|=))(?!-|\$|/|\[hidden\])({_QUOTED}|{_BARE})",
-        rf"(?i)(?<!\ba )(?<!\bno )({_NAMES}{_SUFFIX}(?:\[\w*\])?[\\\"']*\s*(?:=>|:=|[=:])\s*(?:!\w+\s+)?)(?![\\\"']*(?:\[hidden\]|\$|/|--))(?:{_PROSE})(?:{_SENTENCE})({_QUOTED}|{_BARE})",
-    )
-    return tuple(map(re.compile, patterns))
-
-
-@lru_cache(maxsize=1)
-def _tokens() -> re.Pattern[str]:
-    return re.compile(r"(?<![A-Za-z0-9_])(?:" + "|".join(_TOKENS) + ")")
-
-
-@lru_cache(maxsize=1)
-def _hashes() -> re.Pattern[str]:
-    return re.compile("|".join(_HASHES))
+_PATTERNS = (
+    r"(?im)((?:^|[\"'\s])(?:set-)?cookie[\"']?\s*:\s*[\"']?)(?!\[hidden\]|\s)([^\r\n\"']{4,})",
+    r"(?i)(\b(?:bearer|basic|apikey|digest|negotiate|token)\s+)(?!\$|\[hidden\]|(?-i:[a-z']+)\b(?![-_.\d]))([A-Za-z0-9+/_.=~:-]{8,})",
+    r"(://[^\s/:@\"']{0,200}:)(?!\[hidden\])([^\s/@\"']+)(?=@)",
+    r"(://)([^\s/:@]{24,})(?=@)",
+    r"(?i)(https?://)(?!\[hidden\])([^\s/:@\"']{8,})(?=@)",
+    r"(?i)(hooks\.slack\.com/(?:services|workflows)/|(?:discord|discordapp)\.com/api/webhooks/\d+/|api\.telegram\.org/bot|[\w.-]{1,60}\.webhook\.office\.com/webhookb2/|open\.feishu\.cn/open-apis/bot/v2/hook/)([^\s\"'<>]{8,})",
+    r"(?i)([?&](?:sig|signature|x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-signature|token|[a-z_]*token|key|api_?key|secret|password|auth|code)=)(?!\[hidden\])([^\s&\"'#<>]{4,})",
+    r"(?i)(\bsshpass\s+-p\s*)(?!\[hidden\]|\$)(" + _QUOTED + r"|\S+)",
+    r"(?i)(\b(?:curl|wget|http)\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']*:)(?!\[hidden\]|\$)([^\s\"']+)",
+    r"(?i)(proxy-?auth[\s=]+[\"']?[^\s:\"',]*:)(?!\[hidden\]|\$)([^\s\"',]+)",
+    r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)",
+    r"(?i)(\b(?:docker|podman|helm|skopeo|oc|az|redis-cli|ldapsearch|smbclient|7z|zip|unzip)\b[^\n|;]{0,200}?\s(?:-p|-a|-w|-P)\s+)(?!\[hidden\]|\$|-|/|\d+:)([^\s\"']{4,})",
+    r"(?i)(\b-pass(?:in|out)?\s+pass:|\bpass:)(?!\[hidden\])([^\s\"']{3,})",
+    r"(?i)(\blogin\s+\S+\s+password\s+)(?!\[hidden\])(\S+)",
+    r"(?i)(\bIDENTIFIED\s+(?:WITH\s+\w+\s+)?BY\s+)(?!\[hidden\])(" + _QUOTED + ")",
+    rf"(?i)(--[\w-]{{0,40}}{_NAMES}{_SUFFIX}(?:\s+|=))(?!-|\$|/|\[hidden\])({_QUOTED}|{_BARE})",
+    rf"(?i)(?<!\ba )(?<!\bno )({_NAMES}{_SUFFIX}(?:\[\w*\])?[\\\"']*\s*(?:=>|:=|[=:])\s*(?:!\w+\s+)?)(?![\\\"']*(?:\[hidden\]|\$|/|--))(?:{_PROSE})(?:{_SENTENCE})({_QUOTED}|{_BARE})",
+)
+_BY_NAME = tuple(map(re.compile, _PATTERNS))
+"""They recognise a secret by the text before it, which is the first group."""
 
 
 def _hidden(found: re.Match[str]) -> str:
@@ -130,8 +115,8 @@ def masked(text: str) -> str:
 def _line(line: str) -> str:
     small = line.lower()
     if any(trace in small for trace in _TRACES):
-        for pattern in _by_name():
+        for pattern in _BY_NAME:
             line = pattern.sub(_hidden, line)
     if "$" in line or "}" in line or "*" in line or ":::" in line:
-        line = _hashes().sub(MASK, line)
-    return _WORD.sub(lambda found: _tokens().sub(MASK, found[0]), line)
+        line = _HASH.sub(MASK, line)
+    return _WORD.sub(lambda found: _TOKEN.sub(MASK, found[0]), line)

@@ -8,11 +8,7 @@ from typing import Any
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """Return the table `data/NAME`.
-
-    Raises:
-        FileNotFoundError: There is no such table.
-    """
+    """Return the table `data/NAME`. Raises FileNotFoundError."""
     baked = _baked()
     if name in baked:
         content: dict[str, Any] = baked[name]

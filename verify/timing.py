@@ -1,7 +1,6 @@
 """Timing of work: warmed up, with inputs that no cache holds; the median counts."""
 
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from verify.commands import printed
 
 WARM_UP = 3
 LEAST_RUNS, MOST_RUNS = 5, 200
@@ -106,8 +107,4 @@ def clocks(device: str) -> str | None:
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     query = "--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active"
     command = ["nvidia-smi", query, "--format=csv,noheader", *([f"--id=GPU-{uuid}"] if uuid else [])]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return (printed(command, limit_s=15, may_fail=False) or "").strip() or None

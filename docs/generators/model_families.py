@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.phases.plan.family.tables import Family, Kind, families, parsers
+from provision.phases.plan.family.families import Family, Kind, families, parsers
 
 TARGET = "docs/reference/models.md"
 TABLE = "families"

@@ -26,14 +26,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Enable the components that hold the driver
-  firstlight_archive_components:
-    origin: Debian
-    components: [contrib, non-free]
-    path: /etc/apt/sources.list.d/firstlight-debian.sources
-"""
-
 RETURN = r"""
 paths:
   description: The file, where it was changed.

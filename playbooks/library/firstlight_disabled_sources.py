@@ -28,14 +28,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Disable other entries for the repository
-  firstlight_disabled_sources:
-    manager: apt
-    uri: file:///srv/mirror
-    own: firstlight-nvidia-cuda.sources
-"""
-
 RETURN = r"""
 paths:
   description: Files in which entries were disabled.

@@ -37,18 +37,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Build the environment
-  firstlight_environment:
-    prefix: /opt/firstlight
-    incoming: /var/tmp/firstlight-incoming
-    environment: "{{ firstlight_environment }}"
-    programs:
-      check_lock: "{{ lookup('ansible.builtin.file', 'check_lock.py') }}"
-      manifest: "{{ lookup('ansible.builtin.file', 'manifest.py') }}"
-      warm: "{{ lookup('ansible.builtin.file', 'warm.py') }}"
-"""
-
 RETURN = r"""
 paths:
   description: The environment's folder, if it was built.
@@ -106,6 +94,8 @@ text = pathlib.Path(spec.origin).with_name("version.py").read_text() if spec and
 found = re.search("^__version__ *= *['\\"]([^'\\"]+)", text, re.MULTILINE)
 print(found.group(1) if found else "none")
 """
+SHARES_PACKAGES = re.compile("^include-system-site-packages *= *true", re.MULTILINE | re.IGNORECASE)
+"""Of pyvenv.cfg: an environment that is made from this one by uv's option for it gets the packages too."""
 PLAN_AGAIN = "run ./firstlight provision: the plan is made anew from what the host has now"
 
 
@@ -239,11 +229,13 @@ class Build:
 
     def _fill(self, python, cache):
         asked, kept = self._asked, os.path.join(self.path, "lock.txt")
-        shares = self._torch and shares_packages(python)
+        # A virtual environment passes the question for packages of the interpreter to the Python below it.
+        virtual = read(os.path.join(python.rpartition("/bin/")[0], "pyvenv.cfg"))
+        shares = self._torch and (virtual is None or SHARES_PACKAGES.search(virtual))
         options = ["--system-site-packages"] if shares else []
         what = f"create environment {self._digest}"
         self._use_uv(cache, what, "venv", "--quiet", "--no-project", *options, "--python", python, self.path)
-        if self._torch and is_virtual(python):
+        if self._torch and virtual is not None:
             self._reach_packages(python)
         store(kept, asked["lock"])
         store(os.path.join(self.path, "stack.json"), json.dumps(asked["stack"]) + "\n")
@@ -253,8 +245,8 @@ class Build:
             os.unlink(os.path.join(self.path, ".lock"))
         self._ask(self._programs["check_lock"], kept)
         self._ask(self._programs["manifest"], kept, self._incoming)
-        if self._torch:
-            self._check_torch(python)
+        if self._torch and (found := self._ask(TORCH_VERSION)) != self._torch:
+            raise HostError(f"torch of {python} is {found}, and the plan was made for {self._torch}", PLAN_AGAIN)
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         marker = os.path.join(self.path, ".complete")
         self._compile()
@@ -301,11 +293,6 @@ class Build:
         own = self._ask(PACKAGE_FOLDERS).splitlines()[0]
         store(os.path.join(own, "_firstlight_torch.pth"), folders)
 
-    def _check_torch(self, python):
-        found, planned = self._ask(TORCH_VERSION), self._torch
-        if found != planned:
-            raise HostError(f"torch of {python} is {found}, and the plan was made for {planned}", PLAN_AGAIN)
-
     def _compile(self):
         """Compile the byte code in the background: an environment is complete without it.
 
@@ -340,25 +327,6 @@ def store(path, text):
     """Write a file below a folder that is not complete. Not flushed to the disk: that would wait for all wheels."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def is_virtual(python):
-    return os.path.isfile(os.path.join(home_of(python), "pyvenv.cfg"))
-
-
-def shares_packages(python):
-    """Return whether an environment gets the interpreter's packages by uv's option for it.
-
-    A virtual environment passes this question to the Python below it.
-    """
-    if not is_virtual(python):
-        return True
-    text = read(os.path.join(home_of(python), "pyvenv.cfg"))
-    return bool(re.search("^include-system-site-packages *= *true", text, re.MULTILINE | re.IGNORECASE))
-
-
-def home_of(python):
-    return python.rpartition("/bin/")[0]
 
 
 def main():

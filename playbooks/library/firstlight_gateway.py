@@ -27,20 +27,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Run HAProxy with the new files
-  firstlight_gateway:
-    prefix: /opt/firstlight
-    gateway: "{{ firstlight_gateway }}"
-"""
-
-RETURN = r"""
-digest:
-  description: Name of the files in use.
-  type: str
-  returned: always
-"""
-
 import ipaddress
 import os
 import shutil

@@ -40,17 +40,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Create folders and write tools
-  firstlight_layout:
-    prefix: /opt/firstlight
-    folders:
-      - {name: "", mode: "755"}
-      - {name: run, mode: "755", owner: firstlight}
-    tools:
-      verify.pyz: "{{ query('ansible.builtin.pipe', 'base64 < verify.pyz') | first }}"
-"""
-
 RETURN = r"""
 paths:
   description: Folders and tools that differed.

@@ -31,14 +31,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Move the model's files into place
-  firstlight_model_files:
-    folder: /opt/firstlight/models/llama
-    incoming: /var/tmp/firstlight-incoming
-    model: "{{ firstlight_model }}"
-"""
-
 RETURN = r"""
 files:
   description: Files that were moved, linked or removed.

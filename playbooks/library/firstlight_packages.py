@@ -40,13 +40,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Install the driver and hold it
-  firstlight_packages:
-    part: "{{ firstlight_driver }}"
-    headers: true
-"""
-
 RETURN = r"""
 version:
   description: The version that was chosen; the planned one where no other will do either.

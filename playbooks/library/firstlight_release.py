@@ -45,26 +45,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Switch to a release
-  firstlight_release:
-    prefix: /opt/firstlight
-    environment: 0123456789abcdef
-    release: "{{ firstlight_release }}"
-    service: "{{ firstlight_service }}"
-    state: "{{ firstlight_state }}"
-  register: release
-
-- name: Return to the previous release
-  firstlight_release:
-    prefix: /opt/firstlight
-    rollback: previous
-
-- name: Read what is served
-  firstlight_release:
-    prefix: /opt/firstlight
-"""
-
 RETURN = r"""
 release:
   description: Digest of the release that is active now. None where O(rollback=unproven) found nothing to return to.
@@ -111,26 +91,24 @@ from ansible.module_utils.firstlight_releases import (
     ENVIRONMENT,
     RECORD,
     SWITCH,
+    can_return,
     folder_of,
     known,
+    link_at,
     linked,
     linked_digest,
-    load,
-    open_switch,
-    release,
-    service_of,
-)
-from ansible.module_utils.firstlight_service_files import service_files, start_record
-from ansible.module_utils.firstlight_switch import (
-    can_return,
-    link_at,
     links_to_replace,
+    load,
     next_switch,
+    open_switch,
     origin_of,
+    release,
     release_files,
+    service_of,
     write_folder,
     write_state,
 )
+from ansible.module_utils.firstlight_service_files import service_files, start_record
 from ansible.module_utils.firstlight_unit import (
     find_hooks,
     has_stopped,

@@ -22,12 +22,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Record the state that was reached
-  firstlight_state:
-    prefix: /opt/firstlight
-"""
-
 RETURN = r"""
 paths:
   description: Files that were written, and files and folders that were removed.
@@ -44,14 +38,7 @@ from fnmatch import fnmatchcase
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
-from ansible.module_utils.firstlight_releases import (
-    known,
-    linked,
-    load,
-    needed,
-    service_of,
-    start_caches,
-)
+from ansible.module_utils.firstlight_releases import known, linked, load, needed, service_of, start_caches
 from ansible.module_utils.firstlight_service_files import start_record
 from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 
@@ -158,24 +145,19 @@ def interpreter_homes(environments):
 
 def subfolders(prefix, name):
     """Return the folders below PREFIX/NAME, in order. Those whose name begins with a dot belong to a build, which removes them."""
-    found = [
-        entry for entry in os.scandir(os.path.join(prefix, name)) if entry.is_dir() and not entry.name.startswith(".")
-    ]
-    return sorted(found, key=lambda entry: entry.name)
+    found = sorted(os.scandir(os.path.join(prefix, name)), key=lambda entry: entry.name)
+    return [entry for entry in found if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def prune_folders(prefix, changes):
     """Remove releases, environments, models, start caches and interpreters that are no longer needed."""
     releases = needed(prefix)
-    digests = {release["digest"] for release in releases}
     environments = {release["environment"] for release in releases}
     models = {(release["record"].get("model") or {}).get("folder") for release in releases}
-    for entry in subfolders(prefix, "releases"):
-        if entry.name not in digests:
-            changes.remove(entry.path)
-    for entry in subfolders(prefix, "envs"):
-        if entry.name not in environments:
-            changes.remove(entry.path)
+    for name, kept in (("releases", {release["digest"] for release in releases}), ("envs", environments)):
+        for entry in subfolders(prefix, name):
+            if entry.name not in kept:
+                changes.remove(entry.path)
     for entry in subfolders(prefix, "models"):
         # The list of its files is what tells a model of ours.
         if entry.name not in models and os.path.exists(listed := f"{entry.path}.manifest.txt"):
@@ -200,11 +182,8 @@ def prune_start_caches(prefix, names, changes):
 def prune_units(prefix, live, changes):
     """Remove units of earlier releases. Those of a gateway or of monitoring are of no release, and stay."""
     record = os.path.join(prefix, "etc", "units")
-    services = [load(prefix, digest)["record"]["service"] for digest in known(prefix)]
-    now, *others = [
-        service["unit_path"] if service.get("unit") else None for service in (live["record"]["service"], *services)
-    ]
-    earlier = {path for path in others if path} - {now}
+    releases = [load(prefix, digest) for digest in known(prefix)]
+    earlier = {path for release in releases for path in service_paths(release)} - set(service_paths(live))
     for path in sorted(earlier):
         if os.path.exists(path):
             changes.remove(path)

@@ -26,20 +26,6 @@ options:
 author: Firstlight
 """
 
-EXAMPLES = r"""
-- name: Run Prometheus with the new files
-  firstlight_unit_set:
-    prefix: /opt/firstlight
-    unit_set: "{{ firstlight_unit_sets | first }}"
-"""
-
-RETURN = r"""
-digest:
-  description: Name of the files in use.
-  type: str
-  returned: always
-"""
-
 import os
 import pwd
 import re

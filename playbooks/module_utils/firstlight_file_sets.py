@@ -34,12 +34,7 @@ class FileSet:
         return {name: read(os.path.join(self.incoming, name)) for name in sorted(os.listdir(self.incoming))}
 
     def activate(self, module, shown):
-        """Bring the set to what is asked for, and end the module.
-
-        Args:
-            module: The Ansible module.
-            shown: Text of each file by its path that the difference shows.
-        """
+        """Bring the set to what is asked for, and end the module; the difference shows the texts of `shown`, by their paths."""
         entries = [text_diff(path, before, text) for path, text in shown.items() if (before := read(path)) != text]
         try:
             changed = not self.matches()
@@ -50,10 +45,15 @@ class FileSet:
         finally:
             if not module.check_mode:
                 shutil.rmtree(self.incoming, ignore_errors=True)
-        module.exit_json(changed=changed, digest=self.digest, **diff_result(module, entries))
+        module.exit_json(changed=changed, **diff_result(module, entries))
 
     def take_fresh(self):
-        """Write and check the new files. Return the names of the set in use, None where there is none, and of the new one.
+        """Write and check the new files, and give their folder its lasting name.
+
+        The files in use are not touched, even when new ones have their name because somebody changed them.
+
+        Returns:
+            The names of the set in use, None where there is none, and of the new one.
 
         Raises:
             HostError: A program refuses the new files.
@@ -64,21 +64,11 @@ class FileSet:
         except HostError:
             shutil.rmtree(self.fresh)
             raise
-        return self.in_use(), self.name_fresh()
-
-    def in_use(self):
-        """Return the name of the set in use; None where there is none."""
-        return os.readlink(self.current) if os.path.islink(self.current) else None
-
-    def name_fresh(self):
-        """Give the folder of new files its lasting name, and return it.
-
-        The files in use are not touched, even when new ones have their name because somebody changed them.
-        """
-        name = self.digest if self.in_use() != self.digest else f"{self.digest}-again"
+        before = os.readlink(self.current) if os.path.islink(self.current) else None
+        name = self.digest if before != self.digest else f"{self.digest}-again"
         shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
         os.rename(self.fresh, os.path.join(self.folder, name))
-        return name
+        return before, name
 
     def use(self, name):
         """Point `current` to a set by its name; None removes the link."""

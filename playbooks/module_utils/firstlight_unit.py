@@ -19,17 +19,8 @@ SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 NOT_SETTINGS = (
     # What a unit does now, or did.
-    *(
-        "*Timestamp",
-        "*TimestampMonotonic",
-        "ExecMain*",
-        "*PID",
-        "*Result",
-        "Result",
-        "Status*",
-        "NRestarts",
-        "InvocationID",
-    ),
+    *("*Timestamp", "*TimestampMonotonic", "ExecMain*", "*PID", "*Result", "Result", "Status*", "NRestarts"),
+    "InvocationID",
     *("ActiveState", "SubState", "FreezerState", "Job", "Can*", "UID", "GID", "Refs", "Markers", "ActivationDetails"),
     *("ControlGroup*", "Effective*", "*Current", "*Available", "*Peak", "CPUUsageNSec", "NFileDescriptorStore"),
     *("IPIngressBytes", "IPIngressPackets", "IPEgressBytes", "IPEgressPackets", "IORead*", "IOWrite*"),
@@ -117,13 +108,7 @@ def unit_overrides(service):
     home = os.path.expanduser("~")
     if service["supervisor"] == "systemd":
         first = ["/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient"]
-        folders = [
-            *first,
-            "/etc/systemd/system",
-            "/run/systemd/system",
-            "/usr/local/lib/systemd/system",
-            "/usr/lib/systemd/system",
-        ]
+        folders = [*first, *(f"{at}/systemd/system" for at in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))]
     elif service["supervisor"] == "systemd-user":
         run = f"/run/user/{os.geteuid()}/systemd"
         first = [f"{home}/.config/systemd/user.control", f"{run}/user.control", f"{run}/transient"]
@@ -133,7 +118,7 @@ def unit_overrides(service):
     names = [
         service["name"],
         f"{service['name'].partition('-')[0]}-.service",
-    ]  # the second one is for all units of this product
+    ]  # the second one: all units of this product
     found = [path for folder in folders for name in names for path in sorted(glob.glob(f"{folder}/{name}.d/*.conf"))]
     return found + [path for folder in first for path in [f"{folder}/{service['name']}"] if os.path.lexists(path)]
 

@@ -67,7 +67,7 @@ class Catalog:
     platform_backends = _rows("attention", "platform", attention_rows.PlatformBackend)
     generations = _rows("attention", "generation", attention_rows.Generation)
     flash_compilers = _rows("attention", "flash_compiler", attention_rows.FlashCompiler)
-    flash_wheels = _rows("flash_attn", "wheel", attention_rows.FlashWheels)
+    flash_wheels = _rows("flash_attn", "wheel", attention_rows.OwnWheels)
     community_wheels = _rows("flash_attn", "community", attention_rows.CommunityWheels)
     flash_sources = _rows("flash_attn", "sdist", attention_rows.FlashSource)
     flashinfer_kernels = _rows("attention", "flashinfer_kernels", attention_rows.FlashInfer)
@@ -106,7 +106,6 @@ class Catalog:
 
         Raises:
             TableError: The file, the table or a row is malformed.
-
         """
         if file not in self._files:
             self._files[file] = read_table(self.folder / f"{file}.toml")
@@ -138,6 +137,5 @@ def catalog() -> Catalog:
 
     Raises:
         TableError: An overlay is malformed.
-
     """
     return Catalog(overlays=overlay.read_all(overlay.folder()))

@@ -18,16 +18,21 @@ class Repository:
 
     name: str
     manager: str
-    uri: str
-    """Empty for the distribution's sources, which the host already has."""
-    suite: str
     components: tuple[str, ...]
-    key: str
-    """A file of the role `vendor_packages`, an address, or an absolute path on the controller."""
-    fingerprint: str | None
     rivals: tuple[str, ...]
     origin: str
-    priority: int
+    uri: str = ""
+    """Empty for the distribution's sources, which the host already has."""
+    suite: str = ""
+    key: str = ""
+    """A file of the role `vendor_packages`, an address, or an absolute path on the controller."""
+    fingerprint: str | None = None
+    priority: int = 0
+
+
+def find_package_system(os_id: str | None, version_id: str | None) -> PackageSystem | None:
+    rows = catalog().package_systems
+    return next((row for row in rows if row.id == os_id and is_of(version_id or "", row.version_id)), None)
 
 
 def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
@@ -36,9 +41,8 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     Raises:
         UsageError: The catalog has no driver packages for it, or it is unknown.
     """
-    for row in catalog().package_systems:
-        if row.id == os_id and is_of(version_id or "", row.version_id):
-            return row
+    if row := find_package_system(os_id, version_id):
+        return row
     if os_id is None:
         raise _unknown("operating system", "os=ubuntu-24.04")
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
@@ -102,18 +106,7 @@ def packages_before(name: str, os_id: str | None, version_id: str | None) -> tup
 
 def repository_of_distribution(row: DistributionDriver) -> Repository:
     """Return the distribution's sources with the components of a driver; the host already has address and key."""
-    return Repository(
-        name=row.id,
-        manager="apt",
-        uri="",
-        suite="",
-        components=row.components,
-        key="",
-        fingerprint=None,
-        rivals=("NVIDIA",),
-        origin=row.origin,
-        priority=0,
-    )
+    return Repository(row.id, "apt", row.components, rivals=("NVIDIA",), origin=row.origin)
 
 
 def repository_of_component(
@@ -201,17 +194,17 @@ def os_packages(
     found = []
     for name in names:
         package: str = getattr(needs[name], manager).format(python=minor(python))
-        found.append(_own_headers(minor(python), os_id, os_version) or package if name == "python-headers" else package)
+        if name == "python-headers":
+            own = (
+                row.headers
+                for row in catalog().python_packages
+                if row.id == os_id and row.python == minor(python) and is_of(os_version or "", row.version_id)
+            )
+            package = next(own, package)
+        found.append(package)
     return tuple(found)
 
 
 def install_command(packages: Iterable[str], *, manager: str) -> str:
     """Return the command line that installs OS packages."""
     return f"{catalog().install_commands[manager].install} {' '.join(packages)}"
-
-
-def _own_headers(python: str, os_id: str | None, os_version: str | None) -> str | None:
-    for row in catalog().python_packages:
-        if row.id == os_id and row.python == python and is_of(os_version or "", row.version_id):
-            return row.headers
-    return None

@@ -1,8 +1,9 @@
 """Comparable forms of version strings."""
 
 import re
+from collections.abc import Iterable
 from functools import cache
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -21,6 +22,20 @@ def release(text: str) -> Version:
         return Version(text)
     except InvalidVersion:
         raise UsageError(f"`{text}` is not a version", hint="versions look like 0.32.0") from None
+
+
+class Versioned(Protocol):
+    """A row of a release."""
+
+    @property
+    def version(self) -> str: ...
+
+
+R = TypeVar("R", bound=Versioned)
+
+
+def newest_first(rows: Iterable[R]) -> list[R]:
+    return sorted(rows, key=lambda row: release(row.version), reverse=True)
 
 
 @cache

@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 from typer.core import TyperArgument, TyperGroup
 
+from provision.core.errors import UsageError
+
 HELP = ["-h", "--help"]
 SECTIONS = {
     "Provision": ("plan", "provision", "status", "chat"),
     "Operate": ("verify", "serve", "stop", "rollback", "uninstall"),
     "Diagnose": ("doctor", "logs", "probe", "drift"),
-    "Fleet": ("rollout", "gateway", "monitoring", "bundle"),
+    "Fleet": ("rollout", "gateway", "monitoring", "bundle", "export"),
     "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "init", "self-check", "completion", "help"),
 }
 """The commands of the product, those of its features too, as a person looks for them; each is in one section."""
@@ -71,18 +73,13 @@ def with_default(command: str) -> type[TyperGroup]:
 
 
 def help_of(context: Any, words: Sequence[str], *, everything: bool) -> str:
-    """Return the help of a command, or of the whole program without one.
+    """Return the help of a command, or of the whole program without words.
 
-    Args:
-        context: The context of the program.
-        words: The command.
-        everything: Whether the commands below it follow, and hidden commands and options are shown too.
+    With `everything` the commands below it follow, and hidden commands and options are shown too.
 
     Raises:
         UsageError: There is no such command.
     """
-    from provision.core.errors import UsageError
-
     for word in words:
         command = getattr(context.command, "commands", {}).get(word)
         if command is None:

@@ -13,6 +13,11 @@ from provision.cli.groups import with_default
 from provision.cli.options import LOGS, JsonOption
 from provision.core.errors import UsageError
 from provision.core.run_folder import require_writable
+from provision.report.difference import compare_runs
+from provision.report.difference.text import render
+from provision.report.history import bundle, retention, run_list, runs, tail
+from provision.report.history.show import summary_text
+from provision.report.page import write_and_open
 
 app = typer.Typer(
     cls=with_default("show"),
@@ -34,9 +39,6 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the summary of a run: the screen that it printed, or with --full everything."""
-    from provision.report.history import runs, tail
-    from provision.report.history.show import summary_text
-
     if follow:
         folder = runs.find(LOGS, run)
         for line in tail.follow(folder):
@@ -49,8 +51,6 @@ def show(
 @app.command("list")
 def list_runs(*, as_json: JsonOption = False) -> None:
     """List all runs, the newest first."""
-    from provision.report.history import run_list
-
     typer.echo(run_list.render_json(LOGS) if as_json else run_list.render(LOGS))
 
 
@@ -64,9 +64,6 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed on each host: settings, versions, lock, facts, checks, figures."""
-    from provision.report.difference import compare_runs
-    from provision.report.difference.text import render
-
     found = compare_runs(LOGS, before, after)
     documents = [entry.model_dump(mode="json") for entry in found]
     typer.echo(json.dumps(documents, indent=2) if as_json else render(found).rstrip("\n"))
@@ -79,8 +76,6 @@ def open_page(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open a browser.")] = True,
 ) -> None:
     """Write the page of a run, a single HTML file, and open it in a browser."""
-    from provision.report.page import write_and_open
-
     path, hint = write_and_open(LOGS, run, browser=browser)
     typer.echo(path)
     if hint:
@@ -101,8 +96,6 @@ def prune(
     ] = None,
 ) -> None:
     """Remove old runs, except those in progress and the last green run of each host."""
-    from provision.report.history import retention
-
     pruned = retention.prune(LOGS, keep=keep, max_mib=max_size)
     typer.echo(retention.render(pruned))
     raise typer.Exit(1 if pruned.problems else 0)
@@ -124,8 +117,6 @@ def archive(
     ] = None,
 ) -> None:
     """Pack a run into an archive for a bug report, without secrets."""
-    from provision.report.history import bundle, runs
-
     folder = runs.find(LOGS, run)
     target = output or bundle.default_target(folder.name, anonymous=anonymous)
     require_writable(target, "--output")

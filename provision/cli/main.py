@@ -13,7 +13,7 @@ import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
-from provision.cli import catalog, exit_status, logs, verify, wheels
+from provision.cli import exit_status, logs, verify, wheels
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
     CHANGED,
@@ -23,11 +23,9 @@ from provision.cli.options import (
     PRINTED,
     SERVICE,
     STAGING,
-    BatchOption,
     BecomeOption,
     InventoryOption,
     JsonOption,
-    MaxFailOption,
     WhatIfOption,
     YesOption,
     asked,
@@ -40,6 +38,10 @@ from provision.core import features
 from provision.core.errors import Exit, UsageError
 from provision.core.folders import as_typed, product_path
 from provision.core.own_environment import differences
+from provision.pipeline import chat as chat_pipeline
+from provision.pipeline import commands, diagnosis, operations
+from provision.pipeline.watch import watch as watch_hosts
+from verify.doctor import cli as doctor_cli
 from verify.printable import guard_streams
 
 COMPLETE = "_FIRSTLIGHT_COMPLETE"
@@ -83,7 +85,6 @@ def completion(
 app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
 app.add_typer(wheels.app, name="wheels")
-app.add_typer(catalog.app, name="catalog")
 
 
 @app.command()
@@ -108,10 +109,8 @@ def chat(
     ask_become_pass: BecomeOption = False,
 ) -> None:
     """Send a prompt to the model of a host, and print the answer as it is generated."""
-    from provision.pipeline import chat as pipeline
-
     request = asked("chat", inventory=inventory, ask_become_pass=ask_become_pass)
-    raise typer.Exit(pipeline.chat(request, host, prompt, _read, max_tokens=max_tokens))
+    raise typer.Exit(chat_pipeline.chat(request, host, prompt, _read, max_tokens=max_tokens))
 
 
 def _read() -> str | None:
@@ -156,14 +155,26 @@ for feature in features.modules("commands"):
 def provision(
     *,
     ask_become_pass: BecomeOption = False,
-    batch: BatchOption = None,
-    max_fail: MaxFailOption = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N|N%",
+            help="Change this many hosts at a time. The next batch starts when all of them serve.",
+        ),
+    ] = None,
+    max_fail: Annotated[
+        str | None,
+        typer.Option(
+            "--max-fail",
+            metavar="N|N%",
+            help="With --batch: start no further batch when more than this many hosts have failed. Default: 0.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     **options: Any,
 ) -> None:
     """Install, check and start all that the hosts need to serve a model, up to a verified first token."""
-    from provision.pipeline import commands
-
     request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
     if dry_run:
         if request.batching is not None:
@@ -176,8 +187,6 @@ def provision(
 @takes(*HOSTS, after=PRINTED)
 def probe(**options: Any) -> None:
     """Detect the hardware and software of each host; no host is changed."""
-    from provision.pipeline import commands
-
     raise typer.Exit(commands.probe(asked("probe", **options)))
 
 
@@ -201,8 +210,6 @@ def plan(
     **options: Any,
 ) -> None:
     """Choose the versions for each host, with the reasons; no host is changed."""
-    from provision.pipeline import commands
-
     request = asked("plan", **options)
     if what_if is not None or facts:
         option = "--what-if" if what_if is not None else "--facts"
@@ -218,8 +225,6 @@ def plan(
 @takes(*STAGING, after=PRINTED)
 def stage(**options: Any) -> None:
     """Lock the chosen versions, and fetch their files to this machine; no host is changed."""
-    from provision.pipeline import commands
-
     raise typer.Exit(commands.run(asked("stage", **options), last="stage"))
 
 
@@ -227,8 +232,6 @@ def stage(**options: Any) -> None:
 @takes(*STAGING, after=CHANGED)
 def install(**options: Any) -> None:
     """Install the planned versions on the hosts, without starting the service."""
-    from provision.pipeline import commands
-
     raise typer.Exit(commands.run(asked("install", **options), last="install"))
 
 
@@ -239,8 +242,6 @@ def drivers(**options: Any) -> None:
 
     The model and the versions that you name decide which driver is planned. They change nothing else.
     """
-    from provision.pipeline import commands
-
     raise typer.Exit(commands.run_drivers(asked("drivers", **options)))
 
 
@@ -253,8 +254,6 @@ def serve(**options: Any) -> None:
     settings and options, such as another attention back end or port. Without --model the model is that of the inventory, else the
     built-in one. --driver affects only the plan.
     """
-    from provision.pipeline import operations
-
     raise typer.Exit(operations.serve(asked("serve", **options)))
 
 
@@ -272,11 +271,7 @@ def status(
     if watch:
         if request.as_json:
             raise UsageError("`--watch` redraws a table, and `--json` is one document", hint="leave one of the two out")
-        from provision.pipeline.watch import watch as watch_hosts
-
         raise typer.Exit(watch_hosts(request))
-    from provision.pipeline import operations
-
     raise typer.Exit(operations.status(request))
 
 
@@ -284,8 +279,6 @@ def status(
 @takes(*HOSTS, after=CHANGED)
 def stop(*, yes: YesOption = False, **options: Any) -> None:
     """Stop the service, and disable its start at boot."""
-    from provision.pipeline import operations
-
     request = asked("stop", **options)
     require_consent(request, "Stop the service, also its start at boot, on", yes=yes)
     raise typer.Exit(operations.stop(request))
@@ -306,8 +299,6 @@ def rollback(
     **options: Any,
 ) -> None:
     """Switch back to the previous release (environment, model, settings), restart, and check its answers."""
-    from provision.pipeline import operations
-
     raise typer.Exit(operations.rollback(asked("rollback", **options), to=to))
 
 
@@ -319,8 +310,6 @@ def uninstall(*, yes: YesOption = False, **options: Any) -> None:
     OS packages that were installed, and drivers, stay on the hosts. Logs and downloaded files stay on this machine. The command lists
     what stays.
     """
-    from provision.pipeline import operations
-
     request = asked("uninstall", **options)
     require_consent(request, "Remove the service, its models and all other files of Firstlight from", yes=yes)
     raise typer.Exit(operations.uninstall(request))
@@ -365,13 +354,9 @@ def doctor(
     if files:
         if apply or yes or inventory:
             raise UsageError("--apply, --yes and -i are for --host", hint="./firstlight doctor --host NAME --apply")
-        from verify.doctor import cli
-
-        raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json, exit_code=exit_code))
+        raise typer.Exit(doctor_cli.run(files, facts=facts, top=top, as_json=as_json, exit_code=exit_code))
     if facts is not None:
         raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
-    from provision.pipeline import diagnosis
-
     request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass, as_json=as_json)
     code = diagnosis.diagnose_host(
         request,

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from provision.core.errors import UsageError
 from provision.core.folders import default_inventory, logs_folder
 from provision.core.models.invocation import Invocation
 from provision.core.models.settings import OPTIONS
+from provision.fleet.inventory.settings import PREFIX
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Batching
+from provision.pipeline.runner import read_inventory
+from provision.report.layout import fold_names
 
 LOGS = logs_folder()
-LimitOption = Annotated[
-    str | None,
-    typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts or groups, in Ansible's pattern syntax."),
-]
 BecomeOption = Annotated[
     bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
 ]
@@ -39,121 +39,9 @@ WhatIfOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="MODEL",
-        help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name. Default: that of the inventory, else builtin, even if the host serves another model now.",
-    ),
-]
-VllmOption = Annotated[
-    str | None,
-    typer.Option(
-        "--vllm",
-        metavar="VERSION",
-        help="latest (the newest tested), newest (tested or not), none, or a version: 0.33.0 or '>=0.32.0'. Default: latest.",
-    ),
-]
-DriverOption = Annotated[
-    str | None,
-    typer.Option(
-        "--driver",
-        metavar="VERSION",
-        help="keep (a working driver stays, GPUs without one get one), install (also reinstalls a driver that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
-    ),
-]
-RebootOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--reboot", help="Restart a host if its driver needs it, then continue; never this machine.", show_default=False
-    ),
-]
-FlashAttnOption = Annotated[
-    str | None,
-    typer.Option(
-        "--flash-attn",
-        metavar="VERSION",
-        help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
-    ),
-]
-FlashWheelsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--flash-attn-wheels",
-        metavar="SOURCE",
-        help="Whose flash-attn wheels to accept: official (its authors'), or community (others' too). Default: official.",
-    ),
-]
 RefreshOption = Annotated[
     bool,
     typer.Option("--refresh", help="Resolve the dependencies again, instead of reusing the versions of earlier runs."),
-]
-BundleOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--bundle",
-        metavar="FILE",
-        envvar="FIRSTLIGHT_BUNDLE",
-        help="Take all files from this bundle; no network is used.",
-    ),
-]
-TrustOption = Annotated[
-    str | None,
-    typer.Option(
-        "--trust",
-        metavar="KEY",
-        help="Accept only a bundle that was signed with the private key of this public key. Give a file or the key itself. Default: ~/.config/firstlight/bundle.pub, which `bundle create` makes.",
-    ),
-]
-OlderBundleOption = Annotated[
-    bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one used for a host.")
-]
-BatchOption = Annotated[
-    str | None,
-    typer.Option(
-        "--batch",
-        metavar="N|N%",
-        help="Change this many hosts at a time. The next batch starts when all of them serve.",
-    ),
-]
-MaxFailOption = Annotated[
-    str | None,
-    typer.Option(
-        "--max-fail",
-        metavar="N|N%",
-        help="With --batch: start no further batch when more than this many hosts have failed. Default: 0.",
-    ),
-]
-AttentionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--attention",
-        metavar="BACKEND",
-        help="Attention back end of vLLM: auto (flash attention if possible), flash (flash attention or an error), or a name such as TRITON_ATTN. Default: auto.",
-    ),
-]
-HostOption = Annotated[
-    str | None,
-    typer.Option(
-        "--host",
-        metavar="ADDRESS",
-        help="Address that the service listens on (setting firstlight_bind). Default: 127.0.0.1. An address that other machines can reach also needs --set expose=true.",
-    ),
-]
-PortOption = Annotated[
-    str | None,
-    typer.Option(
-        "--port", metavar="PORT", help="Port that the service listens on (setting firstlight_port). Default: 8000."
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Any setting of the inventory, without its prefix: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
-    ),
 ]
 
 
@@ -184,33 +72,133 @@ YesOption = Annotated[
 ]
 
 
-def _hosts(*, inventory: InventoryOption = None, limit: LimitOption = None, verbose: VerboseOption = False) -> None: ...
+def _hosts(
+    *,
+    inventory: InventoryOption = None,
+    limit: Annotated[
+        str | None,
+        typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts or groups, in Ansible's pattern syntax."),
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None: ...
 
 
 def _planning(
     *,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    driver: DriverOption = None,
-    flash_attn: FlashAttnOption = None,
-    flash_attn_wheels: FlashWheelsOption = None,
-    attention: AttentionOption = None,
-    assignments: SetOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name. Default: that of the inventory, else builtin, even if the host serves another model now.",
+        ),
+    ] = None,
+    vllm: Annotated[
+        str | None,
+        typer.Option(
+            "--vllm",
+            metavar="VERSION",
+            help="latest (the newest tested), newest (tested or not), none, or a version: 0.33.0 or '>=0.32.0'. Default: latest.",
+        ),
+    ] = None,
+    driver: Annotated[
+        str | None,
+        typer.Option(
+            "--driver",
+            metavar="VERSION",
+            help="keep (a working driver stays, GPUs without one get one), install (also reinstalls a driver that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
+        ),
+    ] = None,
+    flash_attn: Annotated[
+        str | None,
+        typer.Option(
+            "--flash-attn",
+            metavar="VERSION",
+            help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
+        ),
+    ] = None,
+    flash_attn_wheels: Annotated[
+        str | None,
+        typer.Option(
+            "--flash-attn-wheels",
+            metavar="SOURCE",
+            help="Whose flash-attn wheels to accept: official (its authors'), or community (others' too). Default: official.",
+        ),
+    ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            "--attention",
+            metavar="BACKEND",
+            help="Attention back end of vLLM: auto (flash attention if possible), flash (flash attention or an error), or a name such as TRITON_ATTN. Default: auto.",
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting of the inventory, without its prefix: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
+        ),
+    ] = None,
 ) -> None: ...
 
 
-def _listening(*, host: HostOption = None, port: PortOption = None) -> None: ...
+def _listening(
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Address that the service listens on (setting firstlight_bind). Default: 127.0.0.1. An address that other machines can reach also needs --set expose=true.",
+        ),
+    ] = None,
+    port: Annotated[
+        str | None,
+        typer.Option(
+            "--port", metavar="PORT", help="Port that the service listens on (setting firstlight_port). Default: 8000."
+        ),
+    ] = None,
+) -> None: ...
 
 
-def _restarting(*, reboot: RebootOption = None) -> None: ...
+def _restarting(
+    *,
+    reboot: Annotated[
+        bool | None,
+        typer.Option(
+            "--reboot",
+            help="Restart a host if its driver needs it, then continue; never this machine.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None: ...
 
 
 def _staging(
     *,
     refresh: RefreshOption = False,
-    bundle: BundleOption = None,
-    trust: TrustOption = None,
-    older_bundle: OlderBundleOption = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="FILE",
+            envvar="FIRSTLIGHT_BUNDLE",
+            help="Take all files from this bundle; no network is used.",
+        ),
+    ] = None,
+    trust: Annotated[
+        str | None,
+        typer.Option(
+            "--trust",
+            metavar="KEY",
+            help="Accept only a bundle that was signed with the private key of this public key. Give a file or the key itself. Default: ~/.config/firstlight/bundle.pub, which `bundle create` makes.",
+        ),
+    ] = None,
+    older_bundle: Annotated[
+        bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one used for a host.")
+    ] = False,
 ) -> None: ...
 
 
@@ -222,10 +210,12 @@ def _printing(*, as_json: JsonOption = False) -> None: ...
 
 HOSTS = (_hosts,)
 """Options of every command that works on hosts. Typer reads the options of these functions from their signatures."""
-PLANNING = (*HOSTS, _planning, _listening, _restarting)
-DRIVERS = (*HOSTS, _planning, _restarting)
+MODELS = (*HOSTS, _planning)
+"""Those that affect which versions are planned, and for which model."""
+PLANNING = (*MODELS, _listening, _restarting)
+DRIVERS = (*MODELS, _restarting)
 """Those that affect drivers."""
-SERVICE = (*HOSTS, _planning, _listening)
+SERVICE = (*MODELS, _listening)
 """Those that affect the start of a service."""
 STAGING = (*PLANNING, _staging)
 """Options of commands that plan, and fetch what is planned."""
@@ -329,12 +319,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: One has no name or no `=`.
     """
-    if not assignments:
-        return {}
-    import yaml
-
-    from provision.fleet.inventory.settings import PREFIX
-
     assigned = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -349,7 +333,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def _ask_password() -> str:
-
     try:
         return getpass.getpass("sudo password on the hosts: ")
     except EOFError:
@@ -375,19 +358,13 @@ def refuse_with(option: str, **others: Any) -> None:
 def require_consent(request: CommandRequest, change: str, *, yes: bool) -> None:
     """Ask whether a command may change its hosts; without a terminal there is nobody to ask, and it goes on.
 
-    Args:
-        request: The command.
-        change: What it does, up to the names of the hosts.
-        yes: Whether `--yes` was given.
+    `change` says what it does, up to the names of the hosts.
 
     Raises:
         typer.Exit: The answer is no.
     """
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    from provision.pipeline.runner import read_inventory
-    from provision.report.layout import fold_names
-
     names = fold_names([host.name for host in read_inventory(request).hosts])
     if not consent(f"{change} {names}?"):
         typer.echo("nothing was changed", err=True)

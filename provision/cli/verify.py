@@ -9,6 +9,10 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import CHANGED, HOSTS, asked, takes
+from provision.phases.verify.selection import Picked
+from provision.phases.verify.step import CheckOptions
+from provision.pipeline import operations
+from provision.pipeline.commands import write_stdout
 
 app = typer.Typer(
     cls=with_default("check"),
@@ -70,11 +74,6 @@ def check(
 
     The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
     """
-    from provision.phases.verify.selection import Picked
-    from provision.phases.verify.step import CheckOptions
-    from provision.pipeline import operations
-    from provision.pipeline.commands import write_stdout
-
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
     level = level or "standard"
     if listed:
@@ -97,9 +96,6 @@ def soak(
     **options: Any,
 ) -> None:
     """Send requests and run kernels for some minutes; errors and growing memory are failures."""
-    from provision.phases.verify.step import CheckOptions
-    from provision.pipeline import operations
-
     request = asked("verify", prefix=prefix, **options)
     wanted = CheckOptions("quick", soak_minutes=minutes)
     raise typer.Exit(operations.verify(request, wanted, junit_file=junit))

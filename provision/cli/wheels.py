@@ -10,6 +10,7 @@ import typer
 from provision.cli.groups import HelpGroup
 from provision.cli.options import JsonOption
 from provision.core.folders import default_inventory
+from provision.pipeline import wheels
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -66,8 +67,6 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a wheel, or print the one that exists; an interrupted build continues where it stopped."""
-    from provision.pipeline import wheels
-
     raise typer.Exit(
         wheels.build(
             inventory or default_inventory(),
@@ -87,6 +86,4 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """List the wheels that were built."""
-    from provision.pipeline import wheels
-
     raise typer.Exit(wheels.show(as_json=as_json))

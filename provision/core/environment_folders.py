@@ -28,15 +28,10 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
 
 
 def damaged_model_files(installed: Installed, folder: str, names: Iterable[str]) -> set[str]:
-    """Return the damaged files of a model.
+    """Return the damaged ones of a model's files, which are named relative to its folder on the host.
 
     The probe detects changed and missing files, the last checks compare content. When their list of problems is full, every
     file may be damaged.
-
-    Args:
-        installed: What the probe found on the host.
-        folder: The model's folder on the host.
-        names: The model's files, relative to the folder.
     """
     written = {each.path for each in installed.drift if each.kind == "file"}
     problems = [

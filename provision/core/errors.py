@@ -93,8 +93,6 @@ class DamagedSourceError(StageError):
         """Describe the file.
 
         Args:
-            path: The file.
-            found: Its SHA-256.
             recorded: The SHA-256 that it had when it was verified.
         """
         super().__init__(

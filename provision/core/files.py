@@ -10,9 +10,7 @@ from pathlib import Path
 def files_below(folder: Path, *, but: tuple[str, ...] = (".pyc",)) -> Iterator[Path]:
     """Yield the files of a folder and of all folders in it, in half the time of `rglob`, which looks at each twice.
 
-    Args:
-        folder: The folder; links to folders are not followed.
-        but: Endings of names that are left out.
+    Links to folders are not followed, and names with one of the endings `but` are left out.
     """
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -49,11 +47,7 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, dur
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the size of a folder's files in bytes, without the files that links name.
-
-    Args:
-        folder: The folder; one that does not exist has no bytes.
-    """
+    """Return the size of a folder's files in bytes, without the files that links name; one that does not exist has none."""
     total = 0
     for path, _, files in os.walk(folder):
         for file in files:

@@ -18,11 +18,7 @@ _PACKAGES = frozenset({"provision", "verify"})
 
 
 def product_path(name: str) -> Path:
-    """Return the path of a file or folder of the product.
-
-    Args:
-        name: Its path in a checkout, such as `playbooks` or `requirements/run.txt`.
-    """
+    """Return the path of a file or folder of the product, by its path in a checkout, such as `playbooks` or `requirements/run.txt`."""
     if name in _PACKAGES:
         return Path(str(files(name)))
     return (_INSTALLED if IS_INSTALLED else _PACKAGE.parent) / name

@@ -29,7 +29,8 @@ def parse(text: str | bytes) -> Any:
     for _ in range(MOST_DEPTH):
         level = [inner for outer in level for inner in _inner(outer) if isinstance(inner, (list, dict))]
         if not level:
-            return _paired(value) if _may_have_halves(text) else value
+            may_have_halves = "\\ud" in text.lower() if isinstance(text, str) else b"\\ud" in text.lower()
+            return _paired(value) if may_have_halves else value
     raise ValueError("it is nested too deep")
 
 
@@ -58,10 +59,6 @@ def indented(value: Any) -> str:
 
 def _inner(value: Any) -> Any:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-
-
-def _may_have_halves(text: str | bytes) -> bool:
-    return "\\ud" in text.lower() if isinstance(text, str) else b"\\ud" in text.lower()
 
 
 def _paired(value: Any) -> Any:

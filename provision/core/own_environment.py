@@ -9,11 +9,7 @@ _PINNED = re.compile(r"^[A-Za-z0-9][^\\\n]*==[^\\\n]*", re.MULTILINE)
 
 
 def differences(lock: str) -> list[str]:
-    """Return a line for each distribution of this Python environment that differs from a lock.
-
-    Args:
-        lock: The text of a requirements file with one exact version for each distribution.
-    """
+    """Return a line for each distribution of this Python environment that differs from a lock, a requirements file with exact versions."""
     lines = []
     for wanted in map(Requirement, _PINNED.findall(lock)):
         if wanted.marker is not None and not wanted.marker.evaluate():

@@ -17,10 +17,7 @@ def run_program(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program without input and capture its output as text. The caller checks the exit status.
 
-    Args:
-        timeout_error: What is raised when the program does not end in time.
-        env: The whole environment; None for that of this process.
-
+    It has the environment of this process, or `env` alone. `timeout_error` is raised when it does not end in time.
     """
     try:
         return subprocess.run(

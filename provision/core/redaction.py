@@ -26,22 +26,13 @@ _lock = Lock()
 
 
 def register_secret(secret: str) -> str:
-    """Register a secret that this process has read, so that it is masked everywhere.
-
-    Returns:
-        The secret.
-    """
+    """Register a secret that this process has read, so that it is masked everywhere, and return it."""
     global _known_pattern  # noqa: PLW0603 - what is secret is so for every writer of the process
     if len(secret) >= SHORTEST_KNOWN and secret not in _known:
         with _lock:
             _known.add(secret)
             _known_pattern = None
     return secret
-
-
-def _mask_known(text: str) -> str:
-    """Mask registered secrets."""
-    return (_known_pattern or _compiled()).sub(MASK, text) if _known else text
 
 
 def _compiled() -> re.Pattern[str]:
@@ -55,7 +46,7 @@ def _compiled() -> re.Pattern[str]:
 
 def redact(text: str) -> str:
     """Return the text with all registered and recognised secrets masked."""
-    return masked(_mask_known(text))
+    return masked((_known_pattern or _compiled()).sub(MASK, text) if _known else text)
 
 
 def scrub(value: Any) -> Any:
@@ -63,15 +54,11 @@ def scrub(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {_shown(key): MASK if _is_secret(key, inner) else scrub(inner) for key, inner in value.items()}
+        return {scrub(key): MASK if _is_secret(key, inner) else scrub(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         before = ["", *value]
         return [MASK if _is_option(name, item) else scrub(item) for name, item in zip(before, value, strict=False)]
     return value
-
-
-def _shown(key: Any) -> Any:
-    return redact(key) if isinstance(key, str) else key
 
 
 def _is_secret(key: Any, value: Any) -> bool:

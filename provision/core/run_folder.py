@@ -27,7 +27,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
-import io
 import json
 import os
 import platform
@@ -146,7 +145,6 @@ class RunFolder:
         self._lock = Lock()
         self._who = identity()
         self._started = time.monotonic()
-        self._appended: dict[str, io.FileIO] = {}
 
     @classmethod
     def create(
@@ -155,8 +153,6 @@ class RunFolder:
         """Create the folder of a new run, named by its start in UTC, and point `latest` next to it at it.
 
         Args:
-            logs: The folder of all runs.
-            command: What the person typed.
             invocation: What a suggested command has to repeat.
             is_query: Whether the command only reads hosts; its folder is among the queries then.
         """
@@ -187,11 +183,7 @@ class RunFolder:
         return self.folder / name
 
     def write(self, name: str, value: BaseModel | dict[str, Any] | list[Any]) -> Path:
-        """Write a record or plain value as JSON, atomically and without waiting for the disk.
-
-        Returns:
-            The path of the file.
-        """
+        """Write a record or plain value as JSON, atomically and without waiting for the disk, and return the path of the file."""
         path = self.path(name)
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         write_atomically(path, indented(scrub(plain)) + "\n", durable=False)
@@ -214,17 +206,8 @@ class RunFolder:
         """Append one line in a single write, so that it is never split; it has reached the system on return."""
         plain = json.loads(json.dumps({"at": utc_now(), **record}, default=str))
         line = (json.dumps(scrub(plain)) + "\n").encode()
-        with self._lock:
-            file = self._appended.get(name)
-            if file is None:
-                file = self._appended[name] = self.path(name).open("ab", buffering=0)
+        with self._lock, self.path(name).open("ab", buffering=0) as file:
             file.write(line)
-
-    def close(self) -> None:
-        """Close the files that lines were appended to; the next line opens its file again."""
-        with self._lock:
-            while self._appended:
-                self._appended.popitem()[1].close()
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield all events so far; malformed lines, such as the last one after a crash, are skipped."""

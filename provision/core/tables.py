@@ -55,7 +55,6 @@ def build_row(kind: type[R], values: dict[str, Any], *, where: str, hint: str | 
 
     Args:
         kind: The row's dataclass.
-        values: The values by field.
         where: File, table and number of the row, for messages.
         hint: The hint for a value of the wrong type.
 

@@ -44,11 +44,7 @@ class UnitSet:
         return hashlib.sha256(json.dumps([*self.files.items()]).encode()).hexdigest()[:16]
 
     def variables(self, incoming: str) -> dict[str, Any]:
-        """Return what module firstlight_unit_set is given.
-
-        Args:
-            incoming: Folder on the host that the files were sent to.
-        """
+        """Return what module firstlight_unit_set is given; `incoming` is the folder on the host that the files were sent to."""
         return {
             "name": self.name,
             "incoming": incoming,

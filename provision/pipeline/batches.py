@@ -88,12 +88,7 @@ class Batching:
             yield batch
 
     def refusal(self, failed: Sequence[str], hosts: int) -> str | None:
-        """Return why no further batch begins; None while few enough hosts have failed.
-
-        Args:
-            failed: The hosts that failed so far, in batches of this run.
-            hosts: The number of hosts in all batches.
-        """
+        """Return why no further batch begins after these hosts failed, of the number in all batches; None while few have."""
         allowed = self.max_fail.of(hosts)
         if len(failed) <= allowed:
             return None

@@ -34,17 +34,12 @@ ANSWER_S = 330.0
 def chat(
     request: CommandRequest, name: str | None, prompt: str | None, read: Callable[[], str | None], *, max_tokens: int
 ) -> int:
-    """Print the answer of a host's model to a prompt, or to each one that is read.
+    """Print the answer of a host's model to a prompt, or to each one that is read, and return the exit code.
 
     Args:
-        request: The command.
-        name: The host; a prompt where there is no choice of hosts.
         prompt: The prompt; None to read prompts.
         read: Returns the next prompt; None at the end.
         max_tokens: The longest answer.
-
-    Returns:
-        The exit code.
 
     Raises:
         ServeError: The host serves nothing, or does not answer.

@@ -25,7 +25,7 @@ from provision.fleet.inventory.settings import Problems, settings_of
 from provision.phases.plan import plan as resolve
 from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
 from provision.phases.plan.why_not import render as render_answers
@@ -54,11 +54,9 @@ from verify.printable import unguarded
 
 
 def write_stdout(text: str, *, drawn: bool = False) -> None:
-    """Print data. A terminal that was closed is no error: the run's folder has the data too.
+    """Print data; `drawn` says whether it contains colour codes of our own.
 
-    Args:
-        text: The data.
-        drawn: Whether the text contains colour codes of our own.
+    A terminal that was closed is no error: the run's folder has the data too.
 
     Raises:
         BrokenPipeError: The reader closed the pipe.
@@ -231,9 +229,7 @@ def host_from(name: str, settings: Settings) -> Host:
 def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Settings:
     """Return the settings of a host that is not in an inventory.
 
-    Args:
-        overrides: Command-line options by setting name.
-        what_if: The description of a host, which may name the number of hosts that the model is spread over.
+    Its description may name the number of hosts that the model is spread over.
 
     Raises:
         InventoryError: An option is wrong.

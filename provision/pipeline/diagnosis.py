@@ -79,17 +79,13 @@ def diagnose_host(
     agree: Callable[[str], bool],
     exit_code: bool = False,
 ) -> int:
-    """Read one host, name the causes of its failure, and print them.
+    """Read one host, name the causes of its failure, print them, and return the exit code.
 
     Args:
-        request: The command.
         top: How many findings are printed at most.
         apply: Whether the first cause is removed, where that is safe.
         agree: Asks for consent to a change.
         exit_code: Whether a finding that stays is an exit code of its own.
-
-    Returns:
-        The exit code.
 
     Raises:
         UsageError: The name matches several hosts.

@@ -31,14 +31,8 @@ def gather(
 ) -> tuple[dict[str, tuple[Source, ...]], dict[str, BaseException]]:
     """Read the logs and states of hosts that may explain a failure. Nothing is changed on them.
 
-    Args:
-        context: The run.
-        probed: The hosts as they were probed.
-        hosts: The hosts to read.
-        since: By host, seconds from the start of the run; older lines of the service's log are left out.
-
-    Returns:
-        The sources of each host that answered, and the error of each other host.
+    Return the sources of each host that answered, and the error of each other host. `since` has for each host the seconds from the start
+    of the run; older lines of the service's log are left out.
     """
 
     def call(host: Host) -> tuple[Source, ...]:

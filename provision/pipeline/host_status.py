@@ -64,14 +64,7 @@ def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
 
 
 def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None, parts: Sequence[StatusPart]) -> str:
-    """Return one line of what is on a host.
-
-    Args:
-        host: The host.
-        facts: What the probe found there.
-        serving: Result of `serving_of`.
-        parts: What features say of it.
-    """
+    """Return one line of what is on a host; `serving` is the result of `serving_of`, and `parts` what features say of it."""
     installed = facts.installed
     is_bare = installed is None or (installed.state is None and not installed.environments)
     words = []

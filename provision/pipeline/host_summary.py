@@ -30,13 +30,7 @@ WRITE_DEADLINE_S = 60.0
 
 
 def write_on_hosts(context: RunContext, summary: Summary, names: Container[str]) -> None:
-    """Replace the summary on hosts, many at a time. One that does not answer any more has its summary on the controller.
-
-    Args:
-        context: The run.
-        summary: Its summary.
-        names: The hosts.
-    """
+    """Replace the summary on hosts, many at a time. One that does not answer any more has its summary on the controller."""
     paths = context.result.install_paths
     summaries = {host.name: host for host in summary.hosts if host.name in names}
 
@@ -54,12 +48,6 @@ def write_on_host(session: Session, paths: InstallPaths, summary: Summary, host:
     """Replace the summary on a host.
 
     A run that did not plan the host, such as `stop`, knows no Stack: then the host's own records are read.
-
-    Args:
-        session: Connection to the host.
-        paths: Where the installation is.
-        summary: Summary of the run.
-        host: The host's part of it.
 
     Raises:
         TransportError: The host cannot be reached.
@@ -79,12 +67,7 @@ def _record(session: Session, paths: InstallPaths, name: str) -> dict[str, objec
 
 
 def render(summary: Summary, host: HostSummary) -> str:
-    """Return a run's text as far as it concerns one host.
-
-    Args:
-        summary: Summary of the run.
-        host: The host's part of it.
-    """
+    """Return a run's text as far as it concerns one host."""
     own = {
         "hosts": (host,),
         "changed": int(host.changed),
@@ -98,14 +81,7 @@ def render(summary: Summary, host: HostSummary) -> str:
 def with_records(
     host: HostSummary, stack: Mapping[str, Any], proof: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> HostSummary:
-    """Complete what a run left unknown by the host's own records; a malformed record counts as absent.
-
-    Args:
-        host: The host's part of a summary.
-        stack: The Stack of its live environment.
-        proof: The newest proof of its service, which holds for the release that it proved.
-        checks: The document of its newest checks.
-    """
+    """Complete what a run left unknown of a host by the host's own records; a malformed record counts as absent."""
     found, served, verified = (
         _valid(Stack, scrub(stack)),
         _valid(ServeRecord, scrub(proof.get("record"))),

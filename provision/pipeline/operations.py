@@ -19,11 +19,10 @@ from provision.core.errors import Exit, ServeError
 from provision.core.files import folder_bytes, write_atomically
 from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
 from provision.core.formatting import format_bytes
-from provision.core.install_paths import InstallPaths
+from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, HostSummary, PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
-from provision.fleet.ssh import Session
 from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
 from provision.phases.verify.step import CheckOptions, verify_live
@@ -56,16 +55,11 @@ def verify(
     junit_file: Path | None = None,
     check_hosts: Callable[[RunContext, ProbedHosts, CheckOptions], CheckedHosts] = verify_live,
 ) -> int:
-    """Check the live environment of every host, compare the hosts, and print the checks.
+    """Check the live environment of every host, compare the hosts, print the checks, and return the exit code on their scale.
 
     Args:
-        request: The command.
-        options: Which checks run.
         junit_file: Where a JUnit report is written too.
         check_hosts: Checks the hosts, or some of them.
-
-    Returns:
-        The exit code, on the scale of the checks.
 
     Raises:
         UsageError: A check is unknown, or the report cannot be written.
@@ -243,13 +237,13 @@ def _failed_phase(host: HostSummary) -> PhaseResult | None:
 
 
 def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ChangedHosts:
-    """Run a playbook on the hosts that have anything of this product."""
-    there = context.run_on_hosts(
-        phase,
-        context.hosts(),
-        lambda host: _is_present(context.session(host), probed.install_paths[host.name]),
-        deadline_s=READ_DEADLINE_S,
-    )
+    """Run a playbook on the hosts that have anything of this product, complete or not."""
+
+    def is_present(host: Host) -> bool:
+        paths = probed.install_paths[host.name]
+        return context.session(host).run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
+
+    there = context.run_on_hosts(phase, context.hosts(), is_present, deadline_s=READ_DEADLINE_S)
     present = [host for host in context.hosts() if there[host.name]]
     results = {
         host.name: PhaseResult(host=host.name, phase=phase, status="skipped", text="nothing is installed")
@@ -270,11 +264,6 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
     return ChangedHosts(**vars(probed), results=results)
 
 
-def _is_present(session: Session, paths: InstallPaths) -> bool:
-    """Return whether a host has anything of this product, complete or not."""
-    return session.run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
-
-
 def _line(result: PhaseResult, playbook: str) -> str:
     """Return how a command ended on a host, and what remains there."""
     done = {"stop": "stopped", "uninstall": "uninstalled"}[playbook]
@@ -285,14 +274,7 @@ def _line(result: PhaseResult, playbook: str) -> str:
 
 
 def rollback(request: CommandRequest, *, to: str | None = None) -> int:
-    """Switch to an earlier release, restart, and prove it; print the summary.
-
-    Args:
-        request: The command.
-        to: Digest of the release; None for the one before.
-
-    Returns:
-        The exit code.
+    """Switch to an earlier release, by its digest, or to the one before; restart, prove it, print the summary, and return the exit code.
 
     Raises:
         UsageError: `to` is no digest.
@@ -305,11 +287,7 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
 
 
 def controller_remains(logs: Path) -> str:
-    """Return the folders of this product on this machine as text: each with its size, and the command that removes it.
-
-    Args:
-        logs: The folder of the runs.
-    """
+    """Return the folders of this product on this machine as text: each with its size, and the command that removes it."""
     lines = [
         f"  remains: {path}, {format_bytes(size)} ({what}): rm -rf {shlex.quote(str(path))}"
         for path, what in _folders(logs)

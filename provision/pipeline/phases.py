@@ -31,12 +31,7 @@ CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
 
 
 def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step, ...]:
-    """Return the steps of the core, each with those of features that follow it.
-
-    Args:
-        core: The steps of the core, in their order.
-        placed: The steps of features, in any order.
-    """
+    """Return the steps of the core, each with those of features that follow it."""
     ranked = sorted(placed, key=lambda one: one.rank)
     return tuple(step for own in core for step in (own, *(one.step for one in ranked if one.after == own.name)))
 

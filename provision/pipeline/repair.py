@@ -62,8 +62,7 @@ def repair_host(
 ) -> Repair | None:
     """Remove the cause of the first finding, where its fix is marked as safe and the person agrees.
 
-    Returns:
-        What was done; None without a finding.
+    Return what was done; None without a finding.
     """
     if not findings:
         return None

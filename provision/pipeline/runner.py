@@ -62,7 +62,6 @@ def open_run(
     """Open a run: its folder and its progress view. Sessions, locks and the view end with the block.
 
     Args:
-        request: The command.
         titles: What the progress view calls the phases.
         is_query: Whether it only reads hosts; it then leaves the runs as they are.
 
@@ -77,7 +76,6 @@ def open_run(
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
         run = RunFolder.create(request.logs, command=command, invocation=request.invocation, is_query=is_query)
-        stack.callback(run.close)
         run.write("inventory.json", inventory)
         names = [host.name for host in inventory.hosts]
         progress = stack.enter_context(open_progress(names, titles=titles, verbose=request.verbose))
@@ -181,7 +179,7 @@ def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
             for task in background:
                 if task.before == step.name and (started := task.start(context, context.result)) is not None:
                     context.start_background(task.name, started)
-            if step.has_work(context):
+            if step.applies(context):
                 context.result = step.run(context, context.result)
 
 
@@ -231,7 +229,7 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
     context.write_results()
     if context.outcomes.failures:
         diagnose(context, context.result)
-    summary = summarise(context.run, interrupted=interrupted, facts=context.outcomes.facts)
+    summary = summarise(context.run, interrupted=interrupted)
     texts = write_summary(context.run, summary)
     if not is_query(context.run.name):
         write_inventory(context)

@@ -46,7 +46,9 @@ class WatchedHost:
     facts: HostFacts | None
     paths: InstallPaths | None
     readings: deque[Reading] = field(default_factory=deque)
+    """Those of the observed time, the oldest first; empty where nothing could be read."""
     problem: str = ""
+    """Why nothing is read."""
     release: str | None = None
     _session: Session | None = None
 
@@ -92,11 +94,11 @@ class WatchedHost:
         while len(self.readings) > 2 and self.readings[-1].at - self.readings[1].at > OBSERVED_S:
             self.readings.popleft()
 
-    def row(self) -> Watched:
-        """Return the host as the table shows it."""
+    @property
+    def cards(self) -> str:
+        """Return the GPUs of the host in short."""
         lines = describe_devices(self.facts)[:-1] if self.facts else ()
-        cards = "; ".join(line.split(",")[0] for line in lines) or "none"
-        return Watched(self.host.name, self.release or "none", cards, tuple(self.readings), self.problem)
+        return "; ".join(line.split(",")[0] for line in lines) or "none"
 
 
 def watch(request: CommandRequest) -> int:
@@ -139,8 +141,7 @@ def _draw(hosts: Sequence[WatchedHost]) -> NoReturn:
             for one in asked:
                 outcome = done.outcomes[one.host.name]
                 one.take(outcome.value, outcome.error)
-            rows = [one.row() for one in hosts]
-            live.update(table(rows, height=console.height, seconds=OBSERVED_S), refresh=True)
+            live.update(table(hosts, height=console.height, seconds=OBSERVED_S), refresh=True)
             time.sleep(max(0.0, EVERY_S - (time.monotonic() - begun)))
 
 
@@ -156,22 +157,9 @@ class Reading:
     """Requests whose first token came within an upper limit in seconds, since the server started."""
 
 
-@dataclass(frozen=True)
-class Watched:
-    """One host."""
-
-    host: str
-    release: str
-    cards: str
-    readings: Sequence[Reading] = ()
-    """Those of the observed time, the oldest first; empty where nothing could be read."""
-    problem: str = ""
-    """Why nothing is read."""
-
-
-def cells(one: Watched) -> tuple[str, ...]:
+def cells(one: WatchedHost) -> tuple[str, ...]:
     """Return the texts of a row. Rates and times are those of the observed time; `-` where there is nothing to measure."""
-    head = (clean(one.host), one.release[:SHOWN_DIGITS])
+    head = (clean(one.host.name), (one.release or "none")[:SHOWN_DIGITS])
     if one.problem or not one.readings:
         return (*head, "", "", "", "", "", "", clean(one.problem) or "reads")
     first, now = one.readings[0], one.readings[-1]
@@ -220,14 +208,8 @@ def quantile(buckets: Mapping[str, float], share: float) -> float | None:
     return None
 
 
-def table(hosts: Sequence[Watched], *, height: int, seconds: float) -> Table:
-    """Return the table: hosts that cannot be read first, and as many as the terminal has lines for.
-
-    Args:
-        hosts: The hosts.
-        height: Lines of the terminal.
-        seconds: The observed time, for the caption.
-    """
+def table(hosts: Sequence[WatchedHost], *, height: int, seconds: float) -> Table:
+    """Return the table: hosts that cannot be read first, and as many as a terminal of this height has lines for."""
     drawn = Table(box=None, pad_edge=False, caption_justify="left")
     for title in TITLES:
         drawn.add_column(title, no_wrap=True, overflow="ellipsis")

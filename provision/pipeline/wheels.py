@@ -26,9 +26,7 @@ from provision.phases.plan.build_option import TORCH_INDEX
 from provision.phases.stage import Store
 from provision.phases.stage.builds.build import BuildJob, require_builder
 from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
-from provision.phases.stage.builds.build_host import BuilderFacts
 from provision.phases.stage.builds.build_key import FLASH_ATTN, BuildKey
-from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
@@ -53,14 +51,12 @@ def build(
     """Build a package for a torch release and a set of cards, and print where the wheel is.
 
     Args:
-        inventory: The inventory that contains the builder.
         package: NAME==VERSION, or `flash-attn` for its newest release.
         torch: The torch release, such as 2.11.0+cu130.
         cuda: The release of the toolkit; torch's own when None.
         archs: Compute capabilities, such as 9.0.
         python: The minor version of Python; this program's own when None.
         builder: `controller`, or a host of the inventory.
-        as_json: Whether one JSON document is printed.
 
     Raises:
         StageError: The package cannot be built.
@@ -78,7 +74,8 @@ def build(
     store = Store(cache_folder())
     wheel_builder = make_wheel_builder(store, inventory)
     minor_python = python or "{}.{}".format(*sys.version_info[:2])
-    facts = _read_facts(wheel_builder, builder, minor_python, toolkit)
+    with closing(wheel_builder.open_builder(builder)) as session:
+        facts = wheel_builder.build_host(builder, session).read_facts(minor_python, toolkit)
     key = BuildKey(
         name=name,
         version=version,
@@ -133,11 +130,6 @@ def _line(built: BuiltWheel) -> str:
     codes = ", ".join(f"sm_{code}" for code in built.codes if not code.startswith("p"))
     spent = f"{built.cpu_seconds:.0f} CPU seconds on {built.builder}, {built.jobs} at once"
     return f"{built.key.slug}  {format_bytes(built.size)}  {codes or 'no GPU code'}  torch {built.torch}  {spent}  {built.built_at}"
-
-
-def _read_facts(wheel_builder: WheelBuilder, builder: str, python: str, toolkit: str) -> BuilderFacts:
-    with closing(wheel_builder.open_builder(builder)) as session:
-        return wheel_builder.build_host(builder, session).read_facts(python, toolkit)
 
 
 def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:

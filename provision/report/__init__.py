@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from provision.core.files import write_atomically
 from provision.core.folders import as_typed
-from provision.core.models.facts import HostFacts
 from provision.core.models.records import Summary
 from provision.core.run_folder import RunFolder
 from provision.report import markdown, run_files, summary_builder, text
 from provision.report.difference import since_green
-from provision.report.group import group_hosts
 from provision.report.history.runs import GREEN_FILE
 
 
-def summarise(run: RunFolder, *, interrupted: bool = False, facts: Mapping[str, HostFacts] | None = None) -> Summary:
-    """Summarize a run's folder. A missing file means that the phase was not reached.
+def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
+    """Summarize a run's folder, without secrets. A missing file means that the phase was not reached.
 
     For hosts that failed, earlier runs in the same log folder are compared to find what changed since the host was green.
-
-    Args:
-        run: Folder of the run.
-        interrupted: Whether the run was interrupted.
-        facts: Facts by host, as the folder has them, where the caller wrote them itself.
-
-    Returns:
-        The summary, without secrets.
     """
-    summary = summary_builder.build(run_files.read(run, facts), interrupted=interrupted)
+    summary = summary_builder.build(run_files.read(run), interrupted=interrupted)
     failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]
     if not failed:
         return summary
@@ -43,11 +31,10 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     Raises:
         OSError: The folder cannot be written.
     """
-    groups = group_hosts(summary.hosts)
     texts = {
         "summary.json": summary.model_dump_json(indent=2) + "\n",
-        "summary.md": markdown.render(summary, groups),
-        "summary.txt": text.render(summary, groups),
+        "summary.md": markdown.render(summary),
+        "summary.txt": text.render(summary),
     }
     for name, content in texts.items():
         # Only one file is flushed to the disk: a busy disk takes its time.

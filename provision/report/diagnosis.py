@@ -14,16 +14,10 @@ from verify.doctor.scoring import Finding as Diagnosed
 
 
 def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[Finding, ...]:
-    """Match logs against known causes.
+    """Match log texts, by the name of a file or a phase, against known causes; the oldest text comes first.
 
-    Causes are never guessed from single words, because a summary must only report what log lines show.
-
-    Args:
-        texts: Log texts by name (a file or a phase), oldest first.
-        facts: What the probe found on the host.
-
-    Returns:
-        Findings, most likely first; empty when no cause is sufficiently likely.
+    Causes are never guessed from single words, because a summary must only report what log lines show. Return the findings, most likely
+    first; none when no cause is sufficiently likely.
     """
     known = facts.model_dump(mode="json") if facts else None
     return tuple(_finding(found) for found in diagnose_texts(texts, known, guess=False).findings)

@@ -50,16 +50,9 @@ def key_file(host: Host | None, prefix: str | None) -> str | None:
 
 
 def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | None) -> tuple[str, ...]:
-    """Return commands that send a short prompt to a host's service; the key is read on the host at that moment.
+    """Return commands that send a short prompt to a host's service: that of a tunnel, where one is needed, and the request.
 
-    Args:
-        serve: The proof of the service.
-        file: The file on the host with the key; None where none is required.
-        host: The host.
-        user: The login of the probe.
-
-    Returns:
-        The command for a tunnel, where one is needed, and the request; nothing where the model is not known.
+    The key is read from its file on the host at that moment. There are none where the model is not known.
     """
     if serve.endpoint is None or serve.model is None:
         return ()
@@ -73,16 +66,9 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
 
 
 def gateway_commands(gateway: GatewayRecord, host: Host, user: str | None, *, chat: bool) -> tuple[str, ...]:
-    """Return commands that send a short prompt through a gateway with the key of its first client.
+    """Return commands that send a short prompt through a gateway with the key of its first client; none without a model or a client.
 
-    Args:
-        gateway: What clients have to know.
-        host: Its host.
-        user: The login of the probe.
-        chat: Whether its first model answers a chat.
-
-    Returns:
-        The command that copies a self-signed certificate, where it has one, and the request; nothing without a model or a client.
+    One that copies a self-signed certificate comes first. `chat` says whether the first model answers a chat.
     """
     if not gateway.models or not gateway.clients:
         return ()

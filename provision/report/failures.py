@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from provision.core.models.records import Finding, Summary
@@ -66,7 +66,10 @@ def failures(summary: Summary, groups: Iterable[Group]) -> list[Failure]:
 def failure_lines(found: Sequence[Failure], run: Sequence[str], detail: Detail = WHOLE) -> list[str]:
     """Return a block of lines for each cause: hosts, finding, then the message of the phase or check."""
     lines: list[str] = []
-    for names, body in _alike(found, detail):
+    bodies: dict[tuple[str, ...], list[str]] = {}
+    for failure in found:
+        bodies.setdefault(tuple(_body(failure, detail)), []).extend(failure.hosts)
+    for body, names in bodies.items():
         shown = short_names(names, run, COLUMNS - len(INDENT)) if names else HOST_COMPARISON
         lines += [INDENT + shown, *body]
     return lines
@@ -108,15 +111,6 @@ def short_names(names: Sequence[str], run: Sequence[str], columns: int) -> str:
         return shown
     more = f"... and {len(ordered) - 1} more" if len(ordered) > 1 else "..."
     return split_at(clean(ordered[0]), columns - width(more))[0] + more
-
-
-def _alike(found: Sequence[Failure], detail: Detail) -> Iterator[tuple[list[str], tuple[str, ...]]]:
-    """Yield equal bodies once, with the names of all their hosts."""
-    bodies: dict[tuple[str, ...], list[str]] = {}
-    for failure in found:
-        bodies.setdefault(tuple(_body(failure, detail)), []).extend(failure.hosts)
-    for body, names in bodies.items():
-        yield names, body
 
 
 def _body(failure: Failure, detail: Detail) -> Iterable[str]:

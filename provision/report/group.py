@@ -38,7 +38,7 @@ class Group:
     @cached_property
     def checks(self) -> list[GroupedCheck]:
         """The checks of all hosts, by id and status."""
-        return group_checks(self.hosts)
+        return group_records((check.host or host.name, check) for host in self.hosts for check in host.checks)
 
 
 def group_hosts(hosts: tuple[HostSummary, ...]) -> list[Group]:
@@ -165,33 +165,20 @@ class GroupedCheck:
     figures: tuple[str, ...]
 
 
-def group_checks(hosts: tuple[HostSummary, ...]) -> list[GroupedCheck]:
-    """Group checks by id and status, worst first, with figures as ranges."""
-    return group_records((check.host or host.name, check) for host in hosts for check in host.checks)
-
-
 def group_records(records: Iterable[tuple[str, CheckRecord]]) -> list[GroupedCheck]:
-    """Group checks by id and status; each comes with the name of its host."""
+    """Group checks by id and status, worst first, with figures as ranges; each comes with the name of its host."""
     groups: dict[tuple[str, str], list[tuple[str, CheckRecord]]] = {}
     for host, check in records:
         groups.setdefault((check.id, check.status), []).append((host, check))
-    grouped = [_grouped_check(identity, status, found) for (identity, status), found in groups.items()]
+    grouped = []
+    for (identity, status), found in groups.items():
+        checks = [check for _, check in found]
+        where = fold_names(list(dict.fromkeys(check.device for check in checks if check.device)))
+        remedy = next((check.remedy for check in checks if check.remedy), None)
+        grouped.append(
+            GroupedCheck(identity, status, len(checks), where, _reason(found), remedy, tuple(_figures(checks)))
+        )
     return sorted(grouped, key=lambda check: SEVERITY[check.status])
-
-
-def _grouped_check(identity: str, status: str, found: list[tuple[str, CheckRecord]]) -> GroupedCheck:
-    """Combine the results of one check; each comes with the name of its host."""
-    checks = [check for _, check in found]
-    devices = list(dict.fromkeys(check.device for check in checks if check.device))
-    return GroupedCheck(
-        id=identity,
-        status=status,
-        count=len(checks),
-        where=fold_names(devices),
-        reason=_reason(found),
-        remedy=next((check.remedy for check in checks if check.remedy), None),
-        figures=tuple(_figures(checks)),
-    )
 
 
 def _reason(found: list[tuple[str, CheckRecord]]) -> str:

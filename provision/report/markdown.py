@@ -16,9 +16,9 @@ from verify.records import inapplicable
 MOST_EVIDENCE = 4
 
 
-def render(summary: Summary, groups: list[Group] | None = None) -> str:
-    """Return the whole document, ending in a newline; `groups` are those of its hosts, where the caller has them."""
-    groups = group_hosts(summary.hosts) if groups is None else groups
+def render(summary: Summary) -> str:
+    """Return the whole document, ending in a newline."""
+    groups = group_hosts(summary.hosts)
     parts = [f"# {_plain(wording.headline(summary))}", _plain(wording.facts_of_run(summary))]
     parts += _sections(
         ("What failed", _failures(groups)),
@@ -64,11 +64,8 @@ def _failures(groups: list[Group]) -> str:
 
 def _changed(summary: Summary) -> str:
     """List what changed on failed hosts since their last green run."""
-    differences = [host.since_green for host in summary.hosts if host.since_green]
-    if not differences:
-        return ""
     parts = []
-    for names, entry in grouped(differences):
+    for names, entry in grouped(host.since_green for host in summary.hosts if host.since_green):
         lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]
         lines += [f"unknown: {unknown}" for unknown in entry.unknown]
         parts += [_plain(f"{names}, since run {entry.before}"), _list(lines) or "No known change."]

@@ -32,9 +32,6 @@ def next_commands(
     The parser accepts each. A command that failed is not among them, unless one before it removes the reason.
 
     Args:
-        invocation: The command line of the run.
-        hosts: The hosts of the run, as it left them.
-        command: The command with its arguments.
         reach: By the name of a host: the command that connects to it as this product does.
         differ: Whether the comparison of the hosts failed.
     """

@@ -37,12 +37,7 @@ def _text(change: PlannedChange) -> str:
 
 
 def time_line(logs: Path, changes: Mapping[str, Sequence[PlannedChange]]) -> str | None:
-    """Return how long the last run took that changed one of the hosts to be changed; None where there was none.
-
-    Args:
-        logs: The folder of runs.
-        changes: By host.
-    """
+    """Return how long the last run took that changed one of the hosts to be changed; None where there was none."""
     wanted = {host for host, found in changes.items() if found}
     for name in names(logs)[:LOOKED_BACK] if wanted else ():
         summary = document(logs / name / "summary.json")

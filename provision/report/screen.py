@@ -134,10 +134,7 @@ def _labelled(label: str, lines: Iterable[str]) -> list[str]:
 
 def _changed(summary: Summary) -> Iterator[str]:
     """List what changed on failed hosts since their last green run."""
-    differences = [host.since_green for host in summary.hosts if host.since_green and host.since_green.changes]
-    if not differences:
-        return
-    for _, entry in grouped(differences):
+    for _, entry in grouped(host.since_green for host in summary.hosts if host.since_green):
         shown = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]
         if shown:
             yield f"since run {entry.before}: {shown[0]}"

@@ -37,12 +37,7 @@ def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[st
 
 
 def purposes_and_commands(commands: Iterable[str], indent: int) -> Iterator[list[str]]:
-    """Yield the lines of each command with its purpose before it, aligned.
-
-    Args:
-        commands: Suggested commands.
-        indent: Columns before the purposes, which the first line of a command does not have yet.
-    """
+    """Yield the lines of each command with its purpose before it, aligned; the first line of each still lacks the indent."""
     named = [(purpose(entry), entry) for entry in commands]
     widest = max((width(name) for name, _ in named), default=0) + 2
     for name, entry in named:

@@ -37,7 +37,9 @@ UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
     """Build the summary of a run; docs/reference/summary.md defines the verdict. Contains no secret."""
     invocation = _invocation(files)
-    hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in _names(files))
+    described = files.inventory.hosts if files.inventory else ()
+    names = [host.name for host in described] or dict.fromkeys((*files.phases, *files.facts))
+    hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in names)
     summary = Summary(
         run=files.run,
         command=files.command,
@@ -58,17 +60,11 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
             invocation,
             hosts,
             command=files.command,
-            reach=_reach(files),
+            reach={host.name: ssh_words(host.connection) for host in described if host.connection.kind == "ssh"},
             differ=any(check.status in ("fail", "error") for check in files.host_comparison),
         ),
     )
     return Summary.model_validate(scrub(summary.model_dump(mode="json")))
-
-
-def _reach(files: RunFiles) -> dict[str, str]:
-    """Return the command that connects to each remote host, by its name."""
-    hosts = files.inventory.hosts if files.inventory else ()
-    return {host.name: ssh_words(host.connection) for host in hosts if host.connection.kind == "ssh"}
 
 
 def _invocation(files: RunFiles) -> Invocation:
@@ -125,18 +121,12 @@ def is_green(host: HostSummary) -> bool:
     return host.state in GREEN_STATES and host.stack is not None and verdict((host,)) == "green"
 
 
-def _names(files: RunFiles) -> list[str]:
-    if files.inventory is not None:
-        return [host.name for host in files.inventory.hosts]
-    return list(dict.fromkeys((*files.phases, *files.facts)))
-
-
 def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     results = files.phases.get(name, {})
     phases = {phase: results[phase] for phase in PHASES if phase in results}
     facts = files.facts.get(name)
     installed = facts.installed if facts else None
-    resolution = _resolution(files, name)
+    resolution = next((entry for entry in files.plan.classes if name in entry.hosts), None) if files.plan else None
     staged = files.staged.get(name)
     checks = files.verified.get(name) or (
         Verification() if _undone(files.command) else own_verification(installed.last_verify if installed else None)
@@ -146,6 +136,8 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     gateway, monitoring = files.gateways.get(name), files.monitors.get(name)
     without_vllm = (gateway is not None or monitoring is not None) and serve is None
     ready = without_vllm or (serve is not None and serve.ready)
+    # What somebody else changed on the host is undone where its service starts.
+    repaired = not without_vllm and "serve" in results and results["serve"].status == "ok"
     state = _state(files.command, phases, checks, ready=ready, interrupted=interrupted)
     host = next((entry for entry in files.inventory.hosts if entry.name == name), None) if files.inventory else None
     prefix = prefix_of(host, facts)
@@ -184,7 +176,10 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
-            *_drift(installed, repaired=not without_vllm and "serve" in results and results["serve"].status == "ok"),
+            *(
+                f"drift{', repaired' if repaired else ''}: {each.sentence}"
+                for each in (installed.drift if installed else ())
+            ),
             *(resolution.assumptions if resolution else ()),
             *(staged.notes if staged else ()),
             *(note for result in phases.values() for note in result.notes),
@@ -197,12 +192,6 @@ def _earlier_release(installed: Installed | None, release: str | None) -> str | 
     if installed is None or release is None:
         return None
     return installed.previous_release if release == installed.release else installed.release
-
-
-def _drift(installed: Installed | None, *, repaired: bool) -> Iterable[str]:
-    """Describe changes on the host that this product did not make, and who made them."""
-    for drift in installed.drift if installed else ():
-        yield f"drift{', repaired' if repaired else ''}: {drift.sentence}"
 
 
 def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reason, ...]:
@@ -221,12 +210,6 @@ def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reas
     for reason in staged.refused if staged else ():
         refused.setdefault(reason.candidate, reason)
     return (*chosen, *refused.values())
-
-
-def _resolution(files: RunFiles, name: str) -> Resolution | None:
-    if files.plan is None:
-        return None
-    return next((entry for entry in files.plan.classes if name in entry.hosts), None)
 
 
 def _undone(command: str) -> HostState | None:

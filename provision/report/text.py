@@ -30,9 +30,9 @@ MOST_EVIDENCE = 4
 MOST_CHANGES = 8
 
 
-def render(summary: Summary, groups: list[Group] | None = None) -> str:
-    """Return the whole text, ending in a newline; `groups` are those of its hosts, where the caller has them."""
-    groups = group_hosts(summary.hosts) if groups is None else groups
+def render(summary: Summary) -> str:
+    """Return the whole text, ending in a newline."""
+    groups = group_hosts(summary.hosts)
     screen = first_screen(summary, groups)
     named_groups = [(f"{group.names}: " if len(groups) > 1 else "", group) for group in groups]
     lines = [*screen.lines, "", RULE, "Details"]
@@ -70,10 +70,7 @@ def _wrapped(lines: Iterable[str], indent: str = INDENT) -> Iterable[str]:
 
 def _changed(summary: Summary) -> Iterable[str]:
     """List what changed on failed hosts since their last green run."""
-    differences = [host.since_green for host in summary.hosts if host.since_green]
-    if not differences:
-        return
-    for names, entry in grouped(differences):
+    for names, entry in grouped(host.since_green for host in summary.hosts if host.since_green):
         message = "" if entry.changes else "; no known change"
         yield from wrap(f"{names}: since run {entry.before}{message}", first=INDENT)
         yield from changes(entry, indent=INDENT * 2, most=MOST_CHANGES)

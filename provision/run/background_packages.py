@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from provision.core.models.inventory import Host
-from provision.core.models.records import PhaseResult
 from provision.fleet.package_sources import package_sources_answer
 from provision.phases.install.host_results import install
 from provision.phases.install.hosts_file import Target
@@ -19,10 +21,9 @@ SOURCES_DEADLINE_S = 90.0
 
 
 def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, bool | None]:
-    """Ask hosts that lack OS packages whether their package sources answer. They are asked once a run.
+    """Ask hosts that lack OS packages whether their package sources answer; None where one cannot tell.
 
-    Returns:
-        The answers by host; None where a host cannot tell.
+    They are asked once a run.
     """
     if context.background.package_sources is not None:
         return context.background.package_sources
@@ -61,38 +62,16 @@ class BackgroundPackages:
 
     def __init__(self, context: RunContext, planned: PlannedHosts, hosts: Sequence[Host]) -> None:
         self._context = context
-        self._variables = {
-            host.name: {
-                **planned.install_paths[host.name].ansible_vars(),
-                "firstlight_system_packages": list(
-                    desired_state.packages_of(stack, planned.facts[host.name])
-                    if (stack := planned.stack(host.name))
-                    else ()
-                ),
-            }
-            for host in hosts
-        }
-        self._hosts = hosts
         self._stopped = threading.Event()
-        self._results: Mapping[str, PhaseResult] = {}
-        self._error: BaseException | None = None
         self._started = time.monotonic()
-        self._thread = threading.Thread(target=self._work, name="firstlight-packages", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        targets = [Target(host, self._variables[host.name]) for host in self._hosts]
-        try:
-            self._results = install(self._context.run, targets, playbook="prepare", cancelled=self._stopped.is_set)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the run waits for this task
-            self._error = error
+        targets = [Target(host, _variables(planned, host.name)) for host in hosts]
+        self._future = ThreadPoolExecutor(1, "firstlight-packages").submit(
+            install, context.run, targets, playbook="prepare", cancelled=self._stopped.is_set
+        )
 
     def wait(self) -> None:
         """Wait for the playbook, and record what failed."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        for name, result in self._results.items():
+        for name, result in self._future.result().items():
             seconds = round(time.monotonic() - self._started, 3)
             self._context.run.event(
                 "packages", host=name, phase="install", status=result.status, seconds=result.seconds
@@ -103,4 +82,10 @@ class BackgroundPackages:
     def stop(self) -> None:
         """End the playbook in order; do nothing when it has ended."""
         self._stopped.set()
-        self._thread.join()
+        futures.wait([self._future])
+
+
+def _variables(planned: PlannedHosts, name: str) -> dict[str, Any]:
+    stack = planned.stack(name)
+    packages = desired_state.packages_of(stack, planned.facts[name]) if stack else ()
+    return {**planned.install_paths[name].ansible_vars(), "firstlight_system_packages": list(packages)}

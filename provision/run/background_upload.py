@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 from provision.core import features
 from provision.core.errors import FirstlightError
-from provision.core.models.facts import Installed
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
@@ -35,7 +34,7 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
         for host in context.hosts()
         if host.connection.kind != "local"
         and host.source_of("wheels") not in ("host", "path")
-        and _is_bare(planned.facts[host.name].installed)
+        and ((installed := planned.facts[host.name].installed) is None or not installed.environments)
     ]
     bare = playbooks.acquire_locks(context, planned, "install", bare)
     if not bare:
@@ -44,10 +43,6 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
         bare = hook(planned, bare)
     context.background.file_listener = upload = BackgroundUpload(context, planned, bare)
     return upload
-
-
-def _is_bare(installed: Installed | None) -> bool:
-    return installed is None or not installed.environments
 
 
 class BackgroundUpload:

@@ -56,15 +56,26 @@ class RunOptions:
     """Index settings that `stage` uses instead of the user's."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Why runs leave a host out."""
+
+    reason: str
+    hint: str
+    """What brings it back."""
+    record: Mapping[str, Any]
+    """What is kept of it, as `status --json` prints it."""
+
+
 @dataclass
 class Outcomes:
     """Mappings by host name, which phases add to."""
 
     results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
-    facts: dict[str, HostFacts] = field(default_factory=dict)
-    """The newest facts of each host, as the run's folder has them."""
     checks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The newest check document of each host."""
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    """Why this run leaves hosts out, or what its checks found that makes later runs leave them out."""
     removed: set[str] = field(default_factory=set)
     """Hosts that this run removed the product from."""
     entered: dict[PhaseName, float] = field(default_factory=dict)
@@ -110,17 +121,6 @@ class Background:
             task.stop()
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """Why runs leave a host out."""
-
-    reason: str
-    hint: str
-    """What brings it back."""
-    record: Mapping[str, Any]
-    """What is kept of it, as `status --json` prints it."""
-
-
 @dataclass
 class RunContext:
     """One run: its hosts, its folder, and how each phase ended for each host."""
@@ -138,8 +138,6 @@ class RunContext:
     result: ProbedHosts = field(default_factory=ProbedHosts)
     """What the last phase that came to its end handed on."""
     outcomes: Outcomes = field(default_factory=Outcomes)
-    left_out: dict[str, LeftOut] = field(default_factory=dict)
-    """Why this run leaves hosts out, or what its checks found that makes later runs leave them out."""
     stack: ExitStack = field(default_factory=ExitStack)
     sessions: HostSessions = field(init=False)
     _states: dict[type, Any] = field(default_factory=dict)
@@ -177,7 +175,7 @@ class RunContext:
             if (host.is_provisioned or self.scope == "all")
             and (self.batch is None or host.name in self.batch)
             and not self.has_failed(host.name)
-            and host.name not in self.left_out
+            and host.name not in self.outcomes.left_out
         ]
 
     def begin_batch(self, names: Sequence[str]) -> None:
@@ -232,7 +230,7 @@ class RunContext:
         else:
             self.outcomes.failures.add(Exit.RED)
             text, hint = f"{type(error).__name__}: {error}", "the run's events.jsonl holds the trace"
-            self.run.event("trace", host=host, phase=phase, trace=_trace(error))
+            self.run.event("trace", host=host, phase=phase, trace=traceback.format_exception(error))
         status: Literal["unreachable", "failed"] = "unreachable" if isinstance(error, TransportError) else "failed"
         self.record(
             PhaseResult(
@@ -257,9 +255,6 @@ class RunContext:
         """Call a function for all hosts in parallel; record failures and return the values of the others by host.
 
         Args:
-            phase: The phase that failures are recorded under.
-            hosts: The hosts to call the function for.
-            call: The function; it gets the host.
             deadline_s: Seconds after which a host counts as failed.
             cancel: Ends the work on a host from another thread; closing its session is enough where nothing else is waited for.
         """
@@ -332,17 +327,7 @@ class RunContext:
             self.run.event("phase", phase=phase, seconds=round(time.monotonic() - started, 3))
 
 
-def _trace(error: BaseException) -> list[str]:
-    return traceback.format_exception(error)
-
-
 def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut | None:
-    """Return why runs leave a host out; None where they do not.
-
-    Args:
-        logs: Folder of the runs, with what this controller keeps of hosts.
-        host: The host.
-        facts: What the probe found there; without them, only what this controller keeps counts.
-    """
+    """Return why runs leave a host out; None where they do not. Without facts of a probe, only what this controller keeps of it counts."""
     found = (hook(logs, host, facts) for hook in features.hooks("left_out"))
     return next(filter(None, found), None)

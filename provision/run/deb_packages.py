@@ -53,18 +53,9 @@ def _note(name: str, missing: Sequence[str], facts: HostFacts) -> str:
 def send_missing(
     context: RunContext, probed: ProbedHosts, wanted: Mapping[str, Sequence[str]], *, phase: PhaseName = "serve"
 ) -> dict[str, list[str]]:
-    """Send the packages that hosts lack, to those whose package sources do not answer.
+    """Send the packages that hosts lack to those whose package sources do not answer, and return the names of the files by host.
 
-    A host for which this machine cannot fetch them fails.
-
-    Args:
-        context: The run.
-        probed: Facts and paths of the hosts.
-        wanted: Packages by host.
-        phase: The phase that failures are recorded under.
-
-    Returns:
-        The names of the files by host; those of a host that failed are missing.
+    A host for which this machine cannot fetch them fails, and is missing in the answer.
     """
     return context.run_on_hosts(
         phase,
@@ -75,10 +66,7 @@ def send_missing(
 
 
 def send(context: RunContext, probed: ProbedHosts, host: Host, wanted: Sequence[str]) -> list[str]:
-    """Send packages to one host; see `send_missing`.
-
-    Returns:
-        The names of the files.
+    """Send packages to one host as `send_missing` does, and return the names of the files.
 
     Raises:
         StageError: This machine cannot fetch them.

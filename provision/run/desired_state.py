@@ -126,9 +126,6 @@ def desired_state_of(
     """Compute the desired state of a host.
 
     Args:
-        host: The host, with its settings.
-        facts: Its facts.
-        staged: The files for it.
         tools: The programs for PREFIX/bin, by name.
         verified: A document of checks that are newer than those in the facts.
 
@@ -216,11 +213,6 @@ def release_record(
     """Return what a host serves, without the service's files.
 
     It holds nothing that another version of this product may choose differently for an equal service.
-
-    Args:
-        environment: Digest of lock and interpreter.
-        model: The model on the host; its folder is named after its content.
-        command: The server's command; None where nothing is served.
     """
     return {
         "format": RELEASE_FORMAT,
@@ -239,13 +231,9 @@ def release_digest(record: Mapping[str, Any], service: Service) -> str:
 
 
 def peer_writes_arrive(*documents: Mapping[str, Any] | None) -> bool:
-    """Return whether cards may write into one another's memory.
+    """Return whether cards may write into one another's memory; True also where it was never measured.
 
-    Args:
-        documents: Documents of checks, the newest first. The first one that measured it decides: a skipped check clears no warning.
-
-    Returns:
-        True also where it was never measured.
+    The first of the documents that measured it decides, the newest comes first: a skipped check clears no warning.
     """
     for document in documents:
         for key in ("checks", "carried"):

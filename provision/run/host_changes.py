@@ -46,9 +46,6 @@ def changes_of(
     """Return what a run would change on a host; empty where it would change nothing.
 
     Args:
-        host: The host, with its settings.
-        facts: What the probe found.
-        stack: The planned version combination.
         staged: The files of the locked combination; None where this machine has not locked it yet.
         desired: The desired state with these files; None without them.
         before: The releases in the environment that the host uses now; None where they are unknown.
@@ -64,7 +61,9 @@ def changes_of(
         found = [PlannedChange(part="environment", sign="?", text=text)]
     if found and (packages := packages_of(stack, facts)):
         first.append(PlannedChange(part="packages", sign="+", text=" ".join(packages)))
-    if found and _is_root(host, facts) and (installed is None or installed.state is None):
+    # A described host has no user, and is taken for root.
+    is_root = host.connection.become or facts.user.uid in {0, None}
+    if found and is_root and (installed is None or installed.state is None):
         first.append(PlannedChange(part="account", sign="+", text=f"system user {SERVICE_USER}"))
     return (*first, *found)
 
@@ -100,11 +99,7 @@ def state_changes(
 ) -> list[PlannedChange]:
     """Return how a host differs from its desired state, drivers and OS packages left out.
 
-    Args:
-        desired: The desired state.
-        facts: What the probe found.
-        staged: The files for it, for sizes; None where they do not matter.
-        before: The releases in the environment that the host uses now.
+    `staged` has the sizes of files, where they matter, and `before` the builds that the host uses now.
     """
     found = _Comparison(desired, facts, staged, before)
     return [
@@ -244,11 +239,6 @@ class _Comparison:
             return 0
         missing = missing_files(self._desired, self._facts, self._staged.files)
         return sum(file.size for file in missing if file.kind in kinds)
-
-
-def _is_root(host: Host, facts: HostFacts) -> bool:
-    """Return whether an installation is system-wide; a described host has no user, and is taken for root."""
-    return host.connection.become or facts.user.uid in {0, None}
 
 
 def _driver(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChange]:

@@ -32,11 +32,7 @@ class Played:
 def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
     """Lock hosts until the run ends, and return those that are locked; a host that another run has locked fails.
 
-    Args:
-        context: The run.
-        probed: Where the lock file is on each host.
-        phase: The phase that a failure is recorded under.
-        hosts: The hosts to lock; those that the run has locked already are not locked again.
+    Hosts that the run has locked already are not locked again.
     """
 
     def call(host: Host) -> HostLock:
@@ -52,15 +48,10 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
 
 
 def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> list[Host]:
-    """Return the hosts that the run may still change.
+    """Return the hosts that the run may still change; those that it never locked are among them.
 
     A host that was restarted, or whose connection broke, has released its lock: it is locked again. One that another run has locked
     since, or that cannot be reached, fails.
-
-    Args:
-        context: The run.
-        phase: The phase that a failure is recorded under.
-        hosts: The hosts; those that the run never locked are returned as they are.
     """
     with_lock = [host for host in hosts if host.name in context.sessions.locks]
     renewed = context.run_on_hosts(
@@ -80,18 +71,9 @@ def run_playbook(
     *,
     tags: Sequence[str] = (),
 ) -> dict[str, PhaseResult]:
-    """Run a playbook on hosts, and record failures.
+    """Run a playbook on hosts, record failures, and return the results of the hosts where it succeeded.
 
-    Args:
-        context: The run.
-        playbook: Its name without `.yml`.
-        phase: The phase that failures are recorded under.
-        hosts: The hosts; the playbook is not run when there is none.
-        variables: Returns the variables of a host.
-        tags: Only tasks with one of these tags run; all when empty.
-
-    Returns:
-        The results of the hosts where it succeeded.
+    With `tags` only tasks with one of these tags run. The playbook is not run when there is no host.
 
     Raises:
         KeyboardInterrupt: The run was interrupted.
@@ -141,15 +123,7 @@ def _take_over_inventory(context: RunContext) -> bool:
 def added_to_earlier(
     context: RunContext, played: PhaseResult, text: str, seconds: float, *, phase: PhaseName = "serve"
 ) -> PhaseResult:
-    """Return the result of a host; that of the phase itself, such as of its own service, is kept with it.
-
-    Args:
-        context: The run.
-        played: How the playbook ended.
-        text: One sentence on what was set up.
-        seconds: How long it took.
-        phase: The phase that it is recorded under.
-    """
+    """Return the result of a host; that of the phase itself, such as of its own service, is kept with it."""
     earlier = context.outcomes.results.get(played.host, {}).get(phase)
     if earlier is None:
         return played.model_copy(update={"phase": phase, "text": text, "seconds": round(seconds, 3)})

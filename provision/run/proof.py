@@ -18,16 +18,7 @@ PROVE_DEADLINE_S = 3600.0
 
 
 def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]) -> dict[str, ServeRecord]:
-    """Wait for services and check their answers.
-
-    Args:
-        context: The run.
-        probed: The hosts.
-        requests: What each service has to answer, by host.
-
-    Returns:
-        The records of the hosts that could be asked.
-    """
+    """Wait for services, check their answers, and return the records of the hosts that could be asked."""
 
     def call(host: Host) -> ServeRecord:
         paths = probed.install_paths[host.name]
@@ -68,17 +59,12 @@ def prove(
     restarted: Mapping[str, PhaseResult],
     started: float,
 ) -> dict[str, ServeRecord]:
-    """Wait for services and check their answers; a host whose answer is wrong fails.
+    """Wait for services, check their answers, and return the records of those that answered; a host whose answer is wrong fails.
 
     Args:
-        context: The run.
-        probed: The hosts.
         requests: What each service has to answer, by host.
         restarted: The results of the playbook that restarted services.
         started: Monotonic time at which the phase began, in seconds.
-
-    Returns:
-        The records of the services that answered.
     """
     records = ask_in_order(context, probed, requests)
     for name, record in records.items():

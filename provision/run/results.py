@@ -16,10 +16,6 @@ from provision.run.desired_state import Desired
 HostsT = TypeVar("HostsT", bound="ProbedHosts")
 
 
-def _no_plan() -> Plan:
-    return Plan(classes=())
-
-
 @dataclass(frozen=True)
 class ProbedHosts:
     """Hosts whose facts are known. All mappings here are by host name."""
@@ -32,7 +28,7 @@ class ProbedHosts:
 class PlannedHosts(ProbedHosts):
     """Hosts with the Stack of their class."""
 
-    plan: Plan = field(default_factory=_no_plan)
+    plan: Plan = field(default_factory=lambda: Plan(classes=()))
     driver_changed: frozenset[str] = frozenset()
     """Hosts whose drivers this run installed."""
     changes: Mapping[str, tuple[PlannedChange, ...]] = field(default_factory=dict)

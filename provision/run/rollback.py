@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from provision.core import features
 from provision.core.errors import ServeError, UsageError
-from provision.core.install_paths import InstallPaths
+from provision.core.json_text import parse_object
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord
-from provision.fleet.ssh import Session
 from provision.run import playbooks, proof, spans
 from provision.run.context import RunContext, left_out
 from provision.run.results import ProbedHosts
@@ -40,10 +38,7 @@ def require_digest(text: str) -> str:
 def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str, str] | None = None) -> ProbedHosts:
     """Switch each host to an earlier release, restart, and prove it.
 
-    Args:
-        context: The run.
-        probed: The hosts.
-        to: Digest of the release, or of that of each host; None for the one before.
+    `to` is the digest of the release, or of that of each host; None stands for the one before.
     """
     started = time.monotonic()
     wanted = dict.fromkeys((host.name for host in context.hosts()), to) if isinstance(to, str) else to or {}
@@ -82,16 +77,16 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     ]
     tried = {name: states.get(name, {}).get("release", wanted.get(name)) for name in begun}
     former = return_refused(context, probed, tried)
-    served = [host.name for host in hosts if host.name in requests and _may_serve(context, probed, host, former)]
+    served = [
+        host.name
+        for host in hosts
+        if host.name in requests
+        and (host.name in former or not context.has_failed(host.name))
+        and left_out(context.run.logs, host, probed.facts[host.name]) is None
+    ]
     features.call("served_again", context, served)
     prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
     return probed
-
-
-def _may_serve(context: RunContext, probed: ProbedHosts, host: Host, former: Collection[str]) -> bool:
-    """Return whether a host serves after a rollback, be it with the release before, and may get requests."""
-    serves = host.name in former or not context.has_failed(host.name)
-    return serves and left_out(context.run.logs, host, probed.facts[host.name]) is None
 
 
 def _missing(facts: HostFacts, to: str) -> ServeError | None:
@@ -108,15 +103,8 @@ def _missing(facts: HostFacts, to: str) -> ServeError | None:
 def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str, str | None]) -> set[str]:
     """Return hosts whose start failed to the release that was proven before, and prove that one again.
 
-    The hosts stay failed: the release that was asked for does not serve.
-
-    Args:
-        context: The run.
-        probed: The hosts, as the probe found them.
-        tried: The release that each host was to serve; None where it is not known.
-
-    Returns:
-        The hosts that serve the release before again, as a proof shows.
+    The hosts stay failed: the release that was asked for does not serve. `tried` is the release that each was to serve, None where that
+    is not known. The answer is the hosts that serve the release before again, as a proof shows.
     """
     refused = {name: result for name in tried if (result := _failure(context, name)) is not None}
     hosts = [
@@ -177,13 +165,7 @@ def _failure(context: RunContext, name: str) -> PhaseResult | None:
 
 
 def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> None:
-    """Remove what no release needs any more, where a switch was proven and more than both its ends are there.
-
-    Args:
-        context: The run.
-        probed: The hosts, as the probe found them.
-        live: The release that each host serves now.
-    """
+    """Remove what no release needs any more, where `live` was proven and more than both ends of the switch to it are there."""
     hosts = [
         host for host in context.hosts() if host.name in live and _has_more(probed.facts[host.name], live[host.name])
     ]
@@ -210,20 +192,15 @@ def note_release(context: RunContext, name: str, record: ReleaseRecord) -> None:
 
 def live_states(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
     """Read the state that each host reached; empty for a host that has none."""
-    return context.run_on_hosts(
-        "serve",
-        hosts,
-        lambda host: _live_state(context.session(host), probed.install_paths[host.name]),
-        deadline_s=READ_DEADLINE_S,
-    )
 
+    def read(host: Host) -> dict[str, Any]:
+        paths = probed.install_paths[host.name]
+        try:
+            return parse_object(context.session(host).read(f"{paths.prefix}/state.json", root=paths.root))
+        except (FileNotFoundError, ValueError):
+            return {}
 
-def _live_state(session: Session, paths: InstallPaths) -> dict[str, Any]:
-    try:
-        state = json.loads(session.read(f"{paths.prefix}/state.json", root=paths.root))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+    return context.run_on_hosts("serve", hosts, read, deadline_s=READ_DEADLINE_S)
 
 
 def readiness_of(state: Mapping[str, Any]) -> dict[str, Any] | None:

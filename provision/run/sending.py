@@ -60,13 +60,9 @@ class SentBytes:
         refused: str | None = None,
         short: str | None = None,
     ) -> None:
-        """Add to the bytes that hosts got.
+        """Add to the bytes that hosts got: from the controller, from other hosts, from an index or a hub, and from a folder of their own.
 
         Args:
-            controller: Bytes that the controller sent.
-            peers: Bytes that a host sent.
-            host: Bytes that a host fetched from an index or a hub.
-            path: Bytes that a host copied from a folder.
             to: The host that got bytes from another one.
             refused: A host that another one did not serve.
             short: A host whose own source did not give all.
@@ -106,13 +102,7 @@ class Sent:
 
 
 class Sending:
-    """Transfers to all hosts of a step. `send` is called once for each host, from threads; `close` ends them.
-
-    Args:
-        context: The run.
-        planned: Facts and paths of the hosts.
-        files: The files that each host needs.
-    """
+    """Transfers to all hosts of a step. `send` is called once for each host, from threads; `close` ends them."""
 
     def __init__(self, context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> None:
         self._context, self._planned, self._files = context, planned, files

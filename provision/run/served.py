@@ -29,15 +29,7 @@ class Served:
 
 
 def served_of(state: str, environment: str) -> Served | None:
-    """Read what a host serves.
-
-    Args:
-        state: PREFIX/state.json.
-        environment: PREFIX/etc/service.env; it has the key.
-
-    Returns:
-        What it serves; None where it is to serve nothing.
-    """
+    """Return what a host serves, from its state.json and its service.env, which has the key; None where it is to serve nothing."""
     readiness = json.loads(state).get("readiness")
     if not readiness:
         return None
@@ -53,7 +45,7 @@ def ask_served(context: RunContext, probed: ProbedHosts) -> dict[str, Served | N
         [
             host
             for host in context.inventory.hosts
-            if host.is_serving and host.name not in context.left_out and not context.has_failed(host.name)
+            if host.is_serving and host.name not in context.outcomes.left_out and not context.has_failed(host.name)
         ],
         lambda host: _read_served(
             context.session(host), probed.install_paths[host.name].prefix, root=probed.install_paths[host.name].root

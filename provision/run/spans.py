@@ -15,10 +15,7 @@ from provision.run.context import RunContext
 def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = False) -> None:
     """Fail the hosts of each span of which a host is missing in this run, or has failed.
 
-    Args:
-        context: The run.
-        phase: The phase that the failure is recorded under.
-        switched: Whether some of them serve another release by now.
+    `switched` says whether some of them serve another release by now.
     """
     there = {host.name for host in context.hosts()}
     of_run = {host.name for host in context.inventory.hosts}
@@ -40,13 +37,7 @@ def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = Fals
 
 
 def refuse_unequal(context: RunContext, phase: PhaseName, parts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Fail the hosts of each span whose hosts differ in what they have to have in common.
-
-    Args:
-        context: The run.
-        phase: The phase that the failure is recorded under.
-        parts: By host, what it would serve with, each part by its name in a sentence.
-    """
+    """Fail the hosts of each span whose hosts differ in `parts`: what each would serve with, each part by its name in a sentence."""
     for host in context.hosts():
         if host.span is None or host.name == host.head or not {host.name, host.head} <= parts.keys():
             continue
@@ -85,13 +76,7 @@ def whole(context: RunContext, names: Collection[str]) -> frozenset[str]:
 def with_one_verdict(
     context: RunContext, asked: Collection[str], records: Mapping[str, ServeRecord]
 ) -> dict[str, ServeRecord]:
-    """Return records of services in which a host of a span is ready only if all of it are.
-
-    Args:
-        context: The run.
-        asked: The hosts that were to be proven.
-        records: The records of those that could be asked.
-    """
+    """Return records of services in which a host of a span is ready only if all of it are that were asked."""
     found = dict(records)
     for name, record in records.items():
         span = context.host(name).span

@@ -28,7 +28,6 @@ class Starts:
     """The starts of one run, with the parts of all features.
 
     Args:
-        context: The run.
         verified: The hosts, with their desired states.
         hosts: Those that are to start.
         still: Those of them that will not.
@@ -42,11 +41,7 @@ class Starts:
         ]
 
     def turns(self, hosts: Sequence[Host]) -> list[list[Host]]:
-        """Return hosts that start together, in order: at least one list.
-
-        Args:
-            hosts: The hosts that are to start.
-        """
+        """Return hosts that start together, in order: at least one list."""
         found = [[*hosts]]
         for part in self._parts:
             found = [turn for wave in found for turn in part.turns(wave)]
@@ -62,10 +57,7 @@ class Starts:
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
         """Act on hosts that were started, or found in the desired state.
 
-        Args:
-            hosts: The hosts.
-            serving: Those of them that serve, be it with the release before.
-            proven: Hosts whose services were proven in this run.
+        `serving` are those of them that serve, be it with the release before, and `proven` all whose services were proven in this run.
         """
         for part in self._parts:
             part.after(hosts, serving=serving, proven=proven)

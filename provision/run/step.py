@@ -26,16 +26,12 @@ class Step:
     phase: PhaseName
     """The phase that its results are recorded under: drivers are a part of `install`, gateway and monitoring of `serve`."""
     scope: Scope = "provisioned"
-    applies: Callable[[RunContext], bool] | None = None
-    """Whether the step has anything to do; always where this is None."""
+    applies: Callable[[RunContext], bool] = lambda _: True
+    """Whether the step may have anything to do, by what the run knows so far."""
     in_batches: bool = False
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
     reads_only: bool = False
     """Whether it only reads hosts. A command of such steps alone is a query, and no run; all others change or check hosts."""
-
-    def has_work(self, context: RunContext) -> bool:
-        """Return whether the step may have anything to do, by what the run knows so far."""
-        return self.applies is None or self.applies(context)
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ FOLDER = "/etc/systemd/system"
 
 
 def sums_command(folder: str, units: Collection[str]) -> str:
-    """Return a command that prints the SHA-256 of each file in a folder and of each unit, then whether the units are enabled and active."""
+    """Return a command that prints the SHA-256 of each file in a folder and of each unit, then `enabled active NAME` of each unit."""
     names = " ".join(sorted(units))
     paths = " ".join(f"{FOLDER}/{name}" for name in sorted(units))
+    states = 'echo "$(systemctl is-enabled "$unit") $(systemctl is-active "$unit") $unit"'
     return (
         f"cd {shlex.quote(folder)} 2>/dev/null || exit 0; sha256sum -- * {paths} 2>/dev/null; "
-        f"systemctl is-enabled {names}; systemctl is-active {names}"
+        f"for unit in {names}; do {states}; done"
     )
 
 
@@ -45,26 +46,13 @@ def has(said: str, files: Mapping[str, str | bytes], units: Mapping[str, str], r
     }
     lines = said.splitlines()
     found = {path.rpartition("/")[2]: total for total, _, path in (line.partition("  ") for line in lines)}
-    states = lines[-2 * len(units) :]
-    ordered = sorted(units)
-    runs = all(
-        (states[place], states[place + len(units)]) == ("enabled", "active")
-        for place, name in enumerate(ordered)
-        if name in running and len(states) == 2 * len(units)
-    )
-    return wanted.items() <= found.items() and len(states) == 2 * len(units) and runs
+    return wanted.items() <= found.items() and all(f"enabled active {name}" in lines for name in running)
 
 
 def differing_sets(
     context: RunContext, probed: ProbedHosts, sets: Mapping[str, Sequence[UnitSet]]
 ) -> dict[str, list[UnitSet]]:
-    """Return the sets that hosts do not run as they are to be, by host; one that did not answer is missing.
-
-    Args:
-        context: The run.
-        probed: Installation paths of its hosts.
-        sets: What each host is to run, by its name.
-    """
+    """Return the sets of `sets` that hosts do not run as they are to be, by host; one that did not answer is missing."""
 
     def ask(host: Host) -> list[UnitSet]:
         prefix = probed.install_paths[host.name].prefix
@@ -87,16 +75,9 @@ def play_differing(
     playbook: str,
     sets: Mapping[str, Sequence[UnitSet]],
 ) -> dict[str, PhaseResult]:
-    """Send what differs, and play a playbook where something does.
+    """Send what differs, and play a playbook with role `unit_sets` where something does. Return the result of each host that answered.
 
-    Args:
-        context: The run.
-        probed: Installation paths of its hosts.
-        playbook: Name of a playbook with role `unit_sets`.
-        sets: What each host is to run, by its name; the run holds the locks of these hosts.
-
-    Returns:
-        The result of each host that answered.
+    `sets` is what each host is to run; the run holds the locks of these hosts.
     """
     hosts = [host for host in context.hosts() if host.name in sets]
 
@@ -140,17 +121,11 @@ def play_removal(
     hosts: Sequence[Host],
     absent: Sequence[tuple[str, Sequence[str]]],
 ) -> dict[str, PhaseResult]:
-    """Stop units and remove them with their files.
+    """Stop units and remove them with their files; return the result of each host where that succeeded.
 
     Args:
-        context: The run.
-        probed: Installation paths of its hosts.
-        playbook: Name of a playbook with role `unit_sets`.
         hosts: The hosts; the run holds their locks.
         absent: Name and units of each set.
-
-    Returns:
-        The result of each host where that succeeded.
     """
     return playbooks.run_playbook(
         context,

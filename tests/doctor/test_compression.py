@@ -8,12 +8,13 @@ import json
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from verify.doctor import cli
-from verify.doctor.text_decoding import decompress
+from verify.doctor.text_decoding import open_log
 
 LOG = (
     b"INFO starting\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB\n"
@@ -73,9 +74,10 @@ def test_zstandard_without_its_program_names_the_command_to_type(
     assert "zstd -dc FILE | ./firstlight doctor -" in capsys.readouterr().err
 
 
-def test_gzip_on_standard_input() -> None:
-    stream = io.BufferedReader(io.BytesIO(gzip.compress(LOG)))
-    assert decompress(stream, "-").read(len(LOG) + 1) == LOG
+def test_gzip_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(gzip.compress(LOG)))))
+    with open_log("-") as stream:
+        assert stream.read(len(LOG) + 1) == LOG
 
 
 def test_a_huge_log_is_reported_to_take_a_while(

@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.phases.plan.family.choices import choice_settings_of, serving_plan, unknown_parsers
-from provision.phases.plan.fit import shape_of
+from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from tests.family.models import FAMILIES, KIMI, LLAMA, LLAMA_31, QWEN3, QWEN3_MOE, of
 

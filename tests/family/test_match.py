@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.phases.plan.family.match import match
-from provision.phases.plan.family.tables import families, option_since, parsers, quantizations
+from provision.phases.plan.family.families import families, match, option_since, parsers, quantizations
 from tests.family.models import DEEPSEEK, FAMILIES, KIMI, LLAMA, LLAMA_31, QWEN3_MOE, nested, of
 
 

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from provision.phases.plan.fit import Shape, shape_of
+from provision.phases.plan.fit.shape import Shape, shape_of
 from provision.phases.plan.fit.weights import counted
 
 GIB = 2**30

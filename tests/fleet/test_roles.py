@@ -109,7 +109,7 @@ def drift_of(host: FleetHost, folder: Path) -> list[tuple[str, str]]:
     """Return kind and path of the drift that the probe finds."""
     [node] = hosts_of(host.inventory(folder))
     with contextlib.closing(open_session(node)) as session:
-        installed = probe(node, session, prefix="/opt/firstlight").installed
+        installed = probe(node, session).installed
     assert installed is not None
     return [(each.kind, each.path) for each in installed.drift]
 

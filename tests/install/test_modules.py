@@ -50,9 +50,7 @@ def test_the_documentation_is_the_argument_specification(name: str) -> None:
     documented = documentation(name)
     assert documented["module"] == name
     compare(documented["options"], module.ARGUMENTS)
-    (task, *_) = yaml.safe_load(module.EXAMPLES)
-    assert task[name].keys() <= module.ARGUMENTS.keys()
-    for entry in yaml.safe_load(module.RETURN).values():
+    for entry in yaml.safe_load(getattr(module, "RETURN", "{}")).values():
         assert entry.keys() >= {"description", "type", "returned"}
 
 

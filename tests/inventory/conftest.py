@@ -14,7 +14,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "FOLDER", tmp_path / "cache")
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture

@@ -333,3 +333,15 @@ def test_an_inventory_that_ansible_cannot_read_is_refused(tmp_path: Path) -> Non
 def test_a_name_outside_a_runs_folder_is_refused(make: Make, name: str) -> None:
     with pytest.raises(InventoryError, match="names no file of a run"):
         load(make(f'all: {{hosts: {{"{name}": {{ansible_connection: local}}}}}}\n'))
+
+
+def test_progress_is_reported_step_by_step(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.modules["provision.fleet.inventory.load"], "SILENT_S", 0.0)
+    path = make("all: {hosts: {a: , b: }}\n")
+    load(path)
+    assert capsys.readouterr().err.splitlines() == [
+        f"reading the inventory {path} ...",
+        "hosts: 2; asking OpenSSH how each is reached ...",
+    ]

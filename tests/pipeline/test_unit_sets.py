@@ -18,10 +18,8 @@ SAID = "\n".join(
         f"{SUMS['one']}  {FILE}",
         f"{SUMS['two']}  /etc/systemd/system/{UNIT}",
         f"{SUMS['three']}  /etc/systemd/system/{TIMER}",
-        "enabled",
-        "static",
-        "active",
-        "inactive",
+        f"enabled active {UNIT}",
+        f"static inactive {TIMER}",
     ]
 )
 
@@ -32,10 +30,10 @@ SAID = "\n".join(
         (SAID, True),
         (SAID.replace(SUMS["one"], SUMS["two"]), False),
         (SAID.replace("enabled", "disabled"), False),
-        (SAID.replace("\nactive", "\nfailed"), False),
+        (SAID.replace(" active", " failed"), False),
         (SAID.replace("inactive", "failed"), True),
         ("", False),
-        ("enabled\nstatic\nactive\ninactive", False),
+        (f"enabled active {UNIT}\nstatic inactive {TIMER}", False),
     ],
 )
 def test_files_and_units_of_a_host_are_compared(said: str, is_there: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 import pytest
@@ -30,20 +31,20 @@ SERVES = {"readiness": {"port": 8000}}
 
 def test_the_release_is_the_one_that_the_host_has_now() -> None:
     one = host(SERVES)
-    assert one.row().release == "old"
+    assert one.release == "old"
     one.take(answer(1.0), None)
-    assert (one.row().release, len(one.row().readings), one.row().problem) == ("new", 1, "")
+    assert (one.release, len(one.readings), one.problem) == ("new", 1, "")
 
 
 def test_a_failure_is_shown_and_ends_the_observed_time() -> None:
     one = host(SERVES)
     one.take(answer(1.0), None)
     one.take(None, TransportError("host `a` does not answer"))
-    assert (one.row().problem, one.row().readings) == ("host `a` does not answer", ())
+    assert (one.problem, one.readings) == ("host `a` does not answer", deque())
     one.take({"load": {}, "release": "new"}, None)
-    assert one.row().problem == "vLLM does not answer"
+    assert one.problem == "vLLM does not answer"
     one.take(answer(2.0), None)
-    assert (one.row().problem, len(one.row().readings)) == ("", 1)
+    assert (one.problem, len(one.readings)) == ("", 1)
 
 
 def test_readings_are_kept_for_the_observed_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,11 +52,11 @@ def test_readings_are_kept_for_the_observed_time(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     for number in range(60):
         one.take(answer(float(number)), None)
-    kept = one.row().readings
+    kept = one.readings
     assert kept[-1].at - kept[0].at == pytest.approx(watch.OBSERVED_S, abs=watch.EVERY_S)
 
 
 def test_a_host_that_serves_nothing_is_not_asked() -> None:
-    assert (host({"readiness": None}).is_asked, host({"readiness": None}).row().problem) == (False, "serves nothing")
+    assert (host({"readiness": None}).is_asked, host({"readiness": None}).problem) == (False, "serves nothing")
     absent = WatchedHost(Host(name="a", connection=Connection(kind="local"), settings=Settings()), None, None)
-    assert (absent.is_asked, absent.row().problem) == (False, "not reached")
+    assert (absent.is_asked, absent.problem) == (False, "not reached")

@@ -120,7 +120,7 @@ def _community(stack: Stack, facts: HostFacts, torch: str) -> list[str]:
         if name == package.file and row["repository"] == package.community:
             fits = torch in row["torch"] and stack.python in row["pythons"]
             fits &= row["variant"][:4] == stack.torch.variant[:4] and row["variant"] <= stack.torch.variant
-            fits &= (facts.os.machine or "x86_64") == row["machine"]
+            fits &= (facts.os.machine or "x86_64") in row["machines"]
             fits &= not facts.os.libc_version or tuple_of(facts.os.libc_version) >= tuple_of(row["glibc"])
             return [] if fits else [f"{package.file} is not for this Stack"]
     return [f"nobody publishes {package.file}"]

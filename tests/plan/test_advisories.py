@@ -12,7 +12,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan
 from provision.phases.plan.advisories import Exposure, affects, exposure_of, is_critical
-from provision.phases.plan.fit import shape_of
+from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from provision.phases.plan.policy import policy_of
 from provision.phases.plan.profile_builder import profile_of

@@ -11,8 +11,8 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
-from provision.phases.plan.family.tables import int8_on_x86
-from provision.phases.plan.fit import shape_of
+from provision.phases.plan.family.families import int8_on_x86
+from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from provision.phases.plan.what_if import parse_what_if
 from tests.family.models import KIMI, LLAMA, QWEN3, of

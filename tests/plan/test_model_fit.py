@@ -12,7 +12,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.what_if import parse_what_if
 from tests.fit.models import deepseek_v3, llama_8b, llama_70b

@@ -286,7 +286,7 @@ def test_the_serial_number_of_a_board_is_read() -> None:
         "<nvidia_smi_log><gpu><serial>1652522001234</serial></gpu><gpu><serial>N/A</serial></gpu></nvidia_smi_log>"
     )
     answer = nvidia.answer(section(document), section(""))
-    assert [gpu.serial for gpu in answer.gpus] == ["1652522001234", None]
+    assert [gpu.serial for gpu in answer.nvidia.gpus] == ["1652522001234", None]
 
 
 @given(

@@ -17,7 +17,7 @@ from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.report.text import render
 from tests.report.sample import GPU_STACK, Folder, check, host, result
-from verify.runner.dependencies import with_dependencies
+from verify.runner.execution import with_dependencies
 from verify.runner.registry import all_checks
 
 MOST = 15

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_left
+from collections import deque
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from provision.pipeline.watch import Reading, Watched, cells, quantile, table
+from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.settings import Settings
+from provision.pipeline.watch import Reading, WatchedHost, cells, quantile, table
 
 LIMITS = (0.001, 0.01, 0.1, 1.0, 10.0)
 ROUNDING = 1e-12
@@ -27,12 +31,19 @@ def reading(at: float, **values: float) -> Reading:
     )
 
 
-SERVING = Watched(
-    "gpu-1",
-    "0123456789abcdef",
-    "8 x H100",
-    (reading(0.0, tokens=100, finished=10), reading(20.0, tokens=300, finished=20)),
-)
+READINGS = (reading(0.0, tokens=100, finished=10), reading(20.0, tokens=300, finished=20))
+
+
+def watched(name: str, readings: tuple[Reading, ...], *, problem: str = "") -> WatchedHost:
+    gpus = tuple(NvidiaGpu(index=index, name="H100") for index in range(8))
+    facts = HostFacts(host=name, probed_at="2026-01-01T00:00:00Z", nvidia=Nvidia(gpus=gpus))
+    host = Host(name=name, connection=Connection(kind="local"), settings=Settings())
+    one = WatchedHost(host, facts, None, deque(readings))
+    one.problem, one.release = problem, "0123456789abcdef"
+    return one
+
+
+SERVING = watched("gpu-1", READINGS)
 
 
 def test_a_row_has_the_rates_of_the_observed_time() -> None:
@@ -43,20 +54,20 @@ def test_a_row_has_the_rates_of_the_observed_time() -> None:
 
 
 def test_one_reading_gives_no_rate() -> None:
-    assert cells(Watched("a", "r", "none", SERVING.readings[:1]))[4:7] == ("-", "-", "-")
+    assert cells(watched("a", READINGS[:1]))[4:7] == ("-", "-", "-")
 
 
 def test_counters_that_begin_anew_give_no_rate() -> None:
-    restarted = (SERVING.readings[1], reading(40.0, tokens=0, finished=0))
-    assert cells(Watched("a", "r", "none", restarted))[4:7] == ("-", "-", "-")
+    restarted = (READINGS[1], reading(40.0, tokens=0, finished=0))
+    assert cells(watched("a", restarted))[4:7] == ("-", "-", "-")
 
 
 def test_hosts_that_cannot_be_read_come_first_and_a_small_terminal_says_how_many_more() -> None:
-    hosts = [SERVING, Watched("gpu-2", "none", "", problem="vLLM does not answer"), *[SERVING] * 10]
+    hosts = [SERVING, watched("gpu-2", (), problem="vLLM does not answer"), *[SERVING] * 10]
     stream = io.StringIO()
     Console(file=stream, width=120).print(table(hosts, height=8, seconds=30.0))
     lines = stream.getvalue().splitlines()
-    assert lines[1].split() == ["gpu-2", "none", "vLLM", "does", "not", "answer"]
+    assert lines[1].split() == ["gpu-2", "01234567", "vLLM", "does", "not", "answer"]
     assert "and 8 more hosts" in lines[5]
     assert lines[-1].strip() == "rates and times of the last 30 s; Ctrl-C ends"
 

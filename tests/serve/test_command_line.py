@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from syrupy.assertion import SnapshotAssertion
 
 from provision.core.errors import ServeError
@@ -49,6 +50,24 @@ def test_a_chat_template_is_named_where_the_model_lies() -> None:
         model=QWEN,
     )
     assert value_of(command, "--chat-template") == f"{PREFIX}/models/qwen3-8b/chat_template.jinja"
+
+
+def test_traces_are_sent_without_another_start_cache() -> None:
+    plain, traced = (
+        serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), settings, facts(), prefix=PREFIX, model=QWEN)
+        for settings in (Settings(), Settings(otlp_traces_endpoint="http://10.0.0.5:4317"))
+    )
+    assert value_of(traced, "--otlp-traces-endpoint") == "http://10.0.0.5:4317"
+    assert "--otlp-traces-endpoint" not in plain.argv
+    assert traced.start_cache == plain.start_cache
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["10.0.0.5:4317", "udp://10.0.0.5:4317", "http://", "http://user:word@host:4317", "http://host/a b"]
+)
+def test_an_endpoint_for_traces_is_an_address_without_a_password(endpoint: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(otlp_traces_endpoint=endpoint)
 
 
 def test_the_builtin_model_is_served_on_a_cpu_host(snapshot: SnapshotAssertion) -> None:

@@ -15,7 +15,7 @@ from provision.catalog.index import http_client
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import FirstlightError, ModelError, StageError
 from provision.core.models.settings import Settings
-from provision.phases.plan.fit import shape_of
+from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from provision.phases.stage import download, model_hub
 from provision.phases.stage.model import stage_model

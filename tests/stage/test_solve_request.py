@@ -48,6 +48,11 @@ def test_the_torch_of_a_rocm_build_is_requested_without_its_variant() -> None:
     assert torch.fits(Version(f"{torch.version}+git8514f05"), location)
 
 
+def test_packages_for_traces_are_requested_where_the_plan_names_them() -> None:
+    stack = make_stack(None, None).model_copy(update={"tracing": ("opentelemetry-sdk>=1.26.0",)})
+    assert "opentelemetry-sdk>=1.26.0" in make_request(stack, target_of(stack), {}, {}).requirements
+
+
 def test_ray_is_requested_where_it_starts_the_processes_and_nowhere_else() -> None:
     stack = make_stack(None, None)
     with_ray = stack.model_copy(update={"executor": "ray"})

@@ -17,17 +17,22 @@ from verify.cli import compare as compare_cli
 from verify.cli.compare import table_of
 from verify.serving.comparison import (
     Choice,
+    Command,
     Target,
+    VariantError,
     at_once,
     backends,
     figures,
     parse_target,
     require_difference,
+    running,
+    serve_variant,
     side_by_side,
+    with_backend,
+    with_mode,
 )
 from verify.serving.resource_usage import gpu_bytes, peak, usage
 from verify.serving.service import Service, start_ticks
-from verify.serving.variant import Command, VariantError, running, serve_variant, with_backend, with_mode
 from verify.tables import table
 
 SERVE = Command(

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from verify.host import devices
 from verify.records import Check, CheckContext, CheckResult, Status, fold_skips
 from verify.runner import execution as runner
-from verify.runner.dependencies import CheckCall, DependencyTree, with_dependencies
-from verify.runner.execution import Injection, run
+from verify.runner.execution import CheckCall, DependencyTree, Injection, run, with_dependencies
 from verify.runner.registry import all_checks
 
 BY_ID = {check.id: check for check in all_checks()}

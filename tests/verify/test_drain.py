@@ -200,12 +200,12 @@ def test_a_supervisor_that_refuses_or_is_missing_is_reported_with_the_reason(
 ) -> None:
     supervisor.fault = "BAD_NAME: firstlight-vllm"
     with pytest.raises(ControlError, match="did not stop firstlight-vllm: BAD_NAME"):
-        service_control.stop(service)
+        service_control.control(service, "stop")
     supervisor.fault = "ALREADY_STARTED: firstlight-vllm"
-    service_control.start(service)
+    service_control.control(service, "start")
     (service.prefix / "run" / "supervisor.sock").unlink()
     with pytest.raises(ControlError, match=r"does not answer on .*supervisor\.sock"):
-        service_control.stop(service)
+        service_control.control(service, "stop")
 
 
 @pytest.mark.parametrize(("supervisor_name", "scope"), [("systemd", ""), ("systemd-user", "--user ")])
@@ -221,9 +221,9 @@ def test_a_unit_is_stopped_and_started_by_its_own_manager(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     unit = Service(prefix, {"supervisor": supervisor_name, "unit": "firstlight-vllm.service"}, 1)
-    service_control.stop(unit)
+    service_control.control(unit, "stop")
     with pytest.raises(ControlError, match=r"start firstlight-vllm\.service ended with 1: Job failed\."):
-        service_control.start(unit)
+        service_control.control(unit, "start")
     calls = (folder / "systemctl.calls").read_text().splitlines()
     assert calls == [f"{scope}stop firstlight-vllm.service", f"{scope}start firstlight-vllm.service"]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from verify.binaries import byte_code, file_stamps
+from verify.binaries import byte_code
+from verify.binaries.manifest import load_stamps
 from verify.checks.libraries import files
 from verify.records import CheckContext, CheckResult, Level
 
@@ -100,7 +101,7 @@ def test_unchanged_files_are_read_only_at_full(environment: Environment) -> None
 
 def test_records_of_another_environment_are_not_used(environment: Environment) -> None:
     environment.check()
-    assert file_stamps.load(environment.prefix, environment.home.with_name("cd34")) == {}
+    assert load_stamps(environment.prefix, environment.home.with_name("cd34")) == {}
 
 
 def test_a_standard_run_reads_a_limited_amount_of_unread_files(

@@ -10,6 +10,7 @@ import pytest
 from verify.checks.devices import xid
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line, booted_at, of_journal, of_kmsg
+from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 
 JOURNAL = """\
@@ -93,13 +94,13 @@ def test_every_row_of_the_table_has_a_known_kind() -> None:
 
 def test_the_last_run_is_the_one_stored_in_the_installation(tmp_path: Path) -> None:
     kept = tmp_path / "verify" / "last.json"
-    assert xid.last_verified(None) == xid.last_verified(tmp_path) == 0.0
+    assert started_at(read_last_run(None)) == started_at(read_last_run(tmp_path)) == 0.0
     kept.parent.mkdir()
     for broken in ("", "[]", '{"started_at": 7}'):
         kept.write_text(broken)
-        assert xid.last_verified(tmp_path) == 0.0
+        assert started_at(read_last_run(tmp_path)) == 0.0
     kept.write_text(json.dumps({"started_at": "2026-11-18T10:30:00.000Z"}))
-    assert xid.last_verified(tmp_path) == 1794997800.0
+    assert started_at(read_last_run(tmp_path)) == 1794997800.0
 
 
 def test_an_empty_journal_does_not_count_as_a_quiet_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ SCHEMA: dict[str, Any] = json.loads((PAGES / "verify.schema.json").read_text())
 
 def test_a_real_run_matches_the_schema() -> None:
     # Imported here: it builds dozens of grammars, which would cost every collection a second.
-    import jsonschema  # type: ignore[import-untyped]
+    import jsonschema
 
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(run(all_checks(), CheckContext(level="quick")), SCHEMA)

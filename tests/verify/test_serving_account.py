@@ -66,5 +66,5 @@ def test_an_account_of_this_machine_is_read() -> None:
 
 
 def test_an_injected_fault_is_noticed() -> None:
-    assert run(CheckContext()).status == "ok"
-    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"
+    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
+    assert (outcome.status, outcome.reason) == ("fail", "firstlight is in group sudo")

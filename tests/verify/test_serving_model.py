@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from verify.binaries import file_stamps
-from verify.binaries.manifest import Contents, listed
-from verify.checks.serving.model import MARKS, STAND_IN, chosen, collect, evaluate, run
+from verify.binaries.manifest import STAMPS, Contents, file_stamp, listed
+from verify.checks.serving.model import MARKS, ModelFacts, chosen, collect, evaluate, run
 from verify.records import CheckContext
 from verify.serving import client
 from verify.serving.service import Service
 
+SOUND = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
 FILES = {"config.json": b'{"rope_theta": 10000.0}', "model.safetensors": bytes(range(256)), "sub/tokenizer.json": b"[]"}
 
 
@@ -77,7 +77,7 @@ def test_a_changed_bit_setting_or_size_and_an_added_file_are_found_and_named(
 def test_a_large_file_is_read_after_a_change_of_its_metadata_and_always_at_full(service: Service) -> None:
     folder, contents = contents_of(service)
     large = {path: (any_of[0]._replace(size=1 << 40),) for path, any_of in contents.items()}
-    marks = {path: file_stamps.file_stamp(path) for path in contents}
+    marks = {path: file_stamp(path) for path in contents}
     assert chosen(large, marks, {}, whole=False) == []
     assert chosen(large, marks, {}, whole=True) == list(large)
     changed = {**marks, str(folder / "config.json"): None}
@@ -86,7 +86,7 @@ def test_a_large_file_is_read_after_a_change_of_its_metadata_and_always_at_full(
 
 def test_unread_files_are_read_first(service: Service) -> None:
     folder, contents = contents_of(service)
-    marks = {path: file_stamps.file_stamp(path) for path in contents}
+    marks = {path: file_stamp(path) for path in contents}
     known = {path: mark for path, mark in marks.items() if not path.endswith("tokenizer.json")}
     assert chosen(contents, marks, known, whole=True)[0] == str(folder / "sub/tokenizer.json")
 
@@ -94,7 +94,7 @@ def test_unread_files_are_read_first(service: Service) -> None:
 def test_records_of_the_model_and_of_the_environment_are_separate(service: Service) -> None:
     checked(service)
     assert (service.prefix / MARKS).is_file()
-    assert not (service.prefix / file_stamps.FILE).exists()
+    assert not (service.prefix / STAMPS).exists()
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_records_of_the_model_and_of_the_environment_are_separate(service: Servi
     ],
 )
 def test_another_model_behind_the_endpoint_is_found(endpoint: Any, words: str) -> None:
-    outcome = evaluate(replace(STAND_IN, endpoint=endpoint))
+    outcome = evaluate(replace(SOUND, endpoint=endpoint))
     assert (outcome.status, outcome.reason) == ("fail", words)
 
 
 def test_an_endpoint_without_an_answer_is_left_to_the_check_of_answers() -> None:
-    outcome = evaluate(replace(STAND_IN, endpoint=None))
+    outcome = evaluate(replace(SOUND, endpoint=None))
     assert outcome.status == "ok"
     assert "did not name its model" in outcome.reason
 

@@ -14,8 +14,16 @@ import pytest
 
 from verify.checks.serving.process import ProcessFacts, evaluate, run
 from verify.records import CheckContext
-from verify.serving import readiness_proof
-from verify.serving.processes import ListeningSocket, Process, listeners, listening, mapped_code, read
+from verify.serving.processes import (
+    ListeningSocket,
+    Process,
+    attention_notes,
+    listeners,
+    listening,
+    mapped_code,
+    proves_start,
+    read,
+)
 from verify.serving.service import Service
 from verify.serving.service_plan import ServicePlan
 
@@ -205,9 +213,8 @@ def test_the_remedy_continues_a_stopped_process_and_ends_an_unknown_one() -> Non
 def test_the_kernels_tables_are_read() -> None:
     four = "head\n   0: 0100007F:1F40 00000000:0000 0A 0:0 00:0 0 999 0 101535 1\n   1: 0100007F:1F40 0100007F:0016 01 0:0 00:0 0 999 0 5 1"
     six = "head\n   0: 00000000000000000000000001000000:1F40 0:0 0A 0:0 00:0 0 999 0 7 1"
-    assert listening(four, 8000) == [("127.0.0.1", "101535")]
-    assert listening(six, 8000) == [("::1", "7")]
-    assert listening(four, 22) == []
+    assert list(listening(four)) == [("127.0.0.1", 8000, "101535")]
+    assert list(listening(six)) == [("::1", 8000, "7")]
     maps = "7f r-xp 0 fd:01 5   /usr/lib/a b.so (deleted)\n7f r--p 0 fd:01 5 /usr/lib/data\n7f r-xp 0 0:0 0 [vdso]\n7f rwxp 0 0:0 0\n"
     assert mapped_code(maps) == {"/usr/lib/a b.so (deleted)"}
 
@@ -237,16 +244,16 @@ def test_a_real_listening_process_is_found_with_all_its_properties() -> None:
 def test_proofs_belong_to_one_start_and_records_to_running_processes(tmp_path: Path) -> None:
     service, boot_id = Service(tmp_path, {}, None), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     main = replace(SERVER, start_ticks=5)
-    assert readiness_proof.proves_start(service, main) is None
+    assert proves_start(service, main) is None
     (tmp_path / "verify").mkdir()
     (tmp_path / "run").mkdir()
     kept = tmp_path / "verify" / "ready.json"
     for start, expected in (({"start_ticks": 5}, True), ({"start_ticks": 4}, False), ({}, True)):
         kept.write_text(json.dumps({"main_pid": 7, "boot_id": boot_id, **start}))
-        assert readiness_proof.proves_start(service, main) is expected
+        assert proves_start(service, main) is expected
     for pid, ticks in ((7, 5), (7, 4), (9, 5)):
         (tmp_path / "run" / f"attention-{pid}-{ticks}.json").write_text(json.dumps({"pid": pid, "start_ticks": ticks}))
-    assert readiness_proof.attention_notes(service, (main,)) == ({"pid": 7, "start_ticks": 5},)
+    assert attention_notes(service, (main,)) == ({"pid": 7, "start_ticks": 5},)
 
 
 def test_the_injected_fault_is_noticed_without_a_service() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serving.schedule import ScheduleFacts, evaluate, run
+from verify.checks.serving.schedule import ScheduleFacts, conflicts, evaluate, is_reached, run, shutdown, stopping
 from verify.records import CheckContext
-from verify.serving.scheduled_stops import conflicts, is_reached, shutdown, stopping, units
+from verify.serving.service_control import units
 from verify.serving.service_plan import ServicePlan
 
 SHOWN = """Id=graphical.target
@@ -143,5 +143,7 @@ def test_a_users_manager_that_does_not_linger_does_not_start_at_boot() -> None:
 
 
 def test_an_injected_fault_is_noticed() -> None:
-    assert run(CheckContext()).status == "ok"
-    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "warn"
+    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
+    assert (outcome.status, outcome.evidence["stops"]) == (
+        "warn", ["x.service conflicts with it: a start of either one stops the other one"]
+    )  # fmt: skip

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from verify.serving.leak_detection import growth
 from verify.serving.resource_usage import Usage
 from verify.serving.service import Service
-from verify.serving.soak import SoakSamples, evaluate, soak
+from verify.serving.soak import SoakSamples, evaluate, growth, soak
 from verify.tables import table
 
 pytestmark = pytest.mark.slow
@@ -146,7 +145,7 @@ def test_a_service_that_leaves_requests_unanswered_fails(server: Service) -> Non
     seen, _ = soaked(server)
     outcome = evaluate(seen, server)
     assert outcome.status == "fail"
-    assert f"{len(seen.failed)} of {seen.asked} requests got no answer: 503" in outcome.reason
+    assert f"{len(seen.failed)} of {seen.asked} requests got no answer: /v1/completions: status 503" in outcome.reason
 
 
 def test_without_torch_a_soak_fails_and_a_length_of_zero_is_refused(tmp_path: Path) -> None:

@@ -30,9 +30,7 @@ def is_flash_attention_available() -> bool:
 def upgrade_transformer_attention(model: nn.Module, *, use_flash_attention: bool = True) -> nn.Module:
     """Upgrade a model's attention in place, or restore torch's own, and return the model.
 
-    Args:
-        model: A model that has torch.nn.MultiheadAttention or is one.
-        use_flash_attention: Whether flash kernels compute. A call for which none is available is computed by torch.
+    A call for which no flash kernel is available is computed by torch.
     """
     (upgrade_attention if use_flash_attention else restore_attention)(model)
     return model

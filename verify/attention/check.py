@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,7 @@ class ErrorComparison:
 def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str], capability: str) -> str | None:
     """Return why kernels are not checked that the driver would compile first; None if they are checked.
 
-    Args:
-        row: The provider's table.
-        codes: The GPU code in its libraries, see verify/binaries/gpu_code.py.
-        capability: The card's architecture.
+    `codes` is the GPU code in the provider's libraries, see verify/binaries/gpu_code.py.
     """
     if preconditions.is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
         return None
@@ -93,9 +90,8 @@ def run(name: str, context: CheckContext) -> CheckResult:
     taken: list[tuple[Case, str]] = []
     require_full_float32()
     began = time.monotonic()
-    for case in (
-        case for case in CASES if context.includes(case.level) or (case.early and context.includes("standard"))
-    ):
+    early = context.includes("standard")
+    for case in (case for case in CASES if context.includes(case.level) or (case.early and early)):
         for dtype in dtypes:
             if reason := None if missing else provider.refuses(case, dtype, kind):
                 refused[case.name] = reason
@@ -105,16 +101,9 @@ def run(name: str, context: CheckContext) -> CheckResult:
                 continue
             backward = bool(provider.row["backward"]) and case.level in GRADIENTS_IN and context.includes("full")
             spoiled = "wrong-result" in context.faults
+            how = {"spoiled": spoiled, "backward": backward, "truncated": dtype in provider.truncated()}
             try:
-                measured += measure(
-                    compute,
-                    case,
-                    dtype,
-                    device,
-                    spoiled=spoiled,
-                    backward=backward,
-                    truncated=dtype in provider.truncated(),
-                )
+                measured += measure(compute, case, dtype, device, **how)
             except RuntimeError as error:
                 if NO_KERNEL not in str(error):
                     raise
@@ -122,19 +111,14 @@ def run(name: str, context: CheckContext) -> CheckResult:
             else:
                 taken.append((case, dtype))
     if not taken:
-        return CheckResult(
-            "error", "it supports none of the problems", (), {"does not support": refused, **synchronize(device)}
-        )
+        evidence = {"does not support": refused, **synchronize(device)}
+        return CheckResult("error", "it supports none of the problems", (), evidence)
     observed = plain if missing or "wrong-kernel" in context.faults else compute
     trace = trace_kernels(observed, *taken[0], device)
-    ran = (
-        NO_KERNEL_TRACE
-        if trace is None
-        else check_kernel_trace(provider.row, kind, trace, Path("/proc/self/maps").read_text())
-    )
+    maps = Path("/proc/self/maps").read_text()
+    ran = NO_KERNEL_TRACE if trace is None else check_kernel_trace(provider.row, kind, trace, maps)
     outcome = evaluate(measured, ran)
-    evidence = {**outcome.evidence, "does not support": refused, **synchronize(device)}
-    return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+    return replace(outcome, evidence={**outcome.evidence, "does not support": refused, **synchronize(device)})
 
 
 def _fits(case: Case, context: CheckContext, taken: Collection[Case], seconds: float) -> bool:

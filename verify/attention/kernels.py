@@ -42,13 +42,9 @@ class Kernel:
 
 
 def attend(problem: AttentionProblem, names: Sequence[str]) -> tuple[Tensor, str]:
-    """Compute a problem with the first of the named kernels that supports it.
+    """Compute a problem with the first of the named kernels that supports it; return the result and the kernel's name.
 
-    Returns:
-        The result and the kernel's name.
-
-    Raises:
-        ValueError: No kernel supports it; the message has the reason of each.
+    Raises ValueError with the reason of each where none does.
     """
     reasons = {}
     for name in names:

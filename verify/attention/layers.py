@@ -56,11 +56,7 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Compute attention, as torch.nn.MultiheadAttention.forward does.
-
-        Raises:
-            ValueError: No kernel supports the problem.
-        """
+        """Compute attention as torch.nn.MultiheadAttention.forward does. Raises ValueError where no kernel supports it."""
         special = query.is_nested or self.bias_k is not None or self.add_zero_attn
         if special or (need_weights and not self.discard_weights):
             self.used = "torch"
@@ -154,13 +150,8 @@ def upgrade_attention(
 ) -> list[str]:
     """Turn every torch.nn.MultiheadAttention of a model, including the model itself, into a FlashMultiheadAttention, in place.
 
-    Other subclasses stay, because they may change the meaning.
-
-    Returns:
-        The names of the modules in the model.
-
-    Raises:
-        ValueError: There is no kernel of that name.
+    Other subclasses stay, because they may change the meaning. Returns the names of the modules in the model.
+    Raises ValueError where there is no kernel of a name.
     """
     unknown = [name for name in kernels if name not in KERNELS]
     if unknown or not kernels:

@@ -76,11 +76,9 @@ def attention(
 ) -> Tensor:
     """Return scaled dot product attention of (batch, heads, length, dim) tensors, in float64 on the query's device.
 
-    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA). `scale`
-    defaults to 1 / sqrt(dim). The other arguments are those of `Rule`. A query that sees no key gives zeros.
-
-    Raises:
-        ValueError: The number of query heads is not a multiple of the key heads.
+    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA), and ValueError
+    is raised where they cannot. `scale` defaults to 1 / sqrt(dim). The other arguments are those of `Rule`. A query that
+    sees no key gives zeros.
     """
     batch, heads, queries, dim = query.shape
     keys = key.shape[2]

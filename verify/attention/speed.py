@@ -70,9 +70,7 @@ def measure(
     budget_s: float = BUDGET_S,
     most_sets: int | None = None,
 ) -> dict[str, float]:
-    """Return median seconds of `flash` and `standard` attention.
-
-    There is no `standard` if the device has no memory for its scores.
+    """Return median seconds of `flash` and `standard` attention; of the first alone if there is no memory for all scores.
 
     Args:
         point: Batch, length, heads, head dimension.

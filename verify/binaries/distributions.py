@@ -23,11 +23,7 @@ def installed() -> Mapping[str, list[importlib.metadata.Distribution]]:
 
 
 def parse_lock(text: str) -> dict[str, str]:
-    """Return normalised name and version of each entry of a requirements file with hashes.
-
-    Raises:
-        ValueError: A line is neither a pin, an option nor a comment.
-    """
+    """Return normalised name and version of each entry of a requirements file with hashes. Raises ValueError for other lines."""
     pins = {}
     for line in text.replace("\\\n", " ").splitlines():
         stripped = line.strip()

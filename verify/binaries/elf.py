@@ -33,11 +33,7 @@ class Elf:
     """One library."""
 
     def __init__(self, content: memoryview) -> None:
-        """Read the section headers.
-
-        Raises:
-            ValueError: The content is not a complete library of this kind.
-        """
+        """Read the section headers. Raises ValueError for anything but a complete library of this kind."""
         if bytes(content[: len(_IDENT)]) != _IDENT:
             raise ValueError("it is not a 64-bit ELF file")
         self._content = content
@@ -49,20 +45,12 @@ class Elf:
             raise ValueError(f"its headers are cut off: {error}") from None
 
     def section(self, name: str) -> memoryview | None:
-        """Return the bytes of a section, None if there is none of that name.
-
-        Raises:
-            ValueError: The section exceeds the file.
-        """
+        """Return the bytes of a section, None if there is none of that name. Raises ValueError where it exceeds the file."""
         found = next((section for section in self._sections if section.name == name and section.kind != _NO_BITS), None)
         return self._bytes(found) if found else None
 
     def symbols(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Return the dynamic symbols that the library needs, and those that it provides.
-
-        Raises:
-            ValueError: A table exceeds the file.
-        """
+        """Return the dynamic symbols that the library needs, and those that it provides. Raises ValueError where a table exceeds the file."""
         wanted, offered = set(), set()
         for symbol, section, info in self._symbols():
             if section != _UNDEFINED:
@@ -122,12 +110,7 @@ class Elf:
 
 
 def open_library(path: Path) -> Elf:
-    """Open a library as a memory map, because some are larger than a gigabyte.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not a complete library.
-    """
+    """Open a library as a memory map, because some are larger than a gigabyte. Raises OSError and ValueError."""
     with path.open("rb") as file:
         return map_library(file)
 

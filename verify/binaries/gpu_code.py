@@ -25,11 +25,7 @@ _TARGET = re.compile(rb"amdgcn-amd-amdhsa-[\w.]*-(gfx[0-9a-f]+)")
 
 
 def cuda_codes(section: bytes | memoryview) -> set[str]:
-    """Return the codes in an `.nv_fatbin` section.
-
-    Raises:
-        ValueError: An entry is cut off.
-    """
+    """Return the codes in an `.nv_fatbin` section. Raises ValueError where an entry is cut off."""
     found = set()
     for start, end in _containers(section):
         at = start
@@ -49,12 +45,7 @@ def cuda_codes(section: bytes | memoryview) -> set[str]:
 
 
 def read_codes(path: Path) -> set[str] | None:
-    """Return the GPU code in a library; None if it has no section for it.
-
-    Raises:
-        OSError: The library cannot be read.
-        ValueError: It is damaged.
-    """
+    """Return the GPU code in a library; None if it has no section for it. Raises OSError, and ValueError for a damaged one."""
     library = elf.open_library(path)
     sections = [(library.section(name), read) for name, read in ((CUDA_SECTION, cuda_codes), (HIP_SECTION, hip_codes))]
     found = [read(section) for section, read in sections if section is not None]

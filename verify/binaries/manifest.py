@@ -1,8 +1,12 @@
-"""Expected content of an environment's files, from the manifest of its build or from its wheels' RECORDs."""
+"""Expected content of an environment's files, from the manifest of its build or its wheels' RECORDs, and stamps of verified files.
+
+Stamps are size, times and inode; unchanged files are not read again soon.
+"""
 
 import base64
 import csv
 import hashlib
+import json
 import os
 import stat
 import zlib
@@ -12,8 +16,12 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import NamedTuple
 
+from verify.files import write_atomically
+
 MANIFEST = "manifest.txt"
 CRC = "crc32"
+STAMPS = "verify/files.json"
+"""Relative to the prefix; of the environment's files."""
 
 
 class Content(NamedTuple):
@@ -85,7 +93,6 @@ def _crc_of_link(path: str) -> str:
 
 
 def _digest(path: str, algorithm: str) -> str:
-    """Return a file's digest as in Content."""
     crc, digest = 0, None if algorithm == CRC else hashlib.new(algorithm)
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -96,3 +103,48 @@ def _digest(path: str, algorithm: str) -> str:
     if digest is None:
         return f"{CRC}={crc:08x}"
     return f"{algorithm}={base64.urlsafe_b64encode(digest.digest()).rstrip(b'=').decode()}"
+
+
+FileStamp = tuple[int, int, int, int]
+"""Size in bytes, modification and change time in nanoseconds, inode."""
+FileStamps = Mapping[str, "FileStamp | None"]
+"""By path. None marks a file with wrong content, which is read again every time."""
+
+
+def file_stamp(path: str) -> FileStamp | None:
+    """Return the stamp of a file; None if it cannot be read."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def load_stamps(prefix: Path | None, home: Path, file: str = STAMPS) -> dict[str, FileStamp | None]:
+    """Read the stamps of the environment or other folder `home`; empty if there are none."""
+    try:
+        document = json.loads((prefix / file).read_text()) if prefix else {}
+        if document.get("environment") != home.name:
+            return {}
+        return {f"{home}/{path}": tuple(mark) if mark else None for path, mark in document["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def save_stamps(prefix: Path, home: Path, marks: FileStamps, file: str = STAMPS) -> None:
+    """Write the stamps of the environment or other folder `home`. Raises OSError."""
+    start = len(f"{home}/")
+    document = {"environment": home.name, "files": {path[start:]: mark for path, mark in marks.items()}}
+    write_atomically(prefix / file, json.dumps(document, separators=(",", ":")))
+
+
+def mapped_files(home: Path) -> frozenset[str]:
+    """Return the files below a folder that running processes have mapped, as far as this user may see them."""
+    found: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (process / "maps").read_text(errors="surrogateescape")
+        except OSError:  # the process ended, or belongs to another user
+            continue
+        found |= {line[line.index("/") :] for line in text.splitlines() if f" {home}/" in line}
+    return frozenset(found)

@@ -9,20 +9,10 @@ from typing import Any
 
 from verify.cli.arguments import Parser
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT
-from verify.serving.comparison import (
-    Choice,
-    Target,
-    at_once,
-    figures,
-    measure,
-    parse_target,
-    require_difference,
-    side_by_side,
-)
+from verify.serving import comparison
 from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
 from verify.serving.service_control import ControlError
-from verify.serving.variant import VariantError, running
 from verify.tables import table
 
 MODES = ("eager", "compiled")
@@ -38,13 +28,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if bool(options.backend) == bool(options.mode):
         parser.error("pass either --backend or --mode twice")
-    choices = [Choice("backend", name) for name in options.backend] or [Choice("mode", name) for name in options.mode]
+    kind, names = ("backend", options.backend) if options.backend else ("mode", options.mode)
+    choices = [comparison.Choice(kind, name) for name in names]
     if len(choices) != 2 or choices[0] == choices[1]:
         parser.error(
             f"compare needs two different choices, {len(choices)} given: {', '.join(c.value for c in choices)}"
         )
     try:
-        targets = dict(parse_target(text) for text in options.target)
+        targets = dict(comparison.parse_target(text) for text in options.target)
     except ValueError as error:
         parser.error(str(error))
     service = find(options.prefix.resolve() if options.prefix else Path(sys.prefix).resolve().parent.parent)
@@ -55,7 +46,7 @@ def main(arguments: list[str]) -> int:
         document = _compare(service, choices, targets, _load(options))
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
-    except (ControlError, VariantError, OSError) as error:
+    except (ControlError, comparison.VariantError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_CODES["error"]
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else "\n".join([*document["table"], ""]))
@@ -72,24 +63,28 @@ def _load(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compare(
-    service: Service, choices: list[Choice], targets: Mapping[str, Target], load: Mapping[str, Any]
+    service: Service,
+    choices: list[comparison.Choice],
+    targets: Mapping[str, comparison.Target],
+    load: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Measure the choices; raises ControlError, VariantError and OSError after the service is back."""
-    command = running(service)
+    command = comparison.running(service)
     commands = {choice.value: choice.apply(command) for choice in choices}  # report the choice's own problem first
-    problem: VariantError | None = None
+    problem, measured = "", dict[str, dict[str, Any]]()
     with drain_service(service) as drain:
         try:
-            measured = [measure(service, asked, label=label, load=load) for label, asked in commands.items()]
-        except VariantError as error:
-            problem = error
+            for label, asked in commands.items():
+                measured[label] = comparison.measure(service, asked, load)
+        except comparison.VariantError as error:
+            problem = f"{label}: {error}"
     assert drain.outcome is not None
-    if problem is not None:
-        raise VariantError(f"{problem}; {drain.outcome.reason}")
-    most = at_once(*measured)
-    before, after = (figures(one, most) for one in measured)
-    require_difference(choices, before, after)
-    rows = side_by_side(before, after, targets)
+    if problem:
+        raise comparison.VariantError(f"{problem}; {drain.outcome.reason}")
+    most = comparison.at_once(*measured.values())
+    before, after = (comparison.figures(one, most) for one in measured.values())
+    comparison.require_difference(choices, before, after)
+    rows = comparison.side_by_side(before, after, targets)
     missed = [row.name for row in rows if row.met is False]
     code = EXIT_CODES["fail" if drain.outcome.status != "ok" else "warn" if missed else "ok"]
     document = {

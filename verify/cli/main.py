@@ -29,17 +29,9 @@ from verify.records import (
     as_record,
     worst_status,
 )
-from verify.runner.dependencies import with_dependencies
-from verify.runner.execution import FAULTS, Injection, run
+from verify.runner import last_run
+from verify.runner.execution import FAULTS, Injection, run, with_dependencies
 from verify.runner.junit import junit
-from verify.runner.last_run import (
-    failed_levels,
-    keep_open_failures,
-    lasting_warnings,
-    merge_rerun,
-    read_last_run,
-    runs_by_level,
-)
 from verify.runner.registry import all_checks, select
 from verify.runner.report import render, render_list
 from verify.serving import service as own_service
@@ -48,6 +40,8 @@ from verify.serving.service_control import ControlError
 
 OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost", "metrics")
 """Commands other than the checks."""
+LISTED = ("id", "family", "level", "description", "requires", "each_device", "faults")
+"""What --list tells of a check."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,8 +61,8 @@ def main(arguments: list[str]) -> int:
             _print_list(checks, as_json=options.json)
             return 0
         context = _context(options)
-        before = read_last_run(context.prefix)
-        checks, context = _with_failed(checks, context, failed_levels(before), refute=options.refute)
+        before = last_run.read_last_run(context.prefix)
+        checks, context = _with_failed(checks, context, last_run.failed_levels(before), refute=options.refute)
     except KeyError as error:
         parser.error(f"no check or family is named `{error.args[0]}`")
     except (OSError, ValueError) as error:
@@ -109,14 +103,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
-    parser.add_argument(
-        "--only",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="a check or family, with the checks that it requires; repeatable",
-    )
-    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
+    repeatable: dict[str, Any] = {"action": "append", "default": []}
+    only = "a check or family, with the checks that it requires; repeatable"
+    parser.add_argument("--only", metavar="NAME", help=only, **repeatable)
+    parser.add_argument("--skip", metavar="NAME", help="a check or family; repeatable", **repeatable)
     parser.add_argument(
         "--refute", action="store_true", help="run only the failed checks of the last document, and keep the rest of it"
     )
@@ -135,33 +125,20 @@ def _parser() -> Parser:
         "--expect", metavar="FILE", help="JSON with the planned `stack` and the expected `gpus`; - reads stdin"
     )
     parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
-    parser.add_argument(
-        "--drain",
-        action="store_true",
-        help="stop this installation's service for the checks, then start and check it again",
-    )
+    drain = "stop this installation's service for the checks, then start and check it again"
+    parser.add_argument("--drain", action="store_true", help=drain)
     parser.add_argument(
         "--resume", action="store_true", help="run no checks: start the service that a killed --drain left stopped"
     )
-    parser.add_argument(
-        "--inject",
-        metavar="FAULT[@NAME]",
-        action="append",
-        default=[],
-        help=f"change what the checks (or one of them) observe, to show that they detect it: {', '.join(FAULTS)}",
-    )
+    inject = f"change what the checks (or one of them) observe, to show that they detect it: {', '.join(FAULTS)}"
+    parser.add_argument("--inject", metavar="FAULT[@NAME]", help=inject, **repeatable)
     return parser
 
 
 def _checked(
     checks: list[Check], context: CheckContext, injections: list[Injection], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Run the checks and return the document; with --drain it has a record of the stopped service.
-
-    Raises:
-        ControlError: The service does not stop.
-        KeyboardInterrupt: A signal ended the run.
-    """
+    """Run the checks and return the document; with --drain it has a record of the stopped service. Raises ControlError."""
     service = context.service
     if not options.drain or service is None or service.main_pid is None:
         return run(checks, context, injections, options.deadline)
@@ -195,10 +172,13 @@ def _with_failed(
 def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Add results of the last run that still hold; a selection of checks makes no statement about the others."""
     if options.refute:
-        return merge_rerun(document, before)
-    document |= {"carried": lasting_warnings(document, before), "runs": runs_by_level(document, before)}
+        return last_run.merge_rerun(document, before)
+    document |= {
+        "carried": last_run.lasting_warnings(document, before),
+        "runs": last_run.runs_by_level(document, before),
+    }
     if not (options.only or options.skip or options.inject):
-        document["checks"] = keep_open_failures(document, before)
+        document["checks"] = last_run.keep_open_failures(document, before)
         document["status"] = worst_status([record["status"] for record in document["checks"]])
     return document
 
@@ -278,18 +258,7 @@ def _json_object(path: str | Path) -> dict[str, Any]:
 
 
 def _print_list(checks: list[Check], *, as_json: bool) -> None:
-    rows = [
-        {
-            "id": check.id,
-            "family": check.family,
-            "level": check.level,
-            "description": check.description,
-            "requires": list(check.requires),
-            "each_device": check.each_device,
-            "faults": list(check.faults),
-        }
-        for check in checks
-    ]
+    rows = [{name: getattr(check, name) for name in LISTED} for check in checks]
     sys.stdout.write(json.dumps(rows, indent=2) + "\n" if as_json else render_list(rows))
 
 

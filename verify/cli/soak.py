@@ -9,8 +9,7 @@ from typing import Any
 from verify.cli.arguments import Parser
 from verify.files import write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
-from verify.runner.dependencies import with_dependencies
-from verify.runner.execution import Injection, run
+from verify.runner.execution import Injection, run, with_dependencies
 from verify.runner.registry import all_checks, select
 from verify.runner.report import render
 from verify.serving.service import find

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from verify.cli.arguments import Parser
 from verify.files import replaced
 from verify.models.source import UnusableError, beside, difference
 from verify.printable import wrapped
-from verify.records import EXIT_CODES, CheckResult
+from verify.records import EXIT_CODES
 
 if TYPE_CHECKING:
     from verify.models.upgrade import UpgradeSubject
@@ -41,8 +42,9 @@ def main(arguments: list[str]) -> int:
         text = None
         if options.write or options.diff:
             flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
-            if options.write and own.source and _is_other(beside(own.source), text):
-                return _refuse(f"{beside(own.source)} exists and holds something else", "rename or remove it")
+            place = beside(own.source) if options.write and own.source else None
+            if place and place.exists() and place.read_bytes() != text.encode():
+                return _refuse(f"{place} exists and holds something else", "rename or remove it")
         else:
             flash, names = upgrade.upgraded(own, attention=options.attention)
         measured = upgrade.compare(own, flash)
@@ -58,8 +60,7 @@ def main(arguments: list[str]) -> int:
     outcome = upgrade.evaluate(compared, kernels, same=upgrade.same_state(own, flash))
     is_kept = outcome.status in ("ok", "warn") and not {*kernels.values()} <= {None, "torch"}
     if outcome.status in ("ok", "warn"):
-        figures = (*outcome.figures, *upgrade.timed(own, flash, device))
-        outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
+        outcome = replace(outcome, figures=(*outcome.figures, *upgrade.timed(own, flash, device)))
         if is_kept and (failure := _keep(flash, options.save, own.source if options.write else None, text)):
             return _refuse(failure, "name another file with --save")
     document = {
@@ -159,10 +160,6 @@ def _keep(flash: UpgradeSubject, saved: Path | None, source: Path | None, text: 
     except OSError as error:
         return f"{place} cannot be written: {error.strerror}"
     return None
-
-
-def _is_other(path: Path, text: str) -> bool:
-    return path.exists() and path.read_bytes() != text.encode()
 
 
 def _refuse(problem: str, hint: str) -> int:

@@ -120,12 +120,7 @@ ENTRIES: dict[str, tuple[str, type[Any]]] = {
 
 @cache
 def load_causes() -> tuple[Cause, ...]:
-    """Return all causes, sorted by id.
-
-    Raises:
-        CatalogError: A cause's file is invalid.
-
-    """
+    """Return all causes, sorted by id. Raises CatalogError."""
     try:
         packed = pkgutil.get_data("verify.doctor", PACKED_CAUSES)
     except OSError:  # zipimport raises no narrower error for a file that the archive does not hold

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
 
 
 def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exit_code: bool = False) -> int:
-    """Diagnose files and print the findings.
+    """Diagnose files, print the findings, and return the exit code.
 
     Args:
         files: Paths; `-` is standard input.
@@ -45,9 +45,6 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exi
         top: Maximum number of findings of each file.
         as_json: Print one JSON document instead of text.
         exit_code: Whether a finding is an exit code of its own.
-
-    Returns:
-        The exit code.
     """
     if top < 1:
         return _refuse(f"`--top {top}` shows no finding", "give 1 or more: --top 1", as_json=as_json)
@@ -90,12 +87,8 @@ def _diagnose_files(files: Sequence[str], known: Mapping[str, Any], *, top: int,
 
 def _diagnose_file(name: str, known: Mapping[str, Any]) -> Diagnosis:
     _note_size(name)
-    stream = open_log(name)
-    try:
+    with open_log(name) as stream:
         return doctor().diagnose({name: stream}, known)
-    finally:
-        if name != "-":
-            stream.close()
 
 
 def read_facts(path: str) -> dict[str, Any]:

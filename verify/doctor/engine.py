@@ -8,22 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from verify.doctor import scoring
 from verify.doctor.catalog import Cause, Role, Signature, load_causes
 from verify.doctor.facts import extract_facts, fact_patterns, merge_facts
 from verify.doctor.failure_detection import Assessment, assess, is_unrelated
 from verify.doctor.own_output import strip_own_output
 from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.scanner import TEXT_LIMIT, Hit, ScanResult, scan
-from verify.doctor.scoring import (
-    GUESS_BYTES,
-    LIKELY_AT,
-    SURE_AT,
-    Evidence,
-    Finding,
-    SignatureMatch,
-    collect_evidence,
-    rank,
-)
 from verify.doctor.text_decoding import LINE_BYTES, Readable, plain_lines
 from verify.tables import table
 
@@ -43,7 +34,7 @@ GUESSED = "no line is as likely; the words of the text are typical of this cause
 class Diagnosis:
     """The findings in one text, or in several together."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[scoring.Finding, ...]
     look_next: tuple[str, ...]
     """Where to look for the cause, if there is no finding."""
 
@@ -54,13 +45,7 @@ class Doctor:
     def __init__(
         self, causes: Sequence[Cause], load_classifier: Callable[[], TextClassifier | None] = lambda: None
     ) -> None:
-        """Build the index.
-
-        Args:
-            causes: The catalog.
-            load_classifier: Called when a text is to be guessed at for the first time; without it nothing is guessed.
-
-        """
+        """Build the index; `load_classifier` is called when a text is to be guessed at, otherwise nothing is guessed."""
         self.causes = tuple(causes)
         self._load_classifier = load_classifier
         self._consequences = table("log_consequences")["consequence"]
@@ -80,16 +65,12 @@ class Doctor:
     def diagnose(
         self, streams: Mapping[str, Readable], facts: Mapping[str, Any] | None = None, *, guess: bool = True
     ) -> Diagnosis:
-        """Find the causes that texts show together.
+        """Find the causes that texts show together. Raises OSError where one cannot be read.
 
         Args:
             streams: The texts by name, in their order in time.
             facts: The facts of the host, as the probe reports them.
-            guess: Use the text classifier as well.
-
-        Raises:
-            OSError: A text cannot be read.
-
+            guess: Use the text classifier as well, because a person may have written the texts.
         """
         stripped = {name: strip_own_output(stream) for name, stream in streams.items()}
         scans = [
@@ -101,14 +82,7 @@ class Doctor:
     def evaluate(
         self, scans: Sequence[ScanResult], facts: Mapping[str, Any] | None = None, *, guess: bool = True
     ) -> Diagnosis:
-        """Find the causes in texts that are already scanned.
-
-        Args:
-            scans: The results, in their order in time.
-            facts: The facts of the host.
-            guess: Use the text classifier as well, because a person may have written the texts.
-
-        """
+        """Find the causes in texts that are already scanned, given in their order in time; see `diagnose`."""
         hits = [[hit for lines in same for hit in lines] for same in zip(*(found.hits for found in scans), strict=True)]
         hits = hits or [[] for _ in self.index.patterns]
         known = merge_facts(facts or {}, extract_facts(hits[self._of_facts]))
@@ -121,28 +95,31 @@ class Doctor:
         info_role = _info_role(assessments)
         candidates = []
         for cause in self.causes:
-            evidence = collect_evidence(cause, hits[self._of_cause[cause.id]], known, info_role=info_role)
+            evidence = scoring.collect_evidence(cause, hits[self._of_cause[cause.id]], known, info_role=info_role)
             candidates += [evidence] if evidence and (not unrelated or evidence.holds_for_any_program) else []
-        findings = rank(candidates)
+        findings = scoring.rank(candidates)
         if guess and not unrelated and not any(each.is_log for each in assessments):
             findings = self._with_guess(findings, scans, self._contradicted(hits))
         return Diagnosis(findings, () if findings else self._advice(hits, size))
 
     def _sure_lines(self, found: ScanResult) -> list[str]:
         """Return the lines that make a cause sure by themselves."""
-        sure = [number for number, (_, each) in self.signatures.items() if each.weight >= SURE_AT]
+        sure = [number for number, (_, each) in self.signatures.items() if each.weight >= scoring.SURE_AT]
         return [hit.text for number in sure for hit in found.hits[number]]
 
     def _contradicted(self, hits: Sequence[Sequence[Hit]]) -> frozenset[str]:
-        """Return the causes with a counter that matches."""
         own = ((cause, hits[self._of_cause[cause.id]]) for cause in self.causes)
         return frozenset(cause.id for cause, lines in own if any(lines[len(cause.signatures) :]))
 
     def _with_guess(
-        self, findings: tuple[Finding, ...], scans: Sequence[ScanResult], contradicted: Container[str]
-    ) -> tuple[Finding, ...]:
+        self, findings: tuple[scoring.Finding, ...], scans: Sequence[ScanResult], contradicted: Container[str]
+    ) -> tuple[scoring.Finding, ...]:
         """Put the classifier's guess about a short text first, unless a finding is as likely or a counter matches."""
-        if len(scans) != 1 or scans[0].size > GUESS_BYTES or (findings and findings[0].confidence >= LIKELY_AT):
+        if (
+            len(scans) != 1
+            or scans[0].size > scoring.GUESS_BYTES
+            or (findings and findings[0].confidence >= scoring.LIKELY_AT)
+        ):
             return findings
         classifier = self._load_classifier()
         if classifier is None or (findings and findings[0].confidence >= classifier.highest):
@@ -159,8 +136,8 @@ class Doctor:
         signature = Signature("", guess.confidence, f"its words: {', '.join(guess.words)}", "symptom")
         cause = next(cause for cause in self.causes if cause.id == guess.cause)
         known = next((finding.evidence.matches for finding in findings if finding.cause is cause), ())
-        evidence = Evidence(cause, (*known, SignatureMatch(signature, hits)), (), ())
-        first = Finding(evidence, guess.confidence, GUESSED)
+        evidence = scoring.Evidence(cause, (*known, scoring.SignatureMatch(signature, hits)), (), ())
+        first = scoring.Finding(evidence, guess.confidence, GUESSED)
         return (first, *(finding for finding in findings if finding.cause is not cause))
 
     def _is_consequence(self, line: str) -> bool:

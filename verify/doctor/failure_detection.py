@@ -90,10 +90,6 @@ def assess(lines: Sequence[str], signs: Iterable[str] = ()) -> Assessment:
         lines: Its lines; of a long text the first, the last and those that match a signature.
         signs: The lines that match a signature with a weight of `scoring.SURE_AT` or more. Such a line is a failure
             unless its severity is INFO, or WARNING without an error in a server that started.
-
-    Returns:
-        The assessment of the text.
-
     """
     filled = [line for line in lines if line.strip()]
     if not filled or is_binary(filled[:BINARY_LINES]):

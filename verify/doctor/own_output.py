@@ -36,7 +36,6 @@ def strip_own_output(stream: Readable) -> tuple[Readable, bool]:
     Returns:
         The stream without own output, and whether the rest may be a description that a person wrote.
         An error message of Firstlight is not such a description.
-
     """
     head = stream.read(HEAD_BYTES)
     summary, plan = _SUMMARY.search(head), _PLAN.search(head)

@@ -26,16 +26,6 @@ MIN_LENGTH, MIN_WORDLESS = 2, 3
 """Minimum length of a literal with a word of two letters or more in it, and of one without: shorter text is in every log."""
 MAX_ALTERNATIVES = 48
 MAX_GROUPS = 4
-COMMON_WORDS = frozenset(
-    (
-        *("bug", "cache", "core", "cuda", "device", "engine", "error", "failed", "gpu", "host", "http", "info"),
-        *("lock", "memory", "model", "nccl", "node", "not", "p2p", "python", "request", "running", "torch"),
-        *("version", "vllm", "worker"),
-        *("cc", "cu", "in", "install", "is", "no", "not work", "on", "py", "rank", "request", "run", "sm", "stall"),
-        *("support", "t work", "to", "work"),
-    )
-)
-"""Words of healthy logs: a pattern is looked up by one of them only when it has no other literal."""
 _PIECE = re.compile(r"[a-z0-9 _.,:;=\[\]()<>/'+*#%@!?&|$~`-]+")
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _OPEN_END = re.compile(r"\{(\d+),\}")
@@ -49,10 +39,8 @@ Groups = tuple[tuple[bytes, ...], ...]
 DIGITS = b"0123456789"
 MIN_WITHOUT_DIGITS = 2
 """Minimum length of a literal once its digits are removed."""
-_HEX = b"abcdef"
 _IN_IDENTIFIERS = re.compile(rb"[a-f]{1,2}")
 """Text that is in most hexadecimal identifiers once their digits are removed."""
-_WORD_BYTES = bytes(code if chr(code) in "_abcdefghijklmnopqrstuvwxyz" else 32 for code in range(256))
 EVERY_LINE: Groups = ((b"",),)
 """The groups of a pattern without literals: it is matched against every line, which is slow."""
 
@@ -108,7 +96,8 @@ def _flat(parsed: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 def _piece(run: str) -> list[frozenset[str]]:
     """Return the longest useful piece of a text as a group; no group when there is none."""
-    pieces = [piece for piece in _PIECE.findall(run.lower()) if _is_useful(piece)]
+    found = _PIECE.findall(run.lower())
+    pieces = [piece for piece in found if len(piece) >= (MIN_LENGTH if _WORD.search(piece) else MIN_WORDLESS)]
     return [frozenset({max(pieces, key=len)})] if pieces else []
 
 
@@ -128,10 +117,6 @@ def _nested(name: str, value: Any) -> list[frozenset[str]]:
     return []
 
 
-def _is_useful(piece: str) -> bool:
-    return len(piece) >= (MIN_LENGTH if _WORD.search(piece) else MIN_WORDLESS)
-
-
 def _order(group: frozenset[str]) -> tuple[int, int, list[str]]:
     """Return a sort key: the group whose least selective literal is the most selective comes first."""
     return -min(map(_selectivity, group)), len(group), sorted(group)
@@ -139,8 +124,6 @@ def _order(group: frozenset[str]) -> tuple[int, int, list[str]]:
 
 def _selectivity(text: str) -> int:
     bare = text.strip(" -_/")
-    if bare in COMMON_WORDS or len(bare) < 2:
-        return len(bare) - 20
     if len(bare) < 3:
         return len(bare) - 10
     return len(text) + max(map(len, _WORD.findall(text)), default=0)
@@ -191,8 +174,6 @@ class PatternIndex:
                 unindexed.append(number)
         self.unindexed = frozenset(unindexed)
         """Patterns whose literals are digits."""
-        self._words = {text: [word for word in _words(text) if len(word) > 1] for text in self._by_literal}
-        self._selective_words = {word for words in self._words.values() for word in words if word.strip(_HEX)}
 
     @staticmethod
     def groups_of(pattern: SearchPattern) -> Groups:
@@ -205,18 +186,12 @@ class PatternIndex:
         return tuple(tuple(text.encode() for text in group) for group in groups) or EVERY_LINE
 
     def candidates(self, lines: Sequence[bytes]) -> list[list[int]]:
-        """Return the patterns that may match each line of a kind; the lines are in lower case.
-
-        Most literals are excluded for all lines at once: a word of theirs is in none.
-        """
+        """Return the patterns that may match each line of a kind; the lines are in lower case."""
         text = b"\n".join(lines).translate(None, DIGITS)
         starts = [0, *accumulate(len(line.translate(None, DIGITS)) + 1 for line in lines)]
-        # Words of hexadecimal letters may be a part of any identifier.
-        words = b" ".join(word for word in set(_words(text)) if word.strip(_HEX))
-        absent = {word for word in self._selective_words if word not in words}
         found = [{*self.unindexed} for _ in lines]
         for literal, numbers in self._by_literal.items():
-            position = text.find(literal) if absent.isdisjoint(self._words[literal]) else -1
+            position = text.find(literal)
             while position >= 0:
                 line = bisect_right(starts, position) - 1
                 found[line].update(numbers)
@@ -232,10 +207,6 @@ class PatternIndex:
             else:
                 return False
         return True
-
-
-def _words(text: bytes) -> list[bytes]:
-    return text.translate(_WORD_BYTES).split()
 
 
 def _without_digits(group: tuple[bytes, ...]) -> tuple[bytes, ...]:

@@ -1,6 +1,7 @@
 """A diagnosis as plain text, at most 100 columns wide, and as JSON."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from verify.doctor.engine import Diagnosis
@@ -14,14 +15,7 @@ LINES = 6
 
 
 def render_text(name: str, diagnosis: Diagnosis, *, top: int) -> str:
-    """Return a diagnosis as text: each finding with its lines, reason, fix and check.
-
-    Args:
-        name: The file or host.
-        diagnosis: The diagnosis.
-        top: Maximum number of findings.
-
-    """
+    """Return a diagnosis of a file or host as text: at most `top` findings, each with its lines, reason, fix and check."""
     lines = [f"{name}:"]
     for number, finding in enumerate(diagnosis.findings[:top], 1):
         lines += ["", *_finding_lines(number, finding, name)]
@@ -51,11 +45,8 @@ def _finding_record(finding: Finding) -> dict[str, Any]:
         ],
         "facts": [{"path": rule.path, "effect": rule.effect, "why": rule.why} for rule in finding.evidence.facts],
         "why": finding.why,
-        "fix": [
-            {"text": fix.text, "command": fix.command, "needs": list(fix.needs), "safe": fix.safe, "tag": fix.tag}
-            for fix in cause.fixes
-        ],
-        "check": {"command": cause.check.command, "expect": cause.check.expect},
+        "fix": [{**asdict(fix), "needs": list(fix.needs)} for fix in cause.fixes],
+        "check": asdict(cause.check),
         "references": list(cause.references),
     }
 

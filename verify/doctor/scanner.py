@@ -69,17 +69,13 @@ class ScanResult:
 
 
 def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -> ScanResult:
-    """Search a text for all patterns of an index in one pass.
+    """Search a text for all patterns of an index in one pass. Raises OSError where it cannot be read.
 
     Args:
         stream: The text.
         index: The patterns.
         name: The name of the text, for its hits.
-        source: The number of the text, for its hits.
-
-    Raises:
-        OSError: The stream cannot be read.
-
+        source: Its number, for its hits.
     """
     found = ScanResult([[] for _ in index.patterns], name=name)
     buffer, begin, number, tail = b"", 0, 1, b""

@@ -57,7 +57,8 @@ class Evidence:
         if not any(match.signature.role == "cause" for match in self.matches):
             confidence = min(confidence, SYMPTOMS_ONLY)
         for rule in self.facts:
-            confidence = _apply_effect(confidence, rule.effect)
+            effect = rule.effect
+            confidence = 1 - (1 - confidence) * (1 - effect) if effect > 0 else confidence * (1 + effect)
         for against in self.against:
             confidence *= 1 - against.signature.weight
         return min(confidence, MAX_CONFIDENCE)
@@ -102,17 +103,13 @@ class Finding:
 def collect_evidence(
     cause: Cause, hits: Sequence[Sequence[Hit]], facts: Mapping[str, Any], *, info_role: Role | None = "cause"
 ) -> Evidence | None:
-    """Collect the evidence for one cause.
+    """Collect the evidence for one cause; None if no signature matched.
 
     Args:
         cause: The cause.
         hits: The hits of its signatures, then of its counters.
         facts: What is known of the host.
         info_role: The highest role of lines with the severity INFO; None if they alone are no evidence.
-
-    Returns:
-        The evidence; None if no signature matched.
-
     """
     split = len(cause.signatures)
     matches = tuple(
@@ -168,10 +165,6 @@ def rank(candidates: Sequence[Evidence]) -> tuple[Finding, ...]:
         Finding(candidate, round(final[candidate.cause.id], 3), _why(candidate, following, final))
         for candidate, following in zip(order, [*order[1:], None], strict=False)
     )
-
-
-def _apply_effect(confidence: float, effect: float) -> float:
-    return 1 - (1 - confidence) * (1 - effect) if effect > 0 else confidence * (1 + effect)
 
 
 def _override_reason(one: Evidence, other: Evidence) -> str | None:

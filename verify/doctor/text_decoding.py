@@ -1,9 +1,8 @@
 """Decoding of logs to plain lines: compression (gzip, Zstandard), encodings, colours, line ends, progress bars and JSON records."""
 
-from __future__ import annotations
-
 import codecs
 import gzip
+import io
 import json
 import re
 import shutil
@@ -11,7 +10,9 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
 
 BLOCK_BYTES = 1 << 20
 LINE_BYTES = 2048
@@ -19,6 +20,7 @@ LINE_BYTES = 2048
 JSON_BYTES = 1 << 16
 """A longer JSON record is treated as plain text."""
 
+GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _ANSI_TEXT = re.compile(_ANSI.pattern.decode())
 
@@ -29,10 +31,43 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def open_log(path: str) -> Stream:
-    """Open a log, decompressed; `-` is standard input. Raises OSError."""
-    file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: PTH123, SIM115 - the caller closes it
-    return decompress(file, path)
+class _UntilDamage:
+    """A decompressing stream that ends where its file is truncated or damaged; the text before counts."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return b""
+
+
+@contextmanager
+def open_log(path: str) -> Iterator[Readable]:
+    """Open a log, decompressed; `-` is standard input.
+
+    Raises OSError, also for a file that is compressed with Zstandard where the program `zstd` cannot read it.
+    """
+    with ExitStack() as opened:
+        file = sys.stdin.buffer if path == "-" else opened.enter_context(Path(path).open("rb"))
+        start = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
+        if start.startswith(GZIP):
+            yield _UntilDamage(gzip.GzipFile(fileobj=file))
+        elif start != ZSTANDARD:
+            yield file
+        elif path == "-" or shutil.which("zstd") is None:
+            raise OSError("it is compressed with Zstandard: zstd -dc FILE | ./firstlight doctor -")
+        else:
+            command = ["zstd", "-dcq", "--", path]
+            program = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            opened.enter_context(program)
+            opened.callback(program.kill)
+            assert program.stdout
+            yield program.stdout
 
 
 def decode_blocks(stream: Readable) -> Iterator[bytes]:
@@ -86,69 +121,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _strings(item)
-
-
-GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-
-
-class Stream(Protocol):
-    """Bytes that can be read and closed."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-class UntilDamage:
-    """A decompressing stream that ends where its file is truncated or damaged; the text before counts."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            return self._stream.read(size)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            return b""
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _ProgramOutput:
-    """Standard output of a program; `close` kills the program."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-
-    def read(self, size: int, /) -> bytes:
-        assert self._process.stdout
-        return self._process.stdout.read(size)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-def decompress(file: BinaryIO, path: str) -> Stream:
-    """Return a stream of a file's text.
-
-    Args:
-        file: The opened file.
-        path: Its path, or `-` for standard input.
-
-    Raises:
-        OSError: The file is compressed with Zstandard, and the program `zstd` cannot read it here.
-
-    """
-    start = file.peek(4)[:4] if hasattr(file, "peek") else b""
-    if start.startswith(GZIP):
-        return UntilDamage(gzip.GzipFile(fileobj=file))
-    if start != ZSTANDARD:
-        return file
-    if path == "-" or shutil.which("zstd") is None:
-        raise OSError("it is compressed with Zstandard: zstd -dc FILE | ./firstlight doctor -")
-    file.close()
-    return _ProgramOutput(["zstd", "-dcq", "--", path])

@@ -32,8 +32,7 @@ def run_trial(
         faults: Injected faults.
 
     Returns:
-        `wrong` numbers, `latency` of the smallest all-reduce in s, `bandwidth` of a large one in bytes/s; or `skip`, the reason
-        why it did not run.
+        `wrong` numbers, `latency` of the smallest all-reduce in s, `bandwidth` of a large one in bytes/s; or `skip`, a reason.
     """
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
     meeting, load = table("network")["meeting"], table("network")["exchange"]

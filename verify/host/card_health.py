@@ -27,9 +27,7 @@ def nvidia_check(
 ) -> Callable[[CheckContext], CheckResult]:
     """Return the function of a check that evaluates the NVIDIA cards of this host, and is skipped without cards to use.
 
-    Args:
-        evaluate: Returns the result for all cards.
-        sick: What is wrong with the card that the fault `sick-gpu` adds.
+    `sick` is what is wrong with the card that the fault `sick-gpu` adds.
     """
 
     def run(context: CheckContext) -> CheckResult:
@@ -46,10 +44,7 @@ def amd_check(
 ) -> Callable[[CheckContext], CheckResult]:
     """Return the function of a check that evaluates what amd-smi reports, and is skipped without AMD cards or amd-smi.
 
-    Args:
-        query: What amd-smi is asked.
-        evaluate: Returns the result for all cards.
-        sick: Report that the fault `sick-gpu` puts in place of the real one.
+    `sick` is the report that the fault `sick-gpu` puts in place of the real one.
     """
 
     def run(context: CheckContext) -> CheckResult:

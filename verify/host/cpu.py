@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from verify.files import read_number
 from verify.host.views.pci import DEVICES
 from verify.tables import table
 
@@ -30,11 +31,8 @@ def nodes(folder: Path = NODES) -> tuple[Node, ...]:
 
 def near(address: str, devices: Path = DEVICES) -> int | None:
     """Return the node of a card by PCI address; None if the kernel names none (-1: a host with a single node)."""
-    try:
-        number = int((devices / address / "numa_node").read_text())
-    except (OSError, ValueError):
-        return None
-    return number if number >= 0 else None
+    number = read_number(devices / address / "numa_node")
+    return None if number is None or number < 0 else number
 
 
 def _node(folder: Path) -> Node:
@@ -55,11 +53,7 @@ def cpu_list(text: str) -> frozenset[int]:
 def bind(address: str | None) -> dict[str, Any]:
     """Bind this process to the CPUs of a card's NUMA node, and so to its memory: Linux allocates on the node that asks.
 
-    Args:
-        address: PCI address, as `0000:1b:00.0`.
-
-    Returns:
-        Evidence: `NUMA node` is None if the kernel names none; `bound` is what was bound, or why nothing was.
+    Returns evidence: `NUMA node`, None if the kernel names none, and what was `bound`, or why nothing was.
     """
     number = near(address) if address else None
     node = next((one for one in nodes() if one.number == number), None)

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from verify.files import read_number
 from verify.host.views import torch_view
 from verify.records import CheckContext, CheckResult
 from verify.runner.child_processes import run_one
@@ -87,16 +88,8 @@ def free_bytes(device: str) -> int:
         return memory(device)[0]
     found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
     free = int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, used = (_number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
+    limit, used = (read_number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
     return free if limit is None or used is None else max(0, min(free, limit - used))
-
-
-def _number(path: Path) -> int | None:
-    """Return the number in a file; None for any other content, or without the file."""
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
 
 
 def memory(device: str) -> tuple[int, int]:

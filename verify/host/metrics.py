@@ -2,25 +2,31 @@
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from verify.checks.devices.xid import events, meaning
 from verify.checks.installed import advisories
+from verify.commands import printed
 from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import Health, NvmlError, read_health
-from verify.runner.last_run import read_last_run
+from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 
 PASSED = ("ok", "warn")
 """States of a verification in which no check failed."""
 SYSTEMCTL_S = 10.0
+GAUGES = {
+    "firstlight_card_temperature_celsius": "temperature_c",
+    "firstlight_card_power_watts": "power_w",
+    "firstlight_card_power_limit_watts": "power_limit_w",
+    "firstlight_card_row_remap_pending": "remap_pending",
+    "firstlight_card_row_remap_failed": "remap_failed",
+}
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def read_families(prefix: Path) -> list[Family]:
-    """Read all metrics of this host.
-
-    Args:
-        prefix: The installation.
-    """
+    """Read all metrics of this host and of the installation at a prefix."""
     return [*_read_cards(), *_read_log(), *_read_release(prefix), *_read_verification(prefix), *_read_service(prefix)]
 
 
@@ -84,28 +86,22 @@ def _read_cards() -> Iterator[Family]:
 
 
 def count_families(on_bus: Mapping[str, int], answering: Mapping[str, int]) -> Iterator[Family]:
-    """Yield how many cards there are.
-
-    Args:
-        on_bus: Cards on the PCI bus by vendor.
-        answering: Cards that their driver reports, by vendor.
-    """
+    """Yield how many cards are on the PCI bus, and how many their driver reports, by vendor."""
     for name, counts in (("firstlight_cards_on_bus", on_bus), ("firstlight_cards", answering)):
         yield Family(name, [({"vendor": vendor}, count) for vendor, count in counts.items()])
+
+
+def _gauges(cards: Mapping[str, Any]) -> Iterator[Family]:
+    """Yield the metrics that are fields of cards, given by name; what a card does not have or report is left out."""
+    for name, attribute in GAUGES.items():
+        found = [({"card": card}, getattr(fields, attribute, None)) for card, fields in cards.items()]
+        yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
 
 
 def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
     """Yield the metrics of NVIDIA cards; what a card does not report is left out."""
     yield Family("firstlight_card_info", [({"card": card.pci, "name": card.name}, 1) for card in cards])
-    for name, attribute in (
-        ("firstlight_card_temperature_celsius", "temperature_c"),
-        ("firstlight_card_power_watts", "power_w"),
-        ("firstlight_card_power_limit_watts", "power_limit_w"),
-        ("firstlight_card_row_remap_pending", "remap_pending"),
-        ("firstlight_card_row_remap_failed", "remap_failed"),
-    ):
-        found = [({"card": card.pci}, getattr(card, attribute)) for card in cards]
-        yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
+    yield from _gauges({card.pci: card for card in cards})
     slowed = [
         ({"card": card.pci, "reason": row["name"], "status": row["status"]}, int(bool(card.clock_reasons & row["bit"])))
         for card in cards
@@ -136,12 +132,7 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
 
 def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[amd_smi.Metrics]) -> Iterator[Family]:
     """Yield the metrics of AMD cards, which amd-smi numbers; what a card does not report is left out."""
-    for name, attribute in (
-        ("firstlight_card_temperature_celsius", "temperature_c"),
-        ("firstlight_card_power_watts", "power_w"),
-    ):
-        found = [({"card": str(row.gpu)}, getattr(row, attribute)) for row in metrics]
-        yield Family(name, [(labels, value) for labels, value in found if value is not None])
+    yield from _gauges({str(row.gpu): row for row in metrics})
     status = {row["reason"]: row["status"] for row in table("devices")["amd_limit"]}
     slowed = [
         ({"card": str(row.gpu), "reason": reason, "status": status.get(reason, "ok")}, int(active))
@@ -154,7 +145,6 @@ def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[amd_smi.
 
 
 def _read_log() -> Iterator[Family]:
-    """Yield the messages of NVIDIA's driver in the kernel log since boot."""
     if not pci.gpus("nvidia"):
         return
     try:
@@ -197,14 +187,13 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
     if not last:
         return
     runs = [run for run in _part(last, "runs").values() if isinstance(run, dict)] or [last]
-    begun = [_seconds(run.get("started_at")) for run in runs if run.get("status") in PASSED]
+    begun = [started_at(run) for run in runs if run.get("status") in PASSED]
     yield Family("firstlight_verify_last_passed_timestamp_seconds", [({}, max(begun, default=0.0))])
     yield from _advisories(last)
     yield Family("firstlight_verify_status", [({"status": str(last.get("status"))}, 1)])
 
 
 def _advisories(last: Mapping[str, Any]) -> Iterator[Family]:
-    """Yield how many advisories the last verification found open."""
     records = [record for record in last.get("checks") or () if record.get("id") == advisories.ID]
     figures = {figure["name"]: figure["value"] for record in records for figure in record.get("figures") or ()}
     labels = {"critical": advisories.CRITICAL, "other": advisories.OTHER}
@@ -217,12 +206,10 @@ def _read_service(prefix: Path) -> Iterator[Family]:
     unit = str(_part(read_json(prefix / "state.json"), "readiness").get("unit") or "")
     if not unit.endswith(".service") or not shutil.which("systemctl"):
         return
-    words = ["systemctl", "show", "--property=NRestarts,ActiveState", unit]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=SYSTEMCTL_S)
-    except subprocess.TimeoutExpired:
+    shown = printed(["systemctl", "show", "--property=NRestarts,ActiveState", unit], limit_s=SYSTEMCTL_S)
+    if shown is None:
         return
-    said = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    said = dict(line.partition("=")[::2] for line in shown.splitlines())
     yield from _stream_errors(unit)
     is_active = said.get("ActiveState") == "active"
     yield Family("firstlight_service_active", [({}, int(is_active))])
@@ -243,21 +230,10 @@ def _stream_errors(unit: str) -> Iterator[Family]:
     """Yield how many streams vLLM ended with an error lately, which its own metrics do not count."""
     known = table("serving")["stream_error"]
     words = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=-{known['minutes']}min", f"--unit={unit}"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, timeout=SYSTEMCTL_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return
-    ended = len(re.findall(known["logged"], done.stdout))
-    yield Family("firstlight_stream_errors", [({}, ended)])
+    if (logged := printed(words, limit_s=SYSTEMCTL_S)) is not None:
+        yield Family("firstlight_stream_errors", [({}, len(re.findall(known["logged"], logged)))])
 
 
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = content.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _seconds(text: Any) -> float:
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except (ValueError, AttributeError):
-        return 0.0

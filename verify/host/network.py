@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from verify.files import read_number
+
 FLAGS, ADDRESS, MASK = 0x8913, 0x8915, 0x891B
 """SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK of linux/sockios.h."""
 UP, LOOPBACK = 0x1, 0x8
@@ -86,22 +88,15 @@ def _global_six() -> Iterator[tuple[str, ipaddress.IPv6Interface]]:
 
 def _number(name: str, what: str) -> int | None:
     """Read a figure of /sys; None if the kernel returns -1 or an error because it does not know it."""
-    try:
-        number = int(Path("/sys/class/net", name, what).read_text())
-    except (OSError, ValueError):
-        return None
-    return number if number > 0 else None
+    number = read_number(Path("/sys/class/net", name, what))
+    return number if number and number > 0 else None
 
 
 class Listener:
     """Listens on every address of this host, on one port per kind, and answers each caller with a token."""
 
     def __init__(self, addresses: Sequence[str], kinds: Sequence[Sequence[int]], token: str) -> None:
-        """Start to listen.
-
-        Raises:
-            OSError: One kind has no port that is free on all addresses.
-        """
+        """Start to listen. Raises OSError where no port of one kind is free on all addresses."""
         self.ports: list[int] = []
         self._sockets: list[socket.socket] = []
         for ports in kinds:
@@ -133,11 +128,7 @@ class Listener:
 
 
 def free_port(addresses: Sequence[str], ports: Sequence[int]) -> int:
-    """Return a free port.
-
-    Raises:
-        OSError: There is none.
-    """
+    """Return a free port. Raises OSError where there is none."""
     port, sockets = _listen(addresses, ports)
     for one in sockets:
         one.close()

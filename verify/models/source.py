@@ -3,7 +3,7 @@
 import ast
 import difflib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ORIGINAL = "torch.nn.MultiheadAttention"
@@ -20,25 +20,17 @@ def upgraded_source(text: str, *, discard_weights: bool = False) -> str:
     """Return a module's source in which calls of torch.nn.MultiheadAttention build a FlashMultiheadAttention.
 
     Base classes stay, because a subclass may change the meaning. The text is returned as it is where nothing is to be replaced.
-
-    Args:
-        text: The source.
-        discard_weights: Whether the upgraded layers return None in place of attention weights.
+    With `discard_weights` the upgraded layers return None in place of attention weights.
     """
     tree = ast.parse(text)
     names = dict(_imported(tree))
     built = f"{UPGRADED}.without_weights" if discard_weights else UPGRADED
-    # Columns of the syntax tree count bytes.
-    lines = text.encode().splitlines(keepends=True)
     found = [
         node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and _meaning(node.func, names) == ORIGINAL
     ]
-    for node in sorted(found, key=lambda node: (node.lineno, node.col_offset), reverse=True):
-        if node.end_lineno == node.lineno:
-            line = lines[node.lineno - 1]
-            lines[node.lineno - 1] = line[: node.col_offset] + built.encode() + line[node.end_col_offset :]
     if not found:
         return text
+    lines = _replaced(text, found, built)
     imports = [node.end_lineno or 0 for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     lines.insert(max(imports), IMPORT.encode())
     return b"".join(lines).decode()
@@ -49,18 +41,19 @@ def upgraded_interface(text: str, name: str) -> str:
 
     Only names that stand in the source are replaced: `attn_implementation="..."` and `set_attn_implementation("...")`.
     """
+    calls = (call for call in ast.walk(ast.parse(text)) if isinstance(call, ast.Call))
+    named = (node for call in calls for node in _implementations(call) if isinstance(node, ast.Constant))
+    return b"".join(_replaced(text, (node for node in named if isinstance(node.value, str)), f'"{name}"')).decode()
+
+
+def _replaced(text: str, nodes: Iterable[ast.expr], new: str) -> list[bytes]:
+    """Return the lines of a text in which expressions of one line are replaced. Columns of the syntax tree count bytes."""
     lines = text.encode().splitlines(keepends=True)
-    places = [
-        node
-        for call in ast.walk(ast.parse(text))
-        if isinstance(call, ast.Call)
-        for node in _implementations(call)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.lineno == node.end_lineno
-    ]
-    for node in sorted(places, key=lambda node: (node.lineno, node.col_offset), reverse=True):
-        line = lines[node.lineno - 1]
-        lines[node.lineno - 1] = line[: node.col_offset] + f'"{name}"'.encode() + line[node.end_col_offset :]
-    return b"".join(lines).decode()
+    for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        if node.end_lineno == node.lineno:
+            line = lines[node.lineno - 1]
+            lines[node.lineno - 1] = line[: node.col_offset] + new.encode() + line[node.end_col_offset :]
+    return lines
 
 
 def _implementations(call: ast.Call) -> Iterator[ast.expr]:

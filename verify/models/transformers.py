@@ -37,11 +37,7 @@ def best_name(model: nn.Module) -> str:
 
 
 def switch(model: nn.Module, name: str) -> None:
-    """Choose another implementation.
-
-    Raises:
-        UnusableError: The model cannot use it.
-    """
+    """Choose another implementation. Raises UnusableError where the model cannot use it."""
     try:
         model.set_attn_implementation(name)
     except (ImportError, ValueError) as error:
@@ -84,8 +80,7 @@ def without_cache(*models: nn.Module) -> Iterator[None]:
 def with_mask_of(module: nn.Module, inputs: Inputs, other: Inputs) -> Inputs:
     """Return the inputs of a layer with the mask of another call: each implementation wants its own form of the same mask.
 
-    Raises:
-        UnusableError: The layer gets stored keys.
+    Raises UnusableError where the layer gets stored keys.
     """
     signature = inspect.signature(module.forward)
     bound, masked = (signature.bind(*arguments, **keywords) for arguments, keywords in (inputs, other))

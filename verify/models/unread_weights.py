@@ -32,11 +32,7 @@ class _Unreadable(Tensor):  # type: ignore[misc]
 def layers_with_unread_weights(model: nn.Module, call: Callable[[], object]) -> list[str]:
     """Return the names of attention layers that return weights which the model neither uses, keeps nor returns.
 
-    The model runs as in training and as in evaluation, since it may read weights in one of them.
-
-    Args:
-        model: Its torch.nn.MultiheadAttention modules are looked at. Its mode is what it was afterwards.
-        call: Runs the model's forward.
+    `call` runs the model, as in training and as in evaluation, since it may read weights in one of them.
     """
     layers = torch_layers(model)
     was_training = model.training

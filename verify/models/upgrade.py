@@ -12,7 +12,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -53,12 +53,12 @@ class UpgradeSubject:
 
     def to(self, *where: Any) -> UpgradeSubject:
         """Copy to another precision or device; integer tensors keep their type."""
-        moved = [_moved(value, where) for value in (*self.arguments, *self.keywords.values())]
-        count = len(self.arguments)
-        keywords = dict(zip(self.keywords, moved[count:], strict=True))
         model = copy.deepcopy(self.model)
-        return UpgradeSubject(
-            model.to(*where) if where else model, tuple(moved[:count]), keywords, self.source, self.interface
+        return replace(
+            self,
+            model=model.to(*where) if where else model,
+            arguments=tuple(_moved(value, where) for value in self.arguments),
+            keywords={name: _moved(value, where) for name, value in self.keywords.items()},
         )
 
     def on(self, device: str, dtype: str | None) -> UpgradeSubject:
@@ -108,11 +108,8 @@ def default_device() -> str:
 def load(name: str) -> UpgradeSubject:
     """Call a factory, which returns a model and its inputs: a tuple of arguments or a mapping of keywords.
 
-    Args:
-        name: `MODULE:FACTORY` or `FILE.py:FACTORY`. The module may also be in the working directory.
-
-    Raises:
-        UnusableError: The result is not a model and its inputs.
+    The name is `MODULE:FACTORY` or `FILE.py:FACTORY`; the module may also be in the working directory.
+    Raises UnusableError where the result is anything else.
     """
     module_name, _, factory_name = name.rpartition(":")
     if not module_name or not factory_name:
@@ -143,16 +140,8 @@ def _subject(name: str, answer: Any, source: Path | None) -> UpgradeSubject:
 def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) -> tuple[UpgradeSubject, list[str], str]:
     """Build the model from the upgraded source of its module, with the original's parameters and inputs.
 
-    Args:
-        subject: The original.
-        name: The name that it was loaded by.
-        attention: See `upgraded`.
-
-    Returns:
-        The new model, the names of its upgraded modules, and the upgraded source.
-
-    Raises:
-        UnusableError: An edit of the file does not upgrade every attention of the model.
+    `name` is that by which it was loaded, `attention` as for `upgraded`. Returns the new model, the names of its upgraded
+    modules, and the source. Raises UnusableError where no edit of the file upgrades every attention of the model.
     """
     path = subject.source
     if path is None or path.suffix != ".py":
@@ -169,7 +158,7 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
     for one, other in zip(model.parameters(), subject.model.parameters(), strict=True):
         one.requires_grad_(other.requires_grad)
     if wanted:
-        return *_named(UpgradeSubject(model, subject.arguments, subject.keywords, path), wanted, subject.model), text
+        return *_named(replace(subject, model=model), wanted, subject.model), text
     names = [one for one, module in model.named_modules() if type(module) is FlashMultiheadAttention]
     if left := torch_layers(model):
         raise UnusableError(
@@ -178,20 +167,14 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
         )
     if not names:
         raise UnusableError("the model holds no torch.nn.MultiheadAttention")
-    return UpgradeSubject(model, subject.arguments, subject.keywords, path), names, text
+    return replace(subject, model=model), names, text
 
 
 def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[UpgradeSubject, list[str]]:
     """Return a copy with upgraded attention, and the names of the upgraded modules.
 
-    Attention weights that the model does not read are no longer computed.
-
-    Args:
-        subject: The original.
-        attention: For a model of transformers the implementation; None chooses the best that it can use.
-
-    Raises:
-        UnusableError: There is nothing to upgrade.
+    Attention weights that the model does not read are no longer computed. `attention` is the implementation for a model of
+    transformers; None chooses the best that it can use. Raises UnusableError where there is nothing to upgrade.
     """
     other = subject.to()
     if _by_name(other.model):
@@ -214,7 +197,6 @@ def _unread(subject: UpgradeSubject) -> list[str]:
 
 
 def _by_name(model: nn.Module) -> bool:
-    """Return whether transformers' interface is what can be upgraded."""
     return upgrade_transformers.has_interface(model) and not torch_layers(model)
 
 
@@ -233,7 +215,7 @@ def _named(subject: UpgradeSubject, wanted: str, original: nn.Module) -> tuple[U
             f"no name in the source chooses the attention `{upgrade_transformers.implementation(original)}`: "
             f'call model.set_attn_implementation("{wanted}") where the model is built'
         )
-    found = UpgradeSubject(subject.model, subject.arguments, subject.keywords, subject.source, wanted)
+    found = replace(subject, interface=wanted)
     names = upgrade_transformers.layers_computed(found.model, wanted, partial(_forward, found))
     if not names:
         raise UnusableError(f"no layer of {type(found.model).__name__} computes its attention by `{wanted}`")
@@ -370,17 +352,12 @@ def _alternating(
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(REPEATS + 1):
         for name, subject in subjects.items():
-            seconds = _seconds(partial(call, subject), device)
+            started = time.perf_counter()
+            call(subject)
+            synchronize(device)
             if turn:  # the first run warms up
-                times[name].append(seconds)
+                times[name].append(time.perf_counter() - started)
     return {name: sorted(values)[len(values) // 2] * 1000 for name, values in times.items()}
-
-
-def _seconds(work: Callable[[], object], device: str) -> float:
-    started = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - started
 
 
 def _forward(subject: UpgradeSubject) -> Tensor:

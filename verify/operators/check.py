@@ -39,7 +39,7 @@ Compare = Callable[[str, str], Iterable[Comparison]]
 """Yields the comparisons for a device and a precision."""
 
 
-def comparison_run(compare: Compare, dtypes: tuple[str, ...] = DTYPES) -> Callable[[CheckContext], CheckResult]:
+def comparison_run(*compare: Compare, dtypes: tuple[str, ...] = DTYPES) -> Callable[[CheckContext], CheckResult]:
     """Return the function of a check that makes these comparisons in each precision."""
     return partial(_run, compare, dtypes)
 
@@ -55,12 +55,12 @@ def copies(device: str, elements: int) -> int:
     return count | 1
 
 
-def _run(compare: Compare, dtypes: tuple[str, ...], context: CheckContext) -> CheckResult:
+def _run(compare: tuple[Compare, ...], dtypes: tuple[str, ...], context: CheckContext) -> CheckResult:
     device, spoiled = context.device or "cpu", "wrong-result" in context.faults
     require_full_float32()
     figures, wrong, taken = [], [], []
     for dtype in dtypes:
-        shares = {one.what: one.share(spoiled=spoiled) for one in compare(device, dtype)}
+        shares = {one.what: one.share(spoiled=spoiled) for each in compare for one in each(device, dtype)}
         taken += [what for what in shares if what not in taken]
         wrong += [f"{what}, {dtype}: {_excess(value)}" for what, value in shares.items() if not value <= 1]
         source = table("tolerances")["operators"]["source"]

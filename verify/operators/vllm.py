@@ -38,11 +38,7 @@ def load() -> str | None:
 
 
 def operator(name: str, device: str) -> Callable[..., Any]:
-    """Return an operator of data/vllm_operators.toml for tensors on a device.
-
-    Raises:
-        MissingError: The operator is not available.
-    """
+    """Return an operator of data/vllm_operators.toml for tensors on a device. Raises MissingError where there is none."""
     if reason := load():
         raise MissingError(reason)
     row = table("vllm_operators")[name]
@@ -104,7 +100,7 @@ class OperatorSubject:
     """Returns the callable of that name for tensors on a device; raises MissingError."""
 
 
-def operator_run(subjects: Sequence[OperatorSubject]) -> Callable[[CheckContext], CheckResult]:
+def operator_run(*subjects: OperatorSubject) -> Callable[[CheckContext], CheckResult]:
     """Return the function of a check of these operators."""
     return partial(_run, subjects)
 

@@ -98,15 +98,9 @@ def run_all(
             child.kill()
 
 
-def run_one(call: Callable[[], Any], *, deadline_s: float) -> ChildResult:
-    """Run one call in a child process."""
-    ((_, ending),) = run_all([Task("one", call, deadline_s)], limit=1)
-    return ending
-
-
-def run_with_messages(call: Callable[[SendMessage], Any], *, silence_s: float) -> ChildResult:
-    """Run one call that sends messages; stop it when it sends none for `silence_s`."""
-    ((_, ending),) = run_all([Task("one", call, silence_s, sends_messages=True)], limit=1)
+def run_one(call: Callable[..., Any], *, deadline_s: float, sends_messages: bool = False) -> ChildResult:
+    """Run one call in a child process; see `Task`."""
+    ((_, ending),) = run_all([Task("one", call, deadline_s, sends_messages=sends_messages)], limit=1)
     return ending
 
 

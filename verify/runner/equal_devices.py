@@ -23,9 +23,8 @@ def compare_hashes(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | No
         for kernel in next(iter(hashes.values()))
         if (devices := minority({device: hashes_[kernel] for device, hashes_ in hashes.items()}))
     ]
-    figures = (
-        Figure("dissenting votes", len(odd), "count", ceiling=0, source="equal devices, the same kernels and numbers"),
-    )
+    source = "equal devices, the same kernels and numbers"
+    figures = (Figure("dissenting votes", len(odd), "count", ceiling=0, source=source),)
     if odd:
         text = f"different bits than equal devices: {'; '.join(odd)}"
         return CheckResult("fail", text, figures, dict(equal), "take the device out of service, and run it again")
@@ -42,46 +41,33 @@ def minority(hashes: Mapping[str, str]) -> list[str]:
 
 
 def compare_speeds(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
-    """Compare speeds; None if there are no two equal devices.
+    """Compare the speeds in the records of devices; None if there are no two equal devices.
 
-    Args:
-        answers: Record of each device. Figures in units of time are better when smaller, all others when larger.
+    Figures in units of time are better when smaller, all others when larger.
     """
     allowed = table("speed")["spread"]
-    by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
+    by_name: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for device, answer in answers.items():
         if name := (answer["evidence"] or {}).get("name"):  # CPUs have no name; their speeds are only recorded
-            by_name.setdefault(name, {})[device] = answer
+            by_name[name][device] = answer
     odd, figures = [], []
     for name, devices in by_name.items():
         for figure in next(iter(devices.values()))["figures"]:
-            values = {device: _value(answer, figure["name"]) for device, answer in devices.items()}
-            known = {device: value for device, value in values.items() if value}
+            named = ((device, one) for device, answer in devices.items() for one in answer["figures"])
+            known = {device: one["value"] for device, one in named if one["name"] == figure["name"] and one["value"]}
             if len(known) < 2:
                 continue
             best = min(known.values()) if figure["unit"] in ("s", "ms") else max(known.values())
             shares = {device: min(value, best) / max(value, best) for device, value in known.items()}
             slowest = min(shares, key=lambda device: shares[device])
             gap = 1 - shares[slowest]
-            figures.append(
-                Figure(
-                    f"{figure['name']}, {name}",
-                    gap,
-                    "behind the best",
-                    ceiling=allowed["share"],
-                    source=allowed["source"],
-                )
-            )
+            what, bound = f"{figure['name']}, {name}", allowed["share"]
+            figures.append(Figure(what, gap, "behind the best", ceiling=bound, source=allowed["source"]))
             if gap > allowed["share"]:
                 odd.append(f"{slowest} is {gap:.0%} behind the best in {figure['name']}")
     if not figures:
         return None
     if odd:
-        return CheckResult(
-            "warn", "; ".join(odd), tuple(figures), None, "compare clocks, temperature and PCIe link of both"
-        )
+        remedy = "compare clocks, temperature and PCIe link of both"
+        return CheckResult("warn", "; ".join(odd), tuple(figures), None, remedy)
     return CheckResult("ok", f"equal devices are within {allowed['share']:.0%} of one another", tuple(figures))
-
-
-def _value(answer: Mapping[str, Any], name: str) -> float | None:
-    return next((figure["value"] for figure in answer["figures"] if figure["name"] == name), None)

@@ -1,4 +1,4 @@
-"""Execution of checks, and the document of a run."""
+"""Execution of checks, each after those that it requires, and the document of a run. A check is skipped if one that it requires failed."""
 
 import contextlib
 import faulthandler
@@ -7,7 +7,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -17,16 +17,91 @@ from typing import Any, NamedTuple
 from verify import VERSION
 from verify.host import devices
 from verify.host.views import torch_view
-from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
-from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
-from verify.runner.dependencies import CheckCall, DependencyTree, skipped_because
+from verify.records import FRAME, NEEDS, Check, CheckContext, CheckResult, Level, Status, as_record, worst_status
+from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_one
 from verify.tables import table
 
+FAILED: frozenset[Status] = frozenset({"fail", "error"})
 OVERHEAD_S = 120.0
 """Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
 FAULTS: Mapping[str, Mapping[str, Any]] = {row["name"]: row for row in table("faults")["fault"]}
 DEVICES = "devices.torch"
 """The check that reports whether the devices are known."""
+
+
+class CheckCall(NamedTuple):
+    """One call of a check on a device; None means the host."""
+
+    check: Check
+    device: str | None
+
+    def __str__(self) -> str:
+        return self.check.id if self.device is None else f"{self.check.id} on {self.device}"
+
+
+def with_dependencies(chosen: Iterable[Check], known: Sequence[Check]) -> list[Check]:
+    """Return the chosen checks and all that they require, in the order of `known`."""
+    by_id = {check.id: check for check in known}
+    wanted, found = list(chosen), set()
+    while wanted:
+        check = wanted.pop()
+        if check.id not in found:
+            found.add(check.id)
+            wanted += [by_id[name] for name in check.requires]
+    return [check for check in known if check.id in found]
+
+
+def skipped_because(cause: str) -> CheckResult:
+    """Return the result of a check that was skipped because `cause` failed."""
+    return CheckResult("skip", f"{NEEDS}{cause}")
+
+
+class DependencyTree:
+    """Calls of checks that wait for other checks."""
+
+    def __init__(self, keys: Iterable[CheckCall]) -> None:
+        self._waiting = list(keys)
+        self._devices: dict[str, list[str | None]] = {}
+        for key in self._waiting:
+            self._devices.setdefault(key.check.id, []).append(key.device)
+        self._dependencies = {name for key in self._waiting for name in key.check.requires}
+        self._ended: dict[tuple[str, str | None], str | None] = {}
+        """None for a call that passed, otherwise the first cause of its failure."""
+
+    def end(self, key: CheckCall, status: Status) -> None:
+        """Record the status of a finished call."""
+        self._ended[key.check.id, key.device] = str(key) if status in FAILED else None
+
+    def ready(self, after: CheckCall | None = None) -> tuple[list[CheckCall], list[tuple[CheckCall, str]]]:
+        """Return the calls that can start now, and those that never will with their first cause. Each call is returned once."""
+        begin: list[CheckCall] = []
+        never: list[tuple[CheckCall, str]] = []
+        if after and after.check.id not in self._dependencies:
+            return begin, never
+        is_settled = False
+        while not is_settled:  # a skipped call may itself be required by another one
+            is_settled = True
+            for key in list(self._waiting):
+                dependencies = self._dependencies_of(key)
+                cause = next((cause for one in dependencies if (cause := self._ended.get(one))), None)
+                if cause is None and not all(one in self._ended for one in dependencies):
+                    continue
+                self._waiting.remove(key)
+                if cause is None:
+                    begin.append(key)
+                else:
+                    never.append((key, cause))
+                    self._ended[key.check.id, key.device] = cause
+                    is_settled = False
+        return begin, never
+
+    def _dependencies_of(self, key: CheckCall) -> list[tuple[str, str | None]]:
+        """Return the calls that a call requires: on its own device, or on all devices if it covers the host."""
+        found: list[tuple[str, str | None]] = []
+        for name in key.check.requires:
+            devices = self._devices.get(name, [])
+            found += [(name, device) for device in devices if device in (None, key.device) or key.device is None]
+        return found
 
 
 class Injection(NamedTuple):
@@ -56,17 +131,16 @@ def run(
         checks: Checks to run, including those that they require.
         context: What is known before the run.
         injections: Faults to inject.
-        deadline_s: Upper limit for the deadline of every check.
+        deadline_s: Upper limit in seconds for the deadline of every check.
     """
-    started_at = _now()
+    started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     started = time.monotonic()
     context = replace(context, started=time.time())
     call = partial(_run_here, checks, context, injections, deadline_s)
     _show(context, "")
     try:
-        ending = run_with_messages(
-            call, silence_s=OVERHEAD_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0)
-        )
+        longest = max((_limit_s(check, deadline_s) for check in checks), default=0.0)
+        ending = run_one(call, deadline_s=OVERHEAD_S + longest, sends_messages=True)
     finally:
         _show(context, "")
     about, records = _collect(checks, ending)
@@ -201,7 +275,7 @@ class _Run:
         _show(self._context, f"{len(self._records) + 1}/{self._number} {key.check.id}")
 
     def _ended(self, key: CheckCall, ending: ChildResult) -> list[Task[CheckCall]]:
-        answer = _outcome(ending)
+        answer = ending.value if ending.problem is None else _problem(ending).as_json()
         self._add_record(key.check, key.device, answer, ending.seconds)
         self._tree.end(key, answer["status"])
         return self._next(key)
@@ -240,15 +314,8 @@ def _busy(check: Check, context: CheckContext) -> CheckResult | None:
     """Return why an exclusive check cannot measure now, None if it can."""
     if check.exclusive and context.device:
         return devices.skip_if_busy(context)
-    return (
-        devices.skip_if_any_busy(context)
-        if check.exclusive and check.all_devices and len(context.devices) > 1
-        else None
-    )
-
-
-def _outcome(ending: ChildResult) -> dict[str, Any]:
-    return ending.value if ending.problem is None else _problem(ending).as_json()
+    covers_several = check.exclusive and check.all_devices and len(context.devices) > 1
+    return devices.skip_if_any_busy(context) if covers_several else None
 
 
 def _problem(ending: ChildResult) -> CheckResult:
@@ -260,12 +327,7 @@ def environment_name(prefix: Path | None) -> str | None:
     return Path(sys.prefix).resolve().name if prefix else None
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _inject(faults: frozenset[str]) -> None:
-    """Crash or hang this process if that was injected."""
     if "crash" in faults:
         faulthandler.disable()  # an intended crash needs no dump
         os.kill(os.getpid(), signal.SIGSEGV)

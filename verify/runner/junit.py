@@ -10,13 +10,9 @@ TOGETHER = "comparison of hosts"
 
 
 def junit(documents: Sequence[Mapping[str, Any]], together: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return JUnit XML with a suite per host and a case per check and device.
+    """Return JUnit XML with a suite per host and a case per check and device; records that compare hosts form their own suite.
 
     A warning passes and appears in the output of its case; a status `error` is an error.
-
-    Args:
-        documents: One document per host.
-        together: Records that compare the hosts; they form their own suite.
     """
     root = ET.Element("testsuites", name="firstlight verify")
     for document in documents:

@@ -1,12 +1,13 @@
 """Results of the installation's last complete run, and what later runs take over from them."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from verify.files import read_json
 from verify.records import LEVELS, NEEDS, SERVING, Level, worst_status
-from verify.runner.dependencies import FAILED
+from verify.runner.execution import FAILED
 from verify.runner.registry import all_checks
 
 OF_FILES = "libraries"
@@ -16,6 +17,14 @@ OF_FILES = "libraries"
 def read_last_run(prefix: Path | None) -> dict[str, Any]:
     """Read PREFIX/verify/last.json; return an empty document if it cannot be read."""
     return read_json(prefix / "verify" / "last.json") if prefix else {}
+
+
+def started_at(run: Mapping[str, Any]) -> float:
+    """Return when a run began, in seconds since 1970; 0 if it does not say."""
+    try:
+        return datetime.fromisoformat(run["started_at"].replace("Z", "+00:00")).timestamp()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0.0
 
 
 def lasting_warnings(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -46,15 +55,11 @@ def failed_levels(before: Mapping[str, Any]) -> dict[str, Level]:
 def keep_open_failures(
     document: Mapping[str, Any], before: Mapping[str, Any], *, has_served: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the records of a document, with failures of `before` that nothing has disproved since.
+    """Return the records of a document, with failures of the document `before` that nothing has disproved since.
 
     A failure ends when the same check passes at the same or a deeper level. Failures of an environment's own files end with
-    that environment, as do failures of checks that no longer apply in another environment.
-
-    Args:
-        document: The new document.
-        before: The last document.
-        has_served: Whether the service was restarted and proven since; failures of serving checks that no longer apply then end.
+    that environment, as do failures of checks that no longer apply in another environment. With `has_served` the service
+    was restarted and proven since, and failures of serving checks that no longer apply end too.
     """
     records = list(document["checks"])
     is_other = before.get("environment") != document["environment"]

@@ -29,7 +29,6 @@ def all_checks() -> tuple[Check, ...]:
 
 
 def _declared(id_: str, row: Mapping[str, Any]) -> Check:
-    """Return the check of a row of data/checks.toml."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     values["preconditions"] = tuple(getattr(preconditions, name) for name in row.get("preconditions", ()))
     if "aggregate" in row:
@@ -41,7 +40,6 @@ def _declared(id_: str, row: Mapping[str, Any]) -> Check:
 
 
 def _of_attention() -> Iterator[Check]:
-    """Yield the check of each attention provider."""
     for name, row in table("attention")["provider"].items():
         unplanned = (partial(preconditions.planned_attention, row),)
         yield Check(
@@ -67,11 +65,7 @@ def _imported(reference: str) -> Callable[..., Any]:
 
 
 def select(names: tuple[str, ...]) -> frozenset[str]:
-    """Return the ids of the named checks and families.
-
-    Raises:
-        KeyError: With the first unknown name.
-    """
+    """Return the ids of the named checks and families. Raises KeyError with the first unknown name."""
     chosen: set[str] = set()
     for name in names:
         matching = {check.id for check in all_checks() if name in (check.id, check.family)}

@@ -42,7 +42,6 @@ def _total(document: Mapping[str, Any]) -> str:
 
 
 def _output(evidence: Any) -> list[str]:
-    """Return the last lines of output of a process that ended without a result."""
     output = evidence.get("output") if isinstance(evidence, dict) else None
     if not output:
         return []

@@ -1,7 +1,5 @@
 """A service's answers compared with a reference, with the last green run, and with the model itself."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +28,9 @@ class Answer:
 
 
 def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | None) -> Answer:
-    """Request a greedy continuation token by token, so that a stalled server is detected.
+    """Request a greedy continuation token by token, so that a stalled server is detected. Raises RequestError.
 
     `logprobs` is the form for token ids that every release since 0.6 supports.
-
-    Raises:
-        RequestError: The service does not answer.
     """
     body = {
         "prompt": prompt,
@@ -56,20 +51,12 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | 
 
 
 def positions(client: Client, key: str | None) -> int:
-    """Return how many tokens a prompt and its answer may have.
-
-    Raises:
-        RequestError: The service does not answer.
-    """
+    """Return how many tokens a prompt and its answer may have. Raises RequestError."""
     return int(client.get("/v1/models", key)["data"][0]["max_model_len"])
 
 
 def forced(client: Client, prompt: Sequence[int] | str, key: str | None) -> list[float]:
-    """Return the log probability of each token of a prompt except the first.
-
-    Raises:
-        RequestError: The service does not answer.
-    """
+    """Return the log probability of each token of a prompt except the first. Raises RequestError."""
     body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     entries = client.post("/v1/completions", body, key)["choices"][0]["prompt_logprobs"][1:]
     # The prompt's own token comes first; some releases append the most likely one.
@@ -153,12 +140,9 @@ class Fit:
 
 
 def fit(values: Sequence[float], exact: Sequence[float], scaled: Sequence[float] | None) -> Fit:
-    """Return how values differ from the model's.
+    """Return how an engine's log probabilities differ from the model's, and from those of a model with a larger attention scale.
 
-    Args:
-        values: The engine's log probabilities.
-        exact: The model's.
-        scaled: Those of the model with an attention scale larger by the step of the table; None where they are unknown.
+    The scale of `scaled` is larger by the step of the table; None where its log probabilities are unknown.
     """
     errors = [here - there for here, there in zip(values, exact, strict=True)]
     off = math.sqrt(sum(error * error for error in errors) / len(errors))
@@ -181,14 +165,9 @@ def against_prompt(fitted: Fit, length: int, dtype: str) -> str | None:
 
 
 def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> list[list[int]]:
-    """Return prompts with a common beginning, the first one twice; no earlier request had this beginning.
+    """Return prompts with `shared` common tokens and `ends` others each, the first one twice. Raises RequestError.
 
-    Args:
-        shared: Tokens of the beginning.
-        ends: Tokens of each end.
-
-    Raises:
-        RequestError: The service does not answer.
+    No earlier request had this beginning.
     """
 
     def tokens(sentence: str, length: int, *, is_first: bool) -> list[int]:
@@ -204,13 +183,10 @@ def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> l
 
 
 def mixed(client: Client, key: str | None) -> str | None:
-    """Ask prompts with a common beginning at once, and return what is wrong with an answer.
+    """Ask prompts with a common beginning at once, and return what is wrong with an answer. Raises RequestError.
 
     The log probabilities of an answer must be those of the same text in a prompt: vLLM computes those anew, without its cache of prefixes.
     A service with too few positions is not asked.
-
-    Raises:
-        RequestError: The service does not answer.
     """
     limits = table("serving")["answer"]
     if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client, key):

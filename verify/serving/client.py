@@ -1,7 +1,5 @@
 """HTTP client of the service with a limit for silence; it keeps the key out of messages."""
 
-from __future__ import annotations
-
 import http.client
 import json
 from collections.abc import Iterator, Mapping
@@ -38,11 +36,7 @@ class Client:
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
 
     def status(self, method: str, path: str, key: str | None) -> int:
-        """Return the status of a request without a body.
-
-        Raises:
-            RequestError: There is no status.
-        """
+        """Return the status of a request without a body. Raises RequestError."""
         try:
             connection = self._connection or self._connect()
             self._connection = connection
@@ -55,41 +49,25 @@ class Client:
         return response.status
 
     def get(self, path: str, key: str | None) -> Any:
-        """Return the JSON of a route.
-
-        Raises:
-            RequestError: There is no valid answer.
-        """
+        """Return the JSON of a route. Raises RequestError."""
         try:
             return json.loads(self.text(path, key))
         except ValueError as problem:
             raise RequestError(f"{path}: the answer is no JSON: {problem}") from None
 
     def text(self, path: str, key: str | None = None) -> str:
-        """Return the text of a route.
-
-        Raises:
-            RequestError: There is no valid answer.
-        """
+        """Return the text of a route. Raises RequestError."""
         return self._answer("GET", path, None, key).read().decode(errors="replace")
 
     def post(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:
-        """Send JSON and return the JSON answer.
-
-        Raises:
-            RequestError: There is no valid answer.
-        """
+        """Send JSON and return the JSON answer. Raises RequestError."""
         try:
             return json.loads(self._answer("POST", path, body, key).read())
         except (OSError, http.client.HTTPException, ValueError) as problem:
             raise self._failed(path, problem) from None
 
     def stream(self, path: str, body: Mapping[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
-        """Yield the events of a streamed answer as they arrive.
-
-        Raises:
-            RequestError: The answer ends with an error.
-        """
+        """Yield the events of a streamed answer as they arrive. Raises RequestError."""
         response = self._answer("POST", path, {**body, "stream": True}, key)
         try:
             for raw in response:

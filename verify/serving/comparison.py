@@ -1,22 +1,158 @@
-"""Measurements of the service with two choices, compared side by side and with targets."""
+"""Measurements of the service with two choices, compared side by side and with targets.
 
-from __future__ import annotations
+Each is measured on a server with the service's own command and one change: another attention back end, or no compilation.
+"""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from verify.files import read_json
-from verify.runner.child_processes import run_one
+from verify.runner.child_processes import end_with_parent, run_one
 from verify.serving import load_benchmark
+from verify.serving.client import Client, RequestError
 from verify.serving.resource_usage import peak
 from verify.serving.service import Service
-from verify.serving.variant import Command, VariantError, serve_variant, with_backend, with_mode
 from verify.tables import table
 
 LOAD_S = 600.0
 GIB = 1 << 30
+BACKEND, BACKEND_BEFORE = "--attention-backend", "VLLM_ATTENTION_BACKEND"
+"""Option for the back end, and the variable of releases before 0.13 (provision/phases/serve/options.toml)."""
+EAGER = "--enforce-eager"
+UNCOMPILED = "TORCHDYNAMO_DISABLE"
+START_S, STOP_S = 900.0, 90.0
+POLL_S, HEALTH_S = 0.2, 5.0
+TAIL_BYTES = 64_000
+"""Length of the log: an engine's own error is above the traces of the processes that waited for it."""
+POINTS_UP = "See root cause above"
+"""Part of vLLM's last error, which reports a failed engine without the reason (vllm/v1/engine/utils.py)."""
+
+
+class VariantError(Exception):
+    """A variant cannot be made, or does not start; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Command, environment and account of a service."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    folder: str | None = None
+    """Its cgroup; None for this process's own. A process that starts others must be allowed into it."""
+
+
+def running(service: Service) -> Command:
+    """Return the command of the running service. Raises OSError where this user may not read it."""
+    folder = Path(f"/proc/{service.main_pid}")
+    words = folder.joinpath("cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    pairs = folder.joinpath("environ").read_bytes().rstrip(b"\0").split(b"\0")
+    environment = dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
+    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    uid, gid = (int(status[name].split()[1]) for name in ("Uid", "Gid"))
+    groups = tuple(map(int, status["Groups"].split()))
+    where = str((folder / "cwd").readlink())
+    return Command(tuple(map(os.fsdecode, words)), environment, uid, gid, groups, where)
+
+
+def with_backend(command: Command, backend: str) -> Command:
+    """Return the command with another attention back end. Raises VariantError where it names none."""
+    if BACKEND in command.argv[:-1]:
+        argv = list(command.argv)
+        argv[argv.index(BACKEND) + 1] = backend
+        return replace(command, argv=tuple(argv))
+    if BACKEND_BEFORE in command.environment:
+        return replace(command, environment={**command.environment, BACKEND_BEFORE: backend})
+    raise VariantError("the service's command names no attention back end: install it again with ./firstlight serve")
+
+
+def with_mode(command: Command, mode: str) -> Command:
+    """Return the command in mode `eager` or `compiled`."""
+    argv = tuple(word for word in command.argv if word != EAGER)
+    environment = {name: value for name, value in command.environment.items() if name != UNCOMPILED}
+    if mode == "eager":
+        return replace(command, argv=(*argv, EAGER))
+    return replace(command, argv=argv, environment=environment)
+
+
+@contextmanager
+def serve_variant(service: Service, command: Command) -> Iterator[Service]:
+    """Run a server with a command within the block, which starts when the server is healthy. It ends with this process.
+
+    Raises VariantError with the end of its log where it does not start.
+    """
+    as_owner = os.geteuid() == 0  # otherwise this process already runs as the service's account
+    with TemporaryFile() as log:
+        process = subprocess.Popen(
+            command.argv,
+            env=dict(command.environment),
+            cwd=command.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),  # noqa: PLW1509 - no other thread runs while a server is started
+            user=command.uid if as_owner else None,
+            group=command.gid if as_owner else None,
+            extra_groups=list(command.groups) if as_owner else None,
+        )
+        try:
+            _wait(service, process)
+            yield replace(service, main_pid=process.pid)
+        except VariantError as error:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+            message = log.read().decode(errors="replace").strip().splitlines()
+            raise VariantError(f"{error}: {_reason(message)}") from None
+        finally:
+            _end(process)
+
+
+def _wait(service: Service, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while not _healthy(service):
+        if process.poll() is not None:
+            raise VariantError(f"the server ended with {process.returncode} before it answered")
+        if time.monotonic() > deadline:
+            raise VariantError(f"the server did not answer within {START_S:g} s")
+        time.sleep(POLL_S)
+
+
+def _healthy(service: Service) -> bool:
+    try:
+        return Client(service, HEALTH_S).status("GET", "/health", None) == 200
+    except RequestError:
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    finally:
+        # Engine and worker processes survive a killed server, so kill the group.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _reason(message: list[str]) -> str:
+    """Return the last line that names an error and does not point to another one, otherwise the last line."""
+    named = [line for line in message if "Error" in line and POINTS_UP not in line]
+    return (named or message or ["it left no message"])[-1].strip()[:400]
 
 
 @dataclass(frozen=True)
@@ -27,11 +163,7 @@ class Choice:
     value: str
 
     def apply(self, command: Command) -> Command:
-        """Return the service's command with this choice.
-
-        Raises:
-            VariantError: The command cannot have it.
-        """
+        """Return the service's command with this choice. Raises VariantError where it cannot have it."""
         return (with_backend if self.kind == "backend" else with_mode)(command, self.value)
 
 
@@ -75,8 +207,7 @@ class Row:
 def parse_target(text: str) -> tuple[str, Target]:
     """Return the measure and the target of `first_token=-40%` (a change), or of `ttft=30ms` and `output=1400` (a value in its unit).
 
-    Raises:
-        ValueError: There is no such measure, or it has another unit.
+    Raises ValueError where there is no such measure, or it has another unit.
     """
     name, _, value = text.partition("=")
     known = {one: measure for measure in table("compare")["measure"] for one in (measure["name"], measure.get("short"))}
@@ -91,28 +222,12 @@ def parse_target(text: str) -> tuple[str, Target]:
     return measure["name"], Target(float(number[1]) / (100 if is_change else 1), is_change)
 
 
-def measure(service: Service, command: Command, *, label: str, load: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure a command under load.
+def measure(service: Service, command: Command, load: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure a command under load, whose lengths, concurrencies and limits are those of serving.toml.
 
-    Args:
-        service: The service.
-        command: The server's command.
-        label: What it is called in an error.
-        load: Lengths of prompts and answers in tokens, concurrencies and limits, as in serving.toml.
-
-    Returns:
-        `results` by concurrency, bytes of `memory`, and `used`: the attention back ends of the layers.
-
-    Raises:
-        VariantError: The server does not start or answer. The message begins with the label.
+    Returns `results` by concurrency, bytes of `memory`, and `used`: the attention back ends of the layers.
+    Raises VariantError where the server does not start or answer.
     """
-    try:
-        return _measure(service, command, load)
-    except VariantError as error:
-        raise VariantError(f"{label}: {error}") from None
-
-
-def _measure(service: Service, command: Command, load: Mapping[str, Any]) -> dict[str, Any]:
     with serve_variant(service, command) as server:
         used = backends(server)
         with peak(server) as most:
@@ -148,16 +263,7 @@ def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
 
 
 def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Check that two back ends were measured, and not one back end twice.
-
-    Args:
-        choices: What was asked for.
-        before: `figures` with the first choice.
-        after: `figures` with the second one.
-
-    Raises:
-        VariantError: The layers held the same back end with both choices of a back end.
-    """
+    """Raise VariantError where the layers held one back end with both choices, according to the `figures` of each."""
     if choices[0].kind == "backend" and before["used"] and before["used"] == after["used"]:
         asked = " and ".join(choice.value for choice in choices)
         raise VariantError(
@@ -178,13 +284,7 @@ def backends(server: Service) -> list[str]:
 def side_by_side(
     before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, Target] | None = None
 ) -> list[Row]:
-    """Return a row per measure.
-
-    Args:
-        before: `figures` with the first choice.
-        after: `figures` with the second one.
-        targets: The user's, by measure.
-    """
+    """Return a row per measure of the `figures` with both choices; the user's targets are given by measure."""
     return [
         _row(measure, before, after, (targets or {}).get(measure["name"])) for measure in table("compare")["measure"]
     ]

@@ -1,7 +1,5 @@
 """The contract of the served API: requests of data/contract.toml, their answers, and what must hold of them."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
@@ -75,11 +73,7 @@ class Asker:
     """Whether a parser takes the reasoning out of a chat's text."""
 
     def answers(self, case: Mapping[str, Any], prompt: str) -> list[Answer]:
-        """Return the answers to a case's requests, in their order.
-
-        Raises:
-            RequestError: The service does not answer one of them.
-        """
+        """Return the answers to a case's requests, in their order. Raises RequestError."""
         asked = {**table("contract")["common"], **case["body"]}
         answers = [self._answer(case, asked, prompt)]
         for more in case.get("further", ()):
@@ -118,11 +112,7 @@ class Asker:
 
 
 def ask_all(asker: Asker, *, has_tools: bool) -> Findings:
-    """Ask every case that applies; a deviating one is asked again with other prompts.
-
-    Raises:
-        NoAnswerError: The service sent nothing within the limit.
-    """
+    """Ask every case that applies; a deviating one is asked again with other prompts. Raises NoAnswerError."""
     limits = table("contract")
     cases = [case for case in limits["case"] if has_tools or case.get("needs") != "tools"]
     until = time.monotonic() + limits["budget_s"]
@@ -354,20 +344,5 @@ def _json(text: str) -> Any:
         return None
 
 
-EXPECTATIONS: Mapping[str, Callable[[Sequence[Answer]], Iterator[str]]] = {
-    one.__name__: one
-    for one in (
-        counted,
-        decoded,
-        likeliest,
-        stopped,
-        numbered,
-        repeatable,
-        equal,
-        varied,
-        distinct,
-        penalised,
-        valid,
-        called,
-    )
-}
+_ALL = (counted, decoded, likeliest, stopped, numbered, repeatable, equal, varied, distinct, penalised, valid, called)
+EXPECTATIONS: Mapping[str, Callable[[Sequence[Answer]], Iterator[str]]] = {one.__name__: one for one in _ALL}

@@ -4,8 +4,6 @@ Before the stop, PREFIX/run/drained.json records the process. If it is killed, `
 controller calls it after an interruption.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -19,9 +17,11 @@ from types import FrameType
 from verify.records import CheckResult
 from verify.serving import service_control
 from verify.serving.service import Service, start_ticks
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import ControlError, ServiceState
 
 MARK = "run/drained.json"
+STOPPED = "etc/stopped.json"
+"""Written by `./firstlight stop` when the service has ended: `at`, `boot_id`, `monotonic`."""
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 0.1
 
@@ -37,8 +37,7 @@ class Drain:
 def drain_service(service: Service) -> Iterator[Drain]:
     """Stop the service within the block. SIGINT, SIGTERM and SIGHUP end the block, but not the restart.
 
-    Raises:
-        ControlError: Another process has stopped the service already, or it does not stop.
+    Raises ControlError where another process has stopped it already, or it does not stop.
     """
     mark = service.prefix / MARK
     if (pid := holder(mark)) is not None:
@@ -50,7 +49,7 @@ def drain_service(service: Service) -> Iterator[Drain]:
         mark.write_text(json.dumps({"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}))
         began = time.monotonic()
         try:
-            service_control.stop(service)
+            service_control.control(service, "stop")
             yield drain
         finally:
             for number in ENDINGS:
@@ -80,7 +79,7 @@ def resume(service: Service) -> CheckResult | None:
 def _bring_back(service: Service, began: float) -> CheckResult:
     remedy = "see its log; to start it again: ./firstlight serve"
     try:
-        service_control.start(service)
+        service_control.control(service, "start")
         (service.prefix / MARK).unlink(missing_ok=True)
         problem = service_control.prove(service)
     except ControlError as error:
@@ -103,3 +102,16 @@ def holder(mark: Path) -> int | None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def stopped_by(service: Service, state: ServiceState) -> str | None:
+    """Return who stopped it on purpose, according to this product's records; None if none of them is about this stop."""
+    if holder(service.prefix / MARK) is not None:
+        return "it is stopped for the checks (--drain)"
+    try:
+        record = json.loads((service.prefix / STOPPED).read_text())
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        is_of_this_end = record["boot_id"] == boot_id and state.ended is not None and state.ended <= record["monotonic"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return f"it was stopped by ./firstlight stop at {record['at']}" if is_of_this_end and not state.failed else None

@@ -4,8 +4,6 @@ The tool needs ten seconds of CPU time to start, so several concurrencies share 
 only through this process's environment.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -40,18 +38,9 @@ def arguments(service: Service, *, concurrency: int, requests: int, load: Mappin
 def measure(service: Service, load: Mapping[str, Any], *, warmed: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the tool's result for each concurrency of the load, until its time budget is spent.
 
-    Changes this process's environment, so call it in a child process.
-
-    Args:
-        service: The service to measure.
-        load: Concurrencies and limits.
-        warmed: Send requests at every concurrency first, so that nothing is compiled or loaded during the measurement.
-
-    Yields:
-        Result of one concurrency; `cpu_s` is the CPU time of the service's processes.
-
-    Raises:
-        ImportError: vLLM has no such tool.
+    Changes this process's environment, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
+    processes. With `warmed`, requests are sent at every concurrency first, so that nothing is compiled or loaded during the
+    measurement. Raises ImportError where vLLM has no such tool.
     """
     from vllm.benchmarks import serve as tool  # noqa: PLC0415 - takes ten seconds, and vLLM may be missing
 

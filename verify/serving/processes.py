@@ -1,14 +1,14 @@
-"""Processes of a service and their sockets, read from /proc."""
-
-from __future__ import annotations
+"""Processes of a service and their sockets, read from /proc, and what notes and proofs say about them."""
 
 import ipaddress
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from verify.serving.service import stat_fields
+from verify.files import read_json
+from verify.serving.service import Service, all_pids, stat_fields
 
 LISTENS = "0A"
 """State of a listening socket in /proc/net/tcp (include/net/tcp_states.h)."""
@@ -59,7 +59,8 @@ def read(pid: int) -> Process | None:
     fields, folder = stat_fields(pid), Path(f"/proc/{pid}")
     if not fields or fields[0] == "Z":
         return None
-    status = _status(_text(folder / "status"))
+    limits, lines = _text(folder / "limits"), _text(folder / "status").splitlines()
+    status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Process(
         pid=pid,
         parent=int(fields[1]),
@@ -79,8 +80,8 @@ def read(pid: int) -> Process | None:
             "oom": _text(folder / "oom_score_adj").strip(),
             "cpus": status.get("Cpus_allowed_list", ""),
         },
-        limits=_limits(_text(folder / "limits"), 0),
-        hard_limits=_limits(_text(folder / "limits"), 1),
+        limits=_limits(limits, 0),
+        hard_limits=_limits(limits, 1),
         mapped=mapped_code(_text(folder / "maps")),
         sockets=_sockets(folder),
     )
@@ -93,35 +94,34 @@ def read_all(pids: Iterable[int]) -> tuple[Process, ...]:
 
 def listeners(port: int, known: Iterable[Process]) -> tuple[ListeningSocket, ...]:
     """Return the sockets that listen on a port. `known` processes are searched first, all others only if needed."""
-    found = [pair for name in ("tcp", "tcp6") for pair in listening(_text(Path("/proc/net") / name), port)]
+    found = [(address, inode) for address, number, inode in _all_listening() if number == port]
     held = {inode: tuple(process for process in known if inode in process.sockets) for _, inode in found}
-    if not all(held.values()):
-        wanted = {inode for inode, holders in held.items() if not holders}
-        others = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-        strangers = read_all(pid for pid in others if wanted & _sockets(Path(f"/proc/{pid}")))
+    if wanted := {inode for inode, holders in held.items() if not holders}:
+        strangers = _holders(wanted, all_pids())
         held |= {inode: tuple(one for one in strangers if inode in one.sockets) for inode in wanted}
     return tuple(ListeningSocket(address, inode, held[inode]) for address, inode in found)
 
 
 def all_listeners(*, but: Container[int]) -> tuple[tuple[int, ListeningSocket], ...]:
     """Return port and socket of every listener of the host, with the processes that have it open, except those of some PIDs."""
-    found = [each for name in ("tcp", "tcp6") for each in _listening(_text(Path("/proc/net") / name))]
-    wanted = {inode for _, _, inode in found}
-    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    holders = read_all(pid for pid in pids if pid not in but and wanted & _sockets(Path(f"/proc/{pid}")))
+    found = _all_listening()
+    holders = _holders({inode for _, _, inode in found}, (pid for pid in all_pids() if pid not in but))
     return tuple(
         (port, ListeningSocket(address, inode, tuple(one for one in holders if inode in one.sockets)))
         for address, port, inode in found
     )
 
 
-def listening(table: str, port: int) -> list[tuple[str, str]]:
-    """Return address and inode of each socket of a /proc/net/tcp or tcp6 that listens on a port."""
-    return [(address, inode) for address, number, inode in _listening(table) if number == port]
+def _holders(inodes: set[str], pids: Iterable[int]) -> tuple[Process, ...]:
+    return read_all(pid for pid in pids if inodes & _sockets(Path(f"/proc/{pid}")))
 
 
-def _listening(table: str) -> Iterator[tuple[str, int, str]]:
-    """Yield address, port and inode of each listening socket."""
+def _all_listening() -> list[tuple[str, int, str]]:
+    return [each for name in ("tcp", "tcp6") for each in listening(_text(Path("/proc/net") / name))]
+
+
+def listening(table: str) -> Iterator[tuple[str, int, str]]:
+    """Yield address, port and inode of each listening socket of a /proc/net/tcp or tcp6."""
     for line in table.splitlines()[1:]:
         fields = line.split()
         address, _, number = fields[1].partition(":")
@@ -139,10 +139,6 @@ def _address(digits: str) -> str:
     """Parse an address, which the kernel writes as 32-bit words in host byte order."""
     words = (bytes.fromhex(digits[place : place + 8])[::-1] for place in range(0, len(digits), 8))
     return str(ipaddress.ip_address(b"".join(words)))
-
-
-def _status(text: str) -> dict[str, str]:
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def _limits(text: str, column: int) -> dict[str, str]:
@@ -172,3 +168,27 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def attention_notes(service: Service, processes: Iterable[Process]) -> tuple[Mapping[str, Any], ...]:
+    """Return the notes of exactly these processes, by PID and start; the folder has those of earlier ones too."""
+    starts = {process.pid: process.start_ticks for process in processes}
+    found = (read_json(path) for path in sorted((service.prefix / "run").glob("attention-*.json")))
+    return tuple(
+        one
+        for one in found
+        if one.get("start_ticks") is not None and starts.get(one.get("pid", 0)) == one["start_ticks"]
+    )
+
+
+def proves_start(service: Service, main: Process) -> bool | None:
+    """Return whether the last proof was of this start of the server; None if no proof can be read.
+
+    Proofs of releases that recorded no start match every process with the same PID since boot.
+    """
+    proven = read_json(service.prefix / "verify" / "ready.json")
+    if not proven:
+        return None
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    same = (proven.get("main_pid"), proven.get("boot_id")) == (main.pid, boot_id)
+    return same and proven.get("start_ticks") in (None, main.start_ticks)

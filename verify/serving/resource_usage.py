@@ -1,19 +1,17 @@
 """Current memory of a service's processes on host and GPUs."""
 
-from __future__ import annotations
-
-import subprocess
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from verify.commands import printed
 from verify.serving.service import Service
 
 KIB, MIB = 1 << 10, 1 << 20
 QUERY = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-EVERY_S = 0.5
+QUERY_S, EVERY_S = 15.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Usage:
 def usage(service: Service) -> Usage:
     """Return the usage of all processes of a service. Shared pages count once."""
     pids = service.pids()
-    return Usage(sum(map(_host_bytes, pids)), gpu_bytes(_nvidia_smi(), pids))
+    return Usage(sum(map(_host_bytes, pids)), gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
 
 
 def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
@@ -56,14 +54,6 @@ def _host_bytes(pid: int) -> int:
         if found := next((line.split()[1] for line in lines if line.startswith(field)), None):
             return int(found) * KIB
     return 0
-
-
-def _nvidia_smi() -> str | None:
-    try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=15, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 @contextmanager

@@ -1,11 +1,9 @@
 """The service of the checked installation: its endpoint and processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +34,7 @@ class Service:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.readiness['port']}"
 
     def api_key(self) -> str | None:
-        """Key of the endpoint; None if it needs none.
-
-        Raises:
-            OSError: This user may not read it.
-        """
+        """Key of the endpoint; None if it needs none. Raises OSError where this user may not read it."""
         lines = (self.prefix / "etc" / "service.env").read_text().splitlines()
         values = [line.removeprefix(KEY).strip("\"'") for line in lines if line.startswith(KEY)]
         return values[-1] if values else None
@@ -57,7 +51,7 @@ class Service:
 
     def pids(self) -> tuple[int, ...]:
         """Return the server's process and all its descendants."""
-        parents = dict(_parents())
+        parents = {pid: int(fields[1]) for pid in all_pids() if (fields := stat_fields(pid))}
         return tuple(pid for pid in parents if self.main_pid in _line(pid, parents))
 
 
@@ -84,7 +78,7 @@ def start_ticks(pid: int) -> str | None:
 def _main_pid(prefix: Path) -> int | None:
     """Return the oldest process that runs `vllm serve` of the live environment, whoever started it."""
     command = [str(prefix / "current/bin/vllm").encode(), b"serve"]
-    for pid in _numbers():
+    for pid in all_pids():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
@@ -94,21 +88,14 @@ def _main_pid(prefix: Path) -> int | None:
     return None
 
 
-def _numbers() -> list[int]:
+def all_pids() -> list[int]:
+    """Return the processes of the host."""
     return sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
 def _ticks(pid: int) -> int:
-    """Return the CPU time of a process in ticks."""
     fields = stat_fields(pid)
     return int(fields[11]) + int(fields[12]) if fields else 0
-
-
-def _parents() -> Iterator[tuple[int, int]]:
-    """Yield each process with its parent."""
-    for pid in _numbers():
-        if fields := stat_fields(pid):
-            yield pid, int(fields[1])
 
 
 def stat_fields(pid: int) -> list[str]:

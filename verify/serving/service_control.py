@@ -1,6 +1,4 @@
-"""Stop, start and proof of a service through its supervisor."""
-
-from __future__ import annotations
+"""Stop, start, proof and state of a service through its supervisor."""
 
 import http.client
 import json
@@ -10,10 +8,15 @@ import subprocess
 import time
 import xmlrpc.client
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from verify.serving.service import Service
+from verify.serving.service_plan import shown_properties
+from verify.serving.unit_differences import properties
 
+Units = Mapping[str, Mapping[str, str]]
+"""Properties of the loaded units, by name."""
 COMMAND_S = 180.0
 """For one stop or start: the unit gives a server 90 s to end."""
 SHOW_S = 10.0
@@ -21,36 +24,27 @@ SLICE_S, PROVE_S = 10.0, 1800.0
 """Duration of one call of the proof, and the limit until the service answers correctly."""
 ANSWER_S = 420.0
 """For the answers, beyond the slice: the first one of a large model may compile kernels."""
+MICROSECOND = 1e-6
 
 
 class ControlError(Exception):
     """A supervisor did not do what was requested; the message is its own."""
 
 
-def stop(service: Service) -> None:
-    """Stop the service; it still starts at boot.
-
-    Raises:
-        ControlError: It does not stop.
-    """
-    _command(service, "stop")
-
-
-def start(service: Service) -> None:
-    """Start the service; does nothing if it runs.
-
-    Raises:
-        ControlError: It does not start.
-    """
-    _command(service, "start")
+def control(service: Service, action: Literal["start", "stop"]) -> None:
+    """Start or stop the service; a stopped one still starts at boot. Raises ControlError."""
+    if service.readiness["supervisor"] != "supervisor":
+        _systemctl(service, action, service.name, limit_s=COMMAND_S)
+        return
+    try:
+        _supervisord(service, f"{action}Process", service.name, True)
+    except xmlrpc.client.Fault as fault:
+        if fault.faultString.partition(":")[0] not in ("ALREADY_STARTED", "NOT_RUNNING"):
+            raise ControlError(f"supervisord did not {action} {service.name}: {fault.faultString}") from None
 
 
 def prove(service: Service) -> str | None:
-    """Wait until the service answers correctly; return the problem if it does not.
-
-    Raises:
-        ControlError: The state is unknown.
-    """
+    """Wait until the service answers correctly; return the problem if it does not. Raises ControlError."""
     request = dict(service.readiness)
     began = time.monotonic()
     while True:
@@ -74,84 +68,49 @@ def _ask(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(service: Service, names: Iterable[str]) -> dict[str, str]:
-    """Return the unit's properties from `systemctl show`; repeated properties are joined by a blank.
+    """Return properties of the service's unit. Raises ControlError."""
+    return shown_properties(_systemctl(service, "show", service.name, f"--property={','.join(names)}"))
 
-    Raises:
-        ControlError: systemd does not answer.
-    """
-    done = _run([*_systemctl(service), "show", service.name, f"--property={','.join(names)}"], limit_s=SHOW_S)
-    if done.returncode:
-        raise ControlError(f"systemctl show {service.name} ended with {done.returncode}: {_last(done)}")
-    found: dict[str, str] = {}
-    for line in done.stdout.splitlines():
-        name, _, value = line.partition("=")
-        found[name] = f"{found[name]} {value}" if name in found else value
+
+def shown_units(service: Service, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return properties of all loaded units, and of the target of the next boot, by name. Raises ControlError."""
+    # Without --all the pattern stands for active units alone.
+    asked = ("default.target", "*", f"--property={','.join(names)}")
+    return units(_systemctl(service, "show", "--all", *asked, may_fail=True))
+
+
+def units(answer: str) -> dict[str, dict[str, str]]:
+    """Parse the output of `systemctl show` for several units; one with several names is there by each."""
+    found: dict[str, dict[str, str]] = {}
+    for unit in map(shown_properties, answer.split("\n\n")):
+        found |= dict.fromkeys(unit.get("Names", unit.get("Id", "")).split(), unit)
     return found
 
 
-def shown_units(service: Service, names: Iterable[str]) -> str:
-    """Return properties of all loaded units from `systemctl show`, and of the target of the next boot.
-
-    Raises:
-        ControlError: systemd does not answer.
-    """
-    # Without --all the pattern stands for active units alone.
-    command = [*_systemctl(service), "show", "--all", "default.target", "*", f"--property={','.join(names)}"]
-    return _run(command, limit_s=SHOW_S).stdout
-
-
 def default_target(service: Service) -> str:
-    """Return the name of the target of the next boot.
-
-    Raises:
-        ControlError: systemd does not answer.
-    """
-    return _run([*_systemctl(service), "get-default"], limit_s=SHOW_S).stdout.strip() or "default.target"
+    """Return the name of the target of the next boot. Raises ControlError."""
+    return _systemctl(service, "get-default", may_fail=True).strip() or "default.target"
 
 
 def manager_environment(service: Service) -> dict[str, str]:
-    """Return the variables that the service's manager gives to what it starts.
-
-    Raises:
-        ControlError: systemd does not answer.
-    """
-    shown = _run([*_systemctl(service), "show-environment"], limit_s=SHOW_S).stdout
-    return dict(line.partition("=")[::2] for line in shown.splitlines() if "=" in line)
+    """Return the variables that the service's manager gives to what it starts. Raises ControlError."""
+    answer = _systemctl(service, "show-environment", may_fail=True)
+    return dict(line.partition("=")[::2] for line in answer.splitlines() if "=" in line)
 
 
-def program(service: Service) -> Mapping[str, Any]:
-    """Return supervisord's `getProcessInfo` of the program.
-
-    Raises:
-        ControlError: supervisord does not answer.
-    """
-    information: Mapping[str, Any] = _supervisord(service, "getProcessInfo", service.name)
-    return information
-
-
-def _systemctl(service: Service) -> list[str]:
-    return ["systemctl", *(["--user"] if service.readiness["supervisor"] == "systemd-user" else [])]
-
-
-def _command(service: Service, action: str) -> None:
-    if service.readiness["supervisor"] != "supervisor":
-        done = _run([*_systemctl(service), action, service.name], limit_s=COMMAND_S)
-        if done.returncode:
-            raise ControlError(f"systemctl {action} {service.name} ended with {done.returncode}: {_last(done)}")
-        return
-    try:
-        _supervisord(service, f"{action}Process", service.name, True)
-    except xmlrpc.client.Fault as fault:
-        if fault.faultString.partition(":")[0] not in ("ALREADY_STARTED", "NOT_RUNNING"):
-            raise ControlError(f"supervisord did not {action} {service.name}: {fault.faultString}") from None
+def _systemctl(service: Service, *words: str, limit_s: float = SHOW_S, may_fail: bool = False) -> str:
+    """Return what systemctl prints for the manager of the service. Raises ControlError, where it fails unless it may."""
+    user = ["--user"] if service.readiness["supervisor"] == "systemd-user" else []
+    done = _run(["systemctl", *user, *words], limit_s=limit_s)
+    if done.returncode and not may_fail:
+        raise ControlError(f"systemctl {' '.join(words[:2])} ended with {done.returncode}: {_last(done)}")
+    return done.stdout
 
 
 def _supervisord(service: Service, method: str, *arguments: Any) -> Any:
     """Call supervisord through its socket; its own client costs a tenth of a second per call.
 
-    Raises:
-        ControlError: supervisord does not answer.
-        xmlrpc.client.Fault: It refuses.
+    Raises ControlError where it does not answer, and xmlrpc.client.Fault where it refuses.
     """
     path = service.prefix / "run" / "supervisor.sock"
     try:
@@ -187,3 +146,47 @@ def _run(command: list[str], *, limit_s: float, stdin: str = "") -> subprocess.C
 def _last(done: subprocess.CompletedProcess[str]) -> str:
     message = (done.stderr.strip() or done.stdout.strip()).splitlines()
     return message[-1] if message else "no message"
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """`text` is the supervisor's own. `main_pid` is 0 without a process."""
+
+    text: str
+    runs: bool
+    main_pid: int = 0
+    ended: float | None = None
+    """Seconds since boot when it ended; None while it runs, or if unknown."""
+    failed: bool = False
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """Properties of `systemctl show`; empty under another supervisor."""
+
+
+def observe(service: Service) -> ServiceState:
+    """Ask the supervisor. A dead supervisord is a state. Raises ControlError where systemd does not answer."""
+    if service.readiness["supervisor"] == "supervisor":
+        return _under_supervisord(service)
+    names = ("LoadState", "ActiveState", "SubState", "MainPID", "InactiveEnterTimestampMonotonic", "UnitFileState")
+    files = ("FragmentPath", "DropInPaths", "NeedDaemonReload", "NRestarts")
+    found = shown(service, (*names, *files, *properties()))
+    active, ended = found.get("ActiveState", "unknown"), int(found.get("InactiveEnterTimestampMonotonic") or 0)
+    return ServiceState(
+        text=f"{active} ({found.get('SubState', '')})",
+        runs=active == "active" and found.get("MainPID", "0") != "0",
+        main_pid=int(found.get("MainPID") or 0),
+        ended=ended * MICROSECOND if ended and active == "inactive" else None,
+        failed=active not in ("active", "inactive"),
+        shown=found,
+    )
+
+
+def _under_supervisord(service: Service) -> ServiceState:
+    log = service.prefix / "logs" / "supervisord.log"
+    try:
+        program = _supervisord(service, "getProcessInfo", service.name)
+    except (ControlError, xmlrpc.client.Fault) as problem:
+        # The last entry of its log is about its end.
+        ended = time.monotonic() - (time.time() - log.stat().st_mtime) if log.exists() else None
+        return ServiceState(str(problem), runs=False, ended=ended)
+    runs = program["statename"] == "RUNNING"
+    return ServiceState(program["statename"], runs, int(program["pid"]), failed=not runs)

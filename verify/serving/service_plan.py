@@ -1,7 +1,5 @@
 """The planned service, as the installation recorded it when it went live: releases/DIGEST/release.json."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -62,6 +60,11 @@ def directives(text: str) -> dict[str, list[str]]:
     return found
 
 
+def shown_properties(text: str) -> dict[str, str]:
+    """Return the properties of a unit from `systemctl show`; the values of a repeated one are joined by a blank."""
+    return {name: " ".join(values) for name, values in directives(text).items()}
+
+
 def record_of(prefix: Path) -> Path:
     """Return the record of the live release; earlier versions of this product kept it in the environment."""
     link = prefix / "current"
@@ -72,12 +75,7 @@ def record_of(prefix: Path) -> Path:
 
 
 def read(service: Service) -> ServicePlan:
-    """Read the plan of the live release's service.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not valid.
-    """
+    """Read the plan of the live release's service. Raises OSError and ValueError."""
     document = json.loads(record_of(service.prefix).read_text())
     planned: Mapping[str, Any] = document["service"]
     return ServicePlan(**{name: planned[name] for name in ServicePlan.__dataclass_fields__ if name in planned})

@@ -131,9 +131,7 @@ def tiny() -> Llama:
 def load(folder: Path) -> Llama:
     """Read config.json and model.safetensors.
 
-    Raises:
-        OSError: A file cannot be read.
-        ValueError: The architecture is another one, or the weights are damaged.
+    Raises OSError, and ValueError for another architecture or damaged weights.
     """
     config = json.loads((folder / "config.json").read_text())
     if config.get("architectures") != ["LlamaForCausalLM"] or config.get("rope_scaling"):

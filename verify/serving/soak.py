@@ -1,22 +1,19 @@
-"""Light load on the service for minutes, to detect failed requests and growing memory."""
+"""Light load on the service for minutes, to detect failed requests, and growing memory by a line fitted to samples of it."""
 
-from __future__ import annotations
-
-import http.client
-import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from verify.records import CheckResult, Figure
-from verify.serving.leak_detection import growth
-from verify.serving.resource_usage import Usage, usage
+from verify.serving.client import Client, RequestError
+from verify.serving.resource_usage import MIB, Usage, usage
 from verify.serving.service import Service
 from verify.tables import table
 
+HOUR_S = 3600.0
 ANSWER_S = 120.0
 LEAST_TOKEN = 3
 """Smaller ids are special tokens in most vocabularies."""
@@ -33,16 +30,10 @@ class SoakSamples:
 
 
 def soak(service: Service, *, minutes: float, between: Callable[[int], None], pause_s: float) -> SoakSamples:
-    """Send requests in rounds until the time is over.
+    """Send requests in rounds until the time is over. Raises OSError where this user may not read the endpoint's key.
 
     Args:
-        service: The service.
-        minutes: Duration.
         between: Called with the number of each completed round.
-        pause_s: Pause between rounds.
-
-    Raises:
-        OSError: This user may not read the key of the endpoint.
     """
     seen, key, began = SoakSamples(), service.api_key(), time.monotonic()
     load = table("serving")["load"] | table("soak")["load"]
@@ -79,19 +70,18 @@ def evaluate(seen: SoakSamples, service: Service) -> CheckResult:
                 f"{rules['warm_up_share']:.0%} of them {rules['least_samples']} must be left"
             )
             continue
-        bound = max(rules["standard_errors"] * line.error, 0.0) * 3600 / (1 << 20)
+        bound = max(rules["standard_errors"] * line.error, 0.0) * HOUR_S / MIB
         figures.append(Figure(name, line.mib_per_hour, "MiB/h", ceiling=round(bound, 3), source=rules["source"]))
         if line.is_real(rules):
-            grown = f"{line.added / (1 << 20):.0f} MiB in {sizes[-1][0] - sizes[-line.samples][0]:.0f} s"
+            grown = f"{line.added / MIB:.0f} MiB in {sizes[-1][0] - sizes[-line.samples][0]:.0f} s"
             problems.append(f"{name} grows by {line.mib_per_hour:.0f} MiB an hour ({grown})")
     evidence = {"samples": [[round(at, 1), one.host, one.gpu] for at, one in seen.samples], "unit": service.name}
     if problems:
         remedy = "compare with another release: ./firstlight plan --explain; restart it before memory runs out"
         return CheckResult("fail", "; ".join(problems), tuple(figures), evidence, remedy)
     if short:
-        return CheckResult(
-            "error", short, tuple(figures), evidence, "soak longer: ./firstlight verify soak --minutes 10"
-        )
+        remedy = "soak longer: ./firstlight verify soak --minutes 10"
+        return CheckResult("error", short, tuple(figures), evidence, remedy)
     return CheckResult("ok", f"{seen.asked} requests answered, and memory does not grow", tuple(figures), evidence)
 
 
@@ -104,16 +94,46 @@ def _memories(seen: SoakSamples) -> dict[str, list[tuple[float, float]]]:
 def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[str, Any]) -> str | None:
     """Request a completion of a unique prompt; return the problem, None if there is none."""
     prompt = [LEAST_TOKEN + (turn * 7 + place * 31 + step * 13) % 200 for step in range(load["input_tokens"])]
-    body = {"model": service.readiness["served_name"], "prompt": prompt, "max_tokens": load["output_tokens"]}
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    address = urlsplit(service.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=ANSWER_S)
+    body = {"prompt": prompt, "max_tokens": load["output_tokens"], "ignore_eos": True}
     try:
-        connection.request("POST", "/v1/completions", json.dumps(body | {"ignore_eos": True}), headers)
-        answer = connection.getresponse()
-        content = answer.read()
-    except (OSError, http.client.HTTPException) as problem:
-        return f"{problem!r}"
-    finally:
-        connection.close()
-    return None if answer.status == 200 else f"{answer.status} {content[:200].decode(errors='replace')}"
+        Client(service, ANSWER_S).post("/v1/completions", body, key)
+    except RequestError as problem:
+        return str(problem)
+    return None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The fitted line, in bytes and seconds; `error` is the standard error of the slope."""
+
+    slope: float
+    error: float
+    added: float
+    """Growth along the line from the first evaluated sample to the last."""
+    start: float
+    samples: int
+
+    def is_real(self, rules: Mapping[str, Any]) -> bool:
+        """Return whether the growth exceeds the noise, and is large enough to matter."""
+        enough = max(rules["least_bytes"], rules["least_share"] * self.start)
+        return bool(self.added >= enough and self.slope >= rules["standard_errors"] * self.error)
+
+    @property
+    def mib_per_hour(self) -> float:
+        return self.slope * HOUR_S / MIB
+
+
+def growth(samples: Sequence[tuple[float, float]], rules: Mapping[str, Any]) -> Growth | None:
+    """Fit a line through (seconds, bytes) after the warm-up; return None with too few samples."""
+    kept = samples[math.ceil(rules["warm_up_share"] * len(samples)) :]
+    if len(kept) < rules["least_samples"]:
+        return None
+    count = len(kept)
+    times, sizes = zip(*kept, strict=True)
+    middle, mean = sum(times) / count, sum(sizes) / count
+    spread = sum((at - middle) ** 2 for at in times)
+    slope = sum((at - middle) * (size - mean) for at, size in kept) / spread
+    rest = sum((size - mean - slope * (at - middle)) ** 2 for at, size in kept)
+    error = math.sqrt(rest / (count - 2) / spread)
+    span = times[-1] - times[0]
+    return Growth(slope, error, slope * span, mean - slope * (middle - times[0]), count)

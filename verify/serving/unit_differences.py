@@ -1,11 +1,10 @@
 """Differences between the planned unit and the one systemd has loaded."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from verify.serving.service_plan import shown_properties
 from verify.tables import table
 
 SWITCHES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
@@ -23,32 +22,24 @@ def properties() -> list[str]:
 
 
 def differences(planned: Mapping[str, list[str]], shown: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return planned and effective value of each directive that differs.
-
-    Args:
-        planned: All values of each directive.
-        shown: Values by property from `systemctl show`. Properties that this systemd does not know are not compared.
-    """
+    """Return planned and effective value of each directive that differs, except those that this systemd does not know."""
     found = {}
     for directive, row in table("unit")["directive"].items():
         effective = shown.get(row["property"])
         values = planned.get(directive, [row["unset"]] if "unset" in row else None)
         if values is None or effective is None:
             continue
-        wanted = " ".join(_after_reset(values))
+        reset = max((place for place, value in enumerate(values) if not value), default=-1)
+        wanted = " ".join(values[reset + 1 :])
         if not _alike(row["kind"], wanted, effective):
             found[directive] = (wanted, effective)
     return found
 
 
 def recorded(text: str) -> dict[str, str]:
-    """Return the recorded properties that the plan does not decide (PREFIX/state.unit); repeated ones are joined by a blank."""
-    apart, found = {*table("unit")["recorded"]["apart"], *properties()}, dict[str, str]()
-    for line in text.splitlines():
-        name, equals, value = line.partition("=")
-        if equals and name not in apart:
-            found[name] = f"{found[name]} {value}" if name in found else value
-    return found
+    """Return the recorded properties that the plan does not decide (PREFIX/state.unit)."""
+    apart = {*table("unit")["recorded"]["apart"], *properties()}
+    return {name: value for name, value in shown_properties(text).items() if name not in apart}
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -67,11 +58,6 @@ def drop_ins(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split drop-ins into those of our unit and those of all services."""
     listed = list(paths)
     return [path for path in listed if OF_THE_TYPE not in path], [path for path in listed if OF_THE_TYPE in path]
-
-
-def _after_reset(values: list[str]) -> list[str]:
-    last = max((place for place, value in enumerate(values) if not value), default=-1)
-    return values[last + 1 :]
 
 
 def _alike(kind: str, planned: str, effective: str) -> bool:

@@ -42,7 +42,6 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
 
     Raises:
         StageError: A certificate or a proxy cannot be used.
-
     """
     import httpx
 
@@ -98,7 +97,6 @@ def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
 
     Raises:
         httpx.HTTPError: The request failed, or the answer exceeds MOST_BYTES or WHOLE_S. HTTPStatusError only when the server stays busy.
-
     """
     # A cached stage needs neither import. Retries are not logged, since the phases report progress themselves.
     import httpx

@@ -61,6 +61,23 @@ class IndexFile:
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A listed wheel, with what its name says."""
+
+    file: IndexFile
+    version: Version
+    tags: frozenset[Tag]
+
+    @property
+    def machine(self) -> str | None:
+        """x86_64 or aarch64 for a wheel for Linux; None for any other."""
+        for tag in self.tags:
+            if "linux" in tag.platform:
+                return next((machine for machine in ("x86_64", "aarch64") if tag.platform.endswith(machine)), None)
+        return None
+
+
+@dataclass(frozen=True)
 class ProjectPage:
     """The files of one package at a location; `problem` is the reason when the page cannot be read."""
 
@@ -73,20 +90,20 @@ class ProjectPage:
     def versions(self, package: str, tags: Iterable[Tag]) -> set[Version]:
         """Return the versions with a wheel that fits one of the tags."""
         fitting = set(tags)
-        return {version for version, found, _ in self.wheels(package) if fitting & found}
+        return {wheel.version for wheel in self.wheels(package) if fitting & wheel.tags}
 
     def best(self, package: str, version: Version, tags: Sequence[Tag]) -> IndexFile | None:
         """Return the wheel of a version with the best tag; the first tag is the best. None when none fits."""
         ranks = {tag: rank for rank, tag in enumerate(tags)}
         fitting = [
-            (min(ranks[tag] for tag in found if tag in ranks), file)
-            for at, found, file in self.wheels(package)
-            if at == version and not ranks.keys().isdisjoint(found)
+            (min(ranks[tag] for tag in wheel.tags if tag in ranks), wheel.file)
+            for wheel in self.wheels(package)
+            if wheel.version == version and not ranks.keys().isdisjoint(wheel.tags)
         ]
         return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
-    def wheels(self, package: str) -> Iterator[tuple[Version, frozenset[Tag], IndexFile]]:
-        """Yield version, tags and file of each wheel of the package."""
+    def wheels(self, package: str) -> Iterator[Wheel]:
+        """Yield each wheel of the package."""
         wanted = canonicalize_name(package)
         for file in self.files:
             try:
@@ -94,7 +111,7 @@ class ProjectPage:
             except InvalidWheelFilename:
                 continue
             if name == wanted:
-                yield version, tags, file
+                yield Wheel(file, version, tags)
 
 
 class IndexClient:

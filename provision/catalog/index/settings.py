@@ -99,7 +99,6 @@ def read_settings(
 
     Raises:
         StageError: An address is invalid, or a uv.toml cannot be read.
-
     """
     environ = os.environ if environ is None else environ
     pip = _pip_values(environ, _pip_files(environ) if pip_files is None else pip_files)
@@ -132,7 +131,6 @@ def uv_variables(settings: ClientSettings, *, default_index: str) -> dict[str, s
 
     Args:
         default_index: The index that uv uses without settings.
-
     """
     variables: dict[str, str] = {}
     if settings.index or settings.extra_indexes:

@@ -25,7 +25,6 @@ def find_sources(settings: ClientSettings) -> IndexSources:
 
     Returns:
         The locations, with a note for each one that was left out.
-
     """
     addresses = [settings.index or "", *settings.extra_indexes, *settings.find_links]
     index_client = IndexClient(lambda: open_client(settings, addresses))

@@ -21,7 +21,6 @@ def uv_program() -> str:
 
     Raises:
         StageError: It is missing.
-
     """
     try:
         return find_uv_bin()
@@ -71,7 +70,6 @@ def run_uv(command: list[str], folder: Path, variables: Mapping[str, str]) -> st
 
     Raises:
         StageError: uv refuses, or an index cannot be reached. The text is uv's own sentence.
-
     """
     program = uv_program()
     defaults = {"UV_HTTP_RETRIES": "1", "UV_HTTP_TIMEOUT": "30"}

@@ -67,31 +67,30 @@ class FlashCompiler(Row):
 
 
 class FlashWheels(Row):
-    """The wheels of one flash-attn release."""
+    """Wheels of one flash-attn release."""
 
     version: str
     torch: tuple[str, ...]
-    cuda: tuple[str, ...]
     pythons: tuple[str, ...]
     codes: tuple[str, ...]
     glibc: str
     machines: tuple[str, ...]
     without: tuple[str, ...] = ()
+
+
+class OwnWheels(FlashWheels):
+    """The wheels of its authors."""
+
+    cuda: tuple[str, ...]
     driver: str | None = None
     """The oldest driver that reads their GPU code; absent if the floor of their CUDA major applies."""
 
 
-class CommunityWheels(Row):
-    """Third-party wheels of a flash-attn release: for each torch, one for every Python."""
+class CommunityWheels(FlashWheels):
+    """Third-party wheels."""
 
-    version: str
     variant: str
     """The CUDA of the wheel, as torch spells it: `cu130`."""
-    torch: tuple[str, ...]
-    pythons: tuple[str, ...]
-    codes: tuple[str, ...]
-    glibc: str
-    machine: str
     platform: str
     """The platform tag in the file's name."""
     repository: str

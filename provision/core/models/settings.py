@@ -101,6 +101,11 @@ Address = Annotated[
     Field(pattern=r"^(https?://[^\s/]|file:///)\S*$"),
     Allowed("an address that begins with https://, http:// or file:///"),
 ]
+TracesEndpoint = Annotated[
+    str,
+    Field(pattern=r"^(https?|grpc)://[^\s/@?#]+(/[^\s?#]*)?$"),
+    Allowed("an address such as grpc://10.0.0.5:4317 or http://10.0.0.5:4318/v1/traces, without a password"),
+]
 ToolkitVersion = Annotated[
     str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$"), Allowed("a version such as 13.0")
 ]
@@ -213,6 +218,8 @@ class Settings(Record):
     """Number format of the loaded weights."""
     env: Annotated[dict[EnvironmentName, Text], Allowed("a mapping of names to text")] = Field(default_factory=dict)
     """Environment variables of the service. No secrets: the run's records contain them."""
+    otlp_traces_endpoint: TracesEndpoint | None = None
+    """Collector of OpenTelemetry that vLLM sends traces of requests to. It speaks gRPC, or HTTP with `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: http/protobuf` in `firstlight_env`. Default: no traces."""
     vllm_args: Annotated[tuple[Text, ...], Allowed("a list of arguments")] = ()
     """Additional arguments of `vllm serve`, passed on unchanged."""
 

@@ -250,6 +250,8 @@ class Stack(Record):
     supervisor: Literal["systemd", "systemd-user", "supervisor"] = "systemd"
     executor: Literal["mp", "ray"] = "mp"
     """What starts the processes of a model over several hosts; Ray is then part of the environment."""
+    tracing: tuple[str, ...] = ()
+    """Requirements for traces that vLLM's wheel does not name; they are part of the environment."""
     model: ModelPlan | None = None
     """None for the built-in model, which fits everywhere."""
     serving: ServingPlan | None = None

@@ -218,6 +218,7 @@ def _differences(wanted: Stack, present: Stack) -> list[str]:
         ("flash-attn", _package(wanted), _package(present)),
         ("service manager", _supervisor(wanted), _supervisor(present)),
         ("executor", wanted.executor, present.executor),
+        ("packages for traces", ", ".join(wanted.tracing) or "none", ", ".join(present.tracing) or "none"),
     ]
     return [f"{what} {here} is wanted, the bundle has {there}" for what, here, there in pairs if here != there]
 

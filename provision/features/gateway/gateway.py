@@ -225,7 +225,9 @@ def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]
     """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer; none of a host that is left out."""
     answers = ask_served(context, probed)
     found: dict[str, Served] = {}
-    for host in [host for host in context.inventory.hosts if host.is_serving and host.name not in context.left_out]:
+    for host in [
+        host for host in context.inventory.hosts if host.is_serving and host.name not in context.outcomes.left_out
+    ]:
         known = [one.served[host.name] for one in before if host.name in one.served]
         now = answers[host.name] if host.name in answers else next(iter(known), None)
         if now is not None:

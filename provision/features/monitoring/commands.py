@@ -1,18 +1,27 @@
-"""`./firstlight monitoring`: Prometheus, its alerts and exporters."""
+"""`./firstlight monitoring`: Prometheus, its alerts and exporters, and the targets of a Prometheus outside of the inventory."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import CHANGED, InventoryOption, VerboseOption, asked, takes
+from provision.cli.groups import with_default
+from provision.cli.options import CHANGED, BecomeOption, InventoryOption, VerboseOption, asked, takes
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import MONITORING
 
+app = typer.Typer(
+    cls=with_default("set-up"),
+    help="Set up Prometheus, its alerts and exporters, or list targets for a Prometheus of yours: `monitoring` alone runs `monitoring set-up`.",
+    rich_markup_mode=None,
+)
 
+
+@app.command("set-up")
 @takes(after=CHANGED)
-def monitoring(
+def set_up(
     *,
     inventory: InventoryOption = None,
     verbose: VerboseOption = False,
@@ -32,6 +41,24 @@ def monitoring(
     raise typer.Exit(run_steps(request, (*BEFORE_PLAN, *fleet_steps("monitoring", "firewall"))))
 
 
+@app.command()
+def targets(
+    *,
+    inventory: InventoryOption = None,
+    verbose: VerboseOption = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write, or to replace. Default: standard output."),
+    ] = None,
+    ask_become_pass: BecomeOption = False,
+) -> None:
+    """List what a Prometheus of yours can read, as a file for its `file_sd_configs`; no host is changed."""
+    from provision.features.monitoring import service_discovery
+
+    request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
+    raise typer.Exit(service_discovery.targets(request, output))
+
+
 def add_to(program: typer.Typer) -> None:
-    """Add the command to the program."""
-    program.command()(monitoring)
+    """Add the commands to the program."""
+    program.add_typer(app, name="monitoring")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,7 +99,9 @@ class _Setup:
         )
         served = ask_served(context, self._probed)
         provisioned = [host for host in context.hosts() if host.is_provisioned]
-        card_ports = context.run_on_hosts("serve", provisioned, self._card_ports, deadline_s=READ_DEADLINE_S)
+        cards = context.run_on_hosts(
+            "serve", provisioned, partial(card_ports, context, self._probed), deadline_s=READ_DEADLINE_S
+        )
         found: dict[str, Found] = {}
         sets: dict[str, list[UnitSet]] = {}
         inventory = Path(context.inventory.source).resolve()
@@ -112,7 +115,7 @@ class _Setup:
                     served,
                     without,
                     known=known[host.name],
-                    card_ports=card_ports,
+                    card_ports=cards,
                 )
                 try:
                     alertmanager = read_alertmanager(host.settings.alertmanager_config, host.name)
@@ -127,12 +130,6 @@ class _Setup:
 
     def _why_not(self, host: Host) -> str | None:
         return why_not(self._probed.facts[host.name], root=self._probed.install_paths[host.name].root)
-
-    def _card_ports(self, host: Host) -> tuple[int, ...]:
-        """Return the ports at which an exporter of a card vendor listens on a host."""
-        prefix = self._probed.install_paths[host.name].prefix
-        command = find_command(f"{prefix}/current/bin/python", known_exporters())
-        return parse_ports(self._context.session(host).run(command).stdout)
 
     def _known_targets(self, host: Host) -> tuple[Target, ...]:
         """Return what a monitoring host reads now."""
@@ -180,6 +177,13 @@ for place in sys.argv[1:]:
     if any(line.startswith(sign) for line in lines):
         print(address.rpartition(":")[2])
 """
+
+
+def card_ports(context: RunContext, probed: ProbedHosts, host: Host) -> tuple[int, ...]:
+    """Return the ports at which an exporter of a card vendor listens on a host."""
+    prefix = probed.install_paths[host.name].prefix
+    command = find_command(f"{prefix}/current/bin/python", known_exporters())
+    return parse_ports(context.session(host).run(command).stdout)
 
 
 def known_exporters() -> dict[int, str]:

@@ -4,10 +4,10 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from provision.core.models.inventory import Host
-from provision.fleet.inventory.addresses import address_from, gateway_endpoint, metrics_bind, with_port
+from provision.fleet.inventory.addresses import EVERYWHERE, address_from, gateway_endpoint, metrics_bind, with_port
 from provision.run.served import Served
 
 Job = Literal["vllm", "node", "cards", "gateway", "probe"]
@@ -82,9 +82,11 @@ def find_targets(
             if clients is not None:
                 url = gateway_endpoint(host, clients).removesuffix("/v1")
                 targets.append(Target("probe", host.name, f"{url}/health"))
-        address = address_from(viewer, host, metrics_bind(host, monitors)) if offered else None
+        bind = metrics_bind(host, monitors)
+        address = address_from(viewer, host, bind) if offered else None
         if offered and address is None:
-            missing.setdefault(host.name, "no address of it is known here")
+            why = "no address of it is known here" if bind in EVERYWHERE else f"its exporters listen on {bind}"
+            missing.setdefault(host.name, why)
             continue
         targets += [Target(job, host.name, with_port(str(address), port)) for job, port in offered]
     return Found(tuple(targets), missing)
@@ -92,14 +94,18 @@ def find_targets(
 
 def render_targets(targets: Iterable[Target]) -> str:
     """Return targets in Prometheus' form (file_sd), as one line; equal targets give equal text."""
-    entries = [
-        {
-            "targets": [target.address],
-            "labels": {"job": target.job, "host": target.host} | ({"model": target.model} if target.model else {}),
-        }
-        for target in sorted(targets, key=lambda target: (target.job, target.host))
-    ]
-    return json.dumps(entries) + "\n"
+    return json.dumps([entry_of(target) for target in in_order(targets)]) + "\n"
+
+
+def in_order(targets: Iterable[Target]) -> list[Target]:
+    """Return targets by job and host."""
+    return sorted(targets, key=lambda target: (target.job, target.host))
+
+
+def entry_of(target: Target, **labels: str) -> dict[str, Any]:
+    """Return one entry of file_sd, with further labels."""
+    model = {"model": target.model} if target.model else {}
+    return {"targets": [target.address], "labels": {"job": target.job, "host": target.host, **model, **labels}}
 
 
 def parse_targets(text: str, keys: Mapping[str, str]) -> tuple[Target, ...]:

@@ -43,7 +43,7 @@ def host_checked(context: RunContext, probed: ProbedHosts, host: Host, document:
         store.put(host, mark, on_host=True)
     else:
         reason += "; the mark could not be written on the host, this controller has it"
-    context.left_out[host.name] = because_of(host, mark, reason)
+    context.outcomes.left_out[host.name] = because_of(host, mark, reason)
     context.run.event("quarantine", host=host.name, phase="verify", text=mark.sentence, refused=refused)
 
 
@@ -52,5 +52,5 @@ def hosts_checked(
 ) -> dict[str, Verified]:
     """Let gateways give marked hosts no new requests; a run that proves a host after its return brings it back."""
     del probed, options
-    notify_gateways(context, [name for name in answers if name in context.left_out], drain=True)
+    notify_gateways(context, [name for name in answers if name in context.outcomes.left_out], drain=True)
     return answers

@@ -33,7 +33,7 @@ def leave_out(context: RunContext, probed: HostsT) -> HostsT:
     for host in context.hosts():
         mark = known_mark(context, probed, host)
         if mark is not None:
-            out = context.left_out[host.name] = because_of(host, mark)
+            out = context.outcomes.left_out[host.name] = because_of(host, mark)
             context.record(
                 PhaseResult(host=host.name, phase="plan", status="quarantined", text=out.reason, hint=out.hint)
             )

@@ -29,15 +29,9 @@ def listened_on(bind: str) -> str:
 
 
 def address_from(viewer: Host, host: Host, bind: str) -> str | None:
-    """Return the address of a host's server as another host reaches it.
+    """Return the address of a host's server, which listens on `bind`, as another host or the same one reaches it.
 
-    Args:
-        viewer: The host that connects; it may be the same one.
-        host: The host of the server.
-        bind: The address that the server listens on.
-
-    Returns:
-        The address; None where the server listens for its own host alone, or the inventory has no address of the host.
+    None where the server listens for its own host alone, or the inventory has no address of the host.
     """
     if host.name == viewer.name:
         return own_address(bind)
@@ -54,15 +48,10 @@ def with_port(address: str, port: int) -> str:
 
 
 def metrics_bind(host: Host, monitors: Collection[Host]) -> str:
-    """Return the address on which a host offers its metrics.
+    """Return the address on which a host offers its metrics to hosts that monitor.
 
-    Args:
-        host: The host.
-        monitors: The hosts that read them.
-
-    Returns:
-        The address of the setting; without one a loopback address where only the host itself reads them, else the address by which
-        the inventory reaches the host, and all addresses where that is a name.
+    It is that of the setting; without one a loopback address where only the host itself reads them, else the address by which
+    the inventory reaches the host, and all addresses where that is a name.
     """
     if host.settings.metrics_bind is not None:
         return host.settings.metrics_bind.strip("[]")

@@ -41,21 +41,10 @@ class Refused(Exception):  # noqa: N818  # becomes the caller's error
         self.answer = {"error": error, "hint": hint}
 
 
-class _Loader(DataLoader):  # type: ignore[misc]  # Ansible has no types
-    """Hands out what it has read as it is: no file is read twice here, and a copy of many hosts costs more than to read them."""
-
-    def load_from_file(self, file_name: str, *arguments: Any, **options: Any) -> Any:
-        """The values of a YAML or JSON file."""
-        return super().load_from_file(file_name, *arguments, **(options | {"unsafe": True}))
-
-
 def read(source: str, limit: str | None) -> dict[str, Any]:
     """The inventory as plain values. Raises Refused, AnsibleError."""
-    loader = _Loader()
+    loader = DataLoader()
     _unlock(loader)
-    if constants.config.get_config_value("CACHE_PLUGIN") == "memory":
-        # There are no facts then, and clearing them of dangerous names costs a third of a host's time.
-        constants.INJECT_FACTS_AS_VARS = False
     inventory = InventoryManager(loader=loader, sources=[source])
     variables = VariableManager(loader=loader, inventory=inventory)
     if limit:

@@ -1,24 +1,25 @@
 """Cache of read inventories: Ansible needs most of a second, and inventories rarely change.
 
 The key covers everything that influences the result: inventory files, ssh configuration with includes, ansible.cfg and
-this package. Inventories with other inputs (lookups, dynamic sources, vaults, `Match exec`) are not cached. Passwords are
-not stored: an entry has their position in the inventory files.
+this package. Inventories with other inputs (lookups, dynamic sources, vaults, `Match exec`) are not cached, and none with a
+password.
 """
 
+import glob
 import hashlib
 import json
 import os
+import pwd
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.folders import cache_folder
-from provision.fleet.inventory.openssh_groups import ssh_files
 from provision.fleet.inventory.yaml_source import files_of
 
-FOLDER = cache_folder() / "inventory"
 KEPT = 32
 """Maximum number of entries; the oldest are removed first."""
 
@@ -29,6 +30,12 @@ _UNPINNED_SSH = re.compile(
     rb"^\s*(match\b.*\b(exec|localnetwork)\b|canonicalizehostname\s+(yes|always))", re.MULTILINE | re.IGNORECASE
 )
 _CONFIGURATION = re.compile(r"-F[\s\"']*([^\s\"']+)")
+_INCLUDE = re.compile(r"^\s*include(?:\s*=\s*|\s+)(.+)$", re.IGNORECASE | re.MULTILINE)
+
+
+def folder() -> Path:
+    """Return the folder of all entries."""
+    return cache_folder() / "inventory"
 
 
 def key(source: Path, limit: str | None) -> str | None:
@@ -41,10 +48,11 @@ def key(source: Path, limit: str | None) -> str | None:
         if _UNPINNED_INVENTORY.search(content) or os.access(file, os.X_OK):
             return None
         named += _CONFIGURATION.findall(content.decode(errors="replace"))
-    for file in ssh_files(named):
+    for file in _ssh_files(named):
         if _UNPINNED_SSH.search(_add(digest, file)):
             return None
-    for file in [*_ansible_files(), *_own_files()]:
+    own = sorted(file for file in Path(__file__).parent.iterdir() if file.suffix in {".py", ".toml"})
+    for file in [*_ansible_files(), *own]:
         _add(digest, file)
     settings = sorted((name, value) for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "SSH_AUTH")))
     digest.update(json.dumps([str(source.absolute()), limit, os.getuid(), sys.version, settings]).encode())
@@ -54,7 +62,7 @@ def key(source: Path, limit: str | None) -> str | None:
 def get(name: str) -> Any:
     """Return the entry; None when missing or damaged."""
     try:
-        return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        return json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -62,37 +70,11 @@ def get(name: str) -> Any:
 def put(name: str, value: Any) -> None:
     """Store an entry; an unwritable cache is ignored."""
     try:
-        write_atomically(FOLDER / f"{name}.json", json.dumps(value), mode=0o600)
-        for old in sorted(FOLDER.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        write_atomically(folder() / f"{name}.json", json.dumps(value), mode=0o600)
+        for old in sorted(folder().glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError:
         return
-
-
-def place_of(secret: str, source: Path) -> list[Any] | None:
-    """Return file, offset and length in bytes of a secret in the inventory files; None when it is not there literally.
-
-    The position stays valid, because the files are part of the entry's key.
-    """
-    content = secret.encode()
-    for file in files_of(source) if content else ():
-        at = file.read_bytes().find(content)
-        if at >= 0:
-            return [str(file), at, len(content)]
-    return None
-
-
-def secret_at(place: Any) -> str:
-    """Return the secret at a position.
-
-    Raises:
-        OSError: The file is missing.
-        ValueError: The position holds no text.
-    """
-    name, at, length = place
-    with Path(name).open("rb") as file:
-        file.seek(at)
-        return file.read(length).decode()
 
 
 def _add(digest: Any, file: Path) -> bytes:
@@ -105,6 +87,32 @@ def _add(digest: Any, file: Path) -> bytes:
     return content
 
 
+def _ssh_files(named: Iterable[str]) -> list[Path]:
+    """Return the user's configuration of OpenSSH, the system's, those that are named, and all that they include."""
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # OpenSSH runs for no account that the system does not know; this machine needs none of it
+        home = Path.home()
+    pending = [Path(name.replace("~", str(home), 1)) for name in named]
+    pending += [home / ".ssh/config", Path("/etc/ssh/ssh_config")]
+    found: list[Path] = []
+    while pending:
+        file = pending.pop()
+        if file in found:
+            continue
+        found.append(file)
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        base = Path("/etc/ssh") if file.is_relative_to("/etc/ssh") else home / ".ssh"
+        for line in _INCLUDE.findall(text):
+            for word in line.replace('"', " ").split():
+                pattern = word.replace("~", str(home), 1) if word.startswith("~") else str(base / word)
+                pending += [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207  # absolute patterns
+    return found
+
+
 def _ansible_files() -> list[Path]:
     named = os.environ.get("ANSIBLE_CONFIG")
     return [
@@ -113,7 +121,3 @@ def _ansible_files() -> list[Path]:
         Path.home() / ".ansible.cfg",
         Path("/etc/ansible/ansible.cfg"),
     ]
-
-
-def _own_files() -> list[Path]:
-    return sorted(file for file in Path(__file__).parent.iterdir() if file.suffix in {".py", ".toml"})

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection
 from provision.core.user_path import expand_user
-from provision.fleet.inventory.ssh_config import SshConfigReader, SshTarget, read_ssh_config, resolve
+from provision.fleet.inventory.ssh_config import SshTarget, resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 _LOCAL = ("local", "ansible.builtin.local")
@@ -20,9 +20,7 @@ _YES = {True: True, "true": True, "yes": True, "1": True, "on": True}
 _NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": False}
 
 
-def connection_of(
-    name: str, variables: Mapping[str, Any], base: Path, *, ask: SshConfigReader = read_ssh_config
-) -> Connection:
+def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connection:
     """Return one host's connection.
 
     Raises:
@@ -55,8 +53,7 @@ def connection_of(
             tuple(_arguments(name, variables, base)),
             _number(name, timeout) if timeout is not None else None,
             extra,
-        ),
-        ask=ask,
+        )
     )
 
 

@@ -2,26 +2,25 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from provision.core import features
 from provision.core.errors import InventoryError, UsageError
+from provision.core.models.base import Record
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.machines import require_distinct
-from provision.fleet.inventory.openssh_groups import SharedAnswers
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 from provision.fleet.inventory.yaml_source import MOST_HOSTS, check, hosts_of_ranges, positions_of
 
@@ -33,16 +32,23 @@ SILENT_S = 2.0
 MOST_NAME = 200
 """Maximum bytes of a host name: file systems allow 255, and some files add a suffix."""
 _CONNECTION_OPTIONS = ("become", "become_password")
-_SECRETS = ("password", "become_password")
-"""Secret fields of a connection."""
+
+
+class ReadHost(Record):
+    """A host as Ansible and OpenSSH know it, with settings that nobody has checked yet."""
+
+    name: str
+    groups: tuple[str, ...]
+    settings: dict[str, Any]
+    near: list[str]
+    """Variables whose names look like settings."""
+    connection: Connection
 
 
 def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
     """Read an inventory: a file or a folder in any form that Ansible reads.
 
     Args:
-        path: The inventory.
-        limit: Hosts or groups as for `--limit`.
         overrides: Command-line options by setting name; None means not given. `become` (bool) and `become_password` (text,
             kept in memory only) are allowed as well.
 
@@ -70,49 +76,37 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             f"the inventory {path} has no hosts{of}",
             hint="hosts stand below `hosts:` of a group; see inventory/example",
         )
-    _check_names([entry["name"] for entry in raw])
+    _check_names([entry.name for entry in raw])
     base = path if path.is_dir() else path.parent
     problems = Problems()
     hosts = []
     options = {name: value for name, value in given.items() if name not in _CONNECTION_OPTIONS}
     for entry in raw:
         settings = settings_of(
-            entry["name"],
-            variables=entry["settings"],
-            near=entry["near"],
-            overrides=options,
-            base=base,
-            problems=problems,
+            entry.name, variables=entry.settings, near=entry.near, overrides=options, base=base, problems=problems
         )
-        connection = _with_options(entry["connection"], given)
+        connection = _with_options(entry.connection, given)
         if settings is not None:
-            hosts.append(
-                Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
-            )
-    problems.raise_any(lambda variable: _positions_of(path, variable))
+            hosts.append(Host(name=entry.name, groups=entry.groups, connection=connection, settings=settings))
+    problems.raise_any(lambda variable: positions_of(path, variable))
     require_distinct(hosts)
     # Only now: what is refused because of a secret in it must not lie in the cache.
-    _keep(kept_as, raw, path)
+    _keep(kept_as, raw)
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:
-        return Inventory(source=str(path), hosts=_together(hosts))
+        return Inventory(source=str(path), hosts=_with_spans(tuple(hosts)))
     # Which hosts belong together does not depend on the limit.
     names = {host.name for host in hosts}
     whole = load(path, overrides=overrides).hosts
     return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
 
 
-def _together(hosts: Sequence[Host]) -> tuple[Host, ...]:
+def _with_spans(hosts: tuple[Host, ...]) -> tuple[Host, ...]:
     """Return the hosts of a whole inventory, each with the span that it belongs to."""
-    found = tuple(hosts)
     for with_spans in features.hooks("with_spans"):
-        found = with_spans(found)
-    return found
-
-
-def _positions_of(path: Path, variable: str) -> list[str]:
-    return positions_of(path, variable)
+        hosts = with_spans(hosts)
+    return hosts
 
 
 def _check_names(names: list[str]) -> None:
@@ -139,16 +133,14 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
     if "become" in given:
         changes["become"] = bool(given["become"])
     if "become_password" in given:
-        password = given["become_password"]
-        changes["become_password"] = password if isinstance(password, SecretStr) else SecretStr(str(password))
+        changes["become_password"] = SecretStr(given["become_password"])
     return connection.model_copy(update=changes) if changes else connection
 
 
-def _hosts(path: Path, limit: str | None) -> tuple[list[dict[str, Any]], str | None]:
+def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
     """Return every host with connection, raw settings and groups, from the cache where nothing changed.
 
-    Returns:
-        The hosts, and the name that they are to be kept by in the cache; None where they are from it or must not be in it.
+    With them comes the name that they are to be kept by in the cache; None where they are from it or must not be in it.
     """
     name = cache.key(path, limit)
     kept = _restore(cache.get(name)) if name is not None else None
@@ -162,51 +154,19 @@ def _hosts(path: Path, limit: str | None) -> tuple[list[dict[str, Any]], str | N
     return hosts, name
 
 
-def _keep(name: str | None, hosts: list[dict[str, Any]], source: Path) -> None:
-    """Put hosts into the cache under a name, unless that is None or a password is in no inventory file."""
-    if name is not None and (entry := _without_secrets(hosts, source)) is not None:
-        cache.put(name, entry)
+def _keep(name: str | None, hosts: list[ReadHost]) -> None:
+    """Put hosts into the cache under a name, unless that is None or a host has a password."""
+    connections = [host.connection for host in hosts]
+    has_secrets = any(one.password is not None or one.become_password is not None for one in connections)
+    if name is not None and not has_secrets:
+        cache.put(name, [host.model_dump(mode="json") for host in hosts])
 
 
-def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str, Any]] | None:
-    """Return hosts for the cache with the file position of each password; None when a password is in no inventory file."""
-    positions_of: dict[str, list[Any]] = {}
-    kept = []
-    for host in hosts:
-        connection = host["connection"].model_dump(mode="json")
-        for name in _SECRETS:
-            secret = getattr(host["connection"], name)
-            if secret is None:
-                continue
-            text = secret.get_secret_value()
-            place = positions_of.get(text) or cache.place_of(text, source)
-            if place is None:
-                return None
-            connection[name] = positions_of[text] = place
-        kept.append(host | {"connection": connection})
-    return kept
-
-
-def _with_secrets(connection: dict[str, Any]) -> dict[str, Any]:
-    """Insert the passwords into a cached connection. Raises OSError, ValueError."""
-    positions_of = {name: connection[name] for name in _SECRETS if name in connection}
-    return connection | {name: cache.secret_at(place) for name, place in positions_of.items()}
-
-
-def _restore(kept: Any) -> list[dict[str, Any]] | None:
+def _restore(kept: Any) -> list[ReadHost] | None:
     """Return a cache entry as hosts; None when it is damaged."""
     try:
-        return [
-            {
-                "name": str(entry["name"]),
-                "groups": list(entry["groups"]),
-                "settings": dict(entry["settings"]),
-                "near": list(entry["near"]),
-                "connection": Connection.model_validate(_with_secrets(entry["connection"])),
-            }
-            for entry in kept
-        ]
-    except (OSError, TypeError, KeyError, ValueError, ValidationError):
+        return [ReadHost.model_validate(entry) for entry in kept]
+    except (TypeError, ValueError):
         return None
 
 
@@ -240,9 +200,19 @@ def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
     """Read the inventory with Ansible."""
-    with scratch_folder() as scratch:
-        done = _run_reader(path, limit, scratch)
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
+    late = f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s"
+    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
+    with scratch_folder() as scratch:  # the home may not be writable
+        environment = os.environ | {
+            "ANSIBLE_LOCAL_TEMP": str(scratch),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+            "ANSIBLE_DEPRECATION_WARNINGS": "0",
+            "LC_ALL": "C.UTF-8",
+        }
+        error = InventoryError(late, hint=by_hand)
+        done = run_program(command, error, timeout_s=READER_DEADLINE_S, env=environment)
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -259,39 +229,19 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
     return answer
 
 
-def _run_reader(path: Path, limit: str | None, scratch: Path) -> subprocess.CompletedProcess[str]:
-    """Run Ansible's reader; `scratch` is its temporary folder, because the home may not be writable."""
-    environment = os.environ | {
-        "ANSIBLE_LOCAL_TEMP": str(scratch),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
-        "ANSIBLE_DEPRECATION_WARNINGS": "0",
-        "LC_ALL": "C.UTF-8",
-    }
-    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
-    late = InventoryError(
-        f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s",
-        hint=f"try it by hand: ansible-inventory -i {path} --list",
-    )
-    return run_program(command, late, timeout_s=READER_DEADLINE_S, env=environment)
-
-
-def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
-    # only a cache miss needs OpenSSH
-    ask = SharedAnswers()
-
-    def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _resolved(answer: Mapping[str, Any], base: Path) -> list[ReadHost]:
+    def resolve(entry: Mapping[str, Any]) -> ReadHost:
         variables = entry["variables"]
-        connection = connection_of(entry["name"], variables, base, ask=ask)
+        connection = connection_of(entry["name"], variables, base)
         if connection.become_password is None and answer["become_password_file"]:
             connection = connection.model_copy(update={"become_password_file": answer["become_password_file"]})
-        return {
-            "name": entry["name"],
-            "groups": entry["groups"],
-            "settings": {name: value for name, value in variables.items() if name.startswith(PREFIX)},
-            "near": entry["near"],
-            "connection": connection,
-        }
+        return ReadHost(
+            name=entry["name"],
+            groups=entry["groups"],
+            settings={name: value for name, value in variables.items() if name.startswith(PREFIX)},
+            near=entry["near"],
+            connection=connection,
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(resolve, answer["hosts"]))

@@ -14,9 +14,6 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 def require_distinct(hosts: Sequence[Host]) -> None:
     """Check that no two hosts that an environment is installed on are reached at one address and port.
 
-    Args:
-        hosts: The hosts of an inventory.
-
     Raises:
         InventoryError: Two of them are; it names both.
     """
@@ -31,16 +28,10 @@ def require_distinct(hosts: Sequence[Host]) -> None:
 
 
 def shared_machines(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) -> dict[str, InventoryError]:
-    """Return the error of each host that is the same machine as another one: its hostname and the id of its boot are equal.
+    """Return by host the error that it is the same machine as another one: its hostname and the id of its boot are equal.
 
-    Containers on one machine may share the id of the boot, and have names of their own.
-
-    Args:
-        hosts: The hosts; those that no environment is installed on are left out.
-        facts: Facts by host.
-
-    Returns:
-        The errors by host.
+    Containers on one machine may share the id of the boot, and have names of their own. Hosts that no environment is installed on are
+    left out.
     """
     known = {
         host.name: (system.hostname, system.boot_id)

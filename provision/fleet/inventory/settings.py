@@ -79,7 +79,7 @@ def settings_of(
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        for name in _at_fault(error):
+        for name in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()):
             note(name, f"{_shown(name, given[name])} is not allowed")
         return None
     for conflict in conflicts(settings):
@@ -136,11 +136,6 @@ def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
         return None, None
     file = base / expand_user(path)
     return (str(file.resolve()), None) if file.is_file() else (path, f"there is no file {file}")
-
-
-def _at_fault(error: ValidationError) -> list[str]:
-    """Return the invalid settings, each once."""
-    return list(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
 
 
 def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:

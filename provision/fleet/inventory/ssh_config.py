@@ -7,7 +7,7 @@ import re
 import shlex
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,29 +76,26 @@ def read_ssh_config(target_host: SshTarget) -> Resolved:
     return options
 
 
-SshConfigReader = Callable[[SshTarget], Resolved]
-
-
-def resolve(target_host: SshTarget, *, ask: SshConfigReader = read_ssh_config) -> Connection:
+def resolve(target_host: SshTarget, *, depth: int = 0) -> Connection:
     """Resolve a host's connection.
+
+    Args:
+        target_host: The host, or a jump host before one.
+        depth: How many hosts come after a jump host.
 
     Raises:
         InventoryError: OpenSSH refuses it, Fabric does not support it, or host keys would not be checked.
     """
-    return _resolve(target_host, ask, depth=0)
-
-
-def _resolve(target_host: SshTarget, ask: SshConfigReader, *, depth: int) -> Connection:
     if depth > MOST_JUMPS:
         raise InventoryError(
             f"host {target_host.name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {target_host.target}",
             hint="a jump host's own configuration may name itself as ProxyJump; look at `ssh -G` of each",
         )
-    options = ask(target_host)
+    options = read_ssh_config(target_host)
     _refuse(target_host.name, options)
     address, port, user = _first(options, "hostname"), int(_first(options, "port")), _first(options, "user")
     tokens = {"h": address, "p": str(port), "r": user, "n": target_host.target}
-    jumps, proxy = _proxy(target_host, options, ask, depth)
+    jumps, proxy = _proxy(target_host, options, depth)
     given = [value for value in options.get("connecttimeout", []) if value != "none"]
     timeout = float(given[0]) if given else target_host.connect_timeout_s or CONNECT_TIMEOUT_S
     known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
@@ -170,21 +167,21 @@ def _refuse(name: str, options: Resolved) -> None:
                 )
 
 
-def _proxy(
-    target_host: SshTarget, options: Resolved, ask: SshConfigReader, depth: int
-) -> tuple[tuple[Connection, ...], str | None]:
+def _proxy(target_host: SshTarget, options: Resolved, depth: int) -> tuple[tuple[Connection, ...], str | None]:
     """Return the jump hosts, and the command that connects through them (`ssh -W`), used by Fabric and OpenSSH."""
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
     if jumps == "none":
-        return (), None if command == "none" else _without_original_name(command, target_host.target)
+        # %n is the name as typed, and later code only knows the address.
+        literal = re.sub(r"%(.)", lambda token: target_host.target if token[1] == "n" else token[0], command)
+        return (), None if command == "none" else literal
     *before, last = jumps.split(",")
     user, host, port = parse_jump(target_host.name, last)
-    arguments = [*configuration_file(target_host.arguments)]
+    arguments = [*_configuration_file(target_host.arguments)]
     arguments += ["-J", ",".join(before)] if before else []
     arguments += ["-l", user] if user else []
     arguments += ["-p", port] if port else []
-    jump = _resolve(SshTarget(f"{target_host.name} (jump host {host})", host, tuple(arguments)), ask, depth=depth + 1)
+    jump = resolve(SshTarget(f"{target_host.name} (jump host {host})", host, tuple(arguments)), depth=depth + 1)
     through = ["ssh", "-o", "BatchMode=yes", *jump.openssh_options]
     # the inner command is literal; only the last two tokens belong to this host
     literal = shlex.join(through).replace("%", "%%")
@@ -192,27 +189,18 @@ def _proxy(
     return (*jump.proxy_jump, jump.model_copy(update={"proxy_jump": ()})), way
 
 
-def _without_original_name(command: str, target: str) -> str:
-    """Replace %n, the name as typed, in a ProxyCommand; later code only knows the address."""
-    return re.sub(r"%(.)", lambda token: target if token.group(1) == "n" else token.group(0), command)
-
-
 _JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?")
 
 
 def parse_jump(name: str, spec: str) -> tuple[str | None, str, str | None]:
-    """Parse `[user@]host[:port]`.
-
-    Raises:
-        InventoryError: The text has another form.
-    """
+    """Parse `[user@]host[:port]`; raise InventoryError for another form."""
     match = _JUMP.fullmatch(spec.strip())
     if match is None:
         raise InventoryError(f"host {name}: {spec!r} is no jump host", hint="write [user@]host[:port]")
     return match["user"], match["v6"] or match["host"], match["port"]
 
 
-def configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
+def _configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return `-F FILE` of the arguments, which OpenSSH passes to jump hosts."""
     for place, argument in enumerate(arguments):
         if argument == "-F" and place + 1 < len(arguments):

@@ -74,7 +74,8 @@ def check(source: Path) -> None:
             if not in_variables:
                 raise InventoryError(f"{file} is empty", hint="an inventory starts with `all:`; see inventory/example")
             continue
-        for key in _no_names(document):
+        keys = [key for mapping in _mappings(document) for key, _ in mapping.value]
+        for key in (key for key in keys if not isinstance(key, yaml.ScalarNode)):
             raise InventoryError(
                 f"{_at(file, key)}: a key is no name here; an unquoted {{{{ is read as a mapping",
                 hint='quote the whole value: firstlight_port: "{{ base_port }}"',
@@ -250,10 +251,6 @@ def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
         if isinstance(current, yaml.MappingNode):
             yield current
         pending += _inner(current)
-
-
-def _no_names(document: yaml.Node) -> Iterator[yaml.Node]:
-    return (key for mapping in _mappings(document) for key, _ in mapping.value if not isinstance(key, yaml.ScalarNode))
 
 
 def _repeated(document: yaml.Node) -> Iterator[yaml.ScalarNode]:

@@ -1,7 +1,7 @@
 """The step `drivers`: installed before anything is fetched, and checked by a new probe."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -108,37 +108,27 @@ def _is_planned(version: str | None, part: Mapping[str, Any]) -> bool:
 
 def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
     """Return what the new facts do not show of the work; None when all of it is done."""
+    text, hint = next(_missing(work, facts), (None, None))
+    return InstallError(f"host `{facts.host}`: {text}", hint=hint) if text else None
+
+
+def _missing(work: DriverWork, facts: HostFacts) -> Iterator[tuple[str, str]]:
+    """Yield what is not there, and what helps."""
     nvidia = facts.nvidia
-    seen = {
-        "driver": (work.driver, nvidia.driver_version if nvidia else None),
-        "fabric manager": (work.fabric_manager, nvidia.fabric_manager_version if nvidia else None),
-    }
-    for name, (part, version) in seen.items():
+    driver, manager = (nvidia.driver_version, nvidia.fabric_manager_version) if nvidia else (None, None)
+    for name, part, version in (("driver", work.driver, driver), ("fabric manager", work.fabric_manager, manager)):
         if part is not None and not _is_planned(version, part):
             error = f" ({nvidia.smi_error})" if nvidia and nvidia.smi_error else ""
-            return InstallError(
-                f"host `{facts.host}`: {name} {part['version']} was installed, {version or 'none'} is running{error}",
-                hint="see the log of the host: journalctl -k -b | grep -i -E 'nvidia|nvrm'",
-            )
-    pair = (nvidia.driver_version, nvidia.fabric_manager_version) if nvidia else (None, None)
-    if work.fabric_manager is not None and pair[0] != pair[1]:
-        return InstallError(
-            f"host `{facts.host}`: driver {pair[0]} runs with fabric manager {pair[1]}, and both must have the same version",
-            hint="name a version that the package source has of both, as in `firstlight_driver: ==580.95.05`",
-        )
+            text = f"{name} {part['version']} was installed, {version or 'none'} is running{error}"
+            yield text, "see the log of the host: journalctl -k -b | grep -i -E 'nvidia|nvrm'"
+    if work.fabric_manager is not None and driver != manager:
+        text = f"driver {driver} runs with fabric manager {manager}, and both must have the same version"
+        yield text, "name a version that the package source has of both, as in `firstlight_driver: ==580.95.05`"
     found = facts.amd.rocm_version if facts.amd else None
-    if (
-        work.rocm
-        and rocm.USERSPACE in work.rocm["parts"]
-        and (found is None or numbers(found) < numbers(work.rocm["version"]))
-    ):
-        return InstallError(
-            f"host `{facts.host}`: ROCm {work.rocm['version']} was installed, {found or 'none'} is in use",
-            hint="see what /opt/rocm points to, and /opt/rocm/.info/version, on the host",
-        )
+    wanted = work.rocm["version"] if work.rocm and rocm.USERSPACE in work.rocm["parts"] else None
+    if wanted and (found is None or numbers(found) < numbers(wanted)):
+        text = f"ROCm {wanted} was installed, {found or 'none'} is in use"
+        yield text, "see what /opt/rocm points to, and /opt/rocm/.info/version, on the host"
     if work.cuda_compat and not has_compat(facts, work.cuda_compat["folder"]):
-        return InstallError(
-            f"host `{facts.host}`: {work.named()} were installed, and {work.cuda_compat['folder']}/libcuda.so.1 is not there",
-            hint=f"see what the package holds: dpkg -L or rpm -ql {work.cuda_compat['packages'][0]}",
-        )
-    return None
+        text = f"{work.named()} were installed, and {work.cuda_compat['folder']}/libcuda.so.1 is not there"
+        yield text, f"see what the package holds: dpkg -L or rpm -ql {work.cuda_compat['packages'][0]}"

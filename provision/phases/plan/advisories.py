@@ -1,7 +1,7 @@
 """The advisories that apply to a host: by the version of a product, and by what the host does with it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -53,27 +53,19 @@ class Exposure:
             return CONDITIONS[row.needs][1]
         if row.option is not None and row.option.lower() not in given:
             return f"`{row.option}` is not given"
-        if row.architecture is not None and not self._may_be(row.architecture):
-            return "the model is of another class"
-        return None
-
-    def _may_be(self, pattern: str) -> bool:
-        return self.own_model and (self.architecture is None or re.search(pattern, self.architecture) is not None)
+        may_be = self.own_model and (self.architecture is None or re.search(row.architecture or "", self.architecture))
+        return None if row.architecture is None or may_be else "the model is of another class"
 
     def _does(self, needs: Needs) -> bool:
-        match needs:
-            case "nothing":
-                return True
-            case "model":
-                return self.own_model
-            case "media" | "audio":
-                return needs in self.inputs
-            case "several-hosts":
-                return self.hosts > 1
-            case "unguarded-key":
-                return False
-            case "own-programs":
-                return not self.serves_vllm
+        return {
+            "nothing": True,
+            "model": self.own_model,
+            "media": "media" in self.inputs,
+            "audio": "audio" in self.inputs,
+            "several-hosts": self.hosts > 1,
+            "unguarded-key": False,
+            "own-programs": not self.serves_vllm,
+        }[needs]
 
 
 def exposure_of(settings: Settings, stack: Mapping[str, Any] | None) -> Exposure:
@@ -105,10 +97,7 @@ def affects(row: Advisory, version: str) -> bool:
 @cache
 def advisories_of(product: Product, version: str) -> tuple[Advisory, ...]:
     """Return the advisories about a version of a product, the most severe first, whether their conditions hold or not."""
-    return most_severe_first(row for row in catalog().advisories if row.product == product and affects(row, version))
-
-
-def most_severe_first(rows: Iterable[Advisory]) -> tuple[Advisory, ...]:
+    rows = (row for row in catalog().advisories if row.product == product and affects(row, version))
     return tuple(sorted(rows, key=lambda row: (-(row.severity or 0), row.id)))
 
 

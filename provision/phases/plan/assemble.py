@@ -6,10 +6,21 @@ from typing import Literal
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.models.stack import AttentionPlan, ModelPlan, ServingPlan, Stack, TorchBuild, VllmBuild
-from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
+from provision.phases.plan import (
+    attention,
+    compat,
+    dependencies,
+    driver,
+    fabric,
+    flash,
+    flashinfer,
+    interpreter,
+    rocm,
+    tracing,
+)
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
-from provision.phases.plan.fit import fit
+from provision.phases.plan.fit.result import fit
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.system import glibc_floor
 
@@ -25,12 +36,11 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     plan = driver.choose(option, profile)
     manager = fabric.version(profile, plan)
     flashinfer_plan = flashinfer.choose(option, profile)
-    limits = dependencies.choose(option)
     headers = python.interpreter.origin == "host" and python.lacks_headers
     return Stack(
         vllm=_vllm(option),
         torch=_torch(option, None if python.interpreter.torch else machine),
-        dependencies=limits.plan if limits else None,
+        dependencies=dependencies.choose(option),
         driver=plan,
         rocm=rocm.choose(option, profile),
         cuda_compat=compat.choose(option, profile),
@@ -46,6 +56,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,
+        tracing=tracing.choose(option, wanted=profile.policy.traces),
         model=_model(profile),
         serving=_serving(option, profile),
     )
@@ -87,7 +98,9 @@ def _serving(option: BuildOption, profile: HostProfile) -> ServingPlan | None:
 @cache
 def _torch(option: BuildOption, machine: str | None) -> TorchBuild:
     """Return the torch of a Stack. `machine` is None for the host's torch, which needs no index."""
-    index = _torch_index(option, machine) if machine else None
+    index = option.torch_index(machine) if machine else None
+    if machine and option.build is not None and option.variant.startswith("rocm"):
+        index = option.build.index  # vLLM's ROCm builds have their own torch there
     return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=index)
 
 
@@ -103,13 +116,6 @@ def _vllm(option: BuildOption) -> VllmBuild | None:
         distribution=build.distribution,
         index=build.index,
     )
-
-
-def _torch_index(option: BuildOption, machine: str) -> str | None:
-    """Return the index of torch. vLLM's ROCm builds have their own torch on their index."""
-    if option.build is not None and option.variant.startswith("rocm"):
-        return option.build.index
-    return option.torch_index(machine)
 
 
 def _attention(option: BuildOption, profile: HostProfile) -> AttentionPlan:

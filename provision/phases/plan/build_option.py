@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Proven, Release, Torch
-from provision.catalog.versions import platform_of, release
+from provision.catalog.versions import newest_first, platform_of
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST
@@ -112,7 +112,7 @@ def _option(row: Release, build: Build, torch: Torch, variant: str) -> BuildOpti
 
 def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:
     wanted = (row for row in catalog().torches if profile.policy.wants_torch(row.version))
-    for torch in sorted(wanted, key=lambda row: release(row.version), reverse=True):
+    for torch in newest_first(wanted):
         offered = torch_pair.alone(profile, torch)
         for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
             yield _torch_option(torch, variant)
@@ -125,7 +125,7 @@ def _torch_option(torch: Torch, variant: str) -> BuildOption:
 
 @cache
 def _releases() -> tuple[Release, ...]:
-    return tuple(sorted(catalog().releases, key=lambda row: release(row.version), reverse=True))
+    return tuple(newest_first(catalog().releases))
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 from provision.catalog import catalog
 from provision.catalog.rows.hardware import AmdCard as AmdRow
 from provision.catalog.rows.hardware import NvidiaCard as NvidiaRow
-from provision.catalog.versions import numbers, release
+from provision.catalog.versions import newest_first, numbers
 from provision.core.formatting import GIB
 from provision.core.models.facts import HostFacts, NvidiaGpu, PciGpu
 from provision.phases.plan.gpu_code import Coverage, coverage
@@ -46,6 +45,15 @@ class Card:
         """Return the fields that are equal for cards of one kind."""
         return (self.name, self.compute_capability, self.memory_gib, self.mig)
 
+    def worth(self, count: int) -> tuple[Any, ...]:
+        """Return the rank of a kind of `count` cards.
+
+        By code in the newest release, memory in total, MIG off, number of cards, compute capability, memory of a card.
+        """
+        capability, memory = self.compute_capability, self.memory_gib or 0
+        runs = capability is None or coverage(_newest_codes(), capability) is not Coverage.NONE
+        return (runs, count * memory, not self.mig, count, numbers(capability or "0"), memory, self.name)
+
 
 @dataclass(frozen=True)
 class AmdCard:
@@ -60,6 +68,11 @@ class AmdCard:
     def kind(self) -> tuple[str, str | None, int | None]:
         """Return the fields that are equal for cards of one kind."""
         return (self.name, self.gfx, self.memory_gib)
+
+    def worth(self, count: int) -> tuple[Any, ...]:
+        """Return the rank of a kind of `count` cards; integrated graphics rank last."""
+        memory = self.memory_gib or 0
+        return (not self.integrated, self.gfx in _newest_gfx(), count * memory, count, memory, self.name)
 
     @property
     def integrated(self) -> bool:
@@ -152,46 +165,22 @@ def _gfx_of(name: str | None) -> str | None:
     return row.gfx if row else None
 
 
-def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
-    """Return the cards that serve if the settings name none: one kind.
-
-    Kinds are ranked by: code in the newest release, memory in total, MIG off, number of cards, compute capability, memory of a card.
-    """
-    return _of_best_kind(cards, _worth)
-
-
-def serving_amd(cards: tuple[AmdCard, ...]) -> tuple[AmdCard, ...]:
-    """Return the same for AMD cards; integrated graphics rank last."""
-    return _of_best_kind(cards, _worth_amd)
-
-
-def _of_best_kind(cards: tuple[AnyCard, ...], worth: Callable[[AnyCard, int], tuple[Any, ...]]) -> tuple[AnyCard, ...]:
+def serving(cards: tuple[AnyCard, ...]) -> tuple[AnyCard, ...]:
+    """Return the cards that serve if the settings name none: those of the best kind."""
     count = Counter(card.kind for card in cards)
     if len(count) < SEVERAL:
         return cards
-    best = max(cards, key=lambda card: worth(card, count[card.kind]))
+    best = max(cards, key=lambda card: card.worth(count[card.kind]))
     return tuple(card for card in cards if card.kind == best.kind)
-
-
-def _worth(card: Card, count: int) -> tuple[Any, ...]:
-    capability = card.compute_capability
-    runs = capability is None or coverage(_newest_codes(), capability) is not Coverage.NONE
-    memory = card.memory_gib or 0
-    return (runs, count * memory, not card.mig, count, numbers(capability or "0"), memory, card.name)
-
-
-def _worth_amd(card: AmdCard, count: int) -> tuple[Any, ...]:
-    memory = card.memory_gib or 0
-    return (not card.integrated, card.gfx in _newest_gfx(), count * memory, count, memory, card.name)
 
 
 @cache
 def _newest_codes() -> tuple[str, ...]:
     """Return the GPU code of the newest release's main extension."""
-    return max(catalog().releases, key=lambda row: release(row.version)).core
+    return newest_first(catalog().releases)[0].core
 
 
 @cache
 def _newest_gfx() -> tuple[str, ...]:
     """Return the AMD architectures of the newest build for ROCm."""
-    return max((row for row in catalog().builds if row.gfx), key=lambda row: release(row.version)).gfx
+    return newest_first(row for row in catalog().builds if row.gfx)[0].gfx

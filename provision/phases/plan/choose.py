@@ -10,8 +10,8 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Nearest, Plan, Reason, Resolution
 from provision.phases.plan.assemble import stack_of
-from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations, reason
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.profile_builder import profile_of
@@ -35,7 +35,6 @@ def plan(
 
     Raises:
         UsageError: Two settings of a host contradict each other.
-
     """
     found = classes(facts, settings, become=become, shapes=shapes)
     return Plan(classes=tuple(choose(profile, tuple(hosts)) for profile, hosts in found.items()))
@@ -69,8 +68,8 @@ def choose(profile: HostProfile, hosts: tuple[str, ...]) -> Resolution:
         return _refusal(profile, hosts, host, results)
     before = results[: results.index(best)]
     listed = [*before, *(result for result in results if result.accepted)]
-    reasons = [*_reasons(host, ("accept", "warn")), *_reasons(best, ("accept", "warn"))]
-    reasons += [item for result in before for item in _reasons(result, ("reject",))]
+    reasons = [*host.reasons("accept", "warn"), *best.reasons("accept", "warn")]
+    reasons += [reason for result in before for reason in result.reasons("reject")]
     benefit = upgrade_benefit(profile, best)
     if benefit:
         reasons.append(benefit)
@@ -86,7 +85,7 @@ def choose(profile: HostProfile, hosts: tuple[str, ...]) -> Resolution:
 
 def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, results: list[Evaluation]) -> Resolution:
     furthest = sorted(results, key=lambda result: -len(result.verdicts))
-    refusals = [*_reasons(host, ("reject",)), *(item for result in furthest for item in _reasons(result, ("reject",)))]
+    refusals = [reason for result in (host, *furthest) for reason in result.reasons("reject")]
     if not refusals:
         text = f"the catalog has no vLLM build for `--vllm {profile.policy.vllm}` on {profile.platform}"
         if profile.policy.torch == "existing":
@@ -115,11 +114,6 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
         candidates=_candidates(results, profile),
         nearest=change,
     )
-
-
-def _reasons(result: Evaluation, kinds: tuple[str, ...]) -> list[Reason]:
-    name = result.option.id if result.option else HOST
-    return [reason(rule, verdict, name) for rule, verdict in result.verdicts if verdict.kind in kinds]
 
 
 def _assumptions(*results: Evaluation) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from provision.core.errors import UsageError
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PlannedChange
-from provision.core.models.stack import Plan, Resolution
+from provision.core.models.stack import Plan
 
 
 def to_json(plan: Plan, changes: Mapping[str, Sequence[PlannedChange]]) -> dict[str, Any]:
@@ -20,14 +20,11 @@ def to_json(plan: Plan, changes: Mapping[str, Sequence[PlannedChange]]) -> dict[
         changes: What a run would change, by host.
     """
     found = {name: [one.model_dump(mode="json") for one in these] for name, these in changes.items()}
+    answers = [resolution.model_dump(mode="json") for resolution in plan.classes]
     document = {"schema_version": plan.schema_version, "changes": found}
     if sum(len(resolution.hosts) for resolution in plan.classes) == 1:
-        return {**document, **_answer(plan.classes[0])}
-    return {**document, "classes": [_answer(resolution) for resolution in plan.classes]}
-
-
-def _answer(resolution: Resolution) -> dict[str, Any]:
-    return resolution.model_dump(mode="json")
+        return document | answers[0]
+    return document | {"classes": answers}
 
 
 _LIST: TypeAdapter[tuple[HostFacts, ...]] = TypeAdapter(tuple[HostFacts, ...])
@@ -42,7 +39,6 @@ def read_facts(text: str, *, where: str) -> tuple[HostFacts, ...]:
 
     Raises:
         UsageError: The text contains no facts.
-
     """
     hint = "facts are what `./firstlight probe --json` prints, and what each run keeps under logs/RUN/facts/"
     try:

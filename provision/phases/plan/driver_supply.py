@@ -13,10 +13,9 @@ from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
-from provision.catalog.packages import distribution_driver, package_system
+from provision.catalog.packages import distribution_driver, find_package_system
 from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import numbers
-from provision.core.errors import UsageError
 
 Source = Literal["vendor", "distribution"]
 
@@ -69,7 +68,7 @@ def choose(request: DriverRequest, least: str) -> Supply:
         if row.signed and request.secure_boot:
             why = f"Secure Boot is on, and {request.os_id} signs these modules: no key must be enrolled"
             return Supply("distribution", row.version, why, row)
-        if not _has_vendor_packages(request.os_id, request.os_version):
+        if find_package_system(request.os_id, request.os_version) is None:
             why = f"the vendor has none for {request.os_id} {request.os_version}"
             return Supply("distribution", row.version, why, row)
     return Supply("vendor", wanted, "the default")
@@ -80,11 +79,3 @@ def wanted_version(branch: str | None) -> str:
     """Return the newest known release of a branch; without a branch, the offered driver."""
     newest = next((row.newest for row in catalog().branches if str(row.branch) == branch), None)
     return newest or catalog().driver_offer.version
-
-
-def _has_vendor_packages(os_id: str | None, version_id: str | None) -> bool:
-    try:
-        package_system(os_id, version_id)
-    except UsageError:
-        return False
-    return True

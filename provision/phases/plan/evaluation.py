@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from provision.core.models.stack import Reason
 from provision.phases.plan.build_option import BuildOption, options
@@ -25,6 +26,25 @@ class Evaluation:
     option: BuildOption | None
     accepted: bool
     verdicts: tuple[tuple[str, Verdict], ...]
+
+    @property
+    def name(self) -> str:
+        return self.option.id if self.option else HOST
+
+    def reasons(self, *kinds: Literal["accept", "warn", "reject"]) -> list[Reason]:
+        """Return the verdicts of some kinds as reasons of the plan."""
+        return [
+            Reason(
+                rule=rule,
+                verdict=verdict.kind,
+                candidate=self.name,
+                facts=verdict.facts,
+                text=verdict.text,
+                source=verdict.source,
+            )
+            for rule, verdict in self.verdicts
+            if verdict.kind != "assume" and verdict.kind in kinds
+        ]
 
 
 def evaluate_host(profile: HostProfile) -> Evaluation:
@@ -60,16 +80,3 @@ def evaluations(profile: HostProfile) -> Iterator[Evaluation]:
         if result.accepted or accepted.total() < ENOUGH:
             yield result
         accepted[needed] += result.accepted
-
-
-def reason(rule: str, verdict: Verdict, candidate: str) -> Reason:
-    """Return a verdict as a reason of the plan. The verdict is not `assume`."""
-    assert verdict.kind != "assume"
-    return Reason(
-        rule=rule,
-        verdict=verdict.kind,
-        candidate=candidate,
-        facts=verdict.facts,
-        text=verdict.text,
-        source=verdict.source,
-    )

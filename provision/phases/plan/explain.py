@@ -14,23 +14,14 @@ from provision.report.planned_changes import change_lines
 _SIGNS = {"accept": "+", "reject": "x", "warn": "!"}
 
 
-class Sources:
-    """Numbers for sources, in the order of their first use."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, source: str) -> int:
-        return self._numbers.setdefault(source, len(self._numbers) + 1)
-
-    def lines(self) -> list[str]:
-        listed = [f"    ({number}) {source}" for source, number in self._numbers.items()]
-        return ["", "  sources", *listed] if listed else []
+def source_lines(sources: Mapping[str, int]) -> list[str]:
+    """Return the sources of verdicts as lines, by their numbers."""
+    return ["", "  sources", *(f"    ({number}) {source}" for source, number in sources.items())] if sources else []
 
 
 def render_trace(resolution: Resolution) -> list[str]:
     """Return every verdict of the plan as lines, with its rule, facts and source."""
-    sources = Sources()
+    sources: dict[str, int] = {}
     lines = ["", "  trace (+ accepted, x refused, ! warning, ? assumed)"]
     of_host = [reason for reason in resolution.reasons if reason.candidate == HOST]
     if of_host:
@@ -50,19 +41,20 @@ def render_trace(resolution: Resolution) -> list[str]:
         lines += ["", f"    Next candidates, if its packages cannot be resolved: {', '.join(later)}"]
     if resolution.nearest:
         lines += ["", f"    No combination of versions fits. Possible: {resolution.nearest.text}"]
-    return [*lines, *sources.lines()]
+    return [*lines, *source_lines(sources)]
 
 
-def verdicts(reasons: Iterable[Reason], sources: Sources) -> Iterator[str]:
-    """Yield two lines for each verdict: the text; rule, facts and source."""
+def verdicts(reasons: Iterable[Reason], sources: dict[str, int]) -> Iterator[str]:
+    """Yield two lines for each verdict: the text; rule, facts and source. `sources` gets a number for each new source."""
     for reason in reasons:
         yield f"      {_SIGNS[reason.verdict]} {reason.text}"
         facts = ", ".join(f"{name} = {_value(value)}" for name, value in reason.facts.items())
-        named = f" (source {sources.number(reason.source)})" if reason.source else ""
+        number = sources.setdefault(reason.source, len(sources) + 1) if reason.source else None
+        named = f" (source {number})" if number else ""
         yield f"          {reason.rule}{f': {facts}' if facts else ''}{named}"
 
 
-def _refused_candidates(resolution: Resolution, sources: Sources) -> list[str]:
+def _refused_candidates(resolution: Resolution, sources: dict[str, int]) -> list[str]:
     """Return the refused candidates in their order; neighbours with equal reasons share a block."""
     order = {candidate.id: candidate.rank for candidate in resolution.candidates}
     by_candidate: dict[str, list[Reason]] = {}
@@ -110,7 +102,6 @@ def render(
         settings: Settings by host; the defaults apply to other hosts.
         changes: What a run would change, by host.
         explain: Whether to add the trace.
-
     """
     blocks = []
     for resolution in plan.classes:
@@ -131,11 +122,8 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
     else:
         warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
         assumed = [("assumed", text) for text in resolution.assumptions]
-        span = [
-            ("hosts", reason.text)
-            for reason in resolution.reasons
-            if (reason.rule, reason.verdict) == ("span", "accept")
-        ]
+        accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
+        span = [("hosts", reason.text) for reason in accepted if reason.rule == "span"]
         span += [("ports", ports_between(settings))] if span else []
         lines += _pairs([*_stack(stack), *span, *_why(resolution), *warnings, *assumed])
     return lines
@@ -162,12 +150,8 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
     if stack.driver:
         pairs.append(("driver", _driver(stack)))
     if stack.cuda_compat:
-        pairs.append(
-            (
-                "cuda-compat",
-                f"{stack.cuda_compat.package} extends the driver, only for the service and its checks",
-            )
-        )
+        extends = "extends the driver, only for the service and its checks"
+        pairs.append(("cuda-compat", f"{stack.cuda_compat.package} {extends}"))
     if stack.gpus:
         indexes = ", ".join(map(str, stack.gpus))
         pairs.append(("GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"))
@@ -177,9 +161,7 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         if stack.attention.environment:
             given = " ".join(f"{name}={value}" for name, value in stack.attention.environment.items())
             pairs.append(("variables", given))
-    if stack.flash_attn.package:
-        package = stack.flash_attn.package
-        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
+    pairs += _packages(stack)
     if stack.model:
         pairs.append(("model", _model(stack.model)))
     if stack.serving:
@@ -188,17 +170,22 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
     return pairs
 
 
+def _packages(stack: Stack) -> list[tuple[str, str]]:
+    """Return the packages that an environment has besides those that vLLM names."""
+    pairs = []
+    if package := stack.flash_attn.package:
+        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
+    if stack.tracing:
+        pairs.append(("traces", f"{', '.join(stack.tracing)}, which this release does not bring"))
+    return pairs
+
+
 def _model(plan: ModelPlan) -> str:
-    limit = (
-        f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
-    )
-    length = (
-        f"; context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens"
-        if plan.max_model_len
-        else ""
-    )
-    flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
-    return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"
+    parts = [f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights"]
+    if plan.max_model_len:
+        limit = f" of {plan.own_max_model_len}" if plan.max_model_len < plan.own_max_model_len else ""
+        parts.append(f"context {plan.max_model_len}{limit} tokens, KV cache {plan.cache_tokens} tokens")
+    return "; ".join([*parts, *([" ".join(plan.flags)] if plan.flags else [])])
 
 
 def _driver(stack: Stack) -> str:

@@ -1,16 +1,35 @@
-"""The source of flash kernels: vLLM's wheel, and the separate flash-attn package."""
+"""The source of flash kernels: vLLM's wheel, and the separate flash-attn package.
+
+The package is a published wheel with its exact key, a third-party one, or a build from source.
+"""
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from provision.catalog import catalog
-from provision.core.models.stack import FlashAttnPlan
-from provision.phases.plan import attention, flash_package
+from provision.catalog.rows.attention import CommunityWheels, FlashSource, FlashWheels, OwnWheels
+from provision.catalog.versions import cuda_of, minor, newest_first, numbers, release, within
+from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
+from provision.phases.plan import attention, gpu_code, interpreter
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 
+FILE = "flash_attn-{version}+{toolkit}torch{torch}cxx11abi{abi}-{cp}-{cp}-linux_{machine}.whl"
+URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"
+COMMUNITY_FILE = "flash_attn-{version}+{variant}torch{torch}-{cp}-{cp}-{platform}.whl"
+CONTROLLER = "controller"
 WANTED = ("package", "both")
 NONE = FlashAttnPlan(provider="none")
+
+
+@dataclass(frozen=True, eq=False)
+class PackageChoice:
+    """The package with the reason. `package` is None if none is available."""
+
+    package: FlashAttnPackage | None
+    why: str
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,36 +56,182 @@ def choose(option: BuildOption, profile: HostProfile) -> FlashChoice:
     if profile.policy.torch == "existing":
         why = "the package cannot be checked against a torch that only the host has"
         return FlashChoice(bundled, f"without the package: {why}", why if policy in WANTED else None)
-    found = flash_package.find(option, profile)
+    found = _package_for(option, profile)
     if found.package is None:
         refused = f"the flash-attn package is requested: {found.why}"
         return FlashChoice(
             bundled, f"without the package: {found.why}", refused if policy in WANTED else None, found.source
         )
     decodes = "; vLLM still decodes with its own kernels" if bundled is not NONE else ""
-    return FlashChoice(_with(option, found, bundled=bundled is not NONE), f"{found.why}{decodes}", source=found.source)
+    return FlashChoice(_with(option, found, bundled), f"{found.why}{decodes}", source=found.source)
 
 
 @cache
-def _with(option: BuildOption, found: flash_package.PackageChoice, *, bundled: bool) -> FlashAttnPlan:
+def _with(option: BuildOption, found: PackageChoice, bundled: FlashAttnPlan) -> FlashAttnPlan:
     """Return the plan with the package. Without vLLM, the package's kernels serve."""
     package = found.package
     assert package is not None
     if option.release is None:
         return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
-    return (_of_vllm(option) if bundled else NONE).model_copy(update={"package": package})
+    return bundled.model_copy(update={"package": package})
 
 
 def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:
-    if option.release is None or profile.platform != "cuda":
-        return NONE
-    plan = attention.choose(option, profile).plan
+    plan = attention.choose(option, profile).plan if option.release and profile.platform == "cuda" else None
     return _of_vllm(option) if plan is not None and plan.backend in catalog().flash_backends else NONE
 
 
 @cache
 def _of_vllm(option: BuildOption) -> FlashAttnPlan:
-    assert option.release is not None
-    return FlashAttnPlan(
-        provider="bundled", version=option.release.flash_commit, source="vllm_flash_attn in the vLLM wheel"
+    commit = option.release.flash_commit if option.release else None
+    return FlashAttnPlan(provider="bundled", version=commit, source="vllm_flash_attn in the vLLM wheel")
+
+
+def _package_for(option: BuildOption, profile: HostProfile) -> PackageChoice:
+    """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
+    found = interpreter.choose(option, profile.interpreters).interpreter
+    cuda = cuda_of(option.torch_variant) is not None
+    known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.amd if card.gfx}))
+    policy = profile.policy
+    python, machine = minor(found.version) if found else "", profile.machine or "x86_64"
+    host = (python, machine, profile.glibc, known, profile.driver)
+    return _find(option, host, policy.flash_version, policy.flash_wheels == "community", policy.builder)
+
+
+@cache
+def _find(
+    option: BuildOption,
+    host: tuple[str, str, str | None, tuple[str, ...], str | None],
+    requested: str | None,
+    community_allowed: bool,
+    builder: str | None,
+) -> PackageChoice:
+    python, machine, glibc, capabilities, driver = host
+    cuda = cuda_of(option.torch_variant)
+    key = FlashAttnKey(
+        cuda_major=numbers(cuda)[0] if cuda else None,
+        rocm=None if cuda else option.torch_variant.removeprefix("rocm"),
+        torch=minor(option.torch.version),
+        cxx11_abi=option.torch.cxx11_abi,
+        python=python,
+        machine=machine,
+        glibc=glibc or option.torch.glibc,
+        capabilities=capabilities,
     )
+    row, missing = _published(key, option, requested, driver)
+    if row is not None:
+        name = _name(row.version, key, option)
+        package = FlashAttnPackage(
+            version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
+        )
+        return PackageChoice(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
+    if third_party := _community(key, option.torch_variant, requested):
+        cp = f"cp{python.replace('.', '')}"
+        name = COMMUNITY_FILE.format(
+            version=third_party.version,
+            variant=third_party.variant,
+            torch=key.torch,
+            cp=cp,
+            platform=third_party.platform,
+        )
+        package = FlashAttnPackage(
+            version=third_party.version, source="wheel", file=name, key=key, community=third_party.repository
+        )
+        if community_allowed:
+            why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
+            return PackageChoice(package, why, third_party.source)
+        missing += f"; {third_party.repository} has {package.file}, which only `--flash-attn-wheels community` allows"
+    built = _built(key, option, requested, builder, missing)
+    if builder is None and built.package is not None:
+        return PackageChoice(None, f"{missing}; `--set builder={CONTROLLER}` would build it from source", built.source)
+    return built
+
+
+def _published(
+    key: FlashAttnKey, option: BuildOption, version: str | None, driver: str | None
+) -> tuple[OwnWheels | None, str]:
+    """Return the newest published wheel with a key and GPU code that the driver reads, or the reason why there is none."""
+    if key.cuda_major is None:
+        return None, f"flash-attn has no published wheel for {option.torch_variant}"
+    rows = newest_first(catalog().flash_wheels)
+    torches = {torch for row in rows for torch in row.torch}
+    if key.torch not in torches:
+        return None, f"published wheels end at torch {max(torches, key=numbers)}; the plan has {key.torch}"
+    for row in rows:
+        if version not in {None, row.version} or f"cu{key.cuda_major}" not in row.cuda or not _has(row, key):
+            continue
+        if not (row.driver and driver) or numbers(driver) >= numbers(row.driver):
+            return row, ""
+        if version:
+            return None, f"the wheels of flash-attn {version} need driver {row.driver} or newer; the driver is {driver}"
+    which = f"published wheel of flash-attn {version}" if version else "published wheel"
+    host = f"Python {key.python}, {key.machine}, glibc {key.glibc} and these GPUs"
+    return None, f"no {which} is for torch {key.torch}, cu{key.cuda_major}, {host}"
+
+
+def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
+    return (
+        key.torch in row.torch
+        and key.python in row.pythons
+        and key.machine in row.machines
+        and f"{key.torch}/{key.python}" not in row.without
+        and numbers(key.glibc) >= numbers(row.glibc)
+        and gpu_code.all_native(row.codes, key.capabilities)
+    )
+
+
+def _built(
+    key: FlashAttnKey, option: BuildOption, requested: str | None, builder: str | None, missing: str
+) -> PackageChoice:
+    row = next((row for row in newest_first(catalog().flash_sources) if requested in {None, row.version}), None)
+    if row is None:
+        return PackageChoice(None, f"{missing}; the catalog has no source of flash-attn {requested}")
+    short = _unbuildable(row, key)
+    if short:
+        return PackageChoice(None, f"{missing}; flash-attn {row.version} cannot be built: {short}", row.source)
+    name = _name(row.version, key, option)
+    kernels: Literal["ck", "triton"] | None = None
+    if key.cuda_major is None:
+        kernels = "ck" if set(key.capabilities) <= set(row.gfx) else "triton"
+    whose = {"ck": " with Composable Kernel", "triton": " with Triton's kernels", None: ""}[kernels]
+    why = f"{missing}; {builder} builds flash-attn {row.version}{whose} for this key"
+    version = row.version
+    package = FlashAttnPackage(version=version, source="built", file=name, key=key, builder=builder, kernels=kernels)
+    return PackageChoice(package, why, row.source)
+
+
+def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
+    if not key.capabilities:
+        return "the architecture of the GPUs is unknown"
+    if not within(f"{key.torch}.0", row.torch) or not within(f"{key.python or 0}.0", row.python):
+        return f"it is for torch {row.torch} and Python {row.python}"
+    if key.machine not in row.machines:
+        return f"it is for {' and '.join(row.machines)}"
+    if key.cuda_major is not None:
+        native = gpu_code.all_native(row.codes, key.capabilities)
+        return None if native else f"it has kernels for {gpu_code.written(row.codes)}"
+    if numbers(key.rocm or "0") < numbers(row.rocm):
+        return f"it needs ROCm {row.rocm}"
+    return None if row.triton or set(key.capabilities) <= set(row.gfx) else f"it has kernels for {', '.join(row.gfx)}"
+
+
+def _name(version: str, key: FlashAttnKey, option: BuildOption) -> str:
+    toolkit = f"cu{key.cuda_major}" if key.cuda_major is not None else option.torch_variant.replace(".", "")
+    cp = f"cp{key.python.replace('.', '')}"
+    abi = str(key.cxx11_abi).upper()
+    return FILE.format(version=version, toolkit=toolkit, torch=key.torch, abi=abi, cp=cp, machine=key.machine)
+
+
+def _community(key: FlashAttnKey, variant: str, version: str | None) -> CommunityWheels | None:
+    """Return the newest wheels with a key. Their CUDA has the major of torch's and is not newer."""
+    cuda = numbers(cuda_of(variant) or "")
+
+    def fits(row: CommunityWheels) -> bool:
+        return version in {None, row.version} and _cuda(row)[:1] == cuda[:1] and _cuda(row) <= cuda and _has(row, key)
+
+    rows = filter(fits, catalog().community_wheels)
+    return max(rows, key=lambda row: (release(row.version), _cuda(row)), default=None)
+
+
+def _cuda(row: CommunityWheels) -> tuple[int, ...]:
+    return numbers(cuda_of(row.variant) or "0")

@@ -9,8 +9,7 @@ from provision.catalog.versions import between, cuda_of, numbers
 from provision.core.models.stack import FlashInferPlan, KernelPackage
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.environment import Toolkit
-from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.host_profile import HostProfile, Toolkit
 
 BACKEND = "FLASHINFER"
 
@@ -31,7 +30,8 @@ def choose(option: BuildOption, profile: HostProfile) -> FlashInferChoice | None
     if option.release is None or profile.platform != "cuda":
         return None
     version = option.release.flashinfer
-    wanted = _serves(option, profile)
+    served = attention.choose(option, profile).plan
+    wanted = served is not None and served.backend == BACKEND
     if version is None:
         missing = f"vLLM {option.release.version} does not depend on FlashInfer"
         return FlashInferChoice(None, missing, missing, source=option.release.source) if wanted else None
@@ -86,17 +86,12 @@ def newest_gcc(toolkit: str) -> tuple[int, str]:
     return row.gcc, row.source
 
 
-def _serves(option: BuildOption, profile: HostProfile) -> bool:
-    plan = attention.choose(option, profile).plan
-    return plan is not None and plan.backend == BACKEND
-
-
 def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashInferChoice:
     cuda = cuda_of(option.variant) or "0"
     known = sorted(catalog().flashinfer_kernels, key=lambda row: row.distribution)
     rows = [row for row in known if between(version, row.since, row.until)]
     short = [row for row in rows if numbers(cuda) < numbers(row.minimum_cuda)]
-    if short or len({row.distribution for row in rows}) < len(_distributions()):
+    if short or len({row.distribution for row in rows}) < len({row.distribution for row in known}):
         row = (short or known)[0]
         if profile.environment.toolkits is None:
             needed = f"the host has an nvcc of CUDA {numbers(cuda)[0]} for the kernels of FlashInfer {version}"
@@ -118,8 +113,3 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashI
     return FlashInferChoice(
         plan, f"{names} contain the prebuilt kernels, in FlashInfer's version", source=rows[-1].source
     )
-
-
-@cache
-def _distributions() -> frozenset[str]:
-    return frozenset(row.distribution for row in catalog().flashinfer_kernels)

@@ -13,14 +13,48 @@ from provision.core.formatting import GIB
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, Card
-from provision.phases.plan.environment import Environment
 from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
-from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape
+from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.tables import fp8_caches
 from provision.phases.plan.policy import Policy
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA toolkit in its folder."""
+
+    version: str
+    """Its minor version: `13.0`."""
+    path: str
+    lacks: tuple[str, ...] = ()
+    """What it does not have of what kernels compiled at run time need."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The environment of the cards and the Stack on one host. None means unknown."""
+
+    secure_boot: bool | None = None
+    rivals: tuple[str, ...] = ()
+    """Loaded kernel modules for NVIDIA cards that are not NVIDIA's: nouveau, nova."""
+    toolkits: tuple[Toolkit, ...] | None = None
+    """The CUDA toolkits with a compiler, by version, ascending."""
+    gcc: int | None = None
+    """Major version of the host's gcc."""
+    nccl: str | None = None
+    """Path of the system's NCCL."""
+    library_variables: tuple[str, ...] = ()
+    """The LIBRARY_VARIABLES that the settings set."""
+    groups: tuple[str, ...] | None = None
+    """The login's groups among those that may open AMD cards."""
+    peer_paths: tuple[str, ...] | None = None
+    """Obstacles to direct writes between cards, as text; empty if NVLinks join all cards, None in a virtual machine."""
+    umad: bool | None = None
+    """Whether ib_umad is loaded, which NVLink's subnet manager needs."""
 
 
 @dataclass(frozen=True)
@@ -156,14 +190,12 @@ class HostProfile:
     @cached_property
     def budget(self) -> DeviceBudget | None:
         """Return the devices of the user's model; None if their memory is unknown."""
-        if self.served_model is None or self.served_model.budget is not None:
-            return self.served_model.budget if self.served_model else None
+        served = self.served_model
+        if served is None or served.budget is not None:
+            return served.budget if served else None
         if self.platform == "cpu":
-            return (
-                DeviceBudget("cpu", 1, self.served_model.memory, self.isa in fp8_caches()["cpu"].on)
-                if self.served_model.memory
-                else None
-            )
+            reads_fp8 = self.isa in fp8_caches()["cpu"].on
+            return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
         sizes = [card.memory_gib for card in self.serving]
         if not all(sizes) or any(card.mig for card in self.cards):
             return None

@@ -48,7 +48,25 @@ def choose(option: BuildOption, interpreters: Interpreters) -> InterpreterChoice
     """Return the interpreter for a candidate: one of a class, or a managed one."""
     if interpreters.with_torch:
         return _with_torch(option, interpreters.pythons)
-    return _choose(option, interpreters.pythons, known=interpreters.known, installs=interpreters.installs)
+    fitting = [python for python in interpreters.pythons if fits(option, python.version)]
+    ready = [python for python in fitting if python.headers is not False or interpreters.installs]
+    if ready:
+        return _of_host(ready[0], f"is in {wanted(option)}")
+    version = _managed(option)
+    if version is None:
+        return InterpreterChoice(None, f"no Python in {wanted(option)} has a wheel of torch {option.torch.version}")
+    why = _why_managed(option, interpreters, fitting)
+    return InterpreterChoice(
+        Interpreter(version=version, origin="managed"), f"{why}: Firstlight installs Python {version}"
+    )
+
+
+def _of_host(python: HostPython, why: str, torch: str | None = None) -> InterpreterChoice:
+    return InterpreterChoice(
+        Interpreter(version=python.version, origin="host", path=python.path, torch=torch),
+        f"the host's Python {python.version} ({python.path}) {why}",
+        None if python.headers is None else not python.headers,
+    )
 
 
 def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> InterpreterChoice:
@@ -60,34 +78,10 @@ def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> Interpr
     ]
     for python in with_torch:
         if fits(option, python.version):
-            lacks = None if python.headers is None else not python.headers
-            why = f"the host's Python {python.version} ({python.path}) is in {wanted(option)} and contains torch {python.torch}"
-            return InterpreterChoice(
-                Interpreter(version=python.version, origin="host", path=python.path, torch=python.torch), why, lacks
-            )
+            return _of_host(python, f"is in {wanted(option)} and contains torch {python.torch}", python.torch)
     seen = ", ".join(f"{python.version} ({python.path})" for python in with_torch)
     return InterpreterChoice(
         None, f"torch {option.torch.version} belongs to the host's Python {seen}, which is not in {wanted(option)}"
-    )
-
-
-def _choose(option: BuildOption, pythons: tuple[HostPython, ...], *, known: bool, installs: bool) -> InterpreterChoice:
-    fitting = [python for python in pythons if fits(option, python.version)]
-    ready = [python for python in fitting if python.headers is not False or installs]
-    if ready:
-        python = ready[0]
-        lacks = None if python.headers is None else not python.headers
-        return InterpreterChoice(
-            Interpreter(version=python.version, origin="host", path=python.path),
-            f"the host's Python {python.version} ({python.path}) is in {wanted(option)}",
-            lacks,
-        )
-    version = _managed(option)
-    if version is None:
-        return InterpreterChoice(None, f"no Python in {wanted(option)} has a wheel of torch {option.torch.version}")
-    return InterpreterChoice(
-        Interpreter(version=version, origin="managed"),
-        _why_managed(option, pythons if known else None, fitting, version),
     )
 
 
@@ -97,12 +91,10 @@ def _managed(option: BuildOption) -> str | None:
     return next((version for version in versions if version in locked), versions[0] if versions else None)
 
 
-def _why_managed(
-    option: BuildOption, pythons: tuple[HostPython, ...] | None, fitting: list[HostPython], version: str
-) -> str:
+def _why_managed(option: BuildOption, interpreters: Interpreters, fitting: list[HostPython]) -> str:
     if fitting:
-        return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root: Firstlight installs Python {version}"
-    if pythons is None:
-        return f"the host's Pythons are unknown: Firstlight installs Python {version}"
-    seen = ", ".join(python.version for python in pythons) or "none"
-    return f"no Python of the host ({seen}) is in {wanted(option)}: Firstlight installs Python {version}"
+        return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root"
+    if not interpreters.known:
+        return "the host's Pythons are unknown"
+    seen = ", ".join(python.version for python in interpreters.pythons) or "none"
+    return f"no Python of the host ({seen}) is in {wanted(option)}"

@@ -1,21 +1,17 @@
 """The policy: the settings that rules read, checked for contradictions."""
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from provision.catalog import catalog
 from provision.catalog.versions import within
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
 
-FlashAttn = Literal["auto", "bundled", "package", "both", "none"]
-FLASH_ATTN: tuple[FlashAttn, ...] = get_args(FlashAttn)
 DriverAction = Literal["keep", "install", "upgrade"]
 DRIVER_ACTIONS: tuple[DriverAction, ...] = get_args(DriverAction)
-
-
 LATEST, NEWEST = "latest", "newest"
 """The newest release that was tried, and the newest of all."""
 
@@ -34,7 +30,7 @@ class Policy:
     driver_mirror: bool = False
     """Whether the settings name a mirror of the vendor's packages."""
     cuda_compat: bool = False
-    flash_attn: FlashAttn = "auto"
+    flash_attn: Literal["auto", "bundled", "package", "both", "none"] = "auto"
     flash_version: str | None = None
     """The requested release of the package."""
     builder: str | None = None
@@ -53,6 +49,8 @@ class Policy:
     """The requested pipeline parallel size of a span."""
     executor: Literal["mp", "ray"] = "mp"
     """What starts the processes of a span."""
+    traces: bool = False
+    """Whether the service sends traces."""
     accepted: frozenset[str] = frozenset()
     """The advisories whose risk the user takes."""
     arguments: tuple[str, ...] = ()
@@ -71,7 +69,7 @@ class Policy:
     @property
     def names_vllm(self) -> bool:
         """Return whether the settings name one vLLM release."""
-        return self.vllm.startswith("==") and not {"*", ","} & set(self.vllm)
+        return self.vllm.startswith("==")
 
     def wants_release(self, version: str) -> bool:
         """Return whether a vLLM release is in the requested range."""
@@ -90,11 +88,10 @@ def policy_of(settings: Settings) -> Policy:
     """Return the policy in a host's settings.
 
     Raises:
-        UsageError: A setting is malformed, or two settings contradict each other; the error names both.
-
+        UsageError: Two settings contradict each other, or one names what the catalog does not have.
     """
-    flash, version = _flash(settings.flash_attn)
-    torch_version = settings.torch.removeprefix("==") if settings.torch.startswith("==") else None
+    flash, flash_version = _word_or_version(settings.flash_attn)
+    torch, torch_version = _word_or_version(settings.torch)
     action, driver_version, driver_branch = _driver(settings.driver)
     policy = Policy(
         vllm=settings.vllm,
@@ -104,11 +101,11 @@ def policy_of(settings: Settings) -> Policy:
         driver_source=settings.driver_source,
         driver_mirror=settings.driver_repository is not None,
         cuda_compat=settings.cuda_compat,
-        flash_attn=flash,
-        flash_version=version,
+        flash_attn=flash or "package",
+        flash_version=flash_version,
         builder=settings.builder,
         flash_wheels=settings.flash_attn_wheels,
-        torch="existing" if settings.torch == "existing" else "managed",
+        torch=torch or "managed",
         torch_version=torch_version,
         python=settings.python,
         attention=settings.attention,
@@ -117,34 +114,31 @@ def policy_of(settings: Settings) -> Policy:
         span=settings.span,
         pipeline=settings.pipeline_parallel if settings.span > 1 else None,
         executor=settings.executor,
+        traces=settings.otlp_traces_endpoint is not None,
         accepted=_known_advisories(settings.accept_advisories),
         arguments=settings.vllm_args,
     )
-    _check_vllm(policy.vllm)
-    if policy.driver_source == "distribution" and policy.driver_mirror:
-        raise _contradiction(
-            "--set driver_source=distribution",
-            f"--set driver_repository={settings.driver_repository}",
-            "the first selects the distribution's packages, the second a mirror of the vendor's",
-        )
-    flash_requested = policy.attention in {"flash", *catalog().flash_backends}
-    if policy.flash_attn == "none" and flash_requested:
-        raise _contradiction(
-            "--flash-attn none",
-            f"--attention {policy.attention}",
-            "the first disables flash kernels, the second requires them",
-        )
-    if not policy.wants_vllm and policy.flash_attn in _NEEDS_VLLM:
-        raise _contradiction(
-            "--vllm none", f"--flash-attn {policy.flash_attn}", f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
-        )
-    if not policy.wants_vllm and policy.attention != "auto":
-        raise _contradiction("--vllm none", f"--attention {policy.attention}", "an attention back end needs vLLM")
-    if policy.dtype == "float32" and flash_requested:
-        raise _contradiction(
-            "--set dtype=float32", f"--attention {policy.attention}", "flash kernels support float16 and bfloat16"
-        )
+    for one, other, why in _contradictions(policy, settings):
+        raise UsageError(f"`{one}` contradicts `{other}`: {why}", hint="change one of the two settings")
     return policy
+
+
+def _contradictions(policy: Policy, settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Yield two settings that contradict each other, and why."""
+    attention, flash = f"--attention {policy.attention}", f"--flash-attn {policy.flash_attn}"
+    flash_requested = policy.attention in {"flash", *catalog().flash_backends}
+    if policy.driver_source == "distribution" and policy.driver_mirror:
+        mirror = f"--set driver_repository={settings.driver_repository}"
+        why = "the first selects the distribution's packages, the second a mirror of the vendor's"
+        yield "--set driver_source=distribution", mirror, why
+    if policy.flash_attn == "none" and flash_requested:
+        yield flash, attention, "the first disables flash kernels, the second requires them"
+    if not policy.wants_vllm and policy.flash_attn in _NEEDS_VLLM:
+        yield "--vllm none", flash, f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
+    if not policy.wants_vllm and policy.attention != "auto":
+        yield "--vllm none", attention, "an attention back end needs vLLM"
+    if policy.dtype == "float32" and flash_requested:
+        yield "--set dtype=float32", attention, "flash kernels support float16 and bfloat16"
 
 
 def _known_advisories(ids: tuple[str, ...]) -> frozenset[str]:
@@ -160,17 +154,9 @@ def _known_advisories(ids: tuple[str, ...]) -> frozenset[str]:
     return frozenset(ids)
 
 
-def _flash(value: str) -> tuple[FlashAttn, str | None]:
-    """Return the policy for flash-attn and the package's release."""
-    if value.startswith("=="):
-        within("0", value)
-        return "package", value.removeprefix("==")
-    for known in FLASH_ATTN:
-        if value == known:
-            return known, None
-    raise UsageError(
-        f"`--flash-attn {value}` is invalid", hint=f"write {', '.join(FLASH_ATTN)} or =={value.lstrip('=<>~!')}"
-    )
+def _word_or_version(value: str) -> tuple[Any, str | None]:
+    """Return a setting's word, or the version in `==X`."""
+    return (None, value.removeprefix("==")) if value.startswith("==") else (value, None)
 
 
 def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, str | None]:
@@ -179,13 +165,8 @@ def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, s
         if value == action:
             return action, None, None
     wanted = value.removeprefix("==").removesuffix(".*")
-    if re.fullmatch(r"\d{3}(\.\d+){1,2}", wanted) and value == f"=={wanted}":
+    if "." in wanted:
         return "pinned", wanted, None
-    if not re.fullmatch(r"\d{3}", wanted):
-        raise UsageError(
-            f"`--driver {value}` is invalid",
-            hint="write keep, install, upgrade, a version such as ==580.95.05, or a branch such as 580",
-        )
     known = [str(row.branch) for row in catalog().branches if row.newest]
     if wanted not in known:
         raise UsageError(
@@ -193,15 +174,3 @@ def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, s
             hint=f"name a version such as ==580.95.05, or one of the branches {', '.join(known)}",
         )
     return "pinned", None, wanted
-
-
-def _check_vllm(value: str) -> None:
-    if value in {LATEST, NEWEST, "none"}:
-        return
-    if not value.startswith(("==", ">=")):
-        raise UsageError(f"`--vllm {value}` is invalid", hint=f"write latest, newest, none, =={value} or >={value}")
-    within("0", value)
-
-
-def _contradiction(one: str, other: str, why: str) -> UsageError:
-    return UsageError(f"`{one}` contradicts `{other}`: {why}", hint="change one of the two settings")

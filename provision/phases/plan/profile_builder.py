@@ -2,21 +2,29 @@
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from provision.catalog import catalog
+from provision.catalog.versions import minor, numbers
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
 from provision.core.models.facts import Disk, HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
-from provision.phases.plan.environment import Environment, environment_of
+from provision.phases.plan.cards import AnyCard, Card, amd_cards, nvidia_cards, serving
 from provision.phases.plan.family.choices import choice_settings_of
-from provision.phases.plan.family.tables import int8_on_x86
-from provision.phases.plan.fit import Shape, serving_request_of
-from provision.phases.plan.host_profile import INCOMING, HostProfile, HostPython, Platform, ServedModel
+from provision.phases.plan.family.families import int8_on_x86
+from provision.phases.plan.fit.serving_request import serving_request_of
+from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.host_profile import (
+    INCOMING,
+    Environment,
+    HostProfile,
+    HostPython,
+    Platform,
+    ServedModel,
+    Toolkit,
+)
 from provision.phases.plan.policy import policy_of
 
 JOINED = "Completed (Success)"
@@ -24,6 +32,10 @@ JOINED = "Completed (Success)"
 SILENT = "no answer from"
 """Start of the probe's reason for a program that timed out; any other reason means that nvidia-smi is absent."""
 HOMES = ("/root", "/home")
+LIBRARY_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VLLM_NCCL_SO_PATH")
+"""Variables that let another copy of a library replace the wheel's."""
+PROGRAMS = "programs"
+NVCC = "bin/nvcc"
 
 
 def profile_of(
@@ -39,13 +51,15 @@ def profile_of(
 
     Raises:
         UsageError: Two settings contradict each other.
-
     """
     policy = policy_of(settings)
     cards, amd = nvidia_cards(facts), amd_cards(facts)
     platform: Platform = "cuda" if cards else "rocm" if amd else "cpu"
-    root = _escalates(facts, escalates)
-    prefix = settings.prefix or _default_prefix(facts, root=root)
+    uid, home = 0 if escalates else facts.user.uid, facts.user.home
+    root = None if uid is None else uid == 0
+    prefix = settings.prefix
+    if prefix is None and uid is not None and (home is not None or root):
+        prefix = str(default_prefix(uid=uid, home=home or ""))
     # if the login is unknown, the first disk represents all
     disk = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
     incoming = facts.disk_of(INCOMING)
@@ -53,7 +67,10 @@ def profile_of(
     lacking, unsure = _system(facts, platform)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
-    served = _load(settings, shape, memory, platform) if shape and policy.wants_vllm and settings.serve else None
+    served = None
+    if shape and policy.wants_vllm and settings.serve:
+        request = serving_request_of(settings, on_cpu=platform == "cpu")
+        served = ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
     profile = HostProfile(
         policy=policy,
         platform=platform,
@@ -80,14 +97,14 @@ def profile_of(
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        amd=_chosen(amd, policy.gpus, serving_amd) if platform == "rocm" else (),
+        amd=_chosen(amd, policy.gpus) if platform == "rocm" else (),
         present_amd=amd,
-        missing_gpus=_missing(cards or amd, policy.gpus),
+        missing_gpus=tuple(index for index in policy.gpus or () if index not in {card.index for card in cards or amd}),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
         container_known="container" not in facts.unknown,
         wsl=facts.wsl if platform != "cpu" else None,
-        environment=environment_of(facts, settings) if platform != "cpu" else Environment(),
+        environment=_environment(facts, settings) if platform != "cpu" else Environment(),
         served_model=served,
     )
     return _with_nvidia(profile, facts, cards) if cards else profile
@@ -107,7 +124,7 @@ def _with_nvidia(profile: HostProfile, facts: HostFacts, cards: tuple[Card, ...]
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
     return replace(
         profile,
-        cards=_chosen(cards, profile.policy.gpus, serving),
+        cards=_chosen(cards, profile.policy.gpus),
         present=cards,
         driver=version,
         driver_odd=reported if version is None else None,
@@ -138,26 +155,9 @@ def _fault(facts: HostFacts) -> str | None:
     return next((row.name for row in rows if re.search(row.pattern, output)), None)
 
 
-def _chosen(
-    cards: tuple[AnyCard, ...],
-    requested: tuple[int, ...] | None,
-    best: Callable[[tuple[AnyCard, ...]], tuple[AnyCard, ...]],
-) -> tuple[AnyCard, ...]:
+def _chosen(cards: tuple[AnyCard, ...], requested: tuple[int, ...] | None) -> tuple[AnyCard, ...]:
     """Return the cards that serve: the requested indexes, else the best kind."""
-    return best(cards) if requested is None else tuple(card for card in cards if card.index in requested)
-
-
-def _missing(cards: tuple[Card, ...] | tuple[AmdCard, ...], requested: tuple[int, ...] | None) -> tuple[int, ...]:
-    return tuple(index for index in requested or () if index not in {card.index for card in cards})
-
-
-def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
-    """Return the default prefix, as `provision.core.install_paths` does; None if the login is unknown."""
-    if root:
-        return str(default_prefix(uid=0, home=""))
-    if facts.user.uid is None or facts.user.home is None:
-        return None
-    return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
+    return serving(cards) if requested is None else tuple(card for card in cards if card.index in requested)
 
 
 def most_disk(served: ServedModel | None) -> float:
@@ -165,11 +165,6 @@ def most_disk(served: ServedModel | None) -> float:
     need, python = catalog().needs.values(), catalog().python_need
     model = served.gib if served else max(row.model for row in need)
     return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
-
-
-def _load(settings: Settings, shape: Shape, memory: int | None, platform: Platform) -> ServedModel:
-    request = serving_request_of(settings, on_cpu=platform == "cpu")
-    return ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
 
 
 def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:
@@ -193,12 +188,6 @@ def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[
     )
 
 
-def _escalates(facts: HostFacts, by_inventory: bool) -> bool | None:
-    if by_inventory or facts.user.uid == 0:
-        return True
-    return None if facts.user.uid is None else False
-
-
 def _system(facts: HostFacts, platform: Platform) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the missing system packages, and those of unknown state. The interpreter's choice checks headers."""
     lacking: list[str] = []
@@ -216,3 +205,47 @@ def _system(facts: HostFacts, platform: Platform) -> tuple[tuple[str, ...], tupl
         if not present:
             (lacking if seen else unsure).append(need.name)
     return tuple(lacking), tuple(unsure)
+
+
+def _peer_paths(facts: HostFacts) -> tuple[str, ...] | None:
+    """Return the obstacles to direct writes over the bus: a translating IOMMU, and ACS on the switch above the cards."""
+    topology = facts.topology
+    if topology is None or facts.virtualization:
+        return None
+    cards = sum(device.kind == "card" for device in topology.devices)
+    if cards < 2 or len(topology.nvlinks) >= cards * (cards - 1) // 2:
+        return ()
+    obstacles = ["the IOMMU translates writes between GPUs"] if topology.iommu == "translating" else []
+    if parted := topology.parted:
+        first, second = parted[0]
+        more = f" and {len(parted) - 1} more pairs" if len(parted) > 1 else ""
+        obstacles.append(f"ACS separates {first} and {second}{more} behind one switch")
+    return tuple(obstacles)
+
+
+def _environment(facts: HostFacts, settings: Settings) -> Environment:
+    """Return the environment of a host, in no more detail than rules distinguish."""
+    gcc = next((program.version for program in facts.programs if program.name == "gcc" and program.version), None)
+    unknown = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
+    toolkits = tuple(
+        sorted(
+            (
+                Toolkit(minor(kit.version), kit.path, kit.lacks)
+                for kit in facts.cuda_toolkits
+                if kit.version and NVCC not in kit.lacks
+            ),
+            key=lambda kit: (numbers(kit.version), not kit.lacks),
+        )
+    )
+    needed = {row.name for row in catalog().access_groups}
+    return Environment(
+        secure_boot=facts.secure_boot,
+        rivals=tuple(sorted(name for name in facts.kernel_modules if name.startswith(("nouveau", "nova")))),
+        toolkits=None if unknown and not toolkits else toolkits,
+        gcc=numbers(gcc)[0] if gcc else None,
+        nccl=facts.libraries.get("libnccl.so.2"),
+        library_variables=tuple(name for name in LIBRARY_VARIABLES if name in settings.env),
+        peer_paths=_peer_paths(facts),
+        groups=None if facts.user.groups is None else tuple(sorted(needed & set(facts.user.groups))),
+        umad="ib_umad" in facts.kernel_modules if facts.kernel_modules else None,
+    )

@@ -1,12 +1,12 @@
 """The interface of a rule: an id, the statement that must hold, what it reads, and a function that evaluates it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec
 
-from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 
+P = ParamSpec("P")
 LAST = 1000
 """The order of a rule that names none: after all that do."""
 
@@ -21,8 +21,8 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RuleInfo:
-    """What every rule declares."""
+class Rule(Generic[P]):
+    """A rule on one candidate for one class of hosts, or on the host alone. It yields nothing where it does not apply."""
 
     id: str
     """The function's name with dashes."""
@@ -34,33 +34,24 @@ class RuleInfo:
     """Lower orders are evaluated first, and the first refusal ends the evaluation of a candidate."""
     cause: str | None
     """The doctor's id (verify/doctor/causes) of the failure that a refusal prevents; None if no program reports it."""
+    evaluate: Callable[P, Iterable[Verdict]]
 
 
-@dataclass(frozen=True)
-class Rule(RuleInfo):
-    """A rule on one candidate for one class of hosts. It yields nothing where it does not apply."""
-
-    evaluate: Callable[[BuildOption, HostProfile], Iterable[Verdict]]
-
-
-@dataclass(frozen=True)
-class HostRule(RuleInfo):
+class HostRule(Rule[[HostProfile]]):
     """A rule on the host, independent of the candidate."""
-
-    evaluate: Callable[[HostProfile], Iterator[Verdict]]
 
 
 def rule(
     statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
-) -> Callable[[Callable[[BuildOption, HostProfile], Iterable[Verdict]]], Rule]:
-    """Declare a function of a module in rules/ as a rule on candidates. Arguments are the fields of `RuleInfo`."""
+) -> Callable[[Callable[P, Iterable[Verdict]]], Rule[P]]:
+    """Declare a function of a module in rules/ as a rule on candidates. Arguments are the fields of `Rule`."""
     return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, evaluate)
 
 
 def host_rule(
     statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
-) -> Callable[[Callable[[HostProfile], Iterator[Verdict]]], HostRule]:
-    """Declare a function of a module in rules/ as a rule on the host. Arguments are the fields of `RuleInfo`."""
+) -> Callable[[Callable[[HostProfile], Iterable[Verdict]]], HostRule]:
+    """Declare a function of a module in rules/ as a rule on the host. Arguments are the fields of `Rule`."""
     return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, evaluate)
 
 

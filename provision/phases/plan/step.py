@@ -13,7 +13,7 @@ from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe
@@ -105,17 +105,14 @@ def _host_changes(
 
 def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
-    if all(host.settings.model == "builtin" for host in hosts):
-        return {}
+    refresh = context.options.refresh and context.options.client is None
     shapes: dict[str, Shape] = {}
     for host in hosts:
         model = host.settings.model
         if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
             continue
         try:
-            shape = describe(
-                host.settings, context.wheelhouse(), refresh=context.options.refresh and context.options.client is None
-            )
+            shape = describe(host.settings, context.wheelhouse(), refresh=refresh)
         except FirstlightError as error:
             context.fail(host.name, "plan", error)
             continue
@@ -126,13 +123,11 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
 
 def _refusal(name: str, resolution: Resolution) -> NoStackError:
     """Return why no combination of versions fits a host, with the smallest change that would help."""
-    rejected = [reason for reason in resolution.reasons if reason.verdict == "reject"]
-    why = rejected[0].text if rejected else "no candidate is left"
-    nearest = resolution.nearest.text if resolution.nearest else None
+    first = next(reason for reason in resolution.reasons if reason.verdict == "reject")
     return NoStackError(
-        f"no combination of versions fits host `{name}`: {why}",
-        hint=nearest or "see every rule's verdict: ./firstlight plan --explain",
-        cause=cause_of(rejected[0].rule) if rejected else None,
+        f"no combination of versions fits host `{name}`: {first.text}",
+        hint=resolution.nearest.text if resolution.nearest else None,
+        cause=cause_of(first.rule),
     )
 
 

@@ -11,12 +11,12 @@ from provision.catalog.rows.builds import Release
 from provision.catalog.versions import numbers
 from provision.core.models.settings import typed
 from provision.core.models.stack import Nearest, Reason
-from provision.phases.plan import driver, flash, flash_package, rocm
+from provision.phases.plan import driver, flash, rocm
 from provision.phases.plan.build_option import options
-from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving_amd
+from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
-from provision.phases.plan.fit import alternatives
+from provision.phases.plan.fit.alternatives import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
@@ -32,7 +32,6 @@ def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | No
     Args:
         profile: The profile without an accepted candidate.
         kept: Settings that must not change.
-
     """
     single = []
     for text, policy, changed in _changes(profile):
@@ -108,7 +107,8 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
     yield from _other_cards(profile)
     yield from _named_release(profile)
     if any(card.mig for card in profile.cards):
-        yield "with MIG off", {}, replace(profile, cards=_without_mig(profile.cards))
+        without = tuple(replace(card, mig=False, slices=0) for card in profile.cards)
+        yield "with MIG off", {}, replace(profile, cards=without)
     if profile.policy.wants_vllm and profile.policy.flash_attn not in {"bundled", "both"}:
         wanted = {"vllm": "none"} if profile.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
         yield (
@@ -124,18 +124,19 @@ def _setting(profile: HostProfile, name: str, value: str, policy: Policy) -> Cha
 
 def _relaxed(profile: HostProfile) -> Iterator[Change]:
     policy = profile.policy
-    changes: list[tuple[str, str, Policy]] = []
-    if policy.flash_attn in flash.WANTED and policy.builder is None:
-        builder = flash_package.CONTROLLER
-        changes.append(("builder", builder, replace(policy, builder=builder)))
-    if policy.flash_attn in flash.WANTED:
-        changes.append(("flash_attn_wheels", "community", replace(policy, flash_wheels="community")))
-    changes += [
+    changes = [
         ("attention", "auto", replace(policy, attention="auto")),
         ("flash_attn", "auto", replace(policy, flash_attn="auto", flash_version=None)),
         ("torch", "managed", replace(policy, torch="managed", torch_version=None)),
         ("dtype", "auto", replace(policy, dtype="auto")),
     ]
+    if policy.flash_attn in flash.WANTED:
+        builder = policy.builder or flash.CONTROLLER
+        changes = [
+            ("builder", builder, replace(policy, builder=builder)),
+            ("flash_attn_wheels", "community", replace(policy, flash_wheels="community")),
+            *changes,
+        ]
     for name, value, changed in changes:
         if changed != policy:
             yield _setting(profile, name, value, changed)
@@ -147,7 +148,7 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
 
 def _with_all_cards(profile: HostProfile) -> HostProfile:
     policy = replace(profile.policy, gpus=None)
-    amd = serving_amd(profile.present_amd) if profile.platform == "rocm" else ()
+    amd = serving(profile.present_amd) if profile.platform == "rocm" else ()
     return replace(profile, policy=policy, cards=serving(profile.present), amd=amd, missing_gpus=())
 
 
@@ -170,10 +171,6 @@ def _by_index(cards: Sequence[Card | AmdCard]) -> tuple[str, dict[str, str]]:
     """Return cards as a setting: its text, and the policy value."""
     listed = f"[{', '.join(str(card.index) for card in cards)}]"
     return f"with `{typed('gpus', listed)}`", {"gpus": listed}
-
-
-def _without_mig(cards: tuple[Card, ...]) -> tuple[Card, ...]:
-    return tuple(replace(card, mig=False, slices=0) for card in cards)
 
 
 def _model_changes(profile: HostProfile) -> Iterator[Change]:

@@ -1,7 +1,9 @@
 """The variants of a torch release for a build, best first."""
 
 import re
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Torch
@@ -34,17 +36,23 @@ def _cuda_variants(
     known = [variant for variant in same if variant in {build, default}]
     if any(covers(capabilities, torch, variant) for variant in known):
         same = known
-    same.sort(
-        key=lambda variant: (
-            covers(capabilities, torch, variant),
-            runs_natively(driver, variant),
-            variant == build,
-            variant == default,
-            numbers(cuda_of(variant) or "0"),
-        ),
-        reverse=True,
-    )
-    return tuple(same[:KEPT]) or (build,)
+    return _ranked(torch, same, driver, capabilities, preferred=(build, default))[:KEPT] or (build,)
+
+
+def _ranked(
+    torch: Torch,
+    found: Iterable[str],
+    driver: str | None,
+    capabilities: tuple[str, ...],
+    preferred: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    """Return CUDA variants, best first: those with code for every card that the driver runs, then the preferred, then the newer CUDA."""
+
+    def worth(variant: str) -> tuple[Any, ...]:
+        served = (covers(capabilities, torch, variant), runs(driver, variant), runs_natively(driver, variant))
+        return (*served, *(variant == name for name in preferred), numbers(cuda_of(variant) or "0"))
+
+    return tuple(sorted(found, key=worth, reverse=True))
 
 
 def existing(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
@@ -101,18 +109,7 @@ def alone(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
 def _cuda_alone(
     torch: Torch, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the variants, first those with code for every card that the driver runs."""
-    offers = sorted(
-        offered(machine, torch),
-        key=lambda variant: (
-            covers(capabilities, torch, variant),
-            runs(driver, variant),
-            runs_natively(driver, variant),
-            numbers(cuda_of(variant) or "0"),
-        ),
-        reverse=True,
-    )
-    return tuple(offers[:KEPT])
+    return _ranked(torch, offered(machine, torch), driver, capabilities)[:KEPT]
 
 
 def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from provision.catalog import catalog
@@ -27,7 +28,6 @@ from provision.phases.plan.cards import amd_by_name, nvidia_by_name, plain_name
 NAME = "what-if"
 HOSTS = "hosts"
 """The key for the number of such hosts that one model is spread over, which is a setting and no fact."""
-MOST_HOSTS = 64
 MOST_SIMILAR = 5
 """The limit for names that an error suggests."""
 MOST_CARDS = 64
@@ -51,28 +51,26 @@ def parse_what_if(text: str) -> HostFacts:
 
     Raises:
         UsageError: A key is unknown or repeated, or a value is malformed.
-
     """
     given = _pairs(text)
-    values: dict[str, Any] = {key: _READERS[key](value) for key, value in given.items()}
-    unknown = {path: "not given" for key, path in _PATHS.items() if key not in given}
+    values: dict[str, Any] = {key: _KEYS[key].value(key, text) for key, text in given.items()}
+    unknown = {key.fact: "not given" for name, key in _KEYS.items() if key.fact and name not in given}
     unknown["programs"] = "not part of a described host"
     system, python = _released(values.get("os", {}))
     if python is not None and "python" not in given:
         values["python"] = python
-        unknown.pop(_PATHS["python"], None)
+        unknown.pop("pythons", None)
     if system.get("libc"):
-        unknown.pop(_PATHS["glibc"], None)
+        unknown.pop("os.libc", None)
     if "glibc" in values:
         version = values["glibc"]
         system |= {"libc": "glibc" if version else "musl", "libc_version": version}
     nvidia, amd = values.get("gpu", (None, None))
     machine = _machine(nvidia, values.get("arch"))
     if machine is not None:
-        unknown.pop(_PATHS["arch"], None)
+        unknown.pop("os.machine", None)
     if nvidia is not None:
-        driver = values.get("driver")
-        nvidia = nvidia.model_copy(update={"driver_version": driver})
+        nvidia = nvidia.model_copy(update={"driver_version": values.get("driver")})
     elif given.get("driver") not in {None, "none"}:
         raise UsageError(
             "`driver=` needs a host with NVIDIA GPUs, and the text names none", hint="add gpu=, as in gpu=H100x8"
@@ -105,7 +103,7 @@ def hosts_of_what_if(text: str) -> int:
     Raises:
         UsageError: As `parse_what_if`.
     """
-    return int(_READERS[HOSTS](_pairs(text).get(HOSTS, "1")))
+    return int(_KEYS[HOSTS].value(HOSTS, _pairs(text).get(HOSTS, "1")))
 
 
 def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -121,7 +119,6 @@ def _machine(nvidia: Nvidia | None, requested: str | None) -> str | None:
 
     Raises:
         UsageError: The two differ.
-
     """
     rows = [row for gpu in (nvidia.gpus if nvidia else ()) if (row := nvidia_by_name(gpu.name)) and row.machine]
     if requested is not None and rows and rows[0].machine != requested:
@@ -140,11 +137,11 @@ def _pairs(text: str) -> dict[str, str]:
     for key, value in [("gpu", cards), *named] if cards else named:
         if not value:
             raise UsageError(f"`{key}=` is not key=value", hint="as in: gpu=H100x8 driver=580.65.06 os=ubuntu-24.04")
-        if key not in _READERS:
-            near = difflib.get_close_matches(key.lower(), _READERS, n=1, cutoff=0.0)
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key.lower(), _KEYS, n=1, cutoff=0.0)
             raise UsageError(
                 f"`{key}` is not a key of --what-if",
-                hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_READERS)}",
+                hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_KEYS)}",
             )
         if key in found:
             raise UsageError(f"`{key}` occurs twice: {found[key]} and {value}", hint="remove one of the two")
@@ -200,11 +197,7 @@ def _unknown_card(name: str) -> UsageError:
 
 
 def _os(value: str) -> dict[str, Any]:
-    identity, dash, version = value.partition("-")
-    if not dash or not version:
-        raise UsageError(
-            f"`os={value}` is not ID-VERSION_ID", hint="as in os-release: os=ubuntu-22.04, os=debian-12, os=rhel-9.4"
-        )
+    identity, _, version = value.partition("-")
     if identity not in _MANAGERS:
         near = difflib.get_close_matches(identity.lower(), _MANAGERS, n=1)
         hint = f"did you mean `{near[0]}`? " if near else ""
@@ -215,68 +208,61 @@ def _os(value: str) -> dict[str, Any]:
     return {"id": identity, "version_id": version, "package_manager": _MANAGERS[identity]}
 
 
-def _version(key: str, example: str, *, may_lack: bool = True) -> Callable[[str], str | None]:
-    def read(value: str) -> str | None:
-        if may_lack and value == "none":
-            return None
-        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})+", value):
-            raise UsageError(f"`{key}={value}` is not a version", hint=f"numbers with dots, as in {key}={example}")
-        return value
-
-    return read
+def _or_none(value: str) -> str | None:
+    return None if value == "none" else value
 
 
-def _one_of(key: str, *allowed: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if value not in allowed:
-            raise UsageError(f"`{key}={value}` is not known", hint=f"one of: {', '.join(allowed)}")
-        return value
+@dataclass(frozen=True)
+class Key:
+    """A key of the text: the form of its values, and how they are read."""
 
-    return read
+    form: str
+    """A regular expression."""
+    problem: str = ""
+    """What is wrong with a value of another form."""
+    hint: str = ""
+    read: Callable[[str], Any] = str
+    fact: str | None = None
+    """The path of the fact that is unknown without the key."""
 
+    def value(self, key: str, text: str) -> Any:
+        """Return what a text of the key means.
 
-def _gib(key: str) -> Callable[[str], int]:
-    def read(value: str) -> int:
-        if not re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-            raise UsageError(f"`{key}={value}` is not a number of GiB", hint=f"as in {key}=64")
-        return int(float(value) * GIB)
-
-    return read
-
-
-def _container(value: str) -> str | None:
-    return "container" if _one_of("container", "yes", "no")(value) == "yes" else None
-
-
-def _hosts(value: str) -> int:
-    if not re.fullmatch(r"\d{1,2}", value) or not 1 <= int(value) <= MOST_HOSTS:
-        raise UsageError(f"`{HOSTS}={value}` is not a number of hosts from 1 to {MOST_HOSTS}", hint=f"as in {HOSTS}=2")
-    return int(value)
+        Raises:
+            UsageError: The text is malformed.
+        """
+        if not re.fullmatch(self.form, text):
+            raise UsageError(f"`{key}={text}` {self.problem}", hint=self.hint)
+        return self.read(text)
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    HOSTS: _hosts,
-    "gpu": _gpu,
-    "driver": _version("driver", "580.95.05"),
-    "rocm": _version("rocm", "7.2.2"),
-    "os": _os,
-    "python": _version("python", "3.12", may_lack=False),
-    "arch": _one_of("arch", "x86_64", "aarch64"),
-    "cpu": _one_of("cpu", "sse4_2", "avx2", "avx512", "amx"),
-    "glibc": _version("glibc", "2.35"),
-    "ram": _gib("ram"),
-    "disk": _gib("disk"),
-    "container": _container,
-}
-_PATHS = {
-    "gpu": "pci_gpus",
-    "driver": "nvidia.driver_version",
-    "os": "os.id",
-    "python": "pythons",
-    "arch": "os.machine",
-    "cpu": "cpu.isa",
-    "glibc": "os.libc",
-    "ram": "memory.total",
-    "disk": "disks",
-    "container": "container",
+def _version(example: str, fact: str | None = None) -> Key:
+    hint = f"numbers with dots, as in {example}"
+    return Key(r"none|\d{1,9}(\.\d{1,9})+", "is not a version", hint, _or_none, fact)
+
+
+def _one_of(*words: str, fact: str, read: Callable[[str], Any] = str) -> Key:
+    return Key("|".join(words), "is not known", f"one of: {', '.join(words)}", read, fact)
+
+
+def _gib(example: str, fact: str) -> Key:
+    hint = f"as in {example}"
+    return Key(r"\d{1,9}(\.\d+)?", "is not a number of GiB", hint, lambda text: int(float(text) * GIB), fact)
+
+
+_KEYS = {
+    HOSTS: Key(r"0?[1-9]|[1-5]\d|6[0-4]", "is not a number of hosts from 1 to 64", f"as in {HOSTS}=2", int),
+    "gpu": Key(r"(?s:.+)", read=_gpu, fact="pci_gpus"),
+    "driver": _version("driver=580.95.05", "nvidia.driver_version"),
+    "rocm": _version("rocm=7.2.2"),
+    "os": Key(
+        "[^-]*-.+", "is not ID-VERSION_ID", "as in os-release: os=ubuntu-22.04, os=debian-12, os=rhel-9.4", _os, "os.id"
+    ),
+    "python": replace(_version("python=3.12", "pythons"), form=r"\d{1,9}(\.\d{1,9})+"),
+    "arch": _one_of("x86_64", "aarch64", fact="os.machine"),
+    "cpu": _one_of("sse4_2", "avx2", "avx512", "amx", fact="cpu.isa"),
+    "glibc": _version("glibc=2.35", "os.libc"),
+    "ram": _gib("ram=64", "memory.total"),
+    "disk": _gib("disk=64", "disks"),
+    "container": _one_of("yes", "no", fact="container", read=lambda text: "container" if text == "yes" else None),
 }

@@ -15,9 +15,9 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose, classes
-from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, reason
-from provision.phases.plan.explain import Sources, verdicts
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.evaluation import HOST, evaluate, evaluate_host
+from provision.phases.plan.explain import source_lines, verdicts
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
@@ -64,7 +64,6 @@ def why_not(
 
     Raises:
         UsageError: `requested` has another form, or the catalog has no such release.
-
     """
     version = _version(requested)
     found = classes(facts, settings, become=become, shapes=shapes)
@@ -86,15 +85,16 @@ def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNo
         requested=f"vllm=={version}",
         hosts=hosts,
         chosen=chosen,
-        evaluations=tuple(_evaluation(result) for result in (host, *evaluations)),
+        evaluations=tuple(
+            CandidateEvaluation(
+                candidate=result.name,
+                accepted=result.accepted,
+                reasons=tuple(result.reasons("accept", "warn", "reject")),
+            )
+            for result in (host, *evaluations)
+        ),
         nearest=None if possible else nearest(pinned, kept=("vllm",)),
     )
-
-
-def _evaluation(result: Evaluation) -> CandidateEvaluation:
-    name = result.option.id if result.option else "host"
-    reasons = tuple(reason(rule, verdict, name) for rule, verdict in result.verdicts if verdict.kind != "assume")
-    return CandidateEvaluation(candidate=name, accepted=result.accepted, reasons=reasons)
 
 
 def _version(requested: str) -> str:
@@ -111,12 +111,12 @@ def _version(requested: str) -> str:
 
 
 def _lines(answer: WhyNot) -> list[str]:
-    sources = Sources()
+    sources: dict[str, int] = {}
     lines = [f"why not {answer.requested} on {', '.join(answer.hosts)}?"]
     for evaluation in answer.evaluations:
         against = [reason for reason in evaluation.reasons if reason.verdict == "reject"]
         fits = "fits" if evaluation.accepted else f"does not fit: {count(len(against), 'refusal')}"
-        if evaluation.candidate == "host":
+        if evaluation.candidate == HOST:
             fits = "can run a combination of versions" if evaluation.accepted else "can run no combination of versions"
         ordered = [*against, *(reason for reason in evaluation.reasons if reason.verdict != "reject")]
         lines += ["", f"    {evaluation.candidate} {fits}", *verdicts(ordered, sources)]
@@ -132,4 +132,4 @@ def _lines(answer: WhyNot) -> list[str]:
         lines.append(f"  It is possible: {possible[0]}. The plan chooses {answer.chosen}, which ranks higher.")
     else:
         lines.append(f"  To make it possible: {answer.nearest.text if answer.nearest else 'no one or two changes do'}.")
-    return [*lines, *sources.lines()]
+    return [*lines, *source_lines(sources)]

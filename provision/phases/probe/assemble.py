@@ -32,7 +32,7 @@ def parse(
         read = read.overlaid(sections.split(as_root))
     unknown: dict[str, str] = {}
     if not read.nonce:
-        unknown["host"] = _first_words(output) or "the probe printed nothing"
+        unknown["host"] = " ".join(sections.clean(output).split())[:200] or "the probe printed nothing"
     elif read.outcome is None:
         unknown["host"] = CUT
     processor = hardware.cpu(read["cpu"], unknown)
@@ -44,7 +44,7 @@ def parse(
     return HostFacts(
         host=host_name,
         probed_at=_timestamp(received_unix_s or read.clock or 0.0),
-        seconds=_difference(sent_unix_s, received_unix_s),
+        seconds=None if sent_unix_s is None or received_unix_s is None else round(received_unix_s - sent_unix_s, 3),
         clock_skew_s=_skew(read.clock, received_unix_s, unknown),
         os=system.operating_system(read, unknown),
         user=system.user(read, unknown),
@@ -73,20 +73,12 @@ def parse(
     )
 
 
-def _first_words(output: str | bytes) -> str:
-    return " ".join(sections.clean(output).split())[:200]
-
-
 def _timestamp(unix_s: float) -> str:
     return (
         datetime.fromtimestamp(min(unix_s, 253402300799.0), UTC)
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z")
     )
-
-
-def _difference(start: float | None, end: float | None) -> float | None:
-    return round(end - start, 3) if start is not None and end is not None else None
 
 
 def _skew(clock: float | None, received: float | None, unknown: dict[str, str]) -> float | None:

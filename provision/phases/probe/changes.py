@@ -1,15 +1,12 @@
 """Authors of drift: owner and time of a changed file, the package that owns it, a sudo call just before. One round trip."""
 
 import re
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import Drift
 from provision.fleet.ssh import Session
-from provision.phases.probe.parsers.drift import UNIT
+from provision.phases.probe.parsers.drift import UNIT, utc
 from provision.phases.probe.reading import assembled
 from provision.phases.probe.sections import Output, split
 
@@ -20,25 +17,6 @@ BUDGET_S = 10
 DEADLINE_S = 15.0
 
 _SUDO = re.compile(r"^([0-9]+)[0-9.]* \S+ sudo\[[0-9]+\]: +(\S+) : .*\bCOMMAND=(\S+)")
-
-
-@dataclass(frozen=True)
-class Change:
-    """The last change of a file."""
-
-    owner: str
-    at: int
-    """Unix seconds of the newer of its two times."""
-    package: str | None = None
-    sudo: str | None = None
-
-    @property
-    def text(self) -> str:
-        """Return what is known, as text."""
-        at = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        parts = [f"last changed {at}, owner {self.owner}"]
-        parts += [f"of package {self.package}"] if self.package else []
-        return ", ".join([*parts, *([self.sudo] if self.sudo else [])])
 
 
 def with_authors(drift: Sequence[Drift], session: Session, *, root: bool) -> tuple[Drift, ...]:
@@ -52,34 +30,35 @@ def with_authors(drift: Sequence[Drift], session: Session, *, root: bool) -> tup
     paths = [each.path for each in drift if _is_of_file(each)]
     if not paths:
         return tuple(drift)
-    parameters = {
-        "FL_NONCE": secrets.token_hex(8),
-        "FL_PREFIX": "",
-        "FL_PATHS": "\n".join(dict.fromkeys(paths)),
-        "FL_BEFORE_S": str(BEFORE_S),
-        "FL_LIMIT_S": str(COMMAND_LIMIT_S),
-        "FL_BUDGET_S": str(BUDGET_S),
-    }
+    script = assembled(
+        "changes.sh",
+        limit_s=COMMAND_LIMIT_S,
+        budget_s=BUDGET_S,
+        paths="\n".join(dict.fromkeys(paths)),
+        before_s=str(BEFORE_S),
+    )
     try:
-        answer = session.run("", stdin=assembled("changes.sh", parameters), timeout_s=DEADLINE_S, root=root)
+        answer = session.run("", stdin=script, timeout_s=DEADLINE_S, root=root)
     except FirstlightError:
         return tuple(drift)
     known = changes(split(answer.stdout))
     return tuple(
-        each.model_copy(update={"by": known[each.path].text}) if _is_of_file(each) and each.path in known else each
+        each.model_copy(update={"by": known[each.path]}) if _is_of_file(each) and each.path in known else each
         for each in drift
     )
 
 
-def changes(output: Output) -> dict[str, Change]:
-    """Return the last change of each existing file, by its path."""
+def changes(output: Output) -> dict[str, str]:
+    """Return what is known of the last change of each existing file, as text by its path."""
     found = {}
     for line in output["owners"].lines():
         owner, modified, changed, path = (*line.split(" ", 3), "", "", "", "")[:4]
         if not (modified.isdigit() and changed.isdigit() and path):
             continue
         at = max(int(modified), int(changed))
-        found[path] = Change(owner, at, _package(output, path), _sudo(output, path, at))
+        package, sudo = _package(output, path), _sudo(output, path, at)
+        parts = [f"last changed {utc(str(at))}, owner {owner}", f"of package {package}" if package else None, sudo]
+        found[path] = ", ".join(filter(None, parts))
     return found
 
 

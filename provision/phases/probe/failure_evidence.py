@@ -1,13 +1,12 @@
 """Evidence of a failure from the host itself: journals, logs, tools. One round trip, read-only."""
 
 import math
-import secrets
 from dataclasses import dataclass
 
 from provision.core.errors import RemoteCommandError
 from provision.fleet.ssh import Session
 from provision.phases.probe.reading import assembled
-from provision.phases.probe.sections import split
+from provision.phases.probe.sections import Section, split
 
 SECTION_BYTES = 1 << 20
 """The newest part of each source that is transferred, at most."""
@@ -47,14 +46,11 @@ def collect(session: Session, *, prefix: str, root: bool, since_s: float | None 
     """
     script = assembled(
         "failure_evidence.sh",
-        {
-            "FL_NONCE": secrets.token_hex(8),
-            "FL_PREFIX": prefix,
-            "FL_LIMIT_S": str(COMMAND_LIMIT_S),
-            "FL_BUDGET_S": str(BUDGET_S),
-            "FL_BYTES": str(SECTION_BYTES),
-            "FL_SINCE_S": "" if since_s is None else str(math.ceil(since_s)),
-        },
+        prefix=prefix,
+        limit_s=COMMAND_LIMIT_S,
+        budget_s=BUDGET_S,
+        bytes=str(SECTION_BYTES),
+        since_s="" if since_s is None else str(math.ceil(since_s)),
     )
     answer = session.run("", stdin=script, timeout_s=DEADLINE_S, root=root)
     output = split(answer.stdout)
@@ -64,12 +60,10 @@ def collect(session: Session, *, prefix: str, root: bool, since_s: float | None 
             f"host `{session.host}` gave no evidence; `sh -s` ended with {answer.rc} and said: {said}",
             hint="diagnose a log that you have: ./firstlight doctor FILE",
         )
-    found = []
-    for name in SOURCES:
-        section = output[name]
-        text = section.text.strip("\n")
-        if text:
-            found.append(Source(name, text + "\n"))
-        else:
-            found.append(Source(name, "", "nothing is written there" if section.ok else section.failure))
-    return tuple(found)
+    return tuple(_source(output[name]) for name in SOURCES)
+
+
+def _source(section: Section) -> Source:
+    if text := section.text.strip("\n"):
+        return Source(section.name, f"{text}\n")
+    return Source(section.name, "", "nothing is written there" if section.ok else section.failure)

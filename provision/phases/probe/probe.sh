@@ -1,6 +1,5 @@
 # Reads the facts of a host. Runs after frame.sh on the standard input of `sh -s`, changes nothing on the host, and
 # needs neither Python nor root. Parameters in addition to the frame's:
-#   FL_PATHS     one path per line: disks to report in addition to / and the prefix
 #   FL_PYTHON    interpreter to report in addition to those found; may be empty
 #   FL_GROUPS    groups of sections to run; empty: all of them, without those that only FL_MORE names
 #   FL_MORE      groups of sections to run besides
@@ -192,7 +191,6 @@ $FL_PREFIX
 $FL_HOME
 /var/tmp
 /dev/shm
-$FL_PATHS
 LIST
     allowed_s=$FL_LIMIT_S
     FL_LIMIT_S=$(((FL_LIMIT_S + 3) / 4))

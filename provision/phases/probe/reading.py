@@ -3,7 +3,7 @@
 import secrets
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +26,6 @@ _OURS = ("group_product",)
 def script(
     *,
     prefix: str | None,
-    paths: Sequence[str] = (),
     python: str | None = None,
     groups: Sequence[str] = (),
     in_full: bool = False,
@@ -38,34 +37,45 @@ def script(
     """Return the script for the standard input of `sh -s`, with its parameters in front.
 
     Args:
-        paths: Paths whose disks are reported in addition to `/`, the prefix, the home and /var/tmp.
         python: Interpreter that is reported in addition to those found.
         groups: Groups of sections that run; all of them when empty.
         in_full: Whether systemd's state and the listening ports are read too: few decisions need them, and both take a host time.
         with_configuration: Whether packages, settings and services are read too.
     """
-    files: Sequence[str] = ()
-    if with_configuration:
-        files = sysctl_files()
-    parameters = {
-        "FL_NONCE": nonce or secrets.token_hex(8),
-        "FL_PREFIX": prefix or "",
-        "FL_PATHS": "\n".join(paths),
-        "FL_PYTHON": python or "",
-        "FL_GROUPS": " ".join(groups),
-        "FL_MORE": " ".join(
-            (*(("group_in_full",) if in_full else ()), *(("group_configuration",) if with_configuration else ()))
-        ),
-        "FL_SYSCTL": " ".join(files),
-        "FL_LIMIT_S": str(command_limit_s),
-        "FL_BUDGET_S": str(budget_s),
+    more = {"group_in_full": in_full, "group_configuration": with_configuration}
+    return assembled(
+        "probe.sh",
+        nonce=nonce,
+        prefix=prefix or "",
+        limit_s=command_limit_s,
+        budget_s=budget_s,
+        python=python or "",
+        groups=" ".join(groups),
+        more=" ".join(name for name, wanted in more.items() if wanted),
+        sysctl=" ".join(sysctl_files() if with_configuration else ()),
+    )
+
+
+def assembled(
+    name: str, *, nonce: str | None = None, prefix: str = "", limit_s: int, budget_s: int, **parameters: str
+) -> str:
+    """Return a script that reads a host: parameters, frame, and its own sections, which run last. Its comments stay here.
+
+    Args:
+        name: The file.
+        nonce: The mark of the script's own lines; None for a new one.
+        prefix: Folder of the installation; empty for the default of the user that runs the script.
+        limit_s: Seconds for each command.
+        budget_s: Seconds for all of them.
+        parameters: The script's own parameters.
+    """
+    frame = {
+        "nonce": nonce or secrets.token_hex(8),
+        "prefix": prefix,
+        "limit_s": str(limit_s),
+        "budget_s": str(budget_s),
     }
-    return assembled("probe.sh", parameters)
-
-
-def assembled(name: str, parameters: Mapping[str, str]) -> str:
-    """Return a script that reads a host: parameters, frame, and its own sections, which run last. Its comments stay here."""
-    head = "".join(f"{key}={shlex.quote(value)}\n" for key, value in parameters.items())
+    head = "".join(f"FL_{key.upper()}={shlex.quote(value)}\n" for key, value in (frame | parameters).items())
     return head + _without_comments("frame.sh") + _without_comments(name)
 
 
@@ -79,8 +89,6 @@ def probe(
     host: Host,
     session: Session,
     *,
-    prefix: str | None = None,
-    paths: Sequence[str] = (),
     in_full: bool = False,
     with_configuration: bool = False,
 ) -> HostFacts:
@@ -89,7 +97,8 @@ def probe(
     A second round trip as root reads the parts of the installation that the login user may not read.
 
     Args:
-        prefix: Folder of the installation. Default: the host's setting, then the default of the user that will own it.
+        host: The host; without a prefix in its settings, the default of the user that will own the installation is read.
+        session: Connection to the host.
         in_full: Whether systemd's state and the listening ports are read too.
         with_configuration: Whether packages, settings and services are read too.
 
@@ -97,13 +106,12 @@ def probe(
         TransportError: The host cannot be reached.
         RemoteCommandError: The host runs no POSIX shell.
     """
-    wanted = prefix or host.settings.prefix
+    wanted = host.settings.prefix
     if wanted is None and host.connection.become:
         wanted = str(default_prefix(uid=0, home=""))
     sent, nonce = time.time(), secrets.token_hex(8)
     text = script(
         prefix=wanted,
-        paths=paths,
         python=host.settings.python,
         in_full=in_full,
         with_configuration=with_configuration,

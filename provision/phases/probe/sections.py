@@ -50,9 +50,9 @@ class Section:
         said = next((line.strip() for line in self.lines() if line.strip()), "")
         return self.reason or said[:_LONGEST_REASON] or f"ended with {self.status}"
 
-    def note_failure(self, unknown: dict[str, str], path: str) -> None:
+    def note_failure(self, unknown: dict[str, str], path: str, *, may_be_absent: bool = False) -> None:
         """Enter why the section is incomplete as the reason of an unknown fact."""
-        if not self.ok:
+        if not self.ok and not (may_be_absent and self.absent):
             unknown[path] = self.failure
 
     def lines(self) -> list[str]:

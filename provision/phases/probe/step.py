@@ -43,19 +43,12 @@ def probe(
     whole = in_full or any(needed(context) for needed in features.hooks("needs_full_probe"))
 
     def call(host: Host) -> HostFacts:
-        facts = probe_host(
-            host,
-            context.session(host),
-            prefix=host.settings.prefix,
-            in_full=whole,
-            with_configuration=with_configuration,
-        )
+        facts = probe_host(host, context.session(host), in_full=whole, with_configuration=with_configuration)
         if facts.installed is not None and facts.installed.drift:
             drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
             facts = facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
         # Here and not at the end, for all hosts: the others still work.
         context.run.write(f"facts/{host.name}.json", facts)
-        context.outcomes.facts[host.name] = facts
         return facts
 
     hosts = [host for host in context.hosts() if names is None or host.name in names]

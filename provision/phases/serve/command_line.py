@@ -112,6 +112,7 @@ def serve_command(
         *_memory_options(stack, settings, facts, devices, model),
         *manner,
         *(member.options if member else ()),
+        *(("--otlp-traces-endpoint", settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else ()),
     ]
     given, switches = settings.vllm_args, {}
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:

@@ -186,6 +186,8 @@ def cache_key(stack: Stack, job: StageJob) -> str:
     }
     if stack.executor != "mp":  # the keys of all other environments stay as they are
         parts["executor"] = executor_requirements(stack)
+    if stack.tracing:
+        parts["tracing"] = stack.tracing
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -15,7 +15,7 @@ from provision.core.json_text import parse_object
 from provision.core.models.settings import Settings
 from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
-from provision.phases.plan.fit import Shape, shape_of
+from provision.phases.plan.fit.shape import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, Weights, counted, in_folder, of_headers, read_header
 from provision.phases.stage.model_hub import HubModel, HubSilentError, fetch_hub_model, model_key, parse_hub_model
 from provision.phases.stage.wheelhouse import Store, flat_name

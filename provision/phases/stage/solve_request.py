@@ -164,7 +164,7 @@ def make_request(
             excluded.append(name)
     if stack.supervisor == "supervisor":
         requirements.append("supervisor")
-    requirements += executor_requirements(stack)
+    requirements += [*executor_requirements(stack), *stack.tracing]
     # A CPU build of vLLM pins the CPU build of torch by its local version; override that.
     overrides = (f"torch=={stack.torch.version}",) if stack.torch_stands_in else ()
     limits = stack.dependencies or DependencyPlan()

@@ -179,7 +179,7 @@ def check(
 def _result(context: RunContext, name: str, verified: Verified, options: CheckOptions, seconds: float) -> PhaseResult:
     """Return the result of a host's checks; where they leave it out of later runs, it says so."""
     decisive = [check for check in verified.checks if not (options.serve_follows and check.family == SERVING)]
-    result, out = worst_result(name, decisive, seconds), context.left_out.get(name)
+    result, out = worst_result(name, decisive, seconds), context.outcomes.left_out.get(name)
     if out is None:
         return result
     hint = "; ".join(filter(None, (result.hint, out.hint)))

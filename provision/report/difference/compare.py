@@ -17,17 +17,10 @@ LOOKED: frozenset[HostState] = frozenset({"planned", "probed"})
 
 
 def differences(before: Mapping[str, HostRecords], after: Mapping[str, HostRecords]) -> tuple[HostDifference, ...]:
-    """Compare every host of `after` with its records in `before`.
+    """Compare every host of `after` with its records in `before`, which may be of different runs.
 
     A host without earlier records has no changes. A part that only one run has is `unknown`, not a change, because a run
     that failed early did not reach later phases.
-
-    Args:
-        before: Earlier records by host, possibly of different runs.
-        after: Records of the newer run by host.
-
-    Returns:
-        One difference a host, in the order of `after`.
     """
     return tuple(
         host_difference(before[name], records)

@@ -50,14 +50,10 @@ class Decision:
 
 
 def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decision]:
-    """Decide for every run whether it is kept.
+    """Decide for every run, the newest first, whether it is kept.
 
-    The newest run, running ones and the last green run of every host are always kept. Others are kept while both limits hold.
-
-    Args:
-        runs: Runs, newest first.
-        keep: Maximum number of runs.
-        most_bytes: Maximum total size in bytes.
+    The newest run, running ones and the last green run of every host are always kept. Others are kept while both limits hold: of the
+    number of runs, and of their total size in bytes.
     """
     decisions: list[Decision] = []
     seen: set[str] = set()
@@ -98,7 +94,8 @@ class Pruned:
 
 def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) -> Pruned:
     """Remove runs beyond the limits (default: `KEEP_RUNS` and `KEEP_MIB`); runs that cannot be removed are reported."""
-    runs = [_past(logs / name) for name in names(logs)]
+    folders = [logs / name for name in names(logs)]
+    runs = [PastRun(each.name, run_status(each), folder_bytes(each), green_hosts(each)) for each in folders]
     decisions = decide(runs, keep=keep or KEEP_RUNS, most_bytes=(max_mib or KEEP_MIB) * MIB)
     problems = [_sweep(path) for path in logs.glob(f"{_LEAVING}*")]
     problems += [_remove(logs, decision.run) for decision in decisions if not decision.keep]
@@ -106,18 +103,9 @@ def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) ->
 
 
 def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
-    """Prune after a run; do nothing while there are few runs.
-
-    Args:
-        logs: The folder of the runs.
-        keep: How many stay; by default as many as `prune` keeps.
-    """
+    """Prune after a run to `keep` runs, by default as many as `prune` keeps; do nothing while there are few."""
     if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:
         prune(logs, keep=keep)
-
-
-def _past(folder: Path) -> PastRun:
-    return PastRun(folder.name, run_status(folder), folder_bytes(folder), green_hosts(folder))
 
 
 def _remove(logs: Path, run: str) -> str | None:

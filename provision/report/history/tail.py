@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,8 +26,9 @@ def follow(folder: Path, *, wait: Callable[[], None] = lambda: time.sleep(POLL_S
         whole = content[: content.rfind(b"\n") + 1]
         read += len(whole)
         for line in whole.splitlines():
-            if message := _describe_line(line):
-                yield message
+            with contextlib.suppress(ValueError):
+                if message := sentence(parse_object(line)):
+                    yield message
         if is_over:
             return
         wait()
@@ -39,13 +41,6 @@ def _from(path: Path, start: int) -> bytes:
             return file.read()
     except OSError:
         return b""
-
-
-def _describe_line(line: bytes) -> str | None:
-    try:
-        return sentence(parse_object(line))
-    except ValueError:
-        return None
 
 
 def sentence(event: dict[str, Any]) -> str | None:

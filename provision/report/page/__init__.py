@@ -31,7 +31,7 @@ from provision.report.history.runs import find
 from provision.report.history.show import require_end
 from provision.report.layout import number
 from provision.report.page.hosts import evidence_lines
-from provision.report.page.view import Page, view
+from provision.report.page.view import Page
 from provision.report.wording import failures
 from verify.printable import printable
 
@@ -40,10 +40,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write(run: RunFolder) -> Path:
-    """Write the page into the run's folder atomically, from the run's files, also for a killed run.
-
-    Returns:
-        The path of the page.
+    """Write the page into the run's folder atomically, from the run's files, also for a killed run, and return its path.
 
     Raises:
         OSError: The folder cannot be written.
@@ -57,7 +54,7 @@ def render(run: RunFolder) -> str:
     """Return the page's text without secrets; earlier runs in the same log folder are used for the comparison."""
     summary = _summary(run)
     names = [host.name for host in summary.hosts]
-    content = view(
+    content = Page(
         summary,
         scrub(list(run.events())),
         changed=since_green(run.logs, run.name, names),
@@ -130,10 +127,7 @@ def _web(text: str | None) -> str | None:
 
 
 def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) -> tuple[Path, str | None]:
-    """Write the page of a run (default: the newest) and open it.
-
-    Returns:
-        The path, and what remains to be done by hand.
+    """Write the page of a run (default: the newest) and open it. Return its path, and what remains to be done by hand.
 
     Raises:
         UsageError: There is no such run, it is still running, or its folder cannot be written.

@@ -39,23 +39,21 @@ class Reading:
         return f"{self.host} {self.device}" if self.device and self.device != "cpu" else self.host
 
 
-@dataclass(frozen=True)
 class FigureRow:
     """One figure of one check over the hosts of a class."""
 
-    hosts_class: int
-    check: str
-    name: str
-    unit: str
-    bound: str
-    """`at least 500`, `at most 0.01`; empty without a bound."""
-    source: str | None
-    low: Reading
-    high: Reading
-    middle: float
-    readings: int
-    beyond: int
-    """How many readings miss the bound."""
+    def __init__(self, key: _Key, readings: list[Reading], source: str | None) -> None:
+        self.hosts_class, self.check, self.name, self.unit, floor, ceiling = key
+        least = f"at least {number(floor)}" if floor is not None else ""
+        most = f"at most {number(ceiling)}" if ceiling is not None else ""
+        self.bound = ", ".join(filter(None, (least, most)))
+        """`at least 500`, `at most 0.01`; empty without a bound."""
+        self.source, self.readings = source, len(readings)
+        values = [reading.value for reading in readings]
+        self.low, self.high = (choose(readings, key=lambda reading: reading.value) for choose in (min, max))
+        self.middle = median(values)
+        self.beyond = sum((floor is not None and v < floor) or (ceiling is not None and v > ceiling) for v in values)
+        """How many readings miss the bound."""
 
 
 def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ...]:
@@ -70,7 +68,7 @@ def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ..
             key = (class_number, check.id, figure.name, figure.unit, _finite(figure.floor), _finite(figure.ceiling))
             readings.setdefault(key, []).append(Reading(host.name, check.device, value))
             sources.setdefault(key, figure.source)
-    rows = [_row(key, each, sources[key]) for key, each in readings.items() if _is_shown(key)]
+    rows = [FigureRow(key, each, sources[key]) for key, each in readings.items() if _is_shown(*key[2:])]
     return tuple(sorted(rows, key=lambda row: not row.bound))
 
 
@@ -86,42 +84,10 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _is_shown(key: _Key) -> bool:
-    _, _, name, unit, floor, ceiling = key
+def _is_shown(name: str, unit: str, floor: float | None, ceiling: float | None) -> bool:
     if PCI_ADDRESS.search(name):  # of one card: the table of GPUs has it
         return False
     return unit not in COUNTED or floor is not None or ceiling is not None
-
-
-def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
-    class_number, check, name, unit, floor, ceiling = key
-    values = [reading.value for reading in readings]
-    outside = [reading for reading in readings if _is_beyond(reading.value, floor, ceiling)]
-    return FigureRow(
-        hosts_class=class_number,
-        check=check,
-        name=name,
-        unit=unit,
-        bound=_bound(floor, ceiling),
-        source=source,
-        low=min(readings, key=lambda reading: reading.value),
-        high=max(readings, key=lambda reading: reading.value),
-        middle=median(values),
-        readings=len(readings),
-        beyond=len(outside),
-    )
-
-
-def _is_beyond(value: float, floor: float | None, ceiling: float | None) -> bool:
-    return (floor is not None and value < floor) or (ceiling is not None and value > ceiling)
-
-
-def _bound(floor: float | None, ceiling: float | None) -> str:
-    parts = [
-        f"at least {number(floor)}" if floor is not None else "",
-        f"at most {number(ceiling)}" if ceiling is not None else "",
-    ]
-    return ", ".join(part for part in parts if part)
 
 
 def load_rows(figures: Iterable[FigureRow]) -> tuple[tuple[str, ...], ...]:

@@ -59,24 +59,19 @@ class StateCount:
     hosts: int
 
 
-@dataclass(frozen=True)
 class HostLine:
     """One host: the visible line, and its details."""
 
-    number: int
-    host: HostSummary
-    class_number: int
-    tone: Tone
-    kind: str
-    """Its state or role."""
-    warnings: bool
-    build: str
-    checks: str
-    seconds: str
-    spans: tuple[Span, ...]
-    wrong: tuple[CheckRecord, ...]
-    """Checks that did not pass."""
-    facts: tuple[tuple[str, str], ...]
+    def __init__(self, number: int, host: HostSummary, summary: Summary, class_number: int, clock: Clock) -> None:
+        self.number, self.host, self.class_number = number, host, class_number
+        self.tone, self.kind, self.warnings = tone_of(host), wording.kind(host), host.has_warnings
+        self.build = describe_build(host.stack) if host.stack else ""
+        self.checks = checks_in_words(host.checks)
+        self.seconds = duration(sum(result.seconds for result in host.phases.values()))
+        self.spans = host_spans(clock, host.phases.values())
+        self.wrong = tuple(check for check in host.checks if check.status in ("warn", "fail", "error"))
+        """Checks that did not pass."""
+        self.facts = tuple(_facts(summary, host))
 
     @property
     def anchor(self) -> str:
@@ -100,21 +95,7 @@ def tone_of(host: HostSummary) -> Tone:
 def host_lines(summary: Summary, class_of: Mapping[str, int], clock: Clock) -> tuple[HostLine, ...]:
     """Return the lines in inventory order; `class_of` is by host name."""
     return tuple(
-        HostLine(
-            number=number,
-            host=host,
-            class_number=class_of[host.name],
-            tone=tone_of(host),
-            kind=wording.kind(host),
-            warnings=host.has_warnings,
-            build=describe_build(host.stack) if host.stack else "",
-            checks=checks_in_words(host.checks),
-            seconds=duration(sum(result.seconds for result in host.phases.values())),
-            spans=host_spans(clock, host.phases.values()),
-            wrong=tuple(check for check in host.checks if check.status in ("warn", "fail", "error")),
-            facts=tuple(_facts(summary, host)),
-        )
-        for number, host in enumerate(summary.hosts, 1)
+        HostLine(number, host, summary, class_of[host.name], clock) for number, host in enumerate(summary.hosts, 1)
     )
 
 
@@ -185,22 +166,17 @@ def read_clock(events: Iterable[Mapping[str, Any]], *, started_at: str, seconds:
 
 def host_spans(clock: Clock, results: Iterable[PhaseResult]) -> tuple[Span, ...]:
     """Return spans of one host's phases, without skipped phases and phases without a recorded end."""
-    spans = []
+    spans, whole = [], clock.seconds or 1.0
     for result in results:
         end = clock.results.get((result.host, result.phase))
         if end is None or result.status == "skipped":
             continue
+        right = min(max(end / whole, 0.0), 1.0) * 100
+        left = min(max((end - result.seconds) / whole * 100, 0.0), right)
+        width = max(right - left, NARROWEST)
         text = f"{result.phase} {result.status}, {duration(result.seconds)}"
-        spans.append(_span(clock, end, result.seconds, phase=result.phase, status=result.status, text=text))
+        spans.append(Span(result.phase, result.status, round(min(left, 100 - width), 2), round(width, 2), text))
     return tuple(spans)
-
-
-def _span(clock: Clock, end: float, length: float, *, phase: str, status: str, text: str) -> Span:
-    whole = clock.seconds or 1.0
-    right = min(max(end / whole, 0.0), 1.0) * 100
-    left = min(max((end - length) / whole * 100, 0.0), right)
-    width = max(right - left, NARROWEST)
-    return Span(phase, status, round(min(left, 100 - width), 2), round(width, 2), text)
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,22 @@ from typing import Any
 from provision.core.models.records import HostDifference, Summary
 from provision.report import wording
 from provision.report.difference.text import grouped
-from provision.report.group import Group, group_endpoints, group_hosts, named_endpoint
+from provision.report.group import group_endpoints, group_hosts, named_endpoint
 from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
 from provision.report.page.charts import series_charts, startup
 from provision.report.page.classes import HostsClass, classes
 from provision.report.page.figures import LOAD_CHECK, LOAD_COLUMNS, FigureRow, figure_rows, load_rows
-from provision.report.page.gpus import GpuTable, gpu_table
+from provision.report.page.gpus import gpu_table
 from provision.report.page.hosts import (
     HostLine,
-    StateCount,
     Tone,
-    WarningEntry,
     checks_in_words,
     host_lines,
     read_clock,
     state_counts,
     warnings,
 )
-from provision.report.page.plot import Chart
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
@@ -61,40 +58,57 @@ class Section:
     values: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
 class Page:
-    """Content of the page in reading order."""
+    """Content of the page in reading order.
 
-    summary: Summary
-    headline: str
-    facts: tuple[tuple[str, str], ...]
-    next_commands: tuple[tuple[str, str], ...]
-    problems: tuple[Group, ...]
-    warnings: tuple[WarningEntry, ...]
-    states: tuple[StateCount, ...]
-    hosts: tuple[HostLine, ...]
-    changes: tuple[tuple[str, HostDifference], ...]
-    """What changed since the last green run, hosts with equal changes together."""
-    classes: tuple[HostsClass, ...]
-    charts: tuple[Chart, ...]
-    figures: tuple[FigureRow, ...]
-    added: tuple[Section, ...]
-    """Sections of features."""
-    endpoints: tuple[tuple[str, str], ...]
-    """What clients have to know, and the hosts that it is about."""
-    call: tuple[str, ...]
-    """Commands that send a prompt."""
-    gpus: GpuTable
-    load: tuple[tuple[str, ...], ...]
-    """Time to first token and tokens/s, as `load_rows` returns them."""
-    startup: Chart | None
-    measure: str | None
-    """The command that measures the load."""
+    Args:
+        summary: Summary of the run.
+        events: Events of the run, oldest first.
+        changed: What changed on each host since it was green last.
+        added: Sections of features.
+    """
 
     LOAD_COLUMNS = tuple(LOAD_COLUMNS.values())
     GPUS_SHOWN = GPUS_SHOWN
     BEYOND = BEYOND
     MAP_FROM = MAP_FROM
+
+    def __init__(
+        self,
+        summary: Summary,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        changed: Mapping[str, HostDifference] | None = None,
+        added: tuple[Section, ...] = (),
+    ) -> None:
+        self.summary, self.added = summary, added
+        self.headline = wording.headline(summary).partition(": ")[2]
+        self.facts = tuple(_facts(summary))
+        self.next_commands = tuple((purpose(command), command) for command in summary.next_commands)
+        self.problems = wording.wrong_groups(group_hosts(summary.hosts))
+        self.endpoints = tuple(_endpoints(summary))
+        """What clients have to know, and the hosts that it is about."""
+        self.call = wording.first_call(summary)
+        """Commands that send a prompt."""
+        self.warnings = tuple(warnings(summary))
+        self.classes = classes(summary)
+        clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
+        self.hosts = host_lines(
+            summary, {host.name: each.number for each in self.classes for host in each.hosts}, clock
+        )
+        self.states = state_counts(self.hosts)
+        self.gpus = gpu_table(summary.hosts)
+        self.changes = sorted(grouped((changed or {}).values()), key=lambda group: -len(group[1].changes))
+        """What changed since the last green run, hosts with equal changes together."""
+        self.charts = tuple(series_charts(self.classes))
+        figures = figure_rows((each.number, host) for each in self.classes for host in each.hosts)
+        self.figures = tuple(row for row in figures if row.check != LOAD_CHECK or row.bound)
+        self.load = load_rows(figures)
+        """Time to first token and tokens/s, as `load_rows` returns them."""
+        self.startup = startup(summary.hosts)
+        verify = next((command for command in summary.next_commands if command.startswith("./firstlight verify")), None)
+        self.measure = f"{verify} --only serving --level full" if verify else None
+        """The command that measures the load."""
 
     @property
     def tone(self) -> Tone:
@@ -144,51 +158,6 @@ class Page:
             ("Figures within their bounds", tuple(row for row in self.figures if row.bound and not row.beyond)),
             ("Figures without a bound", tuple(row for row in self.figures if not row.bound)),
         )
-
-
-def view(
-    summary: Summary,
-    events: Iterable[Mapping[str, Any]],
-    *,
-    changed: Mapping[str, HostDifference] | None = None,
-    added: tuple[Section, ...] = (),
-) -> Page:
-    """Build the page of a run.
-
-    Args:
-        summary: Summary of the run.
-        events: Events of the run, oldest first.
-        changed: What changed on each host since it was green last.
-        added: Sections of features.
-    """
-    of_stack = classes(summary)
-    class_of = {host.name: each.number for each in of_stack for host in each.hosts}
-    clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
-    lines = host_lines(summary, class_of, clock)
-    numbered = [(each.number, host) for each in of_stack for host in each.hosts]
-    figures = figure_rows(numbered)
-    verify = next((command for command in summary.next_commands if command.startswith("./firstlight verify")), None)
-    return Page(
-        summary=summary,
-        headline=wording.headline(summary).partition(": ")[2],
-        facts=tuple(_facts(summary)),
-        next_commands=tuple((purpose(command), command) for command in summary.next_commands),
-        problems=tuple(wording.wrong_groups(group_hosts(summary.hosts))),
-        warnings=tuple(warnings(summary)),
-        states=state_counts(lines),
-        hosts=lines,
-        changes=tuple(sorted(grouped((changed or {}).values()), key=lambda group: -len(group[1].changes))),
-        classes=of_stack,
-        charts=tuple(series_charts(of_stack)),
-        figures=tuple(row for row in figures if row.check != LOAD_CHECK or row.bound),
-        added=added,
-        endpoints=tuple(_endpoints(summary)),
-        call=wording.first_call(summary),
-        gpus=gpu_table(summary.hosts),
-        load=load_rows(figures),
-        startup=startup(summary.hosts),
-        measure=f"{verify} --only serving --level full" if verify else None,
-    )
 
 
 def _endpoints(summary: Summary) -> Iterable[tuple[str, str]]:

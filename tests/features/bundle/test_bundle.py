@@ -305,6 +305,7 @@ def test_a_key_of_minisign_signs_a_bundle(tmp_path: Path) -> None:
         ),
         ({"supervisor": "supervisor"}, "service manager supervisor is wanted, the bundle has that of the system"),
         ({"executor": "ray"}, "executor ray is wanted, the bundle has mp"),
+        ({"tracing": ("a>=1",)}, "packages for traces a>=1 is wanted, the bundle has none"),
     ],
 )
 def test_another_class_of_host_is_refused_with_the_difference(

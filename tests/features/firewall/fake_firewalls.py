@@ -64,7 +64,7 @@ class FakeHost:
         if "sha256sum" in command and (found := [name for name in self.units if f"/{name}/current" in command]):
             contents = {**self.files[found[0]], **{name: text.encode() for name, text in self.units[found[0]].items()}}
             sums = [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in contents.items()]
-            return "\n".join([*sums, "enabled", "active"])
+            return "\n".join([*sums, *(f"enabled active {name}" for name in self.units[found[0]])])
         return self.rules() if command == loaded_command("/p") else ""
 
     def rules(self, rule_set: RuleSet = FIREWALL) -> str:

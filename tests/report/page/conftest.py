@@ -6,7 +6,7 @@ import pytest
 
 from provision.core.models.records import Summary
 from provision.core.run_folder import RunFolder
-from provision.report.page.view import Page, view
+from provision.report.page.view import Page
 from tests.report.page import fleets
 
 
@@ -22,4 +22,4 @@ def summary(large: RunFolder) -> Summary:
 
 @pytest.fixture(scope="session")
 def content(summary: Summary, large: RunFolder) -> Page:
-    return view(summary, list(large.events()))
+    return Page(summary, list(large.events()))

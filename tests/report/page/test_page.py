@@ -9,7 +9,7 @@ from provision.core.run_folder import RunFolder
 from provision.report import page, summarise
 from provision.report.page import render_page
 from provision.report.page.hosts import evidence_lines, warnings
-from provision.report.page.view import Page, view
+from provision.report.page.view import Page
 from tests.report.page import fleets
 from tests.report.sample import GPU_STACK, Folder, check, document, host, result
 
@@ -37,7 +37,7 @@ def test_the_endpoint_and_the_reasons_for_an_amber_run_come_first(tmp_path: Path
         "devices.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true"
     )
     folder.run.write("verify/gpu-2.json", document([late]))
-    amber = view(summarise(folder.run), [])
+    amber = Page(summarise(folder.run), [])
     assert (amber.tone, [id_ for id_, _ in amber.sections[:3]]) == ("warning", ["endpoint", "warnings", "next"])
     assert [(warning.kind, warning.names, warning.remedy) for warning in amber.warnings] == [
         ("differs from the plan", "gpu-[1:3]", None),
@@ -55,7 +55,7 @@ def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
     summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
     first = next(iter(warnings(summary)))
     assert (first.kind, first.text) == ("hosts differ", f"kernels.determinism: {reason}")
-    assert reason in render_page(page=view(summary, []))
+    assert reason in render_page(page=Page(summary, []))
 
 
 def test_hosts_that_cannot_communicate_are_not_reported_as_different(content: Page) -> None:

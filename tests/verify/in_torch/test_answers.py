@@ -16,13 +16,13 @@ from verify.checks.engine.answers import (
     LENGTH,
     PROMPTS,
     SHARED,
-    EngineAnswer,
     evaluate,
     prompts,
     sampling_environment,
     spoiled,
 )
 from verify.serving import small_llama
+from verify.serving.answers import Answer
 
 CONFIG = {**small_llama.tiny().config, "architectures": ["LlamaForCausalLM"]}
 
@@ -153,23 +153,23 @@ def row(lead: float) -> list[float]:
 
 def test_a_correct_answer_may_differ_only_by_rounding() -> None:
     exact = [row(1.0)] * LENGTH
-    right = EngineAnswer((5,) * LENGTH, (-0.5004,) * LENGTH)
+    right = Answer((5,) * LENGTH, (-0.5004,) * LENGTH)
     text, off = evaluate(right, exact, 0.001)
     assert text is None
     assert off == pytest.approx(0.0004)
-    text, off = evaluate(EngineAnswer((5,) * LENGTH, (-0.52,) * LENGTH), exact, 0.001)
+    text, off = evaluate(Answer((5,) * LENGTH, (-0.52,) * LENGTH), exact, 0.001)
     assert text == "log probabilities are off by 0.02, at most 0.001 allowed"
 
 
 def test_a_wrong_token_is_named_and_a_tie_is_accepted() -> None:
     exact = [row(1.0)] * LENGTH
-    wrong = EngineAnswer((5, 6, *(5,) * (LENGTH - 2)), (-0.5, -1.5, *(-0.5,) * (LENGTH - 2)))
+    wrong = Answer((5, 6, *(5,) * (LENGTH - 2)), (-0.5, -1.5, *(-0.5,) * (LENGTH - 2)))
     assert evaluate(wrong, exact, 0.3)[0] == "token 2 is 6, and 5 leads by 1.000"
     tie = [row(0.1)] * LENGTH
-    assert evaluate(EngineAnswer((6,) * LENGTH, (-0.6,) * LENGTH), tie, 0.3)[0] is None
-    assert evaluate(EngineAnswer((5,), (-0.5,)), exact[:1], 0.3)[0] == f"1 tokens instead of {LENGTH}"
-    assert evaluate(spoiled(EngineAnswer((5,) * LENGTH, (-0.5,) * LENGTH)), exact, 0.001)[0] is not None
-    assert evaluate(EngineAnswer((5,) * LENGTH, (float("nan"),) * LENGTH), exact, 0.001)[0] is not None
+    assert evaluate(Answer((6,) * LENGTH, (-0.6,) * LENGTH), tie, 0.3)[0] is None
+    assert evaluate(Answer((5,), (-0.5,)), exact[:1], 0.3)[0] == f"1 tokens instead of {LENGTH}"
+    assert evaluate(spoiled(Answer((5,) * LENGTH, (-0.5,) * LENGTH)), exact, 0.001)[0] is not None
+    assert evaluate(Answer((5,) * LENGTH, (float("nan"),) * LENGTH), exact, 0.001)[0] is not None
 
 
 def test_an_engine_samples_as_the_service_of_its_stack_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ def device_kind(device: str) -> str:
 
 def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
     if kind == "rocm" and "gfx" in row:
-        return _other_architecture(row, device)
+        gfx = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
+        return None if gfx in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this GPU has {gfx}"
     if kind != "cuda" or "capability" not in row:
         return None
     least, greatest = (_version(text) for text in row["capability"])
@@ -85,11 +86,6 @@ def _unsuited(row: Mapping[str, Any], device: str, kind: str) -> str | None:
         return None
     wanted = f"{row['capability'][0]} to {row['capability'][1]}" if greatest < (99, 0) else f"{row['capability'][0]}"
     return f"{row['title']} needs compute capability {wanted}, this GPU has {has[0]}.{has[1]}"
-
-
-def _other_architecture(row: Mapping[str, Any], device: str) -> str | None:
-    has = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
-    return None if has in row["gfx"] else f"{row['title']} needs {' or '.join(row['gfx'])}, this GPU has {has}"
 
 
 def import_problem(row: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.timing import timed
 
+FEWER = CheckResult("skip", "there are fewer than two GPUs")
 COPIED_BYTES = 256 << 20
 BUDGET_S = 0.05
 INJECTED_SHARE = 0.25
@@ -21,14 +22,12 @@ ROWS, COLUMNS = 2048, 1031
 
 
 def pairs(context: CheckContext) -> CheckResult:
-    devices = [device for device in context.devices if device != "cpu"]
-    if len(devices) < 2:
-        if not context.faults:
-            return CheckResult("skip", "there are fewer than two GPUs")
-        # Without GPUs an injected fault is proven on the host's own memory.
-        found = {f"cpu -> cpu, {turn}": _copies("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
-    else:
-        found = {f"{one} -> {two}": _copies(one, two, COPIED_BYTES) for one, two in permutations(devices, 2)}
+    gpus = context.gpus
+    if len(gpus) < 2 and not context.faults:
+        return FEWER
+    found = {f"{one} -> {two}": _copies(one, two, COPIED_BYTES) for one, two in permutations(gpus, 2)}
+    # Without GPUs an injected fault is proven on the host's own memory.
+    found = found or {f"cpu -> cpu, {turn}": _copies("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
     if "slow" in context.faults:
         least = min(pair["bytes_per_s"] for pair in found.values())
         next(iter(found.values()))["bytes_per_s"] = least * INJECTED_SHARE
@@ -73,15 +72,12 @@ def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
 
 
 def peers(context: CheckContext) -> CheckResult:
-    devices = [device for device in context.devices if device != "cpu"]
-    if len(devices) < 2:
-        if not context.faults:
-            return CheckResult("skip", "there are fewer than two GPUs")
-        # Without GPUs an injected fault is proven on the host's own memory.
-        return evaluate_peers({"cpu -> cpu": _writes("cpu", "cpu", context.faults)})
-    return evaluate_peers(
-        {f"{one} -> {two}": _writes(one, two, context.faults) for one, two in permutations(devices, 2)}
-    )
+    gpus = context.gpus
+    if len(gpus) < 2 and not context.faults:
+        return FEWER
+    # Without GPUs an injected fault is proven on the host's own memory.
+    ways = [*permutations(gpus, 2)] or [("cpu", "cpu")]
+    return evaluate_peers({f"{one} -> {two}": _writes(one, two, context.faults) for one, two in ways})
 
 
 def _writes(writer: str, owner: str, faults: frozenset[str]) -> dict[str, Any]:
@@ -102,15 +98,8 @@ def _writes(writer: str, owner: str, faults: frozenset[str]) -> dict[str, Any]:
 def evaluate_peers(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     """Evaluate the pairs (`writer -> owner`, as from `_writes`). Lost writes are a warning, because serving works without them."""
     bad = {name: pair["wrong"] for name, pair in pairs.items() if pair["wrong"]}
-    figures = (
-        Figure(
-            "pairs whose writes do not arrive",
-            len(bad),
-            "count",
-            ceiling=0,
-            source="whole numbers, read by their owner",
-        ),
-    )
+    source = "whole numbers, read by their owner"
+    figures = (Figure("pairs whose writes do not arrive", len(bad), "count", ceiling=0, source=source),)
     evidence = {"call": "a strided copy by the writer, compared by the owner", "pairs": dict(pairs)}
     if bad:
         details = ", ".join(f"{name} ({count} of {ROWS * COLUMNS} numbers)" for name, count in list(bad.items())[:4])

@@ -41,14 +41,13 @@ def gloo(context: CheckContext) -> CheckResult:
 
 
 def nccl(context: CheckContext) -> CheckResult:
-    devices = [device for device in context.devices if device != "cpu"]
-    if len(devices) < 2:
+    if len(context.gpus) < 2:
         if not context.faults:
             return CheckResult("skip", "there are fewer than two GPUs")
         # Without GPUs an injected fault is proven on two CPU processes.
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
-    answers = run_collectives(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
+    answers = run_collectives(context.gpus, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
     return evaluate_speed(answers, names(), LARGE_BYTES, context.faults)
 
 
@@ -91,13 +90,7 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 def run_collectives(
     devices: Sequence[str], *, backend: str, faults: frozenset[str], large_bytes: int = 0
 ) -> dict[int, dict[str, Any]]:
-    """Run the collectives with one process per device.
-
-    Args:
-        devices: Devices, one per process.
-        backend: `gloo` or `nccl`.
-        faults: Injected faults.
-        large_bytes: Size of a timed all-reduce; 0 for none.
+    """Run the collectives with one process per device, and time an all-reduce of `large_bytes` unless that is 0.
 
     Returns:
         By rank: `wrong`, the number of wrong elements per collective, and `seconds` of the large all-reduce; or `problem` and
@@ -121,13 +114,7 @@ def run_collectives(
 
 
 def evaluate(answers: Mapping[int, Mapping[str, Any]], evidence: Mapping[str, Any], remedy: str) -> CheckResult:
-    """Return whether every process finished with exact numbers.
-
-    Args:
-        answers: Result of each process.
-        evidence: Evidence of the check.
-        remedy: Remedy if the processes could not connect.
-    """
+    """Return whether every process finished with exact numbers; `remedy` is for processes that could not connect."""
     evidence = {**evidence, "processes": dict(answers)}
     broken = [f"process {rank}: {answer['problem']}" for rank, answer in answers.items() if "problem" in answer]
     if broken:
@@ -156,13 +143,8 @@ def _run_rank(
     world, device = len(devices), devices[rank]
     if device != "cpu":
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        backend,
-        init_method=f"file://{store_path}",
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(seconds=RENDEZVOUS_S),
-    )
+    meeting, limit = f"file://{store_path}", timedelta(seconds=RENDEZVOUS_S)
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world, timeout=limit)
     given = [rank_values(LENGTH, number) for number in range(world)]
     total = torch.stack(given).sum(dim=0)
 

@@ -81,11 +81,8 @@ def evaluate_links(joints: Sequence[GpuLink]) -> CheckResult:
     observations = []
     if others:
         pairs = [f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others]
-        observations.append(
-            Observation(
-                "warn", f"not connected by xGMI like the other GPUs: {first_few(pairs, LISTED, separator=', ')}", RESEAT
-            )
-        )
+        text = f"not connected by xGMI like the other GPUs: {first_few(pairs, LISTED, separator=', ')}"
+        observations.append(Observation("warn", text, RESEAT))
     return combine(observations, f"{len(joined)} ordered pairs of AMD GPUs are connected by xGMI", figures, evidence)
 
 

@@ -33,9 +33,8 @@ def evaluate(*, usable: int, threads: int, used: str, flags: Collection[str]) ->
     if threads * table("cpu")["threads"]["cpus_per_thread"] < usable:
         text = f"torch computes with {threads} threads on {usable} usable CPUs"
         return CheckResult("warn", text, figures, evidence, remedy="unset OMP_NUM_THREADS")
-    return CheckResult(
-        "ok", f"torch computes with {used} and {threads} threads on {usable} usable CPUs", figures, evidence
-    )
+    text = f"torch computes with {used} and {threads} threads on {usable} usable CPUs"
+    return CheckResult("ok", text, figures, evidence)
 
 
 def with_nodes(outcome: CheckResult, nodes: Sequence[Node], cpus: Collection[int]) -> CheckResult:

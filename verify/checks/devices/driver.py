@@ -42,14 +42,12 @@ def evaluate(kernel: str | None, libraries: Mapping[str, Path], missing: Mapping
     releases = {name: _release(path) for name, path in libraries.items() if stand_in not in str(path)}
     evidence = {"kernel module": kernel, "libraries": {name: str(path) for name, path in libraries.items()}, **missing}
     if kernel is None:
-        return CheckResult(
-            "fail", "no NVIDIA kernel module is loaded", (), evidence, "modprobe nvidia; dmesg shows why it fails"
-        )
+        remedy = "modprobe nvidia; dmesg shows why it fails"
+        return CheckResult("fail", "no NVIDIA kernel module is loaded", (), evidence, remedy)
     if missing:
         details = "; ".join(f"{name}: {why}" for name, why in missing.items())
-        return CheckResult(
-            "fail", f"the driver's libraries do not load: {details}", (), evidence, "install the complete driver"
-        )
+        text = f"the driver's libraries do not load: {details}"
+        return CheckResult("fail", text, (), evidence, "install the complete driver")
     other = [f"{libraries[name]} is of {own}" for name, own in releases.items() if own not in (None, kernel)]
     if other:
         text = f"the loaded kernel module is {kernel}, and {'; '.join(other)}"

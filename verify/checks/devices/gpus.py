@@ -40,11 +40,7 @@ def run(context: CheckContext) -> CheckResult:
 
 
 def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
-    """Return what amdgpu and amd-smi report, and whether a card is partitioned. amd-smi is optional: torch does not need it.
-
-    Raises:
-        AmdSmiError: amd-smi is installed and fails.
-    """
+    """Return what amdgpu and amd-smi, which torch does not need, report, and whether a card is partitioned. Raises AmdSmiError."""
     driver, tool = kernel_driver.amd_gpus(), amd_smi.GPUS.ask()
     views = {"kernel driver": driver} | ({} if tool is None else {"amd-smi": tool})
     return views, len({gpu.pci for gpu in driver or ()}) < len(driver or ())
@@ -58,9 +54,8 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
     if seen is None:
         return _without_gpu_build(on_bus, variant, counts, figures)
     if split:
-        return CheckResult(
-            "warn", f"a GPU is split (MIG, partitions), so its parts cannot be compared one by one ({counts})", figures
-        )
+        text = f"a GPU is split (MIG, partitions), so its parts cannot be compared one by one ({counts})"
+        return CheckResult("warn", text, figures)
     absent = [layer for layer, view in views.items() if view is None]
     if absent and on_bus:
         text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
@@ -72,18 +67,15 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
     expected = on_bus or seen
     for layer, view in views.items():
         if view is not None and len(view) != len(expected):
-            return CheckResult(
-                "fail", _difference(expected, layer, view, counts), figures, remedy="dmesg shows the reason"
-            )
+            remedy = "dmesg shows the reason"
+            return CheckResult("fail", _difference(expected, layer, view, counts), figures, remedy=remedy)
     return _compare_each(views, counts, figures)
 
 
 def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> CheckResult | None:
-    """Return the failure if cards are missing; None if none is, or nothing is expected.
+    """Return the failure if there are fewer GPUs than expected; None if there are not, or nothing is expected.
 
-    Args:
-        here: GPUs on the bus.
-        expected: Their number, or an object with `count`, the known addresses `pci` and the `source`.
+    `expected` is their number, or an object with `count`, the known addresses `pci` and the `source`.
     """
     wanted: Mapping[str, Any] = expected if isinstance(expected, Mapping) else {"count": expected or 0}
     if len(here) >= wanted["count"]:

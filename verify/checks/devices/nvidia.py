@@ -14,6 +14,7 @@ from verify.tables import table
 RESET = "stop the processes that use the GPU and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
 REPLACE = "the GPU has no spare rows left: have it replaced"
 START = "start the fabric manager of exactly this driver version: systemctl enable --now nvidia-fabricmanager"
+SHOWN = "journalctl -u nvidia-fabricmanager shows the reason"
 PROHIBITED = "prohibited"
 RESEAT = (
     "the kernel log shows the reason (devices.xid); reset the GPU, then reseat it or its bridge: nvidia-smi nvlink -e"
@@ -61,23 +62,17 @@ def evaluate_ecc(cards: Sequence[Health]) -> CheckResult:
     counted = [card for card in cards if card.uncorrected is not None]
     if not any(card.ecc is not None or card.remapped is not None for card in cards):
         return CheckResult("skip", "these GPUs have no error correction, or do not report it")
-    limit = table("devices")["ecc"]
+    most, source = table("devices")["ecc"]["uncorrected_since_load"], table("devices")["ecc"]["source"]
     since_load = sum(card.uncorrected[0] for card in counted if card.uncorrected)
     ever = sum(card.uncorrected[1] for card in counted if card.uncorrected)
     rows = [sum(card.remapped[kind] for card in cards if card.remapped) for kind in (0, 1)]
     figures = (
-        Figure(
-            "uncorrected errors since the driver was loaded",
-            since_load,
-            "count",
-            ceiling=limit["uncorrected_since_load"],
-            source=limit["source"],
-        ),
+        Figure("uncorrected errors since the driver was loaded", since_load, "count", ceiling=most, source=source),
         Figure("uncorrected errors ever", ever, "count"),
         Figure("rows remapped after corrected errors", rows[0], "count"),
         Figure("rows remapped after uncorrected errors", rows[1], "count"),
     )
-    observations = [entry for card in cards for entry in _ecc_of(card, limit["uncorrected_since_load"])]
+    observations = [entry for card in cards for entry in _ecc_of(card, most)]
     healthy = f"no uncorrected memory error since the driver was loaded, {ever} before ({len(counted)} checked)"
     return combine(observations, healthy, figures, [asdict(card) for card in cards])
 
@@ -87,17 +82,15 @@ def _ecc_of(card: Health, limit: int) -> Iterator[Observation]:
     if card.remap_failed:
         yield Observation("fail", f"{card.pci}: a memory row could not be remapped", REPLACE)
     if card.uncorrected and card.uncorrected[0] > limit:
-        yield Observation(
-            "fail", f"{card.pci}: {card.uncorrected[0]} uncorrected errors since the driver was loaded", reset
-        )
+        text = f"{card.pci}: {card.uncorrected[0]} uncorrected errors since the driver was loaded"
+        yield Observation("fail", text, reset)
     if card.remap_pending:
         yield Observation("warn", f"{card.pci}: a memory row is pending remapping", reset)
     if card.retirement_pending:
         yield Observation("warn", f"{card.pci}: a memory page is pending retirement", reset)
     if card.ecc and card.ecc[0] != card.ecc[1]:
-        yield Observation(
-            "warn", f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after the next reset", reset
-        )
+        text = f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after the next reset"
+        yield Observation("warn", text, reset)
     elif card.ecc == (False, False) and card.ecc_by_default:
         remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
         yield Observation("warn", f"{card.pci}: ECC is off, the default is on", remedy)
@@ -131,12 +124,10 @@ def _fabric_of(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iter
         return
     if fabric.status:
         text = f"{card.pci}: registration with the fabric failed (NVML status {fabric.status})"
-        yield Observation("fail", text, "journalctl -u nvidia-fabricmanager shows the reason")
+        yield Observation("fail", text, SHOWN)
     for row in table("devices")["fabric_health"]:
         if fabric.health >> row["shift"] & row["mask"] in row["bad"]:
-            yield Observation(
-                row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager shows the reason"
-            )
+            yield Observation(row["status"], f"{card.pci}: {row['text']}", SHOWN)
 
 
 fabric = nvidia_check(evaluate_fabric, fabric=Fabric(state=3, status=999, health=0))
@@ -226,9 +217,8 @@ def _link_errors(cards: Sequence[Health]) -> Iterator[Observation]:
     for card in cards:
         told_of = [f"{card.link_errors[kind]} {kind}" for kind in SEVERE if card.link_errors.get(kind)]
         if told_of:
-            yield Observation(
-                "warn", f"{card.pci}: NVLink errors since the driver was loaded: {', '.join(told_of)}", RESEAT
-            )
+            text = f"{card.pci}: NVLink errors since the driver was loaded: {', '.join(told_of)}"
+            yield Observation("warn", text, RESEAT)
 
 
 def _down(card: Health) -> str:

@@ -47,9 +47,8 @@ def evaluate(address: str, seen: Link) -> CheckResult:
         Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of GPU and slot"),
     )
     if seen.width is None or seen.speed is None:
-        return CheckResult(
-            "skip", f"the kernel does not report the link of {address} (a virtual machine)", figures, asdict(seen)
-        )
+        text = f"the kernel does not report the link of {address} (a virtual machine)"
+        return CheckResult("skip", text, figures, asdict(seen))
     observations = []
     if seen.width_at_most and seen.width < seen.width_at_most:
         observations.append(Observation("warn", f"{address} has {seen.width} of {seen.width_at_most} lanes", SEAT))

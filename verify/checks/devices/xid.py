@@ -4,14 +4,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import NamedTuple
 
 from verify.host.card_health import INJECTED, Observation, combine, skip_without_cards
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line
 from verify.records import CheckContext, CheckResult, Figure, Status
-from verify.runner.last_run import read_last_run
+from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)")
@@ -43,7 +42,7 @@ def run(context: CheckContext) -> CheckResult:
     except kernel_log.UnreadableError as error:
         remedy = "run as root, or as a member of the groups adm and systemd-journal"
         return CheckResult("skip", f"cannot read the kernel log ({error})", remedy=remedy)
-    return evaluate(events(found), known_until=last_verified(context.prefix), source=source)
+    return evaluate(events(found), known_until=started_at(read_last_run(context.prefix)), source=source)
 
 
 def events(lines: Iterable[Line]) -> list[Event]:
@@ -55,14 +54,6 @@ def events(lines: Iterable[Line]) -> list[Event]:
                 found.append(Event(line.at, what, match["pci"].lower(), int(match["number"]), line.text.strip()))
                 break
     return found
-
-
-def last_verified(prefix: Path | None) -> float:
-    """Return when the last recorded run began, in seconds since 1970; 0 if there is none."""
-    try:
-        return datetime.fromisoformat(read_last_run(prefix)["started_at"].replace("Z", "+00:00")).timestamp()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0.0
 
 
 def evaluate(found: Sequence[Event], *, known_until: float, source: str) -> CheckResult:
@@ -86,11 +77,8 @@ def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
     when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     times = f", {len(group)} times" if len(group) > 1 else ""
     age = "new" if is_new else "known before this run"
-    return Observation(
-        (NEW if is_new else KNOWN)[kind],
-        f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})",
-        remedy,
-    )
+    text = f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})"
+    return Observation((NEW if is_new else KNOWN)[kind], text, remedy)
 
 
 def meaning(event: Event) -> tuple[str, str, str]:
@@ -98,11 +86,8 @@ def meaning(event: Event) -> tuple[str, str, str]:
     about = table("xid")["about"]
     if event.what == "SXid":
         is_fatal = re.search(r",\s*Fatal\b", event.text) is not None
-        return (
-            "card" if is_fatal else "process",
-            f"a {'fatal' if is_fatal else 'non-fatal'} error of a switch",
-            about["switch"],
-        )
+        kind, means = ("card", "fatal") if is_fatal else ("process", "non-fatal")
+        return kind, f"a {means} error of a switch", about["switch"]
     row = table("xid")["xid"].get(str(event.number))
     if row is None:
         return "process", "an unknown number, see docs.nvidia.com/deploy/xid-errors", about["restart"]

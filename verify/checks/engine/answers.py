@@ -1,7 +1,5 @@
 """engine.answers: vLLM's tokens compared with the model in float64, for several ways to batch and split prompts."""
 
-from __future__ import annotations
-
 import gc
 import inspect
 import math
@@ -9,7 +7,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +14,10 @@ from typing import Any
 import torch
 
 from verify.host.devices import memory
-from verify.operators.sampling import chi_square_share, truncated_probabilities
+from verify.operators.reference import chi_square_share, truncated_probabilities
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import small_llama
+from verify.serving.answers import Answer
 from verify.tables import table
 
 MODEL = "builtin-1"
@@ -46,20 +44,11 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class EngineAnswer:
-    """The continuation of one prompt."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-
 def run(context: CheckContext) -> CheckResult:
     folder = (context.prefix or Path("/nonexistent")) / "models" / MODEL
     if not folder.is_dir() and not context.faults:
-        return CheckResult(
-            "skip", f"no model at {folder}", remedy="install one: ./firstlight provision --model builtin"
-        )
+        remedy = "install one: ./firstlight provision --model builtin"
+        return CheckResult("skip", f"no model at {folder}", remedy=remedy)
     if folder.is_dir() and (crowded := _crowded(context)):
         return crowded
     with TemporaryDirectory(prefix="firstlight-") as compiled:
@@ -119,11 +108,9 @@ def _crowded(context: CheckContext) -> CheckResult | None:
 
 
 def sampling_environment(plan: Mapping[str, Any] | None, folder: str) -> dict[str, str]:
-    """Return the variables with which vLLM samples as the service of the Stack does.
+    """Return the variables with which vLLM samples as the service does that has this FlashInfer, if any, in its Stack.
 
-    Args:
-        plan: The Stack's FlashInfer; None if it has none.
-        folder: What FlashInfer compiles goes there.
+    What FlashInfer compiles goes to the folder.
     """
     plan = plan or {}
     if plan.get("kernels") == "off":
@@ -148,7 +135,7 @@ def prompts(vocabulary: int) -> list[list[int]]:
 
 def _ask_engine(
     folder: Path, dtype: str, options: Mapping[str, Any], requested: list[list[int]], model: small_llama.Llama | None
-) -> tuple[list[list[EngineAnswer]], float | None]:
+) -> tuple[list[list[Answer]], float | None]:
     """Return the greedy answers of one engine, computed twice, and with a model the error of its samples (see `_drawn`).
 
     The engine ends with this call: an engine that ends later would take the next one's process groups with it.
@@ -170,7 +157,6 @@ def _vllm() -> Any:
 
 
 def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
-    """Create an engine in this process."""
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     llm = _vllm().LLM
     # Otherwise vLLM measures what is free, and ends with an error if another process, another check too, frees memory of the card meanwhile.
@@ -188,8 +174,7 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
     )
 
 
-def _answers(engine: Any, requested: list[list[int]]) -> list[EngineAnswer]:
-    """Return the greedy answers of a batch."""
+def _answers(engine: Any, requested: list[list[int]]) -> list[Answer]:
     wanted = _vllm().SamplingParams(temperature=0, max_tokens=LENGTH, logprobs=1, ignore_eos=True)
     batch = [{"prompt_token_ids": tokens} for tokens in requested]
     return [_answer(output.outputs[0]) for output in engine.generate(batch, wanted, use_tqdm=False)]
@@ -207,7 +192,7 @@ def _drawn(engine: Any, model: small_llama.Llama, prompt: list[int]) -> float:
     return max(shares)
 
 
-def _own(model: small_llama.Llama, requested: list[list[int]]) -> list[EngineAnswer]:
+def _own(model: small_llama.Llama, requested: list[list[int]]) -> list[Answer]:
     """Return the answers of the reference itself."""
     answers = []
     for prompt in requested:
@@ -216,21 +201,19 @@ def _own(model: small_llama.Llama, requested: list[list[int]]) -> list[EngineAns
             row = model.logprobs(tokens)[-1]
             tokens.append(int(row.argmax()))
             logprobs.append(float(row.max()))
-        answers.append(EngineAnswer(tuple(tokens[len(prompt) :]), tuple(logprobs)))
+        answers.append(Answer(tuple(tokens[len(prompt) :]), tuple(logprobs)))
     return answers
 
 
-def _answer(output: Any) -> EngineAnswer:
+def _answer(output: Any) -> Answer:
     tokens = tuple(output.token_ids)
-    return EngineAnswer(
-        tokens, tuple(entry[token].logprob for token, entry in zip(tokens, output.logprobs, strict=True))
-    )
+    return Answer(tokens, tuple(entry[token].logprob for token, entry in zip(tokens, output.logprobs, strict=True)))
 
 
 def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
     model: small_llama.Llama,
     requested: Sequence[list[int]],
-    runs: Sequence[Sequence[EngineAnswer]],
+    runs: Sequence[Sequence[Answer]],
     dtype: str,
     worst: dict[str, float],
     way: str,
@@ -250,13 +233,10 @@ def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
     return problems
 
 
-def evaluate(answer: EngineAnswer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
+def evaluate(answer: Answer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
     """Return what is wrong with an answer, and the largest error of its log probabilities.
 
-    Args:
-        answer: The engine's answer.
-        exact: The reference's log probabilities after each token of this answer.
-        bound: Allowed error. A token that is not the reference's first choice is accepted if it is within twice the bound of it.
+    `exact` are the reference's after each token. A token that is not its first choice may be within twice the bound of it.
     """
     if len(answer.tokens) != LENGTH:
         return f"{len(answer.tokens)} tokens instead of {LENGTH}", float("inf")
@@ -274,6 +254,6 @@ def evaluate(answer: EngineAnswer, exact: Sequence[Sequence[float]], bound: floa
     return None, off
 
 
-def spoiled(answer: EngineAnswer) -> EngineAnswer:
+def spoiled(answer: Answer) -> Answer:
     """Return the answer with the injected fault: one token is replaced by its neighbour."""
-    return EngineAnswer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)
+    return Answer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)

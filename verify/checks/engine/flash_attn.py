@@ -1,7 +1,5 @@
 """engine.flash_attn: presence and import of the planned flash attention package."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from typing import Any

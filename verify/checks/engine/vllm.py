@@ -1,7 +1,5 @@
 """engine.vllm: vLLM's import, release and platform."""
 
-from __future__ import annotations
-
 import importlib
 
 from verify.records import CheckContext, CheckResult
@@ -32,7 +30,6 @@ def evaluate(version: str, platform: str | None, planned: str | None, variant: s
         return CheckResult("fail", f"vLLM {version} finds no supported platform", evidence=evidence)
     wanted = {"cu": "cuda", "ro": "rocm", "cp": "cpu"}[variant[:2]] if variant else platform
     if platform != wanted:
-        return CheckResult(
-            "fail", f"vLLM {version} computes on {platform}, and the plan has {wanted}", evidence=evidence
-        )
+        text = f"vLLM {version} computes on {platform}, and the plan has {wanted}"
+        return CheckResult("fail", text, evidence=evidence)
     return CheckResult("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)

@@ -35,20 +35,14 @@ def run(context: CheckContext) -> CheckResult:
 
 
 def _toolkit() -> str | None:
-    """Return the version of the container toolkit; None if the host has none, or it does not tell."""
     if not shutil.which(TOOLKIT_VERSION[0]):
         return None
-    said = re.search(r"version (\d+(?:\.\d+)+)", printed(TOOLKIT_VERSION, limit_s=LIMIT_S))
+    said = re.search(r"version (\d+(?:\.\d+)+)", printed(TOOLKIT_VERSION, limit_s=LIMIT_S) or "")
     return said[1] if said else None
 
 
 def evaluate(rows: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> CheckResult:
-    """Compare installed versions with the ranges of advisories whose conditions hold on this host.
-
-    Args:
-        rows: The advisories: `id`, `product`, `severity`, `critical`, `since`, `fixed`, `allows`, `accepted`.
-        versions: Installed versions by product.
-    """
+    """Compare installed versions, by product, with the ranges of advisories whose conditions hold on this host."""
     known = [row for row in rows if row["product"] in versions and affects(row, versions[row["product"]])]
     open_ = [row for row in known if not row["accepted"]]
     critical = [row for row in open_ if row["critical"]]

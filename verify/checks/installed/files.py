@@ -1,13 +1,12 @@
 """installed.files: owner, mode and content of everything below the prefix, as recorded when it was installed."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 from verify.files import small_text
@@ -31,24 +30,21 @@ class Recorded:
 
 
 def run(context: CheckContext) -> CheckResult:
-    problems, count = list[str](), 0
-    if "changed-service" in context.faults:
-        problems.append("/opt/firstlight/bin/x has mode 0777 of user 0, recorded with 0755 of 0")
-    if context.service is not None and not context.faults:
-        prefix = context.service.prefix
-        record = recorded(
-            *(small_text(prefix / f"state.{name}", limit=RECORD_BYTES) for name in ("files", "sha256", "secrets"))
-        )
-        if not record.owned:
-            return CheckResult(
-                "error", f"{prefix}/state.files cannot be read", remedy="./firstlight provision records it again"
-            )
-        count = len(record.owned)
-        key = context.service.api_key()
-        problems += differing(record)
-        problems += unknown(prefix, record.owned)
-        problems += exposed(prefix)
-        problems += copies(prefix, key) if key else ()
+    if context.service is None or context.faults:
+        return evaluate(1, ["/opt/firstlight/bin/x has mode 0777 of user 0, recorded with 0755 of 0"])
+    prefix, key = context.service.prefix, context.service.api_key()
+    record = recorded(
+        *(small_text(prefix / f"state.{name}", limit=RECORD_BYTES) for name in ("files", "sha256", "secrets"))
+    )
+    if not record.owned:
+        remedy = "./firstlight provision records it again"
+        return CheckResult("error", f"{prefix}/state.files cannot be read", remedy=remedy)
+    found = (differing(record), unknown(prefix, record.owned), exposed(prefix), copies(prefix, key) if key else ())
+    return evaluate(len(record.owned), [*chain.from_iterable(found)])
+
+
+def evaluate(count: int, problems: Sequence[str]) -> CheckResult:
+    """Fail on every problem of an installation with a number of recorded files and folders."""
     figures = (Figure("recorded files and folders", count, "count"),)
     evidence = {"problems": problems[:100]}
     if problems:

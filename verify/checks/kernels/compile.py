@@ -50,7 +50,6 @@ def _work(values: Tensor) -> Tensor:
 
 
 def _not_made(message: str) -> CheckResult:
-    """Return what is missing, according to the compiler's message."""
     rows: list[dict[str, Any]] = table("compile")["remedy"]
     remedy = next(row["do"] for row in rows if row["pattern"] in message)
     decisive = re.search(r"^.*(?:rror|C\+\+ compiler|C compiler).*$", message, re.MULTILINE)

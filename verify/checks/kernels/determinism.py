@@ -22,15 +22,8 @@ def run(context: CheckContext) -> CheckResult:
         last = next(iter(hashes[1]))
         hashes[1][last] = result_hash(corrupt(dict(_results(device))[last]))
     nondeterministic = [name for name in hashes[0] if hashes[0][name] != hashes[1][name]]
-    figures = (
-        Figure(
-            "kernels that differ from call to call",
-            len(nondeterministic),
-            "count",
-            ceiling=0,
-            source="deterministic kernels",
-        ),
-    )
+    name, count = "kernels that differ from call to call", len(nondeterministic)
+    figures = (Figure(name, count, "count", ceiling=0, source="deterministic kernels"),)
     evidence = {"result_hashes": hashes[0], **synchronize(device)}
     if nondeterministic:
         text = f"different bits when called again with the same numbers: {', '.join(nondeterministic)}"

@@ -35,9 +35,8 @@ def run(context: CheckContext) -> CheckResult:
     wrong = [figure for figure in figures if not (figure.value or 0) <= (figure.ceiling or 0)]
     if wrong:
         details = "; ".join(f"{one.name} {one.value:.3g} {one.unit}" for one in wrong)
-        return CheckResult(
-            "fail", f"wrong products: {details}", tuple(figures), evidence, "serve no model with 8-bit weights"
-        )
+        remedy = "serve no model with 8-bit weights"
+        return CheckResult("fail", f"wrong products: {details}", tuple(figures), evidence, remedy)
     kinds = "int8 and fp8" if refused is None else f"int8 (no fp8: {refused})"
     return CheckResult("ok", f"products in {kinds} are correct", tuple(figures), evidence)
 

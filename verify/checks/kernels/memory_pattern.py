@@ -50,9 +50,8 @@ def run(context: CheckContext) -> CheckResult:
     evidence = {"pattern": "position times a constant, and its inverse", "kept for s": waited, **synchronize(device)}
     if wrong:
         text = f"{wrong} words of {tested >> 20} MiB were not read as written"
-        return CheckResult(
-            "fail", text, figures, evidence, "take the device out of service; nvidia-smi -q -d ECC,ROW_REMAPPER"
-        )
+        remedy = "take the device out of service; nvidia-smi -q -d ECC,ROW_REMAPPER"
+        return CheckResult("fail", text, figures, evidence, remedy)
     text = f"{tested >> 20} MiB keep what is written to them{f' for {waited:g} s' if waited else ''}"
     return CheckResult("ok", text, figures, evidence)
 

@@ -50,6 +50,5 @@ def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], 
         others = f"; {len(missing) - 1} more extensions lack symbols" if len(missing) > 1 else ""
         text = f"{path} needs {first_few(names, SHOWN, separator=', ')}, which torch does not have{others}"
         return CheckResult("fail", text, figures, evidence, AGAIN)
-    return CheckResult(
-        "ok", f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI", figures, evidence
-    )
+    text = f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI"
+    return CheckResult("ok", text, figures, evidence)

@@ -10,9 +10,21 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from verify.binaries import byte_code, file_stamps
+from verify.binaries import byte_code
 from verify.binaries.distributions import installed
-from verify.binaries.manifest import MANIFEST, Contents, listed, record_contents, wrong_contents, wrong_sizes
+from verify.binaries.manifest import (
+    MANIFEST,
+    Contents,
+    FileStamps,
+    file_stamp,
+    listed,
+    load_stamps,
+    mapped_files,
+    record_contents,
+    save_stamps,
+    wrong_contents,
+    wrong_sizes,
+)
 from verify.records import CheckContext, CheckResult, Figure, first_few
 
 SHOWN = 5
@@ -28,10 +40,10 @@ def run(context: CheckContext) -> CheckResult:
         return _by_record(context)
     compiled, listing = listed(home / byte_code.LIST, home) or {}, byte_code.listing(home)
     contents = _spoiled({**contents, **compiled}, context)
-    known = file_stamps.load(context.prefix, home)
-    marks = {path: file_stamps.file_stamp(path) for path in contents}
+    known = load_stamps(context.prefix, home)
+    marks = {path: file_stamp(path) for path in contents}
     sizes = wrong_sizes(contents)
-    read = set(contents) if context.includes("full") else chosen(contents, marks, known, file_stamps.mapped_files(home))
+    read = set(contents) if context.includes("full") else chosen(contents, marks, known, mapped_files(home))
     read -= sizes.keys()
     wrong = sizes | wrong_contents({path: contents[path] for path in read})
     # Byte code may be deleted or compiled again.
@@ -65,9 +77,7 @@ def _spoiled(contents: Contents, context: CheckContext) -> Contents:
     return {**contents, path: (first._replace(size=first.size + 1),)}
 
 
-def chosen(
-    contents: Contents, marks: file_stamps.FileStamps, known: file_stamps.FileStamps, mapped: frozenset[str]
-) -> set[str]:
+def chosen(contents: Contents, marks: FileStamps, known: FileStamps, mapped: frozenset[str]) -> set[str]:
     """Return the files that a standard run reads: mapped ones, those whose stamp changed, and some that were never read."""
     first = {path for path in contents if path in mapped or (path in known and known[path] != marks[path])}
     left = UNSEEN_BYTES
@@ -78,12 +88,12 @@ def chosen(
     return first
 
 
-def _keep(context: CheckContext, home: Path, known: file_stamps.FileStamps, read: file_stamps.FileStamps) -> None:
+def _keep(context: CheckContext, home: Path, known: FileStamps, read: FileStamps) -> None:
     """Save the stamps of the files that were read, if this is an installation and this user may write there."""
     now = {**known, **read}
     if context.prefix and now != known and not context.faults:
         with suppress(OSError):
-            file_stamps.save(context.prefix, home, now)
+            save_stamps(context.prefix, home, now)
 
 
 def _by_record(context: CheckContext) -> CheckResult:
@@ -99,9 +109,8 @@ def _by_record(context: CheckContext) -> CheckResult:
         # Only a missing file is certainly damaged.
         damaged = not all(map(os.path.exists, wrong))
         doubt = "" if damaged else " (by RECORD, which is wrong in some wheels; this environment has no manifest)"
-        return CheckResult(
-            "fail" if damaged else "warn", f"{first_few([*wrong.values()], SHOWN)}{doubt}", figures, evidence, REMEDY
-        )
+        text = f"{first_few([*wrong.values()], SHOWN)}{doubt}"
+        return CheckResult("fail" if damaged else "warn", text, figures, evidence, REMEDY)
     if unrecorded or not contents:
         text = f"there is no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
         return CheckResult("warn", text, figures, evidence)

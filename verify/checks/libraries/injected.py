@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from verify.binaries import byte_code
 from verify.binaries.manifest import MANIFEST, listed
+from verify.files import small_text
 from verify.records import CheckContext, CheckResult, Figure, first_few, worst_status
 from verify.runner import preconditions
 from verify.serving import service_plan
@@ -51,7 +52,8 @@ class ForeignCode(NamedTuple):
 
 def run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
-    known = _known(home)
+    contents = listed(home / MANIFEST, home)
+    known = None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
     found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
     if known:
         found += unlisted(home, known)
@@ -75,12 +77,6 @@ def run(context: CheckContext) -> CheckResult:
         text = "nothing injects code from outside; without a manifest, unlisted files cannot be found"
         return CheckResult("ok", text, figures, evidence)
     return CheckResult("ok", "nothing is loaded that was not installed", figures, evidence)
-
-
-def _known(home: Path) -> frozenset[str] | None:
-    """Return all files that belong to the environment; None without a manifest."""
-    contents = listed(home / MANIFEST, home)
-    return None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
 
 
 def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
@@ -118,10 +114,7 @@ def search_path(home: Path) -> list[Path]:
     """Return the folders outside the environment that its Python searches when the service starts, with the base interpreter's."""
     outside = [Path(entry).resolve() for entry in sys.path if entry and not entry.startswith(f"{home}/")]
     found = [folder for folder in outside if folder.is_dir() and home not in folder.parents]
-    try:
-        settings = (home / "pyvenv.cfg").read_text()
-    except OSError:
-        settings = ""
+    settings = small_text(home / "pyvenv.cfg")
     if re.search(r"^include-system-site-packages *= *true", settings, re.MULTILINE | re.IGNORECASE):
         found.append(Path(site.getusersitepackages()))
     return list(dict.fromkeys(found))
@@ -175,17 +168,12 @@ def in_processes(context: CheckContext, known: Collection[str]) -> Iterator[Fore
     """Yield unplanned variables that inject code into this process or into those of the service."""
     planned = planned_variables(context.prefix)
     seen = set()
-    for pid in (os.getpid(), *_pids(context)):
-        try:
-            pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        variables = dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs)
-        is_isolated = pid == os.getpid()
-        for name, value in injecting(variables, planned, known, is_isolated=is_isolated):
+    for process in read_all((os.getpid(), *_pids(context))):
+        is_isolated = process.pid == os.getpid()
+        for name, value in injecting(process.environment, planned, known, is_isolated=is_isolated):
             if (name, value) not in seen:
                 seen.add((name, value))
-                where = "this shell" if is_isolated else f"process {pid} of the service"
+                where = "this shell" if is_isolated else f"process {process.pid} of the service"
                 yield ForeignCode(f"{name}={value}", f"set in {where}", REMOVE if is_isolated else RESTART)
 
 

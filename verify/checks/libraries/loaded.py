@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +25,9 @@ def run(context: CheckContext) -> CheckResult:
         for extension in extensions:
             ctypes.CDLL(str(extension))  # its names are added, as an import does
     except OSError as error:  # the loader's message names the missing library or symbol
-        evidence = {"files": [str(extension) for extension in extensions]}
-        return CheckResult("fail", f"vLLM's kernels do not load: {error}", (), evidence, _remedy(str(error)))
+        evidence, rows = {"files": [str(extension) for extension in extensions]}, table("libraries")["remedy"]
+        remedy = next((row["do"] for row in rows if row["pattern"] in str(error)), rows[-1]["do"])
+        return CheckResult("fail", f"vLLM's kernels do not load: {error}", (), evidence, remedy)
     with suppress(OSError):
         ctypes.CDLL("libcuda.so.1")  # torch loads the driver's library at first use; the same search finds it now
     loaded = mapped_libraries(Path("/proc/self/maps").read_text())
@@ -35,8 +37,8 @@ def run(context: CheckContext) -> CheckResult:
     planned = compat_folder(context.expect.get("stack"))
     homes = [Path(sys.prefix).resolve(), *filter(None, [host_packages(context.stack)])]
     outcome = evaluate(loaded, homes=homes, search_path=shadowing, compat=planned, bundled=_bundled(context))
-    evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
-    return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+    loaded_with = ["torch", *(extension.name for extension in extensions)]
+    return replace(outcome, evidence={**outcome.evidence, "loaded with": loaded_with})
 
 
 def mapped_libraries(maps: str) -> list[Path]:
@@ -46,7 +48,6 @@ def mapped_libraries(maps: str) -> list[Path]:
 
 
 def _bundled(context: CheckContext) -> frozenset[str]:
-    """Return the names of the libraries in this environment's packages, or next to the host's own torch."""
     folders = ["torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*"]
     fallback = host_packages(context.stack)
     of_the_host = [path for folder in folders for path in fallback.glob(folder)] if fallback else []
@@ -126,11 +127,6 @@ def _other_driver_library(
         text = f"{'; '.join(own)}, and the plan requires the compatibility libraries of {compat}"
         return "fail", text, "install them again: ./firstlight drivers"
     return None
-
-
-def _remedy(text: str) -> str:
-    rows: list[dict[str, str]] = table("libraries")["remedy"]
-    return next((row["do"] for row in rows if row["pattern"] in text), rows[-1]["do"])
 
 
 def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Iterable[Path]:

@@ -33,9 +33,6 @@ def evaluate(
     """Compare torch with the plan.
 
     Args:
-        version: Version of torch.
-        built_for: What torch was built for.
-        file: Its file.
         planned: Release without local part; None without a plan.
         variant: `cpu`, `cu130`, `rocm7.0`; None without a plan.
         taken_over: Version of the host's own torch, if the Stack uses it.

@@ -60,7 +60,6 @@ def evaluate(
     Args:
         peaks: Bytes by length, for `flash` and `standard`.
         free: Free bytes, which limit the lengths that can run.
-        evidence: Evidence of the measurement.
         flash_from: Smallest length for the fit of the flash exponent.
     """
     rule = table("memory")["attention"]

@@ -45,11 +45,7 @@ def _pair(
 ) -> OperatorProblem:
     """Return the problem of an operator that writes keys and values.
 
-    Args:
-        dtype: Precision of keys and values.
-        key: Converts a (pages, page, heads, dim) cache into the layout of keys.
-        value: Converts it into the layout of values.
-        rest: Returns the further arguments for a device.
+    `key` and `value` convert a (pages, page, heads, dim) cache to their layouts, `rest` returns the further arguments.
     """
     parts = [normal(TOKENS, HEADS, SIZE, seed=seed, dtype=dtype) for seed in (80, 81)]
     expected = [layout(_written(part)).contiguous() for part, layout in zip(parts, (key, value), strict=True)]
@@ -106,14 +102,10 @@ def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> Operator
 
 
 run = operator_run(
-    [
-        # AMX tiles have another layout, which is checked with the attention that reads it.
-        OperatorSubject(
-            "cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))
-        ),
-        OperatorSubject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
-        OperatorSubject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
-        OperatorSubject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
-        OperatorSubject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
-    ]
+    # AMX tiles have another layout, which is checked with the attention that reads it.
+    OperatorSubject("cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))),
+    OperatorSubject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
+    OperatorSubject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
+    OperatorSubject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
+    OperatorSubject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
 )

@@ -66,16 +66,14 @@ def _activation_subject(
 
 
 vllm_activation = operator_run(
-    [
-        _activation_subject("silu_and_mul", silu),
-        _activation_subject("gelu_and_mul", gelu),
-        _activation_subject("gelu_tanh_and_mul", gelu_tanh),
-        # GPU kernels for these two round every step to the precision of the inputs.
-        _activation_subject("gelu_new", gelu_tanh, dtypes=("float32",)),
-        _activation_subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
-        _activation_subject("gelu_quick", _quick),
-        _activation_subject("gelu_tanh", gelu_tanh),
-    ]
+    _activation_subject("silu_and_mul", silu),
+    _activation_subject("gelu_and_mul", gelu),
+    _activation_subject("gelu_tanh_and_mul", gelu_tanh),
+    # GPU kernels for these two round every step to the precision of the inputs.
+    _activation_subject("gelu_new", gelu_tanh, dtypes=("float32",)),
+    _activation_subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
+    _activation_subject("gelu_quick", _quick),
+    _activation_subject("gelu_tanh", gelu_tanh),
 )
 
 
@@ -123,10 +121,8 @@ def _norm(dtype: str, *, added: bool) -> OperatorProblem:
 
 
 vllm_norm = operator_run(
-    [
-        OperatorSubject("rms_norm", partial(_norm, added=False)),
-        OperatorSubject("fused_add_rms_norm", partial(_norm, added=True)),
-    ]
+    OperatorSubject("rms_norm", partial(_norm, added=False)),
+    OperatorSubject("fused_add_rms_norm", partial(_norm, added=True)),
 )
 
 
@@ -172,4 +168,4 @@ def _exact(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Ten
     return torch.cat([moved, heads[..., TURNED:].double()], dim=2)
 
 
-vllm_rotary = operator_run([OperatorSubject("rotary_embedding", _rotary)])
+vllm_rotary = operator_run(OperatorSubject("rotary_embedding", _rotary))

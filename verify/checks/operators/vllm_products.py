@@ -14,7 +14,6 @@ NOT_THERE = "could not create a primitive descriptor"
 
 
 def _find(name: str, device: str) -> Call:
-    """Return the operator wrapped with the handler that holds the weights."""
     make, multiply, release = (
         operator(one, device) for one in ("create_onednn_mm_handler", name, "release_dnnl_matmul_handler")
     )
@@ -48,4 +47,4 @@ def _problem(dtype: str) -> OperatorProblem:
     return OperatorProblem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, summed(magnitude, DEPTH))
 
 
-run = operator_run([OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)])
+run = operator_run(OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find))

@@ -51,13 +51,9 @@ def rounded(values: Tensor, kind: str) -> Tensor:
 
 
 def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int) -> OperatorProblem:
-    """Return the problem of a rounding operator.
+    """Return the problem of rounding to a kind of number.
 
-    Args:
-        dtype: Precision of the input.
-        kind: Type of the result.
-        shape: Shape of the scale that it computes; None if the scale is given.
-        rest: Number of further arguments, all None.
+    `shape` is that of the scale that the operator computes, None if the scale is given; `rest` further arguments are None.
     """
     values = _values(kind, beyond=shape is None).to(getattr(torch, dtype))
     expected = rounded(values.double() / SCALE, kind)
@@ -73,13 +69,7 @@ def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int
 
 
 def _product(dtype: str, *, kind: str, largest_weight: int | None = None) -> OperatorProblem:
-    """Return the problem of a product.
-
-    Args:
-        dtype: Precision of the result.
-        kind: Type of the numbers.
-        largest_weight: The largest int8 weight; all that the type has when None.
-    """
+    """Return the problem of a product of a kind of numbers, of which weights are `largest_weight` at most."""
     scales = (
         normal(ROWS, 1, seed=86, dtype="float32").abs() * 0.02 + 0.01,
         normal(1, COLUMNS, seed=87, dtype="float32").abs() * 0.02 + 0.01,
@@ -118,10 +108,6 @@ def _product(dtype: str, *, kind: str, largest_weight: int | None = None) -> Ope
     )
 
 
-def _onednn_product(dtype: str) -> OperatorProblem:
-    return _product(dtype, kind="int8", largest_weight=largest_int8_weight())
-
-
 def _for_nvidia(name: str, device: str) -> Call:
     """Return a product for NVIDIA cards; AMD's 8-bit formats differ by generation and are not checked."""
     if torch.version.hip is not None:
@@ -144,7 +130,6 @@ def _cutlass(kind: str, name: str, device: str) -> Call:
 
 
 def _onednn(name: str, device: str) -> Call:
-    """Return oneDNN's product with the handler that holds the weights."""
     make, multiply, release = (
         operator(one, device) for one in ("create_onednn_scaled_mm_handler", name, "release_dnnl_matmul_handler")
     )
@@ -162,26 +147,26 @@ _int8, _fp8 = partial(_rounding, kind="int8"), partial(_rounding, kind=FP8)
 
 
 run = operator_run(
-    [
-        OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
-        OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
-        OperatorSubject("static_scaled_fp8_quant", partial(_fp8, shape=None, rest=0), find=_for_nvidia),
-        OperatorSubject("dynamic_scaled_fp8_quant", partial(_fp8, shape=(1,), rest=0), find=_for_nvidia),
-        OperatorSubject(
-            "dynamic_per_token_scaled_fp8_quant", partial(_fp8, shape=(TOKENS, 1), rest=1), find=_for_nvidia
-        ),
-        OperatorSubject("onednn_scaled_mm", _onednn_product, find=_onednn),
-        OperatorSubject(
-            "cutlass_scaled_mm, int8",
-            partial(_product, kind="int8"),
-            dtypes=("bfloat16", "float16"),
-            find=partial(_cutlass, "int8"),
-        ),
-        OperatorSubject(
-            "cutlass_scaled_mm, fp8",
-            partial(_product, kind=FP8),
-            dtypes=("bfloat16", "float16"),
-            find=partial(_cutlass, FP8),
-        ),
-    ]
+    OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
+    OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
+    OperatorSubject("static_scaled_fp8_quant", partial(_fp8, shape=None, rest=0), find=_for_nvidia),
+    OperatorSubject("dynamic_scaled_fp8_quant", partial(_fp8, shape=(1,), rest=0), find=_for_nvidia),
+    OperatorSubject("dynamic_per_token_scaled_fp8_quant", partial(_fp8, shape=(TOKENS, 1), rest=1), find=_for_nvidia),
+    OperatorSubject(
+        "onednn_scaled_mm",
+        lambda dtype: _product(dtype, kind="int8", largest_weight=largest_int8_weight()),
+        find=_onednn,
+    ),
+    OperatorSubject(
+        "cutlass_scaled_mm, int8",
+        partial(_product, kind="int8"),
+        dtypes=("bfloat16", "float16"),
+        find=partial(_cutlass, "int8"),
+    ),
+    OperatorSubject(
+        "cutlass_scaled_mm, fp8",
+        partial(_product, kind=FP8),
+        dtypes=("bfloat16", "float16"),
+        find=partial(_cutlass, FP8),
+    ),
 )

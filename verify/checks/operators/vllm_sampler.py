@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from verify.inputs import normal
-from verify.operators.reference import softmax, steps
-from verify.operators.sampling import chi_square_share
+from verify.operators.reference import chi_square_share, softmax, steps
 from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
 TOKENS, DRAWS = 307, 8192
@@ -60,9 +59,7 @@ def _penalised(_: str) -> OperatorProblem:
 
 
 run = operator_run(
-    [
-        OperatorSubject("fused_gumbel_argmax", _drawn, ("float32",)),
-        OperatorSubject("greedy_argmax", _largest, ("float32",)),
-        OperatorSubject("apply_repetition_penalties_", _penalised, ("float32",)),
-    ]
+    OperatorSubject("fused_gumbel_argmax", _drawn, ("float32",)),
+    OperatorSubject("greedy_argmax", _largest, ("float32",)),
+    OperatorSubject("apply_repetition_penalties_", _penalised, ("float32",)),
 )

@@ -1,13 +1,11 @@
 """serving.access: address, unguarded routes, and file permissions of the service."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,31 +53,23 @@ class AccessFacts:
     """Problems of the installation's files."""
 
 
-STAND_IN = (
-    ServicePlan("systemd", "firstlight-vllm.service"),
-    AccessFacts(("127.0.0.1",), frozenset({"127.0.0.1"}), {"POST /v1/completions": (401, 401)}),
-)
-"""A correct service, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    planned, facts = STAND_IN
-    if context.service is not None and not context.faults:
-        planned = service_plan.read(context.service)
-        addresses = tuple(one.address for one in listeners(int(context.service.readiness["port"]), ()))
-        stopped = any(one.state in STOPPED for one in read_all(context.service.pids()))
-        if not addresses or stopped:
-            text = "a signal has stopped it: see serving.process" if stopped else "nothing listens: see serving.unit"
-            return CheckResult("skip", text)
-        try:
-            version = (context.stack.get("vllm") or {}).get("version")
-            facts = collect(context.service, planned, addresses, version, whole=context.includes("full"))
-        except RequestError as problem:
-            text = f"cannot tell which routes need the key: {problem}"
-            return CheckResult("error", text, remedy="see serving.answer for whether it computes")
-    if "changed-service" in context.faults:
-        facts = replace(facts, answers={"POST /v1/completions": (200, 200)})
-    return evaluate(planned, facts)
+    service = context.service
+    if service is None or context.faults:
+        facts = AccessFacts(("127.0.0.1",), frozenset({"127.0.0.1"}), {"POST /v1/completions": (200, 200)})
+        return evaluate(ServicePlan("systemd", "firstlight-vllm.service"), facts)
+    planned = service_plan.read(service)
+    addresses = tuple(one.address for one in listeners(int(service.readiness["port"]), ()))
+    stopped = any(one.state in STOPPED for one in read_all(service.pids()))
+    if not addresses or stopped:
+        text = "a signal has stopped it: see serving.process" if stopped else "nothing listens: see serving.unit"
+        return CheckResult("skip", text)
+    try:
+        version = (context.stack.get("vllm") or {}).get("version")
+        return evaluate(planned, collect(service, planned, addresses, version, whole=context.includes("full")))
+    except RequestError as problem:
+        text = f"cannot tell which routes need the key: {problem}"
+        return CheckResult("error", text, remedy="see serving.answer for whether it computes")
 
 
 def collect(

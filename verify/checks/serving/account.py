@@ -1,12 +1,10 @@
 """serving.account: what the service's account may do besides the service."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from verify.commands import printed
@@ -35,35 +33,29 @@ class AccountFacts:
     """Other accounts with its number."""
 
 
-STAND_IN = AccountFacts("firstlight", "/usr/sbin/nologin")
-"""A sound account, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    facts = STAND_IN
-    if context.service is not None and not context.faults:
-        user = service_plan.read(context.service).user
-        prefix = context.service.prefix
-        if prefix.stat().st_uid != 0 or user is None:
-            return CheckResult("skip", "the service runs as the account that installed it")
-        try:
-            facts = collect(user, pwd.getpwnam(user))
-        except KeyError:
-            return CheckResult("fail", f"there is no account {user}, as which the service starts", remedy=REMEDY)
-    if "changed-service" in context.faults:
-        facts = replace(facts, groups=("sudo",))
-    return evaluate(facts)
+    service = context.service
+    if service is None or context.faults:
+        return evaluate(AccountFacts("firstlight", "/usr/sbin/nologin", groups=("sudo",)))
+    user = service_plan.read(service).user
+    if service.prefix.stat().st_uid != 0 or user is None:
+        return CheckResult("skip", "the service runs as the account that installed it")
+    try:
+        return evaluate(collect(user, pwd.getpwnam(user)))
+    except KeyError:
+        return CheckResult("fail", f"there is no account {user}, as which the service starts", remedy=REMEDY)
 
 
 def collect(name: str, entry: pwd.struct_passwd) -> AccountFacts:
     """Read an account's entries, groups, rights and keys."""
+    rows = table("account")["account"]
     shadow = (line.split(":") for line in small_text("/etc/shadow").splitlines() if line.startswith(f"{name}:"))
     keys = (Path(entry.pw_dir) / ".ssh" / file for file in ("authorized_keys", "authorized_keys2"))
     return AccountFacts(
         name,
         entry.pw_shell,
         tuple(_group(number) for number in os.getgrouplist(name, entry.pw_gid)),
-        _sudo(name),
+        printed([*rows["sudo"], name], limit_s=rows["limit_s"]) or "",
         next((fields[1] for fields in shadow), "!"),
         tuple(str(path) for path in keys if path.exists()),
         tuple(other.pw_name for other in pwd.getpwall() if other.pw_uid == entry.pw_uid and other.pw_name != name),
@@ -75,11 +67,6 @@ def _group(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
-
-
-def _sudo(name: str) -> str:
-    rows = table("account")["account"]
-    return printed([*rows["sudo"], name], limit_s=rows["limit_s"])
 
 
 def evaluate(facts: AccountFacts) -> CheckResult:

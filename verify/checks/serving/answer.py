@@ -1,7 +1,5 @@
 """serving.answer: response and correctness of the service's answers."""
 
-from __future__ import annotations
-
 import json
 import random
 import time
@@ -11,26 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from verify.records import CheckContext, CheckResult, Figure
-from verify.serving import readiness_proof
-from verify.serving.answers import (
-    Answer,
-    against_last,
-    against_long,
-    against_model,
-    against_prompt,
-    against_reference,
-    against_text,
-    dtype_of,
-    fit,
-    forced,
-    greedy,
-    mixed,
-    positions,
-    tokens_against_last,
-    tokens_done,
-)
+from verify.serving import answers
 from verify.serving.client import Client, NoAnswerError, RequestError
-from verify.serving.processes import STOPPED, Process, listeners, read_all
+from verify.serving.processes import STOPPED, Process, attention_notes, listeners, read_all
 from verify.serving.service import Service
 from verify.tables import table
 
@@ -65,23 +46,15 @@ class AnswerFacts:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-STAND_IN = (
-    {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]},
-    Answer((5, 6), (-0.1, -0.1)),
-)
-"""A reference and an equal answer, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    if context.service is not None and not context.faults:
-        service = context.service
-        if not listeners(int(service.readiness["port"]), ()):
-            return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
-        return evaluate(collect(service, whole=context.includes("full")))
-    reference, answer = STAND_IN
-    if "wrong-result" in context.faults:
-        answer = replace(answer, tokens=(5, 7))
-    return evaluate(AnswerFacts(compared={"the reference": against_reference(answer, reference, "float32")}))
+    service = context.service
+    if service is None or context.faults:
+        reference = {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]}
+        wrong = answers.against_reference(answers.Answer((5, 7), (-0.1, -0.1)), reference, "float32")
+        return evaluate(AnswerFacts(compared={"the reference": wrong}))
+    if not listeners(int(service.readiness["port"]), ()):
+        return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
+    return evaluate(collect(service, whole=context.includes("full")))
 
 
 def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
@@ -91,7 +64,7 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
     if stopped:
         return AnswerFacts(stopped=stopped)
     key, limits = service.api_key(), table("serving")["answer"]
-    dtype = dtype_of(readiness_proof.attention_notes(service, processes))
+    dtype = answers.dtype_of(attention_notes(service, processes))
     compare = _builtin if service.readiness.get("reference") else _users
     began, evidence = time.monotonic(), {"number type": dtype}
     facts = AnswerFacts()
@@ -121,8 +94,8 @@ def _builtin(
     """Compare with the stored reference, and with the model itself on a random prompt."""
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
-    answer = greedy(client, reference["prompt"], limits["tokens"], key)
-    compared = {"the reference": against_reference(answer, reference, dtype)}
+    answer = answers.greedy(client, reference["prompt"], limits["tokens"], key)
+    compared = {"the reference": answers.against_reference(answer, reference, dtype)}
     from verify.serving import small_llama  # noqa: PLC0415 - torch, which the answers of other models do not need
 
     small_llama.use_one_thread()
@@ -132,14 +105,16 @@ def _builtin(
         return compared, str(damage)
     usable = model.config["vocab_size"] // 2  # the first half has no special token
     prompt = [random.randrange(usable) for _ in range(limits["new_prompt"])]  # noqa: S311 - no secret
-    fresh = greedy(client, prompt, limits["new_tokens"], key)
+    fresh = answers.greedy(client, prompt, limits["new_tokens"], key)
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
     tokens = [*prompt, *fresh.tokens]
     exact = model.logprobs(tokens)
-    wrong = against_model(fresh, exact[len(prompt) - 1 : -1].tolist(), dtype)
-    wrong = wrong or against_text(forced(client, tokens, key), small_llama.of_tokens(exact, tokens), dtype)
+    wrong = answers.against_model(fresh, exact[len(prompt) - 1 : -1].tolist(), dtype)
+    wrong = wrong or answers.against_text(
+        answers.forced(client, tokens, key), small_llama.of_tokens(exact, tokens), dtype
+    )
     wrong = wrong or _long(client, key, model, dtype, evidence, whole=whole)
-    return {**compared, "the model in float64": wrong, ALONE: mixed(client, key)}, None
+    return {**compared, "the model in float64": wrong, ALONE: answers.mixed(client, key)}, None
 
 
 def _long(
@@ -147,19 +122,19 @@ def _long(
 ) -> str | None:
     """Compare each token of long random prompts with the model, if it is served with enough positions."""
     limits = table("serving")["answer"]
-    most = positions(client, key)
+    most = answers.positions(client, key)
     for length in (limits["long_prompt"], limits["longest_prompt"])[: 2 if whole else 1]:
         if length >= most:
             evidence["positions"] = f"{most}, too few for a prompt of {length} tokens"
             return None
         prompt = [random.randrange(model.config["vocab_size"] // 2) for _ in range(length)]  # noqa: S311 - no secret
-        values = forced(client, prompt, key)
+        values = answers.forced(client, prompt, key)
         # The longest prompt takes the model several seconds, which is enough once.
         others = () if length == limits["longest_prompt"] else (model.scaled(1 + limits["scale"]["step"]),)
         exact, *scaled = (model_.given(prompt) for model_ in (model, *others))
-        found = fit(values, exact, scaled[0] if scaled else None)
+        found = answers.fit(values, exact, scaled[0] if scaled else None)
         evidence[f"prompt of {length} tokens"] = {"off": found.off, "attention scale": found.scale}
-        if wrong := against_prompt(found, length, dtype):
+        if wrong := answers.against_prompt(found, length, dtype):
             return wrong
     return None
 
@@ -174,22 +149,24 @@ def _users(
         text = last["prompt"]
     except (OSError, ValueError, KeyError):
         last, text = None, "The telescope saw its first light."
-    answer = greedy(client, text, table("serving")["answer"]["tokens"], key)
+    answer = answers.greedy(client, text, table("serving")["answer"]["tokens"], key)
     evidence["tokens"] = answer.tokens
-    compared = {ALONE: mixed(client, key)}
+    compared = {ALONE: answers.mixed(client, key)}
     if last is None:
         return compared, None
 
     def rival(tokens: Any) -> float:
-        return forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)[-1]
+        return answers.forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)[-1]
 
     release, bounds = str(service.readiness.get("release")), table("serving")["answer"]["text"]
-    wrong = against_last(forced(client, text, key), last, release)
-    wrong = wrong or tokens_against_last(answer, last, dtype, rival)
+    wrong = answers.against_last(answers.forced(client, text, key), last, release)
+    wrong = wrong or answers.tokens_against_last(answer, last, dtype, rival)
     # Releases of this product kept no long texts at first.
     for one in last.get("long", ())[: None if whole else 1]:
-        now = greedy(client, one["prompt"], len(one["tokens"]), key)
-        wrong = wrong or against_long(now, one, bounds["same" if last["release"] == release else "other"], dtype)
+        now = answers.greedy(client, one["prompt"], len(one["tokens"]), key)
+        wrong = wrong or answers.against_long(
+            now, one, bounds["same" if last["release"] == release else "other"], dtype
+        )
     return {"the last green run": wrong, **compared}, None
 
 
@@ -205,7 +182,7 @@ def _watch(client: Client, key: str | None) -> tuple[bool, float]:
 
 def _tokens(client: Client, key: str | None) -> float | None:
     try:
-        return tokens_done(client.text("/metrics", key))
+        return answers.tokens_done(client.text("/metrics", key))
     except RequestError:
         return None
 
@@ -218,14 +195,12 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
         titles = " and ".join(f"{one.title} (state {one.state})" for one in facts.stopped)
         pids = " ".join(str(one.pid) for one in facts.stopped)
         text = f"no request is answered: a signal has stopped {titles}"
-        return CheckResult(
-            "fail", text, figures, evidence, f"continue it: kill -CONT {pids}; or ./firstlight provision"
-        )
+        remedy = f"continue it: kill -CONT {pids}; or ./firstlight provision"
+        return CheckResult("fail", text, figures, evidence, remedy)
     if facts.is_silent and facts.works_for_others:
         text = f"its engine answers others and left this request waiting: {facts.problem}"
-        return CheckResult(
-            "warn", text, figures, evidence, "check again when fewer requests wait: /metrics counts them"
-        )
+        remedy = "check again when fewer requests wait: /metrics counts them"
+        return CheckResult("warn", text, figures, evidence, remedy)
     if facts.problem:
         text = f"its engine is frozen: {facts.problem}" if facts.is_silent else f"it does not answer: {facts.problem}"
         return CheckResult("fail", text, figures, evidence, ANEW)
@@ -234,11 +209,7 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
         text = "; ".join([*wrong, *filter(None, [facts.unread])])
         return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES)
     if not set(facts.compared) - {ALONE}:
-        return CheckResult(
-            "ok",
-            f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with",
-            figures,
-            evidence,
-        )
+        text = f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with"
+        return CheckResult("ok", text, figures, evidence)
     text = f"its greedy answers match {' and '.join(facts.compared)}, after {facts.seconds:.1f} s"
     return CheckResult("ok", text, figures, evidence)

@@ -1,10 +1,6 @@
 """serving.contract: what clients use of the served API does what it is asked."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import service_plan
@@ -15,24 +11,23 @@ from verify.serving.service import Service
 from verify.tables import table
 
 REMEDY = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full; its log: ./firstlight doctor --host NAME"
-STAND_IN: Mapping[str, Any] = {"expects": ["stopped"]}
-"""A case, on whose answers an injected fault is proven."""
 
 
 def run(context: CheckContext) -> CheckResult:
-    if context.service is not None and not context.faults:
-        if not listeners(int(context.service.readiness["port"]), ()):
-            return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
-        began = time.monotonic()
-        try:
-            found = collect(context.service)
-        except NoAnswerError as silence:
-            text = f"a request of another kind than those of serving.answer waited: {silence}"
-            return CheckResult("warn", text, remedy="check again when fewer requests wait: /metrics counts them")
-        return evaluate(found, time.monotonic() - began)
-    text = "first light" if "ignored-parameter" in context.faults else "first"
-    answers = [Answer({"stop": stop}, (Choice(text, finish_reason="stop"),), {}) for stop in (None, " light")]
-    return evaluate(Findings(tuple(deviations(STAND_IN, answers)), ("stop",)), 0.0)
+    service = context.service
+    if service is None or context.faults:
+        choice = Choice("first light", finish_reason="stop")
+        answers = [Answer({"stop": stop}, (choice,), {}) for stop in (None, " light")]
+        return evaluate(Findings(tuple(deviations({"expects": ["stopped"]}, answers)), ("stop",)), 0.0)
+    if not listeners(int(service.readiness["port"]), ()):
+        return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
+    began = time.monotonic()
+    try:
+        found = collect(service)
+    except NoAnswerError as silence:
+        text = f"a request of another kind than those of serving.answer waited: {silence}"
+        return CheckResult("warn", text, remedy="check again when fewer requests wait: /metrics counts them")
+    return evaluate(found, time.monotonic() - began)
 
 
 def collect(service: Service) -> Findings:

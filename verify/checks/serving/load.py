@@ -1,7 +1,5 @@
 """serving.load: load on the running endpoint with vLLM's own tool."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,9 +48,8 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
     kept = {**evidence, "requests": requests, "seconds": [result["duration"] for result in results]}
     if not share <= bound["ceiling"]:
         text = f"{failed} of {requests} requests got no answer"
-        return CheckResult(
-            "fail", text, tuple(figures), kept, "its log shows the reason: ./firstlight doctor --host NAME"
-        )
+        remedy = "its log shows the reason: ./firstlight doctor --host NAME"
+        return CheckResult("fail", text, tuple(figures), kept, remedy)
     most = max(results, key=lambda result: result["output_throughput"])
     text = f"{requests} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"
     if first := results[0].get("p50_ttft_ms"):

@@ -1,17 +1,23 @@
 """serving.model: identity of the served model, and content of its files."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from verify.binaries import file_stamps
-from verify.binaries.manifest import Contents, listed, wrong_contents, wrong_sizes
+from verify.binaries.manifest import (
+    Contents,
+    FileStamps,
+    file_stamp,
+    listed,
+    load_stamps,
+    save_stamps,
+    wrong_contents,
+    wrong_sizes,
+)
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
@@ -38,28 +44,23 @@ class ModelFacts:
     """Answer of /v1/models; None if there is none."""
 
 
-STAND_IN = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
-"""A correct service, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    found = STAND_IN
-    if context.service is not None and not context.faults:
-        folder = Path(context.service.readiness["model_folder"])
-        contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
-        if contents is None:
-            text = f"{folder} has no manifest to compare with: an earlier release installed it"
-            return CheckResult("skip", text, remedy="./firstlight provision writes one when it installs the model")
-        found = collect(context.service, folder, contents, whole=context.includes("full"))
-    if "changed-service" in context.faults:
-        found = replace(found, endpoint={"data": [{"id": "m", "root": "/tmp/other"}]})  # noqa: S108 - of no real file
-    return evaluate(found)
+    service = context.service
+    if service is None or context.faults:
+        other = {"data": [{"id": "m", "root": "/tmp/other"}]}  # noqa: S108 - of no real file
+        return evaluate(ModelFacts("/p/models/m", "m", 3, 3, endpoint=other))
+    folder = Path(service.readiness["model_folder"])
+    contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
+    if contents is None:
+        text = f"{folder} has no manifest to compare with: an earlier release installed it"
+        return CheckResult("skip", text, remedy="./firstlight provision writes one when it installs the model")
+    return evaluate(collect(service, folder, contents, whole=context.includes("full")))
 
 
 def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) -> ModelFacts:
     """Compare the files with their manifest, and get the name of the served model."""
-    known = file_stamps.load(service.prefix, folder, MARKS)
-    marks = {path: file_stamps.file_stamp(path) for path in contents}
+    known = load_stamps(service.prefix, folder, MARKS)
+    marks = {path: file_stamp(path) for path in contents}
     wrong = dict(wrong_sizes(contents))
     wanted = [path for path in chosen(contents, marks, known, whole=whole) if path not in wrong]
     read, until = list[str](), time.monotonic() + table("serving")["model"]["read_s"]
@@ -70,7 +71,7 @@ def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) 
     kept = {path: mark for path, mark in known.items() if path in contents}
     kept |= {path: None if path in wrong else marks[path] for path in read}
     with suppress(OSError):  # the next run reads them again
-        file_stamps.save(service.prefix, folder, kept, MARKS)
+        save_stamps(service.prefix, folder, kept, MARKS)
     try:
         endpoint = Client(service, table("serving")["model"]["silence_s"]).get("/v1/models", service.api_key())
     except RequestError:
@@ -82,9 +83,7 @@ def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) 
     )
 
 
-def chosen(
-    contents: Contents, marks: file_stamps.FileStamps, known: file_stamps.FileStamps, *, whole: bool
-) -> list[str]:
+def chosen(contents: Contents, marks: FileStamps, known: FileStamps, *, whole: bool) -> list[str]:
     """Return the files to read, never-read ones first: small and changed ones and some others; with `whole` all."""
     limits = table("serving")["model"]
     never = [path for path in contents if path not in known]

@@ -1,7 +1,5 @@
 """serving.relays: who else on the host forwards requests from outside to the endpoint."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -11,11 +9,10 @@ from pathlib import Path
 from verify.commands import printed
 from verify.files import small_text
 from verify.records import CheckContext, CheckResult, Figure, first_few
-from verify.serving import scheduled_stops, service_control
+from verify.serving import service_control
 from verify.serving.processes import ListeningSocket, Process, all_listeners
-from verify.serving.scheduled_stops import Units
 from verify.serving.service import EVERY_ADDRESS, Service
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import ControlError, Units
 from verify.tables import table
 
 PROPERTIES = ("Id", "Names", "ActiveState", "Triggers", "Listen", "ExecStart")
@@ -44,12 +41,9 @@ RELAY = Process(66, 1, argv=("socat", "TCP-LISTEN:9000,fork", "TCP:127.0.0.1:800
 
 
 def run(context: CheckContext) -> CheckResult:
-    facts = RelayFacts()
-    if context.service is not None and not context.faults:
-        facts = collect(context.service)
-    if "changed-service" in context.faults:
-        facts = replace(facts, listeners=((9000, ListeningSocket("0.0.0.0", "9", (RELAY,))),))  # noqa: S104 - a stand-in
-    return evaluate(facts)
+    if context.service is None or context.faults:
+        return evaluate(RelayFacts(listeners=((9000, ListeningSocket("0.0.0.0", "9", (RELAY,))),)))  # noqa: S104 - a stand-in
+    return evaluate(collect(context.service))
 
 
 def collect(service: Service) -> RelayFacts:
@@ -63,9 +57,11 @@ def collect(service: Service) -> RelayFacts:
             listeners.append((port, replace(socket, holders=holders)))
     processes = {one.pid: one for _, socket in listeners for one in socket.holders}
     try:
-        shown = service_control.shown_units(service, PROPERTIES) if service.readiness["supervisor"] == "systemd" else ""
+        loaded = (
+            service_control.shown_units(service, PROPERTIES) if service.readiness["supervisor"] == "systemd" else {}
+        )
     except ControlError:
-        shown = ""
+        loaded = {}
     paths = (path for pattern in rows["files"] for path in Path("/").glob(pattern[1:]))
     return RelayFacts(
         str(service.readiness["host"]),
@@ -76,7 +72,7 @@ def collect(service: Service) -> RelayFacts:
             for pid, one in processes.items()
         },
         {str(path): text for path in paths if (text := small_text(path))},
-        {name: unit for name, unit in scheduled_stops.units(shown).items() if name not in names},
+        {name: unit for name, unit in loaded.items() if name not in names},
         tuple(line for each in rows["rules"] for line in _answer(**each)),
     )
 
@@ -89,7 +85,7 @@ def _units(pid: int) -> set[str]:
 def _answer(command: list[str], loaded: str = "") -> list[str]:
     if loaded and command[-1] not in small_text(loaded).split():
         return []
-    return printed(command, limit_s=RULES_S).splitlines()
+    return (printed(command, limit_s=RULES_S) or "").splitlines()
 
 
 def evaluate(facts: RelayFacts) -> CheckResult:
@@ -117,11 +113,8 @@ def _processes(facts: RelayFacts) -> Iterable[str]:
     for port, socket in facts.listeners:
         for one in socket.holders:
             program = Path(one.executable).name.rstrip("0123456789.")
-            files = [
-                path
-                for path, text in facts.configurations.items()
-                if program and program in path and _named(facts, text)
-            ]
+            own = {path: text for path, text in facts.configurations.items() if program and program in path}
+            files = [path for path, text in own.items() if _named(facts, text)]
             if _named(facts, " ".join(one.argv)) or _named(facts, facts.scripts.get(one.pid, "")) or files:
                 where = f", by {files[0]}" if files else ""
                 yield f"{one.title} listens on {socket.address} port {port} and forwards to port {facts.port}{where}"

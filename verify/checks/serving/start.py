@@ -1,14 +1,12 @@
 """serving.start: what a start of the service would find now: variables, libraries, folders, names. Nothing is restarted."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
@@ -48,25 +46,18 @@ class StartFacts:
     """Addresses of the names `localhost` and the host's own that are not this host's."""
 
 
-STAND_IN = (ServicePlan("systemd", "firstlight-vllm.service", "[Service]\n"), StartFacts())
-"""A sound host, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    planned, facts = STAND_IN
-    if context.service is not None and not context.faults:
-        planned = service_plan.read(context.service)
-        try:
-            facts = collect(context.service, planned)
-        except ControlError as error:
-            return CheckResult("error", f"cannot read the variables of the service's manager: {error}")
-        except KeyError:
-            return CheckResult(
-                "fail", f"there is no account {planned.user}, as which the service starts", remedy=REMEDY
-            )
-    if "changed-service" in context.faults:
-        facts = replace(facts, environment={"LD_LIBRARY_PATH": "/srv/lib"})
-    return evaluate(planned, facts)
+    service = context.service
+    if service is None or context.faults:
+        planned = ServicePlan("systemd", "firstlight-vllm.service", "[Service]\n")
+        return evaluate(planned, StartFacts(environment={"LD_LIBRARY_PATH": "/srv/lib"}))
+    planned = service_plan.read(service)
+    try:
+        return evaluate(planned, collect(service, planned))
+    except ControlError as error:
+        return CheckResult("error", f"cannot read the variables of the service's manager: {error}")
+    except KeyError:
+        return CheckResult("fail", f"there is no account {planned.user}, as which the service starts", remedy=REMEDY)
 
 
 def collect(service: Service, planned: ServicePlan) -> StartFacts:
@@ -93,7 +84,7 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
         as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
     environment = {"PATH": os.defpath, **variables, "LC_ALL": "C"}
     limit_s = table("start")["libraries"]["limit_s"]
-    return printed(command, limit_s=limit_s, cwd="/", env=environment, **as_account)
+    return printed(command, limit_s=limit_s, cwd="/", env=environment, **as_account) or ""
 
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:

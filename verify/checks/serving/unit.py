@@ -1,18 +1,16 @@
 """serving.unit: state of the service, and its unit compared with the plan."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import service_control, service_plan
+from verify.serving.drain import stopped_by
 from verify.serving.service import KEY, Service
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import ControlError, ServiceState, observe
 from verify.serving.service_plan import ServicePlan
-from verify.serving.service_state import ServiceState, observe, stopped_by
 from verify.serving.unit_differences import changed, differences, drop_ins, recorded
 from verify.tables import table
 
@@ -39,34 +37,27 @@ class UnitFacts:
     """Recorded and effective values of properties that the plan does not decide."""
 
 
-STAND_IN = (
-    ServicePlan(
-        "systemd", "firstlight-vllm.service", "[Service]\nUser=firstlight\n", environment={"HF_HUB_OFFLINE": "1"}
-    ),
-    UnitFacts(
-        ServiceState(
-            "active (running)", runs=True, main_pid=2, shown={"UnitFileState": "enabled", "User": "firstlight"}
-        ),
-        fragment="[Service]\nUser=firstlight\n",
-        environment="HF_HUB_OFFLINE=1\nVLLM_API_KEY=k\n",
-    ),
-)
-"""A correct service, on which an injected fault is proven."""
-
-
 def run(context: CheckContext) -> CheckResult:
-    planned, facts = STAND_IN
-    if context.service is not None and not context.faults:
-        planned = service_plan.read(context.service)
-        try:
-            facts = collect(context.service, planned)
-        except ControlError as error:
-            return CheckResult("error", f"cannot read the state of the service: {error}")
-    if "changed-service" in context.faults:
-        facts = replace(
-            facts, drop_ins={"/etc/systemd/system/x.service.d/x.conf": "[Service]\nEnvironment=PYTHONPATH=/x\n"}
-        )
-    return evaluate(planned, facts)
+    service = context.service
+    if service is None or context.faults:
+        return evaluate(*_with_drop_in())
+    planned = service_plan.read(service)
+    try:
+        return evaluate(planned, collect(service, planned))
+    except ControlError as error:
+        return CheckResult("error", f"cannot read the state of the service: {error}")
+
+
+def _with_drop_in() -> tuple[ServicePlan, UnitFacts]:
+    """Return a service that is as planned but for a drop-in, the injected fault."""
+    unit = "[Service]\nUser=firstlight\n"
+    shown = {"UnitFileState": "enabled", "User": "firstlight"}
+    return ServicePlan("systemd", "firstlight-vllm.service", unit, environment={"HF_HUB_OFFLINE": "1"}), UnitFacts(
+        ServiceState("active (running)", runs=True, main_pid=2, shown=shown),
+        fragment=unit,
+        drop_ins={"/etc/systemd/system/x.service.d/x.conf": "[Service]\nEnvironment=PYTHONPATH=/x\n"},
+        environment="HF_HUB_OFFLINE=1\nVLLM_API_KEY=k\n",
+    )
 
 
 def collect(service: Service, planned: ServicePlan) -> UnitFacts:
@@ -109,9 +100,8 @@ def evaluate(planned: ServicePlan, facts: UnitFacts) -> CheckResult:
     evidence: dict[str, Any] = {"state": facts.state.text, "unit": shown.get("FragmentPath")}
     figures = (Figure("starts by the supervisor", float(shown.get("NRestarts") or 0), "count"),)
     if not facts.state.runs and facts.stopped_by:
-        return CheckResult(
-            "skip", f"{planned.name}: {facts.stopped_by}", figures, evidence, "to start it: ./firstlight serve"
-        )
+        text = f"{planned.name}: {facts.stopped_by}"
+        return CheckResult("skip", text, figures, evidence, "to start it: ./firstlight serve")
     problems: list[tuple[str, str]] = []
     if not facts.state.runs:
         text = f"{planned.name} should be running and is {facts.state.text}; no record says that ./firstlight stop ended it"
@@ -137,28 +127,24 @@ def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, A
         fields = ", ".join(service_plan.directives((facts.drop_ins or {})[path])) or "nothing"
         found.append((f"drop-in {path} changes {fields}", DROPPED))
     if of_all and differing and not own:
-        found.append((f"drop-ins of all services ({', '.join(of_all)}) change {_listed(differing)}", OF_ALL))
+        found.append((f"drop-ins of all services ({', '.join(of_all)}) change {', '.join(differing)}", OF_ALL))
     if planned.unit_path and shown.get("FragmentPath", planned.unit_path) != planned.unit_path:
         found.append((f"systemd reads {shown['FragmentPath'] or 'no file'} instead of {planned.unit_path}", REMEDY))
     if facts.fragment != planned.unit:
-        fields = _listed(_other_fields(planned, facts.fragment or ""))
+        fields = ", ".join(_other_fields(planned, facts.fragment or ""))
         found.append((f"the unit's file is not the planned one: {fields or 'its text'} differs", REMEDY))
     if shown.get("NeedDaemonReload") == "yes":
         found.append(("the unit's files have changed since systemd read them", REMEDY))
     if shown.get("UnitFileState", "enabled") != "enabled":
         found.append((f"the unit is {shown['UnitFileState']}: a restart of the host would not start it", REMEDY))
     if differing and not found:
-        found.append((f"systemd has other values than planned: {_listed(differing)}", REMEDY))
+        found.append((f"systemd has other values than planned: {', '.join(differing)}", REMEDY))
     return found
 
 
 def _other_fields(planned: ServicePlan, text: str) -> list[str]:
     wanted, there = planned.directives(), service_plan.directives(text)
     return [name for name in {**wanted, **there} if wanted.get(name) != there.get(name)]
-
-
-def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
@@ -175,5 +161,5 @@ def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
     other = [name for name in wanted if there.get(name) != str(planned.environment[name])]
     other += [name for name in there if name not in wanted | ours]
     if other:
-        found.append(f"etc/service.env differs from the plan in {_listed(sorted(other))}")
+        found.append(f"etc/service.env differs from the plan in {', '.join(sorted(other))}")
     return found

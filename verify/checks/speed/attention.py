@@ -27,11 +27,8 @@ def run(context: CheckContext) -> CheckResult:
         if "standard" not in row:
             continue
         ratio = row["standard"] / row["flash"]
-        figures.append(
-            Figure(
-                f"standard over flash {_name(point)}", ratio, "times the time", floor=least, source="no gain, no flash"
-            )
-        )
+        name, source = f"standard over flash {_name(point)}", "no gain, no flash"
+        figures.append(Figure(name, ratio, "times the time", floor=least, source=source))
     lengths = list(sweep(device, level))
     evidence = {
         "milliseconds": rows,

@@ -4,7 +4,7 @@ nvidia-smi uses the same library, but needs seconds and renames its output in ev
 """
 
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -23,7 +23,7 @@ VOLATILE, AGGREGATE = 0, 1
 UNCORRECTED = 1
 SENSOR = 0
 """NVML_TEMPERATURE_GPU: the sensor of the chip."""
-MOST_LINKS = 36
+LINK_STATE, MOST_LINKS = "nvmlDeviceGetNvLinkState", 36
 """NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers reject numbers that they do not have."""
 LINK_ERRORS = {0: "replay", 1: "recovery", 2: "CRC of flits", 3: "CRC of data"}
 """nvmlNvLinkErrorCounter_t."""
@@ -112,7 +112,6 @@ def _handle(nvml: Any, index: int) -> ctypes.c_void_p:
 
 
 def _gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
-    """Return one GPU as NVML reports it. Raises NvmlError."""
     pci, memory = _PciInfo(), _Memory()
     name, uuid = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
     ask(nvml, "nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(pci))
@@ -123,13 +122,9 @@ def _gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
 
 
 def _nvlinked(nvml: Any, one: ctypes.c_void_p, other: ctypes.c_void_p) -> bool:
-    name, status = "nvmlDeviceGetP2PStatus", ctypes.c_uint()
-    call = getattr(nvml, name, None)
-    code = call(one, other, ctypes.c_uint(P2P_BY_NVLINK), ctypes.byref(status)) if call else None
-    if code is None or code in UNKNOWN_TO_IT:
-        return False
-    check_code(nvml, name, code)
-    return status.value == P2P_OK
+    status = ctypes.c_uint()
+    known = is_known(nvml, "nvmlDeviceGetP2PStatus", one, other, ctypes.c_uint(P2P_BY_NVLINK), ctypes.byref(status))
+    return known and status.value == P2P_OK
 
 
 def _split(nvml: Any, handle: ctypes.c_void_p) -> bool:
@@ -145,14 +140,18 @@ def numbers(
     None if card or driver do not support the call. Raises NvmlError.
     """
     answers = [ctypes.c_ulonglong() if wide else ctypes.c_uint() for _ in range(count)]
+    known = is_known(nvml, name, handle, *map(ctypes.c_uint, before), *map(ctypes.byref, answers))
+    return tuple(answer.value for answer in answers) if known else None
+
+
+def is_known(nvml: Any, name: str, *arguments: Any) -> bool:
+    """Make a call, and return whether card and driver support it. Raises NvmlError."""
     call = getattr(nvml, name, None)
-    if call is None:
-        return None
-    code = call(handle, *map(ctypes.c_uint, before), *map(ctypes.byref, answers))
-    if code in UNKNOWN_TO_IT:
-        return None
+    code = call(*arguments) if call else None
+    if code is None or code in UNKNOWN_TO_IT:
+        return False
     check_code(nvml, name, code)
-    return tuple(answer.value for answer in answers)
+    return True
 
 
 def ask(nvml: Any, name: str, *arguments: Any) -> None:
@@ -230,18 +229,21 @@ def read_health(library: str = LIBRARY) -> tuple[Health, ...]:
 
 
 def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
-    def one(name: str, **how: Any) -> int | None:
+    def one(name: str, convert: Callable[[int], Any] = int, **how: Any) -> Any:
         found = numbers(nvml, name, handle, **how)
-        return found[0] if found else None
+        return convert(found[0]) if found else None
+
+    def watts(name: str) -> Any:
+        return one(name, lambda milliwatts: milliwatts / 1000)
 
     def two(name: str) -> tuple[bool, bool] | None:
         found = numbers(nvml, name, handle, 2)
         return (bool(found[0]), bool(found[1])) if found else None
 
     known = _gpu(nvml, handle)
-    errors = [
+    errors = tuple(
         one("nvmlDeviceGetTotalEccErrors", before=(UNCORRECTED, since), wide=True) for since in (VOLATILE, AGGREGATE)
-    ]
+    )
     rows = numbers(nvml, "nvmlDeviceGetRemappedRows", handle, 4)
     reasons = one("nvmlDeviceGetCurrentClocksEventReasons", wide=True)
     if reasons is None:  # its name before driver 535
@@ -250,37 +252,26 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         pci=known.pci or "",
         name=known.name or "",
         ecc=two("nvmlDeviceGetEccMode"),
-        ecc_by_default=_switch(one("nvmlDeviceGetDefaultEccMode")),
-        uncorrected=(errors[0], errors[1]) if errors[0] is not None and errors[1] is not None else None,
+        ecc_by_default=one("nvmlDeviceGetDefaultEccMode", bool),
+        uncorrected=None if None in errors else errors,
         remapped=(rows[0], rows[1]) if rows else None,
         remap_pending=bool(rows[2]) if rows else None,
         remap_failed=bool(rows[3]) if rows else None,
-        retirement_pending=_switch(one("nvmlDeviceGetRetiredPagesPendingStatus")),
+        retirement_pending=one("nvmlDeviceGetRetiredPagesPendingStatus", bool),
         clock_reasons=reasons,
         temperature_c=one("nvmlDeviceGetTemperature", before=(SENSOR,)),
-        power_w=_watts(one("nvmlDeviceGetPowerUsage")),
-        power_limit_w=_watts(one("nvmlDeviceGetPowerManagementLimit")),
-        power_default_w=_watts(one("nvmlDeviceGetPowerManagementDefaultLimit")),
-        persistence=_switch(one("nvmlDeviceGetPersistenceMode")),
+        power_w=watts("nvmlDeviceGetPowerUsage"),
+        power_limit_w=watts("nvmlDeviceGetPowerManagementLimit"),
+        power_default_w=watts("nvmlDeviceGetPowerManagementDefaultLimit"),
+        persistence=one("nvmlDeviceGetPersistenceMode", bool),
         compute_mode=one("nvmlDeviceGetComputeMode"),
         mig=two("nvmlDeviceGetMigMode"),
-        links=_links(nvml, handle),
+        links=tuple(
+            bool(state) for link in range(MOST_LINKS) if (state := one(LINK_STATE, before=(link,))) is not None
+        ),
         link_errors=_link_errors(nvml, handle),
         fabric=_fabric(nvml, handle),
     )
-
-
-def _switch(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
-
-
-def _watts(milliwatts: int | None) -> float | None:
-    return None if milliwatts is None else milliwatts / 1000
-
-
-def _links(nvml: Any, handle: ctypes.c_void_p) -> tuple[bool, ...]:
-    answers = (numbers(nvml, "nvmlDeviceGetNvLinkState", handle, before=(link,)) for link in range(MOST_LINKS))
-    return tuple(bool(answer[0]) for answer in answers if answer)
 
 
 def _link_errors(nvml: Any, handle: ctypes.c_void_p) -> dict[str, int]:
@@ -296,9 +287,5 @@ def _link_errors(nvml: Any, handle: ctypes.c_void_p) -> dict[str, int]:
 def _fabric(nvml: Any, handle: ctypes.c_void_p) -> Fabric | None:
     """Return the fabric state; None before driver 535 too, which does not report its health."""
     info = _FabricInfo(version=FABRIC_VERSION)
-    call = getattr(nvml, "nvmlDeviceGetGpuFabricInfoV", None)
-    code = call(handle, ctypes.byref(info)) if call else None
-    if code is None or code in UNKNOWN_TO_IT:
-        return None
-    check_code(nvml, "nvmlDeviceGetGpuFabricInfoV", code)
-    return Fabric(info.state, info.status, info.healthMask)
+    known = is_known(nvml, "nvmlDeviceGetGpuFabricInfoV", handle, ctypes.byref(info))
+    return Fabric(info.state, info.status, info.healthMask) if known else None

@@ -7,8 +7,8 @@ from pathlib import PurePath
 
 from provision.core.models.settings import Settings, option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
-from provision.phases.plan.family.tables import Family, Kind, Releases, families, option_since, parsers, quantizations
-from provision.phases.plan.fit import Shape
+from provision.phases.plan.family.families import Family, Kind, Releases, families, option_since, parsers, quantizations
+from provision.phases.plan.fit.shape import Shape
 
 AUTO, NONE = "auto", "none"
 _SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "firstlight_reasoning_parser"}
@@ -113,10 +113,8 @@ def _parser(kind: Kind, family: Family | None, wanted: ChoiceSettings, version: 
 
 
 def _of(kind: Kind, value: str | None, by: str, text: str, source: str | None = None) -> ServingChoice:
-    flags: tuple[str, ...] = ()
-    if value is not None:
-        options = ("--enable-auto-tool-choice", "--tool-call-parser") if kind == "tool" else ("--reasoning-parser",)
-        flags = (*options, value)
+    options = ("--enable-auto-tool-choice", "--tool-call-parser") if kind == "tool" else ("--reasoning-parser",)
+    flags = (*options, value) if value is not None else ()
     values = {"name": f"{kind}_parser", "value": value, "by": by, "flags": flags, "text": text, "source": source}
     return ServingChoice.model_validate(values)
 

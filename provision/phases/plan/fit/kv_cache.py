@@ -3,6 +3,7 @@
 Source: vllm/v1/core/kv_cache_utils.py, 0.32.0.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,14 +46,7 @@ class Cache:
 
     def longest(self, size: int, most: int) -> int:
         """Return the longest context, up to `most` tokens, whose request fits in `size` bytes; 0 if none does."""
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.bytes_for(middle) <= size:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return bisect_right(range(1, most + 1), size, key=self.bytes_for)
 
     def tokens(self, size: int, length: int) -> int:
         """Return the tokens that vLLM's log reports for `size` bytes: the number of requests of `length` tokens, times `length`."""

@@ -5,14 +5,14 @@ from math import gcd
 from typing import Literal
 
 from provision.core.formatting import GIB
-from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.kv_cache import Cache, cache_of
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import tensor_sizes, weight_bytes, why_not
-from provision.phases.plan.fit.tables import activation, batches, platforms
+from provision.phases.plan.fit.tables import Batch, activation, batches, cpu_cache, length, platforms
 
 MIB = 2**20
+_FLOAT32 = 4
 Problem = Literal["split", "memory", "length", "beyond"]
 
 
@@ -46,13 +46,13 @@ class Fit:
 def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     """Compute how a model fits on a host; `problem` and `text` of the result are the reason if it does not."""
     tensor, wrong = _split(shape, request, budget)
-    row = tables.platforms()[budget.platform]
+    row = platforms()[budget.platform]
     # vLLM serves 32-bit weights in 16 bits unless `--set dtype=float32` is set
     element = 4 if request.dtype == "float32" else 2
-    batch = batch_of(request, budget)
+    batch = _batch(request, budget)
     processes = tensor * request.pipeline * request.data
     weights = weight_bytes(shape, tensor, request.pipeline, element)
-    overhead = activation_bytes(shape, batch, tensor, element) + fixed_bytes(request, budget, processes)
+    overhead = _activation_bytes(shape, batch, tensor, element) + _fixed_bytes(request, budget, processes)
     memory = int(budget.device_bytes * (request.share or row.memory_share))
     if budget.platform == "cpu":
         memory = memory * request.hosts // processes
@@ -70,7 +70,8 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
         pipeline=request.pipeline,
         element=request.cache_element(element),
         block=row.latent_block if shape.latent else row.block,
-        in_flight=_overlap(request, budget) * batch.tokens,
+        # a batch for each pipeline stage, at least two with asynchronous scheduling
+        in_flight=max(request.pipeline, row.overlap) * batch.tokens,
     )
     wanted = request.length or shape.usual_length
     size = left if budget.platform != "cpu" or request.share else _cpu_cache(budget, cache, left, wanted)
@@ -88,7 +89,7 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
         return replace(found, problem="beyond", text=text)
     if wanted <= longest:
         return replace(found, length=wanted)
-    chosen = longest // tables.length().step * tables.length().step
+    chosen = longest // length().step * length().step
     if request.length:
         text = (
             f"a context of {request.length} tokens needs {_gib(cache.bytes_for(request.length))} of cache on each device; "
@@ -96,10 +97,10 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
             f"{_gib(size)} are left, enough for {longest} tokens"
         )
         return replace(found, problem="length", text=text)
-    if chosen < min(tables.length().least, wanted):
+    if chosen < min(length().least, wanted):
         text = (
             f"after weights ({_gib(found.weights)}) and overhead of the engine ({_gib(found.overhead)}) {_gib(size)} are left "
-            f"on each device for the cache: a context of {longest} tokens, and {min(tables.length().least, wanted)} is the shortest default"
+            f"on each device for the cache: a context of {longest} tokens, and {min(length().least, wanted)} is the shortest default"
         )
         return replace(found, problem="length", text=text)
     return replace(found, length=chosen)
@@ -107,7 +108,7 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
 
 def _cpu_cache(budget: DeviceBudget, cache: Cache, left: int, wanted: int) -> int:
     """Return a share of the host's memory, more if one request needs it, at most what is left; in whole MiB."""
-    row = tables.cpu_cache()
+    row = cpu_cache()
     usual = max(int(budget.device_bytes * row.cpu_share), int(row.cpu_least * GIB))
     needed = -(-cache.bytes_for(wanted) // MIB) * MIB
     return min(max(usual, needed), left) // MIB * MIB
@@ -129,11 +130,6 @@ def _split(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> tuple
     return tensor, why_not(shape, tensor)
 
 
-def _overlap(request: ServingRequest, budget: DeviceBudget) -> int:
-    """Return the batches in flight: one for each pipeline stage, at least two with asynchronous scheduling."""
-    return max(request.pipeline, tables.platforms()[budget.platform].overlap)
-
-
 def _too_large(found: Fit, shape: Shape, budget: DeviceBudget, processes: int) -> str:
     whole = f"the weights of this model ({shape.name}) need {_gib(shape.weights.total)}"
     if budget.platform == "cpu":
@@ -149,25 +145,14 @@ def _gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
-_FLOAT32 = 4
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The tokens and sequences that the engine computes at once."""
-
-    tokens: int
-    sequences: int
-
-
-def batch_of(request: ServingRequest, budget: DeviceBudget) -> Batch:
+def _batch(request: ServingRequest, budget: DeviceBudget) -> Batch:
     """Return the requested batch, else vLLM's default for a device of this size."""
     memory = budget.device_bytes if budget.platform != "cpu" else 0
     row = next(row for row in batches() if memory >= row.from_gib * GIB)
-    return Batch(request.batch or row.tokens, request.sequences or row.sequences)
+    return replace(row, tokens=request.batch or row.tokens, sequences=request.sequences or row.sequences)
 
 
-def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> int:
+def _activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> int:
     """Return the bytes on a device at the peak of a forward pass: rows of the layers for every token, logits for every sequence."""
     row = activation()
     inner = max(shape.inner) / tensor
@@ -177,7 +162,7 @@ def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> i
     return int(rows + row.logit_copies * batch.sequences * shape.vocabulary * _FLOAT32)
 
 
-def fixed_bytes(request: ServingRequest, budget: DeviceBudget, processes: int) -> int:
+def _fixed_bytes(request: ServingRequest, budget: DeviceBudget, processes: int) -> int:
     """Return the bytes on a device that are independent of the model: context, buffers between peers, captured graphs."""
     row = platforms()[budget.platform]
     return int((row.context + (row.peers if processes > 1 else 0) + (0 if request.eager else row.graphs)) * GIB)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from provision.core.errors import ModelError
 from provision.core.models.stack import Input
-from provision.phases.plan.family.match import UNKNOWN, Match, match
+from provision.phases.plan.family.families import UNKNOWN, Match, match
 from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.tables import Architecture, architectures, keys
 from provision.phases.plan.fit.weights import Weights

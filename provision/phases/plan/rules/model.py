@@ -6,8 +6,8 @@ from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan, unknown_parsers
-from provision.phases.plan.family.tables import int8_on_x86, quantizations
-from provision.phases.plan.fit import Fit, fit
+from provision.phases.plan.family.families import int8_on_x86, quantizations
+from provision.phases.plan.fit.result import Fit, fit
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule

@@ -89,22 +89,22 @@ def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     order=130,
 )
 def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
-    found = limits_of(option)
-    if found is None:
+    plan, table = limits_of(option), catalog().horizon
+    if plan is None or option.release is None:
         return
-    plan, table = found.plan, catalog().horizon
-    if plan.until is None:
+    released = option.release.date
+    if plan.until is not None:
         text = (
-            f"this vLLM is at most {table.current_days} days older than the newest: the newest dependencies are allowed"
-            if found.released
-            else "the release date is unknown: the newest dependencies are allowed"
-        )
-    else:
-        text = (
-            f"the release date is {found.released}: no dependency is newer than {plan.until}, by upload times if the package index has "
+            f"the release date is {released}: no dependency is newer than {plan.until}, by upload times if the package index has "
             f"them, else by {len(plan.bounds)} version bounds"
         )
-    yield accept(text, source=table.source, released=found.released, bounds=plan.bounds)
+    elif released:
+        text = (
+            f"this vLLM is at most {table.current_days} days older than the newest: the newest dependencies are allowed"
+        )
+    else:
+        text = "the release date is unknown: the newest dependencies are allowed"
+    yield accept(text, source=table.source, released=released, bounds=plan.bounds)
 
 
 @rule("The vLLM release can be imported as installed.", reads=(), order=290)

@@ -1,7 +1,7 @@
 """AMD facts of a host: cards from the amdgpu driver's topology, rocminfo and amd-smi, each enough alone, merged by PCI address."""
 
 import re
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from provision.core.models.facts import Amd, AmdGpu, GpuProcess
@@ -14,24 +14,13 @@ _DEVICE_HEAPS = {"1", "2"}
 _GFX = re.compile(r"gfx[0-9a-f]{3,5}")
 
 
-@dataclass(frozen=True)
-class Card:
-    """One card as one tool reports it."""
-
-    pci_address: str | None = None
-    name: str | None = None
-    gfx: str | None = None
-    uuid: str | None = None
-    memory_total: int | None = None
-
-
 def gfx_name(target: int) -> str | None:
     """Return `gfx942` for 90402: decimal major, minor and stepping; the last two are written in hexadecimal."""
     major, minor, stepping = target // 10000, target // 100 % 100, target % 100
     return f"gfx{major}{minor:x}{stepping:x}" if 0 < major < 100 and minor < 16 and stepping < 16 else None
 
 
-def topology(section: Section) -> tuple[Card, ...]:
+def topology(section: Section) -> tuple[AmdGpu, ...]:
     """Return cards in the driver's order, which is ROCm's order too."""
     nodes: dict[int, dict[str, str]] = {}
     memory: dict[int, int] = {}
@@ -48,15 +37,16 @@ def topology(section: Section) -> tuple[Card, ...]:
             heap = value.strip()
         elif key == "size_in_bytes" and heap in _DEVICE_HEAPS:
             memory[number] = memory.get(number, 0) + (integer(value) or 0)
+    cards = [(number, node) for number, node in sorted(nodes.items()) if (integer(node.get("simd_count")) or 0) > 0]
     return tuple(
-        Card(
+        AmdGpu(
+            index=index,
             pci_address=_address(integer(node.get("location_id")), integer(node.get("domain")) or 0),
             gfx=gfx_name(integer(node.get("gfx_target_version")) or 0),
             uuid=f"GPU-{unique:016x}" if (unique := integer(node.get("unique_id"))) else None,
             memory_total=memory.get(number) or None,
         )
-        for number, node in sorted(nodes.items())
-        if (integer(node.get("simd_count")) or 0) > 0
+        for index, (number, node) in enumerate(cards)
     )
 
 
@@ -74,13 +64,13 @@ def compute_processes(section: Section) -> tuple[GpuProcess, ...]:
     return tuple(found)
 
 
-def agents(section: Section) -> tuple[Card, ...]:
+def agents(section: Section) -> tuple[AmdGpu, ...]:
     """Return GPU agents of rocminfo, or of rocm_agent_enumerator's plain list where rocminfo is missing."""
     blocks = re.split(r"^Agent \d+\s*$", section.text, flags=re.MULTILINE)[1:]
     if not blocks:
-        bare = [line.strip() for line in section.lines()]
-        return tuple(Card(gfx=line) for line in bare if _GFX.fullmatch(line) and line != "gfx000")
-    found = []
+        bare = [line for line in map(str.strip, section.lines()) if _GFX.fullmatch(line) and line != "gfx000"]
+        return tuple(AmdGpu(index=index, gfx=line) for index, line in enumerate(bare))
+    found: list[AmdGpu] = []
     for block in blocks:
         fields: dict[str, str] = {}
         for key, value in re.findall(r"^ +([A-Za-z][A-Za-z .()]*?): +(.*?) *$", block, re.MULTILINE):
@@ -88,12 +78,13 @@ def agents(section: Section) -> tuple[Card, ...]:
         if fields.get("Device Type") == "GPU":
             gfx = _GFX.match(fields.get("Name", ""))
             found.append(
-                Card(
+                AmdGpu(
+                    index=len(found),
                     pci_address=_address(_leading(fields.get("BDFID")), _leading(fields.get("Domain")) or 0),
                     name=known(fields.get("Marketing Name")),
                     gfx=gfx[0] if gfx else None,
                     uuid=_uuid(fields.get("Uuid")),
-                    memory_total=_kilobytes(_leading(fields.get("Size"))),
+                    memory_total=(_leading(fields.get("Size")) or 0) << 10 or None,
                 )
             )
     return tuple(found)
@@ -101,7 +92,7 @@ def agents(section: Section) -> tuple[Card, ...]:
 
 @dataclass(frozen=True)
 class SmiAnswer:
-    cards: tuple[Card, ...] = ()
+    cards: tuple[AmdGpu, ...] = ()
     driver_version: str | None = None
 
 
@@ -113,14 +104,16 @@ def amd_smi(section: Section) -> SmiAnswer:
     start = min((at for at in (section.text.find("["), section.text.find("{")) if at >= 0), default=0)
     value = json_value(section.text[start:])
     entries = value.get("gpu_data") if isinstance(value, dict) else value
-    cards, driver = [], None
+    cards: list[AmdGpu] = []
+    driver = None
     for entry in entries if isinstance(entries, list) else []:
         if not isinstance(entry, dict):
             continue
         asic, bus, vram = _part(entry, "asic"), _part(entry, "bus"), _part(entry, "vram")
         gfx = _GFX.match(_text(asic, "target_graphics_version"))
         cards.append(
-            Card(
+            AmdGpu(
+                index=len(cards),
                 pci_address=pci_address(_text(bus, "bdf")),
                 name=known(_text(asic, "market_name")),
                 gfx=gfx[0] if gfx else None,
@@ -157,10 +150,6 @@ def _leading(text: str | None) -> int | None:
     return int(match[0]) if match else None
 
 
-def _kilobytes(number: int | None) -> int | None:
-    return number << 10 if number else None
-
-
 def _part(entry: dict[str, Any], key: str) -> dict[str, Any]:
     part = entry.get(key)
     return part if isinstance(part, dict) else {}
@@ -177,9 +166,9 @@ def _vram(value: Any) -> int | None:
     return size(value if isinstance(value, str) and not value.isdecimal() else f"{value} MB")
 
 
-def merge(*views: tuple[Card, ...]) -> tuple[Card, ...]:
+def merge(*views: tuple[AmdGpu, ...]) -> tuple[AmdGpu, ...]:
     """Merge views into one entry per card, in the order of the first view that has cards; earlier values win."""
-    merged: list[Card] = []
+    merged: list[AmdGpu] = []
     for view in views:
         if not merged:
             merged = list(view)
@@ -187,9 +176,9 @@ def merge(*views: tuple[Card, ...]) -> tuple[Card, ...]:
         # Match views without addresses by position when they show the same number of cards.
         by_place = len(view) == len(merged) and all(card.pci_address is None for card in view)
         for place, card in enumerate(view):
-            at = place if by_place else _place(merged, card)
-            if at is not None:
-                merged[at] = _joined(merged[at], card)
+            same = [at for at, other in enumerate(merged) if card.pci_address and card.pci_address == other.pci_address]
+            for at in [place] if by_place else same[:1]:
+                merged[at] = card.model_copy(update=merged[at].model_dump(exclude_none=True))
     return tuple(merged)
 
 
@@ -201,9 +190,8 @@ def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
     version = rocm_version(output["rocm"])
     if not (bus.of(AMD) or cards or version):
         return None
-    for name, section in (("rocminfo", rocminfo), ("amd-smi", smi)):
-        if not section.ok and not section.absent:
-            unknown[f"amd.{name}"] = section.failure
+    rocminfo.note_failure(unknown, "amd.rocminfo", may_be_absent=True)
+    smi.note_failure(unknown, "amd.amd-smi", may_be_absent=True)
     if not cards:
         unknown["amd.gpus"] = (
             "; ".join(section.failure for section in (kfd, rocminfo, smi) if not section.ok) or "no tool shows a GPU"
@@ -211,15 +199,5 @@ def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
     return Amd(
         driver_version=known(output["modules"].value("amdgpu_version")) or answer.driver_version,
         rocm_version=version,
-        gpus=tuple(AmdGpu(index=index, **asdict(card)) for index, card in enumerate(cards)),
+        gpus=cards,
     )
-
-
-def _place(cards: list[Card], card: Card) -> int | None:
-    return next(
-        (at for at, other in enumerate(cards) if card.pci_address and other.pci_address == card.pci_address), None
-    )
-
-
-def _joined(first: Card, second: Card) -> Card:
-    return Card(*(one or other for one, other in zip(astuple(first), astuple(second), strict=True)))

@@ -33,8 +33,7 @@ def configuration(output: Output, unknown: dict[str, str]) -> Configuration | No
     found: dict[str, dict[str, str] | None] = {}
     for name, (section_name, read) in parsers.items():
         section = output[section_name]
-        if not (section.ok or section.absent):
-            unknown[f"configuration.{name}"] = section.failure
+        section.note_failure(unknown, f"configuration.{name}", may_be_absent=True)
         found[name] = read(section) if section.ok else {} if section.absent else None
     if found["driver"] is not None:
         found["driver"] |= nvidia.settings(output["nvidia_smi"])

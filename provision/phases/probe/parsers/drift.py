@@ -223,8 +223,9 @@ def _owned(fields: Sequence[str]) -> str:
 
 
 def _written(fields: Sequence[str]) -> str:
-    return f"{fields[3]} bytes, changed {_time(fields[5])}"
+    return f"{fields[3]} bytes, changed {utc(fields[5])}"
 
 
-def _time(seconds: str) -> str:
+def utc(seconds: str) -> str:
+    """Return Unix seconds as a time in UTC; another text as it is."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds.isdigit() else seconds

@@ -97,8 +97,7 @@ def memory(output: Output, mounts: tuple[Disk, ...], unknown: dict[str, str]) ->
     }
     if "MemTotal" not in sizes:
         unknown["memory.total"] = section.failure
-    if not groups.ok and not groups.absent:
-        unknown["memory.cgroup_limit"] = groups.failure
+    groups.note_failure(unknown, "memory.cgroup_limit", may_be_absent=True)
     shm = next((disk for disk in mounts if disk.path == disk.mount == _SHARED), None)
     if shm is None:
         unknown["memory.shm"] = f"{_SHARED} is not a mount of its own"

@@ -24,12 +24,9 @@ _SETTINGS = (
 class Answer:
     """Answer of nvidia-smi: devices, an error message, or both where one card is lost."""
 
-    driver_version: str | None = None
-    cuda_version: str | None = None
-    gpus: tuple[NvidiaGpu, ...] = ()
+    nvidia: Nvidia
+    """What it says of driver and devices."""
     processes: tuple[GpuProcess, ...] = ()
-    fabric_state: str | None = None
-    error: str | None = None
     unread: str | None = None
     """Why the answer is incomplete; None for a complete one."""
 
@@ -37,29 +34,29 @@ class Answer:
 def answer(section: Section, compute: Section) -> Answer:
     """Parse `nvidia-smi -q -x`, with compute capabilities from a separate query."""
     if section.absent:
-        return Answer(unread=section.failure)
+        return Answer(Nvidia(), unread=section.failure)
     before, found, document = section.text.partition("<nvidia_smi_log>")
     error = _words(before)
     if not found:
-        return Answer(error=error, unread=error or section.failure)
+        return Answer(Nvidia(smi_error=error), unread=error or section.failure)
     log = _parsed(found + document)
     if log is None:
-        return Answer(error=error, unread=section.failure if not section.ok else "nvidia-smi's answer is not whole")
+        unread = section.failure if not section.ok else "nvidia-smi's answer is not whole"
+        return Answer(Nvidia(smi_error=error), unread=unread)
     capabilities = compute_capabilities(compute)
     gpus, processes = [], []
     for index, element in enumerate(log.iter("gpu")):
         gpu = _gpu(element, index, capabilities)
         gpus.append(gpu)
         processes += _processes(element, gpu)
-    return Answer(
+    said = Nvidia(
         driver_version=known(log.findtext("driver_version")),
         cuda_version=version(log.findtext("cuda_version")),
         gpus=tuple(gpus),
-        processes=tuple(processes),
         fabric_state=_fabric_state(log),
-        error=error,
-        unread=None if section.ok else section.failure,
+        smi_error=error,
     )
+    return Answer(said, tuple(processes), None if section.ok else section.failure)
 
 
 def settings(section: Section) -> dict[str, str]:
@@ -152,32 +149,28 @@ def module_flavour(section: Section) -> Literal["open", "proprietary"] | None:
 
 def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nvidia | None:
     """Return the NVIDIA facts; None for a host without NVIDIA devices."""
-    modules, tool, manager = output["modules"], output["nvidia_smi"], output["fabric_manager"]
-    module = known(modules.value("nvidia_version"))
-    if not (bus.of(NVIDIA) or module or smi.gpus or smi.error or (bus.nvswitches or 0) > 0):
+    modules, tool, manager, compute = (
+        output[name] for name in ("modules", "nvidia_smi", "fabric_manager", "nvidia_compute")
+    )
+    said, module = smi.nvidia, known(modules.value("nvidia_version"))
+    if not (bus.of(NVIDIA) or module or said.gpus or said.smi_error or (bus.nvswitches or 0) > 0):
         if tool.status is None or not (tool.ok or tool.absent):
             unknown["nvidia"] = tool.failure
         return None
     if smi.unread:
         unknown["nvidia.gpus"] = smi.unread
-    driver = smi.driver_version or module
+    driver = said.driver_version or module
     if driver is None:
-        unknown["nvidia.driver_version"] = smi.error or "no NVIDIA kernel module is loaded"
-    if smi.gpus and any(gpu.compute_capability is None for gpu in smi.gpus):
-        unknown["nvidia.gpus.compute_capability"] = (
-            output["nvidia_compute"].text.strip()[:200] or output["nvidia_compute"].failure
-        )
-    if not manager.ok and not manager.absent:
-        unknown["nvidia.fabric_manager_version"] = manager.failure
-    return Nvidia(
-        driver_version=driver,
-        cuda_version=smi.cuda_version,
-        module_version=module,
-        module_flavour=module_flavour(modules),
-        smi_error=smi.error,
-        gpus=smi.gpus,
-        nvswitches=bus.nvswitches,
-        fabric_manager_version=version(manager.value("version")),
-        fabric_manager_state=known(manager.value("state")),
-        fabric_state=smi.fabric_state,
-    )
+        unknown["nvidia.driver_version"] = said.smi_error or "no NVIDIA kernel module is loaded"
+    if any(gpu.compute_capability is None for gpu in said.gpus):
+        unknown["nvidia.gpus.compute_capability"] = compute.text.strip()[:200] or compute.failure
+    manager.note_failure(unknown, "nvidia.fabric_manager_version", may_be_absent=True)
+    more = {
+        "driver_version": driver,
+        "module_version": module,
+        "module_flavour": module_flavour(modules),
+        "nvswitches": bus.nvswitches,
+        "fabric_manager_version": version(manager.value("version")),
+        "fabric_manager_state": known(manager.value("state")),
+    }
+    return said.model_copy(update=more)

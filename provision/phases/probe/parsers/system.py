@@ -49,8 +49,8 @@ def operating_system(output: Output, unknown: dict[str, str]) -> OperatingSystem
     if kind is None:
         unknown["os.libc"] = output["libc"].reason or f"not recognised: {output['libc'].text.strip()[:80]!r}"
     state = output["systemd_state"]
-    if not state.ok and not state.absent and "systemd_state" in output.sections:
-        unknown["os.systemd_state"] = state.failure
+    if "systemd_state" in output.sections:
+        state.note_failure(unknown, "os.systemd_state", may_be_absent=True)
     return OperatingSystem(
         id=release.get("ID") or None,
         version_id=release.get("VERSION_ID") or None,

@@ -1,0 +1,299 @@
+"""The checks of the tables: every value has its type, every reference its row, every row its source."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from datetime import date
+from typing import Any
+
+from provision.catalog import overlay
+from provision.catalog.load import Catalog
+from provision.catalog.rows import Row
+from provision.catalog.versions import between, cuda_of, minor, numbers, release, specifier
+from provision.core.errors import Exit, UsageError
+
+SHORT_LIVED = "new-feature"
+"""NVIDIA's name for branches between two long-lived ones; their drivers are not a default."""
+LEAST_SOURCE = 6
+"""The minimum length of a source, in characters."""
+
+
+def check(catalog: Catalog) -> list[str]:
+    """Return a message for each error in the tables.
+
+    Raises:
+        TableError: A file cannot be read, or a row has an unknown field.
+    """
+    return [
+        *_schema(catalog),
+        *_unique(catalog),
+        *_releases(catalog),
+        *_stand_ins(catalog),
+        *_bounds(catalog),
+        *_torch_variants(catalog),
+        *_cards(catalog),
+        *_attention(catalog),
+        *_drivers(catalog),
+        *_advisories(catalog),
+        *_flash_attn(catalog),
+        *_packages(catalog),
+        *_families(catalog),
+    ]
+
+
+def check_tables() -> tuple[str, Exit]:
+    """Check the product's tables and the user's overlays.
+
+    Returns:
+        The report and the exit status.
+
+    Raises:
+        TableError: A file cannot be read.
+    """
+    catalog = Catalog(overlays=overlay.read_all(overlay.folder()))
+    problems = check(catalog)
+    if problems:
+        return "\n".join([*problems, f"{len(problems)} problems"]), Exit.RED
+    found = list(_all_rows(catalog))
+    inferred = sum(row.inferred for _, row in found)
+    tables = len({name for name, _ in found})
+    lines = [f"{len(found)} rows in {tables} tables, each with its source; {inferred} hold an inferred value"]
+    lines += [f"overlay {extra.path}: {sum(map(len, extra.tables.values()))} rows" for extra in catalog.overlays]
+    return "\n".join(lines), Exit.OK
+
+
+def _all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
+    """Yield every row with its table's name."""
+    for name, table in catalog.tables().items():
+        found = table.values() if isinstance(table, dict) else table if isinstance(table, tuple) else (table,)
+        yield from ((name, row) for row in found)
+
+
+def _schema(catalog: Catalog) -> Iterator[str]:
+    for name, row in _all_rows(catalog):
+        if len(row.source.strip()) < LEAST_SOURCE:
+            yield f"{_row(name, row)}: `{row.source}` is not a source that a person can look up"
+
+
+def _unique(catalog: Catalog) -> Iterator[str]:
+    keys: dict[str, Iterable[Any]] = {
+        "vLLM releases": (row.version for row in catalog.releases),
+        "builds": ((row.version, row.variant, row.provider) for row in catalog.builds),
+        "torch releases": (row.version for row in catalog.torches),
+        "advisories": ((row.id, row.product, row.since) for row in catalog.advisories),
+        "toolkits": (row.version for row in catalog.toolkits),
+        "driver branches": (row.branch for row in catalog.branches),
+        "PCI ids of NVIDIA GPUs": (identity for row in catalog.nvidia_cards for identity in row.ids),
+        "PCI ids of AMD GPUs": (identity for row in catalog.amd_cards for identity in row.ids),
+        "GPUs": (row.name for table in (catalog.nvidia_cards, catalog.amd_cards) for row in table),
+        "timelines": (row.distribution for row in catalog.timelines),
+        "flash-attn wheels": (row.version for row in catalog.flash_wheels),
+        "flash-attn sources": (row.version for row in catalog.flash_sources),
+        "community wheels": ((row.version, row.variant, row.machines) for row in catalog.community_wheels),
+    }
+    for what, found in keys.items():
+        for key, count in Counter(found).items():
+            if count > 1:
+                yield f"{what}: {key} occurs {count} times"
+
+
+def _releases(catalog: Catalog) -> Iterator[str]:
+    torches = {row.version: row for row in catalog.torches}
+    toolkits = {row.version for row in catalog.toolkits}
+    for row in catalog.releases:
+        yield from _range(f"vLLM {row.version}", row.python)
+        if row.date is not None and not _is_day(row.date):
+            yield f"vLLM {row.version}: `{row.date}` is not a day"
+        if row.torch not in torches:
+            yield f"vLLM {row.version}: torch {row.torch}, its pin, has no row"
+        elif not _same_major(row.cuda, torches[row.torch].default_x86_64):
+            yield f"vLLM {row.version}: CUDA {row.cuda}, but torch {row.torch} is {torches[row.torch].default_x86_64} on the default index"
+        if row.cuda not in toolkits:
+            yield f"vLLM {row.version}: CUDA {row.cuda} has no toolkit row"
+    known = {row.version for row in catalog.releases}
+    for failure in catalog.import_failures:
+        yield from (
+            f"import failure names vLLM {version}: no such release"
+            for version in (failure.version, failure.cured)
+            if version not in known
+        )
+    for build in catalog.builds:
+        if build.version not in known:
+            yield f"build {build.version} {build.variant}: that release has no row"
+        if build.variant.startswith("rocm") and not build.gfx:
+            yield f"build {build.version} {build.variant}: no AMD architecture"
+
+
+def _stand_ins(catalog: Catalog) -> Iterator[str]:
+    torches = {row.version: row for row in catalog.torches}
+    releases = {row.version: row for row in catalog.releases}
+    for stand_in in catalog.torch_stand_ins:
+        same = (
+            build.provider == stand_in.provider and build.variant == "cpu"
+            for build in catalog.builds
+            if build.version == stand_in.version
+        )
+        if not any(same) or releases[stand_in.version].torch != stand_in.torch:
+            yield f"torch {stand_in.torch} for vLLM {stand_in.version} on CPUs: no such build pins it"
+        elif torches[stand_in.torch].default_x86_64 != stand_in.variant:
+            yield f"torch {stand_in.torch} {stand_in.variant}: the default index has another variant"
+
+
+def _bounds(catalog: Catalog) -> Iterator[str]:
+    for row in catalog.bounds:
+        yield from _range(f"bound of {row.distribution}", row.specifier)
+    for line in catalog.timelines:
+        pairs = [entry.partition(" ") for entry in line.releases]
+        if not all(_is_day(day) for day, _, _ in pairs):
+            yield f"timeline of {line.distribution}: an entry does not start with a day"
+            continue
+        versions = [release(version) for _, _, version in pairs]
+        if versions != sorted(versions) or [day for day, _, _ in pairs] != sorted(day for day, _, _ in pairs):
+            yield f"timeline of {line.distribution}: days and versions do not both ascend"
+
+
+def _torch_variants(catalog: Catalog) -> Iterator[str]:
+    toolkits = {row.version for row in catalog.toolkits}
+    majors = {row.major for row in catalog.cuda_majors}
+    for torch in catalog.torches:
+        yield from _range(f"torch {torch.version}", torch.python)
+        for variant in dict.fromkeys((*torch.cuda, *torch.cuda_aarch64)):
+            cuda = cuda_of(variant) or ""
+            if cuda not in toolkits or numbers(cuda)[0] not in majors:
+                yield f"torch {torch.version}: {variant} has no toolkit row or no driver floor"
+            ranges = [
+                row
+                for row in catalog.torch_archs
+                if row.variant == variant and between(torch.version, row.since, row.until)
+            ]
+            if len(ranges) > 1 or (not ranges and not torch.inferred):
+                yield f"torch {torch.version}: {len(ranges)} rows name the GPU code of {variant}"
+
+
+def _cards(catalog: Catalog) -> Iterator[str]:
+    known = {row.compute_capability for row in catalog.architectures}
+    for row in catalog.nvidia_cards:
+        if row.compute_capability not in known:
+            yield f"{row.name}: compute capability {row.compute_capability} has no architecture row"
+
+
+def _attention(catalog: Catalog) -> Iterator[str]:
+    for row in catalog.releases:
+        for backend in catalog.platform_backends:
+            if (
+                backend.platform != "cuda"
+                or backend.only_requested
+                or not between(row.version, backend.since, backend.until)
+            ):
+                continue
+            spelled = [
+                spelling
+                for spelling in catalog.spellings
+                if spelling.backend == backend.backend and between(row.version, spelling.since, spelling.until)
+            ]
+            if len(spelled) != 1:
+                yield f"vLLM {row.version}: {len(spelled)} spellings of {backend.backend}"
+    for spelling in catalog.spellings:
+        if spelling.until and release(spelling.until) < release(spelling.since):
+            yield f"spelling {spelling.backend}: until {spelling.until} is before since {spelling.since}"
+
+
+def _drivers(catalog: Catalog) -> Iterator[str]:
+    offered = catalog.driver_offer.version
+    branch = next((row for row in catalog.branches if row.branch == numbers(offered)[0]), None)
+    if branch is None:
+        yield f"the offered driver {offered}: its branch has no row"
+    elif branch.newest not in {None, offered}:
+        yield f"the offered driver {offered}: {branch.newest} is the newest of its branch"
+    elif branch.kind == SHORT_LIVED:
+        yield f"the offered driver {offered}: its branch gets fixes only for some months"
+    for major in catalog.cuda_majors:
+        if numbers(major.driver) > numbers(offered):
+            yield f"the offered driver {offered}: CUDA {major.major} needs {major.driver}"
+    toolkits = {row.version for row in catalog.toolkits}
+    for compiler in catalog.host_compilers:
+        if compiler.cuda not in toolkits:
+            yield f"host compiler of CUDA {compiler.cuda}: that toolkit has no row"
+
+
+def _advisories(catalog: Catalog) -> Iterator[str]:
+    newest = {row.branch: row.newest for row in catalog.branches}
+    for row in catalog.advisories:
+        what = f"advisory {row.id} of {row.product}"
+        if numbers(row.since) >= numbers(row.fixed):
+            yield f"{what}: {row.fixed} does not follow {row.since}"
+        ours = newest.get(numbers(row.fixed)[0]) if row.product == "nvidia-driver" else None
+        if ours and numbers(ours) < numbers(row.fixed):
+            yield f"{what}: {ours}, the newest of its branch, is below {row.fixed}"
+        floor = (catalog.package_components["container-toolkit"].oldest or {}).get(row.product)
+        if floor and numbers(floor) < numbers(row.fixed):
+            yield f"{what}: the component allows {floor}, which is below {row.fixed}"
+        try:
+            re.compile(row.architecture or "")
+        except re.error as error:
+            yield f"{what}: `{row.architecture}` is not a pattern: {error}"
+
+
+def _flash_attn(catalog: Catalog) -> Iterator[str]:
+    minors = {minor(row.version) for row in catalog.torches}
+    oldest = min(map(numbers, minors))
+    toolkits = {row.version for row in catalog.toolkits}
+    wheels = [(row.version, row.torch) for row in catalog.flash_wheels]
+    for wheel in catalog.community_wheels:
+        wheels.append((wheel.version, wheel.torch))
+        if cuda_of(wheel.variant) not in toolkits:
+            yield f"flash-attn {wheel.version}: a community wheel of {wheel.variant}, which has no toolkit row"
+    for version, torches in wheels:
+        missing = [torch for torch in torches if torch not in minors and numbers(torch) >= oldest]
+        if missing:
+            yield f"flash-attn {version}: a wheel for torch {', '.join(missing)}, which has no row"
+    for source in catalog.flash_sources:
+        yield from _range(f"flash-attn {source.version}", source.torch)
+        yield from _range(f"flash-attn {source.version}", source.python)
+
+
+def _packages(catalog: Catalog) -> Iterator[str]:
+    """Check that every component has a repository for each package manager."""
+    offered = {(row.name, row.manager) for row in catalog.package_repositories}
+    managers = sorted({row.manager for row in catalog.package_systems})
+    for component in catalog.package_components.values():
+        for manager in managers:
+            if (component.repository, manager) not in offered:
+                yield f"component {component.name}: no repository `{component.repository}` for {manager}"
+    systems = {row.id for row in catalog.package_systems}
+    for row in catalog.package_repositories:
+        for name in (name for name in row.only if name not in systems):
+            yield f"repository {row.name}: {name} has no system row"
+
+
+def _families(catalog: Catalog) -> Iterator[str]:
+    for family in sorted({"cpu", "cuda", "rocm"} - set(catalog.needs)):
+        yield f"needs: a {family} build has no row"
+
+
+def _range(what: str, bounds: str) -> Iterator[str]:
+    try:
+        specifier(bounds)
+    except UsageError as error:
+        yield f"{what}: {error.text}"
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _same_major(cuda: str, variant: str) -> bool:
+    other = cuda_of(variant)
+    return other is None or numbers(other)[0] == numbers(cuda)[0]
+
+
+def _row(table: str, row: Row) -> str:
+    name = next(
+        (str(getattr(row, field.name)) for field in fields(row) if field.name not in {"source", "inferred"}), ""
+    )
+    return f"{table} {name}"

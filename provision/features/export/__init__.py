@@ -1,0 +1,1 @@
+"""Export: what a fleet serves, described for Kubernetes."""

@@ -1,0 +1,161 @@
+"""Families of models, vLLM's parsers by release, and quantisations: the tables, and the family of a model."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.version import Version
+
+from provision.catalog.rows import Row
+from provision.core.tables import build_row, own_table, rows_of
+
+HERE = Path(__file__).parent
+
+Kind = Literal["tool", "reasoning"]
+
+
+class Family(Row):
+    """Models that are served alike; families.toml explains the values."""
+
+    name: str
+    architectures: tuple[str, ...]
+    config: dict[str, str] | None = None
+    named: str | None = None
+    derived: bool = False
+    """Whether the models are made by tuning those of other families, so that only the name shows them."""
+    tools: str | None = None
+    reasoning: str | None = None
+    arguments: tuple[dict[str, Any], ...] = ()
+    template: str | None = None
+    code: str | None = None
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str] | None:
+        """Return the condition on the model's name."""
+        return re.compile(self.named) if self.named else None
+
+
+@dataclass(frozen=True)
+class Releases:
+    """The releases of vLLM that have a name: from `since` on, up to `until` without it."""
+
+    since: str
+    until: str | None = None
+
+    def __contains__(self, version: str) -> bool:
+        found = Version(version)
+        return Version(self.since) <= found and (self.until is None or found < Version(self.until))
+
+    def __str__(self) -> str:
+        return f"from vLLM {self.since} on" + (f", before {self.until}" if self.until else "")
+
+
+class Quantization(Row):
+    """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards."""
+
+    name: str
+    since: str
+    until: str | None = None
+    capability: str | None = None
+
+    @property
+    def releases(self) -> Releases:
+        return Releases(self.since, self.until)
+
+
+class Int8OnX86(Row):
+    """What an x86 processor needs for products of 8-bit weights and activations."""
+
+    flags: tuple[str, ...]
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Return the families by name, in the order in which they are tried."""
+    return {row.name: row for row in rows_of(HERE / "families.toml", "family", Family)}
+
+
+@cache
+def parsers(kind: Kind) -> dict[str, Releases]:
+    """Return the releases of each parser of a kind."""
+    return {name: Releases(**row) for name, row in own_table(HERE / "parsers.toml")[kind].items()}
+
+
+def option_since(kind: Kind) -> str:
+    """Return the first release whose option for a kind of parser works alone."""
+    return str(own_table(HERE / "parsers.toml")["option"][kind])
+
+
+@cache
+def quantizations() -> dict[str, Quantization]:
+    return {row.name: row for row in rows_of(HERE / "quantization.toml", "method", Quantization)}
+
+
+@cache
+def int8_on_x86() -> Int8OnX86:
+    path, name = HERE / "quantization.toml", "int8_on_x86"
+    return build_row(Int8OnX86, own_table(path)[name], where=f"{path.name}, {name}")
+
+
+@cache
+def config_types() -> frozenset[str]:
+    """Return the values of `model_type` that vLLM reads without code of the model's repository."""
+    return frozenset(own_table(HERE / "config_types.toml")["names"])
+
+
+@dataclass(frozen=True)
+class Match:
+    """The family of a model; without one, the families that config.json allows and the name does not say."""
+
+    family: str | None = None
+    possible: tuple[str, ...] = ()
+    code: str | None = None
+    """Why vLLM needs Python code of the model's repository; None if it does not."""
+
+
+UNKNOWN = Match()
+
+
+def match(config: Mapping[str, Any], model: str) -> Match:
+    """Return the family of a model: by config.json, and by the model's name where config.json cannot tell.
+
+    Args:
+        config: The content of config.json.
+        model: The setting `model`: a folder or a hub id.
+    """
+    name = model.partition("@")[0].rstrip("/").rpartition("/")[2]
+    fitting = [row for row in families().values() if _fits(row, config)]
+    family = next((row for row in fitting if row.pattern is None or row.pattern.search(name)), None)
+    code = (family.code if family else None) or _code_of_config(config)
+    if family:
+        return Match(family.name, code=code)
+    return Match(possible=tuple(row.name for row in fitting if not row.derived), code=code)
+
+
+def _fits(row: Family, config: Mapping[str, Any]) -> bool:
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else None
+    return architecture in row.architectures and all(
+        any(_at(config, path) == value for path in paths.split("|")) for paths, value in (row.config or {}).items()
+    )
+
+
+def _at(config: Any, path: str) -> Any:
+    for step in path.split("."):
+        config = config.get(step) if isinstance(config, Mapping) else None
+    return config
+
+
+def _code_of_config(config: Mapping[str, Any]) -> str | None:
+    """Return why the configuration itself is code: vLLM does not know its type, and config.json names a class of the repository."""
+    kind, classes = config.get("model_type"), config.get("auto_map")
+    if (
+        not isinstance(classes, Mapping)
+        or "AutoConfig" not in classes
+        or (isinstance(kind, str) and kind in config_types())
+    ):
+        return None
+    return f"its configuration of type `{kind}` is Python code of the repository"
