@@ -21,7 +21,7 @@ def make_serving(host: FleetHost) -> None:
     host.sh(
         "mkdir -p /opt/firstlight/etc && cd /opt/firstlight && umask 077 && printf 'firstlight 1\\n' >.firstlight && "
         f"printf 'VLLM_API_KEY=key-of-{host.name}\\n' >etc/service.env; useradd --system firstlight; umask 022; "
-        "chmod 755 . etc; mkdir -p current/bin; ln -s /usr/bin/python3 current/bin/python"
+        "chmod 755 . etc; mkdir -p current/bin logs; install -d -o firstlight run; ln -s /usr/bin/python3 current/bin/python"
     )
     serve_at(host, 8000)
     words = f"/usr/bin/python3 /root/stub_engine.py {host.name} {host.address} 8000 key-of-{host.name} /run/stub"

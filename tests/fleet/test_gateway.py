@@ -107,7 +107,11 @@ def inventory(folder: Path, hosts: list[FleetHost], **variables: Any) -> Path:
     gateway, *serving = hosts
     groups = {
         "gateway": {"hosts": {gateway.name: gateway.inventory_entry()}, "vars": variables},
-        "serving": {"hosts": {host.name: host.inventory_entry() for host in serving}},
+        "serving": {
+            "hosts": {host.name: host.inventory_entry() for host in serving},
+            # An engine that a test stops stays so.
+            "vars": {"firstlight_watchdog": False},
+        },
     }
     path = folder / "hosts.yml"
     path.write_text(json.dumps({"all": {"children": groups}}))

@@ -14,8 +14,13 @@ import pytest
 from tests.house.test_imports import ROOT, complaint, imported, sources
 
 FEATURES = tuple(sorted(path.parent.name for path in (ROOT / "provision/features").glob("*/__init__.py")))
-NEEDS = {"multinode": {"firewall"}, "quarantine": {"gateway"}, "rollout": {"gateway"}}
-"""Other features that a feature imports, by its name; it goes with them."""
+NEEDS = {
+    "gateway": {"watchdog"},
+    "multinode": {"firewall"},
+    "quarantine": {"gateway", "watchdog"},
+    "rollout": {"gateway", "watchdog"},
+}
+"""Other features that a feature imports, or that those need, by its name; it goes with them."""
 COPIED = ("provision", "verify", "playbooks", "inventory", "requirements", "tests")
 QUICK = ("tests/plan/test_explain.py", "tests/pipeline/test_up_to_date.py", "tests/report/test_text.py")
 """Tests of the core that a copy without features has to pass."""

@@ -48,6 +48,7 @@ ON_HOST = (
     "provision/features/start_cache/onhost",
     "provision/phases/serve/onhost",
     "provision/features/gateway/onhost",
+    "provision/features/watchdog/onhost",
     "provision/phases/serve/plugin",
     "provision/features/peers/onhost",
 )

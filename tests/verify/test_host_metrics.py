@@ -198,3 +198,29 @@ def test_streams_that_vllm_ended_with_an_error_are_counted(tmp_path: Path, monke
     (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
     text = host_metrics.render(host_metrics.read_families(tmp_path))
     assert "firstlight_stream_errors 2" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("actions", "active", "left_down"),
+    [
+        ([], "active", 0),
+        (["restarted"], "active", 0),
+        (["restarted", "left down"], "inactive", 1),
+        (["restarted", "left down"], "active", 0),
+        (["restarted"], "inactive", 0),
+    ],
+)
+def test_what_the_watchdog_did_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actions: list[str], active: str, left_down: int
+) -> None:
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho ActiveState={active}\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
+    if actions:
+        (tmp_path / "health-agent").mkdir()
+        noted = {"restarts": actions.count("restarted"), "events": [{"action": action} for action in actions]}
+        (tmp_path / "health-agent/watchdog.json").write_text(json.dumps(noted))
+    lines = host_metrics.render(host_metrics.read_families(tmp_path)).splitlines()
+    assert f"firstlight_watchdog_restarts_total {actions.count('restarted')}" in lines
+    assert f"firstlight_watchdog_left_down {left_down}" in lines

@@ -211,9 +211,19 @@ def _read_service(prefix: Path) -> Iterator[Family]:
         return
     said = dict(line.partition("=")[::2] for line in shown.splitlines())
     yield from _stream_errors(unit)
-    yield Family("firstlight_service_active", [({}, int(said.get("ActiveState") == "active"))])
+    is_active = said.get("ActiveState") == "active"
+    yield Family("firstlight_service_active", [({}, int(is_active))])
+    yield from _watchdog(prefix, is_active=is_active)
     if said.get("NRestarts", "").isdigit():
         yield Family("firstlight_service_restarts_total", [({}, int(said["NRestarts"]))])
+
+
+def _watchdog(prefix: Path, *, is_active: bool) -> Iterator[Family]:
+    """Yield what the watchdog of the service did; zeros where it had nothing to do, or there is none."""
+    noted = read_json(prefix / "health-agent" / "watchdog.json")
+    last = [event.get("action") for event in (noted.get("events") or ())[-1:]]
+    yield Family("firstlight_watchdog_restarts_total", [({}, int(noted.get("restarts") or 0))])
+    yield Family("firstlight_watchdog_left_down", [({}, int(last == ["left down"] and not is_active))])
 
 
 def _stream_errors(unit: str) -> Iterator[Family]:

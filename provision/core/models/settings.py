@@ -238,6 +238,10 @@ class Settings(Record):
     on_failure: Literal["rollback", "leave"] = "rollback"
     """What happens after a failed start. rollback: the host returns to its previous release, if there is one; leave: it stays as it is."""
 
+    watchdog: bool = True
+    """Whether an engine that hangs is written down and restarted, where systemd runs the service for root."""
+    watchdog_restarts: Annotated[Whole, Field(ge=0, le=60), Allowed("a whole number from 0 to 60")] = 3
+    """Restarts of an engine that hangs within an hour; when it hangs again, the service is left down. 0: it is never restarted."""
     health_port: Port = 8009
     """Port of the health agent of a host behind a gateway. The agent listens at the address of the server."""
     firewall: Literal["tell", "set"] = "tell"

@@ -15,11 +15,12 @@ from provision.core.errors import FirstlightError, InventoryError
 from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
-from provision.features.gateway import backends, haproxy, health_agent, router, routers, shared_address
+from provision.features.gateway import backends, haproxy, router, routers, shared_address
 from provision.features.gateway.backends import PACKAGES, certificate_names
 from provision.features.gateway.haproxy import Files
 from provision.features.gateway.reconciliation import kept_out, reconcile
 from provision.features.gateway.records import Gateway
+from provision.features.watchdog import health_agent
 from provision.fleet.inventory.addresses import gateway_endpoint, own_address
 from provision.fleet.ssh import Session
 from provision.report.layout import count

@@ -85,9 +85,16 @@ supervisor_log() {
     newest cat "$log"
 }
 
-# What the health agent says of the engine now: nothing of an engine that is up again.
+# What the health agent says of the engine now, or the watchdog of a service that it left down: nothing of an engine that is up again.
 health_agent() {
     { has journalctl && [ -d /run/systemd/system ]; } || absent 'systemd does not run here' || return
+    case $(limit systemctl show --property=ActiveState --value "$FL_UNIT") in
+        inactive | failed)
+            limit journalctl --no-pager --output=cat --boot --lines=1 --identifier=firstlight-watchdog |
+                awk '/; left down;/'
+            return
+            ;;
+    esac
     id=$(limit systemctl show --property=InvocationID --value firstlight-health-agent.service)
     [ -n "$id" ] || absent 'no firstlight-health-agent.service runs' || return
     limit journalctl --no-pager --output=cat --lines=200 "_SYSTEMD_INVOCATION_ID=$id" |

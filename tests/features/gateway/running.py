@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
-from provision.features.gateway.health_agent import program
 from provision.features.gateway.records import Backend, Gateway, Limits, Probe
 from provision.features.gateway.traffic import By, Traffic, command_of, parse
+from provision.features.watchdog.health_agent import program
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
@@ -250,18 +250,19 @@ def start_stub(backend: Backend, processes: Path | None = None) -> subprocess.Po
     return subprocess.Popen([*words, *([str(processes)] if processes else [])], stdin=subprocess.DEVNULL)
 
 
-def start_agent(folder: Path, stub: Stub) -> subprocess.Popen[bytes]:
-    """Start the health agent of a stub engine."""
+def start_agent(folder: Path, stub: Stub, request: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start the health agent of a stub engine; with a file for requests it has a watchdog."""
     path = folder / f"{stub.backend.name}.pyz"
     path.write_bytes(program())
     address, port = stub.at
     words = ["--listen", address, "--port", str(stub.backend.health_port), "--unit", "stub"]
     words += ["--engine-address", address, "--engine-port", str(port), "--processes", str(stub.processes)]
+    words += ["--request", str(request)] if request else []
     environment = {**os.environ, "VLLM_API_KEY": str(stub.backend.key)}
     return subprocess.Popen([sys.executable, "-I", str(path), *words], stdin=subprocess.DEVNULL, env=environment)
 
 
-def stub(name: str, address: str, model: str = "m", *, folder: Path | None = None) -> Stub:
+def stub(name: str, address: str, model: str = "m", *, folder: Path | None = None, request: Path | None = None) -> Stub:
     """Start a stub engine; with a folder for its files also a health agent, and a process that computes."""
     backend = Backend(name, model, address, free_port(address), f"key-of-{name}")
     if folder is None:
@@ -270,7 +271,7 @@ def stub(name: str, address: str, model: str = "m", *, folder: Path | None = Non
         backend = replace(backend, health_port=free_port(address))
         processes = folder / f"{name}.processes"
         started = Stub(backend, start_stub(backend, processes), processes)
-        started.agent = start_agent(folder, started)
+        started.agent = start_agent(folder, started, request)
     wait_until(lambda: started.seen() is not None, f"{name} never listens")
     return started
 

@@ -61,7 +61,7 @@ def test_a_pause_of_the_whole_host_says_nothing() -> None:
 
 
 def test_a_gateway_takes_a_model_out_before_its_hosts_give_it_up() -> None:
-    health = own_table(Path("provision/features/gateway/onhost/health/health.toml"))["limits"]
+    health = own_table(Path("provision/features/watchdog/onhost/health/health.toml"))["limits"]
     assert health["patience_s"] * 2 == LIMIT_S
     assert LIMIT_S + 2 * STEP < 300.0, "vLLM itself would give up before"
 

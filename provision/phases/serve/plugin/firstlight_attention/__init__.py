@@ -4,7 +4,7 @@ vLLM calls `register` in each of its processes, including the engine and its wor
 every attention layer that the process creates, in `FIRSTLIGHT_PROOF_DIR/attention-PID.json`. Without that variable it
 does nothing. The file reports errors of the plugin as `problem`; they never reach the engine.
 
-One file, standard library only, Python 3.9 or newer: it must load with any release of vLLM.
+Standard library only, Python 3.9 or newer: it must load with any release of vLLM.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from . import stacks
 
 SCHEMA_VERSION = 1
 
@@ -48,6 +50,7 @@ def register() -> None:
         return
     notes = _Notes(folder)
     _Notes.of_this_process = notes
+    stacks.register()
     try:
         _wrap_when_imported(notes)
     except Exception as problem:  # noqa: BLE001  # the engine must start whatever happens here

@@ -1,4 +1,7 @@
-"""The health agent: it looks at the engine of its host, and answers HAProxy's agent checks. Nothing is read from a connection."""
+"""The health agent: it looks at the engine of its host, answers HAProxy's agent checks, and asks the watchdog for a restart.
+
+Nothing is read from a connection. What is asked of the watchdog is a file with the reason, which exists as long as the reason does.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +64,22 @@ def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
     )
 
 
-def run(server: Server, listener: Listener, paths: list[Path], known: dict[str, Any]) -> None:
+def ask_for_restart(request: Path, reason: str | None) -> None:
+    """Ask the watchdog for a restart, or no longer."""
+    if reason is None:
+        request.unlink(missing_ok=True)
+    elif not request.exists():
+        new = request.with_suffix(".new")
+        new.write_text(f"{reason}\n", encoding="utf-8")
+        new.replace(request)
+
+
+def run(
+    server: Server, listener: Listener | None, request: Path | None, paths: list[Path], known: dict[str, Any]
+) -> None:
     """Look at the engine again and again."""
-    evaluator = Evaluator(known["limits"], known["weights"])
+    evaluator = Evaluator(known["limits"], known["weights"], known["restart"])
+    said, asked_at = "up", 0.0
     while True:
         started = time.monotonic()
         try:
@@ -72,11 +88,16 @@ def run(server: Server, listener: Listener, paths: list[Path], known: dict[str, 
             # Whether a server listens is what HAProxy sees itself.
             evaluator.forget()
         word = evaluator.word()
-        if word.startswith("down") != listener.word.startswith("down"):
+        if word.startswith("down") != said.startswith("down"):
             sys.stderr.write(f"{word.replace(' #', ': ')}\n")
             sys.stderr.flush()
-        listener.word = word
-        if evaluator.wants_question():
+        said = word
+        if listener is not None:
+            listener.word = word
+        if request is not None:
+            ask_for_restart(request, evaluator.hang())
+        if started - asked_at >= known["limits"]["ask_s"] and evaluator.wants_question():
+            asked_at = started
             server.ask()
         time.sleep(max(known["limits"]["look_s"] - (time.monotonic() - started), 0.0))
 
@@ -84,8 +105,9 @@ def run(server: Server, listener: Listener, paths: list[Path], known: dict[str, 
 def main() -> None:
     """Run until the process is ended."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--listen", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--listen", help="address at which gateways ask it; default: none asks")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--request", type=Path, help="file by which it asks for a restart; default: it asks for none")
     parser.add_argument("--engine-address", required=True)
     parser.add_argument("--engine-port", type=int, required=True)
     parser.add_argument("--unit", required=True)
@@ -94,10 +116,14 @@ def main() -> None:
     known = {**table("engine"), **table("health", __package__)}
     groups = [options.processes] if options.processes else known["processes"]["groups"]
     key = os.environ.get("VLLM_API_KEY")
-    limits = known["limits"]
+    limits = known["limits"] = {**known["limits"], **({} if options.listen else known["alone"])}
     server = Server(
         options.engine_address, options.engine_port, key, answer_s=limits["answer_s"], patience_s=limits["patience_s"]
     )
+    paths = [Path(group.format(unit=options.unit)) for group in groups]
+    if options.listen is None:
+        run(server, None, options.request, paths, known)
+        return
     with Listener(options.listen, options.port) as listener:
         threading.Thread(target=listener.serve_forever, daemon=True).start()
-        run(server, listener, [Path(group.format(unit=options.unit)) for group in groups], known)
+        run(server, listener, options.request, paths, known)

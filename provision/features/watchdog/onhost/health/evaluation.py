@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,19 @@ class Evaluator:
     Args:
         limits: Table `limits` of health.toml.
         weights: Table `weights` of health.toml.
+        restart: Table `restart` of health.toml.
     """
 
-    def __init__(self, limits: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
-        self._limits, self._weights = limits, weights
+    def __init__(self, limits: Mapping[str, Any], weights: Mapping[str, Any], restart: Mapping[str, Any]) -> None:
+        self._limits, self._weights, self._restart = limits, weights, restart
         self._looks: deque[Look] = deque()
-        self._quiet_since = 0.0
+        self._quiet_since = self._stopped_since = 0.0
+        self._has_made_tokens = False
 
     def forget(self) -> None:
         """Begin anew: no engine runs."""
         self._looks.clear()
+        self._has_made_tokens = False
 
     def see(self, look: Look) -> None:
         """Take a look into account."""
@@ -62,6 +66,9 @@ class Evaluator:
         moved = before is None or (look.progress is not None and look.progress != self._last_progress())
         if moved or not owes or look.answers != getattr(before, "answers", look.answers):
             self._quiet_since = look.at
+        if before is None or not look.is_stopped:
+            self._stopped_since = look.at
+        self._has_made_tokens = self._has_made_tokens or look.tokens > 0
         self._looks.append(look)
         while len(self._looks) > 2 and look.at - self._looks[1].at >= self._limits["idle_s"]:
             self._looks.popleft()
@@ -96,6 +103,23 @@ class Evaluator:
         if now.failures >= self._limits["failures"]:
             return f"down #answered 5xx to {now.failures} questions"
         return f"up {self._weight(now)}%"
+
+    def hang(self) -> str | None:
+        """Return why the engine has to be restarted; None while it computes, or may compute.
+
+        Errors and a lack of answers to questions are no reason: an engine under full load may be slow.
+        """
+        if not self._looks:
+            return None
+        now = self._looks[-1]
+        quiet_s, stopped_s = now.at - self._quiet_since, now.at - self._stopped_since
+        if stopped_s >= self._restart["stopped_s"]:
+            return f"frozen: stopped by a signal for {stopped_s:.0f} s"
+        if quiet_s >= self._restart["idle_s"] and self._is_idle():
+            return f"frozen: has requests and has computed nothing for {quiet_s:.0f} s"
+        if quiet_s >= self._restart["busy_s"] and self._has_made_tokens:
+            return f"no token for {quiet_s:.0f} s"
+        return None
 
     def _is_idle(self) -> bool:
         """Return whether the processes got no time over the looks that are kept; False where that is unknown."""

@@ -1,0 +1,1 @@
+"""Programs that run on a host that serves."""
