@@ -16,7 +16,7 @@ from tests.fleet.hosts import FleetHost
 from tests.fleet.inventories import hosts_of
 
 PREFIX = "/opt/firstlight"
-SERVING_CHECKS = ("unit", "process", "access", "model", "answer")
+SERVING_CHECKS = ("unit", "process", "access", "model", "answer", "start")
 ASK = """
 import json, sys, urllib.request
 key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")

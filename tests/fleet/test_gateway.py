@@ -182,7 +182,9 @@ def test_a_health_agent_ends_and_starts_with_the_engine(site: Site) -> None:
     site.second.sh("systemctl stop stub")
     assert site.second.sh(f"systemctl is-active {AGENT}", check=False).strip() == "inactive"
     site.second.sh("systemctl start stub")
-    assert site.second.sh(f"systemctl is-active {AGENT}").strip() == "active"
+    wait_until(
+        lambda: site.second.sh(f"systemctl is-active {AGENT}", check=False).strip() == "active", "it never starts"
+    )
 
 
 def test_a_second_run_changes_nothing(site: Site) -> None:

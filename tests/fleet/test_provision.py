@@ -113,7 +113,7 @@ def test_the_key_is_only_in_its_file_and_every_change_is_recorded(
     argv = host.sh("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID firstlight-vllm.service)/cmdline")
     assert "--port" in argv
     seen = argv + host.sh("systemctl cat firstlight-vllm.service; journalctl --no-pager -o cat")
-    seen += "".join(path.read_text() for path in run.rglob("*") if path.is_file())
+    seen += "".join(path.read_text(errors="replace") for path in run.rglob("*") if path.is_file())
     assert len(key) >= 16
     assert key not in seen
     changes = [json.loads(line) for line in (run / "changes.jsonl").read_text().splitlines()]

@@ -76,6 +76,8 @@ def test_folders_of_the_service_must_be_its_own(tmp_path: Path) -> None:
     assert f"{tmp_path}/cache/compiled belongs to user {mine}, and the service runs as 4242" in list(
         start._not_owned(tmp_path, plan, 4242)
     )
+    (tmp_path / "run/supervisord.pid").touch()
+    assert "supervisord.pid" not in str(list(start._not_owned(tmp_path, plan, 4242))), "root's, where supervisord runs"
 
 
 def test_names_are_resolved_as_a_server_does(monkeypatch: pytest.MonkeyPatch) -> None:

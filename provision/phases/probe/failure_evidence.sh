@@ -88,7 +88,8 @@ supervisor_log() {
 # What the health agent says of the engine now, or the watchdog of a service that it left down: nothing of an engine that is up again.
 health_agent() {
     { has journalctl && [ -d /run/systemd/system ]; } || absent 'systemd does not run here' || return
-    case $(limit systemctl show --property=ActiveState --value "$FL_UNIT") in
+    # The agent ends with the service.
+    case $(limit systemctl show --property=ActiveState --value firstlight-health-agent.service) in
         inactive | failed)
             limit journalctl --no-pager --output=cat --boot --lines=1 --identifier=firstlight-watchdog |
                 awk '/; left down;/'

@@ -88,7 +88,8 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
 
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
-    """Yield what the service writes and another account owns. Its logs belong to the supervisor."""
+    """Yield what the service writes and another account owns. Its logs belong to the supervisor, as do supervisord's own files."""
+    of_supervisor = {f"{prefix}/run/supervisord.pid", f"{prefix}/run/supervisor.sock"}
     folders = " ".join(planned.directives().get("ReadWritePaths", [])).split() or [
         str(prefix / name) for name in ("cache", "run")
     ]
@@ -100,7 +101,7 @@ def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
         for above, _, names in os.walk(top):
             for path in (above, *(f"{above}/{name}" for name in names)):
                 found = os.lstat(path)
-                if found.st_uid != uid:
+                if found.st_uid != uid and path not in of_supervisor:
                     yield f"{path} belongs to user {found.st_uid}, and the service runs as {uid}"
 
 
