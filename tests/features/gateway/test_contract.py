@@ -20,10 +20,12 @@ from provision.core.models.settings import Settings
 from provision.features.gateway import contract
 from provision.features.gateway.haproxy import CONFIG, render
 from provision.features.gateway.records import Backend, Gateway
+from provision.features.gateway.router import address_of_router
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from tests.features.gateway import running as sites
-from tests.features.gateway.running import KEY, ROOMY
+from tests.features.gateway.routers import routing
+from tests.features.gateway.running import KEY, ROOMY, free_port
 from tests.features.gateway.test_backends import make_certificate
 from tests.verify.served import served
 from tests.verify.stub_api import Api, Handler
@@ -95,6 +97,21 @@ def test_a_sound_gateway_answers_as_asked(tmp_path: Path) -> None:
     assert KEY not in check.model_dump_json()
 
 
+def test_vllm_router_passes_on_what_clients_ask(tmp_path: Path) -> None:
+    port = free_port(address_of_router(0))
+    with engine() as host:
+        behind = (backend("h0", host),)
+        with (
+            sites.running(tmp_path, {"h0": "m"}, backends=behind, balance="router", router_port=port) as site,
+            routing(tmp_path, site.gateway),
+        ):
+            site.wait(":router", "UP")
+            check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), site.gateway)
+            assert int(site.row("model-0", ":router")["stot"]) > 0
+    assert check.status == "ok", check.reason
+    assert check.evidence["inherited"] == []
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -154,8 +171,8 @@ def test_a_gateway_with_another_certificate_is_noticed(tmp_path: Path) -> None:
         other = tmp_path / "other/gateway/current/certificate.pem"
         other.parent.mkdir(parents=True)
         other.write_text("".join(make_certificate(tmp_path / "other", "other")))
-        monitored = sites.running(tmp_path, {"h0": "m"}, certificate="".join(make_certificate(tmp_path, "gate")))
-        with monitored as site:
+        own = "".join(make_certificate(tmp_path, "gate"))
+        with sites.running(tmp_path, {"h0": "m"}, certificate=own) as site:
             gateway = replace(site.gateway, folder=f"{tmp_path}/other/gateway", backends=(backend("h0", host),))
             check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), gateway)
     assert check.status == "fail"
