@@ -1,4 +1,4 @@
-"""Where gateways take part in the work of the core: in `plan`, `status`, `chat`, bundles, and around starts of services."""
+"""Where gateways take part in the work of the core: in `plan`, `status`, `verify`, `chat`, bundles, and around starts of services."""
 
 from collections.abc import Collection, Sequence
 from typing import Any

@@ -48,7 +48,7 @@ class Engine(Api):
 class EngineHandler(Handler):
     """Answers the probes of HAProxy too, which ask for no log probabilities."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - as http.server names it
         self.answer({"data": []})
 
     def generate(self, prompt: list[int], body: dict[str, Any], *, is_chat: bool) -> None:
