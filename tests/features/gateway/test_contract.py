@@ -17,16 +17,19 @@ import pytest
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Settings
-from provision.features.gateway import contract
+from provision.features.gateway import contract, gateway
 from provision.features.gateway.haproxy import CONFIG, render
 from provision.features.gateway.records import Backend, Gateway
 from provision.features.gateway.router import address_of_router
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
+from provision.phases.verify.step import CheckOptions, verify_live
+from provision.run.results import ProbedHosts
 from tests.features.gateway import running as sites
 from tests.features.gateway.routers import routing
 from tests.features.gateway.running import KEY, ROOMY, free_port
 from tests.features.gateway.test_backends import make_certificate
+from tests.pipeline.local_context import local_context
 from tests.verify.served import served
 from tests.verify.stub_api import Api, Handler
 from verify.serving.client import ANOTHER_KEY
@@ -80,8 +83,8 @@ def ask(folder: Path, passed_to: list[Api], hosts: list[Api] | None = None, **se
     behind = tuple(map(backend, names, passed_to))
     certificate = "".join(make_certificate(folder, "gate"))
     with sites.running(folder, dict.fromkeys(names, "m"), certificate=certificate, backends=behind, **settings) as site:
-        gateway = replace(site.gateway, backends=tuple(map(backend, names, hosts or passed_to)))
-        return contract.ask(LocalSession("gate", Connection(kind="local")), gate(), gateway)
+        asked = replace(site.gateway, backends=tuple(map(backend, names, hosts or passed_to)))
+        return contract.ask(LocalSession("gate", Connection(kind="local")), gate(), asked)
 
 
 def gate(python: str = sys.executable) -> Host:
@@ -173,16 +176,16 @@ def test_a_gateway_with_another_certificate_is_noticed(tmp_path: Path) -> None:
         other.write_text("".join(make_certificate(tmp_path / "other", "other")))
         own = "".join(make_certificate(tmp_path, "gate"))
         with sites.running(tmp_path, {"h0": "m"}, certificate=own) as site:
-            gateway = replace(site.gateway, folder=f"{tmp_path}/other/gateway", backends=(backend("h0", host),))
-            check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), gateway)
+            asked = replace(site.gateway, folder=f"{tmp_path}/other/gateway", backends=(backend("h0", host),))
+            check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), asked)
     assert check.status == "fail"
     assert "CERTIFICATE_VERIFY_FAILED" in check.reason
 
 
 def test_a_limit_of_requests_is_not_used_up() -> None:
     limits = replace(ROOMY, requests_per_minute=60)
-    gateway = Gateway("127.0.0.1", 1, True, (), {"one": KEY}, limits, "", "")
-    check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), gateway)
+    asked = Gateway("127.0.0.1", 1, True, (), {"one": KEY}, limits, "", "")
+    check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), asked)
     assert (check.status, check.reason) == (
         "skip",
         "not asked: firstlight_gateway_requests_per_minute lets a client send 60 requests",
@@ -195,13 +198,23 @@ def test_the_oldest_python_of_a_gateway_can_ask(tmp_path: Path) -> None:
     if oldest is None:
         pytest.skip("no Python 3.8 on this machine")
     with engine() as host:
-        gateway = Gateway(
+        asked = Gateway(
             "127.0.0.1", host.server_port, False, (backend("h0", host),), {"one": KEY}, ROOMY, "", str(tmp_path)
         )
-        check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(oldest), gateway)
+        check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(oldest), asked)
     assert check.status == "fail"
     assert check.reason == "through the gateway: " + "; ".join(["expected 401 for a wrong key, got 200"] * 2)
     assert len(check.evidence["asked"]) == len(KINDS)
+
+
+def test_verify_fails_for_a_gateway_that_changes_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = local_context(tmp_path, "hg")
+    record = contract.record(context.host("g"), "fail", "through the gateway: no usage", remedy="set it up again")
+    monkeypatch.setattr(gateway, "check", lambda *_: [record])
+    options = CheckOptions("standard", multihost=True)
+    assert verify_live(context, ProbedHosts(), options, names=frozenset()).around == (record,)
+    result = context.outcomes.results["g"]["verify"]
+    assert (result.status, result.hint) == ("failed", "set it up again")
 
 
 def test_a_host_on_which_the_questions_cannot_run_is_no_fault_of_the_gateway() -> None:
