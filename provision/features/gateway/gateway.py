@@ -23,6 +23,7 @@ from provision.features.gateway.records import Gateway
 from provision.features.watchdog import health_agent
 from provision.fleet.inventory.addresses import gateway_endpoint, own_address
 from provision.fleet.ssh import Session
+from provision.report.history.runs import document, green_hosts, names, objects
 from provision.report.layout import count
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -136,11 +137,11 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) 
     traffics, ended = reconcile(context, ready)
     asked = context.run_on_hosts(
         "serve",
-        ready,
+        [host for host in ready if _is_to_be_asked(context, host, results[host.name])],
         lambda host: _require_contract(context.session(host), host, made[host.name][0]),
         deadline_s=max((contract.deadline_s(gateway) for gateway in gateway_records.values()), default=0.0),
     )
-    for host in [host for host in ready if host.name in asked]:
+    for host in _well(context, ready):
         beside = [each[host.name] for each in (routed, shared) if host.name in each]
         corrected = [ended[host.name]] if host.name in ended else []
         out = {}
@@ -150,8 +151,23 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) 
         record = _record(context.session(host), host, made[host.name][0], prefixes[host.name])
         record = record.model_copy(update={"out": out})
         context.run.write(f"gateway/{host.name}.json", record)
-        played, text = _together(host, record, results[host.name], beside, corrected, asked=asked[host.name])
+        played, text = _together(host, record, results[host.name], beside, corrected, asked=asked.get(host.name))
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
+
+
+def _is_to_be_asked(context: RunContext, host: Host, played: PhaseResult) -> bool:
+    """Return whether this run changed a gateway or a host, or the last run with the gateway was not green."""
+    results = [result for phases in context.outcomes.results.values() for result in phases.values()]
+    if any(result.changed for result in (played, *results)):
+        return True
+    for name in names(context.run.logs):
+        folder = context.run.logs / name
+        if host.name in green_hosts(folder):
+            return False
+        hosts = objects(document(folder / "summary.json").get("hosts"))
+        if name != context.run.name and any(one.get("name") == host.name for one in hosts):
+            return True
+    return True
 
 
 def _require_contract(session: Session, host: Host, gateway: Gateway) -> CheckRecord:
@@ -215,7 +231,7 @@ def _together(
     beside: Sequence[PhaseResult],
     corrected: Sequence[PhaseResult],
     *,
-    asked: CheckRecord,
+    asked: CheckRecord | None,
 ) -> tuple[PhaseResult, str]:
     """Return the result of a gateway together, and one sentence on what was set up."""
     hosts = len({name for names in record.models.values() for name in names})
@@ -228,11 +244,11 @@ def _together(
     others = (*beside, *corrected)
     changes: dict[str, Any] = {"changed": any(one.changed for one in (played, *others))}
     hints = [one.hint for one in others if one.status == "warn"]
-    hints += [asked.remedy] if asked.status in ("warn", "error") else []
+    hints += [asked.remedy] if asked and asked.status in ("warn", "error") else []
     if hints:
         changes |= {"status": "warn", "hint": hints[0]}
     said = [one.text for one in others if one.text and (one.status == "warn" or one in corrected)]
-    said.append(asked.reason)
+    said += [asked.reason] if asked else []
     return played.model_copy(update=changes), "; ".join((", ".join(parts), *said))
 
 
