@@ -129,7 +129,7 @@ def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
         if host.sinks and row.sinks and numbers(capability)[0] not in row.sinks:
             return f"{row.backend} does not support the model's attention sinks on {name} ({capability})"
     for name, gfx in host.architectures:
-        if gfx and row.gfx and gfx not in row.gfx:
+        if row.gfx and gfx not in row.gfx:
             return f"{row.backend} runs on {' and '.join(row.gfx)}, {name} has {gfx}"
     return None
 

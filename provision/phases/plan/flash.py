@@ -91,7 +91,7 @@ def _package_for(option: BuildOption, profile: HostProfile) -> PackageChoice:
     """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
     found = interpreter.choose(option, profile.interpreters).interpreter
     cuda = cuda_of(option.torch_variant) is not None
-    known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.amd if card.gfx}))
+    known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.cards if card.gfx}))
     policy = profile.policy
     python, machine = minor(found.version) if found else "", profile.machine or "x86_64"
     host = (python, machine, profile.glibc, known, profile.driver)

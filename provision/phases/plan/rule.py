@@ -34,6 +34,8 @@ class Rule(Generic[P]):
     """Lower orders are evaluated first, and the first refusal ends the evaluation of a candidate."""
     cause: str | None
     """The doctor's id (verify/doctor/causes) of the failure that a refusal prevents; None if no program reports it."""
+    source: str | None
+    """The source of its verdicts that name no other."""
     evaluate: Callable[P, Iterable[Verdict]]
 
 
@@ -42,17 +44,17 @@ class HostRule(Rule[[HostProfile]]):
 
 
 def rule(
-    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
+    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[P, Iterable[Verdict]]], Rule[P]]:
     """Declare a function of a module in rules/ as a rule on candidates. Arguments are the fields of `Rule`."""
-    return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, evaluate)
+    return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, source, evaluate)
 
 
 def host_rule(
-    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
+    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[[HostProfile], Iterable[Verdict]]], HostRule]:
     """Declare a function of a module in rules/ as a rule on the host. Arguments are the fields of `Rule`."""
-    return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, evaluate)
+    return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, source, evaluate)
 
 
 def _id_of(evaluate: Callable[..., Any]) -> str:
