@@ -2,13 +2,27 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, ParamSpec
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar
 
 from provision.phases.plan.host_profile import HostProfile
 
 P = ParamSpec("P")
+T_co = TypeVar("T_co", covariant=True)
 LAST = 1000
 """The order of a rule that names none: after all that do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice(Generic[T_co]):
+    """A part of a candidate with the reason for it."""
+
+    plan: T_co
+    why: str
+    refused: str | None = None
+    """Why what the settings request is not possible."""
+    assumed: str | None = None
+    """What is assumed about the host."""
+    source: str | None = None
 
 
 class Verdict(NamedTuple):
