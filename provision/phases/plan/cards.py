@@ -16,7 +16,6 @@ from provision.phases.plan.gpu_code import Coverage, coverage
 
 NVIDIA = "10de"
 AMD = "1002"
-SEVERAL = 2
 VGPU = "VGPU"
 """The virtualization mode that nvidia-smi reports in a guest."""
 
@@ -160,9 +159,9 @@ def _gib(total: int | None) -> int | None:
 
 def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     """Return the cards that serve if the settings name none: those of the best kind."""
+    if not cards:
+        return ()
     count = Counter(card.kind for card in cards)
-    if len(count) < SEVERAL:
-        return cards
     best = max(cards, key=lambda card: card.worth(count[card.kind]))
     return tuple(card for card in cards if card.kind == best.kind)
 

@@ -44,8 +44,6 @@ def profile_of(
     """Return the profile of one host.
 
     Args:
-        facts: The facts of the host.
-        settings: The settings of the host.
         escalates: Whether the inventory lets installation become root.
         shape: The user's model; None for the built-in one.
 

@@ -30,7 +30,6 @@ def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | No
     """Return the first change, or pair of changes, with which a candidate is accepted; None if there is none.
 
     Args:
-        profile: The profile without an accepted candidate.
         kept: Settings that must not change.
     """
     single = []
