@@ -9,6 +9,7 @@
 | hook | what it is for |
 |---|---|
 | `open_bundle(request)` | verifies a bundle and returns the index settings and overrides that it gives a run |
+| `packager(store, inventory, plan)` | returns who provides the packages of a plan (`provision/phases/stage/candidate_lock.py`) |
 | `sent_early(planned, hosts)` | returns the hosts that get files while others are still staged |
 | `sending(context, planned, files)` | returns how files reach the hosts of a run, in place of the controller's own sending |
 | `with_spans(hosts)` | returns the hosts of a whole inventory with those that serve one model together |
