@@ -160,3 +160,12 @@ def test_required_literals(pattern: str, groups: tuple[tuple[str, ...], ...]) ->
 )
 def test_every_repeat_is_bounded(pattern: str, written: str) -> None:
     assert bound_repeats(pattern) == written
+
+
+def test_lines_of_one_kind_see_only_patterns_that_can_match_it() -> None:
+    index = PatternIndex([SearchPattern(r"(?i)nccl.{0,40}timeout of 60\d s"), SearchPattern(r"(?i)nccl version 2\d")])
+    lines = [b"nccl info channel 07 : 2 -> 3", b"nccl: timeout of 599 s", b"nccl version 19"]
+    assert index.candidates(lines) == [[], [0], [1]]
+    # The first line of a kind does not decide for the others where digits do.
+    found = scan_text("NCCL version 19\nNCCL version 19\nNCCL version 21\n", index, name="log")
+    assert [[hit.line for hit in hits] for hits in found.hits] == [[], [3]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,61 @@ def test_wrong_variables_are_named(tmp_path: Path, variables: dict[str, Any], te
         connection(tmp_path, **variables)
     assert caught.value.text.startswith("host one")
     assert text in caught.value.text
+
+
+def key_of(folder: Path, key: str) -> str:
+    """Return the key that the product offers to a host whose inventory lies in `folder`."""
+    return connection(folder, args="-o IdentitiesOnly=yes", ansible_ssh_private_key_file=key).identity_files[0]
+
+
+def test_a_relative_key_starts_at_the_working_folder_as_in_ansible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory = tmp_path / "inventory"
+    for folder in (tmp_path, inventory):
+        (folder / "keys").mkdir(parents=True)
+        (folder / "keys/id").touch()
+    (inventory / "keys/other").touch()
+    (tmp_path / "program").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > seen\nexit 255\n')
+    (tmp_path / "program").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    # Ansible hands the path to ssh, which it starts in the working folder.
+    ansible = [sys.executable, "-m", "ansible", "adhoc", "all", "-i", "one,", "-m", "raw", "-a", "true"]
+    subprocess.run(
+        [*ansible, "-e", f"ansible_ssh_private_key_file=keys/id ansible_ssh_executable={tmp_path / 'program'}"],
+        check=False,
+        capture_output=True,
+    )
+    assert 'IdentityFile="keys/id"' in (tmp_path / "seen").read_text().splitlines()
+    assert key_of(inventory, "keys/id") == str(tmp_path / "keys/id")
+    # A run that was started elsewhere finds the keys beside the inventory.
+    assert key_of(inventory, "keys/other") == str(inventory / "keys/other")
+    monkeypatch.chdir("/")
+    assert key_of(inventory, "keys/id") == str(inventory / "keys/id")
+
+
+def test_a_key_that_is_nowhere_is_refused_with_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inventory").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InventoryError) as caught:
+        key_of(tmp_path / "inventory", "keys/id")
+    assert f"there is no file {tmp_path}/keys/id or {tmp_path}/inventory/keys/id" in caught.value.text
+
+
+def test_relative_paths_of_ssh_arguments_start_at_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/id").touch()
+    found = connection(tmp_path, args="-i keys/id -o UserKnownHostsFile=known")
+    assert found.identity_files[0] == str(tmp_path / "keys/id")
+    assert found.known_hosts_files[0] == str(tmp_path / "known")
+    assert options_of_openssh(found)["identityfile"][0] == str(tmp_path / "keys/id")
+
+
+def test_an_empty_key_is_none_as_in_ansible(tmp_path: Path) -> None:
+    assert key_of(tmp_path, "") == connection(tmp_path).identity_files[0]
 
 
 def test_ansible_gets_the_same_options(tmp_path: Path) -> None:

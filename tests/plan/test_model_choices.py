@@ -110,6 +110,20 @@ def test_cards_below_the_quantisations_bound_are_refused(gpu: str, fits: bool) -
     assert ("needs compute capability 8.0; the GPUs have 7.5" in text) == (not fits)
 
 
+@pytest.mark.parametrize(
+    ("gpu", "fits"),
+    [("V100x1", False), ("T4x1", True), ("A10x1", True)],
+)
+def test_a_scheme_that_asks_for_more_than_its_method_is_refused(gpu: str, fits: bool) -> None:
+    group = {name: {"num_bits": 8, "type": "float"} for name in ("weights", "input_activations")}
+    config = LLAMA | {
+        "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
+    }
+    found, text = planned("x/y", config, gpu)
+    assert (found.classes[0].stack is not None) == fits
+    assert ("needs compute capability 7.5; the GPUs have 7.0" in text) == (not fits)
+
+
 INT8 = LLAMA | {
     "quantization_config": {
         "quant_method": "compressed-tensors",

@@ -165,14 +165,11 @@ class PatternIndex:
         self.digits = frozenset(n for n, pattern in enumerate(self.patterns) if depends_on_digits(pattern.pattern))
         """Patterns that see every line of a kind."""
         self._by_literal: dict[bytes, list[int]] = {}
-        unindexed = []
-        for number, groups in enumerate(self.groups):
-            usable = [group for group in map(_without_digits, groups) if group]
+        self._usable = [[group for group in map(_without_digits, groups) if group] for groups in self.groups]
+        for number, usable in enumerate(self._usable):
             for text in usable[0] if usable else ():
                 self._by_literal.setdefault(text, []).append(number)
-            if not usable:
-                unindexed.append(number)
-        self.unindexed = frozenset(unindexed)
+        self.unindexed = frozenset(number for number, usable in enumerate(self._usable) if not usable)
         """Patterns whose literals are digits."""
 
     @staticmethod
@@ -187,8 +184,9 @@ class PatternIndex:
 
     def candidates(self, lines: Sequence[bytes]) -> list[list[int]]:
         """Return the patterns that may match each line of a kind; the lines are in lower case."""
-        text = b"\n".join(lines).translate(None, DIGITS)
-        starts = [0, *accumulate(len(line.translate(None, DIGITS)) + 1 for line in lines)]
+        bare = [line.translate(None, DIGITS) for line in lines]
+        text = b"\n".join(bare)
+        starts = [0, *accumulate(len(line) + 1 for line in bare)]
         found = [{*self.unindexed} for _ in lines]
         for literal, numbers in self._by_literal.items():
             position = text.find(literal)
@@ -196,17 +194,25 @@ class PatternIndex:
                 line = bisect_right(starts, position) - 1
                 found[line].update(numbers)
                 position = text.find(literal, starts[line + 1])
-        return [sorted(numbers) for numbers in found]
+        return [
+            sorted(number for number in numbers if _has_each(self._usable[number][1:], line))
+            for numbers, line in zip(found, bare, strict=True)
+        ]
 
     def fits(self, number: int, line: bytes) -> bool:
         """Return whether a line in lower case contains a literal of each group of a pattern."""
-        for group in self.groups[number]:
-            for text in group:
-                if text in line:
-                    break
-            else:
-                return False
-        return True
+        return _has_each(self.groups[number], line)
+
+
+def _has_each(groups: Iterable[tuple[bytes, ...]], line: bytes) -> bool:
+    """Return whether a line contains a literal of each group."""
+    for group in groups:
+        for text in group:
+            if text in line:
+                break
+        else:
+            return False
+    return True
 
 
 def _without_digits(group: tuple[bytes, ...]) -> tuple[bytes, ...]:

@@ -82,7 +82,7 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
     buffer, begin, number, tail = b"", 0, 1, b""
     blocks = decode_blocks(stream)
     kinds: dict[int, list[int]] = {}
-    misses: set[tuple[int, int]] = set()
+    misses: set[int] = set()
     ended = False
     while not ended:
         raw = next(blocks, b"")
@@ -137,7 +137,7 @@ def _search(
     block: _Block,
     index: PatternIndex,
     kinds: dict[int, list[int]],
-    misses: set[tuple[int, int]],
+    misses: set[int],
     found: ScanResult,
     *,
     begin: int,
@@ -149,7 +149,7 @@ def _search(
         block: The block.
         index: The patterns.
         kinds: The kinds of lines seen so far, by hash, with the patterns that may see more lines of the kind; new ones are added.
-        misses: Patterns with the kinds of lines that they do not match, or lines where digits decide; new ones are added.
+        misses: Lines that no pattern matches, by hash; new ones are added.
         found: Gets the hits.
         begin: Where the lines that are examined begin.
         end: Where they end.
@@ -161,19 +161,23 @@ def _search(
     marks = [hash(_NUMBER.sub(b"0", line)) for line in lines]
     new = {mark: line for mark, line in zip(marks, lines, strict=True) if mark not in kinds}
     first = dict(zip(new, index.candidates(list(new.values())), strict=True))
-    for mark, numbers in first.items():
-        kinds[mark] = [number for number in numbers if number in index.digits or index.patterns[number].near]
     origin = begin
     for mark, line in zip(marks, lines, strict=True):
-        numbers = first.pop(mark) if mark in first else kinds[mark]
-        for number in numbers:
-            if len(found.hits[number]) >= index.patterns[number].limit:
-                continue
-            seen = number, hash(line) if number in index.digits else mark
-            if seen in misses:
-                continue
-            if not (index.fits(number, line) and _search_line(block, line, number, index, found, origin=origin)):
-                misses.add(seen)
+        is_first = mark in first
+        numbers = first.pop(mark) if is_first else kinds[mark]
+        matched: list[int] = []
+        if numbers and (same := hash(line)) not in misses:
+            matched = [
+                number
+                for number in numbers
+                if len(found.hits[number]) < index.patterns[number].limit
+                and index.fits(number, line)
+                and _search_line(block, line, number, index, found, origin=origin)
+            ]
+            if not matched:
+                misses.add(same)
+        if is_first:
+            kinds[mark] = [n for n in numbers if n in index.digits or (n in matched and index.patterns[n].near)]
         origin += len(line) + 1
 
 
@@ -181,6 +185,9 @@ def _search_line(
     block: _Block, line: bytes, number: int, index: PatternIndex, found: ScanResult, *, origin: int
 ) -> bool:
     """Return whether a pattern matches a line that contains its literals; of a very long line one of the parts around them."""
+    if len(line) <= LINE_BYTES // 2:
+        texts = plain_lines(block.content[origin : origin + len(line)])
+        return _match(block, index.patterns[number], texts, origin, found.hits[number])
     for literal in index.groups[number][0]:
         for low, high in line_parts(line, literal):
             texts = plain_lines(block.content[origin + low : origin + high])

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,6 +100,7 @@ def clean_block(block: bytes) -> bytes:
     return block.replace(b"\0", b"") if b"\0" in block else block
 
 
+@lru_cache(maxsize=4)  # the patterns of a line ask one after the other
 def plain_lines(line: bytes) -> list[str]:
     """Return the texts of a line: one, or the states of a progress bar, or the strings of a JSON record."""
     text = _PREFIX.sub("", line.decode("utf-8", "replace"))

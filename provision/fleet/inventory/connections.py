@@ -21,7 +21,7 @@ _NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": 
 
 
 def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connection:
-    """Return one host's connection.
+    """Return one host's connection; `base` is the inventory's folder.
 
     Raises:
         InventoryError: A variable is wrong; the text names host and variable.
@@ -68,20 +68,31 @@ def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]
             )
         arguments += ["-p", str(port)]
     key = _first(variables, "ansible_ssh_private_key_file", "ansible_private_key_file")
-    if key is not None:
-        file = base / expand_user(str(key))
-        if not file.is_file():
-            raise InventoryError(
-                f"host {name}: ansible_ssh_private_key_file: there is no file {file}",
-                hint="paths are absolute, from ~, or from the inventory",
-            )
-        arguments += ["-o", f'IdentityFile="{str(file).replace("%", "%%")}"']
+    if key:
+        arguments += ["-o", f'IdentityFile="{str(_key_file(name, str(key), base)).replace("%", "%%")}"']
     user = _first(variables, "ansible_user", "ansible_ssh_user")
     if user is not None:
         arguments += ["-l", str(user)]
     for extra in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
         arguments += _split(name, extra, variables)
     return arguments
+
+
+def _key_file(name: str, path: str, base: Path) -> Path:
+    """Return a key file by its absolute path: from the working folder as in Ansible, else from the inventory's folder.
+
+    Raises:
+        InventoryError: There is no such file.
+    """
+    files = [folder / expand_user(path) for folder in dict.fromkeys((Path.cwd(), base.absolute()))]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        places = " or ".join(map(str, dict.fromkeys(files)))
+        raise InventoryError(
+            f"host {name}: ansible_ssh_private_key_file: there is no file {places}",
+            hint="paths are absolute, from ~, from the working folder (as in Ansible), or from the inventory's folder",
+        )
+    return found
 
 
 def _become(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:

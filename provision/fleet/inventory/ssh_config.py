@@ -280,7 +280,7 @@ def _agent(value: str, tokens: dict[str, str]) -> str:
 
 
 def _expand(path: str, tokens: dict[str, str]) -> str:
-    """Expand ~, %-tokens and ${VARIABLES} as OpenSSH does."""
+    """Expand ~, %-tokens and ${VARIABLES} as OpenSSH does; a relative path starts at the working folder."""
     account = pwd.getpwuid(os.getuid())
     hostname = socket.gethostname()
     values = tokens | {
@@ -296,4 +296,4 @@ def _expand(path: str, tokens: dict[str, str]) -> str:
     path = re.sub(r"%(.)", lambda token: values.get(token.group(1), token.group(0)), path)
     if path == "~" or path.startswith("~/"):
         return account.pw_dir + path[1:]
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    return str(Path(path).expanduser().absolute())

@@ -1,15 +1,17 @@
 """Families and classes of models, vLLM's parsers by release, and quantisations: the tables, and the family of a model."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from packaging.version import Version
+from pydantic import Field
 
 from provision.catalog.rows import Row
+from provision.catalog.versions import numbers
 from provision.core.tables import build_row, own_table, rows_of
 
 HERE = Path(__file__).parent
@@ -54,12 +56,18 @@ class Releases:
 
 
 class Quantization(Row):
-    """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards."""
+    """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards, `weights` that of a scheme."""
 
     name: str
     since: str
     until: str | None = None
     capability: str | None = None
+    weights: Mapping[str, str] = Field(default_factory=dict)
+
+    def lowest(self, weights: Iterable[str]) -> str | None:
+        """Return the lowest compute capability for layers with such weights (`float-8`); None if any card does."""
+        bounds = [self.capability, *(self.weights.get(each) for each in weights)]
+        return max((bound for bound in bounds if bound), key=numbers, default=None)
 
     @property
     def releases(self) -> Releases:

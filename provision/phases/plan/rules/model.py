@@ -91,7 +91,7 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
 def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     served, release = profile.served_model, option.release
     row = quantizations().get(served.shape.quantization or "") if served else None
-    if row is None or release is None:
+    if served is None or row is None or release is None:
         return
     lowest = profile.capabilities[0] if profile.platform == "cuda" and profile.capabilities else None
     facts: dict[str, Any] = {"quantization": row.name, "vllm": release.version, "capability": lowest}
@@ -100,10 +100,10 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
             f"the model's weights are quantised as `{row.name}`, which exists {row.releases}; this is {release.version}"
         )
         yield reject(text, source=row.source, **facts)
-    elif lowest and row.capability and numbers(lowest) < numbers(row.capability):
-        text = f"the model's weights are quantised as `{row.name}`, which needs compute capability {row.capability}; the GPUs have {lowest}"
+    elif lowest and (needed := row.lowest(served.shape.quantized_weights)) and numbers(lowest) < numbers(needed):
+        text = f"the model's weights are quantised as `{row.name}`, which needs compute capability {needed}; the GPUs have {lowest}"
         yield reject(text, source=row.source, **facts)
-    elif served and served.shape.int8_activations and profile.platform == "cpu" and profile.multiplies_int8 is not True:
+    elif served.shape.int8_activations and profile.platform == "cpu" and profile.multiplies_int8 is not True:
         needed = " or ".join(int8_on_x86().flags)
         if profile.multiplies_int8 is None:
             yield assume(f"the processor has {needed}, without which it multiplies the model's 8-bit integers wrongly")
