@@ -12,7 +12,7 @@ app = typer.Typer(
     cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Write everything that hosts need into one signed file.",
+    help="Write everything that hosts need into one signed file, for offline installation.",
 )
 
 

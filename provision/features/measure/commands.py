@@ -34,7 +34,7 @@ def compare(
         typer.Option(
             "--target",
             metavar="MEASURE=VALUE",
-            help="What a measure must reach with the second choice, as a change or in its unit: ttft=-40%, ttft=30ms, output=1400.",
+            help="Goal for a measure with the second choice, as a change or a value: ttft=-40%, ttft=30ms, output=1400.",
         ),
     ] = None,
     input_tokens: Annotated[
@@ -49,7 +49,7 @@ def compare(
     prefix: PrefixOption = None,
     **options: Any,
 ) -> None:
-    """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
+    """Compare two attention back ends, or eager and compiled mode, under load; then restore the service."""
     from provision.features.measure.compare import compare as compare_choices
 
     named = tuple(dict.fromkeys(backend or mode or ()))

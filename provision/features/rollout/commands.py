@@ -45,7 +45,9 @@ def start(
     after_host: Annotated[
         str | None,
         typer.Option(
-            "--after-host", metavar="COMMAND", help="Runs on this machine after a host changed, to bring it back."
+            "--after-host",
+            metavar="COMMAND",
+            help="Runs on this machine after a host changed, to return it to traffic.",
         ),
     ] = None,
     targets: Annotated[
