@@ -28,7 +28,7 @@ def create(
         typer.Option(
             "--key",
             metavar="FILE",
-            help="Secret key (minisign) that signs the bundle. Default: your own, created on first use.",
+            help="Secret key (minisign) that signs the bundle. Default: ~/.config/firstlight/bundle.key, created on first use.",
         ),
     ] = None,
     **options: Any,

@@ -66,7 +66,7 @@ def drain(
 @app.command()
 @takes(after=CHANGED)
 def ready(*, hosts: HostsArgument, inventory: InventoryOption = None, **options: Any) -> None:
-    """Send requests to drained hosts again, at every gateway."""
+    """Send requests to drained hosts again, from every gateway."""
     from provision.features.gateway import operations
 
     request = asked("gateway", inventory=inventory, **options)

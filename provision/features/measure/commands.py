@@ -76,7 +76,7 @@ def upgrade(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace the attention code of your own PyTorch model by flash attention, and compare results and speed; the service is not changed."""
+    """Replace the attention code of your own PyTorch model with flash attention, and compare results and speed; the service is not changed."""
     from provision.features.measure.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))
