@@ -98,7 +98,7 @@ def chat(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            metavar="PROMPT", help="What to ask. Without it, a conversation: a prompt for each line, until Ctrl-D."
+            metavar="PROMPT", help="The prompt. Without it, each line that you type is a prompt, until Ctrl-D."
         ),
     ] = None,
     inventory: InventoryOption = None,
@@ -124,7 +124,7 @@ def _read() -> str | None:
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is written; an existing file is kept.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to; existing files are kept.")],
 ) -> None:
     """Write an example inventory with comments, for you to edit."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -136,7 +136,7 @@ def init(
 
 @app.command("self-check")
 def self_check() -> None:
-    """Compare the Python packages that this tool runs with against those that it was tested with."""
+    """Compare the installed Python packages of this tool with the versions that it was tested with."""
     found = differences(product_path("requirements/run.txt").read_text(encoding="utf-8"))
     for line in found:
         typer.echo(line)
@@ -173,7 +173,7 @@ def provision(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     **options: Any,
 ) -> None:
-    """Install, check and start all that the hosts need to serve a model, up to a verified first token."""
+    """Install the planned versions, check the hosts, start the service, and verify a first token."""
     request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
     if dry_run:
         if request.batching is not None:
@@ -195,7 +195,13 @@ def plan(
     *,
     what_if: WhatIfOption = None,
     facts: Annotated[
-        list[Path] | None, typer.Option("--facts", metavar="FILE", hidden=True, help="Recorded facts of hosts.")
+        list[Path] | None,
+        typer.Option(
+            "--facts",
+            metavar="FILE",
+            hidden=True,
+            help="Facts of the hosts, as `probe --json` prints them: no host is contacted.",
+        ),
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the verdict of every rule on every candidate.")
@@ -332,7 +338,7 @@ def doctor(
     inventory: InventoryOption = None,
     facts: Annotated[
         str | None,
-        typer.Option("--facts", metavar="FILE", hidden=True, help="Facts of the host, as `probe --json` prints."),
+        typer.Option("--facts", metavar="FILE", hidden=True, help="Facts of the host, as `probe --json` prints them."),
     ] = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Findings to print for each file.")] = 3,
     apply: Annotated[

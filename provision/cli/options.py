@@ -90,7 +90,7 @@ def _planning(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name. Default: that of the inventory, else builtin, even if the host serves another model now.",
+            help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name. Default: the inventory's model, else builtin, even if the host serves another model now.",
         ),
     ] = None,
     vllm: Annotated[
@@ -122,7 +122,7 @@ def _planning(
         typer.Option(
             "--flash-attn-wheels",
             metavar="SOURCE",
-            help="Whose flash-attn wheels to accept: official (its authors'), or community (others' too). Default: official.",
+            help="Publishers of flash-attn wheels to accept: official (the authors), or community (others too). Default: official.",
         ),
     ] = None,
     attention: Annotated[
@@ -138,7 +138,7 @@ def _planning(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Any setting of the inventory, without its prefix: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
+            help="Any setting of the inventory, without its prefix firstlight_: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
         ),
     ] = None,
 ) -> None: ...

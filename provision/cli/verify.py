@@ -16,7 +16,7 @@ from provision.pipeline.commands import write_stdout
 
 app = typer.Typer(
     cls=with_default("check"),
-    help="Check GPUs and libraries, and that compute kernels give correct results: `verify` alone runs `verify check`.",
+    help="Check GPUs, libraries and the results of compute kernels; `verify` alone runs `verify check`.",
     rich_markup_mode=None,
 )
 
@@ -70,7 +70,7 @@ def check(
     ] = None,
     **options: Any,
 ) -> None:
-    """Check GPUs and libraries, and that compute kernels give correct results.
+    """Check GPUs, libraries and the results of compute kernels.
 
     The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
     """

@@ -109,7 +109,7 @@ def render(document: dict[str, Any]) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify upgrade",
-        description="Replace the attention code of your own PyTorch model by flash attention, check that outputs and gradients stay the same, and measure both models. The service is not changed.",
+        description="Replace the attention code of your own PyTorch model with flash attention, check that outputs and gradients stay the same, and measure both models. The service is not changed.",
         epilog="FACTORY takes no arguments and returns (model, inputs); inputs is a tuple of arguments or a mapping of "
         "keywords. Exit codes: 0 same results, 1 same results and no gain, 2 different results, "
         "3 could not be checked, 64 wrong usage.",

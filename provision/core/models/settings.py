@@ -132,7 +132,7 @@ class Settings(Record):
     model: Annotated[Word, Allowed("builtin, a folder, or a hub id such as org/name or org/name@revision")] = "builtin"
     """Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id. The default replaces another model that a host serves now."""
     model_on_host: Prefix | None = None
-    """Folder on the host that has the model's files, such as a share of all hosts. They are compared with `firstlight_model` and linked there, and not sent."""
+    """Folder on the host that has the model's files, such as a share of all hosts. The host compares them with `firstlight_model` and links to them; none are sent."""
     source: Annotated[
         Source | dict[SourceKind, Source],
         Allowed(
@@ -195,7 +195,7 @@ class Settings(Record):
     """Attention back end: flash attention if possible (auto), flash attention or an error (flash), or a back end by name."""
 
     gpus: Annotated[tuple[GpuIndex, ...] | Literal["all"], Allowed("all, or a list of indexes such as [0, 1]")] = "all"
-    """GPUs to use, by index in PCI order. all: all GPUs of one model, the one with the largest sum of memory on the host."""
+    """GPUs to use, by index in PCI order. all: all GPUs of one kind, the kind with the most memory in total on the host."""
     tensor_parallel: Count | None = None
     """GPUs that share each layer. Default: as many of the GPUs in use as the model can be split over, after `firstlight_data_parallel` and `firstlight_pipeline_parallel`."""
     pipeline_parallel: Count | None = None
@@ -205,7 +205,7 @@ class Settings(Record):
     span: Annotated[Whole, Field(ge=1, le=64), Allowed("a whole number from 1 to 64")] = 1
     """Number of hosts that serve one copy of the model together, taken from an inventory group in its order. The first of them answers requests."""
     span_address: Annotated[Word, Allowed("an IP address")] | None = None
-    """IP address at which the hosts that serve the same model together reach this host. Default: that of the inventory."""
+    """IP address at which the hosts that serve the same model together reach this host. Default: the host's address in the inventory."""
     span_port: Annotated[Whole, Field(ge=1024, le=65534), Allowed("a whole number from 1024 to 65534")] = 29501
     """Port of the first of several hosts that serve one model together: vLLM's processes connect to it. The hosts watch each other through the next port."""
     executor: Literal["mp", "ray"] = "mp"
@@ -213,13 +213,13 @@ class Settings(Record):
     max_model_len: Annotated[Whole, Field(ge=1), Allowed("a whole number of tokens from 1")] | None = None
     """Maximum context length in tokens. Default: the model's own, or less if that does not fit."""
     memory_share: Annotated[Share, Field(gt=0, le=1), Allowed("a number above 0, at most 1")] | None = None
-    """Share of each device's memory that vLLM may use. Default: vLLM's own."""
+    """Share of each device's memory that vLLM may use. Default: vLLM's default."""
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
-    """Number format of the loaded weights."""
+    """Data type of the loaded weights."""
     env: Annotated[dict[EnvironmentName, Text], Allowed("a mapping of names to text")] = Field(default_factory=dict)
     """Environment variables of the service. No secrets: the run's records contain them."""
     otlp_traces_endpoint: TracesEndpoint | None = None
-    """Collector of OpenTelemetry that vLLM sends traces of requests to. It speaks gRPC, or HTTP with `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: http/protobuf` in `firstlight_env`. Default: no traces."""
+    """OpenTelemetry collector to which vLLM sends traces of requests, by gRPC, or by HTTP with `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: http/protobuf` in `firstlight_env`. Default: no traces."""
     vllm_args: Annotated[tuple[Text, ...], Allowed("a list of arguments")] = ()
     """Additional arguments of `vllm serve`, passed on unchanged."""
 
@@ -239,9 +239,9 @@ class Settings(Record):
     """What happens after a failed start. rollback: the host returns to its previous release, if there is one; leave: it stays as it is."""
 
     watchdog: bool = True
-    """Whether an engine that hangs is written down and restarted, where systemd runs the service for root."""
+    """Whether the watchdog records and restarts an engine that hangs, where systemd runs the service for root."""
     watchdog_restarts: Annotated[Whole, Field(ge=0, le=60), Allowed("a whole number from 0 to 60")] = 3
-    """Restarts of an engine that hangs within an hour; when it hangs again, the service is left down. 0: it is never restarted."""
+    """Number of restarts of a hung engine within an hour; if it hangs again, the service is left down. 0: it is never restarted."""
     health_port: Port = 8009
     """Port of the health agent of a host behind a gateway. The agent listens at the address of the server."""
     firewall: Literal["tell", "set"] = "tell"
@@ -255,7 +255,7 @@ class Settings(Record):
     gateway_address: (
         Annotated[str, Allowed("an IP address with the length of its network's prefix, such as 10.0.0.9/24")] | None
     ) = None
-    """Address that several gateways share by keepalived. Clients use it, and it moves when a gateway is lost. Default: none."""
+    """Address that several gateways share with keepalived. Clients use it; when a gateway is lost, it moves to another one. Default: none."""
     gateway_router_id: Annotated[Whole, Field(ge=1, le=255), Allowed("a whole number from 1 to 255")] | None = None
     """VRRP router id of the shared address, which must be unique in its network. Default: the last byte of the address."""
     gateway_port: Port = 8443
@@ -269,7 +269,7 @@ class Settings(Record):
     ] = ("default",)
     """Names of the gateway's clients. Each gets an API key, which is revoked when its name is removed."""
     gateway_body_mib: Annotated[Whole, Field(ge=1, le=64), Allowed("a whole number from 1 to 64")] = 4
-    """Size in MiB up to which the gateway accepts a request."""
+    """Largest request that the gateway accepts, in MiB."""
     gateway_host_requests: Annotated[Whole, Field(ge=1, le=8192), Allowed("a whole number from 1 to 8192")] = 256
     """Requests that the gateway sends to one host at a time. As many more wait, and further ones are answered with 503."""
     gateway_balance: Literal["requests", "prefixes", "router"] = "requests"
@@ -277,7 +277,7 @@ class Settings(Record):
     gateway_router_port: Port = 8600
     """Port of vllm-router on a gateway's loopback addresses, if `firstlight_gateway_balance` is router."""
     gateway_requests_per_minute: Annotated[Whole, Field(ge=1), Allowed("a whole number of at least 1")] | None = None
-    """Requests a minute of one client that the gateway accepts. Default: no limit."""
+    """Requests per minute that the gateway accepts from one client. Default: no limit."""
     gateway_drain_seconds: Annotated[Whole, Field(ge=0), Allowed("a whole number from 0")] = 600
     """Seconds that running requests have to finish before their host restarts. The default is the timeout of OpenAI's clients."""
     gateway_restart_at_once: Count = 1
@@ -287,7 +287,7 @@ class Settings(Record):
     """Port at which a gateway offers HAProxy's metrics to hosts of group `monitoring`."""
 
     metrics_bind: BindAddress | None = None
-    """Address at which a host offers metrics to hosts of group `monitoring`. Default: that of the inventory; 127.0.0.1 if the host monitors itself alone."""
+    """Address at which a host offers metrics to hosts of group `monitoring`. Default: the host's address in the inventory; 127.0.0.1 if the host monitors itself alone."""
     metrics_port: Port = 9100
     """Port of the node exporter on hosts that are monitored."""
     monitoring_bind: BindAddress = "127.0.0.1"

@@ -12,7 +12,7 @@ app = typer.Typer(
     cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Write everything that hosts need into one signed file.",
+    help="Write everything that hosts need into one signed file, for offline installation.",
 )
 
 
@@ -28,7 +28,7 @@ def create(
         typer.Option(
             "--key",
             metavar="FILE",
-            help="Secret key (minisign) that signs the bundle. Default: your own, created on first use.",
+            help="Secret key (minisign) that signs the bundle. Default: ~/.config/firstlight/bundle.key, created on first use.",
         ),
     ] = None,
     **options: Any,

@@ -16,7 +16,7 @@ app = typer.Typer(
 
 @app.command("check", hidden=True)
 def check() -> None:
-    """Check every row: its values, its references, its source."""
+    """Check the values, references and source of every row."""
     from provision.features.catalog_refresh.check import check_tables
 
     text, code = check_tables()

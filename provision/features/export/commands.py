@@ -11,7 +11,10 @@ from provision.cli.groups import HelpGroup
 from provision.cli.options import MODELS, asked, takes
 
 app = typer.Typer(
-    cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None, help="Describe what the hosts serve for another system."
+    cls=HelpGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Write files with which another system serves the same models.",
 )
 
 
@@ -46,7 +49,7 @@ def kubernetes(
     ] = None,
     **options: Any,
 ) -> None:
-    """Write what the hosts serve as files for Kubernetes, with a README of what has no counterpart; no host is changed."""
+    """Write files for Kubernetes, or for a router, that serve the models of the hosts; no host is changed."""
     from provision.features.export.export import export as write
 
     request = asked("export", **options)

@@ -56,7 +56,7 @@ def drain(
     ] = False,
     **options: Any,
 ) -> None:
-    """Stop new requests to hosts at every gateway, and wait until the running ones have ended."""
+    """Send no new requests to hosts from any gateway, and wait until the running ones have ended."""
     from provision.features.gateway import operations
 
     request = asked("gateway", inventory=inventory, **options)
@@ -66,7 +66,7 @@ def drain(
 @app.command()
 @takes(after=CHANGED)
 def ready(*, hosts: HostsArgument, inventory: InventoryOption = None, **options: Any) -> None:
-    """Send requests to drained hosts again, at every gateway."""
+    """Send requests to drained hosts again, from every gateway."""
     from provision.features.gateway import operations
 
     request = asked("gateway", inventory=inventory, **options)

@@ -34,7 +34,7 @@ def compare(
         typer.Option(
             "--target",
             metavar="MEASURE=VALUE",
-            help="What a measure must reach with the second choice, as a change or in its unit: ttft=-40%, ttft=30ms, output=1400.",
+            help="Goal for a measure with the second choice, as a change or a value: ttft=-40%, ttft=30ms, output=1400.",
         ),
     ] = None,
     input_tokens: Annotated[
@@ -49,7 +49,7 @@ def compare(
     prefix: PrefixOption = None,
     **options: Any,
 ) -> None:
-    """Measure the service with two attention back ends, or eager and compiled; then restart it as it was."""
+    """Compare two attention back ends, or eager and compiled mode, under load; then restore the service."""
     from provision.features.measure.compare import compare as compare_choices
 
     named = tuple(dict.fromkeys(backend or mode or ()))
@@ -76,7 +76,7 @@ def upgrade(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace the attention code of your own PyTorch model by flash attention, and compare results and speed; the service is not changed."""
+    """Replace the attention code of your own PyTorch model with flash attention, and compare results and speed; the service is not changed."""
     from provision.features.measure.model_upgrade import upgrade_model
 
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))

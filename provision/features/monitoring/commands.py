@@ -14,7 +14,7 @@ from provision.core.models.inventory import MONITORING
 
 app = typer.Typer(
     cls=with_default("set-up"),
-    help="Set up Prometheus, its alerts and exporters, or list targets for a Prometheus of yours: `monitoring` alone runs `monitoring set-up`.",
+    help="Set up Prometheus, its alerts and exporters, or list targets for your own Prometheus; `monitoring` alone runs `monitoring set-up`.",
     rich_markup_mode=None,
 )
 
@@ -52,7 +52,7 @@ def targets(
     ] = None,
     ask_become_pass: BecomeOption = False,
 ) -> None:
-    """List what a Prometheus of yours can read, as a file for its `file_sd_configs`; no host is changed."""
+    """List targets for your own Prometheus, as a file for its `file_sd_configs`; no host is changed."""
     from provision.features.monitoring import service_discovery
 
     request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)

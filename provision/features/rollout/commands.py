@@ -39,13 +39,15 @@ def start(
         typer.Option(
             "--before-host",
             metavar="COMMAND",
-            help="Runs on this machine before a host changes, to take the host (in $FIRSTLIGHT_HOST) out of traffic.",
+            help="Command that this machine runs before a host changes, to take the host ($FIRSTLIGHT_HOST) out of traffic.",
         ),
     ] = None,
     after_host: Annotated[
         str | None,
         typer.Option(
-            "--after-host", metavar="COMMAND", help="Runs on this machine after a host changed, to bring it back."
+            "--after-host",
+            metavar="COMMAND",
+            help="Command that this machine runs after a host changed, to return it to traffic.",
         ),
     ] = None,
     targets: Annotated[
@@ -53,7 +55,7 @@ def start(
         typer.Option(
             "--targets",
             metavar="FILE",
-            help="Keep a list of the hosts that currently take requests in this file, in the format of Prometheus' file-based service discovery.",
+            help="File for the list of hosts that currently take requests, in the format of Prometheus' file-based service discovery.",
         ),
     ] = None,
     **planned: Any,

@@ -66,7 +66,7 @@ def build(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a wheel, or print the one that exists; an interrupted build continues where it stopped."""
+    """Build a wheel, or print the path of an existing one; an interrupted build continues where it stopped."""
     raise typer.Exit(
         build_command.build(
             inventory or default_inventory(),
