@@ -1,0 +1,77 @@
+"""The collection `firstlight.kit`: built, installed and used with Ansible's own programs, where no checkout is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from playbooks.collection import build
+from tests.install.modules import MODULES, PLAYBOOKS
+
+pytestmark = pytest.mark.slow
+PROGRAMS = Path(sys.executable).parent
+ROLES = sorted(path.name for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
+PLAYS = sorted(path.stem for path in PLAYBOOKS.glob("*.yml"))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="module")
+def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of somebody's own site, in which the collection is installed."""
+    folder = tmp_path_factory.mktemp("site")
+    ansible(folder, "galaxy", "collection", "install", "--offline", "-p", str(folder), str(archive))
+    return folder
+
+
+def ansible(folder: Path, program: str, *words: str, code: int = 0) -> str:
+    """Run a program of Ansible in a folder which holds the collections that it sees, and return what it printed."""
+    name = f"ansible-{program}" if program else "ansible"
+    done = subprocess.run(
+        [str(PROGRAMS / name), *words],
+        cwd=folder,
+        env={
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "LC_ALL": "C.UTF-8",
+            "ANSIBLE_COLLECTIONS_PATH": str(folder),
+            "NO_COLOR": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_all_modules_and_roles_are_documented(site: Path) -> None:
+    roles = ansible(site, "doc", "-t", "role", "-l", "firstlight.kit")
+    assert [line for line in roles.splitlines() if not line.startswith(" ")] == [
+        f"firstlight.kit.{name}:" for name in ROLES
+    ]
+    names = [f"firstlight.kit.{name.removeprefix('firstlight_')}" for name in MODULES]
+    assert ansible(site, "doc", *names).count("\nOPTIONS") == len(names)
+
+
+def test_all_playbooks_find_their_roles_and_modules(site: Path) -> None:
+    plays = [f"firstlight.kit.{name}" for name in PLAYS]
+    printed = ansible(site, "playbook", "-i", "localhost,", "--syntax-check", *plays)
+    assert printed.count("playbook: ") == len(plays)
+
+
+def test_a_module_runs_with_its_code(site: Path, tmp_path: Path) -> None:
+    folders = [{"name": "", "mode": "755"}, {"name": "envs", "mode": "755"}]
+    arguments = json.dumps({"prefix": str(tmp_path / "prefix"), "folders": folders, "tools": {}})
+    words = ("localhost", "-c", "local", "-m", "firstlight.kit.layout", "-a", arguments)
+    assert "CHANGED" in ansible(site, "", *words)
+    assert (tmp_path / "prefix/envs").is_dir()
+    assert "SUCCESS" in ansible(site, "", *words)
