@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.install.modules import MODULES, PLAYBOOKS
 
 pytestmark = pytest.mark.slow
 PROGRAMS = Path(sys.executable).parent
+GUIDE = PLAYBOOKS.parent / "docs/guides/ansible.md"
 ROLES = sorted(path.name for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
 PLAYS = sorted(path.stem for path in PLAYBOOKS.glob("*.yml"))
 
@@ -75,3 +78,27 @@ def test_a_module_runs_with_its_code(site: Path, tmp_path: Path) -> None:
     assert "CHANGED" in ansible(site, "", *words)
     assert (tmp_path / "prefix/envs").is_dir()
     assert "SUCCESS" in ansible(site, "", *words)
+
+
+def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_path: Path) -> None:
+    section = GUIDE.read_text().partition("## Roles and modules as a collection")[2].partition("\n## ")[0]
+    [play] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "drivers.yml").write_text(play)
+    # A group without hosts: what the roles do is tested on hosts (tests/fleet/test_collection.py).
+    (tmp_path / "inventory").write_text("[gpu]\n")
+    planned = tmp_path / "logs/latest/install/hosts.yml"
+    planned.parent.mkdir(parents=True)
+    planned.write_text("all: {hosts: {}}\n")
+    built, *commands = "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL)).splitlines()
+    assert built == ".venv/bin/python -m playbooks.collection build/collection"
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/collection").symlink_to(archive.parent)
+    printed = [ansible(tmp_path, *shell_words(command.removeprefix("ansible-"), tmp_path)) for command in commands]
+    assert "was installed successfully" in printed[0]
+    assert len(printed) == 6
+
+
+def shell_words(command: str, folder: Path) -> list[str]:
+    """Return the words of a command, file names with `*` replaced by those that a shell finds in the folder."""
+    words = shlex.split(command)
+    return [found for word in words for found in (sorted(map(str, folder.glob(word))) if "*" in word else [word])]
