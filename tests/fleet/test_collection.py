@@ -16,7 +16,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
 from tests.fleet.vendor import NEW, PLACE, build_repository, give_cards, signer
 
-pytestmark = pytest.mark.long(seconds=90)
+pytestmark = pytest.mark.long(seconds=120)
 PROGRAMS = Path(sys.executable).parent
 KERNEL = os.uname().release
 
