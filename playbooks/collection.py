@@ -66,7 +66,7 @@ def lay_out(out: Path) -> Path:
     shutil.copy(PLAYBOOKS.parent / "CHANGELOG.md", folder)
     (folder / "meta").mkdir()
     for name, content in (("galaxy.yml", GALAXY), ("meta/runtime.yml", RUNTIME)):
-        text = yaml.safe_dump(content, sort_keys=False, explicit_start=True, width=120)
+        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, explicit_start=True, width=120)
         (folder / name).write_text(text, encoding="utf-8")
     return folder
 
