@@ -1,12 +1,14 @@
 """Tables of external facts: TOML in the repository, JSON inside the zipapp."""
 
+from __future__ import annotations
+
 import json
 import pkgutil
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 
-@cache
+@lru_cache(maxsize=None)
 def table(name: str) -> dict[str, Any]:
     """Return the table `data/NAME`. Raises FileNotFoundError."""
     baked = _baked()
@@ -30,7 +32,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-@cache
+@lru_cache(maxsize=None)
 def _baked() -> dict[str, Any]:
     """Return all tables of the zipapp, which holds them in one file because it compresses better; empty in the repository."""
     content: dict[str, Any] = json.loads(_read("data.json") or b"{}")

@@ -13,7 +13,7 @@ import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
 from provision import __version__
-from provision.cli import exit_status, logs, verify, wheels
+from provision.cli import exit_status, logs, verify
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
     CHANGED,
@@ -84,7 +84,6 @@ def completion(
 
 app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
-app.add_typer(wheels.app, name="wheels")
 
 
 @app.command()

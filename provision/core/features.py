@@ -9,6 +9,7 @@
 | hook | what it is for |
 |---|---|
 | `open_bundle(request)` | verifies a bundle and returns the index settings and overrides that it gives a run |
+| `packager(store, inventory, plan)` | returns who provides the packages of a plan (`provision/phases/stage/candidate_lock.py`) |
 | `sent_early(planned, hosts)` | returns the hosts that get files while others are still staged |
 | `sending(context, planned, files)` | returns how files reach the hosts of a run, in place of the controller's own sending |
 | `with_spans(hosts)` | returns the hosts of a whole inventory with those that serve one model together |
@@ -17,6 +18,7 @@
 | `left_out(logs, host, facts)` | returns why runs leave a host out (`provision/run/context.py`) |
 | `host_checked(context, probed, host, document)` | keeps what the checks of one host say, at once |
 | `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
+| `checked_around(context, probed)` | returns checks of what stands around hosts, such as gateways |
 | `try_together(context, probed, hosts, desired)` | returns a check of several hosts together |
 | `neighbours(context, phase, hosts)` | returns at which ports hosts accept others besides gateways and monitoring (`provision/features/firewall/firewall.py`) |
 | `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |

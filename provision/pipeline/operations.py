@@ -76,22 +76,25 @@ def verify(
         return outcome.exit_code
     documents = {name: scrub(outcome.result.documents[name]) for name in sorted(outcome.result.documents)}
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
-    records += outcome.result.aggregate
-    aggregate = scrub([record.model_dump() for record in outcome.result.aggregate])
+    records += (*outcome.result.aggregate, *outcome.result.around)
+    aggregate, around = (
+        scrub([record.model_dump() for record in part]) for part in (outcome.result.aggregate, outcome.result.around)
+    )
     if junit_file:
-        write_atomically(junit_file, junit(list(documents.values()), aggregate))
+        write_atomically(junit_file, junit(list(documents.values()), [*aggregate, *around]))
     conclusion = outcome.result.conclusion
     asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in outcome.result.left_out]
     unreached = len(documents) < len(asked)
     if request.as_json:
         others = {host.name for host in outcome.hosts} - {host.name for host in asked}
         missing = without_answer(outcome.summary, documents.keys() | others)
-        several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
-            {"missing": missing} if missing else {}
-        )
+        several = {"hosts": list(documents.values()), "host_comparison": aggregate}
+        several |= {"missing": missing} if missing else {}
         several |= scrub(dict(conclusion.document)) if conclusion else {}
         is_one = len(documents) == 1 and not unreached and conclusion is None
-        write_stdout(json.dumps(next(iter(documents.values())) if is_one else several, indent=2))
+        document = dict(next(iter(documents.values()))) if is_one else several
+        document |= {"around_hosts": around} if around else {}
+        write_stdout(json.dumps(document, indent=2))
     else:
         print_checks(records)
         if conclusion:

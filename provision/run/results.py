@@ -93,6 +93,8 @@ class CheckedHosts(ProbedHosts):
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     aggregate: tuple[CheckRecord, ...] = ()
     """Checks that compare hosts."""
+    around: tuple[CheckRecord, ...] = ()
+    """Checks of what stands around hosts, such as gateways."""
     left_out: frozenset[str] = frozenset()
     """Hosts that were not to be checked."""
     conclusion: Conclusion | None = None

@@ -13,7 +13,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX, checks_of_what_serves
 from tests.fleet.snapshots import boot_serving
 
-pytestmark = pytest.mark.long("watchdog", seconds=150)
+pytestmark = pytest.mark.long("watchdog", seconds=220)
 
 AGAIN_S = 60.0
 """In which a host serves again, from the moment at which its engine was stopped."""

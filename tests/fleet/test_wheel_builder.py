@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import StageError
+from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.fleet.inventory import load
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.conftest import Site, no_interpreter, site, uv_cache
-from tests.builds.standin import standin_job
+from tests.features.wheel_builder.conftest import Site, no_interpreter, site, uv_cache
+from tests.features.wheel_builder.standin import standin_job
 from tests.fleet.hosts import FleetHost
 from tests.install.fleet_site import make_fleet_site
 
@@ -81,7 +81,7 @@ def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path
     def open_host(name: str) -> Session:
         return open_session(next(host for host in hosts if host.name == name))
 
-    wheel_builder = WheelBuilder(store, open_host, python=sys.executable, interpreter=no_interpreter)
+    wheel_builder = WheelBuilder(store, open_host, interpreter=no_interpreter)
     built = wheel_builder.find_or_build(job, builder.name)
     assert (built.builder, built.codes) == (builder.name, ())
     assert store.find(built.sha256, built.name)
@@ -100,9 +100,7 @@ def test_a_host_without_a_compiler_is_refused_before_anything_is_sent(builder: F
         }
     )
     hosts = load(builder.inventory(tmp_path)).hosts
-    wheel_builder = WheelBuilder(
-        store, lambda _: open_session(hosts[0]), python=sys.executable, interpreter=no_interpreter
-    )
+    wheel_builder = WheelBuilder(store, lambda _: open_session(hosts[0]), interpreter=no_interpreter)
     with pytest.raises(StageError, match=rf"{builder.name} has no C\+\+ compiler"):
         wheel_builder.find_or_build(replace(job, key=compiled, cuda="13.0"), builder.name)
     assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["builder.pyz"]

@@ -43,7 +43,7 @@ FLOORS: tuple[str, ...] = (
 """The layers, lowest first. A package imports only from lower layers, so a phase imports from earlier phases at most."""
 
 ON_HOST = (
-    "provision/phases/stage/builds/onbuilder",
+    "provision/features/wheel_builder/onbuilder",
     "provision/features/multinode/onhost",
     "provision/features/start_cache/onhost",
     "provision/phases/serve/onhost",

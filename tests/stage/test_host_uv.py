@@ -10,6 +10,7 @@ import pytest
 
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
+from provision.phases.stage import locked_wheel
 from provision.phases.stage.locked_wheel import LOCK, locked_hashes, stage_uv
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
@@ -47,7 +48,7 @@ def test_our_uv_is_sent_to_a_host_of_the_same_architecture_and_runs(store: Store
 
 
 def test_another_architecture_gets_the_program_from_the_locked_wheel(
-    site: Site, store: Store, bare_client: Path, tmp_path: Path
+    site: Site, store: Store, bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
     content = uv_wheel(site, "9.8.7")
@@ -55,22 +56,24 @@ def test_another_architecture_gets_the_program_from_the_locked_wheel(
     lock.write_text(
         f"typer==1.0 \\\n    --hash=sha256:{'0' * 64}\nuv==9.8.7 \\\n    --hash=sha256:{hashlib.sha256(content).hexdigest()}\n    # via firstlight\n"
     )
-    staged = stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock)
+    monkeypatch.setattr(locked_wheel, "LOCK", lock)
+    staged = stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store)
     assert Path(staged.path).read_bytes() == b"the program"
     site.close()
-    assert stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock) == staged
+    assert stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store) == staged
 
 
 def test_a_wheel_that_is_not_in_our_lock_is_refused(
-    site: Site, store: Store, bare_client: Path, tmp_path: Path
+    site: Site, store: Store, bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
     uv_wheel(site, "9.8.7")
     lock = tmp_path / "requirements/run.txt"
     lock.parent.mkdir()
     lock.write_text(f"uv==9.8.7 \\\n    --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(locked_wheel, "LOCK", lock)
     with pytest.raises(StageError, match=r"which requirements/run\.txt does not know"):
-        stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock)
+        stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store)
 
 
 def test_a_lock_without_uv_is_named(tmp_path: Path) -> None:

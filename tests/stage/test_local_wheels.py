@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import StageError
+from provision.phases.stage import local_wheels
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.stacks import make_stack
@@ -74,6 +75,7 @@ def test_a_project_that_cannot_be_built_is_named(store: Store) -> None:
         )
 
 
-def test_a_checkout_without_the_plugin_is_named(tmp_path: Path) -> None:
+def test_a_checkout_without_the_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_wheels, "PLUGIN", tmp_path)
     with pytest.raises(StageError, match=r"has no pyproject\.toml"):
-        local_sources(make_stack(None, None), plugin=tmp_path)
+        local_sources(make_stack(None, None))

@@ -222,14 +222,16 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_is_fetched(store: 
     assert "FIRSTLIGHT_CACHE" in (caught.value.hint or "")
 
 
-def test_the_limit_follows_the_environment() -> None:
-    assert default_limit({"FIRSTLIGHT_CACHE_GIB": "0.5"}) == 1 << 29
+def test_the_limit_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTLIGHT_CACHE_GIB", "0.5")
+    assert default_limit() == 1 << 29
 
 
 @pytest.mark.parametrize("text", ["many", "0", "-3", "nan"])
-def test_a_wrong_limit_is_an_error_with_the_value(text: str) -> None:
+def test_a_wrong_limit_is_an_error_with_the_value(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTLIGHT_CACHE_GIB", text)
     with pytest.raises(StageError, match=f"FIRSTLIGHT_CACHE_GIB is `{text}`"):
-        default_limit({"FIRSTLIGHT_CACHE_GIB": text})
+        default_limit()
 
 
 @given(sha256=st.text(max_size=70), name=st.text(max_size=20))

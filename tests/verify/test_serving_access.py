@@ -126,7 +126,7 @@ def test_a_server_without_a_list_of_routes_is_checked_with_those_of_every_releas
 ) -> None:
     server.documented = False
     server.guarded = ("/v1", "/v2", "/inference")
-    assert "POST /v1/chat/completions" in listed(Client(service, 5.0))
+    assert "POST /v1/chat/completions" in listed(Client(service.endpoint, 5.0))
     assert evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), None, whole=True)).status == "ok"
 
 
@@ -155,7 +155,7 @@ def test_no_key_is_required_if_none_is_planned(service: Service, server: Server)
 def test_a_server_that_does_not_answer_is_no_answer(service: Service, server: Server) -> None:
     server.shutdown()  # its socket stays open
     with pytest.raises(RequestError, match=r"nothing came for 0\.2 s"):
-        Client(service, 0.2).get("/openapi.json", None)
+        Client(service.endpoint, 0.2).get("/openapi.json", None)
 
 
 @pytest.mark.parametrize(

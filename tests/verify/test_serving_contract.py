@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,8 @@ from tests.verify.served import served
 from tests.verify.stub_api import FAULTS, Api, Handler
 from verify.checks.serving.contract import evaluate, run
 from verify.records import CheckContext
-from verify.serving.client import Client
+from verify.serving.client import Client, Endpoint
 from verify.serving.contract import EXPECTATIONS, Answer, Asker, Choice, ask_all, deviations, stop_text
-from verify.serving.service import Service
 from verify.tables import table
 
 
@@ -24,9 +22,8 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture
-def asker(api: Api, tmp_path: Path) -> Asker:
-    readiness = {"host": "127.0.0.1", "port": api.server_port, "served_name": "m", "unit": "u"}
-    return Asker(Client(Service(tmp_path, readiness, None), 5.0), "k", is_builtin=True)
+def asker(api: Api) -> Asker:
+    return Asker(Client(Endpoint("127.0.0.1", api.server_port, "m"), 5.0), "k", is_builtin=True)
 
 
 def test_a_sound_engine_keeps_the_contract(asker: Asker) -> None:

@@ -1,14 +1,17 @@
-"""HTTP client of the service with a limit for silence; it keeps the key out of messages."""
+"""HTTP client of a server with a limit for silence; it keeps the key out of messages."""
+
+from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from verify.serving.service import EVERY_ADDRESS, Service
-
 ANOTHER_KEY = "no-key-of-this-service"
+PARTIAL_CHAIN = 0x80000
+"""X509_V_FLAG_PARTIAL_CHAIN of OpenSSL: a certificate that is trusted itself needs no issuer. Python names it since 3.10."""
 
 
 class RequestError(Exception):
@@ -27,11 +30,22 @@ class NoAnswerError(RequestError):
     """The service sent nothing within the limit."""
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a server answers, and the model that requests name."""
+
+    host: str
+    port: int
+    model: str
+    certificate: str | None = None
+    """File with the certificate that the server must show, whatever name it is for; None without TLS."""
+
+
 @dataclass
 class Client:
-    """Client of one service; `silence_s` is the longest pause within an answer."""
+    """Client of one server; `silence_s` is the longest pause within an answer."""
 
-    service: Service
+    endpoint: Endpoint
     silence_s: float
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
 
@@ -85,7 +99,7 @@ class Client:
     ) -> http.client.HTTPResponse:
         try:
             connection = self._connect()
-            text = None if body is None else json.dumps({"model": self.service.readiness["served_name"], **body})
+            text = None if body is None else json.dumps({"model": self.endpoint.model, **body})
             connection.request(method, path, text, {"Content-Type": "application/json", **_headers(key)})
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as problem:
@@ -96,10 +110,13 @@ class Client:
         return response
 
     def _connect(self) -> http.client.HTTPConnection:
-        host = self.service.readiness["host"]
-        return http.client.HTTPConnection(
-            EVERY_ADDRESS.get(host, host), self.service.readiness["port"], timeout=self.silence_s
-        )
+        at = self.endpoint
+        if at.certificate is None:
+            return http.client.HTTPConnection(at.host, at.port, timeout=self.silence_s)
+        trusted = ssl.create_default_context(cafile=at.certificate)
+        trusted.check_hostname = False
+        trusted.verify_flags |= PARTIAL_CHAIN
+        return http.client.HTTPSConnection(at.host, at.port, timeout=self.silence_s, context=trusted)
 
     def _failed(self, what: str, problem: Exception) -> RequestError:
         if isinstance(problem, TimeoutError):

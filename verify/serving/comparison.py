@@ -132,7 +132,7 @@ def _wait(service: Service, process: subprocess.Popen[bytes]) -> None:
 
 def _healthy(service: Service) -> bool:
     try:
-        return Client(service, HEALTH_S).status("GET", "/health", None) == 200
+        return Client(service.endpoint, HEALTH_S).status("GET", "/health", None) == 200
     except RequestError:
         return False
 

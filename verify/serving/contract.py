@@ -1,11 +1,14 @@
 """The contract of the served API: requests of data/contract.toml, their answers, and what must hold of them."""
 
+from __future__ import annotations
+
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from verify.serving.client import Client, NoAnswerError, RefusedError, RequestError
@@ -60,6 +63,8 @@ class Findings:
     """By name of a case: why the server does not offer it for this model."""
     late: tuple[str, ...] = ()
     """Cases that were not asked in time."""
+    inherited: tuple[str, ...] = ()
+    """Of a gateway: what the servers behind it deviate in when they are asked themselves."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +116,45 @@ class Asker:
             return None
 
 
-def ask_all(asker: Asker, *, has_tools: bool) -> Findings:
-    """Ask every case that applies; a deviating one is asked again with other prompts. Raises NoAnswerError."""
+def ask_all(asker: Asker, *, has_tools: bool, behind: Sequence[Asker] = ()) -> Findings:
+    """Ask every case that applies; a deviating one is asked again with other prompts.
+
+    Args:
+        asker: Asks the server.
+        has_tools: Whether the server has a parser of tool calls.
+        behind: Where the server is a gateway: they ask the servers that it passes requests on to. What these answer differently
+            than asked is no deviation of the gateway.
+
+    Returns:
+        What was found.
+
+    Raises:
+        NoAnswerError: The server sent nothing within the limit, nor did those behind it.
+    """
     limits = table("contract")
-    cases = [case for case in limits["case"] if has_tools or case.get("needs") != "tools"]
+    applies = {"tools": has_tools, "one host": len(behind) <= 1}
+    cases = [case for case in limits["case"] if applies.get(case.get("needs"), True)]
     until = time.monotonic() + limits["budget_s"]
+    ask = partial(_ask_gateway, asker, behind) if behind else partial(_ask, asker)
     with ThreadPoolExecutor(limits["at_once"]) as pool:
-        return combine(list(pool.map(lambda case: _ask(asker, case, until), cases)))
+        return combine(list(pool.map(partial(ask, until=until), cases)))
+
+
+def _ask_gateway(gateway: Asker, behind: Sequence[Asker], case: Mapping[str, Any], until: float) -> Findings:
+    """Ask a gateway; where its answer deviates, also the servers behind it."""
+    name = case["name"]
+    try:
+        found = _ask(gateway, case, until)
+    except NoAnswerError as silence:
+        found = Findings((f"{name}: {silence}",), checked=(name,))
+    if not (found.deviations or found.refused):
+        return found
+    until = max(until, time.monotonic() + table("contract")["silence_s"])
+    own = combine([_ask(one, case, until) for one in behind])
+    if own.deviations or own.refused or own.late:
+        return replace(own, deviations=(), checked=(), inherited=own.deviations)
+    refused = tuple(f"{name}: expected the answer of its hosts, got {text}" for text in found.refused.values())
+    return Findings(found.deviations + refused, checked=(name,))
 
 
 def _ask(asker: Asker, case: Mapping[str, Any], until: float) -> Findings:
@@ -149,6 +186,7 @@ def combine(findings: Sequence[Findings]) -> Findings:
         tuple(name for one in findings for name in one.checked),
         {name: text for one in findings for name, text in one.refused.items()},
         tuple(name for one in findings for name in one.late),
+        tuple(text for one in findings for text in one.inherited),
     )
 
 
@@ -166,7 +204,7 @@ def parsed(choice: Mapping[str, Any]) -> Choice:
         top = [tuple((one or {}).values()) for one in found.get("top_logprobs") or ()]
     return Choice(
         choice.get("text") or message.get("content") or "",
-        tuple(int(id_.removeprefix(ID_PREFIX)) for id_ in ids if id_.startswith(ID_PREFIX)),
+        tuple(int(id_[len(ID_PREFIX) :]) for id_ in ids if id_.startswith(ID_PREFIX)),
         tuple(logprobs),
         tuple(top),
         choice.get("finish_reason"),
@@ -211,7 +249,7 @@ def counted(answers: Sequence[Answer]) -> Iterator[str]:
     for answer in answers:
         asked = answer.body["max_tokens"]
         lengths = [len(choice.logprobs) if answer.is_whole else asked for choice in answer.choices]
-        for choice, length in zip(answer.choices, lengths, strict=True):
+        for choice, length in zip(answer.choices, lengths):
             if length != asked:
                 yield f"expected {asked} tokens (max_tokens), got {length}"
             if choice.finish_reason != "length":
@@ -245,7 +283,9 @@ def likeliest(answers: Sequence[Answer]) -> Iterator[str]:
     for answer in answers:
         asked = answer.body.get("top_logprobs", answer.body["logprobs"])
         for choice in answer.choices:
-            for place, (logprob, top) in enumerate(zip(choice.logprobs, choice.top, strict=True), 1):
+            if len(choice.top) != len(choice.logprobs):
+                yield f"expected the most likely tokens for each of {len(choice.logprobs)}, got them for {len(choice.top)}"
+            for place, (logprob, top) in enumerate(zip(choice.logprobs, choice.top), 1):
                 total = sum(math.exp(value) for value in top)
                 if len(top) < asked:
                     yield f"expected {asked} log probabilities for token {place}, got {len(top)}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verify.serving.client import Endpoint
+
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - requests go to the loopback
 KEY = "VLLM_API_KEY="
 
@@ -28,10 +30,16 @@ class Service:
         return str(self.readiness["unit"])
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Its endpoint, as its own host reaches it."""
+        host = EVERY_ADDRESS.get(self.readiness["host"], self.readiness["host"])
+        return Endpoint(host, self.readiness["port"], self.readiness["served_name"])
+
+    @property
     def url(self) -> str:
         """URL of the endpoint, without a path."""
-        host = EVERY_ADDRESS.get(self.readiness["host"], self.readiness["host"])
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.readiness['port']}"
+        host = self.endpoint.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.endpoint.port}"
 
     def api_key(self) -> str | None:
         """Key of the endpoint; None if it needs none. Raises OSError where this user may not read it."""

@@ -96,7 +96,7 @@ def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[st
     prompt = [LEAST_TOKEN + (turn * 7 + place * 31 + step * 13) % 200 for step in range(load["input_tokens"])]
     body = {"prompt": prompt, "max_tokens": load["output_tokens"], "ignore_eos": True}
     try:
-        Client(service, ANSWER_S).post("/v1/completions", body, key)
+        Client(service.endpoint, ANSWER_S).post("/v1/completions", body, key)
     except RequestError as problem:
         return str(problem)
     return None

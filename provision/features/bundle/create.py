@@ -23,6 +23,7 @@ from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
+from provision.phases.stage.candidate_lock import find_packager
 from provision.phases.stage.step import stage as stage_hosts
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
@@ -34,7 +35,6 @@ from provision.run import background_packages
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, StagedHosts
 from provision.run.step import Step
-from provision.run.wheel_builds import make_wheel_builder
 
 if TYPE_CHECKING:
     from minisign import SecretKey
@@ -70,7 +70,8 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
 def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> list[Staged]:
     facts = parse_what_if(what_if)
     settings = described_settings(request.overrides, what_if)
-    [resolution] = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings)).classes
+    planned = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings))
+    [resolution] = planned.classes
     if resolution.stack is None:
         raise NoStackError(
             f"no combination of versions fits: {resolution.reasons[0].text}",
@@ -83,7 +84,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
             facts,
             store=store,
             client=replace(read_settings(), sealed=True),
-            packager=make_wheel_builder(store, request.inventory),
+            packager=find_packager(store, request.inventory, planned),
             refresh=request.refresh,
             progress=report_progress,
         )

@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from provision.core.errors import FirstlightError, InventoryError
+from provision.core.errors import FirstlightError, InventoryError, ServeError
 from provision.core.models.inventory import Host
-from provision.core.models.records import GatewayRecord, PhaseResult
+from provision.core.models.records import CheckRecord, GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
-from provision.features.gateway import backends, haproxy, router, routers, shared_address
+from provision.features.gateway import backends, contract, haproxy, router, routers, shared_address
 from provision.features.gateway.backends import PACKAGES, certificate_names
 from provision.features.gateway.haproxy import Files
 from provision.features.gateway.reconciliation import kept_out, reconcile
@@ -23,6 +23,7 @@ from provision.features.gateway.records import Gateway
 from provision.features.watchdog import health_agent
 from provision.fleet.inventory.addresses import gateway_endpoint, own_address
 from provision.fleet.ssh import Session
+from provision.report.history.runs import document, green_hosts, names, objects
 from provision.report.layout import count
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -134,7 +135,13 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) 
     shared = shared_address.set_up(context, probed, _well(context, ready), interfaces)
     ready = _well(context, ready)
     traffics, ended = reconcile(context, ready)
-    for host in ready:
+    asked = context.run_on_hosts(
+        "serve",
+        [host for host in ready if _is_to_be_asked(context, host, results[host.name])],
+        lambda host: _require_contract(context.session(host), host, made[host.name][0]),
+        deadline_s=max((contract.deadline_s(gateway) for gateway in gateway_records.values()), default=0.0),
+    )
+    for host in _well(context, ready):
         beside = [each[host.name] for each in (routed, shared) if host.name in each]
         corrected = [ended[host.name]] if host.name in ended else []
         out = {}
@@ -144,8 +151,51 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) 
         record = _record(context.session(host), host, made[host.name][0], prefixes[host.name])
         record = record.model_copy(update={"out": out})
         context.run.write(f"gateway/{host.name}.json", record)
-        played, text = _together(host, record, results[host.name], beside, corrected)
+        played, text = _together(host, record, results[host.name], beside, corrected, asked=asked.get(host.name))
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
+
+
+def _is_to_be_asked(context: RunContext, host: Host, played: PhaseResult) -> bool:
+    """Return whether this run changed a gateway or a host, or the last run with the gateway was not green."""
+    results = [result for phases in context.outcomes.results.values() for result in phases.values()]
+    if any(result.changed for result in (played, *results)):
+        return True
+    for name in names(context.run.logs):
+        folder = context.run.logs / name
+        if host.name in green_hosts(folder):
+            return False
+        hosts = objects(document(folder / "summary.json").get("hosts"))
+        if name != context.run.name and any(one.get("name") == host.name for one in hosts):
+            return True
+    return True
+
+
+def _require_contract(session: Session, host: Host, gateway: Gateway) -> CheckRecord:
+    """Ask a gateway as clients do. Raises ServeError where it changes what its hosts answer."""
+    check = contract.ask(session, host, gateway)
+    if check.status == "fail":
+        raise ServeError(check.reason, hint=check.remedy)
+    return check
+
+
+def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
+    """Ask each gateway as clients do, and return the records; nothing is changed. A run over a part of the inventory asks none."""
+
+    def ask(host: Host) -> CheckRecord:
+        session, prefix = context.session(host), probed.install_paths[host.name].prefix
+        before = _read_before(session, prefix)
+        if not before.clients:
+            return contract.record(host, "skip", "the gateway is not set up yet: ./firstlight gateway")
+        behind = backends.backends_of(host, context.inventory.hosts, before.served)
+        return contract.ask(session, host, backends.gateway_of(host, behind, before.clients, f"{prefix}/gateway"))
+
+    hosts = [host for host in context.inventory.hosts if host.is_gateway and host.name in probed.install_paths]
+    if context.options.limited:
+        return []
+    models = len(context.inventory.hosts)
+    answers = context.ask_hosts(hosts, ask, deadline_s=READ_DEADLINE_S + contract.MODEL_S * models)
+    errors = {name: f"the gateway could not be asked: {error}" for name, error in answers.errors.items()}
+    return [answers.values.get(host.name) or contract.record(host, "error", errors[host.name]) for host in hosts]
 
 
 def _well(context: RunContext, hosts: Sequence[Host]) -> list[Host]:
@@ -180,6 +230,8 @@ def _together(
     played: PhaseResult,
     beside: Sequence[PhaseResult],
     corrected: Sequence[PhaseResult],
+    *,
+    asked: CheckRecord | None,
 ) -> tuple[PhaseResult, str]:
     """Return the result of a gateway together, and one sentence on what was set up."""
     hosts = len({name for names in record.models.values() for name in names})
@@ -191,9 +243,12 @@ def _together(
         parts.append(f"shares {host.settings.gateway_address}")
     others = (*beside, *corrected)
     changes: dict[str, Any] = {"changed": any(one.changed for one in (played, *others))}
-    if warnings := [one for one in others if one.status == "warn"]:
-        changes |= {"status": "warn", "hint": warnings[0].hint}
+    hints = [one.hint for one in others if one.status == "warn"]
+    hints += [asked.remedy] if asked and asked.status in ("warn", "error") else []
+    if hints:
+        changes |= {"status": "warn", "hint": hints[0]}
     said = [one.text for one in others if one.text and (one.status == "warn" or one in corrected)]
+    said += [asked.reason] if asked else []
     return played.model_copy(update=changes), "; ".join((", ".join(parts), *said))
 
 

@@ -1,10 +1,11 @@
-"""Where gateways take part in the work of the core: in `plan`, `status`, `chat`, bundles, and around starts of services."""
+"""Where gateways take part in the work of the core: in `plan`, `status`, `verify`, `chat`, bundles, and around starts of services."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from provision.core.models.inventory import Host
-from provision.features.gateway import shared_address
+from provision.core.models.records import CheckRecord
+from provision.features.gateway import gateway, shared_address
 from provision.features.gateway.backends import PACKAGES, reached_at
 from provision.features.gateway.draining import Answers, ask, folder_of, python_of
 from provision.features.gateway.haproxy import CLIENTS
@@ -102,6 +103,11 @@ def chat_endpoint(host: Host) -> tuple[dict[str, Any], str] | None:
     url = gateway_endpoint(host, own_address(listened_on(host.settings.gateway_bind)))
     key_file = f"{folder_of(host)}/current/{CLIENTS}"
     return {"url": url, "model": None, "key_file": key_file, "key_pattern": r"^(\S+) "}, python_of(host)
+
+
+def checked_around(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
+    """Return what gateways answer their clients, compared with what their hosts answer."""
+    return gateway.check(context, probed)
 
 
 def starts(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host], *, still: Collection[str]) -> Restarts:

@@ -49,7 +49,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         flash_attn=flash.choose(option, profile).plan,
         attention=_attention(option, profile),
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
-        gpus=tuple(card.index for card in profile.serving),
+        gpus=tuple(card.index for card in profile.cards),
         python=minor(python.interpreter.version),
         interpreter=python.interpreter,
         platform=platform(machine, profile.glibc or glibc_floor(option)[0]),

@@ -11,6 +11,7 @@ from provision.catalog.versions import between, numbers
 from provision.core.models.stack import AttentionPlan
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import DecidingAttention, HostProfile, Launch
+from provision.phases.plan.rule import Choice
 
 MODELS = {
     "latent": "keep one compressed vector instead of keys and values (MLA)",
@@ -18,15 +19,12 @@ MODELS = {
 }
 
 
-@dataclass(frozen=True)
-class AttentionChoice:
-    """The choice with its reason. `plan` is None if no back end is possible."""
+@dataclass(frozen=True, eq=False)
+class AttentionChoice(Choice[AttentionPlan | None]):
+    """The choice of a back end. `plan` is None if none is possible."""
 
-    plan: AttentionPlan | None
-    why: str
     extension: str | None = None
     """The FlashAttention extension that runs: fa2, fa3, fa4."""
-    source: str | None = None
 
 
 def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
@@ -129,7 +127,7 @@ def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
         if host.sinks and row.sinks and numbers(capability)[0] not in row.sinks:
             return f"{row.backend} does not support the model's attention sinks on {name} ({capability})"
     for name, gfx in host.architectures:
-        if gfx and row.gfx and gfx not in row.gfx:
+        if row.gfx and gfx not in row.gfx:
             return f"{row.backend} runs on {' and '.join(row.gfx)}, {name} has {gfx}"
     return None
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.rows.hardware import AmdCard as AmdRow
@@ -16,7 +16,6 @@ from provision.phases.plan.gpu_code import Coverage, coverage
 
 NVIDIA = "10de"
 AMD = "1002"
-SEVERAL = 2
 VGPU = "VGPU"
 """The virtualization mode that nvidia-smi reports in a guest."""
 
@@ -29,11 +28,15 @@ SLACK = 32 << 20
 
 @dataclass(frozen=True)
 class Card:
-    """An NVIDIA card. `name` is the catalog's, else the host's."""
+    """A GPU. `name` is the catalog's, else the host's."""
 
+    vendor: str
     index: int
     name: str
-    compute_capability: str | None
+    compute_capability: str | None = None
+    """Of an NVIDIA card."""
+    gfx: str | None = None
+    """The architecture of an AMD card."""
     memory_gib: int | None = None
     row: NvidiaRow | None = field(default=None, compare=False)
     mig: bool = False
@@ -44,46 +47,26 @@ class Card:
     persistent: bool | None = None
 
     @property
-    def kind(self) -> tuple[str, str | None, int | None, bool]:
+    def kind(self) -> tuple[Any, ...]:
         """Return the fields that are equal for cards of one kind."""
-        return (self.name, self.compute_capability, self.memory_gib, self.mig)
+        return (self.name, self.compute_capability, self.gfx, self.memory_gib, self.mig)
 
     def worth(self, count: int) -> tuple[Any, ...]:
-        """Return the rank of a kind of `count` cards.
+        """Return the rank of a kind of `count` cards of one vendor; integrated graphics rank last.
 
         By code in the newest release, memory in total, MIG off, number of cards, compute capability, memory of a card.
         """
         capability, memory = self.compute_capability, self.memory_gib or 0
         runs = capability is None or coverage(_newest_codes(), capability) is not Coverage.NONE
-        return (runs, count * memory, not self.mig, count, numbers(capability or "0"), memory, self.name)
-
-
-@dataclass(frozen=True)
-class AmdCard:
-    """An AMD card, as `Card`."""
-
-    index: int
-    name: str
-    gfx: str | None
-    memory_gib: int | None = None
-
-    @property
-    def kind(self) -> tuple[str, str | None, int | None]:
-        """Return the fields that are equal for cards of one kind."""
-        return (self.name, self.gfx, self.memory_gib)
-
-    def worth(self, count: int) -> tuple[Any, ...]:
-        """Return the rank of a kind of `count` cards; integrated graphics rank last."""
-        memory = self.memory_gib or 0
-        return (not self.integrated, self.gfx in _newest_gfx(), count * memory, count, memory, self.name)
+        if self.vendor == AMD:
+            runs = self.gfx in _newest_gfx()
+        usual = (count * memory, not self.mig, count, numbers(capability or "0"), memory, self.name)
+        return (not self.integrated, runs, *usual)
 
     @property
     def integrated(self) -> bool:
         """Return whether it is integrated graphics."""
         return any(self.gfx in row.gfx for row in catalog().integrated_graphics)
-
-
-AnyCard = TypeVar("AnyCard", Card, AmdCard)
 
 
 def plain_name(text: str) -> str:
@@ -132,6 +115,7 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
     if memory is None and row is not None and not is_split:
         memory = row.memory_gib
     return Card(
+        NVIDIA,
         index=gpu.index,
         name=row.name if row else gpu.name or "unnamed NVIDIA GPU",
         compute_capability=gpu.compute_capability or (row.compute_capability if row else None),
@@ -147,24 +131,25 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
 def _from_pci(index: int, gpu: PciGpu) -> Card:
     row = nvidia_by_id(gpu.device_id)
     if row is None:
-        return Card(index=index, name=f"NVIDIA GPU {gpu.device_id}", compute_capability=None)
-    return Card(index, row.name, row.compute_capability, row.memory_gib, row)
+        return Card(NVIDIA, index, f"NVIDIA GPU {gpu.device_id}")
+    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=row.memory_gib, row=row)
 
 
-def amd_cards(facts: HostFacts) -> tuple[AmdCard, ...]:
+def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
     """Return the AMD cards: as ROCm names them, else by the PCI ids in the catalog, which exclude integrated graphics."""
     if facts.amd is not None and facts.amd.gpus:
         return tuple(
-            AmdCard(
+            Card(
+                AMD,
                 gpu.index,
                 gpu.name or "unnamed AMD GPU",
-                gpu.gfx or (row.gfx if row else None),
-                _gib(gpu.memory_total) or (row.memory_gib if row else None),
+                gfx=gpu.gfx or (row.gfx if row else None),
+                memory_gib=_gib(gpu.memory_total) or (row.memory_gib if row else None),
             )
             for gpu, row in ((gpu, amd_by_name(gpu.name or "")) for gpu in facts.amd.gpus)
         )
     rows = [amd_by_id(gpu.device_id) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD]
-    return tuple(AmdCard(index, row.name, row.gfx) for index, row in enumerate(row for row in rows if row))
+    return tuple(Card(AMD, index, row.name, gfx=row.gfx) for index, row in enumerate(row for row in rows if row))
 
 
 def _gib(total: int | None) -> int | None:
@@ -172,11 +157,11 @@ def _gib(total: int | None) -> int | None:
     return None if total is None else (total + SLACK) // GIB
 
 
-def serving(cards: tuple[AnyCard, ...]) -> tuple[AnyCard, ...]:
+def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     """Return the cards that serve if the settings name none: those of the best kind."""
+    if not cards:
+        return ()
     count = Counter(card.kind for card in cards)
-    if len(count) < SEVERAL:
-        return cards
     best = max(cards, key=lambda card: card.worth(count[card.kind]))
     return tuple(card for card in cards if card.kind == best.kind)
 

@@ -28,7 +28,6 @@ def plan(
     """Return the plan for all hosts, in the given order. It reads the catalog, but no network and no clock.
 
     Args:
-        facts: Facts by host.
         settings: Settings by host.
         become: Hosts on which the inventory lets installation become root.
         shapes: The users' models, by their name in the settings.

@@ -38,7 +38,7 @@ def lacks(option: BuildOption, profile: HostProfile) -> bool:
 def obstacle(option: BuildOption, profile: HostProfile) -> str | None:
     """Return why the libraries cannot be installed on a class or would not run there."""
     package = _libraries(_cuda(option)).package
-    other = next((card.name for card in profile.present if card.row is None or card.row.kind != "data-centre"), None)
+    other = next((card.name for card in profile.usable if card.row is None or card.row.kind != "data-centre"), None)
     if other is not None:
         return f"{package} supports data-centre GPUs; on {other} CUDA fails with error 803 or 804"
     branch = next((row for row in catalog().branches if row.branch == numbers(profile.driver or "0")[0]), None)

@@ -16,7 +16,6 @@ def to_json(plan: Plan, changes: Mapping[str, Sequence[PlannedChange]]) -> dict[
     """Return the document of a plan: one host's resolution at the top level, several as `classes` with the same keys.
 
     Args:
-        plan: The plan.
         changes: What a run would change, by host.
     """
     found = {name: [one.model_dump(mode="json") for one in these] for name, these in changes.items()}
@@ -32,10 +31,6 @@ _LIST: TypeAdapter[tuple[HostFacts, ...]] = TypeAdapter(tuple[HostFacts, ...])
 
 def read_facts(text: str, *, where: str) -> tuple[HostFacts, ...]:
     """Return host facts from JSON: one host's, as a run stores them, or a list, as `probe --json` prints them.
-
-    Args:
-        text: The JSON text.
-        where: The name of the file, for messages.
 
     Raises:
         UsageError: The text contains no facts.

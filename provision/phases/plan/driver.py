@@ -98,11 +98,8 @@ def _plan(action: Action, request: DriverRequest, least: str, wanted: str, modul
     """Return the plan for a driver within one branch, or of the requested version.
 
     Args:
-        action: What is done.
-        request: What decides on the source and the version.
         least: The lowest version that suffices for the candidate.
         wanted: The lowest version for which the driver is replaced, where its source has that.
-        module: The kernel module.
     """
     found = driver_supply.choose(request, least)
     branch = found.version.partition(".")[0]

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from provision.core.models.stack import Reason
 from provision.phases.plan.build_option import BuildOption, options
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict
+from provision.phases.plan.rule import Rule, Verdict
 from provision.phases.plan.rules import HOST_RULES, RULES
 
 HOST = "host"
@@ -25,7 +25,7 @@ class Evaluation:
 
     option: BuildOption | None
     accepted: bool
-    verdicts: tuple[tuple[str, Verdict], ...]
+    verdicts: tuple[tuple[Rule[Any], Verdict], ...]
 
     @property
     def name(self) -> str:
@@ -35,12 +35,12 @@ class Evaluation:
         """Return the verdicts of some kinds as reasons of the plan."""
         return [
             Reason(
-                rule=rule,
+                rule=rule.id,
                 verdict=verdict.kind,
                 candidate=self.name,
                 facts=verdict.facts,
                 text=verdict.text,
-                source=verdict.source,
+                source=verdict.source or rule.source,
             )
             for rule, verdict in self.verdicts
             if verdict.kind != "assume" and verdict.kind in kinds
@@ -49,17 +49,17 @@ class Evaluation:
 
 def evaluate_host(profile: HostProfile) -> Evaluation:
     """Evaluate the host rules."""
-    found = tuple((rule.id, verdict) for rule in HOST_RULES for verdict in rule.evaluate(profile))
+    found = tuple((rule, verdict) for rule in HOST_RULES for verdict in rule.evaluate(profile))
     return Evaluation(None, all(verdict.kind != "reject" for _, verdict in found), found)
 
 
 def evaluate(option: BuildOption, profile: HostProfile, *, every_rule: bool = False) -> Evaluation:
     """Evaluate a candidate up to the first refusal, or by every rule."""
-    found: list[tuple[str, Verdict]] = []
+    found: list[tuple[Rule[Any], Verdict]] = []
     accepted = True
     for rule in RULES:
         for verdict in rule.evaluate(option, profile):
-            found.append((rule.id, verdict))
+            found.append((rule, verdict))
             accepted = accepted and verdict.kind != "reject"
             if not (accepted or every_rule):
                 return Evaluation(option, False, tuple(found))

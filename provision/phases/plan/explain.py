@@ -98,7 +98,6 @@ def render(
     """Return the plan as text.
 
     Args:
-        plan: The plan.
         settings: Settings by host; the defaults apply to other hosts.
         changes: What a run would change, by host.
         explain: Whether to add the trace.

@@ -3,7 +3,6 @@
 The package is a published wheel with its exact key, a third-party one, or a build from source.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -14,6 +13,7 @@ from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAtt
 from provision.phases.plan import attention, gpu_code, interpreter
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rule import Choice
 
 FILE = "flash_attn-{version}+{toolkit}torch{torch}cxx11abi{abi}-{cp}-{cp}-linux_{machine}.whl"
 URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"
@@ -23,53 +23,34 @@ WANTED = ("package", "both")
 NONE = FlashAttnPlan(provider="none")
 
 
-@dataclass(frozen=True, eq=False)
-class PackageChoice:
-    """The package with the reason. `package` is None if none is available."""
-
-    package: FlashAttnPackage | None
-    why: str
-    source: str | None = None
-
-
-@dataclass(frozen=True)
-class FlashChoice:
-    """The choice with its reason. `refused` is the reason why a requested package is not available."""
-
-    plan: FlashAttnPlan
-    why: str
-    refused: str | None = None
-    source: str | None = None
-
-
-def choose(option: BuildOption, profile: HostProfile) -> FlashChoice:
+def choose(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPlan]:
     """Return the flash-attn part of a candidate."""
     policy = profile.policy.flash_attn
     if policy == "none":
-        return FlashChoice(NONE, "`--flash-attn none` disables flash kernels")
+        return Choice(NONE, "`--flash-attn none` disables flash kernels")
     if profile.platform == "cpu":
         refused = "the flash-attn package is for GPUs; this host serves from its processor"
-        return FlashChoice(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
+        return Choice(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
     bundled = _bundled(option, profile)
     if policy == "bundled":
-        return FlashChoice(bundled, "the kernels in vLLM's wheel, as `--flash-attn bundled` requests")
+        return Choice(bundled, "the kernels in vLLM's wheel, as `--flash-attn bundled` requests")
     if profile.policy.torch == "existing":
         why = "the package cannot be checked against a torch that only the host has"
-        return FlashChoice(bundled, f"without the package: {why}", why if policy in WANTED else None)
+        return Choice(bundled, f"without the package: {why}", why if policy in WANTED else None)
     found = _package_for(option, profile)
-    if found.package is None:
+    if found.plan is None:
         refused = f"the flash-attn package is requested: {found.why}"
-        return FlashChoice(
-            bundled, f"without the package: {found.why}", refused if policy in WANTED else None, found.source
+        return Choice(
+            bundled, f"without the package: {found.why}", refused if policy in WANTED else None, source=found.source
         )
     decodes = "; vLLM still decodes with its own kernels" if bundled is not NONE else ""
-    return FlashChoice(_with(option, found, bundled), f"{found.why}{decodes}", source=found.source)
+    return Choice(_with(option, found, bundled), f"{found.why}{decodes}", source=found.source)
 
 
 @cache
-def _with(option: BuildOption, found: PackageChoice, bundled: FlashAttnPlan) -> FlashAttnPlan:
+def _with(option: BuildOption, found: Choice[FlashAttnPackage | None], bundled: FlashAttnPlan) -> FlashAttnPlan:
     """Return the plan with the package. Without vLLM, the package's kernels serve."""
-    package = found.package
+    package = found.plan
     assert package is not None
     if option.release is None:
         return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
@@ -87,11 +68,11 @@ def _of_vllm(option: BuildOption) -> FlashAttnPlan:
     return FlashAttnPlan(provider="bundled", version=commit, source="vllm_flash_attn in the vLLM wheel")
 
 
-def _package_for(option: BuildOption, profile: HostProfile) -> PackageChoice:
+def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPackage | None]:
     """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
     found = interpreter.choose(option, profile.interpreters).interpreter
     cuda = cuda_of(option.torch_variant) is not None
-    known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.amd if card.gfx}))
+    known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.cards if card.gfx}))
     policy = profile.policy
     python, machine = minor(found.version) if found else "", profile.machine or "x86_64"
     host = (python, machine, profile.glibc, known, profile.driver)
@@ -105,7 +86,7 @@ def _find(
     requested: str | None,
     community_allowed: bool,
     builder: str | None,
-) -> PackageChoice:
+) -> Choice[FlashAttnPackage | None]:
     python, machine, glibc, capabilities, driver = host
     cuda = cuda_of(option.torch_variant)
     key = FlashAttnKey(
@@ -124,7 +105,7 @@ def _find(
         package = FlashAttnPackage(
             version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
         )
-        return PackageChoice(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
+        return Choice(package, f"flash-attn {row.version} has the exact wheel {name}", source=row.source)
     if third_party := _community(key, option.torch_variant, requested):
         cp = f"cp{python.replace('.', '')}"
         name = COMMUNITY_FILE.format(
@@ -139,11 +120,11 @@ def _find(
         )
         if community_allowed:
             why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
-            return PackageChoice(package, why, third_party.source)
+            return Choice(package, why, source=third_party.source)
         missing += f"; {third_party.repository} has {package.file}, which only `--flash-attn-wheels community` allows"
     built = _built(key, option, requested, builder, missing)
-    if builder is None and built.package is not None:
-        return PackageChoice(None, f"{missing}; `--set builder={CONTROLLER}` would build it from source", built.source)
+    if builder is None and built.plan is not None:
+        return Choice(None, f"{missing}; `--set builder={CONTROLLER}` would build it from source", source=built.source)
     return built
 
 
@@ -182,13 +163,13 @@ def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
 
 def _built(
     key: FlashAttnKey, option: BuildOption, requested: str | None, builder: str | None, missing: str
-) -> PackageChoice:
+) -> Choice[FlashAttnPackage | None]:
     row = next((row for row in newest_first(catalog().flash_sources) if requested in {None, row.version}), None)
     if row is None:
-        return PackageChoice(None, f"{missing}; the catalog has no source of flash-attn {requested}")
+        return Choice(None, f"{missing}; the catalog has no source of flash-attn {requested}")
     short = _unbuildable(row, key)
     if short:
-        return PackageChoice(None, f"{missing}; flash-attn {row.version} cannot be built: {short}", row.source)
+        return Choice(None, f"{missing}; flash-attn {row.version} cannot be built: {short}", source=row.source)
     name = _name(row.version, key, option)
     kernels: Literal["ck", "triton"] | None = None
     if key.cuda_major is None:
@@ -197,7 +178,7 @@ def _built(
     why = f"{missing}; {builder} builds flash-attn {row.version}{whose} for this key"
     version = row.version
     package = FlashAttnPackage(version=version, source="built", file=name, key=key, builder=builder, kernels=kernels)
-    return PackageChoice(package, why, row.source)
+    return Choice(package, why, source=row.source)
 
 
 def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:

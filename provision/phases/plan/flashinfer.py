@@ -1,6 +1,5 @@
 """The source of FlashInfer's kernels: compiled by the host's nvcc, prebuilt for exactly its version, or off."""
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -10,22 +9,12 @@ from provision.core.models.stack import FlashInferPlan, KernelPackage
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Toolkit
+from provision.phases.plan.rule import Choice
 
 BACKEND = "FLASHINFER"
 
 
-@dataclass(frozen=True)
-class FlashInferChoice:
-    """The choice with its reason. `refused` is the reason against a requested back end, `assumed` an assumption about the host."""
-
-    plan: FlashInferPlan | None
-    why: str
-    refused: str | None = None
-    assumed: str | None = None
-    source: str | None = None
-
-
-def choose(option: BuildOption, profile: HostProfile) -> FlashInferChoice | None:
+def choose(option: BuildOption, profile: HostProfile) -> Choice[FlashInferPlan | None] | None:
     """Return the FlashInfer part of a candidate; None if no rule applies."""
     if option.release is None or profile.platform != "cuda":
         return None
@@ -34,15 +23,15 @@ def choose(option: BuildOption, profile: HostProfile) -> FlashInferChoice | None
     wanted = served is not None and served.backend == BACKEND
     if version is None:
         missing = f"vLLM {option.release.version} does not depend on FlashInfer"
-        return FlashInferChoice(None, missing, missing, source=option.release.source) if wanted else None
+        return Choice(None, missing, missing, source=option.release.source) if wanted else None
     kit = compiler(option, profile)
     if kit is not None:
-        return FlashInferChoice(
+        return Choice(
             _plan(version, "compiled", kit.path),
             f"nvcc {kit.version} of the host compiles the kernels of FlashInfer {version} at first use",
         )
     if not wanted:
-        return FlashInferChoice(
+        return Choice(
             _plan(version, "off"),
             f"{_missing(option, profile)} for FlashInfer {version}: vLLM samples without it",
         )
@@ -86,7 +75,7 @@ def newest_gcc(toolkit: str) -> tuple[int, str]:
     return row.gcc, row.source
 
 
-def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashInferChoice:
+def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> Choice[FlashInferPlan | None]:
     cuda = cuda_of(option.variant) or "0"
     known = sorted(catalog().flashinfer_kernels, key=lambda row: row.distribution)
     rows = [row for row in known if between(version, row.since, row.until)]
@@ -95,11 +84,9 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashI
         row = (short or known)[0]
         if profile.environment.toolkits is None:
             needed = f"the host has an nvcc of CUDA {numbers(cuda)[0]} for the kernels of FlashInfer {version}"
-            return FlashInferChoice(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
+            return Choice(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
         why = f"FlashInfer {version} compiles its kernels, and {_missing(option, profile)}"
-        return FlashInferChoice(
-            None, why, f"{why}; prebuilt kernels need CUDA {row.minimum_cuda} or newer", source=row.source
-        )
+        return Choice(None, why, f"{why}; prebuilt kernels need CUDA {row.minimum_cuda} or newer", source=row.source)
     packages = tuple(
         KernelPackage(
             distribution=row.distribution,
@@ -110,6 +97,4 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashI
     )
     names = " and ".join(f"{package.distribution} {version}" for package in packages)
     plan = FlashInferPlan(version=version, kernels="prebuilt", packages=packages)
-    return FlashInferChoice(
-        plan, f"{names} contain the prebuilt kernels, in FlashInfer's version", source=rows[-1].source
-    )
+    return Choice(plan, f"{names} contain the prebuilt kernels, in FlashInfer's version", source=rows[-1].source)

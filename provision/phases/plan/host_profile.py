@@ -12,7 +12,7 @@ from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
-from provision.phases.plan.cards import AmdCard, Card
+from provision.phases.plan.cards import NVIDIA, Card
 from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
@@ -92,7 +92,7 @@ class DecidingAttention:
     sinks: bool = False
     head_size: int | None = None
     """The model's head size; None if it is unknown or has no effect."""
-    architectures: tuple[tuple[str, str | None], ...] = ()
+    architectures: tuple[tuple[str, str], ...] = ()
     """Name and gfx architecture of the AMD cards that serve."""
 
 
@@ -157,17 +157,13 @@ class HostProfile:
     unsure: tuple[str, ...] = ()
     """Neutral names of system packages that may be missing."""
     cards: tuple[Card, ...] = ()
-    """The NVIDIA cards that serve: those that the settings name, else the best kind."""
+    """The cards that serve, of one vendor: those that the settings name, else the best kind."""
     present: tuple[Card, ...] = ()
-    """All NVIDIA cards of the host."""
+    """All cards of the host, those of NVIDIA first."""
     missing_gpus: tuple[int, ...] = ()
     """Requested indexes without a card."""
     bus_known: bool = True
     """Whether the probe read which cards the host has."""
-    amd: tuple[AmdCard, ...] = ()
-    """The AMD cards that serve; none if the host has NVIDIA cards."""
-    present_amd: tuple[AmdCard, ...] = ()
-    """All AMD cards of the host."""
     rocm: str | None = None
     driver: str | None = None
     driver_absent: bool = False
@@ -197,7 +193,7 @@ class HostProfile:
         if self.platform == "cpu":
             reads_fp8 = self.isa in fp8_caches()["cpu"].on
             return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
-        sizes = [card.memory_gib for card in self.serving]
+        sizes = [card.memory_gib for card in self.cards]
         if not all(sizes):
             return None
         reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_caches()["cuda"].on)
@@ -254,14 +250,15 @@ class HostProfile:
 
     @cached_property
     def kinds(self) -> tuple[tuple[str, str | None], ...]:
-        """Return name and compute capability of every kind of card that serves."""
-        return tuple(dict.fromkeys((card.name, card.compute_capability) for card in self.cards))
+        """Return name and compute capability of every kind of NVIDIA card that serves."""
+        nvidia = (card for card in self.cards if card.vendor == NVIDIA)
+        return tuple(dict.fromkeys((card.name, card.compute_capability) for card in nvidia))
 
     @cached_property
     def deciding_attention(self) -> DecidingAttention:
         policy = self.policy
         common = self.platform, self.kinds, policy.attention, policy.dtype, policy.flash_attn
-        architectures = tuple(dict.fromkeys((card.name, card.gfx) for card in self.amd))
+        architectures = tuple(dict.fromkeys((card.name, card.gfx) for card in self.cards if card.gfx))
         if self.served_model is None:
             return DecidingAttention(*common, architectures=architectures)
         shape = self.served_model.shape
@@ -279,9 +276,9 @@ class HostProfile:
         return Launch(self.deciding_attention, self.capabilities, self.machine)
 
     @property
-    def serving(self) -> tuple[Card | AmdCard, ...]:
-        """Return the cards that serve, of either vendor."""
-        return self.cards or self.amd
+    def usable(self) -> tuple[Card, ...]:
+        """Return the cards that may serve: no build runs on those of two vendors together."""
+        return tuple(card for card in self.present if card.vendor == self.present[0].vendor)
 
     @cached_property
     def capabilities(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
 from provision.core.models.facts import Disk, HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import AnyCard, Card, amd_cards, nvidia_cards, serving
+from provision.phases.plan.cards import Card, amd_cards, nvidia_cards, serving
 from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
@@ -44,8 +44,6 @@ def profile_of(
     """Return the profile of one host.
 
     Args:
-        facts: The facts of the host.
-        settings: The settings of the host.
         escalates: Whether the inventory lets installation become root.
         shape: The user's model; None for the built-in one.
 
@@ -53,8 +51,9 @@ def profile_of(
         UsageError: Two settings contradict each other.
     """
     policy = policy_of(settings)
-    cards, amd = nvidia_cards(facts), amd_cards(facts)
-    platform: Platform = "cuda" if cards else "rocm" if amd else "cpu"
+    nvidia, amd = nvidia_cards(facts), amd_cards(facts)
+    platform: Platform = "cuda" if nvidia else "rocm" if amd else "cpu"
+    usable = nvidia or amd
     uid, home = 0 if escalates else facts.user.uid, facts.user.home
     root = None if uid is None else uid == 0
     prefix = settings.prefix
@@ -97,9 +96,9 @@ def profile_of(
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        amd=_chosen(amd, policy.gpus) if platform == "rocm" else (),
-        present_amd=amd,
-        missing_gpus=tuple(index for index in policy.gpus or () if index not in {card.index for card in cards or amd}),
+        cards=_chosen(usable, policy.gpus),
+        present=(*nvidia, *amd),
+        missing_gpus=tuple(index for index in policy.gpus or () if index not in {card.index for card in usable}),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
         container_known="container" not in facts.unknown,
@@ -107,7 +106,7 @@ def profile_of(
         environment=_environment(facts, settings) if platform != "cpu" else Environment(),
         served_model=served,
     )
-    return _with_nvidia(profile, facts, cards) if cards else profile
+    return _with_driver(profile, facts) if nvidia else profile
 
 
 def _multiplies_int8(facts: HostFacts) -> bool | None:
@@ -116,7 +115,7 @@ def _multiplies_int8(facts: HostFacts) -> bool | None:
     return not set(int8_on_x86().flags).isdisjoint(facts.cpu.flags) if facts.cpu.flags else None
 
 
-def _with_nvidia(profile: HostProfile, facts: HostFacts, cards: tuple[Card, ...]) -> HostProfile:
+def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
     nvidia = facts.nvidia
     reported = (nvidia.driver_version or nvidia.module_version) if nvidia else None
     version = reported if reported and re.match(r"\d+(\.\d+)+", reported) else None
@@ -124,8 +123,6 @@ def _with_nvidia(profile: HostProfile, facts: HostFacts, cards: tuple[Card, ...]
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
     return replace(
         profile,
-        cards=_chosen(cards, profile.policy.gpus),
-        present=cards,
         driver=version,
         driver_odd=reported if version is None else None,
         driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not unknown),
@@ -155,7 +152,7 @@ def _fault(facts: HostFacts) -> str | None:
     return next((row.name for row in rows if re.search(row.pattern, output)), None)
 
 
-def _chosen(cards: tuple[AnyCard, ...], requested: tuple[int, ...] | None) -> tuple[AnyCard, ...]:
+def _chosen(cards: tuple[Card, ...], requested: tuple[int, ...] | None) -> tuple[Card, ...]:
     """Return the cards that serve: the requested indexes, else the best kind."""
     return serving(cards) if requested is None else tuple(card for card in cards if card.index in requested)
 

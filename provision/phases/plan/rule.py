@@ -2,13 +2,27 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, ParamSpec
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar
 
 from provision.phases.plan.host_profile import HostProfile
 
 P = ParamSpec("P")
+T_co = TypeVar("T_co", covariant=True)
 LAST = 1000
 """The order of a rule that names none: after all that do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice(Generic[T_co]):
+    """A part of a candidate with the reason for it."""
+
+    plan: T_co
+    why: str
+    refused: str | None = None
+    """Why what the settings request is not possible."""
+    assumed: str | None = None
+    """What is assumed about the host."""
+    source: str | None = None
 
 
 class Verdict(NamedTuple):
@@ -34,6 +48,8 @@ class Rule(Generic[P]):
     """Lower orders are evaluated first, and the first refusal ends the evaluation of a candidate."""
     cause: str | None
     """The doctor's id (verify/doctor/causes) of the failure that a refusal prevents; None if no program reports it."""
+    source: str | None
+    """The source of its verdicts that name no other."""
     evaluate: Callable[P, Iterable[Verdict]]
 
 
@@ -42,17 +58,17 @@ class HostRule(Rule[[HostProfile]]):
 
 
 def rule(
-    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
+    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[P, Iterable[Verdict]]], Rule[P]]:
     """Declare a function of a module in rules/ as a rule on candidates. Arguments are the fields of `Rule`."""
-    return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, evaluate)
+    return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, source, evaluate)
 
 
 def host_rule(
-    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
+    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[[HostProfile], Iterable[Verdict]]], HostRule]:
     """Declare a function of a module in rules/ as a rule on the host. Arguments are the fields of `Rule`."""
-    return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, evaluate)
+    return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, source, evaluate)
 
 
 def _id_of(evaluate: Callable[..., Any]) -> str:

@@ -13,7 +13,7 @@ from provision.core.models.settings import typed
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan import driver, flash, rocm
 from provision.phases.plan.build_option import options
-from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving
+from provision.phases.plan.cards import Card, serving
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
 from provision.phases.plan.fit.alternatives import alternatives
@@ -30,7 +30,6 @@ def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | No
     """Return the first change, or pair of changes, with which a candidate is accepted; None if there is none.
 
     Args:
-        profile: The profile without an accepted candidate.
         kept: Settings that must not change.
     """
     single = []
@@ -148,26 +147,18 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
 
 def _with_all_cards(profile: HostProfile) -> HostProfile:
     policy = replace(profile.policy, gpus=None)
-    amd = serving(profile.present_amd) if profile.platform == "rocm" else ()
-    return replace(profile, policy=policy, cards=serving(profile.present), amd=amd, missing_gpus=())
+    return replace(profile, policy=policy, cards=serving(profile.usable), missing_gpus=())
 
 
 def _other_cards(profile: HostProfile) -> Iterator[Change]:
     """Yield each other kind of card alone."""
-    for cards in _kinds(profile.present):
+    for kind in dict.fromkeys(card.kind for card in profile.usable):
+        cards = tuple(card for card in profile.usable if card.kind == kind)
         if cards != profile.cards:
             yield *_by_index(cards), replace(profile, cards=cards, missing_gpus=())
-    for amd in _kinds(profile.present_amd if profile.platform == "rocm" else ()):
-        if amd != profile.amd:
-            yield *_by_index(amd), replace(profile, amd=amd, missing_gpus=())
 
 
-def _kinds(cards: tuple[AnyCard, ...]) -> list[tuple[AnyCard, ...]]:
-    """Return the cards by kind."""
-    return [tuple(card for card in cards if card.kind == kind) for kind in dict.fromkeys(card.kind for card in cards)]
-
-
-def _by_index(cards: Sequence[Card | AmdCard]) -> tuple[str, dict[str, str]]:
+def _by_index(cards: Sequence[Card]) -> tuple[str, dict[str, str]]:
     """Return cards as a setting: its text, and the policy value."""
     listed = f"[{', '.join(str(card.index) for card in cards)}]"
     return f"with `{typed('gpus', listed)}`", {"gpus": listed}

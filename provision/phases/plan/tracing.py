@@ -13,7 +13,6 @@ def choose(option: BuildOption, *, wanted: bool) -> tuple[str, ...]:
     """Return the requirements; none where traces are not wanted, or vLLM brings the packages.
 
     Args:
-        option: The candidate.
         wanted: Whether the service is to send traces.
     """
     table = own_table(Path(__file__).with_name("tracing.toml"))

@@ -22,9 +22,10 @@ from pydantic import ValidationError
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources, find_sources
+from provision.core import features
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.models.base import Record
-from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Reason, Stack
+from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Plan, Reason, Stack
 from provision.core.run_folder import utc_now
 from provision.phases.stage.download import OnStored, Progress, prefetching
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
@@ -60,6 +61,11 @@ class Packager(Protocol):
         """
 
 
+def find_packager(store: Store, inventory: Path, plan: Plan) -> Packager | None:
+    """Return who provides the packages of a plan; None where no feature does."""
+    return next((hook(store, inventory, plan) for hook in features.hooks("packager")), None)
+
+
 class LockedStack(Record):
     """A solved lock as the cache keeps it."""
 
@@ -86,7 +92,7 @@ class StageJob:
     progress: Progress | None
     refresh: bool
     packager: Packager | None
-    """None where no candidate has a package."""
+    """None where no feature provides packages; Stacks with one are then refused, or locked without it."""
     package_required: bool
     """Whether a Stack without its package is refused; else it is locked without the package."""
     on_stored: OnStored | None = None
@@ -203,8 +209,13 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
             refused.append((attempt.key, _refusal(attempt, solved)))
             continue
         wheels, left_out = solved.wheels, None
-        if attempt.package and job.packager:
+        if attempt.package:
             try:
+                if job.packager is None:
+                    raise StageError(
+                        "this copy of the product has no feature that provides it",
+                        hint="use the whole product, with provision/features/wheel_builder",
+                    )
                 wheels.append(job.packager.provide(attempt.stack, attempt.package, wheels, sources, job.progress))
             except FirstlightError as error:
                 if job.package_required:

@@ -247,21 +247,17 @@ class _Fetch:
                     break
                 if code == 416:
                     slot.part.unlink(missing_ok=True)
-                failures += 1
-                continue
             except _SlowError as error:
                 problem = str(error)
-                failures += 1
-                continue
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 problem = describe_error(error)
-                failures = 1 if _length(slot.part) > before else failures + 1
-                continue
-            if digest == file.sha256 or not before:
-                return slot.commit(digest)
-            # The partial file may be of another file: start again.
-            slot.part.unlink()
-            problem = "the partial file of an earlier run does not fit"
+                failures = 0 if _length(slot.part) > before else failures
+            else:
+                if digest == file.sha256 or not before:
+                    return slot.commit(digest)
+                # The partial file may be of another file: start again.
+                slot.part.unlink()
+                problem = "the partial file of an earlier run does not fit"
             failures += 1
         raise StageError(
             f"`{file.name}` could not be fetched from {_host(file.url)}: {problem}",

@@ -40,11 +40,11 @@ class LocalSource:
         return total.hexdigest()
 
 
-def local_sources(stack: Stack, *, plugin: Path = PLUGIN) -> list[LocalSource]:
+def local_sources(stack: Stack) -> list[LocalSource]:
     """Return the projects to build for a Stack; none without vLLM."""
     if stack.vllm is None:
         return []
-    sources = [_from_folder(plugin)]
+    sources = [_from_folder(PLUGIN)]
     if stack.vllm.distribution != "vllm":
         sources.append(_shim(stack.vllm.distribution, stack.vllm.version, stack.vllm.variant))
     return sources

@@ -79,13 +79,13 @@ def fetch_locked_wheel(
     return next(iter(fetch_wheels(wheels, settings, sources.indexes, store).values()))
 
 
-def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock: Path = LOCK) -> StagedFile:
+def stage_uv(host_platform: str, settings: ClientSettings, store: Store) -> StagedFile:
     """Put the uv program for a host into the wheelhouse, as an executable file.
 
     Raises:
         StageError: Its wheel cannot be had, or its hash is not in the lock.
     """
-    version, _ = locked_hashes(lock, "uv")
+    version, _ = locked_hashes(LOCK, "uv")
     machine = host_platform.split("-", 1)[0]
     key = f"uv-{version}-{machine}"
     if (known := store.get("tools", key)) and (path := store.find(known["sha256"], "uv")):
@@ -93,13 +93,13 @@ def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock
     if machine == platform.machine():
         path = store.add(Path(uv_program()), name="uv")
     else:
-        path = _fetch_uv(host_platform, settings, store, lock)
+        path = _fetch_uv(host_platform, settings, store)
     store.put("tools", key, {"sha256": path.parent.name})
     return store.staged(path, "tool")
 
 
-def _fetch_uv(host_platform: str, settings: ClientSettings, store: Store, lock: Path) -> Path:
-    wheel = fetch_locked_wheel("uv", Target.of(host_platform, "3.11"), settings, store, lock)
+def _fetch_uv(host_platform: str, settings: ClientSettings, store: Store) -> Path:
+    wheel = fetch_locked_wheel("uv", Target.of(host_platform, "3.11"), settings, store, LOCK)
     with scratch_folder() as folder, zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
         return store.add(Path(archive.extract(member, folder)), name="uv")

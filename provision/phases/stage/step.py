@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from provision.core.environment_folders import rebuild_reason
@@ -16,14 +17,13 @@ from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.fleet.package_sources import dpkg_status
 from provision.phases.stage import stage as lock_and_fetch
-from provision.phases.stage.candidate_lock import Packager
+from provision.phases.stage.candidate_lock import find_packager
 from provision.run import desired_state, spans
 from provision.run.background_packages import package_sources
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, host_tools
 from provision.run.host_changes import is_restart_only, is_up_to_date
 from provision.run.results import PlannedHosts, StagedHosts
-from provision.run.wheel_builds import wheel_builder_of
 
 
 def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
@@ -67,7 +67,7 @@ def _stage_group(
             facts,
             store=context.wheelhouse(),
             client=context.options.client,
-            packager=_packager(context, planned, resolution),
+            packager=find_packager(context.wheelhouse(), Path(context.inventory.source), planned.plan),
             run=context.run,
             progress=report,
             refresh=context.options.refresh,
@@ -129,14 +129,6 @@ def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desi
     bundle = context.options.client.bundled if context.options.client else None
     if bundle is not None and not (facts.installed and facts.installed.current == state.environment):
         bundle.accept(context.host(name), context.run.folder.parent)
-
-
-def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution) -> Packager | None:
-    """Return who provides the extension packages of the candidates; None when they have none."""
-    stacks = [candidate.stack for candidate in resolution.candidates] + [resolution.stack]
-    if not any(stack and stack.flash_attn.package for stack in stacks):
-        return None
-    return wheel_builder_of(context, planned.plan)
 
 
 def recompute_desired(context: RunContext, staged: StagedHosts, name: str, document: Mapping[str, Any]) -> Desired:

@@ -45,13 +45,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HOSTILE = "the server of this list is broken or hostile; use another index or hub"
 
 
-def default_limit(environ: Mapping[str, str] | None = None) -> int:
+def default_limit() -> int:
     """Return the size limit of the wheelhouse in bytes: FIRSTLIGHT_CACHE_GIB, else 200 GiB.
 
     Raises:
         StageError: The variable is not a positive number.
     """
-    text = (os.environ if environ is None else environ).get("FIRSTLIGHT_CACHE_GIB", "")
+    text = os.environ.get("FIRSTLIGHT_CACHE_GIB", "")
     try:
         limit = (float(text) if text else _DEFAULT_LIMIT_GIB) * GIB
     except ValueError:

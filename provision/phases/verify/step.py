@@ -43,7 +43,7 @@ class CheckOptions:
     soak_minutes: float | None = None
     """Length of a soak that replaces the checks."""
     multihost: bool = False
-    """Whether hosts are tried together too."""
+    """Whether hosts are tried together too, and what stands around them."""
     selection: Picked | None = None
     """The checks that run; all of the level when None."""
     serve_follows: bool = False
@@ -87,7 +87,8 @@ def verify_live(
     hosts = [host for host in context.hosts() if names is None or host.name in names]
     if not options.drain:
         documents, aggregate = check(context, probed, hosts, options)
-        return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
+        around = _check_around(context, probed) if options.multihost else ()
+        return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate, around=around)
     hosts = playbooks.acquire_locks(context, probed, "verify", hosts)
     try:
         documents, aggregate = check(context, probed, hosts, options)
@@ -98,7 +99,18 @@ def verify_live(
         for host in hosts:
             path = f"{probed.install_paths[host.name].prefix}/run/drained.json"
             context.run.change("drain", host=host.name, path=path, changed=True)
-    return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
+    around = _check_around(context, probed) if options.multihost else ()
+    return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate, around=around)
+
+
+def _check_around(context: RunContext, probed: ProbedHosts) -> tuple[CheckRecord, ...]:
+    """Check what stands around hosts; a failure there is one of its host."""
+    records = [record for checked in features.hooks("checked_around") for record in checked(context, probed)]
+    for record in records:
+        result = worst_result(record.host, [record], record.seconds)
+        if result.has_failed or "verify" not in context.outcomes.results.get(record.host, {}):
+            context.record(result)
+    return tuple(records)
 
 
 def check(

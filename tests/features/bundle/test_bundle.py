@@ -32,7 +32,7 @@ from provision.phases.stage import stage
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.sbom import write_sbom
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.keys import make_key
+from tests.features.wheel_builder.keys import make_key
 from tests.fit.models import LLAMA_8B
 from tests.fit.models import write_model as write_tensors
 from tests.stage.site import Site, make_wheel

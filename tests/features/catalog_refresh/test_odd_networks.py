@@ -94,9 +94,10 @@ def test_a_binary_uv_configuration_is_named(
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e308", "many"])
-def test_an_invalid_size_of_the_cache_is_named(value: str) -> None:
+def test_an_invalid_size_of_the_cache_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTLIGHT_CACHE_GIB", value)
     with pytest.raises(StageError, match=f"FIRSTLIGHT_CACHE_GIB is `{value}`"):
-        default_limit({"FIRSTLIGHT_CACHE_GIB": value})
+        default_limit()
 
 
 @pytest.mark.parametrize("link", ["http://[::1/x.whl", "//[/vllm-9.whl"])

@@ -76,7 +76,7 @@ def collect(
     service: Service, planned: ServicePlan, addresses: tuple[str, ...], version: str | None, *, whole: bool
 ) -> AccessFacts:
     """Request every known guarded route, or with `whole` those that the server lists. Raises RequestError."""
-    client = Client(service, table("serving")["access"]["silence_s"])
+    client = Client(service.endpoint, table("serving")["access"]["silence_s"])
     everywhere = MIDDLEWARE in (planned.unit or planned.config or "")
     prefixes, free = (("/",), FREE) if everywhere else (guarded(version), ())
     routes = [*(listed(client, service.api_key()) if whole else table("serving")["access"]["routes"])]

@@ -70,11 +70,11 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
     facts = AnswerFacts()
     # An engine at work gets a second, longer one: it may compile code for the first request of its kind, or serve others first.
     for silence_s in (limits["silence_s"], limits["working_silence_s"]):
-        client = Client(service, silence_s)
+        client = Client(service.endpoint, silence_s)
         try:
             compared, unread = compare(service, client, key, dtype, evidence, whole=whole)
         except NoAnswerError as silence:
-            works_for_others, cores = _watch(client, key)
+            works_for_others, cores = _watch(service, client, key)
             seconds = time.monotonic() - began
             facts = AnswerFacts(
                 problem=str(silence), is_silent=True, works_for_others=works_for_others, seconds=seconds
@@ -170,12 +170,12 @@ def _users(
     return {"the last green run": wrong, **compared}, None
 
 
-def _watch(client: Client, key: str | None) -> tuple[bool, float]:
+def _watch(service: Service, client: Client, key: str | None) -> tuple[bool, float]:
     """Return whether the engine processes tokens for any request, and how many cores its processes keep busy."""
     watch_s = table("serving")["answer"]["watch_s"]
     watching = replace(client, silence_s=watch_s)
     before = _tokens(watching, key)
-    cores = client.service.cores(watch_s)
+    cores = service.cores(watch_s)
     after = _tokens(watching, key)
     return before is not None and after is not None and after > before, cores
 

@@ -73,7 +73,7 @@ def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) 
     with suppress(OSError):  # the next run reads them again
         save_stamps(service.prefix, folder, kept, MARKS)
     try:
-        endpoint = Client(service, table("serving")["model"]["silence_s"]).get("/v1/models", service.api_key())
+        endpoint = Client(service.endpoint, table("serving")["model"]["silence_s"]).get("/v1/models", service.api_key())
     except RequestError:
         endpoint = None
     unread = len(contents.keys() - kept.keys())

@@ -56,7 +56,7 @@ def collect(service: Service) -> PaceFacts:
     before = {name: kept[key] for name, key in NAMES.items() if same and kept.get(key)}
     body = {"prompt": kept.get("prompt", "One, two, three, four,"), "max_tokens": kept.get("tokens", 16)}
     key, limits = service.api_key(), table("serving")["answer"]
-    client = Client(service, limits["silence_s"])
+    client = Client(service.endpoint, limits["silence_s"])
     requests = int(kept.get("requests", 3))
     waiting = _at_work(client, key)
     _ask(client, body, key)  # what the first request opens or loads stays

@@ -49,9 +49,7 @@ def serving_plan(shape: Shape, wanted: ChoiceSettings, version: str) -> ServingP
     """Return how a model is served by one release.
 
     Args:
-        shape: The model.
         wanted: The user's settings, which always win.
-        version: The release of vLLM.
     """
     family = families()[shape.match.family] if shape.match.family else None
     choices = [

@@ -130,7 +130,6 @@ def match(config: Mapping[str, Any], model: str) -> Match:
     """Return the family of a model: by config.json, and by the model's name where config.json cannot tell.
 
     Args:
-        config: The content of config.json.
         model: The setting `model`: a folder or a hub id.
     """
     name = model.partition("@")[0].rstrip("/").rpartition("/")[2]

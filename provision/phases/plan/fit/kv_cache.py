@@ -64,11 +64,7 @@ def cache_of(shape: Shape, *, tensor: int, pipeline: int, element: int, block: i
     """Return the cache of the device with the largest one.
 
     Args:
-        shape: The model.
-        tensor: Tensor parallel size.
-        pipeline: Pipeline parallel size.
         element: Bytes of a number in the cache.
-        block: Tokens of a block.
         in_flight: Tokens that are scheduled but not yet freed.
     """
     groups = _groups(shape.windows)

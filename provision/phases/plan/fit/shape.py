@@ -70,8 +70,6 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     """Return the shape of a model.
 
     Args:
-        config: The content of config.json.
-        weights: The weights of the model.
         model: The setting `model`, whose name tells families apart that config.json does not.
 
     Raises:

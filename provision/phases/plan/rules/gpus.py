@@ -8,7 +8,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import numbers
 from provision.phases.plan import attention, driver, rocm, torch_pair
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.cards import AmdCard, Card
+from provision.phases.plan.cards import NVIDIA, Card
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 from provision.phases.plan.host_profile import HostProfile, Launch
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
@@ -33,9 +33,8 @@ def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
     order=70,
 )
 def mixed_cards(profile: HostProfile) -> Iterator[Verdict]:
-    serve = profile.serving
-    present: tuple[Card | AmdCard, ...] = (*profile.present, *profile.present_amd)
-    left = [card for card in present if card not in serve]
+    serve = profile.cards
+    left = [card for card in profile.present if card not in serve]
     if not serve:
         return
     facts: dict[str, Any] = {"serve": [card.index for card in serve], "left_out": _listed(left) or None}
@@ -43,38 +42,40 @@ def mixed_cards(profile: HostProfile) -> Iterator[Verdict]:
         yield warn(f"{_listed(serve)} serve; left out: {_listed(left)}: {_why(profile, left)}", **facts)
     elif len(serve) > 1 and len({card.kind for card in serve}) == 1:
         yield accept(f"{_listed(serve)} are of one kind and serve together", **facts)
-    for name in dict.fromkeys(card.name for card in profile.cards if card.row is None):
+    for name in dict.fromkeys(card.name for card in serve if card.vendor == NVIDIA and card.row is None):
         yield assume(f"{name} behaves as its compute capability implies (it is not in the catalog)")
 
 
-def _why(profile: HostProfile, left: Sequence[Card | AmdCard]) -> str:
-    if profile.cards and profile.present_amd:
+def _why(profile: HostProfile, left: Sequence[Card]) -> str:
+    if len(profile.usable) < len(profile.present):
         return "no build runs on NVIDIA and AMD GPUs together"
-    if all(isinstance(card, AmdCard) and card.integrated for card in left):
+    if all(card.integrated for card in left):
         return "integrated graphics serve only if there is no other GPU"
     return "only one kind of GPU serves, the one with the most memory in total; `gpus` selects other GPUs"
 
 
-def _listed(cards: Sequence[Card | AmdCard]) -> str:
+def _listed(cards: Sequence[Card]) -> str:
     return ", ".join(f"{count}x {name}" for name, count in Counter(card.name for card in cards).items())
 
 
-MIG_SOURCE = "docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848"
-
-
-@host_rule("A GPU in MIG mode has a slice.", reads=("nvidia.gpus",), order=80)
+@host_rule(
+    "A GPU in MIG mode has a slice.",
+    reads=("nvidia.gpus",),
+    order=80,
+    source="docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848",
+)
 def mig(profile: HostProfile) -> Iterator[Verdict]:
     split = [card for card in profile.cards if card.mig]
     empty = [card.index for card in split if not card.slices]
     if empty:
         text = f"MIG is on for GPU {', '.join(map(str, empty))}, and the GPU has no slice: CUDA finds no device"
-        yield reject(text, source=MIG_SOURCE, mig=empty, slices=0)
+        yield reject(text, mig=empty, slices=0)
     elif split:
         listed = ", ".join(f"{card.index} ({card.slices} slices)" for card in split)
         text = f"MIG is on for GPU {listed}: CUDA uses the first slice of each GPU with that slice's memory, and peer access does not work"
-        yield warn(text, source=MIG_SOURCE, mig=[card.index for card in split])
+        yield warn(text, mig=[card.index for card in split])
     elif any(card.mig for card in profile.present):
-        yield accept("MIG is off for the GPUs that serve", source=MIG_SOURCE)
+        yield accept("MIG is off for the GPUs that serve")
 
 
 @rule(
@@ -131,21 +132,23 @@ def _exact(codes: tuple[str, ...], capability: str) -> bool:
     return major < 9 or f"{major}{minor}" in codes
 
 
-PEER_PATHS_SOURCE = "NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization"
-
-
-@rule("IOMMU and ACS do not redirect writes between GPUs.", reads=("topology", "virtualization"), order=220)
+@rule(
+    "IOMMU and ACS do not redirect writes between GPUs.",
+    reads=("topology", "virtualization"),
+    order=220,
+    source="NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization",
+)
 def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     paths = profile.environment.peer_paths
-    if len(profile.serving) < 2 or paths is None:
+    if len(profile.cards) < 2 or paths is None:
         return
     if paths:
         text = (
             f"{'; '.join(paths)}: such writes are slow, or hang. Boot with `iommu=pt`, and disable ACS in the firmware"
         )
-        yield warn(text, source=PEER_PATHS_SOURCE, paths=list(paths))
+        yield warn(text, paths=list(paths))
     else:
-        yield accept("neither IOMMU nor ACS is active between the GPUs", source=PEER_PATHS_SOURCE)
+        yield accept("neither IOMMU nor ACS is active between the GPUs")
 
 
 @host_rule(
@@ -179,7 +182,7 @@ def rocm_gfx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         lists.append(("torch", torch_row.gfx, torch_row.source))
     else:
         yield assume(f"torch's {option.torch_variant} variant has code for the GPUs")
-    for card in profile.amd:
+    for card in profile.cards:
         if card.gfx is None:
             yield assume(f"the build has code for the architecture of {card.name}")
             continue

@@ -1,6 +1,7 @@
 """The model: whether it fits, and how it is served."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from provision.catalog.versions import numbers, release
 from provision.core.formatting import GIB
@@ -12,14 +13,13 @@ from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
 
-MODEL_FIT_SOURCE = "provision/phases/plan/fit: vLLM's own arithmetic; the overhead of the engine is estimated"
-
 
 @host_rule(
     "The model's weights and a context of useful length fit in the memory of the devices.",
     reads=("nvidia.gpus", "amd.gpus", "memory", "settings.model", "settings.max_model_len", "settings.tensor_parallel"),
     order=120,
     cause="model-too-large",
+    source="provision/phases/plan/fit: vLLM's own arithmetic; the overhead of the engine is estimated",
 )
 def model_fit(profile: HostProfile) -> Iterator[Verdict]:
     served, budget = profile.served_model, profile.budget
@@ -31,13 +31,17 @@ def model_fit(profile: HostProfile) -> Iterator[Verdict]:
         )
         return
     found = fit(served.shape, served.request, budget)
-    facts = {"model": served.model, "architecture": served.shape.architecture, "weights_gib": round(served.gib, 1)}
+    facts: dict[str, Any] = {
+        "model": served.model,
+        "architecture": served.shape.architecture,
+        "weights_gib": round(served.gib, 1),
+    }
     facts |= {"devices": budget.devices, "device_gib": round(budget.device_bytes / GIB, 1), "tensor": found.tensor}
     if found.problem:
-        yield reject(found.text, source=MODEL_FIT_SOURCE, **facts)
+        yield reject(found.text, **facts)
         return
     yield from _assumptions(served)
-    yield accept(_describe(found, served), source=MODEL_FIT_SOURCE, length=found.length, tokens=found.tokens, **facts)
+    yield accept(_describe(found, served), length=found.length, tokens=found.tokens, **facts)
 
 
 def _assumptions(served: ServedModel) -> Iterator[Verdict]:
@@ -62,24 +66,22 @@ def _describe(found: Fit, served: ServedModel) -> str:
     return f"{weights} with {length}; the KV cache holds {found.tokens} tokens"
 
 
-REMOTE_CODE_SOURCE = "vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0"
-
-
 @host_rule(
     "A model that needs Python code of its repository has the user's explicit trust.",
     reads=("settings.model", "settings.trust_remote_code"),
     order=110,
+    source="vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0",
 )
 def remote_code(profile: HostProfile) -> Iterator[Verdict]:
     served = profile.served_model
     if served is None or served.shape.match.code is None:
         return
-    facts = {"model": served.model, "trust_remote_code": served.wanted.trust_remote_code}
+    facts: dict[str, Any] = {"model": served.model, "trust_remote_code": served.wanted.trust_remote_code}
     why = f"model `{served.model}` would run code of its repository on the host ({served.shape.match.code})"
     if served.wanted.trust_remote_code:
-        yield accept(f"{why}, and firstlight_trust_remote_code is true", source=REMOTE_CODE_SOURCE, **facts)
+        yield accept(f"{why}, and firstlight_trust_remote_code is true", **facts)
     else:
-        yield reject(f"{why}, and firstlight_trust_remote_code is not true", source=REMOTE_CODE_SOURCE, **facts)
+        yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
 
 
 @rule(
@@ -92,7 +94,7 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
     if row is None or release is None:
         return
     lowest = profile.capabilities[0] if profile.platform == "cuda" and profile.capabilities else None
-    facts = {"quantization": row.name, "vllm": release.version, "capability": lowest}
+    facts: dict[str, Any] = {"quantization": row.name, "vllm": release.version, "capability": lowest}
     if release.version not in row.releases:
         text = (
             f"the model's weights are quantised as `{row.name}`, which exists {row.releases}; this is {release.version}"
@@ -112,10 +114,11 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
 
 
-MODEL_CLASS_SOURCE = "vllm/model_executor/models/registry.py of each release's wheel"
-
-
-@rule("The release knows the class of the model.", reads=("settings.model",))
+@rule(
+    "The release knows the class of the model.",
+    reads=("settings.model",),
+    source="vllm/model_executor/models/registry.py of each release's wheel",
+)
 def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     served, row = profile.served_model, option.release
     since = class_since().get(served.shape.architecture) if served else None
@@ -123,29 +126,26 @@ def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     known = release(row.version) >= release(since)
     text = f"vLLM knows {served.shape.architecture} from {since} on; this is {row.version}"
-    yield (accept if known else reject)(text, source=MODEL_CLASS_SOURCE, vllm=row.version)
-
-
-SERVING_CHOICES_SOURCE = "provision/phases/plan/family/parsers.toml: the wheels of each release"
+    yield (accept if known else reject)(text, vllm=row.version)
 
 
 @rule(
     "The release has the parsers in the settings; the family of the model decides the rest.",
     reads=("settings.model", "settings.tool_parser", "settings.reasoning_parser", "settings.vllm_args"),
+    source="provision/phases/plan/family/parsers.toml: the wheels of each release",
 )
 def serving_choices(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return
     for problem in unknown_parsers(served.wanted, release.version):
-        yield reject(problem, source=SERVING_CHOICES_SOURCE, vllm=release.version)
+        yield reject(problem, vllm=release.version)
     for choice in serving_plan(served.shape, served.wanted, release.version).choices:
         yield accept(choice.text, source=choice.source, by=choice.by, flags=list(choice.flags))
 
 
 SPAN_SINCE = "0.11.1"
 """The first release whose processes start on several hosts without a scheduler (`--nnodes`)."""
-SPAN_SOURCE = "vllm/engine/arg_utils.py of the wheels 0.11.0 and 0.11.1; github.com/vllm-project/vllm/pull/23691"
 
 LINK = {
     "layers": "the network between the {hosts} hosts carries what one part of the layers hands to the next",
@@ -158,6 +158,7 @@ LINK = {
     "If several hosts are to serve one model together, the release supports that.",
     reads=("settings.span", "settings.pipeline_parallel", "nvidia.gpus", "amd.gpus"),
     order=130,
+    source="vllm/engine/arg_utils.py of the wheels 0.11.0 and 0.11.1; github.com/vllm-project/vllm/pull/23691",
 )
 def span(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     policy, release = profile.policy, option.release
@@ -165,21 +166,20 @@ def span(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     if numbers(release.version) < numbers(SPAN_SINCE):
         text = f"vLLM {release.version} serves a model on one host only; {policy.span} are wanted, and vLLM can do that from {SPAN_SINCE} on"
-        yield reject(text, source=SPAN_SOURCE, hosts=policy.span)
+        yield reject(text, hosts=policy.span)
         return
     on_cpu = profile.platform == "cpu"
     pipeline = policy.pipeline or (1 if on_cpu else policy.span)
-    cards = len(profile.serving)
+    cards = len(profile.cards)
     hosts = f"{policy.span} hosts" if on_cpu else f"{policy.span} hosts with {cards} GPU{'s' if cards > 1 else ''} each"
     whole_layers = pipeline % policy.span == 0
     split = "each has a part of the layers" if whole_layers else "all share each layer"
-    yield accept(f"{hosts} serve one model together: {split}", source=SPAN_SOURCE, hosts=policy.span, pipeline=pipeline)
+    yield accept(f"{hosts} serve one model together: {split}", hosts=policy.span, pipeline=pipeline)
     yield assume(LINK["layers" if whole_layers else "each layer"].format(hosts=policy.span))
 
 
 RAY_SINCE = "0.23.0"
 """The first release that uses Ray only to start processes, which then speak as those that vLLM starts."""
-EXECUTOR_SOURCE = "github.com/vllm-project/vllm/pull/36836; github.com/NovaSky-AI/SkyRL/issues/1653"
 
 WITHOUT_RAY = {"cpu": "current platform cpu does not support ray"}
 """Platforms for which vLLM takes no Ray, with what it says there: `ray_device_key` in vllm/platforms/cpu.py of 0.32.0 is empty."""
@@ -189,6 +189,7 @@ WITHOUT_RAY = {"cpu": "current platform cpu does not support ray"}
     "If Ray is to start the processes of a model over several hosts, the release supports Ray on this platform.",
     reads=("settings.executor", "settings.span", "nvidia.gpus", "amd.gpus"),
     order=131,
+    source="github.com/vllm-project/vllm/pull/36836; github.com/NovaSky-AI/SkyRL/issues/1653",
 )
 def executor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     policy, release = profile.policy, option.release
@@ -196,11 +197,11 @@ def executor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     if numbers(release.version) < numbers(RAY_SINCE):
         text = f"firstlight_executor: ray needs vLLM {RAY_SINCE} or later, this is {release.version}; mp serves with it"
-        yield reject(text, source=EXECUTOR_SOURCE)
+        yield reject(text)
     elif (said := WITHOUT_RAY.get(profile.platform)) is not None:
         text = f"firstlight_executor: ray: vLLM {release.version} ends here with `{said}`; mp serves on such hosts"
         yield reject(
             text, source="vllm/platforms/cpu.py and vllm/v1/executor/ray_utils.py of 0.32.0, tried with ray 2.60.0"
         )
     else:
-        yield accept("Ray starts the processes of all hosts", source=EXECUTOR_SOURCE)
+        yield accept("Ray starts the processes of all hosts")

@@ -24,7 +24,7 @@ def driver_answers(profile: HostProfile) -> Iterator[Verdict]:
     row = next((row for row in catalog().driver_faults if row.name == profile.driver_fault), None)
     if row is None:
         return
-    facts = {"driver": profile.driver, "fault": row.name}
+    facts: dict[str, Any] = {"driver": profile.driver, "fault": row.name}
     text = f"driver {profile.driver or 'of unknown version'} is loaded and does not answer: {row.text}"
     if profile.driver_reinstalled:
         yield accept(f"{text}; `--driver {profile.policy.driver_setting}` reinstalls it", source=row.source, **facts)
@@ -34,28 +34,26 @@ def driver_answers(profile: HostProfile) -> Iterator[Verdict]:
     yield reject(f"{text}; {where}{row.remedy}{again}", source=row.source, **facts)
 
 
-FOREIGN_DRIVER_SOURCE = "docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit"
-
-
 @host_rule(
     "In a container and under WSL the driver belongs to the underlying machine and stays unchanged.",
     reads=("container", "wsl", "nvidia", "settings.driver"),
     order=50,
+    source="docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit",
 )
 def foreign_driver(profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
     owner = profile.foreign_driver
-    facts = {"container": profile.container, "wsl": profile.wsl}
+    facts: dict[str, Any] = {"container": profile.container, "wsl": profile.wsl}
     if owner and profile.driver_absent:
         text = f"this is {owner} without a visible NVIDIA driver, and a driver cannot be installed from inside it"
-        yield reject(text, source=FOREIGN_DRIVER_SOURCE, **facts, driver=None)
+        yield reject(text, **facts, driver=None)
     elif owner and profile.policy.driver == "pinned" and not driver.is_pinned(profile):
         wanted = profile.policy.driver_setting
         text = f"`--driver {wanted}` has no effect in {owner}: the driver stays at {profile.driver or 'an unknown version'}"
-        yield warn(text, source=FOREIGN_DRIVER_SOURCE, **facts, driver=profile.driver, requested=wanted)
+        yield warn(text, **facts, driver=profile.driver, requested=wanted)
     elif owner:
-        yield accept(f"in {owner} the driver stays unchanged", source=FOREIGN_DRIVER_SOURCE, **facts)
+        yield accept(f"in {owner} the driver stays unchanged", **facts)
     elif not profile.container_known:
         yield assume("the host is not a container")
 
@@ -136,21 +134,23 @@ def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
         yield accept(f"the {plan.module} kernel module supports the GPUs", source=source, module=plan.module)
 
 
-VGPU_SOURCE = "docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there"
-
-
-@rule("The guest driver of a vGPU stays unchanged, since it matches the hypervisor.", reads=("nvidia.gpus",), order=70)
+@rule(
+    "The guest driver of a vGPU stays unchanged, since it matches the hypervisor.",
+    reads=("nvidia.gpus",),
+    order=70,
+    source="docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there",
+)
 def vgpu(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     virtual = [card for card in profile.cards if card.virtual]
     if plan is None or not virtual:
         return
-    facts = {"virtual": [card.index for card in virtual], "driver": plan.version}
+    facts: dict[str, Any] = {"virtual": [card.index for card in virtual], "driver": plan.version}
     if plan.action == "keep":
-        yield accept(f"{virtual[0].name} is a vGPU: its guest driver stays unchanged", source=VGPU_SOURCE, **facts)
+        yield accept(f"{virtual[0].name} is a vGPU: its guest driver stays unchanged", **facts)
     else:
         text = f"{virtual[0].name} is a vGPU: driver {plan.version} is not the guest driver for the hypervisor's vGPU manager"
-        yield reject(text, source=VGPU_SOURCE, **facts)
+        yield reject(text, **facts)
 
 
 @rule(
@@ -194,10 +194,12 @@ def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     yield accept(text, source=row.source, **facts)
 
 
-RIVAL_MODULE_SOURCE = "github.com/NVIDIA/ansible-role-nvidia-driver issue 51; docs.nvidia.com driver-installation-guide, disabling nouveau"
-
-
-@rule("No other kernel module uses the GPUs.", reads=("kernel_modules",), order=240)
+@rule(
+    "No other kernel module uses the GPUs.",
+    reads=("kernel_modules",),
+    order=240,
+    source="github.com/NVIDIA/ansible-role-nvidia-driver issue 51; docs.nvidia.com driver-installation-guide, disabling nouveau",
+)
 def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or profile.foreign_driver:
@@ -205,20 +207,16 @@ def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
     if profile.environment.rivals:
         names = " and ".join(profile.environment.rivals)
         text = f"{names} is loaded and may use the GPUs: disable it, also in the initramfs, and reboot"
-        yield warn(text, source=RIVAL_MODULE_SOURCE, modules=list(profile.environment.rivals), action=plan.action)
+        yield warn(text, modules=list(profile.environment.rivals), action=plan.action)
     elif plan.action == "install":
-        yield accept("no other driver uses the GPUs", source=RIVAL_MODULE_SOURCE, modules=[])
-
-
-SECURE_BOOT_SOURCE = (
-    "docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69"
-)
+        yield accept("no other driver uses the GPUs", modules=[])
 
 
 @rule(
     "The firmware knows the key of a driver that is installed under Secure Boot.",
     reads=("secure_boot", "settings.driver"),
     order=250,
+    source="docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69",
 )
 def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
@@ -235,19 +233,20 @@ def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             f"Secure Boot is on: the module of driver {plan.version} loads only after you enroll its key "
             "(`mokutil --import`, then once at the console during boot) or disable Secure Boot"
         )
-        yield warn(text, source=SECURE_BOOT_SOURCE, secure_boot=True, action=plan.action)
+        yield warn(text, secure_boot=True, action=plan.action)
     else:
         yield accept(
             "Secure Boot is off: the driver's module needs no enrolled key",
-            source=SECURE_BOOT_SOURCE,
             secure_boot=False,
         )
 
 
-PERSISTENCE_SOURCE = "docs.nvidia.com/deploy/driver-persistence"
-
-
-@rule("nvidia-persistenced keeps the driver loaded for idle GPUs.", reads=("nvidia.gpus",), order=260)
+@rule(
+    "nvidia-persistenced keeps the driver loaded for idle GPUs.",
+    reads=("nvidia.gpus",),
+    order=260,
+    source="docs.nvidia.com/deploy/driver-persistence",
+)
 def persistence(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     known = [card for card in profile.cards if card.persistent is not None]
@@ -256,12 +255,9 @@ def persistence(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     off = [card.index for card in known if not card.persistent]
     if off:
         text = f"persistence is off for GPU {', '.join(map(str, off))}: enable `nvidia-persistenced`"
-        yield warn(text, source=PERSISTENCE_SOURCE, off=off)
+        yield warn(text, off=off)
     else:
-        yield accept("persistence is on for the GPUs that serve", source=PERSISTENCE_SOURCE, off=[])
-
-
-FABRIC_MANAGER_SOURCE = "docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide"
+        yield accept("persistence is on for the GPUs that serve", off=[])
 
 
 @rule(
@@ -275,27 +271,26 @@ FABRIC_MANAGER_SOURCE = "docs.nvidia.com/datacenter/tesla/fabric-manager-user-gu
         "kernel_modules",
     ),
     order=230,
+    source="docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide",
 )
 def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     version = fabric.version(profile, plan)
     if profile.fabric_below:
         text = "the hypervisor manages the fabric of these GPUs: this VM needs no fabric manager"
-        yield accept(text, source=FABRIC_MANAGER_SOURCE, fabric="Completed (Success)")
+        yield accept(text, fabric="Completed (Success)")
     if plan is None or version is None:
         return
     if fabric.switched(profile) is None:
         yield assume(f"the {len(profile.cards)} {profile.cards[0].name} GPUs are on a board with NVSwitches")
     if profile.fabric_manager and profile.fabric_manager != version:
         text = f"fabric manager {profile.fabric_manager} is installed; it must be {version}, the version of the driver"
-        yield warn(text, source=FABRIC_MANAGER_SOURCE, installed=profile.fabric_manager, needed=version)
+        yield warn(text, installed=profile.fabric_manager, needed=version)
     if fabric.subnet_managed(profile) and profile.environment.umad is False:
         text = "nvlsm needs the kernel module ib_umad for these NVSwitches, and it is not loaded"
-        yield warn(text, source=FABRIC_MANAGER_SOURCE, ib_umad=False)
+        yield warn(text, ib_umad=False)
     additions = ", with nvlsm and ib_umad" if fabric.subnet_managed(profile) else ""
-    yield accept(
-        f"fabric manager {version}, equal to the driver{additions}", source=FABRIC_MANAGER_SOURCE, driver=plan.version
-    )
+    yield accept(f"fabric manager {version}, equal to the driver{additions}", driver=plan.version)
 
 
 @rule("A driver branch without support is reported.", reads=("nvidia.driver_version",), order=270)
@@ -358,30 +353,26 @@ def _is_listed(version: str) -> bool:
     return any(row.product == "nvidia-driver" and numbers(row.since)[:1] == branch for row in catalog().advisories)
 
 
-CUDA_COMPAT_SOURCE = (
-    "docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0"
-)
-
-
 @rule(
     "If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre GPUs only.",
     reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
     order=280,
+    source="docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0",
 )
 def cuda_compat(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if not compat.lacks(option, profile):
         yield from _unused(option, profile)
         return
-    facts = {"driver": profile.driver, "cards": sorted({card.name for card in profile.present})}
+    facts: dict[str, Any] = {"driver": profile.driver, "cards": sorted({card.name for card in profile.usable})}
     package = compat.package(option)
     if why := compat.obstacle(option, profile):
-        yield reject(why, source=CUDA_COMPAT_SOURCE, **facts)
+        yield reject(why, **facts)
     elif profile.policy.cuda_compat:
         text = f"{package} extends driver {profile.driver}, only for the service and its checks"
-        yield accept(text, source=CUDA_COMPAT_SOURCE, **facts)
+        yield accept(text, **facts)
     else:
         text = f"`--set cuda_compat=true` would make it possible: {package} from NVIDIA's repository extends driver {profile.driver}"
-        yield accept(text, source=CUDA_COMPAT_SOURCE, **facts)
+        yield accept(text, **facts)
 
 
 def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -391,4 +382,4 @@ def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     which = {"keep": "kept", "install": "to be installed", "upgrade": "from `--driver upgrade`"}[plan.action]
     text = f"`--set cuda_compat=true` has no effect: driver {plan.version} ({which}) runs {option.variant} builds without it"
-    yield accept(text, source=CUDA_COMPAT_SOURCE, driver=plan.version, action=plan.action)
+    yield accept(text, driver=plan.version, action=plan.action)

@@ -1,6 +1,7 @@
 """The version combination: its provider, its parts, and what is known of it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.rows.advisories import Advisory, Product
@@ -42,7 +43,7 @@ def cuda_pair(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.build is None or profile.platform != "cuda":
         return
     ours, theirs = option.build.variant, option.torch_variant
-    facts = {"vllm": ours, "torch": theirs, "driver": profile.driver}
+    facts: dict[str, Any] = {"vllm": ours, "torch": theirs, "driver": profile.driver}
     if numbers(cuda_of(ours) or "0")[0] != numbers(cuda_of(theirs) or "0")[0]:
         text = (
             f"vLLM for {ours} needs a torch of the same CUDA major; the host has torch {option.torch.version}+{theirs}"
@@ -64,23 +65,25 @@ def cuda_pair(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     )
 
 
-NCCL_SOURCE = "github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571"
-
-
-@rule("NCCL is the one that torch pins.", reads=("libraries", "settings.env"), order=210)
+@rule(
+    "NCCL is the one that torch pins.",
+    reads=("libraries", "settings.env"),
+    order=210,
+    source="github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571",
+)
 def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
     environment = profile.environment
-    facts = {"system": environment.nccl, "variables": list(environment.library_variables)}
+    facts: dict[str, Any] = {"system": environment.nccl, "variables": list(environment.library_variables)}
     if environment.library_variables and (environment.nccl or "VLLM_NCCL_SO_PATH" in environment.library_variables):
         present = f"the system has {environment.nccl}" if environment.nccl else "names a path"
         text = f"`firstlight_env` sets {' and '.join(environment.library_variables)} and {present}: it may replace the NCCL that torch needs"
-        yield warn(text, source=NCCL_SOURCE, **facts)
+        yield warn(text, **facts)
     else:
         wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
         unused = f"; {environment.nccl} of the system is not used" if environment.nccl else ""
-        yield accept(f"NCCL is {wheel}, as torch pins it{unused}", source=NCCL_SOURCE, **facts)
+        yield accept(f"NCCL is {wheel}, as torch pins it{unused}", **facts)
 
 
 @rule(

@@ -10,7 +10,7 @@ from packaging.version import Version
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
 from provision.core.tables import build_row, own_table, rows_of
-from provision.phases.stage.builds.build_key import BuildKey
+from provision.features.wheel_builder.build_key import BuildKey
 
 ANY = "*"
 _TABLE = Path(__file__).with_name("recipes.toml")

@@ -21,17 +21,17 @@ from provision.core.errors import Exit, UsageError
 from provision.core.folders import cache_folder
 from provision.core.formatting import format_bytes
 from provision.core.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPlan, Interpreter, Stack, TorchBuild
+from provision.features.wheel_builder.build import BuildJob, require_builder
+from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
+from provision.features.wheel_builder.build_key import FLASH_ATTN, BuildKey
+from provision.features.wheel_builder.wheel_builder import make_wheel_builder
 from provision.phases.plan.assemble import platform
 from provision.phases.plan.build_option import TORCH_INDEX
 from provision.phases.stage import Store
-from provision.phases.stage.builds.build import BuildJob, require_builder
-from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
-from provision.phases.stage.builds.build_key import FLASH_ATTN, BuildKey
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.runner import as_interrupt
-from provision.run.wheel_builds import make_wheel_builder
 
 _STEPS, _STEP = 10, 100_000_000
 """Lines about a download at most, and bytes between two of them at least."""

@@ -15,13 +15,13 @@ from provision.core.files import write_atomically
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now
 from provision.core.scratch import scratch_folder
-from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
-from provision.phases.stage.builds.build_host import BuilderFacts, BuildHost, BuildRequest, BuildResult
-from provision.phases.stage.builds.build_inputs import BuildInputs, fetch_build_inputs
-from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.extension import read_extension
-from provision.phases.stage.builds.recipes import Recipe, recipe_for, toolkit
-from provision.phases.stage.builds.wheel_check import find_mismatches
+from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
+from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost, BuildRequest, BuildResult
+from provision.features.wheel_builder.build_inputs import BuildInputs, fetch_build_inputs
+from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.extension import read_extension
+from provision.features.wheel_builder.recipes import Recipe, recipe_for, toolkit
+from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
 from provision.phases.stage.lock_file import LockedWheel, lock_text
 from provision.phases.stage.locked_wheel import stage_uv

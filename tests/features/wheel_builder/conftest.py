@@ -17,21 +17,21 @@ from provision.core.models.inventory import Connection
 from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Interpreter, Stack, TorchBuild
 from provision.core.models.staged import Staged, StagedFile
+from provision.features.wheel_builder import wheel_builder
+from provision.features.wheel_builder.build import BuildJob
+from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
+from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost
+from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.wheel_builder import CONTROLLER, WheelBuilder
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
-from provision.phases.stage.builds import wheel_builder
-from provision.phases.stage.builds.build import BuildJob
-from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
-from provision.phases.stage.builds.build_host import BuilderFacts, BuildHost
-from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.download import Progress
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.keys import make_key
+from tests.features.wheel_builder.keys import make_key
 from tests.stage.stacks import FACTS, resolve_to
 from tests.verify.torch_environment import VENDOR_INDEX
 
@@ -131,7 +131,7 @@ def _stage(folder: Path, store: Store) -> Site:
         interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
         platform=f"{platform.machine()}-manylinux_2_28",
     )
-    builder = BuilderForCuda(store, open_local, python=sys.executable, interpreter=no_interpreter)
+    builder = BuilderForCuda(store, open_local, interpreter=no_interpreter)
 
     def staged(progress: Progress) -> Staged:
         chosen = Settings(flash_attn="package", builder=CONTROLLER)

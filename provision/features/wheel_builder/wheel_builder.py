@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import IndexSources
 from provision.catalog.versions import cuda_of
 from provision.core.errors import StageError
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.stack import FlashAttnPackage, Stack
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.build import BuildJob, build_wheel
-from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
-from provision.phases.stage.builds.build_host import BuildHost
-from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.extension import read_extension
-from provision.phases.stage.builds.published_wheels import fetch_published
-from provision.phases.stage.builds.recipes import recipe_for
-from provision.phases.stage.builds.wheel_check import find_mismatches, find_unmet_requirements
+from provision.features.wheel_builder.build import BuildJob, build_wheel
+from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
+from provision.features.wheel_builder.build_host import BuildHost
+from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.extension import read_extension
+from provision.features.wheel_builder.published_wheels import fetch_published
+from provision.features.wheel_builder.recipes import recipe_for
+from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
+from provision.fleet.inventory import load
+from provision.fleet.ssh import Session, open_session
 from provision.phases.stage.download import Progress
+from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import target_of
@@ -38,8 +45,6 @@ class WheelBuilder:
     store: Store
     open_builder: Callable[[str], Session]
     """Opens a session with a build host by name. Raises StageError for an unknown name."""
-    python: str
-    """The interpreter of the build program on the controller."""
     interpreter: Callable[[Target], StagedFile]
     """Fetches a managed Python for a build host without one that has headers."""
     fleet: tuple[BuildKey, ...] = ()
@@ -102,6 +107,29 @@ class WheelBuilder:
     def build_host(self, builder: str, session: Session) -> BuildHost:
         """Return a build host with the folder of its builds and the interpreter of the build program."""
         if builder == CONTROLLER:
-            return BuildHost(builder, session, str(self.store.root / "builds" / "work"), python=self.python)
+            return BuildHost(builder, session, str(self.store.root / "builds" / "work"), python=sys.executable)
         home = session.run('printf %s "${XDG_CACHE_HOME:-$HOME/.cache}"').stdout
         return BuildHost(builder, session, f"{home}/firstlight/builds")
+
+
+def make_wheel_builder(store: Store, inventory: Path, fleet: tuple[BuildKey, ...] = ()) -> WheelBuilder:
+    """Return a wheel builder that can build on this machine and on all hosts of an inventory, whatever the command's limit."""
+    return WheelBuilder(store, partial(_open_builder, inventory), partial(_interpreter, store), fleet)
+
+
+def _open_builder(inventory: Path, name: str) -> Session:
+    if name == CONTROLLER:
+        connection = Connection(kind="local")
+        return open_session(Host.model_construct(name=CONTROLLER, connection=connection))
+    hosts = {host.name: host for host in load(inventory).hosts}
+    if name not in hosts:
+        raise StageError(
+            f"builder `{name}` is no host of {inventory}",
+            hint=f"name one of {', '.join(sorted(hosts))}, or {CONTROLLER}",
+        )
+    return open_session(hosts[name])
+
+
+def _interpreter(store: Store, target: Target) -> StagedFile:
+    minor = "{}.{}".format(*target.minor)
+    return stage_interpreter(replace(target, python=minor), read_settings(), store)[1]

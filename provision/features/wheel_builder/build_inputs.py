@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
-from provision.phases.stage.builds.recipes import tools
+from provision.features.wheel_builder.recipes import tools
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from provision.phases.stage.builds.wheel_check import find_mismatches, find_unmet_requirements
+from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
 from provision.phases.stage.platforms import Target
-from tests.builds.keys import CHECK_FAIL, CHECK_FAIL_OLD, make_extension, make_key, make_library
+from tests.features.wheel_builder.keys import CHECK_FAIL, CHECK_FAIL_OLD, make_extension, make_key, make_library
 
 
 def mismatches(library: dict[str, Any] | None = None, wheel: dict[str, Any] | None = None, **key: Any) -> list[str]:

@@ -15,11 +15,11 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from provision.phases.stage.builds.onbuilder.process import CancelledError, FailedError, cancel_on_signals, run, send_event
+from provision.features.wheel_builder.onbuilder.process import CancelledError, FailedError, cancel_on_signals, run, send_event
 cancel_on_signals()
 try:
     with open(sys.argv[1], "wb") as log:

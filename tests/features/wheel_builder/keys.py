@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from provision.core.models.stack import FlashAttnKey
-from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.extension import Extension, Library
+from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.extension import Extension, Library
 
 CHECK_FAIL = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 CHECK_FAIL_OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"

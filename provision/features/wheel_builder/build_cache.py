@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from provision.catalog.versions import numbers
 from provision.core.models.base import Record
-from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.recipes import recipe_for
+from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.recipes import recipe_for
 from provision.phases.stage.wheelhouse import Store
 from verify.binaries.gpu_code import native_for
 

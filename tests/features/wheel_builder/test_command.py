@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from provision.core.formatting import format_bytes
-from provision.pipeline.wheels import ProgressLines
+from provision.features.wheel_builder.build_command import ProgressLines
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.stage.builds.onbuilder import limits
+from provision.features.wheel_builder.onbuilder import limits
 
 GIB = limits.GIB
 NO_LIMIT_V1 = "9223372036854771712"

@@ -10,11 +10,11 @@ import pytest
 from provision.core.models.facts import User
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
+from provision.features.wheel_builder.build_cache import BuildCache
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
-from provision.phases.stage.builds.build_cache import BuildCache
 from provision.run.desired_state import desired_state_of
-from tests.builds.conftest import Site, sample_key
+from tests.features.wheel_builder.conftest import Site, sample_key
 from tests.stage.stacks import FACTS, resolve_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]

@@ -10,7 +10,7 @@ import typer
 from provision.cli.groups import HelpGroup
 from provision.cli.options import JsonOption
 from provision.core.folders import default_inventory
-from provision.pipeline import wheels
+from provision.features.wheel_builder import build_command
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -68,7 +68,7 @@ def build(
 ) -> None:
     """Build a wheel, or print the one that exists; an interrupted build continues where it stopped."""
     raise typer.Exit(
-        wheels.build(
+        build_command.build(
             inventory or default_inventory(),
             package=package,
             torch=torch,
@@ -86,4 +86,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """List the wheels that were built."""
-    raise typer.Exit(wheels.show(as_json=as_json))
+    raise typer.Exit(build_command.show(as_json=as_json))
+
+
+def add_to(program: typer.Typer) -> None:
+    """Add the commands to the program."""
+    program.add_typer(app, name="wheels")

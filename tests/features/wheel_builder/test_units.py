@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.stage.builds.onbuilder.build_steps import Units
+from provision.features.wheel_builder.onbuilder.build_steps import Units
 
 PLAN = """ninja_required_version = 1.3
 cxx = c++

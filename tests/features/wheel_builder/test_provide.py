@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -16,13 +15,13 @@ from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
+from provision.features.wheel_builder import published_wheels as released_module
+from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds import published_wheels as released_module
-from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.conftest import no_interpreter
-from tests.builds.keys import make_key
+from tests.features.wheel_builder.conftest import no_interpreter
+from tests.features.wheel_builder.keys import make_key
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import make_stack
 
@@ -54,7 +53,7 @@ def provide(store: Store, package: FlashAttnPackage, *links: Path, torch: str = 
     (store.root.parent / name).write_bytes(content)
     path = store.add(store.root.parent / name)
     wheels = [LockedWheel("torch", torch, name, path.parent.name, "", len(content))]
-    wheel_builder = WheelBuilder(store, nobody, python=sys.executable, interpreter=no_interpreter)
+    wheel_builder = WheelBuilder(store, nobody, interpreter=no_interpreter)
     return wheel_builder.provide(make_stack(None, None), package, wheels, sources, None)
 
 

@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import StageError
-from provision.core.models.inventory import Inventory
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, Stack
-from provision.core.run_folder import RunFolder
+from provision.features.wheel_builder.hooks import packager
+from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.fleet.ssh.local import LocalSession
-from provision.phases.stage.builds.wheel_builder import WheelBuilder
-from provision.report.live import open_progress
-from provision.run.context import RunContext
-from provision.run.wheel_builds import wheel_builder_of
-from tests.builds.keys import make_key
+from provision.phases.stage.wheelhouse import Store
+from tests.features.wheel_builder.keys import make_key
 from tests.stage.stacks import make_stack, resolve_to
 
 
@@ -36,13 +33,9 @@ def stack_with(*cards: str, source: str = "built") -> Stack:
 
 
 def builder(inventory: Path, *stacks: Stack) -> WheelBuilder:
-    context = RunContext(
-        run=RunFolder(inventory.parent / "run"),
-        inventory=Inventory(source=str(inventory), hosts=()),
-        progress=open_progress([]),
-        cache=inventory.parent / "cache",
+    return packager(
+        Store(inventory.parent / "cache"), inventory, Plan(classes=tuple(resolve_to(stack) for stack in stacks))
     )
-    return wheel_builder_of(context, Plan(classes=tuple(resolve_to(stack) for stack in stacks)))
 
 
 def test_the_builder_has_the_builds_of_all_classes(inventory: Path) -> None:

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import StageError
+from provision.features.wheel_builder.build_cache import BuildCache
+from provision.features.wheel_builder.extension import read_extension
+from provision.features.wheel_builder.wheel_builder import WheelBuilder
+from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.build_cache import BuildCache
-from provision.phases.stage.builds.extension import read_extension
-from provision.phases.stage.builds.wheel_builder import WheelBuilder
-from provision.phases.stage.builds.wheel_check import find_mismatches
-from tests.builds.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
+from tests.features.wheel_builder.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def wheel_of(site: Site) -> Path:
@@ -57,7 +57,7 @@ def test_a_key_is_built_once(site: Site) -> None:
     def nobody(name: str) -> Session:
         raise AssertionError(f"builder {name} was opened again")
 
-    again = WheelBuilder(site.job.store, nobody, python=sys.executable, interpreter=no_interpreter)
+    again = WheelBuilder(site.job.store, nobody, interpreter=no_interpreter)
     assert again.find_or_build(site.job, "controller") == site.built
 
 

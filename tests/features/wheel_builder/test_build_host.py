@@ -12,13 +12,13 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
-from provision.phases.stage.builds import build_host, wheel_builder
-from provision.phases.stage.builds.build_host import BuilderFacts, BuildHost
-from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
+from provision.features.wheel_builder import build_host, wheel_builder
+from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost
+from provision.features.wheel_builder.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.conftest import PYTHON, no_interpreter, open_local
-from tests.builds.standin import SETUP, standin_job
+from tests.features.wheel_builder.conftest import PYTHON, no_interpreter, open_local
+from tests.features.wheel_builder.standin import SETUP, standin_job
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def wheel_builder_at(store: Store) -> WheelBuilder:
-    return WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
+    return WheelBuilder(store, open_local, interpreter=no_interpreter)
 
 
 def test_a_compiler_error_is_reported_and_the_next_run_builds(store: Store, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_build_host_without_headers_gets_a_managed_python(
         asked.append(target)
         return store.staged(store.add(archive), "interpreter")
 
-    builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=interpreter)
+    builder = WheelBuilder(store, open_local, interpreter=interpreter)
     built = builder.find_or_build(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
     assert [target.python for target in asked] == [PYTHON]
     assert store.find(built.sha256, built.name)

@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.versions import minor, numbers
-from provision.phases.stage.builds.build_key import BuildKey
-from provision.phases.stage.builds.extension import Extension
+from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.extension import Extension
 from provision.phases.stage.platforms import Target
 from verify.binaries.cxx_abi import text_symbols
 from verify.binaries.elf import map_library

@@ -17,7 +17,7 @@ from provision.core.json_text import parse
 from provision.core.models.stack import FlashAttnPackage
 from provision.core.scratch import scratch_folder
 from provision.core.user_path import local_path
-from provision.phases.stage.builds.extension import read_extension
+from provision.features.wheel_builder.extension import read_extension
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 _KIND = "published"

@@ -5,8 +5,8 @@ import pytest
 from provision.catalog import catalog
 from provision.catalog.rows.attention import FlashSource
 from provision.core.errors import StageError
-from provision.phases.stage.builds.recipes import recipe_for, toolkit
-from tests.builds.keys import make_key
+from provision.features.wheel_builder.recipes import recipe_for, toolkit
+from tests.features.wheel_builder.keys import make_key
 
 
 def test_a_key_is_readable_as_a_name() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
-from provision.phases.stage.builds.build_key import BuildKey
+from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
+from provision.features.wheel_builder.build_key import BuildKey
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.keys import make_key
+from tests.features.wheel_builder.keys import make_key
 
 
 def built(store: Store, key: BuildKey, *codes: str) -> BuiltWheel:
