@@ -1,0 +1,92 @@
+"""Build the Ansible collection `firstlight.kit` from these playbooks, roles and modules: `python -m playbooks.collection OUT`.
+
+A collection has folders and names of its own: modules lie in plugins/, and what is `firstlight_packages` here is `firstlight.kit.packages` there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from provision import __version__
+
+NAMESPACE, NAME = "firstlight", "kit"
+PLAYBOOKS = Path(__file__).resolve().parent
+GALAXY = {
+    "namespace": NAMESPACE,
+    "name": NAME,
+    "version": __version__,
+    "readme": "README.md",
+    "authors": ["Firstlight"],
+    "description": "GPU drivers, container toolkit, vLLM environments and services: pinned, verified, repeatable",
+    "license": ["Apache-2.0"],
+    "tags": ["infrastructure", "linux", "nvidia", "gpu", "vllm"],
+}
+RUNTIME = {"requires_ansible": ">=2.19.0"}
+MODULE_KEY = re.compile(r"^( *- name: .*\n +)firstlight_(\w+:)$", re.MULTILINE)
+ROLE_NAME = re.compile(r"^( *- role: |.*_role:\n +name: )(\w+)$", re.MULTILINE)
+
+
+def python_in_collection(text: str) -> str:
+    """Return a module with the imports and the name that it has in the collection."""
+    text = text.replace(
+        "ansible.module_utils.firstlight_", f"ansible_collections.{NAMESPACE}.{NAME}.plugins.module_utils."
+    )
+    return re.sub(r"^module: firstlight_", "module: ", text, flags=re.MULTILINE)
+
+
+def tasks_in_collection(text: str) -> str:
+    """Return tasks or plays that name modules and roles of the collection in full."""
+    return ROLE_NAME.sub(rf"\1{NAMESPACE}.{NAME}.\2", MODULE_KEY.sub(rf"\1{NAMESPACE}.{NAME}.\2", text))
+
+
+def lay_out(out: Path) -> Path:
+    """Write the collection's files to OUT/ansible_collections, where Ansible finds it with ANSIBLE_COLLECTIONS_PATH=OUT.
+
+    Returns:
+        The collection's folder, which is written anew.
+    """
+    folder = out / "ansible_collections" / NAMESPACE / NAME
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(PLAYBOOKS / "roles", folder / "roles", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in folder.glob("roles/*/*/*.yml"):
+        path.write_text(tasks_in_collection(path.read_text(encoding="utf-8")), encoding="utf-8")
+    _copy(PLAYBOOKS, "*.yml", folder / "playbooks", tasks_in_collection)
+    _copy(PLAYBOOKS / "library", "*.py", folder / "plugins/modules", python_in_collection)
+    _copy(PLAYBOOKS / "module_utils", "*.py", folder / "plugins/module_utils", python_in_collection)
+    shutil.copy(PLAYBOOKS / "README.md", folder)
+    shutil.copy(PLAYBOOKS.parent / "LICENSE", folder)
+    shutil.copy(PLAYBOOKS.parent / "CHANGELOG.md", folder)
+    (folder / "meta").mkdir()
+    for name, content in (("galaxy.yml", GALAXY), ("meta/runtime.yml", RUNTIME)):
+        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, explicit_start=True, width=120)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def _copy(source: Path, pattern: str, target: Path, changed: Callable[[str], str]) -> None:
+    target.mkdir(parents=True)
+    for path in sorted(source.glob(pattern)):
+        text = changed(path.read_text(encoding="utf-8"))
+        (target / path.name.removeprefix("firstlight_")).write_text(text, encoding="utf-8")
+
+
+def build(out: Path) -> Path:
+    """Lay the collection out, and return its archive in `out`, which `ansible-galaxy collection install` takes."""
+    galaxy = Path(sys.executable).with_name("ansible-galaxy")
+    command = [str(galaxy), "collection", "build", "--force", "--output-path", str(out.resolve())]
+    subprocess.run(command, cwd=lay_out(out), check=True, stdout=subprocess.DEVNULL)
+    return out / f"{NAMESPACE}-{NAME}-{__version__}.tar.gz"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the collection and its archive")
+    print(build(parser.parse_args().out))
