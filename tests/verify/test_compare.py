@@ -111,7 +111,7 @@ def here(*argv: str) -> Command:
 
 
 def test_a_server_is_healthy_within_the_block_and_ended_after_it(tmp_path: Path, free_port: int) -> None:
-    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
+    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port, "served_name": "m"}, None)
     with serve_variant(service, here("-c", SERVER, str(free_port))) as server:
         assert server.main_pid is not None
         with peak(server) as most:
@@ -121,7 +121,7 @@ def test_a_server_is_healthy_within_the_block_and_ended_after_it(tmp_path: Path,
 
 
 def test_a_server_that_does_not_start_reports_the_reason(tmp_path: Path, free_port: int) -> None:
-    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
+    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port, "served_name": "m"}, None)
     program = "raise ValueError('No valid attention backend found for cuda')"
     words = r"ended with 1 before it answered: ValueError: No valid attention backend found for cuda"
     with pytest.raises(VariantError, match=words), serve_variant(service, here("-c", program)):
@@ -131,7 +131,7 @@ def test_a_server_that_does_not_start_reports_the_reason(tmp_path: Path, free_po
 def test_a_server_runs_in_the_cgroup_of_the_service_and_reports_the_engines_error(
     tmp_path: Path, free_port: int
 ) -> None:
-    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
+    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port, "served_name": "m"}, None)
     program = (
         "import os, sys; print('PermissionError: ' + os.getcwd()); print('trace ' * 2000); "
         "sys.exit('RuntimeError: Engine core initialization failed. See root cause above.')"
