@@ -23,7 +23,7 @@ from provision.features.gateway.records import Gateway
 from provision.features.watchdog import health_agent
 from provision.fleet.inventory.addresses import gateway_endpoint, own_address
 from provision.fleet.ssh import Session
-from provision.report.history.runs import document, green_hosts, names, objects
+from provision.report.history.runs import green_hosts, newest_with
 from provision.report.layout import count
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -160,14 +160,8 @@ def _is_to_be_asked(context: RunContext, host: Host, played: PhaseResult) -> boo
     results = [result for phases in context.outcomes.results.values() for result in phases.values()]
     if any(result.changed for result in (played, *results)):
         return True
-    for name in names(context.run.logs):
-        folder = context.run.logs / name
-        if host.name in green_hosts(folder):
-            return False
-        hosts = objects(document(folder / "summary.json").get("hosts"))
-        if name != context.run.name and any(one.get("name") == host.name for one in hosts):
-            return True
-    return True
+    last = newest_with(context.run.logs, host.name, besides=context.run.name)
+    return last is None or host.name not in green_hosts(last)
 
 
 def _require_contract(session: Session, host: Host, gateway: Gateway) -> CheckRecord:

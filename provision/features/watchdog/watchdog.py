@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from provision.features.watchdog.health_agent import bring
 from provision.features.watchdog.record import sentence
-from provision.report.history.runs import document, names, objects
+from provision.report.history.runs import newest_with
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.served import ask_served
@@ -21,15 +21,7 @@ def apply(context: RunContext, earlier: ResultT) -> ResultT:
         if not record.events or "serve" not in context.outcomes.results.get(name, {}):
             continue
         result = context.outcomes.results[name]["serve"]
-        if told := sentence(record.since(_last_run(context, name)), is_down=False):
+        last = newest_with(context.run.logs, name, besides=context.run.name)
+        if told := sentence(record.since(last.name if last else ""), is_down=False):
             context.record(result.model_copy(update={"notes": (*result.notes, told)}))
     return earlier
-
-
-def _last_run(context: RunContext, host: str) -> str:
-    """Return the name of the newest earlier run that had a host, which is the time of its start; empty without one."""
-    for name in names(context.run.logs):
-        summary = document(context.run.logs / name / "summary.json")
-        if name != context.run.name and any(one.get("name") == host for one in objects(summary.get("hosts"))):
-            return name
-    return ""

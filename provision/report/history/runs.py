@@ -32,6 +32,15 @@ def names(logs: Path) -> list[str]:
     return sorted((name for name in found if not name.startswith(".")), key=order, reverse=True)
 
 
+def newest_with(logs: Path, host: str, *, besides: str) -> Path | None:
+    """Return the folder of the newest run whose summary has a host, other than the named run; None without one."""
+    for name in names(logs):
+        hosts = objects(document(logs / name / "summary.json").get("hosts"))
+        if name != besides and any(one.get("name") == host for one in hosts):
+            return logs / name
+    return None
+
+
 def find(logs: Path, run: str | None = None) -> Path:
     """Return the folder of a run; of the newest for None or `latest`, of a query for `queries/NAME`.
 
