@@ -25,7 +25,7 @@ All checks of [`verify`](verify.md), written by `./firstlight docs`.
 
 FOUND = """## Real faults, and the checks that find them
 
-Tests made each of these faults on a real host, those of answers and of the API in a real server. `full` names checks that find more at that level. The last column lists what no check finds.
+Tests made each of these faults on a real host, those of answers, of the API and of leaks in a real server. `full` names checks that find more at that level. The last column lists what no check finds.
 
 | fault | what it is | standard | full | not found |
 |---|---|---|---|---|"""

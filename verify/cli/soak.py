@@ -1,4 +1,4 @@
-"""Command `verify soak --minutes N`: light load and kernels in rounds; growing memory and errors are failures."""
+"""Command `verify soak --minutes N`: light load and kernels in rounds; growing memory, growing descriptors and errors are failures."""
 
 import json
 import sys
@@ -55,8 +55,8 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
         outcome = CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
     else:
         try:
-            seen = soak(service, minutes=minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
-            outcome = evaluate(seen, service)
+            seen = soak(service, seconds=60 * minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
+            outcome = evaluate(seen, service.name)
         except OSError as error:
             outcome = CheckResult("error", f"cannot tell: {error}")
     records = [*_worst_of(documents), as_record(SOAK, documents[-1]["host"], None, outcome, 60 * minutes)]
@@ -84,7 +84,7 @@ def _worst_of(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify soak",
-        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory.",
+        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory or descriptors.",
         epilog="exit codes: those of verify",
         hint="verify soak --minutes 10",
     )

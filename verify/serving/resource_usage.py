@@ -1,8 +1,10 @@
-"""Current memory of a service's processes on host and GPUs."""
+"""Current memory of a service's processes on host and GPUs, and their open descriptors."""
 
+import os
 import threading
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from verify.serving.service import Service
 KIB, MIB = 1 << 10, 1 << 20
 QUERY = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
 QUERY_S, EVERY_S = 15.0, 0.5
+CLOSING_S = 0.2
+"""A server closes a connection after its client has."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,16 @@ def usage(service: Service) -> Usage:
     """Return the usage of all processes of a service. Shared pages count once."""
     pids = service.pids()
     return Usage(sum(map(_host_bytes, pids)), gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
+
+
+def open_descriptors(service: Service) -> int:
+    """Return how many descriptors the processes of a service have open after the last request. Raises PermissionError."""
+    time.sleep(CLOSING_S)
+    total = 0
+    for pid in service.pids():
+        with suppress(FileNotFoundError):  # it has ended
+            total += len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - thousands of names, without their paths
+    return total
 
 
 def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
