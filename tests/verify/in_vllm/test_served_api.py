@@ -52,7 +52,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=prefix) as server,
     ):
         try:
-            started = Service(prefix, {**readiness, "model_folder": str(model), "reference": str(reference)}, server.pid)
+            started = Service(
+                prefix, {**readiness, "model_folder": str(model), "reference": str(reference)}, server.pid
+            )
             until = time.monotonic() + START_S
             while not answers(started):
                 is_starting = server.poll() is None and time.monotonic() < until
