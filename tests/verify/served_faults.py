@@ -42,6 +42,6 @@ ALL = (
     ServedFault("no top_p", "API", "top_p 0.000001: expected 4 equal choices"),
     ServedFault("no frequency_penalty", "API", "frequency_penalty: expected other tokens than without the penalty"),
     ServedFault("one token more", "API", "max_tokens 1: expected 1 tokens (max_tokens), got 2"),
-    ServedFault("a MiB kept of each request", "leaks", "memory of the host grows by ", "full"),
+    ServedFault("4 MiB kept of each request", "leaks", "memory of the host grows by ", "full"),
     ServedFault("a descriptor kept of each request", "leaks", "open descriptors grow by ", "full"),
 )

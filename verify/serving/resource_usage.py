@@ -36,6 +36,13 @@ def usage(service: Service) -> Usage:
     return Usage(sum(map(_host_bytes, pids)), gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
 
 
+def held(service: Service) -> Usage:
+    """Return the usage without mapped files: how much of these counts for a process changes with other programs that map them."""
+    pids = service.pids()
+    host = sum(size for pid in pids for size in _sizes(pid, "status", "RssAnon:", "RssShmem:"))
+    return Usage(host, gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
+
+
 def open_descriptors(service: Service) -> int:
     """Return how many descriptors the processes of a service have open after the last request. Raises PermissionError."""
     time.sleep(CLOSING_S)
@@ -60,14 +67,17 @@ def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
 
 def _host_bytes(pid: int) -> int:
     """Return a process's proportional share; its resident size if this user may not read that."""
-    for name, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
-        try:
-            lines = Path(f"/proc/{pid}/{name}").read_text().splitlines()
-        except OSError:
-            continue
-        if found := next((line.split()[1] for line in lines if line.startswith(field)), None):
-            return int(found) * KIB
-    return 0
+    found = _sizes(pid, "smaps_rollup", "Pss:") or _sizes(pid, "status", "VmRSS:")
+    return found[0] if found else 0
+
+
+def _sizes(pid: int, file: str, *names: str) -> list[int]:
+    """Return the bytes of lines of a file of /proc/PID; none if it cannot be read."""
+    try:
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    except OSError:
+        return []
+    return [int(line.split()[1]) * KIB for line in lines if line.startswith(names)]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from verify.records import CheckResult, Figure
 from verify.serving.client import Client, RequestError
-from verify.serving.resource_usage import MIB, Usage, open_descriptors, usage
+from verify.serving.resource_usage import MIB, Usage, held, open_descriptors
 from verify.serving.service import Service
 from verify.tables import table
 
@@ -59,7 +59,7 @@ def soak(service: Service, *, seconds: float, between: Callable[[int], None], pa
         seen.failed += _round(service, key, number, load)
         seen.asked += load["at_once"]
         at = time.monotonic() - began
-        seen.samples.append(Sample(at, seen.asked, usage(service), open_descriptors(service)))
+        seen.samples.append(Sample(at, seen.asked, held(service), open_descriptors(service)))
         between(number)
         number += 1
         time.sleep(pause_s)
@@ -146,10 +146,11 @@ class Growth:
     """The line fitted to values over requests."""
 
     slope: float
+    """The smallest of the whole line and of its halves: a single step is no growth."""
     bound: float
     """Slope from which on the growth exceeds the noise, and is large enough to matter."""
     added: float
-    """Growth along the line from the first evaluated sample to the last."""
+    """What the slope adds from the first evaluated sample to the last."""
     span: float
     """Requests between these two."""
 
@@ -172,14 +173,20 @@ def growth(samples: Sequence[tuple[float, float]], rules: Mapping[str, Any]) -> 
     kept = samples[math.ceil(rules["warm_up_share"] * len(samples)) :]
     if len(kept) < rules["least_samples"]:
         return None
-    count = len(kept)
-    requests, values = zip(*kept, strict=True)
-    middle, mean = sum(requests) / count, sum(values) / count
-    spread = sum((at - middle) ** 2 for at in requests)
-    slope = sum((at - middle) * (value - mean) for at, value in kept) / spread
-    rest = sum((value - mean - slope * (at - middle)) ** 2 for at, value in kept)
-    error = math.sqrt(rest / (count - 2) / spread)
-    span = requests[-1] - requests[0]
-    start = mean - slope * (middle - requests[0])
+    half = len(kept) // 2
+    slope, error, start = _line(kept)
+    span = kept[-1][0] - kept[0][0]
     enough = max(rules["least"], rules["least_share"] * start)
-    return Growth(slope, max(enough / span, rules["standard_errors"] * error), slope * span, span)
+    steady = min(slope, _line(kept[:half])[0], _line(kept[half:])[0])
+    return Growth(steady, max(enough / span, rules["standard_errors"] * error), steady * span, span)
+
+
+def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Return the slope of the fitted line, its standard error, and the line's first value."""
+    count = len(points)
+    places, values = zip(*points, strict=True)
+    middle, mean = sum(places) / count, sum(values) / count
+    spread = sum((at - middle) ** 2 for at in places)
+    slope = sum((at - middle) * (value - mean) for at, value in points) / spread
+    rest = sum((value - mean - slope * (at - middle)) ** 2 for at, value in points)
+    return slope, math.sqrt(rest / (count - 2) / spread), mean - slope * (middle - places[0])

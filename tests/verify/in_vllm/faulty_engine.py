@@ -79,8 +79,8 @@ def changed(sound: Callable[..., Any]) -> Callable[..., Any]:
                 setattr(parameters, name, value)
         if is_faulty("one token more"):
             parameters.max_tokens += 1
-        if is_faulty("a MiB kept of each request"):
-            KEPT.append(b"x" * (1 << 20))
+        if is_faulty("4 MiB kept of each request"):
+            KEPT.append(b"x" * (4 << 20))
         if is_faulty("a descriptor kept of each request"):
             KEPT.append(os.dup(2))
         return parameters
