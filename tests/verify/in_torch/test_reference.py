@@ -78,10 +78,10 @@ def test_any_division_of_any_shape_into_tiles_equals_the_formula(problem: dict[s
     assert (got - expected).abs().max() <= 1e-10
 
 
-def heads(draw: st.DrawFn, length: int) -> tuple[Any, Any, Any]:
+def heads(data: st.DataObject, length: int) -> tuple[Any, Any, Any]:
     """Query, key and value of one length, whose key heads are as many as the query heads, fewer (GQA), or one (MQA)."""
-    key_heads, groups = draw(st.sampled_from([(4, 1), (2, 2), (1, 4)]))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    key_heads, groups = data.draw(st.sampled_from([(4, 1), (2, 2), (1, 4)]))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
     query = torch.randn(2, key_heads * groups, length, 8, generator=generator, dtype=torch.float64)
     key, value = (torch.randn(2, key_heads, length, 8, generator=generator, dtype=torch.float64) for _ in range(2))
     return query, key, value
@@ -92,7 +92,7 @@ def test_decoding_with_a_cache_of_keys_equals_causal_attention_to_all(
     data: st.DataObject, length: int, window: int | None
 ) -> None:
     """Token by token, and with a first part that is computed at once; causal and with a sliding window."""
-    query, key, value = heads(data.draw, length)
+    query, key, value = heads(data, length)
     whole = attention(query, key, value, diagonal=0, first=None if window is None else -window, block=7)
     done = data.draw(st.integers(0, length))
     for begin, end in (*([(0, done)] if done else []), *((at, at + 1) for at in range(done, length))):
@@ -106,7 +106,7 @@ def test_decoding_with_a_cache_of_keys_equals_causal_attention_to_all(
 def test_block_sparse_attention_equals_attention_to_the_chosen_blocks_alone(
     data: st.DataObject, blocks: int, size: int, causal: bool
 ) -> None:
-    query, key, value = heads(data.draw, blocks * size)
+    query, key, value = heads(data, blocks * size)
     chosen = [data.draw(st.sets(st.integers(0, blocks - 1), min_size=1)) for _ in range(blocks)]
     layout = torch.tensor([[block in row for block in range(blocks)] for row in chosen])
     keep = layout.repeat_interleave(size, 0).repeat_interleave(size, 1)[None, None]
