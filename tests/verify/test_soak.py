@@ -176,7 +176,7 @@ def test_a_service_that_answers_and_does_not_grow_passes(server: Service) -> Non
     [
         ((2 * MIB, 0, 0, 0), "fail", "memory of the host grows by"),
         ((0, 0, 4, 0), "fail", "open descriptors grow by"),
-        ((0, 0, 4, 1), "warn", "; it answered others meanwhile"),
+        ((0, 0, 4, 1), "warn", "; it answered other requests at the same time"),
     ],
     indirect=["server"],
 )

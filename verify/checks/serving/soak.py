@@ -29,7 +29,7 @@ def run(context: CheckContext) -> CheckResult:
 
 
 def collect(service: Service) -> CheckResult:
-    """Soak the service and evaluate it. Growth while it answers others is a warning. Raises RequestError."""
+    """Soak the service and evaluate it. Growth while it answers other requests is a warning. Raises RequestError."""
     client, key = Client(service.endpoint, table("serving")["answer"]["silence_s"]), service.api_key()
     was_at_work = is_at_work(client, key)
     seen = soak(service, seconds=table("soak")["check"]["seconds"], between=lambda _: None, pause_s=0.0)
@@ -37,5 +37,5 @@ def collect(service: Service) -> CheckResult:
     if outcome.status == "error":
         return replace(outcome, status="skip")
     if outcome.status == "fail" and not seen.failed and (was_at_work or is_at_work(client, key)):
-        return replace(outcome, status="warn", reason=f"{outcome.reason}; it answered others meanwhile")
+        return replace(outcome, status="warn", reason=f"{outcome.reason}; it answered other requests at the same time")
     return outcome
