@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -83,7 +82,6 @@ def exposure_of(settings: Settings, stack: Mapping[str, Any] | None) -> Exposure
     )
 
 
-@cache
 def affects(row: Advisory, version: str) -> bool:
     """Return whether a version of its product is in the range of an advisory."""
     if row.product.startswith("nvidia-"):
@@ -94,7 +92,6 @@ def affects(row: Advisory, version: str) -> bool:
         return False
 
 
-@cache
 def advisories_of(product: Product, version: str) -> tuple[Advisory, ...]:
     """Return the advisories about a version of a product, the most severe first, whether their conditions hold or not."""
     rows = (row for row in catalog().advisories if row.product == product and affects(row, version))

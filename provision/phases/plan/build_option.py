@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from urllib.parse import urlsplit
 
 from provision.catalog import catalog
@@ -44,7 +43,6 @@ class BuildOption:
         return _hosts(self.build.index if self.build else None, self.torch_index(machine or "x86_64"))
 
 
-@cache
 def _hosts(*indexes: str | None) -> frozenset[str]:
     return frozenset(urlsplit(index).netloc for index in indexes if index)
 
@@ -76,7 +74,6 @@ def proof(option: BuildOption, machine: str | None) -> Proven | None:
     return _proven().get((option.id, machine or "x86_64"))
 
 
-@cache
 def _proven() -> dict[tuple[str, str], Proven]:
     return {(row.set, row.machine): row for row in catalog().proven}
 
@@ -100,7 +97,6 @@ def _with_stand_in(profile: HostProfile) -> Iterator[BuildOption]:
                     yield _option(row, build, _torches()[stand_in.torch], stand_in.variant)
 
 
-@cache
 def _option(row: Release, build: Build, torch: Torch, variant: str) -> BuildOption:
     name = f"vllm-{row.version}-{build.variant}"
     if build.provider == "community":
@@ -118,22 +114,18 @@ def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:
             yield _torch_option(torch, variant)
 
 
-@cache
 def _torch_option(torch: Torch, variant: str) -> BuildOption:
     return BuildOption(f"torch-{torch.version}-{variant}", torch, variant)
 
 
-@cache
 def _releases() -> tuple[Release, ...]:
     return tuple(newest_first(catalog().releases))
 
 
-@cache
 def _torches() -> dict[str, Torch]:
     return {row.version: row for row in catalog().torches}
 
 
-@cache
 def _builds(version: str, platform: str) -> tuple[Build, ...]:
     """Return the builds of one release for a platform: the default wheel, the project's others, then the community's."""
     row = next(row for row in catalog().releases if row.version == version)

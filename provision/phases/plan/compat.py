@@ -1,7 +1,5 @@
 """NVIDIA's forward compatibility libraries: a newer CUDA on a driver that is too old, for data-centre cards."""
 
-from functools import cache
-
 from provision.catalog import catalog
 from provision.catalog.packages import package_system, packages_of_component
 from provision.catalog.versions import cuda_of, numbers
@@ -65,7 +63,6 @@ def _cuda(option: BuildOption) -> str:
     return max((cuda_of(variant) or "0" for variant in (option.variant, option.torch_variant)), key=numbers)
 
 
-@cache
 def _libraries(cuda: str) -> CudaCompat:
     (name,) = packages_of_component(COMPONENT, cuda=cuda)
     return CudaCompat(cuda=cuda, package=name, folder=FOLDER.format(cuda=cuda))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
-from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.versions import between
@@ -12,14 +11,10 @@ from provision.phases.plan.build_option import BuildOption
 
 def choose(option: BuildOption) -> DependencyPlan | None:
     """Return the bounds of a candidate's dependencies; None without vLLM."""
-    return _of_release(option.release.version, option.release.date) if option.release else None
-
-
-@cache
-def _of_release(version: str, released: str | None) -> DependencyPlan:
-    oldest = catalog().releases[0].version
-    ranges = [row for row in catalog().bounds if between(version, row.since or oldest, row.until)]
-    until = _horizon(released)
+    if option.release is None:
+        return None
+    oldest, until = catalog().releases[0].version, _horizon(option.release.date)
+    ranges = [row for row in catalog().bounds if between(option.release.version, row.since or oldest, row.until)]
     bounds = [f"{row.distribution}{row.specifier}" for row in ranges] + list(_too_new(until) if until else ())
     return DependencyPlan(until=until, bounds=tuple(sorted(bounds)))
 

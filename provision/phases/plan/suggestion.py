@@ -57,7 +57,7 @@ def upgrade_benefit(profile: HostProfile, best: Evaluation) -> Reason | None:
         or best.option.release is None
     ):
         return None
-    found = _newer(replace(profile, policy=_upgrading(profile.policy)), best.option.release)
+    found = _newer(replace(profile, policy=profile.policy.upgrading), best.option.release)
     if found is None:
         return None
     text = f"the driver stays at {profile.driver}; with `--driver upgrade` this host could run {_named(found)}"
@@ -216,7 +216,7 @@ def _other_driver(profile: HostProfile) -> Iterator[Change]:
         yield "with a driver that answers", {}, replace(profile, driver_fault=None)
     if not profile.foreign_driver:
         if policy.driver == "pinned" or (policy.driver != "upgrade" and profile.driver):
-            yield _setting(profile, "driver", "upgrade", _upgrading(policy))
+            yield _setting(profile, "driver", "upgrade", policy.upgrading)
         if policy.driver_source != "auto":
             yield _setting(profile, "driver_source", "auto", replace(policy, driver_source="auto"))
     if profile.driver or profile.driver_absent:
@@ -231,14 +231,10 @@ def _other_rocm(profile: HostProfile) -> Iterator[Change]:
     if profile.platform != "rocm" or profile.rocm is None:
         return
     if profile.policy.driver != "upgrade" and rocm.can_upgrade(profile):
-        yield _setting(profile, "driver", "upgrade", _upgrading(profile.policy))
+        yield _setting(profile, "driver", "upgrade", profile.policy.upgrading)
     for row in sorted(catalog().userspaces, key=lambda row: numbers(row.minimum), reverse=True):
         if not numbers(row.minimum) <= numbers(profile.rocm)[:2] < numbers(row.below):
             yield f"with ROCm {row.minimum} or newer, below {row.below},", {}, replace(profile, rocm=row.minimum)
-
-
-def _upgrading(policy: Policy) -> Policy:
-    return replace(policy, driver="upgrade", driver_version=None, driver_branch=None)
 
 
 def _enough_driver(profile: HostProfile) -> str:
@@ -247,7 +243,7 @@ def _enough_driver(profile: HostProfile) -> str:
     best = _first(replace(profile, driver=offer, driver_absent=False))
     if best is None or best.option is None:
         return offer
-    floors = [floor.driver for floor in driver.floors(best.option, profile.launch)]
+    floors = [floor.driver for floor in driver.floors(best.option, profile)]
     return max(floors, key=numbers, default=offer)
 
 

@@ -63,7 +63,7 @@ def _reached(rule_id: str, option: BuildOption, profile: HostProfile, plan: Driv
     if not plan.version:
         return
     libraries = compat.choose(option, profile) if rule_id in compat.CURED else None
-    for floor in driver.floors(option, profile.launch):
+    for floor in driver.floors(option, profile):
         if floor.rule == rule_id:
             short = numbers(plan.version) < numbers(floor.driver)
             verdict_of = reject if short and libraries is None else accept
@@ -87,7 +87,7 @@ def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         return
     yield from _reached("driver-floor", option, profile, plan)
     if plan.version is None:
-        yield assume(f"the NVIDIA driver is {driver.least_version(option, profile.launch)} or newer")
+        yield assume(f"the NVIDIA driver is {driver.least_version(option, profile)} or newer")
     else:
         yield accept(f"driver {plan.version} {_DOING[plan.action]}", driver=plan.version, action=plan.action)
 
