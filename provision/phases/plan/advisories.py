@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -92,6 +93,7 @@ def affects(row: Advisory, version: str) -> bool:
         return False
 
 
+@cache
 def advisories_of(product: Product, version: str) -> tuple[Advisory, ...]:
     """Return the advisories about a version of a product, the most severe first, whether their conditions hold or not."""
     rows = (row for row in catalog().advisories if row.product == product and affects(row, version))

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.rows.attention import Generation, PlatformBackend, Spelling
@@ -71,7 +72,8 @@ def flash_extensions(option: BuildOption, profile: HostProfile) -> dict[str, lis
     cards = {(card.name, card.compute_capability): card for card in profile.cards}
     for (_, capability), card in cards.items():
         if capability and option.release:
-            extension = choose(option, replace(profile, cards=(card,))).extension
+            alone = replace(profile, cards=(card,)) if len(cards) > 1 else profile
+            extension = choose(option, alone).extension
             if extension:
                 found.setdefault(extension, []).append(capability)
     return found
@@ -146,6 +148,7 @@ def _odd_model(row: PlatformBackend, profile: HostProfile) -> str | None:
     return None
 
 
+@cache
 def _of(platform: str, model: str, version: str) -> tuple[PlatformBackend, ...]:
     return tuple(
         row

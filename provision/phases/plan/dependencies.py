@@ -1,7 +1,7 @@
 """Upper bounds for dependencies. vLLM leaves most of them open, and newer versions break older releases."""
 
-from collections.abc import Iterator
 from datetime import date, timedelta
+from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.versions import between
@@ -15,7 +15,7 @@ def choose(option: BuildOption) -> DependencyPlan | None:
         return None
     oldest, until = catalog().releases[0].version, _horizon(option.release.date)
     ranges = [row for row in catalog().bounds if between(option.release.version, row.since or oldest, row.until)]
-    bounds = [f"{row.distribution}{row.specifier}" for row in ranges] + list(_too_new(until) if until else ())
+    bounds = [f"{row.distribution}{row.specifier}" for row in ranges] + (_too_new(until) if until else [])
     return DependencyPlan(until=until, bounds=tuple(sorted(bounds)))
 
 
@@ -28,10 +28,13 @@ def _horizon(released: str | None) -> str | None:
     return (date.fromisoformat(released) + timedelta(days=table.margin_days)).isoformat()
 
 
-def _too_new(until: str) -> Iterator[str]:
-    """Yield for each dependency the first release that was uploaded after that day, as an upper bound."""
+@cache
+def _too_new(until: str) -> list[str]:
+    """Return for each dependency the first release that was uploaded after that day, as an upper bound."""
+    found = []
     for row in catalog().timelines:
         entries = (entry.partition(" ") for entry in row.releases)
         later = next((version for day, _, version in entries if day > until), None)
         if later:
-            yield f"{row.distribution}<{later}"
+            found.append(f"{row.distribution}<{later}")
+    return found

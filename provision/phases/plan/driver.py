@@ -182,7 +182,7 @@ def launched(option: BuildOption, profile: HostProfile) -> Iterator[LaunchedCode
             codes = {"fa2": row.fa2, "fa3": row.fa3}.get(extension, ())
             if codes:
                 name = f"vLLM's FlashAttention {extension[-1]} extension"
-                yield LaunchedCode(name, codes, build.variant, row.source, using)
+                yield LaunchedCode(name, codes, build.variant, row.source, tuple(using))
     of_torch = torch_pair.torch_codes(option.torch.version, option.torch_variant, profile.machine)
     if of_torch is not None:
         name = f"torch {option.torch.version}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from enum import Enum
+from functools import cache
 
 from provision.catalog.versions import numbers
 
@@ -12,6 +13,7 @@ class Coverage(Enum):
     NONE = "none"
 
 
+@cache
 def coverage(codes: tuple[str, ...], compute_capability: str) -> Coverage:
     """Return how a set of codes covers a card.
 

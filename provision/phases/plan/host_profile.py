@@ -5,6 +5,7 @@ so that a megabyte more or less does not create another class.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from provision.catalog.versions import numbers
@@ -181,7 +182,7 @@ class HostProfile:
         """Return whether a card needs the open kernel module although its architecture does not."""
         return any(card.row is not None and card.row.module == "open" for card in self.cards)
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[tuple[str, str | None], ...]:
         """Return name and compute capability of every kind of NVIDIA card that serves."""
         nvidia = (card for card in self.cards if card.vendor == NVIDIA)
@@ -207,7 +208,7 @@ class HostProfile:
         """Return the cards that may serve: no build runs on those of two vendors together."""
         return tuple(card for card in self.present if card.vendor == self.present[0].vendor)
 
-    @property
+    @cached_property
     def capabilities(self) -> tuple[str, ...]:
         """Return the known compute capabilities of the cards that serve, ascending."""
         return tuple(sorted({capability for _, capability in self.kinds if capability}, key=numbers))
