@@ -14,8 +14,7 @@ from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_supply import Supply
 from provision.phases.plan.gpu_code import Coverage, coverage
 from provision.phases.plan.host_profile import HostProfile
-
-Action = Literal["keep", "install", "upgrade"]
+from provision.phases.plan.policy import DriverAction
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def supply_of(option: BuildOption, profile: HostProfile) -> Supply:
     return driver_supply.choose(profile, least_version(option, profile))
 
 
-def _installed(action: Action, option: BuildOption, profile: HostProfile, wanted: str = "0") -> DriverPlan:
+def _installed(action: DriverAction, option: BuildOption, profile: HostProfile, wanted: str = "0") -> DriverPlan:
     """Return the plan for a driver within one branch, or of the requested version.
 
     Args:

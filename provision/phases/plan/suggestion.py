@@ -1,7 +1,7 @@
 """The smallest change that makes a Stack possible. Each change is evaluated by the same rules."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from provision.core.models.settings import typed
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan import driver, flash, rocm
 from provision.phases.plan.build_option import options
-from provision.phases.plan.cards import Card, serving
+from provision.phases.plan.cards import serving
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
 from provision.phases.plan.fit.alternatives import alternatives
@@ -110,11 +110,8 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
         yield "with MIG off", {}, replace(profile, cards=without)
     if profile.policy.wants_vllm and profile.policy.flash_attn not in {"bundled", "both"}:
         wanted = {"vllm": "none"} if profile.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
-        yield (
-            "with `--vllm none`",
-            wanted,
-            replace(profile, policy=replace(profile.policy, vllm="none", attention="auto")),
-        )
+        policy = replace(profile.policy, vllm="none", attention="auto")
+        yield "with `--vllm none`", wanted, replace(profile, policy=policy)
 
 
 def _setting(profile: HostProfile, name: str, value: str, policy: Policy) -> Change:
@@ -136,18 +133,15 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
             ("flash_attn_wheels", "community", replace(policy, flash_wheels="community")),
             *changes,
         ]
-    for name, value, changed in changes:
-        if changed != policy:
-            yield _setting(profile, name, value, changed)
+    for name, value, relaxed in changes:
+        if relaxed != policy:
+            yield _setting(profile, name, value, relaxed)
     if policy.python is not None:
         yield f"without `--set python={policy.python}`", {}, replace(profile, policy=replace(policy, python=None))
     if policy.gpus is not None:
-        yield "with `--set gpus=all`", {"gpus": "all"}, _with_all_cards(profile)
-
-
-def _with_all_cards(profile: HostProfile) -> HostProfile:
-    policy = replace(profile.policy, gpus=None)
-    return replace(profile, policy=policy, cards=serving(profile.usable), missing_gpus=())
+        every = replace(policy, gpus=None)
+        changed = replace(profile, policy=every, cards=serving(profile.usable), missing_gpus=())
+        yield "with `--set gpus=all`", {"gpus": "all"}, changed
 
 
 def _other_cards(profile: HostProfile) -> Iterator[Change]:
@@ -155,13 +149,9 @@ def _other_cards(profile: HostProfile) -> Iterator[Change]:
     for kind in dict.fromkeys(card.kind for card in profile.usable):
         cards = tuple(card for card in profile.usable if card.kind == kind)
         if cards != profile.cards:
-            yield *_by_index(cards), replace(profile, cards=cards, missing_gpus=())
-
-
-def _by_index(cards: Sequence[Card]) -> tuple[str, dict[str, str]]:
-    """Return cards as a setting: its text, and the policy value."""
-    listed = f"[{', '.join(str(card.index) for card in cards)}]"
-    return f"with `{typed('gpus', listed)}`", {"gpus": listed}
+            listed = f"[{', '.join(str(card.index) for card in cards)}]"
+            changed = replace(profile, cards=cards, missing_gpus=())
+            yield f"with `{typed('gpus', listed)}`", {"gpus": listed}, changed
 
 
 def _model_changes(profile: HostProfile) -> Iterator[Change]:
@@ -251,16 +241,12 @@ def _more_memory(profile: HostProfile) -> Iterator[Change]:
     most = math.ceil(most_disk(profile.served_model))
     need = catalog().needs[profile.platform]
     if profile.disk_gib is not None or profile.incoming_gib is not None:
-        yield (
-            "with more free disk (`firstlight_prefix` may name a larger one)",
-            {},
-            replace(profile, disk_gib=most, incoming_gib=most),
-        )
+        text = "with more free disk (`firstlight_prefix` may name a larger one)"
+        yield text, {}, replace(profile, disk_gib=most, incoming_gib=most)
     if profile.ram_gib is not None and profile.ram_gib < need.memory:
         yield f"with {need.memory:g} GiB of memory", {}, replace(profile, ram_gib=math.ceil(need.memory))
+    newest = catalog().platform_tag.glibc[-1]
     if profile.libc == "musl":
-        newest = catalog().platform_tag.glibc[-1]
         yield "on a distribution with glibc", {}, replace(profile, libc="glibc", glibc=newest)
     elif profile.glibc is not None:
-        newest = catalog().platform_tag.glibc[-1]
         yield "with a distribution of newer glibc", {}, replace(profile, glibc=newest)

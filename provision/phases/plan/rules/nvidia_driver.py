@@ -364,7 +364,7 @@ def cuda_compat(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield from _unused(option, profile)
         return
     facts: dict[str, Any] = {"driver": profile.driver, "cards": sorted({card.name for card in profile.usable})}
-    package = compat.package(option)
+    package = compat.libraries(option).package
     if why := compat.obstacle(option, profile):
         yield reject(why, **facts)
     elif profile.policy.cuda_compat:
