@@ -109,6 +109,11 @@ def text_of(row: Advisory) -> str:
     return f"{row.id} (CVSS {row.severity:g})" if row.severity is not None else row.id
 
 
+def sentence_of(row: Advisory) -> str:
+    """Return what an advisory lets an attacker do, for the middle of a sentence."""
+    return row.allows[:1].lower() + row.allows[1:].rstrip(".")
+
+
 def condition_of(row: Advisory) -> str:
     """Return the conditions of an advisory that hold, as text."""
     parts = [] if row.needs == "nothing" else [CONDITIONS[row.needs][0]]

@@ -81,11 +81,8 @@ def flash_extensions(option: BuildOption, profile: HostProfile) -> dict[str, lis
 
 def _whom(profile: HostProfile) -> str:
     """Return what the back end is for, as messages call it."""
-    return (
-        f"models that {MODELS[profile.model_kind]}, on {profile.platform}"
-        if profile.model_kind in MODELS
-        else profile.platform
-    )
+    models = MODELS.get(profile.model_kind)
+    return f"models that {models}, on {profile.platform}" if models else profile.platform
 
 
 def _requested(

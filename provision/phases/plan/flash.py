@@ -43,16 +43,10 @@ def choose(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPlan]:
             bundled, f"without the package: {found.why}", refused if policy in WANTED else None, source=found.source
         )
     decodes = "; vLLM still decodes with its own kernels" if bundled is not NONE else ""
-    return Choice(_with(option, found, bundled), f"{found.why}{decodes}", source=found.source)
-
-
-def _with(option: BuildOption, found: Choice[FlashAttnPackage | None], bundled: FlashAttnPlan) -> FlashAttnPlan:
-    """Return the plan with the package. Without vLLM, the package's kernels serve."""
-    package = found.plan
-    assert package is not None
-    if option.release is None:
-        return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
-    return bundled.model_copy(update={"package": package})
+    package, plan = found.plan, bundled.model_copy(update={"package": found.plan})
+    if option.release is None:  # the package's kernels serve
+        plan = FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
+    return Choice(plan, f"{found.why}{decodes}", source=found.source)
 
 
 def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:

@@ -9,7 +9,7 @@ from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import compat, driver, fabric
-from provision.phases.plan.advisories import advisories_of, text_of
+from provision.phases.plan.advisories import advisories_of, sentence_of, text_of
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
@@ -328,9 +328,8 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
         newest = max(open_, key=lambda row: numbers(row.fixed))
         change = _change(profile, plan.action)
         text = f"driver {plan.version} has {' and '.join(map(text_of, open_))}, fixed in {newest.fixed}"
-        allows = newest.allows[:1].lower() + newest.allows[1:].rstrip(".")
         ids = [row.id for row in open_]
-        yield warn(f"{text}: {allows}{change}", source=newest.source, driver=plan.version, advisories=ids)
+        yield warn(f"{text}: {sentence_of(newest)}{change}", source=newest.source, driver=plan.version, advisories=ids)
     elif rows:
         text = f"driver {plan.version} has {' and '.join(map(text_of, rows))}; firstlight_accept_advisories names it"
         yield accept(text, source=rows[0].source, driver=plan.version)
