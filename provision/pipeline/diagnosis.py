@@ -189,8 +189,8 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     if failed:
         return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
     sound = f"run {run.name} did not fail there"
-    found = (find(logs, host, run.name) for find in features.hooks("earlier_failure"))
-    return next(filter(None, found), None) or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
+    found: EarlierRun | None = features.first("earlier_failure", logs, host, run.name)
+    return found or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
 
 
 def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseResult]]]:

@@ -254,16 +254,14 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
         if not there[host.name]
     }
     locked = playbooks.acquire_locks(context, probed, phase, present)
-    ended = playbooks.run_playbook(
-        context, playbook, phase, locked, lambda host: probed.install_paths[host.name].ansible_vars()
-    )
+    ended = playbooks.run_playbook(context, probed, playbook, locked, phase=phase)
     results |= ended
     if playbook == "uninstall":
         context.outcomes.removed |= set(ended)
         for name in ended:
             Store(context.cache).references.forget(name)
     for result in results.values():
-        context.record(result.model_copy(update={"phase": phase}))
+        context.record(result)
     return ChangedHosts(**vars(probed), results=results)
 
 

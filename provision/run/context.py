@@ -329,5 +329,5 @@ class RunContext:
 
 def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut | None:
     """Return why runs leave a host out; None where they do not. Without facts of a probe, only what this controller keeps of it counts."""
-    found = (hook(logs, host, facts) for hook in features.hooks("left_out"))
-    return next(filter(None, found), None)
+    found: LeftOut | None = features.first("left_out", logs, host, facts)
+    return found

@@ -58,11 +58,11 @@ def test_every_option_and_fault_is_on_the_page() -> None:
 
 def test_the_page_names_the_checks_that_find_each_real_fault() -> None:
     """The same faults are made on a real host in tests/fleet/test_faults.py, and in a real server in tests/verify/in_vllm/test_served_api.py."""
-    on_a_host = [
+    on_a_host = (
         *(*installed.UNIT, *installed.SECRETS, *installed.MODEL, *installed.FILES, *installed.INJECTED),
         *(*service.RUNNING, *service.TREATED, service.FROZEN, service.STOPPED, *service.INSTEAD),
         *(*surroundings.EXPOSED, *surroundings.LATER, *surroundings.NEXT_START),
-    ]
+    )
     made = (*on_a_host, *wrong_numbers.ALL, *served_faults.ALL)
     levels = {check.id: LEVELS.index(check.level) for check in all_checks()}
     for fault in made:

@@ -23,7 +23,6 @@ from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
-from provision.phases.stage.candidate_lock import find_packager
 from provision.phases.stage.step import stage as stage_hosts
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
@@ -84,7 +83,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
             facts,
             store=store,
             client=replace(read_settings(), sealed=True),
-            packager=find_packager(store, request.inventory, planned),
+            packager=features.first("packager", store, request.inventory, planned),
             refresh=request.refresh,
             progress=report_progress,
         )

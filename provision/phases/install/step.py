@@ -40,10 +40,11 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
     context.background.wait_for("packages")
     results = playbooks.run_playbook(
         context,
-        "install",
+        staged,
         "install",
         building(context, staged),
         lambda host: staged.desired[host.name].ansible_vars(),
+        phase="install",
     )
     for result in results.values():
         context.record(result.model_copy(update={"changed": result.changed or result.host in staged.driver_changed}))
@@ -96,8 +97,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)
         for host in hosts
     }
-    hooks = features.hooks("sending")
-    sending: Sending = next((hook(context, staged, files) for hook in hooks), Sending(context, staged, files))
+    sending: Sending = features.first("sending", context, staged, files) or Sending(context, staged, files)
 
     def call(host: Host) -> None:
         total, done = sum(file.size for file in files[host.name]), 0

@@ -43,11 +43,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
     for wave in waves:
         hosts = starts.before(wave)
         done = playbooks.run_playbook(
-            context,
-            "serve",
-            "serve",
-            hosts,
-            lambda host: verified.desired[host.name].ansible_vars(),
+            context, verified, "serve", hosts, lambda host: verified.desired[host.name].ansible_vars()
         )
         # One that failed keeps its release: the others of its span would wait for it.
         spans.refuse_parts(context, "serve", switched=True)
@@ -57,7 +53,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             rollback.note_release(context, host.name, ReleaseRecord(release=release))
         for name, result in done.items():
             if not serves(verified, name):
-                context.record(result.model_copy(update={"phase": "serve"}))
+                context.record(result)
         # What was found unproven is proven while the first hosts start.
         names = {*done, *(host.name for host in (unproven if wave is waves[0] else ()))}
         requests = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from provision.core import features
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.folders import tools_folder
@@ -17,7 +18,6 @@ from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.fleet.package_sources import dpkg_status
 from provision.phases.stage import stage as lock_and_fetch
-from provision.phases.stage.candidate_lock import find_packager
 from provision.run import desired_state, spans
 from provision.run.background_packages import package_sources
 from provision.run.context import RunContext
@@ -67,7 +67,7 @@ def _stage_group(
             facts,
             store=context.wheelhouse(),
             client=context.options.client,
-            packager=find_packager(context.wheelhouse(), Path(context.inventory.source), planned.plan),
+            packager=features.first("packager", context.wheelhouse(), Path(context.inventory.source), planned.plan),
             run=context.run,
             progress=report,
             refresh=context.options.refresh,
