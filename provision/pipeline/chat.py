@@ -50,8 +50,7 @@ def chat(
     host, prompt = choose(read_inventory(request).hosts, name, prompt, typed)
     outcome = execute(replace(request, limit=host.name), (PROBE,))
     if host.name not in outcome.result.facts:
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     paths = outcome.result.install_paths[host.name]
     endpoint, python = endpoint_at(host, outcome.result.facts[host.name], paths, typed)
     prompts = iter(read, None) if prompt is None else iter((prompt,))

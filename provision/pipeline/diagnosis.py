@@ -95,8 +95,7 @@ def diagnose_host(
     outcome = execute(request, (PROBE_IN_FULL, step))
     found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
     if not found or outcome.exit_code == Exit.INTERRUPTED:
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     [first] = found
     sys.stderr.write(redact(f"{first.host.name}: reads {first.earlier_run}\n"))
     if not request.as_json:

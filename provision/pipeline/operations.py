@@ -72,8 +72,7 @@ def verify(
         request, (PROBE, Step("verify", lambda context, probed: check_hosts(context, probed, options), "verify"))
     )
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     documents = {name: scrub(outcome.result.documents[name]) for name in sorted(outcome.result.documents)}
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
     records += (*outcome.result.aggregate, *outcome.result.around)
@@ -149,8 +148,7 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
 def serve(request: CommandRequest) -> int:
     """Start the service in the installed environment with the current settings, prove it, and print the summary."""
     outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
-    print_summary(outcome)
-    return outcome.exit_code
+    return print_summary(outcome)
 
 
 def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
@@ -226,8 +224,7 @@ def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName) ->
     step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase, scope)
     outcome = execute(request, (PROBE, step))
     if request.as_json:
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     results = outcome.result.results if isinstance(outcome.result, ChangedHosts) else {}
     for host in outcome.summary.hosts:
         result = _failed_phase(host) or results.get(host.name)
@@ -283,8 +280,7 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
     digest = require_digest(to) if to is not None else None
     outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
     features.call("rolled_back", request.logs, outcome)
-    print_summary(outcome)
-    return outcome.exit_code
+    return print_summary(outcome)
 
 
 def controller_remains(logs: Path) -> str:

@@ -96,8 +96,7 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
     request = replace(request, overrides={**request.overrides, "model_on_host": None, "source": "controller"})
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
     if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     models = {host.settings.model for host in outcome.hosts if host.is_provisioned}
     if len(models) > 1 and any(Path(model).is_dir() for model in models):
         raise BundleError(

@@ -162,15 +162,15 @@ def _read_cached(key: str, store: Store) -> CachedLock:
 
 
 def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
-    return _Attempt(candidate, stack, local_sources(stack), cache_key(stack, job))
+    return _Attempt(candidate, stack, local_sources(stack), cache_key(stack, job.settings))
 
 
-def cache_key(stack: Stack, job: StageJob) -> str:
+def cache_key(stack: Stack, settings: ClientSettings) -> str:
     """Return the key of a Stack's lock: a digest of all that the lock depends on."""
     parts = {
         "format": FORMAT,
         "uv": locked_hashes(LOCK, "uv")[0],
-        "settings": job.settings.digest(),
+        "settings": settings.digest(),
         "own": [source.digest() for source in local_sources(stack)],
         "stack": stack.model_dump(mode="json", include={"vllm", "torch", "python", "platform"}),
         "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],
