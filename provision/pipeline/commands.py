@@ -206,7 +206,10 @@ def plan_recorded(
         return Exit.OK
     chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes)
     stacks = {name: stack for name in facts if (stack := chosen.for_host(name).stack) is not None}
-    changes = {name: changes_of(host_from(name, wanted), facts[name], stack) for name, stack in stacks.items()}
+    changes = {
+        name: changes_of(Host(name=name, connection=Connection(kind="local"), settings=wanted), facts[name], stack)
+        for name, stack in stacks.items()
+    }
     print_plan(request, chosen, replace(hosts, changes=changes), explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
 
@@ -227,11 +230,6 @@ def recorded_facts(files: Iterable[Path], before: Iterable[HostFacts] = ()) -> d
                 )
             facts[entry.host] = entry
     return facts
-
-
-def host_from(name: str, settings: Settings) -> Host:
-    """Return a host that is not in an inventory."""
-    return Host(name=name, connection=Connection(kind="local"), settings=settings)
 
 
 def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Settings:

@@ -335,10 +335,15 @@ def start_phase_words(phase: str) -> str:
     return "verified" if phase == "proven" else phase.replace("_", " ")
 
 
+def starts(hosts: Iterable[HostSummary]) -> dict[str, dict[str, float]]:
+    """Return the `start_points` of each host whose service started."""
+    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
+    return {name: each for name, each in points.items() if each}
+
+
 def slowest_start(summary: Summary) -> str | None:
     """Describe the slowest start phase by phase; None without any start."""
-    seen = {host.name: start_points(host.serve.startup_s) for host in summary.hosts if host.serve}
-    seen = {name: each for name, each in seen.items() if each}
+    seen = starts(summary.hosts)
     if not seen:
         return None
     name = max(seen, key=lambda host: max(seen[host].values()))
