@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -180,7 +180,7 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     A run of a rollout that is not done may have taken the host back, and is sound then: the run of that rollout which failed on the
     host is read instead, or the decision of the gate.
     """
-    newest = next(_worked_on(logs, host), None)
+    newest = _worked_on(logs, host)
     if newest is None:
         return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "no earlier run: none worked on it")
     run, results = newest
@@ -192,13 +192,14 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     return found or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
 
 
-def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseResult]]]:
-    """Yield runs that changed a host or were to, with how each phase ended there, newest first."""
+def _worked_on(logs: Path, host: str) -> tuple[Path, dict[str, PhaseResult]] | None:
+    """Return the newest run that changed a host or was to, with how each phase ended there."""
     runs = (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest")
     for run in sorted(runs, reverse=True):
         results = results_of(RunFolder(run)).get(host, {})
         if {"install", "serve", "stage"} & set(results):
-            yield run, results
+            return run, results
+    return None
 
 
 def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:
