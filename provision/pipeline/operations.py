@@ -35,7 +35,7 @@ from provision.report.headlines import families
 from provision.report.shell import command
 from provision.run import playbooks
 from provision.run.context import RunContext, left_out
-from provision.run.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
+from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
 from verify.printable import printable
@@ -151,7 +151,7 @@ def serve(request: CommandRequest) -> int:
     return print_summary(outcome)
 
 
-def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
+def _serve_installed(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
     for host in context.hosts():
         desired, installed = staged.desired[host.name], staged.facts[host.name].installed
         if installed is None or desired.environment not in installed.environments:
@@ -225,10 +225,10 @@ def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName) ->
     outcome = execute(request, (PROBE, step))
     if request.as_json:
         return print_summary(outcome)
-    results = outcome.result.results if isinstance(outcome.result, ChangedHosts) else {}
     for host in outcome.summary.hosts:
-        result = _failed_phase(host) or results.get(host.name)
-        write_stdout(f"{host.name}: {_line(result, playbook) if result else host.state}")
+        result = _failed_phase(host) or host.phases.get(phase)
+        is_over = result is not None and result.status != "interrupted"
+        write_stdout(f"{host.name}: {_line(result, playbook) if result and is_over else host.state}")
     return outcome.exit_code
 
 
@@ -236,7 +236,7 @@ def _failed_phase(host: HostSummary) -> PhaseResult | None:
     return next((result for result in host.phases.values() if result.status in ("failed", "unreachable")), None)
 
 
-def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ChangedHosts:
+def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ProbedHosts:
     """Run a playbook on the hosts that have anything of this product, complete or not."""
 
     def is_present(host: Host) -> bool:
@@ -259,7 +259,7 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
             Store(context.cache).references.forget(name)
     for result in results.values():
         context.record(result)
-    return ChangedHosts(**vars(probed), results=results)
+    return probed
 
 
 def _line(result: PhaseResult, playbook: str) -> str:

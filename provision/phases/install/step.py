@@ -16,13 +16,13 @@ from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.host_changes import missing_files
-from provision.run.results import InstalledHosts, StagedHosts
+from provision.run.results import StagedHosts
 from provision.run.sending import Sending, SentBytes
 
 SEND_DEADLINE_S = 4 * 3600.0
 
 
-def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
+def install(context: RunContext, staged: StagedHosts) -> StagedHosts:
     """Send missing files and build the environment next to the live one, which goes on serving."""
     for host in context.hosts():
         if host.name in staged.up_to_date:
@@ -48,7 +48,7 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
     )
     for result in results.values():
         context.record(result.model_copy(update={"changed": result.changed or result.host in staged.driver_changed}))
-    return InstalledHosts(**vars(staged), installed=results)
+    return staged
 
 
 def _needs_lock(staged: StagedHosts, name: str) -> bool:
