@@ -20,6 +20,7 @@ from provision.fleet.package_sources import dpkg_status
 from provision.phases.stage import stage as lock_and_fetch
 from provision.run import desired_state, spans
 from provision.run.background_packages import package_sources
+from provision.run.background_upload import BackgroundUpload
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, host_tools
 from provision.run.host_changes import is_restart_only, is_up_to_date
@@ -50,7 +51,7 @@ def _stage_group(
 ) -> Staged | None:
     """Lock and fetch for hosts that get the same files; None, with the failure recorded, where that cannot be done."""
     started = time.monotonic()
-    first = members[0]
+    first, upload = members[0], context.background.tasks.get("upload")
     facts = planned.facts[first.name]
 
     def report(what: str, done: int, total: int) -> None:
@@ -71,7 +72,7 @@ def _stage_group(
             run=context.run,
             progress=report,
             refresh=context.options.refresh,
-            on_stored=context.background.file_listener.callback(members) if context.background.file_listener else None,
+            on_stored=upload.callback(members) if isinstance(upload, BackgroundUpload) else None,
             dpkg_status=dpkg_status(context.session(first)) if silent else None,
             deb_packages=desired_state.packages_of(resolution.stack, facts) if silent and resolution.stack else (),
         )
