@@ -113,8 +113,8 @@ def diagnose_host(
     return Exit.INTERRUPTED if done.interrupted else Exit.RED
 
 
-def only_host(request: CommandRequest) -> Host:
-    """Return the one host of a command.
+def only_host(request: CommandRequest) -> None:
+    """Check that a command has one host.
 
     Raises:
         UsageError: There are several.
@@ -125,7 +125,6 @@ def only_host(request: CommandRequest) -> Host:
             f"--host {request.limit} names {len(hosts)} hosts: {', '.join(host.name for host in hosts)}",
             hint="name one of them",
         )
-    return hosts[0]
 
 
 def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandRequest) -> DiagnosedHosts:
