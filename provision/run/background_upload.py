@@ -114,8 +114,7 @@ class BackgroundUpload:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
             ended = time.monotonic()
-            self._context.state(SentBytes).count(report.bytes_sent)
-            self._context.state(SentBytes).bandwidth.add(report.bytes_sent, started, ended)
+            self._context.state(SentBytes).add(report.bytes_sent, started, ended)
             self._context.run.event(
                 "background-upload",
                 host=host.name,
