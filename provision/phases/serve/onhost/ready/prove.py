@@ -25,7 +25,7 @@ from .answer import NotProvenError, Server, check_builtin_answer
 from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
-from .sample import ASKED, answered, load, metrics, pace
+from .sample import ASKED, load, metrics, pace, sample
 from .service import ReadinessRequest, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
 from .user_model import check_model
 from .watch import Watch, stopped
@@ -203,14 +203,11 @@ def main() -> int:
     given = json.load(sys.stdin)
     request = ReadinessRequest(**{name: value for name, value in given.items() if name in known})
     if "sample" in given:
-        sys.stdout.write(answered(request, given["sample"]) + "\n")
-        return 0
-    if given.get("load"):
-        sys.stdout.write(
-            json.dumps({"state": "read", "load": load(metrics(request)), "release": live_release(request)}) + "\n"
-        )
-        return 0
-    outcome = wait_and_prove(request)
+        outcome: dict[str, Any] = {"state": "sampled", "sample": sample(request, given["sample"])}
+    elif given.get("load"):
+        outcome = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
+    else:
+        outcome = wait_and_prove(request)
     if outcome["state"] == "ready":
         keep(Path(request.prefix) / "verify" / "ready.json", outcome, request)
     sys.stdout.write(json.dumps(outcome) + "\n")
