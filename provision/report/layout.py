@@ -16,7 +16,7 @@ WIDEST = 34
 Text: TypeAlias = str | tuple[str, ...]
 """A sentence, or its pieces where lines may only break between pieces."""
 
-_WORD = re.compile(r"""(?:(?<![^\s(=])(?:'[^']*'|"[^"]*")(?![^\s.,;:)])|\S)+""")
+_WORD = re.compile(r"""(?:(?<![^\s(=`])(?:'[^']*'|"[^"]*")(?![^\s.,;:)`])|\S)+""")
 """A word, or a quoted path with its blanks: a command that is broken inside one does not run."""
 _FIRST_COLUMN = re.compile(r" *(?:[-+~?!x] )?(?:\S+(?: \S+)*? {2,})?")
 """The indent of a line, and its first column where two blanks end it."""

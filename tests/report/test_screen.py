@@ -294,7 +294,7 @@ from provision.core.models.records import Summary
 from provision.report.layout import folded
 from provision.report.text import render
 print(render(Summary.model_validate_json(Path({str(summary)!r}).read_text())))
-print(folded("  refused   vllm-0.33.0 needs a newer driver than `--driver '/a folder/of mine'` of this host has"))
+print(folded("  refused   vllm-0.33.0 is refused, as the wheels are in `--bundle '/a folder/of mine'` which lacks it"))
 """
     environment = {**os.environ, "COLUMNS": "80"}
     text = subprocess.run(
@@ -303,8 +303,8 @@ print(folded("  refused   vllm-0.33.0 needs a newer driver than `--driver '/a fo
     long = [line.strip() for line in text.splitlines() if len(line) > 80]
     assert all(line.startswith(("-d '", "'sudo ")) for line in long)  # a quoted word of a command stays whole
     assert text.endswith("""
-  refused   vllm-0.33.0 needs a newer driver than `--driver
-            '/a folder/of mine'` of this host has
+  refused   vllm-0.33.0 is refused, as the wheels are in `--bundle
+            '/a folder/of mine'` which lacks it
 """)
     shown = first_screen_of(text)
     assert shown.startswith("GREEN: 1 host serving")
