@@ -211,9 +211,10 @@ def _hosts_of_range(inventory: InventoryManager, pattern: str) -> list[str] | No
 def _unknown(inventory: InventoryManager, pattern: str) -> Refused:
     names = [*inventory.hosts, *(group for group in inventory.groups if group != "ungrouped")]
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+    shown = ", ".join(near or names[:8])
     return Refused(
         f"{pattern!r} matches no host or group of this inventory",
-        f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names[:8])}",
+        f"{'most similar' if near else 'there are'}: {shown}",
     )
 
 
