@@ -43,6 +43,7 @@ from provision.pipeline.phases import (
 )
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.history.retention import prune_quietly
+from provision.report.layout import folded
 from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
 from provision.run import deb_packages
@@ -85,9 +86,10 @@ class PlannedFrom:
     is_masked: bool = False
 
     def write(self, answer: str | dict[str, Any]) -> None:
-        """Print a text, or a document as JSON."""
+        """Print a text, in the width of the terminal if there is one, or a document as JSON."""
         if isinstance(answer, str):
-            write_stdout(redact(answer) if self.is_masked else answer)
+            text = redact(answer) if self.is_masked else answer
+            write_stdout(folded(text) if sys.stdout.isatty() else text)
         else:
             write_stdout(json.dumps(scrub(answer) if self.is_masked else answer, indent=2))
 

@@ -32,7 +32,7 @@ from provision.phases.serve.step import proven
 from provision.run import desired_state
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
-from provision.run.host_changes import is_restart_only, is_up_to_date, missing_files, state_changes
+from provision.run.host_changes import changes_of, is_restart_only, is_up_to_date, missing_files, state_changes
 from provision.run.results import StagedHosts
 
 STACK = Stack(
@@ -183,6 +183,12 @@ def test_a_change_is_named_with_both_values(desired: Desired) -> None:
     before = {**desired.state, "service": "s0", "readiness": {**desired.state["readiness"], "port": 9000}}
     [change] = state_changes(desired, host_facts(installed(desired, state=before)))
     assert (change.part, change.sign, change.text) == ("service", "~", "port 9000 -> 8000; it restarts")
+
+
+def test_the_account_is_new_where_nothing_is_installed(desired: Desired) -> None:
+    for there, new in ((None, True), (installed(desired, state=None), False)):
+        found = changes_of(node(), host_facts(there), STACK)
+        assert ("account" in {change.part for change in found}) == new
 
 
 def test_unreadable_files_do_not_count_as_unchanged(desired: Desired) -> None:
