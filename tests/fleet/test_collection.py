@@ -1,4 +1,4 @@
-"""A role of the collection `firstlight.kit` on a bare host, in somebody's own site: the driver of a mirror, pinned and held."""
+"""The collection `firstlight.kit` on bare hosts, in somebody's own site: the driver role alone, and the whole site from a plan."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from playbooks.collection import build
-from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.command_runner import CommandRunner
+from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
+from tests.fleet.serving import ask, wait_until_healthy
 from tests.fleet.vendor import NEW, PLACE, build_repository, give_cards, signer
 
 pytestmark = pytest.mark.long(seconds=120)
@@ -57,6 +59,28 @@ def test_the_driver_role_alone_installs_restarts_and_holds_once(host: FleetHost,
     assert NEW in host.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
     second = ansible("playbook", site, "-i", inventory, "drivers.yml")
     assert "changed=0" in second, second
+
+
+def test_the_site_alone_installs_and_serves_what_was_staged(fleet: Fleet, tmp_path: Path) -> None:
+    """Firstlight plans and fetches; nothing but Ansible changes the host."""
+    [bare] = fleet.boot(1)
+    site = tmp_path / "site"
+    inventory = str(bare.inventory(site, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
+    firstlight = CommandRunner(tmp_path / "logs")
+    staged = firstlight("stage", "-i", inventory)
+    assert staged.code == 0, staged.output()
+    assert bare.sh("ls -d /opt/firstlight 2>/dev/null; true").strip() == ""
+    ansible("galaxy", site, "collection", "install", "--offline", "-p", str(site), str(build(tmp_path)))
+    words = ("-i", inventory, "firstlight.kit.site", "-e", f"plan_run={firstlight.logs}/latest")
+    first = ansible("playbook", site, *words)
+    assert "failed=0" in first, first
+    wait_until_healthy(bare)
+    assert ask(bare)["with"][0] == 200
+    second = ansible("playbook", site, *words)
+    assert "changed=0" in second, second
+    assert bare.sh("find /var/tmp/firstlight-* -name '*.whl'; true").strip() == ""
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.output()
 
 
 def ansible(program: str, site: Path, *words: str) -> str:
