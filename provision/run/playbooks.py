@@ -134,11 +134,14 @@ def _files_to_send(desired: Desired, staged: Staged) -> list[dict[str, str]]:
     """Return name, path and product of each file on the controller: what exists on the host when the file is not needed any more."""
     environment = f"{desired.paths.prefix}/envs/{desired.environment}/.complete"
     model = f"{desired.paths.prefix}/models/{desired.model.name if desired.model else ''}"
-    makes = {"wheel": environment, "interpreter": environment, "tool": environment}
     return [
-        {"name": file.name, "path": file.path, "makes": makes.get(file.kind, f"{model}/{file.name}")}
+        {
+            "name": file.name,
+            "path": file.path,
+            "makes": f"{model}/{file.name}" if file.kind == "model" else environment,
+        }
         for file in staged.files
-        if file.path and (file.kind in makes or file.kind == "model")
+        if file.path
     ]
 
 
