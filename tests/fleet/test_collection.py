@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,8 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
 from tests.fleet.serving import ask, wait_until_healthy
-from tests.fleet.vendor import NEW, PLACE, build_repository, give_cards, signer
+from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
+from tests.fleet.vendor_others import amdgpu_packages
 
 pytestmark = pytest.mark.long(seconds=120)
 PROGRAMS = Path(sys.executable).parent
@@ -41,36 +43,54 @@ def host(fleet: Fleet, key: Path) -> Iterator[FleetHost]:
     booted.remove()
 
 
-def test_the_driver_role_alone_installs_restarts_and_holds_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    ansible("galaxy", site, "collection", "install", "--offline", "-p", str(site), str(build(tmp_path)))
-    role = {
+def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
+    site = made_site(tmp_path)
+    driver = {
         "role": "firstlight.kit.nvidia_driver",
         "nvidia_driver_mirror": f"file://{PLACE}",
         "nvidia_driver_mirror_key": str(key),
         "nvidia_driver_reboot": True,
     }
-    (site / "drivers.yml").write_text(yaml.safe_dump([{"hosts": "all", "roles": [role]}]))
-    inventory = str(host.inventory(site))
-    first = ansible("playbook", site, "-i", inventory, "drivers.yml")
-    assert "failed=0" in first, first
+    play_twice(site, host, driver, {"role": "firstlight.kit.fabric_manager"})
     held = host.sh("apt-mark showhold").split()
-    assert {"nvidia-open", "nvidia-driver-cuda"} <= set(held)
+    assert {"nvidia-open", "nvidia-driver-cuda", "nvidia-fabricmanager"} <= set(held)
     assert NEW in host.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
-    second = ansible("playbook", site, "-i", inventory, "drivers.yml")
-    assert "changed=0" in second, second
+    assert NEW in host.sh("nv-fabricmanager --version")
+    # Without the driver's role it asks the driver that runs.
+    mirror = {"fabric_manager_mirror": f"file://{PLACE}", "fabric_manager_mirror_key": str(key)}
+    alone = play(site, host, {"role": "firstlight.kit.fabric_manager", "fabric_manager_subnet_manager": True, **mirror})
+    assert "FAILED" not in alone, alone
+
+
+def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: Path) -> None:
+    [bare] = fleet.boot(1, suite=BOOKWORM)
+    with signer(tmp_path) as by:
+        content = {"main": amdgpu_packages()}
+        build_suite(tmp_path / "mirror", by, path="amdgpu/30.30.3/ubuntu", suite="noble", content=content)
+        subprocess.run(["cp", "-r", tmp_path / "mirror", bare.machine.root / PLACE.lstrip("/")], check=True)
+        # AMD has packages for Ubuntu.
+        system = {"distribution": "Ubuntu", "distribution_version": "24.04", "architecture": "x86_64"}
+        seen = {"ansible.builtin.set_fact": {**system, "cacheable": True}}
+        role = {
+            "role": "firstlight.kit.rocm",
+            "rocm_mirror": f"file://{PLACE}",
+            "rocm_mirror_key": str(by.key),
+        }
+        play_twice(made_site(tmp_path), bare, role, before=[seen])
+    assert "amdgpu-dkms" in bare.sh("dpkg-query -W amdgpu-dkms")
+    assert bare.sh("stat -c %G /dev/kfd") == "render\n"
+    bare.remove()
 
 
 def test_the_site_alone_installs_and_serves_what_was_staged(fleet: Fleet, tmp_path: Path) -> None:
     """Firstlight plans and fetches; nothing but Ansible changes the host."""
     [bare] = fleet.boot(1)
-    site = tmp_path / "site"
+    site = made_site(tmp_path)
     inventory = str(bare.inventory(site, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
     firstlight = CommandRunner(tmp_path / "logs")
     staged = firstlight("stage", "-i", inventory)
     assert staged.code == 0, staged.output()
     assert bare.sh("ls -d /opt/firstlight 2>/dev/null; true").strip() == ""
-    ansible("galaxy", site, "collection", "install", "--offline", "-p", str(site), str(build(tmp_path)))
     words = ("-i", inventory, "firstlight.kit.site", "-e", f"plan_run={firstlight.logs}/latest")
     first = ansible("playbook", site, *words)
     assert "failed=0" in first, first
@@ -81,6 +101,27 @@ def test_the_site_alone_installs_and_serves_what_was_staged(fleet: Fleet, tmp_pa
     assert bare.sh("find /var/tmp/firstlight-* -name '*.whl'; true").strip() == ""
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.output()
+
+
+def made_site(folder: Path) -> Path:
+    """Return a folder in which the collection is installed."""
+    site = folder / "site"
+    ansible("galaxy", site, "collection", "install", "--offline", "-p", str(site), str(build(folder)))
+    return site
+
+
+def play(site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = ()) -> str:
+    """Run roles on a host, after tasks, and return what Ansible printed."""
+    plays = [{"hosts": "all", "gather_facts": False, "pre_tasks": [*before], "roles": [*roles]}]
+    (site / "drivers.yml").write_text(yaml.safe_dump(plays))
+    return ansible("playbook", site, "-i", str(host.inventory(site)), "drivers.yml")
+
+
+def play_twice(site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = ()) -> None:
+    """Run roles on a host, twice: the second time nothing changes."""
+    play(site, host, *roles, before=before)
+    second = play(site, host, *roles, before=before)
+    assert "changed=0" in second, second
 
 
 def ansible(program: str, site: Path, *words: str) -> str:
