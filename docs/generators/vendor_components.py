@@ -19,6 +19,7 @@ COMPONENTS = (
     "driver-proprietary",
     "fabric-manager",
     "subnet-manager",
+    "cuda-toolkit",
     CONTAINER_TOOLKIT,
     rocm.DRIVER,
     rocm.USERSPACE,

@@ -51,7 +51,8 @@ def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost
         "nvidia_driver_mirror_key": str(key),
         "nvidia_driver_reboot": True,
     }
-    play_twice(site, host, driver, {"role": "firstlight.kit.fabric_manager"})
+    toolkit = {"role": "firstlight.kit.cuda_toolkit", "cuda_toolkit_version": "13.0"}
+    play_twice(site, host, driver, {"role": "firstlight.kit.fabric_manager"}, toolkit)
     held = host.sh("apt-mark showhold").split()
     assert {"nvidia-open", "nvidia-driver-cuda", "nvidia-fabricmanager"} <= set(held)
     assert NEW in host.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
