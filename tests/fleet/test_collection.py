@@ -45,21 +45,16 @@ def host(fleet: Fleet, key: Path) -> Iterator[FleetHost]:
 
 def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
     site = made_site(tmp_path)
-    driver = {
-        "role": "firstlight.kit.nvidia_driver",
-        "nvidia_driver_mirror": f"file://{PLACE}",
-        "nvidia_driver_mirror_key": str(key),
-        "nvidia_driver_reboot": True,
-    }
+    mirror = {"nvidia_driver_mirror": f"file://{PLACE}", "nvidia_driver_mirror_key": str(key)}
     toolkit = {"role": "firstlight.kit.cuda_toolkit", "cuda_toolkit_version": "13.0"}
-    play_twice(site, host, driver, {"role": "firstlight.kit.fabric_manager"}, toolkit)
+    roles = ({"role": "firstlight.kit.nvidia_driver"}, {"role": "firstlight.kit.fabric_manager"}, toolkit)
+    play_twice(site, host, *roles, nvidia_driver_reboot=True, **mirror)
     held = host.sh("apt-mark showhold").split()
     assert {"nvidia-open", "nvidia-driver-cuda", "nvidia-fabricmanager"} <= set(held)
     assert NEW in host.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
     assert NEW in host.sh("nv-fabricmanager --version")
     # Without the driver's role it asks the driver that runs.
-    mirror = {"fabric_manager_mirror": f"file://{PLACE}", "fabric_manager_mirror_key": str(key)}
-    alone = play(site, host, {"role": "firstlight.kit.fabric_manager", "fabric_manager_subnet_manager": True, **mirror})
+    alone = play(site, host, {"role": "firstlight.kit.fabric_manager", "fabric_manager_subnet_manager": True}, **mirror)
     assert "FAILED" not in alone, alone
 
 
@@ -72,12 +67,8 @@ def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: 
         # AMD has packages for Ubuntu.
         system = {"distribution": "Ubuntu", "distribution_version": "24.04", "architecture": "x86_64"}
         seen = {"ansible.builtin.set_fact": {**system, "cacheable": True}}
-        role = {
-            "role": "firstlight.kit.rocm",
-            "rocm_mirror": f"file://{PLACE}",
-            "rocm_mirror_key": str(by.key),
-        }
-        play_twice(made_site(tmp_path), bare, role, before=[seen])
+        mirror = {"rocm_mirror": f"file://{PLACE}", "rocm_mirror_key": str(by.key)}
+        play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.rocm"}, before=[seen], **mirror)
     assert "amdgpu-dkms" in bare.sh("dpkg-query -W amdgpu-dkms")
     assert bare.sh("stat -c %G /dev/kfd") == "render\n"
     bare.remove()
@@ -111,17 +102,21 @@ def made_site(folder: Path) -> Path:
     return site
 
 
-def play(site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = ()) -> str:
-    """Run roles on a host, after tasks, and return what Ansible printed."""
-    plays = [{"hosts": "all", "gather_facts": False, "pre_tasks": [*before], "roles": [*roles]}]
+def play(
+    site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = (), **variables: Any
+) -> str:
+    """Run roles on a host, after tasks and with variables of the play, and return what Ansible printed."""
+    plays = [{"hosts": "all", "gather_facts": False, "vars": variables, "pre_tasks": [*before], "roles": [*roles]}]
     (site / "drivers.yml").write_text(yaml.safe_dump(plays))
     return ansible("playbook", site, "-i", str(host.inventory(site)), "drivers.yml")
 
 
-def play_twice(site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = ()) -> None:
+def play_twice(
+    site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = (), **variables: Any
+) -> None:
     """Run roles on a host, twice: the second time nothing changes."""
-    play(site, host, *roles, before=before)
-    second = play(site, host, *roles, before=before)
+    play(site, host, *roles, before=before, **variables)
+    second = play(site, host, *roles, before=before, **variables)
     assert "changed=0" in second, second
 
 
