@@ -20,7 +20,7 @@ from tests.fleet.serving import ask, wait_until_healthy
 from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
 from tests.fleet.vendor_others import amdgpu_packages
 
-pytestmark = pytest.mark.long(seconds=120)
+pytestmark = pytest.mark.long(seconds=200)
 PROGRAMS = Path(sys.executable).parent
 KERNEL = os.uname().release
 
@@ -54,8 +54,8 @@ def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost
     assert NEW in host.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
     assert NEW in host.sh("nv-fabricmanager --version")
     # Without the driver's role it asks the driver that runs.
-    alone = play(site, host, {"role": "firstlight.kit.fabric_manager", "fabric_manager_subnet_manager": True}, **mirror)
-    assert "FAILED" not in alone, alone
+    alone = play(site, host, {"role": "firstlight.kit.fabric_manager"}, **mirror)
+    assert "changed=0" in alone, alone
 
 
 def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: Path) -> None:
