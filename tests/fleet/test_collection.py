@@ -20,7 +20,7 @@ from tests.fleet.serving import ask, wait_until_healthy
 from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
 from tests.fleet.vendor_others import amdgpu_packages
 
-pytestmark = pytest.mark.long(seconds=200)
+pytestmark = pytest.mark.long(seconds=400)
 PROGRAMS = Path(sys.executable).parent
 KERNEL = os.uname().release
 
@@ -123,7 +123,7 @@ def play_twice(
 def ansible(program: str, site: Path, *words: str) -> str:
     """Run a program of Ansible in a site, which holds the only collections that it sees, and return what it printed."""
     site.mkdir(exist_ok=True)
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(site), "NO_COLOR": "1"}
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(site), "ANSIBLE_PIPELINING": "1", "NO_COLOR": "1"}
     done = subprocess.run(
         [str(PROGRAMS / f"ansible-{program}"), *words],
         cwd=site,
