@@ -105,23 +105,25 @@ def write_inventory(context: RunContext) -> None:
     A run that ends with staged files writes what is planned, with the files that playbooks by hand send.
     """
     targets, result = context.state(Played).targets, context.result
-    desired = result.desired if isinstance(result, StagedHosts) else {}
     installs = "install" in context.outcomes.entered
-    if isinstance(result, StagedHosts) and desired and not installs:
-        write_hosts_file(context.run, [*_staged_targets(context, result)], HOSTS_FILE)
+    if isinstance(result, StagedHosts) and not installs and (staged := [*_staged_targets(context, result)]):
+        write_hosts_file(context.run, staged, HOSTS_FILE)
         return
     if not targets and _take_over_inventory(context):
         return
     if not targets and not (isinstance(result, StagedHosts) and installs):
         return
+    desired = result.desired if isinstance(result, StagedHosts) else {}
     planned = {name: Target(context.host(name), one.ansible_vars()) for name, one in desired.items()}
     write_hosts_file(context.run, [*(planned | targets).values()], HOSTS_FILE)
 
 
 def _staged_targets(context: RunContext, staged: StagedHosts) -> Iterator[Target]:
     """Yield the hosts with all that is planned for them; one whose drivers cannot be installed is left out."""
-    for name, desired in staged.desired.items():
-        host, files = context.host(name), staged.staged[name]
+    for name, files in staged.staged.items():
+        if name not in staged.desired:
+            continue
+        host, desired = context.host(name), staged.desired[name]
         try:
             drivers = driver_work(host, staged.facts[name], files.stack).ansible_vars()
         except InstallError as error:

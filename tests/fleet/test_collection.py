@@ -45,7 +45,7 @@ def host(fleet: Fleet, key: Path) -> Iterator[FleetHost]:
 
 def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
     site = made_site(tmp_path)
-    mirror = {"nvidia_driver_mirror": f"file://{PLACE}", "nvidia_driver_mirror_key": str(key)}
+    mirror: dict[str, Any] = {"nvidia_driver_mirror": f"file://{PLACE}", "nvidia_driver_mirror_key": str(key)}
     toolkit = {"role": "firstlight.kit.cuda_toolkit", "cuda_toolkit_version": "13.0"}
     roles = ({"role": "firstlight.kit.nvidia_driver"}, {"role": "firstlight.kit.fabric_manager"}, toolkit)
     play_twice(site, host, *roles, nvidia_driver_reboot=True, **mirror)
@@ -67,7 +67,7 @@ def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: 
         # AMD has packages for Ubuntu.
         system = {"distribution": "Ubuntu", "distribution_version": "24.04", "architecture": "x86_64"}
         seen = {"ansible.builtin.set_fact": {**system, "cacheable": True}}
-        mirror = {"rocm_mirror": f"file://{PLACE}", "rocm_mirror_key": str(by.key)}
+        mirror: dict[str, Any] = {"rocm_mirror": f"file://{PLACE}", "rocm_mirror_key": str(by.key)}
         play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.rocm"}, before=[seen], **mirror)
     assert "amdgpu-dkms" in bare.sh("dpkg-query -W amdgpu-dkms")
     assert bare.sh("stat -c %G /dev/kfd") == "render\n"

@@ -31,7 +31,8 @@ def written(folder: Path, *, os_id: str = "debian", **stack: Any) -> dict[str, A
     context = local_context(folder, "a")
     context.result = StagedHosts(facts={"a": host_facts(os=system)}, staged={"a": staged}, desired={"a": desired})
     write_inventory(context)
-    hosts: dict[str, Any] = yaml.safe_load(context.run.path(HOSTS_FILE).read_text())["all"]["hosts"]
+    path = context.run.path(HOSTS_FILE)
+    hosts: dict[str, Any] = yaml.safe_load(path.read_text())["all"]["hosts"] if path.exists() else {}
     return hosts
 
 
