@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,6 +31,19 @@ GALAXY = {
     "tags": ["infrastructure", "linux", "nvidia", "gpu", "vllm"],
 }
 RUNTIME = {"requires_ansible": ">=2.19.0"}
+ARCHIVE = f"{NAMESPACE}-{NAME}-{__version__}.tar.gz"
+EXECUTION_ENVIRONMENT = {
+    "version": 3,
+    "images": {"base_image": {"name": "quay.io/fedora/fedora:latest"}},
+    "dependencies": {
+        "ansible_core": {"package_pip": "ansible-core>=2.19"},
+        "ansible_runner": {"package_pip": "ansible-runner"},
+        "system": ["openssh-clients"],
+        "galaxy": {"collections": [{"name": f"collections/{ARCHIVE}", "type": "file"}]},
+    },
+    "additional_build_files": [{"src": ARCHIVE, "dest": "collections"}],
+}
+"""A definition for ansible-builder, next to the archive: an image for AWX, ansible-navigator and ansible-runner."""
 MODULE_KEY = re.compile(r"^( *- name: .*\n +)firstlight_(\w+:)$", re.MULTILINE)
 ROLE_NAME = re.compile(r"^( *- role: |.*_role:\n +name: )(\w+)$", re.MULTILINE)
 
@@ -65,10 +79,14 @@ def lay_out(out: Path) -> Path:
     shutil.copy(PLAYBOOKS.parent / "LICENSE", folder)
     shutil.copy(PLAYBOOKS.parent / "CHANGELOG.md", folder)
     (folder / "meta").mkdir()
-    for name, content in (("galaxy.yml", GALAXY), ("meta/runtime.yml", RUNTIME)):
-        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, explicit_start=True, width=120)
-        (folder / name).write_text(text, encoding="utf-8")
+    _write(folder / "galaxy.yml", GALAXY)
+    _write(folder / "meta/runtime.yml", RUNTIME)
     return folder
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, explicit_start=True, width=120)
+    path.write_text(text, encoding="utf-8")
 
 
 def _copy(source: Path, pattern: str, target: Path, changed: Callable[[str], str]) -> None:
@@ -79,11 +97,15 @@ def _copy(source: Path, pattern: str, target: Path, changed: Callable[[str], str
 
 
 def build(out: Path) -> Path:
-    """Lay the collection out, and return its archive in `out`, which `ansible-galaxy collection install` takes."""
+    """Lay the collection out, and return its archive in `out`, which `ansible-galaxy collection install` takes.
+
+    Next to it is execution-environment.yml, which `ansible-builder create -f` takes.
+    """
     galaxy = Path(sys.executable).with_name("ansible-galaxy")
     command = [str(galaxy), "collection", "build", "--force", "--output-path", str(out.resolve())]
     subprocess.run(command, cwd=lay_out(out), check=True, stdout=subprocess.DEVNULL)
-    return out / f"{NAMESPACE}-{NAME}-{__version__}.tar.gz"
+    _write(out / "execution-environment.yml", EXECUTION_ENVIRONMENT)
+    return out / ARCHIVE
 
 
 if __name__ == "__main__":

@@ -8,19 +8,31 @@ from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.packages import package_system, repository_of_component
+from provision.catalog.rows.packages import PackageSystem
 from provision.core.errors import UsageError
 from provision.phases.install.drivers import CONTAINER_TOOLKIT, FAMILY
+from provision.phases.plan import rocm
 
 TARGET = "playbooks/roles/vendor_packages/files/components.json"
-COMPONENTS = ("driver-open", "driver-proprietary", CONTAINER_TOOLKIT)
+COMPONENTS = (
+    "driver-open",
+    "driver-proprietary",
+    "fabric-manager",
+    "subnet-manager",
+    "cuda-toolkit",
+    CONTAINER_TOOLKIT,
+    rocm.DRIVER,
+    rocm.USERSPACE,
+)
 
 
 def generate() -> str:
     """Return the table: the offered driver, the family of its packages, components, and what each system has, a line each."""
     family = catalog().package_families[FAMILY]
     systems = [
-        f"  {json.dumps(f'{system.id} {system.version_id} {row.machine}')}: {json.dumps(_of_system(system.id, system.version_id, row.machine))}"
+        f"  {json.dumps(f'{system.id} {release} {row.machine}')}: {json.dumps(_of_system(system.id, release, row.machine))}"
         for system in catalog().package_systems
+        for release in (system.version_id, *_releases(system))
         for row in catalog().package_machines
     ]
     components = [f"  {json.dumps(name)}: {json.dumps(_component(name))}" for name in COMPONENTS]
@@ -39,6 +51,18 @@ def generate() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _releases(system: PackageSystem) -> list[str]:
+    """Return the minor releases of a system that a repository has folders for."""
+    return sorted(
+        {
+            release
+            for row in catalog().package_repositories
+            if row.manager == system.manager and f"{system.id} {system.version_id}" in row.only
+            for release in row.releases
+        }
+    )
+
+
 def _component(name: str) -> dict[str, Any]:
     row = catalog().package_components[name]
     base = next(found.base for found in catalog().package_repositories if found.name == row.repository)
@@ -46,6 +70,7 @@ def _component(name: str) -> dict[str, Any]:
         "repository": row.repository,
         "base": base,
         "packages": row.packages,
+        "modules": row.modules,
         "instead_of": row.instead_of,
         "oldest": row.oldest,
         "builds": row.builds,

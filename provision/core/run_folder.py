@@ -10,7 +10,7 @@ logs/RUN/
   plan.json              plan
   stage/HOST.json        stage, by the first host of a group (next to its lock)
   sbom/ENVIRONMENT.cdx.json  install: what each environment that it built consists of
-  install/               install: hosts.yml for playbooks by hand, PLAYBOOK.yml, tasks.jsonl, ansible.log
+  install/               stage, install: hosts.yml for playbooks by hand; install: PLAYBOOK.yml, tasks.jsonl, ansible.log
   verify/HOST.json       verify
   host_comparison.json          verify: what two hosts or more say side by side
   serve/HOST.json        serve

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from provision.core.errors import InstallError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.models.staged import Staged
 from provision.core.run_folder import HOSTS_FILE
 from provision.fleet.locks import HostLock
+from provision.phases.install.drivers import driver_work
 from provision.phases.install.host_results import install, write_hosts_file
 from provision.phases.install.hosts_file import Target
 from provision.report.history.runs import document, names
 from provision.run.context import RunContext
+from provision.run.desired_state import Desired
 from provision.run.results import ProbedHosts, StagedHosts
 
 LOCK_DEADLINE_S = 60.0
@@ -106,16 +110,51 @@ def run_playbook(
 
 
 def write_inventory(context: RunContext) -> None:
-    """Write hosts.yml: the installation of the run's hosts, or where it installed nothing what the run before it has."""
-    targets = context.state(Played).targets
+    """Write hosts.yml: the installation of the run's hosts, or where it installed nothing what the run before it has.
+
+    A run that ends with staged files writes what is planned, with the files that playbooks by hand send.
+    """
+    targets, result = context.state(Played).targets, context.result
+    installs = "install" in context.outcomes.entered
+    if isinstance(result, StagedHosts) and not installs and (staged := [*_staged_targets(context, result)]):
+        write_hosts_file(context.run, staged, HOSTS_FILE)
+        return
     if not targets and _take_over_inventory(context):
         return
-    result = context.result
-    if not targets and not (isinstance(result, StagedHosts) and "install" in context.outcomes.entered):
+    if not targets and not (isinstance(result, StagedHosts) and installs):
         return
     desired = result.desired if isinstance(result, StagedHosts) else {}
     planned = {name: Target(context.host(name), one.ansible_vars()) for name, one in desired.items()}
     write_hosts_file(context.run, [*(planned | targets).values()], HOSTS_FILE)
+
+
+def _staged_targets(context: RunContext, staged: StagedHosts) -> Iterator[Target]:
+    """Yield the hosts with all that is planned for them; one whose drivers cannot be installed is left out."""
+    for name, files in staged.staged.items():
+        if name not in staged.desired:
+            continue
+        host, desired = context.host(name), staged.desired[name]
+        try:
+            drivers = driver_work(host, staged.facts[name], files.stack).ansible_vars()
+        except InstallError as error:
+            context.run.event("not planned", host=name, phase="stage", text=error.text)
+            continue
+        yield Target(host, {**drivers, **desired.ansible_vars(), "firstlight_files": _files_to_send(desired, files)})
+
+
+def _files_to_send(desired: Desired, staged: Staged) -> list[dict[str, str]]:
+    """Return name, path and product of each file on the controller: what exists on the host when the file is not needed any more."""
+    environment = f"{desired.paths.prefix}/envs/{desired.environment}/.complete"
+    model = f"{desired.paths.prefix}/models/{desired.model.name if desired.model else ''}"
+    return [
+        {
+            "name": file.name,
+            "path": file.path,
+            "makes": f"{model}/{file.name}" if file.kind == "model" else environment,
+        }
+        for file in staged.files
+        if file.path
+    ]
 
 
 def _take_over_inventory(context: RunContext) -> bool:

@@ -1,22 +1,26 @@
-"""A role of the collection `firstlight.kit` on a bare host, in somebody's own site: the driver of a mirror, pinned and held."""
+"""The collection `firstlight.kit` on bare hosts, in somebody's own site: the driver role alone, and the whole site from a plan."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from playbooks.collection import build
-from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.command_runner import CommandRunner
+from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
-from tests.fleet.vendor import NEW, PLACE, build_repository, give_cards, signer
+from tests.fleet.serving import ask, wait_until_healthy
+from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
+from tests.fleet.vendor_others import amdgpu_packages
 
-pytestmark = pytest.mark.long(seconds=120)
+pytestmark = pytest.mark.long(seconds=400)
 PROGRAMS = Path(sys.executable).parent
 KERNEL = os.uname().release
 
@@ -39,30 +43,87 @@ def host(fleet: Fleet, key: Path) -> Iterator[FleetHost]:
     booted.remove()
 
 
-def test_the_driver_role_alone_installs_restarts_and_holds_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    ansible("galaxy", site, "collection", "install", "--offline", "-p", str(site), str(build(tmp_path)))
-    role = {
-        "role": "firstlight.kit.nvidia_driver",
-        "nvidia_driver_mirror": f"file://{PLACE}",
-        "nvidia_driver_mirror_key": str(key),
-        "nvidia_driver_reboot": True,
-    }
-    (site / "drivers.yml").write_text(yaml.safe_dump([{"hosts": "all", "roles": [role]}]))
-    inventory = str(host.inventory(site))
-    first = ansible("playbook", site, "-i", inventory, "drivers.yml")
-    assert "failed=0" in first, first
+def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
+    site = made_site(tmp_path)
+    mirror: dict[str, Any] = {"nvidia_driver_mirror": f"file://{PLACE}", "nvidia_driver_mirror_key": str(key)}
+    toolkit = {"role": "firstlight.kit.cuda_toolkit", "cuda_toolkit_version": "13.0"}
+    roles = ({"role": "firstlight.kit.nvidia_driver"}, {"role": "firstlight.kit.fabric_manager"}, toolkit)
+    play_twice(site, host, *roles, nvidia_driver_reboot=True, **mirror)
     held = host.sh("apt-mark showhold").split()
-    assert {"nvidia-open", "nvidia-driver-cuda"} <= set(held)
+    assert {"nvidia-open", "nvidia-driver-cuda", "nvidia-fabricmanager"} <= set(held)
     assert NEW in host.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
-    second = ansible("playbook", site, "-i", inventory, "drivers.yml")
+    assert NEW in host.sh("nv-fabricmanager --version")
+    # Without the driver's role it asks the driver that runs.
+    alone = play(site, host, {"role": "firstlight.kit.fabric_manager"}, **mirror)
+    assert "changed=0" in alone, alone
+
+
+def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: Path) -> None:
+    [bare] = fleet.boot(1, suite=BOOKWORM)
+    with signer(tmp_path) as by:
+        content = {"main": amdgpu_packages()}
+        build_suite(tmp_path / "mirror", by, path="amdgpu/30.30.3/ubuntu", suite="noble", content=content)
+        subprocess.run(["cp", "-r", tmp_path / "mirror", bare.machine.root / PLACE.lstrip("/")], check=True)
+        # AMD has packages for Ubuntu.
+        system = {"distribution": "Ubuntu", "distribution_version": "24.04", "architecture": "x86_64"}
+        seen = {"ansible.builtin.set_fact": {**system, "cacheable": True}}
+        mirror: dict[str, Any] = {"rocm_mirror": f"file://{PLACE}", "rocm_mirror_key": str(by.key)}
+        play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.rocm"}, before=[seen], **mirror)
+    assert "amdgpu-dkms" in bare.sh("dpkg-query -W amdgpu-dkms")
+    assert bare.sh("stat -c %G /dev/kfd") == "render\n"
+    bare.remove()
+
+
+def test_the_site_alone_installs_and_serves_what_was_staged(fleet: Fleet, tmp_path: Path) -> None:
+    """Firstlight plans and fetches; nothing but Ansible changes the host."""
+    [bare] = fleet.boot(1)
+    site = made_site(tmp_path)
+    inventory = str(bare.inventory(site, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
+    firstlight = CommandRunner(tmp_path / "logs")
+    staged = firstlight("stage", "-i", inventory)
+    assert staged.code == 0, staged.output()
+    assert bare.sh("ls -d /opt/firstlight 2>/dev/null; true").strip() == ""
+    words = ("-i", inventory, "firstlight.kit.site", "-e", f"plan_run={firstlight.logs}/latest")
+    first = ansible("playbook", site, *words)
+    assert "failed=0" in first, first
+    wait_until_healthy(bare)
+    assert ask(bare)["with"][0] == 200
+    second = ansible("playbook", site, *words)
+    assert "changed=0" in second, second
+    assert bare.sh("find /var/tmp/firstlight-* -name '*.whl'; true").strip() == ""
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.output()
+
+
+def made_site(folder: Path) -> Path:
+    """Return a folder in which the collection is installed."""
+    site = folder / "site"
+    ansible("galaxy", site, "collection", "install", "--offline", "-p", str(site), str(build(folder)))
+    return site
+
+
+def play(
+    site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = (), **variables: Any
+) -> str:
+    """Run roles on a host, after tasks and with variables of the play, and return what Ansible printed."""
+    plays = [{"hosts": "all", "gather_facts": False, "vars": variables, "pre_tasks": [*before], "roles": [*roles]}]
+    (site / "drivers.yml").write_text(yaml.safe_dump(plays))
+    return ansible("playbook", site, "-i", str(host.inventory(site)), "drivers.yml")
+
+
+def play_twice(
+    site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = (), **variables: Any
+) -> None:
+    """Run roles on a host, twice: the second time nothing changes."""
+    play(site, host, *roles, before=before, **variables)
+    second = play(site, host, *roles, before=before, **variables)
     assert "changed=0" in second, second
 
 
 def ansible(program: str, site: Path, *words: str) -> str:
     """Run a program of Ansible in a site, which holds the only collections that it sees, and return what it printed."""
     site.mkdir(exist_ok=True)
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(site), "NO_COLOR": "1"}
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(site), "ANSIBLE_PIPELINING": "1", "NO_COLOR": "1"}
     done = subprocess.run(
         [str(PROGRAMS / f"ansible-{program}"), *words],
         cwd=site,

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 from playbooks.collection import build
 from tests.install.modules import MODULES, PLAYBOOKS
 
 pytestmark = pytest.mark.slow
+BUILDER, CREATE = "ansible-builder==3.2.0", "ansible-builder create -f"
 PROGRAMS = Path(sys.executable).parent
 GUIDE = PLAYBOOKS.parent / "docs/guides/ansible.md"
 ROLES = sorted(path.name for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
@@ -37,23 +39,27 @@ def site(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ansible(folder: Path, program: str, *words: str, collections: Path | None = None) -> str:
     """Run a program of Ansible in a folder, and return what it printed; it sees the collections of that folder, or of another."""
+    done = run(folder, program, *words, collections=collections or folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def run(folder: Path, program: str, *words: str, collections: Path) -> subprocess.CompletedProcess[str]:
     name = f"ansible-{program}" if program else "ansible"
-    done = subprocess.run(
+    return subprocess.run(
         [str(PROGRAMS / name), *words],
         cwd=folder,
         env={
             "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
-            "ANSIBLE_COLLECTIONS_PATH": str(collections or folder),
+            "ANSIBLE_COLLECTIONS_PATH": str(collections),
             "NO_COLOR": "1",
         },
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def test_all_modules_and_roles_are_documented(site: Path) -> None:
@@ -80,6 +86,53 @@ def test_a_module_runs_with_its_code(site: Path, tmp_path: Path) -> None:
     assert "SUCCESS" in ansible(site, "", *words)
 
 
+PLANNED = """all:
+  hosts:
+    gpu-1:
+      ansible_host: 192.0.2.1
+      firstlight_prefix: /opt/firstlight
+      firstlight_release: {endpoint: null, arguments: [--chat-template, !unsafe "{{ messages }}"]}
+"""
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Path:
+    """The folder of somebody's site with an inventory of two hosts, of which a run has planned one."""
+    (tmp_path / "inventory").write_text("[all:vars]\nansible_connection=local\n[gpu]\ngpu-1\ngpu-2\n")
+    document = tmp_path / "logs/latest/install/hosts.yml"
+    document.parent.mkdir(parents=True)
+    document.write_text(PLANNED)
+    return tmp_path
+
+
+def test_a_host_has_what_a_run_planned_and_its_own_connection(site: Path, planned: Path) -> None:
+    tasks = [{"ansible.builtin.debug": {"msg": "{{ firstlight_release.arguments }} {{ ansible_host }}"}}]
+    roles = [{"role": "firstlight.kit.plan", "plan_run": "logs/latest"}]
+    play = {"hosts": "gpu-1", "gather_facts": False, "roles": roles, "tasks": tasks}
+    (planned / "play.yml").write_text(json.dumps([play]))
+    printed = ansible(planned, "playbook", "-i", "inventory", "play.yml", collections=site)
+    assert "['--chat-template', '{{ messages }}'] gpu-1" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "cause", "hint"),
+    [
+        ((), "no plan is named", "run firstlight stage -i INVENTORY"),
+        (("-e", "plan_run=logs/earlier"), "there is no plan at", "run firstlight stage -i INVENTORY"),
+        (("-e", "plan_run=logs/latest"), "has no plan for gpu-2, only for gpu-1", "leave the host out with --limit"),
+    ],
+)
+def test_a_plan_that_is_missing_or_of_other_hosts_is_refused_before_any_change(
+    site: Path, planned: Path, words: tuple[str, ...], cause: str, hint: str
+) -> None:
+    asked = ("-i", "inventory", "firstlight.kit.site", "--limit", "gpu-2", *words)
+    done = run(planned, "playbook", *asked, collections=site)
+    assert done.returncode == 2, done.stdout
+    assert cause in done.stdout + done.stderr
+    assert hint in done.stdout + done.stderr
+    assert "changed=0" in done.stdout
+
+
 @pytest.mark.long(seconds=60)
 def test_the_collection_passes_the_linter(site: Path) -> None:
     words = ("--offline", "--strict", "--profile", "production", "-c", os.devnull)
@@ -89,8 +142,18 @@ def test_the_collection_passes_the_linter(site: Path) -> None:
     )
 
 
+@pytest.mark.long(seconds=20)
+def test_an_execution_environment_gets_the_collection(archive: Path, tmp_path: Path) -> None:
+    """The image's build context, and the command that its build runs for the collection; no image is built."""
+    definition, context = archive.with_name("execution-environment.yml"), tmp_path / "context"
+    builder = [find_uv_bin(), "tool", "run", "--quiet", "--from", BUILDER]
+    subprocess.run([*builder, *CREATE.split(), str(definition), "-c", str(context)], check=True)
+    words = ("collection", "install", "--offline", "-r", "requirements.yml", "-p", str(tmp_path))
+    assert "firstlight.kit" in ansible(context / "_build", "galaxy", *words)
+
+
 def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_path: Path) -> None:
-    section = GUIDE.read_text().partition("## Roles and modules as a collection")[2].partition("\n## ")[0]
+    section = GUIDE.read_text().partition("## Roles and modules as a collection")[2].partition("\n## Not yet")[0]
     [play] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
     (tmp_path / "drivers.yml").write_text(play)
     # A group without hosts: what the roles do is tested on hosts (tests/fleet/test_collection.py).
@@ -98,13 +161,18 @@ def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_pat
     planned = tmp_path / "logs/latest/install/hosts.yml"
     planned.parent.mkdir(parents=True)
     planned.write_text("all: {hosts: {}}\n")
-    built, *commands = "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL)).splitlines()
-    assert built == ".venv/bin/python -m playbooks.collection build/collection"
+    written = "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL)).splitlines()
+    commands = [command for command in written if command.startswith("ansible-") and CREATE not in command]
+    assert [command for command in written if command not in commands] == [
+        ".venv/bin/python -m playbooks.collection build/collection",  # by the fixture
+        "./firstlight stage -i inventory",  # on hosts
+        f"{CREATE} build/collection/execution-environment.yml",  # in the test of the execution environment
+    ]
     (tmp_path / "build").mkdir()
     (tmp_path / "build/collection").symlink_to(archive.parent)
     printed = [ansible(tmp_path, *shell_words(command.removeprefix("ansible-"), tmp_path)) for command in commands]
     assert "was installed successfully" in printed[0]
-    assert len(printed) == 6
+    assert len(printed) == 8
 
 
 def shell_words(command: str, folder: Path) -> list[str]:

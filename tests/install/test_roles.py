@@ -84,6 +84,7 @@ def test_a_role_verifies_its_work_and_documents_its_variables(role: Path) -> Non
     specification = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     options = {name for entry in specification.values() for name in entry["options"]}
     assert set(defaults) <= options
+    assert all(entry["description"] for entry in specification.values())
     documented = {
         name: option.get("default") for entry in specification.values() for name, option in entry["options"].items()
     }

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # A Python that Ansible's modules can use, 3.8 or later: the host's own, else one that was sent under the prefix.
 find_python() {
     for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 "$FIRSTLIGHT_PREFIX"/python/*/bin/python3; do

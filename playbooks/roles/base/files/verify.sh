@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What base promised, tried: the account that serves can enter the prefix and write where it must.
 set -eu
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Rebuilds initial file systems that are older than settings of modules: they load nouveau before /etc/modprobe.d is read.
 set -eu
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"

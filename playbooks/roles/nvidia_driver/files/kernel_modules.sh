@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Lets dkms build the driver's module for every installed kernel. One for which none can be built is an error where it runs, else
 # a note. The running kernel may be provided from outside, as in a container or a VM: then modules are built for the installed ones.
 # Output: lines `firstlight-changed:` and `firstlight-note:`.

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Loads the driver's modules where no other driver has the GPUs. Restarts nothing: a line `firstlight-restart:` has the reason where
 # only a restart of the host helps.
 set -eu

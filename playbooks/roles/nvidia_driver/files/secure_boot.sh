@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Fails where Secure Boot is on and the key that this host signs its own kernel modules with is not enrolled.
 set -eu
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"

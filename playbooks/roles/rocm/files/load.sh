@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Loads amdgpu. Restarts nothing: a line `firstlight-restart:` has the reason where only a restart of the host helps.
 # FIRSTLIGHT_OLDEST is the lowest version that may run; the kernel's own amdgpu has none.
 set -eu

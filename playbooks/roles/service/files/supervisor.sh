@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Starts, restarts or stops the supervisord of an environment, for hosts without systemd. Input: FIRSTLIGHT_* variables;
 # output: a line `firstlight-changed:` for each step. FIRSTLIGHT_STATE is `started` (one whose program does not run is started
 # again), `restarted` or `stopped`.

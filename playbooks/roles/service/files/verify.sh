@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The live environment's Python runs, and what was started is there. Whether it answers right is proven afterwards.
 set -eu
 export PYTHONDONTWRITEBYTECODE=1

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Removes what an installation brought, in an order that a second call can take up: the marker that says the prefix is
 # ours goes last. Prints `firstlight-changed:` for what was removed and `firstlight-left:` for what stays.
 set -eu
