@@ -7,6 +7,7 @@ Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TE
 A service that exited is `failed` at once, with the decisive lines of its log.
 A request with `sample` is answered with {"state": "sampled", "sample": {...}} instead: synthetic requests, nothing proven.
 A request with `load` is answered with {"state": "read", "load": {...}, "release": DIGEST}: what the server's metrics say, nothing sent.
+With `errors_s` too, `stream_errors` has the streams that the server ended with an error in the last so many seconds.
 Standard library only. The API key is read here and never printed.
 """
 
@@ -26,7 +27,17 @@ from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
 from .sample import ASKED, answered, load, metrics, pace
-from .service import ReadinessRequest, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
+from .service import (
+    ReadinessRequest,
+    ServiceState,
+    age_of,
+    causes,
+    last_lines,
+    service_log,
+    service_state,
+    stat_fields,
+    stream_errors,
+)
 from .user_model import check_model
 from .watch import Watch, stopped
 
@@ -206,9 +217,11 @@ def main() -> int:
         sys.stdout.write(answered(request, given["sample"]) + "\n")
         return 0
     if given.get("load"):
-        sys.stdout.write(
-            json.dumps({"state": "read", "load": load(metrics(request)), "release": live_release(request)}) + "\n"
-        )
+        found = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
+        if "errors_s" in given:
+            now = time.time()
+            found["stream_errors"] = stream_errors(request, now - given["errors_s"], now)
+        sys.stdout.write(json.dumps(found) + "\n")
         return 0
     outcome = wait_and_prove(request)
     if outcome["state"] == "ready":
