@@ -11,7 +11,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import ServeRecord
 from provision.phases.serve.readiness import load
-from provision.report.endpoint import chat_commands, key_file
+from provision.report.endpoint import chat_commands, key_file, names_of
 from provision.report.last_verify import verified_line
 from provision.report.layout import count
 from provision.run.context import RunContext
@@ -82,7 +82,7 @@ def stream_part(errors: int) -> StatusPart:
 
 
 def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
-    """Return the model that a host serves, its address, where its key is, and the commands that ask it; None where it serves none.
+    """Return the model that a host serves, its adapters, its address, where its key is, and the commands that ask it; None where it serves none.
 
     It is what the last proof of the running release says.
     """
@@ -98,7 +98,8 @@ def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
         return None
     key = key_file(host, installed.prefix)
     call = chat_commands(proof, key, host, facts.user.name)
-    return {"model": proof.model, "endpoint": proof.endpoint, "key_file": key, "call": [*call]}
+    adapters = [*proof.adapters]
+    return {"model": proof.model, "adapters": adapters, "endpoint": proof.endpoint, "key_file": key, "call": [*call]}
 
 
 def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None, parts: Sequence[StatusPart]) -> str:
@@ -108,7 +109,7 @@ def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None
     words = []
     if serving:
         key = f", API key in {serving['key_file']} on the host" if serving["key_file"] else ""
-        words.append(f"model {serving['model']} at {serving['endpoint']}{key}")
+        words.append(f"model {names_of(serving['model'], serving['adapters'])} at {serving['endpoint']}{key}")
     words += _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
     words += [part.text for part in parts if part.text]
     if installed is not None and installed.locked_by:

@@ -97,6 +97,18 @@ def test_streams_that_ended_with_an_error_are_told(
     assert not context.has_failed("a")
 
 
+def test_adapters_are_named_with_their_model() -> None:
+    record = INSTALLED["last_ready"]["record"] | {"adapters": ["support", "tone"]}
+    values = INSTALLED | {"last_ready": INSTALLED["last_ready"] | {"record": record}}
+    known = HostFacts(host="a", probed_at="2026-01-03T00:00:00Z", installed=Installed(prefix="/p", **values))
+    there = Host(name="a", connection=Connection(kind="local"), settings=Settings())
+    serving = serving_of(there, known)
+    assert serving is not None
+    assert serving["adapters"] == ["support", "tone"]
+    line = described(there, known, serving=serving, parts=())
+    assert line.startswith("model m with adapters support, tone at http://127.0.0.1:8000/v1")
+
+
 class Silent:
     """A session that is not used."""
 

@@ -134,6 +134,7 @@ def readiness_request(
         "host": settings.bind,
         "port": settings.port,
         "served_name": command.served_name,
+        **({"adapters": [*model.adapters]} if model.adapters else {}),
         "asked": stack.attention.backend,
         "generation": stack.attention.generation,
         "variables": {

@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from .service import (
     stat_fields,
     stream_errors,
 )
-from .user_model import check_model
+from .user_model import check_adapter, check_model
 from .watch import Watch, stopped
 
 POLL_S = 0.1
@@ -52,6 +52,7 @@ class Proof:
     endpoint: str | None
     model: str | None = None
     chat: bool | None = None
+    adapters: list[str] = field(default_factory=list)
     ready: bool = False
     attention: dict[str, Any] = field(default_factory=dict)
     tokens_expected: list[int] = field(default_factory=list)
@@ -89,8 +90,13 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
         else:
             with Watch(state.main_pid, server.break_off):
                 proof.evidence = check_model(request, dtype, server)
+        for adapter in request.adapters:
+            asked = Server(replace(request, served_name=adapter))
+            with Watch(state.main_pid, asked.break_off):
+                proof.evidence.append(check_adapter(adapter, asked, server))
         with Watch(state.main_pid, server.break_off):
             proof.model, proof.chat = request.served_name, server.chats()
+        proof.adapters = request.adapters
     except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
         text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot evaluate the answer: {wrong!r}"
         problem = f"{problem}; {text}" if problem else text
@@ -217,7 +223,7 @@ def main() -> int:
         sys.stdout.write(answered(request, given["sample"]) + "\n")
         return 0
     if given.get("load"):
-        found = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
+        found: dict[str, Any] = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
         if "errors_s" in given:
             now = time.time()
             found["stream_errors"] = stream_errors(request, now - given["errors_s"], now)
