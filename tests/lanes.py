@@ -14,26 +14,25 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 FLEET = "tests/fleet"
 _ROOT = Path(__file__).resolve().parents[1]
-_LONGEST = tuple(
-    f"{FLEET}/test_{name}.py" for name in ("faults", "provision", "span", "releases", "cards", "real_drivers")
+_LONGEST = (
+    *("tests/verify", "tests/inventory", "tests/pipeline", "tests/features/multinode"),
+    *(f"{FLEET}/test_{name}.py" for name in ("faults", "provision", "span", "releases", "cards", "real_drivers")),
 )
-"""Files that take minutes; they begin before the others on hosts, so that no process waits for one at the end."""
+"""The longest lanes without hosts and with them; they begin before the others, so that no process waits for one at the end."""
 
 
 @functools.cache
 def lane(path: str) -> str:
     """Return the lane of a test file, by its path from the root of the repository."""
-    folder = "/".join(Path(path).parts[:2])
+    folder = Path(path).parent.as_posix()
     if folder != FLEET:
         return folder
     return FLEET if re.search(r"\bpair\b", (_ROOT / path).read_text(encoding="utf-8")) else path
 
 
-def rank(path: str) -> int:
-    """Return the place of a test file in the order of all: tests without hosts first, then the longest with hosts."""
-    if not path.startswith(f"{FLEET}/"):
-        return 0
-    return 1 if path in _LONGEST else 2
+def rank(path: str) -> tuple[bool, bool]:
+    """Return the place of a test file in the order of all: lanes without hosts first, and of each kind the longest first."""
+    return path.startswith(f"{FLEET}/"), lane(path) not in _LONGEST
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]

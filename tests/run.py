@@ -1,6 +1,6 @@
 """`./firstlight test`: runs pytest with the given arguments; tests/levels.py says what runs without any.
 
-Tests run in as many processes as there are cores (tests/lanes.py says which run together); `-n 0` runs all in one.
+Tests run in several processes (tests/lanes.py says which run together); `-n 0` runs all in one.
 Before other runs than the quick one, as root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them are skipped.
 Linters and type checker are tests as well (tests/house/test_static.py).
 """
@@ -39,8 +39,18 @@ PACKAGE_OF = {
 }
 """Programs that tests run, and the package of each."""
 
-PROCESSES = ("-n", "auto", "--maxprocesses", "8", "--no-loadscope-reorder")
-"""Hosts of eight processes fit into the memory of a machine with that many cores. Lanes begin in the order of tests/lanes.py, not by their number of tests."""
+MOST_PROCESSES = 8
+"""Hosts of so many processes fit into the memory of a machine with as many cores."""
+
+
+def processes(quick: bool) -> list[str]:
+    """Return pytest's arguments for as many processes as there are cores; half as many again for the quick tests, which wait a quarter of their time.
+
+    Lanes begin in the order of tests/lanes.py, not by their number of tests.
+    """
+    cores = len(os.sched_getaffinity(0))
+    number = min(MOST_PROCESSES, cores + cores // 2 if quick else cores)
+    return ["-n", str(number), "--no-loadscope-reorder"]
 
 
 def report(text: str) -> None:
@@ -101,7 +111,9 @@ def main() -> None:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     os.chdir(ROOT)
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *PROCESSES, *arguments], environment)
+    os.execve(
+        sys.executable, [sys.executable, "-m", "pytest", *processes(quick=not needs_packages), *arguments], environment
+    )
 
 
 if __name__ == "__main__":

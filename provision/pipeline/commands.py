@@ -37,7 +37,6 @@ from provision.pipeline.phases import (
     CHANGES,
     DRIVERS,
     PLAN,
-    PROBE,
     PROBE_IN_FULL,
     fleet_steps,
     steps_until,
@@ -114,7 +113,7 @@ def run(request: CommandRequest, *, last: PhaseName = "serve") -> int:
 def run_drivers(request: CommandRequest) -> int:
     """Install the planned drivers and nothing else, print the summary, and return the exit code."""
     drivers = Step("drivers", partial(DRIVERS.run, record_all=True), DRIVERS.phase)
-    return run_steps(request, (PROBE, PLAN, drivers))
+    return run_steps(request, (*BEFORE_PLAN, PLAN, drivers))
 
 
 def run_steps(request: CommandRequest, steps: Sequence[Step]) -> int:
@@ -161,7 +160,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     With `why_not` the answer to that question is printed instead.
     """
     looking = Step("packages", deb_packages.look, "plan", "all", reads_only=True)
-    outcome = execute(request, (PROBE, PLAN, CHANGES, looking))
+    outcome = execute(request, (*BEFORE_PLAN, PLAN, CHANGES, looking))
     planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
     if not planned.plan.classes and not request.as_json:
         print_summary(outcome)

@@ -38,7 +38,7 @@ def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step,
 
 STEPS = in_order(CORE, [step for module in features.modules("order") for step in module.STEPS])
 BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
-"""What a command begins with that changes hosts: what they are, and which of them are left out."""
+"""What a command begins with that plans or changes hosts: the probe, and the steps of features that leave hosts out."""
 FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == "all")
 """The steps that come when hosts serve: for what stands before, beside and around them."""
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from docs.generate import ROOT
 from docs.generators.sets import measured_sets
 from provision.cli.main import app
+from provision.pipeline.phases import STEPS
 
 TEXTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -35,6 +36,10 @@ def test_latest_is_the_newest_row_of_the_table_of_tested_combinations() -> None:
     newest = next(row for row in measured_sets() if row["ok"])
     assert json.loads(shown.stdout)["stack"]["vllm"]["version"] == newest["vllm"]
     assert f"{newest['vllm']} {newest['variant']} |" in TEXTS["docs/reference/sets.md"]
+
+
+def test_the_page_on_the_architecture_has_the_order_of_a_run() -> None:
+    assert "    " + " -> ".join(step.name for step in STEPS) + "\n" in TEXTS["docs/architecture.md"]
 
 
 def test_the_page_on_flash_attention_says_when_nothing_becomes_faster() -> None:

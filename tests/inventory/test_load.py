@@ -236,23 +236,49 @@ WRONG = {
     "no folder": "firstlight_model: ./models/none",
     "no model": "firstlight_model: 'two words'",
     "no token file": "firstlight_hf_token_file: /nowhere/token",
-    "template": "firstlight_port: '{{ nothing_of_that_name }}'",
     "become user": "ansible_become_user: postgres",
     "become method": "ansible_become_method: doas",
     "connection": "ansible_connection: winrm",
 }
 
 
+@pytest.fixture(scope="module")
+def wrong_hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Return what Ansible reads of a host with each wrong setting, by case. One call reads all, as each call takes 0.3 s."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "host_vars").mkdir()
+    cases = {f"case-{number}": case for number, case in enumerate(WRONG)}
+    (folder / "hosts.yml").write_text(
+        json.dumps({"all": {"hosts": {name: {"ansible_connection": "local"} for name in cases}}})
+    )
+    for name, case in cases.items():
+        (folder / f"host_vars/{name}.yml").write_text(WRONG[case] + "\n")
+    answer = sys.modules[load.__module__]._read(folder, None)
+    return {cases[host["name"]]: {**host, "name": "lone"} for host in answer["hosts"]}
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_settings_name_host_variable_value_and_what_is_allowed(
-    make: Make, snapshot: SnapshotAssertion, tmp_path: Path, case: str
+    *,
+    make: Make,
+    snapshot: SnapshotAssertion,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong_hosts: dict[str, dict[str, Any]],
+    case: str,
 ) -> None:
-    path = make(LOCAL)
-    (path / "host_vars").mkdir()
-    (path / "host_vars/lone.yml").write_text(WRONG[case] + "\n")
-    message = error_text(path, tmp_path)
+    answer = {"hosts": [wrong_hosts[case]], "become_password_file": None}
+    monkeypatch.setattr(sys.modules[load.__module__], "_read", lambda *_: answer)
+    message = error_text(make(LOCAL, host_vars__lone_yml=WRONG[case] + "\n"), tmp_path)
     assert "lone" in message
     assert message == snapshot
+
+
+def test_a_template_that_cannot_be_evaluated_is_refused(
+    make: Make, snapshot: SnapshotAssertion, tmp_path: Path
+) -> None:
+    path = make(LOCAL, host_vars__lone_yml="firstlight_port: '{{ nothing_of_that_name }}'\n")
+    assert error_text(path, tmp_path) == snapshot
 
 
 def test_the_same_mistake_on_many_hosts_is_reported_once(

@@ -11,7 +11,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.run_folder import QUERIES, RunFolder
 from provision.phases.install.hosts_file import Target
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import CHANGES, PLAN, PROBE, STEPS
+from provision.pipeline.phases import BEFORE_PLAN, CHANGES, PLAN, STEPS
 from provision.pipeline.runner import execute
 from provision.report.history import retention, run_list
 from provision.report.history.retention import KEEP_QUERIES
@@ -41,7 +41,7 @@ def request_(tmp_path: Path) -> CommandRequest:
 
 
 def test_of_a_run_only_its_first_steps_just_read() -> None:
-    assert [step for step in STEPS if step.reads_only] == [PROBE, PLAN, CHANGES]
+    assert [step for step in STEPS if step.reads_only] == [*BEFORE_PLAN, PLAN, CHANGES]
 
 
 def test_a_query_is_no_run(request_: CommandRequest) -> None:

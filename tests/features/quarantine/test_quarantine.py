@@ -349,6 +349,10 @@ def test_a_marked_host_is_read_and_left_alone_by_the_real_commands(tmp_path: Pat
     host = {"ansible_connection": "local", "firstlight_prefix": str(prefix)}
     inventory.write_text(json.dumps({"all": {"hosts": {"here": host}}}))
     firstlight = CommandRunner(tmp_path / "logs")
+    planned = firstlight("plan", "-i", str(inventory))
+    assert planned.code == Exit.RED, planned.output()
+    assert "would change" not in planned.out
+    assert MARK.text in planned.out
     done = firstlight("provision", "-i", str(inventory))
     assert done.code == Exit.RED, done.output()
     assert done.host("here")["state"] == "quarantined"
