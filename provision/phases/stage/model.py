@@ -43,18 +43,18 @@ def stage_model(
     weights = settings.model_on_host is None and settings.source_of("model") not in ("host", "path")
 
     def staged(source: str, *, weights: bool) -> list[StagedFile]:
-        token = settings.hf_token_file
-        if (folder := expand_user(source)).is_dir():
-            return stage_folder(folder, store)
+        token, own = settings.hf_token_file, expand_user(source)
+        if own.is_dir():
+            return stage_folder(own, store)
         return stage_hub_model(source, token, client, store, weights=weights, progress=progress, refresh=refresh)
 
-    if not expand_user(text).is_dir() and (text.startswith(".") or not _HUB_ID.fullmatch(text)):
+    folder = expand_user(text)
+    if not folder.is_dir() and (text.startswith(".") or not _HUB_ID.fullmatch(text)):
         raise StageError(
             f"model `{text}` is neither a folder on this machine nor a hub id",
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
         )
     files = staged(text, weights=weights)
-    folder = expand_user(text)
     name = folder.resolve().name if folder.is_dir() else text.partition("@")[0].split("/")[1]
     if settings.chat_template is not None:
         path = Path(settings.chat_template)
