@@ -240,6 +240,20 @@ def test_weights_that_hosts_get_themselves_are_not_fetched_and_named_by_their_pl
     assert take(store, "org/tiny")[0] == name, "another source is no other model"
 
 
+def test_an_adapter_of_a_hub_is_fetched_where_hosts_get_the_weights_themselves(hub: Site, store: Store) -> None:
+    files = {"adapter_config.json": b'{"r": 8}', "adapter_model.safetensors": b"adapter", "tokenizer.json": b"{}"}
+    offer(hub, files, commit="ada", revision="tuned")
+    settings = Settings(model="org/tiny", source={"model": "host"}, lora={"support": "org/tiny@tuned"})
+    name, staged = stage_model(settings, ClientSettings(), store)
+    found = {file.name: file for file in staged if file.name.startswith("lora/")}
+    assert {*found} == {"lora/support/adapter_config.json", "lora/support/adapter_model.safetensors"}
+    weights = found["lora/support/adapter_model.safetensors"]
+    assert Path(weights.path).read_bytes() == b"adapter"
+    assert weights.hub_path == "org/tiny/resolve/ada/adapter_model.safetensors"
+    hub.close()
+    assert stage_model(settings, ClientSettings(), store) == (name, staged)
+
+
 def test_an_interrupted_shard_is_resumed(hub: Site, store: Store) -> None:
     shard = next(iter(SHARDS))
     hub.faults.cut_after[f"/org/tiny/resolve/c0ffee/{shard}"] = [1 << 15]
