@@ -69,8 +69,9 @@ def test_set_reads_a_value_as_an_inventory_file(tmp_path: Path, name: str, text:
     bare, whole = tmp_path / "bare.yml", tmp_path / "whole.yml"
     bare.write_text("all: {hosts: {a: }}")
     whole.write_text(f"all: {{hosts: {{a: }}, vars: {{firstlight_{name}: {text}}}}}")
+    written = loaded(whole)
     for spelling in (name, f"firstlight_{name}"):
-        typed, written = loaded(bare, assignments=[f"{spelling}={text}"]), loaded(whole)
+        typed = loaded(bare, assignments=[f"{spelling}={text}"])
         if isinstance(written, str):
             assert typed == written.partition(": firstlight")[0] + f": --set {name}: " + written.rpartition("): ")[2]
         else:
