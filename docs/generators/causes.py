@@ -20,8 +20,11 @@ def generate() -> str:
         "# Causes",
         "",
         "The causes that `./firstlight doctor` knows, written by `./firstlight docs` from `verify/doctor/causes/`.",
-        f"A sign in bold is sure evidence on its own (a weight of {SURE_AT} or more).",
-        "`./firstlight doctor --host NAME --apply` can run steps with a tag; the other steps are for a person.",
+        "",
+        f"- *Signs* are log lines that point to the cause, the {SIGNS} strongest first. One in bold is enough for a sure finding (a weight of {SURE_AT} or more).",
+        "- *Evidence against it* lists log lines that make the cause less likely.",
+        "- *Explains* lists causes that the doctor ranks lower if it also finds this one, with the reason.",
+        "- *Needs* lists what a step requires. `./firstlight doctor --host NAME --apply` can run steps with a tag; a person does the others.",
         "",
         "| cause | what it is | `--apply` |",
         "|---|---|---|",
@@ -77,7 +80,7 @@ def _step(number: int, fix: Fix) -> Iterator[str]:
 
 
 def _check(check: FixCheck) -> Iterator[str]:
-    yield f"It worked when: {check.expect.strip()}."
+    yield f"Check the fix. Expected: {check.expect.strip()}."
     if check.command.strip():
         yield ""
         yield "```sh"

@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from verify.records import LEVELS
 from verify.runner.execution import FAULTS
 from verify.runner.registry import all_checks
 from verify.tables import table
@@ -17,15 +16,15 @@ HEAD = """# Checks
 
 All checks of [`verify`](verify.md), written by `./firstlight docs`.
 
-- *level*: the first level at which the check runs. `provision` and `verify` run `standard`.
-- *devices*: one record for each device, one for all devices together, or one for the host.
-- *requires*: checks that must end first. If one of them failed, this check is `skip: needs ID`. Required checks also run with `--only`.
-- *faults*: what `--inject` can change, to see that the check notices it.
+- *level*: the lowest of the levels `quick`, `standard` and `full` at which the check runs. Each level includes the ones before it. `provision` and `verify` run `standard`.
+- *devices*: the check gives one result for each device, one for all devices together, or one for the host. A device is a GPU; on a host without GPUs, the CPU.
+- *requires*: checks that must end first. If one of them fails, this check does not run and reports `skip: needs ID`. With `--only`, the required checks run too.
+- *faults*: faults that `--inject` can simulate to show that the check detects them ([list](#faults-that-can-be-injected)).
 """
 
 FOUND = """## Real faults, and the checks that find them
 
-Tests made each of these faults on a real host, those of answers and of the API in a real server. `full` names checks that find more at that level. The last column lists what no check finds.
+Tests caused each of these faults on a real host; faults of answers and of the API in a real server. *standard* and *full* list the checks that find the fault at that level; *full* only checks that find more than at *standard*. The last column lists what no check finds.
 
 | fault | what it is | standard | full | not found |
 |---|---|---|---|---|"""
@@ -56,7 +55,7 @@ def _found() -> Iterator[str]:
 
 
 def _faults() -> Iterator[str]:
-    yield f"## Faults that can be injected\n\nEach level includes the ones before it: {', '.join(LEVELS)}.\n\n| fault | changes | noticed by |\n|---|---|---|"
+    yield "## Faults that can be injected\n\n`--inject` changes what a check observes, never the host.\n\n| fault | simulates | detected by |\n|---|---|---|"
     for fault, row in FAULTS.items():
         count = sum(fault in check.faults for check in all_checks())
         noticed = "every check" if row.get("any_check") else f"{count} check{'s' if count != 1 else ''}"

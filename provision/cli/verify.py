@@ -45,7 +45,7 @@ def check(
         bool,
         typer.Option(
             "--drain",
-            help="Stop the service first, run the checks, then start and check the service again. Clients get no answers meanwhile.",
+            help="Stop the service first, run the checks, then start and check the service again. Clients get no answers during that time.",
         ),
     ] = False,
     only: Annotated[

@@ -312,7 +312,7 @@ def test_vllm_router_chooses_hosts_where_the_setting_says_so(site: Site) -> None
     assert done.code == 0, done.output()
     text = done.host(site.gateway.name)["phases"]["serve"]["text"]
     assert text.startswith("gateway to 2 hosts, chosen by vllm-router; ")
-    assert text.endswith("not judged through it: its hosts answer otherwise themselves"), "they are stubs"
+    assert text.endswith("not evaluated through it: its hosts themselves answer incorrectly"), "they are stubs"
     client, names = site.client(), {site.first.name, site.second.name}
     wait_until(lambda: client.chat()[1] in names and requests_of(site, ":router") > 0, "it never gets a request")
     keys_on_disk = f"{PREFIX}/gateway/current/router.map"

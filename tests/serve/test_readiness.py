@@ -440,7 +440,7 @@ def test_the_phase_waits_in_slices(
 
 def test_the_phase_ends_at_its_deadline(phase_proof: RoomProves) -> None:
     record = phase_proof(unhealthy=NEVER_HEALTHY, deadline_s=0.5)
-    assert (record.ready, record.text) == (False, "the service runs, but has not answered 0.5 s after it was asked to")
+    assert (record.ready, record.text) == (False, "the service runs, but has not answered a request within 0.5 s")
 
 
 def test_lines_of_one_start_are_found_by_its_process() -> None:

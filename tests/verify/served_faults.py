@@ -28,9 +28,7 @@ class ServedFault:
 ALL = (
     ServedFault("attention scale", "answers", "as by a model whose attention scale is +"),
     ServedFault("positions from 512 on", "answers", "log probabilities of a prompt of 700 tokens differ by "),
-    ServedFault(
-        "prefix cache without tokens", "answers", "with a common beginning, asked at once: log probabilities of "
-    ),
+    ServedFault("prefix cache without tokens", "answers", "with a shared prefix, sent at once: log probabilities of "),
     ServedFault("chat fails", "API", "chat: expected an answer, got /v1/chat/completions: status 500"),
     ServedFault("wrong text", "API", "completion: expected the text of its token ids"),
     ServedFault("no stop", "API", "stop: expected no text from `"),

@@ -254,7 +254,7 @@ def test_answers_to_requests_at_once_are_those_of_each_prompt_alone(service: Ser
     outcome = evaluate(collect(service))
     assert outcome.status == "fail"
     assert outcome.reason == (
-        "its answer differs from its answers to the same prompts alone: prompt 1 of 4 with a common beginning, asked at once:"
+        "its answer differs from its answers to the same prompts alone: prompt 1 of 4 with a shared prefix, sent at once:"
         " log probabilities of its answer differ by 2.75 on average from those of the same text alone; allowed 0.2"
     )
     front.room = 200

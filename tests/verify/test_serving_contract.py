@@ -31,7 +31,7 @@ def test_a_sound_engine_keeps_the_contract(asker: Asker) -> None:
     assert found.deviations == ()
     assert found.checked == tuple(case["name"] for case in table("contract")["case"])
     outcome = evaluate(found, 1.5)
-    assert (outcome.status, outcome.reason) == ("ok", f"{len(found.checked)} kinds of requests are answered as asked")
+    assert (outcome.status, outcome.reason) == ("ok", f"{len(found.checked)} kinds of requests are answered correctly")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -63,7 +63,7 @@ def test_requests_end_when_their_time_is_over(asker: Asker, monkeypatch: pytest.
     monkeypatch.setitem(table("contract"), "budget_s", -1.0)
     outcome = evaluate(ask_all(asker, has_tools=False), 0.0)
     assert outcome.status == "warn"
-    assert "0 kinds of requests are answered as asked; not asked in time: completion" in outcome.reason
+    assert "0 kinds of requests are answered correctly; not tested in time: completion" in outcome.reason
 
 
 def test_the_stop_text_is_part_of_a_text_that_any_tokenizer_can_split() -> None:

@@ -96,7 +96,7 @@ def test_descriptors_that_each_request_leaves_are_a_failure(engine: Engine, tmp_
 
 def test_a_service_at_work_is_not_compared(engine: Engine, tmp_path: Path) -> None:
     engine.waiting = 1
-    assert collect(service(engine, tmp_path)).busy == "it answered others meanwhile"
+    assert collect(service(engine, tmp_path)).busy == "it answered other requests at the same time"
 
 
 def test_processors_that_others_keep_busy_are_named(
@@ -104,7 +104,7 @@ def test_processors_that_others_keep_busy_are_named(
 ) -> None:
     monkeypatch.setattr(pace, "_idle_s", lambda: 0.0)
     monkeypatch.setattr(Service, "cpu_seconds", lambda _: 0.0)
-    assert collect(service(engine, tmp_path)).busy == "other programs kept 100% of the processors busy meanwhile"
+    assert collect(service(engine, tmp_path)).busy == "other programs kept 100% of the processors busy at the same time"
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,12 @@ def test_a_pace_is_judged_by_its_ratio_and_by_the_seconds_that_it_costs(
 
 
 def test_a_slow_pace_on_a_busy_host_is_no_finding_and_a_leak_is() -> None:
-    busy = replace(SOUND, now={"first token": 0.9, "between tokens": 0.35}, busy="it answered others meanwhile")
+    busy = replace(
+        SOUND, now={"first token": 0.9, "between tokens": 0.35}, busy="it answered other requests at the same time"
+    )
     outcome = evaluate(busy)
     assert outcome.status == "ok"
-    assert outcome.reason.endswith("not compared with the last green run: it answered others meanwhile")
+    assert outcome.reason.endswith("not compared with the last green run: it answered other requests at the same time")
     assert evaluate(replace(busy, opened=(3, 4))).status == "fail"
 
 

@@ -139,7 +139,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write the upgraded module beside the original, as NAME_flash.py, under the same conditions as --save",
+        help="write the upgraded module to the folder of the original, as NAME_flash.py, under the same conditions as --save",
     )
     parser.add_argument("--json", action="store_true", help="print the whole document on standard output")
     return parser

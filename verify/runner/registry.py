@@ -44,7 +44,7 @@ def _of_attention() -> Iterator[Check]:
         unplanned = (partial(preconditions.planned_attention, row),)
         yield Check(
             id=f"attention.{name}",
-            description=f"{row['title']} is as close to our float64 reference as plain torch is, and its own kernel ran.",
+            description=f"{row['title']} is as close to a float64 reference as plain torch is, and its own kernel ran.",
             run=partial(_imported("verify.attention.check:run"), name),
             level=row["level"],
             requires=("kernels.vector_add",),

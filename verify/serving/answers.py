@@ -198,7 +198,7 @@ def mixed(client: Client, key: str | None) -> str | None:
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
         values = forced(client, [*prompt, *answer.tokens], key)[-len(answer.tokens) :]
         if wrong := against_alone(answer, values, limits["alone"]):
-            return f"prompt {number} of {len(prompts)} with a common beginning, asked at once: {wrong}"
+            return f"prompt {number} of {len(prompts)} with a shared prefix, sent at once: {wrong}"
     return None
 
 

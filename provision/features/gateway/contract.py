@@ -55,7 +55,7 @@ def ask(session: Session, host: Host, gateway: Gateway) -> CheckRecord:
         TransportError: The host cannot be reached.
     """
     if (most := gateway.limits.requests_per_minute) is not None:
-        text = f"not asked: firstlight_gateway_requests_per_minute lets a client send {most} requests"
+        text = f"not tested: firstlight_gateway_requests_per_minute lets a client send {most} requests"
         return record(host, "skip", text)
     started = time.monotonic()
     command = f"exec {shlex.quote(python_of(host))} -I -c {shlex.quote(BOOT)}"
@@ -88,22 +88,22 @@ def evaluate(host: Host, done: Completed) -> CheckRecord:
     except (ValueError, LookupError, TypeError):
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         return record(
-            host, "error", f"the gateway could not be asked: {last}", remedy="see that its Python is 3.8 or later"
+            host, "error", f"the gateway could not be queried: {last}", remedy="see that its Python is 3.8 or later"
         )
     if found["deviations"]:
         text = f"through the gateway: {first_few(found['deviations'], 3, more='; and')}"
-        remedy = "its hosts answer as asked: ./firstlight gateway sets it up again; its log: journalctl -u firstlight-gateway"
+        remedy = "its hosts answer correctly: ./firstlight gateway sets it up again; its log: journalctl -u firstlight-gateway"
         return record(host, "fail", text, found, remedy)
     if found["silent"]:
         text = f"a request through the gateway waited, and so did one to its host: {found['silent']}"
         return record(host, "warn", text, found, "check again when fewer requests wait: ./firstlight gateway status")
-    parts = [f"{count(len(asked), 'kind')} of requests answered as asked through the gateway"] if asked else []
+    parts = [f"{count(len(asked), 'kind')} of requests answered correctly through the gateway"] if asked else []
     if judged_not:
         parts.append(
-            f"{count(len(judged_not), 'kind')} of requests not judged through it: its hosts answer otherwise themselves"
+            f"{count(len(judged_not), 'kind')} of requests not evaluated through it: its hosts themselves answer incorrectly"
         )
     if found["late"]:
-        parts.append(f"not asked in time: {', '.join(found['late'])}")
+        parts.append(f"not tested in time: {', '.join(found['late'])}")
     return record(host, "ok" if asked else "skip", "; ".join(parts), found)
 
 

@@ -188,7 +188,7 @@ def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
         return []
     models = len(context.inventory.hosts)
     answers = context.ask_hosts(hosts, ask, deadline_s=READ_DEADLINE_S + contract.MODEL_S * models)
-    errors = {name: f"the gateway could not be asked: {error}" for name, error in answers.errors.items()}
+    errors = {name: f"the gateway could not be queried: {error}" for name, error in answers.errors.items()}
     return [answers.values.get(host.name) or contract.record(host, "error", errors[host.name]) for host in hosts]
 
 

@@ -72,7 +72,7 @@ class Restarts:
         now = ask(self._context, self._gateways)
         alone = {name: model for name in names if (model := self._only_model(name, names, now.traffics.values()))}
         for name, model in alone.items():
-            self._notes[name] = f"clients of `{model}` got errors meanwhile: no other host serves it"
+            self._notes[name] = f"clients of `{model}` got errors during the restart: no other host serves it"
         moved = [name for name in names if name not in alone]
         if not moved:
             return allowed

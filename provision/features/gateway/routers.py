@@ -80,7 +80,7 @@ def _warned(result: PhaseResult, said: str) -> PhaseResult:
     if not refusing:
         return result
     hosts = "; ".join(f"{fold_names(names)} with {status}" for status, names in refusing.items())
-    text = f"vllm-router chooses by the fewest requests alone: asked for the tokens of a prompt, vLLM answers {hosts}"
+    text = f"vllm-router chooses only by the fewest requests: to a request for the tokens of a prompt, vLLM answers {hosts}"
     return result.model_copy(update={"status": "warn", "text": text, "hint": HINT})
 
 

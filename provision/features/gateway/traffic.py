@@ -14,7 +14,7 @@ from provision.core.errors import FirstlightError, ServeError, UsageError
 
 By = Literal["operator", "run"]
 """Who drains a host. A run takes back only what a run drained."""
-_DRAINED_BY: dict[By, str] = {"operator": "an operator", "run": "a run, until one has proven it"}
+_DRAINED_BY: dict[By, str] = {"operator": "an operator", "run": "a run, until one has verified it"}
 COUNTED = ("model-", "routed-")
 """How the names of back ends begin that requests of clients reach a host by: HAProxy's choice, and vllm-router's."""
 COUNTERS = {"sessions": ("scur",), "requests": ("stot",), "errors_5xx": ("hrsp_5xx",), "broken": ("eresp", "srv_abrt")}

@@ -37,9 +37,9 @@ def values_of(facts: HostFacts) -> HostValues:
     document = facts.model_dump(mode="json")
     unread = dict(facts.unknown)
     if facts.configuration is None:
-        unread["configuration"] = "it was not asked for"
+        unread["configuration"] = "it was not requested"
         if facts.os.systemd_state is None:
-            unread["os.systemd_state"] = "it was not asked for"
+            unread["os.systemd_state"] = "it was not requested"
     values = dict(_flat("", document))
     masked = {key: "it was masked when it was kept" for key, value in values.items() if value == MASK}
     return HostValues(facts.host, {key: value for key, value in values.items() if key not in masked}, unread | masked)

@@ -263,7 +263,7 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
     if not compared:
         return None
     missed = beyond(document, learned)
-    equals = f"{len(learned.hosts)} equal hosts"
+    equals = f"{len(learned.hosts)} comparable hosts"
     when = "this run" if learned.run == run else f"run {learned.run}"
     source = f"learned from {equals} in {when}"
     if not missed:
@@ -272,9 +272,9 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
     else:
         more = f"; {len(missed) - MOST_SHOWN} more" if len(missed) > MOST_SHOWN else ""
         text = "; ".join(_sentence(*one) for one in missed[:MOST_SHOWN])
-        remedy = "compare clocks, power, temperature and links of the host with those of its equals: ./firstlight drift"
+        remedy = "compare clocks, power, temperature and links of the host with those of comparable hosts: ./firstlight drift"
         figures = tuple(_figure(reading, floor, source) for reading, floor in missed)
-        outcome = CheckResult("warn", f"worse than equal hosts: {text}{more}; {source}", figures, None, remedy)
+        outcome = CheckResult("warn", f"worse than comparable hosts: {text}{more}; {source}", figures, None, remedy)
     return as_record(LEARNED, document["host"], None, outcome, 0.0, level=document.get("level"))
 
 

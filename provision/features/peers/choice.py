@@ -63,7 +63,7 @@ def choose(
     able = [host for host in willing if access.obstacle(host.connection) is None]
     asked = any("peers" in sources[host.name] for host in able)
     names = frozenset(host.name for host in able)
-    handed_on = f"{len(able)} hosts hand files on, the controller sends to the first {FIRST} of equal ones"
+    handed_on = f"{len(able)} hosts send files to each other; the controller sends to the first {FIRST} that need the same files"
     if asked and len(able) > FIRST:
         return Choice(names, handed_on)
     if bytes_s and files and not asked and len(able) > FIRST:
@@ -81,7 +81,7 @@ def choose(
         why = f"of `{out.name}`, {access.obstacle(out.connection)}"
         return Choice(frozenset(), f"too few hosts reach each other: {why}")
     least = FIRST + 1 if asked else ENOUGH_HOSTS
-    return Choice(frozenset(), f"hosts hand files on where at least {least} need some")
+    return Choice(frozenset(), f"hosts send files to each other if at least {least} need some")
 
 
 def controller_s(hosts: int, size: float, bytes_s: float) -> float:

@@ -54,7 +54,7 @@ def set_shares(
         answers = ask(context, gateways, drain=drained, by="run", canary=wanted)
         context.run.event("canary", shares=wanted)
         given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
-        given += [f"no requests to {name} until a run has proven it" for name in drained]
+        given += [f"no requests to {name} until a run has verified it" for name in drained]
         text = ", ".join(given) or "no host has a share of its own"
     record(context, answers, changed=True, text=text)
     return CanaryHosts(**vars(probed), error="; ".join(map(str, answers.errors.values())) or None)

@@ -142,7 +142,7 @@ class RolloutDriver:
         shared = partial(set_shares, names=names, joining=joining, percent=percent, out=out)
         step = Step("canary", shared, "serve", "all")
         outcome = self._execute(GATEWAY_GROUP, (step,))
-        error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be asked"
+        error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be queried"
         if error is not None:
             raise StoppedError(f"the share of the new release is not known to every gateway: {error}")
         if names:

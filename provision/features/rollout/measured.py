@@ -65,7 +65,7 @@ def gate(
         wanted = {name: value for name, value in wanted.items() if name != "replay"}
         if lost:
             is_away = any(was_unreachable(context.outcomes.results.get(name, {}).values()) for name in lost)
-            verdict, text = "undecided" if is_away else "roll back", f"{', '.join(lost)} cannot be asked"
+            verdict, text = "undecided" if is_away else "roll back", f"{', '.join(lost)} cannot be queried"
             decision = Decision(step=step, at=utc_now(), verdict=verdict, text=text)
             break
         verdict, text = decide(watch.window, watch.reference, watch.clients)

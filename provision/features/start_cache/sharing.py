@@ -99,7 +99,7 @@ class StartCaches:
             self._since[name] = now
             self._context.state(SentBytes).count(size)
             self._context.run.change("start-cache", host=name, key=self._keys[name], changed=True)
-            self._tell(name, "sent", note=f"start cache of an equal host sent ({format_bytes(size)})")
+            self._tell(name, "sent", note=f"start cache of another host sent ({format_bytes(size)})")
         return [*hosts]
 
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
@@ -131,7 +131,7 @@ class StartCaches:
         has_others = self._context.options.limited or len(self._context.inventory.hosts) > 1
         new = [host for key, host in makers.items() if has_others and self._archives.find(key) is None]
         for name, size in self._ask(new, call, deadline_s=3 * MOVE_S, limit=FETCHED_AT_ONCE).items():
-            self._tell(name, "kept", note=f"start cache kept for equal hosts ({format_bytes(size)})")
+            self._tell(name, "kept", note=f"start cache kept for other hosts ({format_bytes(size)})")
         for host in started:
             self._add_note(host.name)
 
@@ -140,7 +140,7 @@ class StartCaches:
         for host in hosts:
             self._archives.remove(self._keys[host.name])
         for name in self._ask(hosts, lambda host: self._cache(host).drop(), deadline_s=LOOK_S + SPARE_S):
-            self._tell(name, "removed", note="start cache of an equal host removed again: the service was not verified")
+            self._tell(name, "removed", note="start cache of another host removed again: the service was not verified")
         for host in hosts:
             self._add_note(host.name)
 

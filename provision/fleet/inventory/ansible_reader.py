@@ -214,7 +214,7 @@ def _unknown(inventory: InventoryManager, pattern: str) -> Refused:
     shown = ", ".join(near or names[:8])
     return Refused(
         f"{pattern!r} matches no host or group of this inventory",
-        f"{'nearest' if near else 'there are'}: {shown}",
+        f"{'most similar' if near else 'there are'}: {shown}",
     )
 
 

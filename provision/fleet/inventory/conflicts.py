@@ -89,7 +89,7 @@ def _model(settings: Settings) -> Iterator[Conflict]:
         yield Conflict(
             "chat_template",
             f"it is sent with the model, and the model is linked from {settings.model_on_host}",
-            f"put it there as {CHAT_TEMPLATE}, also beside the model of firstlight_model, and leave this setting out",
+            f"put it there as {CHAT_TEMPLATE}, also with the model that firstlight_model names, and leave this setting out",
         )
 
 

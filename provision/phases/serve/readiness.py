@@ -57,7 +57,7 @@ def prove(
             return ServeRecord(
                 endpoint=f"http://{asked['host']}:{asked['port']}/v1",
                 attention=AttentionProof(asked=asked["asked"]),
-                text=f"the service runs, but has not answered {deadline_s:g} s after it was asked to",
+                text=f"the service runs, but has not answered a request within {deadline_s:g} s",
                 evidence=(answer["progress"],),
             )
         asked |= answer["resume"]

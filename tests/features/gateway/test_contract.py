@@ -96,7 +96,7 @@ def test_a_sound_gateway_answers_as_asked(tmp_path: Path) -> None:
     with engine() as host:
         check = ask(tmp_path, [host])
     assert check.status == "ok", check.reason
-    assert check.reason == f"{len(KINDS)} kinds of requests answered as asked through the gateway"
+    assert check.reason == f"{len(KINDS)} kinds of requests answered correctly through the gateway"
     assert KEY not in check.model_dump_json()
 
 
@@ -188,7 +188,7 @@ def test_a_limit_of_requests_is_not_used_up() -> None:
     check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), asked)
     assert (check.status, check.reason) == (
         "skip",
-        "not asked: firstlight_gateway_requests_per_minute lets a client send 60 requests",
+        "not tested: firstlight_gateway_requests_per_minute lets a client send 60 requests",
     )
 
 
@@ -219,4 +219,4 @@ def test_verify_fails_for_a_gateway_that_changes_answers(tmp_path: Path, monkeyp
 
 def test_a_host_on_which_the_questions_cannot_run_is_no_fault_of_the_gateway() -> None:
     check = contract.evaluate(gate(), Completed(1, "", "Traceback ...\nSyntaxError: invalid syntax\n", 0.1))
-    assert (check.status, check.reason) == ("error", "the gateway could not be asked: SyntaxError: invalid syntax")
+    assert (check.status, check.reason) == ("error", "the gateway could not be queried: SyntaxError: invalid syntax")

@@ -355,7 +355,7 @@ def test_requests_that_do_not_end_are_counted_and_a_single_host_restarts_as_it_i
         made.finish(host.name)
     made.restarts.after([h1, x], serving={"h1", "x"}, proven=())
     assert made.notes("h1") == ("requests that did not end within 0 s and were cut off: 1",)
-    assert made.notes("x") == ("clients of `o` got errors meanwhile: no other host serves it",)
+    assert made.notes("x") == ("clients of `o` got errors during the restart: no other host serves it",)
     assert set(states(site).values()) == {"up"}
 
 

@@ -118,7 +118,7 @@ def test_hosts_that_give_no_tokens_are_a_warning_with_what_to_do(gate: Gate, tmp
     _, results = set_up(tmp_path)
     assert results["gate"].status == "warn"
     assert results["gate"].text == (
-        "vllm-router chooses by the fewest requests alone: asked for the tokens of a prompt, vLLM answers gpu-1, gpu-2 with 403; gpu-5 with 404"
+        "vllm-router chooses only by the fewest requests: to a request for the tokens of a prompt, vLLM answers gpu-1, gpu-2 with 403; gpu-5 with 404"
     )
     assert "--enable-scale-out" in str(results["gate"].hint)
 

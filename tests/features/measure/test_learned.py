@@ -137,8 +137,8 @@ def test_a_host_below_its_equals_is_warned_with_the_numbers() -> None:
     assert record is not None
     assert (record["id"], record["family"], record["status"], record["host"]) == (LEARNED, "speed", "warn", "new")
     assert record["reason"] == (
-        "worse than equal hosts: speed.gemm speed on cuda:0 80 TFLOP/s, at least 95 (20% from the median); "
-        "learned from 4 equal hosts in run r1"
+        "worse than comparable hosts: speed.gemm speed on cuda:0 80 TFLOP/s, at least 95 (20% from the median); "
+        "learned from 4 comparable hosts in run r1"
     )
     (figure,) = record["figures"]
     assert (figure["value"], figure["floor"], figure["ceiling"]) == (80.0, 95.0, None)
@@ -148,7 +148,7 @@ def test_a_host_as_fast_as_its_equals_is_ok() -> None:
     found = learned(fleet(*[100.0] * 4))
     record = record_of(document("new", 99.0), found, run="r1")
     assert record is not None
-    assert record["reason"] == "1 figures reach their floors, learned from 4 equal hosts in this run"
+    assert record["reason"] == "1 figures reach their floors, learned from 4 comparable hosts in this run"
     assert record_of(document("new", 99.0, check="speed.memory"), found, run="r1") is None, "another figure"
 
 

@@ -63,7 +63,7 @@ def files(tmp_path: Path) -> list[Path]:
 def test_four_equal_hosts_teach_and_a_later_slow_one_is_warned(tmp_path: Path) -> None:
     assert check(tmp_path, "a", "b", "c") == {}
     first = check(tmp_path, "a", "b", "c", "d")
-    assert first["a"] == ("ok", "1 figures reach their floors, learned from 4 equal hosts in this run")
+    assert first["a"] == ("ok", "1 figures reach their floors, learned from 4 comparable hosts in this run")
     (file,) = files(tmp_path)
     kept = json.loads(file.read_text())
     assert (kept["hosts"], kept["host_class"]["cpu"]) == (["a", "b", "c", "d"], "EPYC")

@@ -212,13 +212,13 @@ def test_a_run_that_is_interrupted_does_not_wait_for_hosts_that_wait(context: Ru
 @pytest.mark.parametrize(
     ("hosts_needing", "taking_part", "reason"),
     [
-        ([host(name) for name in NAMES[:ENOUGH_HOSTS]], ENOUGH_HOSTS, "4 hosts hand files on"),
+        ([host(name) for name in NAMES[:ENOUGH_HOSTS]], ENOUGH_HOSTS, "4 hosts send files to each other"),
         ([host(name) for name in NAMES[: ENOUGH_HOSTS - 1]], 0, "at least 4"),
-        ([host(name, "peers") for name in NAMES[:3]], 3, "3 hosts hand files on"),
+        ([host(name, "peers") for name in NAMES[:3]], 3, "3 hosts send files to each other"),
         ([host(name, "peers") for name in NAMES[:2]], 0, "at least 3"),
         ([host(name, "controller") for name in NAMES], 0, "is `controller`"),
         ([host(name, address="127.0.0.1", port=2200) for name in NAMES], 0, "a port of the controller"),
-        ([host("this", kind="local"), *map(host, NAMES)], len(NAMES), "8 hosts hand files on"),
+        ([host("this", kind="local"), *map(host, NAMES)], len(NAMES), "8 hosts send files to each other"),
         ([], 0, "is `controller`"),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_marked_host_gets_no_more_requests(site: Site) -> None:
 
 @pytest.mark.parametrize("behind", ["a", ""])
 def test_a_gateway_without_the_released_host_forgets_that_it_was_drained(site: Site, behind: str) -> None:
-    """A gateway that still has the host keeps it drained until a run has proven it."""
+    """A gateway that still has the host keeps it drained until a run has verified it."""
     site.bad["a"] = ("devices.ecc", "fail")
     site.verify()
     site.bad.clear()

@@ -199,7 +199,7 @@ def test_a_held_step_detects_failures_after_a_good_hour(run: Callable[..., tuple
 def test_a_new_host_that_cannot_answer_stops_the_rollout(run: Callable[..., tuple[Decision, int]]) -> None:
     broken = ServeError("ready.pyz did not answer in JSON")
     decision, _ = run(lambda name, _: broken if name == "new" else answer())
-    assert (decision.verdict, decision.text) == ("roll back", "new cannot be asked")
+    assert (decision.verdict, decision.text) == ("roll back", "new cannot be queried")
     decision, _ = run(lambda name, _: broken if name == "old" else answer())
     assert (decision.verdict, set(decision.first_token_s)) == ("go on", {"new"})
 

@@ -198,7 +198,7 @@ def test_a_unit_that_somebody_started_meanwhile_is_left_alone(host: Host, monkey
         return host.prefix / "logs/hang-x.txt"
 
     monkeypatch.setattr(watchdog, "write_dump", write_dump)
-    assert host.act() == "stub.service was stopped or started meanwhile"
+    assert host.act() == "stub.service was stopped or started at the same time"
     assert host.asked() == []
 
 

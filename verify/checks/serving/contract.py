@@ -53,7 +53,7 @@ def evaluate(found: Findings, seconds: float) -> CheckResult:
     }
     if found.deviations:
         return CheckResult("fail", first_few(found.deviations, 3, more="; and"), figures, evidence, REMEDY)
-    others = {"not offered for this model": tuple(found.refused), "not asked in time": found.late}
+    others = {"not offered for this model": tuple(found.refused), "not tested in time": found.late}
     rest = "".join(f"; {text}: {', '.join(names)}" for text, names in others.items() if names)
-    text = f"{len(found.checked)} kinds of requests are answered as asked{rest}"
+    text = f"{len(found.checked)} kinds of requests are answered correctly{rest}"
     return CheckResult("ok" if found.checked else "warn", text, figures, evidence)

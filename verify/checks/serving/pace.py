@@ -68,9 +68,9 @@ def collect(service: Service) -> PaceFacts:
         opened, files = [*opened, now - files], now
     capacity = (time.monotonic() - began) * (os.cpu_count() or 1)
     others = 1 - (_idle_s() - idle + service.cpu_seconds() - spent) / capacity
-    busy = "it answered others meanwhile" if waiting or _at_work(client, key) else None
+    busy = "it answered other requests at the same time" if waiting or _at_work(client, key) else None
     if others > table("serving")["pace"]["others"]:
-        busy = f"other programs kept {others:.0%} of the processors busy meanwhile"
+        busy = f"other programs kept {others:.0%} of the processors busy at the same time"
     fastest = {name: min(one[place] for one in times) for place, name in enumerate(NAMES)}
     return PaceFacts(before, fastest, requests, (opened[0], opened[1]), busy)
 

@@ -100,7 +100,7 @@ def try_to_act(prefix: Path, unit: str, restarts: int, reason: str) -> str | Non
         if not is_ours:
             return BUSY
         if show(unit, *STATE) != state:
-            return f"{unit} was stopped or started meanwhile"
+            return f"{unit} was stopped or started at the same time"
         act(prefix, unit, restarts, reason, now=now, path=path)
     return None
 

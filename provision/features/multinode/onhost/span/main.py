@@ -90,7 +90,7 @@ def fault_of(programs: Programs, engine: EngineWatch | None) -> str | None:
     if (lost := programs.look()) is not None:
         return lost
     if engine is not None and (silent_s := engine.hangs_for_s) is not None:
-        return f"the engine has computed nothing for {silent_s:.0f} s, and was asked to"
+        return f"the engine has computed nothing for {silent_s:.0f} s, although it has requests"
     return None
 
 

@@ -67,7 +67,7 @@ def wait_for(request: ReadinessRequest) -> dict[str, Any]:
         if is_free(lock(request)) and not path.exists():
             text = log(request).read_text(errors="replace").strip().splitlines() if log(request).exists() else []
             raise NotProvenError(
-                f"the reference answer could not be computed: {text[-1] if text else 'it left no word'}"
+                f"the reference answer could not be computed: {text[-1] if text else 'it printed nothing'}"
             )
         time.sleep(POLL_S)
     reference: dict[str, Any] = json.loads(path.read_text())

@@ -130,7 +130,7 @@ def compare_long(now: dict[str, Any], last: dict[str, Any], dtype: str, whose: s
     """Return evidence that the answer to a long text is that of the last green run, up to a near tie of two tokens."""
     text = f"after a text of {len(now['prompt'])} characters"
     if now["prompt"] != last["prompt"] or len(now["tokens"]) != len(last["tokens"]):
-        return f"{text}, the last green run was asked something else"
+        return f"{text}, the last green run had another prompt"
     same = [here == there for here, there in zip(now["tokens"], last["tokens"], strict=True)]
     place = same.index(False) if False in same else len(same)
     off = [abs(here - there) for here, there in zip(now["logprobs"], last["logprobs"], strict=True)][: place + 1]

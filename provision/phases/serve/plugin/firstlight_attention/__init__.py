@@ -89,7 +89,7 @@ class _Notes:
                 json.dump(self.as_json(), file)
             Path(temporary).replace(Path(self.folder) / f"attention-{self.pid}.json")
         except Exception as problem:  # noqa: BLE001  # see above
-            sys.stderr.write(f"firstlight_attention: cannot write the proof to {self.folder}: {problem!r}\n")
+            sys.stderr.write(f"firstlight_attention: cannot write the evidence to {self.folder}: {problem!r}\n")
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -18,4 +18,4 @@ def register() -> None:
     try:
         faulthandler.register(number, file=os.memfd_create(f"firstlight-stacks-{number}"), all_threads=True)
     except Exception as problem:  # noqa: BLE001  # the engine must start whatever happens here
-        sys.stderr.write(f"firstlight_attention: stacks cannot be asked for: {problem!r}\n")
+        sys.stderr.write(f"firstlight_attention: stacks cannot be requested: {problem!r}\n")
