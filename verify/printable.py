@@ -9,13 +9,14 @@ import codecs
 import io
 import os
 import re
+import shutil
 import sys
 import textwrap
 import unicodedata
 from typing import TextIO
 
-WIDTH = 100
-"""Width of printed text in columns."""
+WIDTH = max(60, min(100, shutil.get_terminal_size((100, 24)).columns))
+"""Width of printed text in columns: that of the terminal, but at most 100; 100 for a file or a pipe."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 _VERDICT = re.compile(r"^(GREEN|AMBER|RED)(?=:)", re.MULTILINE)
 _COLOURS = {"GREEN": 32, "AMBER": 33, "RED": 31}

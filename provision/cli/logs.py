@@ -15,8 +15,8 @@ from provision.core.errors import UsageError
 from provision.core.run_folder import require_writable
 from provision.report.difference import compare_runs
 from provision.report.difference.text import render
-from provision.report.history import bundle, retention, run_list, runs, tail
-from provision.report.history.show import summary_text
+from provision.report.history import bundle, retention, run_list, runs
+from provision.report.history.show import follow_events, summary_text
 from provision.report.page import write_and_open
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def show(
     """Show the summary of a run: the screen that it printed, or with --full everything."""
     if follow:
         folder = runs.find(LOGS, run)
-        for line in tail.follow(folder):
+        for line in follow_events(folder):
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
         run = folder.name

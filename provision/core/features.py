@@ -63,6 +63,12 @@ def hooks(name: str) -> Iterator[Callable[..., Any]]:
             yield hook
 
 
+def first(name: str, /, *arguments: Any, **options: Any) -> Any:
+    """Return what the first feature answers at this place; None where none takes part there, or has an answer."""
+    answers = (hook(*arguments, **options) for hook in hooks(name))
+    return next((answer for answer in answers if answer is not None), None)
+
+
 def call(name: str, *arguments: Any) -> None:
     """Call the function of this name of each feature that takes part there."""
     for hook in hooks(name):

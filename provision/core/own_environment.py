@@ -1,17 +1,16 @@
 """The distributions that this product itself runs with, against those that it was tested with."""
 
-import re
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.requirements import Requirement
 
-_PINNED = re.compile(r"^[A-Za-z0-9][^\\\n]*==[^\\\n]*", re.MULTILINE)
+from provision.core.requirements_file import read_lock
 
 
 def differences(lock: str) -> list[str]:
     """Return a line for each distribution of this Python environment that differs from a lock, a requirements file with exact versions."""
     lines = []
-    for wanted in map(Requirement, _PINNED.findall(lock)):
+    for wanted in (Requirement(package.requirement) for package in read_lock(lock)):
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         tested = str(wanted.specifier).removeprefix("==")

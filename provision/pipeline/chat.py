@@ -50,8 +50,7 @@ def chat(
     host, prompt = choose(read_inventory(request).hosts, name, prompt, typed)
     outcome = execute(replace(request, limit=host.name), (PROBE,))
     if host.name not in outcome.result.facts:
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     paths = outcome.result.install_paths[host.name]
     endpoint, python = endpoint_at(host, outcome.result.facts[host.name], paths, typed)
     prompts = iter(read, None) if prompt is None else iter((prompt,))
@@ -103,10 +102,9 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invoca
         key_file = f"{paths.prefix}/etc/service.env" if host.settings.api_key else None
         endpoint = {"url": f"http://{address}/v1", "model": readiness["served_name"], "key_file": key_file}
         return {**endpoint, "key_pattern": r"^VLLM_API_KEY=(\S+)$"}, f"{paths.prefix}/current/bin/python"
-    for chat_endpoint in features.hooks("chat_endpoint"):
-        found: tuple[dict[str, Any], str] | None = chat_endpoint(host)
-        if found is not None:
-            return found
+    found: tuple[dict[str, Any], str] | None = features.first("chat_endpoint", host)
+    if found is not None:
+        return found
     if readiness is not None:
         raise ServeError(
             f"host `{host.name}` has a part of a model", hint="ask the first host of the model, or the gateway"

@@ -43,6 +43,7 @@ from provision.pipeline.phases import (
 )
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.history.retention import prune_quietly
+from provision.report.layout import folded
 from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
 from provision.run import deb_packages
@@ -85,9 +86,10 @@ class PlannedFrom:
     is_masked: bool = False
 
     def write(self, answer: str | dict[str, Any]) -> None:
-        """Print a text, or a document as JSON."""
+        """Print a text, in the width of the terminal if there is one, or a document as JSON."""
         if isinstance(answer, str):
-            write_stdout(redact(answer) if self.is_masked else answer)
+            text = redact(answer) if self.is_masked else answer
+            write_stdout(folded(text) if sys.stdout.isatty() else text)
         else:
             write_stdout(json.dumps(scrub(answer) if self.is_masked else answer, indent=2))
 
@@ -125,13 +127,13 @@ def run_steps(request: CommandRequest, steps: Sequence[Step]) -> int:
     return outcome.exit_code
 
 
-def print_summary(outcome: RunOutcome) -> None:
-    """Print the summary: its first screen on a terminal, all of it to a file or a pipe."""
-    if outcome.as_json:
-        write_stdout(outcome.texts["summary.json"])
-        return
-    text, run = outcome.texts["summary.txt"], outcome.summary.run
-    write_stdout(first_screen_of(text, run if is_query(run) else None) if sys.stdout.isatty() else text)
+def print_summary(outcome: RunOutcome) -> Exit:
+    """Print the summary, its first screen on a terminal, all of it to a file or a pipe; return the exit code of the run."""
+    text, run = outcome.texts["summary.json" if outcome.as_json else "summary.txt"], outcome.summary.run
+    if sys.stdout.isatty() and not outcome.as_json:
+        text = first_screen_of(text, run if is_query(run) else None)
+    write_stdout(text)
+    return outcome.exit_code
 
 
 def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str, Any]]:
@@ -146,11 +148,10 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
 def probe(request: CommandRequest) -> int:
     """Probe the hosts, and print their facts or the summary."""
     outcome = execute(request, (PROBE_IN_FULL,))
-    if request.as_json:
-        facts = (outcome.result.facts[name] for name in sorted(outcome.result.facts))
-        write_stdout(json.dumps([scrub(each.model_dump(mode="json")) for each in facts], indent=2))
-    else:
-        print_summary(outcome)
+    if not request.as_json:
+        return print_summary(outcome)
+    facts = (outcome.result.facts[name] for name in sorted(outcome.result.facts))
+    write_stdout(json.dumps([scrub(each.model_dump(mode="json")) for each in facts], indent=2))
     return outcome.exit_code
 
 
@@ -163,8 +164,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     outcome = execute(request, (*BEFORE_PLAN, PLAN, CHANGES, looking))
     planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
     if not planned.plan.classes and not request.as_json:
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     settings = {host.name: host.settings for host in outcome.hosts}
     gateways = {host.name for host in outcome.hosts if not host.is_provisioned}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
@@ -207,7 +207,10 @@ def plan_recorded(
         return Exit.OK
     chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes)
     stacks = {name: stack for name in facts if (stack := chosen.for_host(name).stack) is not None}
-    changes = {name: changes_of(host_from(name, wanted), facts[name], stack) for name, stack in stacks.items()}
+    changes = {
+        name: changes_of(Host(name=name, connection=Connection(kind="local"), settings=wanted), facts[name], stack)
+        for name, stack in stacks.items()
+    }
     print_plan(request, chosen, replace(hosts, changes=changes), explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
 
@@ -228,11 +231,6 @@ def recorded_facts(files: Iterable[Path], before: Iterable[HostFacts] = ()) -> d
                 )
             facts[entry.host] = entry
     return facts
-
-
-def host_from(name: str, settings: Settings) -> Host:
-    """Return a host that is not in an inventory."""
-    return Host(name=name, connection=Connection(kind="local"), settings=settings)
 
 
 def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,8 +95,7 @@ def diagnose_host(
     outcome = execute(request, (PROBE_IN_FULL, step))
     found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
     if not found or outcome.exit_code == Exit.INTERRUPTED:
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     [first] = found
     sys.stderr.write(redact(f"{first.host.name}: reads {first.earlier_run}\n"))
     if not request.as_json:
@@ -114,8 +113,8 @@ def diagnose_host(
     return Exit.INTERRUPTED if done.interrupted else Exit.RED
 
 
-def only_host(request: CommandRequest) -> Host:
-    """Return the one host of a command.
+def only_host(request: CommandRequest) -> None:
+    """Check that a command has one host.
 
     Raises:
         UsageError: There are several.
@@ -126,7 +125,6 @@ def only_host(request: CommandRequest) -> Host:
             f"--host {request.limit} names {len(hosts)} hosts: {', '.join(host.name for host in hosts)}",
             hint="name one of them",
         )
-    return hosts[0]
 
 
 def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandRequest) -> DiagnosedHosts:
@@ -181,7 +179,7 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     A run of a rollout that is not done may have taken the host back, and is sound then: the run of that rollout which failed on the
     host is read instead, or the decision of the gate.
     """
-    newest = next(_worked_on(logs, host), None)
+    newest = _worked_on(logs, host)
     if newest is None:
         return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "no earlier run: none worked on it")
     run, results = newest
@@ -189,17 +187,18 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     if failed:
         return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
     sound = f"run {run.name} did not fail there"
-    found = (find(logs, host, run.name) for find in features.hooks("earlier_failure"))
-    return next(filter(None, found), None) or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
+    found: EarlierRun | None = features.first("earlier_failure", logs, host, run.name)
+    return found or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
 
 
-def _worked_on(logs: Path, host: str) -> Iterator[tuple[Path, dict[str, PhaseResult]]]:
-    """Yield runs that changed a host or were to, with how each phase ended there, newest first."""
+def _worked_on(logs: Path, host: str) -> tuple[Path, dict[str, PhaseResult]] | None:
+    """Return the newest run that changed a host or was to, with how each phase ended there."""
     runs = (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest")
     for run in sorted(runs, reverse=True):
         results = results_of(RunFolder(run)).get(host, {})
         if {"install", "serve", "stage"} & set(results):
-            yield run, results
+            return run, results
+    return None
 
 
 def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:

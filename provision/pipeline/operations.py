@@ -35,7 +35,7 @@ from provision.report.headlines import families
 from provision.report.shell import command
 from provision.run import playbooks
 from provision.run.context import RunContext, left_out
-from provision.run.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
+from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
 from verify.printable import printable
@@ -72,8 +72,7 @@ def verify(
         request, (PROBE, Step("verify", lambda context, probed: check_hosts(context, probed, options), "verify"))
     )
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     documents = {name: scrub(outcome.result.documents[name]) for name in sorted(outcome.result.documents)}
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
     records += (*outcome.result.aggregate, *outcome.result.around)
@@ -149,11 +148,10 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
 def serve(request: CommandRequest) -> int:
     """Start the service in the installed environment with the current settings, prove it, and print the summary."""
     outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
-    print_summary(outcome)
-    return outcome.exit_code
+    return print_summary(outcome)
 
 
-def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
+def _serve_installed(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
     for host in context.hosts():
         desired, installed = staged.desired[host.name], staged.facts[host.name].installed
         if installed is None or desired.environment not in installed.environments:
@@ -226,12 +224,11 @@ def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName) ->
     step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase, scope)
     outcome = execute(request, (PROBE, step))
     if request.as_json:
-        print_summary(outcome)
-        return outcome.exit_code
-    results = outcome.result.results if isinstance(outcome.result, ChangedHosts) else {}
+        return print_summary(outcome)
     for host in outcome.summary.hosts:
-        result = _failed_phase(host) or results.get(host.name)
-        write_stdout(f"{host.name}: {_line(result, playbook) if result else host.state}")
+        result = _failed_phase(host) or host.phases.get(phase)
+        is_over = result is not None and result.status != "interrupted"
+        write_stdout(f"{host.name}: {_line(result, playbook) if result and is_over else host.state}")
     return outcome.exit_code
 
 
@@ -239,7 +236,7 @@ def _failed_phase(host: HostSummary) -> PhaseResult | None:
     return next((result for result in host.phases.values() if result.status in ("failed", "unreachable")), None)
 
 
-def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ChangedHosts:
+def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ProbedHosts:
     """Run a playbook on the hosts that have anything of this product, complete or not."""
 
     def is_present(host: Host) -> bool:
@@ -254,17 +251,15 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
         if not there[host.name]
     }
     locked = playbooks.acquire_locks(context, probed, phase, present)
-    ended = playbooks.run_playbook(
-        context, playbook, phase, locked, lambda host: probed.install_paths[host.name].ansible_vars()
-    )
+    ended = playbooks.run_playbook(context, probed, playbook, locked, phase=phase)
     results |= ended
     if playbook == "uninstall":
         context.outcomes.removed |= set(ended)
         for name in ended:
             Store(context.cache).references.forget(name)
     for result in results.values():
-        context.record(result.model_copy(update={"phase": phase}))
-    return ChangedHosts(**vars(probed), results=results)
+        context.record(result)
+    return probed
 
 
 def _line(result: PhaseResult, playbook: str) -> str:
@@ -285,8 +280,7 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
     digest = require_digest(to) if to is not None else None
     outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
     features.call("rolled_back", request.logs, outcome)
-    print_summary(outcome)
-    return outcome.exit_code
+    return print_summary(outcome)
 
 
 def controller_remains(logs: Path) -> str:

@@ -114,12 +114,13 @@ def _run_fix(context: RunContext, probed: ProbedHosts, *, fix: Fix) -> ProbedHos
 
     def variables(host: Host) -> dict[str, Any]:
         return {
-            **probed.install_paths[host.name].ansible_vars(),
             "firstlight_system_packages": wanted[host.name],
             "firstlight_debs": sent[host.name],
         }
 
-    results = playbooks.run_playbook(context, PLAYBOOK, "install", context.hosts(), variables, tags=(fix.tag,))
+    results = playbooks.run_playbook(
+        context, probed, PLAYBOOK, context.hosts(), variables, phase="install", tags=(fix.tag,)
+    )
     for result in results.values():
         context.record(result)
     return probed

@@ -115,9 +115,9 @@ def _from_bundle(request: CommandRequest) -> tuple[ClientSettings | None, dict[s
     """
     if request.bundle is None:
         return None, {}
-    for hook in features.hooks("open_bundle"):
-        client, overrides = hook(request)
-        return client, overrides
+    found: tuple[ClientSettings, dict[str, str]] | None = features.first("open_bundle", request)
+    if found is not None:
+        return found
     raise UsageError("no feature of this copy of the product reads bundles", hint="leave --bundle out")
 
 

@@ -1,4 +1,4 @@
-"""Text layout in at most 100 columns: cleaning, measuring, wrapping, shortening, folding of names."""
+"""Text layout in the width of the terminal, at most 100 columns: cleaning, measuring, wrapping, shortening, folding of names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from verify.printable import printable
+from verify.printable import WIDTH, printable
 
-COLUMNS = 100
+COLUMNS = WIDTH
 WIDEST = 34
 """Columns of a head cell of a table."""
 
 Text: TypeAlias = str | tuple[str, ...]
 """A sentence, or its pieces where lines may only break between pieces."""
 
-_WORD = re.compile(r"""(?:(?<![^\s(=])(?:'[^']*'|"[^"]*")(?![^\s.,;:)])|\S)+""")
+_WORD = re.compile(r"""(?:(?<![^\s(=`])(?:'[^']*'|"[^"]*")(?![^\s.,;:)`])|\S)+""")
 """A word, or a quoted path with its blanks: a command that is broken inside one does not run."""
+_FIRST_COLUMN = re.compile(r" *(?:[-+~?!x] )?(?:\S+(?: \S+)*? {2,})?")
+"""The indent of a line, and its first column where two blanks end it."""
 _NUMBERED = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
 
 
@@ -65,6 +67,16 @@ def wrap(text: Text, *, first: str = "", rest: str | None = None, columns: int =
     if not empty or not lines:
         lines.append(line.rstrip())
     return lines
+
+
+def folded(text: str) -> str:
+    """Return a text whose lines longer than `COLUMNS` go on below their last column."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        found = _FIRST_COLUMN.match(line)
+        first = found[0] if found and len(found[0]) < COLUMNS // 2 else ""
+        lines += [line] if width(line) <= COLUMNS else wrap(line[len(first) :], first=first)
+    return "\n".join(lines)
 
 
 def shortened(text: str, most: int, *, first: str = "", columns: int = COLUMNS) -> list[str]:

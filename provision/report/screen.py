@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from provision.report.summary_builder import describe_build
 LINES = 25
 """Including the line that names the command for the details."""
 RULE = "-" * COLUMNS
-"""Separates the first screen from the details in a summary's text; no other line equals it."""
+"""Separates the first screen from the details in a summary's text."""
+_RULE = re.compile(r"^-{60,100}\n", re.MULTILINE)
+"""A rule as any terminal had it; no other line of a summary is one."""
 LABEL = 11
 """Columns of the label before each line of the lower block."""
 MOST_NAMES = 34
@@ -87,8 +90,8 @@ def first_screen_of(text: str, run: str | None = None) -> str:
 
     `run` names a query, or a run other than the newest.
     """
-    head, rule, _ = text.partition(f"\n{RULE}\n")
-    if not rule:
+    head, *details = _RULE.split(text, maxsplit=1)
+    if not details:
         return text
     return f"{head.rstrip()}\n{'Details':<{LABEL}}{wording.details(run)}\n"
 

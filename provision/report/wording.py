@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from provision.catalog.versions import cuda_of
-from provision.core.models.records import ENDED_BADLY, CheckRecord, GatewayRecord, HostSummary, Summary
+from provision.core.models.records import ENDED_BADLY, CheckRecord, GatewayRecord, HostSummary, ServeRecord, Summary
 from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
 from provision.report.run_files import seconds_between
@@ -167,12 +167,16 @@ def host_comparison(summary: Summary) -> Iterable[tuple[str, str, str]]:
         yield check.status, check.id, f"{check.reason}; hint: {check.remedy}" if check.remedy else check.reason
 
 
+def equal_tokens(serve: ServeRecord) -> int:
+    """Return how many tokens of the answer equal those of the reference."""
+    return sum(one == two for one, two in zip(serve.tokens_expected, serve.tokens_answered, strict=False))
+
+
 def proof(host: HostSummary) -> Iterable[str]:
     """Yield what the readiness proof showed, or why nothing serves."""
     serve = host.serve
     if serve and serve.tokens_expected:
-        equal = sum(one == two for one, two in zip(serve.tokens_expected, serve.tokens_answered, strict=False))
-        yield f"{equal} of {len(serve.tokens_expected)} greedy tokens equal the reference"
+        yield f"{equal_tokens(serve)} of {len(serve.tokens_expected)} greedy tokens equal the reference"
     elif serve:
         yield from filter(None, (serve.text, *(serve.evidence if serve.ready else ())))
 
@@ -335,10 +339,15 @@ def start_phase_words(phase: str) -> str:
     return "verified" if phase == "proven" else phase.replace("_", " ")
 
 
+def starts(hosts: Iterable[HostSummary]) -> dict[str, dict[str, float]]:
+    """Return the `start_points` of each host whose service started."""
+    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
+    return {name: each for name, each in points.items() if each}
+
+
 def slowest_start(summary: Summary) -> str | None:
     """Describe the slowest start phase by phase; None without any start."""
-    seen = {host.name: start_points(host.serve.startup_s) for host in summary.hosts if host.serve}
-    seen = {name: each for name, each in seen.items() if each}
+    seen = starts(summary.hosts)
     if not seen:
         return None
     name = max(seen, key=lambda host: max(seen[host].values()))

@@ -25,16 +25,15 @@ def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, boo
 
     They are asked once a run.
     """
-    if context.background.package_sources is not None:
-        return context.background.package_sources
-    context.background.package_sources = {}
-    asked = lacking(context, planned)
-    if asked:
+    if context.background.package_sources is None:
         context.background.package_sources = context.run_on_hosts(
-            "stage", asked, lambda host: package_sources_answer(context.session(host)), deadline_s=SOURCES_DEADLINE_S
+            "stage",
+            lacking(context, planned),
+            lambda host: package_sources_answer(context.session(host)),
+            deadline_s=SOURCES_DEADLINE_S,
         )
-    for name, answer in context.background.package_sources.items():
-        context.run.event("package-sources", host=name, phase="stage", answer=answer)
+        for name, answer in context.background.package_sources.items():
+            context.run.event("package-sources", host=name, phase="stage", answer=answer)
     return context.background.package_sources
 
 

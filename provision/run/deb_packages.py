@@ -57,29 +57,18 @@ def send_missing(
 
     A host for which this machine cannot fetch them fails, and is missing in the answer.
     """
-    return context.run_on_hosts(
-        phase,
-        [context.host(name) for name in wanted],
-        lambda host: send(context, probed, host, wanted[host.name]),
-        deadline_s=SEND_DEADLINE_S,
-    )
-
-
-def send(context: RunContext, probed: ProbedHosts, host: Host, wanted: Sequence[str]) -> list[str]:
-    """Send packages to one host as `send_missing` does, and return the names of the files.
-
-    Raises:
-        StageError: This machine cannot fetch them.
-        TransportError: The host does not answer.
-    """
-    facts, session = probed.facts[host.name], context.session(host)
-    if not (missing := without_sources(session, facts, wanted)):
-        return []
     client = context.options.client
     bundled = client is not None and client.bundled is not None
-    files = fetch_debs(missing, dpkg_status(session), facts.os, store=context.wheelhouse(), bundled=bundled)
-    session.send(files, probed.install_paths[host.name].incoming)
-    return [file.name for file in files]
+
+    def send(host: Host) -> list[str]:
+        facts, session = probed.facts[host.name], context.session(host)
+        if not (missing := without_sources(session, facts, wanted[host.name])):
+            return []
+        files = fetch_debs(missing, dpkg_status(session), facts.os, store=context.wheelhouse(), bundled=bundled)
+        session.send(files, probed.install_paths[host.name].incoming)
+        return [file.name for file in files]
+
+    return context.run_on_hosts(phase, [context.host(name) for name in wanted], send, deadline_s=SEND_DEADLINE_S)
 
 
 def without_sources(session: Session, facts: HostFacts, wanted: Sequence[str]) -> list[str]:

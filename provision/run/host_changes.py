@@ -63,7 +63,8 @@ def changes_of(
         first.append(PlannedChange(part="packages", sign="+", text=" ".join(packages)))
     # A described host has no user, and is taken for root.
     is_root = host.connection.become or facts.user.uid in {0, None}
-    if found and is_root and (installed is None or installed.state is None):
+    is_bare = installed is None or not (installed.state or installed.environments)
+    if found and is_root and is_bare:
         first.append(PlannedChange(part="account", sign="+", text=f"system user {SERVICE_USER}"))
     return (*first, *found)
 

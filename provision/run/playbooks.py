@@ -64,32 +64,42 @@ def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) ->
 
 def run_playbook(
     context: RunContext,
+    probed: ProbedHosts,
     playbook: str,
-    phase: PhaseName,
     hosts: Sequence[Host],
-    variables: Callable[[Host], Mapping[str, Any]],
+    variables: Callable[[Host], Mapping[str, Any]] = lambda _: {},
     *,
+    phase: PhaseName = "serve",
     tags: Sequence[str] = (),
 ) -> dict[str, PhaseResult]:
     """Run a playbook on hosts, record failures, and return the results of the hosts where it succeeded.
 
-    With `tags` only tasks with one of these tags run. The playbook is not run when there is no host.
+    The playbook is not run when there is no host.
+
+    Args:
+        variables: Returns the variables of a host besides those of its installation paths.
+        phase: The phase that its results are of.
+        tags: Only tasks with one of these tags run; all when empty.
 
     Raises:
         KeyboardInterrupt: The run was interrupted.
     """
     if not hosts:
         return {}
-    targets = [Target(host, variables(host)) for host in renew_locks(context, phase, hosts)]
+    targets = [
+        Target(host, {**probed.install_paths[host.name].ansible_vars(), **variables(host)})
+        for host in renew_locks(context, phase, hosts)
+    ]
     if playbook in INSTALLING:
         context.state(Played).targets |= {target.host.name: target for target in targets}
     results = (
         install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note) if targets else {}
     )
+    results = {name: result.model_copy(update={"phase": phase}) for name, result in results.items()}
     for name, result in results.items():
         context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)
         if result.status not in ("ok", "warn"):
-            context.reject(result.model_copy(update={"phase": phase}))
+            context.reject(result)
     if any(result.status == "interrupted" for result in results.values()):
         raise KeyboardInterrupt
     return {name: result for name, result in results.items() if result.status in ("ok", "warn")}

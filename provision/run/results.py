@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import CheckRecord, PhaseResult, PlannedChange, ServeRecord
+from provision.core.models.records import CheckRecord, PlannedChange
 from provision.core.models.stack import Plan, Stack
 from provision.core.models.staged import Staged
 from provision.run.desired_state import Desired
@@ -56,24 +56,10 @@ class StagedHosts(PlannedHosts):
 
 
 @dataclass(frozen=True)
-class InstalledHosts(StagedHosts):
-    """Hosts with the new environment built next to the live one."""
-
-    installed: Mapping[str, PhaseResult] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class VerifiedHosts(InstalledHosts):
+class VerifiedHosts(StagedHosts):
     """Hosts whose new environment was checked; the desired state follows the checks."""
 
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ServedHosts(VerifiedHosts):
-    """Hosts with the answers of their services."""
-
-    served: Mapping[str, ServeRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,13 +84,6 @@ class CheckedHosts(ProbedHosts):
     left_out: frozenset[str] = frozenset()
     """Hosts that were not to be checked."""
     conclusion: Conclusion | None = None
-
-
-@dataclass(frozen=True)
-class ChangedHosts(ProbedHosts):
-    """Hosts that a command's playbook changed: `stop`, `uninstall`."""
-
-    results: Mapping[str, PhaseResult] = field(default_factory=dict)
 
 
 def combined(results: Sequence[HostsT]) -> HostsT:

@@ -49,14 +49,7 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     spans.refuse_parts(context, "serve")
     hosts = playbooks.acquire_locks(context, probed, "serve", context.hosts())
     switched = playbooks.run_playbook(
-        context,
-        "rollback",
-        "serve",
-        hosts,
-        lambda host: {
-            **probed.install_paths[host.name].ansible_vars(),
-            "service_rollback_to": wanted.get(host.name, ""),
-        },
+        context, probed, "rollback", hosts, lambda host: {"service_rollback_to": wanted.get(host.name, "")}
     )
     states = live_states(context, probed, [host for host in hosts if host.name in switched])
     for name, state in states.items():
@@ -68,7 +61,7 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
             )
             context.fail(name, "serve", error)
         elif readiness_of(state) is None:
-            context.record(switched[name].model_copy(update={"phase": "serve"}))
+            context.record(switched[name])
     requests = {name: request for name, state in states.items() if (request := readiness_of(state)) is not None}
     proof.prove(context, probed, requests, switched, started)
     # A playbook that changed nothing before it failed has refused to switch: there is nothing to return from.
@@ -116,13 +109,7 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
     ]
     for host in hosts:
         context.progress.note(host.name, "the start failed: returns to the release that served before")
-    switched = playbooks.run_playbook(
-        context,
-        "rollback",
-        "serve",
-        hosts,
-        lambda host: {**probed.install_paths[host.name].ansible_vars(), "service_rollback": "unproven"},
-    )
+    switched = playbooks.run_playbook(context, probed, "rollback", hosts, lambda _: {"service_rollback": "unproven"})
     states = live_states(context, probed, [host for host in hosts if host.name in switched])
     back = {name: state for name, state in states.items() if state.get("release") not in (None, tried[name])}
     requests = {name: request for name, state in back.items() if (request := readiness_of(state)) is not None}
@@ -170,9 +157,7 @@ def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> 
         host for host in context.hosts() if host.name in live and _has_more(probed.facts[host.name], live[host.name])
     ]
     hosts = playbooks.acquire_locks(context, probed, "serve", hosts)
-    playbooks.run_playbook(
-        context, "prune", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars()
-    )
+    playbooks.run_playbook(context, probed, "prune", hosts)
 
 
 def _has_more(facts: HostFacts, live: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 
 from provision.core.formatting import format_bytes
@@ -19,35 +19,30 @@ ENOUGH_BYTES = 8 << 20
 """Shorter transfers say nothing about the bandwidth: connections and checks take most of their time."""
 
 
-@dataclass
-class Bandwidth:
-    """What the controller sent to hosts in this run, and when."""
+class SentBytes:
+    """Counts the bytes that hosts got, and when the controller sent them. Thread-safe."""
 
-    _sent: int = 0
-    _times: list[tuple[float, float]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.transfers = Transfers()
+        self._timed = 0
+        self._times: list[tuple[float, float]] = []
+        self._lock = Lock()
 
     def add(self, sent: int, began: float, ended: float) -> None:
-        """Note a transfer: its bytes, and its beginning and end in seconds of one clock."""
-        self._sent += sent
-        self._times.append((began, ended))
+        """Count a transfer of the controller: its bytes, and its beginning and end in seconds of one clock."""
+        self.count(sent)
+        with self._lock:
+            self._timed += sent
+            self._times.append((began, ended))
 
     @property
     def bytes_s(self) -> float | None:
-        """Bytes a second of all transfers together, while there was any; None where too little was sent."""
+        """Bytes a second of all transfers of the controller together, while there was any; None where too little was sent."""
         seconds, reached = 0.0, float("-inf")
         for began, ended in sorted(self._times):
             seconds += max(0.0, ended - max(began, reached))
             reached = max(reached, ended)
-        return self._sent / seconds if self._sent >= ENOUGH_BYTES and seconds > 0 else None
-
-
-class SentBytes:
-    """Counts the bytes that hosts got. Thread-safe."""
-
-    def __init__(self) -> None:
-        self.transfers = Transfers()
-        self.bandwidth = Bandwidth()
-        self._lock = Lock()
+        return self._timed / seconds if self._timed >= ENOUGH_BYTES and seconds > 0 else None
 
     def count(
         self,
@@ -117,9 +112,7 @@ class Sending:
         folder = self._planned.install_paths[host.name].incoming
         report = self._context.session(host).send(self._files[host.name], folder, progress=progress)
         ended = time.monotonic()
-        seen = self._context.state(SentBytes)
-        seen.count(report.bytes_sent)
-        seen.bandwidth.add(report.bytes_sent, ended - report.seconds, ended)
+        self._context.state(SentBytes).add(report.bytes_sent, ended - report.seconds, ended)
         return Sent(report.bytes_sent, ended - started)
 
     def abandon(self, host: Host) -> None:

@@ -102,11 +102,10 @@ def play_differing(
     }
     return results | playbooks.run_playbook(
         context,
+        probed,
         playbook,
-        "serve",
         [host for host in hosts if host.name in debs],
         lambda host: {
-            **probed.install_paths[host.name].ansible_vars(),
             "firstlight_system_packages": packages[host.name],
             "firstlight_debs": debs[host.name],
             "firstlight_unit_sets": [one.variables(_incoming(one)) for one in differing[host.name]],
@@ -129,11 +128,10 @@ def play_removal(
     """
     return playbooks.run_playbook(
         context,
+        probed,
         playbook,
-        "serve",
         hosts,
-        lambda host: {
-            **probed.install_paths[host.name].ansible_vars(),
+        lambda _: {
             "firstlight_unit_sets": [],
             "firstlight_unit_sets_absent": [{"name": name, "units": [*units]} for name, units in absent],
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_SCREEN = 12
 """The number of lines of a summary that must name the first cause."""
+PARTS = {
+    "packages": r"^firstlight-changed: packages ",
+    "account": r"^Make the service account$",
+    "environment": r"^Build the environment$",
+    "model": r"^(Create the built-in model$|Move the model's files)",
+}
+"""Parts of a plan, each with the task or the output of one by which a run changes it on a host."""
 RUN_S = 1500.0
 """Longer than any run of three hosts on two slow cores; a limit, not an expectation."""
 
@@ -111,15 +119,34 @@ class CommandRunner:
 
 
 def assert_as_planned(ended: Ended) -> None:
-    """Check that a run did to each host what its plan said: nothing, or something."""
+    """Check that a run did to each host what its plan said: nothing, or these parts and no others."""
     planned = json.loads((ended.run / "planned_changes.json").read_text())
     for name, changes in planned.items():
+        if all(change["sign"] != "?" for change in changes):
+            assert_parts_as_planned(ended, name, changes)
         phases = ended.host(name)["phases"]
         left = {phase: phases.get(phase, {}).get("status") == "skipped" for phase in ("install", "serve")}
         if not changes:  # a service without a valid proof is proven again, which changes nothing
             assert left["install"], (name, ended.output())
         elif all(change["sign"] != "?" for change in changes):
             assert not all(left.values()), (name, changes, ended.output())
+
+
+def assert_parts_as_planned(ended: Ended, name: str, changes: list[dict[str, Any]]) -> None:
+    """Check that a run changed no part of a host that its plan does not name, and the packages and the model that it names."""
+    lines = (ended.run / "changes.jsonl").read_text().splitlines() if (ended.run / "changes.jsonl").exists() else []
+    records = [each for each in map(json.loads, lines) if each["host"] == name and each["changed"]]
+    text = "\n".join(f"{each.get('task', '')}\n{each['output']}" for each in records)
+    done = {part for part, shown in PARTS.items() if re.search(shown, text, re.MULTILINE)}
+    parts = {change["part"] for change in changes}
+    allowed = parts | ({"model"} if "files" in parts else set())  # a changed file may be one of the model
+    assert done <= allowed, (name, changes, done, ended.output())
+    new = {change["part"] for change in changes if change["sign"] == "+"}
+    # What an interrupted run left is there already, except the model, which is made last.
+    certain = {"packages", "model"} if "environment" in new else {"packages"}
+    assert certain & new <= done, (name, changes, done, ended.output())
+    if not changes:
+        assert not [each for each in records if each.get("playbook") in ("install", "serve")], (name, ended.output())
 
 
 def task_ended(host: str, task: str) -> Callable[[Path], bool]:

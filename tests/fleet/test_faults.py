@@ -20,27 +20,13 @@ import pytest
 from provision.phases.verify.run_checks import tool_command
 from tests.fleet.bigrams import write_model
 from tests.fleet.command_runner import ROOT, CommandRunner, Ended
-from tests.fleet.faults import (
-    EXPOSED,
-    FILES,
-    FROZEN,
-    INJECTED,
-    INSTEAD,
-    LATER,
-    MODEL,
-    NEXT_START,
-    PREAMBLE,
-    RUNNING,
-    SECRETS,
-    STOPPED,
-    TREATED,
-    UNIT,
-    Fault,
-)
-from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.faults import PREAMBLE, Fault
+from tests.fleet.faults.installed import FILES, INJECTED, MODEL, SECRETS, UNIT
+from tests.fleet.faults.service import FROZEN, INSTEAD, RUNNING, STOPPED, TREATED
+from tests.fleet.faults.surroundings import EXPOSED, LATER, NEXT_START
+from tests.fleet.hosts import FleetHost
 from tests.fleet.listing import differences, listing
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
-from tests.fleet.snapshots import boot_serving
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
 
@@ -62,23 +48,6 @@ SERVED: dict[str, Any] = {
 """Settings with which a user's model is served."""
 
 Records = dict[str, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
-    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
-
-
-@pytest.fixture(scope="module")
-def host(fleet: Fleet) -> Iterator[FleetHost]:
-    [host] = boot_serving(fleet)
-    yield host
-    host.remove()
-
-
-@pytest.fixture(scope="module")
-def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(host.inventory(tmp_path_factory.mktemp("inventory")))
 
 
 @pytest.fixture(scope="module")

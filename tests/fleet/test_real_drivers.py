@@ -47,11 +47,6 @@ def kernels(host: FleetHost) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
-    return CommandRunner(tmp_path_factory.mktemp("drivers") / "logs")
-
-
-@pytest.fixture(scope="module")
 def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(host.inventory(tmp_path_factory.mktemp("inventory"), firstlight_driver_source="distribution"))
 

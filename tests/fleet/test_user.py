@@ -28,11 +28,6 @@ def host(fleet: Fleet) -> Iterator[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
-    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
-
-
-@pytest.fixture(scope="module")
 def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(host.inventory(tmp_path_factory.mktemp("inventory"), user=NO_SUDO, firstlight_port=PORT))
 

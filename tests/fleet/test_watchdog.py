@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.fleet.command_runner import CommandRunner
-from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.hosts import FleetHost
 from tests.fleet.serving import PREFIX, checks_of_what_serves
-from tests.fleet.snapshots import boot_serving
 
 pytestmark = pytest.mark.long("watchdog", seconds=220)
 
@@ -37,23 +35,6 @@ while True:
         time.sleep(0.5)
 """
 """Ends when a token was made."""
-
-
-@pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
-    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
-
-
-@pytest.fixture(scope="module")
-def host(fleet: Fleet) -> Iterator[FleetHost]:
-    [host] = boot_serving(fleet)
-    yield host
-    host.remove()
-
-
-@pytest.fixture(scope="module")
-def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(host.inventory(tmp_path_factory.mktemp("inventory")))
 
 
 def record(host: FleetHost) -> dict[str, list[dict[str, str]]]:

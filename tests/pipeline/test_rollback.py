@@ -62,7 +62,7 @@ class Site:
         (self.folder / "state.json").write_text(json.dumps(state if release else None))
 
     def run_playbook(
-        self, context: RunContext, playbook: str, phase: str, hosts: list[Host], *_: Any, **__: Any
+        self, context: RunContext, _probed: ProbedHosts, playbook: str, hosts: list[Host], *_: Any
     ) -> dict[str, PhaseResult]:
         self.playbooks += [playbook] if hosts else []
         if hosts and self.outcome == "failed":

@@ -33,7 +33,7 @@ from provision.phases.serve.step import proven
 from provision.run import desired_state
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
-from provision.run.host_changes import is_restart_only, is_up_to_date, missing_files, state_changes
+from provision.run.host_changes import changes_of, is_restart_only, is_up_to_date, missing_files, state_changes
 from provision.run.results import StagedHosts
 
 STACK = Stack(
@@ -206,6 +206,12 @@ def test_adapters_are_served_with_the_model_and_proven(tmp_path: Path) -> None:
     plain = desired_state_of(node(model="org/tiny"), host_facts(), staged, tools={})
     assert plain.readiness is not None
     assert "adapters" not in plain.readiness, "the state of hosts without adapters is that of earlier versions"
+
+
+def test_the_account_is_new_where_nothing_is_installed(desired: Desired) -> None:
+    for there, new in ((None, True), (installed(desired, state=None), False)):
+        found = changes_of(node(), host_facts(there), STACK)
+        assert ("account" in {change.part for change in found}) == new
 
 
 def test_unreadable_files_do_not_count_as_unchanged(desired: Desired) -> None:

@@ -21,7 +21,7 @@ from provision.phases.verify.step import CheckOptions
 from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
-from provision.run.results import InstalledHosts, ProbedHosts
+from provision.run.results import ProbedHosts, StagedHosts
 from verify.records import FLEET, CheckResult, as_record
 
 
@@ -83,7 +83,7 @@ def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, mon
     monkeypatch.setattr(verify, "recompute_desired", recompute)
     context = context_of(tmp_path, "a", "ill")
     probed = probed_hosts(context)
-    installed = InstalledHosts(**vars(probed), desired=dict.fromkeys(("a", "ill"), before))
+    installed = StagedHosts(**vars(probed), desired=dict.fromkeys(("a", "ill"), before))
     verified = verify.verify(context, installed)
     assert verified.desired == {"a": before, "ill": after}
     assert set(verified.documents) == {"a", "ill"}

@@ -54,6 +54,13 @@ def test_many_equal_hosts_are_counted() -> None:
     assert lines[0] == "20 equal hosts: gpu-000, gpu-001, gpu-002, gpu-003, gpu-004, gpu-005 and 14 more"
 
 
+def test_a_release_that_nothing_has_is_refused_without_a_candidate() -> None:
+    facts = {"h": parse_what_if("gpu=L4x1 driver=580.65.06")}
+    lines = render(plan(facts, {"h": Settings(vllm="==0.99.0")}), {}).splitlines()
+    assert lines[2] == "  vllm-requested  the catalog has no vLLM build for `--vllm ==0.99.0` on cuda"
+    assert "./firstlight catalog refresh" in lines[3]
+
+
 def test_compatibility_libraries_and_wheel_publishers_are_named() -> None:
     output = text("h100-cuda-compat")
     assert "cuda-compat-13-0 extends the driver, only for the service and its checks" in output

@@ -69,6 +69,12 @@ def test_an_unknown_card_is_answered_with_at_most_five_names() -> None:
     assert str(caught.value.hint).count("`") <= 2 * 5
 
 
+def test_one_similar_name_is_no_choice() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_what_if("foo9000")
+    assert str(caught.value.hint).startswith("did you mean `PROW7900`? ")
+
+
 def test_a_word_that_resembles_no_card_gets_no_suggestion() -> None:
     with pytest.raises(UsageError) as caught:
         parse_what_if("Foo")

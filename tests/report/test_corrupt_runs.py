@@ -21,7 +21,7 @@ from provision.pipeline import diagnosis
 from provision.report import page, summarise, write
 from provision.report.difference import compare_runs
 from provision.report.difference.text import render
-from provision.report.history import bundle, retention, run_list, show, tail
+from provision.report.history import bundle, retention, run_list, show
 from provision.report.history.runs import names
 from tests.report.sample import CPU_STACK, Folder, host, result
 from tests.strange import JSON, changed, paths
@@ -58,7 +58,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "list --json": lambda logs: json.loads(run_list.render_json(logs)),
     "show": lambda logs: show.summary_text(logs, DAMAGED),
     "show --json": lambda logs: json.loads(show.summary_text(logs, DAMAGED, as_json=True)),
-    "show --follow": lambda logs: list(tail.follow(logs / DAMAGED)),
+    "show --follow": lambda logs: list(show.follow_events(logs / DAMAGED)),
     "diff": lambda logs: render(compare_runs(logs)),
     "diff A B": lambda logs: render(compare_runs(logs, DAMAGED, NEWER)),
     "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),

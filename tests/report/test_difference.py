@@ -21,7 +21,7 @@ from provision.core.models.records import Change, HostDifference
 from provision.report import summarise, write
 from provision.report.difference import compare_runs, last_green
 from provision.report.difference.compare import differences
-from provision.report.difference.records import HostRecords, pins, read_records
+from provision.report.difference.records import HostRecords, read_records
 from provision.report.difference.text import render, sentence
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
@@ -283,15 +283,10 @@ def test_a_missing_earlier_run_is_reported() -> None:
     assert "no earlier run" in render(found)
 
 
-def test_pins_of_a_lock_with_markers_and_files_are_read() -> None:
-    lock = 'a==1.0 ; python_version < "4" --hash=sha256:' + "1" * 64 + "\nb @ file:///b-2.whl\n# c==3\n"
-    assert pins(lock) == {"a": "1.0 (sha256 111111111111)", "b": "file:///b-2.whl"}
-
-
 def test_an_incomplete_folder_can_be_read(tmp_path: Path) -> None:
     folder = run(tmp_path, "20261119T080000Z")
     folder.run.path("facts/a.json").write_text("{", encoding="utf-8")
     folder.run.path("stage/lock.txt").unlink()
-    records = read_records(folder.run.folder).hosts["a"]
+    records = read_records(folder.run.folder)["a"]
     assert records.facts is None
     assert records.lock == {}

@@ -217,7 +217,8 @@ def test_json_can_be_read_again(summary: Summary) -> None:
 @given(summaries)
 @settings(max_examples=50, deadline=None)
 def test_markdown_tables_keep_their_columns(summary: Summary) -> None:
-    lines = markdown.render(summary).split("\n")
+    commands = re.compile(r"^```sh\n.*?^```$", re.MULTILINE | re.DOTALL)  # a line of one may begin with a pipe
+    lines = commands.sub("", markdown.render(summary)).split("\n")
     widths = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in lines if line.startswith("|")]
     assert set(widths) <= {3, 5}
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -277,6 +280,35 @@ def test_a_summary_of_an_older_release_is_shown_unchanged() -> None:
         first_screen_of("GREEN: 1 host serving\n\nHosts\n  a  serving\n")
         == "GREEN: 1 host serving\n\nHosts\n  a  serving\n"
     )
+
+
+def test_a_screen_fits_a_narrow_terminal_and_is_found_from_a_wide_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("gpu-1")])
+    folder.planned(["gpu-1"], GPU_STACK)
+    folder.green("gpu-1", gpus=8)
+    summary = tmp_path / "summary.json"
+    summary.write_text(summarise(folder.run).model_dump_json())
+    code = f"""
+from pathlib import Path
+from provision.core.models.records import Summary
+from provision.report.layout import folded
+from provision.report.text import render
+print(render(Summary.model_validate_json(Path({str(summary)!r}).read_text())))
+print(folded("  refused   vllm-0.33.0 is refused, as the wheels are in `--bundle '/a folder/of mine'` which lacks it"))
+"""
+    environment = {**os.environ, "COLUMNS": "80"}
+    text = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    long = [line.strip() for line in text.splitlines() if len(line) > 80]
+    assert all(line.startswith(("-d '", "'sudo ")) for line in long)  # a quoted word of a command stays whole
+    assert text.endswith("""
+  refused   vllm-0.33.0 is refused, as the wheels are in `--bundle
+            '/a folder/of mine'` which lacks it
+""")
+    shown = first_screen_of(text)
+    assert shown.startswith("GREEN: 1 host serving")
+    assert shown.endswith("Details    ./firstlight logs show --full\n")
 
 
 def test_the_command_for_the_details_names_the_run() -> None:

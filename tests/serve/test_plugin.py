@@ -179,7 +179,7 @@ def test_the_engine_continues_if_the_folder_cannot_be_written(engine: Engine, tm
     """
     done = engine("one module", code, proofs=tmp_path / "file" / "run")
     assert (done.returncode, done.stdout) == (0, "layers.0\n")
-    assert "cannot write the proof" in done.stderr
+    assert "cannot write the evidence" in done.stderr
 
 
 def test_the_engine_continues_if_a_layer_cannot_be_described_and_the_reason_is_written(

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["answers", "API"]
-CHECKS: dict[Family, tuple[str, ...]] = {"answers": ("serving.answer",), "API": ("serving.contract",)}
+Family = Literal["answers", "API", "leaks"]
+CHECKS: dict[Family, tuple[str, ...]] = {
+    "answers": ("serving.answer",),
+    "API": ("serving.contract",),
+    "leaks": ("serving.soak",),
+}
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class ServedFault:
     family: Family
     words: str
     """Part of the check's reason; of the API, its beginning."""
-    level: Literal["standard"] = "standard"
+    level: Literal["standard", "full"] = "standard"
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -36,4 +40,6 @@ ALL = (
     ServedFault("no top_p", "API", "top_p 0.000001: expected 4 equal choices"),
     ServedFault("no frequency_penalty", "API", "frequency_penalty: expected other tokens than without the penalty"),
     ServedFault("one token more", "API", "max_tokens 1: expected 1 tokens (max_tokens), got 2"),
+    ServedFault("4 MiB kept of each request", "leaks", "memory of the host grows by ", "full"),
+    ServedFault("a descriptor kept of each request", "leaks", "open descriptors grow by ", "full"),
 )

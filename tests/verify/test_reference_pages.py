@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from provision.phases.verify.run_checks import verify
-from tests.fleet import faults, wrong_numbers
+from tests.fleet import wrong_numbers
+from tests.fleet.faults import installed, service, surroundings
 from tests.verify import served_faults
 from tests.verify.localhost import LOCALHOST
 from verify.cli.main import _parser
@@ -57,7 +58,12 @@ def test_every_option_and_fault_is_on_the_page() -> None:
 
 def test_the_page_names_the_checks_that_find_each_real_fault() -> None:
     """The same faults are made on a real host in tests/fleet/test_faults.py, and in a real server in tests/verify/in_vllm/test_served_api.py."""
-    made = (*faults.ALL, *wrong_numbers.ALL, *served_faults.ALL)
+    on_a_host = (
+        *(*installed.UNIT, *installed.SECRETS, *installed.MODEL, *installed.FILES, *installed.INJECTED),
+        *(*service.RUNNING, *service.TREATED, service.FROZEN, service.STOPPED, *service.INSTEAD),
+        *(*surroundings.EXPOSED, *surroundings.LATER, *surroundings.NEXT_START),
+    )
+    made = (*on_a_host, *wrong_numbers.ALL, *served_faults.ALL)
     levels = {check.id: LEVELS.index(check.level) for check in all_checks()}
     for fault in made:
         row = FAMILIES[fault.family]

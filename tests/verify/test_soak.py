@@ -1,4 +1,4 @@
-"""A soak distinguishes growth from noise, and detects a service that leaves requests unanswered."""
+"""A soak distinguishes growth from noise, and detects a service that leaves requests unanswered or keeps what they took."""
 
 from __future__ import annotations
 
@@ -13,30 +13,39 @@ from typing import Any
 
 import pytest
 
+from verify.checks.serving.soak import run
+from verify.records import CheckContext
+from verify.serving import resource_usage
 from verify.serving.resource_usage import Usage
 from verify.serving.service import Service
-from verify.serving.soak import SoakSamples, evaluate, growth, soak
+from verify.serving.soak import Sample, SoakSamples, evaluate, growth, soak
 from verify.tables import table
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = table("soak")["memory"]
+RULES = table("soak")["growth"] | table("soak")["memory"]
 MIB = 1 << 20
 
 SERVER = """
-import json, sys
+import json, os, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+kept_bytes, refused, left_open, waiting = map(int, sys.argv[1:])
 kept, answered = [], 0
 class Answering(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(200, f'vllm:num_requests_waiting{{engine="0"}} {waiting}.0'.encode())
     def do_POST(self):
         global answered
         answered += 1
         self.rfile.read(int(self.headers["Content-Length"]))
-        kept.append(bytearray(b"x") * int(sys.argv[1]))
-        right = self.headers["Authorization"] == "Bearer the-key" and answered % int(sys.argv[2])
-        body = json.dumps({"choices": []} if right else {"error": "overloaded"}).encode()
-        self.send_response(200 if right else 503)
+        kept.append(bytearray(b"x") * kept_bytes)
+        if left_open and not answered % left_open:
+            os.dup(2)
+        right = self.headers["Authorization"] == "Bearer the-key" and not (refused and not answered % refused)
+        self.answer(200 if right else 503, json.dumps({"choices": []} if right else {"error": "overloaded"}).encode())
+    def answer(self, status, body):
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -45,67 +54,97 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 """
-"""A server of completions that keeps a number of bytes of each request and leaves every n-th request unanswered."""
+"""A server of completions. Its arguments: bytes that it keeps of each request, every how many requests it refuses one or leaves a
+descriptor open (0: never), and how many requests it says are waiting."""
 
 
-def noise(count: int, *, slope: float, amplitude: float = 4 * MIB) -> list[tuple[float, float]]:
-    """Return one sample per second: bytes around a line, always the same ones."""
+def noise(count: int, *, slope: float, amplitude: float = 4.0) -> list[tuple[float, float]]:
+    """Return one sample per request: MiB around a line, always the same ones."""
     chance = random.Random(5)
-    return [(float(at), 2e9 + slope * at + chance.uniform(-amplitude, amplitude)) for at in range(count)]
+    return [(float(at), 2000 + slope * at + chance.uniform(-amplitude, amplitude)) for at in range(count)]
 
 
 def test_a_leak_in_noise_is_growth_and_noise_alone_is_not() -> None:
-    still, leak = growth(noise(600, slope=0.0), RULES), growth(noise(600, slope=0.2 * MIB), RULES)
+    still, leak = growth(noise(600, slope=0.0), RULES), growth(noise(600, slope=0.2), RULES)
     assert still is not None
     assert leak is not None
-    assert not still.is_real(RULES)
-    assert leak.is_real(RULES)
-    assert leak.slope == pytest.approx(0.2 * MIB, rel=0.05)
-    assert leak.mib_per_hour == pytest.approx(720, rel=0.05)
+    assert not still.is_real
+    assert leak.is_real
+    assert leak.slope == pytest.approx(0.2, rel=0.05)
+    assert leak.span == 401
 
 
-def test_a_step_during_warm_up_and_little_growth_do_not_count() -> None:
-    warmed = [(at, size + (500 * MIB if at > 100 else 0)) for at, size in noise(600, slope=0.0)]
-    line = growth(warmed, RULES)
+@pytest.mark.parametrize("step_at", [100, 250, 400, 550])
+def test_one_step_does_not_count(step_at: int) -> None:
+    """Such as code that is loaded lazily, or the buffers of a first large batch."""
+    line = growth([(at, size + (500 if at > step_at else 0)) for at, size in noise(600, slope=0.0)], RULES)
     assert line is not None
-    assert not line.is_real(RULES)
-    slow = growth([(float(at), 2e9 + 1024.0 * at) for at in range(600)], RULES)  # certain, and 400 KiB in all
+    assert not line.is_real
+
+
+def test_little_growth_does_not_count() -> None:
+    slow = growth([(float(at), 2000 + 0.001 * at) for at in range(600)], RULES)  # certain, and 0.4 MiB in all
     assert slow is not None
-    assert not slow.is_real(RULES)
+    assert not slow.is_real
+
+
+def samples(count: int, *, host: float = 0.0, gpu: float | None = None, descriptors: float = 0.0) -> list[Sample]:
+    """Return samples after each request; host and gpu grow by MiB, descriptors by numbers."""
+    return [
+        Sample(
+            float(at),
+            at,
+            Usage((2048 * MIB) + int(at * host * MIB), None if gpu is None else (60 << 30) + int(at * gpu * MIB)),
+            200 + int(at * descriptors),
+        )
+        for at in range(count)
+    ]
 
 
 def test_few_samples_are_not_enough() -> None:
-    assert growth(noise(9, slope=MIB), RULES) is None
-    samples = [(float(at), Usage(MIB, None)) for at in range(9)]
-    outcome = evaluate(SoakSamples(36, [], samples), Service(Path(), {"unit": "x"}, 1))
+    assert growth(noise(9, slope=1.0), RULES) is None
+    outcome = evaluate(SoakSamples(36, [], samples(9)), "x")
     assert (outcome.status, outcome.reason) == (
         "error",
-        "9 samples of memory are too few to detect growth: after a warm-up of33% of them 8 must be left",
+        "9 samples are too few to detect growth: after a warm-up of 33% of them 8 must be left",
     )
     assert outcome.evidence["samples"]
 
 
-def test_requests_without_an_answer_fail_a_soak_too_short_for_memory() -> None:
-    samples = [(float(at), Usage(MIB, None)) for at in range(9)]
-    outcome = evaluate(SoakSamples(36, ["503 overloaded"], samples), Service(Path(), {"unit": "x"}, 1))
+def test_requests_without_an_answer_fail_a_soak_too_short_for_growth() -> None:
+    outcome = evaluate(SoakSamples(36, ["503 overloaded"], samples(9)), "x")
     assert (outcome.status, outcome.reason) == ("fail", "1 of 36 requests got no answer: 503 overloaded")
 
 
-def test_gpu_memory_is_evaluated_in_addition_to_the_hosts() -> None:
-    samples = [(float(at), Usage(2 << 30, (60 << 30) + at * 8 * MIB)) for at in range(300)]
-    outcome = evaluate(SoakSamples(1200, [], samples), Service(Path(), {"unit": "x"}, 1))
-    assert outcome.status == "fail"
-    assert "memory of GPUs grows by 28800 MiB an hour" in outcome.reason
-    assert "memory of the host" not in outcome.reason
+@pytest.mark.parametrize(
+    ("grows", "reason"),
+    [
+        ({"host": 0.25}, "memory of the host grows by 250.0 MiB with 1,000 requests (50 MiB over 200)"),
+        ({"gpu": 8.0}, "memory of GPUs grows by 8,000.0 MiB with 1,000 requests (1600 MiB over 200)"),
+        ({"descriptors": 1.0}, "open descriptors grow by 1,000.0 with 1,000 requests (200 over 200)"),
+    ],
+)
+def test_each_growth_is_named_alone(grows: dict[str, float], reason: str) -> None:
+    outcome = evaluate(SoakSamples(300, [], samples(300, **grows)), "x")
+    assert (outcome.status, outcome.reason) == ("fail", reason)
+
+
+def test_a_soak_of_a_day_has_a_document_of_a_few_hundred_samples() -> None:
+    outcome = evaluate(SoakSamples(40_000, [], samples(40_000)), "x")
+    assert outcome.status == "ok"
+    assert 400 < len(outcome.evidence["samples"]) <= 500
 
 
 @pytest.fixture
-def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+def server(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setattr(resource_usage, "CLOSING_S", 0.02)
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "service.env").write_text("VLLM_API_KEY=the-key\n")
-    keeps, every = request.param
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(keeps), str(every)], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-c", SERVER, *map(str, request.param)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
     )
     assert process.stdout is not None
     port = int(process.stdout.readline())
@@ -120,30 +159,50 @@ SECONDS = 3.0
 
 def soaked(service: Service) -> tuple[SoakSamples, list[int]]:
     rounds: list[int] = []
-    return soak(service, minutes=SECONDS / 60, between=rounds.append, pause_s=0.02), rounds
+    return soak(service, seconds=SECONDS, between=rounds.append, pause_s=0.02), rounds
 
 
-@pytest.mark.parametrize("server", [(0, 10**9)], indirect=True)
+@pytest.mark.parametrize("server", [(0, 0, 0, 0)], indirect=True)
 def test_a_service_that_answers_and_does_not_grow_passes(server: Service) -> None:
     seen, rounds = soaked(server)
-    outcome = evaluate(seen, server)
+    outcome = evaluate(seen, server.name)
     assert (outcome.status, seen.failed) == ("ok", []), outcome.reason
     assert rounds == list(range(len(seen.samples)))
     assert json.dumps(outcome.as_json())
 
 
-@pytest.mark.parametrize("server", [(2 * MIB, 10**9)], indirect=True)
-def test_a_service_that_grows_with_every_request_fails(server: Service) -> None:
-    seen, _ = soaked(server)
-    outcome = evaluate(seen, server)
+@pytest.mark.parametrize(
+    ("server", "status", "words"),
+    [
+        ((2 * MIB, 0, 0, 0), "fail", "memory of the host grows by"),
+        ((0, 0, 4, 0), "fail", "open descriptors grow by"),
+        ((0, 0, 4, 1), "warn", "; it answered other requests at the same time"),
+    ],
+    indirect=["server"],
+)
+def test_a_short_soak_is_a_check(server: Service, status: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table("soak")["check"], "seconds", SECONDS)
+    outcome = run(CheckContext(level="full", service=server))
+    assert outcome.status == status, outcome.reason
+    assert words in outcome.reason
+
+
+def test_too_short_a_soak_says_nothing(tmp_path: Path) -> None:
+    nobody = Service(tmp_path, {"host": "127.0.0.1", "port": 1, "served_name": "small", "unit": "its-unit"}, 1)
+    assert run(CheckContext(service=nobody)).reason == "nothing listens: see serving.unit and serving.process"
+
+
+def test_the_injected_fault_is_noticed_without_a_service() -> None:
+    outcome = run(CheckContext(faults=frozenset({"leak"})))
     assert outcome.status == "fail"
-    assert "memory of the host grows by" in outcome.reason
+    assert "memory of the host grows by 500.0 MiB" in outcome.reason
+    assert "open descriptors grow by 250.0 with 1,000 requests" in outcome.reason
 
 
-@pytest.mark.parametrize("server", [(0, 10)], indirect=True)
+@pytest.mark.parametrize("server", [(0, 10, 0, 0)], indirect=True)
 def test_a_service_that_leaves_requests_unanswered_fails(server: Service) -> None:
     seen, _ = soaked(server)
-    outcome = evaluate(seen, server)
+    outcome = evaluate(seen, server.name)
     assert outcome.status == "fail"
     assert f"{len(seen.failed)} of {seen.asked} requests got no answer: /v1/completions: status 503" in outcome.reason
 
@@ -152,10 +211,11 @@ def test_without_torch_a_soak_fails_and_a_length_of_zero_is_refused(tmp_path: Pa
     command = [sys.executable, "-m", "verify", "soak", "--prefix", str(tmp_path), "--json", "--minutes"]
     written = tmp_path / "soak.json"
     done = subprocess.run(
-        [*command, "0.01", "--write", str(written)], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "60", "--write", str(written)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     document = json.loads(done.stdout)
     assert json.loads(written.read_text()) == document
+    assert document["checks"][-1]["seconds"] < 0.1, "it says how long it lasted, not how long it should have"
     statuses = {record["id"]: record["status"] for record in document["checks"]}
     assert (done.returncode, statuses["serving.soak"], statuses["kernels.gemm"]) == (2, "skip", "skip")
     refused = subprocess.run([*command, "0"], cwd=ROOT, capture_output=True, text=True, check=False)

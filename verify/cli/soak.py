@@ -1,8 +1,9 @@
-"""Command `verify soak --minutes N`: light load and kernels in rounds; growing memory and errors are failures."""
+"""Command `verify soak --minutes N`: light load and kernels in rounds; growing memory, growing descriptors and errors are failures."""
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,47 +45,47 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
     """Return the document of the last run of kernels, with the worst record of all runs, and one of the service."""
     context = CheckContext(level="quick", service=find(prefix))
     checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
-    documents = [run(checks, context, injections)]
+    worst: dict[tuple[str, str | None], dict[str, Any]] = {}
+    latest = _keep_worst(run(checks, context, injections), worst)
+    runs, seconds = 1, latest["seconds"]
     service, every = context.service, table("soak")["load"]["kernels_every"]
 
     def between(number: int) -> None:
+        nonlocal latest, runs, seconds
         if number % every == every - 1:
-            documents.append(run(checks, context, injections))
+            latest = _keep_worst(run(checks, context, injections), worst)
+            runs, seconds = runs + 1, seconds + latest["seconds"]
 
+    began = time.monotonic()
     if service is None or service.main_pid is None:
         outcome = CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
     else:
         try:
-            seen = soak(service, minutes=minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
-            outcome = evaluate(seen, service)
+            seen = soak(service, seconds=60 * minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
+            outcome = evaluate(seen, service.name)
         except OSError as error:
             outcome = CheckResult("error", f"cannot tell: {error}")
-    records = [*_worst_of(documents), as_record(SOAK, documents[-1]["host"], None, outcome, 60 * minutes)]
-    seconds = round(sum(document["seconds"] for document in documents), 3)
-    return {
-        **documents[-1],
-        "status": worst_status([r["status"] for r in records]),
-        "seconds": seconds,
-        "checks": records,
-    }
+    lasted = time.monotonic() - began
+    times = f"{runs} times" if runs > 1 else "once"
+    of_kernels = [{**record, "reason": f"{times}: {record['reason']}"} for record in worst.values()]
+    records = [*of_kernels, as_record(SOAK, latest["host"], None, outcome, lasted)]
+    status = worst_status([record["status"] for record in records])
+    return {**latest, "status": status, "seconds": round(seconds, 3), "checks": records}
 
 
-def _worst_of(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the worst record of each check and device; of equal ones the last."""
-    found: dict[tuple[str, str | None], dict[str, Any]] = {}
-    for document in documents:
-        for record in document["checks"]:
-            key = (record["id"], record["device"])
-            if key not in found or worst_status([record["status"], found[key]["status"]]) == record["status"]:
-                found[key] = record
-    times = f"{len(documents)} times" if len(documents) > 1 else "once"
-    return [{**record, "reason": f"{times}: {record['reason']}"} for record in found.values()]
+def _keep_worst(document: dict[str, Any], worst: dict[tuple[str, str | None], dict[str, Any]]) -> dict[str, Any]:
+    """Add the records of a run to the worst ones by check and device, of equal ones the last; return the run's document."""
+    for record in document["checks"]:
+        key = (record["id"], record["device"])
+        if key not in worst or worst_status([record["status"], worst[key]["status"]]) == record["status"]:
+            worst[key] = record
+    return document
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="verify soak",
-        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory.",
+        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory or descriptors.",
         epilog="exit codes: those of verify",
         hint="verify soak --minutes 10",
     )

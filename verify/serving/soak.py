@@ -1,22 +1,34 @@
-"""Light load on the service for minutes, to detect failed requests, and growing memory by a line fitted to samples of it."""
+"""Light load on the service, to detect failed requests, and growing memory and descriptors by lines fitted over the requests."""
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from verify.records import CheckResult, Figure
 from verify.serving.client import Client, RequestError
-from verify.serving.resource_usage import MIB, Usage, usage
+from verify.serving.resource_usage import MIB, Usage, held, open_descriptors
 from verify.serving.service import Service
 from verify.tables import table
 
-HOUR_S = 3600.0
+PER = 1000
+"""Growth is given for this many requests."""
 ANSWER_S = 120.0
 LEAST_TOKEN = 3
 """Smaller ids are special tokens in most vocabularies."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the service uses after a number of requests."""
+
+    seconds: float
+    """Since the start of the soak."""
+    requests: int
+    usage: Usage
+    descriptors: int
 
 
 @dataclass
@@ -25,23 +37,29 @@ class SoakSamples:
 
     asked: int = 0
     failed: list[str] = field(default_factory=list)
-    samples: list[tuple[float, Usage]] = field(default_factory=list)
-    """Seconds since the start, and memory usage at that time."""
+    samples: list[Sample] = field(default_factory=list)
 
 
-def soak(service: Service, *, minutes: float, between: Callable[[int], None], pause_s: float) -> SoakSamples:
-    """Send requests in rounds until the time is over. Raises OSError where this user may not read the endpoint's key.
+def soak(service: Service, *, seconds: float, between: Callable[[int], None], pause_s: float) -> SoakSamples:
+    """Send requests in rounds until the time is over. Raises OSError where this user may not read the key or the processes.
 
     Args:
+        service: The service.
+        seconds: Time after which no further round starts.
         between: Called with the number of each completed round.
+        pause_s: Seconds between two rounds.
+
+    Returns:
+        What was observed after each round.
     """
     seen, key, began = SoakSamples(), service.api_key(), time.monotonic()
     load = table("serving")["load"] | table("soak")["load"]
     number = 0
-    while time.monotonic() - began < 60 * minutes:
+    while time.monotonic() - began < seconds:
         seen.failed += _round(service, key, number, load)
         seen.asked += load["at_once"]
-        seen.samples.append((time.monotonic() - began, usage(service)))
+        at = time.monotonic() - began
+        seen.samples.append(Sample(at, seen.asked, held(service), open_descriptors(service)))
         between(number)
         number += 1
         time.sleep(pause_s)
@@ -55,40 +73,61 @@ def _round(service: Service, key: str | None, number: int, load: dict[str, Any])
     return [problem for problem in answers if problem]
 
 
-def evaluate(seen: SoakSamples, service: Service) -> CheckResult:
-    """Fail on requests without an answer, and on memory growth beyond noise."""
-    rules = table("soak")["memory"]
-    problems, short = [], None
+def evaluate(seen: SoakSamples, service: str) -> CheckResult:
+    """Fail on requests without an answer, and on growth of memory or descriptors beyond noise.
+
+    Args:
+        seen: What the soak observed.
+        service: Name of its unit, for the evidence.
+
+    Returns:
+        The result; `error` where the soak was too short to detect growth.
+    """
+    rules, problems, short = table("soak"), [], None
     if seen.failed:
         problems.append(f"{len(seen.failed)} of {seen.asked} requests got no answer: {seen.failed[0]}")
     figures = [Figure("requests without an answer", len(seen.failed), "count", ceiling=0)]
-    for name, sizes in _memories(seen).items():
-        line = growth(sizes, rules)
+    for kind, name, verb, unit, values in _series(seen):
+        bounds = rules["growth"] | rules[kind]
+        line = growth(values, bounds)
         if line is None:
             short = (
-                f"{len(sizes)} samples of memory are too few to detect growth: after a warm-up of"
-                f"{rules['warm_up_share']:.0%} of them {rules['least_samples']} must be left"
+                f"{len(values)} samples are too few to detect growth: after a warm-up of {bounds['warm_up_share']:.0%} of them "
+                f"{bounds['least_samples']} must be left"
             )
             continue
-        bound = max(rules["standard_errors"] * line.error, 0.0) * HOUR_S / MIB
-        figures.append(Figure(name, line.mib_per_hour, "MiB/h", ceiling=round(bound, 3), source=rules["source"]))
-        if line.is_real(rules):
-            grown = f"{line.added / MIB:.0f} MiB in {sizes[-1][0] - sizes[-line.samples][0]:.0f} s"
-            problems.append(f"{name} grows by {line.mib_per_hour:.0f} MiB an hour ({grown})")
-    evidence = {"samples": [[round(at, 1), one.host, one.gpu] for at, one in seen.samples], "unit": service.name}
+        by, bound = round(line.slope * PER, 3), round(line.bound * PER, 3)
+        figures.append(
+            Figure(name, by, f"{unit or ' count'}/{PER} requests".strip(), ceiling=bound, source=bounds["source"])
+        )
+        if line.is_real:
+            over = f"{line.added:.0f}{unit} over {line.span:.0f}"
+            problems.append(f"{name} {verb} by {by:,.1f}{unit} with {PER:,} requests ({over})")
+    step = math.ceil(len(seen.samples) / rules["evidence"]["most_samples"]) or 1
+    samples = [
+        [round(one.seconds, 1), one.requests, one.usage.host, one.usage.gpu, one.descriptors]
+        for one in seen.samples[::step]
+    ]
+    evidence = {"samples": samples, "unit": service}
     if problems:
-        remedy = "compare with another release: ./firstlight plan --explain; restart it before memory runs out"
+        remedy = "compare with another release: ./firstlight plan --explain; restart it before it runs out of them"
         return CheckResult("fail", "; ".join(problems), tuple(figures), evidence, remedy)
     if short:
         remedy = "soak longer: ./firstlight verify soak --minutes 10"
         return CheckResult("error", short, tuple(figures), evidence, remedy)
-    return CheckResult("ok", f"{seen.asked} requests answered, and memory does not grow", tuple(figures), evidence)
+    text = f"{seen.asked} requests answered, and neither memory nor open descriptors grow"
+    return CheckResult("ok", text, tuple(figures), evidence)
 
 
-def _memories(seen: SoakSamples) -> dict[str, list[tuple[float, float]]]:
-    found = {"memory of the host": [(at, float(one.host)) for at, one in seen.samples]}
-    on_gpus = [(at, float(one.gpu)) for at, one in seen.samples if one.gpu]
-    return found | ({"memory of GPUs": on_gpus} if on_gpus else {})
+def _series(seen: SoakSamples) -> Iterator[tuple[str, str, str, str, list[tuple[float, float]]]]:
+    """Yield what may grow: the table with its bounds, its name with a verb and a unit, and its values by number of requests."""
+    host = [(float(one.requests), one.usage.host / MIB) for one in seen.samples]
+    gpus = [(float(one.requests), one.usage.gpu / MIB) for one in seen.samples if one.usage.gpu]
+    descriptors = [(float(one.requests), float(one.descriptors)) for one in seen.samples]
+    yield "memory", "memory of the host", "grows", " MiB", host
+    if gpus:
+        yield "memory", "memory of GPUs", "grows", " MiB", gpus
+    yield "descriptors", "open descriptors", "grow", "", descriptors
 
 
 def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[str, Any]) -> str | None:
@@ -104,36 +143,50 @@ def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[st
 
 @dataclass(frozen=True)
 class Growth:
-    """The fitted line, in bytes and seconds; `error` is the standard error of the slope."""
+    """The line fitted to values over requests."""
 
     slope: float
-    error: float
+    """The smallest of the whole line and of its halves: a single step is no growth."""
+    bound: float
+    """Slope from which on the growth exceeds the noise, and is large enough to matter."""
     added: float
-    """Growth along the line from the first evaluated sample to the last."""
-    start: float
-    samples: int
-
-    def is_real(self, rules: Mapping[str, Any]) -> bool:
-        """Return whether the growth exceeds the noise, and is large enough to matter."""
-        enough = max(rules["least_bytes"], rules["least_share"] * self.start)
-        return bool(self.added >= enough and self.slope >= rules["standard_errors"] * self.error)
+    """What the slope adds from the first evaluated sample to the last."""
+    span: float
+    """Requests between these two."""
 
     @property
-    def mib_per_hour(self) -> float:
-        return self.slope * HOUR_S / MIB
+    def is_real(self) -> bool:
+        """Whether the values grow."""
+        return self.slope >= self.bound
 
 
 def growth(samples: Sequence[tuple[float, float]], rules: Mapping[str, Any]) -> Growth | None:
-    """Fit a line through (seconds, bytes) after the warm-up; return None with too few samples."""
+    """Fit a line through (requests, value) after the warm-up; return None with too few samples.
+
+    Args:
+        samples: In the order of their requests.
+        rules: `growth` of data/soak.toml, and the `least` and `least_share` that the values must grow by, in their unit.
+
+    Returns:
+        The line with its bound.
+    """
     kept = samples[math.ceil(rules["warm_up_share"] * len(samples)) :]
     if len(kept) < rules["least_samples"]:
         return None
-    count = len(kept)
-    times, sizes = zip(*kept, strict=True)
-    middle, mean = sum(times) / count, sum(sizes) / count
-    spread = sum((at - middle) ** 2 for at in times)
-    slope = sum((at - middle) * (size - mean) for at, size in kept) / spread
-    rest = sum((size - mean - slope * (at - middle)) ** 2 for at, size in kept)
-    error = math.sqrt(rest / (count - 2) / spread)
-    span = times[-1] - times[0]
-    return Growth(slope, error, slope * span, mean - slope * (middle - times[0]), count)
+    half = len(kept) // 2
+    slope, error, start = _line(kept)
+    span = kept[-1][0] - kept[0][0]
+    enough = max(rules["least"], rules["least_share"] * start)
+    steady = min(slope, _line(kept[:half])[0], _line(kept[half:])[0])
+    return Growth(steady, max(enough / span, rules["standard_errors"] * error), steady * span, span)
+
+
+def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Return the slope of the fitted line, its standard error, and the line's first value."""
+    count = len(points)
+    places, values = zip(*points, strict=True)
+    middle, mean = sum(places) / count, sum(values) / count
+    spread = sum((at - middle) ** 2 for at in places)
+    slope = sum((at - middle) * (value - mean) for at, value in points) / spread
+    rest = sum((value - mean - slope * (at - middle)) ** 2 for at, value in points)
+    return slope, math.sqrt(rest / (count - 2) / spread), mean - slope * (middle - places[0])

@@ -23,7 +23,6 @@ from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
-from provision.phases.stage.candidate_lock import find_packager
 from provision.phases.stage.step import stage as stage_hosts
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
@@ -84,7 +83,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
             facts,
             store=store,
             client=replace(read_settings(), sealed=True),
-            packager=find_packager(store, request.inventory, planned),
+            packager=features.first("packager", store, request.inventory, planned),
             refresh=request.refresh,
             progress=report_progress,
         )
@@ -97,8 +96,7 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
     request = replace(request, overrides={**request.overrides, "model_on_host": None, "source": "controller"})
     outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
     if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     models = {host.settings.model for host in outcome.hosts if host.is_provisioned}
     if len(models) > 1 and any(Path(model).is_dir() for model in models):
         raise BundleError(

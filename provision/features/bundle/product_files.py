@@ -1,7 +1,6 @@
 """The files of a bundle besides the staged ones: the product, and the wheels for its launcher's environment."""
 
 import platform
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import find_sources
 from provision.core.errors import BundleError
 from provision.core.folders import product_path
+from provision.core.requirements_file import read_lock
 from provision.core.tables import own_table
 from provision.features.bundle.manifest import PRODUCT, Manifest
 from provision.phases.stage.locked_wheel import LOCK, require_locked
@@ -40,8 +40,6 @@ _VARIABLES = ("inventory", "playbooks/group_vars", "playbooks/host_vars")
 """Folders from which Ansible reads variables. They may have tokens and passwords, which must not be in a bundle."""
 _LEFT_OUT = frozenset({"__pycache__", "_files"})
 """Byte code, and what an installed product has inside the package and a checkout beside it."""
-_HASH = re.compile(r"sha256:([0-9a-f]{64})")
-_PINNED = re.compile(r"^([A-Za-z0-9._-]+==\S+)( ;[^\\\n]*)?", re.MULTILINE)
 
 
 def product_files(root: Path | None = None) -> Iterator[tuple[str, Path]]:
@@ -100,9 +98,9 @@ def _is_own(name: str, path: Path) -> bool:
 
 def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LOCK) -> list[Path]:
     """Fetch every wheel of the product's lock, for this processor and each Python that a controller may have. Raises StageError."""
-    text = lock.read_text(encoding="utf-8")
-    known = set(_HASH.findall(text))
-    pinned = tuple(f"{name}{marker or ''}" for name, marker in _PINNED.findall(text))
+    locked = [*read_lock(lock.read_text(encoding="utf-8"))]
+    known = {sha256 for package in locked for sha256 in package.hashes}
+    pinned = tuple(package.requirement for package in locked)
     sources = find_sources(settings)
     wanted = {}
     for python in PYTHONS:

@@ -58,8 +58,7 @@ def export(
     else:
         outcome = execute(request, (PROBE, PLAN) if is_workload else (PROBE,))
         if outcome.exit_code != Exit.OK:
-            print_summary(outcome)
-            return outcome.exit_code
+            return print_summary(outcome)
         hosts, facts = outcome.hosts, outcome.result.facts
         chosen = outcome.result.plan if isinstance(outcome.result, PlannedHosts) else Plan(classes=())
     stacks = {name: one.stack for one in chosen.classes for name in one.hosts if one.stack and one.stack.vllm}

@@ -119,11 +119,10 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) 
     )
     results |= playbooks.run_playbook(
         context,
+        probed,
         "gateway",
-        "serve",
         [host for host in new if host.name in sent],
         lambda host: {
-            **probed.install_paths[host.name].ansible_vars(),
             **_variables(host, made[host.name][1], units[host.name]),
             "firstlight_debs": debs[host.name],
         },

@@ -33,8 +33,7 @@ def drift(request: CommandRequest, against: str | None) -> int:
     asked = [host.name for host in outcome.hosts if host.is_provisioned or host.name == against]
     facts = {name: outcome.result.facts[name] for name in asked if name in outcome.result.facts}
     if outcome.exit_code == Exit.INTERRUPTED or (recorded is None and against not in (None, *facts)):
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     golden = recorded or (facts[against] if against else None)
     classes = compared_classes(facts, golden, against)
     missing = sorted(set(asked) - facts.keys())

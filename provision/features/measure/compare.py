@@ -40,8 +40,7 @@ def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
     """Measure each host's service with the arguments of `verify.pyz compare`, print the tables, and return the exit code of the checks."""
     outcome = execute(request, (PROBE, Step("compare", partial(_measure_hosts, words=words), "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     found = outcome.result.documents
     if request.as_json:
         write_stdout(json.dumps([{"host": name, **scrub(document)} for name, document in found.items()], indent=2))

@@ -14,7 +14,7 @@ from provision.core.models.inventory import MONITORING
 
 app = typer.Typer(
     cls=with_default("set-up"),
-    help="Set up Prometheus, its alerts and exporters, or list targets for your own Prometheus; `monitoring` alone runs `monitoring set-up`.",
+    help="Set up Prometheus with its alerts and exporters, or list targets for your own; `monitoring` alone runs `monitoring set-up`.",
     rich_markup_mode=None,
 )
 

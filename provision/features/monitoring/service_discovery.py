@@ -48,8 +48,7 @@ def targets(request: CommandRequest, output: Path | None) -> int:
     """
     outcome = execute(request, (PROBE, Step("targets", _ask, "serve", "all", reads_only=True)))
     if not isinstance(outcome.result, AskedHosts):
-        print_summary(outcome)
-        return outcome.exit_code
+        return print_summary(outcome)
     found = outside_targets(outcome.hosts, outcome.result.served, outcome.result.cards)
     if not found.targets:
         raise InventoryError(

@@ -16,7 +16,7 @@ from provision.run.sending import SentBytes
 def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> Distribution:
     """Return the transfers of a step, from the sources that its settings and its bandwidth so far make best."""
     seen = context.state(SentBytes)
-    bytes_s = seen.bandwidth.bytes_s
+    bytes_s = seen.bytes_s
     choice = choose([context.host(name) for name, missing in files.items() if missing], files, bytes_s)
     update = {"reason": choice.reason, "bytes_s": bytes_s and round(bytes_s)}
     seen.transfers = seen.transfers.model_copy(update=update)

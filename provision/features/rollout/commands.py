@@ -23,8 +23,8 @@ def start(
         str,
         typer.Option(
             "--steps",
-            metavar="N,N,...",
-            help="Percentage of the changing hosts that serve the new release after each step.",
+            metavar="N[:TIME],...",
+            help="Percentage of the changing hosts that serve the new release after each step; 25:1h observes that step for at least an hour (s, m, h).",
         ),
     ] = "10,25,50,100",
     min_serving: Annotated[

@@ -189,7 +189,9 @@ class RolloutDriver:
         waiting = [host.name for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
         old = next(iter(self._heads(waiting)), None)
         has_changed = bool(self.rollout.of_step(step))
-        observed = partial(gate, new=new, old=old, step=step, hold_s=self.rollout.hold_s, has_changed=has_changed)
+        observed = partial(
+            gate, new=new, old=old, step=step, hold_s=self.rollout.hold_of(step), has_changed=has_changed
+        )
         observe = Step("gate", observed, "serve")
         deadline = time.monotonic() + thresholds()["blind"]["patience_s"]
         while True:

@@ -65,6 +65,9 @@ class RolloutOptions(Record):
 
     min_serving: int = 0
     hold_s: float = 0.0
+    """Seconds that each step lasts at least."""
+    holds_s: dict[int, float] = Field(default_factory=dict)
+    """The same for single steps, by their percentage."""
     before_host: str | None = None
     after_host: str | None = None
     targets: str | None = None
@@ -95,6 +98,10 @@ class Rollout(RolloutOptions):
     def host(self, name: str) -> RolloutHost:
         """Return a host by its name."""
         return next(host for host in self.hosts if host.name == name)
+
+    def hold_of(self, step: int) -> float:
+        """Return the seconds that a step lasts at least."""
+        return self.holds_s.get(self.steps[step], self.hold_s)
 
     def taken_back(self) -> list[RolloutHost]:
         """Return the hosts that `./firstlight rollback` has taken back."""

@@ -36,7 +36,8 @@ def start(request: CommandRequest, steps: str, options: RolloutOptions) -> int:
 
     The exit code is 1 where it was rolled back, paused by a fault, or refused before a host was changed.
     """
-    percentages = parse_steps(steps)
+    holds = parse_steps(steps)
+    options = options.model_copy(update={"holds_s": {one: hold for one, hold in holds.items() if hold is not None}})
     inventory = read_inventory(request)
     serving = _serving(request, inventory)
     require_capacity(serving=len({host.head for host in serving}), min_serving=options.min_serving)
@@ -48,7 +49,7 @@ def start(request: CommandRequest, steps: str, options: RolloutOptions) -> int:
         if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
             print_summary(outcome)
             return outcome.exit_code or Exit.RED
-        rollout = _made(request, options, percentages, inventory, outcome)
+        rollout = _made(request, options, tuple(holds), inventory, outcome)
         if not rollout.hosts:
             rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
             print_rollout(request, rollout)

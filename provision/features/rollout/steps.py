@@ -1,26 +1,42 @@
 """Steps of a rollout: which hosts change together."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from provision.core.errors import UsageError
 
 DEFAULT_STEPS = "10,25,50,100"
+STEP = re.compile(r"(\d+)(?::(\d+)([smh]))?", re.ASCII)
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 STAGING = "staging"
 """Group of the inventory whose hosts change before the first step."""
 
 
-def parse_steps(text: str) -> tuple[int, ...]:
-    """Return the percentages of `--steps`. Raises UsageError where they are no whole numbers that rise to 100."""
-    hint = f"write rising percentages that end with 100: --steps {DEFAULT_STEPS}"
-    try:
-        steps = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"`--steps {text}` is not a list of whole numbers", hint=hint) from None
+def parse_steps(text: str) -> dict[int, float | None]:
+    """Return the percentages of `--steps` in their order, each with the seconds that its step lasts at least.
+
+    Args:
+        text: Percentages, each alone or with a time: `25:1h,50:30m,100`.
+
+    Returns:
+        The seconds by percentage; None where no time is given.
+
+    Raises:
+        UsageError: They are no whole numbers that rise to 100, or a time is none.
+    """
+    hint = f"write rising percentages that end with 100: --steps {DEFAULT_STEPS}, or with times: --steps 25:1h,100:30m"
+    parts = [STEP.fullmatch(part) for part in text.split(",")]
+    found = {int(part[1]): int(part[2]) * UNITS_S[part[3]] if part[2] else None for part in parts if part}
+    if len(found) < len(parts):
+        raise UsageError(
+            f"`--steps {text}` is not a list of different whole numbers, each alone or with a time", hint=hint
+        )
+    steps = tuple(found)
     if steps[0] < 1 or steps[-1] != 100 or any(one >= two for one, two in pairwise(steps)):
         raise UsageError(f"`--steps {text}` does not rise from at least 1 to 100", hint=hint)
-    return steps
+    return found
 
 
 def assign(

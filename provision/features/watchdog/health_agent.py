@@ -132,7 +132,6 @@ def _play(
     def variables(host: Host) -> dict[str, Any]:
         wanted = units[host.name]
         return {
-            **probed.install_paths[host.name].ansible_vars(),
             "firstlight_health_agent": {
                 "programs": [str(path) for path in paths],
                 "units": [{"name": name, "text": text} for name, text in wanted.items()],
@@ -143,7 +142,7 @@ def _play(
         }
 
     locked = [host for host in hosts if host.name in context.sessions.locks]
-    results = playbooks.run_playbook(context, "health_agent", "serve", locked, variables)
+    results = playbooks.run_playbook(context, probed, "health_agent", locked, variables)
     for name, result in results.items():
         text = "its health agent was set up" if units[name] else "its health agent was removed"
         context.record(playbooks.added_to_earlier(context, result, text, result.seconds))

@@ -57,7 +57,7 @@ def _exposure(settings: Settings) -> Iterator[Conflict]:
     if settings.expose or _is_loopback(settings.bind) is not False:
         return
     if settings.api_key:
-        what = f"its API key crosses the network unencrypted; open to everybody stays {', '.join(_table()['open']['paths'])}"
+        what = f"its API key crosses the network unencrypted; without a key everybody reaches {', '.join(_table()['open']['paths'])}"
     else:
         what = "without an API key everything it serves is open to everybody"
     yield Conflict(

@@ -49,10 +49,11 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
     again = {"firstlight_again": f"./firstlight {context.options.command}"}
     succeeded = playbooks.run_playbook(
         context,
+        planned,
         "drivers",
-        "install",
         hosts,
-        lambda host: {**planned.install_paths[host.name].ansible_vars(), **work[host.name].ansible_vars(), **again},
+        lambda host: {**work[host.name].ansible_vars(), **again},
+        phase="install",
     )
     for host in hosts:
         if work[host.name].reboot:

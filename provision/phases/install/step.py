@@ -16,13 +16,13 @@ from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.host_changes import missing_files
-from provision.run.results import InstalledHosts, StagedHosts
+from provision.run.results import StagedHosts
 from provision.run.sending import Sending, SentBytes
 
 SEND_DEADLINE_S = 4 * 3600.0
 
 
-def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
+def install(context: RunContext, staged: StagedHosts) -> StagedHosts:
     """Send missing files and build the environment next to the live one, which goes on serving."""
     for host in context.hosts():
         if host.name in staged.up_to_date:
@@ -40,14 +40,15 @@ def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
     context.background.wait_for("packages")
     results = playbooks.run_playbook(
         context,
-        "install",
+        staged,
         "install",
         building(context, staged),
         lambda host: staged.desired[host.name].ansible_vars(),
+        phase="install",
     )
     for result in results.values():
         context.record(result.model_copy(update={"changed": result.changed or result.host in staged.driver_changed}))
-    return InstalledHosts(**vars(staged), installed=results)
+    return staged
 
 
 def _needs_lock(staged: StagedHosts, name: str) -> bool:
@@ -96,8 +97,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)
         for host in hosts
     }
-    hooks = features.hooks("sending")
-    sending: Sending = next((hook(context, staged, files) for hook in hooks), Sending(context, staged, files))
+    sending: Sending = features.first("sending", context, staged, files) or Sending(context, staged, files)
 
     def call(host: Host) -> None:
         total, done = sum(file.size for file in files[host.name]), 0

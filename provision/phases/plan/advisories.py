@@ -83,7 +83,6 @@ def exposure_of(settings: Settings, stack: Mapping[str, Any] | None) -> Exposure
     )
 
 
-@cache
 def affects(row: Advisory, version: str) -> bool:
     """Return whether a version of its product is in the range of an advisory."""
     if row.product.startswith("nvidia-"):
@@ -108,6 +107,11 @@ def is_critical(row: Advisory) -> bool:
 def text_of(row: Advisory) -> str:
     """Return an advisory with its score: `CVE-2026-22778 (CVSS 9.8)`."""
     return f"{row.id} (CVSS {row.severity:g})" if row.severity is not None else row.id
+
+
+def sentence_of(row: Advisory) -> str:
+    """Return what an advisory lets an attacker do, for the middle of a sentence."""
+    return row.allows[:1].lower() + row.allows[1:].rstrip(".")
 
 
 def condition_of(row: Advisory) -> str:

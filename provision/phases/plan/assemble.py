@@ -1,6 +1,5 @@
 """The Stack of an accepted candidate."""
 
-from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
@@ -30,7 +29,7 @@ TRITON_PACKAGE = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
 
 def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     """Return the Stack of a candidate that every rule accepts for a class."""
-    python = interpreter.choose(option, profile.interpreters)
+    python = interpreter.choose(option, profile)
     assert python.interpreter is not None
     machine = profile.machine or "x86_64"
     plan = driver.choose(option, profile)
@@ -95,7 +94,6 @@ def _serving(option: BuildOption, profile: HostProfile) -> ServingPlan | None:
     return serving_plan(profile.served_model.shape, profile.served_model.wanted, option.release.version)
 
 
-@cache
 def _torch(option: BuildOption, machine: str | None) -> TorchBuild:
     """Return the torch of a Stack. `machine` is None for the host's torch, which needs no index."""
     index = option.torch_index(machine) if machine else None
@@ -104,7 +102,6 @@ def _torch(option: BuildOption, machine: str | None) -> TorchBuild:
     return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=index)
 
 
-@cache
 def _vllm(option: BuildOption) -> VllmBuild | None:
     build = option.build
     if build is None:
@@ -127,7 +124,6 @@ def _attention(option: BuildOption, profile: HostProfile) -> AttentionPlan:
     return plan.model_copy(update={"environment": plan.environment | TRITON_PACKAGE})
 
 
-@cache
 def platform(machine: str, glibc: str) -> str:
     """Return uv's name of a platform, for the largest glibc with a name that is not newer than the given one."""
     names = [name for name in catalog().platform_tag.glibc if numbers(name) <= numbers(glibc)]

@@ -10,7 +10,7 @@ from provision.catalog.rows.attention import Generation, PlatformBackend, Spelli
 from provision.catalog.versions import between, numbers
 from provision.core.models.stack import AttentionPlan
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.host_profile import DecidingAttention, HostProfile, Launch
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Choice
 
 MODELS = {
@@ -30,93 +30,89 @@ class AttentionChoice(Choice[AttentionPlan | None]):
 def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
     """Return the back end of a candidate, which must have a vLLM release."""
     assert option.release is not None
-    return _choose(option.release.version, profile.deciding_attention)
-
-
-def flash_extensions(option: BuildOption, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the FlashAttention extensions, each with the compute capabilities that use it.
-
-    Each card is evaluated alone: a card without flash kernels must not lift the demands of another.
-    """
-    return _flash_extensions(option.release.version, launch.attention) if option.release else ()
-
-
-@cache
-def _flash_extensions(version: str, host: DecidingAttention) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    found: dict[str, list[str]] = {}
-    for name, capability in host.kinds:
-        if capability:
-            extension = _choose(version, replace(host, kinds=((name, capability),))).extension
-            if extension:
-                found.setdefault(extension, []).append(capability)
-    return tuple((extension, tuple(capabilities)) for extension, capabilities in found.items())
-
-
-@cache
-def _choose(version: str, host: DecidingAttention) -> AttentionChoice:
-    possible, refusals = _possible(version, host)
-    if host.requested not in {"auto", "flash"}:
-        return _requested(version, host, possible, refusals)
-    flash = next((row for row in _of(host.platform, host.model, version) if row.flash), None)
+    version = option.release.version
+    possible, refusals = _possible(version, profile)
+    if profile.policy.attention not in {"auto", "flash"}:
+        return _requested(version, profile, possible, refusals)
+    flash = next((row for row in _of(profile.platform, profile.model_kind, version) if row.flash), None)
     served = next((row for row in possible if row.flash), None)
-    if host.requested == "flash":
+    if profile.policy.attention == "flash":
         if served is None:
             why = refusals.get(flash.backend) if flash else None
-            return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(host)}")
+            return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(profile)}")
         whose = f" of {served.kernels}" if served.kernels else ""
         before = "".join(f"; {why}" for why in refusals.values()) if served is not flash else ""
-        return _plan(version, served, host, f"flash kernels{whose}, which every GPU and vLLM {version} support{before}")
+        return _plan(
+            version, served, profile, f"flash kernels{whose}, which every GPU and vLLM {version} support{before}"
+        )
     unasked = [row for row in possible if not row.only_requested]
     reason = refusals.get(flash.backend) if flash and not flash.only_requested else None
-    if host.flash_attn == "none" and any(row.flash for row in unasked):
+    if profile.policy.flash_attn == "none" and any(row.flash for row in unasked):
         unasked = [row for row in unasked if not row.flash]
         reason = "`--flash-attn none` disables flash kernels"
     if not unasked:
         why = "; ".join(refusals.values()) or "none is known"
-        return AttentionChoice(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")
+        return AttentionChoice(None, f"vLLM {version} has no attention back end for {_whom(profile)}: {why}")
     best = unasked[0]
     able = (
         f"every GPU and vLLM {version} support it"
-        if host.kinds
-        else f"the back end of vLLM {version} on {host.platform}"
+        if profile.kinds
+        else f"the back end of vLLM {version} on {profile.platform}"
     )
     because = f"{reason}; {best.backend} serves instead" if reason and not best.flash else able
-    return _plan(version, best, host, because)
+    return _plan(version, best, profile, because)
 
 
-def _whom(host: DecidingAttention) -> str:
+def flash_extensions(option: BuildOption, profile: HostProfile) -> dict[str, list[str]]:
+    """Return the FlashAttention extensions, each with the compute capabilities that use it.
+
+    Each card is evaluated alone: a card without flash kernels must not lift the demands of another.
+    """
+    found: dict[str, list[str]] = {}
+    cards = {(card.name, card.compute_capability): card for card in profile.cards}
+    for (_, capability), card in cards.items():
+        if capability and option.release:
+            alone = replace(profile, cards=(card,)) if len(cards) > 1 else profile
+            extension = choose(option, alone).extension
+            if extension:
+                found.setdefault(extension, []).append(capability)
+    return found
+
+
+def _whom(profile: HostProfile) -> str:
     """Return what the back end is for, as messages call it."""
-    return f"models that {MODELS[host.model]}, on {host.platform}" if host.model in MODELS else host.platform
+    models = MODELS.get(profile.model_kind)
+    return f"models that {models}, on {profile.platform}" if models else profile.platform
 
 
 def _requested(
-    version: str, host: DecidingAttention, possible: list[PlatformBackend], refusals: dict[str, str]
+    version: str, profile: HostProfile, possible: list[PlatformBackend], refusals: dict[str, str]
 ) -> AttentionChoice:
     for row in possible:
-        if row.backend == host.requested:
-            where = " on every GPU" if host.kinds else ""
-            return _plan(version, row, host, f"requested, and vLLM {version} supports it{where}")
+        if row.backend == profile.policy.attention:
+            where = " on every GPU" if profile.kinds else ""
+            return _plan(version, row, profile, f"requested, and vLLM {version} supports it{where}")
     names = [row.backend for row in possible]
-    near = difflib.get_close_matches(host.requested, names, n=1)
+    near = difflib.get_close_matches(profile.policy.attention, names, n=1)
     meant = f"; did you mean `{near[0]}`?" if near else ""
-    other = f"vLLM {version} has no back end `{host.requested}` for {_whom(host)} (it has {', '.join(names) or 'none'}){meant}"
-    return AttentionChoice(None, refusals.get(host.requested) or other)
+    other = f"vLLM {version} has no back end `{profile.policy.attention}` for {_whom(profile)} (it has {', '.join(names) or 'none'}){meant}"
+    return AttentionChoice(None, refusals.get(profile.policy.attention) or other)
 
 
-def _possible(version: str, host: DecidingAttention) -> tuple[list[PlatformBackend], dict[str, str]]:
+def _possible(version: str, profile: HostProfile) -> tuple[list[PlatformBackend], dict[str, str]]:
     """Return the back ends that every card and the model support, best first, and the reasons against the others."""
     possible, refusals = [], {}
-    for row in _of(host.platform, host.model, version):
-        if short := _short_of(row, host) or _odd_model(row, host):
+    for row in _of(profile.platform, profile.model_kind, version):
+        if short := _short_of(row, profile) or _odd_model(row, profile):
             refusals[row.backend] = short
         else:
             possible.append(row)
     return possible, {name: why for name, why in refusals.items() if name not in {row.backend for row in possible}}
 
 
-def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
+def _short_of(row: PlatformBackend, profile: HostProfile) -> str | None:
     """Return what a card lacks for a back end."""
-    for name, capability in host.kinds:
+    for name, capability in profile.kinds:
         if capability is None:
             continue
         if row.minimum and numbers(capability) < numbers(row.minimum):
@@ -124,21 +120,22 @@ def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
         if row.majors and numbers(capability)[0] not in row.majors:
             majors = " and ".join(f"{major}.x" for major in row.majors)
             return f"{row.backend} runs on compute capability {majors}, {name} has {capability}"
-        if host.sinks and row.sinks and numbers(capability)[0] not in row.sinks:
+        if profile.has_sinks and row.sinks and numbers(capability)[0] not in row.sinks:
             return f"{row.backend} does not support the model's attention sinks on {name} ({capability})"
-    for name, gfx in host.architectures:
-        if row.gfx and gfx not in row.gfx:
-            return f"{row.backend} runs on {' and '.join(row.gfx)}, {name} has {gfx}"
+    for card in profile.cards:
+        if row.gfx and card.gfx and card.gfx not in row.gfx:
+            return f"{row.backend} runs on {' and '.join(row.gfx)}, {card.name} has {card.gfx}"
     return None
 
 
-def _odd_model(row: PlatformBackend, host: DecidingAttention) -> str | None:
+def _odd_model(row: PlatformBackend, profile: HostProfile) -> str | None:
     """Return what of the model or its number format a back end does not support."""
-    if host.dtype != "auto" and row.dtypes and host.dtype not in row.dtypes:
-        return f"{row.backend} does not support {host.dtype}"
-    if host.sinks and row.without_sinks:
+    if profile.policy.dtype != "auto" and row.dtypes and profile.policy.dtype not in row.dtypes:
+        return f"{row.backend} does not support {profile.policy.dtype}"
+    if profile.has_sinks and row.without_sinks:
         return f"{row.backend} does not support the model's attention sinks"
-    size = host.head_size
+    shape = profile.served_model.shape if profile.served_model else None
+    size = shape.head_size if shape and shape.kind == "usual" else None
     if size is not None and (
         size % row.head_step
         or (row.most_head_size and size > row.most_head_size)
@@ -157,11 +154,11 @@ def _of(platform: str, model: str, version: str) -> tuple[PlatformBackend, ...]:
     )
 
 
-def _plan(version: str, row: PlatformBackend, host: DecidingAttention, why: str) -> AttentionChoice:
+def _plan(version: str, row: PlatformBackend, profile: HostProfile, why: str) -> AttentionChoice:
     spelled = spelling(version, row.backend)
     # MLA models run FlashAttention over their prompts, whichever back end decodes.
-    runs_flash = host.platform == "cuda" and (row.flash or host.model == "latent")
-    found = {generation(version, capability) for _, capability in host.kinds if capability} if runs_flash else set()
+    runs_flash = profile.platform == "cuda" and (row.flash or profile.model_kind == "latent")
+    found = {generation(version, capability) for _, capability in profile.kinds if capability} if runs_flash else set()
     flash = next(iter(found)) if len(found) == 1 else None
     plan = AttentionPlan(
         backend=row.backend,
@@ -176,14 +173,12 @@ def _plan(version: str, row: PlatformBackend, host: DecidingAttention, why: str)
     )
 
 
-@cache
 def spelling(version: str, backend: str) -> Spelling | None:
     """Return the spelling of a back end in a vLLM release."""
     rows: Iterable[Spelling] = (row for row in catalog().spellings if row.backend == backend)
     return next((row for row in rows if between(version, row.since, row.until)), None)
 
 
-@cache
 def generation(version: str, compute_capability: str) -> Generation | None:
     """Return the FlashAttention generation that a release uses on a card; the first matching row applies."""
     major = numbers(compute_capability)[0]

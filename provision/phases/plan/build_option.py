@@ -41,12 +41,8 @@ class BuildOption:
 
     def index_hosts(self, machine: str | None) -> frozenset[str]:
         """Return the hosts of the vendors' indexes for vLLM and torch; empty if the default package index has both."""
-        return _hosts(self.build.index if self.build else None, self.torch_index(machine or "x86_64"))
-
-
-@cache
-def _hosts(*indexes: str | None) -> frozenset[str]:
-    return frozenset(urlsplit(index).netloc for index in indexes if index)
+        indexes = (self.build.index if self.build else None, self.torch_index(machine or "x86_64"))
+        return frozenset(urlsplit(index).netloc for index in indexes if index)
 
 
 def options(profile: HostProfile) -> Iterator[BuildOption]:
@@ -59,9 +55,9 @@ def options(profile: HostProfile) -> Iterator[BuildOption]:
         return
     found = [
         option
-        for row in _releases()
+        for row in newest_first(catalog().releases)
         if profile.policy.wants_release(row.version)
-        for build in _builds(row.version, profile.platform)
+        for build in _builds(row, profile.platform)
         for option in _with_torch(profile, row, build)
     ]
     if profile.policy.vllm == LATEST:
@@ -94,13 +90,12 @@ def _with_stand_in(profile: HostProfile) -> Iterator[BuildOption]:
     """Yield CPU builds with the default index's torch, a CUDA build. They rank after all candidates with torch's CPU build."""
     for stand_in in catalog().torch_stand_ins:
         if stand_in.machine == (profile.machine or "x86_64") and profile.policy.wants_release(stand_in.version):
-            row = next(row for row in _releases() if row.version == stand_in.version)
-            for build in _builds(row.version, "cpu"):
+            row = next(row for row in catalog().releases if row.version == stand_in.version)
+            for build in _builds(row, "cpu"):
                 if build.provider == stand_in.provider:
                     yield _option(row, build, _torches()[stand_in.torch], stand_in.variant)
 
 
-@cache
 def _option(row: Release, build: Build, torch: Torch, variant: str) -> BuildOption:
     name = f"vllm-{row.version}-{build.variant}"
     if build.provider == "community":
@@ -115,17 +110,7 @@ def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:
     for torch in newest_first(wanted):
         offered = torch_pair.alone(profile, torch)
         for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
-            yield _torch_option(torch, variant)
-
-
-@cache
-def _torch_option(torch: Torch, variant: str) -> BuildOption:
-    return BuildOption(f"torch-{torch.version}-{variant}", torch, variant)
-
-
-@cache
-def _releases() -> tuple[Release, ...]:
-    return tuple(newest_first(catalog().releases))
+            yield BuildOption(f"torch-{torch.version}-{variant}", torch, variant)
 
 
 @cache
@@ -133,12 +118,10 @@ def _torches() -> dict[str, Torch]:
     return {row.version: row for row in catalog().torches}
 
 
-@cache
-def _builds(version: str, platform: str) -> tuple[Build, ...]:
+def _builds(row: Release, platform: str) -> list[Build]:
     """Return the builds of one release for a platform: the default wheel, the project's others, then the community's."""
-    row = next(row for row in catalog().releases if row.version == version)
     default = Build(
-        version=version,
+        version=row.version,
         variant=f"cu{row.cuda.replace('.', '')}",
         provider="official",
         distribution="vllm",
@@ -146,6 +129,6 @@ def _builds(version: str, platform: str) -> tuple[Build, ...]:
         machines=row.machines,
         source=row.source,
     )
-    others = [build for build in catalog().builds if build.version == version]
+    others = [build for build in catalog().builds if build.version == row.version]
     ordered = (default, *sorted(others, key=lambda build: (build.provider != "official", build.variant)))
-    return tuple(build for build in ordered if platform_of(build.variant) == platform)
+    return [build for build in ordered if platform_of(build.variant) == platform]

@@ -166,13 +166,11 @@ def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     return tuple(card for card in cards if card.kind == best.kind)
 
 
-@cache
 def _newest_codes() -> tuple[str, ...]:
     """Return the GPU code of the newest release's main extension."""
     return newest_first(catalog().releases)[0].core
 
 
-@cache
 def _newest_gfx() -> tuple[str, ...]:
     """Return the AMD architectures of the newest build for ROCm."""
     return newest_first(row for row in catalog().builds if row.gfx)[0].gfx

@@ -1,7 +1,6 @@
 """The plan of all hosts. Hosts with equal profiles form one class, which gets the best Stack with its reasons, or the refusal with the nearest change."""
 
 from collections.abc import Collection, Mapping
-from functools import cache
 from types import MappingProxyType
 
 from provision.catalog import catalog
@@ -88,7 +87,7 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
     if not refusals:
         text = f"the catalog has no vLLM build for `--vllm {profile.policy.vllm}` on {profile.platform}"
         if profile.policy.torch == "existing":
-            present = " and ".join(python.torch for python in profile.interpreters.pythons if python.torch)
+            present = " and ".join(python.torch for python in profile.usable_pythons if python.torch)
             text = (
                 f"no vLLM release for `--vllm {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
                 if profile.policy.wants_vllm
@@ -125,12 +124,7 @@ def _candidates(results: list[Evaluation], profile: HostProfile) -> tuple[Candid
     return tuple(
         Candidate(id=result.option.id, rank=rank, accepted=True, stack=stack_of(result.option, profile))
         if result.accepted
-        else _refused(result.option.id, rank)
+        else Candidate(id=result.option.id, rank=rank, accepted=False)
         for rank, result in enumerate(ranked, 1)
         if result.option is not None
     )
-
-
-@cache
-def _refused(name: str, rank: int) -> Candidate:
-    return Candidate(id=name, rank=rank, accepted=False)

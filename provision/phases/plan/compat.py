@@ -1,7 +1,5 @@
 """NVIDIA's forward compatibility libraries: a newer CUDA on a driver that is too old, for data-centre cards."""
 
-from functools import cache
-
 from provision.catalog import catalog
 from provision.catalog.packages import package_system, packages_of_component
 from provision.catalog.versions import cuda_of, numbers
@@ -23,7 +21,7 @@ def choose(option: BuildOption, profile: HostProfile) -> CudaCompat | None:
     """Return the libraries of a candidate; None if they are not needed, not allowed, or not possible."""
     if not profile.policy.cuda_compat or not lacks(option, profile) or obstacle(option, profile):
         return None
-    return _libraries(_cuda(option))
+    return libraries(option)
 
 
 def lacks(option: BuildOption, profile: HostProfile) -> bool:
@@ -37,7 +35,7 @@ def lacks(option: BuildOption, profile: HostProfile) -> bool:
 
 def obstacle(option: BuildOption, profile: HostProfile) -> str | None:
     """Return why the libraries cannot be installed on a class or would not run there."""
-    package = _libraries(_cuda(option)).package
+    package = libraries(option).package
     other = next((card.name for card in profile.usable if card.row is None or card.row.kind != "data-centre"), None)
     if other is not None:
         return f"{package} supports data-centre GPUs; on {other} CUDA fails with error 803 or 804"
@@ -55,17 +53,8 @@ def obstacle(option: BuildOption, profile: HostProfile) -> str | None:
     return None
 
 
-def package(option: BuildOption) -> str:
-    """Return the package name of a candidate's libraries."""
-    return _libraries(_cuda(option)).package
-
-
-def _cuda(option: BuildOption) -> str:
-    """Return the newer CUDA of vLLM and torch."""
-    return max((cuda_of(variant) or "0" for variant in (option.variant, option.torch_variant)), key=numbers)
-
-
-@cache
-def _libraries(cuda: str) -> CudaCompat:
+def libraries(option: BuildOption) -> CudaCompat:
+    """Return a candidate's libraries: those of the newer CUDA of vLLM and torch."""
+    cuda = max((cuda_of(variant) or "0" for variant in (option.variant, option.torch_variant)), key=numbers)
     (name,) = packages_of_component(COMPONENT, cuda=cuda)
     return CudaCompat(cuda=cuda, package=name, folder=FOLDER.format(cuda=cuda))

@@ -1,6 +1,5 @@
 """Upper bounds for dependencies. vLLM leaves most of them open, and newer versions break older releases."""
 
-from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import cache
 
@@ -12,15 +11,11 @@ from provision.phases.plan.build_option import BuildOption
 
 def choose(option: BuildOption) -> DependencyPlan | None:
     """Return the bounds of a candidate's dependencies; None without vLLM."""
-    return _of_release(option.release.version, option.release.date) if option.release else None
-
-
-@cache
-def _of_release(version: str, released: str | None) -> DependencyPlan:
-    oldest = catalog().releases[0].version
-    ranges = [row for row in catalog().bounds if between(version, row.since or oldest, row.until)]
-    until = _horizon(released)
-    bounds = [f"{row.distribution}{row.specifier}" for row in ranges] + list(_too_new(until) if until else ())
+    if option.release is None:
+        return None
+    oldest, until = catalog().releases[0].version, _horizon(option.release.date)
+    ranges = [row for row in catalog().bounds if between(option.release.version, row.since or oldest, row.until)]
+    bounds = [f"{row.distribution}{row.specifier}" for row in ranges] + (_too_new(until) if until else [])
     return DependencyPlan(until=until, bounds=tuple(sorted(bounds)))
 
 
@@ -33,10 +28,13 @@ def _horizon(released: str | None) -> str | None:
     return (date.fromisoformat(released) + timedelta(days=table.margin_days)).isoformat()
 
 
-def _too_new(until: str) -> Iterator[str]:
-    """Yield for each dependency the first release that was uploaded after that day, as an upper bound."""
+@cache
+def _too_new(until: str) -> list[str]:
+    """Return for each dependency the first release that was uploaded after that day, as an upper bound."""
+    found = []
     for row in catalog().timelines:
         entries = (entry.partition(" ") for entry in row.releases)
         later = next((version for day, _, version in entries if day > until), None)
         if later:
-            yield f"{row.distribution}<{later}"
+            found.append(f"{row.distribution}<{later}")
+    return found

@@ -9,13 +9,13 @@ In this order:
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.packages import distribution_driver, find_package_system
 from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import numbers
+from provision.phases.plan.host_profile import HostProfile
 
 Source = Literal["vendor", "distribution"]
 
@@ -30,59 +30,37 @@ class Supply:
     row: DistributionDriver | None = None
 
 
-@dataclass(frozen=True)
-class DriverRequest:
-    """The part of a profile that decides on a driver to install."""
-
-    version: str | None
-    """The requested version."""
-    branch: str | None
-    source: Literal["auto", "vendor", "distribution"]
-    mirror: bool
-    replaced: str | None
-    """The version that is reinstalled or upgraded, if no other is requested: the new one is of no older branch."""
-    os_id: str | None
-    os_version: str | None
-    machine: str | None
-    secure_boot: bool | None
-    subnet_manager: bool
-    """Whether the board needs nvlsm."""
-    open_module: bool
-    """Whether a card needs the open kernel module although its architecture does not."""
-
-
-@cache
-def choose(request: DriverRequest, least: str) -> Supply:
-    """Return the driver for a request. `least` is the lowest version that the candidate needs."""
-    wanted = request.version or wanted_version(request.branch)
-    if request.replaced:
-        wanted = max(wanted, wanted_version(request.replaced.partition(".")[0]), key=numbers)
-    if request.source == "vendor" or request.mirror:
-        return Supply("vendor", wanted, "the settings name a mirror" if request.mirror else "as requested")
-    pinned = request.version or request.branch
-    branch = pinned.partition(".")[0] if pinned else None
+def choose(profile: HostProfile, least: str) -> Supply:
+    """Return the driver to install on a host. `least` is the lowest version that the candidate needs."""
+    policy, secure_boot = profile.policy, profile.environment.secure_boot
+    wanted = policy.driver_version or wanted_version(policy.driver_branch)
+    if profile.driver and (policy.driver == "upgrade" or (profile.driver_reinstalled and policy.driver != "pinned")):
+        # the new one is of no older branch than the one that it replaces
+        wanted = max(wanted, wanted_version(profile.driver.partition(".")[0]), key=numbers)
+    if policy.driver_source == "vendor" or policy.driver_mirror:
+        return Supply("vendor", wanted, "the settings name a mirror" if policy.driver_mirror else "as requested")
+    pinned = policy.driver_version or policy.driver_branch
     row = distribution_driver(
-        request.os_id,
-        request.os_version,
-        request.machine,
-        branch=branch,
-        module="open" if request.open_module else None,
+        profile.os_id,
+        profile.os_version,
+        profile.machine,
+        branch=pinned.partition(".")[0] if pinned else None,
+        module="open" if profile.needs_open_module else None,
     )
-    if request.source == "distribution":
-        return Supply("distribution", request.version or (row.version if row else wanted), "as requested", row)
-    if request.subnet_manager:
+    if policy.driver_source == "distribution":
+        return Supply("distribution", policy.driver_version or (row.version if row else wanted), "as requested", row)
+    if any(card.row is not None and card.row.subnet_manager for card in profile.cards):
         return Supply("vendor", wanted, "only the vendor has nvlsm, which these boards need")
-    if row is not None and request.version in {None, row.version} and numbers(row.version) >= numbers(least):
-        if row.signed and request.secure_boot:
-            why = f"Secure Boot is on, and {request.os_id} signs these modules: no key must be enrolled"
+    if row is not None and policy.driver_version in {None, row.version} and numbers(row.version) >= numbers(least):
+        if row.signed and secure_boot:
+            why = f"Secure Boot is on, and {profile.os_id} signs these modules: no key must be enrolled"
             return Supply("distribution", row.version, why, row)
-        if find_package_system(request.os_id, request.os_version) is None:
-            why = f"the vendor has none for {request.os_id} {request.os_version}"
+        if find_package_system(profile.os_id, profile.os_version) is None:
+            why = f"the vendor has none for {profile.os_id} {profile.os_version}"
             return Supply("distribution", row.version, why, row)
     return Supply("vendor", wanted, "the default")
 
 
-@cache
 def wanted_version(branch: str | None) -> str:
     """Return the newest known release of a branch; without a branch, the offered driver."""
     newest = next((row.newest for row in catalog().branches if str(row.branch) == branch), None)

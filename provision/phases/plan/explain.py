@@ -213,10 +213,14 @@ def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
     for reason in resolution.reasons:
         if reason.verdict == "reject":
             refusals.setdefault(reason.rule, []).append(reason)
-    return [
-        (rule, f"{same[0].candidate}{f' (and {len(same) - 1} more)' if len(same) > 1 else ''}: {same[0].text}")
-        for rule, same in refusals.items()
-    ]
+    return [(rule, f"{_named(same)}{same[0].text}") for rule, same in refusals.items()]
+
+
+def _named(refusals: Sequence[Reason]) -> str:
+    """Name the first candidate of equal refusals, and count the others; none where the host itself is refused."""
+    if refusals[0].candidate == HOST:
+        return ""
+    return f"{refusals[0].candidate}{f' (and {len(refusals) - 1} more)' if len(refusals) > 1 else ''}: "
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> list[str]:

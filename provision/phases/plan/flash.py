@@ -3,7 +3,6 @@
 The package is a published wheel with its exact key, a third-party one, or a build from source.
 """
 
-from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
@@ -44,62 +43,36 @@ def choose(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPlan]:
             bundled, f"without the package: {found.why}", refused if policy in WANTED else None, source=found.source
         )
     decodes = "; vLLM still decodes with its own kernels" if bundled is not NONE else ""
-    return Choice(_with(option, found, bundled), f"{found.why}{decodes}", source=found.source)
-
-
-@cache
-def _with(option: BuildOption, found: Choice[FlashAttnPackage | None], bundled: FlashAttnPlan) -> FlashAttnPlan:
-    """Return the plan with the package. Without vLLM, the package's kernels serve."""
-    package = found.plan
-    assert package is not None
-    if option.release is None:
-        return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
-    return bundled.model_copy(update={"package": package})
+    package, plan = found.plan, bundled.model_copy(update={"package": found.plan})
+    if option.release is None:  # the package's kernels serve
+        plan = FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
+    return Choice(plan, f"{found.why}{decodes}", source=found.source)
 
 
 def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:
     plan = attention.choose(option, profile).plan if option.release and profile.platform == "cuda" else None
-    return _of_vllm(option) if plan is not None and plan.backend in catalog().flash_backends else NONE
-
-
-@cache
-def _of_vllm(option: BuildOption) -> FlashAttnPlan:
-    commit = option.release.flash_commit if option.release else None
-    return FlashAttnPlan(provider="bundled", version=commit, source="vllm_flash_attn in the vLLM wheel")
+    if plan is None or option.release is None or plan.backend not in catalog().flash_backends:
+        return NONE
+    source = "vllm_flash_attn in the vLLM wheel"
+    return FlashAttnPlan(provider="bundled", version=option.release.flash_commit, source=source)
 
 
 def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPackage | None]:
     """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
-    found = interpreter.choose(option, profile.interpreters).interpreter
-    cuda = cuda_of(option.torch_variant) is not None
-    known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.cards if card.gfx}))
-    policy = profile.policy
-    python, machine = minor(found.version) if found else "", profile.machine or "x86_64"
-    host = (python, machine, profile.glibc, known, profile.driver)
-    return _find(option, host, policy.flash_version, policy.flash_wheels == "community", policy.builder)
-
-
-@cache
-def _find(
-    option: BuildOption,
-    host: tuple[str, str, str | None, tuple[str, ...], str | None],
-    requested: str | None,
-    community_allowed: bool,
-    builder: str | None,
-) -> Choice[FlashAttnPackage | None]:
-    python, machine, glibc, capabilities, driver = host
+    found = interpreter.choose(option, profile).interpreter
+    policy, requested = profile.policy, profile.policy.flash_version
     cuda = cuda_of(option.torch_variant)
     key = FlashAttnKey(
         cuda_major=numbers(cuda)[0] if cuda else None,
         rocm=None if cuda else option.torch_variant.removeprefix("rocm"),
         torch=minor(option.torch.version),
         cxx11_abi=option.torch.cxx11_abi,
-        python=python,
-        machine=machine,
-        glibc=glibc or option.torch.glibc,
-        capabilities=capabilities,
+        python=minor(found.version) if found else "",
+        machine=profile.machine or "x86_64",
+        glibc=profile.glibc or option.torch.glibc,
+        capabilities=profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.cards if card.gfx})),
     )
-    row, missing = _published(key, option, requested, driver)
+    row, missing = _published(key, option, requested, profile.driver)
     if row is not None:
         name = _name(row.version, key, option)
         package = FlashAttnPackage(
@@ -107,7 +80,7 @@ def _find(
         )
         return Choice(package, f"flash-attn {row.version} has the exact wheel {name}", source=row.source)
     if third_party := _community(key, option.torch_variant, requested):
-        cp = f"cp{python.replace('.', '')}"
+        cp = f"cp{key.python.replace('.', '')}"
         name = COMMUNITY_FILE.format(
             version=third_party.version,
             variant=third_party.variant,
@@ -118,12 +91,12 @@ def _find(
         package = FlashAttnPackage(
             version=third_party.version, source="wheel", file=name, key=key, community=third_party.repository
         )
-        if community_allowed:
+        if policy.flash_wheels == "community":
             why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
             return Choice(package, why, source=third_party.source)
         missing += f"; {third_party.repository} has {package.file}, which only `--flash-attn-wheels community` allows"
-    built = _built(key, option, requested, builder, missing)
-    if builder is None and built.plan is not None:
+    built = _built(key, option, requested, policy.builder, missing)
+    if policy.builder is None and built.plan is not None:
         return Choice(None, f"{missing}; `--set builder={CONTROLLER}` would build it from source", source=built.source)
     return built
 

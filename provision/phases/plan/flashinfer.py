@@ -1,8 +1,5 @@
 """The source of FlashInfer's kernels: compiled by the host's nvcc, prebuilt for exactly its version, or off."""
 
-from functools import cache
-from typing import Literal
-
 from provision.catalog import catalog
 from provision.catalog.versions import between, cuda_of, numbers
 from provision.core.models.stack import FlashInferPlan, KernelPackage
@@ -27,12 +24,12 @@ def choose(option: BuildOption, profile: HostProfile) -> Choice[FlashInferPlan |
     kit = compiler(option, profile)
     if kit is not None:
         return Choice(
-            _plan(version, "compiled", kit.path),
+            FlashInferPlan(version=version, kernels="compiled", toolkit=kit.path),
             f"nvcc {kit.version} of the host compiles the kernels of FlashInfer {version} at first use",
         )
     if not wanted:
         return Choice(
-            _plan(version, "off"),
+            FlashInferPlan(version=version, kernels="off"),
             f"{_missing(option, profile)} for FlashInfer {version}: vLLM samples without it",
         )
     return _prebuilt(version, option, profile)
@@ -61,12 +58,6 @@ def _missing(option: BuildOption, profile: HostProfile) -> str:
     return f"{short.path} has no {' and no '.join(short.lacks)}"
 
 
-@cache
-def _plan(version: str, kernels: Literal["compiled", "off"], toolkit: str | None = None) -> FlashInferPlan:
-    return FlashInferPlan(version=version, kernels=kernels, toolkit=toolkit)
-
-
-@cache
 def newest_gcc(toolkit: str) -> tuple[int, str]:
     """Return the newest gcc major that a toolkit's nvcc accepts, and the source. A minor without a row uses the row before it."""
     rows = sorted(catalog().host_compilers, key=lambda row: numbers(row.cuda))
@@ -84,7 +75,8 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> Choice
         row = (short or known)[0]
         if profile.environment.toolkits is None:
             needed = f"the host has an nvcc of CUDA {numbers(cuda)[0]} for the kernels of FlashInfer {version}"
-            return Choice(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
+            plan = FlashInferPlan(version=version, kernels="compiled")
+            return Choice(plan, needed, assumed=needed, source=row.source)
         why = f"FlashInfer {version} compiles its kernels, and {_missing(option, profile)}"
         return Choice(None, why, f"{why}; prebuilt kernels need CUDA {row.minimum_cuda} or newer", source=row.source)
     packages = tuple(

@@ -10,8 +10,6 @@ from typing import Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
-from provision.core.models.stack import DriverPlan
-from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import NVIDIA, Card
 from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
@@ -67,36 +65,6 @@ class HostPython:
 
 
 @dataclass(frozen=True)
-class Interpreters:
-    """The part of a profile that decides on the interpreter."""
-
-    pythons: tuple[HostPython, ...]
-    known: bool
-    installs: bool
-    """Whether missing headers may be installed."""
-    with_torch: bool
-    """Whether the interpreter must contain the candidate's torch."""
-
-
-@dataclass(frozen=True)
-class DecidingAttention:
-    """The part of a profile that decides on the attention back end."""
-
-    platform: Platform
-    kinds: tuple[tuple[str, str | None], ...]
-    """Name and compute capability of the cards that serve."""
-    requested: str
-    dtype: str
-    flash_attn: str
-    model: Literal["usual", "latent", "sparse"] = "usual"
-    sinks: bool = False
-    head_size: int | None = None
-    """The model's head size; None if it is unknown or has no effect."""
-    architectures: tuple[tuple[str, str], ...] = ()
-    """Name and gfx architecture of the AMD cards that serve."""
-
-
-@dataclass(frozen=True)
 class ServedModel:
     """The user's model with its serving request."""
 
@@ -113,15 +81,6 @@ class ServedModel:
     @property
     def gib(self) -> float:
         return self.shape.weights.total / GIB
-
-
-@dataclass(frozen=True)
-class Launch:
-    """The part of a profile that decides which GPU code runs."""
-
-    attention: DecidingAttention
-    capabilities: tuple[str, ...]
-    machine: str | None
 
 
 @dataclass(frozen=True)
@@ -184,7 +143,7 @@ class HostProfile:
     served_model: ServedModel | None = None
     """None for the built-in model, and if nothing is served."""
 
-    @cached_property
+    @property
     def budget(self) -> DeviceBudget | None:
         """Return the devices of the user's model; None if their memory is unknown."""
         served = self.served_model
@@ -206,44 +165,19 @@ class HostProfile:
             return f"a container ({self.container})"
         return "WSL" if self.wsl else None
 
-    @cached_property
+    @property
     def driver_stays(self) -> bool:
         """Return whether every candidate must use the present driver."""
         if self.foreign_driver is not None:
             return True
         return not (self.driver_absent or self.driver_reinstalled or self.policy.driver in {"upgrade", "pinned"})
 
-    @cached_property
+    @property
     def driver_reinstalled(self) -> bool:
         """Return whether a driver that does not answer is reinstalled."""
         return self.driver_fault is not None and self.foreign_driver is None and self.policy.driver != "keep"
 
-    @cached_property
-    def driver_request(self) -> driver_supply.DriverRequest:
-        """Return the request that decides on the source and the version of a driver to install."""
-        policy = self.policy
-        return driver_supply.DriverRequest(
-            version=policy.driver_version,
-            branch=policy.driver_branch,
-            source=policy.driver_source,
-            mirror=policy.driver_mirror,
-            replaced=self.driver
-            if (self.driver_reinstalled and policy.driver != "pinned") or policy.driver == "upgrade"
-            else None,
-            os_id=self.os_id,
-            os_version=self.os_version,
-            machine=self.machine,
-            secure_boot=self.environment.secure_boot,
-            subnet_manager=any(card.row is not None and card.row.subnet_manager for card in self.cards),
-            open_module=self.needs_open_module,
-        )
-
-    @cached_property
-    def kept_driver(self) -> DriverPlan:
-        """Return the plan that keeps the driver."""
-        return DriverPlan(action="keep", version=self.driver, module=self.module)
-
-    @cached_property
+    @property
     def needs_open_module(self) -> bool:
         """Return whether a card needs the open kernel module although its architecture does not."""
         return any(card.row is not None and card.row.module == "open" for card in self.cards)
@@ -254,26 +188,20 @@ class HostProfile:
         nvidia = (card for card in self.cards if card.vendor == NVIDIA)
         return tuple(dict.fromkeys((card.name, card.compute_capability) for card in nvidia))
 
-    @cached_property
-    def deciding_attention(self) -> DecidingAttention:
-        policy = self.policy
-        common = self.platform, self.kinds, policy.attention, policy.dtype, policy.flash_attn
-        architectures = tuple(dict.fromkeys((card.name, card.gfx) for card in self.cards if card.gfx))
-        if self.served_model is None:
-            return DecidingAttention(*common, architectures=architectures)
-        shape = self.served_model.shape
-        size = shape.head_size if shape.kind == "usual" else None
-        return DecidingAttention(*common, shape.kind, shape.sinks, size, architectures)
+    @property
+    def model_kind(self) -> Literal["usual", "latent", "sparse"]:
+        """Return what the model's layers attend to."""
+        return self.served_model.shape.kind if self.served_model else "usual"
 
-    @cached_property
-    def interpreters(self) -> Interpreters:
-        existing, requested = self.policy.torch == "existing", self.policy.python
-        usable = tuple(python for python in self.pythons if requested in {None, python.path})
-        return Interpreters(usable, self.pythons_known, self.escalates is not False, existing)
+    @property
+    def has_sinks(self) -> bool:
+        """Return whether the model has attention sinks."""
+        return self.served_model is not None and self.served_model.shape.sinks
 
-    @cached_property
-    def launch(self) -> Launch:
-        return Launch(self.deciding_attention, self.capabilities, self.machine)
+    @property
+    def usable_pythons(self) -> tuple[HostPython, ...]:
+        """Return the interpreters that may be used: all, or the one that the settings name."""
+        return tuple(python for python in self.pythons if self.policy.python in {None, python.path})
 
     @property
     def usable(self) -> tuple[Card, ...]:

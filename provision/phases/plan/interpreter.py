@@ -2,13 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, within
 from provision.core.models.stack import Interpreter
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.host_profile import HostPython, Interpreters
+from provision.phases.plan.host_profile import HostProfile, HostPython
 from provision.phases.plan.torch_pair import split
 
 OWN_FLOOR = ">=3.10"
@@ -30,12 +29,7 @@ def wanted(option: BuildOption) -> str:
     build, row = option.build, option.release
     if build is not None and build.python_only:
         return f"=={build.python_only}.*"
-    return _with_ours(row.python if row else option.torch.python)
-
-
-@cache
-def _with_ours(upstream: str) -> str:
-    return _OLDER_FLOOR.sub(OWN_FLOOR, upstream)
+    return _OLDER_FLOOR.sub(OWN_FLOOR, row.python if row else option.torch.python)
 
 
 def fits(option: BuildOption, version: str) -> bool:
@@ -43,19 +37,18 @@ def fits(option: BuildOption, version: str) -> bool:
     return within(version, wanted(option)) and minor(version) in option.torch.pythons
 
 
-@cache
-def choose(option: BuildOption, interpreters: Interpreters) -> InterpreterChoice:
+def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
     """Return the interpreter for a candidate: one of a class, or a managed one."""
-    if interpreters.with_torch:
-        return _with_torch(option, interpreters.pythons)
-    fitting = [python for python in interpreters.pythons if fits(option, python.version)]
-    ready = [python for python in fitting if python.headers is not False or interpreters.installs]
+    if profile.policy.torch == "existing":
+        return _with_torch(option, profile.usable_pythons)
+    fitting = [python for python in profile.usable_pythons if fits(option, python.version)]
+    ready = [python for python in fitting if python.headers is not False or profile.escalates is not False]
     if ready:
         return _of_host(ready[0], f"is in {wanted(option)}")
     version = _managed(option)
     if version is None:
         return InterpreterChoice(None, f"no Python in {wanted(option)} has a wheel of torch {option.torch.version}")
-    why = _why_managed(option, interpreters, fitting)
+    why = _why_managed(option, profile, fitting)
     return InterpreterChoice(
         Interpreter(version=version, origin="managed"), f"{why}: Firstlight installs Python {version}"
     )
@@ -91,10 +84,10 @@ def _managed(option: BuildOption) -> str | None:
     return next((version for version in versions if version in locked), versions[0] if versions else None)
 
 
-def _why_managed(option: BuildOption, interpreters: Interpreters, fitting: list[HostPython]) -> str:
+def _why_managed(option: BuildOption, profile: HostProfile, fitting: list[HostPython]) -> str:
     if fitting:
         return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root"
-    if not interpreters.known:
+    if not profile.pythons_known:
         return "the host's Pythons are unknown"
-    seen = ", ".join(python.version for python in interpreters.pythons) or "none"
+    seen = ", ".join(python.version for python in profile.usable_pythons) or "none"
     return f"no Python of the host ({seen}) is in {wanted(option)}"

@@ -1,9 +1,9 @@
 """The policy: the settings that rules read, checked for contradictions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from provision.catalog import catalog
 from provision.catalog.versions import within
@@ -61,6 +61,11 @@ class Policy:
         """Return the setting `driver` as written."""
         exact = f"=={self.driver_version}" if self.driver_version else self.driver_branch
         return exact or self.driver
+
+    @property
+    def upgrading(self) -> Self:
+        """Return the same policy with `--driver upgrade`."""
+        return replace(self, driver="upgrade", driver_version=None, driver_branch=None)
 
     @property
     def wants_vllm(self) -> bool:

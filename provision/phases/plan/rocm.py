@@ -1,7 +1,5 @@
 """The AMD components of a Stack: the kernel driver, and ROCm, which is kept, installed or upgraded."""
 
-from functools import cache
-
 from provision.catalog import catalog
 from provision.catalog.packages import repository_of_component
 from provision.catalog.rows.hardware import Userspace
@@ -51,7 +49,6 @@ def can_upgrade(profile: HostProfile) -> bool:
     return older and profile.foreign_driver is None and _has_packages(profile.os_id, profile.os_version)
 
 
-@cache
 def _has_packages(os_id: str | None, os_version: str | None) -> bool:
     try:
         for part in (DRIVER, USERSPACE):

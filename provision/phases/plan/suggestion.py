@@ -1,7 +1,7 @@
 """The smallest change that makes a Stack possible. Each change is evaluated by the same rules."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from provision.core.models.settings import typed
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan import driver, flash, rocm
 from provision.phases.plan.build_option import options
-from provision.phases.plan.cards import Card, serving
+from provision.phases.plan.cards import serving
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
 from provision.phases.plan.fit.alternatives import alternatives
@@ -57,7 +57,7 @@ def upgrade_benefit(profile: HostProfile, best: Evaluation) -> Reason | None:
         or best.option.release is None
     ):
         return None
-    found = _newer(replace(profile, policy=_upgrading(profile.policy)), best.option.release)
+    found = _newer(replace(profile, policy=profile.policy.upgrading), best.option.release)
     if found is None:
         return None
     text = f"the driver stays at {profile.driver}; with `--driver upgrade` this host could run {_named(found)}"
@@ -110,11 +110,8 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
         yield "with MIG off", {}, replace(profile, cards=without)
     if profile.policy.wants_vllm and profile.policy.flash_attn not in {"bundled", "both"}:
         wanted = {"vllm": "none"} if profile.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
-        yield (
-            "with `--vllm none`",
-            wanted,
-            replace(profile, policy=replace(profile.policy, vllm="none", attention="auto")),
-        )
+        policy = replace(profile.policy, vllm="none", attention="auto")
+        yield "with `--vllm none`", wanted, replace(profile, policy=policy)
 
 
 def _setting(profile: HostProfile, name: str, value: str, policy: Policy) -> Change:
@@ -136,18 +133,15 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
             ("flash_attn_wheels", "community", replace(policy, flash_wheels="community")),
             *changes,
         ]
-    for name, value, changed in changes:
-        if changed != policy:
-            yield _setting(profile, name, value, changed)
+    for name, value, relaxed in changes:
+        if relaxed != policy:
+            yield _setting(profile, name, value, relaxed)
     if policy.python is not None:
         yield f"without `--set python={policy.python}`", {}, replace(profile, policy=replace(policy, python=None))
     if policy.gpus is not None:
-        yield "with `--set gpus=all`", {"gpus": "all"}, _with_all_cards(profile)
-
-
-def _with_all_cards(profile: HostProfile) -> HostProfile:
-    policy = replace(profile.policy, gpus=None)
-    return replace(profile, policy=policy, cards=serving(profile.usable), missing_gpus=())
+        every = replace(policy, gpus=None)
+        changed = replace(profile, policy=every, cards=serving(profile.usable), missing_gpus=())
+        yield "with `--set gpus=all`", {"gpus": "all"}, changed
 
 
 def _other_cards(profile: HostProfile) -> Iterator[Change]:
@@ -155,13 +149,9 @@ def _other_cards(profile: HostProfile) -> Iterator[Change]:
     for kind in dict.fromkeys(card.kind for card in profile.usable):
         cards = tuple(card for card in profile.usable if card.kind == kind)
         if cards != profile.cards:
-            yield *_by_index(cards), replace(profile, cards=cards, missing_gpus=())
-
-
-def _by_index(cards: Sequence[Card]) -> tuple[str, dict[str, str]]:
-    """Return cards as a setting: its text, and the policy value."""
-    listed = f"[{', '.join(str(card.index) for card in cards)}]"
-    return f"with `{typed('gpus', listed)}`", {"gpus": listed}
+            listed = f"[{', '.join(str(card.index) for card in cards)}]"
+            changed = replace(profile, cards=cards, missing_gpus=())
+            yield f"with `{typed('gpus', listed)}`", {"gpus": listed}, changed
 
 
 def _model_changes(profile: HostProfile) -> Iterator[Change]:
@@ -216,7 +206,7 @@ def _other_driver(profile: HostProfile) -> Iterator[Change]:
         yield "with a driver that answers", {}, replace(profile, driver_fault=None)
     if not profile.foreign_driver:
         if policy.driver == "pinned" or (policy.driver != "upgrade" and profile.driver):
-            yield _setting(profile, "driver", "upgrade", _upgrading(policy))
+            yield _setting(profile, "driver", "upgrade", policy.upgrading)
         if policy.driver_source != "auto":
             yield _setting(profile, "driver_source", "auto", replace(policy, driver_source="auto"))
     if profile.driver or profile.driver_absent:
@@ -231,14 +221,10 @@ def _other_rocm(profile: HostProfile) -> Iterator[Change]:
     if profile.platform != "rocm" or profile.rocm is None:
         return
     if profile.policy.driver != "upgrade" and rocm.can_upgrade(profile):
-        yield _setting(profile, "driver", "upgrade", _upgrading(profile.policy))
+        yield _setting(profile, "driver", "upgrade", profile.policy.upgrading)
     for row in sorted(catalog().userspaces, key=lambda row: numbers(row.minimum), reverse=True):
         if not numbers(row.minimum) <= numbers(profile.rocm)[:2] < numbers(row.below):
             yield f"with ROCm {row.minimum} or newer, below {row.below},", {}, replace(profile, rocm=row.minimum)
-
-
-def _upgrading(policy: Policy) -> Policy:
-    return replace(policy, driver="upgrade", driver_version=None, driver_branch=None)
 
 
 def _enough_driver(profile: HostProfile) -> str:
@@ -247,7 +233,7 @@ def _enough_driver(profile: HostProfile) -> str:
     best = _first(replace(profile, driver=offer, driver_absent=False))
     if best is None or best.option is None:
         return offer
-    floors = [floor.driver for floor in driver.floors(best.option, profile.launch)]
+    floors = [floor.driver for floor in driver.floors(best.option, profile)]
     return max(floors, key=numbers, default=offer)
 
 
@@ -255,16 +241,12 @@ def _more_memory(profile: HostProfile) -> Iterator[Change]:
     most = math.ceil(most_disk(profile.served_model))
     need = catalog().needs[profile.platform]
     if profile.disk_gib is not None or profile.incoming_gib is not None:
-        yield (
-            "with more free disk (`firstlight_prefix` may name a larger one)",
-            {},
-            replace(profile, disk_gib=most, incoming_gib=most),
-        )
+        text = "with more free disk (`firstlight_prefix` may name a larger one)"
+        yield text, {}, replace(profile, disk_gib=most, incoming_gib=most)
     if profile.ram_gib is not None and profile.ram_gib < need.memory:
         yield f"with {need.memory:g} GiB of memory", {}, replace(profile, ram_gib=math.ceil(need.memory))
+    newest = catalog().platform_tag.glibc[-1]
     if profile.libc == "musl":
-        newest = catalog().platform_tag.glibc[-1]
         yield "on a distribution with glibc", {}, replace(profile, libc="glibc", glibc=newest)
     elif profile.glibc is not None:
-        newest = catalog().platform_tag.glibc[-1]
         yield "with a distribution of newer glibc", {}, replace(profile, glibc=newest)

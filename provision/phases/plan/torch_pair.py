@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
 from provision.catalog import catalog
@@ -23,35 +23,23 @@ def variants(profile: HostProfile, torch: Torch, build: str) -> tuple[str, ...]:
     """
     if build == "cpu" or build.startswith("rocm"):
         return (build,)
-    return _cuda_variants(torch, build, profile.machine, profile.driver, profile.capabilities)
-
-
-@cache
-def _cuda_variants(
-    torch: Torch, build: str, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
-) -> tuple[str, ...]:
-    cuda = cuda_of(build) or ""
-    same = [variant for variant in offered(machine, torch) if numbers(cuda_of(variant) or "0")[0] == numbers(cuda)[0]]
-    default = torch.default_aarch64 if machine == "aarch64" else torch.default_x86_64
-    known = [variant for variant in same if variant in {build, default}]
-    if any(covers(capabilities, torch, variant, machine) for variant in known):
+    major = numbers(cuda_of(build) or "")[0]
+    same = [name for name in offered(profile.machine, torch) if numbers(cuda_of(name) or "0")[0] == major]
+    default = torch.default_aarch64 if profile.machine == "aarch64" else torch.default_x86_64
+    known = [name for name in same if name in {build, default}]
+    if any(covers(profile, torch, name) for name in known):
         same = known
-    return _ranked(torch, machine, same, driver, capabilities, preferred=(build, default))[:KEPT] or (build,)
+    return _ranked(profile, torch, same, preferred=(build, default))[:KEPT] or (build,)
 
 
 def _ranked(
-    torch: Torch,
-    machine: str | None,
-    found: Iterable[str],
-    driver: str | None,
-    capabilities: tuple[str, ...],
-    *,
-    preferred: tuple[str, ...] = (),
+    profile: HostProfile, torch: Torch, found: Iterable[str], *, preferred: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """Return CUDA variants, best first: those with code for every card that the driver runs, then the preferred, then the newer CUDA."""
 
     def worth(variant: str) -> tuple[Any, ...]:
-        served = (covers(capabilities, torch, variant, machine), runs(driver, variant), runs_natively(driver, variant))
+        driver = profile.driver
+        served = (covers(profile, torch, variant), runs(driver, variant), runs_natively(driver, variant))
         return (*served, *(variant == name for name in preferred), numbers(cuda_of(variant) or "0"))
 
     return tuple(sorted(found, key=worth, reverse=True))
@@ -61,13 +49,12 @@ def existing(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
     """Return the variants of a release in the host's Pythons."""
     present = (
         split(python.torch)
-        for python in profile.interpreters.pythons
+        for python in profile.usable_pythons
         if python.torch and unfit(python.torch, profile.platform) is None
     )
     return tuple(dict.fromkeys(variant for version, variant in present if version == torch.version))
 
 
-@cache
 def unfit(installed: str, platform: Platform) -> str | None:
     """Return why a Stack cannot use a torch of the host, by its version string and the host's devices; None if it can."""
     version, _, local = installed.partition("+")
@@ -82,7 +69,6 @@ def unfit(installed: str, platform: Platform) -> str | None:
     return None
 
 
-@cache
 def split(installed: str) -> tuple[str, str]:
     """Return release and variant of a torch version string such as `2.7.0+cu126`; without a variant, `cpu`."""
     version, _, variant = installed.partition("+")
@@ -99,19 +85,10 @@ def alone(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
         return ("cpu",)
     if profile.platform == "rocm":
         return tuple(variant for variant in reversed(torch.rocm) if _rocm_fits(profile.rocm, variant))[:1]
-    driver = profile.driver
-    if profile.driver_absent or (
-        driver and not profile.driver_stays and numbers(driver) < numbers(catalog().driver_offer.version)
-    ):
-        driver = catalog().driver_offer.version
-    return _cuda_alone(torch, profile.machine, driver, profile.capabilities)
-
-
-@cache
-def _cuda_alone(
-    torch: Torch, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
-) -> tuple[str, ...]:
-    return _ranked(torch, machine, offered(machine, torch), driver, capabilities)[:KEPT]
+    driver, offer = profile.driver, catalog().driver_offer.version
+    if profile.driver_absent or (driver and not profile.driver_stays and numbers(driver) < numbers(offer)):
+        profile = replace(profile, driver=offer)
+    return _ranked(profile, torch, offered(profile.machine, torch))[:KEPT]
 
 
 def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:
@@ -119,15 +96,14 @@ def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:
     return torch.cuda_aarch64 if machine == "aarch64" else torch.cuda
 
 
-def covers(capabilities: tuple[str, ...], torch: Torch, variant: str, machine: str | None) -> bool:
+def covers(profile: HostProfile, torch: Torch, variant: str) -> bool:
     """Return whether a variant has code for every card; True if the table does not list it."""
-    codes = torch_codes(torch.version, variant, machine)
+    codes = torch_codes(torch.version, variant, profile.machine)
     return codes is None or all(
-        gpu_code.coverage(codes, capability) is not gpu_code.Coverage.NONE for capability in capabilities
+        gpu_code.coverage(codes, capability) is not gpu_code.Coverage.NONE for capability in profile.capabilities
     )
 
 
-@cache
 def torch_codes(version: str, variant: str, machine: str | None) -> tuple[str, ...] | None:
     """Return the GPU code in a CUDA variant of torch for an architecture; None if the table does not list it."""
     for row in catalog().torch_archs:
@@ -136,7 +112,6 @@ def torch_codes(version: str, variant: str, machine: str | None) -> tuple[str, .
     return None
 
 
-@cache
 def runs(driver: str | None, variant: str) -> bool:
     """Return whether a driver runs builds of the variant's CUDA major; True if the driver is unknown."""
     major = numbers(cuda_of(variant) or "0")[0]
@@ -144,14 +119,12 @@ def runs(driver: str | None, variant: str) -> bool:
     return driver is None or floor is None or numbers(driver) >= numbers(floor)
 
 
-@cache
 def runs_natively(driver: str | None, variant: str) -> bool:
     """Return whether a driver has the variant's CUDA or a newer one; True if the driver is unknown."""
     floor = native_floor(cuda_of(variant) or "")
     return driver is None or floor is None or numbers(driver) >= numbers(floor)
 
 
-@cache
 def native_floor(cuda: str) -> str | None:
     """Return the lowest driver that runs all output of a CUDA toolkit, PTX included."""
     return next((row.driver for row in catalog().toolkits if row.version == cuda), None)

@@ -190,7 +190,8 @@ def _unknown_card(name: str) -> UsageError:
     known = [*(row.name for row in catalog().nvidia_cards), *(row.name for row in catalog().amd_cards)]
     folded = {item.lower(): item for item in known}
     near = difflib.get_close_matches(plain_name(name), folded, n=MOST_SIMILAR, cutoff=0.5)
-    meant = f"did you mean one of {', '.join(f'`{folded[item]}`' for item in near)}? " if near else ""
+    named = ", ".join(f"`{folded[item]}`" for item in near)
+    meant = f"did you mean {'one of ' if len(near) > 1 else ''}{named}? " if near else ""
     return UsageError(
         f"`{name}` is not a GPU in the catalog",
         hint=f"{meant}provision/catalog/gpus.toml has all names",

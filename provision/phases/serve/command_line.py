@@ -6,7 +6,6 @@ Secrets are excluded: the server gets the API key from the 0600 file of its serv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from provision.catalog.versions import numbers
@@ -101,7 +100,11 @@ def serve_command(
         manner.append("--enforce-eager")
     # The size of the cache may differ: vLLM takes the smallest of all processes.
     agreed = (content, model.name, served_name, *split, *manner, *settings.vllm_args)
-    member = _member(span, settings, facts.host, agreed, prefix=prefix, devices=devices) if span else None
+    member: SpanMember | None = None
+    if span is not None:
+        member = features.first(
+            "span_member", span, settings, name=facts.host, agreed=agreed, prefix=prefix, devices=devices
+        )
     argv = [
         f"{prefix}/current/bin/vllm",
         "serve",
@@ -144,16 +147,6 @@ def serve_command(
         span=member,
         start_cache=None if devices.platform == "cpu" and "--enforce-eager" in (*manner, *given) else key,
     )
-
-
-def _member(
-    span: Span, settings: Settings, name: str, agreed: Sequence[str], *, prefix: str, devices: Devices
-) -> SpanMember | None:
-    found = (
-        part(span, settings, name=name, agreed=agreed, prefix=prefix, devices=devices)
-        for part in features.hooks("span_member")
-    )
-    return next(found, None)
 
 
 def _is_eager(model: ServedModel, devices: Devices) -> bool:

@@ -13,11 +13,11 @@ from provision.run import playbooks, rollback, spans
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.proof import prove
-from provision.run.results import ServedHosts, StagedHosts, VerifiedHosts
+from provision.run.results import StagedHosts, VerifiedHosts
 from provision.run.starts import Starts
 
 
-def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str] = ()) -> ServedHosts:
+def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str] = ()) -> VerifiedHosts:
     """Switch to the verified release, start its service, and prove that its answers are right.
 
     Where the start fails, the host returns to the release that served before, if its settings say so.
@@ -43,11 +43,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
     for wave in waves:
         hosts = starts.before(wave)
         done = playbooks.run_playbook(
-            context,
-            "serve",
-            "serve",
-            hosts,
-            lambda host: verified.desired[host.name].ansible_vars(),
+            context, verified, "serve", hosts, lambda host: verified.desired[host.name].ansible_vars()
         )
         # One that failed keeps its release: the others of its span would wait for it.
         spans.refuse_parts(context, "serve", switched=True)
@@ -57,7 +53,7 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
             rollback.note_release(context, host.name, ReleaseRecord(release=release))
         for name, result in done.items():
             if not serves(verified, name):
-                context.record(result.model_copy(update={"phase": "serve"}))
+                context.record(result)
         # What was found unproven is proven while the first hosts start.
         names = {*done, *(host.name for host in (unproven if wave is waves[0] else ()))}
         requests = {
@@ -75,8 +71,8 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
         )
         restarted |= done
     rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *records)})
-    documents = check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
-    return ServedHosts(**{**vars(verified), "documents": {**verified.documents, **documents}}, served=records)
+    check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
+    return verified
 
 
 def _keep_last_proof(context: RunContext, name: str, facts: HostFacts) -> None:

@@ -22,10 +22,9 @@ from pydantic import ValidationError
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources, find_sources
-from provision.core import features
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.models.base import Record
-from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Plan, Reason, Stack
+from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Reason, Stack
 from provision.core.run_folder import utc_now
 from provision.phases.stage.download import OnStored, Progress, prefetching
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
@@ -59,11 +58,6 @@ class Packager(Protocol):
         Raises:
             StageError: The wheel cannot be had, or does not fit the Stack.
         """
-
-
-def find_packager(store: Store, inventory: Path, plan: Plan) -> Packager | None:
-    """Return who provides the packages of a plan; None where no feature does."""
-    return next((hook(store, inventory, plan) for hook in features.hooks("packager")), None)
 
 
 class LockedStack(Record):
@@ -168,15 +162,15 @@ def _read_cached(key: str, store: Store) -> CachedLock:
 
 
 def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
-    return _Attempt(candidate, stack, local_sources(stack), cache_key(stack, job))
+    return _Attempt(candidate, stack, local_sources(stack), cache_key(stack, job.settings))
 
 
-def cache_key(stack: Stack, job: StageJob) -> str:
+def cache_key(stack: Stack, settings: ClientSettings) -> str:
     """Return the key of a Stack's lock: a digest of all that the lock depends on."""
     parts = {
         "format": FORMAT,
         "uv": locked_hashes(LOCK, "uv")[0],
-        "settings": job.settings.digest(),
+        "settings": settings.digest(),
         "own": [source.digest() for source in local_sources(stack)],
         "stack": stack.model_dump(mode="json", include={"vllm", "torch", "python", "platform"}),
         "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],

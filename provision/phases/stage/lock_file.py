@@ -1,19 +1,12 @@
-"""Locks: requirements files with versions and hashes. That of an environment has the one wheel that fits the host for each distribution."""
+"""The lock of an environment: for each distribution the one wheel that fits the host."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from packaging.utils import canonicalize_name
-
-_PIN = re.compile(
-    r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?: ; (?P<marker>[^\\\n]+?))?(?P<rest>(?: \\\n| --hash).*?)(?=^\S|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
-_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -39,20 +32,3 @@ def lock_text(locked: Sequence[LockedWheel]) -> str:
 def lock_digest(text: str) -> str:
     """Return the sha256 of the lock's text."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class LockedPackage:
-    """A distribution of a lock with the hashes of its files."""
-
-    name: str
-    version: str
-    hashes: tuple[str, ...]
-    marker: str | None = None
-    """The condition under which it is installed; None: always."""
-
-
-def read_lock(text: str) -> Iterator[LockedPackage]:
-    """Yield the distributions of a requirements file with hashes, in its order."""
-    for found in _PIN.finditer(text):
-        yield LockedPackage(found["name"], found["version"], tuple(_HASH.findall(found["rest"])), found["marker"])

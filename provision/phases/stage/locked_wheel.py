@@ -13,8 +13,9 @@ from provision.catalog.index.uv import uv_program
 from provision.core.errors import StageError
 from provision.core.folders import product_path
 from provision.core.models.staged import StagedFile
+from provision.core.requirements_file import read_lock
 from provision.core.scratch import scratch_folder
-from provision.phases.stage.lock_file import LockedWheel, read_lock
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
 from provision.phases.stage.stack_lock import fetch_wheels

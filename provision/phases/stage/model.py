@@ -19,11 +19,10 @@ from provision.core.models.settings import ADAPTERS, CHAT_TEMPLATE, Settings
 from provision.core.models.staged import StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
-from provision.phases.stage.model_hub import stage_hub_model
+from provision.phases.stage.model_hub import WEIGHTS, stage_hub_model
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_WEIGHTS = (".safetensors", ".bin")
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 """What PEFT calls the weights of an adapter; vLLM prefers the first."""
@@ -157,7 +156,7 @@ def require_complete(model: str, files: dict[str, Path]) -> None:
     for name, path in files.items():
         if name.endswith(".index.json") and "/" not in name and (shards := _shards(path)):
             missing += sorted(shard for shard in shards if shard not in files)
-    if not any(name.endswith(_WEIGHTS) for name in files):
+    if not any(name.endswith(WEIGHTS) for name in files):
         missing.append("weights (*.safetensors)")
     if missing:
         raise StageError(

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from provision.catalog.index.http_client import get, open_client
 from provision.catalog.index.settings import ClientSettings
@@ -32,7 +32,7 @@ from provision.phases.stage.wheelhouse import Store, flat_name, is_safe_path
 if TYPE_CHECKING:
     import httpx
 
-_WEIGHTS = (".safetensors", ".bin")
+WEIGHTS = (".safetensors", ".bin")
 _LONGEST_TOKEN = 1024
 _TOKEN = re.compile(rb"[!-~]{1,1024}")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -64,13 +64,6 @@ _Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 60)]
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_nulls(cls, values: Any) -> Any:
-        return (
-            {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
-        )
-
 
 class LargeFile(_Answer):
     """What the hub lists of a file that git does not keep itself."""
@@ -85,18 +78,18 @@ class ListedFile(_Answer):
     path: str = Field(validation_alias="rfilename")
     size: _Count | None = None
     blob: str | None = Field(default=None, validation_alias="blobId")
-    lfs: LargeFile = LargeFile()
+    lfs: LargeFile | None = None
 
     @property
     def bytes(self) -> int:
         """Its size, 0 when unknown."""
-        return self.size or self.lfs.size or 0
+        return self.size or (self.lfs and self.lfs.size) or 0
 
 
 class Counted(_Answer):
     """The number of parameters by format, where the hub counted them."""
 
-    parameters: dict[str, _Count] = {}
+    parameters: dict[str, _Count] | None = None
 
 
 class HubRevision(_Answer):
@@ -104,7 +97,7 @@ class HubRevision(_Answer):
 
     commit: str = Field(validation_alias="sha")
     files: tuple[ListedFile, ...] = Field(validation_alias="siblings")
-    safetensors: Counted = Counted()
+    safetensors: Counted | None = None
 
 
 class HubModel(Record):
@@ -142,7 +135,7 @@ def stage_hub_model(
     else:
         with client() as opened:
             files = _Hub(opened, endpoint(), model).files(store, weights=weights)
-    wanted = [file for file in files if weights or not file.path.endswith(_WEIGHTS)]
+    wanted = [file for file in files if weights or not file.path.endswith(WEIGHTS)]
     paths = fetch_all(store, wanted, client, what="model", progress=progress)
     if not known:
         store.put("models", key, {"model": model, "files": [asdict(file) for file in files]})
@@ -199,7 +192,7 @@ class _Hub:
 
     def files(self, store: Store, *, weights: bool) -> list[HubFile]:
         listed, wanted = self._listed()
-        fetched = (file.bytes for file in wanted if weights or not file.path.endswith(_WEIGHTS))
+        fetched = (file.bytes for file in wanted if weights or not file.path.endswith(WEIGHTS))
         store.require_space(sum(fetched), f"model `{self._model}`")
         return [self._file(file, listed.commit, store) for file in wanted]
 
@@ -211,8 +204,9 @@ class _Hub:
                 hint="use a model in the format of transformers, with safetensors",
             )
         config = self._object(f"/{self._model}/resolve/{quote(listed.commit)}/config.json")
-        weights = sum(file.bytes for file in wanted if file.path.endswith(_WEIGHTS))
-        return HubModel(config=config, parameters=listed.safetensors.parameters, bytes=weights)
+        weights = sum(file.bytes for file in wanted if file.path.endswith(WEIGHTS))
+        counted = listed.safetensors.parameters if listed.safetensors else None
+        return HubModel(config=config, parameters=counted or {}, bytes=weights)
 
     def _listed(self) -> tuple[HubRevision, list[ListedFile]]:
         """Return the revision, and the files of it that are needed."""
@@ -233,7 +227,7 @@ class _Hub:
                 hint="no file was written; use another hub (HF_ENDPOINT)",
             )
         address = f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
-        if listed.lfs.sha256:
+        if listed.lfs and listed.lfs.sha256:
             return HubFile(path, self._endpoint + address, listed.lfs.sha256, listed.bytes)
         if not listed.blob:
             raise StageError(
@@ -297,7 +291,7 @@ def _needed(paths: list[str]) -> set[str]:
     if not top:
         return kept
     weights = {path for path in top if not path.startswith("consolidated")} or top
-    return {path for path in kept if not path.endswith((".safetensors", ".bin"))} | weights
+    return {path for path in kept if not path.endswith(WEIGHTS)} | weights
 
 
 def _token(token_file: str | None) -> str | None:

@@ -24,7 +24,7 @@ from packageurl import PackageURL
 from provision import __version__
 from provision.core.files import write_atomically
 from provision.core.models.staged import Staged, StagedFile
-from provision.phases.stage.lock_file import LockedPackage, read_lock
+from provision.core.requirements_file import LockedPackage, read_lock
 
 FOLDER = "sbom"
 """Folder of the documents in a run's folder and in a bundle."""

@@ -109,7 +109,7 @@ def stage(
         notes=choice.locked.notes,
     )
     _note_references(staged, facts, store)
-    key = _key(candidates, settings, job)
+    key = _key(candidates, settings, client)
     kept = tuple(file for file in files if file.kind != "deb")  # those of one host
     lock = _write_lock(store, None, resolution, text)
     result = staged.model_copy(update={"files": kept, "lock": str(lock)}).model_dump(mode="json")
@@ -135,9 +135,9 @@ def staged_before(
     Raises:
         StageError: No candidate was accepted, or the folder of the model is no complete model.
     """
-    job = StageJob(client or read_settings(), store, None, refresh=False, packager=None, package_required=False)
+    client = client or read_settings()
     candidates = accepted(resolution)
-    known = store.get(STAGED, _key(candidates, settings, job))
+    known = store.get(STAGED, _key(candidates, settings, client))
     try:
         staged = Staged.model_validate(known) if known else None
     except ValidationError:
@@ -145,7 +145,7 @@ def staged_before(
     if staged is None or not Path(staged.lock).is_file():
         return None
     if any(expand_user(source).is_dir() for source in (settings.model, *settings.lora.values())):
-        name, files = stage_model(settings, job.settings, store)
+        name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
     return staged.model_copy(update={"hosts": resolution.hosts, "stack": _as_now(staged.stack, candidates)})
@@ -163,11 +163,11 @@ def builds_of(stack: Stack) -> dict[str, str]:
     return {**({"vLLM": stack.vllm.version} if stack.vllm else {}), "torch": stack.torch.version}
 
 
-def _key(candidates: Iterable[tuple[Candidate, Stack]], settings: Settings, job: StageJob) -> str:
+def _key(candidates: Iterable[tuple[Candidate, Stack]], settings: Settings, client: ClientSettings) -> str:
     """Return what the result of `stage` depends on, as a key of the cache: its candidates, and where the model comes from."""
     adapters = sorted(settings.lora.items())
     model = (settings.model, settings.model_on_host, settings.source_of("model"), settings.chat_template, *adapters)
-    parts = [FORMAT, [cache_key(stack, job) for _, stack in candidates], model, settings.flash_attn]
+    parts = [FORMAT, [cache_key(stack, client) for _, stack in candidates], model, settings.flash_attn]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from provision.core import features
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.folders import tools_folder
@@ -17,9 +18,9 @@ from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.fleet.package_sources import dpkg_status
 from provision.phases.stage import stage as lock_and_fetch
-from provision.phases.stage.candidate_lock import find_packager
 from provision.run import desired_state, spans
 from provision.run.background_packages import package_sources
+from provision.run.background_upload import BackgroundUpload
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, host_tools
 from provision.run.host_changes import is_restart_only, is_up_to_date
@@ -50,7 +51,7 @@ def _stage_group(
 ) -> Staged | None:
     """Lock and fetch for hosts that get the same files; None, with the failure recorded, where that cannot be done."""
     started = time.monotonic()
-    first = members[0]
+    first, upload = members[0], context.background.tasks.get("upload")
     facts = planned.facts[first.name]
 
     def report(what: str, done: int, total: int) -> None:
@@ -67,11 +68,11 @@ def _stage_group(
             facts,
             store=context.wheelhouse(),
             client=context.options.client,
-            packager=find_packager(context.wheelhouse(), Path(context.inventory.source), planned.plan),
+            packager=features.first("packager", context.wheelhouse(), Path(context.inventory.source), planned.plan),
             run=context.run,
             progress=report,
             refresh=context.options.refresh,
-            on_stored=context.background.file_listener.callback(members) if context.background.file_listener else None,
+            on_stored=upload.callback(members) if isinstance(upload, BackgroundUpload) else None,
             dpkg_status=dpkg_status(context.session(first)) if silent else None,
             deb_packages=desired_state.packages_of(resolution.stack, facts) if silent and resolution.stack else (),
         )

@@ -24,7 +24,7 @@ from provision.report.run_files import HOST_COMPARISON_FILE
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
-from provision.run.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
+from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
 from verify.host.comparison import compare
 from verify.records import FRAME, SERVING, Level
 from verify.runner.last_run import failed_levels
@@ -59,21 +59,19 @@ class CheckOptions:
         return limit + ANSWER_S
 
 
-def verify(context: RunContext, installed: InstalledHosts) -> VerifiedHosts:
+def verify(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
     """Check each new environment before it goes live; where nothing changed, the last checks stay valid."""
     for host in context.hosts():
-        if host.name in installed.up_to_date | installed.restart_only:
-            facts = installed.facts[host.name]
+        if host.name in staged.up_to_date | staged.restart_only:
+            facts = staged.facts[host.name]
             last = facts.installed.last_verify if facts.installed else None
-            what = "nothing" if host.name in installed.up_to_date else "only the start of its service"
+            what = "nothing" if host.name in staged.up_to_date else "only the start of its service"
             text = f"{what} changed since it was {verified_line(last, facts.probed_at)}"
             context.record(PhaseResult(host=host.name, phase="verify", status="skipped", text=text))
-    hosts = building(context, installed)
-    documents, _ = check(
-        context, installed, hosts, CheckOptions("standard", serve_follows=True), desired=installed.desired
-    )
-    desired = {name: recompute_desired(context, installed, name, document) for name, document in documents.items()}
-    return VerifiedHosts(**{**vars(installed), "desired": {**installed.desired, **desired}}, documents=documents)
+    hosts = building(context, staged)
+    documents, _ = check(context, staged, hosts, CheckOptions("standard", serve_follows=True), desired=staged.desired)
+    desired = {name: recompute_desired(context, staged, name, document) for name, document in documents.items()}
+    return VerifiedHosts(**{**vars(staged), "desired": {**staged.desired, **desired}}, documents=documents)
 
 
 def verify_live(
@@ -210,12 +208,8 @@ def failed_checks(
     return failed_levels((documents or {}).get(name) or (installed.last_verify if installed else None) or {})
 
 
-def check_again(context: RunContext, verified: VerifiedHosts, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """Run the checks of the service again that failed before, on hosts whose service was restarted and proven.
-
-    Returns:
-        The documents of the hosts that were checked again.
-    """
+def check_again(context: RunContext, verified: VerifiedHosts, names: Sequence[str]) -> None:
+    """Run the checks of the service again that failed before, on hosts whose service was restarted and proven."""
     hosts = [
         context.host(name)
         for name in names
@@ -223,8 +217,7 @@ def check_again(context: RunContext, verified: VerifiedHosts, names: Sequence[st
     ]
     for host in hosts:
         context.progress.note(host.name, "checks again what failed")
-    documents, _ = check(context, verified, hosts, CheckOptions("full", refute=True), desired=verified.desired)
-    return documents
+    check(context, verified, hosts, CheckOptions("full", refute=True), desired=verified.desired)
 
 
 def expected(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from provision.core.models.records import HostDifference
+from provision.core.run_folder import RunFolder
 from provision.report.difference import rules
 from provision.report.difference.compare import differences
 from provision.report.difference.records import FigureKey, HostRecords, read_records
@@ -27,7 +28,7 @@ def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, Hos
         if not wanted:
             break
         green = wanted & green_hosts(logs / name) if order(name) < order(run) else ()
-        for host, entry in read_records(logs / name).hosts.items() if green else ():
+        for host, entry in read_records(logs / name).items() if green else ():
             if host in green:
                 found.setdefault(host, []).append(entry)
     return {host: replace(entries[0], spans=spans(entries)) for host, entries in found.items()}
@@ -49,9 +50,10 @@ def compare_runs(logs: Path, before: str | None = None, after: str | None = None
     Raises:
         UsageError: There is no such run.
     """
-    newer = read_records(find(logs, after))
-    older = read_records(find(logs, before)).hosts if before else last_green(logs, newer.run, newer.hosts.keys())
-    return differences(older, newer.hosts)
+    folder = find(logs, after)
+    newer = read_records(folder)
+    older = read_records(find(logs, before)) if before else last_green(logs, RunFolder(folder).name, newer.keys())
+    return differences(older, newer)
 
 
 def since_green(logs: Path, run: str, hosts: Collection[str]) -> dict[str, HostDifference]:
@@ -59,7 +61,7 @@ def since_green(logs: Path, run: str, hosts: Collection[str]) -> dict[str, HostD
     before = last_green(logs, run, hosts)
     if not before:
         return {}
-    after = read_records(logs / run).hosts
+    after = read_records(logs / run)
     return {
         entry.host: entry
         for entry in differences(before, {name: after[name] for name in hosts if name in after})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -14,6 +13,7 @@ from provision.core.models.records import CheckRecord, HostState
 from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
+from provision.core.requirements_file import read_lock
 from provision.core.run_folder import RunFolder
 from provision.report.difference import rules
 from provision.report.difference.rules import Span
@@ -25,9 +25,6 @@ FigureKey: TypeAlias = tuple[str, str, str]
 
 REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
 """Fields of a connection that an inventory sets."""
-
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)\s*(?:==|@)\s*(\S+)")
-_HASH = re.compile(r"--hash=sha256:([0-9a-f]{12})")
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,8 @@ class HostRecords:
         }
 
 
-@dataclass(frozen=True)
-class RunRecords:
-    """One run."""
-
-    run: str
-    hosts: Mapping[str, HostRecords]
-
-
-def read_records(folder: Path) -> RunRecords:
-    """Read the records of a run's folder, also of a killed run; a missing or damaged file leaves out its part."""
+def read_records(folder: Path) -> dict[str, HostRecords]:
+    """Read the records of each host of a run's folder, also of a killed run; a missing or damaged file leaves out its part."""
     files = read(RunFolder(folder))
     summary = build(files)
     connections = {entry.name: entry for entry in files.inventory.hosts} if files.inventory else {}
@@ -87,21 +76,12 @@ def read_records(folder: Path) -> RunRecords:
             lock=_lock(folder, staged) if staged else {},
             checks=host.checks,
         )
-    return RunRecords(run=files.run, hosts=hosts)
+    return hosts
 
 
 def _lock(folder: Path, staged: Staged) -> dict[str, str]:
     """Read the lock next to the class's record, whose stored path may be of another machine."""
     with contextlib.suppress(OSError):
-        return pins((folder / "stage" / PurePath(staged.lock).name).read_text(encoding="utf-8"))
+        lock = (folder / "stage" / PurePath(staged.lock).name).read_text(encoding="utf-8")
+        return {one.name: f"{one.version} (sha256 {min(one.hashes)[:12]})" for one in read_lock(lock) if one.hashes}
     return {}
-
-
-def pins(lock: str) -> dict[str, str]:
-    """Return `{"vllm": "0.32.0 (sha256 0f3a...)"}` from a requirements file with hashes."""
-    found: dict[str, str] = {}
-    for line in lock.replace("\\\n", " ").splitlines():
-        if pin := _PIN.match(line.strip()):
-            digests = sorted(_HASH.findall(line))
-            found[pin[1]] = pin[2] + (f" (sha256 {digests[0]})" if digests else "")
-    return found

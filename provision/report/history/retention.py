@@ -67,11 +67,8 @@ def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decis
             why = "within the limits"
         if why is not None:
             kept, total = kept + 1, total + past.bytes
-            decisions.append(Decision(past.run, past.bytes, keep=True, why=why))
-        else:
-            limit = count(keep, "run") if not fits_number else format_bytes(most_bytes)
-            beyond = f"beyond the limit of {limit}"
-            decisions.append(Decision(past.run, past.bytes, keep=False, why=beyond))
+        beyond = f"beyond the limit of {format_bytes(most_bytes) if fits_number else count(keep, 'run')}"
+        decisions.append(Decision(past.run, past.bytes, keep=why is not None, why=why or beyond))
     return decisions
 
 

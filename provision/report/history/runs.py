@@ -56,7 +56,7 @@ def find(logs: Path, run: str | None = None) -> Path:
         return logs / found[0]
     if run not in found:
         near = difflib.get_close_matches(str(run), found, n=1)
-        known = f"`{near[0]}`" if near else f"the newest is `{found[0]}`"
+        known = f"did you mean `{near[0]}`?" if near else f"the newest is `{found[0]}`"
         raise UsageError(f"no run `{run}` in `{logs}`; {known}", hint="all runs: ./firstlight logs list")
     return logs / str(run)
 

@@ -16,7 +16,7 @@ from provision.core.tables import rows_of
 from provision.report.layout import duration, number
 from provision.report.page.classes import HostsClass
 from provision.report.page.plot import Chart, Words, lines, stacked
-from provision.report.wording import start_lengths, start_phase_words, start_points
+from provision.report.wording import start_lengths, start_phase_words, starts
 
 TABLE = Path(__file__).with_name("charts.toml")
 _Readings = Mapping[str, Mapping[str, list[float]]]
@@ -122,8 +122,7 @@ def _bytes(value: float) -> str:
 
 def startup(hosts: Iterable[HostSummary]) -> Chart | None:
     """Draw start times of all verified services, the slowest at the top; None without any."""
-    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
-    points = {name: each for name, each in points.items() if each}
+    points = starts(hosts)
     if not points:
         return None
     order = sorted(points, key=lambda name: -max(points[name].values()))

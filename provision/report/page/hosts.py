@@ -143,8 +143,7 @@ def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
     if attention := wording.attention_facts(host):
         yield "attention", attention
     if host.serve and host.serve.tokens_expected:
-        pairs = zip(host.serve.tokens_expected, host.serve.tokens_answered, strict=False)
-        right = sum(expected == answered for expected, answered in pairs)
+        right = wording.equal_tokens(host.serve)
         yield "tokens", f"{right} of {count(len(host.serve.tokens_expected), 'token')} equal the reference"
     if when := wording.verified_when(summary, host):
         yield "checks", when

@@ -96,8 +96,8 @@ class Fleet:
     def run_playbook(
         self,
         _context: RunContext,
+        _probed: ProbedHosts,
         playbook: str,
-        _phase: str,
         hosts: Sequence[Host],
         variables: Callable[[Host], Mapping[str, Any]],
         **_: Any,

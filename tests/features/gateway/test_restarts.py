@@ -67,7 +67,7 @@ class Site:
         return self.answers() if gateways else Answers()
 
     def run_playbook(
-        self, context: RunContext, playbook: str, phase: str, hosts: list[Host], *_: Any, **options: Any
+        self, context: RunContext, _probed: Any, playbook: str, hosts: list[Host], *_: Any
     ) -> dict[str, PhaseResult]:
         names = [host.name for host in hosts]
         self.log += [f"{playbook} {' '.join(names)}"] if names else []

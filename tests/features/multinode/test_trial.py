@@ -12,7 +12,7 @@ from provision.core.models.inventory import Span
 from provision.features.multinode import start as span_start
 from provision.phases.verify import step as verify
 from provision.phases.verify.step import CheckOptions
-from provision.run.results import InstalledHosts
+from provision.run.results import StagedHosts
 from tests.pipeline.test_verify import _two_well_and_one_ill, check, context_of, probed_hosts
 from verify.records import FLEET, NETWORK, CheckResult, as_record
 
@@ -56,7 +56,7 @@ def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
     span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
     hosts = [one.model_copy(update={"span": span if one.name in "ab" else None}) for one in context.inventory.hosts]
     context.inventory = context.inventory.model_copy(update={"hosts": tuple(hosts)})
-    span_start.prepare(context, verify.verify(context, InstalledHosts(**vars(probed_hosts(context)))))
+    span_start.prepare(context, verify.verify(context, StagedHosts(**vars(probed_hosts(context)))))
     assert tried == [["a", "b"]]
     assert "".join(name for name in "abc" if context.has_failed(name)) == failed
     if failed:

@@ -10,7 +10,7 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.models.staged import FileKind, StagedFile
 from provision.features.peers.choice import Choice, choose, controller_s, handed_on_s, sample, way_of
-from provision.run.sending import ENOUGH_BYTES, Bandwidth
+from provision.run.sending import ENOUGH_BYTES, SentBytes
 
 GB = 1_000_000_000
 
@@ -101,7 +101,7 @@ def test_more_hosts_never_take_less_time_and_handing_on_gains_with_each() -> Non
 
 
 def test_the_bandwidth_counts_the_time_in_which_anything_was_sent_once() -> None:
-    seen = Bandwidth()
+    seen = SentBytes()
     seen.add(ENOUGH_BYTES - 1, 0.0, 10.0)
     assert seen.bytes_s is None
     seen.add(ENOUGH_BYTES + 1, 2.0, 8.0)

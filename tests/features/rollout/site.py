@@ -49,6 +49,8 @@ class Site:
         self.gates: list[str] = []
         """Verdicts of the next gates; then all say `go on`."""
         self.runs: list[str] = []
+        self.holds: list[float] = []
+        """Seconds that each gate is told to observe at least."""
         self.has_gateway = False
         self.canaries: dict[str, float] = {}
         """What the gateway got last: the percentage that hosts share, 0 for those that join."""
@@ -104,9 +106,13 @@ class Site:
         )
         if last.name == "gate":
             verdict = self.gates.pop(0) if self.gates else "go on"
-            step = cast("partial[Any]", last.run).keywords["step"]
+            given = cast("partial[Any]", last.run).keywords
+            self.holds.append(given["hold_s"])
             decision = Decision(
-                step=step, at="2026-01-01T00:00:00Z", verdict=cast("Any", verdict), text="3 of 600 requests failed"
+                step=given["step"],
+                at="2026-01-01T00:00:00Z",
+                verdict=cast("Any", verdict),
+                text="3 of 600 requests failed",
             )
             result = GateResult(decision=decision)
         elif last.name == "rollback":

@@ -200,6 +200,15 @@ def test_hosts_of_group_staging_come_first(make: Callable[..., Site]) -> None:
     assert site.runs[1:] == ["serve s", "gate a,s", "serve a,b", "gate a,b,s"]
 
 
+def test_each_step_holds_for_its_own_time(make: Callable[..., Site]) -> None:
+    site = make()
+    site.groups["a"] = ("staging",)
+    assert site.start("25:1h,50,100:2h", hold_s=600.0) == Exit.OK
+    assert site.holds == [600.0, 3600.0, 600.0, 7200.0]
+    assert site.record().steps == (0, 25, 50, 100)
+    assert site.record().holds_s == {25: 3600.0, 100: 7200.0}
+
+
 def test_no_more_hosts_change_at_once_than_the_load_allows(make: Callable[..., Site]) -> None:
     site = make()
     assert site.start("100", min_serving=2) == Exit.OK
@@ -219,6 +228,19 @@ def test_a_failed_host_rolls_all_changed_hosts_back(
     assert (record.state, record.text) == ("rolled back", "c: the unit did not start")
     assert [host.state for host in record.hosts] == ["returned"] * 4
     assert "c: the unit did not start" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_hosts_of_any_number_go_back_in_one_run_without_a_probe_of_the_new_release(
+    make: Callable[..., Site], count: int
+) -> None:
+    """How long it takes does not depend on how many hosts changed: one start of the old release, on all at once."""
+    names = [f"h{number:02}" for number in range(count)]
+    site = make(*names)
+    site.bad = {names[-1]}
+    assert site.start() == Exit.RED
+    failed = next(place for place, run in enumerate(site.runs) if run.startswith("serve") and names[-1] in run)
+    assert site.runs[failed + 1 :] == [f"rollback {','.join(names)}"]
 
 
 def test_a_failed_gate_rolls_changed_hosts_back_and_does_not_change_the_others(make: Callable[..., Site]) -> None:

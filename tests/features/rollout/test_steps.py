@@ -15,12 +15,36 @@ RISING = st.sets(st.integers(1, 99), max_size=5).map(lambda found: (*sorted(foun
 
 
 def test_the_default_steps_rise_to_all_hosts() -> None:
-    assert parse_steps(DEFAULT_STEPS) == (10, 25, 50, 100)
-    assert parse_steps("100") == (100,)
+    assert parse_steps(DEFAULT_STEPS) == {10: None, 25: None, 50: None, 100: None}
+    assert parse_steps("100") == {100: None}
+
+
+def test_steps_may_have_times_of_their_own() -> None:
+    found = parse_steps("25:1h,50:90m,75:30s,90:0s,100")
+    assert found == {25: 3600.0, 50: 5400.0, 75: 30.0, 90: 0.0, 100: None}
+    assert list(found) == [25, 50, 75, 90, 100]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "10", "10,50", "50,10,100", "10,10,100", "0,100", "-5,100", "10,101", "a,100", "10;100"]
+    "text",
+    [
+        "",
+        "10",
+        "10,50",
+        "50,10,100",
+        "10,10,100",
+        "0,100",
+        "-5,100",
+        "10,101",
+        "a,100",
+        "10;100",
+        "25:1,100",
+        "25:,100",
+        "25:1d,100",
+        "25:-1h,100",
+        "25:1h30m,100",
+        "25:1h,25:2h,100",
+    ],
 )
 def test_other_steps_are_refused_with_their_text_and_a_hint(text: str) -> None:
     with pytest.raises(UsageError, match="--steps") as caught:

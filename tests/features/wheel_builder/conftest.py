@@ -32,8 +32,12 @@ from provision.phases.stage.platforms import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key
+from tests.stage.conftest import site as address
+from tests.stage.conftest import store
 from tests.stage.stacks import FACTS, resolve_to
 from tests.verify.torch_environment import VENDOR_INDEX
+
+__all__ = ["address", "store"]
 
 SAMPLE = Path(__file__).parent / "sample"
 TORCH = "2.13.0"

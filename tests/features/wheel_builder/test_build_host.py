@@ -29,11 +29,6 @@ raise SystemExit(1)
 """
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", limit_bytes=1 << 40)
-
-
 def wheel_builder_at(store: Store) -> WheelBuilder:
     return WheelBuilder(store, open_local, interpreter=no_interpreter)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,18 +27,6 @@ from tests.stage.stacks import make_stack
 KEY = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",)).built_for
 """A key of cards with Triton kernels, so that a wheel without a compiled part is valid."""
 VERSION = "2.8.3+rocm64torch2.8cxx11abitrue"
-
-
-@pytest.fixture
-def address() -> Iterator[Site]:
-    served = Site()
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", limit_bytes=1 << 40)
 
 
 def nobody(name: str) -> Session:

@@ -78,6 +78,47 @@ def test_any_division_of_any_shape_into_tiles_equals_the_formula(problem: dict[s
     assert (got - expected).abs().max() <= 1e-10
 
 
+def heads(data: st.DataObject, length: int) -> tuple[Any, Any, Any]:
+    """Query, key and value of one length, whose key heads are as many as the query heads, fewer (GQA), or one (MQA)."""
+    key_heads, groups = data.draw(st.sampled_from([(4, 1), (2, 2), (1, 4)]))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    query = torch.randn(2, key_heads * groups, length, 8, generator=generator, dtype=torch.float64)
+    key, value = (torch.randn(2, key_heads, length, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    return query, key, value
+
+
+@given(st.data(), st.integers(1, 40), st.one_of(st.none(), st.integers(0, 20)))
+def test_decoding_with_a_cache_of_keys_equals_causal_attention_to_all(
+    data: st.DataObject, length: int, window: int | None
+) -> None:
+    """Token by token, and with a first part that is computed at once; causal and with a sliding window."""
+    query, key, value = heads(data, length)
+    whole = attention(query, key, value, diagonal=0, first=None if window is None else -window, block=7)
+    done = data.draw(st.integers(0, length))
+    for begin, end in (*([(0, done)] if done else []), *((at, at + 1) for at in range(done, length))):
+        corner = bottom_right(end - begin, end)
+        first = None if window is None else corner - window
+        part = attention(query[:, :, begin:end], key[:, :, :end], value[:, :, :end], diagonal=corner, first=first)
+        assert (part - whole[:, :, begin:end]).abs().max() <= 1e-10
+
+
+@given(st.data(), st.integers(1, 5), st.integers(1, 9), st.booleans())
+def test_block_sparse_attention_equals_attention_to_the_chosen_blocks_alone(
+    data: st.DataObject, blocks: int, size: int, causal: bool
+) -> None:
+    query, key, value = heads(data, blocks * size)
+    chosen = [data.draw(st.sets(st.integers(0, blocks - 1), min_size=1)) for _ in range(blocks)]
+    layout = torch.tensor([[block in row for block in range(blocks)] for row in chosen])
+    keep = layout.repeat_interleave(size, 0).repeat_interleave(size, 1)[None, None]
+    got = attention(query, key, value, keep=keep, diagonal=0 if causal else None, block=4)
+    for place, row in enumerate(chosen):
+        at = torch.arange(place * size, (place + 1) * size)
+        seen = torch.cat([torch.arange(block * size, (block + 1) * size) for block in sorted(row)])
+        visible = seen[None, :] <= at[:, None] if causal else torch.ones(size, len(seen), dtype=torch.bool)
+        alone = formula(query[:, :, at], key[:, :, seen], value[:, :, seen], visible)
+        assert (got[:, :, at] - alone).abs().max() <= 1e-10
+
+
 @given(problems(), st.sampled_from([1e4, 1e8, 1e150]), st.integers(1, 50))
 def test_results_of_extreme_scores_stay_averages_of_the_values(
     problem: dict[str, Any], scale: float, block: int

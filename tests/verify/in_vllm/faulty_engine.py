@@ -14,6 +14,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "no frequency_penalty": {"frequency_penalty": 0.0},
 }
 
+KEPT: list[object] = []
+
 
 def is_faulty(name: str) -> bool:
     """Whether a fault is there now."""
@@ -77,6 +79,10 @@ def changed(sound: Callable[..., Any]) -> Callable[..., Any]:
                 setattr(parameters, name, value)
         if is_faulty("one token more"):
             parameters.max_tokens += 1
+        if is_faulty("4 MiB kept of each request"):
+            KEPT.append(b"x" * (4 << 20))
+        if is_faulty("a descriptor kept of each request"):
+            KEPT.append(os.dup(2))
         return parameters
 
     return wrong

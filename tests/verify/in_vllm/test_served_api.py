@@ -1,4 +1,4 @@
-"""`serving.answer` and `serving.contract` with vLLM's own server on this CPU: they pass with a sound one, and notice each fault."""
+"""`serving.answer`, `serving.contract` and `serving.soak` with vLLM's own server on this CPU: they pass with a sound one, and notice each fault."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import pytest
 
 from provision.phases.serve.onhost import builtin_model
 from tests.verify.served_faults import ALL, ServedFault
-from verify.checks.serving import answer
+from verify.checks.serving import answer, soak
 from verify.serving.client import Client, RequestError
 from verify.serving.contract import Asker, ask_all
 from verify.serving.service import Service
+from verify.tables import table
 
 HERE = Path(__file__).parent
 START_S = 400.0
+SOAK_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=prefix) as server,
     ):
         try:
-            started = Service(prefix, {**readiness, "model_folder": str(model), "reference": str(reference)}, None)
+            started = Service(
+                prefix, {**readiness, "model_folder": str(model), "reference": str(reference)}, server.pid
+            )
             until = time.monotonic() + START_S
             while not answers(started):
                 is_starting = server.poll() is None and time.monotonic() < until
@@ -103,3 +107,26 @@ def test_what_breaks_the_contract_is_noticed(service: Service, fault: ServedFaul
     (service.prefix / "fault").write_text(fault.name)
     found = ask_all(Asker(Client(service.endpoint, 60.0), "k", is_builtin=True), has_tools=False)
     assert [text for text in found.deviations if text.startswith(fault.words)], found.deviations
+
+
+@pytest.fixture
+def short_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soak of short answers, so that a busy machine gives enough of them."""
+    monkeypatch.setitem(table("soak")["check"], "seconds", SOAK_S)
+    monkeypatch.setitem(table("soak")["load"], "output_tokens", 2)
+
+
+@pytest.mark.usefixtures("short_soak")
+def test_a_sound_server_does_not_leak(service: Service) -> None:
+    (service.prefix / "fault").write_text("")
+    outcome = soak.collect(service)
+    assert outcome.status == "ok", outcome.reason
+
+
+@pytest.mark.usefixtures("short_soak")
+@pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "leaks"], ids=lambda fault: fault.name)
+def test_what_requests_leave_behind_is_noticed(service: Service, fault: ServedFault) -> None:
+    (service.prefix / "fault").write_text(fault.name)
+    outcome = soak.collect(service)
+    assert outcome.status == "fail", outcome.reason
+    assert outcome.reason.startswith(fault.words), outcome.reason

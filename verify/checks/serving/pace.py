@@ -9,8 +9,9 @@ from typing import Any
 
 from verify.files import read_json
 from verify.records import CheckContext, CheckResult, Figure, Status
-from verify.serving.client import Client, RequestError
+from verify.serving.client import Client, RequestError, is_at_work
 from verify.serving.processes import listeners
+from verify.serving.resource_usage import open_descriptors
 from verify.serving.service import Service
 from verify.tables import table
 
@@ -58,17 +59,17 @@ def collect(service: Service) -> PaceFacts:
     key, limits = service.api_key(), table("serving")["answer"]
     client = Client(service.endpoint, limits["silence_s"])
     requests = int(kept.get("requests", 3))
-    waiting = _at_work(client, key)
+    waiting = is_at_work(client, key)
     _ask(client, body, key)  # what the first request opens or loads stays
     spent, began, idle = service.cpu_seconds(), time.monotonic(), _idle_s()
-    times, opened, files = [], list[int](), _descriptors(service)
+    times, opened, files = [], list[int](), open_descriptors(service)
     for _ in range(2):
         times += [_ask(client, body, key) for _ in range(requests)]
-        now = _descriptors(service)
+        now = open_descriptors(service)
         opened, files = [*opened, now - files], now
     capacity = (time.monotonic() - began) * (os.cpu_count() or 1)
     others = 1 - (_idle_s() - idle + service.cpu_seconds() - spent) / capacity
-    busy = "it answered other requests at the same time" if waiting or _at_work(client, key) else None
+    busy = "it answered other requests at the same time" if waiting or is_at_work(client, key) else None
     if others > table("serving")["pace"]["others"]:
         busy = f"other programs kept {others:.0%} of the processors busy at the same time"
     fastest = {name: min(one[place] for one in times) for place, name in enumerate(NAMES)}
@@ -83,19 +84,6 @@ def _ask(client: Client, body: Mapping[str, Any], key: str | None) -> tuple[floa
     if not at:
         raise RequestError("/v1/completions: an answer without a token")
     return at[0] - asked, (at[-1] - at[0]) / max(1, len(at) - 1)
-
-
-def _at_work(client: Client, key: str | None) -> bool:
-    """Return whether the engine has requests, as its metrics count them."""
-    wanted = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
-    lines = client.text("/metrics", key).splitlines()
-    return any(float(line.rpartition(" ")[2]) > 0 for line in lines if line.startswith(wanted))
-
-
-def _descriptors(service: Service) -> int:
-    """Return how many descriptors the service's processes have open."""
-    time.sleep(0.2)  # a server closes a connection after its client has
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in service.pids())  # noqa: PTH208 - thousands of names, without their paths
 
 
 def _idle_s() -> float:

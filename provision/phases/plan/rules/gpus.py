@@ -10,7 +10,7 @@ from provision.phases.plan import attention, driver, rocm, torch_pair
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.cards import NVIDIA, Card
 from provision.phases.plan.gpu_code import Coverage, coverage, written
-from provision.phases.plan.host_profile import HostProfile, Launch
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
 
 
@@ -93,16 +93,16 @@ def gpu_code(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         if capability is None:
             yield assume(f"the build contains code for {name}, whose compute capability is unknown")
             continue
-        for part in driver.launched(option, profile.launch):
+        for part in driver.launched(option, profile):
             if capability in part.capabilities:
                 yield from _part(part, name, capability)
-        yield from _compiled(option, profile.launch, name, capability)
+        yield from _compiled(option, profile, name, capability)
 
 
-def _compiled(option: BuildOption, launch: Launch, name: str, capability: str) -> Iterator[Verdict]:
+def _compiled(option: BuildOption, profile: HostProfile, name: str, capability: str) -> Iterator[Verdict]:
     """Yield the extensions that are compiled on the host."""
     compilers = {row.extension: row for row in catalog().flash_compilers}
-    for extension, using in attention.flash_extensions(option, launch):
+    for extension, using in attention.flash_extensions(option, profile).items():
         if extension in compilers and capability in using:
             row = compilers[extension]
             text = f"{row.name} compiles FlashAttention {extension[-1]} for {name} ({capability}) on the host at its first run"

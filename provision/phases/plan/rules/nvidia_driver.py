@@ -9,7 +9,7 @@ from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import compat, driver, fabric
-from provision.phases.plan.advisories import advisories_of, text_of
+from provision.phases.plan.advisories import advisories_of, sentence_of, text_of
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
@@ -63,7 +63,7 @@ def _reached(rule_id: str, option: BuildOption, profile: HostProfile, plan: Driv
     if not plan.version:
         return
     libraries = compat.choose(option, profile) if rule_id in compat.CURED else None
-    for floor in driver.floors(option, profile.launch):
+    for floor in driver.floors(option, profile):
         if floor.rule == rule_id:
             short = numbers(plan.version) < numbers(floor.driver)
             verdict_of = reject if short and libraries is None else accept
@@ -87,7 +87,7 @@ def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         return
     yield from _reached("driver-floor", option, profile, plan)
     if plan.version is None:
-        yield assume(f"the NVIDIA driver is {driver.least_version(option, profile.launch)} or newer")
+        yield assume(f"the NVIDIA driver is {driver.least_version(option, profile)} or newer")
     else:
         yield accept(f"driver {plan.version} {_DOING[plan.action]}", driver=plan.version, action=plan.action)
 
@@ -328,9 +328,8 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
         newest = max(open_, key=lambda row: numbers(row.fixed))
         change = _change(profile, plan.action)
         text = f"driver {plan.version} has {' and '.join(map(text_of, open_))}, fixed in {newest.fixed}"
-        allows = newest.allows[:1].lower() + newest.allows[1:].rstrip(".")
         ids = [row.id for row in open_]
-        yield warn(f"{text}: {allows}{change}", source=newest.source, driver=plan.version, advisories=ids)
+        yield warn(f"{text}: {sentence_of(newest)}{change}", source=newest.source, driver=plan.version, advisories=ids)
     elif rows:
         text = f"driver {plan.version} has {' and '.join(map(text_of, rows))}; firstlight_accept_advisories names it"
         yield accept(text, source=rows[0].source, driver=plan.version)
@@ -364,7 +363,7 @@ def cuda_compat(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield from _unused(option, profile)
         return
     facts: dict[str, Any] = {"driver": profile.driver, "cards": sorted({card.name for card in profile.usable})}
-    package = compat.package(option)
+    package = compat.libraries(option).package
     if why := compat.obstacle(option, profile):
         yield reject(why, **facts)
     elif profile.policy.cuda_compat:

@@ -87,9 +87,9 @@ def cpu_isa(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     cause="python-version-unsupported",
 )
 def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    choice = interpreter.choose(option, profile.interpreters)
+    choice = interpreter.choose(option, profile)
     source = option.release.source if option.release else option.torch.source
-    seen = [python.version for python in profile.interpreters.pythons]
+    seen = [python.version for python in profile.usable_pythons]
     if choice.interpreter is None:
         yield reject(choice.why, source=source, pythons=seen)
         return
@@ -122,7 +122,7 @@ def python_requested(profile: HostProfile) -> Iterator[Verdict]:
 def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
     if profile.policy.torch != "existing":
         return
-    usable = profile.interpreters.pythons
+    usable = profile.usable_pythons
     found = {python.path: python.torch for python in usable if python.torch}
     unfit = {path: why for path, torch in found.items() if (why := torch_pair.unfit(torch, profile.platform))}
     fitting = {path: torch for path, torch in found.items() if path not in unfit}

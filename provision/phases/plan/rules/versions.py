@@ -6,7 +6,15 @@ from typing import Any
 from provision.catalog import catalog
 from provision.catalog.rows.advisories import Advisory, Product
 from provision.catalog.versions import cuda_of, numbers, release
-from provision.phases.plan.advisories import CRITICAL, Exposure, advisories_of, condition_of, is_critical, text_of
+from provision.phases.plan.advisories import (
+    CRITICAL,
+    Exposure,
+    advisories_of,
+    condition_of,
+    is_critical,
+    sentence_of,
+    text_of,
+)
 from provision.phases.plan.build_option import BuildOption, proof
 from provision.phases.plan.dependencies import choose as limits_of
 from provision.phases.plan.family.choices import serving_plan
@@ -186,7 +194,7 @@ def _of(product: Product, version: str, exposure: Exposure, profile: HostProfile
         if missing is not None:
             yield accept(f"{text_of(row)} of {name} {version} does not apply: {missing}", source=row.source, **facts)
             continue
-        text = f"{name} {version} has {text_of(row)}, fixed in {row.fixed}: {_sentence(row)}; {condition_of(row)}"
+        text = f"{name} {version} has {text_of(row)}, fixed in {row.fixed}: {sentence_of(row)}; {condition_of(row)}"
         if not named:
             yield reject(text, source=row.source, **facts)
         elif row.id in profile.policy.accepted:
@@ -198,12 +206,8 @@ def _of(product: Product, version: str, exposure: Exposure, profile: HostProfile
 
 
 def _lesser(what: str, rows: list[Advisory]) -> Verdict:
-    first, last = f"{text_of(rows[0])}: {_sentence(rows[0])}", max((row.fixed for row in rows), key=release)
+    first, last = f"{text_of(rows[0])}: {sentence_of(rows[0])}", max((row.fixed for row in rows), key=release)
     text = f"{what} has {first}; fixed in {last}"
     if len(rows) > 1:
         text = f"{what} has {len(rows)} open advisories below CVSS {CRITICAL:g}, the most severe {first}; {last} fixes all of them"
     return warn(text, source=rows[0].source, advisories=[row.id for row in rows])
-
-
-def _sentence(row: Advisory) -> str:
-    return row.allows[:1].lower() + row.allows[1:].rstrip(".")

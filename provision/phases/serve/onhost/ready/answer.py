@@ -73,14 +73,6 @@ class Server:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
-    def complete(self, body: dict[str, Any]) -> http.client.HTTPResponse:
-        """Request a completion.
-
-        Raises:
-            NotProvenError: The server did not answer, or answered with an error.
-        """
-        return self.ask("/v1/completions", body)
-
     def tokens_of(self, text: str) -> list[int]:
         """Return the token IDs of a prompt, including those that the model's tokenizer puts before it."""
         return [int(token) for token in json.loads(self.ask("/tokenize", {"prompt": text}).read())["tokens"]]
@@ -124,7 +116,8 @@ class Server:
 
         The IDs come from `logprobs`, which every release since 0.6 supports.
         """
-        response = self.complete(
+        response = self.ask(
+            "/v1/completions",
             {
                 "prompt": prompt,
                 "max_tokens": length,
@@ -133,7 +126,7 @@ class Server:
                 "logprobs": 1,
                 "return_tokens_as_token_ids": True,
                 "stream": True,
-            }
+            },
         )
         tokens: list[int] = []
         logprobs: list[float] = []
@@ -168,7 +161,7 @@ class Server:
     def forced(self, prompt: list[int] | str) -> list[tuple[int, float]]:
         """Return each token of a prompt except the first, with the log probability that the model assigns to it."""
         body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        answer = json.loads(self.complete(body).read())
+        answer = json.loads(self.ask("/v1/completions", body).read())
         entries = answer["choices"][0]["prompt_logprobs"][1:]
         # The prompt's token comes first; a release that adds the most likely token puts it second.
         return [

@@ -26,7 +26,7 @@ from .answer import NotProvenError, Server, check_builtin_answer
 from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
-from .sample import ASKED, answered, load, metrics, pace
+from .sample import ASKED, load, metrics, pace, sample
 from .service import (
     ReadinessRequest,
     ServiceState,
@@ -220,16 +220,14 @@ def main() -> int:
     given = json.load(sys.stdin)
     request = ReadinessRequest(**{name: value for name, value in given.items() if name in known})
     if "sample" in given:
-        sys.stdout.write(answered(request, given["sample"]) + "\n")
-        return 0
-    if given.get("load"):
-        found: dict[str, Any] = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
+        outcome: dict[str, Any] = {"state": "sampled", "sample": sample(request, given["sample"])}
+    elif given.get("load"):
+        outcome = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
         if "errors_s" in given:
             now = time.time()
-            found["stream_errors"] = stream_errors(request, now - given["errors_s"], now)
-        sys.stdout.write(json.dumps(found) + "\n")
-        return 0
-    outcome = wait_and_prove(request)
+            outcome["stream_errors"] = stream_errors(request, now - given["errors_s"], now)
+    else:
+        outcome = wait_and_prove(request)
     if outcome["state"] == "ready":
         keep(Path(request.prefix) / "verify" / "ready.json", outcome, request)
     sys.stdout.write(json.dumps(outcome) + "\n")

@@ -75,7 +75,7 @@ def greedy_answer(server: Server, prompt: str, tokens: int) -> dict[str, Any] | 
         "return_tokens_as_token_ids": True,
     }
     try:
-        found = json.loads(server.complete(body).read())["choices"][0]["logprobs"]
+        found = json.loads(server.ask("/v1/completions", body).read())["choices"][0]["logprobs"]
         ids, logprobs = [_id(token) for token in found["tokens"]], [float(value) for value in found["token_logprobs"]]
         seconds = [
             max((float(value), _id(name)) for name, value in top.items() if _id(name) != token)
@@ -154,7 +154,7 @@ def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | 
     body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
     started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
-        for event in server.stream_events(server.complete(body)):
+        for event in server.stream_events(server.ask("/v1/completions", body)):
             for choice in event.get("choices", ()):
                 last = time.monotonic()
                 first = first or last
@@ -230,8 +230,3 @@ def load(text: str) -> dict[str, Any]:
         elif name == BUCKETS and (limit := re.search(r'\ble="([^"]+)"', labels)):
             buckets[limit[1]] = buckets.get(limit[1], 0.0) + float(value)
     return {**values, "first_token": buckets} if values else {}
-
-
-def answered(request: ReadinessRequest, wanted: dict[str, Any]) -> str:
-    """Return the answer of ready.pyz to the controller."""
-    return json.dumps({"state": "sampled", "sample": sample(request, wanted)})

@@ -12,7 +12,7 @@ import pytest
 
 from provision.core.run_folder import RunFolder
 from provision.report.history.runs import run_status
-from provision.report.history.tail import follow, sentence
+from provision.report.history.show import follow_events, sentence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,20 +38,20 @@ def test_events_are_shown_as_they_are_written_and_an_incomplete_line_waits(run: 
             run.event("result", host="gpu-1", phase="install", status="failed", text="no space left")
             run.write("summary.json", {})
 
-    lines = [line.partition("] ")[2] for line in follow(run.folder, wait=wait)]
+    lines = [line.partition("] ")[2] for line in follow_events(run.folder, wait=wait)]
     assert lines == ["probe", "  gpu-1: locked for this run", "  gpu-1: install failed: no space left"]
 
 
 def test_a_run_that_was_killed_is_read_to_its_end(run: RunFolder) -> None:
     run.event("enter", phase="probe")
     run.write("run.json", {"pid": 4194304})
-    assert len(list(follow(run.folder, wait=lambda: pytest.fail("waited for a dead process")))) == 1
+    assert len(list(follow_events(run.folder, wait=lambda: pytest.fail("waited for a dead process")))) == 1
 
 
 def test_following_changes_nothing(run: RunFolder) -> None:
     run.event("enter", phase="probe")
     before = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
-    lines = follow(run.folder, wait=lambda: None)
+    lines = follow_events(run.folder, wait=lambda: None)
     next(lines)
     lines.close()  # type: ignore[attr-defined]
     assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before

@@ -1,0 +1,33 @@
+"""Requirements files with exact versions and hashes, as uv writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>.+?))?(?: +--hash|\s*$)")
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """A distribution of a lock with the hashes of its files."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+    marker: str | None = None
+    """The condition under which it is installed; None: always."""
+
+    @property
+    def requirement(self) -> str:
+        """Its requirement, as `packaging` reads it."""
+        return f"{self.name}=={self.version}" + (f" ; {self.marker}" if self.marker else "")
+
+
+def read_lock(text: str) -> Iterator[LockedPackage]:
+    """Yield the distributions of a requirements file, in its order."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if found := _PIN.match(line):
+            yield LockedPackage(found["name"], found["version"], tuple(_HASH.findall(line)), found["marker"])
