@@ -10,10 +10,17 @@ from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import ServeRecord
-from provision.report.endpoint import chat_commands, key_file
+from provision.phases.serve.readiness import load
+from provision.report.endpoint import chat_commands, key_file, names_of
 from provision.report.last_verify import verified_line
+from provision.report.layout import count
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
+from provision.run.rollback import readiness_of
+
+LOG_MINUTES = 5
+"""Minutes of a service's log in which streams that ended with an error are counted, as in its metrics (`stream_error` of serving.toml)."""
+LOG_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,47 @@ class StatusHosts(ProbedHosts):
 
 
 def ask_features(context: RunContext, probed: ProbedHosts) -> StatusHosts:
-    """Collect what features say of the hosts that were reached."""
+    """Collect what services say of their streams, and features of the hosts that were reached."""
     parts: dict[str, list[StatusPart]] = {name: [] for name in probed.facts}
+    for name, part in _streams(context, probed).items():
+        parts[name].append(part)
     for status in features.hooks("status"):
         for name, part in status(context, probed).items():
             parts[name].append(part)
     return StatusHosts(**vars(probed), parts=parts)
 
 
+def _streams(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
+    """Return how many streams each service ended with an error lately, which neither its metrics nor a gateway count.
+
+    A host whose program does not answer is left out.
+    """
+    requests = {
+        name: request
+        for name, facts in probed.facts.items()
+        if facts.installed
+        and facts.installed.service == "active"
+        and (request := readiness_of(facts.installed.state or {}))
+    }
+
+    def ask(host: Host) -> int | None:
+        paths, request = probed.install_paths[host.name], requests[host.name]
+        session, errors_s = context.session(host), LOG_MINUTES * 60.0
+        answer = load(session, prefix=paths.prefix, root=paths.root, request=request, errors_s=errors_s)
+        return answer.get("stream_errors")  # an earlier version's program does not count them
+
+    asked = context.ask_hosts([context.host(name) for name in requests], ask, deadline_s=LOG_DEADLINE_S).values
+    return {name: stream_part(errors) for name, errors in asked.items() if errors is not None}
+
+
+def stream_part(errors: int) -> StatusPart:
+    """Return what `status` says of the streams that a service ended with an error lately."""
+    text = f"ended {count(errors, 'stream')} with an error in the last {LOG_MINUTES} minutes" if errors else ""
+    return StatusPart({"stream_errors": errors}, text)
+
+
 def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
-    """Return the model that a host serves, its address, where its key is, and the commands that ask it; None where it serves none.
+    """Return the model that a host serves, its adapters, its address, where its key is, and the commands that ask it; None where it serves none.
 
     It is what the last proof of the running release says.
     """
@@ -60,7 +98,8 @@ def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
         return None
     key = key_file(host, installed.prefix)
     call = chat_commands(proof, key, host, facts.user.name)
-    return {"model": proof.model, "endpoint": proof.endpoint, "key_file": key, "call": [*call]}
+    adapters = [*proof.adapters]
+    return {"model": proof.model, "adapters": adapters, "endpoint": proof.endpoint, "key_file": key, "call": [*call]}
 
 
 def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None, parts: Sequence[StatusPart]) -> str:
@@ -70,7 +109,7 @@ def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None
     words = []
     if serving:
         key = f", API key in {serving['key_file']} on the host" if serving["key_file"] else ""
-        words.append(f"model {serving['model']} at {serving['endpoint']}{key}")
+        words.append(f"model {names_of(serving['model'], serving['adapters'])} at {serving['endpoint']}{key}")
     words += _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
     words += [part.text for part in parts if part.text]
     if installed is not None and installed.locked_by:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,6 +48,11 @@ def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
 def key_file(host: Host | None, prefix: str | None) -> str | None:
     """Return the file on the host with the API key, where one is required."""
     return f"{prefix}/etc/service.env" if host and prefix and host.settings.api_key else None
+
+
+def names_of(model: str, adapters: Sequence[str]) -> str:
+    """Return the names that requests may give as their model, as a part of a sentence."""
+    return f"{model} with {'adapters' if len(adapters) > 1 else 'adapter'} {', '.join(adapters)}" if adapters else model
 
 
 def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | None) -> tuple[str, ...]:

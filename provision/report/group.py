@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from provision.core.models.records import CheckRecord, HostSummary
+from provision.report.endpoint import names_of
 from provision.report.layout import fold_names, number
 
 MANY_ENDPOINTS = 8
@@ -102,7 +103,8 @@ def kind_of_hint(hint: str) -> str:
 
 def named_endpoint(endpoint: str, hosts: Sequence[HostSummary]) -> str:
     """Return an endpoint with the models of its hosts."""
-    models = [*dict.fromkeys(host.model for host in hosts if host.model)]
+    named = (names_of(host.model, host.serve.adapters if host.serve else ()) for host in hosts if host.model)
+    models = [*dict.fromkeys(named)]
     return f"{endpoint}, model{'s' if len(models) > 1 else ''} {', '.join(models)}" if models else endpoint
 
 

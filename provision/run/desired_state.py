@@ -24,7 +24,7 @@ from provision.core.install_paths import InstallPaths, install_paths_of
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-from provision.core.models.settings import Settings
+from provision.core.models.settings import ADAPTERS, Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.core.models.staged import Staged, StagedFile
 from provision.phases.serve.command_line import ServeCommand, serve_command
@@ -32,6 +32,7 @@ from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
 from provision.phases.serve.tools import serve_tools
 from provision.phases.serve.unit import Service, render_service
+from provision.phases.stage.model import ADAPTER_CONFIG, adapter_rank
 from provision.phases.verify.tool import build_zipapp
 
 STATE_FORMAT = 1
@@ -138,7 +139,7 @@ def desired_state_of(
     files = {
         kind: [file for file in staged.files if file.kind == kind] for kind in ("interpreter", "tool", "deb", "model")
     }
-    model = _served_model(staged, files["model"]) if stack.vllm is not None else None
+    model = _served_model(staged, files["model"], settings) if stack.vllm is not None else None
     service, command, readiness = NO_SERVICE, None, None
     if settings.serve and model is not None:
         kept = facts.installed.last_verify if facts.installed else None
@@ -244,14 +245,19 @@ def peer_writes_arrive(*documents: Mapping[str, Any] | None) -> bool:
     return True
 
 
-def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
+def _served_model(staged: Staged, files: list[StagedFile], settings: Settings) -> ServedModel:
     if staged.model is None:
         return BUILTIN
-    config = next((file for file in files if file.name == "config.json"), None)
-    if config is None:
+    by_name = {file.name: file for file in files}
+    if "config.json" not in by_name:
         raise FirstlightError(f"model `{staged.model}` has no config.json")
-    heads = json.loads(Path(config.path).read_text(encoding="utf-8")).get("num_attention_heads")
-    return ServedModel(kind="files", name=staged.model, attention_heads=heads if isinstance(heads, int) else None)
+    heads = json.loads(Path(by_name["config.json"].path).read_text(encoding="utf-8")).get("num_attention_heads")
+    return ServedModel(
+        kind="files",
+        name=staged.model,
+        attention_heads=heads if isinstance(heads, int) else None,
+        adapters={name: adapter_rank(by_name[f"{ADAPTERS}/{name}/{ADAPTER_CONFIG}"]) for name in sorted(settings.lora)},
+    )
 
 
 def host_tools(folder: Path) -> Mapping[str, Path]:

@@ -26,6 +26,8 @@ class Served:
     """Its unit of systemd; None where something else keeps it running, or the account is not root's."""
     health_port: int | None = None
     """Port of its health agent; None where it has none."""
+    adapters: tuple[str, ...] = ()
+    """Names of the model's LoRA adapters in the API."""
 
 
 def served_of(state: str, environment: str) -> Served | None:
@@ -35,7 +37,9 @@ def served_of(state: str, environment: str) -> Served | None:
         return None
     key = re.search(r"^VLLM_API_KEY=(\S+)$", environment, re.MULTILINE)
     unit = readiness.get("unit") if readiness.get("supervisor") == "systemd" else None
-    return Served(readiness["served_name"], readiness["host"], readiness["port"], key[1] if key else None, unit)
+    adapters = tuple(readiness.get("adapters", ()))
+    host, port = readiness["host"], readiness["port"]
+    return Served(readiness["served_name"], host, port, key[1] if key else None, unit, adapters=adapters)
 
 
 def ask_served(context: RunContext, probed: ProbedHosts) -> dict[str, Served | None]:

@@ -142,6 +142,7 @@ def test_settings_and_arguments_change_the_memory_budget() -> None:
         True,
     )
     assert wanted.cache_element(2) == 1
+    assert serving_request_of(Settings(lora={"a": "org/a"})).adapters
     assert fit(llama_8b(), wanted, cards(2, 79)).length is None
 
 

@@ -214,6 +214,12 @@ WRONG = {
     "chat template of the built-in model": "firstlight_chat_template: hosts.yml",
     "chat template of a linked model": "{firstlight_model: org/tiny, firstlight_model_on_host: /mnt/tiny, firstlight_chat_template: hosts.yml}",
     "chat template as an argument": "firstlight_vllm_args: [--chat-template, /etc/tools.jinja]",
+    "adapter of the built-in model": "firstlight_lora: {support: org/support}",
+    "adapter of a linked model": "{firstlight_model: org/tiny, firstlight_model_on_host: /mnt/tiny, firstlight_lora: {support: org/support}}",
+    "no adapter": "{firstlight_model: org/tiny, firstlight_lora: {support: ./none}}",
+    "adapter with the name of its model": "{firstlight_model: org/tiny, firstlight_served_model_name: tiny, firstlight_lora: {tiny: org/support}}",
+    "adapter that is no name": "{firstlight_model: org/tiny, firstlight_lora: {a/b: org/support}}",
+    "adapters as an argument too": "{firstlight_model: org/tiny, firstlight_lora: {a: org/support}, firstlight_vllm_args: ['--lora-mod', 'b=/b']}",
     "certificate without TLS": "{firstlight_gateway_tls: false, firstlight_expose: true, firstlight_gateway_certificate: hosts.yml}",
     "no certificate": "firstlight_gateway_certificate: none.pem",
     "metrics at a name": "firstlight_metrics_bind: gpu.example.org",
@@ -303,6 +309,16 @@ def test_a_relative_model_folder_is_resolved_from_the_inventory_or_the_working_f
     assert load(path, overrides={"model": "./mine"}).hosts[0].settings.model == str(tmp_path / "mine")
     (tmp_path / "mine/config.json").unlink()
     assert "holds no config.json" in error_text(path, tmp_path)
+
+
+def test_relative_folders_of_adapters_are_resolved_from_the_inventory(make: Make, tmp_path: Path) -> None:
+    settings = "firstlight_model: org/tiny\nfirstlight_lora: {support: ../support, tone: org/tone@main}\n"
+    path = make(LOCAL, group_vars__all_yml=settings)
+    (tmp_path / "support").mkdir()
+    found = load(path).hosts[0]
+    assert found.settings.lora == {"support": str(tmp_path / "support"), "tone": "org/tone@main"}
+    without = found.model_copy(update={"settings": found.settings.model_copy(update={"lora": {}})})
+    assert found.model_key != without.model_key, "they are staged with the model"
 
 
 @pytest.mark.parametrize("model", ["~nobody-here/model", "~\x00"])

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.core.errors import ServeError
+from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.pipeline.host_status import serving_of
+from provision.pipeline import host_status
+from provision.pipeline.host_status import ask_features, described, serving_of
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from tests.pipeline.local_context import local_context
+from verify.tables import table
 
 INSTALLED: dict[str, Any] = {
     "state": {"release": "1" * 16},
@@ -41,3 +49,68 @@ def test_a_service_that_nothing_proves_is_not_offered(change: dict[str, Any]) ->
     assert serving_of(there, known) is not None
     changed = known.model_copy(update={"installed": known.installed.model_copy(update=change)})
     assert serving_of(there, changed) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "document", "text"),
+    [
+        ({"stream_errors": 3}, {"stream_errors": 3}, "; ended 3 streams with an error in the last 5 minutes"),
+        ({"stream_errors": 0}, {"stream_errors": 0}, ""),
+        ({}, None, ""),
+        (ServeError("no answer", hint="none"), None, ""),
+    ],
+    ids=["some", "none", "an earlier version", "no answer"],
+)
+def test_streams_that_ended_with_an_error_are_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: dict[str, Any] | ServeError,
+    document: dict[str, Any] | None,
+    text: str,
+) -> None:
+    """Neither the metrics of vLLM nor a gateway count them: the answer began with 200, and its end came."""
+
+    def load(*_: Any, errors_s: float, **__: Any) -> dict[str, Any]:
+        assert errors_s == 60 * table("serving")["stream_error"]["minutes"]
+        if isinstance(answer, ServeError):
+            raise answer
+        return {"load": {}} | answer
+
+    state = {"state": {"readiness": {"port": 8000}}}
+    known = {
+        name: HostFacts(
+            host=name,
+            probed_at="2026-01-03T00:00:00Z",
+            installed=Installed(prefix="/p", **(INSTALLED | state | change)),
+        )
+        for name, change in {"a": {}, "b": {"service": "inactive"}}.items()
+    }
+    monkeypatch.setattr(host_status, "load", load)
+    monkeypatch.setattr(RunContext, "session", lambda *_: Silent())
+    monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))
+    paths = dict.fromkeys(known, InstallPaths(prefix="/p", incoming="/p", owner="root", root=True))
+    context = local_context(tmp_path, "ab")
+    found = ask_features(context, ProbedHosts(known, paths)).parts
+    assert [part.document for part in found["a"]] == ([document] if document else [])
+    assert found["b"] == []
+    assert described(context.host("a"), known["a"], serving=None, parts=found["a"]).endswith(f"verified{text}")
+    assert not context.has_failed("a")
+
+
+def test_adapters_are_named_with_their_model() -> None:
+    record = INSTALLED["last_ready"]["record"] | {"adapters": ["support", "tone"]}
+    values = INSTALLED | {"last_ready": INSTALLED["last_ready"] | {"record": record}}
+    known = HostFacts(host="a", probed_at="2026-01-03T00:00:00Z", installed=Installed(prefix="/p", **values))
+    there = Host(name="a", connection=Connection(kind="local"), settings=Settings())
+    serving = serving_of(there, known)
+    assert serving is not None
+    assert serving["adapters"] == ["support", "tone"]
+    line = described(there, known, serving=serving, parts=())
+    assert line.startswith("model m with adapters support, tone at http://127.0.0.1:8000/v1")
+
+
+class Silent:
+    """A session that is not used."""
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -183,6 +184,28 @@ def test_a_change_is_named_with_both_values(desired: Desired) -> None:
     before = {**desired.state, "service": "s0", "readiness": {**desired.state["readiness"], "port": 9000}}
     [change] = state_changes(desired, host_facts(installed(desired, state=before)))
     assert (change.part, change.sign, change.text) == ("service", "~", "port 9000 -> 8000; it restarts")
+
+
+def test_adapters_are_served_with_the_model_and_proven(tmp_path: Path) -> None:
+    contents = {"config.json": {"num_attention_heads": 4}, "lora/support/adapter_config.json": {"r": 16}}
+    files = list(FILES)
+    for name, content in contents.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+        files.append(staged_file(name, "model").model_copy(update={"path": str(path)}))
+    lock = tmp_path / "lock.txt"
+    lock.write_text("torch==2.13.0 --hash=sha256:00\n")
+    own: dict[str, Any] = {"lock": str(lock), "lock_digest": "l1", "environment": "e1", "model": "tiny-0a"}
+    staged = Staged(hosts=("node",), stack=STACK, files=tuple(files), **own)
+    host = node(model="org/tiny", lora={"support": "org/support"})
+    found = desired_state_of(host, host_facts(), staged, tools={})
+    assert found.readiness is not None
+    assert found.readiness["adapters"] == ["support"]
+    assert f"support={found.paths.prefix}/models/tiny-0a/lora/support" in found.release["arguments"]
+    plain = desired_state_of(node(model="org/tiny"), host_facts(), staged, tools={})
+    assert plain.readiness is not None
+    assert "adapters" not in plain.readiness, "the state of hosts without adapters is that of earlier versions"
 
 
 def test_the_account_is_new_where_nothing_is_installed(desired: Desired) -> None:

@@ -158,6 +158,13 @@ def test_assumptions_are_listed(changed: dict[str, Any], text: str) -> None:
     assert any(text in assumption for assumption in found.assumptions)
 
 
+def test_the_memory_of_adapters_is_assumed() -> None:
+    settings = Settings.model_validate({"model": "org/model", "lora": {"support": "org/support"}})
+    facts = {"h": parse_what_if(HOST.format("H100x1"))}
+    found = plan(facts, {"h": settings}, shapes={"org/model": llama_8b()}).classes[0]
+    assert "the adapters of `org/model` fit; their memory is not computed" in found.assumptions
+
+
 def test_hosts_with_another_model_are_another_class() -> None:
     facts = parse_what_if(HOST.format("H100x1"))
     settings = {name: Settings.model_validate({"model": name}) for name in ("a/a", "b/b")}

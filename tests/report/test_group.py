@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.records import CheckRecord
+from provision.core.models.records import CheckRecord, HostSummary, ServeRecord
 from provision.pipeline.operations import print_checks
-from provision.report.group import merge_equal_records
+from provision.report.group import merge_equal_records, named_endpoint
 
 
 def check(host: str | None, reason: str = "right", **fields: Any) -> CheckRecord:
@@ -54,3 +54,14 @@ def test_verify_prints_failures_then_warnings_then_a_line_for_each_family(capsys
     assert rows[1].endswith(("late " * 40).rstrip()), "without a terminal a row is one line"
     assert rows[2].strip() == "remedy: set the clock"
     assert "3 fail, 40 ok, 1 skip" in rows[3]
+
+
+@pytest.mark.parametrize(
+    ("adapters", "text"),
+    [((), "model m"), (("a",), "model m with adapter a"), (("a", "b"), "model m with adapters a, b")],
+)
+def test_an_endpoint_is_named_with_its_model_and_adapters(adapters: tuple[str, ...], text: str) -> None:
+    host = HostSummary(
+        name="h", state="serving", changed=False, model="m", serve=ServeRecord(model="m", adapters=adapters)
+    )
+    assert named_endpoint("http://h/v1", [host, host]) == f"http://h/v1, {text}"

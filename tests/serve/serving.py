@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/tokenize":
             self.reply(200, {"tokens": list(body["prompt"].encode())})
         elif "prompt_logprobs" in body:
-            self.forced(body["prompt"])
+            self.forced(body["prompt"], CONFIGURATION.get("adapters", {}).get(body["model"], CONFIGURATION["forced"]))
         else:
             if CONFIGURATION.get("stopped_at") == "question":
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -74,9 +74,8 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(60)
             self.stream(body["prompt"])
 
-    def forced(self, prompt: list[int] | str) -> None:
+    def forced(self, prompt: list[int] | str, values: list[float]) -> None:
         ids = prompt if isinstance(prompt, list) else list(prompt.encode())
-        values = CONFIGURATION["forced"]
         values = [-3.0] * (len(ids) - len(values)) + values
         entries = [{str(token): {"logprob": value, "rank": 1}} for token, value in zip(ids, values, strict=True)]
         self.reply(200, {"choices": [{"prompt_logprobs": [None, *entries[1:]]}]})

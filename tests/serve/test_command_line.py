@@ -52,6 +52,23 @@ def test_a_chat_template_is_named_where_the_model_lies() -> None:
     assert value_of(command, "--chat-template") == f"{PREFIX}/models/qwen3-8b/chat_template.jinja"
 
 
+@pytest.mark.parametrize(("ranks", "most"), [((8,), "8"), ((4, 24), "32"), ((512,), "512")])
+def test_adapters_are_served_from_the_folder_of_their_model(ranks: tuple[int, ...], most: str) -> None:
+    model = QWEN.model_copy(update={"adapters": {f"a{number}": rank for number, rank in enumerate(ranks)}})
+    command = serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), Settings(), facts(), prefix=PREFIX, model=model)
+    place = command.argv.index("--lora-modules")
+    modules = [f"a{number}={PREFIX}/models/qwen3-8b/lora/a{number}" for number in range(len(ranks))]
+    assert [*command.argv[place + 1 : place + 1 + len(ranks)]] == modules
+    assert (value_of(command, "--max-loras"), value_of(command, "--max-lora-rank")) == (str(len(ranks)), most)
+    assert "--enable-lora" in command.argv
+
+
+def test_an_adapter_of_too_large_a_rank_is_refused() -> None:
+    model = QWEN.model_copy(update={"adapters": {"a": 8, "b": 513}})
+    with pytest.raises(ServeError, match="adapter `b` has rank 513, and vLLM takes at most 512"):
+        serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), Settings(), facts(), prefix=PREFIX, model=model)
+
+
 def test_traces_are_sent_without_another_start_cache() -> None:
     plain, traced = (
         serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), settings, facts(), prefix=PREFIX, model=QWEN)

@@ -310,6 +310,26 @@ def test_a_users_model_is_compared_with_its_last_green_run(proven: Prove, user_m
     assert proven(request=user_model)["state"] == "ready"
 
 
+def test_an_adapter_is_proven_by_other_answers_than_those_of_its_model(
+    proven: Prove, user_model: dict[str, Any]
+) -> None:
+    """Tried with vLLM 0.32.0: an adapter of random weights changes a log probability by 1.8, one of zeros none."""
+    asked = user_model | {"adapters": ["support", "tone"]}
+    other = [value - 0.1 for value in LOGPROBS]
+    record = proven(request=asked, adapters={"support": other, "tone": other})["record"]
+    assert (record["ready"], record["adapters"]) == (True, ["support", "tone"])
+    assert "adapter `tone` changes log probabilities of a fixed text by up to 0.100" in record["evidence"]
+    failed = proven(request=asked, adapters={"support": other})
+    assert failed["state"] == "failed"
+    assert (
+        "adapter `tone` changes log probabilities of a fixed text by up to 0.000: it answers"
+        in failed["record"]["text"]
+    )
+    assert failed["record"]["adapters"] == []
+    wrong = proven(request=asked, adapters={"support": [float("nan"), *LOGPROBS[1:]]})
+    assert wrong["record"]["text"] == "adapter `support`: log probabilities of a fixed text are not finite"
+
+
 def test_long_texts_are_answered_as_in_the_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
     proven(request=user_model)
     evidence = proven(request=user_model)["record"]["evidence"]

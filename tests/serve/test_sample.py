@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.phases.serve.onhost.ready import prove as prove_module
 from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready import service as service_module
 from provision.phases.serve.onhost.ready.prove import faster
@@ -261,6 +264,23 @@ def test_streams_that_the_server_ends_with_an_error_are_read_from_its_log(
     assert service_module.stream_errors(request_of(1), 1000.25, 2000.5) == 2
     asked = (tmp_path / "asked").read_text()
     assert "--since=@1000.250000 --until=@2000.500000 --unit firstlight-vllm.service" in asked
+
+
+def test_the_load_has_the_streams_that_ended_with_an_error_where_that_is_asked(
+    request_of: Callable[[int], ReadinessRequest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted: list[float] = []
+
+    def count(_: ReadinessRequest, since_s: float, until_s: float) -> int:
+        counted.append(round(until_s - since_s))
+        return 2
+
+    monkeypatch.setattr(prove_module, "stream_errors", count)
+    for more in ({}, {"errors_s": 300.0}):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asdict(request_of(1)) | {"load": True} | more)))
+        assert prove_module.main() == 0
+    plain, with_errors = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (plain.get("stream_errors"), with_errors["stream_errors"], counted) == (None, 2, [300])
 
 
 def test_the_log_of_supervisor_is_read_by_its_times(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
-from provision.phases.stage.model import stage_folder, stage_model
+from provision.phases.stage.model import adapter_rank, stage_folder, stage_model
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site
 
@@ -75,6 +76,45 @@ def test_a_chat_template_replaces_the_models_own(store: Store, tmp_path: Path) -
     [found] = [file for file in files if file.name == "chat_template.jinja"]
     assert (found.path, found.size, name != own) == (str(template), 14, True)
     assert found.sha256 == hashlib.sha256(b"{{ messages }}").hexdigest()
+
+
+def write_adapter(folder: Path, **config: object) -> Path:
+    """Write what training leaves: the adapter, and files that no server reads."""
+    names = {"adapter_model.safetensors": b"w", "optimizer.pt": b"o", "README.md": b"r"}
+    return write_model(folder, {"adapter_config.json": json.dumps(config).encode(), **names})
+
+
+def test_adapters_are_files_of_the_model(store: Store, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", {**MODEL, "optimizer.pt": b"not an adapter's"})
+    (model / "lora/support").mkdir(parents=True)
+    (model / "lora/support/adapter_config.json").write_text("another adapter, which the model brings")
+    adapter = write_adapter(tmp_path / "support", r=8, rank_pattern={"q_proj": 24})
+    own, plain = take(store, str(model))
+    settings = Settings(model=str(model), lora={"support": str(adapter)})
+    name, files = stage_model(settings, ClientSettings(), store)
+    found = {file.name: file for file in files}
+    assert (len(found), name != own) == (len(files), True)
+    assert {*found} - {file.name for file in plain} == {"lora/support/adapter_model.safetensors"}
+    config = found["lora/support/adapter_config.json"]
+    assert (config.path, adapter_rank(config)) == (str(adapter / "adapter_config.json"), 24)
+    (adapter / "adapter_model.safetensors").write_bytes(b"trained further")
+    assert stage_model(settings, ClientSettings(), store)[0] != name
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ({"adapter_config.json": b'{"r": 8}'}, "lacks adapter_model.safetensors"),
+        ({"adapter_model.safetensors": b"w"}, "lacks adapter_config.json"),
+        (MODEL, "lacks adapter_config.json, adapter_model.safetensors"),
+        ({"adapter_config.json": b'{"peft_type": "IA3"}', "adapter_model.bin": b"w"}, "has no rank `r`"),
+        ({"adapter_config.json": b"[", "adapter_model.bin": b"w"}, "has no rank `r`"),
+    ],
+)
+def test_what_is_no_adapter_is_refused(store: Store, tmp_path: Path, files: dict[str, bytes], text: str) -> None:
+    model, adapter = write_model(tmp_path / "m"), write_model(tmp_path / "a", files)
+    with pytest.raises(StageError, match=re.escape(text)):
+        stage_model(Settings(model=str(model), lora={"x": str(adapter)}), ClientSettings(), store)
 
 
 def test_the_name_of_the_folder_on_the_host_changes_with_the_content(store: Store, tmp_path: Path) -> None:
@@ -198,6 +238,20 @@ def test_weights_that_hosts_get_themselves_are_not_fetched_and_named_by_their_pl
     assert {file.hub_path for file in files} == {f"org/tiny/resolve/c0ffee/{path}" for path in MODEL}
     assert not any(shard in path for path in hub.requests for shard in SHARDS)
     assert take(store, "org/tiny")[0] == name, "another source is no other model"
+
+
+def test_an_adapter_of_a_hub_is_fetched_where_hosts_get_the_weights_themselves(hub: Site, store: Store) -> None:
+    files = {"adapter_config.json": b'{"r": 8}', "adapter_model.safetensors": b"adapter", "tokenizer.json": b"{}"}
+    offer(hub, files, commit="ada", revision="tuned")
+    settings = Settings(model="org/tiny", source={"model": "host"}, lora={"support": "org/tiny@tuned"})
+    name, staged = stage_model(settings, ClientSettings(), store)
+    found = {file.name: file for file in staged if file.name.startswith("lora/")}
+    assert {*found} == {"lora/support/adapter_config.json", "lora/support/adapter_model.safetensors"}
+    weights = found["lora/support/adapter_model.safetensors"]
+    assert Path(weights.path).read_bytes() == b"adapter"
+    assert weights.hub_path == "org/tiny/resolve/ada/adapter_model.safetensors"
+    hub.close()
+    assert stage_model(settings, ClientSettings(), store) == (name, staged)
 
 
 def test_an_interrupted_shard_is_resumed(hub: Site, store: Store) -> None:

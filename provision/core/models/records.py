@@ -112,6 +112,8 @@ class ServeRecord(Record):
     """Name of the model in the API."""
     chat: bool | None = None
     """Whether it answers a chat; a model without a chat template only completes texts."""
+    adapters: tuple[str, ...] = ()
+    """Names of its LoRA adapters in the API."""
     ready: bool = False
     attention: AttentionProof = AttentionProof()
     tokens_expected: tuple[int, ...] = ()

@@ -110,6 +110,7 @@ ToolkitVersion = Annotated[
     str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$"), Allowed("a version such as 13.0")
 ]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 ClientName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -122,6 +123,8 @@ SourceKind = Literal["wheels", "interpreter", "model"]
 """What comes from a source of its own."""
 CHAT_TEMPLATE = "chat_template.jinja"
 """A model's file with its chat template, which transformers prefers to the one in tokenizer_config.json."""
+ADAPTERS = "lora"
+"""Folder of a model's LoRA adapters in that of the model, with a folder for each, by its name."""
 
 
 class Settings(Record):
@@ -148,6 +151,11 @@ class Settings(Record):
     """Model hub of a host with source `host`. Default: the host's HF_ENDPOINT, else the controller's."""
     source_folder: Prefix | None = None
     """Folder on the host that source `path` copies from: files by name, or a copy of the controller's cache."""
+    lora: Annotated[
+        dict[AdapterName, Word],
+        Allowed("a mapping of names to folders or hub ids, such as {support: adapters/support}"),
+    ] = Field(default_factory=dict)
+    """LoRA adapters of the model, by the name that requests give as their model: a folder on the controller (absolute, or relative to the inventory), or a hub id. They are sent with the model."""
     served_model_name: Annotated[Word, Allowed("text without blanks")] | None = None
     """Model name in the API. Default: the model's own."""
     tool_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the release")] = "auto"

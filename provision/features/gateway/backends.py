@@ -20,7 +20,7 @@ RUN_FOLDER = "/run/firstlight-gateway"
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
     """Return the back ends of a gateway, from what hosts said; those that serve nothing are missing.
 
-    Raises InventoryError where a host listens where the gateway cannot reach it, or there is none at all.
+    Raises InventoryError where a host listens where the gateway cannot reach it, there is none at all, or a name is that of two models or adapters.
     """
     found, unreachable = [], []
     for host in hosts:
@@ -31,7 +31,8 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
         if address is None:
             unreachable.append(f"host `{host.name}` listens on {said.bind}")
         else:
-            found.append(Backend(host.name, said.model, address, said.port, said.key, said.health_port))
+            adapters = tuple(said.adapters)
+            found.append(Backend(host.name, said.model, address, said.port, said.key, said.health_port, adapters))
     if unreachable:
         raise InventoryError(
             f"gateway `{gateway.name}` cannot reach every host: {', '.join(unreachable)}",
@@ -43,7 +44,22 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
             f"gateway `{gateway.name}` has nothing to pass requests to: no host of the inventory serves",
             hint="start the hosts first: ./firstlight provision",
         )
+    _require_own_names(gateway, found)
     return tuple(found)
+
+
+def _require_own_names(gateway: Host, backends: Iterable[Backend]) -> None:
+    """Raise InventoryError where an adapter has the name of a model, or adapters of two models have the same."""
+    owners: dict[str, set[str]] = {}
+    for one in backends:
+        for name in (one.model, *one.adapters):
+            owners.setdefault(name, set()).add(one.model)
+    for name, models in sorted(owners.items()):
+        if len(models) > 1:
+            raise InventoryError(
+                f"gateway `{gateway.name}`: the name `{name}` stands for several: of the models {', '.join(sorted(models))}",
+                hint="give each adapter in firstlight_lora a name of its own; then ./firstlight serve",
+            )
 
 
 def gateway_of(
@@ -83,7 +99,10 @@ def known_clients(text: str) -> dict[str, str]:
 def remembered(text: str) -> dict[str, Served]:
     """Return what hosts served when a gateway's files were made; empty where that cannot be read."""
     try:
-        return {name: Served(**values) for name, values in json.loads(text).items()}
+        return {
+            name: Served(**{**values, "adapters": tuple(values.get("adapters", ()))})
+            for name, values in json.loads(text).items()
+        }
     except (ValueError, TypeError, AttributeError):
         return {}
 

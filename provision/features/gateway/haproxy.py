@@ -123,8 +123,9 @@ def _texts(gateway: Gateway) -> dict[str, str]:
     if gateway.balance == "router":
         files |= router.files(gateway, routed(gateway)[0])
     if len(models) > 1:
-        files[MODELS] = _lines(f"{model} model-{number}" for number, model in enumerate(models))
-        listed = [{"id": model, "object": "model", "owned_by": "firstlight"} for model in models]
+        numbers = {model: number for number, model in enumerate(models)}
+        files[MODELS] = _lines(f"{name} model-{numbers[model]}" for name, model in gateway.names().items())
+        listed = [{"id": name, "object": "model", "owned_by": "firstlight"} for name in gateway.names()]
         files[MODEL_LIST] = json.dumps({"object": "list", "data": listed}) + "\n"
     return files
 

@@ -22,6 +22,8 @@ class Backend:
     """The host's own API key; None where it asks for none."""
     health_port: int | None = None
     """Port of its health agent, at the same address; None where it has none."""
+    adapters: tuple[str, ...] = ()
+    """Names of the model's LoRA adapters in the API."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,16 @@ class Gateway:
         for backend in sorted(self.backends, key=lambda one: (one.model, one.name)):
             found.setdefault(backend.model, []).append(backend)
         return found
+
+    def names(self) -> dict[str, str]:
+        """Return the model that answers requests for each name: its own, and those of adapters that all of its hosts have.
+
+        While a rollout brings an adapter to the hosts of a model, some would answer 404.
+        """
+        models = self.models()
+        adapters = {
+            adapter: model
+            for model, backends in models.items()
+            for adapter in sorted(set.intersection(*(set(one.adapters) for one in backends)))
+        }
+        return {**adapters, **{model: model for model in models}}

@@ -35,6 +35,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         *_arguments(settings),
         *_environment(settings),
         *_model(settings),
+        *_adapters(settings),
         *_sources(settings),
         *_parallel(settings),
         *_span(settings),
@@ -89,6 +90,27 @@ def _model(settings: Settings) -> Iterator[Conflict]:
             "chat_template",
             f"it is sent with the model, and the model is linked from {settings.model_on_host}",
             f"put it there as {CHAT_TEMPLATE}, also with the model that firstlight_model names, and leave this setting out",
+        )
+
+
+def _adapters(settings: Settings) -> Iterator[Conflict]:
+    if not settings.lora:
+        return
+    if settings.model == "builtin":
+        yield Conflict("lora", "the built-in model has no adapters", "set firstlight_model too")
+    if settings.model_on_host is not None:
+        yield Conflict(
+            "lora",
+            f"adapters are sent with the model, and the model is linked from {settings.model_on_host}",
+            "leave firstlight_model_on_host out",
+        )
+    if settings.served_model_name in settings.lora:
+        yield Conflict(
+            "lora", f"{settings.served_model_name} is the name of the model", "give the adapter another name"
+        )
+    if any(_named(*pair, ("--lora-modules",)) for pair in _with_following(settings.vllm_args)):
+        yield Conflict(
+            "lora", "firstlight_vllm_args has --lora-modules too, of which vLLM reads one", "name all adapters here"
         )
 
 

@@ -84,9 +84,10 @@ def settings_of(
         return None
     for conflict in conflicts(settings):
         note(conflict.setting, conflict.text, conflict.hint)
-    located = {}
+    located: dict[str, Any] = {}
     for name, locate in (
         ("model", _model),
+        ("lora", _adapters),
         ("chat_template", _file),
         ("hf_token_file", _file),
         ("driver_key", _file),
@@ -129,6 +130,17 @@ def _model(model: str, base: Path) -> tuple[str | None, str | None]:
     if not _HUB_ID.fullmatch(model):
         return model, f"{model!r} is neither a folder below {base} nor a hub id"
     return model, None
+
+
+def _adapters(sources: Mapping[str, str], base: Path) -> tuple[dict[str, str], str | None]:
+    """Adapters with the absolute paths of those that are folders; what is wrong with the first wrong one."""
+    located = {}
+    for name, source in sources.items():
+        folder = base / expand_user(source)
+        located[name] = str(folder.resolve()) if folder.is_dir() else source
+        if not folder.is_dir() and not _HUB_ID.fullmatch(source):
+            return located, f"adapter {name}: {source!r} is neither a folder below {base} nor a hub id"
+    return located, None
 
 
 def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:

@@ -91,6 +91,7 @@ def serve_command(
     backend = (options()["attention"]["option"], stack.attention.flag or stack.attention.backend) if named else ()
     manner = [
         *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
+        *_adapter_options(model, prefix),
         *backend,
         *(stack.serving.flags if stack.serving else ()),
         *(("--middleware", KEY_GUARD) if settings.api_key else ()),
@@ -178,6 +179,27 @@ def _length_options(settings: Settings, model: ServedModel, plan: ModelPlan | No
     if length is None and model.kind == "builtin":
         length = options()["builtin"]["max_model_len"]
     return [] if length is None else ["--max-model-len", str(length)]
+
+
+def _adapter_options(model: ServedModel, prefix: str) -> tuple[str, ...]:
+    """Return the options of LoRA adapters: one batch may have requests for all of them.
+
+    Raises:
+        ServeError: The rank of one is larger than any that vLLM takes.
+    """
+    if not model.adapters:
+        return ()
+    ranks = options()["lora"]["ranks"]
+    name, largest = max(model.adapters.items(), key=lambda item: item[1])
+    rank = next((rank for rank in ranks if rank >= largest), None)
+    if rank is None:
+        raise ServeError(
+            f"adapter `{name}` has rank {largest}, and vLLM takes at most {ranks[-1]}",
+            hint="leave it out of firstlight_lora, or merge it into the model",
+        )
+    modules = [f"{name}={model.adapter_folder(prefix, name)}" for name in model.adapters]
+    count, rank = str(len(modules)), str(rank)
+    return ("--enable-lora", "--max-loras", count, "--max-lora-rank", rank, "--lora-modules", *modules)
 
 
 def _memory_options(

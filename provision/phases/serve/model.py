@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Literal
 
+from pydantic import Field
+
 from provision.core.models.base import Record
+from provision.core.models.settings import ADAPTERS
 from provision.phases.serve.onhost.builtin_model import question
 
 BUILTIN_NAME = "builtin-1"
@@ -20,9 +23,14 @@ class ServedModel(Record):
     """Folder under PREFIX/models, and the served name unless the settings override it."""
     attention_heads: int | None = None
     """Query heads in config.json, which tensor parallelism has to divide; None where unknown."""
+    adapters: dict[str, int] = Field(default_factory=dict)
+    """Rank of each LoRA adapter, by its name."""
 
     def folder(self, prefix: str) -> str:
         return str(PurePosixPath(prefix) / "models" / self.name)
+
+    def adapter_folder(self, prefix: str, adapter: str) -> str:
+        return f"{self.folder(prefix)}/{ADAPTERS}/{adapter}"
 
 
 BUILTIN = ServedModel(kind="builtin", name=BUILTIN_NAME, attention_heads=8)

@@ -87,21 +87,25 @@ def sample(
     return found
 
 
-def load(session: Session, *, prefix: str, root: bool, request: Mapping[str, Any]) -> dict[str, Any]:
+def load(
+    session: Session, *, prefix: str, root: bool, request: Mapping[str, Any], errors_s: float | None = None
+) -> dict[str, Any]:
     """Read the load of the live service from its metrics, on its host.
 
     Args:
         request: Result of `readiness_request`.
+        errors_s: Seconds of the service's log in which streams that it ended with an error are counted; None to count none.
 
     Returns:
-        `load`, empty where the service offers no metrics, and the live `release`.
+        `load`, empty where the service offers no metrics, the live `release`, and with `errors_s` the `stream_errors`.
 
     Raises:
         TransportError: The host cannot be reached.
         RemoteCommandError: The host cannot run the program.
         ServeError: The program did not answer in JSON.
     """
-    return _ask(session, prefix, root, {**request, "slice_s": 0.0, "load": True})
+    counted = {} if errors_s is None else {"errors_s": errors_s}
+    return _ask(session, prefix, root, {**request, "slice_s": 0.0, "load": True, **counted})
 
 
 def readiness_request(
@@ -130,6 +134,7 @@ def readiness_request(
         "host": settings.bind,
         "port": settings.port,
         "served_name": command.served_name,
+        **({"adapters": [*model.adapters]} if model.adapters else {}),
         "asked": stack.attention.backend,
         "generation": stack.attention.generation,
         "variables": {

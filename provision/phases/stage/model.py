@@ -1,6 +1,7 @@
 """The files of the model: none for the built-in one, those of a folder, or those of a hub id, fetched once into the wheelhouse.
 
 The folder on the host is named after the model and its content, so a new revision never changes files of a running service.
+LoRA adapters are files of the model too: each has a folder in that of the model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
-from provision.core.models.settings import CHAT_TEMPLATE, Settings
+from provision.core.models.settings import ADAPTERS, CHAT_TEMPLATE, Settings
 from provision.core.models.staged import StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
@@ -22,6 +23,9 @@ from provision.phases.stage.model_hub import WEIGHTS, stage_hub_model
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+"""What PEFT calls the weights of an adapter; vLLM prefers the first."""
 
 
 def stage_model(
@@ -35,33 +39,67 @@ def stage_model(
         StageError: The folder is no complete model, or the hub's files cannot be had.
     """
     text = settings.model
+    weights = settings.model_on_host is None and settings.source_of("model") not in ("host", "path")
+
+    def staged(source: str, *, weights: bool) -> list[StagedFile]:
+        token, own = settings.hf_token_file, expand_user(source)
+        if own.is_dir():
+            return stage_folder(own, store)
+        return stage_hub_model(source, token, client, store, weights=weights, progress=progress, refresh=refresh)
+
     folder = expand_user(text)
-    if folder.is_dir():
-        files = stage_folder(folder, store)
-        name = folder.resolve().name
-    elif _HUB_ID.fullmatch(text) and not text.startswith("."):
-        files = stage_hub_model(
-            text,
-            settings.hf_token_file,
-            client,
-            store,
-            weights=settings.model_on_host is None and settings.source_of("model") not in ("host", "path"),
-            progress=progress,
-            refresh=refresh,
-        )
-        name = text.partition("@")[0].split("/")[1]
-    else:
+    if not folder.is_dir() and (text.startswith(".") or not _HUB_ID.fullmatch(text)):
         raise StageError(
             f"model `{text}` is neither a folder on this machine nor a hub id",
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
         )
+    files = staged(text, weights=weights)
+    name = folder.resolve().name if folder.is_dir() else text.partition("@")[0].split("/")[1]
     if settings.chat_template is not None:
         path = Path(settings.chat_template)
         own: dict[str, Any] = {"path": str(path), "sha256": sha256_of(path), "size": path.stat().st_size}
         files = [file for file in files if file.name != CHAT_TEMPLATE]
         files.append(StagedFile(name=CHAT_TEMPLATE, kind="model", **own))
     require_complete(text, {file.name: Path(file.path) for file in files})
+    for adapter, source in settings.lora.items():
+        own_files = adapter_files(adapter, staged(source, weights=True))
+        names = {file.name for file in own_files}
+        files = [file for file in files if file.name not in names] + own_files
     return f"{name}-{_digest(files, settings.model_on_host)}", files
+
+
+def adapter_files(adapter: str, files: Iterable[StagedFile]) -> list[StagedFile]:
+    """Return the files of an adapter that vLLM reads, by their names in the folder of the model.
+
+    Raises:
+        StageError: It is no complete LoRA adapter.
+    """
+    found = {file.name: file for file in files}
+    weights = next((name for name in _ADAPTER_WEIGHTS if name in found), None)
+    missing = [
+        *([] if ADAPTER_CONFIG in found else [ADAPTER_CONFIG]),
+        *([] if weights else [_ADAPTER_WEIGHTS[0]]),
+    ]
+    if weights is None or missing:
+        raise StageError(
+            f"adapter `{adapter}` lacks {', '.join(missing)}",
+            hint="firstlight_lora takes LoRA adapters in the format of PEFT, as its `save_pretrained` writes them",
+        )
+    try:
+        adapter_rank(found[ADAPTER_CONFIG])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StageError(
+            f"adapter `{adapter}`: {ADAPTER_CONFIG} has no rank `r`",
+            hint="firstlight_lora takes LoRA adapters; other kinds of PEFT are not served by vLLM",
+        ) from None
+    folder = f"{ADAPTERS}/{adapter}"
+    return [found[name].model_copy(update={"name": f"{folder}/{name}"}) for name in (ADAPTER_CONFIG, weights)]
+
+
+def adapter_rank(config: StagedFile) -> int:
+    """Return the largest rank in an adapter's configuration, whose modules may have their own."""
+    content = json.loads(Path(config.path).read_text(encoding="utf-8"))
+    return max(int(content["r"]), *map(int, (content.get("rank_pattern") or {}).values()), 1)
 
 
 def stage_folder(folder: Path, store: Store) -> list[StagedFile]:

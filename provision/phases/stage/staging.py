@@ -130,7 +130,7 @@ def staged_before(
         client: Index settings; None for the user's own.
 
     Returns:
-        None where this machine has not staged it yet. Files of a local model are those that its folder has now.
+        None where this machine has not staged it yet. Files of a local model or adapter are those that its folder has now.
 
     Raises:
         StageError: No candidate was accepted, or the folder of the model is no complete model.
@@ -144,7 +144,7 @@ def staged_before(
         return None
     if staged is None or not Path(staged.lock).is_file():
         return None
-    if expand_user(settings.model).is_dir():
+    if any(expand_user(source).is_dir() for source in (settings.model, *settings.lora.values())):
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
@@ -165,7 +165,8 @@ def builds_of(stack: Stack) -> dict[str, str]:
 
 def _key(candidates: Iterable[tuple[Candidate, Stack]], settings: Settings, client: ClientSettings) -> str:
     """Return what the result of `stage` depends on, as a key of the cache: its candidates, and where the model comes from."""
-    model = (settings.model, settings.model_on_host, settings.source_of("model"), settings.chat_template)
+    adapters = sorted(settings.lora.items())
+    model = (settings.model, settings.model_on_host, settings.source_of("model"), settings.chat_template, *adapters)
     parts = [FORMAT, [cache_key(stack, client) for _, stack in candidates], model, settings.flash_attn]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

@@ -61,13 +61,30 @@ def test_a_host_that_listens_only_on_loopback_is_named(bind: str) -> None:
     assert "firstlight_bind" in str(refused.value.hint)
 
 
+@pytest.mark.parametrize("adapters", [("m",), ("support",)], ids=["a model", "another adapter"])
+def test_a_name_that_requests_give_stands_for_one_model(adapters: tuple[str, ...]) -> None:
+    served = {
+        "h": Served("m", "10.0.0.1", 8000, None, adapters=("support",)),
+        "i": Served("m", "10.0.0.2", 8000, None, adapters=("support",)),
+        "j": Served("n", "10.0.0.3", 8000, None, adapters=adapters),
+    }
+    hosts = [GATE, *map(host, served)]
+    with pytest.raises(InventoryError, match=f"the name `{adapters[0]}` stands for several: of the models m, n"):
+        backends.backends_of(GATE, hosts, served)
+    found = backends.backends_of(GATE, hosts[:-1], {name: served[name] for name in "hi"})
+    assert [one.adapters for one in found] == [("support",), ("support",)]
+
+
 def test_a_gateway_needs_a_host() -> None:
     with pytest.raises(InventoryError, match="has nothing to pass requests to"):
         backends.backends_of(GATE, [GATE, host("h")], {})
 
 
 def test_the_state_of_a_gateway_is_read_again() -> None:
-    served = {"b": Served("m", "10.0.0.2", 8000, None), "a": Served("m", "10.0.0.1", 8000, "key")}
+    served = {
+        "b": Served("m", "10.0.0.2", 8000, None, adapters=("support",)),
+        "a": Served("m", "10.0.0.1", 8000, "key"),
+    }
     assert backends.remembered(backends.to_remember(served)) == served
     for damaged in ("", "{", "[]", '{"a": {"model": 1}}', '{"a": 2}'):
         assert backends.remembered(damaged) == {}

@@ -128,6 +128,19 @@ def test_the_model_decides_the_host(site: Site) -> None:
         assert "GET /v1/models" in answer.document["error"]["message"]
 
 
+def test_an_adapter_is_asked_for_by_its_name_where_all_hosts_of_its_model_have_it(tmp_path: Path) -> None:
+    with running(tmp_path, {"a1": "a", "a2": "a", "b1": "org/b"}) as site:
+        adapters = {"a1": ("support", "new"), "a2": ("support",), "b1": ("tone",)}
+        backends = tuple(replace(one, adapters=adapters[one.name]) for one in site.gateway.backends)
+        site.reload(replace(site.gateway, backends=backends))
+        listed = [model["id"] for model in site.ask("GET", "/v1/models").document["data"]]
+        assert sorted(listed) == ["a", "org/b", "support", "tone"]
+        assert {site.chat("support").host for _ in range(20)} == {"a1", "a2"}
+        assert {site.chat("tone").host for _ in range(5)} == {"b1"}
+        assert site.stubs["b1"].seen()[-1]["body"]["model"] == "tone"
+        assert site.ask("POST", CHAT, {"model": "new", "messages": []}).status == 404
+
+
 def test_the_model_is_found_behind_a_long_prompt(site: Site) -> None:
     prompt = "x" * (4 * 1024 * 1024 - 200)
     assert site.ask("POST", CHAT, {"messages": [{"role": "user", "content": prompt}], "model": "org/b"}).host == "b1"

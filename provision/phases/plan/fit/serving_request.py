@@ -29,6 +29,8 @@ class ServingRequest:
     """All further arguments for vLLM."""
     drafts: bool = False
     """Whether speculative decoding is on; its memory is not computed."""
+    adapters: bool = False
+    """Whether the model has LoRA adapters; their memory is not computed."""
 
     def cache_element(self, element: int) -> int:
         """Return the bytes of a number in the cache."""
@@ -52,6 +54,7 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
         eager=any(option_of(word) == "--enforce-eager" for word in words),
         arguments=words,
         drafts=any(option_of(word).startswith("--speculative-config") for word in words),
+        adapters=bool(settings.lora),
     )
 
 

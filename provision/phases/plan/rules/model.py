@@ -45,6 +45,8 @@ def model_fit(profile: HostProfile) -> Iterator[Verdict]:
 
 
 def _assumptions(served: ServedModel) -> Iterator[Verdict]:
+    if served.request.adapters:
+        yield assume(f"the adapters of `{served.model}` fit; their memory is not computed")
     if served.shape.weights.source == KNOWN:
         yield assume(f"the sizes of `{served.model}` are those in Firstlight's catalog; the model hub does not answer")
     if served.shape.not_computed:

@@ -7,6 +7,7 @@ Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TE
 A service that exited is `failed` at once, with the decisive lines of its log.
 A request with `sample` is answered with {"state": "sampled", "sample": {...}} instead: synthetic requests, nothing proven.
 A request with `load` is answered with {"state": "read", "load": {...}, "release": DIGEST}: what the server's metrics say, nothing sent.
+With `errors_s` too, `stream_errors` has the streams that the server ended with an error in the last so many seconds.
 Standard library only. The API key is read here and never printed.
 """
 
@@ -16,7 +17,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,18 @@ from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
 from .sample import ASKED, load, metrics, pace, sample
-from .service import ReadinessRequest, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
-from .user_model import check_model
+from .service import (
+    ReadinessRequest,
+    ServiceState,
+    age_of,
+    causes,
+    last_lines,
+    service_log,
+    service_state,
+    stat_fields,
+    stream_errors,
+)
+from .user_model import check_adapter, check_model
 from .watch import Watch, stopped
 
 POLL_S = 0.1
@@ -41,6 +52,7 @@ class Proof:
     endpoint: str | None
     model: str | None = None
     chat: bool | None = None
+    adapters: list[str] = field(default_factory=list)
     ready: bool = False
     attention: dict[str, Any] = field(default_factory=dict)
     tokens_expected: list[int] = field(default_factory=list)
@@ -78,8 +90,13 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
         else:
             with Watch(state.main_pid, server.break_off):
                 proof.evidence = check_model(request, dtype, server)
+        for adapter in request.adapters:
+            asked = Server(replace(request, served_name=adapter))
+            with Watch(state.main_pid, asked.break_off):
+                proof.evidence.append(check_adapter(adapter, asked, server))
         with Watch(state.main_pid, server.break_off):
             proof.model, proof.chat = request.served_name, server.chats()
+        proof.adapters = request.adapters
     except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
         text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot evaluate the answer: {wrong!r}"
         problem = f"{problem}; {text}" if problem else text
@@ -206,6 +223,9 @@ def main() -> int:
         outcome: dict[str, Any] = {"state": "sampled", "sample": sample(request, given["sample"])}
     elif given.get("load"):
         outcome = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
+        if "errors_s" in given:
+            now = time.time()
+            outcome["stream_errors"] = stream_errors(request, now - given["errors_s"], now)
     else:
         outcome = wait_and_prove(request)
     if outcome["state"] == "ready":

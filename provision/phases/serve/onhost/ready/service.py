@@ -50,6 +50,8 @@ class ReadinessRequest:
     """File of the built-in model's reference answer; None for a user's model."""
     environment: str = ""
     """Digest of the environment that computes the reference."""
+    adapters: list[str] = field(default_factory=list)
+    """Names of the model's LoRA adapters in the API."""
     in_span: bool = False
     """Whether several hosts serve the model: the service may start again since another host of its span was lost."""
     headless: bool = False

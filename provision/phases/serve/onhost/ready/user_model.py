@@ -35,6 +35,11 @@ BETTER_THAN_GUESSING = 1.0
 With meaningless weights, the mean stays below that of guessing (Jensen's inequality). A trained model is about 6 nats
 above it.
 """
+LEAST_EFFECT = 0.001
+"""Nats by which an adapter must change the log probability of at least one token of the fixed text.
+
+An adapter that is not applied, or whose weights are zero, changes none: the same kernels compute both.
+"""
 LENGTH = 32
 """Number of greedy tokens that are compared with the last green run."""
 SAME, OTHER = "this release", "another build or other settings"
@@ -79,6 +84,31 @@ def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[s
     temporary.write_text(json.dumps(kept) + "\n")
     temporary.replace(path)
     return evidence
+
+
+def check_adapter(name: str, adapter: Server, base: Server) -> str:
+    """Return evidence that an adapter computes, and answers differently from its base model.
+
+    Args:
+        name: The adapter's name in the API.
+        adapter: The server, asked for the adapter.
+        base: The server, asked for the model itself.
+
+    Raises:
+        NotProvenError: It does not.
+    """
+    first, found, again = ([value for _, value in each.forced(FIXED_TEXT)] for each in (base, adapter, base))
+    if not all(math.isfinite(value) and value > CLAMPED_LOGPROB for value in found):
+        raise NotProvenError(f"adapter `{name}`: log probabilities of a fixed text are not finite")
+    noise = max(abs(one - two) for one, two in zip(first, again, strict=True))
+    effect = max(abs(one - two) for one, two in zip(first, found, strict=True))
+    text = f"adapter `{name}` changes log probabilities of a fixed text by up to {effect:.3f}"
+    if effect <= max(LEAST_EFFECT, 2 * noise):
+        raise NotProvenError(
+            f"{text}: it answers as the model does without it, whose own answers differ by up to {noise:.3f}; "
+            "it is not applied, or its weights are zero"
+        )
+    return text
 
 
 def long_answers(server: Server) -> list[dict[str, Any]]:
