@@ -21,6 +21,9 @@ from tests.lanes import FLEET, Lanes, rank
 # Overlays from a `catalog refresh` of the user must not change results; set before the first table is read.
 os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
 
+# Texts are as wide as in a file, whatever the terminal; readline, which pytest loads, sets the variable to 80 without one.
+os.environ["COLUMNS"] = "100"
+
 # CI draws the same examples each time; other runs draw new ones. None of them is timed: a busy machine is no defect.
 settings.register_profile("same-examples", derandomize=True, deadline=None)
 settings.register_profile("new-examples", deadline=None)
