@@ -16,7 +16,7 @@ MOST = 4
 OF_THEIR_OWN = ("doctor", "verify soak", "verify compare")
 """Commands with arguments that others do not have: they are repeated as they were typed."""
 MOST_MENDS = 2
-"""Maximum number of failed hosts for which a command is named."""
+"""Maximum number of failed hosts for which a command is named; those with different commands come first."""
 
 
 def next_commands(
@@ -74,7 +74,9 @@ def _after_failure(
         for host in hosts
         if (found := _mend(invocation, host, command, limit=_some([host.name], hosts), reach=reach.get(host.name)))
     }
-    shown = dict(list(mends.items())[:MOST_MENDS])
+    first_of_kind = {purpose(mends[name]): name for name in reversed(mends)}.values()
+    ranked = sorted(mends, key=lambda name: name not in first_of_kind)
+    shown = {name: mends[name] for name in ranked[:MOST_MENDS]}
     yield from shown.values()
     refused = [
         host.name

@@ -27,7 +27,7 @@ FAULTS = [(check, fault) for check in all_checks() for fault in check.faults]
 
 SERVING = (
     "installed.files", "serving.access", "serving.account", "serving.answer", "serving.contract", "serving.model",
-    "serving.pace", "serving.process", "serving.relays", "serving.schedule", "serving.start", "serving.unit",
+    "serving.pace", "serving.process", "serving.relays", "serving.schedule", "serving.soak", "serving.start", "serving.unit",
 )  # fmt: skip
 
 
