@@ -37,7 +37,7 @@ _MINIMUM = {"*": 0, "+": 1}
 _LIMITS = {r"\w": 40, r"\d": 20, r"\s": 40, " ": 40, ")": 12}
 """Maximum number of repeats, by the atom that is repeated."""
 OTHER_LIMIT = 200
-_WORD = re.compile("[a-z_]{2,}")
+_WORD, _WORDS = re.compile("[a-z_]{2,}"), re.compile(rb"[a-z_]+")
 Groups = tuple[tuple[bytes, ...], ...]
 """The literals that a matching line contains: one of each group (`required_literals`)."""
 DIGITS = b"0123456789"
@@ -220,6 +220,7 @@ class PatternIndex:
                 self._by_literal.setdefault(text, []).append(number)
         self.unindexed = frozenset(number for number, usable in enumerate(self._usable) if not usable)
         """Patterns whose literals are digits."""
+        self._words = {literal: max(_WORDS.findall(literal), key=len, default=b"") for literal in self._by_literal}
 
     @staticmethod
     def groups_of(pattern: SearchPattern) -> Groups:
@@ -232,13 +233,17 @@ class PatternIndex:
         return tuple(tuple(text.encode() for text in group) for group in groups) or EVERY_LINE
 
     def candidates(self, lines: Sequence[bytes]) -> list[list[int]]:
-        """Return the patterns that may match each line of a kind; the lines are in lower case."""
+        """Return the patterns that may match each line of a kind; the lines are in lower case.
+
+        Most literals have a word that no line has, and the different words of many lines are a short text.
+        """
         bare = [line.translate(None, DIGITS) for line in lines]
         text = b"\n".join(bare)
         starts = [0, *accumulate(len(line) + 1 for line in bare)]
+        words = b"\n".join({*_WORDS.findall(text)})
         found = [{*self.unindexed} for _ in lines]
         for literal, numbers in self._by_literal.items():
-            position = text.find(literal)
+            position = text.find(literal) if self._words[literal] in words else -1
             while position >= 0:
                 line = bisect_right(starts, position) - 1
                 found[line].update(numbers)
