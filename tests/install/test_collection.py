@@ -148,7 +148,6 @@ def test_the_collection_passes_the_linter(site: Path) -> None:
     )
 
 
-@pytest.mark.long(seconds=20)
 def test_the_collection_passes_the_sanity_tests_of_ansible(site: Path, tmp_path: Path) -> None:
     collection = tmp_path / "ansible_collections/firstlight/kit"
     shutil.copytree(site / "ansible_collections/firstlight/kit", collection)
