@@ -92,7 +92,8 @@ def chat(
     host: Annotated[
         str | None,
         typer.Argument(
-            metavar="HOST", help="A host that serves, or a gateway. Not needed if there is one host or one gateway."
+            metavar="HOST",
+            help="A host that serves, or a gateway. Not needed if there is one host or one gateway: a single argument that is no host is the prompt.",
         ),
     ] = None,
     prompt: Annotated[
@@ -175,7 +176,7 @@ def provision(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     **options: Any,
 ) -> None:
-    """Install the planned versions, check the hosts, start the service, and verify a first token."""
+    """Install the planned versions, check the hosts, start the service, and check its first answers."""
     request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
     if dry_run:
         if request.batching is not None:

@@ -59,7 +59,7 @@ InventoryOption = Annotated[
         "-i",
         parser=_inventory,
         metavar="PATH",
-        help="Ansible inventory, a file or a folder. Default: this machine; for an installed tool, ~/.config/firstlight/inventory if it exists.",
+        help="Ansible inventory, a file or a folder. Default: this machine. If Firstlight was installed as a package: ~/.config/firstlight/inventory, if it exists.",
     ),
 ]
 
@@ -114,7 +114,7 @@ def _planning(
         typer.Option(
             "--flash-attn",
             metavar="VERSION",
-            help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both, none, or a version of the package. Default: auto.",
+            help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both (a plan without the package is an error), none, or a version of the package. Default: auto.",
         ),
     ] = None,
     flash_attn_wheels: Annotated[
@@ -169,7 +169,7 @@ def _restarting(
         bool | None,
         typer.Option(
             "--reboot",
-            help="Restart a host if its driver needs it, then continue; never this machine.",
+            help="Allow the restart of hosts whose driver needs it, never of this machine. Commands that only plan or stage restart nothing.",
             show_default=False,
         ),
     ] = None,

@@ -79,8 +79,8 @@ def _of_split(split: Split) -> str:
 def _more(kinds: Iterable[str]) -> list[str]:
     """Return how many other values differ, by part, as the last piece of a line."""
     counted = Counter(kinds)
-    by_part = ", ".join(f"{name} {counted[name]}" for name in parts() if counted[name])
-    return [f"{counted.total()} more: {by_part}"] if counted else []
+    by_part = ", ".join(f"{counted[name]} in {name}" for name in parts() if counted[name])
+    return [f"{count(counted.total(), 'more difference')}: {by_part}"] if counted else []
 
 
 def _key(key: str) -> str:

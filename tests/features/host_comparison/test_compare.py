@@ -107,7 +107,7 @@ def test_the_most_telling_difference_comes_first() -> None:
     order = [one.part for one in found.oddities[0].differences]
     assert order == ["driver", "kernel", "sysctl", "services", "packages"]
     line = render([ComparedClass("H100", MAJORITY, found)]).splitlines()[1]
-    assert line.endswith("; 2 more: services 1, packages 1")
+    assert line.endswith("; 2 more differences: 1 in services, 1 in packages")
 
 
 def test_values_without_a_majority_are_named_with_their_hosts() -> None:
@@ -116,7 +116,7 @@ def test_values_without_a_majority_are_named_with_their_hosts() -> None:
     [split] = found.splits
     assert split.groups == (("h0",), ("h1",))
     text = render([ComparedClass("H100", MAJORITY, found)])
-    assert "no majority: os.kernel is 6.1 on h0, 6.2 on h1; 1 more: system 1" in text
+    assert "no majority: os.kernel is 6.1 on h0, 6.2 on h1; 1 more difference: 1 in system" in text
 
 
 def test_what_a_host_could_not_read_is_not_compared() -> None:
