@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.doctor_speed [--megabytes 1 100 200]
 
-The logs are made of healthy lines with numbers and identifiers that never repeat, and a failure at their end. Each is read by a process of its own,
-whose CPU time and peak memory count; wall time depends on other work of the machine. Aim: 0.1 s a megabyte, for small
-logs 1 s, and 200 MB of memory.
+The logs are those of a server, and those of NCCL, with numbers and identifiers that never repeat, and a failure at their end. Each is read by a
+process of its own, whose CPU time and peak memory count; wall time depends on other work of the machine. Aim: 0.1 s a
+megabyte, for small logs 1 s, and 200 MB of memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Callable
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 from benchmarks.harness import ROOT, header, parser, publish, say
@@ -29,19 +32,17 @@ CAUSE = "nccl-duplicate"
 WORDS = ("request", "prompt", "token", "stream", "batch", "slot", "queue", "worker", "shard", "rank", "layer", "block")
 
 
-def write_log(path: Path, size: int) -> None:
-    """Write a server's log of that many bytes: nearly all lines are its own, the others those of other programs."""
+def write_log(path: Path, size: int, make_line: Callable[[random.Random], str]) -> None:
+    """Write a log of that many bytes, line by line, with the failure at its end."""
     chance = random.Random(7)
-    healthy = tomllib.loads((ROOT / "verify/doctor/healthy.toml").read_text(encoding="utf-8"))
-    other = [line for text in healthy.values() for line in text.splitlines() if line]
     with path.open("w", encoding="utf-8") as file:
         written = 0
         while written < size:
-            written += file.write(make_line(chance, other) + "\n")
+            written += file.write(make_line(chance) + "\n")
         file.write(FAILURE)
 
 
-def make_line(chance: random.Random, other: list[str]) -> str:
+def server_line(chance: random.Random) -> str:
     """Return a line of throughput, of a request, of the scheduler, or of another program."""
     kind = chance.random()
     if kind < 0.5:
@@ -53,7 +54,33 @@ def make_line(chance: random.Random, other: list[str]) -> str:
     if kind < 0.95:
         name, words = f"cmpl-{chance.getrandbits(128):032x}", " ".join(chance.choices(WORDS, k=12))
         return f"(EngineCore pid=411) DEBUG [scheduler.py:{chance.randrange(999)}] {name}: {words}"
-    return chance.choice(other)
+    return chance.choice(_healthy_lines())
+
+
+@cache
+def _healthy_lines() -> list[str]:
+    healthy = tomllib.loads((ROOT / "verify/doctor/healthy.toml").read_text(encoding="utf-8"))
+    return [line for text in healthy.values() for line in text.splitlines() if line]
+
+
+def nccl_line(chance: random.Random) -> str:
+    """Return a line of a channel, of a communicator or of a collective; every number in it is drawn."""
+    number = chance.randrange
+    address = [f"0x{chance.getrandbits(48):x}" for _ in range(4)]
+    collective = (
+        f"AllReduce: opCount {number(999999):x} sendbuff {address[0]} recvbuff {address[1]} count {number(999999)} "
+        f"datatype 9 op 0 root 0 comm {address[2]} [nranks=8] stream {address[3]}"
+    )
+    messages = (
+        f"Channel {number(64):02d}/0 : {number(64)}[{number(8)}] -> {number(64)}[{number(8)}] via P2P/CUMEM/read",
+        f"comm {address[0]} rank {number(999)} nranks 999 busId {number(999999):x} commId {address[1]} - Init START",
+        collective,
+    )
+    return f"node-7:{number(99999)}:{number(99999)} [{number(8)}] NCCL INFO {chance.choice(messages)}"
+
+
+LOGS = {"server": server_line, "nccl": nccl_line}
+"""What writes a line of each log, by the log's name."""
 
 
 def read(log: Path) -> dict[str, float]:
@@ -71,11 +98,11 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--megabytes", type=int, nargs="+", default=SIZES_MB)
     result, rows = header("doctor-speed"), []
-    for size in options.parse_args().megabytes:
+    for size, (name, make_line) in product(options.parse_args().megabytes, LOGS.items()):
         with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / f"{size}.log"
-            write_log(log, size * 1_000_000)
-            rows.append({"log_mb": size, **read(log), "most_cpu_s": max(LEAST_CPU_S, CPU_S_PER_MB * size)})
+            log = Path(folder) / f"{name}.log"
+            write_log(log, size * 1_000_000, make_line)
+            rows.append({"log": name, "log_mb": size, **read(log), "most_cpu_s": max(LEAST_CPU_S, CPU_S_PER_MB * size)})
         say(str(rows[-1]))
     met = all(row["cpu_s"] <= row["most_cpu_s"] and row["memory_mb"] <= MOST_MEMORY_MB for row in rows)
     publish(result | {"logs": rows, "aim": {"memory_mb": MOST_MEMORY_MB, "met": met}}, "doctor-speed")

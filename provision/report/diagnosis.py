@@ -20,7 +20,10 @@ def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[
     first; none when no cause is sufficiently likely.
     """
     known = facts.model_dump(mode="json") if facts else None
-    return tuple(_finding(found) for found in diagnose_texts(texts, known, guess=False).findings)
+    findings = diagnose_texts(texts, known, guess=False).findings
+    if not findings or findings[0].confidence < LIKELY_AT:
+        return ()
+    return tuple(map(_finding, findings))
 
 
 def named(cause: str, text: str) -> Finding:

@@ -24,7 +24,7 @@ from verify.doctor.catalog import (
     parse_causes,
 )
 from verify.doctor.engine import Doctor, diagnose_texts, doctor
-from verify.doctor.patterns import EVERY_LINE, PatternIndex, bound_repeats
+from verify.doctor.patterns import EVERY_LINE, PatternIndex, bound_repeats, text_kind
 from verify.doctor.scanner import scan_text
 
 CAUSES = {cause.id: cause for cause in load_causes()}
@@ -122,6 +122,17 @@ def test_few_patterns_see_every_line() -> None:
     assert len(slow) <= 2, slow
     unindexed = [doctor().index.patterns[number].pattern for number in doctor().index.unindexed]
     assert len(unindexed) <= 4, f"each line is searched for the digits of these: add a word to them: {unindexed}"
+
+
+def test_a_kind_is_searched_by_each_pattern_that_matches_one_of_its_lines() -> None:
+    lines = {line for cause in CAUSES.values() for sample in cause.samples for line in sample.text.splitlines()}
+    for pattern in [doctor().index.patterns[number] for number in doctor().index.digits]:
+        hidden = [
+            line
+            for line in lines
+            if pattern.expression.search(line) and not pattern.kind_expression.search(text_kind(line))
+        ]
+        assert not hidden, f"{pattern.pattern}: {hidden}"
 
 
 def test_packed_causes_equal_the_files_without_samples_references_and_messages() -> None:

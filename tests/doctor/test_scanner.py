@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verify.doctor.patterns import PatternIndex, SearchPattern, bound_repeats, depends_on_digits, required_literals
+from verify.doctor.patterns import (
+    PatternIndex,
+    SearchPattern,
+    bound_repeats,
+    depends_on_digits,
+    line_kind,
+    required_literals,
+)
 from verify.doctor.scanner import Hit, scan, scan_text
 from verify.doctor.text_decoding import LINE_BYTES
 
@@ -169,3 +176,24 @@ def test_lines_of_one_kind_see_only_patterns_that_can_match_it() -> None:
     # The first line of a kind does not decide for the others where digits do.
     found = scan_text("NCCL version 19\nNCCL version 19\nNCCL version 21\n", index, name="log")
     assert [[hit.line for hit in hits] for hits in found.hits] == [[], [3]]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "other"),
+    [
+        (r"(?i)nccl.{0,40}version 2\.2[89]\b", "NCCL INFO version 2.7.1", "NCCL INFO version 2.28.3"),
+        (r"sm_?90a\b", "code for sm_80", "code for sm_90a"),
+        (r"\b(?:80|90a) only", "on 7 only", "on 90a only"),
+        (r"failed! \(0x2[2-6]:0xffff\)", "failed! (0x1:0x5)", "failed! (0x24:0xffff)"),
+        (r"(?<!x)\b(?!9)\d{3}\.[89] bad", "999.1 bad", "123.8 bad"),
+        (r"card [0-9a-f]{8}-3 lost", "card f0e1d2c3-2 lost", "card 1234abcd-3 lost"),
+    ],
+)
+def test_the_first_line_of_a_kind_does_not_hide_another(pattern: str, line: str, other: str) -> None:
+    found = scan_text(f"{line}\n{line}\n{other}\n", PatternIndex([SearchPattern(pattern)]), name="log")
+    assert places(found.hits) == [[3]]
+
+
+def test_lines_that_differ_in_every_number_are_one_kind() -> None:
+    line = b"gpu7:%d:91 [0] nccl info allreduce: opcount %x sendbuff 0x%x count %d comm 0xf6ce%d"
+    assert len({line_kind(line % (n, n << 20, n << 30, n, n)) for n in range(1, 4000, 7)}) == 1

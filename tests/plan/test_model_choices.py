@@ -124,6 +124,36 @@ def test_a_scheme_that_asks_for_more_than_its_method_is_refused(gpu: str, fits: 
     assert ("needs compute capability 7.5; the GPUs have 7.0" in text) == (not fits)
 
 
+W4A8 = {
+    "weights": {"num_bits": 4, "type": "int", "group_size": 128},
+    "input_activations": {"num_bits": 8, "type": "float"},
+}
+MXFP4 = {"weights": {"num_bits": 4, "type": "float", "group_size": 32}}
+NVFP4 = {"weights": {"num_bits": 4, "type": "float", "group_size": 16}}
+
+
+@pytest.mark.parametrize(
+    ("group", "gpu", "vllm", "refused"),
+    [
+        (W4A8, "H100x1", "==0.26.0", ""),
+        (W4A8, "B200x1", "==0.26.0", "needs compute capability exactly 9.0; the GPUs have 10.0"),
+        (W4A8, "A10x1", "==0.26.0", "needs compute capability exactly 9.0; the GPUs have 8.6"),
+        (W4A8, "H100x1", "==0.10.1", "`compressed-tensors`, int-4 with float-8, which exists from vLLM 0.10.2 on"),
+        (MXFP4, "A10x1", "==0.26.0", ""),
+        (MXFP4, "T4x1", "==0.26.0", "needs compute capability 8.0; the GPUs have 7.5"),
+        (MXFP4, "A10x1", "==0.13.0", "float-4 in groups of 32, which exists from vLLM 0.14.0 on; this is 0.13.0"),
+        (NVFP4, "T4x1", "==0.26.0", ""),
+    ],
+)
+def test_a_scheme_of_compressed_tensors_is_judged_by_release_and_card(
+    group: dict[str, Any], gpu: str, vllm: str, refused: str
+) -> None:
+    quantization = {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
+    found, text = planned("x/y", LLAMA | {"quantization_config": quantization}, gpu, vllm=vllm)
+    assert ("quantization" in refusals(found.classes[0])) == bool(refused)
+    assert refused in text
+
+
 INT8 = LLAMA | {
     "quantization_config": {
         "quant_method": "compressed-tensors",

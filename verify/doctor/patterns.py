@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from itertools import accumulate
 from typing import Any
@@ -29,11 +29,15 @@ MAX_GROUPS = 4
 _PIECE = re.compile(r"[a-z0-9 _.,:;=\[\]()<>/'+*#%@!?&|$~`-]+")
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _OPEN_END = re.compile(r"\{(\d+),\}")
+_PART = re.compile(rf"\(\?(?:<?[!=]|[a-z]*[:)])|\{{[\d,]+\}}|\\x..|{_TOKEN.pattern}", re.DOTALL)
+_NUMBER = r"\b(?:0x[0-9a-f]+|\d[0-9a-f]*|[a-f]+\d[0-9a-f]{4,})\b|\d+"
+"""A number, a hexadecimal identifier, or digits in a word."""
+_NUMBER_IN_LINE, _NUMBER_IN_TEXT = re.compile(_NUMBER.encode()), re.compile(_NUMBER, re.ASCII | re.IGNORECASE)
 _MINIMUM = {"*": 0, "+": 1}
 _LIMITS = {r"\w": 40, r"\d": 20, r"\s": 40, " ": 40, ")": 12}
 """Maximum number of repeats, by the atom that is repeated."""
 OTHER_LIMIT = 200
-_WORD = re.compile("[a-z_]{2,}")
+_WORD, _WORDS = re.compile("[a-z_]{2,}"), re.compile(rb"[a-z_]+")
 Groups = tuple[tuple[bytes, ...], ...]
 """The literals that a matching line contains: one of each group (`required_literals`)."""
 DIGITS = b"0123456789"
@@ -70,6 +74,46 @@ def bound_repeats(pattern: str) -> str:
 def depends_on_digits(pattern: str) -> bool:
     """Return whether a pattern can match only one of two lines that differ in digits alone."""
     return re.search(r"\d", re.sub(r"\\.|\{[\d,]+\}", "", pattern)) is not None
+
+
+def line_kind(line: bytes) -> bytes:
+    """Return the kind of a line in lower case: 0 stands for each number, because lines of one kind differ in numbers alone."""
+    return _NUMBER_IN_LINE.sub(b"0", line)
+
+
+def text_kind(text: str) -> str:
+    """Return the kind of a text, in the case of its letters."""
+    return _NUMBER_IN_TEXT.sub("0", text)
+
+
+def kind_pattern(pattern: str) -> str:
+    """Return a pattern that matches the kind of each text that a pattern with bounded repeats matches.
+
+    It matches other kinds as well: a part that may be in a number is optional, and what a text must not contain is ignored.
+    """
+    parts = _PART.findall(pattern)
+    written: list[str] = []
+    in_number = is_optional = False
+    for part, following in zip(parts, [*parts[1:], ""], strict=True):
+        if part in ("(?!", "(?<!", "(?<="):
+            written.append("(?=|")
+        elif part.startswith("{"):
+            written.append(re.sub(r"\{(?:\d+,)?", "{0,", part) if is_optional else part)
+        elif part.startswith(("(", ")", "|", "?")):
+            written.append(part)
+            is_optional = False
+        else:
+            is_optional = _may_be_digit(part) or (in_number and part in "abcdefxABCDEFX")
+            in_number = is_optional and not re.fullmatch(part, "g")
+            atom = f"(?:{part}|0)" if is_optional and not re.fullmatch(part, "0") else part
+            written.append(atom + "?" if is_optional and not following.startswith(("{", "?")) else atom)
+    return "".join(written)
+
+
+@cache
+def _may_be_digit(part: str) -> bool:
+    """Return whether an atom of a pattern matches a digit."""
+    return not re.fullmatch(r"\\[1-9]", part) and any(re.fullmatch(part, digit) for digit in "0123456789")
 
 
 def _groups(parsed: Iterable[Any]) -> list[frozenset[str]]:
@@ -143,6 +187,11 @@ class SearchPattern:
         return re.compile(bound_repeats(self.pattern))
 
     @cached_property
+    def kind_expression(self) -> re.Pattern[str]:
+        """Return the compiled expression of the kinds of its texts."""
+        return re.compile(kind_pattern(bound_repeats(self.pattern)))
+
+    @cached_property
     def near_expression(self) -> re.Pattern[str] | None:
         """Return the compiled expression of a nearby line."""
         return re.compile(bound_repeats(self.near)) if self.near else None
@@ -171,6 +220,7 @@ class PatternIndex:
                 self._by_literal.setdefault(text, []).append(number)
         self.unindexed = frozenset(number for number, usable in enumerate(self._usable) if not usable)
         """Patterns whose literals are digits."""
+        self._words = {literal: max(_WORDS.findall(literal), key=len, default=b"") for literal in self._by_literal}
 
     @staticmethod
     def groups_of(pattern: SearchPattern) -> Groups:
@@ -183,13 +233,17 @@ class PatternIndex:
         return tuple(tuple(text.encode() for text in group) for group in groups) or EVERY_LINE
 
     def candidates(self, lines: Sequence[bytes]) -> list[list[int]]:
-        """Return the patterns that may match each line of a kind; the lines are in lower case."""
+        """Return the patterns that may match each line of a kind; the lines are in lower case.
+
+        Most literals have a word that no line has, and the different words of many lines are a short text.
+        """
         bare = [line.translate(None, DIGITS) for line in lines]
         text = b"\n".join(bare)
         starts = [0, *accumulate(len(line) + 1 for line in bare)]
+        words = b"\n".join({*_WORDS.findall(text)})
         found = [{*self.unindexed} for _ in lines]
         for literal, numbers in self._by_literal.items():
-            position = text.find(literal)
+            position = text.find(literal) if self._words[literal] in words else -1
             while position >= 0:
                 line = bisect_right(starts, position) - 1
                 found[line].update(numbers)

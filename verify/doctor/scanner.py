@@ -6,12 +6,11 @@ a log of 100 MB would take half an hour. Memory, and the length of text that an 
 """
 
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from verify.doctor.failure_detection import is_quotation
-from verify.doctor.patterns import PatternIndex, SearchPattern
+from verify.doctor.patterns import PatternIndex, SearchPattern, line_kind, text_kind
 from verify.doctor.text_decoding import (
     BLOCK_BYTES,
     JSON_BYTES,
@@ -31,7 +30,6 @@ LINE_PIECES = 16
 """Maximum number of places in one line that are examined for one literal."""
 KINDS_LIMIT = 200_000
 """Maximum number of kinds of lines that are remembered."""
-_NUMBER = re.compile(rb"\d[0-9a-f]*")
 TEXT_LIMIT = 400
 """Maximum number of characters of a line in a hit."""
 
@@ -158,7 +156,7 @@ def _search(
         if len(known) > KINDS_LIMIT:
             known.clear()
     lines = block.content[begin:end].lower().split(b"\n")
-    marks = [hash(_NUMBER.sub(b"0", line)) for line in lines]
+    marks = [hash(line_kind(line)) for line in lines]
     new = {mark: line for mark, line in zip(marks, lines, strict=True) if mark not in kinds}
     first = dict(zip(new, index.candidates(list(new.values())), strict=True))
     origin = begin
@@ -177,8 +175,20 @@ def _search(
             if not matched:
                 misses.add(same)
         if is_first:
-            kinds[mark] = [n for n in numbers if n in index.digits or (n in matched and index.patterns[n].near)]
+            near = {number for number in matched if index.patterns[number].near}
+            kinds[mark] = sorted(
+                near.union(_patterns_of_kind(block.content[origin : origin + len(line)], numbers, index))
+            )
         origin += len(line) + 1
+
+
+def _patterns_of_kind(line: bytes, numbers: list[int], index: PatternIndex) -> list[int]:
+    """Return those of the patterns that may match one line of this line's kind and not another."""
+    numbers = [number for number in numbers if number in index.digits]
+    if not numbers or len(line) > LINE_BYTES // 2:
+        return numbers
+    kinds = [text_kind(text) for text in plain_lines(line)]
+    return [number for number in numbers if any(map(index.patterns[number].kind_expression.search, kinds))]
 
 
 def _search_line(

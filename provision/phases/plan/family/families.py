@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from packaging.version import Version
-from pydantic import Field
 
 from provision.catalog.rows import Row
 from provision.catalog.versions import numbers
@@ -55,19 +54,34 @@ class Releases:
         return f"from vLLM {self.since} on" + (f", before {self.until}" if self.until else "")
 
 
+class QuantizationScheme(Row):
+    """What one kind of quantised layers needs; quantization.toml explains the values."""
+
+    name: str
+    since: str = "0"
+    capability: str
+    exact: bool = False
+    source: str
+
+    def refuses(self, version: str, capabilities: Iterable[str]) -> str | None:
+        """Return why a release of vLLM or one of these NVIDIA cards does not compute such layers; None if both do."""
+        if Version(version) < Version(self.since):
+            return f"which exists from vLLM {self.since} on; this is {version}"
+        wrong = [each for each in capabilities if numbers(each) < numbers(self.capability)]
+        if self.exact:
+            wrong = [each for each in capabilities if each != self.capability]
+        only = "exactly " if self.exact else ""
+        return f"which needs compute capability {only}{self.capability}; the GPUs have {wrong[0]}" if wrong else None
+
+
 class Quantization(Row):
-    """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards, `weights` that of a scheme."""
+    """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards."""
 
     name: str
     since: str
     until: str | None = None
     capability: str | None = None
-    weights: Mapping[str, str] = Field(default_factory=dict)
-
-    def lowest(self, weights: Iterable[str]) -> str | None:
-        """Return the lowest compute capability for layers with such weights (`float-8`); None if any card does."""
-        bounds = [self.capability, *(self.weights.get(each) for each in weights)]
-        return max((bound for bound in bounds if bound), key=numbers, default=None)
+    scheme: tuple[QuantizationScheme, ...] = ()
 
     @property
     def releases(self) -> Releases:

@@ -40,8 +40,8 @@ class Shape:
     usual_length: int
     """The default context, in tokens; shorter than `length` for LongRoPE."""
     quantization: str | None = None
-    quantized_weights: tuple[str, ...] = ()
-    """Type and bits of weights in the format of compressed-tensors, as `float-8`."""
+    quantization_schemes: tuple[str, ...] = ()
+    """What quantization.toml may name of the layers in the format of compressed-tensors, as `float-8`."""
     int8_activations: bool = False
     """Whether a layer multiplies 8-bit weights by activations that are rounded to 8-bit integers."""
     latent: int | None = None
@@ -112,7 +112,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         length=length,
         usual_length=usual,
         quantization=_quantization(config) or _quantization(text),
-        quantized_weights=_quantized_weights(config) or _quantized_weights(text),
+        quantization_schemes=_quantization_schemes(config) or _quantization_schemes(text),
         int8_activations=_has_int8_activations(config) or _has_int8_activations(text),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
         query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
@@ -232,21 +232,35 @@ def _quantization_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has_int8_activations(config: Mapping[str, Any]) -> bool:
     """Return whether a group of layers in the format of compressed-tensors rounds its inputs to 8-bit integers."""
-    inputs = _of_groups(config, "input_activations")
-    return any(one.get("num_bits") == 8 and one.get("type") == "int" for one in inputs)
+    inputs = [group.get("input_activations") for group in _groups(config)]
+    return any(isinstance(one, dict) and _number_format(one) == "int-8" for one in inputs)
 
 
-def _quantized_weights(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return type and bits of the weights of each group of layers in the format of compressed-tensors."""
-    return tuple(f"{one.get('type')}-{one.get('num_bits')}" for one in _of_groups(config, "weights"))
+def _quantization_schemes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return type and bits of each group's weights, alone, with those of its inputs, and with the size of its groups."""
+    names: list[str] = []
+    for group in _groups(config):
+        weights, inputs = group.get("weights"), group.get("input_activations")
+        if not isinstance(weights, dict):
+            continue
+        name = _number_format(weights)
+        names.append(name)
+        if isinstance(inputs, dict):
+            names.append(f"{name} with {_number_format(inputs)}")
+        if weights.get("group_size"):
+            names.append(f"{name} in groups of {weights['group_size']}")
+    return tuple(dict.fromkeys(names))
 
 
-def _of_groups(config: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
-    """Return what each group of layers in the format of compressed-tensors says of its weights or inputs."""
+def _number_format(quantised: Mapping[str, Any]) -> str:
+    return f"{quantised.get('type')}-{quantised.get('num_bits')}"
+
+
+def _groups(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the groups of layers in the format of compressed-tensors."""
     groups = _quantization_config(config).get("config_groups")
     values = groups.values() if isinstance(groups, dict) else ()
-    found = [group.get(what) for group in values if isinstance(group, dict)]
-    return [one for one in found if isinstance(one, dict)]
+    return [group for group in values if isinstance(group, dict)]
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:
