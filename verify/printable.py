@@ -13,6 +13,7 @@ import shutil
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Callable
 from typing import TextIO
 
 WIDTH = max(60, min(100, shutil.get_terminal_size((100, 24)).columns))
@@ -50,8 +51,9 @@ class GuardedStream(io.TextIOWrapper):
     Other characters are escaped if the encoding is ASCII, because libraries would wrap such a stream.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, spell: Callable[[str], str] = str) -> None:
         self.unguarded = stream
+        self._spell = spell
         self._is_ascii = codecs.lookup(stream.encoding).name == "ascii"
         self._is_coloured = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         super().__init__(
@@ -63,19 +65,23 @@ class GuardedStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write the text without control sequences; return its length."""
-        safe = printable(text)
+        safe = self._spell(printable(text))
         if self._is_coloured:
             safe = _VERDICT.sub(lambda found: f"\x1b[{_COLOURS[found[0]]}m{found[0]}\x1b[0m", safe)
         super().write(safe.encode("ascii", "backslashreplace").decode() if self._is_ascii else safe)
         return len(text)
 
 
-def guard_streams() -> None:
-    """Guard standard output and error of this program; call it once, at the start."""
+def guard_streams(spell: Callable[[str], str] = str) -> None:
+    """Guard standard output and error of this program; call it once, at the start.
+
+    Args:
+        spell: What is done to each text before it is written.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None:
-            setattr(sys, name, GuardedStream(stream))
+            setattr(sys, name, GuardedStream(stream, spell))
 
 
 def unguarded(stream: TextIO) -> TextIO:

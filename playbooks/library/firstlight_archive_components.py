@@ -23,7 +23,15 @@ options:
     description: Our own file.
     type: path
     required: true
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Enable non-free packages of Debian
+  firstlight.kit.archive_components:
+    origin: Debian
+    components: [non-free, non-free-firmware]
+    path: /etc/apt/sources.list.d/firstlight-components.sources
 """
 
 RETURN = r"""

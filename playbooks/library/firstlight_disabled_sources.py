@@ -25,7 +25,15 @@ options:
     description: Name of our own file, which is left alone.
     type: str
     required: true
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Leave NVIDIA's repository to one file of our own
+  firstlight.kit.disabled_sources:
+    manager: apt
+    uri: https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/
+    own: firstlight-nvidia.sources
 """
 
 RETURN = r"""

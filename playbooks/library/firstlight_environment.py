@@ -34,7 +34,19 @@ options:
     description: Seconds to wait for a build that an interrupted run left running.
     type: int
     default: 900
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Build the environment of the plan
+  firstlight.kit.environment:
+    prefix: /opt/firstlight
+    incoming: "{{ firstlight_incoming }}"
+    environment: "{{ firstlight_environment }}"
+    programs:
+      check_lock: "{{ lookup('ansible.builtin.file', 'check_lock.py') }}"
+      manifest: "{{ lookup('ansible.builtin.file', 'manifest.py') }}"
+      warm: "{{ lookup('ansible.builtin.file', 'warm.py') }}"
 """
 
 RETURN = r"""
@@ -57,9 +69,9 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
+from subprocess import DEVNULL, Popen
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_commands import last_lines, run
@@ -319,8 +331,8 @@ def locked(descriptor):
 
 def start(*words, pass_fds=()):
     """Start a program that outlives this module."""
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.Popen(words, start_new_session=True, pass_fds=pass_fds, **quiet)
+    quiet = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+    Popen(words, start_new_session=True, pass_fds=pass_fds, **quiet)
 
 
 def store(path, text):

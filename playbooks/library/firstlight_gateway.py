@@ -24,7 +24,14 @@ options:
     description: Seconds that HAProxy may take to run with the new files.
     type: int
     default: 30
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Run HAProxy with the files of the plan
+  firstlight.kit.gateway:
+    prefix: /opt/firstlight
+    gateway: "{{ firstlight_gateway }}"
 """
 
 import ipaddress

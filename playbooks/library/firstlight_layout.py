@@ -37,7 +37,14 @@ options:
     description: Name of each tool and its content, in base64. Tools are written to PREFIX/bin.
     type: dict
     default: {}
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Create the folders of an installation
+  firstlight.kit.layout:
+    prefix: /opt/firstlight
+    folders: [{name: "", mode: "755"}, {name: envs, mode: "755"}]
 """
 
 RETURN = r"""

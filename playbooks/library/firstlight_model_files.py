@@ -28,7 +28,15 @@ options:
   reader:
     description: Account that must be able to read linked files. The module has to run as root then.
     type: str
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Take the files of a model
+  firstlight.kit.model_files:
+    folder: "/opt/firstlight/models/{{ firstlight_model.folder | basename }}"
+    incoming: "{{ firstlight_incoming }}"
+    model: "{{ firstlight_model }}"
 """
 
 RETURN = r"""

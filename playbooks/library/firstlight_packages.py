@@ -37,7 +37,14 @@ options:
     description: Seconds to wait for another package manager to finish.
     type: int
     default: 600
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Install and hold the packages of the driver
+  firstlight.kit.packages:
+    part: "{{ vendor_packages_part }}"
+    version: 580.95.05
 """
 
 RETURN = r"""

@@ -42,7 +42,14 @@ options:
   state:
     description: What C(state.json) holds when the host is in the desired state.
     type: dict
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Return to the release before
+  firstlight.kit.release:
+    prefix: /opt/firstlight
+    rollback: previous
 """
 
 RETURN = r"""

@@ -19,7 +19,13 @@ options:
     description: Absolute folder that holds everything of this product on the host.
     type: path
     required: true
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Record what the host serves
+  firstlight.kit.state:
+    prefix: /opt/firstlight
 """
 
 RETURN = r"""

@@ -23,7 +23,14 @@ options:
     description: Seconds that the units may take to answer.
     type: int
     default: 60
-author: Firstlight
+author: Firstlight (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Run the exporters of the plan
+  firstlight.kit.unit_set:
+    prefix: /opt/firstlight
+    unit_set: "{{ firstlight_unit_sets[0] }}"
 """
 
 import os

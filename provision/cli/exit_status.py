@@ -14,7 +14,6 @@ import typer
 
 from provision.cli.options import LOGS
 from provision.core.errors import Exit, FirstlightError, UsageError
-from provision.core.folders import as_typed
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import account
 
@@ -91,7 +90,7 @@ def _end_of_fault(error: Exception) -> SystemExit:
 
 def _end(error: FirstlightError, code: int) -> SystemExit:
     """Print an expected error on standard error, with `--json` also as a document on standard output, and return the exit."""
-    sys.stderr.write(as_typed(redact(error.render())) + "\n")
+    sys.stderr.write(redact(error.render()) + "\n")
     _print_json(error, code)
     return SystemExit(code)
 

@@ -131,8 +131,10 @@ def init(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"`{folder}` exists already", hint="name a new folder, or an empty one")
     shutil.copytree(product_path("inventory/example"), folder, dirs_exist_ok=True)
+    hosts, named = folder / "hosts.yml", shlex.quote(str(folder))
+    hosts.write_text(as_typed(hosts.read_text(encoding="utf-8").replace("inventory/mysite", named)), encoding="utf-8")
     typer.echo(f"{folder}/ is written: enter your hosts in hosts.yml")
-    typer.echo(as_typed(f"./firstlight plan -i {shlex.quote(str(folder))}"))
+    typer.echo(f"./firstlight plan -i {named}")
 
 
 @app.command("self-check")
@@ -401,5 +403,5 @@ def main() -> None:
         completion_init()
     # Records and outputs must never be writable for everybody, also if the caller's umask is 0, as that of some services.
     os.umask(os.umask(0) | 0o002)
-    guard_streams()
+    guard_streams(as_typed)
     exit_status.run(lambda: app(prog_name="firstlight"))

@@ -5,6 +5,7 @@ Python package has the former inside the package `provision`, and writes the lat
 """
 
 import os
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
@@ -15,6 +16,8 @@ _INSTALLED = _PACKAGE / "_files"
 """Made by the build of the wheel: `force-include` in pyproject.toml."""
 IS_INSTALLED = _INSTALLED.is_dir()
 _PACKAGES = frozenset({"provision", "verify"})
+_COMMAND = re.compile(r"(?<![\w./-])\./firstlight(?![\w./-])")
+_PAGE = re.compile(r"(?<![\w./-])docs/(?=[\w/-]+\.md)")
 
 
 def product_path(name: str) -> Path:
@@ -66,5 +69,11 @@ def default_inventory(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def as_typed(text: str) -> str:
-    """Return a text with the commands in it as a person types them: `firstlight` is a program in the PATH where it was installed."""
-    return text.replace("./firstlight ", "firstlight ") if IS_INSTALLED else text
+    """Return a text with its commands as a person types them, and with its pages as a person opens them.
+
+    In a checkout that is the text. Where the product was installed, `firstlight` is a program in the PATH, and pages of the documentation are
+    inside the package.
+    """
+    if not IS_INSTALLED:
+        return text
+    return _PAGE.sub(lambda _: f"{product_path('docs')}/", _COMMAND.sub("firstlight", text))

@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from provision.core.folders import as_typed
 from provision.core.formatting import GIB, format_bytes
 from provision.core.models.records import PHASES, PhaseName, PhaseResult
 from provision.core.redaction import redact
@@ -156,7 +157,7 @@ class PlainProgress(Progress):
     def _line(self, text: str) -> None:
         # A closed terminal does not end the run; the summary is written anyway.
         with contextlib.suppress(OSError):
-            self._stream.write(f"[{time.monotonic() - self._started:6.1f} s] {text}\n")
+            self._stream.write(f"[{time.monotonic() - self._started:6.1f} s] {as_typed(text)}\n")
             self._stream.flush()
 
 
@@ -216,7 +217,7 @@ class LiveProgress(Progress):
 
     def lines(self, lines: Sequence[str]) -> None:
         with self._lock:
-            self._lines += [printable(line) for line in lines]
+            self._lines += [as_typed(printable(line)) for line in lines]
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:

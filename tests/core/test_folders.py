@@ -9,6 +9,7 @@ import pytest
 from provision.core import folders
 
 ROOT = Path(__file__).resolve().parents[2]
+TEXT = "run `./firstlight`; hint: ./firstlight plan; docs/guides/tool.md, https://x/docs/a.md"
 XDG = {"XDG_STATE_HOME": "/state", "XDG_CONFIG_HOME": "/config"}
 
 
@@ -17,7 +18,7 @@ def test_a_checkout_has_its_files_beside_the_packages() -> None:
     assert folders.product_path("verify") == ROOT / "verify"
     assert folders.logs_folder(XDG) == ROOT / "logs"
     assert folders.default_inventory(XDG) == ROOT / "inventory/local"
-    assert folders.as_typed("hint: ./firstlight plan") == "hint: ./firstlight plan"
+    assert folders.as_typed(TEXT) == TEXT
 
 
 def test_an_installed_product_writes_to_the_folders_of_its_user(
@@ -30,7 +31,11 @@ def test_an_installed_product_writes_to_the_folders_of_its_user(
     assert folders.logs_folder(XDG) == Path("/state/firstlight/logs")
     assert folders.logs_folder({**XDG, "FIRSTLIGHT_LOGS": "/logs"}) == Path("/logs")
     assert folders.logs_folder({}) == Path.home() / ".local/state/firstlight/logs"
-    assert folders.as_typed("hint: ./firstlight plan") == "hint: firstlight plan"
+    pages = "/package/_files/docs"
+    assert (
+        folders.as_typed(TEXT)
+        == f"run `firstlight`; hint: firstlight plan; {pages}/guides/tool.md, https://x/docs/a.md"
+    )
     own = {"XDG_CONFIG_HOME": str(tmp_path)}
     assert folders.default_inventory(own) == Path("/package/_files/inventory/local")
     (tmp_path / "firstlight/inventory").mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,10 +78,15 @@ def test_the_installed_program_plans_and_writes_to_its_users_folders(program: Pa
     assert "vLLM" in run("plan", "--what-if", "8xH100")
     assert f"firstlight plan -i {tmp_path}/site" in run("init", str(tmp_path / "site")).splitlines()
     assert "exists already" in run("init", str(tmp_path / "site"), code=2)
-    assert "gpu-[1:4]:" in (tmp_path / "site/hosts.yml").read_text()
+    written = (tmp_path / "site/hosts.yml").read_text()
+    assert "gpu-[1:4]:" in written
+    assert f"    firstlight plan -i {tmp_path}/site\n" in written
+    [page] = re.findall(r"\S+/inventory\.md", written)
+    assert Path(page).read_text().startswith("# ")
     run("plan")
     assert list((tmp_path / ".local/state/firstlight/logs/queries").iterdir())
     assert "\nhint: make one: firstlight provision" in run("logs", code=2)
+    assert "./firstlight" not in run("help", "--all")
 
 
 def test_an_installed_product_packs_the_same_files_into_a_bundle_as_a_checkout(program: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ from tests.install.modules import MODULES, PLAYBOOKS
 
 pytestmark = pytest.mark.slow
 BUILDER, CREATE = "ansible-builder==3.2.0", "ansible-builder create -f"
+SANITY = (
+    *("action-plugin-docs", "changelog", "compile", "empty-init", "ignores", "no-assert", "no-get-exception"),
+    *("no-illegal-filenames", "no-smart-quotes", "replace-urlopen", "shebang", "symlinks", "use-argspec-type-path"),
+)
+"""The sanity tests of Ansible that download nothing."""
 PROGRAMS = Path(sys.executable).parent
 GUIDE = PLAYBOOKS.parent / "docs/guides/ansible.md"
 ROLES = sorted(path.name for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
@@ -140,6 +146,14 @@ def test_the_collection_passes_the_linter(site: Path) -> None:
     ansible(
         site / "ansible_collections/firstlight/kit", "lint", *words, "-x", "galaxy[no-repository]", collections=site
     )
+
+
+def test_the_collection_passes_the_sanity_tests_of_ansible(site: Path, tmp_path: Path) -> None:
+    collection = tmp_path / "ansible_collections/firstlight/kit"
+    shutil.copytree(site / "ansible_collections/firstlight/kit", collection)
+    tests = [word for name in SANITY for word in ("--test", name)]
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    ansible(collection, "test", "sanity", "--python", python, *tests, collections=tmp_path)
 
 
 @pytest.mark.long(seconds=20)

@@ -42,7 +42,7 @@ def test_no_umask_lets_everybody_write_what_a_command_writes(
     monkeypatch: pytest.MonkeyPatch, given: int, used: int
 ) -> None:
     monkeypatch.setattr(exit_status, "run", lambda _: None)
-    monkeypatch.setattr("provision.cli.main.guard_streams", lambda: None)
+    monkeypatch.setattr("provision.cli.main.guard_streams", lambda _: None)
     before = os.umask(given)
     try:
         main()

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
 
+from provision.core.folders import as_typed
 from provision.core.models.inventory import Host
 from provision.core.unit_set import UnitSet
 from provision.features.monitoring.targets import JOBS, Target, render_targets
@@ -76,7 +77,7 @@ def server_set(
 def alerts_text(inventory: Path) -> str:
     """Return the rules of alerts, whose commands can be typed as they are."""
     quoted = json.dumps(shlex.quote(str(inventory)))[1:-1]
-    return (_HERE / ALERTS).read_text(encoding="utf-8").replace("$inventory", quoted)
+    return as_typed((_HERE / ALERTS).read_text(encoding="utf-8")).replace("$inventory", quoted)
 
 
 def _files(targets: Collection[Target], own: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from provision.core.folders import product_path
 from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
 
@@ -16,7 +17,7 @@ ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()"}
 _ONHOST = Path(__file__).parent / "onhost"
 SHARED = _ONHOST / "shared"
 """What an engine shows on its own host, for the programs that watch one."""
-_TREE = Path(__file__).parents[3]
+_TREE = product_path("provision").parent
 
 
 def serve_tools(folder: Path) -> dict[str, Path]:

@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from provision.core.errors import StageError
+from provision.core.folders import product_path
 from provision.core.models.stack import Stack
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 
-PLUGIN = Path(__file__).parents[1] / "serve" / "plugin"
+PLUGIN = product_path("provision") / "phases/serve/plugin"
 TIMEOUT_S = 300.0
 """For a wheel of a few small files, seconds; the usual time is one second."""
 _EPOCH = "1735689600"

@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 from provision.core import features
 from provision.core.errors import UsageError
 from provision.core.files import write_atomically
+from provision.core.folders import as_typed
 from provision.core.models.records import Summary
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder, account
@@ -86,7 +87,7 @@ def render_page(page: Page) -> str:
         section.id: Markup(pages.from_string(section.template.read_text(encoding="utf-8")).render(section.values))  # noqa: S704 - rendered with escaping
         for section in page.added
     }
-    return pages.get_template("page.html").render(**own, script_digest=digest, page=page, added=added)
+    return as_typed(pages.get_template("page.html").render(**own, script_digest=digest, page=page, added=added))
 
 
 def environment() -> jinja2.Environment:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.core.folders import as_typed
 from provision.core.models.records import HostDifference, Summary
 from provision.report import wording
 from provision.report.difference.text import grouped
@@ -106,7 +107,8 @@ class Page:
         self.load = load_rows(figures)
         """Time to first token and tokens/s, as `load_rows` returns them."""
         self.startup = startup(summary.hosts)
-        verify = next((command for command in summary.next_commands if command.startswith("./firstlight verify")), None)
+        start = as_typed("./firstlight verify")
+        verify = next((command for command in summary.next_commands if command.startswith(start)), None)
         self.measure = f"{verify} --only serving --level full" if verify else None
         """The command that measures the load."""
 

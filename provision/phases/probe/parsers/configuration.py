@@ -1,14 +1,14 @@
 """What an administrator chose: packages, settings of kernel, driver and firmware, enabled services."""
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
+from provision.core.folders import product_path
 from provision.core.models.facts import Configuration
 from provision.core.tables import own_table
 from provision.phases.probe.parsers import nvidia
 from provision.phases.probe.sections import Output, Section
 
-TABLE = Path(__file__).parents[1] / "sysctl.toml"
+TABLE = product_path("provision") / "phases/probe/sysctl.toml"
 CHOSEN = "["
 """Begins the chosen one of several values, as the kernel prints them: `always [madvise] never`."""
 
