@@ -27,14 +27,6 @@ OTHER_NAME = "another-name"
 
 
 @pytest.fixture(scope="module")
-def host(fleet: Fleet) -> Iterator[FleetHost]:
-    """The host that all tests change."""
-    [booted] = boot_serving(fleet)
-    yield booted
-    booted.remove()
-
-
-@pytest.fixture(scope="module")
 def hosts(fleet: Fleet, host: FleetHost, firstlight: CommandRunner, folder: Path) -> Iterator[list[FleetHost]]:
     """That host and one more, which takes part in rollouts; a run finds it as planned."""
     [other] = boot_serving(fleet)

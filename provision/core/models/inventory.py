@@ -111,9 +111,7 @@ class Host(Record):
     @property
     def model_key(self) -> tuple[str | None, ...]:
         """Return what the files of its model depend on: hosts of a class with equal ones get the same files."""
-        settings = self.settings
-        adapters = (f"{name}={source}" for name, source in sorted(settings.lora.items()))
-        return (settings.model, settings.model_on_host, self.source_of("model"), settings.chat_template, *adapters)
+        return self.settings.model_key(self.source_of("model"))
 
     @property
     def head(self) -> str:

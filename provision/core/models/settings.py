@@ -110,8 +110,7 @@ ToolkitVersion = Annotated[
     str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$"), Allowed("a version such as 13.0")
 ]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-ClientName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+ShortName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
 Whole = Annotated[int, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(ge=1), Allowed("a whole number from 1")]
@@ -152,7 +151,7 @@ class Settings(Record):
     source_folder: Prefix | None = None
     """Folder on the host that source `path` copies from: files by name, or a copy of the controller's cache."""
     lora: Annotated[
-        dict[AdapterName, Word],
+        dict[ShortName, Word],
         Allowed("a mapping of names to folders or hub ids, such as {support: adapters/support}"),
     ] = Field(default_factory=dict)
     """LoRA adapters of the model, by the name that requests give as their model: a folder on the controller (absolute, or relative to the inventory), or a hub id. They are sent with the model."""
@@ -273,7 +272,7 @@ class Settings(Record):
     gateway_certificate: File | None = None
     """File on the controller with the gateway's certificate, its chain and its private key, in PEM. Default: a self-signed one."""
     gateway_clients: Annotated[
-        tuple[ClientName, ...], Field(min_length=1), Allowed("a list of names of letters, digits, `.`, `_` and `-`")
+        tuple[ShortName, ...], Field(min_length=1), Allowed("a list of names of letters, digits, `.`, `_` and `-`")
     ] = ("default",)
     """Names of the gateway's clients. Each gets an API key, which is revoked when its name is removed."""
     gateway_body_mib: Annotated[Whole, Field(ge=1, le=64), Allowed("a whole number from 1 to 64")] = 4
@@ -324,6 +323,11 @@ class Settings(Record):
     def source_of(self, kind: SourceKind) -> Source:
         """Return where a kind of file comes from, as it is set."""
         return self.source.get(kind, "auto") if isinstance(self.source, dict) else self.source
+
+    def model_key(self, source: Source) -> tuple[str | None, ...]:
+        """Return what the files of the model depend on, if they come from a source."""
+        adapters = (f"{name}={place}" for name, place in sorted(self.lora.items()))
+        return (self.model, self.model_on_host, source, self.chat_template, *adapters)
 
     def pipeline(self, *, on_cpu: bool) -> int:
         """Return into how many parts the layers are split, in sequence.

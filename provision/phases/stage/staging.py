@@ -165,8 +165,7 @@ def builds_of(stack: Stack) -> dict[str, str]:
 
 def _key(candidates: Iterable[tuple[Candidate, Stack]], settings: Settings, client: ClientSettings) -> str:
     """Return what the result of `stage` depends on, as a key of the cache: its candidates, and where the model comes from."""
-    adapters = sorted(settings.lora.items())
-    model = (settings.model, settings.model_on_host, settings.source_of("model"), settings.chat_template, *adapters)
+    model = settings.model_key(settings.source_of("model"))
     parts = [FORMAT, [cache_key(stack, client) for _, stack in candidates], model, settings.flash_attn]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
