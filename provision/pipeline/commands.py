@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from provision.core import features
 from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.folders import as_typed, cache_folder
 from provision.core.models.facts import HostFacts
@@ -44,7 +43,7 @@ from provision.pipeline.phases import (
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.history.retention import prune_quietly
 from provision.report.layout import folded
-from provision.report.planned_changes import time_line
+from provision.report.planned_changes import around_lines, time_line
 from provision.report.screen import first_screen_of
 from provision.run import deb_packages
 from provision.run.host_changes import changes_of
@@ -170,7 +169,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
     took = time_line(request.logs, planned.changes)
-    around = [line for lines in features.hooks("planned") for line in lines(outcome.hosts)]
+    around = around_lines(outcome.hosts)
     around += planned.notes if isinstance(planned, deb_packages.LookedHosts) else ()
     hosts = PlannedFrom(
         facts,

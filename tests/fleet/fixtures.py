@@ -67,11 +67,12 @@ JOURNAL_LINES = 40
 
 
 def end_of_journals() -> list[tuple[str, str]]:
-    """Return title and text for each host that runs: the last lines of its journal."""
+    """Return title and text for each host that runs, the last one that was booted first: what its services said of errors, and the end of its journal."""
+    errors = f"journalctl --no-pager -u 'firstlight*' -g error -n {JOURNAL_LINES}"
     return [
-        (f"journal of {host.name}", host.sh(f"journalctl --no-pager -n {JOURNAL_LINES}", check=False))
+        (f"journal of {host.name}", host.sh(f"{errors}; journalctl --no-pager -n {JOURNAL_LINES}", check=False))
         for fleet in _booted
-        for host in fleet.hosts
+        for host in reversed(fleet.hosts)
         if host.machine.leader is not None
     ]
 

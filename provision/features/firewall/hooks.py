@@ -1,5 +1,19 @@
-"""Where firewalls take part in the work of the core: rules need the ports on which programs listen."""
+"""Where firewalls take part in the work of the core: `plan` names their rules, which need the ports on which programs listen."""
 
+from collections.abc import Sequence
+
+from provision.core.models.inventory import Host
 from provision.features.firewall.firewall import wants_rules as needs_full_probe
+from provision.report.layout import fold_names
 
-__all__ = ["needs_full_probe"]
+__all__ = ["needs_full_probe", "planned"]
+
+
+def planned(hosts: Sequence[Host]) -> list[str]:
+    """Return what `plan` says of the firewalls that a run sets."""
+    around = any(host.is_gateway or host.is_monitoring for host in hosts)
+    names = [
+        host.name for host in hosts if host.is_serving and host.settings.firewall == "set" and (around or host.span)
+    ]
+    text = "firewall, closes the ports of the service to hosts that do not use them; compared in the run"
+    return [f"{fold_names(names)}: {text}"] if names else []

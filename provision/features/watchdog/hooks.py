@@ -1,8 +1,9 @@
-"""Where the watchdog takes part in the work of the core: `status` tells what it did."""
+"""Where the watchdog takes part in the work of the core: `plan` names it, and `status` tells what it did."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -10,11 +11,19 @@ from provision.core.models.inventory import Host
 from provision.features.watchdog.health_agent import READ_DEADLINE_S
 from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_record, sentence
 from provision.pipeline.host_status import StatusPart
+from provision.report.layout import fold_names
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 
 SHOWN = timedelta(days=1)
 """The text tells of this time; the JSON document has all that is noted."""
+
+
+def planned(hosts: Sequence[Host]) -> list[str]:
+    """Return what `plan` says of watchdogs."""
+    names = [host.name for host in hosts if host.is_serving and host.settings.watchdog]
+    text = "watchdog, restarts a server that hangs, where systemd runs it for root; compared in the run"
+    return [f"{fold_names(names)}: {text}"] if names else []
 
 
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
