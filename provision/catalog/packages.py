@@ -60,7 +60,7 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
 def _unknown(fact: str, example: str) -> UsageError:
     """Return the error for a fact that decides which packages are used; only a described host lacks it."""
     return UsageError(
-        f"driver packages depend on the {fact}, which is unknown; --what-if takes it as {example}",
+        f"driver packages depend on the {fact}, which is unknown",
         hint=f"add {example} to --what-if",
     )
 

@@ -35,7 +35,7 @@ WhatIfOption = Annotated[
     typer.Option(
         "--what-if",
         metavar="DESCRIPTION",
-        help="Plan for a host that you describe, such as 8xH100, or 'gpu=H100x8 driver=580.95.05 os=ubuntu-24.04'.",
+        help="Plan for a host that you describe, such as 8xH100, or 'gpu=H100x8 driver=580.95.05 os=ubuntu-24.04 arch=x86_64'.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -114,7 +114,7 @@ def _planning(
         typer.Option(
             "--flash-attn",
             metavar="VERSION",
-            help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (flash-attn), both (a plan without the package is an error), none, or a version of the package. Default: auto.",
+            help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (also installs flash-attn, for your own programs; chooses an older vLLM for it if needed), both (the same, with a vLLM that has its own kernels), none, or a version of the package. Default: auto.",
         ),
     ] = None,
     flash_attn_wheels: Annotated[
@@ -151,7 +151,7 @@ def _listening(
         typer.Option(
             "--host",
             metavar="ADDRESS",
-            help="Address that the service listens on (setting firstlight_bind). Default: 127.0.0.1. An address that other machines can reach also needs --set expose=true.",
+            help="Address that the service listens on (setting firstlight_bind), not a host to work on (see --limit). Default: 127.0.0.1. An address that other machines can reach also needs --set expose=true.",
         ),
     ] = None,
     port: Annotated[
@@ -169,7 +169,7 @@ def _restarting(
         bool | None,
         typer.Option(
             "--reboot",
-            help="Allow the restart of hosts whose driver needs it, never of this machine. Commands that only plan or stage restart nothing.",
+            help="Allow the restart of hosts whose driver needs it, never of this machine. Of no effect in commands that only plan or stage.",
             show_default=False,
         ),
     ] = None,

@@ -43,10 +43,10 @@ from provision.pipeline.phases import (
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.history.retention import prune_quietly
 from provision.report.layout import folded
-from provision.report.planned_changes import around_lines, time_line
+from provision.report.planned_changes import time_line
 from provision.report.screen import first_screen_of
 from provision.run import deb_packages
-from provision.run.host_changes import changes_of
+from provision.run.host_changes import around_lines, changes_of
 from provision.run.results import PlannedHosts
 from provision.run.step import Step
 from verify.printable import unguarded
@@ -169,7 +169,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
     took = time_line(request.logs, planned.changes)
-    around = around_lines(outcome.hosts)
+    around = around_lines(outcome.hosts, planned)
     around += planned.notes if isinstance(planned, deb_packages.LookedHosts) else ()
     hosts = PlannedFrom(
         facts,

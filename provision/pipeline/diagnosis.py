@@ -60,7 +60,9 @@ class HostDiagnosis:
         """Return the findings, then the sources that were read."""
         read = ", ".join(source.name for source in self.sources if source.absent is None) or "nothing"
         lines = [render.render_text(self.host.name, self.diagnosis, top=top), f"read: {read}; kept in {self.folder}"]
-        lines += [f"not read: {source.name}: {source.absent}" for source in self.sources if source.absent is not None]
+        lines += [
+            f"no evidence from {source.name}: {source.absent}" for source in self.sources if source.absent is not None
+        ]
         return "\n".join(lines)
 
 
@@ -97,7 +99,7 @@ def diagnose_host(
     if not found or outcome.exit_code == Exit.INTERRUPTED:
         return print_summary(outcome)
     [first] = found
-    sys.stderr.write(redact(f"{first.host.name}: reads {first.earlier_run}\n"))
+    sys.stderr.write(redact(f"{first.host.name}: earlier run: {first.earlier_run}\n"))
     if not request.as_json:
         write_stdout(request.invocation.complete(first.text(top=top)))
     done = repair.repair_host(request, first.host, first.diagnosis.findings, agree) if apply else None
@@ -181,14 +183,14 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     """
     newest = _worked_on(logs, host)
     if newest is None:
-        return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "no earlier run: none worked on it")
+        return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "none worked on this host")
     run, results = newest
     failed = failure_evidence.failed_results(results)
     if failed:
         return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
     sound = f"run {run.name} did not fail there"
     found: EarlierRun | None = features.first("earlier_failure", logs, host, run.name)
-    return found or EarlierRun(Source("last_run", "", sound), f"no earlier run: {sound}")
+    return found or EarlierRun(Source("last_run", "", sound), f"none, as {sound}")
 
 
 def _worked_on(logs: Path, host: str) -> tuple[Path, dict[str, PhaseResult]] | None:

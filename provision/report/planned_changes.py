@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from provision.core import features
 from provision.core.formatting import format_bytes
-from provision.core.models.inventory import Host
 from provision.core.models.records import PlannedChange
 from provision.report.history.runs import document, names, objects
 from provision.report.layout import clean, count, duration, fold_names
@@ -31,11 +29,6 @@ def change_lines(changes: Mapping[str, Sequence[PlannedChange]]) -> list[str]:
         lines.append(f"  changes{where}")
         lines += [f"    {change.sign} {change.part:<{width}}  {_text(change)}" for change in found]
     return lines
-
-
-def around_lines(hosts: Sequence[Host]) -> list[str]:
-    """Return what a run sets up around the services of hosts, which it compares only when these serve, as lines."""
-    return [line for lines in features.hooks("planned") for line in lines(hosts)]
 
 
 def _text(change: PlannedChange) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component
 from provision.catalog.versions import platform_of
+from provision.core import features
 from provision.core.environment_folders import damaged_model_files, rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.formatting import GIB, format_bytes
@@ -25,6 +26,7 @@ from provision.phases.plan import rocm
 from provision.phases.serve.unit import UNIT
 from provision.phases.stage import builds_of
 from provision.run.desired_state import Desired, packages_of
+from provision.run.results import PlannedHosts
 
 SHOWN_FILES = 3
 """Changed files that are named; the others are counted."""
@@ -67,6 +69,11 @@ def changes_of(
     if found and is_root and is_bare:
         first.append(PlannedChange(part="account", sign="+", text=f"system user {SERVICE_USER}"))
     return (*first, *found)
+
+
+def around_lines(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
+    """Return what a run sets up around the services of hosts, which it compares only when these serve, as lines."""
+    return [line for lines in features.hooks("planned") for line in lines(hosts, plan)]
 
 
 def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
@@ -247,17 +254,17 @@ def _driver(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChang
     try:
         work = driver_work(host, facts, stack)
     except FirstlightError as error:
-        yield PlannedChange(part="driver", sign="?", text=error.text)
+        yield PlannedChange(part="driver", sign="?", text="; ".join(filter(None, (error.text, error.hint))))
         return
     plan, nvidia, amd = stack.driver, facts.nvidia, facts.amd
     if work.driver and plan is not None:
         now = nvidia.driver_version if nvidia else None
         whose = "the distribution's packages" if plan.source == "distribution" else "the vendor's packages"
-        text = f"{f'{now} -> ' if now else ''}{plan.version}, {plan.module} kernel module, from {whose}; needs a reboot"
+        text = f"{f'{now} -> ' if now else ''}{plan.version}, {plan.module} kernel module, from {whose}; may need a restart"
         yield PlannedChange(part="driver", sign="~" if now else "+", text=text)
     if work.fabric_manager:
         now = nvidia.fabric_manager_version if nvidia else None
-        text = f"fabric manager {f'{now} -> ' if now else ''}{stack.fabric_manager}"
+        text = f"fabric manager {f'{now} -> ' if now else ''}{stack.fabric_manager}{'' if work.driver else '; the driver stays'}"
         text += " with nvlsm and ib_umad" if stack.subnet_manager else ""
         yield PlannedChange(part="driver", sign="~" if now else "+", text=text)
     if work.rocm:

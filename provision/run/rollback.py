@@ -44,7 +44,7 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     wanted = dict.fromkeys((host.name for host in context.hosts()), to) if isinstance(to, str) else to or {}
     for host in context.hosts():
         digest = wanted.get(host.name)
-        if digest is not None and (error := _missing(probed.facts[host.name], digest)):
+        if error := _missing(probed.facts[host.name], digest):
             context.fail(host.name, "serve", error)
     spans.refuse_parts(context, "serve")
     hosts = playbooks.acquire_locks(context, probed, "serve", context.hosts())
@@ -82,10 +82,13 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     return probed
 
 
-def _missing(facts: HostFacts, to: str) -> ServeError | None:
-    """Return the error of a release that a host does not have."""
-    there = facts.installed.releases if facts.installed else ()
-    if to in there:
+def _missing(facts: HostFacts, to: str | None) -> ServeError | None:
+    """Return the error of a release that a host does not have, or of a host without an installation."""
+    installed = facts.installed
+    if installed is None or not (installed.current or installed.releases):
+        return ServeError(f"host `{facts.host}`: nothing is installed there", hint="install: ./firstlight provision")
+    there = installed.releases
+    if to is None or to in there:
         return None
     return ServeError(
         f"host `{facts.host}`: there is no release `{to}`; the host has {', '.join(map('`{}`'.format, there)) or 'none'}",

@@ -39,7 +39,7 @@ def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: P
     absent = {source["name"]: source["absent"] for source in document["sources"]}
     assert absent["disks"] is None
     assert absent["last_run"] == "no earlier run worked on it"
-    assert "localhost: reads no earlier run: none worked on it\n" in done.stderr
+    assert "localhost: earlier run: none worked on this host\n" in done.stderr
     kept = {path.stem for path in Path(document["folder"]).glob("*.txt")}
     assert kept == {name for name, reason in absent.items() if reason is None}
     assert "Available" in (Path(document["folder"]) / "disks.txt").read_text()
@@ -96,7 +96,7 @@ def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(t
     run_folder(tmp_path, "20260103T000000Z", "here", {"install": result("install", "ok")}, BROKEN)
     sound = diagnosis.earlier(tmp_path, "here")
     assert sound.source.absent == "run 20260103T000000Z did not fail there"
-    assert sound.choice == "no earlier run: run 20260103T000000Z did not fail there"
+    assert sound.choice == "none, as run 20260103T000000Z did not fail there"
 
 
 def taken_back(logs: Path, *, failed: bool, **values: Any) -> None:

@@ -160,6 +160,14 @@ def test_a_rollback_to_an_unknown_release_names_the_known_ones(site: Site) -> No
     assert site.playbooks == []
 
 
+def test_a_rollback_where_nothing_is_installed_names_the_command_that_installs(site: Site) -> None:
+    context = site.context()
+    roll_back(context, site.probed(current=None, release=None, releases=()))
+    failed = context.outcomes.results["node"]["serve"]
+    assert (failed.text, failed.hint) == ("host `node`: nothing is installed there", "install: ./firstlight provision")
+    assert site.playbooks == []
+
+
 def test_a_failed_rollback_is_followed_by_no_return(site: Site) -> None:
     site.has(OLD)
     site.outcome = "failed"

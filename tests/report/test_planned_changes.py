@@ -8,7 +8,10 @@ import pytest
 
 from provision.core.models.inventory import GATEWAY, MONITORING, Connection, Host
 from provision.core.models.settings import Settings
-from provision.report.planned_changes import around_lines
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+from provision.run.host_changes import around_lines
+from provision.run.results import PlannedHosts
 
 
 def host(name: str, groups: tuple[str, ...] = (), **settings: Any) -> Host:
@@ -16,16 +19,21 @@ def host(name: str, groups: tuple[str, ...] = (), **settings: Any) -> Host:
     return Host(name=name, connection=connection, settings=Settings(**settings), groups=groups)
 
 
-def named(*hosts: Host) -> dict[str, list[str]]:
+def named(*hosts: Host, init: str = "systemd") -> dict[str, list[str]]:
     """Return what is named around hosts, each with the hosts that get it."""
+    bare = parse_what_if("gpu=none os=debian-12 arch=x86_64 cpu=avx512")
+    described = bare.model_copy(update={"os": bare.os.model_copy(update={"init": init})})
+    facts = {one.name: described for one in hosts}
+    planned = PlannedHosts(facts=facts, plan=plan(facts, {one.name: one.settings for one in hosts}))
     found: dict[str, list[str]] = {}
-    for line in around_lines(hosts):
+    for line in around_lines(hosts, planned):
         where, _, what = line.partition(": ")
         found.setdefault(what.split(",")[0], []).append(where)
     return found
 
 
-def test_a_host_that_serves_gets_a_watchdog() -> None:
+def test_a_host_that_serves_under_systemd_gets_a_watchdog() -> None:
+    assert named(host("gpu-1"), init="bash") == {}
     assert named(host("gpu-1"), host("gpu-2", watchdog=False), host("gpu-3", serve=False)) == {"watchdog": ["gpu-1"]}
 
 

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from provision.core.models.inventory import Host
 from provision.features.firewall.firewall import wants_rules as needs_full_probe
 from provision.report.layout import fold_names
+from provision.run.results import PlannedHosts
 
 __all__ = ["needs_full_probe", "planned"]
 
 
-def planned(hosts: Sequence[Host]) -> list[str]:
+def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
     """Return what `plan` says of the firewalls that a run sets."""
+    del plan
     around = any(host.is_gateway or host.is_monitoring for host in hosts)
     names = [
         host.name for host in hosts if host.is_serving and host.settings.firewall == "set" and (around or host.span)

@@ -19,8 +19,9 @@ from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, VerifiedHosts
 
 
-def planned(hosts: Sequence[Host]) -> list[str]:
+def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
     """Return what `plan` says of gateways."""
+    del plan
     names, serving = [host.name for host in hosts if host.is_gateway], sum(host.is_serving for host in hosts)
     text = f"gateway, HAProxy in front of {count(serving, 'host')}; compared in the run"
     return [f"{fold_names(names)}: {text}"] if names else []

@@ -9,11 +9,12 @@ from provision.fleet.inventory.addresses import own_address, with_port
 from provision.pipeline.host_status import StatusPart
 from provision.report.layout import fold_names
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import PlannedHosts, ProbedHosts
 
 
-def planned(hosts: Sequence[Host]) -> list[str]:
+def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
     """Return what `plan` says of monitoring hosts."""
+    del plan
     names = [host.name for host in hosts if host.is_monitoring]
     return [f"{fold_names(names)}: monitoring, Prometheus and Alertmanager; compared in the run"] if names else []
 

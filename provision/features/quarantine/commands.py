@@ -16,13 +16,12 @@ FEWER = ("only", "skip", "inject", "listed")
 
 def check(
     *,
-    hosts: Annotated[
-        list[str] | None, typer.Argument(metavar="HOST", help="With --return: only these quarantined hosts.")
-    ] = None,
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="With --return: only these hosts.")] = None,
     back: Annotated[
         bool,
         typer.Option(
-            "--return", help="Run all checks on quarantined hosts, and lift the quarantine of those that pass."
+            "--return",
+            help="Run all checks on hosts that runs leave out since a hardware fault, and return those that pass to service.",
         ),
     ] = False,
     release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,

@@ -13,16 +13,17 @@ from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_rec
 from provision.pipeline.host_status import StatusPart
 from provision.report.layout import fold_names
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import PlannedHosts, ProbedHosts
 
 SHOWN = timedelta(days=1)
 """The text tells of this time; the JSON document has all that is noted."""
 
 
-def planned(hosts: Sequence[Host]) -> list[str]:
+def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
     """Return what `plan` says of watchdogs."""
-    names = [host.name for host in hosts if host.is_serving and host.settings.watchdog]
-    text = "watchdog, restarts a server that hangs, where systemd runs it for root; compared in the run"
+    wanted = [host.name for host in hosts if host.is_serving and host.settings.watchdog]
+    names = [name for name in wanted if (stack := plan.stack(name)) and stack.supervisor == "systemd"]
+    text = "watchdog, restarts an engine that hangs; compared in the run"
     return [f"{fold_names(names)}: {text}"] if names else []
 
 

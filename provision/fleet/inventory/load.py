@@ -149,7 +149,7 @@ def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
     check(path)
     with _report_waiting(f"reading the inventory {path} ...") as go_on:
         answer = _read(path, limit)
-        go_on(f"hosts: {len(answer['hosts'])}; asking OpenSSH how each is reached ...")
+        go_on(f"hosts: {len(answer['hosts'])}; reading how each is reached ...")
         hosts = _resolved(answer, path if path.is_dir() else path.parent)
     return hosts, name
 

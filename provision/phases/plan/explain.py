@@ -197,9 +197,15 @@ def _driver(stack: Stack) -> str:
 
 
 def _why(resolution: Resolution) -> list[tuple[str, str]]:
-    """Return a line for each rule that refused a better candidate, and one for a useful driver upgrade."""
+    """Return a line for each rule that refused a better candidate, on what was tested, and for a useful driver upgrade."""
     refused = [("refused", text) for _, text in _by_rule(resolution)]
-    return [*refused, *(("upgrade", reason.text) for reason in resolution.reasons if reason.rule == "driver-policy")]
+    accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
+    tested = [("tested", reason.text) for reason in accepted if reason.rule == "proven"]
+    return [
+        *refused,
+        *tested,
+        *(("upgrade", reason.text) for reason in resolution.reasons if reason.rule == "driver-policy"),
+    ]
 
 
 def _refusal(resolution: Resolution) -> list[tuple[str, str]]:

@@ -17,12 +17,12 @@ from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe
-from provision.report.planned_changes import around_lines, change_lines
+from provision.report.planned_changes import change_lines
 from provision.report.run_files import CHANGES_FILE
 from provision.run import spans
 from provision.run.context import RunContext
 from provision.run.desired_state import desired_state_of, host_tools
-from provision.run.host_changes import changes_of, named_builds
+from provision.run.host_changes import around_lines, changes_of, named_builds
 from provision.run.results import PlannedHosts, ProbedHosts
 
 
@@ -73,7 +73,9 @@ def compare(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
         CHANGES_FILE, {name: [one.model_dump(mode="json") for one in found] for name, found in changes.items()}
     )
     if not is_query(context.run.name):
-        context.progress.lines([*change_lines(changes), *(f"  {line}" for line in around_lines(context.hosts()))])
+        context.progress.lines(
+            [*change_lines(changes), *(f"  {line}" for line in around_lines(context.hosts(), planned))]
+        )
     return replace(planned, changes=changes)
 
 

@@ -193,7 +193,7 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
 )
 def system_packages(profile: HostProfile) -> Iterator[Verdict]:
     for name in profile.unsure:
-        yield assume(f"{name} is installed on the host")
+        yield assume(f"{name} is installed on the host, or a run installs it")
     if not profile.lacking:
         return
     names = ", ".join(profile.lacking)

@@ -127,8 +127,8 @@ def imports(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
 
 
 HOW = {
-    "loaded": "tested: it was installed from its wheels, and every extension module loaded, on {on}",
-    "served": "tested: it served a verified token on {on}",
+    "loaded": "installed from its wheels, and every extension module loaded, on {on}",
+    "served": "served a model with checked answers on {on}",
 }
 
 
@@ -140,7 +140,9 @@ def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if row is None:
         yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was never installed there")
     else:
-        yield accept(HOW[row.how].format(on=row.on), source=row.source)
+        served = [each for each in catalog().proven if each.how == "served" and "-cpu-" not in each.set]
+        also = "; ".join(f"{each.set} served on {each.on}" for each in served) if row.how == "loaded" else ""
+        yield accept(f"{HOW[row.how].format(on=row.on)}{f'; {also}' if also else ''}", source=row.source)
 
 
 ACCEPT = "firstlight_accept_advisories"
