@@ -48,6 +48,18 @@ def test_every_file_with_an_effect_is_watched(make: Make, monkeypatch: pytest.Mo
         load(path)
 
 
+def test_variables_behind_a_link_to_a_folder_are_watched(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(HOSTS)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/all.yml").write_text("firstlight_dtype: auto\n")
+    (path / "group_vars").symlink_to("../shared")
+    assert load(path).hosts[0].settings.dtype == "auto"
+    (tmp_path / "shared/all.yml").write_text("firstlight_dtype: float16\n")
+    assert load(path).hosts[0].settings.dtype == "float16"
+
+
 def test_only_its_owner_can_read_an_entry(make: Make) -> None:
     load(make(HOSTS))
     assert [stat.S_IMODE(file.stat().st_mode) for file in cache.folder().iterdir()] == [0o600]

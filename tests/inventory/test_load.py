@@ -372,6 +372,16 @@ def test_an_inventory_that_ansible_cannot_read_is_refused(tmp_path: Path) -> Non
         load(tmp_path / "hosts")
 
 
+def test_a_file_of_a_folder_that_is_no_inventory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/ca.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB of none\n")
+    (tmp_path / "hosts").write_text("a ansible_connection=local\n")
+    with pytest.raises(InventoryError, match=r"inventory source .*files/ca\.pem") as caught:
+        load(tmp_path)
+    assert "name the inventory's own file with -i" in (caught.value.hint or "")
+    assert names(tmp_path / "hosts") == ["a"]
+
+
 @pytest.mark.parametrize("name", ["../evil", "bell\\x07"])
 def test_a_name_outside_a_runs_folder_is_refused(make: Make, name: str) -> None:
     with pytest.raises(InventoryError, match="names no file of a run"):

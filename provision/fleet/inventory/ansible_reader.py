@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleValueOmittedError
 from ansible.inventory.manager import InventoryManager, split_host_pattern
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import expand_hostname_range
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
+from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 OURS = "firstlight_"
@@ -49,6 +50,7 @@ def read(source: str, limit: str | None) -> dict[str, Any]:
     init_plugin_loader()
     inventory = InventoryManager(loader=loader, sources=[source])
     variables = VariableManager(loader=loader, inventory=inventory)
+    HostVars(inventory, variables, loader)  # makes itself known to the manager
     if limit:
         inventory.subset(checked_limit(inventory, limit))
     # Ansible's own order is that of a set of groups, another one in each process.
@@ -79,6 +81,8 @@ def _host(host: Any, loader: DataLoader, manager: VariableManager) -> dict[str, 
         if name.startswith(OURS) or name in CONNECTION:
             try:
                 target_host[name] = plain(templar.template(everything[name]))
+            except AnsibleValueOmittedError:
+                continue
             except AnsibleError as error:
                 raise Refused(
                     f"host {host.name}: {name} cannot be evaluated: {_one_line(error)}",

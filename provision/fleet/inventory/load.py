@@ -31,6 +31,9 @@ SILENT_S = 2.0
 """Delay before the first progress line, seconds."""
 MOST_NAME = 200
 """Maximum bytes of a host name: file systems allow 255, and some files add a suffix."""
+_OF_FOLDER = (
+    "correct it; if it is no inventory, move it, or name the inventory's own file with -i: its group_vars are read too"
+)
 _CONNECTION_OPTIONS = ("become", "become_password")
 
 
@@ -225,7 +228,8 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
         # Ansible reports the reason only as a warning
         why = [line for line in done.stderr.splitlines() if "Failed to parse inventory with" in line]
         answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
-        raise InventoryError(answer["error"], hint=answer["hint"] or by_hand)
+        hint = _OF_FOLDER if why and path.is_dir() else by_hand
+        raise InventoryError(answer["error"], hint=answer["hint"] or hint)
     return answer
 
 

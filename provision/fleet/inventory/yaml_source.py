@@ -17,8 +17,9 @@ def files_of(source: Path) -> list[Path]:
     roots = [source] if source.is_dir() else [source, *(source.parent / name for name in _VARIABLES)]
     files: list[Path] = []
     for root in roots:
-        if root.is_dir():
-            files += sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+        if root.is_dir():  # walked with os, as Path.rglob passes over folders behind links
+            found = (Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names)
+            files += sorted(path for path in found if path.is_file() and not path.name.startswith("."))
         elif root.exists():
             files.append(root)
     return files
@@ -28,6 +29,14 @@ def is_variables(file: Path, source: Path) -> bool:
     """Return whether a file contains variables, not groups."""
     base = source if source.is_dir() else source.parent
     return any(part in _VARIABLES for part in file.relative_to(base).parts[:-1])
+
+
+def _is_yaml(file: Path, source: Path) -> bool:
+    """Return whether Ansible reads a file as YAML and nothing else; in folders it leaves out notes, templates and backups."""
+    folders = file.relative_to(source if source.is_dir() else source.parent).parts[:-1]
+    if any(part.startswith(".") or part == "vars_plugins" for part in folders):
+        return False
+    return file.suffix in _YAML or (is_variables(file, source) and not file.suffix and not file.name.endswith("~"))
 
 
 MOST_HOSTS = 100_000
@@ -67,7 +76,7 @@ def check(source: Path) -> None:
         in_variables = is_variables(file, source)
         if not in_variables:
             _check_ranges(file)
-        if file.suffix not in _YAML and not in_variables:
+        if not _is_yaml(file, source):
             continue
         document = _compose(file)
         if document is None:
@@ -92,7 +101,7 @@ def positions_of(source: Path, variable: str) -> list[str]:
     """Return where a variable is set in YAML files, as `file:line`."""
     found = []
     for file in files_of(source):
-        if file.suffix in _YAML or is_variables(file, source):
+        if _is_yaml(file, source):
             try:
                 document = _compose(file)
             except InventoryError:
@@ -225,7 +234,8 @@ def _check_group(what: str, group: yaml.Node, file: Path) -> list[tuple[str, yam
                 f"{_at(file, key)}: {what} has {key.value!r}; a group has only {', '.join(GROUP_KEYS)}",
                 hint="variables go below `vars:`, hosts below `hosts:`, each with a colon",
             )
-        entries = [] if _is_null(value) else _mapping(value, file, f"{key.value} of {what}")
+        is_name = isinstance(value, yaml.ScalarNode) and key.value != "vars"  # Ansible takes one name without a colon
+        entries = [] if is_name or _is_null(value) else _mapping(value, file, f"{key.value} of {what}")
         if key.value == "children":
             children += [(f"group {name.value}", child) for name, child in entries]
         elif key.value == "hosts":
