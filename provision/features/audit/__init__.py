@@ -1,0 +1,1 @@
+"""The audit of locked packages by a public service for vulnerabilities."""

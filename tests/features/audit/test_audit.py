@@ -1,0 +1,119 @@
+"""The audit of locked packages by the real `uv audit`; the service for vulnerabilities is on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from provision.core.errors import StageError
+from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.records import PhaseResult
+from provision.core.models.settings import Settings
+from provision.core.run_folder import RunFolder
+from provision.features.audit import audit
+from provision.report.live import PlainProgress
+from provision.run.context import RunContext
+from provision.run.results import StagedHosts
+
+LOCK = "jinja2==3.1.2 \\\n    --hash=sha256:00\ntorch==2.6.0+cu126 \\\n    --hash=sha256:01\n"
+IDS = {
+    "jinja2": ["GHSA-0000-0000-0001"],
+    "torch": ["GHSA-0000-0000-0002", "GHSA-0000-0000-0003", "GHSA-0000-0000-0004"],
+}
+ALIASES = {"GHSA-0000-0000-0001": "CVE-2099-1", "GHSA-0000-0000-0002": "CVE-2025-32434"}
+"""The last one is in the catalog."""
+
+
+class Service:
+    """Answers as the public services for vulnerabilities do."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                service.asked += [(query["package"]["name"], query["version"]) for query in body["queries"]]
+                self.answer({"results": [{"vulns": [*map(_short, IDS[name])]} for name, _ in service.asked]})
+
+            def do_GET(self) -> None:
+                self.answer(_whole(self.path.rpartition("/")[2]))
+
+            def answer(self, document: Any) -> None:
+                body = json.dumps(document).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Print nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def _short(identity: str) -> dict[str, str]:
+    return {"id": identity, "modified": "2026-01-01T00:00:00Z"}
+
+
+def _whole(identity: str) -> dict[str, Any]:
+    package = next(name for name, ids in IDS.items() if identity in ids)
+    ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "3.1.6"}]}] if package == "jinja2" else []
+    affected = [{"package": {"ecosystem": "PyPI", "name": package}, "ranges": ranges}]
+    aliases = [ALIASES[identity]] if identity in ALIASES else []
+    return {**_short(identity), "aliases": aliases, "summary": "a hole", "affected": affected}
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    found = Service()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def test_vulnerabilities_beyond_the_catalog_are_told(service: Service) -> None:
+    packages = audit.packages_of(LOCK)
+    answer = audit.ask(packages, service.address)
+    assert sorted(service.asked) == [("jinja2", "3.1.2"), ("torch", "2.6.0")]
+    assert audit.note_of(answer, packages) == (
+        "2 of 2 packages have published vulnerabilities that the catalog does not judge (audit.json has all): "
+        "jinja2 3.1.2: GHSA-0000-0000-0001, fixed in 3.1.6; torch 2.6.0: GHSA-0000-0000-0003 and 1 more"
+    )
+    assert audit.note_of(answer, {("torch", "2.7.0")}) is None
+
+
+def test_several_locks_are_one_question(service: Service) -> None:
+    audit.ask({("torch", "2.6.0"), ("torch", "2.7.0")}, service.address)
+    assert sorted(service.asked) == [("torch", "2.6.0"), ("torch", "2.7.0")]
+
+
+def test_a_service_that_cannot_be_reached_is_one_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    (tmp_path / "lock").write_text(LOCK)
+    host = Host(name="a", connection=Connection(kind="local"), settings=Settings())
+    run = RunFolder.create(tmp_path, command="test")
+    progress = PlainProgress((tmp_path / "progress").open("w"))
+    context = RunContext(run=run, inventory=Inventory(source="hosts", hosts=(host,)), progress=progress, cache=tmp_path)
+    context.record(PhaseResult(host="a", phase="stage", status="ok"))
+    staged = SimpleNamespace(staged={"a": SimpleNamespace(lock=str(tmp_path / "lock"))})
+    audit.apply(context, cast("StagedHosts", staged))
+    [note] = context.outcomes.results["a"]["stage"].notes
+    assert note.startswith("the packages were not audited: Auditing requires network access")
+    assert not (run.folder / audit.FILE).exists()
+
+
+def test_a_service_without_an_answer_is_abandoned(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
+    monkeypatch.setattr(audit, "LIMIT_S", 0.0)
+    with pytest.raises(StageError, match="did not answer within 0 s"):
+        audit.ask({("torch", "2.6.0")}, service.address)
