@@ -296,6 +296,21 @@ def user_model(prefix: Path) -> dict[str, Any]:
     return {**FILES, "model_folder": str(prefix / "models/qwen3")}
 
 
+def test_kernels_of_experts_and_quantised_weights_are_told_beside_what_the_plan_expected(
+    proven: Prove, prefix: Path, user_model: dict[str, Any]
+) -> None:
+    (prefix / "state/journal").write_text(
+        "(Worker pid=7) INFO 11-20 08:00:00 [nvfp4.py:314] Using 'MARLIN' NvFp4 MoE backend out of potential backends: ['MARLIN'].\n"
+        "(Worker pid=7) INFO 11-20 08:00:01 [__init__.py:1] Using CutlassNvFp4LinearKernel for NVFP4 GEMM\n"
+    )
+    kernels = ["FLASHINFER_CUTLASS", "CutlassNvFp4LinearKernel"]
+    evidence = proven(request={**user_model, "kernels": kernels})["record"]["evidence"]
+    assert evidence[-2:] == [
+        "NvFp4 experts use MARLIN; the plan expected FLASHINFER_CUTLASS",
+        "NVFP4 weights use CutlassNvFp4LinearKernel",
+    ]
+
+
 def test_a_users_model_is_compared_with_its_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
     first = proven(request=user_model)
     assert (first["state"], len(first["record"]["evidence"])) == ("ready", 1)

@@ -186,7 +186,14 @@ class ServingChoice(Record):
     """One choice of how a model is served."""
 
     name: Literal[
-        "family", "tool_parser", "reasoning_parser", "argument", "chat_template", "quantization", "trust_remote_code"
+        "family",
+        "tool_parser",
+        "reasoning_parser",
+        "argument",
+        "chat_template",
+        "quantization",
+        "trust_remote_code",
+        "kernel",
     ]
     value: str | None = None
     """None where nothing is chosen; `text` has the reason."""

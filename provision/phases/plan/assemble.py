@@ -4,7 +4,15 @@ from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
-from provision.core.models.stack import AttentionPlan, ModelPlan, ServingPlan, Stack, TorchBuild, VllmBuild
+from provision.core.models.stack import (
+    AttentionPlan,
+    FlashInferPlan,
+    ModelPlan,
+    ServingPlan,
+    Stack,
+    TorchBuild,
+    VllmBuild,
+)
 from provision.phases.plan import (
     attention,
     compat,
@@ -19,6 +27,7 @@ from provision.phases.plan import (
 )
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
+from provision.phases.plan.family.kernels import kernel_choices
 from provision.phases.plan.fit.result import fit
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.system import glibc_floor
@@ -57,7 +66,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         executor=profile.policy.executor,
         tracing=tracing.choose(option, wanted=profile.policy.traces),
         model=_model(profile),
-        serving=_serving(option, profile),
+        serving=_serving(option, profile, flashinfer_plan.plan if flashinfer_plan else None),
     )
 
 
@@ -88,10 +97,20 @@ def _model(profile: HostProfile) -> ModelPlan | None:
     )
 
 
-def _serving(option: BuildOption, profile: HostProfile) -> ServingPlan | None:
-    if profile.served_model is None or option.release is None:
+def _serving(option: BuildOption, profile: HostProfile, flashinfer: FlashInferPlan | None) -> ServingPlan | None:
+    served, release = profile.served_model, option.release
+    if served is None or release is None:
         return None
-    return serving_plan(profile.served_model.shape, profile.served_model.wanted, option.release.version)
+    found = serving_plan(served.shape, served.wanted, release.version)
+    kernels = kernel_choices(
+        served.shape,
+        release.version,
+        (profile.cards[0].compute_capability if profile.cards else None) or "",
+        flashinfer=flashinfer is not None and flashinfer.kernels != "off",
+        plain=served.request.data == 1 and not served.request.adapters,
+        arguments=served.wanted.arguments,
+    )
+    return found.model_copy(update={"choices": (*found.choices, *kernels)})
 
 
 def _torch(option: BuildOption, machine: str | None) -> TorchBuild:

@@ -140,6 +140,7 @@ def readiness_request(
         "variables": {
             name: command.environment[name] for name in stack.attention.environment if name in command.environment
         },
+        "kernels": [row.value for row in stack.serving.choices if row.name == "kernel"] if stack.serving else [],
         "processes": command.devices.processes,
         "model_folder": model.folder(prefix),
         "reference": reference_path(prefix, environment) if model.kind == "builtin" and not headless else None,

@@ -42,6 +42,8 @@ class Shape:
     quantization: str | None = None
     quantization_schemes: tuple[str, ...] = ()
     """What quantization.toml may name of the layers in the format of compressed-tensors, as `float-8`."""
+    float4: Literal["nvfp4", "mxfp4"] | None = None
+    """The format of weights of 4 bits whose kernel kernels.toml knows."""
     int8_activations: bool = False
     """Whether a layer multiplies 8-bit weights by activations that are rounded to 8-bit integers."""
     latent: int | None = None
@@ -113,6 +115,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         usual_length=usual,
         quantization=_quantization(config) or _quantization(text),
         quantization_schemes=_quantization_schemes(config) or _quantization_schemes(text),
+        float4=_float4(config) or _float4(text),
         int8_activations=_has_int8_activations(config) or _has_int8_activations(text),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
         query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
@@ -250,6 +253,15 @@ def _quantization_schemes(config: Mapping[str, Any]) -> tuple[str, ...]:
         if weights.get("group_size"):
             names.append(f"{name} in groups of {weights['group_size']}")
     return tuple(dict.fromkeys(names))
+
+
+def _float4(config: Mapping[str, Any]) -> Literal["nvfp4", "mxfp4"] | None:
+    quantization = _quantization_config(config)
+    if quantization.get("quant_method") == "mxfp4":
+        return "mxfp4"
+    schemes = _quantization_schemes(config)
+    is_grouped = "float-4 with float-4" in schemes and "float-4 in groups of 16" in schemes
+    return "nvfp4" if is_grouped or quantization.get("quant_algo") == "NVFP4" else None
 
 
 def _number_format(quantised: Mapping[str, Any]) -> str:

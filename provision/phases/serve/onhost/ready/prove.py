@@ -24,6 +24,7 @@ from typing import Any
 
 from .answer import NotProvenError, Server, check_builtin_answer
 from .attention import canonical, prove_attention, read_proofs
+from .kernels import kernels_in_use
 from .phases import phases
 from .reference import begin, wait_for
 from .sample import ASKED, load, metrics, pace, sample
@@ -89,7 +90,7 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
             proof.evidence = check_builtin_answer(reference, tokens, logprobs, dtype, server)
         else:
             with Watch(state.main_pid, server.break_off):
-                proof.evidence = check_model(request, dtype, server)
+                proof.evidence = [*check_model(request, dtype, server), *kernels_in_use(log, request.kernels)]
         for adapter in request.adapters:
             asked = Server(replace(request, served_name=adapter))
             with Watch(state.main_pid, asked.break_off):

@@ -46,6 +46,8 @@ class ReadinessRequest:
     generation: int | None = None
     variables: dict[str, str] = field(default_factory=dict)
     """The variables that the back end needs in every engine process."""
+    kernels: list[str] = field(default_factory=list)
+    """The kernels that the plan expects for experts and weights of 4 bits."""
     reference: str | None = None
     """File of the built-in model's reference answer; None for a user's model."""
     environment: str = ""

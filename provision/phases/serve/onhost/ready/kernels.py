@@ -1,0 +1,17 @@
+"""Kernels that the engine took for experts and for quantised weights, from its log. A part of ready.pyz."""
+
+from __future__ import annotations
+
+import re
+
+EXPERTS = re.compile(r"Using '?([A-Z][A-Z0-9_]*)'? (\S+(?: Int8)?) MoE (?:LoRA )?backend")
+LINEAR = re.compile(r"Using (\w+) for (\S+) GEMM")
+
+
+def kernels_in_use(log: list[str], planned: list[str]) -> list[str]:
+    """Return a sentence for each kernel that the log names, and what the plan expected where that is another one."""
+    found = {f"{kind} experts": name for line in log for name, kind in EXPERTS.findall(line)}
+    found |= {f"{kind} weights": name for line in log for name, kind in LINEAR.findall(line)}
+    missing = [name for name in planned if name not in found.values()]
+    expected = f"; the plan expected {' and '.join(missing)}" if missing else ""
+    return [f"{what} use {name}{'' if name in planned else expected}" for what, name in found.items()]

@@ -1,0 +1,78 @@
+"""The kernels that the plan expects for experts and for weights of 4 bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.phases.plan.family.kernels import kernel_choices
+from provision.phases.plan.fit.shape import shape_of
+from provision.phases.plan.fit.weights import counted
+from tests.family.models import LLAMA, QWEN3_MOE, of
+
+NVFP4 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
+GROUP = {"weights": {"type": "float", "num_bits": 4, "group_size": 16}}
+INPUTS = {"input_activations": {"type": "float", "num_bits": 4}}
+GPT_OSS = of(
+    "GptOssForCausalLM",
+    "gpt_oss",
+    num_local_experts=8,
+    num_experts_per_tok=2,
+    quantization_config={"quant_method": "mxfp4"},
+)
+
+
+def in_groups(group: dict[str, Any]) -> dict[str, Any]:
+    return {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}}
+
+
+def names(
+    config: dict[str, Any],
+    capability: str = "12.0",
+    version: str = "0.33.0",
+    *,
+    flashinfer: bool = True,
+    plain: bool = True,
+    arguments: tuple[str, ...] = (),
+) -> list[str | None]:
+    shape = shape_of(config, counted({"BF16": 1 << 20}, "a test"))
+    found = kernel_choices(shape, version, capability, flashinfer=flashinfer, plain=plain, arguments=arguments)
+    return [choice.value for choice in found]
+
+
+LINEAR, WITHOUT = "FlashInferCutlassNvFp4LinearKernel", "CutlassNvFp4LinearKernel"
+
+
+@pytest.mark.parametrize(
+    ("config", "with_flashinfer", "without"),
+    [
+        (QWEN3_MOE | NVFP4, ["FLASHINFER_CUTLASS", LINEAR], ["VLLM_CUTLASS", WITHOUT]),
+        (QWEN3_MOE, ["FLASHINFER_CUTLASS"], ["TRITON"]),
+        (LLAMA | NVFP4, [LINEAR], [WITHOUT]),
+        (LLAMA | in_groups(GROUP | INPUTS), [LINEAR], [WITHOUT]),
+        (LLAMA | in_groups(GROUP), [], []),
+        (GPT_OSS, ["MARLIN"], ["MARLIN"]),
+        (LLAMA, [], []),
+        (QWEN3_MOE | {"quantization_config": {"quant_method": "fp8"}}, [], []),
+    ],
+)
+@pytest.mark.parametrize("capability", ["12.0", "12.1"])
+def test_kernels_follow_the_weights_and_flashinfer(
+    config: dict[str, Any], with_flashinfer: list[str], without: list[str], capability: str
+) -> None:
+    assert names(config, capability) == with_flashinfer
+    assert names(config, capability, flashinfer=False) == without
+
+
+def test_nothing_is_said_of_what_was_not_read() -> None:
+    assert names(QWEN3_MOE | NVFP4, "10.0") == []
+    assert names(QWEN3_MOE | NVFP4, "") == []
+    assert names(QWEN3_MOE | NVFP4, version="0.31.0") == []
+    assert names(QWEN3_MOE, plain=False) == []
+
+
+def test_a_kernel_of_the_users_arguments_is_not_expected_otherwise() -> None:
+    assert names(QWEN3_MOE | NVFP4, arguments=("--moe-backend", "marlin")) == [LINEAR]
+    assert names(QWEN3_MOE | NVFP4, arguments=("--linear-backend=marlin",)) == ["FLASHINFER_CUTLASS"]
+    assert names(QWEN3_MOE | NVFP4, arguments=("--kernel-config", "{}")) == []
