@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.phases.plan.family.kernels import kernel_choices
+from provision.phases.plan.family.kernels import kernel_choices, kernels
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from tests.family.models import LLAMA, QWEN3_MOE, of
+from tests.verify.conftest import vllm_python
+
+__all__ = ["vllm_python"]
 
 NVFP4 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
 GROUP = {"weights": {"type": "float", "num_bits": 4, "group_size": 16}}
@@ -48,7 +54,7 @@ LINEAR, WITHOUT = "FlashInferCutlassNvFp4LinearKernel", "CutlassNvFp4LinearKerne
     ("config", "with_flashinfer", "without"),
     [
         (QWEN3_MOE | NVFP4, ["FLASHINFER_CUTLASS", LINEAR], ["VLLM_CUTLASS", WITHOUT]),
-        (QWEN3_MOE, ["FLASHINFER_CUTLASS"], ["TRITON"]),
+        (QWEN3_MOE, ["FlashInfer CUTLASS"], ["TRITON"]),
         (LLAMA | NVFP4, [LINEAR], [WITHOUT]),
         (LLAMA | in_groups(GROUP | INPUTS), [LINEAR], [WITHOUT]),
         (LLAMA | in_groups(GROUP), [], []),
@@ -76,3 +82,13 @@ def test_a_kernel_of_the_users_arguments_is_not_expected_otherwise() -> None:
     assert names(QWEN3_MOE | NVFP4, arguments=("--moe-backend", "marlin")) == [LINEAR]
     assert names(QWEN3_MOE | NVFP4, arguments=("--linear-backend=marlin",)) == ["FLASHINFER_CUTLASS"]
     assert names(QWEN3_MOE | NVFP4, arguments=("--kernel-config", "{}")) == []
+
+
+@pytest.mark.parametrize("capability", ["12.0", "12.1"])
+@pytest.mark.parametrize("flashinfer", [True, False])
+def test_vllm_itself_takes_these_kernels(vllm_python: Path, capability: str, flashinfer: bool) -> None:
+    program = Path(__file__).with_name("kernel_selection.py")
+    command = [str(vllm_python), str(program), capability, "yes" if flashinfer else "no"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = {f"{row.weights} {row.layers}": row.name for row in kernels() if row.flashinfer in {None, flashinfer}}
+    assert json.loads(done.stdout.splitlines()[-1]) == expected

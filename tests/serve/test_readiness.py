@@ -301,12 +301,14 @@ def test_kernels_of_experts_and_quantised_weights_are_told_beside_what_the_plan_
 ) -> None:
     (prefix / "state/journal").write_text(
         "(Worker pid=7) INFO 11-20 08:00:00 [nvfp4.py:314] Using 'MARLIN' NvFp4 MoE backend out of potential backends: ['MARLIN'].\n"
+        "(Worker pid=7) INFO 11-20 08:00:00 [unquantized.py:338] Using FlashInfer CUTLASS Unquantized MoE backend out of potential backends: [].\n"
         "(Worker pid=7) INFO 11-20 08:00:01 [__init__.py:1] Using CutlassNvFp4LinearKernel for NVFP4 GEMM\n"
     )
     kernels = ["FLASHINFER_CUTLASS", "CutlassNvFp4LinearKernel"]
     evidence = proven(request={**user_model, "kernels": kernels})["record"]["evidence"]
-    assert evidence[-2:] == [
+    assert evidence[-3:] == [
         "NvFp4 experts use MARLIN; the plan expected FLASHINFER_CUTLASS",
+        "Unquantized experts use FlashInfer CUTLASS; the plan expected FLASHINFER_CUTLASS",
         "NVFP4 weights use CutlassNvFp4LinearKernel",
     ]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-EXPERTS = re.compile(r"Using '?([A-Z][A-Z0-9_]*)'? (\S+(?: Int8)?) MoE (?:LoRA )?backend")
+EXPERTS = re.compile(
+    r"Using '?([\w ]+?)'? (NvFp4|Mxfp4|MxFp8|Fp8|W4A8 Int8|W4A8|Int8|WNA16|Unquantized) MoE (?:LoRA )?backend"
+)
 LINEAR = re.compile(r"Using (\w+) for (\S+) GEMM")
 
 

@@ -1,0 +1,95 @@
+"""Program for an environment with vLLM: prints which kernels its own code selects on GPUs that this machine does not have.
+
+Arguments: compute capability, and yes or no for FlashInfer. Replaced are vLLM's questions to the hardware and for FlashInfer, nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import vllm.platforms
+from vllm.model_executor.kernels import linear
+from vllm.model_executor.layers.fused_moe import experts
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig, FusedMoEParallelConfig, RoutingMethodType
+from vllm.model_executor.layers.fused_moe.oracle import mxfp4, nvfp4, unquantized
+from vllm.model_executor.layers.quantization.utils.quant_utils import kNvfp4Dynamic, kNvfp4Static
+from vllm.platforms.interface import DeviceCapability, PlatformEnum
+
+CAPABILITY = tuple(map(int, sys.argv[1].split(".")))
+FLASHINFER = sys.argv[2] == "yes"
+
+
+def of_number(wanted: Any) -> tuple[int, ...]:
+    return wanted if isinstance(wanted, tuple) else divmod(wanted, 10)
+
+
+class Card:
+    """What a GPU of the compute capability answers."""
+
+    _enum = PlatformEnum.CUDA
+
+    def is_cuda(self) -> bool:
+        return True
+
+    is_cuda_alike = is_cuda
+
+    def is_cpu(self) -> bool:
+        return False
+
+    def get_device_capability(self, *_: int) -> DeviceCapability:
+        return DeviceCapability(*CAPABILITY)
+
+    def has_device_capability(self, wanted: Any, *_: int) -> bool:
+        return of_number(wanted) <= CAPABILITY
+
+    def is_device_capability(self, wanted: Any, *_: int) -> bool:
+        return of_number(wanted) == CAPABILITY
+
+    def is_device_capability_family(self, wanted: Any, *_: int) -> bool:
+        return of_number(wanted)[0] == CAPABILITY[0]
+
+
+def prepare() -> None:
+    for found in pkgutil.iter_modules(experts.__path__):
+        importlib.import_module(f"{experts.__name__}.{found.name}")
+    card = type("CardPlatform", (Card, type(vllm.platforms.current_platform)), {})()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("vllm"):
+            for word in vars(module).copy():
+                if word == "current_platform":
+                    setattr(module, word, card)
+                elif word.startswith("has_flashinfer"):
+                    setattr(module, word, lambda *_: FLASHINFER)
+                elif word == "cutlass_fp4_supported":
+                    setattr(module, word, lambda: True)
+    settings = SimpleNamespace(model_config=SimpleNamespace(quantization_config=None))
+    mxfp4.get_current_vllm_config = lambda: settings
+    linear._get_linear_backend = lambda **_: "auto"
+    linear._resolve_backend_kernels = lambda possible, *_, **__: possible
+
+
+def layer(activation: MoEActivation, **more: Any) -> FusedMoEConfig:
+    """Return the experts of a small model on one GPU."""
+    sizes = {"num_experts": 8, "num_local_experts": 8, "num_logical_experts": 8, "experts_per_token": 2}
+    sizes |= {"hidden_dim": 2048, "intermediate_size": 768}
+    parallel = FusedMoEParallelConfig.make_no_parallel()
+    place = {"device": "cpu", "in_dtype": torch.bfloat16, "routing_method": RoutingMethodType.Renormalize}
+    return FusedMoEConfig(**sizes, **place, activation=activation, moe_parallel_config=parallel, **more)
+
+
+prepare()
+usual = layer(MoEActivation.SILU)
+selected = {
+    "nvfp4 experts": nvfp4.select_nvfp4_moe_backend(usual, kNvfp4Static, kNvfp4Dynamic)[0].value,
+    "mxfp4 experts": mxfp4.select_mxfp4_moe_backend(layer(MoEActivation.SWIGLUOAI, has_bias=True))[0].value,
+    "None experts": unquantized.select_unquantized_moe_backend(usual)[0].value,
+    "nvfp4 linear": type(linear.init_nvfp4_linear_kernel()).__name__,
+}
+sys.stdout.write(json.dumps(selected))
