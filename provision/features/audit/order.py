@@ -11,5 +11,5 @@ def _has_network(context: RunContext) -> bool:
     return context.options.client is None or context.options.client.bundled is None
 
 
-AUDIT = Step("audit", apply, "stage", applies=_has_network, in_batches=True, reads_only=True)
+AUDIT = Step("audit", apply, "stage", applies=_has_network, in_batches=True)
 STEPS = (FeatureStep(AUDIT, after="stage"),)
