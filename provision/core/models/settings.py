@@ -245,6 +245,9 @@ class Settings(Record):
     on_failure: Literal["rollback", "leave"] = "rollback"
     """What happens after a failed start. rollback: the host returns to its previous release, if there is one; leave: it stays as it is."""
 
+    audit: bool = False
+    """Whether a run sends the names and versions of all packages of this host to the service for vulnerabilities of `uv audit`, and notes what it knows."""
+
     watchdog: bool = True
     """Whether the watchdog records and restarts an engine that hangs, where systemd runs the service for root."""
     watchdog_restarts: Annotated[Whole, Field(ge=0, le=60), Allowed("a whole number from 0 to 60")] = 3

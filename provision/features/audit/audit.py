@@ -36,8 +36,9 @@ Package = tuple[str, str]
 
 
 def apply(context: RunContext, staged: StagedHosts) -> StagedHosts:
-    """Audit the locks of a run, and note at each host what was found in its own."""
-    locks = {host: packages_of(Path(files.lock).read_text(encoding="utf-8")) for host, files in staged.staged.items()}
+    """Audit the locks of the hosts whose settings request it, and note at each one what was found in its own."""
+    requested = {host.name for host in context.hosts() if host.settings.audit} & staged.staged.keys()
+    locks = {host: packages_of(Path(staged.staged[host].lock).read_text(encoding="utf-8")) for host in requested}
     every = {package for packages in locks.values() for package in packages}
     if not every:
         return staged

@@ -7,9 +7,10 @@ from provision.run.context import RunContext
 from provision.run.step import FeatureStep, Step
 
 
-def _has_network(context: RunContext) -> bool:
-    return context.options.client is None or context.options.client.bundled is None
+def _is_requested(context: RunContext) -> bool:
+    from_bundle = context.options.client is not None and context.options.client.bundled is not None
+    return not from_bundle and any(host.settings.audit for host in context.inventory.hosts)
 
 
-AUDIT = Step("audit", apply, "stage", applies=_has_network, in_batches=True)
+AUDIT = Step("audit", apply, "stage", applies=_is_requested, in_batches=True)
 STEPS = (FeatureStep(AUDIT, after="stage"),)

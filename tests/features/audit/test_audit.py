@@ -101,7 +101,7 @@ def test_several_locks_are_one_question(service: Service) -> None:
 def test_a_service_that_cannot_be_reached_is_one_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_OFFLINE", "1")
     (tmp_path / "lock").write_text(LOCK)
-    host = Host(name="a", connection=Connection(kind="local"), settings=Settings())
+    host = Host(name="a", connection=Connection(kind="local"), settings=Settings(audit=True))
     run = RunFolder.create(tmp_path, command="test")
     progress = PlainProgress((tmp_path / "progress").open("w"))
     context = RunContext(run=run, inventory=Inventory(source="hosts", hosts=(host,)), progress=progress, cache=tmp_path)
