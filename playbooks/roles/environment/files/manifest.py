@@ -103,7 +103,7 @@ def installed(owners):
         if crc in crcs:
             found[path] = crc, size
         else:
-            sizes = " or ".join(str(wanted) for wanted in sorted({wanted for _, wanted in contents}))
+            sizes = " or ".join(str(wanted) for wanted in sorted({wanted for _crc, wanted in contents}))
             faults.append(f"{path} has {size} bytes, and no wheel's content ({sizes} bytes)")
     return found, faults
 
