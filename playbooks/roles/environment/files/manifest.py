@@ -60,7 +60,7 @@ def members(wheel, folders):
     """Where each file of a wheel lies once installed, with its CRC-32 and size; what an installer writes itself is left out."""
     with zipfile.ZipFile(wheel) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        about = next(entry for entry in entries if re.fullmatch(r"[^/]+\.dist-info/WHEEL", entry.filename))
+        [about] = [entry for entry in entries if re.fullmatch(r"[^/]+\.dist-info/WHEEL", entry.filename)]
         pure = re.search(rb"^Root-Is-Purelib: *true", archive.read(about), re.MULTILINE | re.IGNORECASE)
         root = folders["purelib" if pure else "platlib"]
         for entry in entries:
