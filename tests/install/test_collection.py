@@ -172,7 +172,7 @@ def test_pylint_accepts_the_code_with_the_rules_of_ansible(site: Path) -> None:
 
 
 @pytest.mark.long(seconds=60)
-def test_its_documentation_becomes_pages_without_a_warning(site: Path) -> None:
+def test_antsibull_docs_accepts_its_documentation(site: Path) -> None:
     collection = str(site / "ansible_collections/firstlight/kit")
     strict = ("--plugin-docs", "--validate-collection-refs=all", "--disallow-unknown-collection-refs")
     done = run_tool(DOCS, "antsibull-docs", "lint-collection-docs", *strict, collection)
