@@ -221,7 +221,7 @@ def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_pat
     assert [command for command in written if command not in commands] == [
         ".venv/bin/python -m playbooks.collection build/collection",  # by the fixture
         "./firstlight stage -i inventory",  # on hosts
-        f"{CREATE} build/collection/execution-environment.yml",  # in the test of the execution environment
+        f"{CREATE} build/collection/execution-environment.yml -c build/context",  # in the test of the image
     ]
     (tmp_path / "build").mkdir()
     (tmp_path / "build/collection").symlink_to(archive.parent)
