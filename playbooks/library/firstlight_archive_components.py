@@ -59,7 +59,7 @@ FORM = "$(ORIGIN)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)"
 
 def key_of(entry, uri, suite):
     """Return the key of an entry. apt 2.6 does not report it, and refuses two entries for one address with different keys."""
-    path, _, line = entry.rpartition(":")
+    path, _colon, line = entry.rpartition(":")
     text = read(path) or ""
     if not path.endswith(".sources"):
         found = re.search(r"signed-by=([^\s\]]+)", text.splitlines()[int(line) - 1])

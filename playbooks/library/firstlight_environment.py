@@ -162,7 +162,7 @@ class Build:
         return glob.glob(os.path.join(glob.escape(self._envs), ".cache.*"))
 
     def _remove(self, *paths):
-        status, _, said = self._run("rm", "-rf", "--", *paths)
+        status, _out, said = self._run("rm", "-rf", "--", *paths)
         if status:
             raise HostError(f"{' and '.join(paths)} cannot be removed", None, said)
 
@@ -209,7 +209,7 @@ class Build:
             path = self._need(archive)
             self._remove(home, f"{home}.new")
             os.makedirs(f"{home}.new")
-            status, _, said = self._run(
+            status, _out, said = self._run(
                 "tar", "-xf", path, "-C", f"{home}.new", "--strip-components=1", "--no-same-owner"
             )
             if status:
@@ -266,7 +266,7 @@ class Build:
         os.replace(f"{marker}.new", marker)
 
     def _use_uv(self, cache, what, *words):
-        status, _, said = self._run(self._uv, *words, settings={**UV_SETTINGS, "UV_CACHE_DIR": cache})
+        status, _out, said = self._run(self._uv, *words, settings={**UV_SETTINGS, "UV_CACHE_DIR": cache})
         self.output += said
         if status:
             raise HostError(

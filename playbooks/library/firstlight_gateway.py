@@ -129,7 +129,7 @@ class Gateway(FileSet):
         if read(names_path) != names or read(path) is None:
             words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
             words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
-            status, _, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
+            status, _out, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
             if status != 0:
                 raise HostError(
                     f"openssl made no certificate: {last_lines(said, 2)}",
@@ -143,7 +143,7 @@ class Gateway(FileSet):
 
     def check(self, folder):
         """Raise HostError when HAProxy refuses the files in a folder."""
-        status, _, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
+        status, _out, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
         if status != 0:
             alerts = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
             raise HostError(
@@ -202,7 +202,7 @@ class Gateway(FileSet):
 
     def remember_drained(self, folder):
         """Let HAProxy start with the hosts drained that are drained now, where the files in a folder have them."""
-        status, _, said = run(sys.executable, os.path.join(folder, TRAFFIC), "remember")
+        status, _out, said = run(sys.executable, os.path.join(folder, TRAFFIC), "remember")
         if status != 0:
             raise HostError(
                 f"which hosts are drained cannot be kept: {last_lines(said, 2)}",

@@ -124,7 +124,7 @@ class Layout:
     def protect(self, folder):
         """Take files and folders from other owners, and the right to change them from others; links have no rights of their own."""
         ids = ids_of("")
-        for above, _, names in os.walk(folder):
+        for above, _folders, names in os.walk(folder):
             for path in [above, *(os.path.join(above, name) for name in names)]:
                 try:
                     there = os.lstat(path)

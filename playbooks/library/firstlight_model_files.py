@@ -164,7 +164,7 @@ def is_readable(path, account):
 def other_files(folder, files):
     """Return files in the folder that do not belong to the model, by their path below it."""
     kept = {MARKER, *(file["name"] for file in files), *(f"{file['name']}.part" for file in files)}
-    paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    paths = [os.path.join(parent, name) for parent, _folders, names in os.walk(folder) for name in names]
     return sorted({os.path.relpath(path, folder) for path in paths} - kept)
 
 

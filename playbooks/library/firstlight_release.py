@@ -183,8 +183,8 @@ def activate(prefix, target, *, check):
     differing = [file for file in release_files(prefix, target) if differs(*file)] + files
     overrides = foreign_files(prefix, target)
     links = list(links_to_replace(prefix, target, switch))
-    paths = [path for path, *_ in differing] + overrides + [path for path, _ in links]
-    diff = [file_diff(path, text) for path, text, _ in differing]
+    paths = [path for path, _text, _mode in differing] + overrides + [path for path, _text in links]
+    diff = [file_diff(path, text) for path, text, _mode in differing]
     diff += [list_diff("set aside", overrides, [])] if overrides else []
     diff += [list_diff(path, filter(None, [link_at(path)]), filter(None, [text])) for path, text in links]
     restart = bool(paths) or read(os.path.join(prefix, "etc", "started")) != start_record(target, wanted[0][1])

@@ -144,7 +144,7 @@ def interpreter_homes(environments):
     """Yield the folders of the environments' interpreters, from each pyvenv.cfg."""
     for environment in environments:
         for line in (read(os.path.join(environment, "pyvenv.cfg")) or "").splitlines():
-            key, _, value = line.partition("=")
+            key, _sign, value = line.partition("=")
             if key.strip() == "home":
                 yield os.path.realpath(value.strip())
 

@@ -122,7 +122,7 @@ class UnitSet(FileSet):
     def check(self, folder):
         """Raise HostError when a program refuses the files in a folder."""
         for check in self.wanted["checks"]:
-            status, _, said = run("env", "-C", folder, *check["command"])
+            status, _out, said = run("env", "-C", folder, *check["command"])
             if status != 0:
                 raise HostError(
                     f"`{' '.join(check['command'])}` refuses the new files: {last_lines(said, 4)}",

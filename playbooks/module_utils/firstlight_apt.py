@@ -51,7 +51,7 @@ class Apt(Manager):
         return [(name, version, want == "hold") for name, version, want, status in fields if status == "installed"]
 
     def installed(self):
-        return {name: version for name, version, _ in self.packages()}
+        return {name: version for name, version, _held in self.packages()}
 
     def offers_of(self, names):
         """Return [(version, whether it is from the repository)] by name, newest first."""
@@ -65,7 +65,7 @@ class Apt(Manager):
         if self.updated:
             return
         self.updated = True
-        status, _, said = self.patiently("apt-get", "-q", "update")
+        status, _out, said = self.patiently("apt-get", "-q", "update")
         lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
         own = [line for line in lines if any(name in line for name in self.addresses())]
         # Another source that does not answer is ignored; ours, or a list that cannot be read, is an error.
@@ -80,9 +80,9 @@ class Apt(Manager):
         self.changes.append(f"half-configured packages {' '.join(broken[:6])}")
         if not make:
             return
-        status, _, said = self.patiently("dpkg", "--configure", "-a")
+        status, _out, said = self.patiently("dpkg", "--configure", "-a")
         if status != 0:
-            status, _, said = self.patiently("apt-get", *self.options, "-f", "install")
+            status, _out, said = self.patiently("apt-get", *self.options, "-f", "install")
         if status != 0:
             causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
             text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}{build_error()}"
@@ -108,7 +108,7 @@ class Apt(Manager):
 
     def run_transaction(self, install, remove):
         words = [*(f"{name}={version}" for name, version in sorted(install.items())), *(f"{name}-" for name in remove)]
-        status, _, said = self.patiently("apt-get", *self.options, "install", *words)
+        status, _out, said = self.patiently("apt-get", *self.options, "install", *words)
         if status != 0:
             causes = [
                 line.strip()
@@ -128,6 +128,6 @@ class Apt(Manager):
         if loose:
             self.changes.append(f"held {' '.join(loose)}")
         if loose and make:
-            status, _, said = self.patiently("apt-mark", "hold", *loose)
+            status, _out, said = self.patiently("apt-mark", "hold", *loose)
             if status != 0:
                 raise HostError(f"apt-mark hold: {said.strip()[-200:]}")

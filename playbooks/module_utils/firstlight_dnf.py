@@ -82,7 +82,7 @@ class Dnf(Manager):
         with open(script, "w", encoding="utf-8") as file:
             file.write("\n".join([*lines, "run"]) + "\n")
         try:
-            _, _, said = self.dnf("--allowerasing", "shell", script)
+            said = self.dnf("--allowerasing", "shell", script)[2]
         finally:
             os.unlink(script)
         have = self.installed()

@@ -113,7 +113,7 @@ class Manager:
             for name in package.split("|"):
                 own = [version for version, is_own in offers.get(name, ()) if is_own and self.fits(name, version)]
                 if not own and not self.named_like_family(name):
-                    own = [version for version, _ in offers.get(name, ()) if self.fits(name, version)]
+                    own = [version for version, _own in offers.get(name, ()) if self.fits(name, version)]
                 if own:
                     chosen[name] = own[0]
                     break
@@ -171,7 +171,7 @@ class Manager:
 
     def not_on_offer(self, package, offers):
         names = package.split("|")
-        there = sorted({version for name in names for version, _ in offers.get(name, ())}, reverse=True)
+        there = sorted({version for name in names for version, _own in offers.get(name, ())}, reverse=True)
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
         raise HostError(
             f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",

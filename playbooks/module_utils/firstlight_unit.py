@@ -84,7 +84,7 @@ def unit_properties(service):
 
 def _ordered(line):
     """Return a property with its units or paths in alphabetical order."""
-    name, _, value = line.partition("=")
+    name, _sign, value = line.partition("=")
     return f"{name}={' '.join(sorted(value.split()))}" if UNORDERED.fullmatch(value) else line
 
 
@@ -169,6 +169,6 @@ def has_stopped(main_pid):
             continue
         found[int(path.split("/")[2])] = state, int(parent)
     ours = {main_pid} if main_pid in found else set()
-    while below := {pid for pid, (_, parent) in found.items() if parent in ours} - ours:
+    while below := {pid for pid, (_state, parent) in found.items() if parent in ours} - ours:
         ours |= below
     return any(found[pid][0] in (b"T", b"t") for pid in ours)

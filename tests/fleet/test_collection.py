@@ -1,7 +1,8 @@
-"""The collection `firstlight.kit` on bare hosts, in somebody's own site: the driver role alone, and the whole site from a plan."""
+"""The collection `firstlight.kit` on bare hosts, in somebody's own site: roles alone, and the whole site from a plan."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
 from tests.fleet.serving import ask, wait_until_healthy
 from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
-from tests.fleet.vendor_others import amdgpu_packages
+from tests.fleet.vendor_others import amdgpu_packages, container_packages, give_docker
 
 pytestmark = pytest.mark.long(seconds=400)
 PROGRAMS = Path(sys.executable).parent
@@ -56,6 +57,26 @@ def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost
     # Without the driver's role it asks the driver that runs.
     alone = play(site, host, {"role": "firstlight.kit.fabric_manager"}, **mirror)
     assert "changed=0" in alone, alone
+
+
+def test_the_role_of_the_container_toolkit_alone_installs_it_and_docker_learns_of_it_once(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    [bare] = fleet.boot(1, suite=BOOKWORM)
+    give_docker(bare)
+    with signer(tmp_path) as by:
+        build_repository(tmp_path / "mirror", by, path="deb/amd64", content=container_packages())
+        subprocess.run(["cp", "-r", tmp_path / "mirror", bare.machine.root / PLACE.lstrip("/")], check=True)
+        mirror: dict[str, Any] = {
+            "container_toolkit_mirror": f"file://{PLACE}",
+            "container_toolkit_mirror_key": str(by.key),
+        }
+        play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.container_toolkit"}, **mirror)
+    assert "1.19.1" in bare.sh("dpkg-query -W nvidia-container-toolkit")
+    runtimes = json.loads(bare.sh("cat /etc/docker/daemon.json"))["runtimes"]
+    assert runtimes["nvidia"]["path"] == "nvidia-container-runtime"
+    assert bare.sh("ls /run/docker-reloaded")
+    bare.remove()
 
 
 def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: Path) -> None:

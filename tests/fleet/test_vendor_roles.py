@@ -23,6 +23,7 @@ from tests.fleet.vendor_others import (
     amdgpu_packages,
     container_packages,
     distribution_packages,
+    give_docker,
     rocm_packages,
     ubuntu_packages,
 )
@@ -31,12 +32,6 @@ from tests.install.fleet_site import FleetSite, make_fleet_site
 pytestmark = pytest.mark.long(seconds=60)
 
 COMPAT = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
-DOCKER = """[Unit]
-Description=A substitute for Docker
-[Service]
-ExecStart=/bin/sleep infinity
-ExecReload=/bin/touch /run/docker-reloaded
-"""
 OURS = "firstlight-amdgpu firstlight-rocm firstlight-nvidia-cuda firstlight-nvidia-container-toolkit"
 PACKAGES = "rocm rocm-hip-runtime rocminfo hipcc amdgpu-dkms amdgpu-dkms-firmware dkms cuda-compat-13-0 nvidia-container-toolkit nvidia-container-toolkit-base"
 
@@ -68,11 +63,10 @@ def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
     there = pair[1]
     mirror = there.machine.root / PLACE.lstrip("/")
     subprocess.run(["cp", "-r", str(key.parent / "mirror"), str(mirror)], check=True)
-    (there.machine.root / "etc/systemd/system/docker.service").write_text(DOCKER)
+    give_docker(there)
     distribution = f"deb [signed-by=/usr/share/keyrings/distribution.asc] file://{PLACE}/ubuntu noble main\n"
     shutil.copy(key, there.machine.root / "usr/share/keyrings/distribution.asc")
     (there.machine.root / "etc/apt/sources.list.d/distribution.list").write_text(distribution)
-    there.sh("touch /usr/bin/dockerd; systemctl daemon-reload; systemctl start docker")
     yield there
     lists = " ".join(f"/etc/apt/sources.list.d/{name}.sources /usr/share/keyrings/{name}.asc" for name in OURS.split())
     there.sh(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.fleet.hosts import FleetHost
 from tests.fleet.vendor import NEW, OLD, Package
 
 MODPROBE = """#!/bin/sh
@@ -18,6 +19,12 @@ else
     mkdir -p /etc/docker
     echo '{"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}' >/etc/docker/daemon.json
 fi
+"""
+DOCKER = """[Unit]
+Description=A substitute for Docker
+[Service]
+ExecStart=/bin/sleep infinity
+ExecReload=/bin/touch /run/docker-reloaded
 """
 
 
@@ -53,6 +60,12 @@ def container_packages() -> Iterator[Package]:
     """The container toolkit's repository."""
     yield Package("nvidia-container-toolkit-base", "1.19.1-1", files={"usr/bin/nvidia-ctk": NVIDIA_CTK})
     yield Package("nvidia-container-toolkit", "1.19.1-1", "nvidia-container-toolkit-base (= 1.19.1-1)")
+
+
+def give_docker(host: FleetHost) -> None:
+    """Show the parts of Docker that the container toolkit's role looks at; a reload leaves a file."""
+    (host.machine.root / "etc/systemd/system/docker.service").write_text(DOCKER)
+    host.sh("touch /usr/bin/dockerd; systemctl daemon-reload; systemctl start docker")
 
 
 def amdgpu_packages(version: str = "1:6.16.13.30300300-2278356.24.04") -> Iterator[Package]:

@@ -9,9 +9,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
+from email.parser import BytesParser
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+
+from provision.core.requirements_file import read_lock
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,3 +110,69 @@ def test_an_installed_product_packs_the_same_files_into_a_bundle_as_a_checkout(p
     packed = names(str(program.with_name("python")))
     assert packed & tracked == names(sys.executable, PYTHONPATH=str(ROOT)) & tracked
     assert {"firstlight", "playbooks/site.yml", "provision/__main__.py", "verify/__main__.py"} <= packed
+
+
+def test_the_wheel_allows_what_the_lock_pins_in_ranges_with_two_ends(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = BytesParser().parsebytes(archive.read(name))
+    ranges = metadata.get_all("Requires-Dist", [])
+    assert len(ranges) > 10
+    assert differences(ranges, (ROOT / "requirements/run.txt").read_text()) == []
+
+
+LOCK = """\
+half==1.5 ; python_full_version < "3.12" \\
+    --hash=sha256:00
+    # via firstlight (pyproject.toml)
+half==2.0 ; python_full_version >= "3.12" \\
+    --hash=sha256:00
+    # via firstlight (pyproject.toml)
+of-another==1.0 \\
+    --hash=sha256:00
+    # via shared
+shared==3.0 \\
+    --hash=sha256:00
+    # via
+    #   firstlight (pyproject.toml)
+    #   half
+"""
+
+
+@pytest.mark.parametrize(
+    ("ranges", "found"),
+    [
+        (("half<3,>=1.5", "shared<4,>=3.0"), []),
+        (("half<2,>=1.5", "shared<4,>=3.0"), ["half 2.0 of the lock is outside of <2,>=1.5"]),
+        (("half<3,>=1.5", "shared<5,>=3.1"), ["shared 3.0 of the lock is outside of <5,>=3.1"]),
+        (("half<3,>=1.5", "shared>=3.0"), ["shared>=3.0 has no two ends"]),
+        (("half<3,>=1.5",), ["shared 3.0 of the lock has no range"]),
+        (("half<3,>=1.5", "shared<4,>=3.0", "new<2,>=1"), ["new<2,>=1 is not in the lock"]),
+    ],
+)
+def test_a_range_that_differs_from_the_lock_is_named(ranges: tuple[str, ...], found: list[str]) -> None:
+    assert differences(ranges, LOCK) == found
+
+
+def differences(ranges: Iterable[str], lock: str) -> list[str]:
+    """Return a line for each direct dependency of a lock outside of its range, and for each range with one end or of no such dependency.
+
+    Args:
+        ranges: Requirements, as the metadata of the wheel has them.
+        lock: A requirements file of uv, whose comments tell which distributions are direct dependencies.
+    """
+    allowed = {requirement.name: requirement for requirement in map(Requirement, ranges)}
+    entries = [entry for entry in re.split(r"^(?=\S)", lock, flags=re.MULTILINE) if "firstlight (pyproject" in entry]
+    locked = [package for entry in entries for package in read_lock(entry)]
+    lines = []
+    for package in locked:
+        if package.name not in allowed:
+            lines.append(f"{package.name} {package.version} of the lock has no range")
+        elif package.version not in (specifier := allowed[package.name].specifier):
+            lines.append(f"{package.name} {package.version} of the lock is outside of {specifier}")
+    for name, requirement in allowed.items():
+        if {part.operator for part in requirement.specifier} != {">=", "<"}:
+            lines.append(f"{requirement} has no two ends")
+        if name not in {package.name for package in locked}:
+            lines.append(f"{requirement} is not in the lock")
+    return lines

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from tests.install.modules import MODULES, PLAYBOOKS
 
 pytestmark = pytest.mark.slow
 BUILDER, CREATE = "ansible-builder==3.2.0", "ansible-builder create -f"
+DOCS = "antsibull-docs==2.28.0"
+PYLINT = "pylint==3.3.7"
+"""The version of ansible-test 2.19 and 2.20."""
 SANITY = (
     *("action-plugin-docs", "changelog", "compile", "empty-init", "ignores", "no-assert", "no-get-exception"),
     *("no-illegal-filenames", "no-smart-quotes", "replace-urlopen", "shebang", "symlinks", "use-argspec-type-path"),
@@ -156,12 +160,40 @@ def test_the_collection_passes_the_sanity_tests_of_ansible(site: Path, tmp_path:
     ansible(collection, "test", "sanity", "--python", python, *tests, collections=tmp_path)
 
 
+@pytest.mark.long(seconds=60)
+def test_pylint_accepts_the_code_with_the_rules_of_ansible(site: Path) -> None:
+    """With its file of rules: ansible-test itself downloads what it runs pylint in."""
+    rules = str(files("ansible_test") / "_util/controller/sanity/pylint/config/collection.cfg")
+    collection = site / "ansible_collections/firstlight/kit"
+    code = sorted(map(str, collection.rglob("*.py")))
+    assert len(code) > len(MODULES)
+    done = run_tool(PYLINT, "pylint", "--rcfile", rules, "--score=n", *code)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long(seconds=60)
+def test_antsibull_docs_accepts_its_documentation(site: Path) -> None:
+    collection = str(site / "ansible_collections/firstlight/kit")
+    strict = ("--plugin-docs", "--validate-collection-refs=all", "--disallow-unknown-collection-refs")
+    done = run_tool(DOCS, "antsibull-docs", "lint-collection-docs", *strict, collection)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def run_tool(package: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of a package that is not part of this environment."""
+    command = [find_uv_bin(), "tool", "run", "--quiet", "--python", sys.executable, "--from", package, *words]
+    path = f"{PROGRAMS}:{os.environ['PATH']}"
+    return subprocess.run(
+        command, env={**os.environ, "PATH": path, "NO_COLOR": "1"}, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.long(seconds=20)
 def test_an_execution_environment_gets_the_collection(archive: Path, tmp_path: Path) -> None:
     """The image's build context, and the command that its build runs for the collection; no image is built."""
     definition, context = archive.with_name("execution-environment.yml"), tmp_path / "context"
-    builder = [find_uv_bin(), "tool", "run", "--quiet", "--from", BUILDER]
-    subprocess.run([*builder, *CREATE.split(), str(definition), "-c", str(context)], check=True)
+    done = run_tool(BUILDER, *CREATE.split(), str(definition), "-c", str(context))
+    assert done.returncode == 0, done.stdout + done.stderr
     words = ("collection", "install", "--offline", "-r", "requirements.yml", "-p", str(tmp_path))
     assert "firstlight.kit" in ansible(context / "_build", "galaxy", *words)
 
@@ -189,7 +221,7 @@ def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_pat
     assert [command for command in written if command not in commands] == [
         ".venv/bin/python -m playbooks.collection build/collection",  # by the fixture
         "./firstlight stage -i inventory",  # on hosts
-        f"{CREATE} build/collection/execution-environment.yml",  # in the test of the execution environment
+        f"{CREATE} build/collection/execution-environment.yml -c build/context",  # in the test of the image
     ]
     (tmp_path / "build").mkdir()
     (tmp_path / "build/collection").symlink_to(archive.parent)

@@ -60,7 +60,7 @@ def members(wheel, folders):
     """Where each file of a wheel lies once installed, with its CRC-32 and size; what an installer writes itself is left out."""
     with zipfile.ZipFile(wheel) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        about = next(entry for entry in entries if re.fullmatch(r"[^/]+\.dist-info/WHEEL", entry.filename))
+        [about] = [entry for entry in entries if re.fullmatch(r"[^/]+\.dist-info/WHEEL", entry.filename)]
         pure = re.search(rb"^Root-Is-Purelib: *true", archive.read(about), re.MULTILINE | re.IGNORECASE)
         root = folders["purelib" if pure else "platlib"]
         for entry in entries:
@@ -103,7 +103,7 @@ def installed(owners):
         if crc in crcs:
             found[path] = crc, size
         else:
-            sizes = " or ".join(str(wanted) for wanted in sorted({wanted for _, wanted in contents}))
+            sizes = " or ".join(str(wanted) for wanted in sorted({wanted for _crc, wanted in contents}))
             faults.append(f"{path} has {size} bytes, and no wheel's content ({sizes} bytes)")
     return found, faults
 

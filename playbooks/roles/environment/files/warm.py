@@ -87,7 +87,7 @@ def imports(code, package):
 
 def byte_code(home):
     """The files of byte code below a folder."""
-    for folder, _, names in os.walk(home):
+    for folder, _folders, names in os.walk(home):
         yield from (os.path.join(folder, name) for name in names if name.endswith(".pyc"))
 
 
