@@ -70,6 +70,7 @@ class Catalog:
     flash_wheels = _rows("flash_attn", "wheel", attention_rows.OwnWheels)
     community_wheels = _rows("flash_attn", "community", attention_rows.CommunityWheels)
     flash_sources = _rows("flash_attn", "sdist", attention_rows.FlashSource)
+    flash_4 = _rows("flash_attn", "generation_4", attention_rows.FlashAttn4)
     flashinfer_kernels = _rows("attention", "flashinfer_kernels", attention_rows.FlashInfer)
     access_groups = _rows("rocm", "access_group", hardware_rows.AccessGroup)
     userspaces = _rows("rocm", "userspace", hardware_rows.Userspace)

@@ -270,7 +270,7 @@ def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iter
     """Explain why another candidate was installed than planned, or the first one without its flash-attn package."""
     package = planned.flash_attn.package
     if package and staged.stack.model_copy(update={"flash_attn": planned.flash_attn}) == planned:
-        yield from (note for note in staged.notes if note.startswith(f"flash-attn {package.version} was left out"))
+        yield from (note for note in staged.notes if note.startswith(f"{package.name} was left out"))
         return
     message = dict.fromkeys(reason.text for reason in staged.refused)
     why = (

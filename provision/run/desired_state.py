@@ -85,7 +85,7 @@ class Desired(Record):
                 "stack": self.stack,
                 "interpreter": {**self.interpreter.model_dump(), "archive": self.interpreter_archive},
                 "uv": self.uv,
-                "last": ["flash-attn"] if self.stack["flash_attn"]["package"] else [],
+                "last": ["flash-attn"] if (self.stack["flash_attn"]["package"] or {}).get("key") else [],
             },
             "firstlight_system_packages": list(self.system_packages),
             "firstlight_debs": list(self.debs),

@@ -151,8 +151,8 @@ def measure(
     if truncated:
         theirs = ErrorSize(2 * theirs.largest, 2 * theirs.mean)
     found = [ErrorComparison(case.name, dtype, ours, theirs)]
-    # The plain formula has no gradient for a row that sees no key. 8-bit types have no gradients.
-    if backward and "blind" not in case.required_features and inputs.query.element_size() > 1:
+    # The plain formula has no gradient for a row that sees no key, and no kernel has one for a cache in pages. 8-bit types have none either.
+    if backward and not case.required_features & {"blind", "paged"} and inputs.query.element_size() > 1:
         slopes = [
             gradients(call, case, part) for call, part in ((compute, there), (plain, there), (Case.exact, inputs))
         ]

@@ -112,6 +112,21 @@ class FlashSource(Row):
     """Whether it has kernels in Triton for all other AMD cards."""
 
 
+class FlashAttn4(Row):
+    """A release of flash-attn-4, whose kernels are compiled at first use, and what it is installed beside."""
+
+    version: str
+    since: str
+    """The first vLLM release whose pins it meets, and whose code accepts a `flash_attn` without generation 2."""
+    until: str | None = None
+    cuda_major: int
+    """CUDA major of the vLLM builds that bring its compiler."""
+    majors: tuple[int, ...]
+    """The compute capability majors with all of its kernels: paged caches, forward and backward."""
+    without: tuple[str, ...] = ()
+    """Classes of models that vLLM cannot load beside it."""
+
+
 class FlashInfer(Row):
     """A distribution with prebuilt FlashInfer kernels for a range of its releases, and its index."""
 

@@ -85,12 +85,15 @@ class FlashAttnKey(Record):
 class FlashAttnPackage(Record):
     """The separately installed package."""
 
+    distribution: str = "flash-attn"
+    """`flash-attn-4` for generation 4."""
     version: str
     source: Literal["wheel", "built"]
     """A published wheel, or one that is built from the sdist once for its key."""
     file: str
     """The wheel's file name; of a built one, the name that its build gives it."""
-    key: FlashAttnKey
+    key: FlashAttnKey | None = None
+    """None for generation 4, whose wheel has no compiled code."""
     url: str | None = None
     """Address of the authors' wheel; None for a built or a community wheel."""
     community: str | None = None
@@ -99,6 +102,16 @@ class FlashAttnPackage(Record):
     """Build host: `controller` or a host's name; None for a published wheel."""
     kernels: Literal["ck", "triton"] | None = None
     """Its kernels on AMD GPUs: Composable Kernel's, or Triton's, which need FLASH_ATTENTION_TRITON_AMD_ENABLE=TRUE also where they run."""
+
+    @property
+    def is_locked(self) -> bool:
+        """Return whether uv locks it together with vLLM; else it is provided for its key and installed last."""
+        return self.key is None
+
+    @property
+    def name(self) -> str:
+        """Return distribution and version."""
+        return f"{self.distribution} {self.version}"
 
 
 class FlashAttnPlan(Record):

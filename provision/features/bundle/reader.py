@@ -229,7 +229,9 @@ def _build(build: Any) -> str:
 
 def _package(stack: Stack) -> str:
     package = stack.flash_attn.package
-    return f"{package.version} for {', '.join(package.key.capabilities)}" if package else "none"
+    if package is None:
+        return "none"
+    return f"{package.version} for {', '.join(package.key.capabilities)}" if package.key else package.version
 
 
 def _supervisor(stack: Stack) -> str:

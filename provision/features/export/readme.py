@@ -111,7 +111,7 @@ def _plan(found: Sequence[Workload], stacks: Mapping[str, Stack]) -> Rows:
             yield named, "the nodes' driver, which the image's CUDA has to fit"
         if stack.flash_attn.package:
             yield (
-                f"package flash-attn {stack.flash_attn.package.version}",
+                f"package {stack.flash_attn.package.name}",
                 "an image of your own; vLLM serves with its own kernels",
             )
         if each.platform == "rocm":

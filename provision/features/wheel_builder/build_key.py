@@ -24,6 +24,7 @@ class BuildKey(Record):
     @classmethod
     def of(cls, package: FlashAttnPackage) -> BuildKey:
         """Return the build key of the package in a plan."""
+        assert package.key is not None  # the one without a key is never built
         return cls(name=FLASH_ATTN, version=package.version, built_for=package.key)
 
     @property

@@ -1,13 +1,14 @@
 """The source of flash kernels: vLLM's wheel, and the separate flash-attn package.
 
-The package is a published wheel with its exact key, a third-party one, or a build from source.
+The package is a published wheel with its exact key, a third-party one, a build from source, or flash-attn-4, whose
+one wheel fits every key.
 """
 
 from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.rows.attention import CommunityWheels, FlashSource, FlashWheels, OwnWheels
-from provision.catalog.versions import cuda_of, minor, newest_first, numbers, release, within
+from provision.catalog.versions import between, cuda_of, minor, newest_first, numbers, release, within
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
 from provision.phases.plan import attention, gpu_code, interpreter
 from provision.phases.plan.build_option import BuildOption
@@ -16,6 +17,8 @@ from provision.phases.plan.rule import Choice
 
 FILE = "flash_attn-{version}+{toolkit}torch{torch}cxx11abi{abi}-{cp}-{cp}-linux_{machine}.whl"
 URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"
+GENERATION_4 = "flash-attn-4"
+FILE_4 = "flash_attn_4-{version}-py3-none-any.whl"
 COMMUNITY_FILE = "flash_attn-{version}+{variant}torch{torch}-{cp}-{cp}-{platform}.whl"
 CONTROLLER = "controller"
 WANTED = ("package", "both")
@@ -58,7 +61,7 @@ def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:
 
 
 def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPackage | None]:
-    """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
+    """Return the package: a wheel of the authors for the key, an allowed third-party one, a build by the builder, or flash-attn-4."""
     found = interpreter.choose(option, profile).interpreter
     policy, requested = profile.policy, profile.policy.flash_version
     cuda = cuda_of(option.torch_variant)
@@ -96,9 +99,42 @@ def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnP
             return Choice(package, why, source=third_party.source)
         missing += f"; {third_party.repository} has {package.file}, which only `--flash-attn-wheels community` allows"
     built = _built(key, option, requested, policy.builder, missing)
-    if policy.builder is None and built.plan is not None:
-        return Choice(None, f"{missing}; `--set builder={CONTROLLER}` would build it from source", source=built.source)
-    return built
+    if policy.builder is not None and built.plan is not None:
+        return built
+    newer = _generation_4(option, profile, requested)
+    if newer.plan is not None:
+        return Choice(newer.plan, f"{missing}; {newer.why}", source=newer.source)
+    if built.plan is not None:
+        hint = f"`--set builder={CONTROLLER}` would build it from source"
+        return Choice(None, f"{missing}; {newer.why}; {hint}", source=built.source)
+    return Choice(None, f"{built.why}; {newer.why}", source=built.source)
+
+
+def _generation_4(
+    option: BuildOption, profile: HostProfile, requested: str | None
+) -> Choice[FlashAttnPackage | None]:
+    """Return flash-attn-4 for a candidate, or the reason against it."""
+    version = option.release.version if option.release else None
+    rows = newest_first(row for row in catalog().flash_4 if requested in {None, row.version})
+    fitting = (row for row in rows if version and between(version, row.since, row.until))
+    row = next(fitting, None)
+    if row is None:
+        return Choice(None, f"{GENERATION_4}{f' {requested}' if rows and requested else ''} is for other releases of vLLM")
+    name = f"{GENERATION_4} {row.version}"
+    cuda = numbers(cuda_of(option.variant) or "0")[0]
+    model = profile.served_model.shape.architecture if profile.served_model else None
+    if cuda != row.cuda_major:
+        why = f"{name} is for builds of CUDA {row.cuda_major}"
+    elif others := sorted({card for _, card in profile.kinds if not card or numbers(card)[0] not in row.majors}, key=str):
+        majors = ", ".join(f"{major}.x" for major in row.majors)
+        why = f"{name} is for compute capability {majors}; the GPUs have {', '.join(card or 'an unknown one' for card in others)}"
+    elif model in row.without:
+        why = f"vLLM cannot load {model} beside {name}"
+    else:
+        file = FILE_4.format(version=row.version)
+        package = FlashAttnPackage(distribution=GENERATION_4, version=row.version, source="wheel", file=file)
+        return Choice(package, f"{name} fits vLLM {version} and is compiled at first use", source=row.source)
+    return Choice(None, why, source=row.source)
 
 
 def _published(

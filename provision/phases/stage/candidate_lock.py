@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,7 +114,9 @@ class _Attempt:
 
     @property
     def package(self) -> FlashAttnPackage | None:
-        return self.stack.flash_attn.package
+        """The package that is provided beside the lock."""
+        package = self.stack.flash_attn.package
+        return None if package and package.is_locked else package
 
     def locked_stack(self, locked: LockedStack) -> Stack:
         """Return the Stack that is locked, without its package where that is left out."""
@@ -199,10 +201,15 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
     refused: list[tuple[str, Reason]] = []
     for attempt in attempts:
         solved = _lock(attempt, sources, job)
+        left_out: str | None = None
+        package = attempt.stack.flash_attn.package
+        if isinstance(solved, StageError) and package and package.is_locked and not job.package_required:
+            left_out = _left_out(package, solved)
+            solved = _lock(replace(attempt, stack=without_package(attempt.stack)), sources, job)
         if isinstance(solved, StageError):
             refused.append((attempt.key, _refusal(attempt, solved)))
             continue
-        wheels, left_out = solved.wheels, None
+        wheels = solved.wheels
         if attempt.package:
             try:
                 if job.packager is None:
@@ -215,7 +222,7 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
                 if job.package_required:
                     refused.append((attempt.key, _refusal(attempt, error)))
                     continue
-                left_out = f"flash-attn {attempt.package.version} was left out: {error.text}; --refresh tries again"
+                left_out = _left_out(attempt.package, error)
         paths = tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
         others = [f"{wrong.text}: another build was chosen" for wrong in solved.refused]
         locked = LockedStack(
@@ -284,6 +291,10 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
             refused = (*solved.refused, *wrong)
 
 
+def _left_out(package: FlashAttnPackage, error: FirstlightError) -> str:
+    return f"{package.name} was left out: {error.text}; --refresh tries again"
+
+
 def _refusal(attempt: _Attempt, error: FirstlightError) -> Reason:
     facts: dict[str, Any] = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
     rule, facts = "lock", facts | ({"cause": error.cause} if error.cause else {})
@@ -303,7 +314,7 @@ def without_package(stack: Stack) -> Stack:
 def _package_lost(attempt: _Attempt, locked: LockedStack, store: Store) -> bool:
     """Check whether the package's wheel was pruned or damaged. It is then provided again, possibly as another wheel."""
     if attempt.package is None or locked.without_package:
-        return False
+        return False  # uv's wheels are fetched again
     wheel = locked.wheels[-1]
     return store.find(wheel.sha256, wheel.name) is None
 

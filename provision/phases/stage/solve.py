@@ -71,13 +71,15 @@ def target_of(stack: Stack) -> Target:
 
 def builds_of(stack: Stack) -> list[PinnedBuild]:
     """Return the pinned builds: vLLM (unless the policy is none), torch (unless the host has its own), and kernel packages."""
-    torch, vllm = stack.torch, stack.vllm
+    torch, vllm, flash = stack.torch, stack.vllm, stack.flash_attn.package
     wanted = f"{torch.version}+{torch.variant}" if torch.index and not brings_torch(stack) else torch.version
     builds = [PinnedBuild("torch", wanted, torch.variant, torch.index)]
     if stack.interpreter.torch:
         builds = []
     if vllm:
         builds.insert(0, PinnedBuild(vllm.distribution, vllm.version, vllm.variant, vllm.index))
+    if flash and flash.is_locked:
+        builds.append(PinnedBuild(flash.distribution, flash.version, stack.variant, None))
     kernels = stack.flashinfer.packages if stack.flashinfer else ()
     return [*builds, *(PinnedBuild(item.distribution, item.version, stack.variant, item.index) for item in kernels)]
 

@@ -42,7 +42,7 @@ def _compute(name: str, case: Case, inputs: Inputs) -> Tensor:
         pages = page_table(keys, case.page, query.device)
         key, value = (cache(part, keys, pages, case.page) for part in (key, value))
         lengths = torch.tensor(keys, dtype=torch.int32, device=query.device)
-        arguments |= {"block_table": pages, "seqused_k": lengths}
+        arguments |= {row.get("pages", "block_table"): pages, "seqused_k": lengths}
     return _first(module.flash_attn_varlen_func(query, key, value, **arguments))
 
 

@@ -14,26 +14,29 @@ def run(context: CheckContext) -> CheckResult:
     if "stale-library" in context.faults:
         plan = {"provider": "wheel", "package": {"version": "0.0.0"}}
     package = plan.get("package")
-    found = installed().get("flash-attn")
+    modules = table("flash_attn")["package"]
+    name = (package or {}).get("distribution") or next((name for name in modules if name in installed()), "flash-attn")
+    found = installed().get(name)
     version = found[0].version if found else None
     if version or package:
-        return judge_package(version, package and package["version"], _problem("flash_attn") if version else None)
+        problem = _problem(modules[name]) if version else None
+        return judge_package(name, version, package and package["version"], problem)
     if plan.get("provider") == "bundled":
         return _bundled((context.stack.get("attention") or {}).get("generation"))
     return CheckResult("skip", "no flash-attn package is installed, and none is planned")
 
 
-def judge_package(version: str | None, planned: str | None, problem: str | None) -> CheckResult:
-    """Compare the installed version with the planned one (None if there is none); `problem` is the import error."""
+def judge_package(name: str, version: str | None, planned: str | None, problem: str | None) -> CheckResult:
+    """Compare the installed version of a distribution with the planned one (None if there is none); `problem` is the import error."""
     again = "reinstall the environment from its lock: ./firstlight provision"
     if version is None:
-        return CheckResult("fail", f"flash-attn {planned} is planned and not installed", remedy=again)
+        return CheckResult("fail", f"{name} {planned} is planned and not installed", remedy=again)
     if planned and not same_version(version, planned):
-        return CheckResult("fail", f"flash-attn is {version}, and the plan has {planned}", remedy=again)
+        return CheckResult("fail", f"{name} is {version}, and the plan has {planned}", remedy=again)
     if problem:
         remedy = "a flash-attn wheel fits one torch release, CUDA major and C++ ABI; remove it or take the exact one"
-        return CheckResult("fail", f"flash-attn {version} does not import: {problem}", remedy=remedy)
-    return CheckResult("ok", f"flash-attn {version} imports")
+        return CheckResult("fail", f"{name} {version} does not import: {problem}", remedy=remedy)
+    return CheckResult("ok", f"{name} {version} imports")
 
 
 def _bundled(generation: int | None) -> CheckResult:
