@@ -6,6 +6,7 @@ There is no card to compute on: verify cannot be green, and must report one caus
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,11 +34,13 @@ class CardSet(NamedTuple):
     cuda: str
     loaded: tuple[str, ...]
     """Prefixes of names: `_C` became `_C_stable_libtorch`."""
+    module: str | None = None
+    """What the planned flash attention package is imported as; None where its wheels are not on the package indexes."""
 
 
 FLASH = ("vllm/_C", "vllm/_moe_C", "vllm/vllm_flash_attn/_vllm_fa2_C", "vllm/vllm_flash_attn/_vllm_fa3_C")
 SETS = {
-    "newest": CardSet("b200-8", "latest", "13.", (*FLASH, "flashinfer")),
+    "newest": CardSet("b200-8", "latest", "13.", (*FLASH, "flashinfer"), "flash_attn.cute"),
     "first-users": CardSet("rtx4070tis-2", "==0.9.1", "12.", (*FLASH, "xformers/", "xformers.ops")),
 }
 
@@ -82,6 +85,12 @@ def test_a_real_set_is_installed_and_loaded_and_missing_cards_are_reported_as_on
     assert {name: value for name, value in answer["outcome"].items() if value} == {}
     for name in wanted.loaded:
         assert any(found.startswith(name) for found in answer["outcome"]), f"no {name} in {sorted(answer['outcome'])}"
+
+    if wanted.module:
+        package = ended.host(host.name)["stack"]["flash_attn"]["package"]
+        code = f"import importlib.metadata, {wanted.module}; print(importlib.metadata.version({package['distribution']!r}))"
+        said = host.sh(f"{environment}/bin/python -I -W ignore -c {shlex.quote(code)}", timeout_s=LOADING_S)
+        assert said.strip() == package["version"]
 
     # Still red because of the checks of the run before, and nothing is to be done.
     ended = firstlight("install", *asked)

@@ -110,22 +110,24 @@ def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnP
     return Choice(None, f"{built.why}; {newer.why}", source=built.source)
 
 
-def _generation_4(
-    option: BuildOption, profile: HostProfile, requested: str | None
-) -> Choice[FlashAttnPackage | None]:
+def _generation_4(option: BuildOption, profile: HostProfile, requested: str | None) -> Choice[FlashAttnPackage | None]:
     """Return flash-attn-4 for a candidate, or the reason against it."""
     version = option.release.version if option.release else None
     rows = newest_first(row for row in catalog().flash_4 if requested in {None, row.version})
     fitting = (row for row in rows if version and between(version, row.since, row.until))
     row = next(fitting, None)
     if row is None:
-        return Choice(None, f"{GENERATION_4}{f' {requested}' if rows and requested else ''} is for other releases of vLLM")
+        return Choice(
+            None, f"{GENERATION_4}{f' {requested}' if rows and requested else ''} is for other releases of vLLM"
+        )
     name = f"{GENERATION_4} {row.version}"
     cuda = numbers(cuda_of(option.variant) or "0")[0]
     model = profile.served_model.shape.architecture if profile.served_model else None
     if cuda != row.cuda_major:
         why = f"{name} is for builds of CUDA {row.cuda_major}"
-    elif others := sorted({card for _, card in profile.kinds if not card or numbers(card)[0] not in row.majors}, key=str):
+    elif others := sorted(
+        {card for _, card in profile.kinds if not card or numbers(card)[0] not in row.majors}, key=str
+    ):
         majors = ", ".join(f"{major}.x" for major in row.majors)
         why = f"{name} is for compute capability {majors}; the GPUs have {', '.join(card or 'an unknown one' for card in others)}"
     elif model in row.without:

@@ -101,6 +101,10 @@ def func_4(q, k, v, qv=None, gather_kv_indices=None, softmax_scale=None, causal=
 def varlen_4(q, k, v, qv=None, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None,
              min_seqlen_k=None, seqused_q=None, seqused_k=None, gather_kv_indices=None, page_table=None,
              softmax_scale=None, causal=False, window_size=(None, None), learnable_sink=None, softcap=0.0):  # fmt: skip
+    if page_table is not None:
+        assert cu_seqlens_k is None
+        pages = {"seqused_k": seqused_k, "block_table": page_table}
+        return vllm_varlen(q, k, v, max_seqlen_q, cu_seqlens_q, max_seqlen_k, **pages, causal=causal), None
     return sequences(
         q, k, v, cu_seqlens_q, cu_seqlens_k, causal=causal, window=window_size, softcap=softcap, slopes=None
     ), None
