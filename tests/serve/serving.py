@@ -27,6 +27,7 @@ def write_proof() -> None:
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     layer = {"implementation": "x.Impl", "dtype": CONFIGURATION.get("dtype", "bfloat16"), "device": "cuda:0"}
     layer["flash_attention_version"] = CONFIGURATION.get("generation")
+    layer["flash_functions"] = CONFIGURATION.get("flash_functions")
     proof = {
         "schema_version": 1,
         "pid": os.getpid(),

@@ -15,6 +15,8 @@ import pytest
 PLUGIN = Path(__file__).parents[2] / "provision/phases/serve/plugin"
 
 BACKEND = """
+def flash_attn_varlen_func(): ...
+flash_attn_varlen_func.__module__ = "vllm.vllm_flash_attn.flash_attn_interface"
 class Impl:
     def __init__(self, generation): self.vllm_flash_attn_version = generation
 class Backend:
@@ -102,6 +104,7 @@ def test_each_layer_is_recorded_with_its_backend(
         ("layers.1", "FLASH_ATTN", 2),
     ]
     assert proof["layers"][0]["implementation"].endswith(".Impl")
+    assert proof["layers"][0]["flash_functions"] == "vllm.vllm_flash_attn.flash_attn_interface"
     assert (proof["problem"], proof["vllm"]) == (None, "0.26.0")
 
 

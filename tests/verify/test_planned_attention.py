@@ -32,6 +32,10 @@ def checked(stack: dict[str, Any], level: Level = "standard") -> set[str]:
     [
         ({"attention": HOPPER}, {"flash", "vllm_flash_3"}),
         ({"attention": HOPPER, "flash_attn": PACKAGE}, {"flash", "vllm_flash_3", "flash_attn_2"}),
+        (
+            {"attention": HOPPER, "flash_attn": {"package": {"distribution": "flash-attn-4", "version": "4.0.0b36"}}},
+            {"flash", "vllm_flash_3", "flash_attn_4"},
+        ),
         ({"attention": {**HOPPER, "generation": None}}, {"flash", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}),
         ({"attention": {"backend": "CPU_ATTN", "generation": None}}, {"flash", "vllm_cpu"}),
         ({"attention": {"backend": "TRITON_ATTN", "generation": None}}, {"flash", "vllm_triton"}),

@@ -1,6 +1,7 @@
 """Time and memory of attention: torch's flash path and its standard one on the same inputs, in the same precision."""
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,11 +82,8 @@ def measure(
         most_sets: Maximum number of sets of inputs; None for as many as no cache holds.
     """
     batch, length, heads, dim = point
-    dtype = dtype_of(device)
-    count = rotation(device, 3 * getattr(torch, dtype).itemsize * batch * length * heads * dim)
-    count = min(count, most_sets or count)
-    sets = random_sets(count, batch, heads, length, dim, dtype=dtype, device=device, parts=3)
-    seconds = {}
+    sets = _sets((batch, heads, length, dim), device, most_sets)
+    count, seconds = len(sets), {}
 
     def forward(turn: int) -> Tensor:
         with torch.no_grad():  # the inputs may require gradients, but nothing is stored for a backward pass here
@@ -107,6 +105,24 @@ def measure(
                 if path == SDPBackend.FLASH_ATTENTION:
                     raise
     return seconds
+
+
+def measure_package(call: Callable[..., object], point: Point, device: str) -> float:
+    """Return median seconds of a forward pass without mask by the `flash_attn_func` of a package."""
+    sets = _sets(point, device)
+
+    def forward(turn: int) -> object:
+        with torch.no_grad():
+            return call(*sets[turn % len(sets)])
+
+    return timed(forward, device, budget_s=BUDGET_S).median
+
+
+def _sets(shape: Sequence[int], device: str, most: int | None = None) -> list[tuple[Tensor, ...]]:
+    """Return sets of query, key and value, at most `most`: as many as no cache holds."""
+    dtype = dtype_of(device)
+    count = rotation(device, 3 * getattr(torch, dtype).itemsize * math.prod(shape))
+    return random_sets(min(count, most or count), *shape, dtype=dtype, device=device, parts=3)
 
 
 def sweep(device: str, level: Level) -> Iterator[SweepRow]:

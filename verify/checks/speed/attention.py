@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from verify.attention.speed import Point, SweepRow, dtype_of, measure, operations, sweep
+from verify.attention.providers.flash_attn import planned_packages
+from verify.attention.speed import Point, SweepRow, dtype_of, measure, measure_package, operations, sweep
 from verify.inputs import synchronize
 from verify.operators.speed import evaluate
 from verify.records import CheckContext, CheckResult, Figure, Level
@@ -29,6 +30,11 @@ def run(context: CheckContext) -> CheckResult:
         ratio = row["standard"] / row["flash"]
         name, source = f"standard over flash {_name(point)}", "no gain, no flash"
         figures.append(Figure(name, ratio, "times the time", floor=least, source=source))
+    figures += [
+        Figure(f"{title} {_name(point)}", operations(point) / measure_package(call, point, device) / 1e12, "TFLOP/s")
+        for title, call in planned_packages(context, device)
+        for point in points
+    ]
     lengths = list(sweep(device, level))
     evidence = {
         "milliseconds": rows,

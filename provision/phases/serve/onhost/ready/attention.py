@@ -52,6 +52,12 @@ def prove_attention(
             (canonical(layer["backend"]), layer["implementation"], layer["dtype"], layer["device"]) for layer in layers
         ).items()
     ]
+    called = Counter((layer.get("flash_functions"), layer["flash_attention_version"]) for layer in layers)
+    evidence += [
+        f"{number} layers call the flash attention{f' {version}' if version else ''} of {module}"
+        for (module, version), number in called.items()
+        if module
+    ]
     evidence += list(dict.fromkeys(f"log: {line.strip()[:200]}" for line in log if BACKEND_LINE.search(line)))[:4]
     held_switches = [{name: proof.get("variables", {}).get(name) for name in request.variables} for proof in holding]
     if request.variables and holding and all(switches == request.variables for switches in held_switches):

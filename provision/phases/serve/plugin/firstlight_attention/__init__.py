@@ -114,6 +114,7 @@ def describe(layer: Any) -> dict[str, Any]:
         "backend": backend_name(layer),
         "implementation": None if implementation is None else _qualified_name(type(implementation)),
         "flash_attention_version": flash_attention_version(implementation),
+        "flash_functions": flash_functions(implementation),
         "dtype": _dtype(layer),
         "cache_dtype": _text_or_none(getattr(layer, "kv_cache_dtype", None)),
         "head_size": getattr(layer, "head_size", None),
@@ -155,6 +156,12 @@ def flash_attention_version(implementation: Any) -> int | None:
         if isinstance(value, int):
             return value
     return None
+
+
+def flash_functions(implementation: Any) -> str | None:
+    """Return the module with the flash function that a layer calls: vLLM's own copy, or a package; None where it calls none."""
+    module = sys.modules.get(type(implementation).__module__)
+    return getattr(getattr(module, "flash_attn_varlen_func", None), "__module__", None)
 
 
 def start_ticks(pid: int) -> int | None:
