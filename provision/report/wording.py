@@ -229,7 +229,7 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
     flash = stack.flash_attn
     yield "flash-attn", "none" if flash.provider == "none" else f"{flash.provider} {flash.version or ''}".strip()
     if flash.package:
-        yield f"{flash.package.distribution} package", f"{flash.package.version}, {flash.package.source}"
+        yield "flash-attn package", f"{flash.package.version}, {flash.package.source}"
     if stack.attention:
         generation = f", generation {stack.attention.generation}" if stack.attention.generation else ""
         yield "attention", f"{stack.attention.backend}{generation}"

@@ -65,7 +65,7 @@ def test_compatibility_libraries_and_wheel_publishers_are_named() -> None:
     output = text("h100-cuda-compat")
     assert "cuda-compat-13-0 extends the driver, only for the service and its checks" in output
     assert "cuda-compat-13-0, only for the service" in output
-    assert "manylinux_2_28_x86_64.whl, from mjun0812/flash-attention-prebuild-wheels" in text("h100-community-wheel")
+    assert "manylinux_2_28_x86_64.whl, from mjun0812/flash-attention-prebuild-wheels" in text("a100-community-wheel")
 
 
 def test_a_model_over_several_hosts_is_a_line_of_the_plan() -> None:

@@ -173,9 +173,7 @@ def _packages(stack: Stack) -> list[tuple[str, str]]:
     """Return the packages that an environment has besides those that vLLM names."""
     pairs = []
     if package := stack.flash_attn.package:
-        pairs.append(
-            (package.distribution, f"{package.file}, from {package.community}" if package.community else package.file)
-        )
+        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
     if stack.tracing:
         pairs.append(("traces", f"{', '.join(stack.tracing)}, which this release does not bring"))
     return pairs

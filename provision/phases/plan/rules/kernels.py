@@ -33,8 +33,8 @@ def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 @rule(
-    "The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI.",
-    reads=("settings.flash_attn",),
+    "The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI; where there is none, flash-attn-4 on the GPUs and beside the vLLM releases that it fits.",
+    reads=("nvidia.gpus", "settings.flash_attn"),
     order=180,
 )
 def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
