@@ -14,17 +14,17 @@ from verify.records import CheckContext
 
 
 @pytest.mark.parametrize(
-    ("installed", "planned", "status", "reason"),
+    ("installed", "planned", "expected"),
     [
-        ("flash-attn-4", "4.0.0b36", "ok", "flash-attn-4 4.0.0b36 imports"),
-        ("flash-attn-4", "4.0.0b19", "fail", "flash-attn-4 is 4.0.0b36, and the plan has 4.0.0b19"),
-        ("flash-attn", "4.0.0b36", "fail", "flash-attn-4 4.0.0b36 is planned and not installed"),
-        ("flash-attn-4", None, "ok", "flash-attn-4 4.0.0b36 imports"),
-        ("flash-attn", None, "fail", "flash-attn 4.0.0b36 does not import: "),
+        ("flash-attn-4", "4.0.0b36", "ok: flash-attn-4 4.0.0b36 imports"),
+        ("flash-attn-4", "4.0.0b19", "fail: flash-attn-4 is 4.0.0b36, and the plan has 4.0.0b19"),
+        ("flash-attn", "4.0.0b36", "fail: flash-attn-4 4.0.0b36 is planned and not installed"),
+        ("flash-attn-4", None, "ok: flash-attn-4 4.0.0b36 imports"),
+        ("flash-attn", None, "fail: flash-attn 4.0.0b36 does not import: "),
     ],
 )
 def test_the_planned_distribution_is_compared_and_imported(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: str, planned: str | None, status: str, reason: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: str, planned: str | None, expected: str
 ) -> None:
     folder = tmp_path / "x.dist-info"
     folder.mkdir()
@@ -33,5 +33,7 @@ def test_the_planned_distribution_is_compared_and_imported(
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     monkeypatch.setitem(sys.modules, "flash_attn.cute", ModuleType("flash_attn.cute"))
     package = planned and {"distribution": "flash-attn-4", "version": planned}
-    outcome = flash_attn.run(CheckContext(expect={"stack": {"flash_attn": {"provider": "bundled", "package": package}}}))
-    assert (outcome.status, outcome.reason.startswith(reason)) == (status, True), outcome.reason
+    outcome = flash_attn.run(
+        CheckContext(expect={"stack": {"flash_attn": {"provider": "bundled", "package": package}}})
+    )
+    assert f"{outcome.status}: {outcome.reason}".startswith(expected), outcome.reason
