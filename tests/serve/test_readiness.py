@@ -246,6 +246,12 @@ def test_log_lines_are_second_evidence_and_name_the_generation(proven: Prove, pr
     assert [line for line in attention["evidence"] if line.startswith("log: ")]
 
 
+def test_the_evidence_names_whose_flash_attention_the_layers_call(proven: Prove) -> None:
+    module = "vllm.vllm_flash_attn.flash_attn_interface"
+    evidence = proven(generation=4, flash_functions=module)["record"]["attention"]["evidence"]
+    assert any(line.endswith(f" layers call the flash attention 4 of {module}") for line in evidence), evidence
+
+
 def test_the_end_of_the_server_is_noticed_at_once_with_the_first_cause(proven: Prove, prefix: Path) -> None:
     (prefix / "state/journal").write_text(
         "(EngineCore pid=7) ERROR 11-20 08:00:00 [core.py:1] Traceback (most recent call last):\n"
