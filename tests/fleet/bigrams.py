@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from array import array
 from collections import Counter
 from itertools import pairwise
@@ -19,6 +20,8 @@ SIZE = builtin_model.VOCABULARY
 """Size of the vocabulary and of a hidden state, which has one element for each token."""
 LAYERS, HEADS, HEAD_SIZE, INNER = 2, 8, 64, 512
 SMOOTHING = 0.05
+RANK = 8
+"""Of the adapter."""
 
 
 def write_model(folder: Path, text: str, *, layers: int = LAYERS) -> None:
@@ -54,10 +57,39 @@ def _weights(text: bytes, layers: int) -> bytes:
         tensors |= {f"{stem}.self_attn.{name}_proj.weight": unit for name in "qkv"}
         tensors |= {f"{stem}.{name}_proj.weight": unit for name in ("mlp.gate", "mlp.up")}
         tensors |= {f"{stem}.{name}_proj.weight": zeros for name in ("self_attn.o", "mlp.down")}
+    return _safetensors(
+        tensors, {name: [SIZE] if len(values) == SIZE else [SIZE, SIZE] for name, values in tensors.items()}
+    )
+
+
+def write_adapter(folder: Path) -> None:
+    """Write a LoRA adapter of the model, as PEFT writes it: what attention finds counts with it, by random weights."""
+    folder.mkdir()
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": RANK,
+        "lora_alpha": RANK,
+        "bias": "none",
+        "target_modules": ["o_proj"],
+    }
+    draw = random.Random(1)
+    shapes = {
+        f"base_model.model.model.layers.{layer}.self_attn.o_proj.lora_{side}.weight": shape
+        for layer in range(LAYERS)
+        for side, shape in (("A", [RANK, HEADS * HEAD_SIZE]), ("B", [SIZE, RANK]))
+    }
+    tensors = {
+        name: array("f", (draw.gauss(0, 0.1) for _ in range(math.prod(shape)))) for name, shape in shapes.items()
+    }
+    (folder / "adapter_config.json").write_bytes(builtin_model.json_bytes(config))
+    (folder / "adapter_model.safetensors").write_bytes(_safetensors(tensors, shapes))
+
+
+def _safetensors(tensors: dict[str, array[float]], shapes: dict[str, list[int]]) -> bytes:
     header, blocks, at = {}, [], 0
     for name, values in tensors.items():
-        block = values.tobytes()
-        shape = [SIZE] if len(values) == SIZE else [SIZE, SIZE]
+        block, shape = values.tobytes(), shapes[name]
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + len(block)]}
         blocks.append(block)
         at += len(block)

@@ -37,6 +37,15 @@ routes |= {{"GET " + path: code("GET", path) for path in ("/metrics", "/docs", "
 print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models"), "routes": routes}}))
 """
 
+COMPLETE = """
+import json, urllib.request
+key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")
+body = {{"model": "{model}", "prompt": "The hosts of", "max_tokens": 24, "temperature": 0, "ignore_eos": True}}
+headers = {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}}
+asked = urllib.request.Request("http://127.0.0.1:8000/v1/completions", json.dumps(body).encode(), headers)
+print(json.load(urllib.request.urlopen(asked, timeout=60))["choices"][0]["text"])
+"""
+
 WAIT = """
 import time, urllib.request
 for _ in range(480):
@@ -55,6 +64,11 @@ def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str,
     """Return the list of models, with the host's own key and without one, and the answer of each route without a key."""
     answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
     return answer
+
+
+def complete(host: FleetHost, model: str) -> str:
+    """Return the greedy answer of a model, or of an adapter, to a fixed prompt."""
+    return host.sh(f"python3 -I - <<'END'\n{COMPLETE.format(prefix=PREFIX, model=model)}\nEND\n", timeout_s=120)
 
 
 def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, dict[str, Any]]:

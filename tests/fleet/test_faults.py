@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from provision.phases.verify.run_checks import tool_command
-from tests.fleet.bigrams import write_model
+from tests.fleet.bigrams import write_adapter, write_model
 from tests.fleet.command_runner import ROOT, CommandRunner, Ended
 from tests.fleet.faults import PREAMBLE, Fault
 from tests.fleet.faults.installed import FILES, INJECTED, MODEL, SECRETS, UNIT
@@ -26,7 +26,7 @@ from tests.fleet.faults.service import FROZEN, INSTEAD, RUNNING, STOPPED, TREATE
 from tests.fleet.faults.surroundings import EXPOSED, LATER, NEXT_START
 from tests.fleet.hosts import FleetHost
 from tests.fleet.listing import differences, listing
-from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
+from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, complete, wait_until_healthy
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
 
@@ -197,7 +197,8 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
 ) -> None:
     template = tmp_path / "tools.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
-    own = SERVED | {"firstlight_chat_template": str(template)}
+    write_adapter(tmp_path / "adapter")
+    own = SERVED | {"firstlight_chat_template": str(template), "firstlight_lora": {"tone": str(tmp_path / "adapter")}}
     asked = ("-i", str(sound.inventory(tmp_path / "own", **own)), "--model", str(bigrams))
     served = firstlight("provision", *asked)
     assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()
@@ -206,6 +207,10 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert "/chat_template.jinja" in sound.sh("systemctl show -P ExecStart firstlight-vllm")
     again = firstlight("provision", *asked)
     assert (again.code, again.host(sound.name)["state"]) == (0, "unchanged"), again.output()
+    [of_adapter] = [line for line in served.host(sound.name)["serve"]["evidence"] if line.startswith("adapter `tone` ")]
+    assert "changes log probabilities of a fixed text" in of_adapter
+    name = served.host(sound.name)["model"]
+    assert complete(sound, "tone") != complete(sound, name) == complete(sound, name)
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
     # For the next test.
