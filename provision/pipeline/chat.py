@@ -27,6 +27,8 @@ from provision.pipeline.runner import execute, read_inventory
 from provision.run.rollback import readiness_of
 
 PROGRAM = Path(serve_phase.__file__).parent / "onhost/chat/main.py"
+VECTORS = {"embed": "embeddings", "score": "scores"}
+"""What models make that answer no prompt, by their task."""
 ANSWER_S = 330.0
 """Seconds without a part of an answer; the program on the host gives up before."""
 
@@ -97,6 +99,11 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invoca
         ServeError: There is neither.
     """
     readiness = readiness_of((facts.installed.state if facts.installed else None) or {})
+    if readiness is not None and (made := VECTORS.get(readiness.get("task", ""))):
+        raise ServeError(
+            f"model `{readiness['served_name']}` on host `{host.name}` makes {made}, and no text",
+            hint=f"`Ask` of its status is a request for them: {typed.suggest('status', hosts=host.name)}",
+        )
     if readiness is not None and not readiness.get("headless"):
         address = with_port(own_address(readiness["host"]), readiness["port"])
         key_file = f"{paths.prefix}/etc/service.env" if host.settings.api_key else None

@@ -16,6 +16,13 @@ from provision.core.models.records import GatewayRecord, ServeRecord
 
 PROMPT = "Hello"
 TOKENS = 32
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "chat/completions": {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": TOKENS},
+    "completions": {"prompt": PROMPT, "max_tokens": TOKENS},
+    "embeddings": {"input": PROMPT},
+    "rerank": {"query": PROMPT, "documents": ["Good morning", "Good night"]},
+}
+"""A short request by its route."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TYPED_OTHERWISE = frozenset(
     {
@@ -63,7 +70,7 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
     if serve.endpoint is None or serve.model is None:
         return ()
     key = _on_host(host, user, "sed -n s/^VLLM_API_KEY=//p", file) if file is not None else None
-    curl = _request(serve.endpoint, serve.model, key, chat=bool(serve.chat))
+    curl = _request(serve.endpoint, serve.model, key, question=question_of(serve))
     parts = urlsplit(serve.endpoint)
     if host.connection.kind != "ssh" or parts.hostname not in LOOPBACK:
         return (curl,)
@@ -71,28 +78,35 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
     return (f"{ssh_words(host.connection)} -f -N -L {parts.port or 80}:{name}:{parts.port or 80}", curl)
 
 
-def gateway_commands(gateway: GatewayRecord, host: Host, user: str | None, *, chat: bool) -> tuple[str, ...]:
+def gateway_commands(gateway: GatewayRecord, host: Host, user: str | None, *, question: str) -> tuple[str, ...]:
     """Return commands that send a short prompt through a gateway with the key of its first client; none without a model or a client.
 
-    One that copies a self-signed certificate comes first. `chat` says whether the first model answers a chat.
+    One that copies a self-signed certificate comes first. `question` is what the first model is asked, by its route.
     """
     if not gateway.models or not gateway.clients:
         return ()
     key = _on_host(host, user, f'sed -n "s/ {gateway.clients[0]}$//p"', gateway.key_file)
     model = next(iter(gateway.models))
     if not gateway.self_signed:
-        return (_request(gateway.endpoint, model, key, chat=chat),)
+        return (_request(gateway.endpoint, model, key, question=question),)
     copy = shlex.quote(f"{host.name}.pem")
     certificate = str(PurePosixPath(gateway.key_file).with_name("certificate.pem"))
     fetch = _on_host(host, user, "openssl x509 -in", certificate)
-    return (f"{fetch} > {copy}", _request(gateway.endpoint, model, key, chat=chat, options=f"--cacert {copy} "))
+    return (f"{fetch} > {copy}", _request(gateway.endpoint, model, key, question=question, options=f"--cacert {copy} "))
 
 
-def _request(endpoint: str, model: str, key: str | None, *, chat: bool, options: str = "") -> str:
+def question_of(*served: ServeRecord) -> str:
+    """Return the route of what a model is asked, by its hosts: a chat where all of them answer one."""
+    tasks = {record.task for record in served}
+    if "generate" in tasks or not tasks:
+        return "chat/completions" if all(record.chat is not False for record in served) else "completions"
+    return "embeddings" if "embed" in tasks else "rerank"
+
+
+def _request(endpoint: str, model: str, key: str | None, *, question: str, options: str = "") -> str:
     """Return the request; `key` is the command that prints the key."""
-    question: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}]} if chat else {"prompt": PROMPT}
-    body = json.dumps({"model": model, **question, "max_tokens": TOKENS}, separators=(",", ":"))
-    url = f"{endpoint}/{'chat/completions' if chat else 'completions'}"
+    body = json.dumps({"model": model, **QUESTIONS[question]}, separators=(",", ":"))
+    url = f"{endpoint}/{question}"
     header = f'-H "Authorization: Bearer $({key})" ' if key else ""
     return f"curl -sS {options}{shlex.quote(url)} -H 'Content-Type: application/json' {header}-d {shlex.quote(body)}"
 

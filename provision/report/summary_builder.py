@@ -26,7 +26,7 @@ from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
 from provision.report.devices import describe_devices
-from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, ssh_words
+from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, question_of, ssh_words
 from provision.report.next_steps import next_commands
 from provision.report.run_files import RunFiles, Verification, own_verification
 
@@ -148,8 +148,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     call = chat_commands(serve, key, host, user) if serve and endpoint and host else ()
     if gateway and host and state not in ENDED_BADLY:
         behind = [record for name in next(iter(gateway.models.values()), ()) if (record := files.served.get(name))]
-        chat = all(record.chat is not False for record in behind)
-        call = gateway_commands(gateway, host, user, chat=chat) or call
+        call = gateway_commands(gateway, host, user, question=question_of(*behind)) or call
     return HostSummary(
         name=name,
         state=state,

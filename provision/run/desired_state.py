@@ -27,6 +27,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.settings import ADAPTERS, Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.core.models.staged import Staged, StagedFile
+from provision.phases.plan.family.tasks import task_of
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
@@ -251,11 +252,13 @@ def _served_model(staged: Staged, files: list[StagedFile], settings: Settings) -
     by_name = {file.name: file for file in files}
     if "config.json" not in by_name:
         raise FirstlightError(f"model `{staged.model}` has no config.json")
-    heads = json.loads(Path(by_name["config.json"].path).read_text(encoding="utf-8")).get("num_attention_heads")
+    config = json.loads(Path(by_name["config.json"].path).read_text(encoding="utf-8"))
+    heads = config.get("num_attention_heads")
     return ServedModel(
         kind="files",
         name=staged.model,
         attention_heads=heads if isinstance(heads, int) else None,
+        task=task_of(config, by_name, settings.vllm_args),
         adapters={name: adapter_rank(by_name[f"{ADAPTERS}/{name}/{ADAPTER_CONFIG}"]) for name in sorted(settings.lora)},
     )
 

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 
+from provision.core.models.records import Task
 from provision.core.redaction import register_secret
 from provision.fleet.ssh import Session
 from provision.run.context import RunContext
@@ -28,6 +29,7 @@ class Served:
     """Port of its health agent; None where it has none."""
     adapters: tuple[str, ...] = ()
     """Names of the model's LoRA adapters in the API."""
+    task: Task = "generate"
 
 
 def served_of(state: str, environment: str) -> Served | None:
@@ -39,7 +41,8 @@ def served_of(state: str, environment: str) -> Served | None:
     unit = readiness.get("unit") if readiness.get("supervisor") == "systemd" else None
     adapters = tuple(readiness.get("adapters", ()))
     host, port = readiness["host"], readiness["port"]
-    return Served(readiness["served_name"], host, port, key[1] if key else None, unit, adapters=adapters)
+    name, task = readiness["served_name"], readiness.get("task", "generate")
+    return Served(name, host, port, key[1] if key else None, unit, adapters=adapters, task=task)
 
 
 def ask_served(context: RunContext, probed: ProbedHosts) -> dict[str, Served | None]:

@@ -143,6 +143,12 @@ def test_a_host_that_serves_nothing_is_named(tmp_path: Path) -> None:
         endpoint(tmp_path, 1, headless=True)
 
 
+@pytest.mark.parametrize(("task", "made"), [("embed", "embeddings"), ("score", "scores")])
+def test_a_model_that_makes_no_text_is_named(tmp_path: Path, task: str, made: str) -> None:
+    with pytest.raises(ServeError, match=f"model `m` on host `a` makes {made}, and no text"):
+        endpoint(tmp_path, 1, task=task)
+
+
 @pytest.mark.parametrize(
     ("hosts", "words", "expected"),
     [

@@ -186,8 +186,8 @@ def test_a_change_is_named_with_both_values(desired: Desired) -> None:
     assert (change.part, change.sign, change.text) == ("service", "~", "port 9000 -> 8000; it restarts")
 
 
-def test_adapters_are_served_with_the_model_and_proven(tmp_path: Path) -> None:
-    contents = {"config.json": {"num_attention_heads": 4}, "lora/support/adapter_config.json": {"r": 16}}
+def staged_model(tmp_path: Path, **contents: dict[str, Any]) -> Staged:
+    """Return a staged model with these files."""
     files = list(FILES)
     for name, content in contents.items():
         path = tmp_path / name
@@ -197,7 +197,12 @@ def test_adapters_are_served_with_the_model_and_proven(tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text("torch==2.13.0 --hash=sha256:00\n")
     own: dict[str, Any] = {"lock": str(lock), "lock_digest": "l1", "environment": "e1", "model": "tiny-0a"}
-    staged = Staged(hosts=("node",), stack=STACK, files=tuple(files), **own)
+    return Staged(hosts=("node",), stack=STACK, files=tuple(files), **own)
+
+
+def test_adapters_are_served_with_the_model_and_proven(tmp_path: Path) -> None:
+    contents = {"config.json": {"num_attention_heads": 4}, "lora/support/adapter_config.json": {"r": 16}}
+    staged = staged_model(tmp_path, **contents)
     host = node(model="org/tiny", lora={"support": "org/support"})
     found = desired_state_of(host, host_facts(), staged, tools={})
     assert found.readiness is not None
@@ -206,6 +211,17 @@ def test_adapters_are_served_with_the_model_and_proven(tmp_path: Path) -> None:
     plain = desired_state_of(node(model="org/tiny"), host_facts(), staged, tools={})
     assert plain.readiness is not None
     assert "adapters" not in plain.readiness, "the state of hosts without adapters is that of earlier versions"
+
+
+def test_a_model_that_makes_vectors_is_proven_by_a_reference(tmp_path: Path) -> None:
+    staged = staged_model(tmp_path, **{"config.json": {"architectures": ["Qwen3ForCausalLM"]}, "modules.json": {}})
+    found = desired_state_of(node(model="org/tiny"), host_facts(), staged, tools={}).readiness
+    assert found is not None
+    assert (found["task"], found["pooling"]) == ("embed", [])
+    assert found["reference"].startswith(f"{found['prefix']}/verify/reference-tiny-0a-e1-")
+    settings: dict[str, Any] = {"model": "org/tiny", "vllm_args": ["--pooler-config", '{"seq_pooling_type": "CLS"}']}
+    changed = desired_state_of(node(**settings), host_facts(), staged, tools={}).readiness
+    assert (changed or {})["pooling"] == ["--pooler-config"]
 
 
 def test_the_account_is_new_where_nothing_is_installed(desired: Desired) -> None:

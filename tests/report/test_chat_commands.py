@@ -108,8 +108,18 @@ def test_no_password_is_printed(tmp_path: Path) -> None:
     assert "p-2" not in ssh_words(found)
 
 
-@pytest.mark.parametrize("chat", [True, False])
-def test_a_command_pasted_from_the_first_screen_asks_the_model(chat: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("proof", "path", "question"),
+    [
+        ({"chat": True}, "chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 32}),
+        ({"chat": False}, "completions", {"prompt": "Hello", "max_tokens": 32}),
+        ({"chat": False, "task": "embed"}, "embeddings", {"input": "Hello"}),
+        ({"chat": False, "task": "score"}, "rerank", {"query": "Hello", "documents": ["Good morning", "Good night"]}),
+    ],
+)
+def test_a_command_pasted_from_the_first_screen_asks_the_model(
+    proof: dict[str, Any], path: str, question: dict[str, Any], tmp_path: Path
+) -> None:
     asked: list[tuple[str, str | None, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -126,13 +136,10 @@ def test_a_command_pasted_from_the_first_screen_asks_the_model(chat: bool, tmp_p
         threading.Thread(target=server.handle_request, daemon=True).start()
         folder = Folder(tmp_path / "20261120T101500Z", [host("a", local=True, prefix=str(prefix))])
         folder.green("a")
-        update = {"endpoint": f"http://127.0.0.1:{server.server_address[1]}/v1", "model": "O'Hara", "chat": chat}
+        update = {"endpoint": f"http://127.0.0.1:{server.server_address[1]}/v1", "model": "O'Hara", **proof}
         folder.run.write("serve/a.json", served().model_copy(update=update))
         screen = first_screen_of(folder.text())
         lines = screen[screen.index("\nAsk ") : screen.index("\nAttention ")].replace("Ask", "   ", 1)
         assert all(line.endswith(" \\") for line in lines.strip().splitlines()[:-1]), "it breaks between words alone"
         subprocess.run(["sh", "-c", lines], check=True, timeout=20)
-    [(path, key, body)] = asked
-    assert (path, key) == (f"/v1/{'chat/completions' if chat else 'completions'}", "Bearer sesame")
-    question = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
-    assert body == {"model": "O'Hara", **question, "max_tokens": 32}
+    assert asked == [(f"/v1/{path}", "Bearer sesame", {"model": "O'Hara", **question})]

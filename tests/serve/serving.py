@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
+import random
 import signal
 import sys
 import time
@@ -66,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         elif self.path == "/tokenize":
             self.reply(200, {"tokens": list(body["prompt"].encode())})
+        elif self.path in ("/v1/embeddings", "/v1/score"):
+            self.vectors(body)
         elif "prompt_logprobs" in body:
             self.forced(body["prompt"], CONFIGURATION.get("adapters", {}).get(body["model"], CONFIGURATION["forced"]))
         else:
@@ -80,6 +84,21 @@ class Handler(BaseHTTPRequestHandler):
         values = [-3.0] * (len(ids) - len(values)) + values
         entries = [{str(token): {"logprob": value, "rank": 1}} for token, value in zip(ids, values, strict=True)]
         self.reply(200, {"choices": [{"prompt_logprobs": [None, *entries[1:]]}]})
+
+    def vectors(self, body: dict[str, Any]) -> None:
+        """Each text has a vector of length 1, a pair a score; `differs` names what they depend on besides."""
+        texts = body.get("input") or [f"{one} {two}" for one, two in zip(body["text_1"], body["text_2"], strict=True)]
+        differs = CONFIGURATION.get("differs", "")
+        others = {"batch": str(len(texts)), "adapter": body["model"].removeprefix("qwen3")}.get(differs, differs)
+        entries = []
+        for number, text in enumerate(texts):
+            source = random.Random(others if differs == "nothing" else text + others)
+            vector = [source.uniform(-1, 1) for _ in range(8)]
+            length = math.hypot(*vector) / CONFIGURATION.get("length", 1.0)
+            entries.append(
+                {"index": number, "embedding": [value / length for value in vector], "score": abs(vector[0])}
+            )
+        self.reply(200, {"data": entries[::-1]})
 
     def stream(self, prompt: list[int] | str) -> None:
         self.send_response(200)

@@ -299,6 +299,9 @@ def test_the_choices_of_the_plan_are_served_and_the_users_own_words_come_last(cu
     argv = serve_command(planned, settings, facts(card(0)), prefix=PREFIX, model=QWEN).argv
     assert argv.index("--reasoning-parser") < argv.index("--max-num-seqs")
     assert argv[argv.index("--reasoning-parser") + 1] == "qwen3"
+    embeds = QWEN.model_copy(update={"task": "embed"})
+    of_vectors = serve_command(planned, settings, facts(card(0)), prefix=PREFIX, model=embeds).argv
+    assert "--reasoning-parser" not in of_vectors, "a model that makes no text has none to parse"
     assert "--trust-remote-code" not in argv
 
 

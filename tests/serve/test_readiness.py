@@ -26,6 +26,7 @@ from provision.core.models.settings import Settings
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel, reference_path
+from provision.phases.serve.onhost import vectors
 from provision.phases.serve.onhost.ready.service import causes, lines_of_start
 from provision.phases.serve.readiness import prove, readiness_request
 from provision.phases.serve.tools import READY, serve_tools
@@ -418,6 +419,96 @@ def test_other_files_under_the_same_name_are_not_compared(
 def test_probabilities_that_are_not_finite_are_refused(proven: Prove, user_model: dict[str, Any]) -> None:
     answer = proven(request=user_model, forced=[-9999.0, *[-1.0] * 31])
     assert answer["record"]["text"].startswith("1 of ")
+
+
+@pytest.fixture(params=["embed", "score"])
+def vector_model(prefix: Path, user_model: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Changes of a request for a model that makes vectors."""
+    (prefix / "models/qwen3/config.json").write_text('{"model_type": "bert"}')
+    (prefix / "bin/vectors.py").symlink_to(vectors.__file__)
+    return user_model | {"task": request.param, "reference": str(prefix / "verify/reference-qwen3.json")}
+
+
+def test_vectors_are_proven_by_properties_and_the_last_green_run(proven: Prove, vector_model: dict[str, Any]) -> None:
+    first = proven(request=vector_model)
+    record = ServeRecord.model_validate(first["record"])
+    assert (first["state"], record.task, record.chat) == ("ready", vector_model["task"], False), record.text
+    properties, reference = record.evidence
+    size = "8 numbers" if record.task == "embed" else "1 number"
+    assert properties == f"3 texts have different vectors of {size}, alone and together within 0.00000"
+    # This Python has no transformers, as that of a user's own build may have one that does not know the model.
+    assert reference.startswith(
+        "not compared with transformers: transformers does not compute it: ModuleNotFoundError("
+    )
+    evidence = proven(request=vector_model)["record"]["evidence"]
+    assert "vectors differ from the last green run" in evidence[2]
+    drifted = proven(request=vector_model, differs="weights")
+    assert (drifted["state"], "allowed 0.02; if that is meant, remove " in drifted["record"]["text"]) == (
+        "failed",
+        True,
+    )
+    # A run that is not green leaves the known values as they were.
+    assert proven(request=vector_model)["state"] == "ready"
+
+
+def test_vectors_are_compared_with_the_reference(proven: Prove, vector_model: dict[str, Any], prefix: Path) -> None:
+    proven(request=vector_model)
+    [kept] = (prefix / "verify").glob("vectors-*.json")
+    known, reference = json.loads(kept.read_text()), Path(vector_model["reference"])
+    kept.unlink()
+    reference.write_text(
+        json.dumps({"inputs": known["inputs"], "vectors": known["vectors"], "unknown": None, "is_normalised": False})
+    )
+    assert (
+        proven(request=vector_model)["record"]["evidence"][1]
+        == "vectors differ from those of transformers in float32 by up to 0.0000 of their length"
+    )
+    wrong = proven(request=vector_model, differs="weights")
+    assert wrong["state"] == "failed"
+    assert wrong["record"]["text"].endswith("bfloat16 rounds by at most 0.1: weights or pooling are not the model's")
+
+
+@pytest.mark.parametrize(
+    ("differs", "words"),
+    [
+        ("batch", "alone and among others; bfloat16 rounds by at most 0.1"),
+        ("nothing", "those of the same text by up to 0.00000: the server ignores its input"),
+    ],
+)
+def test_vectors_that_depend_on_other_texts_or_on_none_are_refused(
+    proven: Prove, vector_model: dict[str, Any], differs: str, words: str
+) -> None:
+    answer = proven(request=vector_model, differs=differs)
+    assert (answer["state"], words in answer["record"]["text"]) == ("failed", True)
+
+
+def test_a_normalised_vector_has_length_1(proven: Prove, vector_model: dict[str, Any]) -> None:
+    known = {"inputs": ["a", "b"], "vectors": None, "unknown": "a test", "is_normalised": True}
+    Path(vector_model["reference"]).write_text(json.dumps(known))
+    embeds = vector_model | {"task": "embed"}
+    assert proven(request=embeds)["state"] == "ready"
+    assert (
+        proven(request=embeds, length=2.0)["record"]["text"]
+        == "a vector has length 2.000; the model's files normalise it to 1"
+    )
+
+
+def test_options_that_change_the_vectors_leave_the_reference_out(proven: Prove, vector_model: dict[str, Any]) -> None:
+    evidence = proven(request=vector_model | {"pooling": ["--pooler-config"]})["record"]["evidence"]
+    assert evidence[1] == "not compared with transformers: firstlight_vllm_args has --pooler-config"
+
+
+def test_an_adapter_of_vectors_changes_them(proven: Prove, vector_model: dict[str, Any]) -> None:
+    asked = vector_model | {"adapters": ["tone"]}
+    assert (
+        "adapter `tone` changes vectors of fixed texts by up to "
+        in proven(request=asked, differs="adapter")["record"]["evidence"][-1]
+    )
+    failed = proven(request=asked)
+    assert (failed["state"], "it is not applied, or its weights are zero" in failed["record"]["text"]) == (
+        "failed",
+        True,
+    )
 
 
 RoomProves = Callable[..., ServeRecord]

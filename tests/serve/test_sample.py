@@ -20,7 +20,7 @@ from provision.phases.serve.onhost.ready import prove as prove_module
 from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready import service as service_module
 from provision.phases.serve.onhost.ready.prove import faster
-from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, count, load, pace, sample
+from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, acceptance, count, load, pace, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}
@@ -293,3 +293,17 @@ def test_the_log_of_supervisor_is_read_by_its_times(
     assert service_module.stream_errors(request, begin, begin + 60) == 1
     assert service_module.stream_errors(request, begin - 60, begin + 60) == 2
     assert service_module.stream_errors(request, begin + 60, begin + 120) == 0
+
+
+def test_the_acceptance_rate_of_speculative_decoding_is_read() -> None:
+    """Lines of vLLM 0.32.0 with two engines."""
+    text = "".join(
+        f'vllm:spec_decode_num_{name}_tokens_total{{engine="{engine}",model_name="m"}} {value}\n'
+        for engine, draft, accepted in ((0, 30.0, 20.0), (1, 10.0, 5.0))
+        for name, value in (("draft", draft), ("accepted", accepted))
+    )
+    per_position = 'vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",position="0"} 9.0\n'
+    assert acceptance(text + per_position) == [
+        "speculative decoding: 62% of 40 drafted tokens accepted since the server started"
+    ]
+    assert acceptance(text.replace("30.0", "0.0").replace("10.0", "0.0")) == acceptance("") == []

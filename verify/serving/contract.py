@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,13 @@ from typing import Any
 from verify.serving.client import Client, NoAnswerError, RefusedError, RequestError
 from verify.tables import table
 
-PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+PATHS = {
+    "completions": "/v1/completions",
+    "chat": "/v1/chat/completions",
+    "embeddings": "/v1/embeddings",
+    "score": "/v1/score",
+    "rerank": "/v1/rerank",
+}
 NO_TEMPLATE = "chat template"
 """What vLLM's refusal of a chat names where the model has no such template."""
 ID_PREFIX = "token_id:"
@@ -51,6 +59,10 @@ class Answer:
     """Tokens of the prompt by the server's tokenizer; None where they are unknown."""
     is_whole: bool = True
     """Whether the choices have every token; a parser of reasoning takes some away."""
+    entries: tuple[Mapping[str, Any], ...] = ()
+    """Vectors or scores, of a model that makes these."""
+    inputs: int = 0
+    """Number of texts that have one."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +88,12 @@ class Asker:
     is_builtin: bool
     has_reasoning: bool = False
     """Whether a parser takes the reasoning out of a chat's text."""
+    task: str = "generate"
+    """What the model makes: text, embeddings (`embed`), or scores of pairs of texts (`score`)."""
 
     def answers(self, case: Mapping[str, Any], prompt: str) -> list[Answer]:
         """Return the answers to a case's requests, in their order. Raises RequestError."""
-        asked = {**table("contract")["common"], **case["body"]}
+        asked = {**(table("contract")["common"] if self.task == "generate" else {}), **case["body"]}
         answers = [self._answer(case, asked, prompt)]
         for more in case.get("further", ()):
             body = {**asked, **more}
@@ -89,6 +103,8 @@ class Asker:
         return answers
 
     def _answer(self, case: Mapping[str, Any], body: Mapping[str, Any], prompt: str) -> Answer:
+        if self.task != "generate":
+            return self._vectors(case["route"], body, prompt)
         path, is_chat = PATHS[case["route"]], case["route"] == "chat"
         question: dict[str, Any] = (
             {"messages": [{"role": "user", "content": prompt}]} if is_chat else {"prompt": prompt}
@@ -107,6 +123,19 @@ class Asker:
             replace(one, decoded=self._tokenizer("/detokenize", {"tokens": one.tokens}, "prompt")) for one in choices
         ]
         return Answer(body, tuple(shown), usage, count)
+
+    def _vectors(self, route: str, body: Mapping[str, Any], prompt: str) -> Answer:
+        texts = [prompt, *(text for text in table("contract")["prompts"] if text != prompt)]
+        questions: Mapping[str, Mapping[str, Any]] = {
+            "embeddings": {"input": texts},
+            "score": {"text_1": prompt, "text_2": texts},
+            "rerank": {"query": prompt, "documents": texts},
+        }
+        document = self.client.post(PATHS[route], {**questions[route], **body}, self.key)
+        counts = [self._tokenizer("/tokenize", {"prompt": text}, "count") for text in texts]
+        tokens = sum(counts) if route == "embeddings" and all(counts) else None
+        entries = tuple(document["results" if route == "rerank" else "data"])
+        return Answer(body, (), document.get("usage") or {}, tokens, entries=entries, inputs=len(texts))
 
     def _tokenizer(self, path: str, body: Mapping[str, Any], name: str) -> Any:
         """Return a value of an answer of the server's tokenizer; None if this server has none."""
@@ -133,7 +162,11 @@ def ask_all(asker: Asker, *, has_tools: bool, behind: Sequence[Asker] = ()) -> F
     """
     limits = table("contract")
     applies = {"tools": has_tools, "one host": len(behind) <= 1}
-    cases = [case for case in limits["case"] if applies.get(case.get("needs"), True)]
+    cases = [
+        case
+        for case in limits["case"]
+        if applies.get(case.get("needs"), True) and case.get("task", "generate") == asker.task
+    ]
     until = time.monotonic() + limits["budget_s"]
     ask = partial(_ask_gateway, asker, behind) if behind else partial(_ask, asker)
     with ThreadPoolExecutor(limits["at_once"]) as pool:
@@ -377,6 +410,51 @@ def called(answers: Sequence[Answer]) -> Iterator[str]:
                 yield f"expected a call of `{function['name']}` with `{name}` of {values['enum']}, got {calls}"
 
 
+def numbered_vectors(answers: Sequence[Answer]) -> Iterator[str]:
+    """Each text has one vector or score, in the order of the texts, of finite numbers and the same size; `usage` counts the texts' tokens."""
+    for answer in answers:
+        indices = [entry["index"] for entry in answer.entries]
+        if indices != list(range(answer.inputs)):
+            yield f"expected vectors 0 to {answer.inputs - 1} in their order, got {indices}"
+        found = [_vector(entry) for entry in answer.entries]
+        if len({len(vector) for vector in found}) > 1 or not all(
+            math.isfinite(value) for one in found for value in one
+        ):
+            yield f"expected vectors of one size and of finite numbers, got {[len(one) for one in found]}"
+        if answer.prompt_tokens is not None and answer.usage.get("prompt_tokens") != answer.prompt_tokens:
+            yield f"expected {answer.prompt_tokens} prompt_tokens in usage, got {answer.usage.get('prompt_tokens')}"
+
+
+def same_vectors(answers: Sequence[Answer]) -> Iterator[str]:
+    """The second answer, in another encoding, has the vectors of the first."""
+    for number, pair in enumerate(zip(*(answer.entries for answer in answers))):
+        first, second = map(_vector, pair)
+        off = math.dist(first, second) if len(first) == len(second) else math.inf
+        if not off <= table("contract")["apart"] * math.hypot(*first):
+            yield f"expected vector {number} in another encoding, got one at distance {off:.3g}"
+
+
+def ordered(answers: Sequence[Answer]) -> Iterator[str]:
+    """All documents are there, the most relevant first; the second answer is the first `top_n` of them."""
+    first, best = ([entry["index"] for entry in answer.entries] for answer in answers)
+    scores = [entry["relevance_score"] for entry in answers[0].entries]
+    if sorted(first) != list(range(answers[0].inputs)):
+        yield f"expected documents 0 to {answers[0].inputs - 1}, got {first}"
+    if scores != sorted(scores, reverse=True):
+        yield f"expected the most relevant document first, got scores {scores}"
+    if len(best) != answers[1].body["top_n"]:
+        yield f"expected {answers[1].body['top_n']} document (top_n), got {best}"
+
+
+def _vector(entry: Mapping[str, Any]) -> list[float]:
+    """Return the numbers of an entry, which may be encoded as little-endian float32 in base64."""
+    value = entry.get("embedding", entry.get("score"))
+    if isinstance(value, str):
+        content = base64.b64decode(value)
+        return list(struct.unpack(f"<{len(content) // 4}f", content))
+    return list(map(float, value)) if isinstance(value, list) else [float(str(value))]
+
+
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
@@ -384,5 +462,21 @@ def _json(text: str) -> Any:
         return None
 
 
-_ALL = (counted, decoded, likeliest, stopped, numbered, repeatable, equal, varied, distinct, penalised, valid, called)
+_ALL = (
+    counted,
+    decoded,
+    likeliest,
+    stopped,
+    numbered,
+    repeatable,
+    equal,
+    varied,
+    distinct,
+    penalised,
+    valid,
+    called,
+    numbered_vectors,
+    same_vectors,
+    ordered,
+)
 EXPECTATIONS: Mapping[str, Callable[[Sequence[Answer]], Iterator[str]]] = {one.__name__: one for one in _ALL}

@@ -1,7 +1,7 @@
 """The contract of the served API, asked of a gateway as its clients ask it. For the gateway's own host, whose Python may be 3.8.
 
 Read from stdin, as JSON: `gateway` (`host`, `port`, `certificate`), `key` of a client, and `models`: by name, a list of the hosts behind
-it (`host`, `port`, `key`). Written to stdout: the findings.
+it (`host`, `port`, `key`, `task`). Written to stdout: the findings.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def ask(request: Mapping[str, Any]) -> dict[str, Any]:
     silence_s = table("contract")["silence_s"]
     for model, hosts in request["models"].items():
         client = Client(Endpoint(model=model, **request["gateway"]), silence_s)
+        task = hosts[0]["task"]
         behind = [
-            Asker(Client(Endpoint(one["host"], one["port"], model), silence_s), one["key"], is_builtin=False)
+            Asker(Client(Endpoint(one["host"], one["port"], model), silence_s), one["key"], is_builtin=False, task=task)
             for one in hosts
         ]
         try:
@@ -39,7 +40,7 @@ def ask(request: Mapping[str, Any]) -> dict[str, Any]:
                 for status in (client.status("GET", "/v1/models", key) for key in (ANOTHER_KEY, None))
                 if status != KEY_IS_UNKNOWN
             ]
-            one = ask_all(Asker(client, request["key"], is_builtin=False), has_tools=False, behind=behind)
+            one = ask_all(Asker(client, request["key"], is_builtin=False, task=task), has_tools=False, behind=behind)
         except NoAnswerError as silence:
             found["silent"] = f"{model}: {silence}"
         except RequestError as problem:

@@ -30,6 +30,11 @@ class Service:
         return str(self.readiness["unit"])
 
     @property
+    def task(self) -> str:
+        """What the model makes: text (`generate`), embeddings (`embed`), or scores of pairs of texts (`score`)."""
+        return str(self.readiness.get("task", "generate"))
+
+    @property
     def endpoint(self) -> Endpoint:
         """Its endpoint, as its own host reaches it."""
         host = EVERY_ADDRESS.get(self.readiness["host"], self.readiness["host"])

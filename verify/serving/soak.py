@@ -11,6 +11,7 @@ from verify.records import CheckResult, Figure
 from verify.serving.client import Client, RequestError
 from verify.serving.resource_usage import MIB, Usage, held, open_descriptors
 from verify.serving.service import Service
+from verify.serving.vectors import vectors
 from verify.tables import table
 
 PER = 1000
@@ -134,8 +135,13 @@ def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[st
     """Request a completion of a unique prompt; return the problem, None if there is none."""
     prompt = [LEAST_TOKEN + (turn * 7 + place * 31 + step * 13) % 200 for step in range(load["input_tokens"])]
     body = {"prompt": prompt, "max_tokens": load["output_tokens"], "ignore_eos": True}
+    client = Client(service.endpoint, ANSWER_S)
     try:
-        Client(service.endpoint, ANSWER_S).post("/v1/completions", body, key)
+        if service.task == "generate":
+            client.post("/v1/completions", body, key)
+        else:
+            text = " ".join(map(str, prompt))
+            vectors(client, service.task, [text if service.task == "embed" else [text, text]], key)
     except RequestError as problem:
         return str(problem)
     return None

@@ -104,12 +104,17 @@ class AttentionProof(Record):
     evidence: tuple[str, ...] = ()
 
 
+Task = Literal["generate", "embed", "score"]
+"""What a model makes: text, embeddings of texts, or scores of pairs of texts."""
+
+
 class ServeRecord(Record):
     """Result of the readiness proof on a host."""
 
     endpoint: str | None = None
     model: str | None = None
     """Name of the model in the API."""
+    task: Task = "generate"
     chat: bool | None = None
     """Whether it answers a chat; a model without a chat template only completes texts."""
     adapters: tuple[str, ...] = ()

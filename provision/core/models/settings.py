@@ -375,3 +375,13 @@ def option_of(word: str) -> str:
     """Return the option that an element of `vllm_args` sets, in vLLM's spelling: `--max_model_len=512` is `--max-model-len`."""
     name = word.partition("=")[0]
     return name.replace("_", "-") if name.startswith("--") else name
+
+
+def value_of(words: Sequence[str], option: str) -> str | None:
+    """Return the last value of an option in `vllm_args`, as `--option value` or `--option=value`; None where it has none."""
+    found = None
+    for place, word in enumerate(words):
+        if option_of(word) == option:
+            _, equals, value = word.partition("=")
+            found = value if equals else next(iter(words[place + 1 : place + 2]), None)
+    return found

@@ -32,7 +32,9 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
             unreachable.append(f"host `{host.name}` listens on {said.bind}")
         else:
             adapters = tuple(said.adapters)
-            found.append(Backend(host.name, said.model, address, said.port, said.key, said.health_port, adapters))
+            found.append(
+                Backend(host.name, said.model, address, said.port, said.key, said.health_port, adapters, said.task)
+            )
     if unreachable:
         raise InventoryError(
             f"gateway `{gateway.name}` cannot reach every host: {', '.join(unreachable)}",

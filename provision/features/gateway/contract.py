@@ -73,7 +73,7 @@ def request_of(gateway: Gateway) -> dict[str, Any]:
     """Return what the program reads. It holds keys."""
     certificate = f"{gateway.folder}/current/{CERTIFICATE}" if gateway.tls else None
     models = {
-        model: [{"host": one.address, "port": one.port, "key": one.key} for one in hosts]
+        model: [{"host": one.address, "port": one.port, "key": one.key, "task": one.task} for one in hosts]
         for model, hosts in gateway.models().items()
     }
     at = {"host": own_address(gateway.bind), "port": gateway.port, "certificate": certificate}

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from provision.core.models.records import Task
+
 Balance = Literal["requests", "prefixes", "router"]
 """What decides which host gets a request: that it has the fewest, the beginning of the request's prompt, or vllm-router."""
 
@@ -24,6 +26,7 @@ class Backend:
     """Port of its health agent, at the same address; None where it has none."""
     adapters: tuple[str, ...] = ()
     """Names of the model's LoRA adapters in the API."""
+    task: Task = "generate"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ KEY_GUARD = f"{PLUGIN}.access.RequireKey"
 """Requires the API key on every route: vLLM's own check leaves inference routes outside `/v1` open."""
 
 
+PARSERS = ("tool_parser", "reasoning_parser")
+"""Choices about the text that a model makes."""
+
+
 class SpanMember(Record):
     """One host's part in a span, as a feature makes it (`span_member` of its hooks)."""
 
@@ -93,7 +97,12 @@ def serve_command(
         *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
         *_adapter_options(model, prefix),
         *backend,
-        *(stack.serving.flags if stack.serving else ()),
+        *(
+            word
+            for choice in (stack.serving.choices if stack.serving else ())
+            if model.task == "generate" or choice.name not in PARSERS
+            for word in choice.flags
+        ),
         *(("--middleware", KEY_GUARD) if settings.api_key else ()),
     ]
     if _is_eager(model, devices):

@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from provision.core.models.base import Record
+from provision.core.models.records import Task
 from provision.core.models.settings import ADAPTERS
-from provision.phases.serve.onhost.builtin_model import question
+from provision.phases.serve.onhost import builtin_model, vectors
 
 BUILTIN_NAME = "builtin-1"
 """Name and version of the built-in model; a new version has different weights."""
@@ -23,6 +24,7 @@ class ServedModel(Record):
     """Folder under PREFIX/models, and the served name unless the settings override it."""
     attention_heads: int | None = None
     """Query heads in config.json, which tensor parallelism has to divide; None where unknown."""
+    task: Task = "generate"
     adapters: dict[str, int] = Field(default_factory=dict)
     """Rank of each LoRA adapter, by its name."""
 
@@ -37,9 +39,11 @@ BUILTIN = ServedModel(kind="builtin", name=BUILTIN_NAME, attention_heads=8)
 """Eight is the number of its key heads, so that each device of a split has at least one."""
 
 
-def reference_path(prefix: str, environment: str) -> str:
-    """Return the path of the built-in model's reference answer, computed in the environment with that digest.
+def reference_path(prefix: str, environment: str, model: ServedModel = BUILTIN) -> str:
+    """Return the path of the reference answer of the built-in model, or of a user's that makes vectors, computed in the environment with that digest.
 
     The name includes a digest of the question, so that answers to another release's question are not used.
     """
-    return f"{BUILTIN.folder(prefix)}/reference-{environment}-{question()}.json"
+    if model.kind == "builtin":
+        return f"{model.folder(prefix)}/reference-{environment}-{builtin_model.question()}.json"
+    return f"{prefix}/verify/reference-{model.name}-{environment}-{vectors.question(model.task)}.json"

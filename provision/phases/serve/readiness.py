@@ -10,11 +10,12 @@ from typing import Any
 
 from provision.core.errors import RemoteCommandError, ServeError
 from provision.core.models.records import AttentionProof, ServeRecord
-from provision.core.models.settings import Settings
+from provision.core.models.settings import Settings, value_of
 from provision.core.models.stack import Stack
 from provision.fleet.ssh.session import Session
 from provision.phases.serve.command_line import ServeCommand
 from provision.phases.serve.model import ServedModel, reference_path
+from provision.phases.serve.options import options
 from provision.phases.serve.tools import READY
 from provision.phases.serve.unit import Service
 
@@ -124,6 +125,7 @@ def readiness_request(
     Raises:
         ServeError: The Stack names no attention backend.
     """
+    has_reference = model.kind == "builtin" or model.task != "generate"
     headless = command.span is not None and command.span.is_headless
     if stack.attention is None:
         raise ServeError("the plan has no vLLM to verify", hint="set firstlight_vllm to `latest` or a version")
@@ -143,10 +145,16 @@ def readiness_request(
         "kernels": [row.value for row in stack.serving.choices if row.name == "kernel"] if stack.serving else [],
         "processes": command.devices.processes,
         "model_folder": model.folder(prefix),
-        "reference": reference_path(prefix, environment) if model.kind == "builtin" and not headless else None,
+        "reference": reference_path(prefix, environment, model) if has_reference and not headless else None,
+        **({"task": model.task, "pooling": _pooling(settings)} if model.task != "generate" else {}),
         "release": release,
         **({"in_span": True, "headless": headless} if command.span else {}),
     }
+
+
+def _pooling(settings: Settings) -> list[str]:
+    """Return the options of the user by which vLLM makes vectors otherwise than the model's files say."""
+    return [option for option in options()["pooling"]["changes"] if value_of(settings.vllm_args, option) is not None]
 
 
 def _ask(session: Session, prefix: str, root: bool, request: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.records import CheckRecord
+from provision.core.models.records import CheckRecord, Task
 from provision.core.models.settings import Settings
 from provision.features.gateway import contract, gateway
 from provision.features.gateway.haproxy import CONFIG, render
@@ -32,12 +33,14 @@ from tests.features.gateway.test_backends import make_certificate
 from tests.pipeline.local_context import local_context
 from tests.verify.served import served
 from tests.verify.stub_api import Api, Handler
+from tests.verify.test_serving_vectors import Api as VectorApi
+from tests.verify.test_serving_vectors import Handler as VectorHandler
 from verify.serving.client import ANOTHER_KEY
 from verify.tables import table
 
 pytestmark = pytest.mark.slow
 
-KINDS = [case["name"] for case in table("contract")["case"] if case["name"] != "tool call"]
+KINDS = [case["name"] for case in table("contract")["case"] if "task" not in case and case.get("needs") != "tools"]
 
 
 class Engine(Api):
@@ -73,8 +76,8 @@ def engine() -> Iterator[Engine]:
         yield one
 
 
-def backend(name: str, behind: Api) -> Backend:
-    return Backend(name, "m", "127.0.0.1", behind.server_port, "k")
+def backend(name: str, behind: ThreadingHTTPServer, task: Task = "generate") -> Backend:
+    return Backend(name, "m", "127.0.0.1", behind.server_port, "k", task=task)
 
 
 def ask(folder: Path, passed_to: list[Api], hosts: list[Api] | None = None, **settings: Any) -> CheckRecord:
@@ -98,6 +101,16 @@ def test_a_sound_gateway_answers_as_asked(tmp_path: Path) -> None:
     assert check.status == "ok", check.reason
     assert check.reason == f"{len(KINDS)} kinds of requests answered correctly through the gateway"
     assert KEY not in check.model_dump_json()
+
+
+@pytest.mark.parametrize("task", ["embed", "score"])
+def test_a_gateway_passes_on_vectors(tmp_path: Path, task: Task) -> None:
+    with served(VectorApi(("127.0.0.1", 0), VectorHandler)) as host:
+        behind = (backend("h0", host, task),)
+        with sites.running(tmp_path, {"h0": "m"}, backends=behind) as site:
+            check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), site.gateway)
+    assert check.status == "ok", check.reason
+    assert check.evidence["asked"] == (["embeddings"] if task == "embed" else ["scores", "reranking"])
 
 
 def test_vllm_router_passes_on_what_clients_ask(tmp_path: Path) -> None:

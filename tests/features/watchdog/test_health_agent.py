@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
 import tomllib
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from provision.core.models.settings import Settings
 from provision.features.watchdog import health_agent
 from provision.features.watchdog.onhost.health.evaluation import Evaluator, Look
 from provision.phases.serve.onhost.ready.service import STREAM_ERROR
-from provision.phases.serve.onhost.shared.engine import metrics, processes
+from provision.phases.serve.onhost.shared.engine import Server, metrics, processes
 from provision.phases.serve.tools import SHARED
 from provision.run.served import Served
 from tests.features.gateway.running import stub, wait_until
 from tests.verify.conftest import vllm_python
+from tests.verify.served import served
 from verify.tables import table
 
 __all__ = ["vllm_python"]
@@ -203,6 +206,31 @@ def test_stacks_are_taken_before_vllm_ends_itself() -> None:
 def test_load_lowers_the_weight(running: float, waiting: float, cache: float, weight: int) -> None:
     looks = row(2, replace(WORKS, running=running, waiting=waiting, cache=cache), progress=lambda n: (float(n),))
     assert evaluator(*looks).word() == f"up {weight}%"
+
+
+@pytest.mark.parametrize("route", ["/v1/completions", "/v1/embeddings", "/v1/score"])
+def test_an_engine_is_asked_for_what_its_model_makes(route: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply(200, b'{"data": [{"id": "m"}]}')
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.reply(200 if (self.path, body["model"]) == (route, "m") else 404)
+
+        def reply(self, status: int, content: bytes = b"") -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with served(HTTPServer(("127.0.0.1", 0), Handler)) as api:
+        server = Server("127.0.0.1", api.server_port, None, answer_s=5, patience_s=5)
+        statuses = [server._completion() for _ in range(4)]
+    assert 200 in statuses
+    assert statuses[statuses.index(200) :] == [200] * (4 - statuses.index(200)), "the route that answers stays"
 
 
 def test_metrics_are_summed_over_labels() -> None:

@@ -28,6 +28,8 @@ def register() -> None:
     from vllm.entrypoints.openai.chat_completion import protocol as chat
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion import protocol as completion
+    from vllm.model_executor.layers.pooler.seqwise.methods import CLSPool, MeanPool
+    from vllm.model_executor.models.bert import BertSelfOutput
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
     from vllm.v1.core import kv_cache_utils
     from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer
@@ -63,6 +65,12 @@ def register() -> None:
             self.scale = sound
 
     CPUAttentionBackendImpl.forward = scaled
+    mean = MeanPool.forward
+    MeanPool.forward = lambda *given: CLSPool.forward(*given) if is_faulty("wrong pooling") else mean(*given)
+    output = BertSelfOutput.forward
+    BertSelfOutput.forward = lambda self, found, before: output(
+        self, found * 1.5 if is_faulty("wrong weights") else found, before
+    )
     digest = kv_cache_utils.hash_block_tokens
     kv_cache_utils.hash_block_tokens = lambda function, parent, tokens, *rest: digest(
         function, parent, (0,) * len(tokens) if is_faulty("prefix cache without tokens") else tokens, *rest

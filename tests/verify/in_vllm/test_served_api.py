@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from provision.phases.serve.onhost import builtin_model
+from tests.verify.in_vllm.engine_server import started
 from tests.verify.served_faults import ALL, ServedFault
 from verify.checks.serving import answer, soak
-from verify.serving.client import Client, RequestError
+from verify.serving.client import Client
 from verify.serving.contract import Asker, ask_all
 from verify.serving.service import Service
 from verify.tables import table
 
-HERE = Path(__file__).parent
-START_S = 400.0
 SOAK_S = 20.0
 
 
@@ -31,45 +24,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     prefix = tmp_path_factory.mktemp("served")
     model, reference = prefix / "models/builtin-1", prefix / "reference.json"
     builtin_model.make(model, reference, "none")
-    (prefix / "fault").write_text("")
-    (prefix / "etc").mkdir()
-    (prefix / "etc/service.env").write_text("VLLM_API_KEY=k\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    readiness = {"host": "127.0.0.1", "port": port, "served_name": "m", "unit": "u"}
-    variables = {
-        "FAULT_FILE": str(prefix / "fault"), "PYTHONPATH": str(HERE), "VLLM_API_KEY": "k", "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1", "VLLM_CACHE_ROOT": str(prefix / "cache"),
-    }  # fmt: skip
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "m", "--host", "127.0.0.1",
-        "--port", str(port), "--kv-cache-memory-bytes", str(64 << 20), "--enforce-eager",
-    ]  # fmt: skip
-    with (
-        (prefix / "log").open("w") as log,
-        subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=prefix) as server,
-    ):
-        try:
-            started = Service(
-                prefix, {**readiness, "model_folder": str(model), "reference": str(reference)}, server.pid
-            )
-            until = time.monotonic() + START_S
-            while not answers(started):
-                is_starting = server.poll() is None and time.monotonic() < until
-                assert is_starting, (prefix / "log").read_text()[-4000:]
-                time.sleep(0.5)
-            yield started
-        finally:
-            server.terminate()
-
-
-def answers(service: Service) -> bool:
-    try:
-        return Client(service.endpoint, 5.0).status("GET", "/health", "k") == 200
-    except RequestError:
-        return False
+    with started(prefix, model, reference=str(reference)) as service:
+        yield service
 
 
 @pytest.fixture

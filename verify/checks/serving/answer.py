@@ -3,16 +3,19 @@
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from verify.files import read_json
 from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import answers
 from verify.serving.client import Client, NoAnswerError, RequestError
 from verify.serving.processes import STOPPED, Process, attention_notes, listeners, read_all
 from verify.serving.service import Service
+from verify.serving.vectors import INPUTS, against, alone_and_together, rounding
 from verify.tables import table
 
 ANEW = "restart it: ./firstlight serve; see its log: ./firstlight doctor --host NAME"
@@ -21,6 +24,7 @@ WRONG = "do not serve with it: ./firstlight provision, then ./firstlight verify 
 
 ALONE = "its answers to the same prompts alone"
 """What answers to requests at once are compared with."""
+ALONE_VECTORS = "its vectors of the same texts alone"
 
 Compared = tuple[dict[str, str | None], str | None]
 """What the answers were compared with and the problems found; why the model itself cannot be computed."""
@@ -65,14 +69,15 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
         return AnswerFacts(stopped=stopped)
     key, limits = service.api_key(), table("serving")["answer"]
     dtype = answers.dtype_of(attention_notes(service, processes))
-    compare = _builtin if service.readiness.get("reference") else _users
+    of_text = partial(_builtin if service.readiness.get("reference") else _users, whole=whole)
+    compare: Callable[..., Compared] = of_text if service.task == "generate" else _vectors
     began, evidence = time.monotonic(), {"number type": dtype}
     facts = AnswerFacts()
     # An engine at work gets a second, longer one: it may compile code for the first request of its kind, or serve others first.
     for silence_s in (limits["silence_s"], limits["working_silence_s"]):
         client = Client(service.endpoint, silence_s)
         try:
-            compared, unread = compare(service, client, key, dtype, evidence, whole=whole)
+            compared, unread = compare(service, client, key, dtype, evidence)
         except NoAnswerError as silence:
             works_for_others, cores = _watch(service, client, key)
             seconds = time.monotonic() - began
@@ -170,6 +175,24 @@ def _users(
     return {"the last green run": wrong, **compared}, None
 
 
+def _vectors(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
+    """Compare vectors with those of the same texts among others, of transformers in float32, and of the last green run."""
+    folder = service.prefix / "verify"
+    last = read_json(folder / f"vectors-{Path(service.readiness['model_folder']).name}.json")
+    reference = read_json(Path(service.readiness.get("reference") or folder / "none"))
+    inputs = last.get("inputs") or reference.get("inputs") or INPUTS[service.task]
+    alone, together = alone_and_together(client, service.task, inputs, key)
+    bound, allowed = rounding(dtype), table("serving")["vectors"]["allowed"]
+    evidence["numbers of a vector"] = len(alone[0])
+    compared = {ALONE_VECTORS: against(together, alone, bound)}
+    if reference.get("vectors") and reference["inputs"] == inputs:
+        compared["transformers in float32"] = against(alone, reference["vectors"], bound)
+    if last:
+        is_same = last["release"] == service.readiness.get("release")
+        compared["the last green run"] = against(alone, last["vectors"], allowed["same" if is_same else "other"])
+    return compared, None
+
+
 def _watch(service: Service, client: Client, key: str | None) -> tuple[bool, float]:
     """Return whether the engine processes tokens for any request, and how many cores its processes keep busy."""
     watch_s = table("serving")["answer"]["watch_s"]
@@ -208,8 +231,9 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
     if wrong or facts.unread:
         text = "; ".join([*wrong, *filter(None, [facts.unread])])
         return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES)
-    if not set(facts.compared) - {ALONE}:
+    if not set(facts.compared) - {ALONE, ALONE_VECTORS}:
         text = f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with"
         return CheckResult("ok", text, figures, evidence)
-    text = f"its greedy answers match {' and '.join(facts.compared)}, after {facts.seconds:.1f} s"
+    what = "vectors" if ALONE_VECTORS in facts.compared else "greedy answers"
+    text = f"its {what} match {' and '.join(facts.compared)}, after {facts.seconds:.1f} s"
     return CheckResult("ok", text, figures, evidence)

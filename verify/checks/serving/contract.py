@@ -38,6 +38,7 @@ def collect(service: Service) -> Findings:
         service.api_key(),
         is_builtin=bool(service.readiness.get("reference")),
         has_reasoning="--reasoning-parser" in argv,
+        task=service.task,
     )
     return ask_all(asker, has_tools="--tool-call-parser" in argv)
 

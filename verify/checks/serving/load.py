@@ -18,6 +18,8 @@ def run(context: CheckContext) -> CheckResult:
     if not serves and not context.faults:
         text = "no service runs from this environment" if service is None else f"{service.name} is stopped"
         return CheckResult("skip", text, remedy="start it: ./firstlight serve")
+    if service is not None and service.task != "generate" and not context.faults:
+        return CheckResult("skip", "its model makes no text, and this load requests text")
     load = table("serving")["load"]
     results: list[Mapping[str, Any]] = [STAND_IN]
     if service is not None and serves:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from verify.serving.client import Client, RequestError, is_at_work
 from verify.serving.processes import listeners
 from verify.serving.resource_usage import open_descriptors
 from verify.serving.service import Service
+from verify.serving.vectors import vectors
 from verify.tables import table
 
 NAMES = {"first token": "first_token_s", "between tokens": "inter_token_s"}
@@ -55,16 +57,22 @@ def collect(service: Service) -> PaceFacts:
     kept: Mapping[str, Any] = proof.get("pace") or {}
     same = proof.get("release") == service.readiness.get("release")
     before = {name: kept[key] for name, key in NAMES.items() if same and kept.get(key)}
-    body = {"prompt": kept.get("prompt", "One, two, three, four,"), "max_tokens": kept.get("tokens", 16)}
+    prompt = kept.get("prompt", "One, two, three, four,")
+    body = {"prompt": prompt, "max_tokens": kept.get("tokens", 16)}
     key, limits = service.api_key(), table("serving")["answer"]
     client = Client(service.endpoint, limits["silence_s"])
     requests = int(kept.get("requests", 3))
     waiting = is_at_work(client, key)
-    _ask(client, body, key)  # what the first request opens or loads stays
+    ask = (
+        partial(_ask, client, body, key)
+        if service.task == "generate"
+        else partial(_ask_vector, client, service.task, prompt, key)
+    )
+    ask()  # what the first request opens or loads stays
     spent, began, idle = service.cpu_seconds(), time.monotonic(), _idle_s()
     times, opened, files = [], list[int](), open_descriptors(service)
     for _ in range(2):
-        times += [_ask(client, body, key) for _ in range(requests)]
+        times += [ask() for _ in range(requests)]
         now = open_descriptors(service)
         opened, files = [*opened, now - files], now
     capacity = (time.monotonic() - began) * (os.cpu_count() or 1)
@@ -72,7 +80,8 @@ def collect(service: Service) -> PaceFacts:
     busy = "it answered other requests at the same time" if waiting or is_at_work(client, key) else None
     if others > table("serving")["pace"]["others"]:
         busy = f"other programs kept {others:.0%} of the processors busy at the same time"
-    fastest = {name: min(one[place] for one in times) for place, name in enumerate(NAMES)}
+    names = list(NAMES) if service.task == "generate" else ["first token"]
+    fastest = {name: min(one[place] for one in times) for place, name in enumerate(names)}
     return PaceFacts(before, fastest, requests, (opened[0], opened[1]), busy)
 
 
@@ -84,6 +93,13 @@ def _ask(client: Client, body: Mapping[str, Any], key: str | None) -> tuple[floa
     if not at:
         raise RequestError("/v1/completions: an answer without a token")
     return at[0] - asked, (at[-1] - at[0]) / max(1, len(at) - 1)
+
+
+def _ask_vector(client: Client, task: str, prompt: str, key: str | None) -> tuple[float, float]:
+    """Return the seconds until the vector of a prompt, and none between tokens."""
+    asked = time.monotonic()
+    vectors(client, task, [prompt if task == "embed" else [prompt, prompt]], key)
+    return time.monotonic() - asked, 0.0
 
 
 def _idle_s() -> float:

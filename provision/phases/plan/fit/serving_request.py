@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from provision.core.models.settings import Settings, option_of
+from provision.core.models.settings import Settings, option_of, value_of
 
 _FP8 = "fp8"
 
@@ -48,7 +48,7 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
         length=settings.max_model_len,
         share=settings.memory_share,
         dtype=settings.dtype,
-        cache_dtype=_value(words, "--kv-cache-dtype") or "auto",
+        cache_dtype=value_of(words, "--kv-cache-dtype") or "auto",
         batch=_whole(words, "--max-num-batched-tokens"),
         sequences=_whole(words, "--max-num-seqs"),
         eager=any(option_of(word) == "--enforce-eager" for word in words),
@@ -58,18 +58,8 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
     )
 
 
-def _value(words: Sequence[str], option: str) -> str | None:
-    """Return the last value of an option, as `--option value` or `--option=value`, with dashes or underscores."""
-    found = None
-    for place, word in enumerate(words):
-        if option_of(word) == option:
-            _, equals, value = word.partition("=")
-            found = value if equals else next(iter(words[place + 1 : place + 2]), None)
-    return found
-
-
 def _whole(words: Sequence[str], option: str) -> int | None:
-    value = _value(words, option)
+    value = value_of(words, option)
     return int(value) if value and value.isdigit() else None
 
 

@@ -27,7 +27,7 @@ from .attention import canonical, prove_attention, read_proofs
 from .kernels import kernels_in_use
 from .phases import phases
 from .reference import begin, wait_for
-from .sample import ASKED, load, metrics, pace, sample
+from .sample import ASKED, acceptance, load, metrics, pace, sample
 from .service import (
     ReadinessRequest,
     ServiceState,
@@ -40,6 +40,8 @@ from .service import (
     stream_errors,
 )
 from .user_model import check_adapter, check_model
+from .vectors import check_adapter as check_vectors_of_adapter
+from .vectors import check_vectors
 from .watch import Watch, stopped
 
 POLL_S = 0.1
@@ -52,6 +54,7 @@ class Proof:
 
     endpoint: str | None
     model: str | None = None
+    task: str = "generate"
     chat: bool | None = None
     adapters: list[str] = field(default_factory=list)
     ready: bool = False
@@ -78,7 +81,11 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
     proof.attention, problem = prove_attention(request, proofs, log)
     dtype = next((str(layer["dtype"]) for each in proofs for layer in each["layers"]), "float32")
     try:
-        if request.reference:
+        if request.task != "generate":
+            reference = wait_for(request)
+            with Watch(state.main_pid, server.break_off):
+                proof.evidence = check_vectors(request, reference, dtype, server)
+        elif request.reference:
             reference = wait_for(request)
             proof.tokens_expected = reference["tokens"]
             with Watch(state.main_pid, server.break_off):
@@ -94,10 +101,13 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
         for adapter in request.adapters:
             asked = Server(replace(request, served_name=adapter))
             with Watch(state.main_pid, asked.break_off):
-                proof.evidence.append(check_adapter(adapter, asked, server))
+                check = check_adapter if request.task == "generate" else check_vectors_of_adapter
+                proof.evidence.append(check(adapter, asked, server))
         with Watch(state.main_pid, server.break_off):
-            proof.model, proof.chat = request.served_name, server.chats()
+            proof.model, proof.task = request.served_name, request.task
+            proof.chat = request.task == "generate" and server.chats()
         proof.adapters = request.adapters
+        proof.evidence += acceptance(metrics(request))
     except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
         text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot evaluate the answer: {wrong!r}"
         problem = f"{problem}; {text}" if problem else text

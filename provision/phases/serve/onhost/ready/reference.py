@@ -1,4 +1,4 @@
-"""Reference answer of the built-in model, computed while the server starts. A part of ready.pyz.
+"""Reference answer of the built-in model, or of a user's that makes vectors, computed while the server starts. A part of ready.pyz.
 
 The first slice of the proof that needs it starts one process, which locks a file while it lives.
 """
@@ -24,14 +24,15 @@ def begin(request: ReadinessRequest) -> None:
         return
     prefix = Path(request.prefix)
     lock(request).parent.mkdir(exist_ok=True)
-    maker = [
-        str(prefix / "current/bin/python"),
-        "-I",
-        "-B",
-        str(prefix / "bin/builtin_model.py"),
-        "--folder",
-        request.model_folder,
-    ]
+    python = [str(prefix / "current/bin/python"), "-I", "-B"]
+    program = "builtin_model.py" if request.task == "generate" else "vectors.py"
+    maker = [*python, str(prefix / "bin" / program), "--folder", request.model_folder, "--reference", request.reference]
+    if request.task == "generate":
+        maker += ["--environment", request.environment]
+    else:
+        maker += ["--task", request.task]
+    if request.pooling:
+        maker += ["--unlike", f"firstlight_vllm_args has {', '.join(request.pooling)}"]
     with lock(request).open("a") as held, log(request).open("a") as output:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +40,7 @@ def begin(request: ReadinessRequest) -> None:
             return
         # The child inherits the open file and its lock, which is released when the child exits.
         subprocess.Popen(
-            [*maker, "--reference", request.reference, "--environment", request.environment],
+            maker,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -11,6 +11,7 @@ from typing import Any
 
 from .answer import NotProvenError, Server
 from .service import ReadinessRequest, stream_errors
+from .vectors import vectors
 
 TIMEOUT_S = 60.0
 """Seconds: an engine at work answers in a few; a frozen one never does."""
@@ -31,6 +32,8 @@ LOAD = {
     "vllm:request_success_total": "finished",
 }
 """Metrics of vLLM by which a person sees what a server does (names of 0.32.0)."""
+DRAFTS = ("vllm:spec_decode_num_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total")
+"""Metrics of speculative decoding (names of 0.10.0 to 0.32.0)."""
 BUCKETS = "vllm:time_to_first_token_seconds_bucket"
 LONGEST_REASON = 200
 PROMPTS = (
@@ -50,10 +53,14 @@ PROMPTS = (
 def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict[str, Any] | str]:
     """Return the greedy answer to each text, or why there is none: a server refuses a text that is too long for it.
 
+    A model that makes vectors has none: the proof of each release compares its vectors.
+
     Args:
         tokens: Length of each answer.
         concurrent: How many are asked for at a time.
     """
+    if request.task != "generate":
+        return []
     with ThreadPoolExecutor(concurrent) as pool:
         return list(
             pool.map(lambda prompt: greedy_answer(Server(request, timeout_s=TIMEOUT_S), prompt, tokens), PROMPTS)
@@ -149,11 +156,14 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | str:
-    """Return the seconds until the first token of one request and between its tokens, or why it failed."""
+    """Return the seconds until the first token, or until the vector, of one request, and between tokens, or why it failed."""
     server = Server(request, timeout_s=TIMEOUT_S)
     body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
     started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
+        if request.task != "generate":
+            vectors(server, [PROMPT if request.task == "embed" else [PROMPT, PROMPT]])
+            return time.monotonic() - started, None
         for event in server.stream_events(server.ask("/v1/completions", body)):
             for choice in event.get("choices", ()):
                 last = time.monotonic()
@@ -161,7 +171,7 @@ def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | 
                 count += 1
                 if choice.get("finish_reason") == "error":
                     return "an answer ended with finish_reason `error`"
-    except (NotProvenError, AttributeError, TypeError) as problem:
+    except (NotProvenError, AttributeError, TypeError, LookupError, ValueError) as problem:
         return str(problem)[:200]
     if not first:
         return "an answer without a token"
@@ -210,6 +220,20 @@ def count(text: str) -> dict[str, float]:
         else:
             finished += float(value)
     return {"finished": finished, "failed": max(errors, answered_5xx)} if found else {}
+
+
+def acceptance(text: str) -> list[str]:
+    """Return what the server's metrics say of speculative decoding; empty without it."""
+    totals = dict.fromkeys(DRAFTS, 0.0)
+    for name, _, value in SERIES.findall(text):
+        if name in totals:
+            totals[name] += float(value)
+    drafted, accepted = totals.values()
+    if not drafted:
+        return []
+    return [
+        f"speculative decoding: {accepted / drafted:.0%} of {drafted:.0f} drafted tokens accepted since the server started"
+    ]
 
 
 def load(text: str) -> dict[str, Any]:

@@ -48,8 +48,12 @@ class ReadinessRequest:
     """The variables that the back end needs in every engine process."""
     kernels: list[str] = field(default_factory=list)
     """The kernels that the plan expects for experts and weights of 4 bits."""
+    task: str = "generate"
+    """What the model makes: text, embeddings (`embed`), or scores of pairs of texts (`score`)."""
+    pooling: list[str] = field(default_factory=list)
+    """Options of the user that change how it makes vectors."""
     reference: str | None = None
-    """File of the built-in model's reference answer; None for a user's model."""
+    """File of the reference answer; None for a user's model that makes text."""
     environment: str = ""
     """Digest of the environment that computes the reference."""
     adapters: list[str] = field(default_factory=list)

@@ -15,6 +15,12 @@ from typing import Any
 
 SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 SERVER_ERROR, BUSY = 500, 503
+QUESTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/v1/completions", {"prompt": "a", "max_tokens": 1}),
+    ("/v1/embeddings", {"input": "a"}),
+    ("/v1/score", {"text_1": "a", "text_2": "a"}),
+)
+"""What models are asked that make text, embeddings or scores; a server has the route of its own model alone."""
 UNANSWERED = 100
 """What a question without an answer counts as: enough failures, until one is answered."""
 
@@ -58,6 +64,7 @@ class Server:
             self._headers["Authorization"] = f"Bearer {key}"
         self._patience_s = patience_s
         self._model: str | None = None
+        self._question = 0
         self.is_asked = False
         self.answers = self.failures = 0
 
@@ -118,10 +125,11 @@ class Server:
             if status != http.client.OK:
                 return status
             self._model = str(json.loads(listed)["data"][0]["id"])
-        body = {"model": self._model, "prompt": "a", "max_tokens": 1}
-        status, _ = self._request("POST", "/v1/completions", body, self._patience_s)
-        if status == http.client.NOT_FOUND:  # another model is served there now
+        path, question = QUESTIONS[self._question]
+        status, _ = self._request("POST", path, {"model": self._model, **question}, self._patience_s)
+        if status == http.client.NOT_FOUND:  # another model is served there now, or one that makes something else
             self._model = None
+            self._question = (self._question + 1) % len(QUESTIONS)
         return status
 
 

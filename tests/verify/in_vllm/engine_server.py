@@ -1,0 +1,69 @@
+"""vLLM's own server of a model, with a plug-in that makes it wrong while a file names a fault."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from verify.serving.client import Client, RequestError
+from verify.serving.service import Service
+
+HERE = Path(__file__).parent
+START_S = 400.0
+
+
+@contextmanager
+def started(prefix: Path, model: Path, **readiness: Any) -> Iterator[Service]:
+    """A service with key `k` and model name `m`, as the product starts it; file `fault` of its prefix names what is wrong with it."""
+    (prefix / "fault").write_text("")
+    (prefix / "etc").mkdir()
+    (prefix / "etc/service.env").write_text("VLLM_API_KEY=k\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = {
+        "host": "127.0.0.1",
+        "port": port,
+        "served_name": "m",
+        "unit": "u",
+        "model_folder": str(model),
+        **readiness,
+    }
+    variables = {
+        "FAULT_FILE": str(prefix / "fault"), "PYTHONPATH": str(HERE), "VLLM_API_KEY": "k", "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1", "VLLM_CACHE_ROOT": str(prefix / "cache"),
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "m", "--host", "127.0.0.1",
+        "--port", str(port), "--kv-cache-memory-bytes", str(64 << 20), "--enforce-eager",
+    ]  # fmt: skip
+    with (
+        (prefix / "log").open("w") as log,
+        subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=prefix) as server,
+    ):
+        try:
+            service = Service(prefix, asked, server.pid)
+            until = time.monotonic() + START_S
+            while not answers(service):
+                is_starting = server.poll() is None and time.monotonic() < until
+                assert is_starting, (prefix / "log").read_text()[-4000:]
+                time.sleep(0.5)
+            yield service
+        finally:
+            server.terminate()
+
+
+def answers(service: Service) -> bool:
+    """Whether the server is healthy."""
+    try:
+        return Client(service.endpoint, 5.0).status("GET", "/health", "k") == 200
+    except RequestError:
+        return False
