@@ -43,6 +43,7 @@ class Catalog:
 
     releases = _rows("vllm", "release", builds_rows.Release)
     builds = _rows("vllm_builds", "build", builds_rows.Build)
+    nightlies = _rows("vllm_builds", "nightly", builds_rows.Nightly)
     proven = _rows("proven", "proven", builds_rows.Proven)
     torch_stand_ins = _rows("vllm_builds", "torch_stand_in", builds_rows.TorchStandIn)
     import_failures = _rows("vllm", "import_failure", builds_rows.ImportFailure)

@@ -98,7 +98,7 @@ def _planning(
         typer.Option(
             "--vllm",
             metavar="VERSION",
-            help="latest (the newest tested), newest (tested or not), none, or a version: 0.33.0 or '>=0.32.0'. Default: latest.",
+            help="latest (the newest tested), newest (tested or not), none, a version (0.33.0, '>=0.32.0', 0.33.1.dev5), or a wheel that is not released: its path, its address, or the address of an index. Default: latest.",
         ),
     ] = None,
     driver: Annotated[

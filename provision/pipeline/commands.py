@@ -25,11 +25,13 @@ from provision.phases.plan import plan as resolve
 from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
 from provision.phases.plan.why_not import render as render_answers
 from provision.phases.stage import Store
 from provision.phases.stage.model_description import describe
+from provision.phases.stage.vllm_wheel import WheelReader
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import (
     BEFORE_PLAN,
@@ -78,6 +80,7 @@ class PlannedFrom:
     facts: Mapping[str, HostFacts]
     settings: Mapping[str, Settings]
     shapes: Mapping[str, Shape]
+    wheels: Mapping[str, GivenWheel] = field(default_factory=dict)
     become: frozenset[str] = frozenset()
     changes: Mapping[str, Sequence[PlannedChange]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -175,6 +178,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
         facts,
         settings,
         shapes={model: shape for one in models.values() for model, shape in shapes_of(one).items()},
+        wheels=given_wheels(facts, settings) if why_not is not None else {},
         become=frozenset(host.name for host in outcome.hosts if host.connection.become),
         changes=planned.changes,
         notes=(*around, *([took] if took else [])),
@@ -200,11 +204,12 @@ def plan_recorded(
     described = [parse_what_if(what_if)] if what_if is not None else []
     facts = recorded_facts(files, before=described)
     wanted = described_settings(request.overrides, what_if)
-    hosts = PlannedFrom(facts, dict.fromkeys(facts, wanted), shapes_of(wanted))
+    settings = dict.fromkeys(facts, wanted)
+    hosts = PlannedFrom(facts, settings, shapes_of(wanted), given_wheels(facts, settings))
     if why_not is not None:
         print_why_not(request, why_not, hosts)
         return Exit.OK
-    chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes)
+    chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes, wheels=hosts.wheels)
     stacks = {name: stack for name in facts if (stack := chosen.for_host(name).stack) is not None}
     changes = {
         name: changes_of(Host(name=name, connection=Connection(kind="local"), settings=wanted), facts[name], stack)
@@ -261,6 +266,15 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     return {settings.model: shape} if shape else {}
 
 
+def given_wheels(facts: Mapping[str, HostFacts], settings: Mapping[str, Settings]) -> dict[str, GivenWheel]:
+    """Read the wheels of vLLM that settings name, by host.
+
+    Raises:
+        StageError: One cannot be had, or is no wheel of vLLM that a plan can choose.
+    """
+    return WheelReader(Store(cache_folder())).read_all(facts, settings)
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -272,7 +286,7 @@ def _text(path: Path) -> str:
 
 def print_why_not(request: CommandRequest, asked: str, hosts: PlannedFrom) -> None:
     """Print the verdict of every rule on one release, and what would make it possible."""
-    answers = why_not(asked, hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes)
+    answers = why_not(asked, hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes, wheels=hosts.wheels)
     hosts.write(
         WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if request.as_json else render_answers(answers)
     )

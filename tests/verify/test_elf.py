@@ -19,8 +19,8 @@ WANTED, OFFERED = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_st
 OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
 
 
-def library(folder: Path, fatbin: bytes = b"") -> Path:
-    """A real library that needs one symbol and provides one, with a section as nvcc embeds it."""
+def library(folder: Path, fatbin: bytes = b"", linked: str = "") -> Path:
+    """A real library that needs one symbol and provides one, with a section as nvcc embeds it, linked with a library of that name."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler: reading of ELF files is NOT TESTED")
@@ -31,7 +31,13 @@ def library(folder: Path, fatbin: bytes = b"") -> Path:
         '.section .note.GNU-stack,"",@progbits\n'
     )
     made = folder / "_C.so"
-    subprocess.run([compiler, "-shared", "-nostdlib", "-Wl,-z,notext", "-o", made, "lamp.s"], cwd=folder, check=True)
+    command = [compiler, "-shared", "-nostdlib", "-Wl,-z,notext"]
+    if linked:
+        (folder / "empty.s").write_text("")
+        subprocess.run([*command, f"-Wl,-soname,{linked}", "-o", linked, "empty.s"], cwd=folder, check=True)
+    subprocess.run(
+        [*command, "-Wl,--no-as-needed", "-o", made, "lamp.s", *filter(None, [linked])], cwd=folder, check=True
+    )
     return made
 
 

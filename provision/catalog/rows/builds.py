@@ -50,6 +50,13 @@ class Build(Row):
     gfx: tuple[str, ...] = ()
 
 
+class Nightly(Row):
+    """The vLLM project's index of builds between releases, for a platform."""
+
+    platform: Literal["cpu", "cuda", "rocm"]
+    index: str
+
+
 class Proven(Row):
     """A set that was tried: a build of vLLM with its torch."""
 

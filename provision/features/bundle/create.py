@@ -24,6 +24,7 @@ from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
 from provision.phases.stage.step import stage as stage_hosts
+from provision.phases.stage.vllm_wheel import WheelReader
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
@@ -69,7 +70,9 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
 def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> list[Staged]:
     facts = parse_what_if(what_if)
     settings = described_settings(request.overrides, what_if)
-    planned = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings))
+    wheel = WheelReader(store).read(facts, settings)
+    wheels = {facts.host: wheel} if wheel else {}
+    planned = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings), wheels=wheels)
     [resolution] = planned.classes
     if resolution.stack is None:
         raise NoStackError(
@@ -111,6 +114,8 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
     context.options = replace(context.options, client=replace(read_settings(), sealed=True))
     context.use_store(store)
+    for host in context.hosts():  # so that the bundle has what the plan knows of their wheels
+        WheelReader(store).read(planned.facts[host.name], host.settings)
     features.call("stage_for_bundle", context, planned)
     context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
     return stage_hosts(context, planned)

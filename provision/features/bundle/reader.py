@@ -218,6 +218,8 @@ def _differences(wanted: Stack, present: Stack) -> list[str]:
         ("flash-attn", _package(wanted), _package(present)),
         ("service manager", _supervisor(wanted), _supervisor(present)),
         ("executor", wanted.executor, present.executor),
+        ("wheel of vLLM", _wheel(wanted), _wheel(present)),
+        ("packages", ", ".join(wanted.packages) or "none", ", ".join(present.packages) or "none"),
         ("packages for traces", ", ".join(wanted.tracing) or "none", ", ".join(present.tracing) or "none"),
     ]
     return [f"{what} {here} is wanted, the bundle has {there}" for what, here, there in pairs if here != there]
@@ -225,6 +227,10 @@ def _differences(wanted: Stack, present: Stack) -> list[str]:
 
 def _build(build: Any) -> str:
     return f"{build.version} ({build.variant})" if build else "none"
+
+
+def _wheel(stack: Stack) -> str:
+    return stack.vllm.wheel.name if stack.vllm and stack.vllm.wheel else "none"
 
 
 def _package(stack: Stack) -> str:

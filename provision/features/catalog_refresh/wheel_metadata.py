@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from packaging.metadata import RawMetadata, parse_email
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from provision.catalog.index.project_page import Wheel
 from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, numbers
+from provision.catalog.wheels import exact_pins, main_cuda, oldest_glibc
 from provision.features.catalog_refresh.index_wheels import WheelIndex
 
 
@@ -34,7 +33,7 @@ def torch(index: WheelIndex, wheels: Iterable[Wheel], version: str, *, today: st
         version=version,
         python=python,
         pythons=tuple(sorted({python for item in linux for python in _pythons(item)}, key=numbers)),
-        glibc=_glibc(wheel),
+        glibc=oldest_glibc(wheel.tags),
         default_x86_64=default,
         default_aarch64=aarch64,
         cuda=(default,) if cuda_of(default) else (),
@@ -64,13 +63,11 @@ def vllm(
         return "no wheel for Linux"
     wheel = _for(linux, "x86_64") or linux[0]
     metadata = _metadata(index, wheel)
-    pins = _pins(metadata)
+    pins = exact_pins(metadata.get("requires_dist", []))
     pinned = torches.get(pins.get("torch") or "")
     if pinned is None:
         return f"it pins torch {pins.get('torch')}, which neither the catalog nor the index has"
-    named = re.search(
-        r"""VLLM_MAIN_CUDA_VERSION: str = ["'](\d+\.\d+)["']""", index.read(wheel.file, "vllm/envs.py") or ""
-    )
+    cuda = main_cuda(index.read(wheel.file, "vllm/envs.py"))
     source = (
         f"metadata of {wheel.file.name}, read {today} from the user's index; GPU code carried over from {like.version}"
     )
@@ -79,13 +76,13 @@ def vllm(
         date=min((item.file.uploaded[:10] for item in linux if item.file.uploaded), default=None),
         python=metadata.get("requires_python", ""),
         torch=pinned.version,
-        cuda=named[1] if named else cuda_of(pinned.default_x86_64) or like.cuda,
+        cuda=cuda or cuda_of(pinned.default_x86_64) or like.cuda,
         machines=_machines(linux),
         torchvision=pins.get("torchvision"),
         torchaudio=pins.get("torchaudio"),
         flashinfer=pins.get("flashinfer-python"),
         flashinfer_cubin="flashinfer-cubin" in pins,
-        glibc=_glibc(wheel),
+        glibc=oldest_glibc(wheel.tags),
         core=like.core,
         core_aarch64=like.core_aarch64,
         fa2=like.fa2,
@@ -129,21 +126,6 @@ def _metadata(index: WheelIndex, wheel: Wheel) -> RawMetadata:
     return parse_email(index.read(wheel.file, "METADATA") or "")[0]
 
 
-def _pins(metadata: RawMetadata) -> dict[str, str | None]:
-    """Return required distributions by name, with the version of an exact pin. Requirements of extras are left out."""
-    found: dict[str, str | None] = {}
-    for line in metadata.get("requires_dist", []):
-        try:
-            need = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if need.marker and "extra" in str(need.marker):
-            continue
-        exact = [item.version for item in need.specifier if item.operator == "=="]
-        found.setdefault(canonicalize_name(need.name), exact[0] if exact else None)
-    return found
-
-
 def _pythons(wheel: Wheel) -> set[str]:
     """Return the minors of CPython, without free-threaded builds."""
     tags = [tag for tag in wheel.tags if re.fullmatch(r"cp3\d+", tag.interpreter) and tag.abi == tag.interpreter]
@@ -158,13 +140,3 @@ def _variant(index: WheelIndex, wheel: Wheel) -> str:
         return local[1]
     cuda = re.search(r"""^cuda\b[^=]*=\s*["'](\d+)\.(\d+)["']""", text, re.MULTILINE)
     return f"cu{cuda[1]}{cuda[2]}" if cuda else "cpu"
-
-
-def _glibc(wheel: Wheel) -> str:
-    """Return the lowest glibc in the tags of a wheel."""
-    old = {"manylinux1": "2.5", "manylinux2010": "2.12", "manylinux2014": "2.17"}
-    found = []
-    for tag in wheel.tags:
-        match = re.match(r"manylinux_(\d+)_(\d+)_", tag.platform)
-        found.append(f"{match[1]}.{match[2]}" if match else old.get(tag.platform.partition("_")[0], ""))
-    return min((glibc for glibc in found if glibc), key=numbers, default="")

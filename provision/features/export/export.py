@@ -16,7 +16,7 @@ from provision.features.export.readme import render
 from provision.features.export.workloads import Workload, table, workloads
 from provision.phases.plan import plan
 from provision.pipeline import CommandRequest
-from provision.pipeline.commands import print_summary, recorded_facts, shapes_of, write_stdout
+from provision.pipeline.commands import given_wheels, print_summary, recorded_facts, shapes_of, write_stdout
 from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.layout import fold_names
@@ -97,7 +97,9 @@ def _plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> Plan:
     settings = {name: host.settings for name, host in serving.items()}
     shapes = {model: shape for one in settings.values() for model, shape in shapes_of(one).items()}
     become = {name for name, host in serving.items() if host.connection.become}
-    chosen = plan({name: facts[name] for name in serving}, settings, become=become, shapes=shapes)
+    of_serving = {name: facts[name] for name in serving}
+    wheels = given_wheels(of_serving, settings)
+    chosen = plan(of_serving, settings, become=become, shapes=shapes, wheels=wheels)
     if refused := [name for one in chosen.classes if one.stack is None for name in one.hosts]:
         raise NoStackError(f"no combination of versions fits {fold_names(refused)}", hint="./firstlight plan says why")
     return chosen

@@ -98,7 +98,7 @@ def workloads(hosts: Sequence[Host], facts: Mapping[str, HostFacts], stacks: Map
         stacks: By host.
 
     Raises:
-        InventoryError: A host serves the built-in model, or its GPUs do not suffice.
+        InventoryError: A host serves the built-in model or with a wheel that no image has, or its GPUs do not suffice.
     """
     alike: dict[Workload, list[str]] = {}
     known: dict[tuple[str | None, ...], str] = {}
@@ -124,6 +124,11 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
         raise InventoryError(
             f"host `{host.name}` serves the built-in model, which no image has",
             hint="name a model of the hub or a folder: --model org/name",
+        )
+    if stack.vllm and stack.vllm.wheel:
+        raise InventoryError(
+            f"host `{host.name}` serves with `{stack.vllm.wheel.name}`, which no image of vLLM has",
+            hint="name a release: --vllm 0.33.0",
         )
     folder = expand_user(settings.model)
     on_hub = not folder.is_dir()

@@ -19,10 +19,10 @@ from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
 from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost, BuildRequest, BuildResult
 from provision.features.wheel_builder.build_inputs import BuildInputs, fetch_build_inputs
 from provision.features.wheel_builder.build_key import BuildKey
-from provision.features.wheel_builder.extension import read_extension
 from provision.features.wheel_builder.recipes import Recipe, recipe_for, toolkit
 from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
+from provision.phases.stage.extension import read_extension
 from provision.phases.stage.lock_file import LockedWheel, lock_text
 from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.platforms import Target

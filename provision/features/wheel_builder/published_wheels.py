@@ -17,7 +17,8 @@ from provision.core.json_text import parse
 from provision.core.models.stack import FlashAttnPackage
 from provision.core.scratch import scratch_folder
 from provision.core.user_path import local_path
-from provision.features.wheel_builder.extension import read_extension
+from provision.phases.stage.download import download
+from provision.phases.stage.extension import read_extension
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 _KIND = "published"
@@ -37,9 +38,9 @@ def fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Sto
     if local := next((folder / package.file for folder in folders if (folder / package.file).is_file()), None):
         return _keep(local, package.file, expected, store)
     url, announced = _where(package, sources)
-    with scratch_folder() as folder:
+    with scratch_folder() as folder, open_client(sources.settings) as client:
         part = folder / package.file
-        _download(url, part, sources)
+        download(client, url, part, hint=HINT)
         if announced and (found := sha256_of(part)) != announced:
             raise StageError(
                 f"`{package.file}` differs from the file on {package.community}: sha256 is `{found}`, announced is `{announced}`",
@@ -69,26 +70,6 @@ def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:
     path = store.add(source, name=f"{distribution}-{own_version}-{tags}", sha256=found)
     store.put(_KIND, name, {"sha256": found, "name": path.name})
     return path
-
-
-def _download(url: str, target: Path, sources: IndexSources) -> None:
-    import httpx
-
-    try:
-        with open_client(sources.settings) as client, client.stream("GET", url) as answer, target.open("wb") as file:
-            answer.raise_for_status()
-            for block in answer.iter_raw():
-                file.write(block)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        problem = describe_error(error)
-    except OSError as error:
-        problem = f"`{target.parent}` cannot be written: {error.strerror}"
-    else:
-        return
-    raise StageError(
-        f"`{target.name}` could not be fetched from {urlsplit(url).hostname}: {problem}",
-        hint=HINT,
-    )
 
 
 API = "https://api.github.com"

@@ -22,13 +22,13 @@ from provision.features.wheel_builder.build import BuildJob, build_wheel
 from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
 from provision.features.wheel_builder.build_host import BuildHost
 from provision.features.wheel_builder.build_key import BuildKey
-from provision.features.wheel_builder.extension import read_extension
 from provision.features.wheel_builder.published_wheels import fetch_published
 from provision.features.wheel_builder.recipes import recipe_for
 from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
 from provision.fleet.inventory import load
 from provision.fleet.ssh import Session, open_session
 from provision.phases.stage.download import Progress
+from provision.phases.stage.extension import read_extension
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target

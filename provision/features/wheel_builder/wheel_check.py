@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from provision.catalog.versions import minor, numbers
 from provision.features.wheel_builder.build_key import BuildKey
-from provision.features.wheel_builder.extension import Extension
+from provision.phases.stage.extension import Extension
 from provision.phases.stage.platforms import Target
 from verify.binaries.cxx_abi import text_symbols
 from verify.binaries.elf import map_library

@@ -88,6 +88,7 @@ def settings_of(
     for name, locate in (
         ("model", _model),
         ("lora", _adapters),
+        ("vllm", _wheel),
         ("chat_template", _file),
         ("hf_token_file", _file),
         ("driver_key", _file),
@@ -141,6 +142,11 @@ def _adapters(sources: Mapping[str, str], base: Path) -> tuple[dict[str, str], s
         if not folder.is_dir() and not _HUB_ID.fullmatch(source):
             return located, f"adapter {name}: {source!r} is neither a folder below {base} nor a hub id"
     return located, None
+
+
+def _wheel(vllm: str, base: Path) -> tuple[str, str | None]:
+    """A wheel that is named by its path, by its absolute path; a bundle has it where this machine does not."""
+    return (str((base / expand_user(vllm)).resolve()) if vllm.endswith(".whl") and "://" not in vllm else vllm), None
 
 
 def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:

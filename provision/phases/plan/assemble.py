@@ -65,6 +65,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         supervisor=supervisor(profile),
         executor=profile.policy.executor,
         tracing=tracing.choose(option, wanted=profile.policy.traces),
+        packages=profile.policy.packages,
         model=_model(profile),
         serving=_serving(option, profile, flashinfer_plan.plan if flashinfer_plan else None),
     )
@@ -131,6 +132,7 @@ def _vllm(option: BuildOption) -> VllmBuild | None:
         provider=build.provider,
         distribution=build.distribution,
         index=build.index,
+        wheel=option.wheel,
     )
 
 

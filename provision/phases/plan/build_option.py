@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Proven, Release, Torch
 from provision.catalog.versions import newest_first, platform_of
+from provision.core.models.stack import WheelFile
 from provision.phases.plan import torch_pair
+from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST
 
@@ -24,6 +26,8 @@ class BuildOption:
     torch_variant: str
     release: Release | None = None
     build: Build | None = None
+    wheel: WheelFile | None = None
+    """The wheel that the settings name; None for a build of the tables."""
 
     @property
     def variant(self) -> str:
@@ -53,18 +57,23 @@ def options(profile: HostProfile) -> Iterator[BuildOption]:
     if not profile.policy.wants_vllm:
         yield from _torch_alone(profile)
         return
-    found = [
-        option
-        for row in newest_first(catalog().releases)
-        if profile.policy.wants_release(row.version)
-        for build in _builds(row, profile.platform)
-        for option in _with_torch(profile, row, build)
-    ]
+    found = [option for row, build in _wanted(profile) for option in _with_torch(profile, row, build)]
     if profile.policy.vllm == LATEST:
         found.sort(key=lambda option: proof(option, profile.machine) is None)
     yield from found
     if profile.platform == "cpu" and profile.policy.torch == "managed" and profile.policy.torch_version is None:
         yield from _with_stand_in(profile)
+
+
+def _wanted(profile: HostProfile) -> Iterator[tuple[Release, Build]]:
+    """Yield the builds of the wanted releases for the platform, newest release first; of a given wheel, that build alone."""
+    if given := profile.given:
+        if platform_of(given.build.variant) == profile.platform:
+            yield given.release, given.build
+        return
+    for row in newest_first(catalog().releases):
+        if profile.policy.wants_release(row.version):
+            yield from ((row, build) for build in _builds(row, profile.platform))
 
 
 def proof(option: BuildOption, machine: str | None) -> Proven | None:
@@ -83,26 +92,29 @@ def _with_torch(profile: HostProfile, row: Release, build: Build) -> Iterator[Bu
         return
     offered = torch_pair.variants(profile, torch, build.variant)
     for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
-        yield _option(row, build, torch, variant)
+        yield _option(row, build, torch, variant, profile.given)
 
 
 def _with_stand_in(profile: HostProfile) -> Iterator[BuildOption]:
     """Yield CPU builds with the default index's torch, a CUDA build. They rank after all candidates with torch's CPU build."""
     for stand_in in catalog().torch_stand_ins:
-        if stand_in.machine == (profile.machine or "x86_64") and profile.policy.wants_release(stand_in.version):
-            row = next(row for row in catalog().releases if row.version == stand_in.version)
-            for build in _builds(row, "cpu"):
-                if build.provider == stand_in.provider:
-                    yield _option(row, build, _torches()[stand_in.torch], stand_in.variant)
+        if stand_in.machine != (profile.machine or "x86_64"):
+            continue
+        for row, build in _wanted(profile):
+            same = row.version == stand_in.version or profile.given
+            if same and build.provider == stand_in.provider and (build.torch or row.torch) == stand_in.torch:
+                yield _option(row, build, _torches()[stand_in.torch], stand_in.variant, profile.given)
 
 
-def _option(row: Release, build: Build, torch: Torch, variant: str) -> BuildOption:
+def _option(row: Release, build: Build, torch: Torch, variant: str, given: GivenWheel | None) -> BuildOption:
     name = f"vllm-{row.version}-{build.variant}"
+    if given:
+        name += f"-wheel-{given.file.sha256[:8]}"
     if build.provider == "community":
         name += "-community"
     if variant != build.variant:
         name += f"-torch-{variant}"
-    return BuildOption(name, torch, variant, row, build)
+    return BuildOption(name, torch, variant, row, build, given.file if given else None)
 
 
 def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:

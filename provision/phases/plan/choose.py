@@ -11,6 +11,7 @@ from provision.core.models.stack import Candidate, Nearest, Plan, Reason, Resolu
 from provision.phases.plan.assemble import stack_of
 from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.profile_builder import profile_of
@@ -23,6 +24,7 @@ def plan(
     *,
     become: Collection[str] = (),
     shapes: Mapping[str, Shape] = MappingProxyType({}),
+    wheels: Mapping[str, GivenWheel] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan for all hosts, in the given order. It reads the catalog, but no network and no clock.
 
@@ -30,11 +32,12 @@ def plan(
         settings: Settings by host.
         become: Hosts on which the inventory lets installation become root.
         shapes: The users' models, by their name in the settings.
+        wheels: The wheels of vLLM that settings name, by host.
 
     Raises:
         UsageError: Two settings of a host contradict each other.
     """
-    found = classes(facts, settings, become=become, shapes=shapes)
+    found = classes(facts, settings, become=become, shapes=shapes, wheels=wheels)
     return Plan(classes=tuple(choose(profile, tuple(hosts)) for profile, hosts in found.items()))
 
 
@@ -44,13 +47,15 @@ def classes(
     *,
     become: Collection[str] = (),
     shapes: Mapping[str, Shape] = MappingProxyType({}),
+    wheels: Mapping[str, GivenWheel] = MappingProxyType({}),
 ) -> dict[HostProfile, list[str]]:
     """Return the hosts by profile, in the given order. Arguments and errors are those of `plan`."""
     found: dict[HostProfile, list[str]] = {}
     for name, host_facts in facts.items():
         try:
             shape = shapes.get(settings[name].model)
-            profile = profile_of(host_facts, settings[name], escalates=name in become, shape=shape)
+            wheel = wheels.get(name)
+            profile = profile_of(host_facts, settings[name], escalates=name in become, shape=shape, wheel=wheel)
         except UsageError as error:
             raise UsageError(f"host `{name}`: {error.text}", hint=error.hint) from None
         found.setdefault(profile, []).append(name)
@@ -86,7 +91,9 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
     refusals = [reason for result in (host, *furthest) for reason in result.reasons("reject")]
     if not refusals:
         text = f"the catalog has no vLLM build for `--vllm {profile.policy.vllm}` on {profile.platform}"
-        if profile.policy.torch == "existing":
+        if given := profile.given:
+            text = f"`{given.file.name}` is built for {given.build.variant} with torch {given.release.torch}, which this host or `--torch` excludes"
+        elif profile.policy.torch == "existing":
             present = " and ".join(python.torch for python in profile.usable_pythons if python.torch)
             text = (
                 f"no vLLM release for `--vllm {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
@@ -102,7 +109,11 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
     change = nearest(profile) or Nearest(
         text="no one or two changes of settings, driver, memory or disk make a combination of versions possible on this host"
     )
-    if profile.policy.wants_vllm and not any(profile.policy.wants_release(row.version) for row in catalog().releases):
+    if (
+        profile.policy.wants_vllm
+        and not profile.wheel
+        and not any(profile.policy.wants_release(row.version) for row in catalog().releases)
+    ):
         change = change.model_copy(update={"text": f"{change.text}; {NEWER_RELEASES}"})
     return Resolution(
         hosts=hosts,

@@ -9,6 +9,7 @@ from provision.core.models.records import PlannedChange
 from provision.core.models.settings import CHOSEN_PORTS, Settings
 from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
 from provision.phases.plan.evaluation import HOST
+from provision.phases.plan.given_wheel import INFERRED
 from provision.report.planned_changes import change_lines
 
 _SIGNS = {"accept": "+", "reject": "x", "warn": "!"}
@@ -139,6 +140,8 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
     if stack.vllm:
         build = stack.vllm
         who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
+        if build.wheel:
+            who = f"{build.wheel.name}: {INFERRED}"
         pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
     else:
         pairs.append(("vLLM", "none, as `--vllm none` requests"))
@@ -174,6 +177,8 @@ def _packages(stack: Stack) -> list[tuple[str, str]]:
     pairs = []
     if package := stack.flash_attn.package:
         pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
+    if stack.packages:
+        pairs.append(("packages", ", ".join(stack.packages)))
     if stack.tracing:
         pairs.append(("traces", f"{', '.join(stack.tracing)}, which this release does not bring"))
     return pairs

@@ -15,6 +15,7 @@ from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.tables import fp8_caches
+from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.policy import Policy
 
 Platform = Literal["cpu", "cuda", "rocm"]
@@ -142,6 +143,13 @@ class HostProfile:
     environment: Environment = field(default_factory=Environment)
     served_model: ServedModel | None = None
     """None for the built-in model, and if nothing is served."""
+    wheel: GivenWheel | None = None
+    """The wheel that the settings name."""
+
+    @property
+    def given(self) -> GivenWheel | None:
+        """Return the wheel that alone is a candidate; None if the policy is changed to another release."""
+        return self.wheel if self.wheel and self.policy.vllm == self.wheel.policy else None
 
     @property
     def budget(self) -> DeviceBudget | None:

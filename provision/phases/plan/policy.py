@@ -49,6 +49,8 @@ class Policy:
     """The requested pipeline parallel size of a span."""
     executor: Literal["mp", "ray"] = "mp"
     """What starts the processes of a span."""
+    packages: tuple[str, ...] = ()
+    """Further requirements of the environment."""
     traces: bool = False
     """Whether the service sends traces."""
     accepted: frozenset[str] = frozenset()
@@ -119,6 +121,7 @@ def policy_of(settings: Settings) -> Policy:
         span=settings.span,
         pipeline=settings.pipeline_parallel if settings.span > 1 else None,
         executor=settings.executor,
+        packages=settings.packages,
         traces=settings.otlp_traces_endpoint is not None,
         accepted=_known_advisories(settings.accept_advisories),
         arguments=settings.vllm_args,

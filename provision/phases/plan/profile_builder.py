@@ -16,6 +16,7 @@ from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import (
     INCOMING,
     Environment,
@@ -39,20 +40,28 @@ NVCC = "bin/nvcc"
 
 
 def profile_of(
-    facts: HostFacts, settings: Settings, *, escalates: bool = False, shape: Shape | None = None
+    facts: HostFacts,
+    settings: Settings,
+    *,
+    escalates: bool = False,
+    shape: Shape | None = None,
+    wheel: GivenWheel | None = None,
 ) -> HostProfile:
     """Return the profile of one host.
 
     Args:
         escalates: Whether the inventory lets installation become root.
         shape: The user's model; None for the built-in one.
+        wheel: The wheel that the settings name; None if they name a release.
 
     Raises:
         UsageError: Two settings contradict each other.
     """
     policy = policy_of(settings)
+    if wheel:
+        policy = replace(policy, vllm=wheel.policy)
     nvidia, amd = nvidia_cards(facts), amd_cards(facts)
-    platform: Platform = "cuda" if nvidia else "rocm" if amd else "cpu"
+    platform = platform_of_host(facts)
     usable = nvidia or amd
     uid, home = 0 if escalates else facts.user.uid, facts.user.home
     root = None if uid is None else uid == 0
@@ -105,8 +114,14 @@ def profile_of(
         wsl=facts.wsl if platform != "cpu" else None,
         environment=_environment(facts, settings) if platform != "cpu" else Environment(),
         served_model=served,
+        wheel=wheel,
     )
     return _with_driver(profile, facts) if nvidia else profile
+
+
+def platform_of_host(facts: HostFacts) -> Platform:
+    """Return what builds for a host compute on: the GPUs of one vendor, else the processor."""
+    return "cuda" if nvidia_cards(facts) else "rocm" if amd_cards(facts) else "cpu"
 
 
 def _multiplies_int8(facts: HostFacts) -> bool | None:

@@ -14,9 +14,11 @@ from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe
+from provision.phases.stage.vllm_wheel import WheelReader
 from provision.report.planned_changes import change_lines
 from provision.report.run_files import CHANGES_FILE
 from provision.run import spans
@@ -31,6 +33,7 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
     started = time.monotonic()
     spans.refuse_parts(context, "plan")
     shapes = _shapes(context, context.hosts())
+    wheels = _wheels(context, probed)
     hosts = context.hosts()
     if not hosts:
         return PlannedHosts(**vars(probed))
@@ -39,6 +42,7 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
         {host.name: host.settings for host in hosts},
         become={host.name for host in hosts if host.connection.become},
         shapes=shapes,
+        wheels=wheels,
     )
     if isinstance(probed, PlannedHosts):
         chosen = probed.plan.replaced_by(chosen)
@@ -121,6 +125,21 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
         if shape is not None:
             shapes[model] = shape
     return shapes
+
+
+def _wheels(context: RunContext, probed: ProbedHosts) -> dict[str, GivenWheel]:
+    """Read the wheels of vLLM that settings name, by host; a host whose wheel cannot be had fails."""
+    reader = WheelReader(context.wheelhouse(), client=context.options.client, refresh=context.options.refresh)
+    wheels: dict[str, GivenWheel] = {}
+    for host in context.hosts():
+        try:
+            wheel = reader.read(probed.facts[host.name], host.settings)
+        except FirstlightError as error:
+            context.fail(host.name, "plan", error)
+            continue
+        if wheel is not None:
+            wheels[host.name] = wheel
+    return wheels
 
 
 def _refusal(name: str, resolution: Resolution) -> NoStackError:

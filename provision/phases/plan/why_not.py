@@ -18,6 +18,7 @@ from provision.phases.plan.choose import choose, classes
 from provision.phases.plan.evaluation import HOST, evaluate, evaluate_host
 from provision.phases.plan.explain import source_lines, verdicts
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
@@ -59,6 +60,7 @@ def why_not(
     *,
     become: Collection[str] = (),
     shapes: Mapping[str, Shape] = MappingProxyType({}),
+    wheels: Mapping[str, GivenWheel] = MappingProxyType({}),
 ) -> list[WhyNot]:
     """Return one answer for each class of hosts. Arguments are those of `plan`, and `requested`: `vllm==X`.
 
@@ -66,7 +68,7 @@ def why_not(
         UsageError: `requested` has another form, or the catalog has no such release.
     """
     version = _version(requested)
-    found = classes(facts, settings, become=become, shapes=shapes)
+    found = classes(facts, settings, become=become, shapes=shapes, wheels=wheels)
     return [_answer(version, profile, tuple(hosts)) for profile, hosts in found.items()]
 
 

@@ -174,7 +174,9 @@ def cache_key(stack: Stack, settings: ClientSettings) -> str:
         "uv": locked_hashes(LOCK, "uv")[0],
         "settings": settings.digest(),
         "own": [source.digest() for source in local_sources(stack)],
-        "stack": stack.model_dump(mode="json", include={"vllm", "torch", "python", "platform"}),
+        "stack": stack.model_dump(
+            mode="json", include={"vllm", "torch", "python", "platform"}, exclude={"vllm": {"wheel"}}
+        ),
         "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],
         "python": stack.interpreter.version,
         "existing": stack.interpreter.torch,
@@ -184,6 +186,10 @@ def cache_key(stack: Stack, settings: ClientSettings) -> str:
     }
     if stack.executor != "mp":  # the keys of all other environments stay as they are
         parts["executor"] = executor_requirements(stack)
+    if stack.vllm and stack.vllm.wheel:
+        parts["wheel"] = stack.vllm.wheel.sha256
+    if stack.packages:
+        parts["packages"] = stack.packages
     if stack.tracing:
         parts["tracing"] = stack.tracing
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

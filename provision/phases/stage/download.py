@@ -162,6 +162,28 @@ def prefetching(store: Store, open_client: Callable[[], httpx.Client]) -> Iterat
             stop.set()
 
 
+def download(client: httpx.Client, url: str, target: Path, *, hint: str) -> None:
+    """Download a file whose hash is unknown.
+
+    Raises:
+        StageError: It cannot be fetched or written.
+    """
+    import httpx
+
+    try:
+        with client.stream("GET", url) as answer, target.open("wb") as file:
+            answer.raise_for_status()
+            for block in answer.iter_raw():
+                file.write(block)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        problem = describe_error(error)
+    except OSError as error:
+        problem = f"`{target.parent}` cannot be written: {error.strerror}"
+    else:
+        return
+    raise StageError(f"`{target.name}` could not be fetched from {_host(url)}: {problem}", hint=hint)
+
+
 def _report_stored(on_stored: OnStored | None, paths: Iterable[Path], total: int) -> None:
     if on_stored:
         for path in paths:

@@ -70,13 +70,13 @@ def target_of(stack: Stack) -> Target:
 
 
 def builds_of(stack: Stack) -> list[PinnedBuild]:
-    """Return the pinned builds: vLLM (unless the policy is none), torch (unless the host has its own), and kernel packages."""
+    """Return the builds of an index: vLLM (unless there is none, or its wheel is given), torch (unless the host has its own), kernel packages."""
     torch, vllm, flash = stack.torch, stack.vllm, stack.flash_attn.package
     wanted = f"{torch.version}+{torch.variant}" if torch.index and not brings_torch(stack) else torch.version
     builds = [PinnedBuild("torch", wanted, torch.variant, torch.index)]
     if stack.interpreter.torch:
         builds = []
-    if vllm:
+    if vllm and not vllm.wheel:
         builds.insert(0, PinnedBuild(vllm.distribution, vllm.version, vllm.variant, vllm.index))
     if flash and flash.is_locked:
         builds.append(PinnedBuild(flash.distribution, flash.version, stack.variant, None))
@@ -175,7 +175,7 @@ def make_request(
             excluded.append(name)
     if stack.supervisor == "supervisor":
         requirements.append("supervisor")
-    requirements += [*executor_requirements(stack), *stack.tracing]
+    requirements += [*executor_requirements(stack), *stack.tracing, *stack.packages]
     # A CPU build of vLLM pins the CPU build of torch by its local version; override that.
     overrides = (f"torch=={stack.torch.version}",) if stack.torch_stands_in else ()
     limits = stack.dependencies or DependencyPlan()

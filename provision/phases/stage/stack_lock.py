@@ -79,7 +79,7 @@ def lock_stack(
     if prefetch:
         prefetch(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
-        built = list(pool.map(lambda source: build_local_wheel(source, store), own))
+        built = [*pool.map(lambda source: build_local_wheel(source, store), own), *_given(stack, store)]
     local = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
     request = make_request(stack, target, found, companions, [*local, *extra])
     if request.until and not has_upload_times(stack, sources.indexes, sources.index_client):
@@ -101,6 +101,20 @@ def lock_stack(
         if again := next((item for item in wrong if item in left_out), None):
             raise StageError(f"{again.text}, and uv chooses no other")
         left_out += tuple(wrong)
+
+
+def _given(stack: Stack, store: Store) -> Iterator[LockedWheel]:
+    """Yield the wheel of vLLM that the settings name.
+
+    Raises:
+        StageError: It is no longer in the wheelhouse.
+    """
+    if stack.vllm is None or (wheel := stack.vllm.wheel) is None:
+        return
+    if (path := store.find(wheel.sha256, wheel.name)) is None:
+        raise StageError(f"`{wheel.name}` is no longer in the wheelhouse `{store.root}`", hint="run the command again")
+    size = path.stat().st_size
+    yield LockedWheel(stack.vllm.distribution, wheel.version, wheel.name, wheel.sha256, wheel.url, size)
 
 
 def fetch_wheels(

@@ -6,7 +6,7 @@ from typing import Any
 
 from provision.core.models.stack import FlashAttnKey
 from provision.features.wheel_builder.build_key import BuildKey
-from provision.features.wheel_builder.extension import Extension, Library
+from provision.phases.stage.extension import Extension, Library
 
 CHECK_FAIL = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 CHECK_FAIL_OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
@@ -45,6 +45,7 @@ def make_extension(library: Library | None = None, **changes: Any) -> Extension:
         "pythons": frozenset({"cp312"}),
         "platforms": frozenset({"linux_x86_64"}),
         "requires": ("torch", "einops"),
+        "requires_python": ">=3.9",
         "libraries": (("flash_attn_2_cuda.so", library or make_library()),),
     }
     return Extension(**(values | changes))

@@ -15,8 +15,8 @@ from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.features.wheel_builder.build_host import BuildHost, BuildRequest
 from provision.features.wheel_builder.build_inputs import build_requirements
-from provision.features.wheel_builder.extension import read_extension
 from provision.fleet.ssh.session import Session
+from provision.phases.stage.extension import read_extension
 
 NAME = "sample-1.0-py3-none-any.whl"
 

@@ -13,10 +13,10 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.features.wheel_builder.build_cache import BuildCache
-from provision.features.wheel_builder.extension import read_extension
 from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.fleet.ssh.session import Session
+from provision.phases.stage.extension import read_extension
 from tests.features.wheel_builder.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]

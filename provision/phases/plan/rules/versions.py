@@ -18,13 +18,14 @@ from provision.phases.plan.advisories import (
 from provision.phases.plan.build_option import BuildOption, proof
 from provision.phases.plan.dependencies import choose as limits_of
 from provision.phases.plan.family.choices import serving_plan
+from provision.phases.plan.given_wheel import INFERRED
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, reject, rule, warn
 from provision.phases.plan.torch_pair import native_floor, runs_natively
 
 
 @rule(
-    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build.",
+    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build, or a wheel that the tables lack.",
     reads=(),
     order=10,
 )
@@ -32,16 +33,18 @@ def provider(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
     build = option.build
     if build is None:
         return
-    if build.provider == "community":
+    if option.wheel is not None:
+        yield accept(f"{option.wheel.name}: {INFERRED}", source=build.source, sha256=option.wheel.sha256)
+    elif build.provider == "community":
         text = f"{build.distribution} {build.version} is a community build, not the vLLM project's"
         yield accept(text, source=build.source)
-        if option.torch_variant != build.variant == "cpu":
-            row = next(row for row in catalog().torch_stand_ins if row.version == build.version)
-            text = f"torch {option.torch.version} from the package index: a CUDA build ({row.variant}) that computes on the CPU"
-            yield accept(text, source=row.source)
     else:
         where = f" from {build.index}" if build.index else " from the package index (PyPI or your mirror)"
         yield accept(f"the vLLM project's build{where}", source=build.source)
+    if option.torch_variant != build.variant == "cpu":
+        row = next(row for row in catalog().torch_stand_ins if row.torch == option.torch.version)
+        text = f"torch {option.torch.version} from the package index: a CUDA build ({row.variant}) that computes on the CPU"
+        yield accept(text, source=row.source)
 
 
 @rule(

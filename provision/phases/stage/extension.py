@@ -74,6 +74,8 @@ class Extension:
     platforms: frozenset[str]
     """`linux_x86_64`, `any`."""
     requires: tuple[str, ...]
+    requires_python: str
+    """Range of Python versions in the metadata; empty if it has none."""
     libraries: tuple[tuple[str, Library], ...]
     """Libraries by their paths in the wheel."""
 
@@ -137,5 +139,6 @@ def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension
         pythons=frozenset(tag.interpreter for tag in tags),
         platforms=frozenset(tag.platform for tag in tags),
         requires=tuple(headers.get_all("Requires-Dist") or ()),
+        requires_python=headers["Requires-Python"] or "",
         libraries=libraries,
     )
