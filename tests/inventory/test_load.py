@@ -396,7 +396,7 @@ def test_progress_is_reported_step_by_step(
     load(path)
     assert capsys.readouterr().err.splitlines() == [
         f"reading the inventory {path} ...",
-        "hosts: 2; asking OpenSSH how each is reached ...",
+        "hosts: 2; reading how each is reached ...",
     ]
 
 
