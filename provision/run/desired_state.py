@@ -162,6 +162,7 @@ def desired_state_of(
             supervisor=stack.supervisor,
             user=paths.owner,
             home=facts.user.home or "/root",
+            service=paths.service,
         )
     release = release_record(staged.environment, model, stack, settings, command)
     digest = release_digest(release, service)
