@@ -48,8 +48,10 @@ def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
     if host and host.connection.become:
         return install_paths.prefix_of(host, uid=0, home="")
     if facts and facts.user.uid is not None and facts.user.home:
-        user = {"uid": facts.user.uid, "home": facts.user.home}
-        return install_paths.prefix_of(host, **user) if host else str(install_paths.default_prefix(**user))
+        uid, home = facts.user.uid, facts.user.home
+        if host:
+            return install_paths.prefix_of(host, uid=uid, home=home)
+        return str(install_paths.default_prefix(uid=uid, home=home))
     return None
 
 

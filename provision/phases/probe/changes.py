@@ -77,4 +77,4 @@ def _sudo(output: Output, path: str, at: int) -> str | None:
 
 def _is_of_file(each: Drift) -> bool:
     """Return whether the path is that of the changed file; for the unit itself systemd may have changed a setting elsewhere."""
-    return each.kind != "process" and not (each.kind == "unit" and UNITS.fullmatch(PurePosixPath(each.path).name))
+    return each.kind != "process" and not (each.kind == "unit" and UNITS.fullmatch(each.path.rpartition("/")[2]))
