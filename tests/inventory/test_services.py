@@ -88,6 +88,12 @@ def test_a_service_that_a_machine_does_not_have_is_named(make: Make) -> None:
     assert caught.value.hint == "there are: gpu-1@chat, gpu-1@embed"
 
 
+def test_services_are_not_given_on_the_command_line(make: Make) -> None:
+    path = make("all: {hosts: {gpu-1: {ansible_host: 192.0.2.7}}}\n")
+    with pytest.raises(InventoryError, match="--set services: services belong to a host of the inventory"):
+        load(path, overrides={"services": TWO})
+
+
 @pytest.mark.parametrize(
     ("services", "variables", "text"),
     [

@@ -11,6 +11,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host, Service
 from provision.core.models.settings import Settings
 from provision.phases.plan.services import nvlink_groups, part_of, with_gpus
+from tests.fit.models import llama_8b, llama_70b
 
 GIB = 2**30
 
@@ -51,6 +52,19 @@ def divided(hosts: list[Host], facts: HostFacts) -> dict[str, Any]:
 def test_no_gpu_is_given_twice_and_named_ones_stay() -> None:
     hosts = services_of(a={"tensor_parallel": 2}, b={"gpus": [0, 3]}, c={})
     assert divided(hosts, facts_of(6)) == {"a": (1, 2), "b": (0, 3), "c": (4,)}
+
+
+@pytest.mark.parametrize(
+    ("count", "large", "small"),
+    [(3, (0, 1), (2,)), (4, (0, 1), (2, 3)), (8, (0, 1, 2, 3), (4, 5, 6, 7))],
+)
+def test_each_service_gets_as_many_gpus_as_fit_its_model_and_what_is_left(
+    count: int, large: tuple[int, ...], small: tuple[int, ...]
+) -> None:
+    hosts = services_of(large={"model": "o/70b"}, small={"model": "o/8b"})
+    shapes = {"o/70b": llama_70b(), "o/8b": llama_8b()}
+    found = {host.settings.model: with_gpus(host, facts_of(count), shapes).gpus for host in hosts}
+    assert found == {"o/70b": large, "o/8b": small}
 
 
 def test_the_largest_service_gets_gpus_that_nvlinks_join() -> None:

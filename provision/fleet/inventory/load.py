@@ -21,7 +21,7 @@ from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.machines import require_distinct
-from provision.fleet.inventory.services import SETTING, as_services, limit_of, variables_by_host
+from provision.fleet.inventory.services import as_services, limit_of, variables_by_host
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 from provision.fleet.inventory.yaml_source import MOST_HOSTS, check, hosts_of_ranges, positions_of
 
@@ -73,10 +73,6 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
         raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    if "services" in given:
-        raise UsageError(
-            "--set services: services belong to one host", hint=f"set {SETTING} for the host in the inventory"
-        )
     within = limit_of(limit)
     raw, kept_as = _hosts(path, limit)
     if not raw:

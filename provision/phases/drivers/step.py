@@ -46,7 +46,10 @@ def apply(context: RunContext, planned: PlannedHosts, *, record_all: bool = Fals
 def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, DriverWork]) -> PlannedHosts:
     started = time.monotonic()
     playbooks.acquire_locks(context, planned, "install", [host for host in context.hosts() if host.name in work])
-    hosts = _agreed(context, [host for host in context.hosts() if host.name in work], work)
+    hosts = [host for host in context.hosts() if host.name in work]
+    for name, error in disagreements(hosts, work).items():
+        context.fail(name, "install", error)
+    hosts = [host for host in hosts if not context.has_failed(host.name)]
     again = {"firstlight_again": f"./firstlight {context.options.command}"}
     succeeded = playbooks.run_playbook(
         context,
@@ -81,24 +84,22 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
     return replace(replanned, driver_changed=frozenset(changed))
 
 
-def _agreed(context: RunContext, hosts: Sequence[Host], work: Mapping[str, DriverWork]) -> list[Host]:
-    """Return the hosts without those whose machine would get two drivers: these fail."""
+def disagreements(hosts: Sequence[Host], work: Mapping[str, DriverWork]) -> dict[str, InstallError]:
+    """Return by host the error that services of its machine need different drivers. Compatibility libraries lie side by side."""
     wanted: dict[str, dict[str, list[str]]] = {}
     for host in hosts:
-        parts = {name: part for name, part in work[host.name].parts.items() if name != "cuda_compat"}
-        if parts:
-            text = work[host.name].model_copy(update={"cuda_compat": None}).named()
+        if text := work[host.name].model_copy(update={"cuda_compat": None}).named():
             wanted.setdefault(host.machine, {}).setdefault(text, []).append(host.name)
+    found: dict[str, InstallError] = {}
     for machine, by_text in wanted.items():
+        each = " and ".join(f"{text} for `{names[0]}`" for text, names in by_text.items())
+        error = InstallError(
+            f"the services of host `{machine}` need different drivers: {each}",
+            hint="set firstlight_driver or firstlight_vllm for the host, so that one driver suits all its services",
+        )
         if len(by_text) > 1:
-            each = " and ".join(f"{text} for `{names[0]}`" for text, names in by_text.items())
-            error = InstallError(
-                f"the services of host `{machine}` need different drivers: {each}",
-                hint="set firstlight_driver or firstlight_vllm for the host, so that one suits all its services",
-            )
-            for name in (name for names in by_text.values() for name in names):
-                context.fail(name, "install", error)
-    return [host for host in hosts if not context.has_failed(host.name)]
+            found |= {name: error for names in by_text.values() for name in names}
+    return found
 
 
 def _needed(context: RunContext, planned: PlannedHosts) -> Mapping[str, DriverWork]:
