@@ -10,7 +10,7 @@ import yaml
 from provision.core.errors import InventoryError, UsageError
 from provision.core.install_paths import install_paths_of, unit_of
 from provision.core.models.facts import HostFacts, User
-from provision.core.models.inventory import Host
+from provision.core.models.inventory import Host, Inventory
 from provision.core.models.settings import Settings
 from provision.fleet.inventory import load
 from provision.fleet.inventory.machines import shared_machines
@@ -42,6 +42,8 @@ def test_each_service_is_a_host_with_the_settings_of_both(make: Make) -> None:
     assert [(host.settings.port, host.settings.health_port) for host in (chat, embed)] == [(8000, 8009), (8001, 8010)]
     assert chat.connection == embed.connection
     assert other.settings == Settings()
+    kept = Inventory(source="hosts.yml", hosts=(chat, embed, other))
+    assert Inventory.model_validate_json(kept.model_dump_json()) == kept
 
 
 def test_each_service_has_a_prefix_and_a_unit_of_its_own(make: Make) -> None:

@@ -80,7 +80,7 @@ class Service(Record):
     name: str
     machine: str
     """Name of the machine in the inventory."""
-    services: tuple[tuple[str, Settings], ...] = Field(exclude=True, repr=False)
+    services: tuple[tuple[str, Settings], ...]
     """All services of the machine with their settings, by the names of their hosts, in the inventory's order."""
 
 
