@@ -52,7 +52,7 @@ def test_two_services_serve_at_once(firstlight: CommandRunner, host: FleetHost, 
     ended = firstlight("provision", "-i", inventory(host, folder, "first-name"))
     assert ended.code == 0, ended.output()
     names = {service: f"{host.name}@{service}" for service in PORTS}
-    assert {one["host"]: one["state"] for one in ended.summary["hosts"]} == dict.fromkeys(names.values(), "serving")
+    assert {one["name"]: one["state"] for one in ended.summary["hosts"]} == dict.fromkeys(names.values(), "serving")
     answers = {name: ask(host, prefix=f"{PREFIX}@{name}", port=port)["with"] for name, port in PORTS.items()}
     assert {name: answer[1]["data"][0]["id"] for name, answer in answers.items()} == {
         "chat": "builtin-1",
@@ -80,7 +80,7 @@ def test_a_change_of_one_service_leaves_the_other_running(
     before = pid(host, CHAT), pid(host, EMBED)
     ended = firstlight("provision", "-i", inventory(host, folder, "second-name"))
     assert ended.code == 0, ended.output()
-    assert {one["host"]: one["state"] for one in ended.summary["hosts"]} == {
+    assert {one["name"]: one["state"] for one in ended.summary["hosts"]} == {
         f"{host.name}@chat": "unchanged",
         f"{host.name}@embed": "serving",
     }
