@@ -107,7 +107,9 @@ def _sizes(facts: HostFacts, settings: Settings, shape: Shape | None, free: Sequ
         return [(settings.tensor_parallel or 1) * others]
     found = []
     for count in range(others, len(free) + 1, others):
-        profile = profile_of(facts, settings.model_copy(update={"gpus": tuple(free[:count])}), shape=shape)
+        # Whether a model fits does not depend on the release, which may be a wheel that is not read here.
+        tried = settings.model_copy(update={"gpus": tuple(free[:count]), "vllm": "latest"})
+        profile = profile_of(facts, tried, shape=shape)
         served, budget = profile.served_model, profile.budget
         if served is None or budget is None:
             return [others]
