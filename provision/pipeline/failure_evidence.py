@@ -38,7 +38,9 @@ def gather(
     def call(host: Host) -> tuple[Source, ...]:
         paths = probed.install_paths[host.name]
         since_s = context.run.seconds - since[host.name] if since is not None else None
-        return collect(context.session(host), prefix=paths.prefix, root=paths.root, since_s=since_s)
+        return collect(
+            context.session(host), prefix=paths.prefix, root=paths.root, service=paths.service, since_s=since_s
+        )
 
     started = time.monotonic()
     done = fan_out([Task(host=host.name, call=partial(call, host), deadline_s=DEADLINE_S) for host in hosts])

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from provision.core.install_paths import default_prefix
+from provision.core import install_paths
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import GatewayRecord, ServeRecord
@@ -42,13 +42,16 @@ TYPED_OTHERWISE = frozenset(
 def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
     """Return the installation prefix on a host: from the inventory, from the probe, or the default."""
     if host and host.settings.prefix:
-        return host.settings.prefix
+        return install_paths.prefix_of(host, uid=0, home="")
     if facts and facts.installed:
         return facts.installed.prefix
     if host and host.connection.become:
-        return str(default_prefix(uid=0, home=""))
+        return install_paths.prefix_of(host, uid=0, home="")
     if facts and facts.user.uid is not None and facts.user.home:
-        return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
+        uid, home = facts.user.uid, facts.user.home
+        if host:
+            return install_paths.prefix_of(host, uid=uid, home=home)
+        return str(install_paths.default_prefix(uid=uid, home=home))
     return None
 
 

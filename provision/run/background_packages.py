@@ -49,10 +49,10 @@ def lacking(context: RunContext, planned: PlannedHosts) -> list[Host]:
 
 
 def start(context: RunContext, planned: PlannedHosts) -> BackgroundPackages | None:
-    """Let hosts whose package sources answer install the OS packages that they lack; None when there is no such host."""
+    """Let hosts whose package sources answer install the OS packages that they lack, of services one for its machine; None when there is no such host."""
     answers = package_sources(context, planned)
     hosts = [host for host in context.hosts() if answers.get(host.name) and planned.install_paths[host.name].root]
-    hosts = playbooks.acquire_locks(context, planned, "install", hosts)
+    hosts = playbooks.acquire_locks(context, planned, "install", [*{host.machine: host for host in hosts}.values()])
     return BackgroundPackages(context, planned, hosts) if hosts else None
 
 

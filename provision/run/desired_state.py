@@ -28,6 +28,7 @@ from provision.core.models.settings import ADAPTERS, Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.core.models.staged import Staged, StagedFile
 from provision.phases.plan.family.tasks import task_of
+from provision.phases.plan.services import part_of
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
@@ -148,9 +149,10 @@ def desired_state_of(
         command = serve_command(
             stack,
             settings,
-            facts,
+            part_of(host, facts),
             prefix=paths.prefix,
             model=model,
+            is_shared=host.service is not None,
             peer_writes=peer_writes,
             span=host.span,
             content=staged.environment,
@@ -162,6 +164,7 @@ def desired_state_of(
             supervisor=stack.supervisor,
             user=paths.owner,
             home=facts.user.home or "/root",
+            service=paths.service,
         )
     release = release_record(staged.environment, model, stack, settings, command)
     digest = release_digest(release, service)

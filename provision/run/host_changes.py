@@ -23,7 +23,6 @@ from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged, StagedFile
 from provision.phases.install.drivers import driver_work, older_container_toolkit
 from provision.phases.plan import rocm
-from provision.phases.serve.unit import UNIT
 from provision.phases.stage import builds_of
 from provision.run.desired_state import Desired, packages_of
 from provision.run.results import PlannedHosts
@@ -292,7 +291,8 @@ def _installation(host: Host, facts: HostFacts, stack: Stack) -> Iterator[Planne
     def new(part: Part, text: str) -> PlannedChange:
         return PlannedChange(part=part, sign="+", text=text)
 
-    settings, prefix = host.settings, install_paths_of(host, facts).prefix
+    settings, paths = host.settings, install_paths_of(host, facts)
+    prefix = paths.prefix
     if stack.interpreter.origin == "managed":
         yield new("python", f"{stack.interpreter.version}, in {prefix}/python")
     need = catalog().needs[platform_of(stack.variant)]
@@ -307,7 +307,7 @@ def _installation(host: Host, facts: HostFacts, stack: Stack) -> Iterator[Planne
     else:
         yield new("model", settings.model)
     unit = {"supervisor": "run by supervisor (it does not survive a reboot)"}
-    name = unit.get(stack.supervisor, UNIT)
+    name = unit.get(stack.supervisor, paths.unit)
     yield new("service", f"{name}, on {settings.bind}:{settings.port}, {_key_text(api_key=settings.api_key)}")
 
 

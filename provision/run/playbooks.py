@@ -66,6 +66,17 @@ def renew_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) ->
     return [host for host in hosts if host.name in renewed or host.name not in context.sessions.locks]
 
 
+def in_rounds(hosts: Sequence[Host]) -> list[list[Host]]:
+    """Return hosts in rounds, in each of which a machine has one of its services: what belongs to a machine is never changed twice at once."""
+    rounds: list[dict[str, Host]] = []
+    for host in hosts:
+        free = next((one for one in rounds if host.machine not in one), None)
+        if free is None:
+            rounds.append(free := {})
+        free[host.machine] = host
+    return [[*one.values()] for one in rounds]
+
+
 def run_playbook(
     context: RunContext,
     probed: ProbedHosts,
@@ -78,7 +89,7 @@ def run_playbook(
 ) -> dict[str, PhaseResult]:
     """Run a playbook on hosts, record failures, and return the results of the hosts where it succeeded.
 
-    The playbook is not run when there is no host.
+    The playbook is not run when there is no host. Services of one machine get it one after another.
 
     Args:
         variables: Returns the variables of a host besides those of its installation paths.
@@ -88,12 +99,19 @@ def run_playbook(
     Raises:
         KeyboardInterrupt: The run was interrupted.
     """
-    if not hosts:
-        return {}
-    targets = [
-        Target(host, {**probed.install_paths[host.name].ansible_vars(), **variables(host)})
-        for host in renew_locks(context, phase, hosts)
-    ]
+    succeeded: dict[str, PhaseResult] = {}
+    for each in in_rounds(hosts):
+        targets = [
+            Target(host, {**probed.install_paths[host.name].ansible_vars(), **variables(host)})
+            for host in renew_locks(context, phase, each)
+        ]
+        succeeded |= _run_playbook(context, playbook, targets, phase=phase, tags=tags)
+    return succeeded
+
+
+def _run_playbook(
+    context: RunContext, playbook: str, targets: Sequence[Target], *, phase: PhaseName, tags: Sequence[str]
+) -> dict[str, PhaseResult]:
     if playbook in INSTALLING:
         context.state(Played).targets |= {target.host.name: target for target in targets}
     results = (

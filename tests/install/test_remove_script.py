@@ -50,6 +50,23 @@ def test_the_rest_of_an_interrupted_installation_is_removed(tmp_path: Path) -> N
     assert not prefix.exists()
 
 
+def test_what_another_service_of_the_machine_uses_stays_and_is_handed_on(tmp_path: Path) -> None:
+    first, second, foreign = (tmp_path / f"fl{suffix}" for suffix in ("@chat", "@embed", "@notes"))
+    for prefix in (first, second, foreign):
+        prefix.mkdir()
+    for prefix in (first, second):
+        (prefix / ".firstlight").write_text("firstlight 1\n")
+    (first / "installed-packages.txt").write_text("libnuma1\n")
+    (second / "installed-packages.txt").write_text("g++\n")
+    (first / "created-users.txt").write_text(f"{getpass.getuser()}\n")
+    done = remove(str(first), remove_packages="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"libnuma1, which {second} uses too" in done.stdout
+    assert (second / "installed-packages.txt").read_text() == "g++\nlibnuma1\n"
+    assert (second / "created-users.txt").read_text() == f"{getpass.getuser()}\n"
+    assert sorted(path.name for path in tmp_path.glob("fl*")) == ["fl@embed", "fl@notes"]
+
+
 def test_drop_ins_and_saved_files_are_removed_by_name(tmp_path: Path) -> None:
     units, prefix = tmp_path / "home/.config/systemd/user", tmp_path / "prefix"
     unit, kept = units / "firstlight-try.service", prefix / f"etc/set-aside{units}/firstlight-try.service.d/a.conf"

@@ -38,7 +38,8 @@ def test_one_address_and_port_under_two_names_is_refused(make: Make) -> None:
     assert str(caught.value) == "hosts `a` and `b` are one machine: both are reached at 192.0.2.7 port 22"
     assert (
         caught.value.hint
-        == "keep one name with all groups and settings of the machine; a run over one of them: --limit a"
+        == "keep one name with all groups and settings of the machine, and firstlight_services where it serves several models; "
+        "a run over one of them: --limit a"
     )
     assert caught.value.exit_code == Exit.USAGE
     assert [host.name for host in load(path, limit="b").hosts] == ["b"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from provision.core.models.facts import Amd, HostFacts, Nvidia
-from provision.phases.drivers.step import unproven
+from provision.core.models.inventory import Connection, Host, Service
+from provision.core.models.settings import Settings
+from provision.phases.drivers.step import disagreements, unproven
 from provision.phases.install.drivers import DriverWork
 
 NEW = "580.178.04"
@@ -69,3 +71,31 @@ def test_the_planned_rocm_must_be_in_use(version: str | None, in_use: str | None
     seen = facts(None).model_copy(update={"amd": Amd(rocm_version=version)})
     error = unproven(DriverWork(rocm={"parts": ["rocm"], "version": "7.2.2"}), seen)
     assert (error.text if error else None) == (in_use and f"host `gpu-1`: ROCm 7.2.2 was installed, {in_use} is in use")
+
+
+def test_services_of_a_machine_that_need_different_drivers_are_refused() -> None:
+    services = (("m@a", Settings()), ("m@b", Settings()))
+    hosts = [
+        Host(
+            name=name,
+            connection=Connection(kind="local"),
+            settings=settings,
+            service=Service(name=name[2:], machine="m", services=services),
+        )
+        for name, settings in services
+    ]
+    driver = {"version": NEW, "module": "open", "source": "vendor"}
+    older = DriverWork(driver={**driver, "version": "570.211.01"})
+    same, compat = (
+        DriverWork(driver=driver),
+        DriverWork(cuda_compat={"version": "13.0", "folder": "/c", "packages": []}),
+    )
+    assert disagreements(hosts, {"m@a": same, "m@b": same}) == {}
+    assert disagreements(hosts, {"m@a": same, "m@b": compat}) == {}
+    found = disagreements(hosts, {"m@a": same, "m@b": older})
+    assert found.keys() == {"m@a", "m@b"}
+    assert (
+        found["m@a"].text
+        == f"the services of host `m` need different drivers: NVIDIA driver {NEW} (open kernel modules) for `m@a` "
+        "and NVIDIA driver 570.211.01 (open kernel modules) for `m@b`"
+    )

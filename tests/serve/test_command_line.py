@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from syrupy.assertion import SnapshotAssertion
 
 from provision.core.errors import ServeError
-from provision.core.models.facts import Amd, AmdGpu, HostFacts, Memory
+from provision.core.models.facts import Amd, AmdGpu, Cpu, HostFacts, Memory
 from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     CudaCompat,
@@ -238,6 +238,17 @@ def test_a_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_of_its_cgroup(
     command = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN)
     assert value_of(command, "--kv-cache-memory-bytes") == str(8 * GIB)
     assert "--enforce-eager" not in command.argv
+
+
+def test_a_service_among_others_on_a_cpu_host_has_as_many_unbound_threads_as_its_processors() -> None:
+    host = facts().model_copy(update={"cpu": Cpu(logical=16)})
+    variables = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN, is_shared=True).environment
+    assert (variables["VLLM_CPU_OMP_THREADS_BIND"], variables["OMP_NUM_THREADS"]) == ("nobind", "16")
+    chosen = Settings(env={"OMP_NUM_THREADS": "4"})
+    command = serve_command(stack(), chosen, host, prefix=PREFIX, model=QWEN, is_shared=True)
+    assert command.environment["OMP_NUM_THREADS"] == "4"
+    alone = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN).environment
+    assert not {"VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"} & alone.keys()
 
 
 @pytest.mark.parametrize(

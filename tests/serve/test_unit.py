@@ -55,6 +55,19 @@ def test_supervisor_config(snapshot: SnapshotAssertion) -> None:
     assert (made.unit, made.name) == (None, "firstlight-vllm")
 
 
+def test_a_service_among_others_has_a_unit_of_its_name() -> None:
+    prefix, settings = "/opt/firstlight@chat", Settings()
+    command = serve_command(stack(*CPU), settings, facts(), prefix=prefix, model=BUILTIN)
+    made = render_service(
+        command, settings, prefix=prefix, supervisor="systemd", user="firstlight", home="/root", service="chat"
+    )
+    assert (made.name, made.unit_path) == (
+        "firstlight-vllm@chat.service",
+        "/etc/systemd/system/firstlight-vllm@chat.service",
+    )
+    assert f"EnvironmentFile={prefix}/etc/service.env" in (made.unit or "")
+
+
 def test_a_prefix_in_a_home_stays_readable() -> None:
     assert "ProtectHome=read-only" in (service("systemd", prefix="/home/ada/fl").unit or "")
 

@@ -74,8 +74,18 @@ class Span(Record):
         return self.addresses[self.members.index(name)]
 
 
+class Service(Record):
+    """The place of a service among those of its machine."""
+
+    name: str
+    machine: str
+    """Name of the machine in the inventory."""
+    services: tuple[tuple[str, Settings], ...]
+    """All services of the machine with their settings, by the names of their hosts, in the inventory's order."""
+
+
 class Host(Record):
-    """A host of the inventory."""
+    """A host of the inventory, or one of several services of a machine, which is named MACHINE@SERVICE."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -83,6 +93,23 @@ class Host(Record):
     settings: Settings
     span: Span | None = None
     """The hosts that its model is spread over; None where it serves alone."""
+    service: Service | None = None
+    """None where the machine has one service."""
+
+    @property
+    def machine(self) -> str:
+        """Return the name of its machine in the inventory."""
+        return self.service.machine if self.service else self.name
+
+    @property
+    def services(self) -> tuple[tuple[str, Settings], ...]:
+        """Return the services of its machine with their settings, by the names of their hosts."""
+        return self.service.services if self.service else ((self.name, self.settings),)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first service of its machine, for which a run does what is done once a machine."""
+        return self.name == self.services[0][0]
 
     @property
     def is_gateway(self) -> bool:

@@ -119,6 +119,7 @@ Requirement = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?((===?|>=|<=|~=|!=|<|>)[^\s;@]+)?$")
 ]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ServiceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 ShortName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -140,6 +141,13 @@ class Settings(Record):
 
     prefix: Prefix | None = None
     """Installation folder. Default: /opt/firstlight with root, ~/.local/share/firstlight without."""
+    services: Annotated[
+        dict[ServiceName, dict[str, Any]],
+        Allowed(
+            "a mapping of names (small letters, digits, `-` and `_`) to settings without their prefix, such as {chat: {model: org/name, port: 8000}}"
+        ),
+    ] = Field(default_factory=dict)
+    """Services of a host that serves several models: each has settings of its own, by their names without `firstlight_`, and takes the host's for the others. Default: one service."""
     model: Annotated[Word, Allowed("builtin, a folder, or a hub id such as org/name or org/name@revision")] = "builtin"
     """Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id. The default replaces another model that a host serves now."""
     model_on_host: Prefix | None = None

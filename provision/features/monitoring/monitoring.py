@@ -107,7 +107,8 @@ class _Setup:
         inventory = Path(context.inventory.source).resolve()
         for host in [host for host in hosts if not context.has_failed(host.name)]:
             prefix = self._probed.install_paths[host.name].prefix
-            sets[host.name] = [exporter_set(host, monitors, prefix)]
+            # Of services the first one has the exporters of their machine.
+            sets[host.name] = [exporter_set(host, monitors, prefix)] if host.is_first else []
             if host.name in known:
                 found[host.name] = find_targets(
                     host,

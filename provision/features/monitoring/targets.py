@@ -71,6 +71,8 @@ def find_targets(
         elif host.name in before and host.name not in served and host.is_serving:
             targets.append(before[host.name])
         offered: list[tuple[Job, int]] = []
+        if not host.is_first:
+            continue
         if host.name in without_exporter:
             missing.setdefault(host.name, without_exporter[host.name])
         else:

@@ -59,7 +59,9 @@ def choose(
 ) -> Choice:
     """Choose the hosts that hand files on, from their settings, how they are reached, and what is quicker, as far as that is known."""
     sources = {host.name: _sources(host, files) for host in hosts}
-    willing = [host for host in hosts if sources[host.name] & {"auto", "peers"}]
+    # Of services one for its machine: sshd takes the folder of the first entry that has the run's key.
+    machines = {host.machine: host for host in reversed(hosts)}
+    willing = [host for host in hosts if sources[host.name] & {"auto", "peers"} and machines[host.machine] is host]
     able = [host for host in willing if access.obstacle(host.connection) is None]
     asked = any("peers" in sources[host.name] for host in able)
     names = frozenset(host.name for host in able)

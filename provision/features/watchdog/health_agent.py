@@ -10,7 +10,7 @@ from string import Template
 from typing import Any
 
 from provision.core.files import write_atomically
-from provision.core.install_paths import InstallPaths
+from provision.core.install_paths import InstallPaths, unit_of
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_record
@@ -49,17 +49,27 @@ def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, liste
     bind = listened_on(served.bind)
     options = f" --listen {bind} --port {settings.health_port}" if listens else ""
     options += f" --request {paths.prefix}/run/hang" if settings.watchdog else ""
-    names = (AGENT, *WATCHDOG) if settings.watchdog else (AGENT,) if listens else ()
+    kept = (AGENT, *WATCHDOG) if settings.watchdog else (AGENT,) if listens else ()
     values = {
         "prefix": paths.prefix,
         "user": paths.owner,
         "unit": served.unit,
+        "suffix": f"@{paths.service}" if paths.service else "",
+        "agent": unit_of(paths.service, AGENT),
         "engine_address": own_address(bind),
         "engine_port": served.port,
         "options": options,
         "restarts": settings.watchdog_restarts,
     }
-    return {name: Template((_HERE / "units" / name).read_text(encoding="utf-8")).substitute(values) for name in names}
+    return {
+        unit_of(paths.service, name): Template((_HERE / "units" / name).read_text(encoding="utf-8")).substitute(values)
+        for name in kept
+    }
+
+
+def _absent(wanted: Mapping[str, str], paths: InstallPaths) -> list[str]:
+    """Return the units that a host is not to have."""
+    return [name for one in (AGENT, *WATCHDOG) if (name := unit_of(paths.service, one)) not in wanted]
 
 
 def set_up(context: RunContext, probed: ProbedHosts, served: Mapping[str, Served]) -> dict[str, Served]:
@@ -97,7 +107,7 @@ def bring(context: RunContext, probed: ProbedHosts, served: Mapping[str, Served]
 
     def ask(host: Host) -> tuple[WatchdogRecord, bool]:
         prefix, wanted = probed.install_paths[host.name].prefix, units[host.name]
-        absent = " ".join(f"{UNIT_FOLDER}/{name}" for name in (AGENT, *WATCHDOG) if name not in wanted)
+        absent = " ".join(f"{UNIT_FOLDER}/{name}" for name in _absent(wanted, probed.install_paths[host.name]))
         command = f"cat {shlex.quote(f'{prefix}/{RECORD}')} 2>/dev/null || echo; "
         command += f"ls {absent} 2>/dev/null | sed 's/.*/left/'; " if absent else ""
         command += sums_command(f"{prefix}/{FOLDER}", wanted) if wanted else ""
@@ -125,19 +135,21 @@ def _play(
 ) -> set[str]:
     """Bring agents to hosts; return those where it succeeded."""
     playbooks.acquire_locks(context, probed, "serve", hosts)
-    paths = [context.run.path(f"install/{name}") for name in programs]
-    for path in paths:
+    files = [context.run.path(f"install/{name}") for name in programs]
+    for path in files:
         write_atomically(path, programs[path.name])
 
     def variables(host: Host) -> dict[str, Any]:
-        wanted = units[host.name]
+        wanted, paths = units[host.name], probed.install_paths[host.name]
         return {
             "firstlight_health_agent": {
-                "programs": [str(path) for path in paths],
+                "programs": [str(path) for path in files],
                 "units": [{"name": name, "text": text} for name, text in wanted.items()],
-                "absent": [name for name in (AGENT, *WATCHDOG) if name not in wanted],
+                "absent": _absent(wanted, paths),
                 "address": own_address(listened_on(served[host.name].bind)),
-                "port": host.settings.health_port if " --listen " in wanted.get(AGENT, "") else None,
+                "port": host.settings.health_port
+                if " --listen " in wanted.get(unit_of(paths.service, AGENT), "")
+                else None,
             },
         }
 

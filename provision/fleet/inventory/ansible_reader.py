@@ -159,7 +159,7 @@ def _of_file(inventory: InventoryManager, file: str) -> list[str]:
 
 
 def _selected(inventory: InventoryManager, part: str, limit: str) -> list[str]:
-    """One pattern, or the hosts of its range."""
+    """One pattern, or the hosts of its range; of MACHINE@SERVICE the machine, whose services only the caller knows."""
     sign = part[0] if part[:1] in "!&" else ""
     pattern = part[len(sign) :]
     _check_pattern(pattern, limit)
@@ -167,6 +167,9 @@ def _selected(inventory: InventoryManager, part: str, limit: str) -> list[str]:
     if expanded is not None:
         return [sign + name for name in expanded]
     if not _matches(inventory, pattern):
+        machine, _, service = pattern.rpartition("@")
+        if service and machine in inventory.hosts:
+            return [] if sign == "!" else [sign + machine]
         raise _unknown(inventory, pattern)
     return [part]
 

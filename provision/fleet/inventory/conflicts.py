@@ -30,6 +30,7 @@ def _table() -> dict[str, Any]:
 def conflicts(settings: Settings) -> list[Conflict]:
     """Return all conflicts in a fixed order."""
     return [
+        *_services(settings),
         *_addresses(settings),
         *_exposure(settings),
         *_arguments(settings),
@@ -44,6 +45,12 @@ def conflicts(settings: Settings) -> list[Conflict]:
         *_firewall(settings),
         *_monitoring(settings),
     ]
+
+
+def _services(settings: Settings) -> Iterator[Conflict]:
+    """Refuse services of the command line: those of an inventory are hosts by now, which have none."""
+    if settings.services:
+        yield Conflict("services", "services belong to a host of the inventory", "set firstlight_services for it there")
 
 
 def _addresses(settings: Settings) -> Iterator[Conflict]:

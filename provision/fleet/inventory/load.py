@@ -21,6 +21,7 @@ from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.machines import require_distinct
+from provision.fleet.inventory.services import as_services, limit_of, variables_by_host
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 from provision.fleet.inventory.yaml_source import MOST_HOSTS, check, hosts_of_ranges, positions_of
 
@@ -72,27 +73,33 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
         raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    within = limit_of(limit)
     raw, kept_as = _hosts(path, limit)
     if not raw:
-        of = f" within --limit {limit!r}" if limit else ""
-        raise InventoryError(
-            f"the inventory {path} has no hosts{of}",
-            hint="hosts stand below `hosts:` of a group; see inventory/example",
-        )
+        raise _no_hosts(path, limit)
     _check_names([entry.name for entry in raw])
     base = path if path.is_dir() else path.parent
     problems = Problems()
-    hosts = []
+    by_machine: dict[str, list[Host]] = {}
     options = {name: value for name, value in given.items() if name not in _CONNECTION_OPTIONS}
     for entry in raw:
-        settings = settings_of(
-            entry.name, variables=entry.settings, near=entry.near, overrides=options, base=base, problems=problems
-        )
         connection = _with_options(entry.connection, given)
-        if settings is not None:
-            hosts.append(Host(name=entry.name, groups=entry.groups, connection=connection, settings=settings))
+        by_machine[entry.name] = [
+            Host(name=name, groups=entry.groups, connection=connection, settings=settings)
+            for name, variables in variables_by_host(entry.name, entry.settings, problems).items()
+            if (
+                settings := settings_of(
+                    name, variables=variables, near=entry.near, overrides=options, base=base, problems=problems
+                )
+            )
+        ]
     problems.raise_any(lambda variable: positions_of(path, variable))
+    hosts = [host for machine, found in by_machine.items() for host in as_services(machine, found)]
     require_distinct(hosts)
+    within.require_known(hosts)
+    hosts = [host for host in hosts if within.keeps(host)]
+    if not hosts:
+        raise _no_hosts(path, limit)
     # Only now: what is refused because of a secret in it must not lie in the cache.
     _keep(kept_as, raw)
     if not any(host.settings.span > 1 for host in hosts):
@@ -103,6 +110,13 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     names = {host.name for host in hosts}
     whole = load(path, overrides=overrides).hosts
     return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
+
+
+def _no_hosts(path: Path, limit: str | None) -> InventoryError:
+    of = f" within --limit {limit!r}" if limit else ""
+    return InventoryError(
+        f"the inventory {path} has no hosts{of}", hint="hosts stand below `hosts:` of a group; see inventory/example"
+    )
 
 
 def _with_spans(hosts: tuple[Host, ...]) -> tuple[Host, ...]:

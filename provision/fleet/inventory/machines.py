@@ -18,7 +18,7 @@ def require_distinct(hosts: Sequence[Host]) -> None:
         InventoryError: Two of them are; it names both.
     """
     reached = {
-        host.name: (connection.address.lower(), connection.port, connection.proxy_command)
+        host.machine: (connection.address.lower(), connection.port, connection.proxy_command)
         for host in hosts
         if host.is_provisioned and (connection := host.connection).kind == "ssh" and connection.address is not None
     }
@@ -28,21 +28,23 @@ def require_distinct(hosts: Sequence[Host]) -> None:
 
 
 def shared_machines(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) -> dict[str, InventoryError]:
-    """Return by host the error that it is the same machine as another one: its hostname and the id of its boot are equal.
+    """Return by host the error that it is the same machine as another name: its hostname and the id of its boot are equal.
 
     Containers on one machine may share the id of the boot, and have names of their own. Hosts that no environment is installed on are
     left out.
     """
+    hosts = [*hosts]
     known = {
-        host.name: (system.hostname, system.boot_id)
+        host.machine: (system.hostname, system.boot_id)
         for host in hosts
         if host.is_provisioned and host.name in facts and (system := facts[host.name].os).boot_id and system.hostname
     }
-    return {
+    errors = {
         name: _error(names, f"both answer as `{hostname}` with boot id {boot_id}")
         for (hostname, boot_id), names in _shared(known)
         for name in names
     }
+    return {host.name: errors[host.machine] for host in hosts if host.machine in errors}
 
 
 def _shared(keys: Mapping[str, KeyT]) -> list[tuple[KeyT, list[str]]]:
@@ -57,5 +59,6 @@ def _error(names: Sequence[str], why: str) -> InventoryError:
     listed = f"{', '.join(f'`{name}`' for name in names[:-1])} and `{names[-1]}`"
     return InventoryError(
         f"hosts {listed} are one machine: {why if len(names) == 2 else why.replace('both', 'all', 1)}",
-        hint=f"keep one name with all groups and settings of the machine; a run over one of them: --limit {names[0]}",
+        hint="keep one name with all groups and settings of the machine, and firstlight_services where it serves several models; "
+        f"a run over one of them: --limit {names[0]}",
     )

@@ -1,13 +1,14 @@
 """The step `drivers`: installed before anything is fetched, and checked by a new probe."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from provision.catalog.versions import numbers
 from provision.core.errors import FirstlightError, InstallError
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
 from provision.phases.plan import rocm
@@ -46,6 +47,9 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
     started = time.monotonic()
     playbooks.acquire_locks(context, planned, "install", [host for host in context.hosts() if host.name in work])
     hosts = [host for host in context.hosts() if host.name in work]
+    for name, error in disagreements(hosts, work).items():
+        context.fail(name, "install", error)
+    hosts = [host for host in hosts if not context.has_failed(host.name)]
     again = {"firstlight_again": f"./firstlight {context.options.command}"}
     succeeded = playbooks.run_playbook(
         context,
@@ -55,10 +59,14 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
         lambda host: {**work[host.name].ansible_vars(), **again},
         phase="install",
     )
-    for host in hosts:
-        if work[host.name].reboot:
+    # All services of a machine lose their connections, and get its drivers.
+    machines = {host.machine: work[host.name].reboot for host in hosts}
+    for host in context.hosts():
+        if machines.get(host.machine):
             context.sessions.forget(host)
-    probed = probe.probe(context, planned, names=frozenset(succeeded))
+    changed_machines = {context.host(name).machine for name in succeeded}
+    there = frozenset(host.name for host in context.hosts() if host.machine in changed_machines)
+    probed = probe.probe(context, planned, names=there)
     hosts = [host for host in context.hosts() if host.name in succeeded]
     playbooks.acquire_locks(context, probed, "install", hosts)
     changed = set()
@@ -74,6 +82,24 @@ def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, Driv
     # A plan for a driver that was to be installed may differ from the plan for the driver that runs.
     replanned = plan.plan(context, probed)
     return replace(replanned, driver_changed=frozenset(changed))
+
+
+def disagreements(hosts: Sequence[Host], work: Mapping[str, DriverWork]) -> dict[str, InstallError]:
+    """Return by host the error that services of its machine need different drivers. Compatibility libraries lie side by side."""
+    wanted: dict[str, dict[str, list[str]]] = {}
+    for host in hosts:
+        if text := work[host.name].model_copy(update={"cuda_compat": None}).named():
+            wanted.setdefault(host.machine, {}).setdefault(text, []).append(host.name)
+    found: dict[str, InstallError] = {}
+    for machine, by_text in wanted.items():
+        each = " and ".join(f"{text} for `{names[0]}`" for text, names in by_text.items())
+        error = InstallError(
+            f"the services of host `{machine}` need different drivers: {each}",
+            hint="set firstlight_driver or firstlight_vllm for the host, so that one driver suits all its services",
+        )
+        if len(by_text) > 1:
+            found |= {name: error for names in by_text.values() for name in names}
+    return found
 
 
 def _needed(context: RunContext, planned: PlannedHosts) -> Mapping[str, DriverWork]:

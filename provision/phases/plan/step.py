@@ -1,7 +1,7 @@
 """The phase `plan`: a Stack for each class of hosts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from provision.core.environment_folders import digest_of
@@ -9,6 +9,7 @@ from provision.core.errors import FirstlightError, NoStackError
 from provision.core.folders import tools_folder
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, PlannedChange
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
@@ -16,6 +17,7 @@ from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.rules import HOST_RULES, RULES
+from provision.phases.plan.services import part_of, with_gpus
 from provision.phases.stage import ENVIRONMENTS, staged_before
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.vllm_wheel import WheelReader
@@ -34,12 +36,13 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
     spans.refuse_parts(context, "plan")
     shapes = _shapes(context, context.hosts())
     wheels = _wheels(context, probed)
+    settings = _with_gpus(context, probed, shapes)
     hosts = context.hosts()
     if not hosts:
         return PlannedHosts(**vars(probed))
     chosen = choose_stacks(
-        {host.name: probed.facts[host.name] for host in hosts},
-        {host.name: host.settings for host in hosts},
+        {host.name: part_of(host, probed.facts[host.name]) for host in hosts},
+        settings,
         become={host.name for host in hosts if host.connection.become},
         shapes=shapes,
         wheels=wheels,
@@ -109,16 +112,27 @@ def _host_changes(
     return changes_of(host, facts, stack, staged, desired, before=named_builds(before) if before else None)
 
 
+def _with_gpus(context: RunContext, probed: ProbedHosts, shapes: Mapping[str, Shape]) -> dict[str, Settings]:
+    """Return the settings of hosts, of services with their GPUs; one that gets none fails."""
+    found = {}
+    for host in context.hosts():
+        try:
+            found[host.name] = with_gpus(host, probed.facts[host.name], shapes)
+        except FirstlightError as error:
+            context.fail(host.name, "plan", error)
+    return found
+
+
 def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
-    """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
+    """Describe the models that hosts are to serve, with those of other services there, by name in the settings; a host fails whose model, or one beside it, cannot be read."""
     refresh = context.options.refresh and context.options.client is None
     shapes: dict[str, Shape] = {}
-    for host in hosts:
-        model = host.settings.model
-        if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
+    for host, settings in ((one, settings) for one in hosts for _, settings in one.services):
+        model = settings.model
+        if model == "builtin" or model in shapes or not settings.serve or settings.vllm == "none":
             continue
         try:
-            shape = describe(host.settings, context.wheelhouse(), refresh=refresh)
+            shape = describe(settings, context.wheelhouse(), refresh=refresh)
         except FirstlightError as error:
             context.fail(host.name, "plan", error)
             continue

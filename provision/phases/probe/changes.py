@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import Drift
 from provision.fleet.ssh import Session
-from provision.phases.probe.parsers.drift import UNIT, utc
+from provision.phases.probe.parsers.drift import UNITS, utc
 from provision.phases.probe.reading import assembled
 from provision.phases.probe.sections import Output, split
 
@@ -77,4 +77,4 @@ def _sudo(output: Output, path: str, at: int) -> str | None:
 
 def _is_of_file(each: Drift) -> bool:
     """Return whether the path is that of the changed file; for the unit itself systemd may have changed a setting elsewhere."""
-    return each.kind != "process" and not (each.kind == "unit" and each.path.endswith(f"/{UNIT}"))
+    return each.kind != "process" and not (each.kind == "unit" and UNITS.fullmatch(each.path.rpartition("/")[2]))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from provision.core.errors import RemoteCommandError
+from provision.core.install_paths import unit_of
 from provision.fleet.ssh import Session
 from provision.phases.probe.reading import assembled
 from provision.phases.probe.sections import Section, split
@@ -31,13 +32,16 @@ class Source:
     absent: str | None = None
 
 
-def collect(session: Session, *, prefix: str, root: bool, since_s: float | None = None) -> tuple[Source, ...]:
+def collect(
+    session: Session, *, prefix: str, root: bool, service: str | None = None, since_s: float | None = None
+) -> tuple[Source, ...]:
     """Read all sources of a host.
 
     Args:
         session: Connection to the host.
         prefix: Folder of the installation.
         root: Whether the installation is system-wide.
+        service: Name of the service; None where the machine has one.
         since_s: Age of the failure in seconds; older starts of the service are left out.
 
     Raises:
@@ -47,6 +51,7 @@ def collect(session: Session, *, prefix: str, root: bool, since_s: float | None 
     script = assembled(
         "failure_evidence.sh",
         prefix=prefix,
+        unit=unit_of(service),
         limit_s=COMMAND_LIMIT_S,
         budget_s=BUDGET_S,
         bytes=str(SECTION_BYTES),

@@ -1,11 +1,10 @@
 # Reads evidence of a failure. Runs after frame.sh on the standard input of `sh -s` and changes nothing on the host.
 # Parameters in addition to the frame's:
 #   FL_BYTES     largest size of each section; the newest part is kept
+#   FL_UNIT      the unit that serves
 #   FL_SINCE_S   for a unit that restarts again and again: seconds of its log to read; empty: this boot
 
 # shellcheck shell=sh
-
-FL_UNIT=firstlight-vllm.service
 
 # newest COMMAND...: print the last FL_BYTES of its output and return its exit status.
 newest() {
@@ -33,7 +32,7 @@ fabric_manager() {
 # starts COUNT: print the last starts of a journal; older lines are from before a manual start of the unit.
 starts() {
     awk -v wanted="$1" '
-        /^Starting (firstlight-vllm\.service|vLLM, provisioned)/ { start++ }
+        /^Starting (firstlight-vllm(@[a-z0-9_-]+)?\.service|vLLM, provisioned)/ { start++ }
         { line[NR] = $0; of[NR] = start }
         END { for (i = 1; i <= NR; i++) if (of[i] > start - wanted) print line[i] }'
 }
@@ -88,16 +87,18 @@ supervisor_log() {
 # What the health agent says of the engine now, or the watchdog of a service that it left down: nothing of an engine that is up again.
 health_agent() {
     { has journalctl && [ -d /run/systemd/system ]; } || absent 'systemd does not run here' || return
+    program=${FL_UNIT%.service}
+    agent=firstlight-health-agent${program#firstlight-vllm}.service
     # The agent ends with the service.
-    case $(limit systemctl show --property=ActiveState --value firstlight-health-agent.service) in
+    case $(limit systemctl show --property=ActiveState --value "$agent") in
         inactive | failed)
-            limit journalctl --no-pager --output=cat --boot --lines=1 --identifier=firstlight-watchdog |
+            limit journalctl --no-pager --output=cat --boot --lines=1 "--identifier=firstlight-watchdog${program#firstlight-vllm}" |
                 awk '/; left down;/'
             return
             ;;
     esac
-    id=$(limit systemctl show --property=InvocationID --value firstlight-health-agent.service)
-    [ -n "$id" ] || absent 'no firstlight-health-agent.service runs' || return
+    id=$(limit systemctl show --property=InvocationID --value "$agent")
+    [ -n "$id" ] || absent "no $agent runs" || return
     limit journalctl --no-pager --output=cat --lines=200 "_SYSTEMD_INVOCATION_ID=$id" |
         awk '/^(up|down)/ { said = $0 } END { if (said ~ /^down/) print said }'
 }

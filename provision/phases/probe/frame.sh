@@ -5,6 +5,7 @@
 #
 # The sender puts these assignments before this file, and the script's sections after it:
 #   FL_NONCE     marks the script's own lines in the output
+#   FL_SERVICE   name of the service whose installation is read; empty where the machine has one service
 #   FL_PREFIX    where the product is installed; empty: the default of the user that runs this
 #   FL_LIMIT_S   seconds that one external command may take
 #   FL_BUDGET_S  seconds after which unfinished sections are abandoned
@@ -162,6 +163,7 @@ read_host() {
     if [ -z "$FL_PREFIX" ]; then
         FL_PREFIX=/opt/firstlight
         [ "$FL_UID" = 0 ] || FL_PREFIX=$FL_HOME/.local/share/firstlight
+        [ -z "${FL_SERVICE:-}" ] || FL_PREFIX=$FL_PREFIX@$FL_SERVICE
     fi
     if ! make_files; then
         printf '@@%s over NOWHERE\n' "$FL_NONCE"

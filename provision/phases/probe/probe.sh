@@ -639,7 +639,7 @@ unit_state() {
     for line in $unit; do names=$names,${line%%=*}; done
     set +f
     unset IFS
-    answer=$(limit systemctl "$@" show "--property=$names" firstlight-vllm.service)
+    answer=$(limit systemctl "$@" show "--property=$names" "$FL_UNIT")
     ended=$?
     printf '%s\n' "$answer"
     pid=0
@@ -661,7 +661,7 @@ main_stat() {
 # has_unit: whether systemd may know our unit: by a file, by the record of one, or since its processes run. It answers for any name, and slowly.
 has_unit() {
     for place in /etc/systemd/system /run/systemd/system /sys/fs/cgroup/system.slice /sys/fs/cgroup/systemd/system.slice; do
-        [ -e "$place/firstlight-vllm.service" ] && return 0
+        [ -e "$place/$FL_UNIT" ] && return 0
     done
     [ -e "$FL_PREFIX/state.unit" ]
 }

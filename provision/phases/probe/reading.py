@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from provision.core.errors import RemoteCommandError
-from provision.core.install_paths import default_prefix
+from provision.core.install_paths import prefix_of, unit_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.fleet.ssh import Session
@@ -26,6 +26,7 @@ _OURS = ("group_product",)
 def script(
     *,
     prefix: str | None,
+    service: str | None = None,
     python: str | None = None,
     groups: Sequence[str] = (),
     in_full: bool = False,
@@ -37,6 +38,7 @@ def script(
     """Return the script for the standard input of `sh -s`, with its parameters in front.
 
     Args:
+        service: Name of the service, which the default prefix ends with; None where the machine has one.
         python: Interpreter that is reported in addition to those found.
         groups: Groups of sections that run; all of them when empty.
         in_full: Whether systemd's state and the listening ports are read too: few decisions need them, and both take a host time.
@@ -47,6 +49,8 @@ def script(
         "probe.sh",
         nonce=nonce,
         prefix=prefix or "",
+        service=service or "",
+        unit=unit_of(service),
         limit_s=command_limit_s,
         budget_s=budget_s,
         python=python or "",
@@ -106,12 +110,13 @@ def probe(
         TransportError: The host cannot be reached.
         RemoteCommandError: The host runs no POSIX shell.
     """
-    wanted = host.settings.prefix
-    if wanted is None and host.connection.become:
-        wanted = str(default_prefix(uid=0, home=""))
+    is_known = host.settings.prefix or host.connection.become
+    wanted = prefix_of(host, uid=0, home="") if is_known else None
+    service = host.service.name if host.service else None
     sent, nonce = time.time(), secrets.token_hex(8)
     text = script(
         prefix=wanted,
+        service=service,
         python=host.settings.python,
         in_full=in_full,
         with_configuration=with_configuration,
@@ -133,7 +138,7 @@ def probe(
         )
     if not host.connection.become or facts.user.uid == 0 or not _hidden(facts):
         return facts
-    text = script(prefix=wanted, groups=_OURS, nonce=nonce)
+    text = script(prefix=wanted, service=service, groups=_OURS, nonce=nonce)
     try:
         more = session.run("", stdin=text, timeout_s=DEADLINE_S, root=True)
     except RemoteCommandError as refused:

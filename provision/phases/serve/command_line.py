@@ -70,6 +70,7 @@ def serve_command(
     prefix: str,
     model: ServedModel,
     peer_writes: bool = True,
+    is_shared: bool = False,
     span: Span | None = None,
     content: str = "",
 ) -> ServeCommand:
@@ -77,6 +78,7 @@ def serve_command(
 
     Args:
         peer_writes: Whether GPUs may write to one another's memory.
+        is_shared: Whether the machine has other services, so that `facts` are those of a part of it.
         span: The hosts that the model is spread over.
         content: What the hosts of a span have in common beside the command: digest of the environment.
 
@@ -134,7 +136,9 @@ def serve_command(
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
         given = without_peer_writes(stack.vllm.version, given)
         switches = peer_write_switches(stack.vllm.version)
-    variables = partial(_environment, stack, settings, facts, prefix=prefix, model=model, devices=devices)
+    variables = partial(
+        _environment, stack, settings, facts, prefix=prefix, model=model, devices=devices, is_shared=is_shared
+    )
     key = start_cache.key_of(
         facts,
         devices,
@@ -240,7 +244,15 @@ def _cache_bytes(
 
 
 def _environment(
-    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, devices: Devices, start: str
+    stack: Stack,
+    settings: Settings,
+    facts: HostFacts,
+    *,
+    prefix: str,
+    model: ServedModel,
+    devices: Devices,
+    start: str,
+    is_shared: bool,
 ) -> dict[str, str]:
     """Return our variables overridden by the user's; a list of allowed plugins always includes ours. `start` is the start cache."""
     assert stack.vllm is not None
@@ -268,6 +280,8 @@ def _environment(
         values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
     values |= _flashinfer(stack.flashinfer, prefix)
     if devices.platform == "cpu":
+        if is_shared:
+            values |= {**options()["services"]["cpu_environment"], "OMP_NUM_THREADS": str(facts.cpu.logical or 1)}
         if model.kind == "builtin":
             values |= options()["builtin"]["cpu_environment"]
         if _is_eager(model, devices):

@@ -10,13 +10,13 @@ from typing import Literal
 
 import jinja2
 
+from provision.core.install_paths import unit_of
 from provision.core.models.base import Record
 from provision.core.models.settings import Settings
 from provision.phases.serve.command_line import ServeCommand
 from provision.phases.serve.options import options
 from provision.phases.serve.tools import PREFLIGHT
 
-UNIT = "firstlight-vllm.service"
 PROGRAM = "firstlight-vllm"
 
 Supervisor = Literal["systemd", "systemd-user", "supervisor", "none"]
@@ -49,17 +49,26 @@ class Service(Record):
 
 
 def render_service(
-    command: ServeCommand, settings: Settings, *, prefix: str, supervisor: Supervisor, user: str, home: str
+    command: ServeCommand,
+    settings: Settings,
+    *,
+    prefix: str,
+    supervisor: Supervisor,
+    user: str,
+    home: str,
+    service: str | None = None,
 ) -> Service:
     """Return the service for one host.
 
     Args:
         user: Account that the service runs as.
         home: Home of the login user, for a unit of the user's manager.
+        service: Its name; None where the machine has one service.
     """
     unit = unit_path = config = None
+    name = unit_of(service)
     preflight = preflight_argv(command, settings, prefix=prefix, user=user)
-    units = {"systemd": f"/etc/systemd/system/{UNIT}", "systemd-user": f"{home}/.config/systemd/user/{UNIT}"}
+    units = {"systemd": f"/etc/systemd/system/{name}", "systemd-user": f"{home}/.config/systemd/user/{name}"}
     if supervisor in units:
         times = options()["span"] if command.span else {"stop_s": STOP_S, "restart_s": RESTART_S}
         unit_path = units[supervisor]
@@ -84,7 +93,7 @@ def render_service(
     content = [supervisor, unit, config, command.argv, command.environment, settings.api_key]
     return Service(
         supervisor=supervisor,
-        name=PROGRAM if supervisor == "supervisor" else UNIT,
+        name=PROGRAM if supervisor == "supervisor" else name,
         unit=unit,
         unit_path=unit_path,
         config=config,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.inventory import Connection, Host
+from provision.core.models.inventory import Connection, Host, Service
 from provision.core.models.settings import Settings
 from provision.core.models.staged import FileKind, StagedFile
 from provision.features.peers.choice import Choice, choose, controller_s, handed_on_s, sample, way_of
@@ -47,6 +47,26 @@ def test_each_kind_comes_from_its_source_and_from_the_controller_what_that_canno
 
 def test_nothing_is_handed_on_to_a_host_that_takes_no_part() -> None:
     assert way_of(host(1), file("wheel"), Choice(frozenset(), "")) == "controller"
+
+
+def test_of_services_one_takes_part_for_its_machine() -> None:
+    machines = [host(number, "peers") for number in range(3)]
+    services = [
+        one.model_copy(
+            update={
+                "name": f"{one.name}@{name}",
+                "service": Service(
+                    name=name,
+                    machine=one.name,
+                    services=tuple((f"{one.name}@{other}", one.settings) for other in ("a", "b")),
+                ),
+            }
+        )
+        for one in machines
+        for name in ("a", "b")
+    ]
+    assert choose(services).names == {f"{one.name}@a" for one in machines}
+    assert choose(services[1:]).names == {"gpu-0@b", "gpu-1@a", "gpu-2@a"}
 
 
 def test_this_machine_gets_files_from_its_own_cache() -> None:

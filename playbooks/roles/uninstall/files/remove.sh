@@ -16,6 +16,28 @@ removed() { echo "firstlight-changed: $1"; }
 left() { echo "firstlight-left: $1"; }
 lines() { cat "$1" 2>/dev/null || true; }
 
+# Installations of other services of this machine: PREFIX@SERVICE, and PREFIX of one that has no name.
+others() {
+    for folder in "${prefix%@*}" "${prefix%@*}"@*; do
+        if [ "$folder" != "$prefix" ] && [ -f "$folder/.firstlight" ]; then
+            echo "$folder"
+        fi
+    done
+}
+
+# What other services use as well stays, and is theirs to remove.
+hand_on() {
+    other=$(others | head -n 1)
+    [ -n "$other" ] || return 0
+    for name in installed-packages.txt created-users.txt; do
+        [ -s "$prefix/$name" ] || continue
+        lines "$other/$name" | cat - "$prefix/$name" | sort -u >"$other/$name.new"
+        mv "$other/$name.new" "$other/$name"
+        left "$(lines "$prefix/$name" | tr '\n' ' '| sed 's/ $//'), which $other uses too"
+        rm -f "$prefix/$name"
+    done
+}
+
 check_prefix() {
     case $prefix in
         *..* | *//* | */ | [!/]*) fail "prefix $prefix is not a plain absolute path" "give the prefix that was installed" ;;
@@ -193,6 +215,7 @@ if [ -e "$prefix" ]; then
     done
     stop_supervisor
     end_processes
+    hand_on
     tell_data
     remove_packages
     tell_drivers

@@ -13,6 +13,8 @@ from provision.core.models.facts import Drift, EngineProcess
 from provision.phases.probe.sections import Section, marked
 
 UNIT = "firstlight-vllm.service"
+UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
+"""That of a machine with one service, and those of several."""
 Values = Mapping[str, Sequence[str]]
 """Properties as `systemctl show` prints them; some have several lines."""
 
@@ -154,7 +156,7 @@ def unit(sealed: Values, now: Values) -> list[Drift]:
         return []
     before = set(" ".join(sealed.get("DropInPaths", ())).split())
     more = [path for path in " ".join(now.get("DropInPaths", ())).split() if path not in before]
-    own = [path for path in more if PurePosixPath(path).parent.name == f"{UNIT}.d"]
+    own = [path for path in more if UNITS.fullmatch(PurePosixPath(path).parent.name.removesuffix(".d"))]
     differing = list(_differing(sealed, now))
     said = "; ".join(differing)
     found = [
