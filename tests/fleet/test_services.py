@@ -106,7 +106,8 @@ def test_a_service_is_removed_without_the_other_and_the_last_one_takes_the_rest(
     assert pid(host, EMBED) == before
     assert ask(host, prefix=f"{PREFIX}@embed", port=8001)["with"][0] == 200
     status = json.loads(firstlight("status", "-i", path, "--json").out)
-    assert (status[f"{host.name}@chat"], status[f"{host.name}@embed"]["service"]) == (None, "active")
+    gone, kept = status[f"{host.name}@chat"], status[f"{host.name}@embed"]
+    assert (gone["state"], gone["service"], kept["service"]) == (None, None, "active")
     ended = firstlight("uninstall", "-i", path)
     assert ended.code == 0, ended.output()
     assert host.sh(f"ls -d {PREFIX}* /var/tmp/firstlight-* 2>/dev/null; getent passwd firstlight; true") == ""
