@@ -35,6 +35,7 @@ PACKAGE_OF = {
     "haproxy": "haproxy",
     "keepalived": "keepalived",
     "openssl": "openssl",
+    "qemu-aarch64-static": "qemu-user-static",
     "cargo": "cargo",
 }
 """Programs that tests run, and the package of each."""

@@ -14,6 +14,7 @@ from types import FrameType
 
 import pytest
 
+from tests.fleet import emulation
 from tests.fleet.hosts import Fleet, FleetHost, remove_leftovers
 from tests.fleet.root import cache_folder
 
@@ -41,9 +42,9 @@ def impossible() -> str | None:
     return None
 
 
-def require_hosts() -> None:
-    """Skip the test with the reason if this machine cannot boot hosts; with FIRSTLIGHT_REQUIRE_FLEET=1 fail it."""
-    reason = impossible()
+def require_hosts(architecture: str | None = None) -> None:
+    """Skip the test with the reason if this machine cannot boot hosts (of another architecture); with FIRSTLIGHT_REQUIRE_FLEET=1 fail it."""
+    reason = impossible() or (emulation.why_not(architecture) if architecture else None)
     if reason is not None:
         if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
             pytest.fail(f"the fleet is required and cannot be booted: {reason}")

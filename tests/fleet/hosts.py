@@ -16,8 +16,9 @@ from typing import Any
 
 from tests.fleet import disk
 from tests.fleet.commands import command
+from tests.fleet.emulation import adapt
 from tests.fleet.layers import root_with
-from tests.fleet.machine import Machine, take_away
+from tests.fleet.machine import BOOT_S, EMULATED_BOOT_S, Machine, take_away
 from tests.fleet.network import Network
 from tests.fleet.online import connect_to_registries
 from tests.fleet.root import BOOKWORM, cache_folder
@@ -119,16 +120,18 @@ class Fleet:
         python: bool = True,
         packages: Sequence[str] = (),
         suite: str = BOOKWORM,
+        architecture: str | None = None,
         layers: Sequence[Path] = (),
         folder: Path | None = None,
     ) -> list[FleetHost]:
         """Boot bare hosts of a Debian at the same time, or hosts with more packages, or with the layers of a snapshot.
 
         Online hosts reach what this machine reaches; without Python they have none at all. Their files are on the fleet's own disk, or in `folder`.
+        Those of another architecture (Debian's name) are emulated, and slow.
         """
         disk.trim(self.disk, ample=disk.AMPLE)
-        below = layers or root_with(packages, suite)
-        hosts = [self._host(below, python=python, folder=folder) for _ in range(count)]
+        below = layers or root_with(packages, suite, architecture)
+        hosts = [self._host(below, python=python, folder=folder, architecture=architecture) for _ in range(count)]
         options: list[str] = []
         if online:
             if not self._open:
@@ -152,15 +155,25 @@ class Fleet:
             list(pool.map(lambda host: host.machine.boot(self.network.name, *options), hosts))
 
     def _host(
-        self, layers: Sequence[Path], *, python: bool, is_copy: bool = False, folder: Path | None = None
+        self,
+        layers: Sequence[Path],
+        *,
+        python: bool,
+        is_copy: bool = False,
+        folder: Path | None = None,
+        architecture: str | None = None,
     ) -> FleetHost:
         number = len(self.hosts) + 1
         name, address = f"host{number}", self.network.address(number)
-        machine = Machine(f"{self.name}{number}", (folder or self.disk) / name)
+        machine = Machine(
+            f"{self.name}{number}", (folder or self.disk) / name, EMULATED_BOOT_S if architecture else BOOT_S
+        )
         machine.mount(*layers)
         furnish(
             machine.root, name, f"{address}/24", self.network.gateway, self.key_file.with_suffix(".pub").read_text()
         )
+        if architecture:
+            adapt(machine.root, f"{address}/24", self.network.gateway)
         if not is_copy:
             make_users(machine.root, self.admin_password)
         if not python:

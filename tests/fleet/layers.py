@@ -31,9 +31,9 @@ _OURS = ("etc/apt", "etc/pip.conf", "etc/environment", "etc/resolv.conf", "var/l
 """Files that only the installation needed: the access to this machine's registries, and downloads."""
 
 
-def root_with(packages: Sequence[str], suite: str = BOOKWORM) -> tuple[Path, ...]:
+def root_with(packages: Sequence[str], suite: str = BOOKWORM, architecture: str | None = None) -> tuple[Path, ...]:
     """The layers of a root that holds these packages, the uppermost first; made on the first call, under a lock."""
-    bare = bare_root(suite)
+    bare = bare_root(suite, architecture)
     if not packages:
         return (bare,)
     digest = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.fleet.commands import command
 
 BOOT_S = 120
+EMULATED_BOOT_S = 900
 _POWER_SUPPLY = """
 group=$1; shift
 for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
@@ -29,8 +30,9 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Machine:
     """A folder with `fs` (the mounted root), the layer over it, and `pid` of the nspawn process while it runs."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, boot_s: float = BOOT_S) -> None:
         self.name = name
+        self.boot_s = boot_s
         self.folder = folder
         self.root = folder / "fs"
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,7 +123,7 @@ class Machine:
         _end(self.folder, process)
 
     def _wait_until_up(self, *, other_than: int | None) -> None:
-        deadline = time.monotonic() + BOOT_S
+        deadline = time.monotonic() + self.boot_s
         state = "not started"
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.fleet.emulation import emulate
+
 BOOKWORM, TRIXIE = "bookworm", "trixie"
 """Debian 12 and 13."""
 INCLUDE = (
@@ -53,12 +55,18 @@ def own_mirror(apt: Path = Path("/etc/apt")) -> str:
     raise RuntimeError(f"no mirror in the apt sources under {apt}")
 
 
-def bare_root(suite: str = BOOKWORM) -> Path:
-    """Return the root's path; the first call makes it (some minutes), under a lock, so that two sessions make it once."""
+def bare_root(suite: str = BOOKWORM, architecture: str | None = None) -> Path:
+    """Return the root's path; the first call makes it (some minutes), under a lock, so that two sessions make it once.
+
+    Args:
+        architecture: Debian's name of another one than this machine's; its programs run under emulation from now on.
+    """
+    if architecture:
+        emulate(architecture)
     digest = hashlib.sha256("\n".join(INCLUDE).encode()).hexdigest()[:12]
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    root = cache / f"{suite}-{digest}"
+    root = cache / "-".join(filter(None, (suite, architecture, digest)))
     marker = root / ".complete"
     with (cache / f"{root.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -70,6 +78,7 @@ def bare_root(suite: str = BOOKWORM) -> Path:
             "nice",
             "debootstrap",
             "--variant=minbase",
+            *([f"--arch={architecture}"] if architecture else []),
             f"--include={','.join(INCLUDE)}",
             suite,
             str(root),

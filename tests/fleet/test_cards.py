@@ -5,7 +5,6 @@ There is no card to compute on: verify cannot be green, and must report one caus
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,11 @@ from typing import NamedTuple
 import pytest
 
 from tests.fleet import disk
-from tests.fleet.cards import boot_with_cards
-from tests.fleet.command_runner import ROOT, CommandRunner
+from tests.fleet.cards import LOADING_S, boot_with_cards, environment_of, load_extensions
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX
 
-LOADER = (ROOT / "tests/fleet/extensions.py").read_text(encoding="utf-8")
-LOADING_S = 900
 FIRST_CAUSE = "devices.driver"
 FIRST_LINES = 15
 """The maximum number of lines of a summary for one cause."""
@@ -76,11 +73,8 @@ def test_a_real_set_is_installed_and_loaded_and_missing_cards_are_reported_as_on
     assert [check["id"] for check in ended.host(host.name)["checks"] if check["status"] == "fail"] == [FIRST_CAUSE]
     assert f"check {FIRST_CAUSE}: no NVIDIA kernel module is loaded" in "\n".join(ended.out.splitlines()[:FIRST_LINES])
 
-    environment = host.sh(f"ls -d {PREFIX}/envs/[0-9a-f]*").strip()
-    (host.machine.root / "root/extensions.py").write_text(LOADER, encoding="utf-8")
-    answer = json.loads(
-        host.sh(f"{environment}/bin/python -I /root/extensions.py 2>/dev/null", timeout_s=LOADING_S).splitlines()[-1]
-    )
+    environment = environment_of(host)
+    answer = load_extensions(host, environment)
     assert answer["cuda"].startswith(wanted.cuda)
     assert {name: value for name, value in answer["outcome"].items() if value} == {}
     for name in wanted.loaded:

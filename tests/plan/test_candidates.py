@@ -49,6 +49,12 @@ def test_torch_of_the_default_index_is_a_cpu_hosts_last_candidate() -> None:
     assert (last.torch.variant, last.torch.index, last.torch_stands_in) == ("cu130", None, True)
 
 
+def test_an_arm_host_without_a_gpu_can_do_without_a_vendors_index() -> None:
+    found = accepted("gpu=none os=debian-12 python=3.11 arch=aarch64 glibc=2.36")
+    assert vendors(found[0])
+    assert versions(found, set()) == ["0.19.1"]
+
+
 @pytest.mark.parametrize("what_if", ["arch=aarch64", "python=3.13 cpu=sse4_2"])
 def test_torch_of_the_default_index_is_used_only_where_it_was_tested(what_if: str) -> None:
     assert not any(stack.torch_stands_in for stack in accepted(f"gpu=none os=debian-13 {what_if}"))

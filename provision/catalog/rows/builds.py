@@ -124,6 +124,10 @@ class Torch(Row):
     rocm: tuple[str, ...]
     cxx11_abi: bool
 
+    def default(self, machine: str | None) -> str:
+        """Return the variant on the default index for an architecture; that for x86_64 where it is unknown."""
+        return self.default_aarch64 if machine == "aarch64" else self.default_x86_64
+
 
 class TorchArch(Row):
     """GPU code in a CUDA variant of torch, for a range of releases."""

@@ -89,7 +89,8 @@ def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> New
         what = f"vLLM {version}: torch {row.torch}, CUDA {row.cuda}, Python {row.python}, {' and '.join(row.machines)}"
         inferred = f"inferred from {newest.version}: which GPUs and FlashAttention generations its wheel has code for"
         new.add("release", row, f"{what}; {inferred}")
-    known = [row for row in catalog.builds if row.provider == "community"]
+    # That for Arm alone is older than the releases that are asked for.
+    known = [row for row in catalog.builds if row.provider == "community" and "x86_64" in row.machines]
     like = newest_first(known)[0]
     for version, wheels in _unknown(index, COMMUNITY, known):
         build = wheel_metadata.community_build(wheels, version, like=like, today=today)

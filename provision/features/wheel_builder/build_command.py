@@ -134,8 +134,7 @@ def _line(built: BuiltWheel) -> str:
 
 def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:
     """Return a Stack of torch alone."""
-    default = row.default_aarch64 if tag.startswith("aarch64") else row.default_x86_64
-    index = None if variant == default else TORCH_INDEX.format(variant=variant)
+    index = None if variant == row.default(tag.partition("-")[0]) else TORCH_INDEX.format(variant=variant)
     return Stack(
         vllm=None,
         torch=TorchBuild(version=row.version, variant=variant, index=index),

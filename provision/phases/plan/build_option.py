@@ -36,10 +36,9 @@ class BuildOption:
 
     def torch_index(self, machine: str) -> str | None:
         """Return the index of torch; None for the default package index."""
-        default = self.torch.default_aarch64 if machine == "aarch64" else self.torch.default_x86_64
         return (
             None
-            if self.torch_variant == default and default != "cpu"
+            if self.torch_variant == self.torch.default(machine)
             else TORCH_INDEX.format(variant=self.torch_variant)
         )
 

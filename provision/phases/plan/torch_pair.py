@@ -25,7 +25,7 @@ def variants(profile: HostProfile, torch: Torch, build: str) -> tuple[str, ...]:
         return (build,)
     major = numbers(cuda_of(build) or "")[0]
     same = [name for name in offered(profile.machine, torch) if numbers(cuda_of(name) or "0")[0] == major]
-    default = torch.default_aarch64 if profile.machine == "aarch64" else torch.default_x86_64
+    default = torch.default(profile.machine)
     known = [name for name in same if name in {build, default}]
     if any(covers(profile, torch, name) for name in known):
         same = known
