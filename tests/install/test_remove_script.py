@@ -50,6 +50,21 @@ def test_the_rest_of_an_interrupted_installation_is_removed(tmp_path: Path) -> N
     assert not prefix.exists()
 
 
+def test_what_a_run_left_before_it_claimed_the_prefix_is_removed(tmp_path: Path) -> None:
+    prefix, incoming = tmp_path / "prefix", Path("/var/tmp/firstlight-of-a-test")
+    prefix.mkdir()
+    (prefix / "lock.json").write_text("{}")
+    incoming.mkdir()
+    assert remove(str(prefix), incoming=str(incoming)).returncode == 0
+    assert not prefix.exists()
+    assert not incoming.exists()
+    prefix.mkdir()
+    (prefix / "lock.json").write_text("{}")
+    (prefix / "notes of locksmiths").write_text("years of work")
+    assert remove(str(prefix)).returncode == 1
+    assert (prefix / "notes of locksmiths").exists()
+
+
 def test_what_another_service_of_the_machine_uses_stays_and_is_handed_on(tmp_path: Path) -> None:
     first, second, foreign = (tmp_path / f"fl{suffix}" for suffix in ("@chat", "@embed", "@notes"))
     for prefix in (first, second, foreign):
