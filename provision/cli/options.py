@@ -24,7 +24,12 @@ from provision.report.layout import fold_names
 
 LOGS = logs_folder()
 BecomeOption = Annotated[
-    bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
+    bool,
+    typer.Option(
+        "--ask-become-pass",
+        "-K",
+        help="Ask once for the sudo password of the hosts, and use sudo there (as ansible_become: true).",
+    ),
 ]
 VerboseOption = Annotated[
     bool,
@@ -114,7 +119,7 @@ def _planning(
         typer.Option(
             "--flash-attn",
             metavar="VERSION",
-            help="Flash attention kernels: auto (bundled, and the package where a wheel fits), bundled (those in vLLM), package (also installs flash-attn, for your own programs; chooses an older vLLM for it if needed), both (the same, with a vLLM that has its own kernels), none, or a version of the package. Default: auto.",
+            help="Flash attention kernels: auto (bundled, and flash-attn or flash-attn-4 where one fits), bundled (those in vLLM), package (also installs flash-attn, for your own programs; chooses an older vLLM for it if needed), both (the same, with a vLLM that has its own kernels), none, or a version of the package. Default: auto.",
         ),
     ] = None,
     flash_attn_wheels: Annotated[

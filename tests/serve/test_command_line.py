@@ -41,6 +41,23 @@ def value_of(command: ServeCommand, option: str) -> str | None:
     return command.argv[command.argv.index(option) + 1] if option in command.argv else None
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (Settings(), "staged-1a2b3c4d"),
+        (Settings(model="Qwen/Qwen3-8B"), "Qwen/Qwen3-8B"),
+        (Settings(model="Qwen/Qwen3-8B@main"), "Qwen/Qwen3-8B"),
+        (Settings(model="/srv/models/ours"), "ours"),
+        (Settings(model="/srv/models/ours", served_model_name="chat"), "chat"),
+    ],
+)
+def test_the_name_of_a_model_in_the_api_does_not_follow_its_files(settings: Settings, name: str) -> None:
+    model = ServedModel(kind="files", name="staged-1a2b3c4d", attention_heads=32)
+    command = serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), settings, facts(), prefix=PREFIX, model=model)
+    assert (command.served_name, value_of(command, "--served-model-name")) == (name, name)
+    assert f"{PREFIX}/models/staged-1a2b3c4d" in command.argv
+
+
 def test_a_chat_template_is_named_where_the_model_lies() -> None:
     command = serve_command(
         stack("0.32.0", "cpu", "CPU_ATTN"),

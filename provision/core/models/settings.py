@@ -130,6 +130,8 @@ Share = Annotated[float, BeforeValidator(_number)]
 Source = Literal["auto", "controller", "peers", "host", "path"]
 SourceKind = Literal["wheels", "interpreter", "model"]
 """What comes from a source of its own."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+"""A model of the hub, with its revision or without. Folders of the controller have absolute paths once an inventory is read."""
 CHAT_TEMPLATE = "chat_template.jinja"
 """A model's file with its chat template, which transformers prefers to the one in tokenizer_config.json."""
 ADAPTERS = "lora"
@@ -173,7 +175,7 @@ class Settings(Record):
     ] = Field(default_factory=dict)
     """LoRA adapters of the model, by the name that requests give as their model: a folder on the controller (absolute, or relative to the inventory), or a hub id. They are sent with the model."""
     served_model_name: Annotated[Word, Allowed("text without blanks")] | None = None
-    """Model name in the API. Default: the model's own."""
+    """Model name in the API. Default: the hub id without its revision, or the name of the folder."""
     tool_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the release")] = "auto"
     """vLLM's parser of tool calls. auto: the one of the model's family, if it is known; none: no tool calls."""
     reasoning_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the release")] = "auto"

@@ -19,7 +19,7 @@ from provision.core.models.settings import CHAT_TEMPLATE
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
 from provision.core.user_path import expand_user
-from provision.phases.serve.command_line import ServeCommand, serve_command
+from provision.phases.serve.command_line import ServeCommand, name_in_api, serve_command
 from provision.phases.serve.devices import Platform
 from provision.phases.serve.model import ServedModel
 
@@ -133,7 +133,7 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
     folder = expand_user(settings.model)
     on_hub = not folder.is_dir()
     model, _, revision = settings.model.partition("@") if on_hub else (folder.resolve().name, "", "")
-    served = settings.served_model_name or _served_now(host, facts) or known or model.rpartition("/")[2]
+    served = settings.served_model_name or _served_now(host, facts) or known or name_in_api(settings, model)
     command = serve_command(stack, settings, facts, prefix="/", model=ServedModel(kind="files", name=served))
     assert stack.vllm is not None
     assert stack.attention is not None
@@ -143,7 +143,7 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
     devices, cards = command.devices, facts.nvidia.gpus if facts.nvidia else ()
     template = Path(settings.chat_template).read_text(encoding="utf-8") if settings.chat_template else None
     return Workload(
-        name=re.sub(r"[^a-z0-9]+", "-", served.lower()).strip("-")[:40].rstrip("-"),
+        name=re.sub(r"[^a-z0-9]+", "-", served.rpartition("/")[2].lower()).strip("-")[:40].rstrip("-"),
         hosts=(),
         served_name=served,
         model=model,

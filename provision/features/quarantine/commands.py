@@ -21,7 +21,7 @@ def check(
         bool,
         typer.Option(
             "--return",
-            help="Run all checks on hosts that runs leave out since a hardware fault, and return those that pass to service.",
+            help="Run all checks on quarantined hosts, which runs leave out because of a hardware fault, and put those that pass back into service.",
         ),
     ] = False,
     release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,

@@ -10,14 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from provision.core.errors import InventoryError
-from provision.core.models.settings import OPTIONS, Settings, allowed, typed
+from provision.core.models.settings import HUB_ID, OPTIONS, Settings, allowed, typed
 from provision.core.user_path import expand_user
 from provision.fleet.inventory.conflicts import conflicts
 
 PREFIX = "firstlight_"
 PREFIX_LIKENESS = 0.7
 """Ratio of equal letters from which the beginning of a name is a misspelt prefix."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _VALUE = re.compile(rf"(?:set )?{PREFIX}(\w+): ([\w.-]+)")
 """A setting with its value, as an inventory file has it."""
 _MOST_SHOWN = 8
@@ -128,7 +127,7 @@ def _model(model: str, base: Path) -> tuple[str | None, str | None]:
         return str(folder.resolve()), None
     if model.startswith(("/", ".", "~")):
         return model, f"there is no folder {folder}"
-    if not _HUB_ID.fullmatch(model):
+    if not HUB_ID.fullmatch(model):
         return model, f"{model!r} is neither a folder below {base} nor a hub id"
     return model, None
 
@@ -139,7 +138,7 @@ def _adapters(sources: Mapping[str, str], base: Path) -> tuple[dict[str, str], s
     for name, source in sources.items():
         folder = base / expand_user(source)
         located[name] = str(folder.resolve()) if folder.is_dir() else source
-        if not folder.is_dir() and not _HUB_ID.fullmatch(source):
+        if not folder.is_dir() and not HUB_ID.fullmatch(source):
             return located, f"adapter {name}: {source!r} is neither a folder below {base} nor a hub id"
     return located, None
 

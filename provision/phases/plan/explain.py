@@ -176,7 +176,9 @@ def _packages(stack: Stack) -> list[tuple[str, str]]:
     """Return the packages that an environment has besides those that vLLM names."""
     pairs = []
     if package := stack.flash_attn.package:
-        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
+        whose = f", from {package.community}" if package.community else ""
+        use = ", for your own programs, beside vLLM's own kernels" if stack.flash_attn.provider == "bundled" else ""
+        pairs.append(("flash-attn", f"{package.file}{whose}{use}"))
     if stack.packages:
         pairs.append(("packages", ", ".join(stack.packages)))
     if stack.tracing:

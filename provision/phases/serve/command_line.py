@@ -7,6 +7,7 @@ Secrets are excluded: the server gets the API key from the 0600 file of its serv
 from __future__ import annotations
 
 from functools import partial
+from pathlib import PurePath
 
 from provision.catalog.versions import numbers
 from provision.core import features
@@ -15,7 +16,7 @@ from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
-from provision.core.models.settings import CHAT_TEMPLATE, Settings
+from provision.core.models.settings import CHAT_TEMPLATE, HUB_ID, Settings
 from provision.core.models.stack import FlashInferPlan, ModelPlan, Stack
 from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
@@ -47,6 +48,22 @@ class SpanMember(Record):
     """The command that starts the server with those of the other hosts; the server's own command follows it."""
     has_server: bool
     """Whether vLLM's server runs on this host."""
+
+
+def name_in_api(settings: Settings, staged: str) -> str:
+    """Return the name by which clients ask for a model, which stays when its files change.
+
+    It is the one of the settings, else its hub id without the revision, or the name of its folder.
+
+    Args:
+        staged: Name of the model's folder on the host, which is also that of the built-in model in the API.
+    """
+    if settings.served_model_name is not None:
+        return settings.served_model_name
+    if settings.model == "builtin":
+        return staged
+    hub_id = settings.model.partition("@")[0]
+    return hub_id if HUB_ID.fullmatch(hub_id) else PurePath(settings.model).name or staged
 
 
 class ServeCommand(Record):
@@ -89,7 +106,7 @@ def serve_command(
     if stack.vllm is None or stack.attention is None:
         raise ServeError("the plan has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
     devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
-    served_name = settings.served_model_name or model.name
+    served_name = name_in_api(settings, model.name)
     split = ["--dtype", _dtype(settings, devices), *_split_options(devices)]
     split += _length_options(settings, model, stack.model)
     # Older releases read an environment variable instead.

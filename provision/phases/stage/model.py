@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
-from provision.core.models.settings import ADAPTERS, CHAT_TEMPLATE, Settings
+from provision.core.models.settings import ADAPTERS, CHAT_TEMPLATE, HUB_ID, Settings
 from provision.core.models.staged import StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
 from provision.phases.stage.model_hub import WEIGHTS, stage_hub_model
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 """What PEFT calls the weights of an adapter; vLLM prefers the first."""
@@ -48,7 +46,7 @@ def stage_model(
         return stage_hub_model(source, token, client, store, weights=weights, progress=progress, refresh=refresh)
 
     folder = expand_user(text)
-    if not folder.is_dir() and (text.startswith(".") or not _HUB_ID.fullmatch(text)):
+    if not folder.is_dir() and not HUB_ID.fullmatch(text):
         raise StageError(
             f"model `{text}` is neither a folder on this machine nor a hub id",
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",

@@ -132,7 +132,7 @@ def test_hosts_of_one_model_are_pods_of_one_group(everything: list[Any]) -> None
 def test_a_shell_reads_the_arguments_of_kserve_and_its_fields_are_used(everything: list[Any]) -> None:
     first, own = exported("kserve", everything)["llminferenceservices.yaml"]
     spec = first["spec"]
-    assert spec["model"] == {"uri": f"hf://{SMALL}", "name": SMALL.partition("/")[2]}
+    assert spec["model"] == {"uri": f"hf://{SMALL}", "name": SMALL}
     assert (spec["parallelism"], spec["replicas"]) == ({"tensor": 2}, 2)
     assert spec["tracing"] == {"exporterEndpoint": "http://192.0.2.9:4317"}
     [main] = spec["template"]["containers"]

@@ -13,7 +13,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, wa
 
 
 @rule(
-    "Flash attention serves if every GPU and the release support them, else the best other back end.",
+    "Flash attention serves if every GPU and the release support it, else the best other back end.",
     reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
     order=160,
 )

@@ -94,7 +94,9 @@ def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield reject(choice.why, source=source, pythons=seen)
         return
     if choice.interpreter.origin == "host" and choice.lacks_headers is None:
-        yield assume(f"the host has the headers of Python {choice.interpreter.version}")
+        yield assume(
+            f"the headers of Python {choice.interpreter.version} are installed on the host, or a run installs them"
+        )
     yield accept(choice.why, source=source, pythons=seen)
 
 

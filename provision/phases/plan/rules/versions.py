@@ -144,8 +144,9 @@ def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was never installed there")
     else:
         served = [each for each in catalog().proven if each.how == "served" and "-cpu-" not in each.set]
-        also = "; ".join(f"{each.set} served on {each.on}" for each in served) if row.how == "loaded" else ""
-        yield accept(f"{HOW[row.how].format(on=row.on)}{f'; {also}' if also else ''}", source=row.source)
+        others = ", ".join(f"{each.set} on {each.on}" for each in served)
+        also = f"; on a GPU has served only: {others}" if row.how == "loaded" and others else ""
+        yield accept(f"{HOW[row.how].format(on=row.on)}{also}", source=row.source)
 
 
 ACCEPT = "firstlight_accept_advisories"
