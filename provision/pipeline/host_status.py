@@ -63,6 +63,7 @@ def _streams(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
         if facts.installed
         and facts.installed.service == "active"
         and (request := readiness_of(facts.installed.state or {}))
+        and not request.get("headless")
     }
 
     def ask(host: Host) -> int | None:
