@@ -176,7 +176,8 @@ def test_the_live_table_reads_the_metrics_of_a_host(
     assert process.wait(timeout=60) == 0
     os.close(ours)
     release = installed(firstlight, inventory, host)["release"]
-    assert re.search(rf"{host.name} +{release[:8]} +0 +0 +0\.0 +0\.0", screen), screen
+    # The health agent may have asked its question meanwhile.
+    assert re.search(rf"{host.name} +{release[:8]} +0 +0 +\d\.\d +\d\.\d", screen), screen
 
 
 @pytest.mark.long(seconds=130)

@@ -82,7 +82,10 @@ def test_too_few_gpus_are_refused_with_what_each_service_needs() -> None:
     hosts = services_of(a={"tensor_parallel": 2}, b={})
     with pytest.raises(InventoryError) as caught:
         with_gpus(hosts[0], facts_of(2), {})
-    assert str(caught.value) == "host `m` has 2 GPUs for services that need 3: `m@a` at least 2 and `m@b` at least 1"
+    assert (
+        str(caught.value)
+        == "host `m`: 2 GPUs are free for its services, and 3 are needed: `m@a` at least 2 and `m@b` at least 1"
+    )
 
 
 def test_slices_of_a_gpu_are_not_divided() -> None:

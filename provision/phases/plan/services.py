@@ -49,7 +49,7 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
         return host.settings
     if split := [card.index for card in cards if card.mig]:
         raise InventoryError(
-            f"host `{host.machine}` has several services, and GPU {', '.join(map(str, split))} is in MIG mode: slices are not divided among services",
+            f"host `{host.machine}` has several services, and MIG mode is on at GPU {', '.join(map(str, split))}: only whole GPUs are divided among services",
             hint="switch MIG off there, or name the other GPUs for each service: gpus",
         )
     named = {index for _, one in host.services if one.gpus != "all" for index in one.gpus}
@@ -62,7 +62,7 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
     if (least := sum(claim.size for claim in claims)) > len(free):
         needs = " and ".join(f"`{claim.name}` at least {claim.size}" for claim in claims)
         raise InventoryError(
-            f"host `{host.machine}` has {len(free)} GPUs for services that need {least}: {needs}",
+            f"host `{host.machine}`: {len(free)} GPUs are free for its services, and {least} are needed: {needs}",
             hint="serve smaller models there, or fewer of them",
         )
     _widen(claims, len(free))

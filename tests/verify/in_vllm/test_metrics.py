@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from vllm.v1.metrics import loggers
+from vllm.v1.spec_decode import metrics as spec_decode
 
 from provision.features.monitoring import unit_sets
 from provision.phases.serve.onhost.ready import sample
@@ -20,5 +21,6 @@ def test_vllm_has_every_metric_that_is_asked_for() -> None:
     files.append(Path(sample.__file__))
     asked = {name for file in files for name in re.findall(r"vllm:[a-z_]+", file.read_text())}
     assert len(asked) > 3
-    offered = set(re.findall(r'"(vllm:[a-z_]+)"', inspect.getsource(loggers)))
+    sources = inspect.getsource(loggers) + inspect.getsource(spec_decode)
+    offered = set(re.findall(r'"(vllm:[a-z_]+)"', sources))
     assert {name for name in asked if name not in offered and SUFFIX.sub("", name) not in offered} == set()
