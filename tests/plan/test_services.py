@@ -89,7 +89,7 @@ def test_too_few_gpus_are_refused_with_what_each_service_needs() -> None:
 
 
 def test_slices_of_a_gpu_are_not_divided() -> None:
-    with pytest.raises(InventoryError, match="GPU 0 is in MIG mode"):
+    with pytest.raises(InventoryError, match="MIG mode is on at GPU 0"):
         with_gpus(services_of(a={}, b={})[0], facts_of(1, mig_mode="enabled", mig_devices=2), {})
 
 
