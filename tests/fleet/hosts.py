@@ -260,12 +260,15 @@ def sweep(name: str) -> None:
 
 def remove_leftovers(say: Callable[[str], None]) -> None:
     """Remove the remains of killed sessions, whose process no longer exists."""
-    for folder in sorted(_running().glob("flt*")):
-        owner = folder / "owner"
-        alive = owner.exists() and owner.read_text() == _identity(int(owner.read_text().split()[0] or 0))
-        if not alive:
-            say(f"removing the hosts of a test session that was killed: {folder.name}")
-            remove_session(folder)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / "leftovers.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes of a session begin at once, and find the same remains
+        for folder in sorted(_running().glob("flt*")):
+            owner = folder / "owner"
+            alive = owner.exists() and owner.read_text() == _identity(int(owner.read_text().split()[0] or 0))
+            if not alive:
+                say(f"removing the hosts of a test session that was killed: {folder.name}")
+                remove_session(folder)
 
 
 def _running() -> Path:
