@@ -1,8 +1,8 @@
-"""Hosts of Arm, emulated: how far does each walk carry with the real aarch64 wheels?
+"""Hosts of Arm, emulated: how far does each scenario carry with the real aarch64 wheels?
 
     .venv/bin/python -m benchmarks.arm [--only gh200 torch cpu]
 
-Each walk boots a bare arm64 Debian, whose programs qemu-user runs (Debian's package qemu-user-static), and types what a user types:
+Each scenario boots a bare arm64 Debian, whose programs qemu-user runs (Debian's package qemu-user-static), and types what a user types:
 
     gh200   a host that shows a recorded GH200 and has the driver's user libraries: `provision` of the newest CUDA combination, every
             extension loaded, `install` again, `uninstall`. There is no card to compute on, so that verify reports its absence
@@ -47,8 +47,8 @@ GREEN = {"ok", "skipped"}
 
 
 @dataclass
-class Walk:
-    """One walk: what is asked, and the rows of its steps so far."""
+class Scenario:
+    """One scenario: what is asked, and the rows of its steps so far."""
 
     name: str
     host: FleetHost
@@ -97,13 +97,13 @@ class Walk:
         keep(self)
 
 
-def keep(walk: Walk) -> None:
-    """Store what is known of a walk, in place of an earlier one of its name."""
-    before = json.loads(RESULT.read_text(encoding="utf-8"))["walks"] if RESULT.exists() else {}
+def keep(scenario: Scenario) -> None:
+    """Store what is known of a scenario, in place of an earlier one of its name."""
+    before = json.loads(RESULT.read_text(encoding="utf-8"))["scenarios"] if RESULT.exists() else {}
     result = header("arm") | {
         "emulator": command_line("qemu-aarch64-static", "--version").splitlines()[0],
         "planned": {card: planned(card) for card in CARDS},
-        "walks": {**before, walk.name: walk.steps},
+        "scenarios": {**before, scenario.name: scenario.steps},
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
@@ -125,63 +125,63 @@ def boot_gh200(fleet: Fleet) -> FleetHost:
     return host
 
 
-def gh200(walk: Walk) -> None:
-    first = walk.command("provision")
+def gh200(scenario: Scenario) -> None:
+    first = scenario.command("provision")
     if first["phases"].get("install", {}).get("status") == "ok":
-        load(walk)
-        walk.command("install")
-    remove(walk)
+        load(scenario)
+        scenario.command("install")
+    remove(scenario)
 
 
-def load(walk: Walk) -> None:
+def load(scenario: Scenario) -> None:
     """Load every extension of the environment; note the errors."""
     started = time.perf_counter()
-    found = load_extensions(walk.host, environment_of(walk.host), limit_s=LOADING_S)
+    found = load_extensions(scenario.host, environment_of(scenario.host), limit_s=LOADING_S)
     failed = {name: error for name, error in found["outcome"].items() if error}
     row = {"command": "load every extension", "seconds": round(time.perf_counter() - started, 1)}
-    walk.note(row | {"torch": found["torch"], "loaded": len(found["outcome"]) - len(failed), "failed": failed})
+    scenario.note(row | {"torch": found["torch"], "loaded": len(found["outcome"]) - len(failed), "failed": failed})
 
 
-def torch(walk: Walk) -> None:
-    twice(walk, "--vllm", "none", "--set", f"torch={CPU_TORCH}")
+def torch(scenario: Scenario) -> None:
+    twice(scenario, "--vllm", "none", "--set", f"torch={CPU_TORCH}")
 
 
-def cpu(walk: Walk) -> None:
-    twice(walk, "--vllm", CPU_RELEASE)
+def cpu(scenario: Scenario) -> None:
+    twice(scenario, "--vllm", CPU_RELEASE)
 
 
-def twice(walk: Walk, *asked: str) -> None:
+def twice(scenario: Scenario, *asked: str) -> None:
     """Provision a host, again if that was green, and uninstall."""
-    if walk.command("provision", *asked)["exit"] == 0:
-        walk.command("provision", *asked)
-    remove(walk)
+    if scenario.command("provision", *asked)["exit"] == 0:
+        scenario.command("provision", *asked)
+    remove(scenario)
 
 
-def remove(walk: Walk) -> None:
+def remove(scenario: Scenario) -> None:
     """Uninstall, and note what is left below the prefix."""
-    row = walk.command("uninstall")
-    row["left"] = walk.host.sh(f"ls -d {PREFIX} /var/tmp/firstlight* 2>/dev/null; true", timeout_s=300).split()
-    keep(walk)
+    row = scenario.command("uninstall")
+    row["left"] = scenario.host.sh(f"ls -d {PREFIX} /var/tmp/firstlight* 2>/dev/null; true", timeout_s=300).split()
+    keep(scenario)
 
 
-WALKS = {"gh200": (boot_gh200, gh200), "torch": (boot_arm, torch), "cpu": (boot_arm, cpu)}
+SCENARIOS = {"gh200": (boot_gh200, gh200), "torch": (boot_arm, torch), "cpu": (boot_arm, cpu)}
 """How each host is booted, and the steps on it."""
 
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("--only", nargs="+", default=list(WALKS), choices=list(WALKS))
+    options.add_argument("--only", nargs="+", default=list(SCENARIOS), choices=list(SCENARIOS))
     names = options.parse_args().only
     if reason := why_not(ARM64):
         sys.exit(f"error: {reason}")
     with hosts_to_boot() as fleet, tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
         for name in names:
             started = time.perf_counter()
-            boot, steps = WALKS[name]
+            boot, steps = SCENARIOS[name]
             host = boot(fleet)
-            walk = Walk(name, host, Path(scratch, name))
-            walk.note({"command": "boot", "seconds": round(time.perf_counter() - started, 1)})
-            steps(walk)
+            scenario = Scenario(name, host, Path(scratch, name))
+            scenario.note({"command": "boot", "seconds": round(time.perf_counter() - started, 1)})
+            steps(scenario)
             host.remove()
     return 0
 

@@ -35,8 +35,8 @@ class PlannedHosts(ProbedHosts):
     """What a run would change, as far as it was compared."""
 
     def stack(self, host: str) -> Stack | None:
-        """Return the Stack of a host; None where none fits."""
-        return self.plan.for_host(host).stack
+        """Return the Stack of a host; None where none fits, and for a host that was not planned."""
+        return next((found.stack for found in self.plan.classes if host in found.hosts), None)
 
     def as_planned(self) -> PlannedHosts:
         """Return the part of a result that phases after the plan begin with."""

@@ -1,6 +1,6 @@
 """An emulated Arm host, booted and probed over SSH: its plan. The first run also makes its Debian, for about 20 minutes.
 
-`benchmarks/arm.py` walks further: it installs, loads and removes real aarch64 wheels, for longer than a test may take.
+`benchmarks/arm.py` goes further: it installs, loads and removes real aarch64 wheels, for longer than a test may take.
 """
 
 from __future__ import annotations

@@ -21,9 +21,8 @@ SHOWN = timedelta(days=1)
 
 def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
     """Return what `plan` says of watchdogs."""
-    stacks = {name: resolution.stack for resolution in plan.plan.classes for name in resolution.hosts}
     wanted = [host.name for host in hosts if host.is_serving and host.settings.watchdog]
-    names = [name for name in wanted if (stack := stacks.get(name)) and stack.supervisor == "systemd"]
+    names = [name for name in wanted if (stack := plan.stack(name)) and stack.supervisor == "systemd"]
     text = "watchdog, restarts an engine that hangs; compared in the run"
     return [f"{fold_names(names)}: {text}"] if names else []
 
