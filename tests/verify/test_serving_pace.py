@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -89,9 +90,10 @@ def test_without_figures_of_this_release_nothing_is_compared(
 
 
 def test_descriptors_that_each_request_leaves_are_a_failure(engine: Engine, tmp_path: Path) -> None:
-    engine.leaks = 1
+    engine.leaks = 8  # more than what other tests of this process may have left to close
     outcome = evaluate(collect(service(engine, tmp_path)))
-    assert (outcome.status, outcome.reason) == ("fail", "4 descriptors stayed open after 4 requests")
+    assert outcome.status == "fail"
+    assert re.fullmatch(r"\d+ descriptors stayed open after 4 requests", outcome.reason)
 
 
 def test_a_service_at_work_is_not_compared(engine: Engine, tmp_path: Path) -> None:
