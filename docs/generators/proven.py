@@ -8,7 +8,7 @@ from benchmarks.harness import RESULTS
 from docs.generators.sets import measured_sets
 
 TARGET = "provision/catalog/proven.toml"
-SERVED = {"vllm-0.32.0-cpu-community": "CPUs with AVX2 and with AVX512, by tests/fleet"}
+SERVED = {"vllm-0.32.0-cpu-community": "Debian 12 and 13, on CPUs with AVX2 and with AVX512"}
 HEAD = """# Written by ./firstlight docs from benchmarks/results and docs/generators/proven.py.
 # Sets that were tried: a build of vLLM with its torch, as the plan names it. With `vllm: latest` they come before all others.
 # how     loaded: locked, installed from the real wheels, every extension module loaded; served: on a host, up to a verified token

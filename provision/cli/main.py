@@ -202,8 +202,7 @@ def plan(
         typer.Option(
             "--facts",
             metavar="FILE",
-            hidden=True,
-            help="Facts of the hosts, as `probe --json` prints them: no host is contacted.",
+            help="Plan for hosts whose facts this file has, as `probe --json` prints them; no host is contacted.",
         ),
     ] = None,
     explain: Annotated[
@@ -258,9 +257,9 @@ def drivers(**options: Any) -> None:
 def serve(**options: Any) -> None:
     """Start the installed service, and check its answers.
 
-    Nothing is installed or sent: the planned versions and the model must be on the host already. The service starts with the current
-    settings and options, such as another attention back end or port. Without --model the model is that of the inventory, else the
-    built-in one. --driver affects only the plan.
+    It serves the model of --model, else that of the inventory, else the built-in one: also after `stop`, repeat the --model that you
+    gave before. Nothing is installed or sent: the planned versions and the model must be on the host already. Other settings and
+    options, such as the attention back end or the port, may change. --driver affects only the plan.
     """
     raise typer.Exit(operations.serve(asked("serve", **options)))
 

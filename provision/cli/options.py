@@ -103,7 +103,7 @@ def _planning(
         typer.Option(
             "--vllm",
             metavar="VERSION",
-            help="latest (the newest tested), newest (tested or not), none, a version (0.33.0, '>=0.32.0', 0.33.1.dev5), or a wheel that is not released: its path, its address, or the address of an index. Default: latest.",
+            help="latest (the newest that was installed and loaded in a test, or has served), newest (tested or not), none, a version (0.33.0, '>=0.32.0', 0.33.1.dev5), or a wheel that is not released: its path, its address, or the address of an index. Default: latest.",
         ),
     ] = None,
     driver: Annotated[
@@ -111,7 +111,7 @@ def _planning(
         typer.Option(
             "--driver",
             metavar="VERSION",
-            help="keep (a working driver stays, GPUs without one get one), install (also reinstalls a driver that does not answer), upgrade (also replaces one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
+            help="keep (use the driver that works; install one only if there is none), install (also reinstall a driver that does not answer), upgrade (also replace one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
         ),
     ] = None,
     flash_attn: Annotated[
@@ -119,7 +119,7 @@ def _planning(
         typer.Option(
             "--flash-attn",
             metavar="VERSION",
-            help="Flash attention kernels: auto (bundled, and flash-attn or flash-attn-4 where one fits), bundled (those in vLLM), package (also installs flash-attn, for your own programs; chooses an older vLLM for it if needed), both (the same, with a vLLM that has its own kernels), none, or a version of the package. Default: auto.",
+            help="vLLM serves with its own flash attention kernels; this chooses the package flash-attn, for your own programs. auto: install it if one fits. bundled: do not install it. package: it is required, even if vLLM must be older. both: as package, and vLLM must have its own kernels. none: vLLM without these kernels, and no package. Or a version of the package. Default: auto.",
         ),
     ] = None,
     flash_attn_wheels: Annotated[

@@ -16,12 +16,14 @@ FEWER = ("only", "skip", "inject", "listed")
 
 def check(
     *,
-    hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="With --return: only these hosts.")] = None,
+    hosts: Annotated[
+        list[str] | None, typer.Argument(metavar="HOST", help="Hosts for --return. Default: all that are quarantined.")
+    ] = None,
     back: Annotated[
         bool,
         typer.Option(
             "--return",
-            help="Run all checks on quarantined hosts, which runs leave out because of a hardware fault, and put those that pass back into service.",
+            help="A host with a hardware fault is quarantined, and later runs skip it. This runs all checks on such hosts, and returns those that pass to service.",
         ),
     ] = False,
     release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,

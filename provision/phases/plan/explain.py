@@ -12,7 +12,7 @@ from provision.phases.plan.evaluation import HOST
 from provision.phases.plan.given_wheel import INFERRED
 from provision.report.planned_changes import change_lines
 
-_SIGNS = {"accept": "+", "reject": "x", "warn": "!"}
+_SIGNS = {"accept": "ok  ", "reject": "no  ", "warn": "warn"}
 
 
 def source_lines(sources: Mapping[str, int]) -> list[str]:
@@ -23,7 +23,7 @@ def source_lines(sources: Mapping[str, int]) -> list[str]:
 def render_trace(resolution: Resolution) -> list[str]:
     """Return every verdict of the plan as lines, with its rule, facts and source."""
     sources: dict[str, int] = {}
-    lines = ["", "  trace (+ accepted, x refused, ! warning, ? assumed)"]
+    lines = ["", "  trace: verdicts on the host and on combinations of versions"]
     of_host = [reason for reason in resolution.reasons if reason.candidate == HOST]
     if of_host:
         lines += ["", "    Host:", *verdicts(of_host, sources)]
@@ -36,7 +36,7 @@ def render_trace(resolution: Resolution) -> list[str]:
         lines += ["", f"    Chosen: {chosen}", *verdicts(of_chosen, sources)]
     if resolution.assumptions:
         lines += ["", "    Assumed, since the facts are unknown:"]
-        lines += [f"      ? {text}" for text in resolution.assumptions]
+        lines += [f"      assumed: {text}" for text in resolution.assumptions]
     later = [candidate.id for candidate in resolution.candidates if candidate.accepted][1:]
     if later:
         lines += ["", f"    Next candidates, if its packages cannot be resolved: {', '.join(later)}"]
@@ -83,8 +83,8 @@ LISTED = 6
 """The number of host names to list; the rest are counted."""
 MANAGERS = {
     "systemd": "systemd",
-    "systemd-user": "systemd of the login's user",
-    "supervisor": "supervisord, without systemd",
+    "systemd-user": "systemd of this user, who is not root",
+    "supervisor": "supervisord: the host has no systemd, or this user is not root and does not linger (loginctl enable-linger)",
 }
 """What starts the service, and starts it again when it fails."""
 
@@ -208,6 +208,7 @@ def _why(resolution: Resolution) -> list[tuple[str, str]]:
     refused = [("refused", text) for _, text in _by_rule(resolution)]
     accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
     tested = [("tested", reason.text) for reason in accepted if reason.rule == "proven"]
+    tested += [("rights", reason.text) for reason in accepted if reason.rule == "rights"]
     return [
         *refused,
         *tested,

@@ -343,7 +343,8 @@ def _change(profile: HostProfile, action: str) -> str:
     guest = any(card.virtual for card in profile.cards)
     offer = None if guest else driver.replacement(profile)
     if action == "keep" and profile.policy.driver != "upgrade" and offer:
-        return f"; `--driver upgrade` installs {offer}"
+        rights = "" if profile.escalates is not False else ", as root or with `ansible_become: true`"
+        return f"; `--driver upgrade` installs {offer}{rights}"
     return ""
 
 

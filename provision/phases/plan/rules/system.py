@@ -221,3 +221,12 @@ def _how_to_install(profile: HostProfile) -> str:
         profile.lacking, manager=manager, python="3", os_id=profile.os_id, os_version=profile.os_version
     )
     return f"run `{install_command(packages, manager=manager)}`"
+
+
+@host_rule("A user who could become root is told so.", reads=("user",), order=140)
+def rights(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.escalates is False and profile.sudo:
+        yield accept(
+            "not root: everything is in this user's home directory; `ansible_become: true` uses the user's sudo",
+            escalates=False,
+        )

@@ -130,8 +130,8 @@ def imports(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
 
 
 HOW = {
-    "loaded": "installed from its wheels, and every extension module loaded, on {on}",
-    "served": "served a model with checked answers on {on}",
+    "loaded": "this combination was installed and loaded on {on}; it has not served on a GPU yet",
+    "served": "this combination served a model with checked answers on {on}",
 }
 
 
@@ -145,7 +145,7 @@ def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     else:
         served = [each for each in catalog().proven if each.how == "served" and "-cpu-" not in each.set]
         others = ", ".join(f"{each.set} on {each.on}" for each in served)
-        also = f"; on a GPU has served only: {others}" if row.how == "loaded" and others else ""
+        also = f" (one that has: {others})" if row.how == "loaded" and others else ""
         yield accept(f"{HOW[row.how].format(on=row.on)}{also}", source=row.source)
 
 
