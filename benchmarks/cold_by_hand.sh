@@ -37,7 +37,7 @@ phase serve
 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 VLLM_HOST_IP=127.0.0.1 TORCHDYNAMO_DISABLE=1 \
     VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_WORKER_MULTIPROC_METHOD=spawn \
     env/bin/vllm serve $work/model --served-model-name builtin-1 --host 127.0.0.1 --port 8000 --dtype auto \
-    --max-model-len 1024 --kv-cache-memory-bytes 67108864 --attention-backend CPU_ATTN --enforce-eager >server.log 2>&1 &
+    --max-model-len 3072 --kv-cache-memory-bytes 67108864 --attention-backend CPU_ATTN --enforce-eager >server.log 2>&1 &
 server=$!
 trap 'kill $server 2>/dev/null; wait' EXIT
 
