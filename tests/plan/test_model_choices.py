@@ -46,7 +46,7 @@ def test_the_stack_has_the_choices_and_a_person_reads_them_with_their_source() -
         "tool parser `hermes`, as the family Qwen3 needs",
         "reasoning parser `qwen3`, as the family Qwen3 needs",
     ]
-    assert "+ tool parser `hermes`, as the family Qwen3 needs" in text
+    assert "ok   tool parser `hermes`, as the family Qwen3 needs" in text
     assert "recipes: Qwen/Qwen3-32B.yaml" in text
 
 
