@@ -44,14 +44,13 @@ MOST_PROCESSES = 8
 """Hosts of so many processes fit into the memory of a machine with as many cores."""
 
 
-def processes(quick: bool) -> list[str]:
-    """Return pytest's arguments for as many processes as there are cores; half as many again for the quick tests, which wait a quarter of their time.
+def processes() -> list[str]:
+    """Return pytest's arguments for half as many processes again as there are cores: tests wait a quarter of their time or more.
 
     Lanes begin in the order of tests/lanes.py, not by their number of tests.
     """
     cores = len(os.sched_getaffinity(0))
-    number = min(MOST_PROCESSES, cores + cores // 2 if quick else cores)
-    return ["-n", str(number), "--no-loadscope-reorder"]
+    return ["-n", str(min(MOST_PROCESSES, cores + cores // 2)), "--no-loadscope-reorder"]
 
 
 def report(text: str) -> None:
@@ -113,7 +112,7 @@ def main() -> None:
     os.chdir(ROOT)
     sys.stdout.flush()
     os.execve(
-        sys.executable, [sys.executable, "-m", "pytest", *processes(quick=not needs_packages), *arguments], environment
+        sys.executable, [sys.executable, "-m", "pytest", *processes(), *arguments], environment
     )
 
 

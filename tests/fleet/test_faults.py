@@ -33,6 +33,8 @@ from verify.records import Level
 LIMIT_S = 600.0
 RESTART_S = 180
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
+REPAIR = pytest.mark.long("faults that a run repairs", seconds=200)
+MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=420)
 WRONG_NUMBERS = [
     pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name)
     for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
@@ -118,6 +120,7 @@ def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> Non
     assert_found(fault, records)
 
 
+@REPAIR
 def test_a_service_that_was_started_with_other_settings_is_found(sound: FleetHost) -> None:
     for fault in RUNNING:
         sound.sh(PREAMBLE + fault.make)
@@ -131,6 +134,7 @@ def test_a_service_that_was_started_with_other_settings_is_found(sound: FleetHos
         assert_found(fault, records)
 
 
+@REPAIR
 def test_damage_is_found_while_another_process_has_the_port(
     sound: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
@@ -149,6 +153,7 @@ def test_damage_is_found_while_another_process_has_the_port(
     assert (shown.code, "libraries.files: fail at standard, found" in shown.out) == (1, True), shown.output()
 
 
+@REPAIR
 def test_one_run_repairs_other_settings_and_damage(sound: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
     sound.sh(f"{PREAMBLE}echo 'import os' > $site/stray.pth")  # no check sees this one: the probe of the run does
     rebuilt, started = f"{current(sound)}-2", sound.sh(INVOCATION)
@@ -191,7 +196,7 @@ def bigrams(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.long("a user's model", seconds=80)
+@MODEL_OF_A_USER
 def test_a_users_model_is_served_and_compared_with_its_last_proof(
     firstlight: CommandRunner, sound: FleetHost, inventory: str, bigrams: Path, tmp_path: Path
 ) -> None:
@@ -230,7 +235,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
 
-@pytest.mark.long("a user's model", seconds=80)
+@MODEL_OF_A_USER
 def test_a_users_model_on_a_share_of_the_hosts_is_linked_and_not_sent(
     firstlight: CommandRunner, sound: FleetHost, bigrams: Path, tmp_path: Path
 ) -> None:

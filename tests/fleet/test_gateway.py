@@ -345,6 +345,7 @@ def test_a_gateway_starts_after_a_reboot_and_is_removed_completely(site: Site) -
     assert site.first.sh(left, check=False).split() == ["inactive"]
 
 
+@pytest.mark.long(seconds=60)
 def test_serving_hosts_can_be_gateways_with_the_same_keys(fleet: Fleet, tmp_path: Path) -> None:
     hosts = fleet.boot(2, packages=("haproxy", "openssl"))
     for host in hosts:

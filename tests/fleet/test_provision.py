@@ -21,6 +21,9 @@ from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD
 from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
 
+SECOND_HOST = pytest.mark.long("a second host", seconds=330)
+"""Tests that continue on the host which an interrupted run left."""
+
 
 @pytest.fixture(scope="module")
 def hosts(fleet: Fleet) -> list[FleetHost]:
@@ -180,6 +183,7 @@ def test_a_second_run_on_a_locked_host_names_the_first_and_an_interrupted_run_le
     assert summary["hosts"][0]["state"] == "interrupted"
 
 
+@SECOND_HOST
 def test_a_run_whose_controller_was_killed_is_continued_by_the_next(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
@@ -197,6 +201,7 @@ def test_a_run_whose_controller_was_killed_is_continued_by_the_next(
     assert ask(last)["with"][0] == 200
 
 
+@SECOND_HOST
 def test_hosts_communicate_on_the_interface_that_connects_them(hosts: list[FleetHost], inventory: str) -> None:
     """Both hosts have a bridge with the same address, as container engines make, and names that resolve to the loopback."""
     for host in hosts:
@@ -214,6 +219,7 @@ def test_hosts_communicate_on_the_interface_that_connects_them(hosts: list[Fleet
     assert {answer["wrong"] for answer in meeting["hosts"].values()} == {0}
 
 
+@SECOND_HOST
 def test_the_playbook_by_hand_changes_nothing(firstlight: CommandRunner, hosts: list[FleetHost]) -> None:
     """On the host whose sudo asks for no password: the file has all hosts of the run, and no password."""
     without_password = hosts[1]
@@ -247,6 +253,7 @@ def test_a_rebooted_host_serves_again_without_a_run(
     assert ended.host(host.name)["serve"]["ready"]
 
 
+@SECOND_HOST
 def test_rollback_activates_the_previous_environment_and_proves_it(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
@@ -263,6 +270,7 @@ def test_rollback_activates_the_previous_environment_and_proves_it(
     assert ask(host)["with"][0] == 200
 
 
+@SECOND_HOST
 def test_a_start_that_fails_is_reported_with_its_cause(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
@@ -284,6 +292,7 @@ def test_a_start_that_fails_is_reported_with_its_cause(
     assert firstlight(*start).cause(host.name) == "libnuma-missing"
 
 
+@SECOND_HOST
 def test_a_cause_repaired_by_the_doctor_is_gone(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:

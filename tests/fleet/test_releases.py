@@ -24,6 +24,7 @@ from tests.fleet.serving import PREFIX, ask
 from tests.fleet.snapshots import boot_serving
 
 OTHER_NAME = "another-name"
+RELEASES = pytest.mark.long("releases of a host", seconds=280)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,7 @@ def model_of(host: FleetHost) -> str:
     return str(models["data"][0]["id"])
 
 
+@RELEASES
 def test_a_changed_setting_makes_a_release_in_the_same_environment(
     firstlight: CommandRunner, host: FleetHost, inventory: str, renamed: str
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_changed_setting_makes_a_release_in_the_same_environment(
     assert firstlight("provision", "-i", renamed).summary["changed"] == 0
 
 
+@RELEASES
 def test_a_failed_start_returns_automatically_and_the_summary_reports_it(
     firstlight: CommandRunner, host: FleetHost, renamed: str, folder: Path
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_failed_start_returns_automatically_and_the_summary_reports_it(
     assert firstlight("provision", "-i", renamed).summary["changed"] == 0
 
 
+@RELEASES
 def test_a_release_is_restored_by_its_digest_and_unneeded_files_are_removed(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_release_is_restored_by_its_digest_and_unneeded_files_are_removed(
     assert firstlight("provision", "-i", inventory).summary["changed"] == 0
 
 
+@RELEASES
 @pytest.mark.parametrize(("digest", "code"), [("00112233445566aa", 1), ("latest", 2)])
 def test_a_release_that_does_not_exist_changes_nothing(
     firstlight: CommandRunner, host: FleetHost, inventory: str, digest: str, code: int
@@ -145,6 +150,7 @@ def test_a_release_that_does_not_exist_changes_nothing(
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
 
 
+@RELEASES
 def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
@@ -161,6 +167,7 @@ def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
 
 
+@RELEASES
 def test_the_live_table_reads_the_metrics_of_a_host(
     firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
 ) -> None:
