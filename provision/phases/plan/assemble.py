@@ -102,14 +102,14 @@ def _serving(option: BuildOption, profile: HostProfile, flashinfer: FlashInferPl
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return None
-    found = serving_plan(served.shape, served.wanted, release.version)
+    found = serving_plan(served.shape, served.request, release.version)
     kernels = kernel_choices(
         served.shape,
         release.version,
         (profile.cards[0].compute_capability if profile.cards else None) or "",
         flashinfer=flashinfer is not None and flashinfer.kernels != "off",
         plain=served.request.data == 1 and not served.request.adapters,
-        arguments=served.wanted.arguments,
+        arguments=served.request.arguments,
     )
     return found.model_copy(update={"choices": (*found.choices, *kernels)})
 

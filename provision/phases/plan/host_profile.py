@@ -11,10 +11,9 @@ from typing import Literal
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
 from provision.phases.plan.cards import NVIDIA, Card
-from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.fit.tables import fp8_caches
+from provision.phases.plan.fit.tables import platforms
 from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.policy import Policy
 
@@ -76,8 +75,6 @@ class ServedModel:
     """Memory of the host in bytes, from which a CPU serves."""
     budget: DeviceBudget | None = None
     """Set while a suggestion is tried; else it follows from the cards."""
-    wanted: ChoiceSettings = DEFAULTS
-    """The settings that decide how it is served."""
 
     @property
     def gib(self) -> float:
@@ -157,13 +154,14 @@ class HostProfile:
         served = self.served_model
         if served is None or served.budget is not None:
             return served.budget if served else None
+        fp8_cache = platforms()[self.platform].fp8_cache
         if self.platform == "cpu":
-            reads_fp8 = self.isa in fp8_caches()["cpu"].on
+            reads_fp8 = self.isa in fp8_cache
             return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
         sizes = [card.memory_gib for card in self.cards]
         if not all(sizes):
             return None
-        reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_caches()["cuda"].on)
+        reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_cache)
         return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
 
     @property

@@ -12,7 +12,6 @@ from provision.core.install_paths import default_prefix
 from provision.core.models.facts import Disk, HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan.cards import Card, amd_cards, nvidia_cards, serving
-from provision.phases.plan.family.choices import choice_settings_of
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
@@ -78,7 +77,7 @@ def profile_of(
     served = None
     if shape and policy.wants_vllm and settings.serve:
         request = serving_request_of(settings, on_cpu=platform == "cpu")
-        served = ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
+        served = ServedModel(settings.model, shape, request, memory)
     profile = HostProfile(
         policy=policy,
         platform=platform,

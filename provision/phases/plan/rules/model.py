@@ -84,9 +84,9 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
     served = profile.served_model
     if served is None or served.shape.match.code is None:
         return
-    facts: dict[str, Any] = {"model": served.model, "trust_remote_code": served.wanted.trust_remote_code}
+    facts: dict[str, Any] = {"model": served.model, "trust_remote_code": served.request.trust_remote_code}
     why = f"model `{served.model}` would run code of its repository on the host ({served.shape.match.code})"
-    if served.wanted.trust_remote_code:
+    if served.request.trust_remote_code:
         yield accept(f"{why}, and firstlight_trust_remote_code is true", **facts)
     else:
         yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
@@ -161,9 +161,9 @@ def serving_choices(option: BuildOption, profile: HostProfile) -> Iterator[Verdi
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return
-    for problem in unknown_parsers(served.wanted, release.version):
+    for problem in unknown_parsers(served.request, release.version):
         yield reject(problem, vllm=release.version)
-    for choice in serving_plan(served.shape, served.wanted, release.version).choices:
+    for choice in serving_plan(served.shape, served.request, release.version).choices:
         yield accept(choice.text, source=choice.source, by=choice.by, flags=list(choice.flags))
 
 
