@@ -150,7 +150,7 @@ class HostProfile:
 
     @property
     def budget(self) -> DeviceBudget | None:
-        """Return the devices of the user's model; None if their memory is unknown."""
+        """Return the devices of the user's model; None if their memory is unknown, or the settings name none that exists."""
         served = self.served_model
         if served is None or served.budget is not None:
             return served.budget if served else None
@@ -159,7 +159,7 @@ class HostProfile:
             reads_fp8 = self.isa in fp8_cache
             return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
         sizes = [card.memory_gib for card in self.cards]
-        if not all(sizes):
+        if not sizes or not all(sizes):
             return None
         reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_cache)
         return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
