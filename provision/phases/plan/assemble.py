@@ -13,18 +13,7 @@ from provision.core.models.stack import (
     TorchBuild,
     VllmBuild,
 )
-from provision.phases.plan import (
-    attention,
-    compat,
-    dependencies,
-    driver,
-    fabric,
-    flash,
-    flashinfer,
-    interpreter,
-    rocm,
-    tracing,
-)
+from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.family.kernels import kernel_choices
@@ -64,7 +53,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,
-        tracing=tracing.choose(option, wanted=profile.policy.traces),
+        tracing=dependencies.for_traces(option) if profile.policy.traces else (),
         packages=profile.policy.packages,
         model=_model(profile),
         serving=_serving(option, profile, flashinfer_plan.plan if flashinfer_plan else None),

@@ -64,13 +64,10 @@ def _refused_candidates(resolution: Resolution, sources: dict[str, int]) -> list
             by_candidate.setdefault(reason.candidate, []).append(reason)
     lines: list[str] = []
     for _, group in groupby(by_candidate.items(), key=lambda item: [(reason.rule, reason.text) for reason in item[1]]):
-        found = list(group)
-        lines += ["", f"    {_names([name for name, _ in found])} refused:", *verdicts(found[0][1], sources)]
+        names, (reasons, *_) = zip(*group, strict=True)
+        named = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} candidates)"
+        lines += ["", f"    {named} refused:", *verdicts(reasons, sources)]
     return lines
-
-
-def _names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} candidates)"
 
 
 def _value(value: object) -> str:
@@ -118,7 +115,8 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
     lines = [_title(resolution.hosts)]
     stack = resolution.stack
     if stack is None:
-        lines += _pairs(_refusal(resolution))
+        refused = [("refused", "no combination of versions fits"), *_by_rule(resolution)]
+        lines += _pairs([*refused, *([("possible", resolution.nearest.text)] if resolution.nearest else [])])
     else:
         warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
         assumed = [("assumed", text) for text in resolution.assumptions]
@@ -207,17 +205,8 @@ def _why(resolution: Resolution) -> list[tuple[str, str]]:
     """Return a line for each rule that refused a better candidate, on what was tested, and for a useful driver upgrade."""
     refused = [("refused", text) for _, text in _by_rule(resolution)]
     accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
-    tested = [("tested", reason.text) for reason in accepted if reason.rule == "proven"]
-    return [
-        *refused,
-        *tested,
-        *(("upgrade", reason.text) for reason in resolution.reasons if reason.rule == "driver-policy"),
-    ]
-
-
-def _refusal(resolution: Resolution) -> list[tuple[str, str]]:
-    lines = [("refused", "no combination of versions fits"), *_by_rule(resolution)]
-    return [*lines, ("possible", resolution.nearest.text)] if resolution.nearest else lines
+    labels = {"proven": "tested", "driver-policy": "upgrade"}
+    return refused + [(labels[rule], reason.text) for rule in labels for reason in accepted if reason.rule == rule]
 
 
 def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
@@ -226,14 +215,11 @@ def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
     for reason in resolution.reasons:
         if reason.verdict == "reject":
             refusals.setdefault(reason.rule, []).append(reason)
-    return [(rule, f"{_named(same)}{same[0].text}") for rule, same in refusals.items()]
-
-
-def _named(refusals: Sequence[Reason]) -> str:
-    """Name the first candidate of equal refusals, and count the others; none where the host itself is refused."""
-    if refusals[0].candidate == HOST:
-        return ""
-    return f"{refusals[0].candidate}{f' (and {len(refusals) - 1} more)' if len(refusals) > 1 else ''}: "
+    found = []
+    for rule, (first, *others) in refusals.items():
+        more = f" (and {len(others)} more)" if others else ""
+        found.append((rule, first.text if first.candidate == HOST else f"{first.candidate}{more}: {first.text}"))
+    return found
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> list[str]:

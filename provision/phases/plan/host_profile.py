@@ -10,6 +10,7 @@ from typing import Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
+from provision.core.models.facts import Python
 from provision.phases.plan.cards import NVIDIA, Card
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
@@ -56,15 +57,6 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class HostPython:
-    path: str
-    version: str
-    headers: bool | None
-    torch: str | None = None
-    """The torch that it contains; read only under `--set torch=existing`."""
-
-
-@dataclass(frozen=True)
 class ServedModel:
     """The user's model with its serving request."""
 
@@ -107,7 +99,8 @@ class HostProfile:
     incoming_gib: int | None = None
     one_mount: bool = True
     """Whether the prefix and the folder for incoming files are on the same file system."""
-    pythons: tuple[HostPython, ...] = ()
+    pythons: tuple[Python, ...] = ()
+    """The interpreters that may be used. Their torch is read only under `--set torch=existing`."""
     pythons_known: bool = True
     lacking: tuple[str, ...] = ()
     """Neutral names of missing system packages."""
@@ -205,7 +198,7 @@ class HostProfile:
         return self.served_model is not None and self.served_model.shape.sinks
 
     @property
-    def usable_pythons(self) -> tuple[HostPython, ...]:
+    def usable_pythons(self) -> tuple[Python, ...]:
         """Return the interpreters that may be used: all, or the one that the settings name."""
         return tuple(python for python in self.pythons if self.policy.python in {None, python.path})
 

@@ -9,9 +9,9 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
-from provision.core.models.facts import Disk, HostFacts
+from provision.core.models.facts import Disk, HostFacts, Python
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import Card, amd_cards, nvidia_cards, serving
+from provision.phases.plan.cards import amd_cards, nvidia_cards, serving
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
@@ -20,7 +20,6 @@ from provision.phases.plan.host_profile import (
     INCOMING,
     Environment,
     HostProfile,
-    HostPython,
     Platform,
     ServedModel,
     Toolkit,
@@ -104,7 +103,7 @@ def profile_of(
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        cards=_chosen(usable, policy.gpus),
+        cards=serving(usable) if policy.gpus is None else tuple(card for card in usable if card.index in policy.gpus),
         present=(*nvidia, *amd),
         missing_gpus=tuple(index for index in policy.gpus or () if index not in {card.index for card in usable}),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
@@ -166,11 +165,6 @@ def _fault(facts: HostFacts) -> str | None:
     return next((row.name for row in rows if re.search(row.pattern, output)), None)
 
 
-def _chosen(cards: tuple[Card, ...], requested: tuple[int, ...] | None) -> tuple[Card, ...]:
-    """Return the cards that serve: the requested indexes, else the best kind."""
-    return serving(cards) if requested is None else tuple(card for card in cards if card.index in requested)
-
-
 def most_disk(served: ServedModel | None) -> float:
     """Return the largest disk space in GiB that any family of builds needs, the model included."""
     need, python = catalog().needs.values(), catalog().python_need
@@ -189,10 +183,10 @@ def _capped(size: int | None, most: float) -> int | None:
     return None if size is None else min(size // GIB, math.ceil(most))
 
 
-def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[HostPython, ...]:
+def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[Python, ...]:
     """Return the interpreters that the service's user can read; a system-wide installation excludes those in homes."""
     return tuple(
-        HostPython(python.path, version[0], python.headers, python.torch if torch else None)
+        python.model_copy(update={"version": version[0], "venv": None, "torch": python.torch if torch else None})
         for python in facts.pythons
         if (version := re.match(r"\d+(\.\d+)+", python.version))
         and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in HOMES))
