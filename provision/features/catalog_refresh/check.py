@@ -100,16 +100,30 @@ def _unique(catalog: Catalog) -> Iterator[str]:
 
 def _references(catalog: Catalog) -> Iterator[tuple[str, str, Container[str]]]:
     """Yield each reference to a row: the row that has it, the other row, and the rows that exist."""
-    releases = {f"vLLM {row.version}" for row in catalog.releases}
-    torches = {f"torch {row.version}" for row in catalog.torches}
     toolkits = {f"CUDA {row.version}" for row in catalog.toolkits}
-    majors = {f"CUDA major {row.major}" for row in catalog.cuda_majors}
     capabilities = {f"compute capability {row.compute_capability}" for row in catalog.architectures}
     repositories = {f"repository {row.name} for {row.manager}" for row in catalog.package_repositories}
     systems = {f"system {name}" for row in catalog.package_systems for name in (row.id, f"{row.id} {row.version_id}")}
-    for release_row in catalog.releases:
-        yield f"vLLM {release_row.version}", f"torch {release_row.torch}", torches
-        yield f"vLLM {release_row.version}", f"CUDA {release_row.cuda}", toolkits
+    yield from _references_of_builds(catalog, toolkits)
+    for card in catalog.nvidia_cards:
+        yield card.name, f"compute capability {card.compute_capability}", capabilities
+    for compiler in catalog.host_compilers:
+        yield "host compiler", f"CUDA {compiler.cuda}", toolkits
+    for component in catalog.package_components.values():
+        for manager in sorted({row.manager for row in catalog.package_systems}):
+            yield f"component {component.name}", f"repository {component.repository} for {manager}", repositories
+    for repository in catalog.package_repositories:
+        yield from ((f"repository {repository.name}", f"system {name}", systems) for name in repository.only)
+    yield from (("needs", family, catalog.needs) for family in ("cpu", "cuda", "rocm"))
+
+
+def _references_of_builds(catalog: Catalog, toolkits: Container[str]) -> Iterator[tuple[str, str, Container[str]]]:
+    releases = {f"vLLM {row.version}" for row in catalog.releases}
+    torches = {f"torch {row.version}" for row in catalog.torches}
+    majors = {f"CUDA major {row.major}" for row in catalog.cuda_majors}
+    for row in catalog.releases:
+        yield f"vLLM {row.version}", f"torch {row.torch}", torches
+        yield f"vLLM {row.version}", f"CUDA {row.cuda}", toolkits
     for failure in catalog.import_failures:
         yield "import failure", f"vLLM {failure.version}", releases
         yield "import failure", f"vLLM {failure.cured}", releases
@@ -119,18 +133,8 @@ def _references(catalog: Catalog) -> Iterator[tuple[str, str, Container[str]]]:
         for cuda in map(cuda_of, (*torch.cuda, *torch.cuda_aarch64)):
             yield f"torch {torch.version}", f"CUDA {cuda}", toolkits
             yield f"torch {torch.version}", f"CUDA major {numbers(cuda or '0')[0]}", majors
-    for card in catalog.nvidia_cards:
-        yield card.name, f"compute capability {card.compute_capability}", capabilities
-    for compiler in catalog.host_compilers:
-        yield "host compiler", f"CUDA {compiler.cuda}", toolkits
     for wheel in catalog.community_wheels:
         yield f"community wheel of flash-attn {wheel.version}", f"CUDA {cuda_of(wheel.variant)}", toolkits
-    for component in catalog.package_components.values():
-        for manager in sorted({row.manager for row in catalog.package_systems}):
-            yield f"component {component.name}", f"repository {component.repository} for {manager}", repositories
-    for repository in catalog.package_repositories:
-        yield from ((f"repository {repository.name}", f"system {name}", systems) for name in repository.only)
-    yield from (("needs", family, catalog.needs) for family in ("cpu", "cuda", "rocm"))
 
 
 def _days(catalog: Catalog) -> Iterator[tuple[str, str]]:

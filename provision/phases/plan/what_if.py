@@ -59,7 +59,8 @@ def parse_what_if(text: str) -> HostFacts:
     for key, vendor, gpus, example in (("driver", "NVIDIA", nvidia, "H100x8"), ("rocm", "AMD", amd, "MI300Xx8")):
         if values.get(key) and gpus is None:
             raise UsageError(
-                f"`{key}=` needs a host with {vendor} GPUs, and the text names none", hint=f"add gpu=, as in gpu={example}"
+                f"`{key}=` needs a host with {vendor} GPUs, and the text names none",
+                hint=f"add gpu=, as in gpu={example}",
             )
     return HostFacts(
         host=NAME,
@@ -216,7 +217,9 @@ class Key:
 
 def _version(example: str, fact: str | None = None) -> Key:
     hint = f"numbers with dots, as in {example}"
-    return Key(r"none|\d{1,9}(\.\d{1,9})+", "is not a version", hint, lambda text: None if text == "none" else text, fact)
+    return Key(
+        r"none|\d{1,9}(\.\d{1,9})+", "is not a version", hint, lambda text: None if text == "none" else text, fact
+    )
 
 
 def _one_of(*words: str, fact: str, read: Callable[[str], Any] = str) -> Key:

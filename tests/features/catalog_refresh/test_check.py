@@ -59,7 +59,12 @@ def test_the_products_own_tables_are_consistent() -> None:
         ("cuda", 'version = "580.178.04"', 'version = "700.1.1"', "its branch has no row"),
         ("cuda", 'kind = "lts"\nend_of_life = "2028-06"', 'kind = "new-feature"', "gets fixes only for some months"),
         ("cuda", 'newest = "580.178.04"', 'newest = "580.180.01"', "580.180.01 is the newest of its branch"),
-        ("cuda", '[[host_compiler]]\ncuda = "12.1"', '[[host_compiler]]\ncuda = "12.7"', "host compiler: CUDA 12.7 has no row"),
+        (
+            "cuda",
+            '[[host_compiler]]\ncuda = "12.1"',
+            '[[host_compiler]]\ncuda = "12.7"',
+            "host compiler: CUDA 12.7 has no row",
+        ),
         ("flash_attn", 'torch = ">=2.2"', 'torch = "new"', "flash-attn 2.8.3.post2: `new` is not a version range"),
         (
             "flash_attn",

@@ -97,7 +97,11 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         return
     on_cuda = profile.platform == "cuda"
     capabilities = profile.capabilities if on_cuda else ()
-    facts: dict[str, Any] = {"quantization": row.name, "vllm": release.version, "capability": next(iter(capabilities), None)}
+    facts: dict[str, Any] = {
+        "quantization": row.name,
+        "vllm": release.version,
+        "capability": next(iter(capabilities), None),
+    }
     named = [each for each in row.scheme if on_cuda and each.name in served.shape.quantization_schemes]
     refused = ((each, each.refuses(release.version, capabilities)) for each in (row, *named))
     scheme, why = next((pair for pair in refused if pair[1]), (row, None))
