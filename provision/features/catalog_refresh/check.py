@@ -73,7 +73,8 @@ def _all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
 def _sources(catalog: Catalog) -> Iterator[str]:
     for name, row in _all_rows(catalog):
         if len(row.source.strip()) < LEAST_SOURCE:
-            yield f"{_row(name, row)}: `{row.source}` is not a source that a person can look up"
+            first = next(field.name for field in fields(row) if field.name not in {"source", "inferred"})
+            yield f"{name} {getattr(row, first)}: `{row.source}` is not a source that a person can look up"
 
 
 def _unique(catalog: Catalog) -> Iterator[str]:
@@ -156,8 +157,9 @@ def _ranges(catalog: Catalog) -> Iterator[tuple[str, str]]:
 def _builds(catalog: Catalog) -> Iterator[str]:
     defaults = {row.version: row.default_x86_64 for row in catalog.torches}
     for row in catalog.releases:
-        variant = defaults.get(row.torch)
-        if variant and not _same_major(row.cuda, variant):
+        variant = defaults.get(row.torch, "")
+        cuda = cuda_of(variant)
+        if cuda and numbers(cuda)[0] != numbers(row.cuda)[0]:
             yield f"vLLM {row.version}: CUDA {row.cuda}, but torch {row.torch} is {variant} on the default index"
     for build in catalog.builds:
         if build.variant.startswith("rocm") and not build.gfx:
@@ -274,15 +276,3 @@ def _is_day(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _same_major(cuda: str, variant: str) -> bool:
-    other = cuda_of(variant)
-    return other is None or numbers(other)[0] == numbers(cuda)[0]
-
-
-def _row(table: str, row: Row) -> str:
-    name = next(
-        (str(getattr(row, field.name)) for field in fields(row) if field.name not in {"source", "inferred"}), ""
-    )
-    return f"{table} {name}"

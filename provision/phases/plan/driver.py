@@ -158,10 +158,12 @@ def _installed(action: DriverAction, option: BuildOption, profile: HostProfile, 
     found = supply(profile, least)
     branch = found.version.partition(".")[0]
     least = max(least, wanted, key=numbers) if numbers(wanted) <= numbers(found.version) else least
+    modules = {row.module for row in architectures(profile) if row.module_only}
+    closed = modules == {"proprietary"} and not profile.needs_open_module
     return DriverPlan(
         action=action,
         version=found.version,
-        module="proprietary" if found.row is not None and not found.row.open else _module(profile),
+        module="proprietary" if closed or (found.row is not None and not found.row.open) else "open",
         source=found.source,
         branch=branch,
         at_least=requested or max(least, branch, key=numbers),
@@ -241,9 +243,3 @@ def architectures(profile: HostProfile) -> list[Architecture]:
     """Return the catalog's rows for the architectures of a class's cards."""
     rows = {row.compute_capability: row for row in catalog().architectures}
     return [rows[capability] for capability in profile.capabilities if capability in rows]
-
-
-def _module(profile: HostProfile) -> Literal["open", "proprietary"]:
-    """Return the kernel module for the cards: the one that a card needs, else the open one."""
-    needed = {row.module for row in architectures(profile) if row.module_only}
-    return "proprietary" if needed == {"proprietary"} and not profile.needs_open_module else "open"

@@ -112,7 +112,9 @@ def render(
 
 
 def _block(resolution: Resolution, settings: Settings) -> list[str]:
-    lines = [_title(resolution.hosts)]
+    hosts = resolution.hosts
+    more = f" and {len(hosts) - LISTED} more" if len(hosts) > LISTED else ""
+    lines = [hosts[0] if len(hosts) == 1 else f"{len(hosts)} equal hosts: {', '.join(hosts[:LISTED])}{more}"]
     stack = resolution.stack
     if stack is None:
         refused = [("refused", "no combination of versions fits"), *_by_rule(resolution)]
@@ -125,12 +127,6 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
         span += [("ports", ports_between(settings))] if span else []
         lines += _pairs([*_stack(stack), *span, *_why(resolution), *warnings, *assumed])
     return lines
-
-
-def _title(hosts: tuple[str, ...]) -> str:
-    listed = ", ".join(hosts[:LISTED])
-    more = f" and {len(hosts) - LISTED} more" if len(hosts) > LISTED else ""
-    return listed if len(hosts) == 1 else f"{len(hosts)} equal hosts: {listed}{more}"
 
 
 def _stack(stack: Stack) -> list[tuple[str, str]]:

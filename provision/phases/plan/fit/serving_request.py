@@ -6,8 +6,6 @@ from typing import Literal
 
 from provision.core.models.settings import Settings, option_of, value_of
 
-_FP8 = "fp8"
-
 
 @dataclass(frozen=True)
 class ServingRequest:
@@ -36,10 +34,6 @@ class ServingRequest:
     trust_remote_code: bool = False
     template: str | None = None
     """File with a chat template that replaces the model's own."""
-
-    def cache_element(self, element: int) -> int:
-        """Return the bytes of a number in the cache."""
-        return 1 if self.cache_dtype.startswith(_FP8) else element
 
 
 def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRequest:

@@ -96,6 +96,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     inner = [_first(text, "inner") or 4 * hidden]
     expert_inner = _first(text, "expert_inner")
     inner += [expert_inner] if expert_inner else []
+    shares_one_key = text.get("multi_query") and not text.get("new_decoder_architecture")
     quantized = _quantization_config(config) or _quantization_config(text)
     windows, odd = _windows(text, row, layers)
     if latent is None and row and row.attention == "latent":
@@ -108,7 +109,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         windows=windows,
         hidden=hidden,
         heads=heads,
-        kv_heads=_kv_heads(text, heads),
+        kv_heads=1 if shares_one_key else _first(text, "kv_heads") or heads,
         head_size=_first(text, "head_size") or hidden // heads,
         vocabulary=_size(text, "vocab_size") or 0,
         inner=tuple(dict.fromkeys(inner)),
@@ -181,12 +182,6 @@ def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
             hint="check that this is a language model, and that its config.json is complete",
         )
     return found
-
-
-def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
-    if text.get("multi_query") and not text.get("new_decoder_architecture"):
-        return 1
-    return _first(text, "kv_heads") or heads
 
 
 def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
