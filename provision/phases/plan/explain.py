@@ -129,55 +129,51 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
     return lines
 
 
-def _stack(stack: Stack) -> list[tuple[str, str]]:
-    pairs = []
+def _stack(stack: Stack) -> Iterator[tuple[str, str]]:
     if stack.vllm:
         build = stack.vllm
         who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
         if build.wheel:
             who = f"{build.wheel.name}: {INFERRED}"
-        pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
+        yield "vLLM", f"{build.version} ({build.variant}), {who}"
     else:
-        pairs.append(("vLLM", "none, as `--vllm none` requests"))
+        yield "vLLM", "none, as `--vllm none` requests"
     note = " from the package index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
-    pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){note}"))
+    yield "torch", f"{stack.torch.version} ({stack.torch.variant}){note}"
     where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed by Firstlight"
-    pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
+    yield "Python", f"{stack.interpreter.version}, {where}"
     if stack.driver:
-        pairs.append(("driver", _driver(stack)))
+        yield "driver", _driver(stack)
     if stack.cuda_compat:
         extends = "extends the driver, only for the service and its checks"
-        pairs.append(("cuda-compat", f"{stack.cuda_compat.package} {extends}"))
+        yield "cuda-compat", f"{stack.cuda_compat.package} {extends}"
     if stack.gpus:
         indexes = ", ".join(map(str, stack.gpus))
-        pairs.append(("GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"))
+        yield "GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"
     if stack.vllm:
         generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
-        pairs.append(("attention", f"{stack.attention.backend}{generation}"))
+        yield "attention", f"{stack.attention.backend}{generation}"
         if stack.attention.environment:
             given = " ".join(f"{name}={value}" for name, value in stack.attention.environment.items())
-            pairs.append(("variables", given))
-    pairs += _packages(stack)
+            yield "variables", given
+    yield from _packages(stack)
     if stack.model:
-        pairs.append(("model", _model(stack.model)))
+        yield "model", _model(stack.model)
     if stack.serving:
-        pairs += [("serving", choice.text) for choice in stack.serving.choices]
-    pairs.append(("runs under", MANAGERS[stack.supervisor]))
-    return pairs
+        yield from (("serving", choice.text) for choice in stack.serving.choices)
+    yield "runs under", MANAGERS[stack.supervisor]
 
 
-def _packages(stack: Stack) -> list[tuple[str, str]]:
-    """Return the packages that an environment has besides those that vLLM names."""
-    pairs = []
+def _packages(stack: Stack) -> Iterator[tuple[str, str]]:
+    """Yield the packages that an environment has besides those that vLLM names."""
     if package := stack.flash_attn.package:
         whose = f", from {package.community}" if package.community else ""
         use = ", for your own programs, beside vLLM's own kernels" if stack.flash_attn.provider == "bundled" else ""
-        pairs.append(("flash-attn", f"{package.file}{whose}{use}"))
+        yield "flash-attn", f"{package.file}{whose}{use}"
     if stack.packages:
-        pairs.append(("packages", ", ".join(stack.packages)))
+        yield "packages", ", ".join(stack.packages)
     if stack.tracing:
-        pairs.append(("traces", f"{', '.join(stack.tracing)}, which this release does not bring"))
-    return pairs
+        yield "traces", f"{', '.join(stack.tracing)}, which this release does not bring"
 
 
 def _model(plan: ModelPlan) -> str:
