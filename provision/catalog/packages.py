@@ -1,7 +1,7 @@
 """The packages of a component (`driver-open`, `fabric-manager`) and its signed repository, for one host's system; the distribution's names of system packages."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from provision.catalog.load import catalog
@@ -157,14 +157,7 @@ def repository_of_component(
             f"{row.name} has no folder for {os_id} {version_id}, only for {', '.join(row.releases)}",
             hint="upgrade the host to one of these releases, or install it as its vendor describes; then run the same command again",
         )
-    values = {
-        "folder": system.folder,
-        "codename": system.codename,
-        "version_id": version_id or system.version_id,
-        "machine": spelling.machine,
-        "cuda": spelling.cuda,
-        "deb": spelling.deb,
-    }
+    values = asdict(system) | asdict(spelling) | {"version_id": version_id or system.version_id}
     return Repository(
         name=row.name,
         manager=row.manager,

@@ -39,23 +39,22 @@ def parse_what_if(text: str) -> HostFacts:
     Raises:
         UsageError: A key is unknown or repeated, or a value is malformed.
     """
-    given = _pairs(text)
-    values: dict[str, Any] = {key: _KEYS[key].value(key, text) for key, text in given.items()}
-    unknown = {key.fact: "not given" for name, key in _KEYS.items() if key.fact and name not in given}
-    unknown["programs"] = "not part of a described host"
-    system, python = _released(values.get("os", {}))
-    if python is not None and "python" not in given:
-        values["python"] = python
-        unknown.pop("pythons", None)
-    if system.get("libc"):
-        unknown.pop("os.libc", None)
+    values: dict[str, Any] = {key: _KEYS[key].value(key, text) for key, text in _pairs(text).items()}
+    system = dict(values.get("os", {}))
     if "glibc" in values:
-        version = values["glibc"]
-        system |= {"libc": "glibc" if version else "musl", "libc_version": version}
+        system |= {"libc": "glibc" if values["glibc"] else "musl", "libc_version": values["glibc"]}
+    release = next(
+        (row for row in catalog().linux_releases if row.covers(system.get("id"), system.get("version_id"))), None
+    )
+    if release:
+        system = {"libc": release.libc, "libc_version": release.libc_version} | system
+        contained = {"glibc": release.libc_version, "python": release.python}
+        values = {key: value for key, value in contained.items() if value} | values
     nvidia, amd = values.get("gpu", (None, None))
-    machine = _machine(nvidia, values.get("arch"))
-    if machine is not None:
-        unknown.pop("os.machine", None)
+    if machine := _machine(nvidia, values.get("arch")):
+        values["arch"] = machine
+    unknown = {key.fact: "not given" for name, key in _KEYS.items() if key.fact and name not in values}
+    unknown["programs"] = "not part of a described host"
     for key, vendor, gpus, example in (("driver", "NVIDIA", nvidia, "H100x8"), ("rocm", "AMD", amd, "MI300Xx8")):
         if values.get(key) and gpus is None:
             raise UsageError(
@@ -85,14 +84,6 @@ def hosts_of_what_if(text: str) -> int:
         UsageError: As `parse_what_if`.
     """
     return int(_KEYS[HOSTS].value(HOSTS, _pairs(text).get(HOSTS, "1")))
-
-
-def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Return the system that os= names, with the C library and the Python of its release if the catalog has it."""
-    for row in catalog().linux_releases:
-        if row.covers(named.get("id"), named.get("version_id")):
-            return named | {"libc": row.libc, "libc_version": row.libc_version}, row.python
-    return dict(named), None
 
 
 def _machine(nvidia: Nvidia | None, requested: str | None) -> str | None:
