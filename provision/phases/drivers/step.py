@@ -7,7 +7,7 @@ from typing import Any
 
 from provision.catalog.versions import numbers
 from provision.core.errors import InstallError
-from provision.core.models.facts import HostFacts
+from provision.core.models.facts import HostFacts, Nvidia
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
@@ -137,11 +137,11 @@ def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
 
 def _missing(work: DriverWork, facts: HostFacts) -> Iterator[tuple[str, str]]:
     """Yield what is not there, and what helps."""
-    nvidia = facts.nvidia
-    driver, manager = (nvidia.driver_version, nvidia.fabric_manager_version) if nvidia else (None, None)
+    nvidia = facts.nvidia or Nvidia()
+    driver, manager = nvidia.driver_version, nvidia.fabric_manager_version
     for name, part, version in (("driver", work.driver, driver), ("fabric manager", work.fabric_manager, manager)):
         if part is not None and not _is_planned(version, part):
-            error = f" ({nvidia.smi_error})" if nvidia and nvidia.smi_error else ""
+            error = f" ({nvidia.smi_error})" if nvidia.smi_error else ""
             text = f"{name} {part['version']} was installed, {version or 'none'} is running{error}"
             yield text, "see the log of the host: journalctl -k -b | grep -i -E 'nvidia|nvrm'"
     if work.fabric_manager is not None and driver != manager:

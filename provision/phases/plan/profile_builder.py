@@ -9,7 +9,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
-from provision.core.models.facts import Disk, HostFacts, Python
+from provision.core.models.facts import Disk, HostFacts, Nvidia, Python
 from provision.core.models.settings import Settings
 from provision.phases.plan.cards import amd_cards, nvidia_cards, serving
 from provision.phases.plan.family.families import int8_on_x86
@@ -129,8 +129,10 @@ def _multiplies_int8(facts: HostFacts) -> bool | None:
 
 
 def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
-    nvidia = facts.nvidia
-    reported = (nvidia.driver_version or nvidia.module_version) if nvidia else None
+    nvidia = facts.nvidia or Nvidia()
+    reported = nvidia.driver_version or nvidia.module_version
+    # The hypervisor joined the cards to the fabric if they have joined and the VM has no fabric manager.
+    joined_below = nvidia.fabric_state == JOINED and nvidia.fabric_manager_version is None
     version = reported if reported and re.match(r"\d+(\.\d+)+", reported) else None
     loaded = "nvidia" in facts.kernel_modules
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
@@ -140,19 +142,11 @@ def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
         driver_odd=reported if version is None else None,
         driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not unknown),
         driver_fault=_fault(facts) if loaded else None,
-        module=nvidia.module_flavour if nvidia else None,
-        fabric_manager=nvidia.fabric_manager_version if nvidia else None,
-        fabric_below=_has_fabric_below(facts),
-        nvswitches=None if nvidia is None or nvidia.nvswitches is None else nvidia.nvswitches > 0,
+        module=nvidia.module_flavour,
+        fabric_manager=nvidia.fabric_manager_version,
+        fabric_below=joined_below and facts.virtualization not in {None, "none"},
+        nvswitches=None if nvidia.nvswitches is None else nvidia.nvswitches > 0,
     )
-
-
-def _has_fabric_below(facts: HostFacts) -> bool:
-    """Return whether the hypervisor joined the cards to the fabric: they have joined, and the VM has no fabric manager."""
-    nvidia = facts.nvidia
-    if nvidia is None or facts.virtualization in {None, "none"} or nvidia.fabric_manager_version is not None:
-        return False
-    return nvidia.fabric_state == JOINED
 
 
 def _fault(facts: HostFacts) -> str | None:
