@@ -14,8 +14,8 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.version import __version__
 
 from provision.phases.plan.family.choices import serving_plan
-from provision.phases.plan.fit.serving_request import ServingRequest
 from provision.phases.plan.family.families import Family, Kind, config_types, families, parsers, quantizations
+from provision.phases.plan.fit.serving_request import ServingRequest
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from tests.family.models import FAMILIES
