@@ -80,6 +80,7 @@ class Catalog:
     python_need = _row("needs", "python", system_rows.PythonNeed)
     system_needs = _rows("system", "need", system_rows.SystemNeed)
     install_commands = _rows_by("manager", "system", "command", system_rows.InstallCommand)
+    distributions = _rows("system", "distribution", system_rows.Distribution)
     linux_releases = _rows("system", "linux_release", system_rows.LinuxRelease)
     python_packages = _rows("system", "python_package", system_rows.PythonPackage)
     managed_pythons = _rows("system", "managed_python", system_rows.ManagedPython)

@@ -1,12 +1,12 @@
 """The packages of a component (`driver-open`, `fabric-manager`) and its signed repository, for one host's system; the distribution's names of system packages."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from provision.catalog.load import catalog
 from provision.catalog.rows.packages import DistributionDriver, PackageSystem
-from provision.catalog.versions import is_of, minor, numbers
+from provision.catalog.versions import minor, numbers
 from provision.core.errors import UsageError
 
 GENERIC = "generic"
@@ -32,8 +32,7 @@ class Repository:
 
 
 def find_package_system(os_id: str | None, version_id: str | None) -> PackageSystem | None:
-    rows = catalog().package_systems
-    return next((row for row in rows if row.id == os_id and is_of(version_id or "", row.version_id)), None)
+    return next((row for row in catalog().package_systems if row.covers(os_id, version_id)), None)
 
 
 def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
@@ -47,9 +46,7 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     if os_id is None:
         raise _unknown("operating system", "os=ubuntu-24.04")
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
-    by_hand = next(
-        (row for row in catalog().drivers_by_hand if row.id == os_id and is_of(version_id or "", row.version_id)), None
-    )
+    by_hand = next((row for row in catalog().drivers_by_hand if row.covers(os_id, version_id)), None)
     how = f"with `{' && '.join(by_hand.commands)}` ({by_hand.source})" if by_hand else "as its vendor describes"
     raise UsageError(
         f"the catalog has no driver packages for {os_id} {version_id or ''}".rstrip(),
@@ -83,8 +80,7 @@ def distribution_driver(
     found = [
         row
         for row in catalog().distribution_drivers
-        if row.id == os_id
-        and is_of(version_id or "", row.version_id)
+        if row.covers(os_id, version_id)
         and machine in {None, *row.machines}
         and branch in {None, row.version.partition(".")[0]}
         and (module is None or getattr(row, module))
@@ -161,14 +157,7 @@ def repository_of_component(
             f"{row.name} has no folder for {os_id} {version_id}, only for {', '.join(row.releases)}",
             hint="upgrade the host to one of these releases, or install it as its vendor describes; then run the same command again",
         )
-    values = {
-        "folder": system.folder,
-        "codename": system.codename,
-        "version_id": version_id or system.version_id,
-        "machine": spelling.machine,
-        "cuda": spelling.cuda,
-        "deb": spelling.deb,
-    }
+    values = asdict(system) | asdict(spelling) | {"version_id": version_id or system.version_id}
     return Repository(
         name=row.name,
         manager=row.manager,
@@ -211,7 +200,7 @@ def os_packages(
             own = (
                 row.headers
                 for row in catalog().python_packages
-                if row.id == os_id and row.python == minor(python) and is_of(os_version or "", row.version_id)
+                if row.python == minor(python) and row.covers(os_id, os_version)
             )
             package = next(own, package)
         found.append(package)

@@ -69,11 +69,6 @@ def between(version: str, since: str, until: str | None) -> bool:
     return release(since) <= release(version) and (until is None or release(version) <= release(until))
 
 
-def is_of(version: str, whole: str) -> bool:
-    """Return whether a distribution's release equals or belongs to another: `9.4` belongs to `9`."""
-    return version == whole or version.startswith(f"{whole}.")
-
-
 @cache
 def minor(text: str) -> str:
     """Return the first two numbers: `3.11.2` gives `3.11`."""

@@ -22,6 +22,7 @@ from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
 from provision.fleet.inventory.settings import Problems, settings_of
 from provision.phases.plan import plan as resolve
+from provision.phases.plan.choose import classes
 from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
 from provision.phases.plan.fit.shape import Shape
@@ -286,7 +287,8 @@ def _text(path: Path) -> str:
 
 def print_why_not(request: CommandRequest, asked: str, hosts: PlannedFrom) -> None:
     """Print the verdict of every rule on one release, and what would make it possible."""
-    answers = why_not(asked, hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes, wheels=hosts.wheels)
+    found = classes(hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes, wheels=hosts.wheels)
+    answers = why_not(asked, found)
     hosts.write(
         WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if request.as_json else render_answers(answers)
     )

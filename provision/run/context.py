@@ -234,6 +234,19 @@ class RunContext:
         self.outcomes.failures.add(Exit.RED)
         self.record(result)
 
+    def call_for_hosts(self, phase: PhaseName, call: Callable[[Host], T | None]) -> dict[str, T]:
+        """Call a function for one host after another; record failures and return the values by host, without None."""
+        found = {}
+        for host in self.hosts():
+            try:
+                value = call(host)
+            except FirstlightError as error:
+                self.fail(host.name, phase, error)
+                continue
+            if value is not None:
+                found[host.name] = value
+        return found
+
     def run_on_hosts(
         self,
         phase: PhaseName,

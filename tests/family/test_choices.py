@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from provision.core.models.settings import Settings
-from provision.phases.plan.family.choices import choice_settings_of, serving_plan, unknown_parsers
+from provision.phases.plan.family.choices import serving_plan, unknown_parsers
+from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from tests.family.models import FAMILIES, KIMI, LLAMA, LLAMA_31, QWEN3, QWEN3_MOE, of
@@ -20,7 +21,7 @@ def choices(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the text of each choice, and the arguments for vLLM."""
     shape = shape_of(config, counted({"BF16": 1 << 20}, "a test"), model=model)
-    wanted = choice_settings_of(Settings.model_validate({"model": model, **settings}))
+    wanted = serving_request_of(Settings.model_validate({"model": model, **settings}))
     found = serving_plan(shape, wanted, version)
     return {choice.name: choice.text for choice in found.choices}, found.flags
 
@@ -176,6 +177,6 @@ def test_code_is_trusted_by_the_setting_alone() -> None:
     ],
 )
 def test_parsers_that_a_release_lacks(settings: dict[str, Any], version: str, text: str | None) -> None:
-    found = list(unknown_parsers(choice_settings_of(Settings.model_validate(settings)), version))
+    found = list(unknown_parsers(serving_request_of(Settings.model_validate(settings)), version))
     assert len(found) == (text is not None)
     assert text is None or text in found[0]

@@ -141,7 +141,7 @@ def test_settings_and_arguments_change_the_memory_budget() -> None:
         True,
         True,
     )
-    assert wanted.cache_element(2) == 1
+    assert wanted.cache_dtype == "fp8_e4m3"
     assert serving_request_of(Settings(lora={"a": "org/a"})).adapters
     assert fit(llama_8b(), wanted, cards(2, 79)).length is None
 

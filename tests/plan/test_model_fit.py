@@ -56,6 +56,11 @@ def test_a_model_too_large_for_one_host_fits_on_two() -> None:
     assert any("the network between the 2 hosts carries" in text for text in found.assumptions)
 
 
+def test_a_requested_gpu_that_does_not_exist_is_refused_with_a_model_too() -> None:
+    found = resolve(HOST.format("RTX4080x2"), llama_8b(), gpus=[9])
+    assert [reason.text for reason in found.reasons if reason.verdict == "reject"] == ["no GPU has index 9"]
+
+
 def test_two_cpu_hosts_have_twice_the_memory_and_share_each_layer() -> None:
     assert resolve(CPU.format(16), llama_8b()).stack is None
     found = resolve(CPU.format(16), llama_8b(), span=2)

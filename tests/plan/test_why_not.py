@@ -6,6 +6,7 @@ import pytest
 
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
+from provision.phases.plan.choose import classes
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.plan.why_not import WhyNot, render, why_not
 
@@ -13,7 +14,7 @@ R535 = "driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 glibc=2.35 ram
 
 
 def ask(question: str, line: str, **settings: str) -> WhyNot:
-    (answer,) = why_not(question, {"h": parse_what_if(line)}, {"h": Settings.model_validate(settings)})
+    (answer,) = why_not(question, classes({"h": parse_what_if(line)}, {"h": Settings.model_validate(settings)}))
     return answer
 
 

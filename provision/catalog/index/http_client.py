@@ -104,10 +104,8 @@ def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
 
     stamina.instrumentation.set_on_retry_hooks(())
 
-    def is_temporary(error: Exception) -> bool:
-        return isinstance(error, httpx.HTTPStatusError | httpx.ReadError | httpx.RemoteProtocolError)
-
-    for attempt in stamina.retry_context(on=is_temporary, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
+    temporary = (httpx.HTTPStatusError, httpx.ReadError, httpx.RemoteProtocolError)
+    for attempt in stamina.retry_context(on=temporary, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
         with attempt:
             answer = get_once(client, address, **options)
             if answer.status_code in _BUSY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,25 +120,18 @@ class IndexClient:
     def __init__(self, open_client: Callable[[], httpx.Client]) -> None:
         self._open_client = open_client
         self._known: dict[tuple[IndexLocation, str], ProjectPage] = {}
-        self._silent: dict[str, str] = {}
+        self._silent: dict[str, ProjectPage] = {}
 
     def fetch_pages(self, wanted: Iterable[tuple[IndexLocation, str]]) -> list[ProjectPage]:
         """Return one page a pair, in order. The page of a silent location has its problem."""
         pairs = list(wanted)
-        for location, package in pairs:
-            if problem := self._silent.get(_host(location)):
-                self._known.setdefault((location, package), ProjectPage(location, problem=problem, answered=False))
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known and _host(pair[0]) not in self._silent]
         if new:
             with self._open_client() as client, ThreadPoolExecutor(max_workers=min(8, len(new))) as pool:
-                answers = pool.map(lambda pair: fetch_page(client, *pair), new)
-                self._known.update(zip(new, answers, strict=True))
-        self._silent |= {
-            _host(location): problem
-            for (location, _), page in self._known.items()
-            if (problem := page.problem) and not page.answered and _host(location)
-        }
-        return [self._known[pair] for pair in pairs]
+                answers = list(pool.map(lambda pair: fetch_page(client, *pair), new))
+            self._known.update(zip(new, answers, strict=True))
+            self._silent |= {host: page for page in answers if not page.answered and (host := _host(page.location))}
+        return [self._known.get(pair) or replace(self._silent[_host(pair[0])], location=pair[0]) for pair in pairs]
 
 
 def _host(location: IndexLocation) -> str:

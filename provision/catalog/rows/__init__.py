@@ -19,3 +19,14 @@ class Row:
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True, eq=False)(cls)
+
+
+class SystemRow(Row):
+    """A row about a distribution; `version_id` is the release, or its first part."""
+
+    id: str
+    version_id: str
+
+    def covers(self, os_id: str | None, version_id: str | None) -> bool:
+        """Return whether a release of a distribution is this one or belongs to it: `9.4` belongs to `9`."""
+        return self.id == os_id and f"{version_id}.".startswith(f"{self.version_id}.")

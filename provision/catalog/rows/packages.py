@@ -2,14 +2,12 @@
 
 from typing import Literal
 
-from provision.catalog.rows import Row
+from provision.catalog.rows import Row, SystemRow
 
 
-class PackageSystem(Row):
-    """A distribution with known driver packages; `version_id` is the release, or its first part."""
+class PackageSystem(SystemRow):
+    """A distribution with known driver packages."""
 
-    id: str
-    version_id: str
     manager: Literal["apt", "dnf"]
     folder: str
     codename: str = ""
@@ -17,11 +15,9 @@ class PackageSystem(Row):
     """Packages that add the repositories of a driver's dependencies."""
 
 
-class DriverByHand(Row):
+class DriverByHand(SystemRow):
     """A distribution with no packages here: the vendor's commands for its driver."""
 
-    id: str
-    version_id: str
     commands: tuple[str, ...]
 
 
@@ -74,14 +70,12 @@ class PackageComponent(Row):
     """Whether dkms builds a kernel module on the host."""
 
 
-class DistributionDriver(Row):
+class DistributionDriver(SystemRow):
     """A driver in a distribution's own archive: the newest of one branch.
 
     Package names contain {branch}, {kernel} (`uname -r`) and {flavour} (the meta package that follows the host's kernels).
     """
 
-    id: str
-    version_id: str
     version: str
     machines: tuple[str, ...]
     origin: str

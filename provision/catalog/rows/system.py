@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from provision.catalog.rows import Row
+from provision.catalog.rows import Row, SystemRow
 
 
 class Need(Row):
@@ -40,22 +40,23 @@ class InstallCommand(Row):
     install: str
 
 
-class LinuxRelease(Row):
+class Distribution(Row):
+    id: str
+    manager: str | None = None
+
+
+class LinuxRelease(SystemRow):
     """What a release of a distribution contains."""
 
-    id: str
-    version_id: str
     libc: Literal["glibc", "musl"]
     libc_version: str
     python: str | None = None
     """The version of its python3; absent if the installation has none."""
 
 
-class PythonPackage(Row):
+class PythonPackage(SystemRow):
     """The package with the headers of a distribution's default interpreter."""
 
-    id: str
-    version_id: str
     python: str
     headers: str
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields
 from datetime import date
 from typing import Any
@@ -26,19 +26,19 @@ def check(catalog: Catalog) -> list[str]:
         TableError: A file cannot be read, or a row has an unknown field.
     """
     return [
-        *_schema(catalog),
+        *_sources(catalog),
         *_unique(catalog),
-        *_releases(catalog),
+        *(f"{what}: {value} has no row" for what, value, known in _references(catalog) if value not in known),
+        *(f"{what}: `{day}` is not a day" for what, day in _days(catalog) if not _is_day(day)),
+        *(problem for what, bounds in _ranges(catalog) for problem in _range(what, bounds)),
+        *_builds(catalog),
         *_stand_ins(catalog),
-        *_bounds(catalog),
-        *_torch_variants(catalog),
-        *_cards(catalog),
-        *_attention(catalog),
+        *_timelines(catalog),
+        *_torch_codes(catalog),
+        *_spellings(catalog),
         *_drivers(catalog),
         *_advisories(catalog),
         *_flash_attn(catalog),
-        *_packages(catalog),
-        *_families(catalog),
     ]
 
 
@@ -70,10 +70,11 @@ def _all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
         yield from ((name, row) for row in found)
 
 
-def _schema(catalog: Catalog) -> Iterator[str]:
+def _sources(catalog: Catalog) -> Iterator[str]:
     for name, row in _all_rows(catalog):
         if len(row.source.strip()) < LEAST_SOURCE:
-            yield f"{_row(name, row)}: `{row.source}` is not a source that a person can look up"
+            first = next(field.name for field in fields(row) if field.name not in {"source", "inferred"})
+            yield f"{name} {getattr(row, first)}: `{row.source}` is not a source that a person can look up"
 
 
 def _unique(catalog: Catalog) -> Iterator[str]:
@@ -98,29 +99,69 @@ def _unique(catalog: Catalog) -> Iterator[str]:
                 yield f"{what}: {key} occurs {count} times"
 
 
-def _releases(catalog: Catalog) -> Iterator[str]:
-    torches = {row.version: row for row in catalog.torches}
-    toolkits = {row.version for row in catalog.toolkits}
+def _references(catalog: Catalog) -> Iterator[tuple[str, str, Container[str]]]:
+    """Yield each reference to a row: the row that has it, the other row, and the rows that exist."""
+    toolkits = {f"CUDA {row.version}" for row in catalog.toolkits}
+    capabilities = {f"compute capability {row.compute_capability}" for row in catalog.architectures}
+    repositories = {f"repository {row.name} for {row.manager}" for row in catalog.package_repositories}
+    systems = {f"system {name}" for row in catalog.package_systems for name in (row.id, f"{row.id} {row.version_id}")}
+    yield from _references_of_builds(catalog, toolkits)
+    for card in catalog.nvidia_cards:
+        yield card.name, f"compute capability {card.compute_capability}", capabilities
+    for compiler in catalog.host_compilers:
+        yield "host compiler", f"CUDA {compiler.cuda}", toolkits
+    for component in catalog.package_components.values():
+        for manager in sorted({row.manager for row in catalog.package_systems}):
+            yield f"component {component.name}", f"repository {component.repository} for {manager}", repositories
+    for repository in catalog.package_repositories:
+        yield from ((f"repository {repository.name}", f"system {name}", systems) for name in repository.only)
+    yield from (("needs", family, catalog.needs) for family in ("cpu", "cuda", "rocm"))
+
+
+def _references_of_builds(catalog: Catalog, toolkits: Container[str]) -> Iterator[tuple[str, str, Container[str]]]:
+    releases = {f"vLLM {row.version}" for row in catalog.releases}
+    torches = {f"torch {row.version}" for row in catalog.torches}
+    majors = {f"CUDA major {row.major}" for row in catalog.cuda_majors}
     for row in catalog.releases:
-        yield from _range(f"vLLM {row.version}", row.python)
-        if row.date is not None and not _is_day(row.date):
-            yield f"vLLM {row.version}: `{row.date}` is not a day"
-        if row.torch not in torches:
-            yield f"vLLM {row.version}: torch {row.torch}, its pin, has no row"
-        elif not _same_major(row.cuda, torches[row.torch].default_x86_64):
-            yield f"vLLM {row.version}: CUDA {row.cuda}, but torch {row.torch} is {torches[row.torch].default_x86_64} on the default index"
-        if row.cuda not in toolkits:
-            yield f"vLLM {row.version}: CUDA {row.cuda} has no toolkit row"
-    known = {row.version for row in catalog.releases}
+        yield f"vLLM {row.version}", f"torch {row.torch}", torches
+        yield f"vLLM {row.version}", f"CUDA {row.cuda}", toolkits
     for failure in catalog.import_failures:
-        yield from (
-            f"import failure names vLLM {version}: no such release"
-            for version in (failure.version, failure.cured)
-            if version not in known
-        )
+        yield "import failure", f"vLLM {failure.version}", releases
+        yield "import failure", f"vLLM {failure.cured}", releases
     for build in catalog.builds:
-        if build.version not in known:
-            yield f"build {build.version} {build.variant}: that release has no row"
+        yield f"build {build.variant}", f"vLLM {build.version}", releases
+    for torch in catalog.torches:
+        for cuda in map(cuda_of, (*torch.cuda, *torch.cuda_aarch64)):
+            yield f"torch {torch.version}", f"CUDA {cuda}", toolkits
+            yield f"torch {torch.version}", f"CUDA major {numbers(cuda or '0')[0]}", majors
+    for wheel in catalog.community_wheels:
+        yield f"community wheel of flash-attn {wheel.version}", f"CUDA {cuda_of(wheel.variant)}", toolkits
+
+
+def _days(catalog: Catalog) -> Iterator[tuple[str, str]]:
+    """Yield each day with the row that has it."""
+    yield from ((f"vLLM {row.version}", row.date) for row in catalog.releases if row.date is not None)
+    for line in catalog.timelines:
+        yield from ((f"timeline of {line.distribution}", entry.partition(" ")[0]) for entry in line.releases)
+
+
+def _ranges(catalog: Catalog) -> Iterator[tuple[str, str]]:
+    """Yield each range of versions with the row that has it."""
+    yield from ((f"vLLM {row.version}", row.python) for row in catalog.releases)
+    yield from ((f"torch {row.version}", row.python) for row in catalog.torches)
+    yield from ((f"bound of {row.distribution}", row.specifier) for row in catalog.bounds)
+    for source in catalog.flash_sources:
+        yield from ((f"flash-attn {source.version}", bounds) for bounds in (source.torch, source.python))
+
+
+def _builds(catalog: Catalog) -> Iterator[str]:
+    defaults = {row.version: row.default_x86_64 for row in catalog.torches}
+    for row in catalog.releases:
+        variant = defaults.get(row.torch, "")
+        cuda = cuda_of(variant)
+        if cuda and numbers(cuda)[0] != numbers(row.cuda)[0]:
+            yield f"vLLM {row.version}: CUDA {row.cuda}, but torch {row.torch} is {variant} on the default index"
+    for build in catalog.builds:
         if build.variant.startswith("rocm") and not build.gfx:
             yield f"build {build.version} {build.variant}: no AMD architecture"
 
@@ -140,28 +181,17 @@ def _stand_ins(catalog: Catalog) -> Iterator[str]:
             yield f"torch {stand_in.torch} {stand_in.variant}: the default index has another variant"
 
 
-def _bounds(catalog: Catalog) -> Iterator[str]:
-    for row in catalog.bounds:
-        yield from _range(f"bound of {row.distribution}", row.specifier)
+def _timelines(catalog: Catalog) -> Iterator[str]:
     for line in catalog.timelines:
-        pairs = [entry.partition(" ") for entry in line.releases]
-        if not all(_is_day(day) for day, _, _ in pairs):
-            yield f"timeline of {line.distribution}: an entry does not start with a day"
-            continue
-        versions = [release(version) for _, _, version in pairs]
-        if versions != sorted(versions) or [day for day, _, _ in pairs] != sorted(day for day, _, _ in pairs):
+        pairs = [entry.split() for entry in line.releases]
+        days, versions = [pair[0] for pair in pairs], [release(pair[-1]) for pair in pairs]
+        if days != sorted(days) or versions != sorted(versions):
             yield f"timeline of {line.distribution}: days and versions do not both ascend"
 
 
-def _torch_variants(catalog: Catalog) -> Iterator[str]:
-    toolkits = {row.version for row in catalog.toolkits}
-    majors = {row.major for row in catalog.cuda_majors}
+def _torch_codes(catalog: Catalog) -> Iterator[str]:
     for torch in catalog.torches:
-        yield from _range(f"torch {torch.version}", torch.python)
         for variant in dict.fromkeys((*torch.cuda, *torch.cuda_aarch64)):
-            cuda = cuda_of(variant) or ""
-            if cuda not in toolkits or numbers(cuda)[0] not in majors:
-                yield f"torch {torch.version}: {variant} has no toolkit row or no driver floor"
             ranges = [
                 row
                 for row in catalog.torch_archs
@@ -171,14 +201,7 @@ def _torch_variants(catalog: Catalog) -> Iterator[str]:
                 yield f"torch {torch.version}: {len(ranges)} rows name the GPU code of {variant}"
 
 
-def _cards(catalog: Catalog) -> Iterator[str]:
-    known = {row.compute_capability for row in catalog.architectures}
-    for row in catalog.nvidia_cards:
-        if row.compute_capability not in known:
-            yield f"{row.name}: compute capability {row.compute_capability} has no architecture row"
-
-
-def _attention(catalog: Catalog) -> Iterator[str]:
+def _spellings(catalog: Catalog) -> Iterator[str]:
     for row in catalog.releases:
         for backend in catalog.platform_backends:
             if (
@@ -211,10 +234,6 @@ def _drivers(catalog: Catalog) -> Iterator[str]:
     for major in catalog.cuda_majors:
         if numbers(major.driver) > numbers(offered):
             yield f"the offered driver {offered}: CUDA {major.major} needs {major.driver}"
-    toolkits = {row.version for row in catalog.toolkits}
-    for compiler in catalog.host_compilers:
-        if compiler.cuda not in toolkits:
-            yield f"host compiler of CUDA {compiler.cuda}: that toolkit has no row"
 
 
 def _advisories(catalog: Catalog) -> Iterator[str]:
@@ -238,38 +257,10 @@ def _advisories(catalog: Catalog) -> Iterator[str]:
 def _flash_attn(catalog: Catalog) -> Iterator[str]:
     minors = {minor(row.version) for row in catalog.torches}
     oldest = min(map(numbers, minors))
-    toolkits = {row.version for row in catalog.toolkits}
-    wheels = [(row.version, row.torch) for row in catalog.flash_wheels]
-    for wheel in catalog.community_wheels:
-        wheels.append((wheel.version, wheel.torch))
-        if cuda_of(wheel.variant) not in toolkits:
-            yield f"flash-attn {wheel.version}: a community wheel of {wheel.variant}, which has no toolkit row"
-    for version, torches in wheels:
-        missing = [torch for torch in torches if torch not in minors and numbers(torch) >= oldest]
+    for wheel in (*catalog.flash_wheels, *catalog.community_wheels):
+        missing = [torch for torch in wheel.torch if torch not in minors and numbers(torch) >= oldest]
         if missing:
-            yield f"flash-attn {version}: a wheel for torch {', '.join(missing)}, which has no row"
-    for source in catalog.flash_sources:
-        yield from _range(f"flash-attn {source.version}", source.torch)
-        yield from _range(f"flash-attn {source.version}", source.python)
-
-
-def _packages(catalog: Catalog) -> Iterator[str]:
-    """Check that every component has a repository for each package manager."""
-    offered = {(row.name, row.manager) for row in catalog.package_repositories}
-    managers = sorted({row.manager for row in catalog.package_systems})
-    for component in catalog.package_components.values():
-        for manager in managers:
-            if (component.repository, manager) not in offered:
-                yield f"component {component.name}: no repository `{component.repository}` for {manager}"
-    systems = {name for row in catalog.package_systems for name in (row.id, f"{row.id} {row.version_id}")}
-    for row in catalog.package_repositories:
-        for name in (name for name in row.only if name not in systems):
-            yield f"repository {row.name}: {name} has no system row"
-
-
-def _families(catalog: Catalog) -> Iterator[str]:
-    for family in sorted({"cpu", "cuda", "rocm"} - set(catalog.needs)):
-        yield f"needs: a {family} build has no row"
+            yield f"flash-attn {wheel.version}: a wheel for torch {', '.join(missing)}, which has no row"
 
 
 def _range(what: str, bounds: str) -> Iterator[str]:
@@ -285,15 +276,3 @@ def _is_day(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _same_major(cuda: str, variant: str) -> bool:
-    other = cuda_of(variant)
-    return other is None or numbers(other)[0] == numbers(cuda)[0]
-
-
-def _row(table: str, row: Row) -> str:
-    name = next(
-        (str(getattr(row, field.name)) for field in fields(row) if field.name not in {"source", "inferred"}), ""
-    )
-    return f"{table} {name}"

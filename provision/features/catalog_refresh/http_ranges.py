@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provision.catalog.index.http_client import get_once
 from provision.core.errors import FirstlightError
@@ -12,22 +12,29 @@ if TYPE_CHECKING:
     import httpx
 
 BLOCK = 64 * 1024
-"""Bytes of one request. A wheel's directory and a few small files take two or three blocks."""
+"""The least bytes of one request."""
 
 
 class RangeError(FirstlightError):
     """The server does not send parts of a file."""
 
 
-class RangeFile(io.RawIOBase):
-    """A read-only remote file. Raises RangeError when the server does not send the requested part."""
+def open_remote(client: httpx.Client, url: str) -> io.BufferedReader:
+    """Open a remote file for reading. Opening and reading raise RangeError when the server does not send the requested part."""
+    return io.BufferedReader(_RangeFile(client, url), BLOCK)
+
+
+class _RangeFile(io.RawIOBase):
+    """The file without a buffer: each read is a request."""
 
     def __init__(self, client: httpx.Client, url: str) -> None:
         self._client = client
         self._url = url
         self._at = 0
-        self._blocks: dict[int, bytes] = {}
-        self._size = self._tail()
+        total = self._get(0, 1).headers.get("content-range", "").rpartition("/")[2]
+        if not total.isdigit():
+            raise RangeError(f"`{self._name()}`: the server does not send the size of the file")
+        self._size = int(total)
 
     def readable(self) -> bool:
         return True
@@ -40,41 +47,18 @@ class RangeFile(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
-    def tell(self) -> int:
-        return self._at
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        content = self._get(self._at, wanted).content if wanted else b""
+        if len(content) != wanted:
+            raise RangeError(f"`{self._name()}`: the server sent {len(content)} bytes instead of {wanted}")
+        buffer[:wanted] = content
+        self._at += wanted
+        return wanted
 
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._size, self._at + size)
-        parts = []
-        while self._at < end:
-            number, skip = divmod(self._at, BLOCK)
-            part = self._block(number)[skip : skip + end - self._at]
-            parts.append(part)
-            self._at += len(part)
-        return b"".join(parts)
-
-    def _tail(self) -> int:
-        """Read the last block, which has a wheel's directory, and return the file size."""
-        answer = self._get(f"-{BLOCK}")
-        total = answer.headers.get("content-range", "").rpartition("/")[2]
-        if not total.isdigit():
-            raise RangeError(f"`{self._name()}`: the server does not send the size of the file")
-        size, first = int(total), int(total) - len(answer.content)
-        for number in range(-(-first // BLOCK), -(-size // BLOCK)):
-            self._blocks[number] = answer.content[number * BLOCK - first : (number + 1) * BLOCK - first]
-        return size
-
-    def _block(self, number: int) -> bytes:
-        if number not in self._blocks:
-            start = number * BLOCK
-            content = self._get(f"{start}-{min(start + BLOCK, self._size) - 1}").content
-            if len(content) != min(BLOCK, self._size - start):
-                raise RangeError(f"`{self._name()}`: the server sent {len(content)} bytes instead of {BLOCK}")
-            self._blocks[number] = content
-        return self._blocks[number]
-
-    def _get(self, part: str) -> httpx.Response:
-        answer = get_once(self._client, self._url, headers={"Range": f"bytes={part}", "Accept-Encoding": "identity"})
+    def _get(self, start: int, size: int) -> httpx.Response:
+        part = {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
+        answer = get_once(self._client, self._url, headers=part)
         if answer.status_code != 206:
             raise RangeError(
                 f"`{self._name()}`: the server sends no parts of files (HTTP {answer.status_code})",

@@ -123,14 +123,10 @@ def _text(new: NewReleases) -> str:
             for each in fields(row)
             if each.default is MISSING or getattr(row, each.name) != each.default
         }
-        blocks.append(
-            "\n".join([f"[[{table}]]", *(f"{name} = {_toml(value)}" for name, value in values.items())]) + "\n"
-        )
+        # What JSON writes of these values is TOML too; a tuple becomes a list.
+        lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
+        blocks.append("\n".join([f"[[{table}]]", *lines]) + "\n")
     return "\n".join(blocks)
-
-
-def _toml(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def _unknown(index: WheelIndex, package: str, rows: Iterable[Any]) -> list[tuple[str, list[Wheel]]]:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from provision.catalog.versions import numbers
-from provision.core.errors import FirstlightError, InstallError
-from provision.core.models.facts import HostFacts
+from provision.core.errors import InstallError
+from provision.core.models.facts import HostFacts, Nvidia
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
@@ -104,25 +104,21 @@ def disagreements(hosts: Sequence[Host], work: Mapping[str, DriverWork]) -> dict
 
 def _needed(context: RunContext, planned: PlannedHosts) -> Mapping[str, DriverWork]:
     """Return the work of hosts that have any; a host where it cannot be done fails."""
-    found = {}
-    for host in context.hosts():
+
+    def work_of(host: Host) -> DriverWork | None:
         stack = planned.stack(host.name)
-        if stack is None:
-            continue
-        try:
-            work = driver_work(host, planned.facts[host.name], stack)
-            if work.needed and not planned.install_paths[host.name].root:
-                raise InstallError(
-                    f"host `{host.name}` needs {work.named()}, and the login cannot become root there",
-                    hint="set `ansible_become: true` for it, or have it installed and run the same command again",
-                )
-        except FirstlightError as error:
-            context.fail(host.name, "install", error)
-            continue
-        if work.needed:
-            context.run.event("drivers", host=host.name, phase="install", work=work.named(), reboot=work.reboot)
-            found[host.name] = work
-    return found
+        work = driver_work(host, planned.facts[host.name], stack) if stack else DriverWork()
+        if not work.needed:
+            return None
+        if not planned.install_paths[host.name].root:
+            raise InstallError(
+                f"host `{host.name}` needs {work.named()}, and the login cannot become root there",
+                hint="set `ansible_become: true` for it, or have it installed and run the same command again",
+            )
+        context.run.event("drivers", host=host.name, phase="install", work=work.named(), reboot=work.reboot)
+        return work
+
+    return context.call_for_hosts("install", work_of)
 
 
 def _is_planned(version: str | None, part: Mapping[str, Any]) -> bool:
@@ -141,11 +137,11 @@ def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
 
 def _missing(work: DriverWork, facts: HostFacts) -> Iterator[tuple[str, str]]:
     """Yield what is not there, and what helps."""
-    nvidia = facts.nvidia
-    driver, manager = (nvidia.driver_version, nvidia.fabric_manager_version) if nvidia else (None, None)
+    nvidia = facts.nvidia or Nvidia()
+    driver, manager = nvidia.driver_version, nvidia.fabric_manager_version
     for name, part, version in (("driver", work.driver, driver), ("fabric manager", work.fabric_manager, manager)):
         if part is not None and not _is_planned(version, part):
-            error = f" ({nvidia.smi_error})" if nvidia and nvidia.smi_error else ""
+            error = f" ({nvidia.smi_error})" if nvidia.smi_error else ""
             text = f"{name} {part['version']} was installed, {version or 'none'} is running{error}"
             yield text, "see the log of the host: journalctl -k -b | grep -i -E 'nvidia|nvrm'"
     if work.fabric_manager is not None and driver != manager:

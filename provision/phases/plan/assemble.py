@@ -13,18 +13,7 @@ from provision.core.models.stack import (
     TorchBuild,
     VllmBuild,
 )
-from provision.phases.plan import (
-    attention,
-    compat,
-    dependencies,
-    driver,
-    fabric,
-    flash,
-    flashinfer,
-    interpreter,
-    rocm,
-    tracing,
-)
+from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.family.kernels import kernel_choices
@@ -64,7 +53,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,
-        tracing=tracing.choose(option, wanted=profile.policy.traces),
+        tracing=dependencies.for_traces(option) if profile.policy.traces else (),
         packages=profile.policy.packages,
         model=_model(profile),
         serving=_serving(option, profile, flashinfer_plan.plan if flashinfer_plan else None),
@@ -102,14 +91,14 @@ def _serving(option: BuildOption, profile: HostProfile, flashinfer: FlashInferPl
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return None
-    found = serving_plan(served.shape, served.wanted, release.version)
+    found = serving_plan(served.shape, served.request, release.version)
     kernels = kernel_choices(
         served.shape,
         release.version,
         (profile.cards[0].compute_capability if profile.cards else None) or "",
         flashinfer=flashinfer is not None and flashinfer.kernels != "off",
         plain=served.request.data == 1 and not served.request.adapters,
-        arguments=served.wanted.arguments,
+        arguments=served.request.arguments,
     )
     return found.model_copy(update={"choices": (*found.choices, *kernels)})
 

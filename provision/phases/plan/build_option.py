@@ -89,8 +89,7 @@ def _with_torch(profile: HostProfile, row: Release, build: Build) -> Iterator[Bu
     torch = _torches().get(build.torch or row.torch)
     if torch is None or not profile.policy.wants_torch(torch.version):
         return
-    offered = torch_pair.variants(profile, torch, build.variant)
-    for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
+    for variant in torch_pair.variants(profile, torch, build.variant):
         yield _option(row, build, torch, variant, profile.given)
 
 
@@ -119,8 +118,7 @@ def _option(row: Release, build: Build, torch: Torch, variant: str, given: Given
 def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:
     wanted = (row for row in catalog().torches if profile.policy.wants_torch(row.version))
     for torch in newest_first(wanted):
-        offered = torch_pair.alone(profile, torch)
-        for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
+        for variant in torch_pair.alone(profile, torch):
             yield BuildOption(f"torch-{torch.version}-{variant}", torch, variant)
 
 

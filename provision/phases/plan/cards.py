@@ -57,9 +57,10 @@ class Card:
         By code in the newest release, memory in total, MIG off, number of cards, compute capability, memory of a card.
         """
         capability, memory = self.compute_capability, self.memory_gib or 0
-        runs = capability is None or coverage(_newest_codes(), capability) is not Coverage.NONE
+        newest = newest_first(catalog().releases)[0]
+        runs = capability is None or coverage(newest.core, capability) is not Coverage.NONE
         if self.vendor == AMD:
-            runs = self.gfx in _newest_gfx()
+            runs = self.gfx in newest_first(row for row in catalog().builds if row.gfx)[0].gfx
         usual = (count * memory, not self.mig, count, numbers(capability or "0"), memory, self.name)
         return (not self.integrated, runs, *usual)
 
@@ -164,13 +165,3 @@ def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     count = Counter(card.kind for card in cards)
     best = max(cards, key=lambda card: card.worth(count[card.kind]))
     return tuple(card for card in cards if card.kind == best.kind)
-
-
-def _newest_codes() -> tuple[str, ...]:
-    """Return the GPU code of the newest release's main extension."""
-    return newest_first(catalog().releases)[0].core
-
-
-def _newest_gfx() -> tuple[str, ...]:
-    """Return the AMD architectures of the newest build for ROCm."""
-    return newest_first(row for row in catalog().builds if row.gfx)[0].gfx

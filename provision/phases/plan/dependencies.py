@@ -1,11 +1,13 @@
-"""Upper bounds for dependencies. vLLM leaves most of them open, and newer versions break older releases."""
+"""Requirements besides vLLM: upper bounds for dependencies, most of which vLLM leaves open, and packages that a release lacks to send traces."""
 
 from datetime import date, timedelta
 from functools import cache
+from pathlib import Path
 
 from provision.catalog import catalog
-from provision.catalog.versions import between
+from provision.catalog.versions import between, numbers
 from provision.core.models.stack import DependencyPlan
+from provision.core.tables import own_table
 from provision.phases.plan.build_option import BuildOption
 
 
@@ -38,3 +40,11 @@ def _too_new(until: str) -> list[str]:
         if later:
             found.append(f"{row.distribution}<{later}")
     return found
+
+
+def for_traces(option: BuildOption) -> tuple[str, ...]:
+    """Return the requirements with which a release sends traces; none if vLLM brings them."""
+    table = own_table(Path(__file__).with_name("tracing.toml"))
+    if option.release is None or numbers(option.release.version) >= numbers(table["bundled_since"]):
+        return ()
+    return tuple(table["requirements"])

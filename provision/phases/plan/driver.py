@@ -1,17 +1,18 @@
-"""The NVIDIA driver of a candidate, and the lowest versions that it needs."""
+"""The NVIDIA driver of a candidate: the lowest versions that it needs, and where it comes from."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from provision.catalog import catalog
+from provision.catalog.packages import distribution_driver, find_package_system
 from provision.catalog.rows.hardware import Architecture
+from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import cuda_of, numbers
 from provision.core.models.stack import DriverPlan
-from provision.phases.plan import attention, driver_supply, torch_pair
+from provision.phases.plan import attention, torch_pair
 from provision.phases.plan.advisories import advisories_of
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.driver_supply import Supply
 from provision.phases.plan.gpu_code import Coverage, coverage
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import DriverAction
@@ -37,6 +38,16 @@ class Floor:
     rule: str
     why: str
     source: str | None
+
+
+@dataclass(frozen=True)
+class Supply:
+    """An available driver. `row` is None for the vendor's."""
+
+    source: Literal["vendor", "distribution"]
+    version: str
+    why: str
+    row: DistributionDriver | None = None
 
 
 def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
@@ -72,7 +83,7 @@ def _fixed(profile: HostProfile) -> str:
 
 def replacement(profile: HostProfile) -> str | None:
     """Return the release that `--driver upgrade` would install; None if the present one is as new."""
-    version = driver_supply.choose(replace(profile, policy=profile.policy.upgrading), "0").version
+    version = supply(replace(profile, policy=profile.policy.upgrading), "0").version
     return version if numbers(version) > numbers(profile.driver or "") else None
 
 
@@ -86,7 +97,55 @@ def is_pinned(profile: HostProfile) -> bool:
 
 def supply_of(option: BuildOption, profile: HostProfile) -> Supply:
     """Return the source of a driver to install for a candidate."""
-    return driver_supply.choose(profile, least_version(option, profile))
+    return supply(profile, least_version(option, profile))
+
+
+def supply(profile: HostProfile, least: str) -> Supply:
+    """Return the driver to install on a host.
+
+    In this order:
+    1. A mirror of the vendor's packages, or the source that the settings name.
+    2. The vendor's packages for boards that need nvlsm, which only the vendor has.
+    3. The distribution's packages under Secure Boot, if it signs them and their version suffices: no key must be enrolled.
+    4. The distribution's packages, if the vendor has none for the system.
+    5. The vendor's packages.
+
+    Args:
+        least: The lowest version that the candidate needs.
+    """
+    policy, secure_boot = profile.policy, profile.environment.secure_boot
+    wanted = policy.driver_version or _newest_of(policy.driver_branch)
+    if profile.driver and (policy.driver == "upgrade" or (profile.driver_reinstalled and policy.driver != "pinned")):
+        # the new one is of no older branch than the one that it replaces
+        wanted = max(wanted, _newest_of(profile.driver.partition(".")[0]), key=numbers)
+    if policy.driver_source == "vendor" or policy.driver_mirror:
+        return Supply("vendor", wanted, "the settings name a mirror" if policy.driver_mirror else "as requested")
+    pinned = policy.driver_version or policy.driver_branch
+    row = distribution_driver(
+        profile.os_id,
+        profile.os_version,
+        profile.machine,
+        branch=pinned.partition(".")[0] if pinned else None,
+        module="open" if profile.needs_open_module else None,
+    )
+    if policy.driver_source == "distribution":
+        return Supply("distribution", policy.driver_version or (row.version if row else wanted), "as requested", row)
+    if any(card.row is not None and card.row.subnet_manager for card in profile.cards):
+        return Supply("vendor", wanted, "only the vendor has nvlsm, which these boards need")
+    if row is not None and policy.driver_version in {None, row.version} and numbers(row.version) >= numbers(least):
+        if row.signed and secure_boot:
+            why = f"Secure Boot is on, and {profile.os_id} signs these modules: no key must be enrolled"
+            return Supply("distribution", row.version, why, row)
+        if find_package_system(profile.os_id, profile.os_version) is None:
+            why = f"the vendor has none for {profile.os_id} {profile.os_version}"
+            return Supply("distribution", row.version, why, row)
+    return Supply("vendor", wanted, "the default")
+
+
+def _newest_of(branch: str | None) -> str:
+    """Return the newest known release of a branch; without a branch, the offered driver."""
+    newest = next((row.newest for row in catalog().branches if str(row.branch) == branch), None)
+    return newest or catalog().driver_offer.version
 
 
 def _installed(action: DriverAction, option: BuildOption, profile: HostProfile, wanted: str = "0") -> DriverPlan:
@@ -96,13 +155,15 @@ def _installed(action: DriverAction, option: BuildOption, profile: HostProfile, 
         wanted: The lowest version for which the driver is replaced, where its source has that.
     """
     least, requested = least_version(option, profile), profile.policy.driver_version
-    found = driver_supply.choose(profile, least)
+    found = supply(profile, least)
     branch = found.version.partition(".")[0]
     least = max(least, wanted, key=numbers) if numbers(wanted) <= numbers(found.version) else least
+    modules = {row.module for row in architectures(profile) if row.module_only}
+    closed = modules == {"proprietary"} and not profile.needs_open_module
     return DriverPlan(
         action=action,
         version=found.version,
-        module="proprietary" if found.row is not None and not found.row.open else _module(profile),
+        module="proprietary" if closed or (found.row is not None and not found.row.open) else "open",
         source=found.source,
         branch=branch,
         at_least=requested or max(least, branch, key=numbers),
@@ -128,19 +189,17 @@ def too_old(option: BuildOption, profile: HostProfile, driver: str) -> Floor | N
 
 def floors(option: BuildOption, profile: HostProfile) -> Iterator[Floor]:
     """Yield every floor of a candidate for a class: CUDA major, PTX, compilers on the host, cards."""
-    yield from _major_floors(option.variant)
-    yield from _ptx_floors(launched(option, profile))
-    yield from _compiler_floors(option, profile)
-    yield from _card_floors(profile)
-
-
-def _major_floors(variant: str) -> Iterator[Floor]:
-    """Yield the floor of the CUDA major, which vLLM and torch share."""
-    cuda = cuda_of(variant)
+    major = numbers(cuda_of(option.variant) or "0")[0]
     for row in catalog().cuda_majors:
-        if cuda and row.major == numbers(cuda)[0]:
+        if row.major == major:  # vLLM and torch share it
             why = f"CUDA {row.major} builds need driver {row.driver} or newer"
             yield Floor(row.driver, "driver-floor", why, row.source)
+    yield from _ptx_floors(launched(option, profile))
+    yield from _compiler_floors(option, profile, major)
+    for card in architectures(profile):
+        if card.first_driver:
+            why = f"GPUs of compute capability {card.compute_capability} need driver {card.first_driver} or newer"
+            yield Floor(card.first_driver, "driver-card", why, card.source)
 
 
 def _ptx_floors(parts: Iterable[LaunchedCode]) -> Iterator[Floor]:
@@ -153,21 +212,13 @@ def _ptx_floors(parts: Iterable[LaunchedCode]) -> Iterator[Floor]:
                 yield Floor(floor, "ptx", f"{only}, which needs driver {floor} or newer", part.source)
 
 
-def _compiler_floors(option: BuildOption, profile: HostProfile) -> Iterator[Floor]:
+def _compiler_floors(option: BuildOption, profile: HostProfile, major: int) -> Iterator[Floor]:
     """Yield the floors of FlashAttention extensions without GPU code, which the host compiles."""
-    major = numbers(cuda_of(option.variant) or "0")[0]
     for extension, using in attention.flash_extensions(option, profile).items():
         for row in catalog().flash_compilers:
             if (row.extension, row.major) == (extension, major):
                 why = f"{row.name} compiles FlashAttention {extension[-1]} for compute capability {', '.join(using)}"
                 yield Floor(row.driver, "ptx", f"{why}, which needs driver {row.driver} or newer", row.source)
-
-
-def _card_floors(profile: HostProfile) -> Iterator[Floor]:
-    for row in architectures(profile):
-        if row.first_driver:
-            why = f"GPUs of compute capability {row.compute_capability} need driver {row.first_driver} or newer"
-            yield Floor(row.first_driver, "driver-card", why, row.source)
 
 
 def launched(option: BuildOption, profile: HostProfile) -> Iterator[LaunchedCode]:
@@ -192,9 +243,3 @@ def architectures(profile: HostProfile) -> list[Architecture]:
     """Return the catalog's rows for the architectures of a class's cards."""
     rows = {row.compute_capability: row for row in catalog().architectures}
     return [rows[capability] for capability in profile.capabilities if capability in rows]
-
-
-def _module(profile: HostProfile) -> Literal["open", "proprietary"]:
-    """Return the kernel module for the cards: the one that a card needs, else the open one."""
-    needed = {row.module for row in architectures(profile) if row.module_only}
-    return "proprietary" if needed == {"proprietary"} and not profile.needs_open_module else "open"

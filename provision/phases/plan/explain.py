@@ -64,13 +64,10 @@ def _refused_candidates(resolution: Resolution, sources: dict[str, int]) -> list
             by_candidate.setdefault(reason.candidate, []).append(reason)
     lines: list[str] = []
     for _, group in groupby(by_candidate.items(), key=lambda item: [(reason.rule, reason.text) for reason in item[1]]):
-        found = list(group)
-        lines += ["", f"    {_names([name for name, _ in found])} refused:", *verdicts(found[0][1], sources)]
+        names, (reasons, *_) = zip(*group, strict=True)
+        named = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} candidates)"
+        lines += ["", f"    {named} refused:", *verdicts(reasons, sources)]
     return lines
-
-
-def _names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} candidates)"
 
 
 def _value(value: object) -> str:
@@ -115,10 +112,13 @@ def render(
 
 
 def _block(resolution: Resolution, settings: Settings) -> list[str]:
-    lines = [_title(resolution.hosts)]
+    hosts = resolution.hosts
+    more = f" and {len(hosts) - LISTED} more" if len(hosts) > LISTED else ""
+    lines = [hosts[0] if len(hosts) == 1 else f"{len(hosts)} equal hosts: {', '.join(hosts[:LISTED])}{more}"]
     stack = resolution.stack
     if stack is None:
-        lines += _pairs(_refusal(resolution))
+        refused = [("refused", "no combination of versions fits"), *_by_rule(resolution)]
+        lines += _pairs([*refused, *([("possible", resolution.nearest.text)] if resolution.nearest else [])])
     else:
         warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
         assumed = [("assumed", text) for text in resolution.assumptions]
@@ -129,61 +129,51 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
     return lines
 
 
-def _title(hosts: tuple[str, ...]) -> str:
-    listed = ", ".join(hosts[:LISTED])
-    more = f" and {len(hosts) - LISTED} more" if len(hosts) > LISTED else ""
-    return listed if len(hosts) == 1 else f"{len(hosts)} equal hosts: {listed}{more}"
-
-
-def _stack(stack: Stack) -> list[tuple[str, str]]:
-    pairs = []
+def _stack(stack: Stack) -> Iterator[tuple[str, str]]:
     if stack.vllm:
         build = stack.vllm
         who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
         if build.wheel:
             who = f"{build.wheel.name}: {INFERRED}"
-        pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
+        yield "vLLM", f"{build.version} ({build.variant}), {who}"
     else:
-        pairs.append(("vLLM", "none, as `--vllm none` requests"))
+        yield "vLLM", "none, as `--vllm none` requests"
     note = " from the package index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
-    pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){note}"))
+    yield "torch", f"{stack.torch.version} ({stack.torch.variant}){note}"
     where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed by Firstlight"
-    pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
+    yield "Python", f"{stack.interpreter.version}, {where}"
     if stack.driver:
-        pairs.append(("driver", _driver(stack)))
+        yield "driver", _driver(stack)
     if stack.cuda_compat:
         extends = "extends the driver, only for the service and its checks"
-        pairs.append(("cuda-compat", f"{stack.cuda_compat.package} {extends}"))
+        yield "cuda-compat", f"{stack.cuda_compat.package} {extends}"
     if stack.gpus:
         indexes = ", ".join(map(str, stack.gpus))
-        pairs.append(("GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"))
+        yield "GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"
     if stack.vllm:
         generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
-        pairs.append(("attention", f"{stack.attention.backend}{generation}"))
+        yield "attention", f"{stack.attention.backend}{generation}"
         if stack.attention.environment:
             given = " ".join(f"{name}={value}" for name, value in stack.attention.environment.items())
-            pairs.append(("variables", given))
-    pairs += _packages(stack)
+            yield "variables", given
+    yield from _packages(stack)
     if stack.model:
-        pairs.append(("model", _model(stack.model)))
+        yield "model", _model(stack.model)
     if stack.serving:
-        pairs += [("serving", choice.text) for choice in stack.serving.choices]
-    pairs.append(("runs under", MANAGERS[stack.supervisor]))
-    return pairs
+        yield from (("serving", choice.text) for choice in stack.serving.choices)
+    yield "runs under", MANAGERS[stack.supervisor]
 
 
-def _packages(stack: Stack) -> list[tuple[str, str]]:
-    """Return the packages that an environment has besides those that vLLM names."""
-    pairs = []
+def _packages(stack: Stack) -> Iterator[tuple[str, str]]:
+    """Yield the packages that an environment has besides those that vLLM names."""
     if package := stack.flash_attn.package:
         whose = f", from {package.community}" if package.community else ""
         use = ", for your own programs, beside vLLM's own kernels" if stack.flash_attn.provider == "bundled" else ""
-        pairs.append(("flash-attn", f"{package.file}{whose}{use}"))
+        yield "flash-attn", f"{package.file}{whose}{use}"
     if stack.packages:
-        pairs.append(("packages", ", ".join(stack.packages)))
+        yield "packages", ", ".join(stack.packages)
     if stack.tracing:
-        pairs.append(("traces", f"{', '.join(stack.tracing)}, which this release does not bring"))
-    return pairs
+        yield "traces", f"{', '.join(stack.tracing)}, which this release does not bring"
 
 
 def _model(plan: ModelPlan) -> str:
@@ -207,18 +197,8 @@ def _why(resolution: Resolution) -> list[tuple[str, str]]:
     """Return a line for each rule that refused a better candidate, on what was tested, and for a useful driver upgrade."""
     refused = [("refused", text) for _, text in _by_rule(resolution)]
     accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
-    tested = [("tested", reason.text) for reason in accepted if reason.rule == "proven"]
-    tested += [("rights", reason.text) for reason in accepted if reason.rule == "rights"]
-    return [
-        *refused,
-        *tested,
-        *(("upgrade", reason.text) for reason in resolution.reasons if reason.rule == "driver-policy"),
-    ]
-
-
-def _refusal(resolution: Resolution) -> list[tuple[str, str]]:
-    lines = [("refused", "no combination of versions fits"), *_by_rule(resolution)]
-    return [*lines, ("possible", resolution.nearest.text)] if resolution.nearest else lines
+    labels = {"proven": "tested", "rights": "rights", "driver-policy": "upgrade"}
+    return refused + [(labels[rule], reason.text) for rule in labels for reason in accepted if reason.rule == rule]
 
 
 def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
@@ -227,14 +207,11 @@ def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
     for reason in resolution.reasons:
         if reason.verdict == "reject":
             refusals.setdefault(reason.rule, []).append(reason)
-    return [(rule, f"{_named(same)}{same[0].text}") for rule, same in refusals.items()]
-
-
-def _named(refusals: Sequence[Reason]) -> str:
-    """Name the first candidate of equal refusals, and count the others; none where the host itself is refused."""
-    if refusals[0].candidate == HOST:
-        return ""
-    return f"{refusals[0].candidate}{f' (and {len(refusals) - 1} more)' if len(refusals) > 1 else ''}: "
+    found = []
+    for rule, (first, *others) in refusals.items():
+        more = f" (and {len(others)} more)" if others else ""
+        found.append((rule, first.text if first.candidate == HOST else f"{first.candidate}{more}: {first.text}"))
+    return found
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> list[str]:

@@ -1,6 +1,6 @@
 """The fabric manager for boards with NVSwitches."""
 
-from provision.core.models.facts import HostFacts
+from provision.core.models.facts import HostFacts, Nvidia
 from provision.core.models.stack import DriverPlan, Stack
 from provision.phases.plan.host_profile import HostProfile
 
@@ -35,9 +35,9 @@ def version(profile: HostProfile, plan: DriverPlan | None) -> str | None:
 
 def needs_install(stack: Stack, facts: HostFacts) -> bool:
     """Return whether to install the fabric manager: with a new driver, or if it differs from a kept driver or does not run."""
-    nvidia = facts.nvidia
+    nvidia = facts.nvidia or Nvidia()
     if stack.fabric_manager is None or facts.container or facts.wsl:
         return False
     is_kept = stack.driver is not None and stack.driver.action == "keep"
-    runs = nvidia is not None and nvidia.fabric_manager_state in {None, "active"}
-    return not (is_kept and runs and nvidia is not None and nvidia.fabric_manager_version == stack.fabric_manager)
+    runs = nvidia.fabric_manager_state in {None, "active"}
+    return not (is_kept and runs and nvidia.fabric_manager_version == stack.fabric_manager)

@@ -10,11 +10,11 @@ from typing import Literal
 
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
+from provision.core.models.facts import Python
 from provision.phases.plan.cards import NVIDIA, Card
-from provision.phases.plan.family.choices import DEFAULTS, ChoiceSettings
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.fit.tables import fp8_caches
+from provision.phases.plan.fit.tables import platforms
 from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.policy import Policy
 
@@ -57,15 +57,6 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class HostPython:
-    path: str
-    version: str
-    headers: bool | None
-    torch: str | None = None
-    """The torch that it contains; read only under `--set torch=existing`."""
-
-
-@dataclass(frozen=True)
 class ServedModel:
     """The user's model with its serving request."""
 
@@ -76,8 +67,6 @@ class ServedModel:
     """Memory of the host in bytes, from which a CPU serves."""
     budget: DeviceBudget | None = None
     """Set while a suggestion is tried; else it follows from the cards."""
-    wanted: ChoiceSettings = DEFAULTS
-    """The settings that decide how it is served."""
 
     @property
     def gib(self) -> float:
@@ -110,7 +99,8 @@ class HostProfile:
     incoming_gib: int | None = None
     one_mount: bool = True
     """Whether the prefix and the folder for incoming files are on the same file system."""
-    pythons: tuple[HostPython, ...] = ()
+    pythons: tuple[Python, ...] = ()
+    """The interpreters that may be used. Their torch is read only under `--set torch=existing`."""
     pythons_known: bool = True
     lacking: tuple[str, ...] = ()
     """Neutral names of missing system packages."""
@@ -153,17 +143,18 @@ class HostProfile:
 
     @property
     def budget(self) -> DeviceBudget | None:
-        """Return the devices of the user's model; None if their memory is unknown."""
+        """Return the devices of the user's model; None if their memory is unknown, or the settings name none that exists."""
         served = self.served_model
         if served is None or served.budget is not None:
             return served.budget if served else None
+        fp8_cache = platforms()[self.platform].fp8_cache
         if self.platform == "cpu":
-            reads_fp8 = self.isa in fp8_caches()["cpu"].on
+            reads_fp8 = self.isa in fp8_cache
             return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
         sizes = [card.memory_gib for card in self.cards]
-        if not all(sizes):
+        if not sizes or not all(sizes):
             return None
-        reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_caches()["cuda"].on)
+        reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_cache)
         return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
 
     @property
@@ -207,7 +198,7 @@ class HostProfile:
         return self.served_model is not None and self.served_model.shape.sinks
 
     @property
-    def usable_pythons(self) -> tuple[HostPython, ...]:
+    def usable_pythons(self) -> tuple[Python, ...]:
         """Return the interpreters that may be used: all, or the one that the settings name."""
         return tuple(python for python in self.pythons if self.policy.python in {None, python.path})
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, within
+from provision.core.models.facts import Python
 from provision.core.models.stack import Interpreter
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.host_profile import HostProfile, HostPython
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.torch_pair import split
 
 OWN_FLOOR = ">=3.10"
@@ -45,7 +46,9 @@ def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
     ready = [python for python in fitting if python.headers is not False or profile.escalates is not False]
     if ready:
         return _of_host(ready[0], f"is in {wanted(option)}")
-    version = _managed(option)
+    locked = option.release.python_locked if option.release else ()
+    versions = [row.version for row in catalog().managed_pythons if fits(option, f"{row.version}.0")]
+    version = next((version for version in versions if version in locked), versions[0] if versions else None)
     if version is None:
         return InterpreterChoice(None, f"no Python in {wanted(option)} has a wheel of torch {option.torch.version}")
     why = _why_managed(option, profile, fitting)
@@ -54,7 +57,7 @@ def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
     )
 
 
-def _of_host(python: HostPython, why: str, torch: str | None = None) -> InterpreterChoice:
+def _of_host(python: Python, why: str, torch: str | None = None) -> InterpreterChoice:
     return InterpreterChoice(
         Interpreter(version=python.version, origin="host", path=python.path, torch=torch),
         f"the host's Python {python.version} ({python.path}) {why}",
@@ -62,7 +65,7 @@ def _of_host(python: HostPython, why: str, torch: str | None = None) -> Interpre
     )
 
 
-def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> InterpreterChoice:
+def _with_torch(option: BuildOption, pythons: tuple[Python, ...]) -> InterpreterChoice:
     """Return a Python of the host that contains the candidate's torch."""
     with_torch = [
         python
@@ -78,13 +81,7 @@ def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> Interpr
     )
 
 
-def _managed(option: BuildOption) -> str | None:
-    locked = option.release.python_locked if option.release else ()
-    versions = [row.version for row in catalog().managed_pythons if fits(option, f"{row.version}.0")]
-    return next((version for version in versions if version in locked), versions[0] if versions else None)
-
-
-def _why_managed(option: BuildOption, profile: HostProfile, fitting: list[HostPython]) -> str:
+def _why_managed(option: BuildOption, profile: HostProfile, fitting: list[Python]) -> str:
     if fitting:
         return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root"
     if not profile.pythons_known:

@@ -9,10 +9,9 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
-from provision.core.models.facts import Disk, HostFacts
+from provision.core.models.facts import Disk, HostFacts, Nvidia, Python
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import Card, amd_cards, nvidia_cards, serving
-from provision.phases.plan.family.choices import choice_settings_of
+from provision.phases.plan.cards import amd_cards, nvidia_cards, serving
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
@@ -21,7 +20,6 @@ from provision.phases.plan.host_profile import (
     INCOMING,
     Environment,
     HostProfile,
-    HostPython,
     Platform,
     ServedModel,
     Toolkit,
@@ -78,7 +76,7 @@ def profile_of(
     served = None
     if shape and policy.wants_vllm and settings.serve:
         request = serving_request_of(settings, on_cpu=platform == "cpu")
-        served = ServedModel(settings.model, shape, request, memory, wanted=choice_settings_of(settings))
+        served = ServedModel(settings.model, shape, request, memory)
     profile = HostProfile(
         policy=policy,
         platform=platform,
@@ -105,7 +103,7 @@ def profile_of(
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        cards=_chosen(usable, policy.gpus),
+        cards=serving(usable) if policy.gpus is None else tuple(card for card in usable if card.index in policy.gpus),
         present=(*nvidia, *amd),
         missing_gpus=tuple(index for index in policy.gpus or () if index not in {card.index for card in usable}),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
@@ -131,8 +129,10 @@ def _multiplies_int8(facts: HostFacts) -> bool | None:
 
 
 def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
-    nvidia = facts.nvidia
-    reported = (nvidia.driver_version or nvidia.module_version) if nvidia else None
+    nvidia = facts.nvidia or Nvidia()
+    reported = nvidia.driver_version or nvidia.module_version
+    # The hypervisor joined the cards to the fabric if they have joined and the VM has no fabric manager.
+    joined_below = nvidia.fabric_state == JOINED and nvidia.fabric_manager_version is None
     version = reported if reported and re.match(r"\d+(\.\d+)+", reported) else None
     loaded = "nvidia" in facts.kernel_modules
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
@@ -142,19 +142,11 @@ def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
         driver_odd=reported if version is None else None,
         driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not unknown),
         driver_fault=_fault(facts) if loaded else None,
-        module=nvidia.module_flavour if nvidia else None,
-        fabric_manager=nvidia.fabric_manager_version if nvidia else None,
-        fabric_below=_has_fabric_below(facts),
-        nvswitches=None if nvidia is None or nvidia.nvswitches is None else nvidia.nvswitches > 0,
+        module=nvidia.module_flavour,
+        fabric_manager=nvidia.fabric_manager_version,
+        fabric_below=joined_below and facts.virtualization not in {None, "none"},
+        nvswitches=None if nvidia.nvswitches is None else nvidia.nvswitches > 0,
     )
-
-
-def _has_fabric_below(facts: HostFacts) -> bool:
-    """Return whether the hypervisor joined the cards to the fabric: they have joined, and the VM has no fabric manager."""
-    nvidia = facts.nvidia
-    if nvidia is None or facts.virtualization in {None, "none"} or nvidia.fabric_manager_version is not None:
-        return False
-    return nvidia.fabric_state == JOINED
 
 
 def _fault(facts: HostFacts) -> str | None:
@@ -165,11 +157,6 @@ def _fault(facts: HostFacts) -> str | None:
     output = nvidia.smi_error or facts.unknown.get("nvidia.gpus", "")
     rows = catalog().driver_faults if nvidia.smi_error or output.startswith(SILENT) else ()
     return next((row.name for row in rows if re.search(row.pattern, output)), None)
-
-
-def _chosen(cards: tuple[Card, ...], requested: tuple[int, ...] | None) -> tuple[Card, ...]:
-    """Return the cards that serve: the requested indexes, else the best kind."""
-    return serving(cards) if requested is None else tuple(card for card in cards if card.index in requested)
 
 
 def most_disk(served: ServedModel | None) -> float:
@@ -190,10 +177,10 @@ def _capped(size: int | None, most: float) -> int | None:
     return None if size is None else min(size // GIB, math.ceil(most))
 
 
-def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[HostPython, ...]:
+def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[Python, ...]:
     """Return the interpreters that the service's user can read; a system-wide installation excludes those in homes."""
     return tuple(
-        HostPython(python.path, version[0], python.headers, python.torch if torch else None)
+        python.model_copy(update={"version": version[0], "venv": None, "torch": python.torch if torch else None})
         for python in facts.pythons
         if (version := re.match(r"\d+(\.\d+)+", python.version))
         and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in HOMES))

@@ -45,14 +45,12 @@ def offered() -> str:
 
 def can_upgrade(profile: HostProfile) -> bool:
     """Return whether the host's ROCm is older than the offered one, and AMD has packages for the host."""
-    older = profile.rocm is not None and numbers(profile.rocm) < numbers(offered())
-    return older and profile.foreign_driver is None and _has_packages(profile.os_id, profile.os_version)
-
-
-def _has_packages(os_id: str | None, os_version: str | None) -> bool:
+    if profile.rocm is None or numbers(profile.rocm) >= numbers(offered()) or profile.foreign_driver is not None:
+        return False
+    os_id, version = profile.os_id, profile.os_version
     try:
         for part in (DRIVER, USERSPACE):
-            repository_of_component(part, os_id=os_id, version_id=os_version, machine="x86_64", mirror=None, key=None)
+            repository_of_component(part, os_id=os_id, version_id=version, machine="x86_64", mirror=None, key=None)
     except UsageError:
         return False
     return True

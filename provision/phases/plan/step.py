@@ -1,7 +1,6 @@
 """The phase `plan`: a Stack for each class of hosts."""
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from provision.core.environment_folders import digest_of
@@ -9,13 +8,11 @@ from provision.core.errors import FirstlightError, NoStackError
 from provision.core.folders import tools_folder
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, PlannedChange
-from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.services import part_of, with_gpus
 from provision.phases.stage import ENVIRONMENTS, staged_before
@@ -34,9 +31,10 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
     """Choose a Stack for each class of hosts. No host is changed. An earlier plan stays valid for hosts that are not planned again."""
     started = time.monotonic()
     spans.refuse_parts(context, "plan")
-    shapes = _shapes(context, context.hosts())
-    wheels = _wheels(context, probed)
-    settings = _with_gpus(context, probed, shapes)
+    shapes = _shapes(context)
+    reader = WheelReader(context.wheelhouse(), client=context.options.client, refresh=context.options.refresh)
+    wheels = context.call_for_hosts("plan", lambda host: reader.read(probed.facts[host.name], host.settings))
+    settings = context.call_for_hosts("plan", lambda host: with_gpus(host, probed.facts[host.name], shapes))
     hosts = context.hosts()
     if not hosts:
         return PlannedHosts(**vars(probed))
@@ -112,48 +110,21 @@ def _host_changes(
     return changes_of(host, facts, stack, staged, desired, before=named_builds(before) if before else None)
 
 
-def _with_gpus(context: RunContext, probed: ProbedHosts, shapes: Mapping[str, Shape]) -> dict[str, Settings]:
-    """Return the settings of hosts, of services with their GPUs; one that gets none fails."""
-    found = {}
-    for host in context.hosts():
-        try:
-            found[host.name] = with_gpus(host, probed.facts[host.name], shapes)
-        except FirstlightError as error:
-            context.fail(host.name, "plan", error)
-    return found
-
-
-def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
+def _shapes(context: RunContext) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, with those of other services there, by name in the settings; a host fails whose model, or one beside it, cannot be read."""
     refresh = context.options.refresh and context.options.client is None
     shapes: dict[str, Shape] = {}
-    for host, settings in ((one, settings) for one in hosts for _, settings in one.services):
-        model = settings.model
-        if model == "builtin" or model in shapes or not settings.serve or settings.vllm == "none":
-            continue
-        try:
-            shape = describe(settings, context.wheelhouse(), refresh=refresh)
-        except FirstlightError as error:
-            context.fail(host.name, "plan", error)
-            continue
-        if shape is not None:
-            shapes[model] = shape
+
+    def read(host: Host) -> None:
+        for _, settings in host.services:
+            model = settings.model
+            if model == "builtin" or model in shapes or not settings.serve or settings.vllm == "none":
+                continue
+            if shape := describe(settings, context.wheelhouse(), refresh=refresh):
+                shapes[model] = shape
+
+    context.call_for_hosts("plan", read)
     return shapes
-
-
-def _wheels(context: RunContext, probed: ProbedHosts) -> dict[str, GivenWheel]:
-    """Read the wheels of vLLM that settings name, by host; a host whose wheel cannot be had fails."""
-    reader = WheelReader(context.wheelhouse(), client=context.options.client, refresh=context.options.refresh)
-    wheels: dict[str, GivenWheel] = {}
-    for host in context.hosts():
-        try:
-            wheel = reader.read(probed.facts[host.name], host.settings)
-        except FirstlightError as error:
-            context.fail(host.name, "plan", error)
-            continue
-        if wheel is not None:
-            wheels[host.name] = wheel
-    return wheels
 
 
 def _refusal(name: str, resolution: Resolution) -> NoStackError:

@@ -159,17 +159,18 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
     served = profile.served_model
     if served is None:
         return
-    if served.shape.match.code and not served.wanted.trust_remote_code:
+    request = served.request
+    if served.shape.match.code and not request.trust_remote_code:
         text = f"with `--set trust_remote_code=true`, if you trust the code of `{served.model}`,"
-        wanted = replace(served.wanted, trust_remote_code=True)
-        yield text, {"trust_remote_code": "true"}, replace(profile, served_model=replace(served, wanted=wanted))
+        trusting = replace(served, request=replace(request, trust_remote_code=True))
+        yield text, {"trust_remote_code": "true"}, replace(profile, served_model=trusting)
     parsers = (
-        ("tool_parser", served.wanted.tool, replace(served.wanted, tool=AUTO)),
-        ("reasoning_parser", served.wanted.reasoning, replace(served.wanted, reasoning=AUTO)),
+        ("tool_parser", request.tool_parser, replace(request, tool_parser=AUTO)),
+        ("reasoning_parser", request.reasoning_parser, replace(request, reasoning_parser=AUTO)),
     )
-    for name, setting, wanted in parsers:
+    for name, setting, relaxed in parsers:
         if setting not in {AUTO, NONE}:
-            changed = replace(profile, served_model=replace(served, wanted=wanted))
+            changed = replace(profile, served_model=replace(served, request=relaxed))
             yield f"with `{typed(name, AUTO)}`", {name: AUTO}, changed
     if profile.budget:
         for change in alternatives(served.shape, served.request, profile.budget):

@@ -21,6 +21,8 @@ def variants(profile: HostProfile, torch: Torch, build: str) -> tuple[str, ...]:
     Known pairs are the build's CUDA minor and the variant that its pin selects on the default index. Others are used only if
     neither has code for every card. Ranking: what the driver runs without compatibility mode, then the build's CUDA minor.
     """
+    if profile.policy.torch == "existing":
+        return existing(profile, torch)
     if build == "cpu" or build.startswith("rocm"):
         return (build,)
     major = numbers(cuda_of(build) or "")[0]
@@ -81,10 +83,13 @@ def _is_variant(local: str) -> bool:
 
 def alone(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
     """Return the variants of torch for a Stack without vLLM."""
+    if profile.policy.torch == "existing":
+        return existing(profile, torch)
     if profile.platform == "cpu":
         return ("cpu",)
     if profile.platform == "rocm":
-        return tuple(variant for variant in reversed(torch.rocm) if _rocm_fits(profile.rocm, variant))[:1]
+        installed = numbers(profile.rocm or "")[:2]
+        return tuple(name for name in reversed(torch.rocm) if installed in {(), numbers(name)[:2]})[:1]
     driver, offer = profile.driver, catalog().driver_offer.version
     if profile.driver_absent or (driver and not profile.driver_stays and numbers(driver) < numbers(offer)):
         profile = replace(profile, driver=offer)
@@ -128,8 +133,3 @@ def runs_natively(driver: str | None, variant: str) -> bool:
 def native_floor(cuda: str) -> str | None:
     """Return the lowest driver that runs all output of a CUDA toolkit, PTX included."""
     return next((row.driver for row in catalog().toolkits if row.version == cuda), None)
-
-
-def _rocm_fits(installed: str | None, variant: str) -> bool:
-    """Return whether a variant has the first two numbers of the installed ROCm."""
-    return installed is None or numbers(installed)[:2] == numbers(variant)[:2]

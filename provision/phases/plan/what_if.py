@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from provision.catalog import catalog
-from provision.catalog.versions import is_of
 from provision.core.errors import UsageError
 from provision.core.formatting import GIB
 from provision.core.models.facts import (
@@ -32,19 +31,6 @@ MOST_SIMILAR = 5
 """The limit for names that an error suggests."""
 MOST_CARDS = 64
 """The limit for cards of one kind in one host."""
-_MANAGERS: dict[str, str | None] = {
-    "debian": "apt",
-    "ubuntu": "apt",
-    "rhel": "dnf",
-    "rocky": "dnf",
-    "almalinux": "dnf",
-    "fedora": "dnf",
-    "centos": "dnf",
-    "sles": "zypper",
-    "alpine": "apk",
-    "amzn": "dnf",
-    "azurelinux": None,
-}
 
 
 def parse_what_if(text: str) -> HostFacts:
@@ -53,35 +39,28 @@ def parse_what_if(text: str) -> HostFacts:
     Raises:
         UsageError: A key is unknown or repeated, or a value is malformed.
     """
-    given = _pairs(text)
-    values: dict[str, Any] = {key: _KEYS[key].value(key, text) for key, text in given.items()}
-    unknown = {key.fact: "not given" for name, key in _KEYS.items() if key.fact and name not in given}
-    unknown["programs"] = "not part of a described host"
-    system, python = _released(values.get("os", {}))
-    if python is not None and "python" not in given:
-        values["python"] = python
-        unknown.pop("pythons", None)
-    if system.get("libc"):
-        unknown.pop("os.libc", None)
+    values: dict[str, Any] = {key: _KEYS[key].value(key, text) for key, text in _pairs(text).items()}
+    system = dict(values.get("os", {}))
     if "glibc" in values:
-        version = values["glibc"]
-        system |= {"libc": "glibc" if version else "musl", "libc_version": version}
+        system |= {"libc": "glibc" if values["glibc"] else "musl", "libc_version": values["glibc"]}
+    release = next(
+        (row for row in catalog().linux_releases if row.covers(system.get("id"), system.get("version_id"))), None
+    )
+    if release:
+        system = {"libc": release.libc, "libc_version": release.libc_version} | system
+        contained = {"glibc": release.libc_version, "python": release.python}
+        values = {key: value for key, value in contained.items() if value} | values
     nvidia, amd = values.get("gpu", (None, None))
-    machine = _machine(nvidia, values.get("arch"))
-    if machine is not None:
-        unknown.pop("os.machine", None)
-    if nvidia is not None:
-        nvidia = nvidia.model_copy(update={"driver_version": values.get("driver")})
-    elif given.get("driver") not in {None, "none"}:
-        raise UsageError(
-            "`driver=` needs a host with NVIDIA GPUs, and the text names none", hint="add gpu=, as in gpu=H100x8"
-        )
-    if amd is not None:
-        amd = amd.model_copy(update={"rocm_version": values.get("rocm")})
-    elif values.get("rocm"):
-        raise UsageError(
-            "`rocm=` needs a host with AMD GPUs, and the text names none", hint="add gpu=, as in gpu=MI300Xx8"
-        )
+    if machine := _machine(nvidia, values.get("arch")):
+        values["arch"] = machine
+    unknown = {key.fact: "not given" for name, key in _KEYS.items() if key.fact and name not in values}
+    unknown["programs"] = "not part of a described host"
+    for key, vendor, gpus, example in (("driver", "NVIDIA", nvidia, "H100x8"), ("rocm", "AMD", amd, "MI300Xx8")):
+        if values.get(key) and gpus is None:
+            raise UsageError(
+                f"`{key}=` needs a host with {vendor} GPUs, and the text names none",
+                hint=f"add gpu=, as in gpu={example}",
+            )
     return HostFacts(
         host=NAME,
         probed_at="1970-01-01T00:00:00.000Z",
@@ -91,8 +70,8 @@ def parse_what_if(text: str) -> HostFacts:
         memory=Memory(total=values.get("ram")),
         disks=(Disk(path="/", mount="/", free=values["disk"]),) if "disk" in values else (),
         pythons=(Python(path="/usr/bin/python3", version=values["python"]),) if "python" in values else (),
-        nvidia=nvidia,
-        amd=amd,
+        nvidia=nvidia.model_copy(update={"driver_version": values.get("driver")}) if nvidia else None,
+        amd=amd.model_copy(update={"rocm_version": values.get("rocm")}) if amd else None,
         container=values.get("container"),
         unknown=unknown,
     )
@@ -105,14 +84,6 @@ def hosts_of_what_if(text: str) -> int:
         UsageError: As `parse_what_if`.
     """
     return int(_KEYS[HOSTS].value(HOSTS, _pairs(text).get(HOSTS, "1")))
-
-
-def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Return the system that os= names, with the C library and the Python of its release if the catalog has it."""
-    for row in catalog().linux_releases:
-        if named.get("id") == row.id and is_of(named["version_id"], row.version_id):
-            return named | {"libc": row.libc, "libc_version": row.libc_version}, row.python
-    return dict(named), None
 
 
 def _machine(nvidia: Nvidia | None, requested: str | None) -> str | None:
@@ -200,18 +171,15 @@ def _unknown_card(name: str) -> UsageError:
 
 def _os(value: str) -> dict[str, Any]:
     identity, _, version = value.partition("-")
-    if identity not in _MANAGERS:
-        near = difflib.get_close_matches(identity.lower(), _MANAGERS, n=1)
+    managers = {row.id: row.manager for row in catalog().distributions}
+    if identity not in managers:
+        near = difflib.get_close_matches(identity.lower(), managers, n=1)
         hint = f"did you mean `{near[0]}`? " if near else ""
         raise UsageError(
             f"`os={value}`: `{identity}` is not a known Linux distribution",
-            hint=f"{hint}Known are: {', '.join(_MANAGERS)}; for another one, write glibc=2.39 python=3.12",
+            hint=f"{hint}Known are: {', '.join(managers)}; for another one, write glibc=2.39 python=3.12",
         )
-    return {"id": identity, "version_id": version, "package_manager": _MANAGERS[identity]}
-
-
-def _or_none(value: str) -> str | None:
-    return None if value == "none" else value
+    return {"id": identity, "version_id": version, "package_manager": managers[identity]}
 
 
 @dataclass(frozen=True)
@@ -240,7 +208,9 @@ class Key:
 
 def _version(example: str, fact: str | None = None) -> Key:
     hint = f"numbers with dots, as in {example}"
-    return Key(r"none|\d{1,9}(\.\d{1,9})+", "is not a version", hint, _or_none, fact)
+    return Key(
+        r"none|\d{1,9}(\.\d{1,9})+", "is not a version", hint, lambda text: None if text == "none" else text, fact
+    )
 
 
 def _one_of(*words: str, fact: str, read: Callable[[str], Any] = str) -> Key:

@@ -1,24 +1,19 @@
 """Why a release was not chosen: every verdict on each of its builds, and a change that makes one of them possible."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import release
 from provision.core.errors import UsageError
 from provision.core.models.base import Record
-from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Settings
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
-from provision.phases.plan.choose import choose, classes
+from provision.phases.plan.choose import choose
 from provision.phases.plan.evaluation import HOST, evaluate, evaluate_host
 from provision.phases.plan.explain import source_lines, verdicts
-from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
 from provision.phases.plan.suggestion import nearest
@@ -53,23 +48,18 @@ class WhyNotDocument(Record):
     classes: tuple[WhyNot, ...]
 
 
-def why_not(
-    requested: str,
-    facts: Mapping[str, HostFacts],
-    settings: Mapping[str, Settings],
-    *,
-    become: Collection[str] = (),
-    shapes: Mapping[str, Shape] = MappingProxyType({}),
-    wheels: Mapping[str, GivenWheel] = MappingProxyType({}),
-) -> list[WhyNot]:
-    """Return one answer for each class of hosts. Arguments are those of `plan`, and `requested`: `vllm==X`.
+def why_not(requested: str, classes: Mapping[HostProfile, Iterable[str]]) -> list[WhyNot]:
+    """Return one answer for each class of hosts.
+
+    Args:
+        requested: The release, as `vllm==X`.
+        classes: The hosts by profile.
 
     Raises:
         UsageError: `requested` has another form, or the catalog has no such release.
     """
     version = _version(requested)
-    found = classes(facts, settings, become=become, shapes=shapes, wheels=wheels)
-    return [_answer(version, profile, tuple(hosts)) for profile, hosts in found.items()]
+    return [_answer(version, profile, tuple(hosts)) for profile, hosts in classes.items()]
 
 
 def render(answers: list[WhyNot]) -> str:

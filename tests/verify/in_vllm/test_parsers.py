@@ -13,8 +13,9 @@ from vllm.transformers_utils.config import _CONFIG_REGISTRY
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.version import __version__
 
-from provision.phases.plan.family.choices import ChoiceSettings, serving_plan
+from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.family.families import Family, Kind, config_types, families, parsers, quantizations
+from provision.phases.plan.fit.serving_request import ServingRequest
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from tests.family.models import FAMILIES
@@ -55,7 +56,7 @@ def test_the_server_takes_the_arguments_of_a_family(
 ) -> None:
     _, name, config = model
     shape = shape_of(config, counted({"BF16": 1 << 20}, "a test"), model=name)
-    chosen = serving_plan(shape, ChoiceSettings(trust_remote_code=True), RELEASE)
+    chosen = serving_plan(shape, ServingRequest(trust_remote_code=True), RELEASE)
     read = arguments.parse_args(["--model", "x", *chosen.flags])
     assert read.trust_remote_code
     row = families()[str(chosen.family)]

@@ -1,13 +1,13 @@
 """How a model is served: the choices of its family for one release, and what the user's settings change in them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePath
 
-from provision.core.models.settings import Settings, option_of
+from provision.core.models.settings import option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
 from provision.phases.plan.family.families import Family, Kind, Releases, families, option_since, parsers, quantizations
+from provision.phases.plan.fit.serving_request import ServingRequest
 from provision.phases.plan.fit.shape import Shape
 
 AUTO, NONE = "auto", "none"
@@ -15,61 +15,31 @@ _SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "fir
 _PLUGIN: dict[Kind, str] = {"tool": "--tool-parser-plugin", "reasoning": "--reasoning-parser-plugin"}
 
 
-@dataclass(frozen=True)
-class ChoiceSettings:
-    """The settings that override the choices of a family."""
-
-    tool: str = AUTO
-    reasoning: str = AUTO
-    trust_remote_code: bool = False
-    template: str | None = None
-    """File with a chat template that replaces the model's own."""
-    arguments: tuple[str, ...] = ()
-    """All further arguments for vLLM."""
-
-    def parser(self, kind: Kind) -> str:
-        return self.tool if kind == "tool" else self.reasoning
-
-
-DEFAULTS = ChoiceSettings()
-
-
-def choice_settings_of(settings: Settings) -> ChoiceSettings:
-    """Return the settings that decide how a model is served."""
-    return ChoiceSettings(
-        settings.tool_parser,
-        settings.reasoning_parser,
-        settings.trust_remote_code,
-        settings.chat_template,
-        settings.vllm_args,
-    )
-
-
-def serving_plan(shape: Shape, wanted: ChoiceSettings, version: str) -> ServingPlan:
+def serving_plan(shape: Shape, request: ServingRequest, version: str) -> ServingPlan:
     """Return how a model is served by one release.
 
     Args:
-        wanted: The user's settings, which always win.
+        request: The user's settings, which always win.
     """
     family = families()[shape.match.family] if shape.match.family else None
     choices = [
-        *_possible(shape, wanted),
-        *_parser("tool", family, wanted, version),
-        *_parser("reasoning", family, wanted, version),
-        *_arguments(family, wanted, version),
-        *_template(family, wanted),
+        *_possible(shape, request),
+        *_parser("tool", family, request, version),
+        *_parser("reasoning", family, request, version),
+        *_arguments(family, request, version),
+        *_template(family, request),
         *_quantization(shape),
-        *_trust(shape, wanted),
+        *_trust(shape, request),
     ]
     return ServingPlan(family=family.name if family else None, choices=tuple(choices))
 
 
-def unknown_parsers(wanted: ChoiceSettings, version: str) -> Iterator[str]:
+def unknown_parsers(request: ServingRequest, version: str) -> Iterator[str]:
     """Yield a text for each parser in the settings that a release does not have; a plugin may bring any name."""
     kinds: tuple[Kind, ...] = ("tool", "reasoning")
     for kind in kinds:
-        name = wanted.parser(kind)
-        if name in {AUTO, NONE} or _given(_PLUGIN[kind], wanted.arguments):
+        name = _asked(kind, request)
+        if name in {AUTO, NONE} or _given(_PLUGIN[kind], request.arguments):
             continue
         rows = parsers(kind)
         if name not in rows:
@@ -80,12 +50,16 @@ def unknown_parsers(wanted: ChoiceSettings, version: str) -> Iterator[str]:
             yield f"`{_SETTING[kind]}: {name}`: vLLM {version} does not have this {kind} parser, which exists {rows[name]}"
 
 
+def _asked(kind: Kind, request: ServingRequest) -> str:
+    return request.tool_parser if kind == "tool" else request.reasoning_parser
+
+
 def _available(kind: Kind, releases: Releases, version: str) -> bool:
     return version in releases and version in Releases(option_since(kind))
 
 
-def _possible(shape: Shape, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
-    if shape.match.possible and {wanted.tool, wanted.reasoning} == {AUTO}:
+def _possible(shape: Shape, request: ServingRequest) -> Iterator[ServingChoice]:
+    if shape.match.possible and {request.tool_parser, request.reasoning_parser} == {AUTO}:
         text = (
             f"no parsers: config.json fits {' and '.join(shape.match.possible)}, and the model's name says none of them; "
             "firstlight_tool_parser and firstlight_reasoning_parser choose"
@@ -93,9 +67,9 @@ def _possible(shape: Shape, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
         yield ServingChoice(name="family", by="model", text=text)
 
 
-def _parser(kind: Kind, family: Family | None, wanted: ChoiceSettings, version: str) -> Iterator[ServingChoice]:
+def _parser(kind: Kind, family: Family | None, request: ServingRequest, version: str) -> Iterator[ServingChoice]:
     own = (family.tools if kind == "tool" else family.reasoning) if family else None
-    asked, setting = wanted.parser(kind), _SETTING[kind]
+    asked, setting = _asked(kind, request), _SETTING[kind]
     label = f"{kind} parser"
     instead = f"; the family {family.name} has `{own}`" if family and own and own != asked else ""
     if asked == NONE:
@@ -117,12 +91,12 @@ def _of(kind: Kind, value: str | None, by: str, text: str, source: str | None = 
     return ServingChoice.model_validate(values)
 
 
-def _arguments(family: Family | None, wanted: ChoiceSettings, version: str) -> Iterator[ServingChoice]:
+def _arguments(family: Family | None, request: ServingRequest, version: str) -> Iterator[ServingChoice]:
     for row in family.arguments if family else ():
         words, since = tuple(row["words"]), Releases(row["since"])
         said = f"`{' '.join(words)}`"
         assert family is not None
-        if _given(words[0], wanted.arguments):
+        if _given(words[0], request.arguments):
             text = f"`{words[0]}` as in firstlight_vllm_args; the family {family.name} has {said}: {row['why']}"
             yield ServingChoice(name="argument", by="setting", text=text, source=family.source)
         elif version in since:
@@ -132,9 +106,9 @@ def _arguments(family: Family | None, wanted: ChoiceSettings, version: str) -> I
             )
 
 
-def _template(family: Family | None, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
-    if wanted.template is not None:
-        name = PurePath(wanted.template).name
+def _template(family: Family | None, request: ServingRequest) -> Iterator[ServingChoice]:
+    if request.template is not None:
+        name = PurePath(request.template).name
         text = f"chat template `{name}`, as `firstlight_chat_template` says"
         yield ServingChoice(name="chat_template", value=name, by="setting", text=text)
     elif family and family.template:
@@ -151,8 +125,8 @@ def _quantization(shape: Shape) -> Iterator[ServingChoice]:
         )
 
 
-def _trust(shape: Shape, wanted: ChoiceSettings) -> Iterator[ServingChoice]:
-    if wanted.trust_remote_code:
+def _trust(shape: Shape, request: ServingRequest) -> Iterator[ServingChoice]:
+    if request.trust_remote_code:
         need = shape.match.code or "its config.json does not ask for any"
         text = f"code of the model's repository runs on the host, as `firstlight_trust_remote_code: true` says: {need}"
         flags = ("--trust-remote-code",)

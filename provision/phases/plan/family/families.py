@@ -59,33 +59,30 @@ class QuantizationScheme(Row):
 
     name: str
     since: str = "0"
-    capability: str
-    exact: bool = False
-    source: str
-
-    def refuses(self, version: str, capabilities: Iterable[str]) -> str | None:
-        """Return why a release of vLLM or one of these NVIDIA cards does not compute such layers; None if both do."""
-        if Version(version) < Version(self.since):
-            return f"which exists from vLLM {self.since} on; this is {version}"
-        wrong = [each for each in capabilities if numbers(each) < numbers(self.capability)]
-        if self.exact:
-            wrong = [each for each in capabilities if each != self.capability]
-        only = "exactly " if self.exact else ""
-        return f"which needs compute capability {only}{self.capability}; the GPUs have {wrong[0]}" if wrong else None
-
-
-class Quantization(Row):
-    """A quantisation that config.json names; `capability` is the lowest one of NVIDIA cards."""
-
-    name: str
-    since: str
     until: str | None = None
     capability: str | None = None
-    scheme: tuple[QuantizationScheme, ...] = ()
+    exact: bool = False
 
     @property
     def releases(self) -> Releases:
         return Releases(self.since, self.until)
+
+    def refuses(self, version: str, capabilities: Iterable[str]) -> str | None:
+        """Return why a release of vLLM or one of these NVIDIA cards does not compute such layers; None if both do."""
+        if version not in self.releases:
+            return f"which exists {self.releases}; this is {version}"
+        needed = self.capability
+        wrong = [each for each in capabilities if needed and numbers(each) < numbers(needed)]
+        if self.exact:
+            wrong = [each for each in capabilities if each != needed]
+        only = "exactly " if self.exact else ""
+        return f"which needs compute capability {only}{needed}; the GPUs have {wrong[0]}" if wrong else None
+
+
+class Quantization(QuantizationScheme):
+    """A quantisation that config.json names, and what it needs of all layers."""
+
+    scheme: tuple[QuantizationScheme, ...] = ()
 
 
 class Int8OnX86(Row):

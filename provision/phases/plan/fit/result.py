@@ -68,7 +68,7 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
         shape,
         tensor=tensor,
         pipeline=request.pipeline,
-        element=request.cache_element(element),
+        element=1 if request.cache_dtype.startswith("fp8") else element,
         block=row.latent_block if shape.latent else row.block,
         # a batch for each pipeline stage, at least two with asynchronous scheduling
         in_flight=max(request.pipeline, row.overlap) * batch.tokens,
@@ -89,20 +89,15 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
         return replace(found, problem="beyond", text=text)
     if wanted <= longest:
         return replace(found, length=wanted)
-    chosen = longest // length().step * length().step
+    chosen, least = longest // length().step * length().step, min(length().least, wanted)
+    used = f"after weights ({_gib(found.weights)}) and overhead of the engine ({_gib(found.overhead)})"
     if request.length:
-        text = (
-            f"a context of {request.length} tokens needs {_gib(cache.bytes_for(request.length))} of cache on each device; "
-            f"after weights ({_gib(found.weights)}) and overhead of the engine ({_gib(found.overhead)}) "
-            f"{_gib(size)} are left, enough for {longest} tokens"
-        )
+        needed = f"a context of {wanted} tokens needs {_gib(cache.bytes_for(wanted))} of cache on each device"
+        text = f"{needed}; {used} {_gib(size)} are left, enough for {longest} tokens"
         return replace(found, problem="length", text=text)
-    if chosen < min(length().least, wanted):
-        text = (
-            f"after weights ({_gib(found.weights)}) and overhead of the engine ({_gib(found.overhead)}) {_gib(size)} are left "
-            f"on each device for the cache: a context of {longest} tokens, and {min(length().least, wanted)} is the shortest default"
-        )
-        return replace(found, problem="length", text=text)
+    if chosen < least:
+        left = f"{_gib(size)} are left on each device for the cache: a context of {longest} tokens"
+        return replace(found, problem="length", text=f"{used} {left}, and {least} is the shortest default")
     return replace(found, length=chosen)
 
 

@@ -6,12 +6,10 @@ from typing import Literal
 
 from provision.core.models.settings import Settings, option_of, value_of
 
-_FP8 = "fp8"
-
 
 @dataclass(frozen=True)
 class ServingRequest:
-    """The settings that decide whether a model fits. None: Firstlight or vLLM chooses."""
+    """The settings that decide whether a model fits, and how it is served. None: Firstlight or vLLM chooses."""
 
     tensor: int | None = None
     pipeline: int = 1
@@ -31,14 +29,15 @@ class ServingRequest:
     """Whether speculative decoding is on; its memory is not computed."""
     adapters: bool = False
     """Whether the model has LoRA adapters; their memory is not computed."""
-
-    def cache_element(self, element: int) -> int:
-        """Return the bytes of a number in the cache."""
-        return 1 if self.cache_dtype.startswith(_FP8) else element
+    tool_parser: str = "auto"
+    reasoning_parser: str = "auto"
+    trust_remote_code: bool = False
+    template: str | None = None
+    """File with a chat template that replaces the model's own."""
 
 
 def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRequest:
-    """Return the request from the settings and from the vLLM arguments that affect memory."""
+    """Return the request from the settings, and from the vLLM arguments among them that affect memory."""
     words = settings.vllm_args
     return ServingRequest(
         tensor=settings.tensor_parallel,
@@ -55,6 +54,10 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
         arguments=words,
         drafts=any(option_of(word).startswith("--speculative-config") for word in words),
         adapters=bool(settings.lora),
+        tool_parser=settings.tool_parser,
+        reasoning_parser=settings.reasoning_parser,
+        trust_remote_code=settings.trust_remote_code,
+        template=settings.chat_template,
     )
 
 

@@ -96,6 +96,8 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     inner = [_first(text, "inner") or 4 * hidden]
     expert_inner = _first(text, "expert_inner")
     inner += [expert_inner] if expert_inner else []
+    shares_one_key = text.get("multi_query") and not text.get("new_decoder_architecture")
+    quantized = _quantization_config(config) or _quantization_config(text)
     windows, odd = _windows(text, row, layers)
     if latent is None and row and row.attention == "latent":
         odd = "config.json has no `kv_lora_rank`"
@@ -107,16 +109,16 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         windows=windows,
         hidden=hidden,
         heads=heads,
-        kv_heads=_kv_heads(text, heads),
+        kv_heads=1 if shares_one_key else _first(text, "kv_heads") or heads,
         head_size=_first(text, "head_size") or hidden // heads,
         vocabulary=_size(text, "vocab_size") or 0,
         inner=tuple(dict.fromkeys(inner)),
         length=length,
         usual_length=usual,
-        quantization=_quantization(config) or _quantization(text),
-        quantization_schemes=_quantization_schemes(config) or _quantization_schemes(text),
-        float4=_float4(config) or _float4(text),
-        int8_activations=_has_int8_activations(config) or _has_int8_activations(text),
+        quantization=_quantization(quantized),
+        quantization_schemes=_quantization_schemes(quantized),
+        float4=_float4(quantized),
+        int8_activations=_has_int8_activations(quantized),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
         query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
         absorbed=latent * heads * ((_size(text, "qk_nope_head_dim") or 0) + (_size(text, "v_head_dim") or 0))
@@ -182,12 +184,6 @@ def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
     return found
 
 
-def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
-    if text.get("multi_query") and not text.get("new_decoder_architecture"):
-        return 1
-    return _first(text, "kv_heads") or heads
-
-
 def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
     """Return the longest context and the default one, in tokens.
 
@@ -229,20 +225,20 @@ def _windows(
 
 
 def _quantization_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    quantization = config.get("quantization_config") or config.get("compression_config")
-    return quantization if isinstance(quantization, dict) else {}
+    quantized = config.get("quantization_config") or config.get("compression_config")
+    return quantized if isinstance(quantized, dict) else {}
 
 
-def _has_int8_activations(config: Mapping[str, Any]) -> bool:
+def _has_int8_activations(quantized: Mapping[str, Any]) -> bool:
     """Return whether a group of layers in the format of compressed-tensors rounds its inputs to 8-bit integers."""
-    inputs = [group.get("input_activations") for group in _groups(config)]
+    inputs = [group.get("input_activations") for group in _groups(quantized)]
     return any(isinstance(one, dict) and _number_format(one) == "int-8" for one in inputs)
 
 
-def _quantization_schemes(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _quantization_schemes(quantized: Mapping[str, Any]) -> tuple[str, ...]:
     """Return type and bits of each group's weights, alone, with those of its inputs, and with the size of its groups."""
     names: list[str] = []
-    for group in _groups(config):
+    for group in _groups(quantized):
         weights, inputs = group.get("weights"), group.get("input_activations")
         if not isinstance(weights, dict):
             continue
@@ -255,28 +251,26 @@ def _quantization_schemes(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _float4(config: Mapping[str, Any]) -> Literal["nvfp4", "mxfp4"] | None:
-    quantization = _quantization_config(config)
-    if quantization.get("quant_method") == "mxfp4":
+def _float4(quantized: Mapping[str, Any]) -> Literal["nvfp4", "mxfp4"] | None:
+    if quantized.get("quant_method") == "mxfp4":
         return "mxfp4"
-    schemes = _quantization_schemes(config)
+    schemes = _quantization_schemes(quantized)
     is_grouped = "float-4 with float-4" in schemes and "float-4 in groups of 16" in schemes
-    return "nvfp4" if is_grouped or quantization.get("quant_algo") == "NVFP4" else None
+    return "nvfp4" if is_grouped or quantized.get("quant_algo") == "NVFP4" else None
 
 
 def _number_format(quantised: Mapping[str, Any]) -> str:
     return f"{quantised.get('type')}-{quantised.get('num_bits')}"
 
 
-def _groups(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _groups(quantized: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the groups of layers in the format of compressed-tensors."""
-    groups = _quantization_config(config).get("config_groups")
+    groups = quantized.get("config_groups")
     values = groups.values() if isinstance(groups, dict) else ()
     return [group for group in values if isinstance(group, dict)]
 
 
-def _quantization(config: Mapping[str, Any]) -> str | None:
-    quantization = _quantization_config(config)
-    if not quantization:
+def _quantization(quantized: Mapping[str, Any]) -> str | None:
+    if not quantized:
         return None
-    return str(quantization.get("quant_method") or quantization.get("quant_algo") or "quantised")
+    return str(quantized.get("quant_method") or quantized.get("quant_algo") or "quantised")

@@ -43,6 +43,8 @@ class Platform(Row):
     context: float
     peers: float
     graphs: float
+    fp8_cache: tuple[str, ...] = ()
+    """Compute capabilities, or CPU levels, on which flash kernels read an 8-bit cache."""
 
 
 class Activation(Row):
@@ -58,13 +60,6 @@ class Length(Row):
     step: int
 
 
-class Fp8Cache(Row):
-    """Where flash kernels read an 8-bit cache: compute capabilities, or CPU levels."""
-
-    family: str
-    on: tuple[str, ...]
-
-
 class CpuCache(Row):
     """The cache of a CPU host: a share of its memory, and the minimum in GiB."""
 
@@ -73,7 +68,6 @@ class CpuCache(Row):
 
 
 R = TypeVar("R", bound=Row)
-F = TypeVar("F", Platform, Fp8Cache)
 
 
 @cache
@@ -105,12 +99,7 @@ def _row(table: str, kind: type[R]) -> Callable[[], R]:
     return cache(lambda: rows_of(_NEEDS, table, kind)[0])
 
 
-def _by_family(table: str, kind: type[F]) -> Callable[[], dict[str, F]]:
-    return cache(lambda: {row.family: row for row in rows_of(_NEEDS, table, kind)})
-
-
-platforms = _by_family("platform", Platform)
-fp8_caches = _by_family("fp8_cache", Fp8Cache)
+platforms = cache(lambda: {row.family: row for row in rows_of(_NEEDS, "platform", Platform)})
 batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
 activation = _row("activation", Activation)
 length = _row("length", Length)

@@ -7,13 +7,7 @@ from provision.catalog.versions import numbers, release
 from provision.core.formatting import GIB
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan, unknown_parsers
-from provision.phases.plan.family.families import (
-    Quantization,
-    QuantizationScheme,
-    class_since,
-    int8_on_x86,
-    quantizations,
-)
+from provision.phases.plan.family.families import class_since, int8_on_x86, quantizations
 from provision.phases.plan.fit.result import Fit, fit
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
@@ -84,9 +78,9 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
     served = profile.served_model
     if served is None or served.shape.match.code is None:
         return
-    facts: dict[str, Any] = {"model": served.model, "trust_remote_code": served.wanted.trust_remote_code}
+    facts: dict[str, Any] = {"model": served.model, "trust_remote_code": served.request.trust_remote_code}
     why = f"model `{served.model}` would run code of its repository on the host ({served.shape.match.code})"
-    if served.wanted.trust_remote_code:
+    if served.request.trust_remote_code:
         yield accept(f"{why}, and firstlight_trust_remote_code is true", **facts)
     else:
         yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
@@ -101,20 +95,21 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
     row = quantizations().get(served.shape.quantization or "") if served else None
     if served is None or row is None or release is None:
         return
-    lowest = profile.capabilities[0] if profile.platform == "cuda" and profile.capabilities else None
-    facts: dict[str, Any] = {"quantization": row.name, "vllm": release.version, "capability": lowest}
-    if release.version not in row.releases:
-        text = (
-            f"the model's weights are quantised as `{row.name}`, which exists {row.releases}; this is {release.version}"
-        )
-        yield reject(text, source=row.source, **facts)
-    elif lowest and row.capability and numbers(lowest) < numbers(row.capability):
-        text = f"the model's weights are quantised as `{row.name}`, which needs compute capability {row.capability}; the GPUs have {lowest}"
-        yield reject(text, source=row.source, **facts)
-    elif refused := _refused_scheme(row, served, release.version, profile):
-        scheme, why = refused
-        text = f"layers of the model are quantised as `{row.name}`, {scheme.name}, {why}"
-        yield reject(text, source=scheme.source, **facts)
+    on_cuda = profile.platform == "cuda"
+    capabilities = profile.capabilities if on_cuda else ()
+    facts: dict[str, Any] = {
+        "quantization": row.name,
+        "vllm": release.version,
+        "capability": next(iter(capabilities), None),
+    }
+    named = [each for each in row.scheme if on_cuda and each.name in served.shape.quantization_schemes]
+    refused = ((each, each.refuses(release.version, capabilities)) for each in (row, *named))
+    scheme, why = next((pair for pair in refused if pair[1]), (row, None))
+    if why:
+        what = f"layers of the model are quantised as `{row.name}`, {scheme.name}"
+        if scheme is row:
+            what = f"the model's weights are quantised as `{row.name}`"
+        yield reject(f"{what}, {why}", source=scheme.source, **facts)
     elif served.shape.int8_activations and profile.platform == "cpu" and profile.multiplies_int8 is not True:
         needed = " or ".join(int8_on_x86().flags)
         if profile.multiplies_int8 is None:
@@ -124,17 +119,6 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
             yield reject(text, source=int8_on_x86().source, **facts)
     else:
         yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
-
-
-def _refused_scheme(
-    row: Quantization, served: ServedModel, version: str, profile: HostProfile
-) -> tuple[QuantizationScheme, str] | None:
-    """Return the first scheme of the model's layers that the release or a card does not compute, and why."""
-    if profile.platform != "cuda":
-        return None
-    asked = [scheme for scheme in row.scheme if scheme.name in served.shape.quantization_schemes]
-    refused = ((scheme, scheme.refuses(version, profile.capabilities)) for scheme in asked)
-    return next(((scheme, why) for scheme, why in refused if why), None)
 
 
 @rule(
@@ -161,9 +145,9 @@ def serving_choices(option: BuildOption, profile: HostProfile) -> Iterator[Verdi
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return
-    for problem in unknown_parsers(served.wanted, release.version):
+    for problem in unknown_parsers(served.request, release.version):
         yield reject(problem, vllm=release.version)
-    for choice in serving_plan(served.shape, served.wanted, release.version).choices:
+    for choice in serving_plan(served.shape, served.request, release.version).choices:
         yield accept(choice.text, source=choice.source, by=choice.by, flags=list(choice.flags))
 
 

@@ -333,7 +333,10 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
     elif rows:
         text = f"driver {plan.version} has {' and '.join(map(text_of, rows))}; firstlight_accept_advisories names it"
         yield accept(text, source=rows[0].source, driver=plan.version)
-    elif _is_listed(plan.version):
+    elif any(
+        row.product == "nvidia-driver" and numbers(row.since)[:1] == numbers(plan.version)[:1]
+        for row in catalog().advisories
+    ):
         yield accept(f"no advisory of its branch is open in driver {plan.version}", driver=plan.version)
 
 
@@ -346,11 +349,6 @@ def _change(profile: HostProfile, action: str) -> str:
         rights = "" if profile.escalates is not False else ", as root or with `ansible_become: true`"
         return f"; `--driver upgrade` installs {offer}{rights}"
     return ""
-
-
-def _is_listed(version: str) -> bool:
-    branch = numbers(version)[:1]
-    return any(row.product == "nvidia-driver" and numbers(row.since)[:1] == branch for row in catalog().advisories)
 
 
 @rule(

@@ -175,7 +175,7 @@ def exposure_in(option: BuildOption, profile: HostProfile) -> Exposure:
     """Return what a host does with a candidate."""
     policy, served = profile.policy, profile.served_model
     family = (
-        serving_plan(served.shape, served.wanted, option.release.version).flags if served and option.release else ()
+        serving_plan(served.shape, served.request, option.release.version).flags if served and option.release else ()
     )
     return Exposure(
         serves_vllm=option.release is not None,
