@@ -1,6 +1,7 @@
 """`./firstlight verify --return`: hosts that are green again come back. The command `verify check` gets the option here."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +70,6 @@ def require_full(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
 def add_to(program: typer.Typer) -> None:
     """Let `verify check` take the option."""
     del program
-    with_return = takes(check_hosts)(check)
+    with_return = takes(*signature(check_hosts).parameters.values())(check)
     with_return.__doc__ = check_hosts.__doc__
     app.command()(with_return)
