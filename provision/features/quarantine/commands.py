@@ -10,6 +10,9 @@ from provision.cli.options import asked, takes
 from provision.cli.verify import app
 from provision.cli.verify import check as check_hosts
 from provision.core.errors import UsageError
+from provision.features.quarantine.returns import return_to_service
+from provision.phases.verify.step import CheckOptions
+from provision.pipeline import operations
 
 FEWER = ("only", "skip", "inject", "listed")
 """Options of `verify check` that ask for fewer checks than all."""
@@ -37,10 +40,6 @@ def check(
             )
         check_hosts(**options)
         return
-    from provision.features.quarantine.returns import return_to_service
-    from provision.phases.verify.step import CheckOptions
-    from provision.pipeline import operations
-
     require_full(hosts or (), options)
     asks = {name: options[name] for name in ("inventory", "verbose", "prefix", "ask_become_pass", "as_json")}
     request = asked("verify", limit=",".join(hosts) if hosts else options["limit"], **asks)
