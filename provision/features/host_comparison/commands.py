@@ -1,7 +1,6 @@
 """`./firstlight drift`: hosts that should be equal are read in one round trip each, and compared. No host is changed."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ import typer
 
 from provision.cli.options import HOSTS, PRINTED, asked, takes
 from provision.core.errors import Exit, UsageError
+from provision.core.grouping import gather
 from provision.core.models.facts import HostFacts
 from provision.core.redaction import redact, scrub
 from provision.features.host_comparison.compare import compare
@@ -76,9 +76,7 @@ def compared_classes(
     if golden is not None:
         others = [one for name, one in sorted(facts.items()) if name != against]
         return [_compared(others, values_of(golden), f"`{against}`")] if others else []
-    equals: dict[tuple[str, ...], list[HostFacts]] = defaultdict(list)
-    for _, one in sorted(facts.items()):
-        equals[cards_of(one)].append(one)
+    equals = gather((cards_of(one), one) for _, one in sorted(facts.items()))
     return [_compared(hosts, None, MAJORITY) for _, hosts in sorted(equals.items(), reverse=True)]
 
 
