@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,82 +79,44 @@ YesOption = Annotated[
 ]
 
 
-LimitOption = Annotated[
-    str | None,
-    typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts or groups, in Ansible's pattern syntax."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Any setting of the inventory, without its prefix firstlight_: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
-    ),
-]
-RebootOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--reboot",
-        help="Allow the restart of hosts whose driver needs it, never of this machine. Of no effect in commands that only plan or stage.",
-        show_default=False,
-    ),
-]
-BundleOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--bundle",
-        metavar="FILE",
-        envvar="FIRSTLIGHT_BUNDLE",
-        help="Take all files from this bundle; no network is used.",
-    ),
-]
-TrustOption = Annotated[
-    str | None,
-    typer.Option(
-        "--trust",
-        metavar="KEY",
-        help="Accept only a bundle that was signed with the private key of this public key. Give a file or the key itself. Default: ~/.config/firstlight/bundle.pub, which `bundle create` makes.",
-    ),
-]
-OlderBundleOption = Annotated[
-    bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one used for a host.")
-]
+_KINDS: dict[str, Any] = {
+    "text": str | None,
+    "texts": list[str] | None,
+    "path": Path | None,
+    "flag": bool,
+    "choice": bool | None,
+}
+"""Types of options by their names in options.toml."""
 
 
 def _option(name: str, kind: Any, default: bool | None = None) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-def _settings(group: str) -> tuple[Parameter, ...]:
-    """Return the options of a group of options.toml: each gives the text of one setting."""
-    rows = own_table(Path(__file__).with_name("options.toml"))[group]
-    return tuple(
-        _option(name, Annotated[str | None, typer.Option(OPTIONS[name], **entry)]) for name, entry in rows.items()
-    )
+def _options(group: str) -> Iterator[Parameter]:
+    """Yield the options of a group of options.toml."""
+    for name, entry in own_table(Path(__file__).with_name("options.toml"))[group].items():
+        kind, names = entry.get("kind", "text"), entry.get("names", [OPTIONS.get(name, f"--{name.replace('_', '-')}")])
+        words = {key: value for key, value in entry.items() if key not in ("kind", "names")}
+        yield _option(name, Annotated[_KINDS[kind], typer.Option(*names, **words)], False if kind == "flag" else None)
 
 
-_REBOOT = _option("reboot", RebootOption)
+_REBOOT = tuple(_options("restarting"))
 _PRINT = _option("as_json", JsonOption, default=False)
 HOSTS = (
     _option("inventory", InventoryOption),
-    _option("limit", LimitOption),
+    *_options("hosts"),
     _option("verbose", VerboseOption, default=False),
 )
 """Options of every command that works on hosts."""
-MODELS = (*HOSTS, *_settings("planning"), _option("assignments", SetOption))
+MODELS = (*HOSTS, *_options("planning"))
 """Those that affect which versions are planned, and for which model."""
-DRIVERS = (*MODELS, _REBOOT)
+DRIVERS = (*MODELS, *_REBOOT)
 """Those that affect drivers."""
-SERVICE = (*MODELS, *_settings("listening"))
+SERVICE = (*MODELS, *_options("listening"))
 """Those that affect the start of a service."""
-PLANNING = (*SERVICE, _REBOOT)
-STAGING = (
-    *PLANNING,
-    _option("refresh", RefreshOption, default=False),
-    _option("bundle", BundleOption),
-    _option("trust", TrustOption),
-    _option("older_bundle", OlderBundleOption, default=False),
-)
+PLANNING = (*SERVICE, *_REBOOT)
+STAGING = (*PLANNING, _option("refresh", RefreshOption, default=False), *_options("staging"))
 """Options of commands that plan, and fetch what is planned."""
 PRINTED = (_PRINT,)
 CHANGED = (_option("ask_become_pass", BecomeOption, default=False), _PRINT)
