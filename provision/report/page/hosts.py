@@ -136,13 +136,6 @@ def tone_of(host: HostSummary) -> Tone:
     return "warning" if tone != "bad" and host.has_warnings else tone
 
 
-def host_lines(summary: Summary, class_of: Mapping[str, int], clock: Clock) -> tuple[HostLine, ...]:
-    """Return the lines in inventory order; `class_of` is by host name."""
-    return tuple(
-        HostLine(number, host, summary, class_of[host.name], clock) for number, host in enumerate(summary.hosts, 1)
-    )
-
-
 def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
     """Return the occurring states, worst first, then the hosts with warnings."""
     counted = Counter[str](line.kind for line in lines)
