@@ -45,8 +45,6 @@ def run(command: Callable[[], None]) -> None:
     try:
         _require_working_folder()
         command()
-    except FirstlightError as error:
-        raise _end(error, _code(error.exit_code)) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         _print_json(FirstlightError("interrupted"), Exit.INTERRUPTED)
@@ -58,41 +56,29 @@ def run(command: Callable[[], None]) -> None:
     except SystemExit as end:
         if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
             raise
-        raise _end_of_usage(end, _code(end.code)) from None
-    except Exception as error:  # noqa: BLE001 - any other exception is reported as our fault, with its trace
-        known = _expected(error)
-        if known is None:
-            raise _end_of_fault(error) from None
+        code = _code(end.code)
+        # Typer refused the command, and printed the error already.
+        if describe := getattr(end.__context__, "format_message", None):
+            _print_json(UsageError(describe()), code)
+        raise SystemExit(code) from None
+    except Exception as error:  # noqa: BLE001 - each is reported: an expected failure by its text, any other as our fault with its trace
+        raise SystemExit(_report(error)) from None
+
+
+def _report(error: Exception) -> int:
+    """Print an error on standard error, with `--json` also as a document on standard output, and return the exit code."""
+    known = error if isinstance(error, FirstlightError) else _expected(error)
+    if known is None:
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
+        hint = "this is a fault of Firstlight: report it with its trace"
+        known = FirstlightError(f"{type(error).__name__}: {error}", hint=hint)
+    else:
         if getattr(error, "filename", True) is None:
             _silence_stdout()
-        raise _end(known, _code(known.exit_code)) from None
-
-
-def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
-    """Return the exit of a command that typer refused; typer printed the error already."""
-    if describe := getattr(end.__context__, "format_message", None):
-        _print_json(UsageError(describe()), code)
-    return SystemExit(code)
-
-
-def _end_of_fault(error: Exception) -> SystemExit:
-    """Print the trace of a fault of this program, with `--json` also a document, and return the exit."""
-    sys.stderr.write(redact("".join(traceback.format_exception(error))))
-    code = _code(Exit.RED)
-    _print_json(
-        FirstlightError(
-            f"{type(error).__name__}: {error}", hint="this is a fault of Firstlight: report it with its trace"
-        ),
-        code,
-    )
-    return SystemExit(code)
-
-
-def _end(error: FirstlightError, code: int) -> SystemExit:
-    """Print an expected error on standard error, with `--json` also as a document on standard output, and return the exit."""
-    sys.stderr.write(redact(error.render()) + "\n")
-    _print_json(error, code)
-    return SystemExit(code)
+        sys.stderr.write(redact(known.render()) + "\n")
+    code = _code(known.exit_code)
+    _print_json(known, code)
+    return code
 
 
 def _print_json(error: FirstlightError, code: int) -> None:

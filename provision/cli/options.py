@@ -5,7 +5,8 @@ from __future__ import annotations
 import getpass
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from provision.core.errors import UsageError
 from provision.core.folders import default_inventory, logs_folder
 from provision.core.models.invocation import Invocation
 from provision.core.models.settings import OPTIONS
+from provision.core.tables import own_table
 from provision.fleet.inventory.settings import PREFIX
 from provision.pipeline import CommandRequest
 from provision.pipeline.batches import Batching
@@ -77,172 +79,62 @@ YesOption = Annotated[
 ]
 
 
-def _hosts(
-    *,
-    inventory: InventoryOption = None,
-    limit: Annotated[
-        str | None,
-        typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts or groups, in Ansible's pattern syntax."),
-    ] = None,
-    verbose: VerboseOption = False,
-) -> None: ...
+_KINDS: dict[str, Any] = {
+    "text": str | None,
+    "texts": list[str] | None,
+    "path": Path | None,
+    "flag": bool,
+    "choice": bool | None,
+}
+"""Types of options by their names in options.toml."""
 
 
-def _planning(
-    *,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            help="Model to serve: builtin, a folder on this machine, or a hub id such as org/name. Default: the inventory's model, else builtin, even if the host serves another model now.",
-        ),
-    ] = None,
-    vllm: Annotated[
-        str | None,
-        typer.Option(
-            "--vllm",
-            metavar="VERSION",
-            help="latest (the newest that was installed and loaded in a test, or has served), newest (tested or not), none, a version (0.33.0, '>=0.32.0', 0.33.1.dev5), or a wheel that is not released: its path, its address, or the address of an index. Default: latest.",
-        ),
-    ] = None,
-    driver: Annotated[
-        str | None,
-        typer.Option(
-            "--driver",
-            metavar="VERSION",
-            help="keep (use the driver that works; install one only if there is none), install (also reinstall a driver that does not answer), upgrade (also replace one that is too old for the chosen versions), a version, or a branch such as 580. Default: keep.",
-        ),
-    ] = None,
-    flash_attn: Annotated[
-        str | None,
-        typer.Option(
-            "--flash-attn",
-            metavar="VERSION",
-            help="vLLM serves with its own flash attention kernels; this chooses the package flash-attn, for your own programs. auto: install it if one fits. bundled: do not install it. package: it is required, even if vLLM must be older. both: as package, and vLLM must have its own kernels. none: vLLM without these kernels, and no package. Or a version of the package. Default: auto.",
-        ),
-    ] = None,
-    flash_attn_wheels: Annotated[
-        str | None,
-        typer.Option(
-            "--flash-attn-wheels",
-            metavar="SOURCE",
-            help="Publishers of flash-attn wheels to accept: official (the authors), or community (others too). Default: official.",
-        ),
-    ] = None,
-    attention: Annotated[
-        str | None,
-        typer.Option(
-            "--attention",
-            metavar="BACKEND",
-            help="Attention back end of vLLM: auto (flash attention if possible), flash (flash attention or an error), or a name such as TRITON_ATTN. Default: auto.",
-        ),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any setting of the inventory, without its prefix firstlight_: --set max_model_len=8192, --set gpus='[0, 1]'. Repeatable.",
-        ),
-    ] = None,
-) -> None: ...
+def _option(name: str, kind: Any, default: bool | None = None) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-def _listening(
-    *,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            "--host",
-            metavar="ADDRESS",
-            help="Address that the service listens on (setting firstlight_bind), not a host to work on (see --limit). Default: 127.0.0.1. An address that other machines can reach also needs --set expose=true.",
-        ),
-    ] = None,
-    port: Annotated[
-        str | None,
-        typer.Option(
-            "--port", metavar="PORT", help="Port that the service listens on (setting firstlight_port). Default: 8000."
-        ),
-    ] = None,
-) -> None: ...
+def _options(group: str) -> Iterator[Parameter]:
+    """Yield the options of a group of options.toml."""
+    for name, entry in own_table(Path(__file__).with_name("options.toml"))[group].items():
+        kind, names = entry.get("kind", "text"), entry.get("names", [OPTIONS.get(name, f"--{name.replace('_', '-')}")])
+        words = {key: value for key, value in entry.items() if key not in ("kind", "names")}
+        yield _option(name, Annotated[_KINDS[kind], typer.Option(*names, **words)], False if kind == "flag" else None)
 
 
-def _restarting(
-    *,
-    reboot: Annotated[
-        bool | None,
-        typer.Option(
-            "--reboot",
-            help="Allow the restart of hosts whose driver needs it, never of this machine. Of no effect in commands that only plan or stage.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None: ...
-
-
-def _staging(
-    *,
-    refresh: RefreshOption = False,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            "--bundle",
-            metavar="FILE",
-            envvar="FIRSTLIGHT_BUNDLE",
-            help="Take all files from this bundle; no network is used.",
-        ),
-    ] = None,
-    trust: Annotated[
-        str | None,
-        typer.Option(
-            "--trust",
-            metavar="KEY",
-            help="Accept only a bundle that was signed with the private key of this public key. Give a file or the key itself. Default: ~/.config/firstlight/bundle.pub, which `bundle create` makes.",
-        ),
-    ] = None,
-    older_bundle: Annotated[
-        bool, typer.Option("--older-bundle", help="Accept a bundle that is older than the last one used for a host.")
-    ] = False,
-) -> None: ...
-
-
-def _changing(*, ask_become_pass: BecomeOption = False) -> None: ...
-
-
-def _printing(*, as_json: JsonOption = False) -> None: ...
-
-
-HOSTS = (_hosts,)
-"""Options of every command that works on hosts. Typer reads the options of these functions from their signatures."""
-MODELS = (*HOSTS, _planning)
+_REBOOT = tuple(_options("restarting"))
+_PRINT = _option("as_json", JsonOption, default=False)
+HOSTS = (
+    _option("inventory", InventoryOption),
+    *_options("hosts"),
+    _option("verbose", VerboseOption, default=False),
+)
+"""Options of every command that works on hosts."""
+MODELS = (*HOSTS, *_options("planning"))
 """Those that affect which versions are planned, and for which model."""
-PLANNING = (*MODELS, _listening, _restarting)
-DRIVERS = (*MODELS, _restarting)
+DRIVERS = (*MODELS, *_REBOOT)
 """Those that affect drivers."""
-SERVICE = (*MODELS, _listening)
+SERVICE = (*MODELS, *_options("listening"))
 """Those that affect the start of a service."""
-STAGING = (*PLANNING, _staging)
+PLANNING = (*SERVICE, *_REBOOT)
+STAGING = (*PLANNING, _option("refresh", RefreshOption, default=False), *_options("staging"))
 """Options of commands that plan, and fetch what is planned."""
-PRINTED = (_printing,)
-CHANGED = (_changing, _printing)
+PRINTED = (_PRINT,)
+CHANGED = (_option("ask_become_pass", BecomeOption, default=False), _PRINT)
 """Options of commands that may need sudo, and print a document."""
 
 
-def takes(
-    *before: Callable[..., None], after: Sequence[Callable[..., None]] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command the options of other functions in place of its `**options`.
+def takes(*before: Parameter, after: Sequence[Parameter] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command options in place of its `**options`, from which typer reads them.
 
     Args:
-        before: Whose options come before its own.
-        after: Whose options come after its own.
+        before: Options that come before its own.
+        after: Options that come after its own.
     """
 
     def take(command: Callable[..., None]) -> Callable[..., None]:
-        signatures = [inspect.signature(one, eval_str=True) for one in (*before, command, *after)]
-        parameters = [each for one in signatures for each in one.parameters.values() if each.kind != each.VAR_KEYWORD]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        listed = [*before, *(each for each in own if each.kind != each.VAR_KEYWORD), *after]
+        command.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
         return command
 
     return take
@@ -263,7 +155,6 @@ def asked(
     batch: str | None = None,
     max_fail: str | None = None,
     assignments: Sequence[str] | None = None,
-    host: str | None = None,
     **settings: Any,
 ) -> CommandRequest:
     """Return a command as the pipeline reads it; ask for the sudo password where that is requested.
@@ -271,7 +162,6 @@ def asked(
     Args:
         command: The name of the command. The options that follow are those above.
         assignments: Settings of hosts as `NAME=VALUE`.
-        host: Address that the service listens on.
         **settings: Settings of hosts by name; those that are None are left out.
 
     Raises:
@@ -283,7 +173,7 @@ def asked(
             raise UsageError(
                 f"{option} {use}, and there is no --bundle", hint=f"add --bundle FILE, or leave {option} out"
             )
-    given = {name: value for name, value in {**settings, "bind": host}.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
     assigned = _assigned(assignments or ())
     if twice := sorted(given.keys() & assigned.keys()):
         raise UsageError(

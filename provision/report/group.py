@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from provision.core.grouping import gather
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.report.endpoint import names_of
-from provision.report.layout import fold_names, number
+from provision.report.layout import fold_names, number, span
 
 MANY_ENDPOINTS = 8
 """Of more endpoints, those that differ in the host's address alone are one."""
@@ -44,11 +45,8 @@ class Group:
 
 def group_hosts(hosts: tuple[HostSummary, ...]) -> list[Group]:
     """Group hosts with identical results; groups are in the order of their first host."""
-    groups: dict[Any, list[HostSummary]] = {}
-    for host in hosts:
-        groups.setdefault(_likeness(host), []).append(host)
     names = tuple(host.name for host in hosts)
-    return [Group(tuple(members), names) for members in groups.values()]
+    return [Group(tuple(members), names) for members in gather((_likeness(host), host) for host in hosts).values()]
 
 
 def named(names: Sequence[str], run: Sequence[str]) -> str:
@@ -110,15 +108,10 @@ def named_endpoint(endpoint: str, hosts: Sequence[HostSummary]) -> str:
 
 def group_endpoints(hosts: Sequence[HostSummary]) -> list[tuple[str, list[HostSummary]]]:
     """Return each endpoint with its hosts; of many, `http://ADDRESS:8000/v1` stands for all that differ in the address alone."""
-    exact: dict[str, list[HostSummary]] = {}
-    for host in hosts:
-        if host.endpoint:
-            exact.setdefault(host.endpoint, []).append(host)
+    exact = gather((host.endpoint, host) for host in hosts if host.endpoint)
     if len(exact) <= MANY_ENDPOINTS:
         return [*exact.items()]
-    alike: dict[str, list[str]] = {}
-    for endpoint in exact:
-        alike.setdefault(re.sub(r"(?<=://)(\[[^]]*\]|[^/:]+)", "ADDRESS", endpoint), []).append(endpoint)
+    alike = gather((re.sub(r"(?<=://)(\[[^]]*\]|[^/:]+)", "ADDRESS", endpoint), endpoint) for endpoint in exact)
     return [
         (pattern if len(members) > 1 else members[0], [host for member in members for host in exact[member]])
         for pattern, members in alike.items()
@@ -144,10 +137,10 @@ def _unnamed(text: str | None, name: str) -> str | None:
 
 def merge_equal_records(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
     """Merge equal records of several hosts into one with all host names."""
-    alike: dict[Any, list[CheckRecord]] = {}
-    for check in checks:
-        reason = _unnamed(check.reason, check.host or "")
-        alike.setdefault((check.id, check.device, check.status, reason, check.remedy), []).append(check)
+    alike = gather(
+        ((check.id, check.device, check.status, _unnamed(check.reason, check.host or ""), check.remedy), check)
+        for check in checks
+    )
     return [
         group[0].model_copy(update={"host": fold_names([check.host for check in group if check.host]) or None})
         for group in alike.values()
@@ -169,11 +162,10 @@ class GroupedCheck:
 
 def group_records(records: Iterable[tuple[str, CheckRecord]]) -> list[GroupedCheck]:
     """Group checks by id and status, worst first, with figures as ranges; each comes with the name of its host."""
-    groups: dict[tuple[str, str], list[tuple[str, CheckRecord]]] = {}
-    for host, check in records:
-        groups.setdefault((check.id, check.status), []).append((host, check))
     grouped = []
-    for (identity, status), found in groups.items():
+    for (identity, status), found in gather(
+        ((check.id, check.status), (host, check)) for host, check in records
+    ).items():
         checks = [check for _, check in found]
         where = fold_names(list(dict.fromkeys(check.device for check in checks if check.device)))
         remedy = next((check.remedy for check in checks if check.remedy), None)
@@ -195,20 +187,15 @@ def _reason(found: list[tuple[str, CheckRecord]]) -> str:
 
 def _figures(checks: list[CheckRecord]) -> list[str]:
     """Return `bf16 12.4 to 13.1 TFLOPS (at least 10)` for each measured figure."""
-    values: dict[tuple[str, str], list[float]] = {}
+    figures = [figure for check in checks for figure in check.figures]
+    values = gather(((figure.name, figure.unit), figure.value) for figure in figures if figure.value is not None)
     bounds: dict[tuple[str, str], str] = {}
-    for check in checks:
-        for figure in check.figures:
-            key = (figure.name, figure.unit)
-            if figure.value is not None:
-                values.setdefault(key, []).append(figure.value)
-            if figure.floor is not None:
-                bounds[key] = f" (at least {number(figure.floor)})"
-            elif figure.ceiling is not None:
-                bounds[key] = f" (at most {number(figure.ceiling)})"
+    for figure in figures:
+        if figure.floor is not None:
+            bounds[figure.name, figure.unit] = f" (at least {number(figure.floor)})"
+        elif figure.ceiling is not None:
+            bounds[figure.name, figure.unit] = f" (at most {number(figure.ceiling)})"
     texts = []
     for (name, unit), measured in values.items():
-        low, high = number(min(measured)), number(max(measured))
-        span = low if low == high else f"{low} to {high}"
-        texts.append(f"{name} {span} {unit}".rstrip() + bounds.get((name, unit), ""))
+        texts.append(f"{name} {span(measured)} {unit}".rstrip() + bounds.get((name, unit), ""))
     return texts

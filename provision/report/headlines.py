@@ -10,10 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from provision.core.models.records import CheckRecord
+from provision.core.grouping import gather
+from provision.core.models.records import CheckRecord, Figure
 from provision.core.tables import rows_of
 from provision.report.group import SEVERITY, group_records
-from provision.report.layout import number
+from provision.report.layout import number, span
 
 TABLE = Path(__file__).with_name("headlines.toml")
 
@@ -41,33 +42,23 @@ def rules() -> tuple[Headline, ...]:
 
 def families(checks: Iterable[CheckRecord]) -> Iterator[tuple[str, str, str]]:
     """Yield family, counts (`3 ok, 8 skip`, the worst first) and headline figures, in the order of the checks' first records."""
-    by_family: dict[str, list[CheckRecord]] = {}
-    for check in checks:
-        by_family.setdefault(check.id.partition(".")[0], []).append(check)
-    for family, members in by_family.items():
+    for family, members in gather((check.id.partition(".")[0], check) for check in checks).items():
         counts = Counter[str](check.status for check in members)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
         shown = [*_figures(members), *_without_floor(members)]
         yield family, ended, "; ".join(shown) or _first(members)
 
 
-@cache
-def _rules_of(check: str, figure: str) -> tuple[int, ...]:
-    """Return the positions of the rules that take a figure of a check."""
-    return tuple(
-        at for at, rule in enumerate(rules()) if re.fullmatch(rule.check, check) and re.fullmatch(rule.figure, figure)
-    )
+def _takes(rule: Headline, check: CheckRecord, figure: Figure) -> bool:
+    return bool(re.fullmatch(rule.check, check.id) and re.fullmatch(rule.figure, figure.name))
 
 
 def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
-    taken: dict[int, list[float]] = {}
-    for check in checks:
-        for figure in check.figures if check.status != "skip" else ():
-            if figure.value is not None:
-                for at in _rules_of(check.id, figure.name):
-                    taken.setdefault(at, []).append(figure.value)
-    for at, values in sorted(taken.items()):
-        rule = rules()[at]
+    measured = [(check, figure) for check in checks if check.status != "skip" for figure in check.figures]
+    for rule in rules():
+        values = [one.value for check, one in measured if one.value is not None and _takes(rule, check, one)]
+        if not values:
+            continue
         none = rule.text_if_zero if not any(values) else None
         scaled = [float(int(value * 100)) for value in values] if rule.as_percent else values
         yield none or rule.text.format(_taken(scaled, rule.take))
@@ -79,17 +70,20 @@ def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
     for check in (check for check in checks if check.status == "ok" and isinstance(check.evidence, dict)):
         name = check.evidence.get("name") or next(iter(check.evidence.get("devices") or ()), None)
         for figure in check.figures:
-            if name and figure.floor is None and any(rules()[at].has_floor for at in _rules_of(check.id, figure.name)):
+            if (
+                name
+                and figure.floor is None
+                and any(rule.has_floor and _takes(rule, check, figure) for rule in rules())
+            ):
                 cards.setdefault(str(name), {})[figure.name] = None
     for name, figures in cards.items():
         yield f"recorded, no floor is known for {name}: {', '.join(figures)}"
 
 
 def _taken(values: Sequence[float], take: str) -> str:
-    low, high = number(min(values)), number(max(values))
     if take == "range":
-        return low if low == high else f"{low} to {high}"
-    return high if take == "max" else low
+        return span(values)
+    return number(max(values) if take == "max" else min(values))
 
 
 def _first(checks: Iterable[CheckRecord]) -> str:

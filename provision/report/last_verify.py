@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
+from provision.report.layout import duration
+from provision.report.run_files import seconds_between
 from verify.records import LEVELS
-
-UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def verified_line(last: Mapping[str, Any] | None, now: str, current: str | None = None) -> str:
@@ -35,17 +34,8 @@ def verified_line(last: Mapping[str, Any] | None, now: str, current: str | None 
 
 def age(since: Any, now: str) -> str:
     """Return `5 min ago`, or the timestamp when the age cannot be computed."""
-    try:
-        seconds = (_time(now) - _time(since)).total_seconds()
-    except (TypeError, ValueError, AttributeError):
-        return f"at {since}"
-    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), (1.0, "s"))
-    return f"{max(seconds, 0.0) / size:.0f} {unit} ago"
-
-
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    seconds = seconds_between(since, now)
+    return f"at {since}" if seconds is None else f"{duration(seconds)} ago"
 
 
 def _failure(record: Mapping[str, Any], now: str) -> str:

@@ -173,6 +173,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
+def span(values: Sequence[float]) -> str:
+    """Return the smallest and the largest of some measured values: `12.4 to 13.1`, or one number where they are equal."""
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
 def number(value: float) -> str:
     """Return a measured value with four significant digits; integers below ten million in full."""
     return f"{value:.0f}" if abs(value) < 1e7 and value == round(value) else f"{value:.4g}"

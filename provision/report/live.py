@@ -184,19 +184,21 @@ class Row:
 
 
 class LiveProgress(Progress):
-    """Keeps the rows under one lock; a separate thread draws."""
+    """Keeps the rows under one lock; threads of rich draw them. The terminal is always restored."""
 
     shows_current = True
 
     def __init__(self, hosts: Sequence[str], stream: TextIO, titles: Mapping[PhaseName, str]) -> None:
         self._steps = {phase: f"{at}/{len(titles)} {title}" for at, (phase, title) in enumerate(titles.items(), 1)}
         self._rows = {host: Row(host) for host in hosts}
-        self._lines: list[str] = []
-        self._stream = stream
         self._lock = threading.RLock()
         self._started = time.monotonic()
-        self._closing = threading.Event()
-        self._drawer = threading.Thread(target=self._draw, name="live view", daemon=True)
+        self._console = Console(file=stream, highlight=False)
+        self._live = Live(
+            console=self._console, get_renderable=self._table, refresh_per_second=REDRAWS_PER_S, transient=True
+        )
+        self._appearance = threading.Timer(APPEARS_AFTER_S, self._appear)
+        self._appearance.daemon = True
 
     def phase(self, host: str, phase: PhaseName) -> None:
         with self._lock:
@@ -216,8 +218,9 @@ class LiveProgress(Progress):
         self.note(host, text)
 
     def lines(self, lines: Sequence[str]) -> None:
-        with self._lock:
-            self._lines += [as_typed(printable(line)) for line in lines]
+        with contextlib.suppress(OSError):
+            for line in lines:
+                self._console.print(as_typed(printable(line)), markup=False)
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
@@ -229,30 +232,22 @@ class LiveProgress(Progress):
         return self._rows.setdefault(host, Row(host))
 
     def __enter__(self) -> Self:
-        self._drawer.start()
+        self._appearance.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._drawer.join()
+        self._appearance.cancel()
+        self._appearance.join()
+        with contextlib.suppress(OSError):
+            self._live.stop()
 
-    def _draw(self) -> None:
-        """Redraw until closed; the terminal is always restored."""
-        if self._closing.wait(APPEARS_AFTER_S):
-            return
-        console = Console(file=self._stream, highlight=False)
-        live: Live
+    def _appear(self) -> None:
         # A closed terminal ends the drawing, not the run.
-        with contextlib.suppress(OSError), Live(console=console, auto_refresh=False, transient=True) as live:
-            live.update(self._table(console), refresh=True)
-            while not self._closing.wait(1 / REDRAWS_PER_S):
-                with self._lock:
-                    lines, self._lines = self._lines, []
-                for line in lines:
-                    console.print(line, markup=False)
-                live.update(self._table(console), refresh=True)
+        with contextlib.suppress(OSError):
+            self._live.start(refresh=True)
 
-    def _table(self, console: Console) -> RenderableType:
+    def _table(self) -> RenderableType:
+        console = self._console
         with self._lock:
             rows = sorted(self._rows.values(), key=lambda row: row.urgency)
             shown = rows[: max(1, console.height - LINES_BESIDE)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from provision.core.formatting import format_bytes
+from provision.core.grouping import gather
 from provision.core.models.records import PlannedChange
 from provision.report.history.runs import document, names, objects
 from provision.report.layout import clean, count, duration, fold_names
@@ -16,9 +17,7 @@ LOOKED_BACK = 20
 
 def change_lines(changes: Mapping[str, Sequence[PlannedChange]]) -> list[str]:
     """Return the changes of hosts, which are by their names, as lines; no change where the run would leave a host as it is."""
-    groups: dict[tuple[PlannedChange, ...], list[str]] = {}
-    for host, found in changes.items():
-        groups.setdefault(tuple(found), []).append(host)
+    groups = gather((tuple(found), host) for host, found in changes.items())
     lines = []
     for found, hosts in groups.items():
         where = f" on {fold_names(hosts)}" if len(groups) > 1 else ""

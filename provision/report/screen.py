@@ -178,14 +178,12 @@ def _words(host: HostSummary) -> str:
 
 def _stacks(summary: Summary) -> list[str]:
     """Return each Stack with its devices, the most frequent first."""
-    kinds: dict[str, int] = {}
-    for host in summary.hosts:
-        parts = (describe_build(host.stack) if host.stack else "", *host.devices[:1])
-        if wording.role(host) is None and (shown := " on ".join(filter(None, parts))):
-            kinds[shown] = kinds.get(shown, 0) + 1
+    models = [host for host in summary.hosts if wording.role(host) is None]
+    parts = ((describe_build(host.stack) if host.stack else "", *host.devices[:1]) for host in models)
+    kinds = Counter(shown for each in parts if (shown := " on ".join(filter(None, each))))
     if len(kinds) == 1:
         return list(kinds)
-    return [f"{count(kinds[shown], 'host')}: {shown}" for shown in sorted(kinds, key=lambda kind: -kinds[kind])]
+    return [f"{count(hosts, 'host')}: {shown}" for shown, hosts in kinds.most_common()]
 
 
 def _endpoints(summary: Summary, most: int) -> list[str]:

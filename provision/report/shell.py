@@ -9,6 +9,8 @@ from provision.report.layout import COLUMNS, clean, width
 from provision.report.next_steps import purpose
 
 FLAG = re.compile(r"-\w|>")
+_WORD = re.compile(r"""(?:'[^']*'|"(?:[^"$]|\$(?!\())*(?:"|\$\()|\)"|\S)+""")
+"""A word: text in quotes, in double quotes up to the command that they hold, the end of that command, or other signs."""
 
 
 def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[str]:
@@ -52,36 +54,5 @@ def rows(lines: Iterable[str], columns: int = COLUMNS) -> int:
 
 
 def words(text: str) -> list[str]:
-    """Split a command at unquoted blanks; quotes nest anew inside `$(...)`."""
-    found = [""]
-    for char, inside in zip(text, _insides(text), strict=False):
-        if char == " " and inside in ("", "("):
-            found.append("")
-        else:
-            found[-1] += char
-    return [word for word in found if word]
-
-
-def _insides(text: str) -> list[str]:
-    """Return the context before each character, and after the last: none, a quote, or `(` for a command substitution."""
-    open_marks: list[str] = []
-    found = [""]
-    previous = ""
-    for char in text:
-        _step(open_marks, found[-1], previous, char)
-        previous = char
-        found.append(open_marks[-1] if open_marks else "")
-    return found
-
-
-def _step(open_marks: list[str], inside: str, previous: str, char: str) -> None:
-    """Update the open quotes and command substitutions by one character."""
-    closes = {"'": "'", '"': '"', "(": ")"}
-    if inside and char == closes[inside]:
-        open_marks.pop()
-    elif inside == "'":
-        return
-    elif char == "(" and previous == "$":
-        open_marks.append("(")
-    elif char == '"' or (char == "'" and inside != '"'):
-        open_marks.append(char)
+    """Split a command at blanks outside quotes, also at those of a command within `"$(...)"`."""
+    return _WORD.findall(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from provision.core.formatting import format_bytes
+from provision.core.grouping import gather
 from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary, Transfers
 from provision.report import wording
 from provision.report.difference.text import changes, grouped
@@ -165,10 +166,8 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     checks = group.checks
     if not checks:
         return
-    totals: dict[str, int] = {}
-    for check in checks:
-        totals[check.status] = totals.get(check.status, 0) + check.count
-    message = ", ".join(f"{total} {status}" for status, total in totals.items())
+    totals = gather((check.status, check.count) for check in checks)
+    message = ", ".join(f"{sum(counts)} {status}" for status, counts in totals.items())
     age = wording.verified_when(summary, group.first)
     yield from wrap(f"{message}; {age}" if age else message, first=INDENT)
     counts = families(check for host in group.hosts for check in host.checks)
@@ -211,10 +210,7 @@ def _stack(group: Group) -> Iterable[str]:
     host: HostSummary = group.first
     yield from table(((part,), build) for part, build in wording.stack_facts(host))
     chosen = [reason for reason in host.reasons if reason.verdict != "reject"]
-    refused: dict[str, list[str]] = {}
-    for reason in host.reasons:
-        if reason.verdict == "reject":
-            refused.setdefault(reason.text, []).append(reason.candidate)
+    refused = gather((reason.text, reason.candidate) for reason in host.reasons if reason.verdict == "reject")
     if chosen:
         yield INDENT + "why"
         for reason in chosen:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from provision.catalog.versions import cuda_of
 from provision.core.models.records import ENDED_BADLY, CheckRecord, GatewayRecord, HostSummary, ServeRecord, Summary
 from provision.report.group import SEVERITY, Group
-from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, width
+from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, span, width
 from provision.report.run_files import seconds_between
 from verify.operators.speed import FIXED_POINT
 from verify.records import NEEDS, NETWORK
@@ -272,8 +272,7 @@ def _fixed_point(checks: Sequence[CheckRecord]) -> str:
     kind = f"torch's flash attention, {', '.join(dtypes)}"
     if len({device for device, _ in measured}) == len(measured):
         return f"{', '.join(f'{number(found)} ms on {device}' for device, found in measured)} ({kind})"
-    low, high = (number(choose(found for _, found in measured)) for choose in (min, max))
-    return f"{low if low == high else f'{low} to {high}'} ms on {count(len(measured), 'device')} ({kind})"
+    return f"{span([found for _, found in measured])} ms on {count(len(measured), 'device')} ({kind})"
 
 
 def _milliseconds(check: CheckRecord) -> float | None:
@@ -326,12 +325,7 @@ def start_points(phases: Mapping[str, float]) -> dict[str, float]:
 
 def start_lengths(ends: Mapping[str, float]) -> dict[str, float]:
     """Return the duration of each phase, from `start_points`."""
-    before = 0.0
-    found = {}
-    for phase, seconds in ends.items():
-        found[phase] = seconds - before
-        before = seconds
-    return found
+    return {phase: end - before for (phase, end), before in zip(ends.items(), (0.0, *ends.values()), strict=False)}
 
 
 def start_phase_words(phase: str) -> str:

@@ -87,7 +87,7 @@ def test_a_requirement_needs_no_quotes_within_its_value(tmp_path: Path) -> None:
 def test_a_message_names_what_can_be_typed(tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text("all: {hosts: {a: }}")
     with pytest.raises(FirstlightError) as raised:
-        load(tmp_path / "hosts.yml", overrides=asked("plan", host="0.0.0.0").overrides)
+        load(tmp_path / "hosts.yml", overrides=asked("plan", bind="0.0.0.0").overrides)
     assert "--host: 0.0.0.0" in raised.value.text
     assert "--set expose=true" in str(raised.value.hint)
 

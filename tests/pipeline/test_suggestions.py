@@ -84,7 +84,7 @@ def test_the_typed_command_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
         "vllm": "none",
         "reboot": True,
         "driver": None,
-        "host": "::1",
+        "bind": "::1",
         "assignments": ["gpus=[0, 1]", "port=1"],
     }
     request = asked("provision", limit="a b", refresh=True, **given)

@@ -28,7 +28,7 @@ def test_failed_checks_are_named_with_their_level_and_age() -> None:
     gemm = {"id": "kernels.gemm", "status": "error", "level": "standard", "device": "cuda:1", "found": None}
     line = verified_line(document(status="error", checks=[files, gemm, {"id": "x.y", "status": "ok"}]), NOW)
     assert line.startswith("verified error at full, 3 h ago")
-    assert line.endswith("; libraries.files: fail at full, found 1 d ago; kernels.gemm on cuda:1: error at standard")
+    assert line.endswith("; libraries.files: fail at full, found 24 h ago; kernels.gemm on cuda:1: error at standard")
 
 
 def test_another_environment_than_the_live_one_is_named() -> None:

@@ -1,15 +1,33 @@
-"""`./firstlight export`: what a fleet serves, for other systems."""
+"""`./firstlight export`: hosts are planned from what they are, or from recorded facts, and described in a folder. No host is changed."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from provision.cli.groups import HelpGroup
 from provision.cli.options import MODELS, asked, takes
+from provision.core.errors import Exit, InventoryError, NoStackError, UsageError
+from provision.core.files import write_atomically
+from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
+from provision.core.models.stack import Plan, Stack
+from provision.features.export.formats import Format, endpoints_of, files_of, fits, text_of
+from provision.features.export.readme import render
+from provision.features.export.workloads import Workload, table, workloads
+from provision.phases.plan import plan
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import given_wheels, print_summary, recorded_facts, shapes_of, write_stdout
+from provision.pipeline.phases import PLAN, PROBE
+from provision.pipeline.runner import execute, read_inventory
+from provision.report.layout import fold_names
+from provision.run.results import PlannedHosts
 
+README = "README.md"
 app = typer.Typer(
     cls=HelpGroup,
     no_args_is_help=True,
@@ -23,7 +41,7 @@ app = typer.Typer(
 def kubernetes(
     *,
     kind: Annotated[
-        Literal["production-stack", "lws", "kserve", "endpoints"],
+        Format,
         typer.Option(
             "--format",
             help="production-stack: values of the chart vllm-stack; lws: a LeaderWorkerSet for a model over several hosts; kserve: an LLMInferenceService; endpoints: the hosts as they are, for llm-d-router.",
@@ -50,10 +68,127 @@ def kubernetes(
     **options: Any,
 ) -> None:
     """Write files for Kubernetes, or for a router, that serve the models of the hosts; no host is changed."""
-    from provision.features.export.export import export as write
-
     request = asked("export", **options)
-    raise typer.Exit(write(request, kind, output, recorded=facts or (), digest=digest, allow_tag=allow_tag))
+    raise typer.Exit(export(request, kind, output, recorded=facts or (), digest=digest, allow_tag=allow_tag))
+
+
+def export(
+    request: CommandRequest,
+    kind: Format,
+    folder: Path,
+    *,
+    recorded: Sequence[Path] = (),
+    digest: str | None = None,
+    allow_tag: bool = False,
+) -> int:
+    """Write the files of a format and their README, and return the exit code.
+
+    Args:
+        request: The command.
+        kind: The format.
+        folder: Where the files go.
+        recorded: Files with facts of the hosts; none: the hosts are probed.
+        digest: Of the image, `sha256:...`.
+        allow_tag: Whether an image is named by its tag alone, which its makers can move.
+
+    Raises:
+        InventoryError: Nothing of the fleet can be described in this format.
+        NoStackError: No combination of versions fits a host.
+        UsageError: The options do not fit, or a file is there already.
+    """
+    is_workload = kind != "endpoints"
+    _require_image(digest, allow_tag=allow_tag, is_wanted=is_workload)
+    if recorded:
+        hosts = read_inventory(request).hosts
+        facts = _recorded(recorded, hosts)
+        chosen = _plan(hosts, facts) if is_workload else Plan(classes=())
+    else:
+        outcome = execute(request, (PROBE, PLAN) if is_workload else (PROBE,))
+        if outcome.exit_code != Exit.OK:
+            return print_summary(outcome)
+        hosts, facts = outcome.hosts, outcome.result.facts
+        chosen = outcome.result.plan if isinstance(outcome.result, PlannedHosts) else Plan(classes=())
+    stacks = {name: one.stack for one in chosen.classes for name in one.hosts if one.stack and one.stack.vllm}
+    files, missing, found = _described(kind, hosts, facts, stacks, digest)
+    _write(folder, {**files, README: render(kind, hosts, found, stacks, missing)})
+    return Exit.OK
+
+
+def _require_image(digest: str | None, *, allow_tag: bool, is_wanted: bool) -> None:
+    if not is_wanted:
+        if digest or allow_tag:
+            raise UsageError("`--format endpoints` names no image", hint="leave --digest and --allow-tag out")
+    elif digest is None and not allow_tag:
+        raise UsageError(
+            "a tag can be moved to another image, and no digest of the image is named",
+            hint="add --digest with what your registry shows for the tag, or --allow-tag",
+        )
+    elif digest is not None and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise UsageError(
+            f"`{digest}` is no digest of an image", hint="write --digest sha256: and 64 hexadecimal digits"
+        )
+
+
+def _recorded(paths: Sequence[Path], hosts: Sequence[Host]) -> Mapping[str, HostFacts]:
+    facts = recorded_facts(paths)
+    if absent := [host.name for host in hosts if host.is_serving and host.name not in facts]:
+        raise UsageError(
+            f"the recorded facts have nothing of {fold_names(absent)}",
+            hint="record these hosts too, or name the others by --limit",
+        )
+    return facts
+
+
+def _plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> Plan:
+    serving = {host.name: host for host in hosts if host.is_serving}
+    settings = {name: host.settings for name, host in serving.items()}
+    shapes = {model: shape for one in settings.values() for model, shape in shapes_of(one).items()}
+    become = {name for name, host in serving.items() if host.connection.become}
+    of_serving = {name: facts[name] for name in serving}
+    wheels = given_wheels(of_serving, settings)
+    chosen = plan(of_serving, settings, become=become, shapes=shapes, wheels=wheels)
+    if refused := [name for one in chosen.classes if one.stack is None for name in one.hosts]:
+        raise NoStackError(f"no combination of versions fits {fold_names(refused)}", hint="./firstlight plan says why")
+    return chosen
+
+
+def _described(
+    kind: Format,
+    hosts: Sequence[Host],
+    facts: Mapping[str, HostFacts],
+    stacks: Mapping[str, Stack],
+    digest: str | None,
+) -> tuple[dict[str, str], dict[str, str], list[Workload]]:
+    """Return the files, why hosts are not in them, and the workloads."""
+    missing = {host.name: "it serves no model" for host in hosts if host.is_provisioned and not host.is_serving}
+    if kind == "endpoints":
+        entries, absent = endpoints_of([host for host in hosts if host.is_serving and host.name == host.head], facts)
+        files = {table()["format"][kind]["file"]: text_of([{"endpoints": entries}])} if entries else {}
+        why = "; ".join(f"`{name}`: {reason}" for name, reason in absent.items()) or "no host serves a model"
+        missing |= absent
+        found: list[Workload] = []
+    else:
+        missing |= {host.name: "firstlight_vllm: none" for host in hosts if host.is_serving and host.name not in stacks}
+        found = workloads(hosts, facts, stacks)
+        images = {f"{each.version} ({each.platform})" for each in found if fits(kind, each)}
+        if digest and len(images) > 1:
+            raise UsageError(
+                f"--digest names one image, and the hosts are planned with vLLM {' and '.join(sorted(images))}",
+                hint="export the hosts of each release by --limit into a folder of its own",
+            )
+        files = files_of(kind, found, digest)
+        why = "no model is spread over several hosts" if kind == "lws" else "no model is served by hosts on their own"
+    if not files:
+        raise InventoryError(f"--format {kind} has nothing to describe: {why}", hint="choose another --format")
+    return files, missing, found
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    if there := [name for name in files if (folder / name).exists()]:
+        raise UsageError(f"`{folder / there[0]}` exists already", hint="name another folder by -o, or remove the file")
+    for name, text in files.items():
+        write_atomically(folder / name, text)
+        write_stdout(f"{folder / name} is written")
 
 
 def add_to(program: typer.Typer) -> None:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from provision.core.grouping import gather
 from provision.features.host_comparison.values import HostValues, Value, is_same, part_of, parts
 
 
@@ -76,9 +77,7 @@ def compare(hosts: Sequence[HostValues], reference: HostValues | None = None) ->
                 if not is_same(key, expected, value):
                     odd[Difference(key, expected, value)].append(name)
         elif found:
-            groups: dict[str, list[str]] = defaultdict(list)
-            for name, value in found.items():
-                groups[json.dumps(value)].append(name)
+            groups = gather((json.dumps(value), name) for name, value in found.items())
             split[tuple(map(tuple, groups.values()))][key] = tuple(json.loads(value) for value in groups)
     return Comparison(tuple(host.name for host in hosts), _oddities(odd), _splits(split))
 

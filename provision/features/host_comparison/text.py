@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from provision.core.grouping import gather
 from provision.features.host_comparison.compare import Comparison, Oddity, Split
 from provision.features.host_comparison.values import Value, part_of, parts
 from provision.report.layout import clean, count, fold_names
@@ -95,11 +96,8 @@ def _shown(value: Value) -> str:
 
 
 def _unread(unread: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, reasons in sorted(unread.items()):
-        for path, why in reasons.items():
-            found.setdefault(f"{_key(path)}: {why}", []).append(name)
-    return found
+    listed = ((name, path, why) for name, reasons in sorted(unread.items()) for path, why in reasons.items())
+    return gather((f"{_key(path)}: {why}", name) for name, path, why in listed)
 
 
 def document(classes: Sequence[ComparedClass]) -> dict[str, Any]:

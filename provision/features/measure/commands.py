@@ -1,5 +1,9 @@
 """`./firstlight verify compare` and `verify upgrade`: what a choice gains, and the upgrade of a user's own model."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +13,10 @@ import typer
 from provision.cli.options import CHANGED, HOSTS, JsonOption, asked, takes
 from provision.cli.verify import PrefixOption, app
 from provision.core.errors import UsageError
+from provision.core.folders import cache_folder, tools_folder
+from provision.core.install_paths import default_prefix
+from provision.features.measure.compare import compare as compare_choices
+from provision.phases.verify.tool import build_zipapp
 
 
 class Mode(StrEnum):
@@ -50,8 +58,6 @@ def compare(
     **options: Any,
 ) -> None:
     """Compare two attention back ends, or eager and compiled mode, under load; then restore the service."""
-    from provision.features.measure.compare import compare as compare_choices
-
     named = tuple(dict.fromkeys(backend or mode or ()))
     if len(named) != 2 or (backend and mode):
         raise UsageError(
@@ -77,9 +83,25 @@ def upgrade(
     as_json: JsonOption = False,
 ) -> None:
     """Replace the attention code of your own PyTorch model with flash attention, and compare results and speed; the service is not changed."""
-    from provision.features.measure.model_upgrade import upgrade_model
-
     raise typer.Exit(upgrade_model([*context.args, *(["--json"] if as_json else [])], python))
+
+
+def upgrade_model(arguments: Sequence[str], python: Path | None) -> int:
+    """Run `verify upgrade` by a Python that has torch, without one that of this machine's installation, and return its exit code.
+
+    Raises UsageError where there is no such Python.
+    """
+    if not arguments or {"-h", "--help"} & set(arguments):  # needs no torch
+        found = Path(sys.executable)
+    else:
+        found = python or Path(default_prefix(uid=os.getuid(), home=str(Path.home())) / "current/bin/python")
+    if not os.access(found, os.X_OK):
+        raise UsageError(
+            f"`{found}` does not exist or is no program: the upgrade needs a Python that has torch",
+            hint="install one with ./firstlight provision, or name yours with --python",
+        )
+    tool = build_zipapp(tools_folder(cache_folder()) / "verify.pyz")
+    return subprocess.run([found, str(tool), "upgrade", *arguments], check=False).returncode
 
 
 def add_to(program: typer.Typer) -> None:

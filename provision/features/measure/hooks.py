@@ -1,14 +1,20 @@
-"""Where measuring takes part in the work of the core: learned floors among the checks, comparisons on the page of a run."""
+"""Where measuring takes part in the work of the core: learned floors among the checks, comparisons on the page of a run.
 
+The controller keeps floors in LOGS/learned/CLASS.json.
+"""
+
+import json
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from provision.core.json_text import parse
+from provision.core.files import write_atomically
+from provision.core.json_text import parse, parse_object
+from provision.core.models.records import CheckRecord
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
-from provision.features.measure.learned_floors import with_records
+from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
 from provision.phases.verify.run_checks import Verified
 from provision.phases.verify.step import CheckOptions
 from provision.report.page.hosts import Tone
@@ -22,10 +28,42 @@ PAGE = Path(__file__).with_name("page.html")
 def hosts_checked(
     context: RunContext, probed: ProbedHosts, answers: dict[str, Verified], options: CheckOptions
 ) -> dict[str, Verified]:
-    """Return the checks of hosts with what the figures of equal hosts say of them; floors are learned from complete runs."""
+    """Return the checks of hosts with what the figures of equal hosts say of them. Complete runs learn floors, where enough equals are healthy.
+
+    Floors stay until a run has more healthy hosts than they were learned from: a class that becomes slower as a whole gets warnings,
+    and does not lower its own floors.
+    """
     if options.soak_minutes is not None or options.refute:
         return answers
-    return with_records(context, probed, answers, learns=not options.selection)
+    folder, run = context.run.logs / "learned", context.run.name
+    documents = {name: verified.document for name, verified in answers.items()}
+    found = dict(answers)
+    for host_class, equals in by_class(probed.facts, {**context.outcomes.checks, **documents}.values()).items():
+        path = folder / f"{host_class.key}.json"
+        learned = _kept(path, host_class)
+        if not options.selection:
+            healthy = [one for one in equals if is_green(one) and not (learned and beyond(one, learned))]
+            fresh = learn(host_class, healthy, run=run)
+            if fresh and (learned is None or len(fresh.hosts) > len(learned.hosts)):
+                learned = fresh
+                write_atomically(path, json.dumps(scrub(fresh.model_dump(mode="json")), indent=2) + "\n")
+                context.run.event("learned", phase="verify", hosts=fresh.hosts, path=str(path))
+        if learned is None:
+            continue
+        for document in [one for one in equals if one["host"] in answers]:
+            if record := record_of(document, learned, run=run):
+                checks = (*answers[document["host"]].checks, CheckRecord.model_validate(record))
+                found[document["host"]] = Verified(checks, {**document, "checks": [*document["checks"], record]})
+    return found
+
+
+def _kept(path: Path, host_class: HostClass) -> LearnedClass | None:
+    """Return the floors of a class from its file; None without any, and where they cannot be read: they are learned again."""
+    try:
+        learned = LearnedClass.model_validate(parse_object(path.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    return learned if learned.host_class == host_class else None
 
 
 TONES: dict[str, Tone] = {"met": "good", "not met": "bad"}

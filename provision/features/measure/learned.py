@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from provision.core.grouping import gather
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.tables import build_row, own_table, rows_of
@@ -187,9 +187,7 @@ def is_green(document: Mapping[str, Any]) -> bool:
 
 def learn(host_class: HostClass, documents: Sequence[Mapping[str, Any]], *, run: str) -> LearnedClass | None:
     """Return the floors of a class from the checks of its healthy hosts; None where they are too few, or none of their figures is steady."""
-    by_figure: dict[tuple[str, str, str], list[Reading]] = defaultdict(list)
-    for reading in (reading for document in documents for reading in readings(document)):
-        by_figure[reading.name].append(reading)
+    by_figure = gather((reading.name, reading) for document in documents for reading in readings(document))
     floors = {
         name: _floor(found)
         for name, found in sorted(by_figure.items())
@@ -295,10 +293,5 @@ def by_class(
     facts: Mapping[str, HostFacts], documents: Iterable[Mapping[str, Any]]
 ) -> dict[HostClass, list[Mapping[str, Any]]]:
     """Return the documents of hosts by their class, without hosts of an unknown one."""
-    found: dict[HostClass, list[Mapping[str, Any]]] = defaultdict(list)
-    for document in documents:
-        known = facts.get(document["host"])
-        host_class = class_of(known, document) if known else None
-        if host_class is not None:
-            found[host_class].append(document)
-    return found
+    of_known = ((class_of(facts[one["host"]], one), one) for one in documents if one["host"] in facts)
+    return gather((host_class, document) for host_class, document in of_known if host_class is not None)

@@ -1,6 +1,7 @@
 """`./firstlight verify --return`: hosts that are green again come back. The command `verify check` gets the option here."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,9 @@ from provision.cli.options import asked, takes
 from provision.cli.verify import app
 from provision.cli.verify import check as check_hosts
 from provision.core.errors import UsageError
+from provision.features.quarantine.returns import return_to_service
+from provision.phases.verify.step import CheckOptions
+from provision.pipeline import operations
 
 FEWER = ("only", "skip", "inject", "listed")
 """Options of `verify check` that ask for fewer checks than all."""
@@ -38,10 +42,6 @@ def check(
             )
         check_hosts(**options)
         return
-    from provision.features.quarantine.returns import return_to_service
-    from provision.phases.verify.step import CheckOptions
-    from provision.pipeline import operations
-
     require_full(hosts or (), options)
     asks = {name: options[name] for name in ("inventory", "verbose", "prefix", "ask_become_pass", "as_json")}
     request = asked("verify", limit=",".join(hosts) if hosts else options["limit"], **asks)
@@ -71,6 +71,6 @@ def require_full(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
 def add_to(program: typer.Typer) -> None:
     """Let `verify check` take the option."""
     del program
-    with_return = takes(check_hosts)(check)
+    with_return = takes(*signature(check_hosts).parameters.values())(check)
     with_return.__doc__ = check_hosts.__doc__
     app.command()(with_return)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from provision.core.formatting import format_bytes
+from provision.core.grouping import gather
 from provision.core.models.records import Change, HostDifference
 from provision.report.layout import fold_names, number, wrap
 
@@ -25,10 +26,7 @@ def render(differences: Sequence[HostDifference]) -> str:
 
 def grouped(differences: Iterable[HostDifference]) -> Iterator[tuple[str, HostDifference]]:
     """Yield hosts with equal changes by their short names, with the first one's difference."""
-    alike: dict[str, list[HostDifference]] = {}
-    for entry in differences:
-        alike.setdefault(entry.model_dump_json(exclude={"host"}), []).append(entry)
-    for entries in alike.values():
+    for entries in gather((entry.model_dump_json(exclude={"host"}), entry) for entry in differences).values():
         yield fold_names([entry.host for entry in entries]), entries[0]
 
 

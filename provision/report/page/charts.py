@@ -14,7 +14,7 @@ from typing import Any
 from provision.core.models.records import HostSummary
 from provision.core.tables import rows_of
 from provision.report.layout import duration, number
-from provision.report.page.classes import HostsClass
+from provision.report.page.hosts import HostsClass
 from provision.report.page.plot import Chart, Words, lines, stacked
 from provision.report.wording import start_lengths, start_phase_words, starts
 

@@ -1,4 +1,4 @@
-"""Hosts on the page: warnings, a line for each host with its details, when its phases ran, and the states for the filter."""
+"""Hosts on the page: their classes, warnings, a line for each host with its details, when its phases ran, and the states for the filter."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from provision.core.grouping import gather
 from provision.core.models.records import ENDED_BADLY, PHASES, CheckRecord, HostSummary, PhaseResult, Summary
+from provision.core.models.stack import Reason
 from provision.report import wording
-from provision.report.group import named_endpoint
+from provision.report.group import Group, named_endpoint
 from provision.report.layout import count, duration, fold_names
 from provision.report.run_files import seconds_between
 from provision.report.summary_builder import describe_build
@@ -27,6 +29,48 @@ NARROWEST = 0.4
 """Percent of the width: a span of an instant is still seen."""
 WarningKind = Literal["hosts differ", "hosts cannot communicate", "differs from the plan", "warned"]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class HostsClass(Group):
+    """Hosts with the same Stack on the same devices: one class, numbered from 1 in the order of its first host."""
+
+    number: int
+
+    @property
+    def chosen(self) -> list[Reason]:
+        return [reason for reason in self.first.reasons if reason.verdict != "reject"]
+
+    @property
+    def refused(self) -> list[Reason]:
+        return [reason for reason in self.first.reasons if reason.verdict == "reject"]
+
+    @property
+    def stack(self) -> tuple[tuple[str, str], ...]:
+        """Name and build of every part."""
+        return tuple(wording.stack_facts(self.first))
+
+    def remarks(self, field: str) -> tuple[tuple[str, str], ...]:
+        """Return each text of `deviations`, `warnings` or `notes` with its hosts."""
+        hosts_of = gather((text, host.name) for host in self.hosts for text in getattr(host, field))
+        return tuple((text, fold_names(names)) for text, names in hosts_of.items())
+
+
+def classes(summary: Summary) -> tuple[HostsClass, ...]:
+    """Group the hosts of a run into classes; hosts without a Stack form classes of their own."""
+    groups = gather(
+        (
+            (
+                host.devices,
+                host.stack.model_dump_json() if host.stack else None,
+                tuple((reason.rule, reason.candidate, reason.text) for reason in host.reasons),
+            ),
+            host,
+        )
+        for host in summary.hosts
+    )
+    planned_first = sorted(groups.values(), key=lambda hosts: not (hosts[0].stack or hosts[0].reasons))
+    return tuple(HostsClass(hosts=tuple(hosts), run=(), number=number) for number, hosts in enumerate(planned_first, 1))
 
 
 @dataclass(frozen=True)
@@ -90,13 +134,6 @@ def tone_of(host: HostSummary) -> Tone:
     """Return the colour of a host; warning for a host with warnings that did not fail."""
     tone = state_tone(host.state)
     return "warning" if tone != "bad" and host.has_warnings else tone
-
-
-def host_lines(summary: Summary, class_of: Mapping[str, int], clock: Clock) -> tuple[HostLine, ...]:
-    """Return the lines in inventory order; `class_of` is by host name."""
-    return tuple(
-        HostLine(number, host, summary, class_of[host.name], clock) for number, host in enumerate(summary.hosts, 1)
-    )
 
 
 def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:

@@ -15,14 +15,14 @@ from provision.report.group import group_endpoints, group_hosts, named_endpoint
 from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
 from provision.report.page.charts import series_charts, startup
-from provision.report.page.classes import HostsClass, classes
 from provision.report.page.figures import LOAD_CHECK, LOAD_COLUMNS, FigureRow, figure_rows, load_rows
 from provision.report.page.gpus import gpu_table
 from provision.report.page.hosts import (
     HostLine,
+    HostsClass,
     Tone,
     checks_in_words,
-    host_lines,
+    classes,
     read_clock,
     state_counts,
     warnings,
@@ -34,19 +34,6 @@ MAP_FROM = 12
 BEYOND = "Figures beyond their bounds"
 GPUS_SHOWN = 32
 """Number of GPUs above which only those beyond a bound are shown at first."""
-TITLES = {
-    "failed": "What failed",
-    "endpoint": "Endpoint",
-    "warnings": "Warnings",
-    "next": "Next",
-    "hosts": "Hosts",
-    "gpus": "GPUs",
-    "serving": "Serving",
-    "changes": "Since the last green run",
-    "measured": "Measured",
-    "checks": "Checks",
-    "stack": "Versions",
-}
 
 
 @dataclass(frozen=True)
@@ -94,9 +81,11 @@ class Page:
         self.warnings = tuple(warnings(summary))
         self.classes = classes(summary)
         clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
-        self.hosts = host_lines(
-            summary, {host.name: each.number for each in self.classes for host in each.hosts}, clock
+        class_of = {host.name: each.number for each in self.classes for host in each.hosts}
+        self.hosts = tuple(
+            HostLine(number, host, summary, class_of[host.name], clock) for number, host in enumerate(summary.hosts, 1)
         )
+        """In inventory order."""
         self.states = state_counts(self.hosts)
         self.gpus = gpu_table(summary.hosts)
         self.changes = sorted(grouped((changed or {}).values()), key=lambda group: -len(group[1].changes))
@@ -120,21 +109,21 @@ class Page:
     @property
     def sections(self) -> tuple[tuple[str, str], ...]:
         """Return id and title of the sections with content."""
-        has = {
-            "failed": self.problems,
-            "endpoint": self.endpoints,
-            "warnings": self.warnings,
-            "next": self.next_commands,
-            "hosts": self.hosts,
-            "gpus": self.gpus.rows,
-            "serving": self.load or self.startup,
-            "changes": self.changes,
-            "measured": self.charts or self.figures,
-            "checks": any(each.checks for each in self.classes),
-            "stack": self.planned,
-        }
-        own = ((id_, TITLES[id_]) for id_, content in has.items() if content)
-        return (*((section.id, section.title) for section in self.added), *own)
+        own = (
+            ("failed", "What failed", self.problems),
+            ("endpoint", "Endpoint", self.endpoints),
+            ("warnings", "Warnings", self.warnings),
+            ("next", "Next", self.next_commands),
+            ("hosts", "Hosts", self.hosts),
+            ("gpus", "GPUs", self.gpus.rows),
+            ("serving", "Serving", self.load or self.startup),
+            ("changes", "Since the last green run", self.changes),
+            ("measured", "Measured", self.charts or self.figures),
+            ("checks", "Checks", any(each.checks for each in self.classes)),
+            ("stack", "Versions", self.planned),
+        )
+        shown = ((id_, title) for id_, title, content in own if content)
+        return (*((section.id, section.title) for section in self.added), *shown)
 
     @property
     def planned(self) -> tuple[HostsClass, ...]:

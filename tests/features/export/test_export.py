@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit, FirstlightError, InventoryError, NoStackError, UsageError
-from provision.features.export.export import export
+from provision.features.export.commands import export
 from provision.features.export.formats import Format
 from provision.phases.plan.what_if import parse_what_if
 from provision.pipeline import CommandRequest

@@ -11,7 +11,7 @@ import pytest
 from provision.core.errors import RemoteCommandError, UsageError
 from provision.core.models.facts import Configuration, HostFacts, OperatingSystem, PciGpu, User
 from provision.core.models.inventory import Host
-from provision.features.host_comparison.drift import drift
+from provision.features.host_comparison.commands import compare_hosts
 from provision.phases.probe import step as probe
 from provision.pipeline import CommandRequest
 
@@ -48,7 +48,7 @@ class Site:
         groups = {"gpus": {"hosts": dict.fromkeys(self.kernels, local)}}
         inventory.write_text(json.dumps({"all": {"children": groups}}))
         request = CommandRequest("drift", inventory, None, {}, self.folder / "logs", as_json=as_json)
-        return drift(request, against)
+        return compare_hosts(request, against)
 
 
 @pytest.fixture

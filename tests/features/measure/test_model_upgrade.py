@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import UsageError
-from provision.features.measure.model_upgrade import upgrade_model
+from provision.features.measure.commands import upgrade_model
 
 pytestmark = pytest.mark.slow
 

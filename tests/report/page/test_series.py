@@ -10,7 +10,7 @@ import pytest
 
 from provision.core.models.records import HostSummary, Summary
 from provision.report.page.charts import Rule, rules, series_charts
-from provision.report.page.classes import classes
+from provision.report.page.hosts import classes
 from provision.report.page.plot import Chart
 from tests.report.sample import GPU_STACK, STARTED, check
 
