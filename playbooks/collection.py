@@ -52,11 +52,15 @@ ROLE_NAME = re.compile(r"^( *- role: |.*_role:\n +name: )(\w+)$", re.MULTILINE)
 
 
 def python_in_collection(text: str) -> str:
-    """Return a module with the imports and the name that it has in the collection."""
-    text = text.replace(
+    """Return a module with the imports that it has in the collection."""
+    return text.replace(
         "ansible.module_utils.firstlight_", f"ansible_collections.{NAMESPACE}.{NAME}.plugins.module_utils."
     )
-    return re.sub(r"^module: firstlight_", "module: ", text, flags=re.MULTILINE)
+
+
+def documentation_in_collection(text: str) -> str:
+    """Return the documentation of a module with the name that it has in the collection."""
+    return text.replace("  module: firstlight_", "  module: ", 1)
 
 
 def tasks_in_collection(text: str) -> str:
@@ -77,6 +81,7 @@ def lay_out(out: Path) -> Path:
         path.write_text(tasks_in_collection(path.read_text(encoding="utf-8")), encoding="utf-8")
     _copy(PLAYBOOKS, "*.yml", folder / "playbooks", tasks_in_collection)
     _copy(PLAYBOOKS / "library", "*.py", folder / "plugins/modules", python_in_collection)
+    _copy(PLAYBOOKS / "library", "*.yml", folder / "plugins/modules", documentation_in_collection)
     _copy(PLAYBOOKS / "module_utils", "*.py", folder / "plugins/module_utils", python_in_collection)
     shutil.copy(PLAYBOOKS / "README.md", folder)
     shutil.copy(PLAYBOOKS.parent / "LICENSE", folder)
@@ -86,7 +91,7 @@ def lay_out(out: Path) -> Path:
     _write(folder / "meta/runtime.yml", RUNTIME)
     (folder / "tests/sanity").mkdir(parents=True)
     ignored = folder / f"tests/sanity/ignore-{'.'.join(version('ansible-core').split('.')[:2])}.txt"
-    modules = sorted(path.name for path in (folder / "plugins/modules").iterdir())
+    modules = sorted(path.name for path in (folder / "plugins/modules").glob("*.py"))
     ignored.write_text("".join(f"plugins/modules/{name} {IGNORED}\n" for name in modules), encoding="utf-8")
     return folder
 
@@ -97,7 +102,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _copy(source: Path, pattern: str, target: Path, changed: Callable[[str], str]) -> None:
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.glob(pattern)):
         text = changed(path.read_text(encoding="utf-8"))
         (target / path.name.removeprefix("firstlight_")).write_text(text, encoding="utf-8")
