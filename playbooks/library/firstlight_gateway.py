@@ -98,15 +98,13 @@ class Gateway(FileSet):
         if read(names_path) != names or read(path) is None:
             words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
             words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
-            status, _out, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
+            # Key and certificate into one file, which openssl lets only its owner read.
+            status, _out, said = run(*words, "-keyout", path, "-out", path)
             if status != 0:
                 raise HostError(
                     f"openssl made no certificate: {last_lines(said, 2)}",
                     "give one: firstlight_gateway_certificate",
                 )
-            write(path, read(f"{path}.crt") + read(f"{path}.key"), 0o600)
-            os.unlink(f"{path}.key")
-            os.unlink(f"{path}.crt")
             write(names_path, names)
         return read(path)
 
