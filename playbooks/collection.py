@@ -13,38 +13,13 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import yaml
+from string import Template
 
 from provision import __version__
 
 NAMESPACE, NAME = "firstlight", "kit"
 PLAYBOOKS = Path(__file__).resolve().parent
-GALAXY = {
-    "namespace": NAMESPACE,
-    "name": NAME,
-    "version": __version__,
-    "readme": "README.md",
-    "authors": ["Firstlight"],
-    "description": "GPU drivers, container toolkit, vLLM environments and services: pinned, verified, repeatable",
-    "license": ["Apache-2.0"],
-    "tags": ["infrastructure", "linux", "nvidia", "gpu", "vllm"],
-}
-RUNTIME = {"requires_ansible": ">=2.19.0"}
 ARCHIVE = f"{NAMESPACE}-{NAME}-{__version__}.tar.gz"
-EXECUTION_ENVIRONMENT = {
-    "version": 3,
-    "images": {"base_image": {"name": "quay.io/fedora/fedora:latest"}},
-    "dependencies": {
-        "ansible_core": {"package_pip": "ansible-core>=2.19"},
-        "ansible_runner": {"package_pip": "ansible-runner"},
-        "system": ["openssh-clients"],
-        "galaxy": {"collections": [{"name": f"collections/{ARCHIVE}", "type": "file"}]},
-    },
-    "additional_build_files": [{"src": ARCHIVE, "dest": "collections"}],
-}
-"""A definition for ansible-builder, next to the archive: an image for AWX, ansible-navigator and ansible-runner."""
 IGNORED = "validate-modules:missing-gplv3-license # the licence is Apache-2.0"
 """What ansible-test would find in every module."""
 MODULE_KEY = re.compile(r"^( *- name: .*\n +)firstlight_(\w+:)$", re.MULTILINE)
@@ -87,8 +62,8 @@ def lay_out(out: Path) -> Path:
     shutil.copy(PLAYBOOKS.parent / "LICENSE", folder)
     shutil.copy(PLAYBOOKS.parent / "CHANGELOG.md", folder)
     (folder / "meta").mkdir()
-    _write(folder / "galaxy.yml", GALAXY)
-    _write(folder / "meta/runtime.yml", RUNTIME)
+    _fill_in("galaxy.yml", folder)
+    _fill_in("runtime.yml", folder / "meta")
     (folder / "tests/sanity").mkdir(parents=True)
     ignored = folder / f"tests/sanity/ignore-{'.'.join(version('ansible-core').split('.')[:2])}.txt"
     modules = sorted(path.name for path in (folder / "plugins/modules").glob("*.py"))
@@ -96,9 +71,10 @@ def lay_out(out: Path) -> Path:
     return folder
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, explicit_start=True, width=120)
-    path.write_text(text, encoding="utf-8")
+def _fill_in(name: str, folder: Path) -> None:
+    """Write a file of the collection or of its image, from the one in templates/."""
+    text = Template((PLAYBOOKS / f"templates/{name}.in").read_text(encoding="utf-8"))
+    (folder / name).write_text(text.substitute(version=__version__, archive=ARCHIVE), encoding="utf-8")
 
 
 def _copy(source: Path, pattern: str, target: Path, changed: Callable[[str], str]) -> None:
@@ -116,7 +92,7 @@ def build(out: Path) -> Path:
     galaxy = Path(sys.executable).with_name("ansible-galaxy")
     command = [str(galaxy), "collection", "build", "--force", "--output-path", str(out.resolve())]
     subprocess.run(command, cwd=lay_out(out), check=True, stdout=subprocess.DEVNULL)
-    _write(out / "execution-environment.yml", EXECUTION_ENVIRONMENT)
+    _fill_in("execution-environment.yml", out)
     return out / ARCHIVE
 
 
