@@ -99,12 +99,13 @@ class Gateway(FileSet):
             words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
             words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
             # Key and certificate into one file, which openssl lets only its owner read.
-            status, _out, said = run(*words, "-keyout", path, "-out", path)
+            status, _out, said = run(*words, "-keyout", f"{path}.new", "-out", f"{path}.new")
             if status != 0:
                 raise HostError(
                     f"openssl made no certificate: {last_lines(said, 2)}",
                     "give one: firstlight_gateway_certificate",
                 )
+            os.replace(f"{path}.new", path)
             write(names_path, names)
         return read(path)
 
