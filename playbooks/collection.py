@@ -13,38 +13,13 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import yaml
+from string import Template
 
 from provision import __version__
 
 NAMESPACE, NAME = "firstlight", "kit"
 PLAYBOOKS = Path(__file__).resolve().parent
-GALAXY = {
-    "namespace": NAMESPACE,
-    "name": NAME,
-    "version": __version__,
-    "readme": "README.md",
-    "authors": ["Firstlight"],
-    "description": "GPU drivers, container toolkit, vLLM environments and services: pinned, verified, repeatable",
-    "license": ["Apache-2.0"],
-    "tags": ["infrastructure", "linux", "nvidia", "gpu", "vllm"],
-}
-RUNTIME = {"requires_ansible": ">=2.19.0"}
 ARCHIVE = f"{NAMESPACE}-{NAME}-{__version__}.tar.gz"
-EXECUTION_ENVIRONMENT = {
-    "version": 3,
-    "images": {"base_image": {"name": "quay.io/fedora/fedora:latest"}},
-    "dependencies": {
-        "ansible_core": {"package_pip": "ansible-core>=2.19"},
-        "ansible_runner": {"package_pip": "ansible-runner"},
-        "system": ["openssh-clients"],
-        "galaxy": {"collections": [{"name": f"collections/{ARCHIVE}", "type": "file"}]},
-    },
-    "additional_build_files": [{"src": ARCHIVE, "dest": "collections"}],
-}
-"""A definition for ansible-builder, next to the archive: an image for AWX, ansible-navigator and ansible-runner."""
 IGNORED = "validate-modules:missing-gplv3-license # the licence is Apache-2.0"
 """What ansible-test would find in every module."""
 MODULE_KEY = re.compile(r"^( *- name: .*\n +)firstlight_(\w+:)$", re.MULTILINE)
@@ -52,11 +27,15 @@ ROLE_NAME = re.compile(r"^( *- role: |.*_role:\n +name: )(\w+)$", re.MULTILINE)
 
 
 def python_in_collection(text: str) -> str:
-    """Return a module with the imports and the name that it has in the collection."""
-    text = text.replace(
+    """Return a module with the imports that it has in the collection."""
+    return text.replace(
         "ansible.module_utils.firstlight_", f"ansible_collections.{NAMESPACE}.{NAME}.plugins.module_utils."
     )
-    return re.sub(r"^module: firstlight_", "module: ", text, flags=re.MULTILINE)
+
+
+def documentation_in_collection(text: str) -> str:
+    """Return the documentation of a module with the name that it has in the collection."""
+    return text.replace("  module: firstlight_", "  module: ", 1)
 
 
 def tasks_in_collection(text: str) -> str:
@@ -77,27 +56,29 @@ def lay_out(out: Path) -> Path:
         path.write_text(tasks_in_collection(path.read_text(encoding="utf-8")), encoding="utf-8")
     _copy(PLAYBOOKS, "*.yml", folder / "playbooks", tasks_in_collection)
     _copy(PLAYBOOKS / "library", "*.py", folder / "plugins/modules", python_in_collection)
+    _copy(PLAYBOOKS / "library", "*.yml", folder / "plugins/modules", documentation_in_collection)
     _copy(PLAYBOOKS / "module_utils", "*.py", folder / "plugins/module_utils", python_in_collection)
     shutil.copy(PLAYBOOKS / "README.md", folder)
     shutil.copy(PLAYBOOKS.parent / "LICENSE", folder)
     shutil.copy(PLAYBOOKS.parent / "CHANGELOG.md", folder)
     (folder / "meta").mkdir()
-    _write(folder / "galaxy.yml", GALAXY)
-    _write(folder / "meta/runtime.yml", RUNTIME)
+    _fill_in("galaxy.yml", folder)
+    _fill_in("runtime.yml", folder / "meta")
     (folder / "tests/sanity").mkdir(parents=True)
     ignored = folder / f"tests/sanity/ignore-{'.'.join(version('ansible-core').split('.')[:2])}.txt"
-    modules = sorted(path.name for path in (folder / "plugins/modules").iterdir())
+    modules = sorted(path.name for path in (folder / "plugins/modules").glob("*.py"))
     ignored.write_text("".join(f"plugins/modules/{name} {IGNORED}\n" for name in modules), encoding="utf-8")
     return folder
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, explicit_start=True, width=120)
-    path.write_text(text, encoding="utf-8")
+def _fill_in(name: str, folder: Path) -> None:
+    """Write a file of the collection or of its image, from the one in templates/."""
+    text = Template((PLAYBOOKS / f"templates/{name}.in").read_text(encoding="utf-8"))
+    (folder / name).write_text(text.substitute(version=__version__, archive=ARCHIVE), encoding="utf-8")
 
 
 def _copy(source: Path, pattern: str, target: Path, changed: Callable[[str], str]) -> None:
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.glob(pattern)):
         text = changed(path.read_text(encoding="utf-8"))
         (target / path.name.removeprefix("firstlight_")).write_text(text, encoding="utf-8")
@@ -111,7 +92,7 @@ def build(out: Path) -> Path:
     galaxy = Path(sys.executable).with_name("ansible-galaxy")
     command = [str(galaxy), "collection", "build", "--force", "--output-path", str(out.resolve())]
     subprocess.run(command, cwd=lay_out(out), check=True, stdout=subprocess.DEVNULL)
-    _write(out / "execution-environment.yml", EXECUTION_ENVIRONMENT)
+    _fill_in("execution-environment.yml", out)
     return out / ARCHIVE
 
 

@@ -3,45 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_archive_components
-short_description: Enable components of the distribution's own archive
-description:
-  - Names the components (non-free, restricted) that the host's own entries leave out, in a file of our own.
-  - Address, suite and key are those of the entries that name C(main).
-options:
-  origin:
-    description: Name of the archive, as its Release files have it.
-    type: str
-    required: true
-  components:
-    description: Components to enable.
-    type: list
-    elements: str
-    required: true
-  path:
-    description: Our own file.
-    type: path
-    required: true
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Enable non-free packages of Debian
-  firstlight.kit.archive_components:
-    origin: Debian
-    components: [non-free, non-free-firmware]
-    path: /etc/apt/sources.list.d/firstlight-components.sources
-"""
-
-RETURN = r"""
-paths:
-  description: The file, where it was changed.
-  type: list
-  elements: str
-  returned: always
-"""
-
 import re
 
 from ansible.module_utils.basic import AnsibleModule

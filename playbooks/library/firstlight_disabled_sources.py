@@ -3,47 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_disabled_sources
-short_description: Disable all other entries for a package repository
-description:
-  - Disables the entries for a repository that are not in our own file. apt refuses one address with two keys, and no
-    upgrade of the distribution may take a driver from there.
-  - A line of a C(.list) file becomes a comment, a stanza of a C(.sources) file gets C(Enabled=no), and a section of a
-    C(.repo) file gets C(enabled=0). Nothing is deleted.
-options:
-  manager:
-    description: Package manager whose entries are read.
-    type: str
-    choices: [apt, dnf]
-    required: true
-  uri:
-    description: Address of the repository.
-    type: str
-    required: true
-  own:
-    description: Name of our own file, which is left alone.
-    type: str
-    required: true
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Leave NVIDIA's repository to one file of our own
-  firstlight.kit.disabled_sources:
-    manager: apt
-    uri: https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/
-    own: firstlight-nvidia.sources
-"""
-
-RETURN = r"""
-paths:
-  description: Files in which entries were disabled.
-  type: list
-  elements: str
-  returned: always
-"""
-
 import glob
 import os
 import re

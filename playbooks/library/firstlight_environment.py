@@ -3,64 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_environment
-short_description: Build the environment of a lock
-description:
-  - Builds C(PREFIX/envs/DIGEST) from the files in the incoming folder, without a network. uv checks each hash.
-  - The marker C(.complete) is written last; an environment without it is built again. Nothing live is changed.
-  - Byte code is compiled in the background. An interrupted compilation is resumed.
-  - Removes the wheels and the interpreter's archive from the incoming folder when the environment is complete.
-options:
-  prefix:
-    description: Absolute folder that holds everything of this product on the host.
-    type: path
-    required: true
-  incoming:
-    description: Folder on the host that holds the files sent by the controller.
-    type: path
-    required: true
-  environment:
-    description: What is installed, as variable C(firstlight_environment) of role C(environment) has it.
-    type: dict
-    required: true
-  programs:
-    description:
-      - Texts of Python programs that the environment's own Python runs. C(check_lock) compares the distributions with the lock,
-        C(manifest) compares the files with the wheels and lists them, C(warm) compiles the byte code of the server.
-    type: dict
-    required: true
-  lock_timeout_s:
-    description: Seconds to wait for a build that an interrupted run left running.
-    type: int
-    default: 900
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Build the environment of the plan
-  firstlight.kit.environment:
-    prefix: /opt/firstlight
-    incoming: "{{ firstlight_incoming }}"
-    environment: "{{ firstlight_environment }}"
-    programs:
-      check_lock: "{{ lookup('ansible.builtin.file', 'check_lock.py') }}"
-      manifest: "{{ lookup('ansible.builtin.file', 'manifest.py') }}"
-      warm: "{{ lookup('ansible.builtin.file', 'warm.py') }}"
-"""
-
-RETURN = r"""
-paths:
-  description: The environment's folder, if it was built.
-  type: list
-  elements: str
-  returned: always
-stderr:
-  description: Output of uv.
-  type: str
-  returned: always
-"""
-
 import contextlib
 import fcntl
 import filecmp

@@ -3,37 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_gateway
-short_description: Run HAProxy with new files, or keep the ones of before
-description:
-  - Takes the files of a gateway from an incoming folder, lets HAProxy check them, switches to them and reloads HAProxy, which
-    ends no stream.
-  - Files that HAProxy refuses, or does not take up, leave the files of before in use.
-  - Makes a self-signed certificate once where none was given, and keeps it.
-options:
-  prefix:
-    description: Absolute folder that holds everything of this product on the host.
-    type: path
-    required: true
-  gateway:
-    description: The gateway, as variable C(firstlight_gateway) of role C(gateway) has it.
-    type: dict
-    required: true
-  timeout_s:
-    description: Seconds that HAProxy may take to run with the new files.
-    type: int
-    default: 30
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Run HAProxy with the files of the plan
-  firstlight.kit.gateway:
-    prefix: /opt/firstlight
-    gateway: "{{ firstlight_gateway }}"
-"""
-
 import ipaddress
 import os
 import shutil
@@ -129,15 +98,14 @@ class Gateway(FileSet):
         if read(names_path) != names or read(path) is None:
             words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
             words += ["-days", "3650", "-subj", "/CN=firstlight-gateway", "-addext", f"subjectAltName={names}"]
-            status, _out, said = run(*words, "-keyout", f"{path}.key", "-out", f"{path}.crt")
+            # Key and certificate into one file, which openssl lets only its owner read.
+            status, _out, said = run(*words, "-keyout", f"{path}.new", "-out", f"{path}.new")
             if status != 0:
                 raise HostError(
                     f"openssl made no certificate: {last_lines(said, 2)}",
                     "give one: firstlight_gateway_certificate",
                 )
-            write(path, read(f"{path}.crt") + read(f"{path}.key"), 0o600)
-            os.unlink(f"{path}.key")
-            os.unlink(f"{path}.crt")
+            os.replace(f"{path}.new", path)
             write(names_path, names)
         return read(path)
 

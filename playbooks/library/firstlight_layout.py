@@ -3,58 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_layout
-short_description: Create the folders and write the tools of an installation
-description:
-  - Creates every folder of an installation with its mode and owner, takes the right to change what is in them from other accounts,
-    and writes the tools that run on the host.
-  - One round trip for all of them. A task each would cost a second or two per host.
-options:
-  prefix:
-    description: Absolute folder that holds everything of this product on the host.
-    type: path
-    required: true
-  folders:
-    description: Folders below the prefix.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Path below the prefix; empty for the prefix itself.
-        type: str
-        required: true
-      mode:
-        description: Permissions, octal.
-        type: str
-        required: true
-      owner:
-        description: Account that owns the folder, with its primary group; empty for the account that Ansible uses.
-        type: str
-        default: ""
-  tools:
-    description: Name of each tool and its content, in base64. Tools are written to PREFIX/bin.
-    type: dict
-    default: {}
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Create the folders of an installation
-  firstlight.kit.layout:
-    prefix: /opt/firstlight
-    folders: [{name: "", mode: "755"}, {name: envs, mode: "755"}]
-"""
-
-RETURN = r"""
-paths:
-  description: Folders and tools that differed.
-  type: list
-  elements: str
-  returned: always
-"""
-
 import base64
 import contextlib
 import hashlib

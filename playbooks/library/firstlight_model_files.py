@@ -3,50 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_model_files
-short_description: Move the files of a model into its folder, or link them there
-description:
-  - Moves files from the incoming folder, and checks the hash of each.
-  - Of a model with C(on_host), links files that the host has in another folder, such as a share, after their hashes were checked there.
-  - Removes files that do not belong to the model, since an engine reads some files merely because they exist.
-  - Checked hashes are kept in C(.complete) with size, times and inode of each file. A file is read again only when one of these differs.
-  - C(FOLDER.manifest.txt) lists the files, with CRC-32, size in bytes, and path below the folder.
-options:
-  folder:
-    description: Folder of the model on the host, PREFIX/models/NAME.
-    type: path
-    required: true
-  incoming:
-    description: Folder on the host that holds the files sent by the controller.
-    type: path
-    required: true
-  model:
-    description: The model, as variable C(firstlight_model) of role C(model) has it.
-    type: dict
-    required: true
-  reader:
-    description: Account that must be able to read linked files. The module has to run as root then.
-    type: str
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Take the files of a model
-  firstlight.kit.model_files:
-    folder: "/opt/firstlight/models/{{ firstlight_model.folder | basename }}"
-    incoming: "{{ firstlight_incoming }}"
-    model: "{{ firstlight_model }}"
-"""
-
-RETURN = r"""
-files:
-  description: Files that were moved, linked or removed.
-  type: list
-  elements: str
-  returned: always
-"""
-
 import hashlib
 import json
 import os

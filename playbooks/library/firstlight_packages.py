@@ -3,67 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_packages
-short_description: Install packages of one repository at one version, and hold them there
-description:
-  - Installs, changes and removes packages in one transaction of apt or dnf, so that no host is left between two drivers.
-  - Finishes packages that another run of dpkg left half configured, and waits for other package managers.
-  - Needs neither python3-apt nor the Python bindings of dnf.
-options:
-  part:
-    description: The packages and their repository, as variable C(vendor_packages_part) of role C(vendor_packages) has them.
-    type: dict
-    required: true
-  version:
-    description: Version that the packages of the family must have. Without it that of O(part) is the one.
-    type: str
-  choose:
-    description:
-      - Install nothing, and only choose the version; the planned one, or where the repository lacks it the newest within the plan's
-        bounds that it has of all packages. Outside check mode package lists are read again where the planned version is missing.
-    type: bool
-    default: false
-  along:
-    description: Packages of the family that are installed later and must be available in the version that is chosen.
-    type: list
-    elements: str
-    default: []
-  headers:
-    description: Whether every installed kernel must have its headers.
-    type: bool
-    default: false
-  lock_timeout_s:
-    description: Seconds to wait for another package manager to finish.
-    type: int
-    default: 600
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Install and hold the packages of the driver
-  firstlight.kit.packages:
-    part: "{{ vendor_packages_part }}"
-    version: 580.95.05
-"""
-
-RETURN = r"""
-version:
-  description: The version that was chosen; the planned one where no other will do either.
-  type: str
-  returned: with O(choose)
-changes:
-  description: What was changed, one text for each step.
-  type: list
-  elements: str
-  returned: always
-notes:
-  description: What was noticed and hinders nothing, as a kernel without headers, or another version than the planned one.
-  type: list
-  elements: str
-  returned: always
-"""
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_apt import Apt
 from ansible.module_utils.firstlight_dnf import Dnf

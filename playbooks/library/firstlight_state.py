@@ -3,39 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_state
-short_description: Record the state that a host reached, and remove what it no longer needs
-description:
-  - Writes, in this order, C(etc/started) (what the running service was started from), the files that the next probe
-    compares, and C(state.json). A host has the desired state only when C(state.json) says so.
-  - The next probe compares C(state.sha256) (small files that everybody may read, for C(sha256sum -c)), C(state.secrets) (the same for
-    files that only their owner may read), C(state.files) (every file and folder but those of environments; columns are mode, uid, gid,
-    size, time of modification, time of change, path; C(-) is not compared), and C(state.unit) (the unit as systemd would start it).
-  - Removes releases other than C(current), C(previous), and both ends of a switch that is not proven yet; then environments,
-    models, start caches and interpreters that none of these needs, and units of earlier releases.
-options:
-  prefix:
-    description: Absolute folder that holds everything of this product on the host.
-    type: path
-    required: true
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Record what the host serves
-  firstlight.kit.state:
-    prefix: /opt/firstlight
-"""
-
-RETURN = r"""
-paths:
-  description: Files that were written, and files and folders that were removed.
-  type: list
-  elements: str
-  returned: always
-"""
-
 import hashlib
 import json
 import os

@@ -3,36 +3,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: firstlight_unit_set
-short_description: Run units with new files, or keep the ones of before
-description:
-  - Takes files from an incoming folder, lets the programs that read them check them, switches to them, writes the units and
-    starts them. A unit whose text is the same is reloaded where it can be.
-  - Files that are refused, or units that do not answer with them, leave files and units of before in use.
-options:
-  prefix:
-    description: Absolute folder that holds everything of this product on the host.
-    type: path
-    required: true
-  unit_set:
-    description: The units and their files, as an entry of variable C(firstlight_unit_sets) of role C(unit_sets) has them.
-    type: dict
-    required: true
-  timeout_s:
-    description: Seconds that the units may take to answer.
-    type: int
-    default: 60
-author: Firstlight (!UNKNOWN)
-"""
-
-EXAMPLES = r"""
-- name: Run the exporters of the plan
-  firstlight.kit.unit_set:
-    prefix: /opt/firstlight
-    unit_set: "{{ firstlight_unit_sets[0] }}"
-"""
-
 import os
 import pwd
 import re

@@ -9,9 +9,9 @@ import glob
 import os
 import re
 import shutil
-import subprocess
 from fnmatch import fnmatchcase
 
+from ansible.module_utils.firstlight_commands import TIMED_OUT, run
 from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_files import read, write
 
@@ -63,16 +63,8 @@ def systemctl(service, *arguments):
     """Return what systemctl prints; None where it does not answer in time. `service` has `scope` and `uid`."""
     if service["scope"] == "user":
         os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{service['uid']}")
-    try:
-        return subprocess.run(
-            ["systemctl", f"--{service['scope']}", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=SYSTEMD_S,
-            check=False,
-        ).stdout.decode(errors="replace")
-    except subprocess.TimeoutExpired:
-        return None
+    status, out, _said = run("systemctl", f"--{service['scope']}", *arguments, timeout_s=SYSTEMD_S)
+    return None if status == TIMED_OUT else out
 
 
 def unit_properties(service):

@@ -65,14 +65,19 @@ def run_module(name: str, **parameters: Any) -> dict[str, Any]:
     return result
 
 
-def documentation(name: str) -> dict[str, Any]:
-    """A module's documentation as Ansible reads it."""
+def documented(name: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """A module's documentation, examples and returned values as Ansible reads them."""
     # Imported here: Ansible costs half a second, and most users of this module only run modules.
     from ansible.plugins.loader import fragment_loader
     from ansible.utils.plugin_docs import get_docstring
 
-    document, *_ = get_docstring(str(LIBRARY / f"{name}.py"), fragment_loader, is_module=True)
-    return dict(document)
+    document, examples, returned, _ = get_docstring(str(LIBRARY / f"{name}.yml"), fragment_loader, is_module=True)
+    return dict(document), examples, returned or {}
+
+
+def documentation(name: str) -> dict[str, Any]:
+    """A module's documentation as Ansible reads it."""
+    return documented(name)[0]
 
 
 def copy_modules(folder: Path) -> None:

@@ -9,9 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS, documentation
+from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS, documented
 
 OLDEST = (3, 8)
 """The oldest Python that ansible-core 2.19 supports on a host."""
@@ -47,10 +46,11 @@ def compare(documented: dict[str, Any], specified: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_the_documentation_is_the_argument_specification(name: str) -> None:
     module = load(name)
-    documented = documentation(name)
-    assert documented["module"] == name
-    compare(documented["options"], module.ARGUMENTS)
-    for entry in yaml.safe_load(getattr(module, "RETURN", "{}")).values():
+    document, examples, returned = documented(name)
+    assert document["module"] == name
+    assert f"firstlight.kit.{name.removeprefix('firstlight_')}:" in examples
+    compare(document["options"], module.ARGUMENTS)
+    for entry in returned.values():
         assert entry.keys() >= {"description", "type", "returned"}
 
 

@@ -30,6 +30,7 @@ from provision.core.run_folder import RunFolder
 from provision.phases.install import step as install
 from provision.phases.install.step import require_disk_space
 from provision.phases.serve.step import proven
+from provision.phases.stage import DiskNeed
 from provision.run import desired_state
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
@@ -258,16 +259,16 @@ def test_an_existing_environment_needs_none_of_its_files(desired: Desired) -> No
 def test_a_disk_that_is_too_small_is_refused_with_both_sizes(desired: Desired) -> None:
     small = (Disk(path="/", mount="/", total=10 * 2**30, free=2**30),)
     with pytest.raises(InstallError) as refused:
-        require_disk_space(host_facts(disks=small), desired, incoming=2**29, prefix=2**30)
+        require_disk_space(host_facts(disks=small), desired, DiskNeed(incoming=2**29, prefix=2**30))
     assert refused.value.text == "host `node`: 1.5 GiB are needed on `/`, 1.0 GiB are free"
     assert refused.value.hint
 
 
 def test_a_model_that_is_moved_on_one_disk_needs_its_space_once(desired: Desired) -> None:
     disks = (Disk(path="/", mount="/", total=2**33, free=3 * 2**30),)
-    require_disk_space(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=2**30)
+    require_disk_space(host_facts(disks=disks), desired, DiskNeed(incoming=2**31, prefix=2 * 2**30, moved=2**30))
     with pytest.raises(InstallError):
-        require_disk_space(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=0)
+        require_disk_space(host_facts(disks=disks), desired, DiskNeed(incoming=2**31, prefix=2 * 2**30, moved=0))
 
 
 def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
@@ -275,7 +276,7 @@ def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
         Disk(path="/opt", mount="/opt", total=2**31, free=2**30),
         Disk(path="/var/tmp", mount="/var", total=2**31, free=2**30),
     )
-    require_disk_space(host_facts(disks=disks), desired, incoming=2**30, prefix=2**30)
+    require_disk_space(host_facts(disks=disks), desired, DiskNeed(incoming=2**30, prefix=2**30))
 
 
 def test_rights_decide_the_locations() -> None:

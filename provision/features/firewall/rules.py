@@ -110,12 +110,7 @@ def networks(sources: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_within(one: Network, other: Network) -> bool:
-    last = int(one.broadcast_address)
-    return (
-        one.version == other.version
-        and int(other.network_address) <= int(one.network_address)
-        and last <= int(other.broadcast_address)
-    )
+    return one.version == other.version and one.network_address in other and one.broadcast_address in other
 
 
 def render(openings: Iterable[Opening], rule_set: RuleSet = FIREWALL) -> str:

@@ -14,7 +14,6 @@ from provision.core.errors import StageError, TransportError
 from provision.core.files import write_atomically
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now
-from provision.core.scratch import scratch_folder
 from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
 from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost, BuildRequest, BuildResult
 from provision.features.wheel_builder.build_inputs import BuildInputs, fetch_build_inputs
@@ -113,10 +112,7 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
 
 def _keep(job: BuildJob, build_host: BuildHost, recipe: Recipe, result: BuildResult) -> BuiltWheel:
     """Fetch the wheel into the wheelhouse, check it against its key, and record it."""
-    with scratch_folder() as folder:
-        file = folder / Path(result.wheel).name
-        file.write_bytes(build_host.fetch(result.wheel))
-        path = job.store.add(file, sha256=result.sha256)
+    path = job.store.add_content(build_host.fetch(result.wheel), Path(result.wheel).name, result.sha256)
     extension = read_extension(path)
     wrong = find_mismatches(extension, job.key, torch=job.torch_path(), compiled=recipe.compiled)
     if wrong:

@@ -48,21 +48,14 @@ class Recipe:
             and (self.archs is None or all(capability in self.archs for capability in key.built_for.capabilities))
         )
 
-    def arch_names(self, capabilities: tuple[str, ...]) -> list[str]:
-        """Return the package's names of the architectures, each once, in the order of the capabilities."""
-        names = self.archs or {}
-        return list(dict.fromkeys(names.get(capability, capability) for capability in capabilities))
-
     def variables(self, key: BuildKey) -> dict[str, str]:
         """Return the environment variables of the build; those of torch's build extension are for packages without their own."""
-        values = {
-            "archs": self.separator.join(self.arch_names(key.built_for.capabilities)),
-            "threads": "1",
-            "local": key.local,
-        }
+        capabilities, names = key.built_for.capabilities, self.archs or {}
+        archs = dict.fromkeys(names.get(capability, capability) for capability in capabilities)
+        values = {"archs": self.separator.join(archs), "threads": "1", "local": key.local}
         own = {name: text.format(**values) for name, text in self.environment.items()}
         if key.platform == "cuda":
-            own["TORCH_CUDA_ARCH_LIST"] = ";".join(key.built_for.capabilities)
+            own["TORCH_CUDA_ARCH_LIST"] = ";".join(capabilities)
         return own
 
 

@@ -98,9 +98,13 @@ def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:
 
 
 def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, Any] | None:
+    """Return the driver to install; modules that the distribution `signed` need no key of the host."""
     if plan is None or plan.action == "keep" or plan.version is None:
         return None
-    module = plan.module or "open"
+    module, row = plan.module or "open", None
+    if plan.source == "distribution" and (row := _own(facts, plan.version, module)) is None:
+        raise UsageError(f"no driver of {facts.os.id} {facts.os.version_id}'s own is known")
+    names = () if row is None else row.open if module == "open" else row.proprietary
     return {
         "version": plan.version,
         "branch": plan.branch,
@@ -109,53 +113,49 @@ def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, 
         "module": module,
         "source": plan.source,
         "instead_of": list(catalog().package_components[f"driver-{module}"].instead_of),
-        **_driver_packages(host, facts, plan, module),
+        "signed": row is not None and row.signed,
+        **_in_family(host, facts, f"driver-{module}", plan.version, row=row, names=names),
     }
 
 
-def _driver_packages(
-    host: Host, facts: HostFacts, plan: DriverPlan, module: Literal["open", "proprietary"]
-) -> dict[str, Any]:
-    """Return packages, repository and version family; `signed` modules need no key of the host."""
-    version = plan.version or ""
-    if plan.source == "distribution":
-        row = _own(facts, version, module)
-        if row is None:
-            raise UsageError(f"no driver of {facts.os.id} {facts.os.version_id}'s own is known")
-        names = packages_of_distribution(row.open if module == "open" else row.proprietary, row, facts.os.kernel)
-        return {"packages": list(names), "signed": row.signed, **_of_distribution(row)}
-    names = packages_of_component(f"driver-{module}", branch=_branch(version))
-    return {"packages": list(names), "signed": False, **_source(host, facts, f"driver-{module}"), **_family()}
-
-
 def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
+    """Return the fabric manager to install: from the driver's source, since both must have the same version."""
     version = stack.fabric_manager
     if version is None or not fabric.needs_install(stack, facts):
         return None
     beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
     plan = stack.driver or DriverPlan(action="keep")
+    row = _own(facts, version, plan.module) if plan.source == "distribution" else None
+    names = row.fabric_manager if row else ()
     return {
         "version": version,
         "at_least": plan.at_least,
         "below": plan.below,
         "extra": [package for row in beside for package in row.packages],
         "modules": [module for row in beside for module in row.modules],
-        **_fabric_packages(host, facts, version, plan),
+        **_in_family(host, facts, "fabric-manager", version, row=row if names else None, names=names),
     }
 
 
-def _fabric_packages(host: Host, facts: HostFacts, version: str, plan: DriverPlan) -> dict[str, Any]:
-    """Return packages from the driver's source, since both must have the same version."""
-    row = _own(facts, version, plan.module) if plan.source == "distribution" else None
-    if row is not None and row.fabric_manager:
-        names = packages_of_distribution(row.fabric_manager, row, facts.os.kernel)
-        return {"packages": list(names), **_of_distribution(row)}
-    names = packages_of_component("fabric-manager", branch=_branch(version))
-    return {"packages": list(names), **_source(host, facts, "fabric-manager"), **_family()}
-
-
-def _of_distribution(row: DistributionDriver) -> dict[str, Any]:
-    return {"repository": asdict(repository_of_distribution(row)), "before": [], **_family(row.apart)}
+def _in_family(
+    host: Host,
+    facts: HostFacts,
+    component: str,
+    version: str,
+    *,
+    row: DistributionDriver | None,
+    names: tuple[str, ...],
+) -> dict[str, Any]:
+    """Return packages of a driver's version and their repository: those of a distribution's row, else the vendor's component."""
+    family = catalog().package_families[FAMILY]
+    if row is None:
+        source = _component(host, facts, component, branch=_branch(version))
+    else:
+        packages = packages_of_distribution(names, row, facts.os.kernel)
+        repository = asdict(repository_of_distribution(row))
+        source = {"packages": list(packages), "repository": repository, "before": []}
+    apart = list(row.apart) if row else []
+    return {**source, "family": {"packages": list(family.packages), "version": family.version, "apart": apart}}
 
 
 def _own(facts: HostFacts, version: str, module: Literal["open", "proprietary"] | None) -> DistributionDriver | None:
@@ -169,11 +169,7 @@ def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     whole = (toolkit.version or "" for toolkit in facts.cuda_toolkits if not toolkit.lacks)
     if version is None or any(found.startswith(version) for found in whole):
         return None
-    return {
-        "version": version,
-        "packages": list(packages_of_component("cuda-toolkit", cuda=version)),
-        **_source(host, facts, "cuda-toolkit"),
-    }
+    return {"version": version, **_component(host, facts, "cuda-toolkit", cuda=version)}
 
 
 def _cuda_compat(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
@@ -205,11 +201,7 @@ def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     is_there = any(program.name == TOOLKIT_PROGRAM for program in facts.programs)
     if not host.settings.container_toolkit or (is_there and not older_container_toolkit(facts)):
         return None
-    return {
-        "packages": list(packages_of_component(CONTAINER_TOOLKIT)),
-        "oldest": oldest,
-        **_source(host, facts, CONTAINER_TOOLKIT, mirror=False),
-    }
+    return {"oldest": oldest, **_component(host, facts, CONTAINER_TOOLKIT, mirror=False)}
 
 
 def _rocm(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
@@ -220,15 +212,22 @@ def _rocm(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
     return {
         "parts": list(parts),
         "version": stack.rocm.version if stack.rocm else None,
-        "sources": [
-            {
-                "packages": list(packages_of_component(part)),
-                "oldest": components[part].oldest,
-                **_source(host, facts, part),
-            }
-            for part in parts
-        ],
+        "sources": [{"oldest": components[part].oldest, **_component(host, facts, part)} for part in parts],
     }
+
+
+def _component(
+    host: Host,
+    facts: HostFacts,
+    component: str,
+    *,
+    branch: str = "",
+    cuda: str = "",
+    mirror: bool = True,
+) -> dict[str, Any]:
+    """Return the packages of a component, and their repository."""
+    packages = packages_of_component(component, branch=branch, cuda=cuda)
+    return {"packages": list(packages), **_source(host, facts, component, mirror=mirror)}
 
 
 def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True) -> dict[str, Any]:
@@ -242,11 +241,6 @@ def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True
     )
     before = packages_before(component, facts.os.id, facts.os.version_id)
     return {"repository": asdict(repository), "before": list(before)}
-
-
-def _family(apart: tuple[str, ...] = ()) -> dict[str, Any]:
-    row = catalog().package_families[FAMILY]
-    return {"family": {"packages": list(row.packages), "version": row.version, "apart": list(apart)}}
 
 
 def _branch(version: str) -> str:

@@ -10,7 +10,7 @@ from provision.core.formatting import format_bytes
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.phases.stage import Store, disk_needed
+from provision.phases.stage import DiskNeed, Store, disk_needed
 from provision.report.run_files import TRANSFERS_FILE
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -85,8 +85,9 @@ def write_sboms(context: RunContext, staged: StagedHosts) -> None:
 def _send(context: RunContext, staged: StagedHosts) -> None:
     for host in building(context, staged):
         try:
-            need = disk_needed(staged.staged[host.name])
-            require_disk_space(staged.facts[host.name], staged.desired[host.name], **need.model_dump())
+            require_disk_space(
+                staged.facts[host.name], staged.desired[host.name], disk_needed(staged.staged[host.name])
+            )
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
@@ -126,14 +127,8 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         context.run.write(TRANSFERS_FILE, context.state(SentBytes).transfers)
 
 
-def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int, moved: int = 0) -> None:
+def require_disk_space(facts: HostFacts, desired: Desired, need: DiskNeed) -> None:
     """Check that the disks of a host can hold what is to be installed.
-
-    Args:
-        desired: Its desired state.
-        incoming: Bytes that are sent.
-        prefix: Bytes that are installed.
-        moved: Bytes of both that need space only once when they are on one disk.
 
     Raises:
         InstallError: A disk is too small; with what is needed and what is free.
@@ -143,11 +138,11 @@ def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, pre
         return
     needed: dict[str, int] = {}
     free: dict[str, int] = {}
-    for path, wanted in ((desired.paths.incoming, incoming), (desired.paths.prefix, prefix)):
+    for path, wanted in ((desired.paths.incoming, need.incoming), (desired.paths.prefix, need.prefix)):
         disk = facts.disk_of(path)
         if disk is not None and disk.free is not None:
             name = disk.mount or disk.path
-            needed[name] = needed[name] + wanted - moved if name in needed else wanted
+            needed[name] = needed[name] + wanted - need.moved if name in needed else wanted
             free[name] = disk.free
     for name, total in needed.items():
         if free[name] < total:

@@ -333,12 +333,10 @@ def _package_lost(attempt: _Attempt, locked: LockedStack, store: Store) -> bool:
 
 def _ensure(attempt: _Attempt, wheels: Sequence[LockedWheel], job: StageJob) -> tuple[Path, ...]:
     """Return the path of every wheel. Build or fetch wheels again that were pruned or damaged."""
-    here = {wheel.sha256: job.store.find(wheel.sha256, wheel.name) for wheel in wheels}
-    if not all(here.values()):
-        if any(not wheel.url and not here[wheel.sha256] for wheel in wheels):
-            for source in attempt.own:
-                build_local_wheel(source, job.store)
-        missing = [wheel for wheel in wheels if wheel.url and not here[wheel.sha256]]
-        if missing:
-            fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, progress=job.progress)
-    return tuple(here[wheel.sha256] or job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
+    missing = [wheel for wheel in wheels if job.store.find(wheel.sha256, wheel.name) is None]
+    if any(not wheel.url for wheel in missing):
+        for source in attempt.own:
+            build_local_wheel(source, job.store)
+    if any(wheel.url for wheel in missing):
+        fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, progress=job.progress)
+    return tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)

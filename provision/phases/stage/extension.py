@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
+from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from verify.binaries.cxx_abi import is_of_torch
 from verify.binaries.elf import Elf
 from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
 
+_MOST_METADATA = 1 << 20
+"""Bytes of a wheel's metadata that are read; the fields are at its beginning."""
 _GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
 
 
@@ -58,6 +61,14 @@ def read_library(content: bytes, name: str) -> Library:
         raise StageError(
             f"`{name}` is not a complete shared library: {error}", hint="build or fetch the wheel again"
         ) from error
+
+
+def read_metadata(wheel: zipfile.ZipFile) -> Message:
+    """Return the metadata of a wheel. Raises StopIteration where it has none."""
+    name = next(name for name in wheel.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
+    # Wheels come from servers that are not trusted, and a small file may unpack to gigabytes.
+    with wheel.open(name) as member:
+        return HeaderParser().parsestr(member.read(_MOST_METADATA).decode(errors="replace"))
 
 
 @dataclass(frozen=True)
@@ -114,13 +125,11 @@ def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension
     try:
         name, version, _, tags = parse_wheel_filename(file)
         with zipfile.ZipFile(wheel) as archive:
-            members = archive.namelist()
-            metadata = next(member for member in members if re.fullmatch(r"[^/]+\.dist-info/METADATA", member))
-            headers = HeaderParser().parsestr(archive.read(metadata).decode())
+            headers = read_metadata(archive)
             own = Version(headers["Version"] or "0")
             libraries = tuple(
                 (member, read_library(archive.read(member), f"{member} in {file}"))
-                for member in members
+                for member in archive.namelist()
                 if re.search(r"\.so(\.\d+)*$", member)
             )
     except (ValueError, zipfile.BadZipFile, zlib.error, StopIteration) as error:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from provision.catalog.index.http_client import get, open_client
 from provision.catalog.index.settings import ClientSettings
@@ -24,7 +24,6 @@ from provision.core.json_text import parse_object
 from provision.core.models.base import Record
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import register_secret
-from provision.core.scratch import scratch_folder
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.wheelhouse import Store, flat_name, is_safe_path
@@ -65,31 +64,16 @@ class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class LargeFile(_Answer):
-    """What the hub lists of a file that git does not keep itself."""
-
-    sha256: str | None = None
-    size: _Count | None = None
-
-
 class ListedFile(_Answer):
     """A file of a revision: with a sha256 when it is large, else with its git blob hash."""
 
     path: str = Field(validation_alias="rfilename")
-    size: _Count | None = None
+    bytes: Annotated[_Count, BeforeValidator(lambda size: size or 0)] = Field(
+        default=0, validation_alias=AliasChoices("size", AliasPath("lfs", "size"))
+    )
+    """Its size, 0 when unknown."""
     blob: str | None = Field(default=None, validation_alias="blobId")
-    lfs: LargeFile | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Its size, 0 when unknown."""
-        return self.size or (self.lfs and self.lfs.size) or 0
-
-
-class Counted(_Answer):
-    """The number of parameters by format, where the hub counted them."""
-
-    parameters: dict[str, _Count] | None = None
+    sha256: str | None = Field(default=None, validation_alias=AliasPath("lfs", "sha256"))
 
 
 class HubRevision(_Answer):
@@ -97,7 +81,8 @@ class HubRevision(_Answer):
 
     commit: str = Field(validation_alias="sha")
     files: tuple[ListedFile, ...] = Field(validation_alias="siblings")
-    safetensors: Counted | None = None
+    parameters: dict[str, _Count] | None = Field(default=None, validation_alias=AliasPath("safetensors", "parameters"))
+    """The number of parameters by format, where the hub counted them."""
 
 
 class HubModel(Record):
@@ -205,8 +190,7 @@ class _Hub:
             )
         config = self._object(f"/{self._model}/resolve/{quote(listed.commit)}/config.json")
         weights = sum(file.bytes for file in wanted if file.path.endswith(WEIGHTS))
-        counted = listed.safetensors.parameters if listed.safetensors else None
-        return HubModel(config=config, parameters=counted or {}, bytes=weights)
+        return HubModel(config=config, parameters=listed.parameters or {}, bytes=weights)
 
     def _listed(self) -> tuple[HubRevision, list[ListedFile]]:
         """Return the revision, and the files of it that are needed."""
@@ -227,8 +211,8 @@ class _Hub:
                 hint="no file was written; use another hub (HF_ENDPOINT)",
             )
         address = f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
-        if listed.lfs and listed.lfs.sha256:
-            return HubFile(path, self._endpoint + address, listed.lfs.sha256, listed.bytes)
+        if listed.sha256:
+            return HubFile(path, self._endpoint + address, listed.sha256, listed.bytes)
         if not listed.blob:
             raise StageError(
                 f"the hub `{self._endpoint}` lists `{path}` of {self._model} without a hash",
@@ -242,10 +226,7 @@ class _Hub:
                 hint="try again, or use another hub (HF_ENDPOINT)",
             )
         file = HubFile(path, self._endpoint + address, hashlib.sha256(content).hexdigest(), len(content))
-        with scratch_folder() as folder:
-            temporary = folder / file.name
-            temporary.write_bytes(content)
-            store.add(temporary, sha256=file.sha256)
+        store.add_content(content, file.name, file.sha256)
         return file
 
     def _object(self, address: str) -> dict[str, Any]:

@@ -6,10 +6,8 @@ The same lock gives the same bytes: the serial number is derived from the conten
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 from email.message import Message
-from email.parser import HeaderParser
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -25,12 +23,11 @@ from provision import __version__
 from provision.core.files import write_atomically
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.requirements_file import LockedPackage, read_lock
+from provision.phases.stage.extension import read_metadata
 
 FOLDER = "sbom"
 """Folder of the documents in a run's folder and in a bundle."""
 _NAMESPACE = UUID("6f3c1f0e-5d0a-5c1b-9f43-2a1f0b7c9d11")
-_MOST_METADATA = 1 << 20
-"""Bytes of a wheel's metadata that are read; the fields are at its beginning."""
 _LONGEST_NAME = 100
 """Characters of a licence's name; longer fields are the text of the licence."""
 
@@ -123,10 +120,7 @@ def _metadata(wheel: Path) -> Message:
     """Return the metadata of a wheel; empty where it cannot be read, for example because it was pruned."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            name = next(name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
-            # Wheels come from servers that are not trusted, and a small file may unpack to gigabytes.
-            with archive.open(name) as member:
-                return HeaderParser().parsestr(member.read(_MOST_METADATA).decode(errors="replace"))
+            return read_metadata(archive)
     except (OSError, zipfile.BadZipFile, StopIteration):
         return Message()
 

@@ -46,7 +46,7 @@ PACKAGE = "vllm"
 
 
 class WheelReader:
-    """Reads the wheels that settings name; one wheel gives one object."""
+    """Reads the wheels that settings name, each once."""
 
     def __init__(self, store: Store, *, client: ClientSettings | None = None, refresh: bool = False) -> None:
         """Use the user's own index settings if `client` is None. With `refresh`, addresses and indexes are asked again."""
@@ -54,7 +54,6 @@ class WheelReader:
         self._client = client or read_settings()
         self._refresh = refresh
         self._known: dict[tuple[str, ...], GivenWheel] = {}
-        self._by_hash: dict[str, GivenWheel] = {}
 
     def read(self, facts: HostFacts, settings: Settings) -> GivenWheel | None:
         """Return the wheel that a host's settings name; None if they name none.
@@ -156,15 +155,13 @@ class WheelReader:
         )
 
     def _given(self, file: WheelFile) -> GivenWheel:
-        if file.sha256 not in self._by_hash:
-            release, build = self._rows(file)
-            if release.torch not in {row.version for row in catalog().torches}:
-                raise StageError(
-                    f"`{file.name}` pins torch {release.torch}, which the catalog does not have",
-                    hint="./firstlight catalog refresh adds the releases of torch on your index",
-                )
-            self._by_hash[file.sha256] = GivenWheel(file, release, build)
-        return self._by_hash[file.sha256]
+        release, build = self._rows(file)
+        if release.torch not in {row.version for row in catalog().torches}:
+            raise StageError(
+                f"`{file.name}` pins torch {release.torch}, which the catalog does not have",
+                hint="./firstlight catalog refresh adds the releases of torch on your index",
+            )
+        return GivenWheel(file, release, build)
 
     def _rows(self, file: WheelFile) -> tuple[Release, Build]:
         key = f"{file.sha256}-{FORMAT}"

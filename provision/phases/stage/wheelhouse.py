@@ -33,6 +33,7 @@ from provision.core.files import write_atomically
 from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.quantile import quantile
+from provision.core.scratch import scratch_folder
 
 BLOCK = 1 << 20
 _STAMP = "verified"
@@ -220,6 +221,12 @@ class Store:
             raise StageError(
                 f"`{source}` cannot be copied into the wheelhouse `{self.root}`: {error.strerror}"
             ) from error
+
+    def add_content(self, content: bytes, name: str, sha256: str) -> Path:
+        """Put a file into the wheelhouse whose content is in memory. Raises StageError where its hash is another one."""
+        with scratch_folder() as folder:
+            (folder / name).write_bytes(content)
+            return self.add(folder / name, sha256=sha256)
 
     def staged(self, path: Path, kind: FileKind) -> StagedFile:
         """Return a stored file as a record."""
