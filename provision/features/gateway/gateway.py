@@ -16,12 +16,11 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
 from provision.features.gateway import backends, contract, haproxy, router, routers, shared_address
-from provision.features.gateway.backends import PACKAGES, certificate_names
+from provision.features.gateway.backends import PACKAGES, Gateway, certificate_names
 from provision.features.gateway.haproxy import Files
 from provision.features.gateway.reconciliation import kept_out, reconcile
-from provision.features.gateway.records import Gateway
 from provision.features.watchdog import health_agent
-from provision.fleet.inventory.addresses import gateway_endpoint, own_address
+from provision.fleet.inventory.addresses import gateway_endpoint, metrics_bind, own_address
 from provision.fleet.ssh import Session
 from provision.report.history.runs import green_hosts, newest_with
 from provision.report.layout import count
@@ -180,7 +179,7 @@ def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
         if not before.clients:
             return contract.record(host, "skip", "the gateway is not set up yet: ./firstlight gateway")
         behind = backends.backends_of(host, context.inventory.hosts, before.served)
-        return contract.ask(session, host, backends.gateway_of(host, behind, before.clients, f"{prefix}/gateway"))
+        return contract.ask(session, host, Gateway(host.settings, behind, dict(before.clients), f"{prefix}/gateway"))
 
     hosts = [host for host in context.inventory.hosts if host.is_gateway and host.name in probed.install_paths]
     if context.options.limited:
@@ -296,12 +295,13 @@ def _files(
     behind = backends.backends_of(host, context.inventory.hosts, served)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
-    gateway = backends.gateway_of(host, behind, keys, folder, monitors, router_key=router_key)
+    metrics = (metrics_bind(host, monitors), host.settings.gateway_metrics_port) if monitors else None
+    gateway = Gateway(host.settings, behind, keys, folder, router_key=router_key, metrics=metrics)
     more = {haproxy.SERVED: backends.to_remember(served)}
     certificate = backends.read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:
         more[haproxy.CERTIFICATE] = certificate
-    elif gateway.tls:
+    elif host.settings.gateway_tls:
         more[haproxy.CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))
     return gateway, haproxy.render(gateway, more)
 
@@ -310,7 +310,7 @@ def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> Gate
     """Return what clients have to know."""
     current = f"{prefix}/gateway/current"
     fingerprint = None
-    if gateway.tls:
+    if host.settings.gateway_tls:
         path = shlex.quote(f"{current}/{haproxy.CERTIFICATE}")
         said = session.run(f"openssl x509 -noout -fingerprint -sha256 -in {path}", root=True).stdout
         fingerprint = said.strip().partition("=")[2] or None
@@ -320,5 +320,5 @@ def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> Gate
         clients=tuple(sorted(gateway.clients)),
         key_file=f"{current}/{haproxy.CLIENTS}",
         fingerprint=fingerprint,
-        self_signed=gateway.tls and host.settings.gateway_certificate is None,
+        self_signed=host.settings.gateway_tls and host.settings.gateway_certificate is None,
     )

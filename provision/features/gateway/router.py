@@ -18,7 +18,7 @@ from typing import Any
 from provision.core.models.staged import StagedFile
 from provision.core.tables import own_table
 from provision.core.unit_set import UnitSet
-from provision.features.gateway.records import Gateway
+from provision.features.gateway.backends import Gateway
 
 NAME = "gateway-router"
 UNIT = "firstlight-gateway-router.service"
@@ -68,24 +68,23 @@ def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
 def router_set(
     gateway: Gateway,
     servers: Mapping[str, str],
-    backends: Mapping[str, int],
     *,
     wheel: StagedFile,
     python: str,
     prefix: str,
 ) -> UnitSet:
-    """Return the unit that runs the routers of a gateway, and its files; servers have their model, and back ends the number of each model."""
-    addresses, port = addresses_of_hosts(servers), gateway.router_port
+    """Return the unit that runs the routers of a gateway, and its files; servers have their model."""
+    addresses, port = addresses_of_hosts(servers), gateway.settings.gateway_router_port
     routers = [
         {
             **table()["arguments"],
             "host": address_of_router(number),
             "port": port,
             "prometheus_host": address_of_router(number),
-            "max_payload_size": gateway.limits.body_mib * 1024 * 1024,
+            "max_payload_size": gateway.settings.gateway_body_mib * 1024 * 1024,
             "worker_urls": [f"http://{addresses[server]}:{port}" for server, of in servers.items() if of == model],
         }
-        for model, number in backends.items()
+        for number, model in enumerate(gateway.models())
     ]
     here = Path(__file__).parent
     unit = Template((here / UNIT).read_text(encoding="utf-8"))
