@@ -14,9 +14,9 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord
 from provision.core.tables import read_table
 from provision.core.zipapp import pack_zipapp
+from provision.features.gateway.backends import Gateway
 from provision.features.gateway.draining import python_of
 from provision.features.gateway.haproxy import CERTIFICATE
-from provision.features.gateway.backends import Gateway
 from provision.fleet.inventory.addresses import own_address
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.tool import SOURCE

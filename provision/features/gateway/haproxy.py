@@ -116,7 +116,9 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
         PROBES: _lines(f"{server} {probe}" for server, probe in probes.items()),
         ROUTES: _lines(own_table(Path(__file__).with_name("routes.toml"))["passed"]),
-        TOO_LARGE: _own(TOO_LARGE).substitute(body=_body(_larger(gateway.settings.gateway_body_mib), "invalid_request_error")),
+        TOO_LARGE: _own(TOO_LARGE).substitute(
+            body=_body(_larger(gateway.settings.gateway_body_mib), "invalid_request_error")
+        ),
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }

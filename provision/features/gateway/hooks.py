@@ -14,17 +14,15 @@ from provision.features.gateway.restarts import Restarts, moves
 from provision.features.gateway.routers import stage
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
 from provision.pipeline.host_status import StatusPart
-from provision.report.layout import count, fold_names
+from provision.report.layout import count
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, VerifiedHosts
 
 
-def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
-    """Return what `plan` says of gateways."""
-    del plan
-    names, serving = [host.name for host in hosts if host.is_gateway], sum(host.is_serving for host in hosts)
-    text = f"gateway, HAProxy in front of {count(serving, 'host')}; compared in the run"
-    return [f"{fold_names(names)}: {text}"] if names else []
+def planned(hosts: Sequence[Host], _plan: PlannedHosts) -> dict[str, list[str]]:
+    """Return the gateways, by what `plan` says of them."""
+    text = f"gateway, HAProxy in front of {count(sum(host.is_serving for host in hosts), 'host')}"
+    return {text: [host.name for host in hosts if host.is_gateway]}
 
 
 def needed_packages(hosts: Sequence[Host]) -> dict[str, list[str]]:

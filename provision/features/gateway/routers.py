@@ -10,9 +10,9 @@ from provision.core.folders import product_path
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
+from provision.features.gateway.backends import Gateway
 from provision.features.gateway.draining import python_of
 from provision.features.gateway.haproxy import routed
-from provision.features.gateway.backends import Gateway
 from provision.features.gateway.router import NAME, UNIT, WHEELS, router_set, silent_hosts, tokens_command
 from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
 from provision.phases.stage.platforms import Target

@@ -1,18 +1,15 @@
 """`./firstlight monitoring targets`: what a Prometheus outside of the inventory may read, as a file of its service discovery."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from provision.core.errors import InventoryError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
-from provision.features.monitoring.monitoring import READ_DEADLINE_S, card_ports
+from provision.features.monitoring.monitoring import ask_card_ports
 from provision.features.monitoring.targets import Found, Target, entry_of, find_targets, in_order
 from provision.fleet.inventory.addresses import OUTSIDE
 from provision.pipeline import CommandRequest
@@ -99,6 +96,5 @@ def render(found: Sequence[Target]) -> str:
 
 
 def _ask(context: RunContext, probed: ProbedHosts) -> AskedHosts:
-    provisioned = [host for host in context.hosts() if host.is_provisioned]
-    cards = context.run_on_hosts("serve", provisioned, partial(card_ports, context, probed), deadline_s=READ_DEADLINE_S)
+    cards = ask_card_ports(context, probed)
     return AskedHosts(**vars(probed), served=ask_served(context, probed), cards=cards)

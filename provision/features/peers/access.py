@@ -107,13 +107,12 @@ def grant(session: Session, folder: str, key: RunKey) -> Channel:
     channel = program.start(session, folder, PROGRAM, "grant")
     try:
         answer = program.exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S})
-        problem = "" if answer == "granted" else answer or channel.error_text() or "no answer"
+        if answer != "granted":
+            problem = answer or channel.error_text() or "no answer"
+            raise SourceError(f"host {session.host} hands nothing on: {problem}")
     except BaseException:
         channel.close()
         raise
-    if problem:
-        channel.close()
-        raise SourceError(f"host {session.host} hands nothing on: {problem}")
     return channel
 
 

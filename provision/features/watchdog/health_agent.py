@@ -1,7 +1,5 @@
 """The health agents of a run: each host that serves under systemd, as root's installation, gets one, with the watchdog that acts on what it sees."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -147,9 +145,7 @@ def _play(
                 "units": [{"name": name, "text": text} for name, text in wanted.items()],
                 "absent": _absent(wanted, paths),
                 "address": own_address(listened_on(served[host.name].bind)),
-                "port": host.settings.health_port
-                if " --listen " in wanted.get(unit_of(paths.service, AGENT), "")
-                else None,
+                "port": host.settings.health_port if context.options.find_gateways() else None,
             },
         }
 

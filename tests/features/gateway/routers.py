@@ -16,8 +16,8 @@ import pytest
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
-from provision.features.gateway.haproxy import routed
 from provision.features.gateway.backends import Gateway
+from provision.features.gateway.haproxy import routed
 from provision.features.gateway.router import WHEELS, address_of_router, router_set
 from provision.features.gateway.routers import stage_router
 from provision.phases.stage import Store

@@ -19,8 +19,8 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import CheckRecord, Task
 from provision.core.models.settings import Settings
 from provision.features.gateway import contract, gateway
-from provision.features.gateway.haproxy import CONFIG, render
 from provision.features.gateway.backends import Backend, Gateway
+from provision.features.gateway.haproxy import CONFIG, render
 from provision.features.gateway.router import address_of_router
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
@@ -118,7 +118,9 @@ def test_vllm_router_passes_on_what_clients_ask(tmp_path: Path) -> None:
     with engine() as host:
         behind = (backend("h0", host),)
         with (
-            sites.running(tmp_path, {"h0": "m"}, backends=behind, gateway_balance="router", gateway_router_port=port) as site,
+            sites.running(
+                tmp_path, {"h0": "m"}, backends=behind, gateway_balance="router", gateway_router_port=port
+            ) as site,
             routing(tmp_path, site.gateway),
         ):
             site.wait(":router", "UP")

@@ -337,7 +337,9 @@ def queued(site: Site) -> int:
 
 
 def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
-    with running(tmp_path, {"h1": "m"}, gateway_body_mib=1, gateway_host_requests=8, gateway_requests_per_minute=5) as site:
+    with running(
+        tmp_path, {"h1": "m"}, gateway_body_mib=1, gateway_host_requests=8, gateway_requests_per_minute=5
+    ) as site:
         statuses = [site.chat().status for _ in range(8)]
         assert statuses == [200] * 5 + [429] * 3
         assert site.chat().headers["retry-after"] == "10"

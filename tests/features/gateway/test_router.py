@@ -278,7 +278,9 @@ def _listens(gateway: Any) -> bool:
 def test_two_models_have_a_router_each(tmp_path: Path, installed: None) -> None:
     port = free_port(address_of_router(0))
     with (
-        running(tmp_path, {"a1": "a", "a2": "a", "b1": "org/b"}, gateway_balance="router", gateway_router_port=port) as site,
+        running(
+            tmp_path, {"a1": "a", "a2": "a", "b1": "org/b"}, gateway_balance="router", gateway_router_port=port
+        ) as site,
         routing(tmp_path, site.gateway),
     ):
 
