@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Host
 from provision.core.models.records import Task
@@ -147,11 +149,8 @@ def known_clients(text: str) -> dict[str, str]:
 def remembered(text: str) -> dict[str, Served]:
     """Return what hosts served when a gateway's files were made; empty where that cannot be read."""
     try:
-        return {
-            name: Served(**{**values, "adapters": tuple(values.get("adapters", ()))})
-            for name, values in json.loads(text).items()
-        }
-    except (ValueError, TypeError, AttributeError):
+        return TypeAdapter(dict[str, Served]).validate_json(text)
+    except ValidationError:
         return {}
 
 

@@ -15,11 +15,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 
 from jinja2 import Environment, StrictUndefined
 
 from provision.core.tables import own_table, rows_of
+from provision.core.unit_set import filled
 from provision.features.gateway import router
 from provision.features.gateway.backends import Backend, Gateway
 
@@ -75,12 +75,7 @@ def texts() -> tuple[Text, ...]:
 
 def unit_text(prefix: str) -> str:
     """Return the text of the unit that runs HAProxy."""
-    return _own(UNIT).substitute(prefix=prefix)
-
-
-def _own(name: str) -> Template:
-    """Return a template of this folder."""
-    return Template(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return filled(Path(__file__).with_name(UNIT), prefix=prefix)
 
 
 @dataclass(frozen=True)
@@ -116,8 +111,9 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
         PROBES: _lines(f"{server} {probe}" for server, probe in probes.items()),
         ROUTES: _lines(own_table(Path(__file__).with_name("routes.toml"))["passed"]),
-        TOO_LARGE: _own(TOO_LARGE).substitute(
-            body=_body(_larger(gateway.settings.gateway_body_mib), "invalid_request_error")
+        TOO_LARGE: filled(
+            Path(__file__).with_name(TOO_LARGE),
+            body=_body(_larger(gateway.settings.gateway_body_mib), "invalid_request_error"),
         ),
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),

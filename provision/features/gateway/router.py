@@ -12,12 +12,11 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from provision.core.models.staged import StagedFile
 from provision.core.tables import own_table
-from provision.core.unit_set import UnitSet
+from provision.core.unit_set import UnitSet, filled
 from provision.features.gateway.backends import Gateway
 
 NAME = "gateway-router"
@@ -87,13 +86,12 @@ def router_set(
         for number, model in enumerate(gateway.models())
     ]
     here = Path(__file__).parent
-    unit = Template((here / UNIT).read_text(encoding="utf-8"))
     programs = {name: (here / "onhost" / name).read_text(encoding="utf-8") for name in (_PROGRAM, _TOKENS)}
     document = {"wheel": wheel.name, "sha256": wheel.sha256, "routers": routers}
     return UnitSet(
         name=NAME,
         files={_CONFIG: json.dumps(document, indent=1) + "\n", **programs},
-        units={UNIT: unit.substitute(python=python, folder=f"{prefix}/{NAME}", account=gateway.account)},
+        units={UNIT: filled(here / UNIT, python=python, folder=f"{prefix}/{NAME}", account=gateway.account)},
         account=gateway.account or "root",
         ready=tuple(f"http://{router['host']}:{port}/liveness" for router in routers),
         data=(WHEELS,),

@@ -252,8 +252,6 @@ def _table_lines(traffic: Traffic) -> list[str]:
         counts = (one.sessions, one.requests, one.errors_5xx, one.broken)
         rows.append((one.model, one.host, state, f"{one.share:g} %", *map(str, counts)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) if place < 3 else cell.rjust(width) for place, (cell, width) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    return [f"{traffic.gateway}:", *(f"  {line.rstrip()}" for line in lines)]
+    # Words are on the left of their columns, numbers on the right.
+    cells = [f"{{:{'<' if place < 3 else '>'}{width}}}" for place, width in enumerate(widths)]
+    return [f"{traffic.gateway}:", *("  ".join(["", *cells]).format(*row).rstrip() for row in rows)]

@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths, unit_of
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
+from provision.core.unit_set import filled
 from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_record
 from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.serve.tools import SHARED, zipapp
@@ -59,10 +59,7 @@ def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, liste
         "options": options,
         "restarts": settings.watchdog_restarts,
     }
-    return {
-        unit_of(paths.service, name): Template((_HERE / "units" / name).read_text(encoding="utf-8")).substitute(values)
-        for name in kept
-    }
+    return {unit_of(paths.service, name): filled(_HERE / "units" / name, **values) for name in kept}
 
 
 def _absent(wanted: Mapping[str, str], paths: InstallPaths) -> list[str]:
