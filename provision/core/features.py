@@ -3,7 +3,7 @@
 | module | what it does |
 |---|---|
 | `commands.py` | `add_to(app)` adds commands to the program |
-| `order.py` | `STEPS`, steps of a run, each with the step of the core that it follows (`provision/run/step.py`) |
+| `order.py` | `STEP`, a step of a run, with the step of the core that it follows (`provision/run/step.py`) |
 | `hooks.py` | functions that the core calls at certain places |
 
 | hook | what it is for |

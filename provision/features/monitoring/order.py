@@ -1,9 +1,14 @@
 """Monitoring is set up after the gateways, whose figures it reads."""
 
 from provision.features.monitoring.monitoring import apply
-from provision.run.step import FeatureStep, Step
+from provision.run.step import Step
 
-MONITORING = Step(
-    "monitoring", apply, "serve", "all", applies=lambda run: any(host.is_monitoring for host in run.inventory.hosts)
+STEP = Step(
+    "monitoring",
+    apply,
+    "serve",
+    "all",
+    applies=lambda run: any(host.is_monitoring for host in run.inventory.hosts),
+    after="serve",
+    rank=2,
 )
-STEPS = (FeatureStep(MONITORING, after="serve", rank=2),)

@@ -1,9 +1,13 @@
 """The step before the hosts of a span start."""
 
 from provision.features.multinode.start import prepare
-from provision.run.step import FeatureStep, Step
+from provision.run.step import Step
 
-SPAN_START = Step(
-    "span-start", prepare, "verify", applies=lambda run: any(host.span for host in run.inventory.hosts), in_batches=True
+STEP = Step(
+    "span-start",
+    prepare,
+    "verify",
+    applies=lambda run: any(host.span for host in run.inventory.hosts),
+    in_batches=True,
+    after="verify",
 )
-STEPS = (FeatureStep(SPAN_START, after="verify"),)

@@ -8,7 +8,7 @@ from provision.report.history.runs import newest_with
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.served import ask_served
-from provision.run.step import FeatureStep, Step
+from provision.run.step import Step
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
 
@@ -25,5 +25,6 @@ def apply(context: RunContext, earlier: ResultT) -> ResultT:
     return earlier
 
 
-WATCHDOG = Step("watchdog", apply, "serve", applies=lambda run: any(host.is_serving for host in run.inventory.hosts))
-STEPS = (FeatureStep(WATCHDOG, after="serve"),)
+STEP = Step(
+    "watchdog", apply, "serve", applies=lambda run: any(host.is_serving for host in run.inventory.hosts), after="serve"
+)
