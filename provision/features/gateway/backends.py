@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Host
-from provision.core.models.records import Task
 from provision.core.models.settings import Settings
 from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, listened_on
 from provision.run.served import Served
@@ -19,24 +18,14 @@ PACKAGES = ("haproxy", "openssl")
 """OS packages of a gateway, by the names of every distribution."""
 
 
-@dataclass(frozen=True)
-class Backend:
+@dataclass(frozen=True, kw_only=True)
+class Backend(Served):
     """A serving host as the gateway reaches it."""
 
     name: str
     """Of the host in the inventory."""
-    model: str
-    """Name of its model in the API."""
     address: str
     """IP address or name, as the gateway reaches it."""
-    port: int
-    key: str | None = field(repr=False)
-    """The host's own API key; None where it asks for none."""
-    health_port: int | None = None
-    """Port of its health agent, at the same address; None where it has none."""
-    adapters: tuple[str, ...] = ()
-    """Names of the model's LoRA adapters in the API."""
-    task: Task = "generate"
 
 
 @dataclass(frozen=True)
@@ -108,10 +97,7 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
         if address is None:
             unreachable.append(f"host `{host.name}` listens on {said.bind}")
         else:
-            adapters = tuple(said.adapters)
-            found.append(
-                Backend(host.name, said.model, address, said.port, said.key, said.health_port, adapters, said.task)
-            )
+            found.append(Backend(**vars(said), name=host.name, address=address))
     if unreachable:
         raise InventoryError(
             f"gateway `{gateway.name}` cannot reach every host: {', '.join(unreachable)}",

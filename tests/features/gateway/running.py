@@ -264,7 +264,7 @@ def start_agent(folder: Path, stub: Stub, request: Path | None = None) -> subpro
 
 def stub(name: str, address: str, model: str = "m", *, folder: Path | None = None, request: Path | None = None) -> Stub:
     """Start a stub engine; with a folder for its files also a health agent, and a process that computes."""
-    backend = Backend(name, model, address, free_port(address), f"key-of-{name}")
+    backend = Backend(model, address, free_port(address), f"key-of-{name}", name=name, address=address)
     if folder is None:
         started = Stub(backend, start_stub(backend))
     else:

@@ -77,7 +77,7 @@ def engine() -> Iterator[Engine]:
 
 
 def backend(name: str, behind: ThreadingHTTPServer, task: Task = "generate") -> Backend:
-    return Backend(name, "m", "127.0.0.1", behind.server_port, "k", task=task)
+    return Backend("m", "127.0.0.1", behind.server_port, "k", task=task, name=name, address="127.0.0.1")
 
 
 def ask(folder: Path, passed_to: list[Api], hosts: list[Api] | None = None, **settings: Any) -> CheckRecord:

@@ -27,7 +27,10 @@ from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 
 WHEEL = b"the wheel"
-BACKENDS = (Backend("gpu-1", "m", "10.0.0.5", 8000, None), Backend("gpu-2", "m", "10.0.0.6", 8000, None))
+BACKENDS = tuple(
+    Backend("m", address, 8000, None, name=name, address=address)
+    for name, address in (("gpu-1", "10.0.0.5"), ("gpu-2", "10.0.0.6"))
+)
 
 
 class Gate:
