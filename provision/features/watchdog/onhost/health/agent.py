@@ -50,6 +50,7 @@ class Answer(socketserver.BaseRequestHandler):
 def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
     """Look at the engine once. Raises ConnectionRefusedError where none listens."""
     progress, values = server.figures(known["metrics"])
+    seen = processes(paths, known["titles"])
     return Look(
         at=time.monotonic(),
         progress=progress,
@@ -57,7 +58,9 @@ def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
         is_asked=server.is_asked,
         answers=server.answers,
         failures=server.failures,
-        **vars(processes(paths, known["titles"])),
+        engine_cpu_s=seen.engine_cpu_s,
+        all_cpu_s=seen.all_cpu_s,
+        is_stopped=seen.is_stopped,
     )
 
 
