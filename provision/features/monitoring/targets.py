@@ -106,7 +106,8 @@ def render_targets(
     entries = []
     for target in sorted(targets, key=lambda one: (one.job, one.host)):
         labels = {"job": target.job, "host": target.host} | ({"model": target.model} if target.model else {})
-        labels |= keyed or {} if target.key is not None else {}
+        if keyed and target.key is not None:
+            labels |= keyed
         entries.append({"targets": [target.address], "labels": labels})
     return json.dumps(entries, indent=indent) + "\n"
 
