@@ -186,7 +186,7 @@ def test_streams_of_a_host_that_stops_end(made: Routed, installed: None) -> None
 
 def test_nobody_else_on_the_gateway_can_use_the_addresses_of_hosts(made: Routed, installed: None) -> None:
     gateway = made.site.gateway
-    address = next(iter(addresses_of_hosts(routed(gateway)[0]).values()))
+    address = next(iter(addresses_of_hosts(routed(gateway)).values()))
     at, body = (address, gateway.settings.gateway_router_port), {"model": "m", "messages": []}
     assert ask(at, "GET", "/health").status == 200
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer key-of-h1"}):
