@@ -79,7 +79,7 @@ def measure_latency(site: Site, context: ssl.SSLContext) -> dict[str, Any]:
     stub = site.stubs["h1"]
     clients = {
         "direct": Client(stub.at, str(stub.backend.key)),
-        "gateway": Client((site.gateway.bind, site.gateway.port), KEY, context),
+        "gateway": Client((site.gateway.bind, site.gateway.settings.gateway_port), KEY, context),
     }
     times: dict[str, list[float]] = {name: [] for name in clients}
     for _ in range(PAIRS + WARM_UP):
@@ -101,7 +101,7 @@ def measure_reloads(site: Site, context: ssl.SSLContext, requests: int) -> dict[
     lock = threading.Lock()
 
     def work() -> None:
-        client = Client((site.gateway.bind, site.gateway.port), KEY, context)
+        client = Client((site.gateway.bind, site.gateway.settings.gateway_port), KEY, context)
         while next(numbers) < requests:
             status = client.status()
             with lock:
@@ -139,12 +139,12 @@ def measure(requests: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, gateway(Path(folder)) as (site, context):
         result["first_token"] = measure_latency(site, context)
         result["reload"] = measure_reloads(site, context, requests)
-    with tempfile.TemporaryDirectory() as folder, gateway(Path(folder), balance="prefixes") as (site, context):
+    with tempfile.TemporaryDirectory() as folder, gateway(Path(folder), gateway_balance="prefixes") as (site, context):
         result["first_token_by_prefixes"] = measure_latency(site, context)
     port = free_port(address_of_router(0))
     with (
         tempfile.TemporaryDirectory() as folder,
-        gateway(Path(folder), balance="router", router_port=port) as (site, context),
+        gateway(Path(folder), gateway_balance="router", gateway_router_port=port) as (site, context),
         routing(Path(folder), site.gateway),
     ):
         site.wait(":router", "UP")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.features.monitoring.dashboards import render
+from docs.grafana import render
 
 TARGET = "docs/dashboards/rollout.json"
 

@@ -3,7 +3,7 @@
 | module | what it does |
 |---|---|
 | `commands.py` | `add_to(app)` adds commands to the program |
-| `order.py` | `STEPS`, steps of a run, each with the step of the core that it follows (`provision/run/step.py`) |
+| `order.py` | `STEP`, a step of a run, with the step of the core that it follows (`provision/run/step.py`) |
 | `hooks.py` | functions that the core calls at certain places |
 
 | hook | what it is for |
@@ -25,7 +25,7 @@
 | `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/run/starts.py`) |
 | `served_again(context, hosts)` | acts on hosts that serve again after a command took them back |
 | `steers_shares(logs)` | returns whether a rollout is open, which decides the shares of requests at gateways |
-| `planned(hosts, plan)` | returns lines on what a run sets up around the hosts of an inventory, some of which have a plan |
+| `planned(hosts, plan)` | returns what a run sets up around the hosts of an inventory, some of which have a plan: names of hosts by a text |
 | `needed_packages(hosts)` | returns the OS packages that a run needs around the hosts of an inventory, by host |
 | `status(context, probed)` | returns what `status` says of hosts besides what serves (`provision/pipeline/host_status.py`) |
 | `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks, where the host itself serves nothing |

@@ -4,7 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
 from typing import Any
+
+
+def filled(path: Path, **values: object) -> str:
+    """Return the text of a file of the product with values in place of its variables."""
+    return Template(path.read_text(encoding="utf-8")).substitute(values)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from provision.phases.serve import step as serve
 from provision.phases.stage import step as stage
 from provision.phases.verify import step as verify
 from provision.run import background_packages, background_upload
-from provision.run.step import BackgroundStep, FeatureStep, Step
+from provision.run.step import BackgroundStep, Step
 
 PROBE = Step("probe", probe.probe, "probe", "all", reads_only=True)
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
@@ -28,15 +28,8 @@ INSTALL = Step("install", install.install, "install", in_batches=True)
 VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
-
-
-def in_order(core: Sequence[Step], placed: Sequence[FeatureStep]) -> tuple[Step, ...]:
-    """Return the steps of the core, each with those of features that follow it."""
-    ranked = sorted(placed, key=lambda one: one.rank)
-    return tuple(step for own in core for step in (own, *(one.step for one in ranked if one.after == own.name)))
-
-
-STEPS = in_order(CORE, [step for module in features.modules("order") for step in module.STEPS])
+OF_FEATURES = sorted((module.STEP for module in features.modules("order")), key=lambda step: step.rank)
+STEPS = tuple(step for own in CORE for step in (own, *(one for one in OF_FEATURES if one.after == own.name)))
 BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
 """What a command begins with that plans or changes hosts: the probe, and the steps of features that leave hosts out."""
 FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == "all")

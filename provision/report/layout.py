@@ -155,6 +155,11 @@ def _follows(one: re.Match[str] | None, two: re.Match[str] | None) -> bool:
     return padded and int(two[2][-18:]) == int(one[2][-18:]) + 1 and one[2][:-18] == two[2][:-18]
 
 
+def quoted(names: Iterable[str]) -> str:
+    """Return names as a message lists them: `a`, `b`."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun: `1 host`, `3 hosts`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

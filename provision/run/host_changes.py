@@ -24,6 +24,7 @@ from provision.core.models.staged import Staged, StagedFile
 from provision.phases.install.drivers import driver_work, older_container_toolkit
 from provision.phases.plan import rocm
 from provision.phases.stage import builds_of
+from provision.report.layout import fold_names
 from provision.run.desired_state import Desired, packages_of
 from provision.run.results import PlannedHosts
 
@@ -72,7 +73,8 @@ def changes_of(
 
 def around_lines(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
     """Return what a run sets up around the services of hosts, which it compares only when these serve, as lines."""
-    return [line for lines in features.hooks("planned") for line in lines(hosts, plan)]
+    found = [one for planned in features.hooks("planned") for one in planned(hosts, plan).items()]
+    return [f"{fold_names(names)}: {text}; compared in the run" for text, names in found if names]
 
 
 def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:

@@ -9,6 +9,7 @@ from provision.core.errors import InventoryError, ServeError
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, ServeRecord
 from provision.core.models.stack import Stack
+from provision.report.layout import quoted
 from provision.run.context import RunContext
 
 
@@ -23,7 +24,7 @@ def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = Fals
         missing = [name for name in host.span.members if name not in there] if host.span else []
         if not missing:
             continue
-        named = ", ".join(f"`{name}`" for name in missing)
+        named = quoted(missing)
         if set(missing) <= of_run:
             what = "this one waits for it" if switched else "nothing of this one was switched"
             hint = f"the reason is in the result of that host; {what}"

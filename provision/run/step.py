@@ -32,15 +32,8 @@ class Step:
     """Whether a run with batches takes the step once for each batch, and not once for all hosts."""
     reads_only: bool = False
     """Whether it only reads hosts. A command of such steps alone is a query, and no run; all others change or check hosts."""
-
-
-@dataclass(frozen=True)
-class FeatureStep:
-    """A step of a feature, with its place in the order."""
-
-    step: Step
-    after: str
-    """The step of the core that it follows."""
+    after: str | None = None
+    """Of a feature's step: the step of the core that it follows."""
     rank: int = 0
     """Its place among the features that follow the same step: the lowest comes first."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from provision.features.audit.audit import apply
 from provision.run.context import RunContext
-from provision.run.step import FeatureStep, Step
+from provision.run.step import Step
 
 
 def _is_requested(context: RunContext) -> bool:
@@ -12,5 +12,4 @@ def _is_requested(context: RunContext) -> bool:
     return not from_bundle and any(host.settings.audit for host in context.inventory.hosts)
 
 
-AUDIT = Step("audit", apply, "stage", applies=_is_requested, in_batches=True)
-STEPS = (FeatureStep(AUDIT, after="stage"),)
+STEP = Step("audit", apply, "stage", applies=_is_requested, in_batches=True, after="stage")

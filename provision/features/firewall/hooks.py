@@ -4,18 +4,15 @@ from collections.abc import Sequence
 
 from provision.core.models.inventory import Host
 from provision.features.firewall.firewall import wants_rules as needs_full_probe
-from provision.report.layout import fold_names
 from provision.run.results import PlannedHosts
 
 __all__ = ["needs_full_probe", "planned"]
 
 
-def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
-    """Return what `plan` says of the firewalls that a run sets."""
-    del plan
+def planned(hosts: Sequence[Host], _plan: PlannedHosts) -> dict[str, list[str]]:
+    """Return the hosts whose firewalls a run sets, by what `plan` says of them."""
     around = any(host.is_gateway or host.is_monitoring for host in hosts)
     names = [
         host.name for host in hosts if host.is_serving and host.settings.firewall == "set" and (around or host.span)
     ]
-    text = "firewall, closes the ports of the service to hosts that do not use them; compared in the run"
-    return [f"{fold_names(names)}: {text}"] if names else []
+    return {"firewall, closes the ports of the service to hosts that do not use them": names}

@@ -2,7 +2,7 @@
 
 from provision.features.firewall.firewall import apply, wants_rules
 from provision.run.context import RunContext
-from provision.run.step import FeatureStep, Step
+from provision.run.step import Step
 
 
 def _has_rules(context: RunContext) -> bool:
@@ -11,5 +11,4 @@ def _has_rules(context: RunContext) -> bool:
     return wants_rules(context) or any(installed and installed.firewall for installed in found)
 
 
-FIREWALL = Step("firewall", apply, "serve", "all", applies=_has_rules)
-STEPS = (FeatureStep(FIREWALL, after="serve", rank=3),)
+STEP = Step("firewall", apply, "serve", "all", applies=_has_rules, after="serve", rank=3)

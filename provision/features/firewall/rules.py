@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from string import Template
 from typing import Literal, TypeAlias
 
 from provision.core.errors import InventoryError
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
-from provision.core.unit_set import UnitSet
+from provision.core.unit_set import UnitSet, filled
 
 READ_DEADLINE_S = 60.0
 SSH_SERVER = "sshd"
@@ -158,10 +157,8 @@ def _family(address: str) -> str:
 
 def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = FIREWALL) -> UnitSet:
     """Return the rules and the unit that loads them."""
-    text = Template(Path(__file__).with_name(_UNIT_TEXT).read_text(encoding="utf-8"))
-    unit = text.substitute(
-        folder=f"{prefix}/{rule_set.name}", table=rule_set.table, name=rule_set.unit.removesuffix(".service")
-    )
+    path, name = Path(__file__).with_name(_UNIT_TEXT), rule_set.unit.removesuffix(".service")
+    unit = filled(path, folder=f"{prefix}/{rule_set.name}", table=rule_set.table, name=name)
     return UnitSet(
         name=rule_set.name,
         files={RULES: render(openings, rule_set)},

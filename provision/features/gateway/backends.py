@@ -2,19 +2,85 @@
 
 import json
 import ssl
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Host
-from provision.features.gateway.records import Backend, Gateway, Limits
-from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, listened_on, metrics_bind
+from provision.core.models.settings import Settings
+from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, listened_on
 from provision.run.served import Served
 
 PACKAGES = ("haproxy", "openssl")
 """OS packages of a gateway, by the names of every distribution."""
-RUN_FOLDER = "/run/firstlight-gateway"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend(Served):
+    """A serving host as the gateway reaches it."""
+
+    name: str
+    """Of the host in the inventory."""
+    address: str
+    """IP address or name, as the gateway reaches it."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a host is asked for one token, apart from its clients."""
+
+    interval_s: int = 10
+    patience_s: int = 60
+    """Longer than a host at work lets a new request wait; two answers must be missing before it is taken out."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One gateway with everything that it needs to know."""
+
+    settings: Settings
+    backends: tuple[Backend, ...]
+    clients: dict[str, str] = field(repr=False)
+    """Key of each client by its name."""
+    folder: str
+    """Folder on its host that has the folder of its files, and what it remembers."""
+    run_folder: str = "/run/firstlight-gateway"
+    """Folder of its sockets, which HAProxy's account alone may enter."""
+    account: str | None = "haproxy"
+    """Account that it runs as after it has read its files; None: that of its process."""
+    probe: Probe = Probe()
+    router_key: str = field(default="", repr=False)
+    """What requests carry that pass vllm-router. It stays the same: a process of before a reload still answers some."""
+    metrics: tuple[str, int] | None = None
+    """Address and port at which it offers HAProxy's figures to Prometheus; None: nowhere."""
+
+    @property
+    def bind(self) -> str:
+        """Return the address at which it listens."""
+        return listened_on(self.settings.gateway_bind)
+
+    def models(self) -> dict[str, list[Backend]]:
+        """Return the back ends by model, both in order of their names."""
+        found: dict[str, list[Backend]] = {}
+        for backend in sorted(self.backends, key=lambda one: (one.model, one.name)):
+            found.setdefault(backend.model, []).append(backend)
+        return found
+
+    def names(self) -> dict[str, str]:
+        """Return the model that answers requests for each name: its own, and those of adapters that all of its hosts have.
+
+        While a rollout brings an adapter to the hosts of a model, some would answer 404.
+        """
+        models = self.models()
+        adapters = {
+            adapter: model
+            for model, backends in models.items()
+            for adapter in sorted(set.intersection(*(set(one.adapters) for one in backends)))
+        }
+        return {**adapters, **{model: model for model in models}}
 
 
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
@@ -31,10 +97,7 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
         if address is None:
             unreachable.append(f"host `{host.name}` listens on {said.bind}")
         else:
-            adapters = tuple(said.adapters)
-            found.append(
-                Backend(host.name, said.model, address, said.port, said.key, said.health_port, adapters, said.task)
-            )
+            found.append(Backend(**vars(said), name=host.name, address=address))
     if unreachable:
         raise InventoryError(
             f"gateway `{gateway.name}` cannot reach every host: {', '.join(unreachable)}",
@@ -64,35 +127,6 @@ def _require_own_names(gateway: Host, backends: Iterable[Backend]) -> None:
             )
 
 
-def gateway_of(
-    host: Host,
-    backends: tuple[Backend, ...],
-    clients: Mapping[str, str],
-    folder: str,
-    monitors: Collection[Host] = (),
-    *,
-    router_key: str = "",
-) -> Gateway:
-    """Return a gateway from the settings of its host, with the key of each client by its name, and that of vllm-router."""
-    settings = host.settings
-    limits = Limits(settings.gateway_body_mib, settings.gateway_host_requests, settings.gateway_requests_per_minute)
-    bind = listened_on(settings.gateway_bind)
-    return Gateway(
-        bind,
-        settings.gateway_port,
-        settings.gateway_tls,
-        backends,
-        dict(clients),
-        limits,
-        run_folder=RUN_FOLDER,
-        folder=folder,
-        balance=settings.gateway_balance,
-        router_key=router_key,
-        router_port=settings.gateway_router_port,
-        metrics=(metrics_bind(host, monitors), settings.gateway_metrics_port) if monitors else None,
-    )
-
-
 def known_clients(text: str) -> dict[str, str]:
     """Return the key of each client by its name, from the file of a gateway."""
     return {name: key for key, _, name in (line.partition(" ") for line in text.splitlines()) if name}
@@ -101,11 +135,8 @@ def known_clients(text: str) -> dict[str, str]:
 def remembered(text: str) -> dict[str, Served]:
     """Return what hosts served when a gateway's files were made; empty where that cannot be read."""
     try:
-        return {
-            name: Served(**{**values, "adapters": tuple(values.get("adapters", ()))})
-            for name, values in json.loads(text).items()
-        }
-    except (ValueError, TypeError, AttributeError):
+        return TypeAdapter(dict[str, Served]).validate_json(text)
+    except ValidationError:
         return {}
 
 

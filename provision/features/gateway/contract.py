@@ -14,9 +14,9 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord
 from provision.core.tables import read_table
 from provision.core.zipapp import pack_zipapp
+from provision.features.gateway.backends import Gateway
 from provision.features.gateway.draining import python_of
 from provision.features.gateway.haproxy import CERTIFICATE
-from provision.features.gateway.records import Gateway
 from provision.fleet.inventory.addresses import own_address
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.tool import SOURCE
@@ -54,7 +54,7 @@ def ask(session: Session, host: Host, gateway: Gateway) -> CheckRecord:
         RemoteCommandError: It did not end in time.
         TransportError: The host cannot be reached.
     """
-    if (most := gateway.limits.requests_per_minute) is not None:
+    if (most := gateway.settings.gateway_requests_per_minute) is not None:
         text = f"not tested: firstlight_gateway_requests_per_minute lets a client send {most} requests"
         return record(host, "skip", text)
     started = time.monotonic()
@@ -71,12 +71,12 @@ def deadline_s(gateway: Gateway) -> float:
 
 def request_of(gateway: Gateway) -> dict[str, Any]:
     """Return what the program reads. It holds keys."""
-    certificate = f"{gateway.folder}/current/{CERTIFICATE}" if gateway.tls else None
+    certificate = f"{gateway.folder}/current/{CERTIFICATE}" if gateway.settings.gateway_tls else None
     models = {
         model: [{"host": one.address, "port": one.port, "key": one.key, "task": one.task} for one in hosts]
         for model, hosts in gateway.models().items()
     }
-    at = {"host": own_address(gateway.bind), "port": gateway.port, "certificate": certificate}
+    at = {"host": own_address(gateway.bind), "port": gateway.settings.gateway_port, "certificate": certificate}
     return {"gateway": at, "key": next(iter(gateway.clients.values())), "models": models}
 
 

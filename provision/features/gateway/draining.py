@@ -169,9 +169,7 @@ def _combined(answers: Answers, then: str = "") -> FirstlightError | None:
         error if isinstance(error, FirstlightError) else FirstlightError(f"gateway `{name}`: {error}")
         for name, error in answers.errors.items()
     ]
-    combined = FirstlightError("; ".join(error.text for error in errors) + then, hint=errors[0].hint)
-    combined.exit_code = errors[0].exit_code
-    return combined
+    return FirstlightError("; ".join(error.text for error in errors) + then, hint=errors[0].hint)
 
 
 def _nothing(context: RunContext, probed: ProbedHosts, answers: Answers, error: FirstlightError) -> TrafficHosts:

@@ -16,12 +16,11 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
 from provision.features.gateway import backends, contract, haproxy, router, routers, shared_address
-from provision.features.gateway.backends import PACKAGES, certificate_names
+from provision.features.gateway.backends import PACKAGES, Gateway, certificate_names
 from provision.features.gateway.haproxy import Files
 from provision.features.gateway.reconciliation import kept_out, reconcile
-from provision.features.gateway.records import Gateway
 from provision.features.watchdog import health_agent
-from provision.fleet.inventory.addresses import gateway_endpoint, own_address
+from provision.fleet.inventory.addresses import gateway_endpoint, metrics_bind, own_address
 from provision.fleet.ssh import Session
 from provision.report.history.runs import green_hosts, newest_with
 from provision.report.layout import count
@@ -69,52 +68,58 @@ def apply(context: RunContext, earlier: ResultT) -> ResultT:
                 context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text, hint=hint))
         return earlier
     if gateways:
-        _set_up(context, earlier, gateways)
+        _set_up(context, earlier)
     return earlier
 
 
-def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> None:
+def _gateways(context: RunContext, among: Collection[str] | None = None) -> list[Host]:
+    """Return the gateways that have not failed, all or those with some names."""
+    return [host for host in context.hosts() if host.is_gateway and (among is None or host.name in among)]
+
+
+def _set_up(context: RunContext, probed: ProbedHosts) -> None:
     started = time.monotonic()
-    prefixes = {host.name: probed.install_paths[host.name].prefix for host in gateways}
-    for host in gateways:
+    prefixes = {host.name: probed.install_paths[host.name].prefix for host in _gateways(context)}
+    for host in _gateways(context):
         if not probed.install_paths[host.name].root:
             hint = "log in as root, or set ansible_become: true"
             context.fail(host.name, "serve", InventoryError(f"host `{host.name}`: a gateway needs root", hint=hint))
-    gateways = playbooks.acquire_locks(context, probed, "serve", _well(context, gateways))
-    interfaces = shared_address.require_possible(context, gateways)
-    gateways = _well(context, gateways)
+    locked = playbooks.acquire_locks(context, probed, "serve", _gateways(context))
+    interfaces = shared_address.require_possible(context, locked)
     before = context.run_on_hosts(
         "serve",
-        gateways,
+        _gateways(context),
         lambda host: _read_before(context.session(host), prefixes[host.name]),
         deadline_s=READ_DEADLINE_S,
     )
     served = health_agent.set_up(context, probed, _served(context, probed, before.values()))
     clients = {name: key for found in reversed(before.values()) for name, key in found.clients.items()}
-    made: dict[str, tuple[Gateway, Files]] = {}
-    for host in [host for host in gateways if host.name in before]:
+    made: dict[str, Gateway] = {}
+    files: dict[str, Files] = {}
+    for host in _gateways(context, before):
         for name in host.settings.gateway_clients:
             clients.setdefault(name, register_secret(f"sk-{secrets.token_urlsafe(32)}"))
         router_key = before[host.name].router_key or register_secret(f"router-{secrets.token_urlsafe(32)}")
         folder = f"{prefixes[host.name]}/gateway"
         try:
-            made[host.name] = _files(context, host, served, clients, folder=folder, router_key=router_key)
+            made[host.name], files[host.name] = _files(
+                context, host, served, clients, folder=folder, router_key=router_key
+            )
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
     units = {name: haproxy.unit_text(prefixes[name]) for name in made}
     results, new = {}, []
-    for host in [host for host in gateways if host.name in made]:
+    for host in _gateways(context, made):
         shares = host.settings.gateway_address is not None
-        if before[host.name].has(made[host.name][1], units[host.name], shares=shares):
+        if before[host.name].has(files[host.name], units[host.name], shares=shares):
             results[host.name] = PhaseResult(host=host.name, phase="serve", status="ok")
         else:
             new.append(host)
     debs = send_missing(context, probed, {host.name: PACKAGES for host in new})
-    new = [host for host in new if host.name in debs]
     sent = context.run_on_hosts(
         "serve",
-        new,
-        lambda host: send_files(context.session(host), INCOMING, made[host.name][1].texts),
+        [host for host in new if host.name in debs],
+        lambda host: send_files(context.session(host), INCOMING, files[host.name].texts),
         deadline_s=SEND_DEADLINE_S,
     )
     results |= playbooks.run_playbook(
@@ -122,33 +127,26 @@ def _set_up(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) 
         probed,
         "gateway",
         [host for host in new if host.name in sent],
-        lambda host: {
-            **_variables(host, made[host.name][1], units[host.name]),
-            "firstlight_debs": debs[host.name],
-        },
+        lambda host: _variables(host, files[host.name], units[host.name]) | {"firstlight_debs": debs[host.name]},
     )
-    ready = [host for host in _well(context, gateways) if host.name in results]
-    gateway_records = {name: gateway for name, (gateway, _) in made.items()}
     has_router = {name: one.routes for name, one in before.items()}
-    routed = routers.set_up(context, probed, ready, gateway_records, has_router)
-    shared = shared_address.set_up(context, probed, _well(context, ready), interfaces)
-    ready = _well(context, ready)
-    traffics, ended = reconcile(context, ready)
+    routed = routers.set_up(context, probed, _gateways(context, results), made, has_router)
+    shared = shared_address.set_up(context, probed, _gateways(context, results), interfaces)
+    traffics, ended = reconcile(context, _gateways(context, results))
     asked = context.run_on_hosts(
         "serve",
-        [host for host in ready if _is_to_be_asked(context, host, results[host.name])],
-        lambda host: _require_contract(context.session(host), host, made[host.name][0]),
-        deadline_s=max((contract.deadline_s(gateway) for gateway in gateway_records.values()), default=0.0),
+        [host for host in _gateways(context, results) if _is_to_be_asked(context, host, results[host.name])],
+        lambda host: _require_contract(context.session(host), host, made[host.name]),
+        deadline_s=max(map(contract.deadline_s, made.values()), default=0.0),
     )
-    for host in _well(context, ready):
+    for host in _gateways(context, results):
         beside = [each[host.name] for each in (routed, shared) if host.name in each]
         corrected = [ended[host.name]] if host.name in ended else []
         out = {}
         if (traffic := traffics.get(host.name)) is not None:
             corrected += kept_out(context, host, traffic)
             out = traffic.out()
-        record = _record(context.session(host), host, made[host.name][0], prefixes[host.name])
-        record = record.model_copy(update={"out": out})
+        record = _record(context.session(host), host, made[host.name], out)
         context.run.write(f"gateway/{host.name}.json", record)
         played, text = _together(host, record, results[host.name], beside, corrected, asked=asked.get(host.name))
         context.record(playbooks.added_to_earlier(context, played, text, time.monotonic() - started))
@@ -180,7 +178,7 @@ def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
         if not before.clients:
             return contract.record(host, "skip", "the gateway is not set up yet: ./firstlight gateway")
         behind = backends.backends_of(host, context.inventory.hosts, before.served)
-        return contract.ask(session, host, backends.gateway_of(host, behind, before.clients, f"{prefix}/gateway"))
+        return contract.ask(session, host, Gateway(host.settings, behind, dict(before.clients), f"{prefix}/gateway"))
 
     hosts = [host for host in context.inventory.hosts if host.is_gateway and host.name in probed.install_paths]
     if context.options.limited:
@@ -189,10 +187,6 @@ def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
     answers = context.ask_hosts(hosts, ask, deadline_s=READ_DEADLINE_S + contract.MODEL_S * models)
     errors = {name: f"the gateway could not be queried: {error}" for name, error in answers.errors.items()}
     return [answers.values.get(host.name) or contract.record(host, "error", errors[host.name]) for host in hosts]
-
-
-def _well(context: RunContext, hosts: Sequence[Host]) -> list[Host]:
-    return [host for host in hosts if not context.has_failed(host.name)]
 
 
 def _variables(host: Host, files: Files, unit: str) -> dict[str, Any]:
@@ -296,21 +290,22 @@ def _files(
     behind = backends.backends_of(host, context.inventory.hosts, served)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
-    gateway = backends.gateway_of(host, behind, keys, folder, monitors, router_key=router_key)
+    metrics = (metrics_bind(host, monitors), host.settings.gateway_metrics_port) if monitors else None
+    gateway = Gateway(host.settings, behind, keys, folder, router_key=router_key, metrics=metrics)
     more = {haproxy.SERVED: backends.to_remember(served)}
     certificate = backends.read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:
         more[haproxy.CERTIFICATE] = certificate
-    elif gateway.tls:
+    elif host.settings.gateway_tls:
         more[haproxy.CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))
     return gateway, haproxy.render(gateway, more)
 
 
-def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> GatewayRecord:
-    """Return what clients have to know."""
-    current = f"{prefix}/gateway/current"
+def _record(session: Session, host: Host, gateway: Gateway, out: dict[str, str]) -> GatewayRecord:
+    """Return what clients have to know; `out` is why hosts get no requests."""
+    current = f"{gateway.folder}/current"
     fingerprint = None
-    if gateway.tls:
+    if host.settings.gateway_tls:
         path = shlex.quote(f"{current}/{haproxy.CERTIFICATE}")
         said = session.run(f"openssl x509 -noout -fingerprint -sha256 -in {path}", root=True).stdout
         fingerprint = said.strip().partition("=")[2] or None
@@ -320,5 +315,6 @@ def _record(session: Session, host: Host, gateway: Gateway, prefix: str) -> Gate
         clients=tuple(sorted(gateway.clients)),
         key_file=f"{current}/{haproxy.CLIENTS}",
         fingerprint=fingerprint,
-        self_signed=gateway.tls and host.settings.gateway_certificate is None,
+        out=out,
+        self_signed=host.settings.gateway_tls and host.settings.gateway_certificate is None,
     )

@@ -15,13 +15,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 
 from jinja2 import Environment, StrictUndefined
 
 from provision.core.tables import own_table, rows_of
+from provision.core.unit_set import filled
 from provision.features.gateway import router
-from provision.features.gateway.records import Backend, Gateway
+from provision.features.gateway.backends import Backend, Gateway
 
 CONFIG = "haproxy.cfg"
 UNIT = "firstlight-gateway.service"
@@ -75,12 +75,7 @@ def texts() -> tuple[Text, ...]:
 
 def unit_text(prefix: str) -> str:
     """Return the text of the unit that runs HAProxy."""
-    return _own(UNIT).substitute(prefix=prefix)
-
-
-def _own(name: str) -> Template:
-    """Return a template of this folder."""
-    return Template(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return filled(Path(__file__).with_name(UNIT), prefix=prefix)
 
 
 @dataclass(frozen=True)
@@ -116,12 +111,15 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         HOSTS: _lines(f"{server} {one.key}" for server, one in _servers(gateway.backends) if one.key),
         PROBES: _lines(f"{server} {probe}" for server, probe in probes.items()),
         ROUTES: _lines(own_table(Path(__file__).with_name("routes.toml"))["passed"]),
-        TOO_LARGE: _own(TOO_LARGE).substitute(body=_body(_larger(gateway.limits.body_mib), "invalid_request_error")),
+        TOO_LARGE: filled(
+            Path(__file__).with_name(TOO_LARGE),
+            body=_body(_larger(gateway.settings.gateway_body_mib), "invalid_request_error"),
+        ),
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
-    if gateway.balance == "router":
-        files |= router.files(gateway, routed(gateway)[0])
+    if gateway.settings.gateway_balance == "router":
+        files |= router.files(gateway, routed(gateway))
     if len(models) > 1:
         numbers = {model: number for number, model in enumerate(models)}
         files[MODELS] = _lines(f"{name} model-{numbers[model]}" for name, model in gateway.names().items())
@@ -163,10 +161,9 @@ def _servers(backends: tuple[Backend, ...] | list[Backend]) -> Iterator[tuple[st
         yield re.sub(r"[^A-Za-z0-9.:_-]", "_", backend.name), backend
 
 
-def routed(gateway: Gateway) -> tuple[dict[str, str], dict[str, int]]:
-    """Return the model of each server by HAProxy's name of it, and the number of each model in HAProxy."""
-    servers = {server: one.model for server, one in _servers(gateway.backends)}
-    return servers, {model: number for number, model in enumerate(gateway.models())}
+def routed(gateway: Gateway) -> dict[str, str]:
+    """Return the model of each server by HAProxy's name of it."""
+    return {server: one.model for server, one in _servers(gateway.backends)}
 
 
 def _refusal(message: str, kind: str) -> str:
@@ -193,17 +190,17 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
     return template.from_string(Path(__file__).with_name("haproxy.cfg.j2").read_text(encoding="utf-8")).render(
         gateway=gateway,
         models=models,
-        routed=routed(gateway)[0],
+        routed=routed(gateway),
         router=router,
         beginnings=texts(),
         compared=COMPARED,
         bound_percent=BOUND_PERCENT,
         ring_ids=router.ring_ids,
-        body_bytes=gateway.limits.body_mib * _MIB,
-        arriving_bytes=gateway.limits.body_mib * _MIB * _ARRIVES,
+        body_bytes=gateway.settings.gateway_body_mib * _MIB,
+        arriving_bytes=gateway.settings.gateway_body_mib * _MIB * _ARRIVES,
         too_large=TOO_LARGE,
-        larger=_larger(gateway.limits.body_mib),
-        buffer_bytes=(gateway.limits.body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
+        larger=_larger(gateway.settings.gateway_body_mib),
+        buffer_bytes=(gateway.settings.gateway_body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
         busy=_refusal("no host can take the request now; try again", "overloaded"),
         refusal=_refusal,
         address=_address,

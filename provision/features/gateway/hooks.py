@@ -1,6 +1,7 @@
 """Where gateways take part in the work of the core: in `plan`, `status`, `verify`, `chat`, bundles, and around starts of services."""
 
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Any
 
 from provision.core.models.inventory import Host
@@ -12,19 +13,18 @@ from provision.features.gateway.haproxy import CLIENTS
 from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
 from provision.features.gateway.restarts import Restarts, moves
 from provision.features.gateway.routers import stage
+from provision.features.gateway.traffic import HostTraffic
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
 from provision.pipeline.host_status import StatusPart
-from provision.report.layout import count, fold_names
+from provision.report.layout import count
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, VerifiedHosts
 
 
-def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
-    """Return what `plan` says of gateways."""
-    del plan
-    names, serving = [host.name for host in hosts if host.is_gateway], sum(host.is_serving for host in hosts)
-    text = f"gateway, HAProxy in front of {count(serving, 'host')}; compared in the run"
-    return [f"{fold_names(names)}: {text}"] if names else []
+def planned(hosts: Sequence[Host], _plan: PlannedHosts) -> dict[str, list[str]]:
+    """Return the gateways, by what `plan` says of them."""
+    text = f"gateway, HAProxy in front of {count(sum(host.is_serving for host in hosts), 'host')}"
+    return {text: [host.name for host in hosts if host.is_gateway]}
 
 
 def needed_packages(hosts: Sequence[Host]) -> dict[str, list[str]]:
@@ -47,12 +47,12 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
 
 def _part(host: Host, answers: Answers) -> StatusPart:
     drained_at = [name for name, traffic in answers.traffics.items() if host.name in traffic.drained()]
-    gateway = _gateway(host, answers) if host.is_gateway else None
-    words = [_words(gateway)] if gateway else []
+    words = [_words(host, answers)] if host.is_gateway else []
     words += [f"drained at the gateway {', '.join(drained_at)}"] if drained_at else []
     for name, traffic in answers.traffics.items():
         if (one := traffic.of(host.name)) and one.canary is not None:
             words.append(f"canary with {one.canary:g} % of requests at the gateway {name}")
+    gateway = _gateway(host, answers) if host.is_gateway else None
     return StatusPart({"drained_at": drained_at, "gateway": gateway}, "; ".join(words))
 
 
@@ -64,22 +64,21 @@ def _gateway(host: Host, answers: Answers) -> dict[str, Any]:
     return {"endpoint": endpoint, "hosts": hosts, "error": str(error) if error is not None else None}
 
 
-def _words(gateway: dict[str, Any]) -> str:
+def _words(host: Host, answers: Answers) -> str:
     """Return a gateway in words; the figures of its hosts are those of `./firstlight gateway status`."""
-    at = f"gateway at {gateway['endpoint']}"
-    if gateway["hosts"] is None:
-        return f"{at}, no answer: {' '.join(gateway['error'].split())}" if gateway["error"] else at
-    models: dict[str, list[dict[str, Any]]] = {}
-    for one in gateway["hosts"]:
-        models.setdefault(one["model"], []).append(one)
-    served = ", ".join(f"{model} ({_in_traffic(hosts)})" for model, hosts in models.items())
+    at = f"gateway at {gateway_endpoint(host, reached_at(host))}"
+    if host.name not in answers.traffics:
+        error = answers.errors.get(host.name)
+        return f"{at}, no answer: {' '.join(str(error).split())}" if error is not None else at
+    models = groupby(answers.traffics[host.name].hosts, key=lambda one: one.model)
+    served = ", ".join(f"{model} ({_in_traffic([*hosts])})" for model, hosts in models)
     return f"{at} for {served}" if served else f"{at}, no host behind it"
 
 
-def _in_traffic(hosts: Sequence[dict[str, Any]]) -> str:
+def _in_traffic(hosts: Sequence[HostTraffic]) -> str:
     """Return the hosts of a model with their states, and how many of them get requests."""
-    named = ", ".join(f"{one['host']} {one['state']}" for one in hosts)
-    serving = sum(one["state"] == "up" or (one["state"] == "canary" and one["share"] > 0) for one in hosts)
+    named = ", ".join(f"{one.host} {one.state}" for one in hosts)
+    serving = sum(one.why_out is None for one in hosts)
     return named if serving == len(hosts) else f"{serving} of {count(len(hosts), 'host')} in traffic: {named}"
 
 

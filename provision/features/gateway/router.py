@@ -12,13 +12,12 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from provision.core.models.staged import StagedFile
 from provision.core.tables import own_table
-from provision.core.unit_set import UnitSet
-from provision.features.gateway.records import Gateway
+from provision.core.unit_set import UnitSet, filled
+from provision.features.gateway.backends import Gateway
 
 NAME = "gateway-router"
 UNIT = "firstlight-gateway-router.service"
@@ -68,33 +67,31 @@ def files(gateway: Gateway, servers: Mapping[str, str]) -> dict[str, str]:
 def router_set(
     gateway: Gateway,
     servers: Mapping[str, str],
-    backends: Mapping[str, int],
     *,
     wheel: StagedFile,
     python: str,
     prefix: str,
 ) -> UnitSet:
-    """Return the unit that runs the routers of a gateway, and its files; servers have their model, and back ends the number of each model."""
-    addresses, port = addresses_of_hosts(servers), gateway.router_port
+    """Return the unit that runs the routers of a gateway, and its files; servers have their model."""
+    addresses, port = addresses_of_hosts(servers), gateway.settings.gateway_router_port
     routers = [
         {
             **table()["arguments"],
             "host": address_of_router(number),
             "port": port,
             "prometheus_host": address_of_router(number),
-            "max_payload_size": gateway.limits.body_mib * 1024 * 1024,
+            "max_payload_size": gateway.settings.gateway_body_mib * 1024 * 1024,
             "worker_urls": [f"http://{addresses[server]}:{port}" for server, of in servers.items() if of == model],
         }
-        for model, number in backends.items()
+        for number, model in enumerate(gateway.models())
     ]
     here = Path(__file__).parent
-    unit = Template((here / UNIT).read_text(encoding="utf-8"))
     programs = {name: (here / "onhost" / name).read_text(encoding="utf-8") for name in (_PROGRAM, _TOKENS)}
     document = {"wheel": wheel.name, "sha256": wheel.sha256, "routers": routers}
     return UnitSet(
         name=NAME,
         files={_CONFIG: json.dumps(document, indent=1) + "\n", **programs},
-        units={UNIT: unit.substitute(python=python, folder=f"{prefix}/{NAME}", account=gateway.account)},
+        units={UNIT: filled(here / UNIT, python=python, folder=f"{prefix}/{NAME}", account=gateway.account)},
         account=gateway.account or "root",
         ready=tuple(f"http://{router['host']}:{port}/liveness" for router in routers),
         data=(WHEELS,),

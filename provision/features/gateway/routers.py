@@ -10,9 +10,9 @@ from provision.core.folders import product_path
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.staged import StagedFile
+from provision.features.gateway.backends import Gateway
 from provision.features.gateway.draining import python_of
 from provision.features.gateway.haproxy import routed
-from provision.features.gateway.records import Gateway
 from provision.features.gateway.router import NAME, UNIT, WHEELS, router_set, silent_hosts, tokens_command
 from provision.phases.stage.locked_wheel import fetch_locked_wheel, locked_hashes
 from provision.phases.stage.platforms import Target
@@ -54,7 +54,7 @@ def set_up(
     sets = {}
     for host in [host for host in chosen if host.name in wheels]:
         gateway, wheel, prefix = made[host.name], wheels[host.name], probed.install_paths[host.name].prefix
-        one = router_set(gateway, *routed(gateway), wheel=wheel, python=python_of(host), prefix=prefix)
+        one = router_set(gateway, routed(gateway), wheel=wheel, python=python_of(host), prefix=prefix)
         sets[host.name] = [one]
     sent = context.run_on_hosts(
         "serve",

@@ -4,12 +4,11 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
 from provision.core.errors import FirstlightError, InventoryError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.unit_set import UnitSet
+from provision.core.unit_set import UnitSet, filled
 from provision.fleet.inventory.addresses import is_ip
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -103,31 +102,21 @@ def require_free(host: Host, others: Sequence[str], said: str) -> None:
 def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: str) -> UnitSet:
     """Return keepalived with its configuration for one of the gateways that `sharing` returns."""
     shared = ipaddress.ip_interface(str(host.settings.gateway_address))
-    peers = "".join(f"        {one.connection.address}\n" for one in gateways if one.name != host.name)
-    place = [one.name for one in gateways].index(host.name)
-    config = f"""global_defs {{
-    vrrp_version 3
-}}
-vrrp_instance firstlight {{
-    state BACKUP
-    nopreempt
-    interface {interface}
-    virtual_router_id {host.settings.gateway_router_id or int(shared.ip) % 256 or 255}
-    priority {FIRST_PRIORITY - place}
-    advert_int {ADVERT_S}
-    unicast_src_ip {host.connection.address}
-    unicast_peer {{
-{peers}    }}
-    virtual_ipaddress {{
-        {shared}
-    }}
-}}
-"""
-    unit = Template(Path(__file__).with_name(UNIT).read_text(encoding="utf-8")).substitute(prefix=prefix)
+    here = Path(__file__).parent
+    config = filled(
+        here / CONFIG,
+        interface=interface,
+        router_id=host.settings.gateway_router_id or int(shared.ip) % 256 or 255,
+        priority=FIRST_PRIORITY - [one.name for one in gateways].index(host.name),
+        advert_s=ADVERT_S,
+        own=host.connection.address,
+        peers="".join(f"        {one.connection.address}\n" for one in gateways if one.name != host.name),
+        shared=shared,
+    )
     return UnitSet(
         name=NAME,
         files={CONFIG: config},
-        units={UNIT: unit},
+        units={UNIT: filled(here / UNIT, prefix=prefix)},
         packages=PACKAGES,
         packaged=("keepalived.service",),
         checks=(("keepalived", "--config-test", "--use-file", CONFIG),),

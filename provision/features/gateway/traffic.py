@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from provision.core.errors import FirstlightError, ServeError, UsageError
+from provision.report.layout import quoted
 
 By = Literal["operator", "run"]
 """Who drains a host. A run takes back only what a run drained."""
@@ -176,16 +177,12 @@ def refusal(traffics: Iterable[Traffic], names: Sequence[str], known: Iterable[s
         return None
     if name in set(known):
         return UsageError(
-            f"host `{name}` is behind no gateway of the inventory; behind one are {_listed(behind)}",
+            f"host `{name}` is behind no gateway of the inventory; behind one are {quoted(behind)}",
             hint="a host gets behind the gateways when it serves: ./firstlight gateway",
         )
     near = difflib.get_close_matches(name, behind, n=3, cutoff=0.5)
-    hint = f"did you mean {_listed(near)}?" if near else f"behind the gateways are {_listed(behind)}"
+    hint = f"did you mean {quoted(near)}?" if near else f"behind the gateways are {quoted(behind)}"
     return UsageError(f"the inventory has no host `{name}`", hint=hint)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def left_without_host(traffics: Iterable[Traffic], names: Iterable[str]) -> FirstlightError | None:
@@ -196,7 +193,7 @@ def left_without_host(traffics: Iterable[Traffic], names: Iterable[str]) -> Firs
             serving = traffic.in_traffic(model)
             if serving and serving <= drained:
                 return UsageError(
-                    f"gateway `{traffic.gateway}` would have no host for model `{model}` without {_listed(sorted(serving))}",
+                    f"gateway `{traffic.gateway}` would have no host for model `{model}` without {quoted(sorted(serving))}",
                     hint="bring another host back first (./firstlight gateway status names them), "
                     "or add --force: then clients get 503",
                 )
@@ -252,8 +249,6 @@ def _table_lines(traffic: Traffic) -> list[str]:
         counts = (one.sessions, one.requests, one.errors_5xx, one.broken)
         rows.append((one.model, one.host, state, f"{one.share:g} %", *map(str, counts)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) if place < 3 else cell.rjust(width) for place, (cell, width) in enumerate(cells))
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    return [f"{traffic.gateway}:", *(f"  {line.rstrip()}" for line in lines)]
+    # Words are on the left of their columns, numbers on the right.
+    cells = [f"{{:{'<' if place < 3 else '>'}{width}}}" for place, width in enumerate(widths)]
+    return [f"{traffic.gateway}:", *("  ".join(["", *cells]).format(*row).rstrip() for row in rows)]

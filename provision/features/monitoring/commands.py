@@ -1,7 +1,5 @@
 """`./firstlight monitoring`: Prometheus, its alerts and exporters, and the targets of a Prometheus outside of the inventory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

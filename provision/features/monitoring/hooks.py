@@ -7,16 +7,13 @@ from provision.core.models.inventory import Host
 from provision.features.monitoring.unit_sets import EXPORTER_PACKAGES, PACKAGES
 from provision.fleet.inventory.addresses import own_address, with_port
 from provision.pipeline.host_status import StatusPart
-from provision.report.layout import fold_names
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts
 
 
-def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
-    """Return what `plan` says of monitoring hosts."""
-    del plan
-    names = [host.name for host in hosts if host.is_monitoring]
-    return [f"{fold_names(names)}: monitoring, Prometheus and Alertmanager; compared in the run"] if names else []
+def planned(hosts: Sequence[Host], _plan: PlannedHosts) -> dict[str, list[str]]:
+    """Return the monitoring hosts, by what `plan` says of them."""
+    return {"monitoring, Prometheus and Alertmanager": [host.name for host in hosts if host.is_monitoring]}
 
 
 def needed_packages(hosts: Sequence[Host]) -> dict[str, list[str]]:

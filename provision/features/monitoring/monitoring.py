@@ -1,7 +1,5 @@
 """Monitoring of a run: what hosts serve is read, files and units are rendered and sent, and a playbook switches to them."""
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -40,7 +38,7 @@ def apply(context: RunContext, earlier: ResultT) -> ResultT:
                 context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
         return earlier
     if monitors:
-        _Setup(context, earlier).run(monitors)
+        _set_up(context, earlier, monitors)
     return earlier
 
 
@@ -71,99 +69,82 @@ def read_alertmanager(path: str | None, host: str) -> str | None:
         ) from None
 
 
-class _Setup:
-    """The set-up of all hosts in one run."""
-
-    def __init__(self, context: RunContext, probed: ProbedHosts) -> None:
-        self._context, self._probed = context, probed
-        self._started = time.monotonic()
-
-    def run(self, monitors: Sequence[Host]) -> None:
-        context = self._context
-        hosts = context.hosts()
-        reasons = {host.name: self._why_not(host) for host in hosts}
-        for host in monitors:
-            if why := reasons[host.name]:
-                hint = "put a host with Debian or Ubuntu, systemd and root into group `monitoring`"
-                context.fail(
-                    host.name, "serve", InventoryError(f"host `{host.name}`: {SUPPORTED}, and {why}", hint=hint)
-                )
-        monitors = [host for host in monitors if not context.has_failed(host.name)]
-        if not monitors:
-            return
-        without = {name: f"no node exporter: {why}" for name, why in reasons.items() if why}
-        playbooks.acquire_locks(context, self._probed, "serve", [host for host in hosts if host.name not in without])
-        hosts = [host for host in hosts if host.name in context.sessions.locks and not context.has_failed(host.name)]
-        known = context.run_on_hosts(
-            "serve", [host for host in hosts if host in monitors], self._known_targets, deadline_s=READ_DEADLINE_S
-        )
-        served = ask_served(context, self._probed)
-        provisioned = [host for host in context.hosts() if host.is_provisioned]
-        cards = context.run_on_hosts(
-            "serve", provisioned, partial(card_ports, context, self._probed), deadline_s=READ_DEADLINE_S
-        )
-        found: dict[str, Found] = {}
-        sets: dict[str, list[UnitSet]] = {}
-        inventory = Path(context.inventory.source).resolve()
-        for host in [host for host in hosts if not context.has_failed(host.name)]:
-            prefix = self._probed.install_paths[host.name].prefix
-            # Of services the first one has the exporters of their machine.
-            sets[host.name] = [exporter_set(host, monitors, prefix)] if host.is_first else []
-            if host.name in known:
-                found[host.name] = find_targets(
-                    host,
-                    context.inventory.hosts,
-                    served,
-                    without,
-                    known=known[host.name],
-                    card_ports=cards,
-                )
-                try:
-                    alertmanager = read_alertmanager(host.settings.alertmanager_config, host.name)
-                except InventoryError as error:
-                    del sets[host.name]
-                    context.fail(host.name, "serve", error)
-                    continue
-                sets[host.name].append(server_set(host, found[host.name].targets, prefix, inventory, alertmanager))
-        results = play_differing(context, self._probed, "monitoring", sets)
-        for host in [host for host in hosts if host.name in results]:
-            self._record(host, results[host.name], found.get(host.name))
-
-    def _why_not(self, host: Host) -> str | None:
-        return why_not(self._probed.facts[host.name], root=self._probed.install_paths[host.name].root)
-
-    def _known_targets(self, host: Host) -> tuple[Target, ...]:
-        """Return what a monitoring host reads now."""
-        session, prefix = self._context.session(host), self._probed.install_paths[host.name].prefix
-        folder = shlex.quote(f"{prefix}/{SERVER}/current")
-        said = session.run(f"cd {folder} 2>/dev/null && grep -sH '' {KEY}*; cat *.json 2>/dev/null", root=True).stdout
-        lines = said.splitlines()
-        keys = dict(line.removeprefix(KEY).split(":", 1) for line in lines if line.startswith(KEY))
-        for key in keys.values():
-            register_secret(key)
-        return parse_targets(said, keys)
-
-    def _record(self, host: Host, played: PhaseResult, found: Found | None) -> None:
-        """Record how it ended; a monitoring host with what it reads."""
-        text = f"metrics at port {host.settings.metrics_port}"
-        status, hint = played.status, None
-        if found is not None:
-            settings = host.settings
-            bind = own_address(settings.monitoring_bind.strip("[]"))
-            record = MonitoringRecord(
-                prometheus=f"http://{with_port(bind, settings.monitoring_port)}",
-                alertmanager=f"http://{with_port(bind, settings.alertmanager_port)}",
-                targets={job: tuple(one.host for one in found.targets if one.job == job) for job in JOBS},
-                missing=dict(found.missing),
+def _set_up(context: RunContext, probed: ProbedHosts, monitors: Sequence[Host]) -> None:
+    started = time.monotonic()
+    hosts = context.hosts()
+    paths = probed.install_paths
+    reasons = {host.name: why_not(probed.facts[host.name], root=paths[host.name].root) for host in hosts}
+    for host in monitors:
+        if why := reasons[host.name]:
+            hint = "put a host with Debian or Ubuntu, systemd and root into group `monitoring`"
+            error = InventoryError(f"host `{host.name}`: {SUPPORTED}, and {why}", hint=hint)
+            context.fail(host.name, "serve", error)
+    monitors = [host for host in monitors if not context.has_failed(host.name)]
+    if not monitors:
+        return
+    without = {name: f"no node exporter: {why}" for name, why in reasons.items() if why}
+    hosts = playbooks.acquire_locks(context, probed, "serve", [host for host in hosts if host.name not in without])
+    hosts = [host for host in hosts if not context.has_failed(host.name)]
+    known = context.run_on_hosts(
+        "serve",
+        [host for host in hosts if host in monitors],
+        partial(_known_targets, context, probed),
+        deadline_s=READ_DEADLINE_S,
+    )
+    served, cards = ask_served(context, probed), ask_card_ports(context, probed)
+    found: dict[str, Found] = {}
+    sets: dict[str, list[UnitSet]] = {}
+    inventory = Path(context.inventory.source).resolve()
+    for host in [host for host in hosts if not context.has_failed(host.name)]:
+        prefix = paths[host.name].prefix
+        # Of services the first one has the exporters of their machine.
+        units = [exporter_set(host, monitors, prefix)] if host.is_first else []
+        if host.name in known:
+            try:
+                alertmanager = read_alertmanager(host.settings.alertmanager_config, host.name)
+            except InventoryError as error:
+                context.fail(host.name, "serve", error)
+                continue
+            found[host.name] = find_targets(
+                host, context.inventory.hosts, served, without, known=known[host.name], card_ports=cards
             )
-            self._context.run.write(f"monitoring/{host.name}.json", record)
-            text = f"monitoring of {len({one.host for one in found.targets})} hosts"
-            if found.missing:
-                status, hint = "warn", "docs/guides/monitoring.md says what each reason needs"
-                text += f"; metrics are missing: {'; '.join(f'{name}: {why}' for name, why in found.missing.items())}"
-        played = played.model_copy(update={"status": status, "hint": hint})
-        seconds = time.monotonic() - self._started
-        self._context.record(playbooks.added_to_earlier(self._context, played, text, seconds))
+            units.append(server_set(host, found[host.name].targets, prefix, inventory, alertmanager))
+        sets[host.name] = units
+    for name, played in play_differing(context, probed, "monitoring", sets).items():
+        _record(context, context.host(name), played, found.get(name), time.monotonic() - started)
+
+
+def _known_targets(context: RunContext, probed: ProbedHosts, host: Host) -> tuple[Target, ...]:
+    """Return what a monitoring host reads now."""
+    folder = shlex.quote(f"{probed.install_paths[host.name].prefix}/{SERVER}/current")
+    command = f"cd {folder} 2>/dev/null && grep -sH '' {KEY}*; cat *.json 2>/dev/null"
+    said = context.session(host).run(command, root=True).stdout
+    lines = said.splitlines()
+    keys = dict(line.removeprefix(KEY).split(":", 1) for line in lines if line.startswith(KEY))
+    for key in keys.values():
+        register_secret(key)
+    return parse_targets(said, keys)
+
+
+def _record(context: RunContext, host: Host, played: PhaseResult, found: Found | None, seconds: float) -> None:
+    """Record how it ended; a monitoring host with what it reads."""
+    settings = host.settings
+    text = f"metrics at port {settings.metrics_port}"
+    if found is not None:
+        bind = own_address(settings.monitoring_bind.strip("[]"))
+        record = MonitoringRecord(
+            prometheus=f"http://{with_port(bind, settings.monitoring_port)}",
+            alertmanager=f"http://{with_port(bind, settings.alertmanager_port)}",
+            targets={job: tuple(one.host for one in found.targets if one.job == job) for job in JOBS},
+            missing=dict(found.missing),
+        )
+        context.run.write(f"monitoring/{host.name}.json", record)
+        text = f"monitoring of {len({one.host for one in found.targets})} hosts"
+        if found.missing:
+            text += f"; metrics are missing: {'; '.join(f'{name}: {why}' for name, why in found.missing.items())}"
+            hint = "docs/guides/monitoring.md says what each reason needs"
+            played = played.model_copy(update={"status": "warn", "hint": hint})
+    context.record(playbooks.added_to_earlier(context, played, text, seconds))
 
 
 _SCRIPT = """
@@ -180,31 +161,25 @@ for place in sys.argv[1:]:
 """
 
 
-def card_ports(context: RunContext, probed: ProbedHosts, host: Host) -> tuple[int, ...]:
-    """Return the ports at which an exporter of a card vendor listens on a host."""
-    prefix = probed.install_paths[host.name].prefix
-    command = find_command(f"{prefix}/current/bin/python", known_exporters())
-    return parse_ports(context.session(host).run(command).stdout)
+def ask_card_ports(context: RunContext, probed: ProbedHosts) -> dict[str, tuple[int, ...]]:
+    """Return the ports at which exporters of card vendors listen, by host."""
+    exporters = known_exporters()
+
+    def ask(host: Host) -> tuple[int, ...]:
+        command = find_command(f"{probed.install_paths[host.name].prefix}/current/bin/python", exporters)
+        return tuple(int(line) for line in context.session(host).run(command).stdout.split() if line.isdigit())
+
+    provisioned = [host for host in context.hosts() if host.is_provisioned]
+    return context.run_on_hosts("serve", provisioned, ask, deadline_s=READ_DEADLINE_S)
 
 
-def known_exporters() -> dict[int, str]:
-    """Return by port how a line of an exporter's metrics begins."""
-    return {row["port"]: row["sign"] for row in own_table(Path(__file__).with_name("card_exporters.toml"))["exporter"]}
+def known_exporters() -> dict[str, str]:
+    """Return by address and port how a line of an exporter's metrics begins."""
+    rows = own_table(Path(__file__).with_name("card_exporters.toml"))["exporter"]
+    return {f"127.0.0.1:{row['port']}": row["sign"] for row in rows}
 
 
-def find_command(python: str, exporters: Mapping[int, str], address: str = "127.0.0.1") -> str:
-    """Return a command that prints the ports at which exporters listen on a host.
-
-    Args:
-        python: An interpreter there; without one the command prints nothing.
-        exporters: How a line of metrics begins, by port.
-        address: The address to ask.
-    """
-    places = [f"{address}:{port}={sign}" for port, sign in exporters.items()]
-    words = shlex.join([python, "-I", "-S", "-c", _SCRIPT, *places])
+def find_command(python: str, exporters: Mapping[str, str]) -> str:
+    """Return a command that prints the ports at which exporters listen; nothing without the interpreter."""
+    words = shlex.join([python, "-I", "-S", "-c", _SCRIPT, *(f"{at}={sign}" for at, sign in exporters.items())])
     return f"test ! -x {shlex.quote(python)} || {words}"
-
-
-def parse_ports(said: str) -> tuple[int, ...]:
-    """Return the ports that `find_command` printed."""
-    return tuple(int(line) for line in said.split() if line.isdigit())

@@ -1,19 +1,15 @@
 """`./firstlight monitoring targets`: what a Prometheus outside of the inventory may read, as a file of its service discovery."""
 
-from __future__ import annotations
-
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from provision.core.errors import InventoryError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
-from provision.features.monitoring.monitoring import READ_DEADLINE_S, card_ports
-from provision.features.monitoring.targets import Found, Target, entry_of, find_targets, in_order
+from provision.features.monitoring.monitoring import ask_card_ports
+from provision.features.monitoring.targets import Found, find_targets, render_targets
 from provision.fleet.inventory.addresses import OUTSIDE
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
@@ -24,7 +20,7 @@ from provision.run.results import ProbedHosts
 from provision.run.served import Served, ask_served
 from provision.run.step import Step
 
-KEYED = "__firstlight_key"
+KEYED = {"__firstlight_key": "required"}
 """Label of a target that asks for an API key. Prometheus removes it after relabelling, which can choose by it."""
 
 
@@ -55,10 +51,11 @@ def targets(request: CommandRequest, output: Path | None) -> int:
             "no host offers metrics to other machines",
             hint="set firstlight_bind and firstlight_expose: true, then ./firstlight serve; docs/guides/monitoring.md says more",
         )
+    text = render_targets(found.targets, indent=1, keyed=KEYED)
     if output is None:
-        write_stdout(render(found.targets))
+        write_stdout(text)
     else:
-        write_atomically(output, render(found.targets))
+        write_atomically(output, text)
     notes = [f"{name}: {why}" for name, why in found.missing.items()]
     if keyed := [target.host for target in found.targets if target.key is not None]:
         notes.append(
@@ -90,15 +87,6 @@ def outside_targets(
     return Found(tuple(target for target in found.targets if target.job in jobs), found.missing)
 
 
-def render(found: Sequence[Target]) -> str:
-    """Return targets as a document of Prometheus' file_sd; equal targets give equal text."""
-    entries = [
-        entry_of(target, **({KEYED: "required"} if target.key is not None else {})) for target in in_order(found)
-    ]
-    return json.dumps(entries, indent=1) + "\n"
-
-
 def _ask(context: RunContext, probed: ProbedHosts) -> AskedHosts:
-    provisioned = [host for host in context.hosts() if host.is_provisioned]
-    cards = context.run_on_hosts("serve", provisioned, partial(card_ports, context, probed), deadline_s=READ_DEADLINE_S)
+    cards = ask_card_ports(context, probed)
     return AskedHosts(**vars(probed), served=ask_served(context, probed), cards=cards)

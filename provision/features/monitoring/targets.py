@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from provision.core.models.inventory import Host
 from provision.fleet.inventory.addresses import EVERYWHERE, address_from, gateway_endpoint, metrics_bind, with_port
@@ -94,20 +94,22 @@ def find_targets(
     return Found(tuple(targets), missing)
 
 
-def render_targets(targets: Iterable[Target]) -> str:
-    """Return targets in Prometheus' form (file_sd), as one line; equal targets give equal text."""
-    return json.dumps([entry_of(target) for target in in_order(targets)]) + "\n"
+def render_targets(
+    targets: Iterable[Target], *, indent: int | None = None, keyed: Mapping[str, str] | None = None
+) -> str:
+    """Return targets in Prometheus' form (file_sd), by job and host; equal targets give equal text.
 
-
-def in_order(targets: Iterable[Target]) -> list[Target]:
-    """Return targets by job and host."""
-    return sorted(targets, key=lambda target: (target.job, target.host))
-
-
-def entry_of(target: Target, **labels: str) -> dict[str, Any]:
-    """Return one entry of file_sd, with further labels."""
-    model = {"model": target.model} if target.model else {}
-    return {"targets": [target.address], "labels": {"job": target.job, "host": target.host, **model, **labels}}
+    Args:
+        indent: Blanks of each level; None for one line.
+        keyed: More labels for targets that ask for an API key.
+    """
+    entries = []
+    for target in sorted(targets, key=lambda one: (one.job, one.host)):
+        labels = {"job": target.job, "host": target.host} | ({"model": target.model} if target.model else {})
+        if keyed and target.key is not None:
+            labels |= keyed
+        entries.append({"targets": [target.address], "labels": labels})
+    return json.dumps(entries, indent=indent) + "\n"
 
 
 def parse_targets(text: str, keys: Mapping[str, str]) -> tuple[Target, ...]:

@@ -4,11 +4,10 @@ import json
 import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from string import Template
 
 from provision.core.folders import as_typed
 from provision.core.models.inventory import Host
-from provision.core.unit_set import UnitSet
+from provision.core.unit_set import UnitSet, filled
 from provision.features.monitoring.targets import JOBS, Target, render_targets
 from provision.fleet.inventory.addresses import listened_on, metrics_bind, own_address, with_port
 
@@ -82,7 +81,7 @@ def alerts_text(inventory: Path) -> str:
 
 def _files(targets: Collection[Target], own: Mapping[str, str]) -> dict[str, str]:
     """Return Prometheus' configuration, with the lists of targets and the keys that it refers to."""
-    config = Template((_HERE / CONFIG).read_text(encoding="utf-8")).substitute(own)
+    config = filled(_HERE / CONFIG, **own)
     files: dict[str, str] = {}
     for job in JOBS:
         listed = f"{job}.json"
@@ -125,4 +124,4 @@ def exporter_set(host: Host, monitors: Collection[Host], prefix: str) -> UnitSet
 def _unit(name: str, **values: str) -> str:
     folder = _HERE / "units"
     confined = (folder / "confined.conf").read_text(encoding="utf-8").rstrip("\n")
-    return Template((folder / name).read_text(encoding="utf-8")).substitute(values, confined=confined)
+    return filled(folder / name, **values, confined=confined)

@@ -1,14 +1,14 @@
 """Evaluation of multi-host trials: candidate interface maps, which of them work, and which to use."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from verify.records import CheckResult, Figure
+from provision.report.layout import fold_names
+from verify.records import CheckResult, Figure, first_few
 
 InterfaceMap = Mapping[str, str]
 """The interface of each host, by host."""
-MapT = TypeVar("MapT", bound=InterfaceMap)
 Hellos = Mapping[str, Mapping[str, Any]]
 """First answer of each host: `interfaces`, `own_name`, `gpus`, its `ports` for trials and `ephemeral` ports."""
 Reached = Mapping[str, Mapping[str, Mapping[str, str]]]
@@ -41,14 +41,14 @@ class AllReduceTrial:
         return {"interfaces": dict(self.interface_map), "backend": self.backend, "hosts": dict(self.answers)}
 
 
-def interface_maps(hellos: Hellos) -> list[dict[str, str]]:
+def interface_maps(hellos: Hellos) -> list[InterfaceMap]:
     """Return candidate interface maps: interfaces with one name, and interfaces in one network, on all hosts."""
     by_key: dict[str, dict[str, str]] = {}
     for host, hello in hellos.items():
         for interface in hello["interfaces"]:
             for key in (f"name {interface['name']}", f"network {interface['network']}"):
                 by_key.setdefault(key, {}).setdefault(host, interface["name"])
-    return _distinct(one for one in by_key.values() if len(one) == len(hellos))
+    return list({tuple(one.items()): one for one in by_key.values() if len(one) == len(hellos)}.values())
 
 
 def rounds(hosts: Sequence[str]) -> list[list[tuple[str, str]]]:
@@ -72,12 +72,11 @@ def obstacles(interface_map: InterfaceMap, reached: Reached) -> list[str]:
 
 def best(trials: Sequence[AllReduceTrial]) -> InterfaceMap | None:
     """Return the map with exact trials whose slowest pair has the highest bandwidth; None without any."""
-    exact: list[tuple[float, InterfaceMap]] = []
-    for interface_map in _distinct(trial.interface_map for trial in trials):
-        of_it = [trial for trial in trials if trial.interface_map == interface_map]
-        if all(trial.is_exact for trial in of_it):
-            exact.append((_narrowest(of_it), interface_map))
-    return max(exact, key=lambda pair: pair[0])[1] if exact else None
+    by_map: dict[tuple[tuple[str, str], ...], list[AllReduceTrial]] = {}
+    for trial in trials:
+        by_map.setdefault(tuple(trial.interface_map.items()), []).append(trial)
+    exact = [of_it for of_it in by_map.values() if all(trial.is_exact for trial in of_it)]
+    return max(exact, key=_narrowest)[0].interface_map if exact else None
 
 
 def evaluate_trials(
@@ -139,14 +138,14 @@ def _open(
     text = f"{', '.join(parts)}; {wanted}"
     if astray:
         own_name = hellos[astray[0]]["own_name"]
-        text += f"; unset, gloo announces {own_name} on {_few(astray)}, since the name resolves to it"
+        text += f"; unset, gloo announces {own_name} on {fold_names(astray)}, since the name resolves to it"
     return text
 
 
 def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[AllReduceTrial]) -> str:
     bare = [host for host, hello in hellos.items() if not hello["interfaces"]]
     if bare:
-        return f"no interface that leads out of the host has an address: {_few(bare)}"
+        return f"no interface that leads out of the host has an address: {fold_names(bare)}"
     known = interface_maps(hellos)
     if not known:
         return f"no interface has the same name or the same network on all {len(hellos)} hosts"
@@ -194,30 +193,15 @@ def _describe(interface_map: InterfaceMap) -> str:
     return names.pop() if len(names) == 1 else ", ".join(f"{name} of {host}" for host, name in interface_map.items())
 
 
-def _distinct(interface_maps: Iterable[MapT]) -> list[MapT]:
-    found: list[MapT] = []
-    for one in interface_maps:
-        if one not in found:
-            found.append(one)
-    return found
-
-
 def _not_reached(reached: Reached) -> dict[str, dict[str, dict[str, str]]]:
     """Return only the failed connections, by caller, host and interface."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for caller, hosts in reached.items():
         for host, interfaces in hosts.items():
-            for interface, how in interfaces.items():
-                if how != "reached":
-                    found.setdefault(caller, {}).setdefault(host, {})[interface] = how
+            if failed := {interface: how for interface, how in interfaces.items() if how != "reached"}:
+                found.setdefault(caller, {})[host] = failed
     return found
 
 
 def _first(texts: Sequence[str]) -> str:
-    more = len(texts) - MOST_SHOWN
-    return "; ".join(texts[:MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _few(hosts: Sequence[str]) -> str:
-    more = len(hosts) - MOST_SHOWN
-    return ", ".join(hosts[:MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return first_few(texts, MOST_SHOWN, more="; and")

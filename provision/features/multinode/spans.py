@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import GATEWAY, MONITORING, Host, Span
 from provision.fleet.inventory.addresses import is_ip
-from provision.report.layout import count
+from provision.report.layout import count, quoted
 
 OWN = frozenset(
     {"bind", "span_address", "health_port", "gpus", "metrics_bind", "metrics_port", "driver_source", "builder"}
@@ -31,10 +31,9 @@ def _spans(hosts: Sequence[Host]) -> Iterator[Span]:
             groups = tuple(sorted(set(host.groups) - {GATEWAY, MONITORING}))
             alike.setdefault((host.settings.span, groups), []).append(host)
     for (size, groups), found in alike.items():
-        names = ", ".join(f"`{host.name}`" for host in found)
         if len(found) % size:
-            where = f"group `{'`, `'.join(groups)}`" if groups else "the inventory"
-            who = f"{count(len(found), 'host')} that {'serve' if len(found) > 1 else 'serves'} ({names})"
+            where = f"group {quoted(groups)}" if groups else "the inventory"
+            who = f"{count(len(found), 'host')} that {'serve' if len(found) > 1 else 'serves'} ({quoted(host.name for host in found)})"
             raise InventoryError(
                 f"firstlight_span: {size}: {where} has {who}, which is no multiple of {size}",
                 hint=f"give the group a multiple of {size} hosts, or set firstlight_span for {size} of them only",

@@ -10,6 +10,7 @@ from provision.features.firewall import rules
 from provision.features.multinode.addresses import SpanAddresses
 from provision.features.multinode.coordinator import try_together
 from provision.phases.install.step import changing
+from provision.report.layout import quoted
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.results import VerifiedHosts
@@ -90,7 +91,7 @@ def _try_exchange(
     if not (is_wrong or (is_closed and record["status"] == "warn")):
         return
     play_removal(context, verified, "firewall", protected, [(rules.START.name, (rules.START.unit,))])
-    named = ", ".join(f"`{host.name}`" for host in hosts)
+    named = quoted(host.name for host in hosts)
     text = f"hosts {named} are to serve one model together, and do not exchange numbers: {record['reason']}"
     hint = record["remedy"] or "open all ports between them"
     if protected:

@@ -6,6 +6,7 @@ What goes wrong is raised as in `program`.
 import base64
 import ipaddress
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,16 +105,14 @@ def obstacle(connection: Connection) -> str | None:
 
 def grant(session: Session, folder: str, key: RunKey) -> Channel:
     """Let the holders of the run's key read verified files of a host, for as long as the channel is open."""
-    channel = program.start(session, folder, PROGRAM, "grant")
-    try:
+    with ExitStack() as stack:
+        channel = program.start(session, folder, PROGRAM, "grant")
+        stack.callback(channel.close)
         answer = program.exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S})
-        problem = "" if answer == "granted" else answer or channel.error_text() or "no answer"
-    except BaseException:
-        channel.close()
-        raise
-    if problem:
-        channel.close()
-        raise SourceError(f"host {session.host} hands nothing on: {problem}")
+        if answer != "granted":
+            problem = answer or channel.error_text() or "no answer"
+            raise SourceError(f"host {session.host} hands nothing on: {problem}")
+        stack.pop_all()
     return channel
 
 

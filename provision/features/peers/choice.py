@@ -6,7 +6,7 @@ Hosts hand files on where that is set, or where it takes less time by the bandwi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
+from typing import Literal, get_args
 
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
@@ -17,13 +17,8 @@ from provision.features.peers.relay import AT_ONCE, FIRST
 
 Way = Literal["controller", "peers", "host", "path"]
 
-KINDS: Mapping[FileKind, SourceKind] = {
-    "wheel": "wheels",
-    "tool": "wheels",
-    "deb": "wheels",
-    "interpreter": "interpreter",
-    "model": "model",
-}
+KINDS: Mapping[FileKind, SourceKind] = {"interpreter": "interpreter", "model": "model"}
+"""All other files come as wheels do."""
 ENOUGH_HOSTS = 4
 """From so many hosts on, `auto` lets them hand on files where no bandwidth is known: the controller then sends at most half of all bytes."""
 HANDOVER_S = 2.0
@@ -110,5 +105,5 @@ def sample(files: Sequence[StagedFile], host: str) -> frozenset[str]:
 
 def _sources(host: Host, files: Mapping[str, Sequence[StagedFile]] | None) -> frozenset[str]:
     """Return the sources of what a host needs; of all kinds while that is not known."""
-    kinds = KINDS.values() if files is None else {KINDS.get(file.kind, "wheels") for file in files[host.name]}
+    kinds = get_args(SourceKind) if files is None else {KINDS.get(file.kind, "wheels") for file in files[host.name]}
     return frozenset(host.source_of(kind) for kind in kinds)

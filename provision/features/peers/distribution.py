@@ -123,9 +123,11 @@ class Distribution(Sending):
             progress(count)
 
         context.progress.note(host.name, f"gets its files from {name}")
-        folder = self._planned.install_paths[host.name].incoming
+        folder, connection = self._planned.install_paths[host.name].incoming, context.host(name).connection
+        user = self._planned.facts[name].user.name or str(connection.user)
+        peer = access.Peer(name, connection, user, self._key)
         try:
-            access.fetch(context.session(host), folder, self._handed_on(name, host), self._peer(name), report)
+            access.fetch(context.session(host), folder, self._handed_on(name, host), peer, report)
         except SourceError as error:
             is_refused = True
             self._note_refusal(host, name, f"{error.text}; the controller sends the rest")
@@ -135,11 +137,6 @@ class Distribution(Sending):
         with self._change() as relay:
             relay.received(host.name, refused=is_refused)
         return moved
-
-    def _peer(self, name: str) -> access.Peer:
-        host = self._context.host(name)
-        user = self._planned.facts[name].user.name or str(host.connection.user)
-        return access.Peer(name, host.connection, user, self._key)
 
     def _coming(self, name: str, way: Way) -> list[StagedFile]:
         """Return the files of a host that come to it in a way."""
@@ -198,19 +195,16 @@ class Distribution(Sending):
         self._context.run.event("own-source-short", host=host.name, phase="install", problems=problems)
         self._context.state(SentBytes).count(short=host.name)
 
-    @cached_property
-    def _open_indexes(self) -> tuple[str, ...]:
-        """The controller's indexes that ask for no login: what a host asks where the inventory names none."""
-        client = replace(self._context.options.client or read_settings(), extra_indexes=())
-        indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
-        return tuple(url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url)
-
     def _places(self, host: Host) -> dict[str, Any]:
         """Return the indexes and the hub of a host, and what it asks where neither the inventory nor its own settings name any."""
-        own = host.settings
-        indexes = () if own.source_index else self._open_indexes
+        own, open_indexes = host.settings, []
+        if not own.source_index:
+            # Of the controller's those that ask for no login.
+            client = replace(self._context.options.client or read_settings(), extra_indexes=())
+            indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
+            open_indexes = [url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url]
         named = {"indexes": own.source_index, "hub": own.source_hub}
-        return {**named, "default_indexes": indexes, "default_hub": endpoint()}
+        return {**named, "default_indexes": open_indexes, "default_hub": endpoint()}
 
     def _bring(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:
         started = time.monotonic()

@@ -46,32 +46,6 @@ def exchange(session: Session, channel: Channel, request: dict[str, Any], *, tim
     return channel.readline(timeout_s=timeout_s)
 
 
-def follow(
-    session: Session,
-    channel: Channel,
-    request: dict[str, Any],
-    progress: Callable[[int], None],
-    lacks: list[str] | None = None,
-) -> int:
-    """Let a program move files, and report the bytes and why files did not come; return the bytes. The channel is closed at the end."""
-    moved = 0
-    try:
-        record = _record(exchange(session, channel, request, timeout_s=SILENCE_S))
-        while isinstance(count := record.get("bytes"), int) or "lacks" in record:
-            if isinstance(count, int):
-                moved += count
-                progress(count)
-            elif lacks is not None:
-                lacks.append(str(record.get("why")))
-            record = _record(channel.readline(timeout_s=SILENCE_S))
-        if "done" not in record:
-            problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"
-            raise SourceError(str(problem))
-    finally:
-        channel.close()
-    return moved
-
-
 def get_files(
     session: Session,
     folder: str,
@@ -86,6 +60,11 @@ def get_files(
     """Let a host get files that it lacks, under their names in transfer; return the bytes that came.
 
     `Session.send` verifies them and sends what is missing.
+
+    Args:
+        request: What the program is told besides the files.
+        progress: Gets the bytes of each report.
+        lacks: Gets why files did not come.
     """
     remote = list_remote(session, folder)
     missing = [(file, remote.part(file)) for file in files if not remote.has(file)]
@@ -97,7 +76,22 @@ def get_files(
     if not rows:
         return 0
     check_space(f"host {session.host}", folder, sum(row["size"] - row["offset"] for row in rows), remote.free)
-    return follow(session, start(session, folder, program, word), {**request, "files": rows}, progress, lacks)
+    channel, moved = start(session, folder, program, word), 0
+    try:
+        record = _record(exchange(session, channel, {**request, "files": rows}, timeout_s=SILENCE_S))
+        while isinstance(count := record.get("bytes"), int) or "lacks" in record:
+            if isinstance(count, int):
+                moved += count
+                progress(count)
+            elif lacks is not None:
+                lacks.append(str(record.get("why")))
+            record = _record(channel.readline(timeout_s=SILENCE_S))
+        if "done" not in record:
+            problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"
+            raise SourceError(str(problem))
+    finally:
+        channel.close()
+    return moved
 
 
 def _record(line: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Whether two releases answer alike: greedy answers to the same texts, compared token by token. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 from provision.features.rollout.gate import thresholds
 
 
-@dataclass(frozen=True)
+@dataclass
 class Comparison:
     """How many answers were compared, and how many of them differ."""
 
@@ -24,16 +22,46 @@ class Comparison:
     why: str | None = None
     """Of the first of these: the reason."""
 
-    def plus(self, other: Comparison) -> Comparison:
-        """Return both together."""
-        return Comparison(
-            self.answers + other.answers,
-            self.near_ties + other.near_ties,
-            self.differing + other.differing,
-            self.first or other.first,
-            self.left_out + other.left_out,
-            self.why or other.why,
-        )
+    def add(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+        """Compare the answers of two hosts that serve the same model.
+
+        Up to the first token that differs both computed the same, so their log probabilities may differ by rounding alone. After
+        it they continue different texts, and nothing more can be said.
+
+        Args:
+            new: What `ready.pyz` sends of the new release. `answers` have `tokens`, `logprobs`, and for each the token in second
+                place (`runners_up`) with its distance in nats (`leads`); None stands for an answer that failed. `left_out` has why, by
+                the number of the text.
+            old: That of the old release to the same texts.
+        """
+        for number, (ours, theirs) in enumerate(zip(new["answers"], old["answers"], strict=False), start=1):
+            if ours is not None and theirs is not None:
+                self.answers += 1
+                self._add(f"text {number}", ours, theirs)
+                continue
+            self.left_out += 1
+            reason = (new if ours is None else old)["left_out"][str(number)]
+            # Both refuse a text that is too long for the model; a reason of one release alone may be a fault of it.
+            of = "" if ours is theirs else f" with the {'new' if ours is None else 'old'} release"
+            self.why = self.why or f"text {number}{of}: {reason}"
+
+    def _add(self, text: str, new: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+        """Count how two answers to one text differ."""
+        rounding = thresholds()["answers"]["rounding"]
+        for place, (token, before) in enumerate(zip(new["tokens"], old["tokens"], strict=False)):
+            moved = abs(new["logprobs"][place] - old["logprobs"][place])
+            if token == before and moved <= rounding:
+                continue
+            if token == before:
+                what = f"has another log probability by {moved:.2f} nats"
+            elif token != old["runners_up"][place] or old["leads"][place] > rounding:
+                what = f"is {token} instead of {before}, which led by {old['leads'][place]:.2f} nats"
+            else:
+                self.near_ties += 1
+                return
+            self.differing += 1
+            self.first = self.first or f"{text}, token {place + 1} {what}"
+            return
 
     @property
     def is_bad(self) -> bool:
@@ -60,43 +88,3 @@ class Comparison:
                 f"{self.answers - self.near_ties} of {self.answers} greedy answers equal those of the old release{ties}"
             )
         return f"{self.differing} of {self.answers} greedy answers differ from those of the old release: {self.first}"
-
-
-def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> Comparison:
-    """Compare the answers of two hosts that serve the same model.
-
-    Up to the first token that differs both computed the same, so their log probabilities may differ by rounding alone. After
-    it they continue different texts, and nothing more can be said.
-
-    Args:
-        new: What `ready.pyz` sends of the new release. `answers` have `tokens`, `logprobs`, and for each the token in second
-            place (`runners_up`) with its distance in nats (`leads`); None stands for an answer that failed. `left_out` has why, by the
-            number of the text.
-        old: That of the old release to the same texts.
-    """
-    found = Comparison()
-    for number, (ours, theirs) in enumerate(zip(new["answers"], old["answers"], strict=False), start=1):
-        if ours is not None and theirs is not None:
-            found = found.plus(_compare(number, ours, theirs))
-            continue
-        reason = (new if ours is None else old)["left_out"][str(number)]
-        # Both refuse a text that is too long for the model; a reason of one release alone may be a fault of it.
-        of = "" if ours is theirs else f" with the {'new' if ours is None else 'old'} release"
-        found = found.plus(Comparison(left_out=1, why=f"text {number}{of}: {reason}"))
-    return found
-
-
-def _compare(number: int, new: Mapping[str, Any], old: Mapping[str, Any]) -> Comparison:
-    """Compare two answers to one text."""
-    rounding = thresholds()["answers"]["rounding"]
-    for place, (token, before) in enumerate(zip(new["tokens"], old["tokens"], strict=False)):
-        where = f"text {number}, token {place + 1}"
-        if token != before:
-            if token == old["runners_up"][place] and old["leads"][place] <= rounding:
-                return Comparison(1, near_ties=1)
-            text = f"{where} is {token} instead of {before}, which led by {old['leads'][place]:.2f} nats"
-            return Comparison(1, differing=1, first=text)
-        moved = abs(new["logprobs"][place] - old["logprobs"][place])
-        if not moved <= rounding:
-            return Comparison(1, differing=1, first=f"{where} has another log probability by {moved:.2f} nats")
-    return Comparison(1)

@@ -1,6 +1,5 @@
 """The process that drives a rollout: it keeps the record on disk ahead of what it does to hosts."""
 
-import ipaddress
 import json
 import os
 import sys
@@ -25,7 +24,7 @@ from provision.features.rollout.model import Decision, HostProgress, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import described
-from provision.fleet.inventory.addresses import with_port
+from provision.fleet.inventory.addresses import OUTSIDE, address_from, with_port
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
@@ -358,9 +357,5 @@ def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
 
 def _endpoint(host: Host) -> str:
     """Return address and port as other machines reach them."""
-    bind = host.settings.bind.strip("[]")
-    if bind != "localhost" and not (ip := ipaddress.ip_address(bind)).is_loopback and not ip.is_unspecified:
-        address = bind
-    else:
-        address = host.connection.address or host.name
+    address = address_from(OUTSIDE, host, host.settings.bind) or host.connection.address or host.name
     return with_port(address, host.settings.port)

@@ -75,9 +75,13 @@ def is_slower(new: Sequence[float], old: Sequence[float], measure: Measure) -> b
 
 def _slower_p(new: Sequence[float], old: Sequence[float], measure: Measure) -> float:
     """Return the p-value of "not slower than the stated factor allows"."""
+    return _rank_test(new, [_allowed(value, measure) for value in old])
+
+
+def _allowed(old: float, measure: Measure) -> float:
+    """Return the longest time that is still allowed, in seconds, where the old release takes so long."""
     limits = thresholds()[measure]
-    allowed = [max(limits["factor"] * value, value + limits["floor_s"]) for value in old]
-    return _rank_test(new, allowed)
+    return float(max(limits["factor"] * old, old + limits["floor_s"]))
 
 
 def _rank_test(larger: Sequence[float], smaller: Sequence[float]) -> float:
@@ -105,7 +109,6 @@ def decide(new: Observed, old: Observed | None, clients: Observed | None = None)
         old: A host of the old one, observed at the same time; None where none is left.
         clients: Requests of clients to the hosts of the new release. They may fail where synthetic ones do not; they can only stop a step.
     """
-    limits = thresholds()
     counted = f"{new.failed} of {new.requests} requests failed"
     verdict = failed_requests(new.requests, new.failed)
     if verdict != "roll back" and clients and failed_requests(clients.requests, clients.failed) == "roll back":
@@ -113,42 +116,37 @@ def decide(new: Observed, old: Observed | None, clients: Observed | None = None)
     if verdict == "undecided":
         return verdict, counted
     if verdict == "roll back":
-        healthy = limits["failed_requests"]["healthy"]
+        healthy = thresholds()["failed_requests"]["healthy"]
         return verdict, f"{counted}; a healthy release fails at most {healthy:.1%}"
     for measure in _WORDS:
         timed = min(len(new.times(measure)), len(old.times(measure))) if old is not None else 0
-        if 0 < timed < (least := limits[measure]["least_samples"]):
+        if 0 < timed < (least := thresholds()[measure]["least_samples"]):
             return "undecided", f"{counted}; {timed} of {least} synthetic requests were timed"
     said = [counted]
     for measure in _WORDS:
-        if (times := _compared(measure, new, old)) is None:
-            continue
-        limit, factor = limits[measure]["false_alarm"], limits[measure]["factor"]
-        beyond = f"{times}: more than {factor:g} times as long"
-        if old is not None and is_slower(new.times(measure), old.times(measure), measure):
-            return "roll back", f"{beyond}, and significant (rank test, p < {limit:g}), so the release goes back"
-        if old is not None and _is_beyond(measure, new, old):
-            p = _slower_p(new.times(measure), old.times(measure), measure)
-            times = f"{beyond}, but not significant (rank test, p = {p:.2g}, limit {limit:g}), so it stops nothing"
-        said.append(times)
+        if (median_s := new.median_s(measure)) is not None:
+            verdict, text = _compare(measure, median_s, new, old)
+            if verdict == "roll back":
+                return verdict, text
+            said.append(text)
     return "go on", "; ".join(said)
-
-
-def _is_beyond(measure: Measure, new: Observed, old: Observed) -> bool:
-    """Return whether the medians alone are further apart than the limit allows, whatever the test says."""
-    one, two = new.median_s(measure), old.median_s(measure)
-    limits = thresholds()[measure]
-    return one is not None and two is not None and one > max(limits["factor"] * two, two + limits["floor_s"])
 
 
 _WORDS: dict[Measure, str] = {"first_token": "first token after {:.0f} ms", "inter_token": "{:.1f} ms between tokens"}
 
 
-def _compared(measure: Measure, new: Observed, old: Observed | None) -> str | None:
-    """Return the medians of a measure as text; None where the new release has none."""
-    median = new.median_s(measure)
-    before = old.median_s(measure) if old is not None else None
-    text = _WORDS[measure].format(median * 1000) if median is not None else None
-    if text is None or before is None:
-        return text
-    return f"{text}, {before * 1000:.{0 if measure == 'first_token' else 1}f} ms with the old release"
+def _compare(measure: Measure, median_s: float, new: Observed, old: Observed | None) -> tuple[Verdict, str]:
+    """Return what the times of a measure say of a release with this median."""
+    limits = thresholds()[measure]
+    text = _WORDS[measure].format(median_s * 1000)
+    before_s = old.median_s(measure) if old is not None else None
+    if old is None or before_s is None:
+        return "go on", text
+    text += f", {before_s * 1000:.{0 if measure == 'first_token' else 1}f} ms with the old release"
+    beyond, limit = f"{text}: more than {limits['factor']:g} times as long", f"{limits['false_alarm']:g}"
+    if is_slower(new.times(measure), old.times(measure), measure):
+        return "roll back", f"{beyond}, and significant (rank test, p < {limit}), so the release goes back"
+    if median_s <= _allowed(before_s, measure):
+        return "go on", text
+    p = _slower_p(new.times(measure), old.times(measure), measure)
+    return "go on", f"{beyond}, but not significant (rank test, p = {p:.2g}, limit {limit}), so it stops nothing"

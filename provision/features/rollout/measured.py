@@ -12,7 +12,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
 from provision.features.gateway.draining import NotSetUpError, ask
-from provision.features.rollout.answers import Comparison, compare
+from provision.features.rollout.answers import Comparison
 from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
@@ -207,7 +207,7 @@ class _Watch:
         theirs, model = found[self._old], self._model(self._old)
         for name in self._new:
             if name in found and self._model(name) == model:
-                self.compared = self.compared.plus(compare(found[name], theirs))
+                self.compared.add(found[name], theirs)
 
     def _model(self, name: str) -> str | None:
         return PurePosixPath(self._requests[name]["model_folder"]).name if name in self._requests else None

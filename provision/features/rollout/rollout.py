@@ -26,6 +26,7 @@ from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
+from provision.report.layout import quoted
 from provision.run.context import RunContext
 from provision.run.results import StagedHosts
 from provision.run.step import Step
@@ -122,14 +123,10 @@ def _serving(request: CommandRequest, inventory: Inventory) -> list[Host]:
     for span in (host.span for host in hosts if host.span):
         if missing := [name for name in span.members if name not in there]:
             raise InventoryError(
-                f"hosts {_listed(span.members)} serve one model together, and --limit leaves out {_listed(missing)}",
+                f"hosts {quoted(span.members)} serve one model together, and --limit leaves out {quoted(missing)}",
                 hint=f"name all of them: --limit {','.join(span.members)}",
             )
     return hosts
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -> None:
@@ -138,7 +135,7 @@ def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -
         new = [name for name in span.members if before.get(name) is None]
         if 0 < len(new) < len(span.members):
             raise InventoryError(
-                f"hosts {_listed(span.members)} are to serve one model together, and {_listed(new)} served nothing before: "
+                f"hosts {quoted(span.members)} are to serve one model together, and {quoted(new)} served nothing before: "
                 "a rollout could not take them back",
                 hint="begin with ./firstlight provision; later releases go by rollout",
             )

@@ -1,18 +1,16 @@
 """The health agents of a run: each host that serves under systemd, as root's installation, gets one, with the watchdog that acts on what it sees."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths, unit_of
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
+from provision.core.unit_set import filled
 from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_record
 from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.serve.tools import SHARED, zipapp
@@ -61,10 +59,7 @@ def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, liste
         "options": options,
         "restarts": settings.watchdog_restarts,
     }
-    return {
-        unit_of(paths.service, name): Template((_HERE / "units" / name).read_text(encoding="utf-8")).substitute(values)
-        for name in kept
-    }
+    return {unit_of(paths.service, name): filled(_HERE / "units" / name, **values) for name in kept}
 
 
 def _absent(wanted: Mapping[str, str], paths: InstallPaths) -> list[str]:
@@ -147,9 +142,7 @@ def _play(
                 "units": [{"name": name, "text": text} for name, text in wanted.items()],
                 "absent": _absent(wanted, paths),
                 "address": own_address(listened_on(served[host.name].bind)),
-                "port": host.settings.health_port
-                if " --listen " in wanted.get(unit_of(paths.service, AGENT), "")
-                else None,
+                "port": host.settings.health_port if context.options.find_gateways() else None,
             },
         }
 

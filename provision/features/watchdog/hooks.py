@@ -1,17 +1,15 @@
 """Where the watchdog takes part in the work of the core: `plan` names it, and `status` tells what it did."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.features.watchdog.health_agent import READ_DEADLINE_S
 from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_record, sentence
 from provision.pipeline.host_status import StatusPart
-from provision.report.layout import fold_names
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts
 
@@ -19,12 +17,11 @@ SHOWN = timedelta(days=1)
 """The text tells of this time; the JSON document has all that is noted."""
 
 
-def planned(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
-    """Return what `plan` says of watchdogs."""
+def planned(hosts: Sequence[Host], plan: PlannedHosts) -> dict[str, list[str]]:
+    """Return the hosts with a watchdog, by what `plan` says of it."""
     wanted = [host.name for host in hosts if host.is_serving and host.settings.watchdog]
     names = [name for name in wanted if (stack := plan.stack(name)) and stack.supervisor == "systemd"]
-    text = "watchdog, restarts an engine that hangs; compared in the run"
-    return [f"{fold_names(names)}: {text}"] if names else []
+    return {"watchdog, restarts an engine that hangs": names}
 
 
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
@@ -42,16 +39,12 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
         if (facts := probed.facts.get(host.name)) and facts.installed and host.is_serving
     ]
     records = context.run_on_hosts("serve", hosts, ask, deadline_s=READ_DEADLINE_S)
-    begin = (datetime.now(UTC) - SHOWN).strftime("%Y%m%dT%H%M%SZ")
-    return {name: _part(record, begin, _is_down(probed, name)) for name, record in records.items()}
+    return {name: _part(record, probed.facts[name]) for name, record in records.items()}
 
 
-def _is_down(probed: ProbedHosts, name: str) -> bool:
-    installed = probed.facts[name].installed
-    return installed is None or installed.service != "active"
-
-
-def _part(record: WatchdogRecord, begin: str, is_down: bool) -> StatusPart:
+def _part(record: WatchdogRecord, facts: HostFacts) -> StatusPart:
+    is_down = facts.installed is None or facts.installed.service != "active"
     last = record.events[-1:]
+    begin = (datetime.now(UTC) - SHOWN).strftime("%Y%m%dT%H%M%SZ")
     shown = last if is_down and last and last[0].action == "left down" else record.since(begin)
     return StatusPart({"watchdog": asdict(record)}, sentence(shown, is_down=is_down))

@@ -1,15 +1,30 @@
-"""The watchdog is set up when hosts serve, before the gateway, which asks its health agents."""
+"""The step that sets watchdogs up when hosts serve, before the gateway, which asks their health agents; the summary tells what they did."""
 
-from __future__ import annotations
+from typing import TypeVar
 
-from provision.features.watchdog.watchdog import apply
+from provision.features.watchdog.health_agent import bring
+from provision.features.watchdog.record import sentence
+from provision.report.history.runs import newest_with
 from provision.run.context import RunContext
-from provision.run.step import FeatureStep, Step
+from provision.run.results import ProbedHosts
+from provision.run.served import ask_served
+from provision.run.step import Step
+
+ResultT = TypeVar("ResultT", bound=ProbedHosts)
 
 
-def _has_serving(context: RunContext) -> bool:
-    return any(host.is_serving for host in context.inventory.hosts)
+def apply(context: RunContext, earlier: ResultT) -> ResultT:
+    """Set the watchdogs up, and note what they did since the last run."""
+    served = {name: one for name, one in ask_served(context, earlier).items() if one is not None}
+    for name, record in bring(context, earlier, served).items():
+        if not record.events:
+            continue
+        last = newest_with(context.run.logs, name, besides=context.run.name)
+        if told := sentence(record.since(last.name if last else ""), is_down=False):
+            context.add_note(name, told)
+    return earlier
 
 
-WATCHDOG = Step("watchdog", apply, "serve", applies=_has_serving)
-STEPS = (FeatureStep(WATCHDOG, after="serve"),)
+STEP = Step(
+    "watchdog", apply, "serve", applies=lambda run: any(host.is_serving for host in run.inventory.hosts), after="serve"
+)

@@ -1,10 +1,8 @@
 """What the watchdog of a host did, as it noted it there. Pure."""
 
-from __future__ import annotations
-
-import json
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 RECORD = "health-agent/watchdog.json"
 """Below the prefix of a host."""
@@ -39,10 +37,8 @@ class WatchdogRecord:
 def parse_record(text: str) -> WatchdogRecord:
     """Return a record; an empty one where there is none, or none that can be read."""
     try:
-        found: dict[str, Any] = json.loads(text)
-        events = [Event(one["at"], one["action"], one["reason"], one["dump"]) for one in found["events"]]
-        return WatchdogRecord(int(found["restarts"]), tuple(events))
-    except (ValueError, LookupError, TypeError):
+        return TypeAdapter(WatchdogRecord).validate_json(text)
+    except ValidationError:
         return WatchdogRecord()
 
 

@@ -16,8 +16,8 @@ import pytest
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
+from provision.features.gateway.backends import Gateway
 from provision.features.gateway.haproxy import routed
-from provision.features.gateway.records import Gateway
 from provision.features.gateway.router import WHEELS, address_of_router, router_set
 from provision.features.gateway.routers import stage_router
 from provision.phases.stage import Store
@@ -60,7 +60,7 @@ class Routers:
 def write_files(folder: Path, gateway: Gateway) -> None:
     """Write what the unit runs with."""
     wheel = wheel_of_router()
-    one = router_set(gateway, *routed(gateway), wheel=wheel, python=sys.executable, prefix=str(folder))
+    one = router_set(gateway, routed(gateway), wheel=wheel, python=sys.executable, prefix=str(folder))
     for name, text in one.files.items():
         path = folder / one.name / "current" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,5 +94,5 @@ def routing(folder: Path, gateway: Gateway) -> Iterator[Routers]:
 
 def wait_for_router(gateway: Gateway, number: int = 0) -> None:
     """Wait until a router answers."""
-    at = (address_of_router(number), gateway.router_port)
+    at = (address_of_router(number), gateway.settings.gateway_router_port)
     wait_until(lambda: ask(at, "GET", "/readiness").status == 200, "vllm-router is never ready")

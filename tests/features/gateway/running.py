@@ -20,14 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from provision.core.models.settings import Settings
+from provision.features.gateway.backends import Backend, Gateway, Probe
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
-from provision.features.gateway.records import Backend, Gateway, Limits, Probe
 from provision.features.gateway.traffic import By, Traffic, command_of, parse
 from provision.features.watchdog.health_agent import program
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
-ROOMY = Limits(body_mib=4, host_requests=64, requests_per_minute=None)
 QUICK = Probe(interval_s=1, patience_s=1)
 AGENT = "firstlight-health-agent"
 DEADLINE_S = 60.0
@@ -130,7 +130,7 @@ class Site:
         """Send one request as a client."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"Authorization": f"Bearer {key}"} if key else {}
-        return ask((self.gateway.bind, self.gateway.port), method, path, body, sent)
+        return ask((self.gateway.bind, self.gateway.settings.gateway_port), method, path, body, sent)
 
     def chat(self, model: str = "m", **more: Any) -> Answer:
         """Send a chat request; the content of the answer is the stub's name."""
@@ -264,7 +264,7 @@ def start_agent(folder: Path, stub: Stub, request: Path | None = None) -> subpro
 
 def stub(name: str, address: str, model: str = "m", *, folder: Path | None = None, request: Path | None = None) -> Stub:
     """Start a stub engine; with a folder for its files also a health agent, and a process that computes."""
-    backend = Backend(name, model, address, free_port(address), f"key-of-{name}")
+    backend = Backend(model, address, free_port(address), f"key-of-{name}", name=name, address=address)
     if folder is None:
         started = Stub(backend, start_stub(backend))
     else:
@@ -287,7 +287,7 @@ def running(
         models: The model of each stub by the stub's name.
         certificate: Certificate and key; the gateway then uses TLS.
         agents: Whether each stub has a health agent.
-        **settings: Fields of `Gateway` that replace the defaults.
+        **settings: Settings `gateway_*`, and fields of `Gateway`, that replace the defaults.
     """
     stubs = {
         name: stub(name, f"127.0.9.{number}", model, folder=folder if agents else None)
@@ -295,19 +295,24 @@ def running(
     }
     address = "127.0.9.1"
     gateway = Gateway(
-        bind=address,
-        port=free_port(address),
-        tls=certificate is not None,
+        settings=Settings.model_validate(
+            {
+                "gateway_bind": address,
+                "gateway_port": free_port(address),
+                "gateway_tls": certificate is not None,
+                "gateway_host_requests": 64,
+            }
+            | {name: value for name, value in settings.items() if name.startswith("gateway_")}
+        ),
         backends=tuple(one.backend for one in stubs.values()),
         clients={"one": KEY, "two": "sk-client-two"},
-        limits=ROOMY,
         run_folder=str(folder),
         folder=f"{folder}/gateway",
         account=getpass.getuser(),
         probe=QUICK,
         router_key="router-key",
     )
-    gateway = replace(gateway, **settings)
+    gateway = replace(gateway, **{name: one for name, one in settings.items() if not name.startswith("gateway_")})
     if certificate is not None:
         (folder / "gateway/current").mkdir(parents=True)
         (folder / "gateway/current" / CERTIFICATE).write_text(certificate)

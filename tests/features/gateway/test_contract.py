@@ -19,8 +19,8 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import CheckRecord, Task
 from provision.core.models.settings import Settings
 from provision.features.gateway import contract, gateway
+from provision.features.gateway.backends import Backend, Gateway
 from provision.features.gateway.haproxy import CONFIG, render
-from provision.features.gateway.records import Backend, Gateway
 from provision.features.gateway.router import address_of_router
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
@@ -28,7 +28,7 @@ from provision.phases.verify.step import CheckOptions, verify_live
 from provision.run.results import ProbedHosts
 from tests.features.gateway import running as sites
 from tests.features.gateway.routers import routing
-from tests.features.gateway.running import KEY, ROOMY, free_port
+from tests.features.gateway.running import KEY, free_port
 from tests.features.gateway.test_backends import make_certificate
 from tests.pipeline.local_context import local_context
 from tests.verify.served import served
@@ -77,7 +77,7 @@ def engine() -> Iterator[Engine]:
 
 
 def backend(name: str, behind: ThreadingHTTPServer, task: Task = "generate") -> Backend:
-    return Backend(name, "m", "127.0.0.1", behind.server_port, "k", task=task)
+    return Backend("m", "127.0.0.1", behind.server_port, "k", task=task, name=name, address="127.0.0.1")
 
 
 def ask(folder: Path, passed_to: list[Api], hosts: list[Api] | None = None, **settings: Any) -> CheckRecord:
@@ -118,7 +118,9 @@ def test_vllm_router_passes_on_what_clients_ask(tmp_path: Path) -> None:
     with engine() as host:
         behind = (backend("h0", host),)
         with (
-            sites.running(tmp_path, {"h0": "m"}, backends=behind, balance="router", router_port=port) as site,
+            sites.running(
+                tmp_path, {"h0": "m"}, backends=behind, gateway_balance="router", gateway_router_port=port
+            ) as site,
             routing(tmp_path, site.gateway),
         ):
             site.wait(":router", "UP")
@@ -196,8 +198,7 @@ def test_a_gateway_with_another_certificate_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_limit_of_requests_is_not_used_up() -> None:
-    limits = replace(ROOMY, requests_per_minute=60)
-    asked = Gateway("127.0.0.1", 1, True, (), {"one": KEY}, limits, "", "")
+    asked = Gateway(Settings(gateway_requests_per_minute=60), (), {"one": KEY}, "")
     check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), asked)
     assert (check.status, check.reason) == (
         "skip",
@@ -211,9 +212,8 @@ def test_the_oldest_python_of_a_gateway_can_ask(tmp_path: Path) -> None:
     if oldest is None:
         pytest.skip("no Python 3.8 on this machine")
     with engine() as host:
-        asked = Gateway(
-            "127.0.0.1", host.server_port, False, (backend("h0", host),), {"one": KEY}, ROOMY, "", str(tmp_path)
-        )
+        settings = Settings(gateway_bind="127.0.0.1", gateway_port=host.server_port, gateway_tls=False)
+        asked = Gateway(settings, (backend("h0", host),), {"one": KEY}, str(tmp_path))
         check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(oldest), asked)
     assert check.status == "fail"
     assert check.reason == "through the gateway: " + "; ".join(["expected 401 for a wrong key, got 200"] * 2)

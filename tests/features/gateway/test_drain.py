@@ -233,8 +233,10 @@ def test_a_gateway_that_fails_while_others_drain_takes_the_others_back(
 ) -> None:
     (tmp_path / "other").mkdir()
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
-        other = replace(site.gateway, run_folder=str(tmp_path / "other"), folder=f"{tmp_path}/other/gateway")
-        second = Site(tmp_path / "other", replace(other, port=site.gateway.port + 1), site.stubs, site.process)
+        settings = site.gateway.settings.model_copy(update={"gateway_port": site.gateway.settings.gateway_port + 1})
+        folder = str(tmp_path / "other")
+        other = replace(site.gateway, settings=settings, run_folder=folder, folder=f"{folder}/gateway")
+        second = Site(tmp_path / "other", other, site.stubs, site.process)
         second.write()
         second.start()
         try:

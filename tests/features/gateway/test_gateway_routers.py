@@ -21,13 +21,16 @@ from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.core.unit_set import UnitSet
 from provision.features.gateway import routers as gateway_routers
-from provision.features.gateway.records import Backend, Gateway, Limits
+from provision.features.gateway.backends import Backend, Gateway
 from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 
 WHEEL = b"the wheel"
-BACKENDS = (Backend("gpu-1", "m", "10.0.0.5", 8000, None), Backend("gpu-2", "m", "10.0.0.6", 8000, None))
+BACKENDS = tuple(
+    Backend("m", address, 8000, None, name=name, address=address)
+    for name, address in (("gpu-1", "10.0.0.5"), ("gpu-2", "10.0.0.6"))
+)
 
 
 class Gate:
@@ -98,7 +101,7 @@ def set_up(
     )
     facts = HostFacts(host="gate", probed_at="2026-11-20T11:00:00Z", os=OperatingSystem(machine=machine))
     probed = ProbedHosts({"gate": facts}, {"gate": InstallPaths(prefix="/p", incoming="/p", owner="root", root=True)})
-    made = Gateway("0.0.0.0", 8443, True, BACKENDS, {}, Limits(16, 64, None), "/run/g", "/p/gateway", balance="router")
+    made = Gateway(Settings(gateway_balance="router"), BACKENDS, {}, "/p/gateway")
     return context, gateway_routers.set_up(context, probed, [host], {"gate": made}, {"gate": had})
 
 

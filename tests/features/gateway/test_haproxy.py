@@ -21,9 +21,8 @@ from typing import Any
 import pytest
 
 from provision.features.gateway import haproxy
-from provision.features.gateway.records import Limits
 from provision.features.monitoring import unit_sets
-from tests.features.gateway.running import KEY, ROOMY, Site, Stub, ask, free_port, running, wait_until
+from tests.features.gateway.running import KEY, Site, Stub, ask, free_port, running, wait_until
 from tests.features.gateway.test_backends import make_certificate
 from tests.verify.conftest import vllm_python
 
@@ -148,7 +147,7 @@ def test_the_model_is_found_behind_a_long_prompt(site: Site) -> None:
 
 def test_a_request_that_is_too_large_or_of_unknown_size_is_refused(site: Site) -> None:
     assert site.ask("POST", CHAT, b"x" * (4 * 1024 * 1024 + 1)).status == 413
-    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=30)
+    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.settings.gateway_port, timeout=30)
     connection.request("POST", CHAT, iter([b"{}"]), {"Authorization": f"Bearer {KEY}"}, encode_chunked=True)
     assert connection.getresponse().status == 411
     connection.close()
@@ -166,7 +165,7 @@ def test_errors_of_clients_mark_no_host_down(site: Site) -> None:
 
 def read_tokens(site: Site, model: str) -> Iterator[str]:
     """Yield the tokens of a stream as they arrive."""
-    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=30)
+    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.settings.gateway_port, timeout=30)
     body = json.dumps({"messages": [], "model": model, "stream": True})
     connection.request("POST", CHAT, body, {"Authorization": f"Bearer {KEY}"})
     response = connection.getresponse()
@@ -267,14 +266,13 @@ def test_a_host_that_cannot_answer_the_token_request_is_not_marked_down(tmp_path
 
 
 def test_requests_beyond_the_queue_get_a_time_to_retry(tmp_path: Path) -> None:
-    limits = replace(ROOMY, host_requests=1)
-    with running(tmp_path, {"h1": "m"}, limits=limits) as site:
+    with running(tmp_path, {"h1": "m"}, gateway_host_requests=1) as site:
         stub = site.stubs["h1"]
         stub.mode("stepwise")
         first = read_tokens(site, "m")
         stub.step()
         assert next(first) == "0 "
-        with socket.create_connection((site.gateway.bind, site.gateway.port)) as waiting:
+        with socket.create_connection((site.gateway.bind, site.gateway.settings.gateway_port)) as waiting:
             body = b'{"model": "m"}'
             head = (
                 f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -308,7 +306,7 @@ def test_a_client_of_openai_works_over_tls(vllm_python: Path, tmp_path: Path) ->
     certificate, key = make_certificate(tmp_path, "gate")
     (tmp_path / "trusted.pem").write_text(certificate)
     with running(tmp_path, {"a1": "a", "b1": "org/b"}, certificate=certificate + key) as site:
-        base = f"https://{site.gateway.bind}:{site.gateway.port}/v1"
+        base = f"https://{site.gateway.bind}:{site.gateway.settings.gateway_port}/v1"
         environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "trusted.pem")}
         done = subprocess.run(
             [vllm_python, "-c", CLIENT, base, KEY], env=environment, capture_output=True, text=True, check=False
@@ -324,7 +322,7 @@ def test_a_request_that_is_too_large_gets_its_answer_in_each_version_of_http(tmp
     certificate, key = make_certificate(tmp_path, "gate")
     (tmp_path / "body").write_bytes(b"x" * (6 * 1024 * 1024))
     with running(tmp_path, {"a1": "a"}, certificate=certificate + key) as site:
-        url = f"https://{site.gateway.bind}:{site.gateway.port}{CHAT}"
+        url = f"https://{site.gateway.bind}:{site.gateway.settings.gateway_port}{CHAT}"
         words = ["curl", "-sS", "--insecure", f"--http{version}", "--write-out", " %{http_code} %{http_version}"]
         words += ["--header", f"Authorization: Bearer {KEY}", "--data-binary", f"@{tmp_path}/body", url]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
@@ -339,7 +337,9 @@ def queued(site: Site) -> int:
 
 
 def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
-    with running(tmp_path, {"h1": "m"}, limits=Limits(1, 8, 5)) as site:
+    with running(
+        tmp_path, {"h1": "m"}, gateway_body_mib=1, gateway_host_requests=8, gateway_requests_per_minute=5
+    ) as site:
         statuses = [site.chat().status for _ in range(8)]
         assert statuses == [200] * 5 + [429] * 3
         assert site.chat().headers["retry-after"] == "10"
@@ -348,7 +348,7 @@ def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
 
 def test_a_reload_answers_the_next_request_on_a_connection_that_a_client_kept(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m"}) as site:
-        kept = http.client.HTTPConnection(site.gateway.bind, site.gateway.port, timeout=60)
+        kept = http.client.HTTPConnection(site.gateway.bind, site.gateway.settings.gateway_port, timeout=60)
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         found = []
         for clients in ({"one": KEY, "two": "sk-2"}, {"one": KEY, "two": "sk-3"}):

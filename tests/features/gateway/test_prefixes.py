@@ -27,7 +27,7 @@ BEGINNINGS = 24
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A gateway that chooses by prefixes, before three hosts; tests leave it as it was."""
     folder = tmp_path_factory.mktemp("prefixes")
-    with running(folder, dict.fromkeys(HOSTS, "m"), balance="prefixes") as made:
+    with running(folder, dict.fromkeys(HOSTS, "m"), gateway_balance="prefixes") as made:
         yield made
 
 

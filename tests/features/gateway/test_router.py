@@ -76,7 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     folder = tmp_path_factory.mktemp("router")
     port = free_port(address_of_router(0))
     with (
-        running(folder, dict.fromkeys(HOSTS, "m"), balance="router", router_port=port) as site,
+        running(folder, dict.fromkeys(HOSTS, "m"), gateway_balance="router", gateway_router_port=port) as site,
         routing(folder, site.gateway) as routers,
     ):
         site.wait(":router", "UP")
@@ -155,7 +155,7 @@ def test_a_host_that_is_busy_or_dies_loses_no_request(made: Routed, installed: N
     made.site.stubs["h2"].process.kill()
     assert set(made.hosts("dead").values()) <= {"h1", "h3"}
     made.site.wait("h2", "DOWN")
-    at = (address_of_router(0), made.site.gateway.router_port)
+    at = (address_of_router(0), made.site.gateway.settings.gateway_router_port)
     wait_until(lambda: ask(at, "GET", "/health").status == 503, "the router never leaves it out")
     before = made.count()
     assert set(made.hosts("dead").values()) <= {"h1", "h3"}
@@ -186,20 +186,20 @@ def test_streams_of_a_host_that_stops_end(made: Routed, installed: None) -> None
 
 def test_nobody_else_on_the_gateway_can_use_the_addresses_of_hosts(made: Routed, installed: None) -> None:
     gateway = made.site.gateway
-    address = next(iter(addresses_of_hosts(routed(gateway)[0]).values()))
-    at, body = (address, gateway.router_port), {"model": "m", "messages": []}
+    address = next(iter(addresses_of_hosts(routed(gateway)).values()))
+    at, body = (address, gateway.settings.gateway_router_port), {"model": "m", "messages": []}
     assert ask(at, "GET", "/health").status == 200
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer key-of-h1"}):
         assert ask(at, "POST", "/v1/chat/completions", body, headers).status == 403
     own = {"Authorization": f"Bearer {gateway.router_key}"}
     assert ask(at, "POST", "/v1/chat/completions", body, own).status == 200
     assert ask(at, "POST", "/v1/embeddings", body, own).status == 404
-    router = (address_of_router(0), gateway.router_port)
+    router = (address_of_router(0), gateway.settings.gateway_router_port)
     assert ask(router, "POST", "/v1/chat/completions", body).status == 403
 
 
 def test_hosts_that_give_no_tokens_are_found(made: Routed, installed: None) -> None:
-    command = tokens_command(sys.executable, str(made.site.folder), made.site.gateway.router_port)
+    command = tokens_command(sys.executable, str(made.site.folder), made.site.gateway.settings.gateway_router_port)
 
     def printed() -> str:
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
@@ -271,14 +271,16 @@ def test_a_change_of_hosts_breaks_no_stream(made: Routed, installed: None) -> No
 
 
 def _listens(gateway: Any) -> bool:
-    with socket.create_connection((address_of_router(0), gateway.router_port), timeout=1):
+    with socket.create_connection((address_of_router(0), gateway.settings.gateway_router_port), timeout=1):
         return True
 
 
 def test_two_models_have_a_router_each(tmp_path: Path, installed: None) -> None:
     port = free_port(address_of_router(0))
     with (
-        running(tmp_path, {"a1": "a", "a2": "a", "b1": "org/b"}, balance="router", router_port=port) as site,
+        running(
+            tmp_path, {"a1": "a", "a2": "a", "b1": "org/b"}, gateway_balance="router", gateway_router_port=port
+        ) as site,
         routing(tmp_path, site.gateway),
     ):
 

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from docs.grafana import described
 from provision.cli.main import app
 from provision.features.gateway import operations as gateway_operations
 from provision.features.monitoring import unit_sets
-from provision.features.monitoring.dashboards import described
 from provision.features.rollout import rollout
 from provision.pipeline import CommandRequest, commands, diagnosis, operations
 from tests.features.gateway.running import free_port, wait_until

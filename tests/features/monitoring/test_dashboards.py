@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from provision.features.monitoring.dashboards import COLUMNS, described, render
+from docs.grafana import COLUMNS, described, render
 from tests.features.monitoring.programs import program
 from tests.features.monitoring.running import Prometheus, prometheus
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from docs.generate import ROOT
-from provision.features.monitoring.service_discovery import outside_targets, render
-from provision.features.monitoring.targets import Target
+from provision.features.monitoring.service_discovery import KEYED, outside_targets
+from provision.features.monitoring.targets import Target, render_targets
 from provision.run.served import Served
 from tests.features.gateway.running import wait_until
 from tests.features.monitoring.hosts import MONITOR, host
@@ -33,7 +33,7 @@ SERVED = {
 
 def test_vllm_and_exporters_of_cards_are_read_without_monitoring_hosts() -> None:
     found = outside_targets([GPU, OPEN, HIDDEN, GATE], SERVED, {"gpu-2": (9400,)})
-    assert json.loads(render(found.targets)) == [
+    assert json.loads(render_targets(found.targets, keyed=KEYED)) == [
         {"targets": ["192.0.2.12:9400"], "labels": {"job": "cards", "host": "gpu-2"}},
         {
             "targets": ["192.0.2.11:8000"],
@@ -65,7 +65,7 @@ def test_a_prometheus_reads_the_file_with_the_configuration_of_the_guide(tmp_pat
         targets = [Target("vllm", "gpu-1", keyed, "org/m", "key-of-gpu-1"), Target("vllm", "gpu-2", unkeyed, "org/m")]
         files = {
             "prometheus.yml": yaml.safe_dump({"global": {"scrape_interval": "1s"}, **yaml.safe_load(config)}),
-            "firstlight.json": render(targets),
+            "firstlight.json": render_targets(targets, keyed=KEYED),
             "gpu-1.key": "key-of-gpu-1\n",
         }
         with prometheus(tmp_path, files) as server:

@@ -22,7 +22,7 @@ from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.quarantine import quarantine
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
-from provision.features.quarantine.order import QUARANTINE
+from provision.features.quarantine.order import STEP
 from provision.features.quarantine.returns import return_to_service
 from provision.phases.verify import step as verify
 from provision.phases.verify.run_checks import Verified
@@ -115,7 +115,7 @@ class Site:
                 context.record(PhaseResult(host=name, phase="serve", status="ok"))
             return cast("ProbedHosts", earlier)
 
-        steps = (Step("probe", self.probe, "probe", "all"), QUARANTINE, Step("serve", serve, "serve"))
+        steps = (Step("probe", self.probe, "probe", "all"), STEP, Step("serve", serve, "serve"))
         return execute(self.request("provision"), steps)
 
     def return_to_service(self) -> int:
@@ -222,7 +222,7 @@ def test_a_run_without_any_other_host_is_red(site: Site) -> None:
     inventory = json.loads(request.inventory.read_text())
     del inventory["all"]["children"]["gateway"]
     request.inventory.write_text(json.dumps(inventory))
-    outcome = execute(request, (Step("probe", site.probe, "probe", "all"), QUARANTINE))
+    outcome = execute(request, (Step("probe", site.probe, "probe", "all"), STEP))
     assert (outcome.summary.verdict, outcome.exit_code) == ("red", Exit.RED)
 
 
@@ -321,7 +321,7 @@ def test_a_gateway_forgets_what_a_marked_host_served(site: Site, monkeypatch: py
         found.append(set(gateway._served(context, probed, [before])))
         return cast("ProbedHosts", probed)
 
-    steps = (Step("probe", site.probe, "probe", "all"), QUARANTINE, Step("gateway", set_up, "serve", "all"))
+    steps = (Step("probe", site.probe, "probe", "all"), STEP, Step("gateway", set_up, "serve", "all"))
     execute(site.request("gateway"), steps)
     QuarantineStore(site.logs).put(site.host("a"), MARK, on_host=True)
     execute(site.request("gateway"), steps)

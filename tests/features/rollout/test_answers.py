@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.features.rollout.answers import Comparison, compare
+from provision.features.rollout.answers import Comparison
 
 TOKENS = [11, 12, 13, 14]
 
@@ -24,7 +24,9 @@ def compared(
     new_left_out: dict[str, str] | None = None,
     old_left_out: dict[str, str] | None = None,
 ) -> Comparison:
-    return compare({"answers": new, "left_out": new_left_out or {}}, {"answers": old, "left_out": old_left_out or {}})
+    found = Comparison()
+    found.add({"answers": new, "left_out": new_left_out or {}}, {"answers": old, "left_out": old_left_out or {}})
+    return found
 
 
 def test_equal_answers_are_counted() -> None:
@@ -69,8 +71,9 @@ def test_a_text_without_an_answer_is_left_out_with_the_reason() -> None:
     assert found.text == (
         f"7 of 7 greedy answers equal those of the old release; 1 of 8 texts was left out: text 8: {why}"
     )
-    both = found.plus(found)
-    assert both.text == (
+    answers = {"answers": [answer()] * 7 + [None], "left_out": reasons}
+    found.add(answers, answers)
+    assert found.text == (
         f"14 of 14 greedy answers equal those of the old release; 2 of 16 texts were left out: text 8: {why}"
     )
 

@@ -15,7 +15,7 @@ DOWN = replace(SECOND, action="left down", reason="hung again after 1 restart wi
 def test_a_record_is_read_and_anything_else_is_an_empty_one() -> None:
     record = WatchdogRecord(7, (FIRST, DOWN))
     assert parse_record(json.dumps(asdict(record))) == record
-    for text in ("", "{", "[]", "null", '{"restarts": 1}', '{"restarts": 1, "events": [{}]}'):
+    for text in ("", "{", "[]", "null", '{"restarts": "x"}', '{"restarts": 1, "events": [{}]}'):
         assert parse_record(text) == WatchdogRecord()
 
 

@@ -25,6 +25,8 @@ ANSWER_S = 10.0
 OPERATOR = "operator"
 STATE_VERSION = "1\n"
 CANARY_MAP = "canary.map"
+DRAINED, CANARY = "drained.json", "canary.json"
+"""By the name of a host: who drained it, and its share in ten-thousandths of its model's requests."""
 
 
 class Refused(Exception):  # noqa: N818 - HAProxy's answer, not a fault
@@ -89,14 +91,6 @@ class Gateway:
             if is_new and (missing := set(by_server.values()) - found):
                 raise Refused(f"HAProxy has no server for {', '.join(sorted(missing))}")
 
-    def drained(self) -> dict[str, str]:
-        """Return who drained each host, by its name."""
-        return self.known("drained.json")
-
-    def canary(self) -> dict[str, int]:
-        """Return the share of each canary in ten-thousandths of its model's requests, by its name."""
-        return self.known("canary.json")
-
     def known(self, name: str) -> dict[str, Any]:
         """Return the content of a file next to the sets; empty where there is no file."""
         try:
@@ -116,8 +110,8 @@ class Gateway:
 
     def remember(self, drained: dict[str, str], canary: dict[str, int]) -> None:
         """Write which hosts are drained and the shares of canaries, for HAProxy's next start."""
-        write(self.folder / "drained.json", json.dumps(drained, sort_keys=True) + "\n")
-        write(self.folder / "canary.json", json.dumps(canary, sort_keys=True) + "\n")
+        write(self.folder / DRAINED, json.dumps(drained, sort_keys=True) + "\n")
+        write(self.folder / CANARY, json.dumps(canary, sort_keys=True) + "\n")
         names = sorted({*drained, *canary} & set(self.servers))
         lines = [self.servers[name]["state"] for name in names]
         write(self.folder / "drained.state", STATE_VERSION + "".join(f"{line}\n" for line in lines))
@@ -142,7 +136,7 @@ class Gateway:
         Raises Refused where HAProxy refuses or does not answer, and OSError where the files cannot be written.
         """
         with self.locked():
-            before, canaries = self.drained(), self.canary()
+            before, canaries = self.known(DRAINED), self.known(CANARY)
             after, shares = dict(before), dict(canaries if canary is None else canary)
             for name in drain:
                 if name in self.servers and (by == OPERATOR or name not in after):
@@ -168,7 +162,12 @@ class Gateway:
         servers = {
             name: {key: server[key] for key in ("model", "backend", "server")} for name, server in self.servers.items()
         }
-        return {"servers": servers, "drained": self.drained(), "canary": self.canary(), "processes": processes}
+        return {
+            "servers": servers,
+            "drained": self.known(DRAINED),
+            "canary": self.known(CANARY),
+            "processes": processes,
+        }
 
 
 def write(path: Path, text: str) -> None:
@@ -186,7 +185,7 @@ def main() -> None:
     gateway = Gateway(Path(__file__).absolute().parent)
     if sys.argv[1] == "remember":
         with gateway.locked():
-            gateway.remember(gateway.drained(), gateway.canary())
+            gateway.remember(gateway.known(DRAINED), gateway.known(CANARY))
         return
     request = json.loads(sys.argv[2])
     canary = request.get("canary")

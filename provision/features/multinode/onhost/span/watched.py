@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from provision.phases.serve.onhost.shared.engine import look_at_process
+
 LOOK_S = 1.0
 """Interval between two looks."""
 PATIENCE_S = 5.0
@@ -31,14 +33,14 @@ class WatchedProcesses:
         if now < self._next:
             return None
         self._next = now + LOOK_S
-        found = set(below(self._pid))
+        found = {pid: seen for pid in set(below(self._pid)) if (seen := look_at_process(pid)) is not None}
         # One that ended, and that nobody has waited for, has no title any more.
-        titles = {pid: title for pid in found if (title := title_of(pid)).startswith(self._titles)}
+        titles = {pid: title for pid, (title, _, _) in found.items() if title.startswith(self._titles)}
         ended = next((pid for pid in self._needed if pid not in titles), None)
         if ended is not None:
             return f"process {ended} ({self._needed[ended]}) of the server of this one has ended"
         self._needed = titles
-        self._since = {pid: self._since.get(pid, now) for pid in found if state_of(pid) == "T"}
+        self._since = {pid: self._since.get(pid, now) for pid, (_, _, state) in found.items() if state == "T"}
         stopped = next((pid for pid, since in self._since.items() if now - since >= PATIENCE_S), None)
         return f"a signal has stopped process {stopped} of the server of this one" if stopped is not None else None
 
@@ -53,19 +55,3 @@ def below(pid: int) -> Iterator[int]:
                 children += (thread / "children").read_text().split()
     for child in children:
         yield from below(int(child))
-
-
-def state_of(pid: int) -> str | None:
-    """Return the letter of a process's state (proc(5)); None where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return None
-
-
-def title_of(pid: int) -> str:
-    """Return how a process calls itself; empty where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace").strip()
-    except OSError:
-        return ""

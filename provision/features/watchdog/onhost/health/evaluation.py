@@ -125,12 +125,11 @@ class Evaluator:
         """Return whether the processes got no time over the looks that are kept; False where that is unknown."""
         first, now = self._looks[0], self._looks[-1]
         # A server that does not answer is looked at itself: it may be at work on a long prompt, or on an answer to us.
-        spent = (
-            _less(now.engine_cpu_s, first.engine_cpu_s)
-            if now.progress is not None
-            else _less(now.all_cpu_s, first.all_cpu_s)
-        )
-        return spent is not None and 0 <= spent <= self._limits["idle_cores"] * (now.at - first.at)
+        kind = "engine_cpu_s" if now.progress is not None else "all_cpu_s"
+        before_s, now_s = getattr(first, kind), getattr(now, kind)
+        if before_s is None or now_s is None:
+            return False
+        return bool(0 <= now_s - before_s <= self._limits["idle_cores"] * (now.at - first.at))
 
     def _weight(self, look: Look) -> int:
         weight = 100.0
@@ -139,7 +138,3 @@ class Evaluator:
         if look.cache >= self._weights["cache_full"]:
             weight = min(weight, self._weights["cache_full_weight"])
         return max(round(weight), int(self._weights["least"]))
-
-
-def _less(now: float | None, before: float | None) -> float | None:
-    return None if now is None or before is None else now - before

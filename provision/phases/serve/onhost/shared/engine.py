@@ -154,26 +154,26 @@ def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
             numbers = path.read_text().split()
         except OSError:
             continue
-        return _total([found for number in numbers if (found := _process(number))], tuple(titles))
+        return _total([found for number in numbers if (found := look_at_process(int(number)))], tuple(titles))
     return Processes()
 
 
-def _process(number: str) -> tuple[str, float, bool] | None:
-    """Return title, processor time and whether a signal stopped it; None for a process that has ended."""
+def look_at_process(number: int) -> tuple[str, float, str] | None:
+    """Return title, processor time in seconds and the letter of its state (proc(5)); None for a process that has ended."""
     try:
-        title = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+        title = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace").strip()
         fields = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return title, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] in "Tt"
+    return title, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0]
 
 
-def _total(found: Sequence[tuple[str, float, bool]], titles: tuple[str, ...]) -> Processes:
+def _total(found: Sequence[tuple[str, float, str]], titles: tuple[str, ...]) -> Processes:
     engine = [one for one in found if one[0].startswith(titles)]
     return Processes(
         engine_cpu_s=sum(cpu for _, cpu, _ in engine) if engine else None,
         all_cpu_s=sum(cpu for _, cpu, _ in found) if found else None,
-        is_stopped=any(stopped for _, _, stopped in found),
+        is_stopped=any(state in "Tt" for _, _, state in found),
     )
 
 

@@ -1,4 +1,4 @@
-"""Grafana dashboards from the descriptions of their panels (dashboards.toml). Pure: equal tables give equal text."""
+"""Grafana dashboards from the descriptions of their panels. Pure: equal tables give equal text."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from provision.core.tables import own_table
 
+PANELS = Path(__file__).resolve().parents[1] / "provision/features/monitoring/dashboards.toml"
 COLUMNS, WIDTH, HEIGHT = 24, 12, 8
 """Of Grafana's grid; two panels are side by side."""
 SCHEMA = 39
@@ -15,7 +16,7 @@ _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 def described() -> dict[str, dict[str, Any]]:
     """Return the description of each dashboard by its name."""
-    return {row["name"]: row for row in own_table(Path(__file__).with_name("dashboards.toml"))["dashboard"]}
+    return {row["name"]: row for row in own_table(PANELS)["dashboard"]}
 
 
 def render(name: str) -> str:
