@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection
@@ -16,8 +16,6 @@ from provision.fleet.inventory.ssh_config import SshTarget, resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 _LOCAL = ("local", "ansible.builtin.local")
-_YES = {True: True, "true": True, "yes": True, "1": True, "on": True}
-_NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": False}
 
 
 def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connection:
@@ -114,11 +112,12 @@ def _become(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flag(name: str, variable: str, value: Any) -> bool:
-    key = value.lower() if isinstance(value, str) else value
-    known = _YES | _NO
-    if not isinstance(key, str | int | float) or key not in known:
-        raise InventoryError(f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false")
-    return known[key]
+    try:
+        return TypeAdapter(bool).validate_python(False if value == "" else value)
+    except ValidationError:
+        raise InventoryError(
+            f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false"
+        ) from None
 
 
 def _number(name: str, value: Any) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from provision.core.models.facts import OperatingSystem, User
-from provision.phases.probe.parsers.values import integer, known
+from provision.phases.probe.parsers.values import YES_NO, integer, known
 from provision.phases.probe.sections import Output, Section
 
 _MANAGERS: dict[str, Literal["apt", "dnf", "zypper", "apk"]] = {
@@ -14,7 +14,6 @@ _MANAGERS: dict[str, Literal["apt", "dnf", "zypper", "apk"]] = {
     "zypper": "zypper",
     "apk": "apk",
 }
-_YES_NO = {"yes": True, "no": False}
 
 
 def os_release(section: Section) -> dict[str, str]:
@@ -77,8 +76,8 @@ def user(output: Output, unknown: dict[str, str]) -> User:
         name=system.value("user"),
         uid=integer(system.value("uid")),
         home=system.value("home"),
-        passwordless_sudo=_YES_NO.get(sudo.value("passwordless") or "") if sudo.ok else None,
-        lingering=_YES_NO.get(system.value("lingering") or ""),
+        passwordless_sudo=YES_NO.get(sudo.value("passwordless") or "") if sudo.ok else None,
+        lingering=YES_NO.get(system.value("lingering") or ""),
         systemd_manager=bool(system.values("systemd_user")) if system.ok else None,
         groups=tuple((system.value("groups") or "").split()) or None,
     )
