@@ -127,11 +127,8 @@ class RemoteFiles:
 
     def has(self, file: StagedFile) -> bool:
         """Return whether a file is unchanged since its verification."""
-        verified = self.arrived.get(file.name)
-        return (
-            verified == (file.sha256, file.size, verified[2] if verified else 0)
-            and self.files.get(file.name) == verified[1:]
-        )
+        sha, size, changed = self.arrived.get(file.name, ("", 0, 0))
+        return (sha, size) == (file.sha256, file.size) and self.files.get(file.name) == (size, changed)
 
     def part(self, file: StagedFile) -> int:
         """Return the number of bytes of a file that have arrived."""

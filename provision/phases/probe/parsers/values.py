@@ -4,8 +4,11 @@ import json
 import re
 from typing import Any
 
+from provision.core.folders import product_path
 from provision.core.json_text import parse
 
+KINDS = product_path("provision") / "phases/probe/kinds.toml"
+"""What a host is, by the words that it shows."""
 YES_NO = {"yes": True, "no": False}
 _UNITS = {"B": 1, "KB": 1 << 10, "KIB": 1 << 10, "MB": 1 << 20, "MIB": 1 << 20, "GB": 1 << 30, "GIB": 1 << 30}
 _PCI = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
