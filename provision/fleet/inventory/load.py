@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +29,7 @@ _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
 """Time limit of dynamic inventories, seconds."""
 SILENT_S = 2.0
-"""Delay before the first progress line, seconds."""
+"""Seconds after which it is told what is waited for."""
 MOST_NAME = 200
 """Maximum bytes of a host name: file systems allow 255, and some files add a suffix."""
 _OF_FOLDER = (
@@ -164,11 +164,10 @@ def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
     if kept is not None:
         return kept, None
     check(path)
-    with _report_waiting(f"reading the inventory {path} ...") as go_on:
+    with _reported(f"reading the inventory {path} ..."):
         answer = _read(path, limit)
-        go_on(f"hosts: {len(answer['hosts'])}; reading how each is reached ...")
-        hosts = _resolved(answer, path if path.is_dir() else path.parent)
-    return hosts, name
+    with _reported(f"hosts: {len(answer['hosts'])}; reading how each is reached ..."):
+        return _resolved(answer, path if path.is_dir() else path.parent), name
 
 
 def _keep(name: str | None, hosts: list[ReadHost]) -> None:
@@ -188,29 +187,13 @@ def _restore(kept: Any) -> list[ReadHost] | None:
 
 
 @contextmanager
-def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
-    """Print on stderr what is waited for, once it takes longer than SILENT_S.
-
-    Yields:
-        A function that sets the next text.
-    """
-    waits_long = threading.Event()
-
-    def say() -> None:
-        waits_long.set()
-        sys.stderr.write(f"{text}\n")
-
-    def go_on(following: str) -> None:
-        nonlocal text
-        text = following
-        if waits_long.is_set():
-            say()
-
-    timer = threading.Timer(SILENT_S, say)
+def _reported(text: str) -> Iterator[None]:
+    """Print on stderr what is waited for, where it takes longer than SILENT_S."""
+    timer = threading.Timer(SILENT_S, sys.stderr.write, (f"{text}\n",))
     timer.daemon = True
     timer.start()
     try:
-        yield go_on
+        yield
     finally:
         timer.cancel()
 
