@@ -127,13 +127,13 @@ def probe(host: Host, session: Session, *, more: Collection[str] = ()) -> HostFa
         return facts
     text = script(prefix=wanted, service=service, groups=_OURS, nonce=nonce)
     try:
-        more = session.run("", stdin=text, timeout_s=DEADLINE_S, root=True)
+        as_root = session.run("", stdin=text, timeout_s=DEADLINE_S, root=True)
     except RemoteCommandError as refused:
         # The probe does not require root; a phase that changes the host reports the same refusal.
         return facts.model_copy(
             update={"unknown": facts.unknown | {key: f"{facts.unknown[key]}; {refused.text}" for key in _hidden(facts)}}
         )
-    return parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received, as_root=more.stdout)
+    return parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received, as_root=as_root.stdout)
 
 
 def _hidden(facts: HostFacts) -> list[str]:
