@@ -70,18 +70,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
         InventoryError: The inventory is malformed, or two of its hosts are one machine.
         UsageError: There is no inventory at the path, or the limit is empty.
     """
-    if not path.exists():
-        raise UsageError(
-            f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
-        )
-    if not (path.is_file() or path.is_dir()):
-        raise UsageError(f"{path} is neither a file nor a folder", hint="write the inventory to a file and name that")
-    if limit is not None and not limit.strip():
-        raise UsageError(
-            "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
-        )
-    if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
-        raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
+    _check_arguments(path, limit)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     within = limit_of(limit)
     key = cache.key(path, limit)
@@ -126,6 +115,21 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     names = {host.name for host in hosts}
     whole = load(path, overrides=overrides).hosts
     return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
+
+
+def _check_arguments(path: Path, limit: str | None) -> None:
+    if not path.exists():
+        raise UsageError(
+            f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
+        )
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is neither a file nor a folder", hint="write the inventory to a file and name that")
+    if limit is not None and not limit.strip():
+        raise UsageError(
+            "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
+        )
+    if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
+        raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
 
 
 def _no_hosts(path: Path, limit: str | None) -> InventoryError:
