@@ -12,7 +12,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection
 from provision.core.user_path import expand_user
-from provision.fleet.inventory.ssh_config import SshTarget, resolve
+from provision.fleet.inventory.ssh_config import resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 _LOCAL = ("local", "ansible.builtin.local")
@@ -43,16 +43,9 @@ def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connec
             f"host {name}: ansible_host: {target!r} is no address", hint="a name or an IP address without blanks"
         )
     extra = become | {"password": SecretStr(str(password)) if password is not None else None}
-    timeout = _first(variables, "ansible_timeout", "ansible_ssh_timeout")
-    return resolve(
-        SshTarget(
-            name,
-            target,
-            tuple(_arguments(name, variables, base)),
-            _number(name, timeout) if timeout is not None else None,
-            extra,
-        )
-    )
+    if (timeout := _first(variables, "ansible_timeout", "ansible_ssh_timeout")) is not None:
+        extra["connect_timeout_s"] = _number(name, timeout)
+    return resolve(name, target, _arguments(name, variables, base), **extra)
 
 
 def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]:
