@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import stat
 import tempfile
 from pathlib import Path
 
@@ -38,8 +37,8 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, dur
 def folder_bytes(folder: Path) -> int:
     """Return the size of a folder's files in bytes, without the files that links name; one that does not exist has none."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another process may rename its files
-            status = path.lstat()
-            total += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    for path, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # another process may rename its files
+                total += Path(path, file).lstat().st_size
     return total
