@@ -27,13 +27,7 @@ echo silent
 def package_sources_answer(session: Session) -> bool | None:
     """Return whether the package sources answer; None without apt."""
     done = session.run(_SCRIPT, timeout_s=60.0)
-    match done.stdout.strip():
-        case "answers":
-            return True
-        case "none" | "silent":
-            return False
-        case _:
-            return None
+    return {"answers": True, "none": False, "silent": False}.get(done.stdout.strip())
 
 
 def dpkg_status(session: Session) -> str:
