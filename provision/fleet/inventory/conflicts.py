@@ -33,17 +33,14 @@ def conflicts(settings: Settings) -> list[Conflict]:
     return [
         *_excluded(settings),
         *_addresses(settings),
-        *_exposure(settings),
         *_arguments(settings),
         *_environment(settings),
         *_adapters(settings),
         *_sources(settings),
         *_parallel(settings),
         *_span(settings),
-        *_gateway(settings),
         *_shared_address(settings),
         *_firewall(settings),
-        *_monitoring(settings),
     ]
 
 
@@ -51,7 +48,9 @@ def _excluded(settings: Settings) -> Iterator[Conflict]:
     """Refuse settings that exclude one another, by the rows of the table."""
     changed = {name for name, value in settings if value != getattr(_DEFAULTS, name)}
     for row in _table()["excluded"]:
-        if changed.issuperset(row["changed"]) and changed.isdisjoint(row.get("default", ())):
+        is_so = changed.issuperset(row.get("changed", ())) and changed.isdisjoint(row.get("default", ()))
+        is_reached = "reached_at" not in row or _is_loopback(getattr(settings, row["reached_at"])) is False
+        if is_so and is_reached:
             yield Conflict(row["setting"], row["text"].format_map(dict(settings)), row["hint"])
 
 
@@ -60,20 +59,6 @@ def _addresses(settings: Settings) -> Iterator[Conflict]:
         address = getattr(settings, setting)
         if address is not None and _is_loopback(address) is None:
             yield Conflict(setting, f"{address!r} is no IP address", "allowed: an IP address or localhost")
-
-
-def _exposure(settings: Settings) -> Iterator[Conflict]:
-    if settings.expose or _is_loopback(settings.bind) is not False:
-        return
-    if settings.api_key:
-        what = f"its API key crosses the network unencrypted; without a key everybody reaches {', '.join(_table()['open']['paths'])}"
-    else:
-        what = "without an API key everything it serves is open to everybody"
-    yield Conflict(
-        "bind",
-        f"{settings.bind} is reachable from other machines, and {what}",
-        "keep 127.0.0.1 behind a proxy of yours that speaks TLS, or set firstlight_expose: true if that network is trusted",
-    )
 
 
 def _is_loopback(bind: str) -> bool | None:
@@ -114,15 +99,6 @@ def _sources(settings: Settings) -> Iterator[Conflict]:
         )
 
 
-def _gateway(settings: Settings) -> Iterator[Conflict]:
-    if not (settings.gateway_tls or settings.expose) and _is_loopback(settings.gateway_bind) is False:
-        yield Conflict(
-            "gateway_tls",
-            f"without TLS the keys of clients cross the network to {settings.gateway_bind} unencrypted",
-            "leave firstlight_gateway_tls true, or set firstlight_expose: true if that network is trusted",
-        )
-
-
 def _shared_address(settings: Settings) -> Iterator[Conflict]:
     if settings.gateway_address is None:
         return
@@ -151,15 +127,6 @@ def _firewall(settings: Settings) -> Iterator[Conflict]:
         except ValueError:
             hint = "allowed: a list of IP addresses and networks such as 10.0.0.0/24"
             yield Conflict("firewall_accept", f"{address!r} is no IP address and no network", hint)
-
-
-def _monitoring(settings: Settings) -> Iterator[Conflict]:
-    if not settings.expose and _is_loopback(settings.monitoring_bind) is False:
-        yield Conflict(
-            "monitoring_bind",
-            f"Prometheus at {settings.monitoring_bind} answers everybody who reaches it",
-            "keep 127.0.0.1 and use ssh -L, or set firstlight_expose: true if that network is trusted",
-        )
 
 
 def _arguments(settings: Settings) -> Iterator[Conflict]:
