@@ -1,10 +1,8 @@
 """The probe of a host: send the script and receive facts in one round trip."""
 
 import secrets
-import shlex
 import time
 from collections.abc import Collection, Sequence
-from functools import cache
 from pathlib import Path
 
 from provision.core.errors import RemoteCommandError
@@ -12,6 +10,7 @@ from provision.core.install_paths import prefix_of, unit_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.fleet.ssh import Session
+from provision.fleet.ssh.script import script_of
 from provision.phases.probe.assemble import CUT, parse
 from provision.phases.probe.parsers.configuration import sysctl_files
 
@@ -19,6 +18,7 @@ DEADLINE_S = 20.0
 """Seconds for the whole round trip; the script skips sections well before."""
 COMMAND_LIMIT_S = 10
 BUDGET_S = 14
+_HERE = Path(__file__).parent
 _OURS = ("group_product",)
 """Groups of sections that the login user may not read when another user owns the installation."""
 IN_FULL = "group_in_full"
@@ -80,14 +80,7 @@ def assembled(
         "limit_s": str(limit_s),
         "budget_s": str(budget_s),
     }
-    head = "".join(f"FL_{key.upper()}={shlex.quote(value)}\n" for key, value in (frame | parameters).items())
-    return head + _without_comments("frame.sh") + _without_comments(name)
-
-
-@cache
-def _without_comments(name: str) -> str:
-    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").split("\n")
-    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+    return script_of(_HERE / "frame.sh", _HERE / name, **(frame | parameters))
 
 
 def probe(host: Host, session: Session, *, more: Collection[str] = ()) -> HostFacts:
