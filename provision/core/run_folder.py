@@ -57,7 +57,12 @@ TEXT_AT_MOST = 8000
 
 def utc_now() -> str:
     """Return the current time: UTC, ISO 8601, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_of(time.time())
+
+
+def utc_of(unix_s: float) -> str:
+    """Return seconds since 1970 as a time: UTC, ISO 8601, milliseconds."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def require_writable(path: Path, option: str) -> None:

@@ -11,39 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import threading
+from pathlib import Path
 from typing import Any, Self
 
 from provision.core.errors import HostLockedError, RemoteCommandError
 from provision.core.run_folder import account, utc_now
 from provision.fleet.ssh import Session
 from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.script import script_of
 
-_SCRIPT = """
-set -u
-prefix={prefix} locked=no
-umask 022
-command -v flock >/dev/null 2>&1 || {{ echo "no-flock"; exit 69; }}
-# The run that releases the lock removes the file. A lock on a removed file protects nothing, so try again.
-while :; do
-  mkdir -p "$prefix" || exit 73
-  exec 9>>"$prefix/lock" || exit 73
-  flock -n 9 || break
-  if [ ! -e /proc/self/fd/9 ] || [ "$prefix/lock" -ef /proc/self/fd/9 ]; then locked=yes; break; fi
-done
-if [ "$locked" = yes ]; then
-  printf '%s\\n' {holder} > "$prefix/lock.json"
-  echo locked
-  while read -r _; do echo held; done
-  rm -f "$prefix/lock.json" "$prefix/lock"
-else
-  echo busy
-  tr -d '\\n' < "$prefix/lock.json" 2>/dev/null
-  echo
-fi
-"""
-
+_SCRIPT = Path(__file__).with_name("lock.sh")
 ANSWER_DEADLINE_S = 20.0
 
 
@@ -87,7 +65,7 @@ class HostLock:
     def __init__(self, session: Session, *, prefix: str, run: str, root: bool) -> None:
         self._session, self._prefix, self._root = session, prefix, root
         self._record = lock_record(run)
-        self._script = _SCRIPT.format(prefix=shlex.quote(prefix), holder=shlex.quote(json.dumps(self._record)))
+        self._script = script_of(_SCRIPT, prefix=prefix, holder=json.dumps(self._record))
         self._channel = self._take()
         self._renewing = threading.Lock()
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact
-from provision.fleet.ssh import Task, fan_out
 from provision.phases.probe.failure_evidence import Source, collect
 from provision.report.diagnosis import diagnose as causes_of
 from provision.report.diagnosis import named
@@ -43,7 +41,7 @@ def gather(
         )
 
     started = time.monotonic()
-    done = fan_out([Task(host=host.name, call=partial(call, host), deadline_s=DEADLINE_S) for host in hosts])
+    done = context.ask_hosts(hosts, call, deadline_s=DEADLINE_S)
     context.run.event("evidence", seconds=round(time.monotonic() - started, 3), hosts=sorted(done.values))
     gathered = {name: tuple(keep(context, name, source) for source in sources) for name, sources in done.values.items()}
     return gathered, done.errors

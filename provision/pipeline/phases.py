@@ -12,6 +12,7 @@ from provision.phases.drivers import step as drivers
 from provision.phases.install import step as install
 from provision.phases.plan import step as plan
 from provision.phases.probe import step as probe
+from provision.phases.probe.reading import IN_FULL
 from provision.phases.serve import step as serve
 from provision.phases.stage import step as stage
 from provision.phases.verify import step as verify
@@ -19,7 +20,7 @@ from provision.run import background_packages, background_upload
 from provision.run.step import BackgroundStep, Step
 
 PROBE = Step("probe", probe.probe, "probe", "all", reads_only=True)
-PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, in_full=True))
+PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, more={IN_FULL}))
 PLAN = Step("plan", plan.plan, "plan", reads_only=True)
 CHANGES = Step("changes", plan.compare, "plan", reads_only=True)
 DRIVERS = Step("drivers", drivers.apply, "install", in_batches=True)

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from provision.catalog.load import catalog
-from provision.catalog.packages import os_packages
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -20,6 +19,7 @@ from provision.pipeline.runner import execute
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.deb_packages import send_missing
+from provision.run.desired_state import packages_by_need
 from provision.run.results import ProbedHosts
 from provision.run.step import Step
 from verify.doctor.catalog import Cause, Fix
@@ -113,10 +113,7 @@ def _run_fix(context: RunContext, probed: ProbedHosts, *, fix: Fix) -> ProbedHos
     sent = send_missing(context, probed, wanted, phase="install")
 
     def variables(host: Host) -> dict[str, Any]:
-        return {
-            "firstlight_system_packages": wanted[host.name],
-            "firstlight_debs": sent[host.name],
-        }
+        return {"firstlight_system_packages": wanted[host.name], "firstlight_debs": sent[host.name]}
 
     results = playbooks.run_playbook(
         context, probed, PLAYBOOK, context.hosts(), variables, phase="install", tags=(fix.tag,)
@@ -144,15 +141,7 @@ def packages(tag: str, facts: HostFacts) -> list[str]:
     if tag not in {need.name for need in catalog().system_needs}:
         return []
     python = next((found.version for found in facts.pythons if found.version), "3")
-    return list(
-        os_packages(
-            [tag],
-            manager=facts.os.package_manager or "apt",
-            python=python,
-            os_id=facts.os.id,
-            os_version=facts.os.version_id,
-        )
-    )
+    return [*packages_by_need([tag], facts, python=python)]
 
 
 def _check_cause(context: RunContext, probed: ProbedHosts, *, cause: Cause) -> ProbedHosts:

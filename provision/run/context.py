@@ -265,6 +265,31 @@ class RunContext:
         if not hosts:
             return {}
         started = time.monotonic()
+        done = self.ask_hosts(hosts, call, deadline_s=deadline_s, cancel=cancel)
+        for name, error in done.errors.items():
+            self.fail(name, phase, error, time.monotonic() - started)
+        if phase == "probe":
+            self.run.write("dispatch.json", done.figures())
+        return done.values
+
+    def ask_hosts(
+        self,
+        hosts: Sequence[Host],
+        call: Callable[[Host], T],
+        *,
+        deadline_s: float,
+        cancel: Callable[[Host], None] | None = None,
+        retries: int = 2,
+        limit: int = DEFAULT_LIMIT,
+    ) -> FanOut[T]:
+        """Call a function for hosts in parallel, and record nothing of it.
+
+        Args:
+            deadline_s: Seconds after which a host counts as failed.
+            cancel: As in `run_on_hosts`.
+            retries: Further attempts where a connection broke.
+            limit: Hosts that are worked on at once.
+        """
 
         def call_and_rest(host: Host) -> T:
             try:
@@ -277,38 +302,12 @@ class RunContext:
                 host=host.name,
                 call=partial(call_and_rest, host),
                 deadline_s=deadline_s,
+                retries=retries,
                 cancel=partial(cancel, host) if cancel else self.session(host).close,
             )
             for host in hosts
         ]
-        done = fan_out(tasks)
-        for name, outcome in done.outcomes.items():
-            if outcome.error is not None:
-                self.fail(name, phase, outcome.error, time.monotonic() - started)
-        if phase == "probe":
-            self.run.write("dispatch.json", done.figures())
-        return done.values
-
-    def ask_hosts(
-        self,
-        hosts: Sequence[Host],
-        call: Callable[[Host], T],
-        *,
-        deadline_s: float,
-        retries: int = 2,
-        limit: int = DEFAULT_LIMIT,
-    ) -> FanOut[T]:
-        """Call a function for hosts in parallel, and record nothing of it.
-
-        Args:
-            deadline_s: Seconds after which the session of a host is closed.
-            retries: Further attempts where a connection broke.
-            limit: Hosts that are worked on at once.
-        """
-        return fan_out(
-            [Task(host.name, partial(call, host), deadline_s, retries, self.session(host).close) for host in hosts],
-            limit=limit,
-        )
+        return fan_out(tasks, limit=limit)
 
     def add_note(self, host: str, *notes: str) -> None:
         """Add to what the summary says of the service of a host, where something was recorded of it."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from provision.catalog.packages import os_packages
 from provision.core import features
 from provision.core.environment_folders import folder_for
 from provision.core.errors import FirstlightError
-from provision.core.files import files_below
 from provision.core.folders import product_path
 from provision.core.install_paths import InstallPaths, install_paths_of
 from provision.core.models.base import Record
@@ -107,15 +105,16 @@ class Desired(Record):
 
 def packages_of(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
     """Return the OS packages that the Stack needs and the host lacks, by their names in the host's distribution."""
-    if not stack.system_packages:
+    return packages_by_need(stack.system_packages, facts, python=stack.python)
+
+
+def packages_by_need(needs: Sequence[str], facts: HostFacts, *, python: str) -> tuple[str, ...]:
+    """Return the OS packages for what catalog/system.toml names, by their names in a host's distribution."""
+    if not needs:
         return ()
-    return os_packages(
-        stack.system_packages,
-        manager=facts.os.package_manager or "apt",
-        python=stack.python,
-        os_id=facts.os.id,
-        os_version=facts.os.version_id,
-    )
+    system = facts.os
+    manager = system.package_manager or "apt"
+    return os_packages(needs, manager=manager, python=python, os_id=system.id, os_version=system.version_id)
 
 
 def desired_state_of(
@@ -276,7 +275,7 @@ def host_tools(folder: Path) -> Mapping[str, Path]:
 def product_digest(tools: tuple[Path, ...]) -> str:
     """Return the digest of all that acts on a host: with new roles or tools a host is not up to date."""
     digest = hashlib.sha256()
-    roles = sorted(files_below(product_path("playbooks"), but=(".md", ".pyc")), key=attrgetter("parts"))
-    for path in (*roles, *tools):
+    roles = sorted(path for path in product_path("playbooks").rglob("*") if path.suffix not in (".md", ".pyc"))
+    for path in (*filter(Path.is_file, roles), *tools):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

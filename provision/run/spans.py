@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from provision.core.errors import InventoryError, ServeError
+from provision.core.errors import FirstlightError, InventoryError, ServeError
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, ServeRecord
 from provision.core.models.stack import Stack
@@ -24,17 +24,15 @@ def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = Fals
         missing = [name for name in host.span.members if name not in there] if host.span else []
         if not missing:
             continue
-        named = quoted(missing)
+        text = f"it serves a model together with {quoted(missing)}"
+        error: FirstlightError
         if set(missing) <= of_run:
             what = "this one waits for it" if switched else "nothing of this one was switched"
-            hint = f"the reason is in the result of that host; {what}"
-            context.fail(
-                host.name, phase, ServeError(f"it serves a model together with {named}, which failed", hint=hint)
-            )
+            error = ServeError(f"{text}, which failed", hint=f"the reason is in the result of that host; {what}")
         else:
             hint = f"name all of them: --limit {','.join(host.span.members if host.span else ())}"
-            error = InventoryError(f"it serves a model together with {named}, and --limit leaves that out", hint=hint)
-            context.fail(host.name, phase, error)
+            error = InventoryError(f"{text}, and --limit leaves that out", hint=hint)
+        context.fail(host.name, phase, error)
 
 
 def refuse_unequal(context: RunContext, phase: PhaseName, parts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from provision.core.models.facts import HostFacts
 from provision.phases.probe.assemble import parse
-from provision.phases.probe.reading import script
+from provision.phases.probe.reading import IN_FULL, script
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ def run(
     edit: Mapping[str, str] = MappingProxyType({}),
 ) -> Ran:
     """Send the script to a shell's standard input; `edit` replaces texts in it."""
-    text = script(prefix=prefix, python=python, in_full=in_full, command_limit_s=limit_s, budget_s=budget_s)
+    text = script(
+        prefix=prefix, python=python, more={IN_FULL} if in_full else (), command_limit_s=limit_s, budget_s=budget_s
+    )
     for old, new in edit.items():
         assert old in text
         text = text.replace(old, new)

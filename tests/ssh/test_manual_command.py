@@ -16,7 +16,7 @@ import pytest
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
-from provision.fleet.inventory.ssh_config import SshTarget, resolve
+from provision.fleet.inventory.ssh_config import resolve
 from provision.fleet.ssh import open_session
 
 RELAY = """
@@ -63,7 +63,7 @@ def port() -> Iterator[int]:
 
 
 def host_of(*arguments: str) -> Host:
-    return Host(name="gpu-1", connection=resolve(SshTarget("gpu-1", "gpu-1.behind", arguments)), settings=Settings())
+    return Host(name="gpu-1", connection=resolve("gpu-1", "gpu-1.behind", arguments), settings=Settings())
 
 
 def error_of(host: Host) -> TransportError:

@@ -18,6 +18,7 @@ from provision.features.host_comparison.compare import compare
 from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, render
 from provision.features.host_comparison.values import HostValues, cards_of, label_of, values_of
 from provision.phases.plan.document import read_facts
+from provision.phases.probe.reading import CONFIGURATION, IN_FULL
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.phases import PROBE
@@ -49,7 +50,7 @@ def compare_hosts(request: CommandRequest, against: str | None) -> int:
     """
     names = {host.name for host in read_inventory(request).hosts}
     recorded = _recorded(against, names)
-    step = replace(PROBE, run=partial(PROBE.run, in_full=True, with_configuration=True))
+    step = replace(PROBE, run=partial(PROBE.run, more={IN_FULL, CONFIGURATION}))
     outcome = execute(request, (step,))
     wanted = [host.name for host in outcome.hosts if host.is_provisioned or host.name == against]
     facts = {name: outcome.result.facts[name] for name in wanted if name in outcome.result.facts}

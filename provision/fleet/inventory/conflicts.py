@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from provision.core.models.settings import CHAT_TEMPLATE, RAY_PORTS, Settings, SourceKind, option_of
+from provision.core.models.settings import RAY_PORTS, Settings, SourceKind, option_of
 from provision.core.redaction import redact
 from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE
 
 LAST_PORT = 65535
+_DEFAULTS = Settings()
 _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
 
 
@@ -30,27 +31,27 @@ def _table() -> dict[str, Any]:
 def conflicts(settings: Settings) -> list[Conflict]:
     """Return all conflicts in a fixed order."""
     return [
-        *_services(settings),
+        *_excluded(settings),
         *_addresses(settings),
-        *_exposure(settings),
         *_arguments(settings),
         *_environment(settings),
-        *_model(settings),
         *_adapters(settings),
         *_sources(settings),
         *_parallel(settings),
         *_span(settings),
-        *_gateway(settings),
         *_shared_address(settings),
         *_firewall(settings),
-        *_monitoring(settings),
     ]
 
 
-def _services(settings: Settings) -> Iterator[Conflict]:
-    """Refuse services of the command line: those of an inventory are hosts by now, which have none."""
-    if settings.services:
-        yield Conflict("services", "services belong to a host of the inventory", "set firstlight_services for it there")
+def _excluded(settings: Settings) -> Iterator[Conflict]:
+    """Refuse settings that exclude one another, by the rows of the table."""
+    changed = {name for name, value in settings if value != getattr(_DEFAULTS, name)}
+    for row in _table()["excluded"]:
+        is_so = changed.issuperset(row.get("changed", ())) and changed.isdisjoint(row.get("default", ()))
+        is_reached = "reached_at" not in row or _is_loopback(getattr(settings, row["reached_at"])) is False
+        if is_so and is_reached:
+            yield Conflict(row["setting"], row["text"].format_map(dict(settings)), row["hint"])
 
 
 def _addresses(settings: Settings) -> Iterator[Conflict]:
@@ -58,20 +59,6 @@ def _addresses(settings: Settings) -> Iterator[Conflict]:
         address = getattr(settings, setting)
         if address is not None and _is_loopback(address) is None:
             yield Conflict(setting, f"{address!r} is no IP address", "allowed: an IP address or localhost")
-
-
-def _exposure(settings: Settings) -> Iterator[Conflict]:
-    if settings.expose or _is_loopback(settings.bind) is not False:
-        return
-    if settings.api_key:
-        what = f"its API key crosses the network unencrypted; without a key everybody reaches {', '.join(_table()['open']['paths'])}"
-    else:
-        what = "without an API key everything it serves is open to everybody"
-    yield Conflict(
-        "bind",
-        f"{settings.bind} is reachable from other machines, and {what}",
-        "keep 127.0.0.1 behind a proxy of yours that speaks TLS, or set firstlight_expose: true if that network is trusted",
-    )
 
 
 def _is_loopback(bind: str) -> bool | None:
@@ -83,34 +70,9 @@ def _is_loopback(bind: str) -> bool | None:
         return None
 
 
-def _model(settings: Settings) -> Iterator[Conflict]:
-    if settings.model_on_host is not None and settings.model == "builtin":
-        yield Conflict(
-            "model_on_host",
-            f"{settings.model_on_host} is to be compared with firstlight_model, which is the built-in model",
-            "set firstlight_model to the hub id of the same model, or to a folder on the controller with it",
-        )
-    if settings.chat_template is not None and settings.model == "builtin":
-        yield Conflict("chat_template", "the built-in model has a chat template of its own", "set firstlight_model too")
-    if settings.chat_template is not None and settings.model_on_host is not None:
-        yield Conflict(
-            "chat_template",
-            f"it is sent with the model, and the model is linked from {settings.model_on_host}",
-            f"put it there as {CHAT_TEMPLATE}, also with the model that firstlight_model names, and leave this setting out",
-        )
-
-
 def _adapters(settings: Settings) -> Iterator[Conflict]:
     if not settings.lora:
         return
-    if settings.model == "builtin":
-        yield Conflict("lora", "the built-in model has no adapters", "set firstlight_model too")
-    if settings.model_on_host is not None:
-        yield Conflict(
-            "lora",
-            f"adapters are sent with the model, and the model is linked from {settings.model_on_host}",
-            "leave firstlight_model_on_host out",
-        )
     if settings.served_model_name in settings.lora:
         yield Conflict(
             "lora", f"{settings.served_model_name} is the name of the model", "give the adapter another name"
@@ -137,27 +99,8 @@ def _sources(settings: Settings) -> Iterator[Conflict]:
         )
 
 
-def _gateway(settings: Settings) -> Iterator[Conflict]:
-    if not (settings.gateway_tls or settings.expose) and _is_loopback(settings.gateway_bind) is False:
-        yield Conflict(
-            "gateway_tls",
-            f"without TLS the keys of clients cross the network to {settings.gateway_bind} unencrypted",
-            "leave firstlight_gateway_tls true, or set firstlight_expose: true if that network is trusted",
-        )
-    if not settings.gateway_tls and settings.gateway_certificate is not None:
-        yield Conflict(
-            "gateway_certificate",
-            "a certificate is given, and the gateway is not to speak TLS",
-            "leave firstlight_gateway_tls or firstlight_gateway_certificate out",
-        )
-
-
 def _shared_address(settings: Settings) -> Iterator[Conflict]:
     if settings.gateway_address is None:
-        if settings.gateway_router_id is not None:
-            yield Conflict(
-                "gateway_router_id", "there is no address that gateways share", "set firstlight_gateway_address too"
-            )
         return
     try:
         shared = ipaddress.ip_interface(settings.gateway_address)
@@ -184,15 +127,6 @@ def _firewall(settings: Settings) -> Iterator[Conflict]:
         except ValueError:
             hint = "allowed: a list of IP addresses and networks such as 10.0.0.0/24"
             yield Conflict("firewall_accept", f"{address!r} is no IP address and no network", hint)
-
-
-def _monitoring(settings: Settings) -> Iterator[Conflict]:
-    if not settings.expose and _is_loopback(settings.monitoring_bind) is False:
-        yield Conflict(
-            "monitoring_bind",
-            f"Prometheus at {settings.monitoring_bind} answers everybody who reaches it",
-            "keep 127.0.0.1 and use ssh -L, or set firstlight_expose: true if that network is trusted",
-        )
 
 
 def _arguments(settings: Settings) -> Iterator[Conflict]:
@@ -284,30 +218,12 @@ def _span(settings: Settings) -> Iterator[Conflict]:
             "name the host's address in the network between the hosts",
         )
     if settings.span == 1:
-        if settings.executor == "ray":
-            yield Conflict(
-                "executor",
-                "'ray' starts the processes of a model over several hosts, and one host is to serve the model",
-                "set firstlight_span too, or leave firstlight_executor out",
-            )
         return
     if settings.executor == "ray" and settings.ray_ports[1] > LAST_PORT:
         yield Conflict(
             "span_port",
             f"{settings.span_port} leaves too few ports for Ray, which listens on {RAY_PORTS} after these two",
             f"name one of at most {LAST_PORT - 1 - RAY_PORTS}",
-        )
-    if settings.data_parallel > 1:
-        yield Conflict(
-            "data_parallel",
-            f"{settings.data_parallel} copies of a model are wanted, which is spread over {settings.span} hosts",
-            "serve each copy on hosts of its own, behind a gateway",
-        )
-    if not settings.expose:
-        yield Conflict(
-            "span",
-            "the engine's processes listen on the network between the hosts, and ask nobody for a key",
-            "set firstlight_expose: true if only the hosts of the model reach one another there, or if that network is trusted",
         )
     refused = _table()["refused_of_spans"]
     for argument, following in _with_following(settings.vllm_args):

@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection
 from provision.core.user_path import expand_user
-from provision.fleet.inventory.ssh_config import SshTarget, resolve
+from provision.fleet.inventory.ssh_config import resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 _LOCAL = ("local", "ansible.builtin.local")
-_YES = {True: True, "true": True, "yes": True, "1": True, "on": True}
-_NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": False}
 
 
 def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connection:
@@ -45,16 +43,9 @@ def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connec
             f"host {name}: ansible_host: {target!r} is no address", hint="a name or an IP address without blanks"
         )
     extra = become | {"password": SecretStr(str(password)) if password is not None else None}
-    timeout = _first(variables, "ansible_timeout", "ansible_ssh_timeout")
-    return resolve(
-        SshTarget(
-            name,
-            target,
-            tuple(_arguments(name, variables, base)),
-            _number(name, timeout) if timeout is not None else None,
-            extra,
-        )
-    )
+    if (timeout := _first(variables, "ansible_timeout", "ansible_ssh_timeout")) is not None:
+        extra["connect_timeout_s"] = _number(name, timeout)
+    return resolve(name, target, _arguments(name, variables, base), **extra)
 
 
 def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]:
@@ -114,11 +105,12 @@ def _become(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flag(name: str, variable: str, value: Any) -> bool:
-    key = value.lower() if isinstance(value, str) else value
-    known = _YES | _NO
-    if not isinstance(key, str | int | float) or key not in known:
-        raise InventoryError(f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false")
-    return known[key]
+    try:
+        return TypeAdapter(bool).validate_python(False if value == "" else value)
+    except ValidationError:
+        raise InventoryError(
+            f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false"
+        ) from None
 
 
 def _number(name: str, value: Any) -> float:

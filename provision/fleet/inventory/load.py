@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +25,10 @@ from provision.fleet.inventory.services import as_services, limit_of, variables_
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 from provision.fleet.inventory.yaml_source import MOST_HOSTS, check, hosts_of_ranges, positions_of
 
-_READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
 """Time limit of dynamic inventories, seconds."""
 SILENT_S = 2.0
-"""Delay before the first progress line, seconds."""
+"""Seconds after which it is told what is waited for."""
 MOST_NAME = 200
 """Maximum bytes of a host name: file systems allow 255, and some files add a suffix."""
 _OF_FOLDER = (
@@ -39,14 +38,25 @@ _CONNECTION_OPTIONS = ("become", "become_password")
 
 
 class ReadHost(Record):
-    """A host as Ansible and OpenSSH know it, with settings that nobody has checked yet."""
+    """A host as Ansible knows it, with variables that nobody has checked yet."""
 
     name: str
     groups: tuple[str, ...]
-    settings: dict[str, Any]
+    variables: dict[str, Any]
     near: list[str]
     """Variables whose names look like settings."""
-    connection: Connection
+
+
+class ReadInventory(Record):
+    """What Ansible says of an inventory."""
+
+    hosts: tuple[ReadHost, ...]
+    become_password_file: str | None
+
+    @property
+    def has_passwords(self) -> bool:
+        """Whether variables hold passwords."""
+        return any("pass" in name for host in self.hosts for name in host.variables)
 
 
 def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
@@ -60,33 +70,27 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
         InventoryError: The inventory is malformed, or two of its hosts are one machine.
         UsageError: There is no inventory at the path, or the limit is empty.
     """
-    if not path.exists():
-        raise UsageError(
-            f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
-        )
-    if not (path.is_file() or path.is_dir()):
-        raise UsageError(f"{path} is neither a file nor a folder", hint="write the inventory to a file and name that")
-    if limit is not None and not limit.strip():
-        raise UsageError(
-            "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
-        )
-    if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
-        raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
+    _check_arguments(path, limit)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     within = limit_of(limit)
-    raw, kept_as = _hosts(path, limit)
-    if not raw:
-        raise _no_hosts(path, limit)
-    _check_names([entry.name for entry in raw])
+    key = cache.key(path, limit)
+    kept = _restored(key)
+    read = kept or _read_checked(path, limit)
     base = path if path.is_dir() else path.parent
+    with _reported(f"hosts: {len(read.hosts)}; reading how each is reached ..."):
+        connections = _connections(read, base)
+    if not read.hosts:
+        raise _no_hosts(path, limit)
+    _check_names([entry.name for entry in read.hosts])
     problems = Problems()
     by_machine: dict[str, list[Host]] = {}
     options = {name: value for name, value in given.items() if name not in _CONNECTION_OPTIONS}
-    for entry in raw:
-        connection = _with_options(entry.connection, given)
+    for entry, reached in zip(read.hosts, connections, strict=True):
+        connection = _with_options(reached, given)
+        own = {name: value for name, value in entry.variables.items() if name.startswith(PREFIX)}
         by_machine[entry.name] = [
             Host(name=name, groups=entry.groups, connection=connection, settings=settings)
-            for name, variables in variables_by_host(entry.name, entry.settings, problems).items()
+            for name, variables in variables_by_host(entry.name, own, problems).items()
             if (
                 settings := settings_of(
                     name, variables=variables, near=entry.near, overrides=options, base=base, problems=problems
@@ -101,7 +105,8 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     if not hosts:
         raise _no_hosts(path, limit)
     # Only now: what is refused because of a secret in it must not lie in the cache.
-    _keep(kept_as, raw)
+    if key is not None and kept is None and not read.has_passwords:
+        cache.put(key, read.model_dump(mode="json"))
     if not any(host.settings.span > 1 for host in hosts):
         return Inventory(source=str(path), hosts=tuple(hosts))
     if limit is None:
@@ -110,6 +115,21 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     names = {host.name for host in hosts}
     whole = load(path, overrides=overrides).hosts
     return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
+
+
+def _check_arguments(path: Path, limit: str | None) -> None:
+    if not path.exists():
+        raise UsageError(
+            f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
+        )
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is neither a file nor a folder", hint="write the inventory to a file and name that")
+    if limit is not None and not limit.strip():
+        raise UsageError(
+            "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
+        )
+    if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
+        raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
 
 
 def _no_hosts(path: Path, limit: str | None) -> InventoryError:
@@ -154,63 +174,28 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
     return connection.model_copy(update=changes) if changes else connection
 
 
-def _hosts(path: Path, limit: str | None) -> tuple[list[ReadHost], str | None]:
-    """Return every host with connection, raw settings and groups, from the cache where nothing changed.
-
-    With them comes the name that they are to be kept by in the cache; None where they are from it or must not be in it.
-    """
-    name = cache.key(path, limit)
-    kept = _restore(cache.get(name)) if name is not None else None
-    if kept is not None:
-        return kept, None
-    check(path)
-    with _report_waiting(f"reading the inventory {path} ...") as go_on:
-        answer = _read(path, limit)
-        go_on(f"hosts: {len(answer['hosts'])}; reading how each is reached ...")
-        hosts = _resolved(answer, path if path.is_dir() else path.parent)
-    return hosts, name
-
-
-def _keep(name: str | None, hosts: list[ReadHost]) -> None:
-    """Put hosts into the cache under a name, unless that is None or a host has a password."""
-    connections = [host.connection for host in hosts]
-    has_secrets = any(one.password is not None or one.become_password is not None for one in connections)
-    if name is not None and not has_secrets:
-        cache.put(name, [host.model_dump(mode="json") for host in hosts])
-
-
-def _restore(kept: Any) -> list[ReadHost] | None:
-    """Return a cache entry as hosts; None when it is damaged."""
+def _restored(key: str | None) -> ReadInventory | None:
+    """Return what the cache has; None where it has nothing, or a damaged entry."""
     try:
-        return [ReadHost.model_validate(entry) for entry in kept]
-    except (TypeError, ValueError):
+        return ReadInventory.model_validate(cache.get(key)) if key is not None else None
+    except ValueError:
         return None
 
 
+def _read_checked(path: Path, limit: str | None) -> ReadInventory:
+    check(path)
+    with _reported(f"reading the inventory {path} ..."):
+        return ReadInventory.model_validate(_read(path, limit))
+
+
 @contextmanager
-def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
-    """Print on stderr what is waited for, once it takes longer than SILENT_S.
-
-    Yields:
-        A function that sets the next text.
-    """
-    waits_long = threading.Event()
-
-    def say() -> None:
-        waits_long.set()
-        sys.stderr.write(f"{text}\n")
-
-    def go_on(following: str) -> None:
-        nonlocal text
-        text = following
-        if waits_long.is_set():
-            say()
-
-    timer = threading.Timer(SILENT_S, say)
+def _reported(text: str) -> Iterator[None]:
+    """Print on stderr what is waited for, where it takes longer than SILENT_S."""
+    timer = threading.Timer(SILENT_S, sys.stderr.write, (f"{text}\n",))
     timer.daemon = True
     timer.start()
     try:
-        yield go_on
+        yield
     finally:
         timer.cancel()
 
@@ -219,7 +204,7 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
     """Read the inventory with Ansible."""
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
     late = f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s"
-    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
+    command = [sys.executable, "-P", str(cache.READER), str(path.absolute()), *([limit] if limit else [])]
     with scratch_folder() as scratch:  # the home may not be writable
         environment = os.environ | {
             "ANSIBLE_LOCAL_TEMP": str(scratch),
@@ -247,19 +232,14 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
     return answer
 
 
-def _resolved(answer: Mapping[str, Any], base: Path) -> list[ReadHost]:
-    def resolve(entry: Mapping[str, Any]) -> ReadHost:
-        variables = entry["variables"]
-        connection = connection_of(entry["name"], variables, base)
-        if connection.become_password is None and answer["become_password_file"]:
-            connection = connection.model_copy(update={"become_password_file": answer["become_password_file"]})
-        return ReadHost(
-            name=entry["name"],
-            groups=entry["groups"],
-            settings={name: value for name, value in variables.items() if name.startswith(PREFIX)},
-            near=entry["near"],
-            connection=connection,
-        )
+def _connections(read: ReadInventory, base: Path) -> list[Connection]:
+    """Return how each host is reached, in order."""
+
+    def resolve(entry: ReadHost) -> Connection:
+        connection = connection_of(entry.name, entry.variables, base)
+        if connection.become_password is None and read.become_password_file:
+            return connection.model_copy(update={"become_password_file": read.become_password_file})
+        return connection
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(resolve, answer["hosts"]))
+        return list(pool.map(resolve, read.hosts))

@@ -56,23 +56,19 @@ def as_services(machine: str, hosts: Sequence[Host]) -> list[Host]:
     """Return the hosts that a machine stands for with their place among them; the only one of a machine without services as it is."""
     if [host.name for host in hosts] == [machine]:
         return [*hosts]
-    settings = [host.settings.model_copy(update=_derived(host.settings)) for host in hosts]
-    services = tuple((host.name, one) for host, one in zip(hosts, settings, strict=True))
-    found = [
-        host.model_copy(
-            update={
-                "settings": one,
-                "service": Service(name=host.name.removeprefix(f"{machine}@"), machine=machine, services=services),
-            }
-        )
-        for host, one in zip(hosts, settings, strict=True)
-    ]
+    settings = {host.name: _with_health_port(host.settings) for host in hosts}
+    found = []
+    for host in hosts:
+        name = host.name.removeprefix(f"{machine}@")
+        service = Service(name=name, machine=machine, services=tuple(settings.items()))
+        found.append(host.model_copy(update={"settings": settings[host.name], "service": service}))
     _require_apart(machine, found)
     return found
 
 
-def _derived(settings: Settings) -> dict[str, Any]:
-    return {} if "health_port" in settings.model_fields_set else {"health_port": settings.port + HEALTH_AFTER}
+def _with_health_port(settings: Settings) -> Settings:
+    is_set = "health_port" in settings.model_fields_set
+    return settings if is_set else settings.model_copy(update={"health_port": settings.port + HEALTH_AFTER})
 
 
 def _require_apart(machine: str, hosts: Sequence[Host]) -> None:

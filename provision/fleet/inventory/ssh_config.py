@@ -8,7 +8,6 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,82 +26,82 @@ ALIVE_INTERVAL_S, ALIVE_COUNT = 15, 3
 Resolved = dict[str, list[str]]
 
 
-@dataclass(frozen=True)
-class SshTarget:
-    """SSH parameters of one host from the inventory; `arguments` are in Ansible's order."""
-
-    name: str
-    target: str
-    arguments: tuple[str, ...] = ()
-    connect_timeout_s: float | None = None
-    extra: dict[str, Any] | None = None
-    """Further fields of the Connection."""
-
-
 def _table() -> dict[str, Any]:
     return own_table(Path(__file__).with_name("ssh_options.toml"))
 
 
-def read_ssh_config(target_host: SshTarget) -> Resolved:
+def read_ssh_config(name: str, target: str, arguments: Sequence[str]) -> Resolved:
     """Return the options of a host from `ssh -G`.
 
     Raises:
         InventoryError: OpenSSH refuses the arguments or the configuration.
     """
-    command = ["ssh", "-G", *target_host.arguments, "--", target_host.target]
+    command = ["ssh", "-G", *arguments, "--", target]
     try:
-        answer = _ssh(target_host.name, command)
+        answer = _ssh(name, command)
     except FileNotFoundError:
         raise InventoryError(
             "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
         ) from None
     except ValueError:
         raise InventoryError(
-            f"host {target_host.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
+            f"host {name!r}: a name or an argument of it holds a NUL, as files that are no text do",
             hint="name an inventory with -i; inventory/example shows one",
         ) from None
     options = parse(answer.stdout)
     message = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
     if answer.returncode != 0 or "hostname" not in options:
         raise InventoryError(
-            f"host {target_host.name}: OpenSSH refuses its arguments or your configuration: {message or 'no reason given'}",
+            f"host {name}: OpenSSH refuses its arguments or your configuration: {message or 'no reason given'}",
             hint=f"try it by hand: {shlex.join(command)}",
         )
-    if options.get("host", [target_host.target]) != [target_host.target]:
+    if options.get("host", [target]) != [target]:
         raise InventoryError(
-            f"host {target_host.name}: its ssh arguments name another host, {options['host'][0]!r}",
+            f"host {name}: its ssh arguments name another host, {options['host'][0]!r}",
             hint="ansible_ssh_common_args and the like hold options only; quote a value with blanks",
         )
     return options
 
 
-def resolve(target_host: SshTarget, *, depth: int = 0) -> Connection:
-    """Resolve a host's connection.
+def resolve(
+    name: str,
+    target: str,
+    arguments: Sequence[str] = (),
+    *,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    depth: int = 0,
+    **extra: Any,
+) -> Connection:
+    """Resolve the connection of a host, or of a jump host before one.
 
     Args:
-        target_host: The host, or a jump host before one.
+        name: What messages call it.
+        target: Its address, as the inventory has it.
+        arguments: Those of `ssh`, in Ansible's order.
+        connect_timeout_s: Seconds, where the user's configuration has none.
         depth: How many hosts come after a jump host.
+        extra: Further fields of the Connection.
 
     Raises:
         InventoryError: OpenSSH refuses it, Fabric does not support it, or host keys would not be checked.
     """
     if depth > MOST_JUMPS:
         raise InventoryError(
-            f"host {target_host.name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {target_host.target}",
+            f"host {name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {target}",
             hint="a jump host's own configuration may name itself as ProxyJump; look at `ssh -G` of each",
         )
-    options = read_ssh_config(target_host)
-    _refuse(target_host.name, options)
+    options = read_ssh_config(name, target, arguments)
+    _refuse(name, options)
     address, port, user = _first(options, "hostname"), int(_first(options, "port")), _first(options, "user")
-    tokens = {"h": address, "p": str(port), "r": user, "n": target_host.target}
-    jumps, proxy = _proxy(target_host, options, depth)
+    tokens = {"h": address, "p": str(port), "r": user, "n": target}
+    jumps, proxy = _proxy(name, target, arguments, options, depth)
     given = [value for value in options.get("connecttimeout", []) if value != "none"]
-    timeout = float(given[0]) if given else target_host.connect_timeout_s or CONNECT_TIMEOUT_S
+    timeout = float(given[0]) if given else connect_timeout_s
     known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
     strict = _first(options, "stricthostkeychecking")
     if strict == "accept-new" and (not known_hosts or known_hosts[0] == "/dev/null"):
         raise InventoryError(
-            f"host {target_host.name}: StrictHostKeyChecking=accept-new without a file to remember keys in checks nothing",
+            f"host {name}: StrictHostKeyChecking=accept-new without a file to remember keys in checks nothing",
             hint="let UserKnownHostsFile name a file",
         )
     agent = _first(options, "identityagent", "SSH_AUTH_SOCK")
@@ -129,7 +128,7 @@ def resolve(target_host: SshTarget, *, depth: int = 0) -> Connection:
         proxy_jump=jumps,
         proxy_command=proxy,
         connect_timeout_s=timeout,
-        **(target_host.extra or {}),
+        **extra,
     )
     return connection.model_copy(update={"openssh_options": _as_options(connection, options)})
 
@@ -167,21 +166,23 @@ def _refuse(name: str, options: Resolved) -> None:
                 )
 
 
-def _proxy(target_host: SshTarget, options: Resolved, depth: int) -> tuple[tuple[Connection, ...], str | None]:
+def _proxy(
+    name: str, target: str, arguments: Sequence[str], options: Resolved, depth: int
+) -> tuple[tuple[Connection, ...], str | None]:
     """Return the jump hosts, and the command that connects through them (`ssh -W`), used by Fabric and OpenSSH."""
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
     if jumps == "none":
         # %n is the name as typed, and later code only knows the address.
-        literal = re.sub(r"%(.)", lambda token: target_host.target if token[1] == "n" else token[0], command)
+        literal = re.sub(r"%(.)", lambda token: target if token[1] == "n" else token[0], command)
         return (), None if command == "none" else literal
     *before, last = jumps.split(",")
-    user, host, port = parse_jump(target_host.name, last)
-    arguments = [*_configuration_file(target_host.arguments)]
-    arguments += ["-J", ",".join(before)] if before else []
-    arguments += ["-l", user] if user else []
-    arguments += ["-p", port] if port else []
-    jump = resolve(SshTarget(f"{target_host.name} (jump host {host})", host, tuple(arguments)), depth=depth + 1)
+    user, host, port = parse_jump(name, last)
+    own = [*_configuration_file(arguments)]
+    own += ["-J", ",".join(before)] if before else []
+    own += ["-l", user] if user else []
+    own += ["-p", port] if port else []
+    jump = resolve(f"{name} (jump host {host})", host, own, depth=depth + 1)
     through = ["ssh", "-o", "BatchMode=yes", *jump.openssh_options]
     # the inner command is literal; only the last two tokens belong to this host
     literal = shlex.join(through).replace("%", "%%")

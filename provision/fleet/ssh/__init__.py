@@ -4,7 +4,7 @@ Sessions read from a host and upload files; Ansible makes all other changes. One
 commands and uploads; it is made as OpenSSH resolves the user's configuration.
 """
 
-from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, Task, fan_out
+from provision.fleet.ssh.dispatch import FanOut, Task, fan_out
 from provision.fleet.ssh.errors import AuthenticationError
 from provision.fleet.ssh.local import open_session
 from provision.fleet.ssh.openssh import ansible_variables, ssh_command
@@ -14,7 +14,6 @@ __all__ = [
     "AuthenticationError",
     "Completed",
     "FanOut",
-    "FanOutInterrupted",
     "SendReport",
     "Session",
     "Task",

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.quantile import quantile
@@ -100,18 +100,6 @@ class FanOut(Generic[T]):
         return found | {"tasks_per_s": len(self.attempts) / self.seconds if self.seconds else 0.0}
 
 
-class Cancelled(Exception):  # noqa: N818  # not an error of the task
-    """The run was interrupted before the task ended."""
-
-
-class FanOutInterrupted(KeyboardInterrupt):
-    """Ctrl-C; `fan_out` has finished results, and Cancelled for the rest."""
-
-    def __init__(self, fan_out: FanOut[Any]) -> None:
-        super().__init__("interrupted")
-        self.fan_out = fan_out
-
-
 def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T]:
     """Run all tasks and return when each has a result. Errors of tasks are results.
 
@@ -120,7 +108,7 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
         limit: Maximum number of tasks at once.
 
     Raises:
-        FanOutInterrupted: Ctrl-C; waiting tasks were dropped and running ones cancelled.
+        KeyboardInterrupt: Ctrl-C; waiting tasks were dropped and running ones cancelled.
         ValueError: Two tasks name the same host.
     """
     if len({task.host for task in tasks}) != len(tasks):
@@ -144,12 +132,13 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
         until = time.monotonic() + GRACE_S
         while any(job.is_running for job in jobs) and time.monotonic() < until:
             time.sleep(0.05)
-        raise FanOutInterrupted(_fan_out(jobs, time.monotonic() - started)) from None
-    return _fan_out(jobs, time.monotonic() - started)
+        raise
+    outcomes = {job.task.host: job.attempts[-1] for job in jobs}
+    return FanOut(outcomes, [one for job in jobs for one in job.attempts], time.monotonic() - started)
 
 
 class _Job(Generic[T]):
-    """A task with its attempts, and its result when it has one."""
+    """A task with its attempts; the last one is its result."""
 
     def __init__(self, task: Task[T], ended: queue.SimpleQueue[_Job[T]]) -> None:
         self.task = task
@@ -170,7 +159,12 @@ class _Job(Generic[T]):
         is_done = False
         while not is_done:
             self._started_at = time.monotonic()
-            value, error = _attempt(self.task.call)
+            value: T | None = None
+            error: BaseException | None = None
+            try:
+                value = self.task.call()
+            except BaseException as failure:  # noqa: BLE001  # whatever it is, it is this host's outcome
+                error = failure
             self._record(value, error)
             tries = len(self.attempts)
             pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
@@ -179,12 +173,6 @@ class _Job(Generic[T]):
             failed = isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
             is_done = not failed or tries > self.task.retries or self._is_cancelled.wait(pause)
         self._ended.put(self)
-
-    @property
-    def outcome(self) -> TaskOutcome[T]:
-        """The last attempt; before the first one has ended, that it was interrupted."""
-        interrupted = Cancelled(f"host {self.task.host}: interrupted")
-        return self.attempts[-1] if self.attempts else TaskOutcome(self.task.host, error=interrupted)
 
     def _record(self, value: T | None, error: BaseException | None) -> None:
         """Keep the result of the running attempt, unless it missed its deadline before."""
@@ -232,15 +220,3 @@ class _Job(Generic[T]):
     def _call_cancel(self) -> None:
         if self.task.cancel is not None:
             threading.Thread(target=self.task.cancel, daemon=True, name="firstlight-cancel").start()
-
-
-def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    try:
-        return call(), None
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it is this host's outcome
-        return None, error
-
-
-def _fan_out(jobs: Sequence[_Job[T]], seconds: float) -> FanOut[T]:
-    outcomes = {job.task.host: job.outcome for job in jobs}
-    return FanOut(outcomes, [attempt for job in jobs for attempt in job.attempts], seconds)

@@ -15,15 +15,13 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from provision.core.errors import HostKeyError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.openssh import manual_command_with_key_prompt
 
-Marker = Literal["", "@cert-authority", "@revoked"]
-_MARKERS: dict[str, Marker] = {"CA": "@cert-authority", "REVOKED": "@revoked"}
-_FOUND = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?")
+_FOUND = re.compile(r"# Host .* found: line (\d+)( .*)?")
 
 
 class KnownKey(NamedTuple):
@@ -31,7 +29,8 @@ class KnownKey(NamedTuple):
 
     file: str
     line: int
-    marker: Marker
+    marker: str
+    """`@cert-authority`, `@revoked`, or empty."""
     kind: str
     """`ssh-ed25519`, `ssh-rsa` ..."""
     blob: bytes
@@ -56,9 +55,9 @@ def _in_file(file: str, name: str) -> Iterator[KnownKey]:
     answer = subprocess.run(["ssh-keygen", "-F", name, "-f", file], capture_output=True, check=False)
     lines = iter(answer.stdout.decode(errors="replace").splitlines())
     for found in filter(None, map(_FOUND.fullmatch, lines)):
-        marker = _MARKERS.get(found[2], "")
         fields = next(lines, "").split()
-        _, kind, key, *_ = [*fields[bool(marker) :], "", "", ""]
+        marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
+        _, kind, key, *_ = [*fields, "", "", ""]
         try:
             blob = base64.b64decode(key, validate=True)
         except binascii.Error:

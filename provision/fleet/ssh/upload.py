@@ -21,6 +21,7 @@ from typing import Protocol
 from provision.core.errors import DamagedSourceError, StageError
 from provision.core.formatting import format_bytes
 from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.script import script_of
 from provision.fleet.ssh.session import Completed, Progress, SendReport
 
 LEDGER = ".arrived"
@@ -34,55 +35,7 @@ _PIECE = 256 * 1024
 _HASHED_PER_S = 20_000_000
 """Hash rate of the slowest host in bytes a second, for the time limit."""
 
-_LIST = f"""
-umask 077
-mkdir -p -- "$folder" && cd -- "$folder" || exit 1
-if [ "$(stat -c %u .)" != "$(id -u)" ]; then echo "$folder belongs to another user" >&2; exit 1; fi
-chmod 700 .
-if [ -d {PEER_FOLDER} ]; then python3 -I {PEER_FOLDER}/peer.py revoke || rm -rf {PEER_FOLDER}; fi
-if [ -f {LEDGER} ]; then sed 's/^/A /' {LEDGER}; fi
-find . -type f ! -name {LEDGER} -exec stat -c 'F %s %Y %n' {{}} +
-df -Pk . | awk 'END {{ print "D", $4 }}'
-"""
-
-_HASHES = """
-import concurrent.futures, hashlib, sys
-
-def of(line):
-    digest = hashlib.sha256()
-    try:
-        with open(line.split(" ", 1)[0], "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    except OSError:
-        return "none " + line
-    return digest.hexdigest() + " " + line
-
-with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    sys.stdout.writelines(pool.map(of, sys.stdin))
-"""
-"""Converts lines `PART SHA NAME` to `GOT PART SHA NAME`; Python's SHA-256 uses CPU instructions that sha256sum often lacks."""
-
-_FINISH = f"""
-cd -- "$folder" || exit 1
-hashes() {{
-  if python3 -I -c 'import hashlib' 2>/dev/null; then
-    python3 -I -c {shlex.quote(_HASHES)}
-  else
-    while read -r part sha name; do
-      got=$(sha256sum < "$part"); echo "${{got%% *}} $part $sha $name"
-    done
-  fi
-}}
-hashes | while read -r got part sha name; do
-  if [ "$got" = "$sha" ]; then
-    case $name in */*) mkdir -p -- "${{name%/*}}" ;; esac
-    mv -f -- "$part" "$name" && echo "$sha $(stat -c '%s %Y' -- "$name") $name" >> {LEDGER} || exit 1
-  else
-    rm -f -- "$part"; echo "$got $name"
-  fi
-done
-"""
+_LIST, _FINISH = (Path(__file__).with_name(name) for name in ("list.sh", "finish.sh"))
 
 
 class Runner(Protocol):
@@ -127,11 +80,8 @@ class RemoteFiles:
 
     def has(self, file: StagedFile) -> bool:
         """Return whether a file is unchanged since its verification."""
-        verified = self.arrived.get(file.name)
-        return (
-            verified == (file.sha256, file.size, verified[2] if verified else 0)
-            and self.files.get(file.name) == verified[1:]
-        )
+        sha, size, changed = self.arrived.get(file.name, ("", 0, 0))
+        return (sha, size) == (file.sha256, file.size) and self.files.get(file.name) == (size, changed)
 
     def part(self, file: StagedFile) -> int:
         """Return the number of bytes of a file that have arrived."""
@@ -152,7 +102,6 @@ class _Upload(ABC):
         self._files = checked_names(files)
         self._folder = folder
         self._progress = progress
-        self._in_folder = f"folder={shlex.quote(folder)}\n"
 
     def send(self) -> SendReport:
         """Upload the files. Raises StageError, TransportError."""
@@ -190,7 +139,8 @@ class _Upload(ABC):
         self._move(files, part)
         lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
         limit = 60 + sum(file.size for file in files) / _HASHED_PER_S
-        finished = self._session.run(self._in_folder + _FINISH, stdin=lines, timeout_s=limit)
+        script = script_of(_FINISH, folder=self._folder, ledger=LEDGER)
+        finished = self._session.run(script, stdin=lines, timeout_s=limit)
         if finished.rc != 0:
             raise StageError(
                 f"what arrived on host {self._session.host} cannot be put in place: {finished.stderr.strip()}",
@@ -262,7 +212,7 @@ def list_remote(session: Runner, folder: str) -> RemoteFiles:
         StageError: The folder cannot be used.
         TransportError: The connection broke.
     """
-    done = session.run(f"folder={shlex.quote(folder)}\n{_LIST}")
+    done = session.run(script_of(_LIST, folder=folder, ledger=LEDGER, peers=PEER_FOLDER))
     if done.rc != 0:
         raise StageError(
             f"the folder {folder} on host {session.host} cannot be used: {done.stderr.strip()}",

@@ -1,13 +1,15 @@
 """Conversion of the probe's output to host facts: pure functions that accept any text."""
 
-from datetime import UTC, datetime
-
 from provision.core.models.facts import HostFacts
+from provision.core.run_folder import utc_of
 from provision.phases.probe import sections
 from provision.phases.probe.parsers import amd, configuration, hardware, nvidia, pci, product, software, system
 
 CUT = "the end of the probe's output is missing"
 """Reason in `unknown["host"]`. The missing part may describe a GPU, so no decision may use the rest."""
+
+_LAST_S = 253402300799.0
+"""The last second that a time can name: the end of the year 9999."""
 
 
 def parse(
@@ -43,7 +45,7 @@ def parse(
     smi = nvidia.answer(read["nvidia_smi"], read["nvidia_compute"])
     return HostFacts(
         host=host_name,
-        probed_at=_timestamp(received_unix_s or read.clock or 0.0),
+        probed_at=utc_of(min(received_unix_s or read.clock or 0.0, _LAST_S)),
         seconds=None if sent_unix_s is None or received_unix_s is None else round(received_unix_s - sent_unix_s, 3),
         clock_skew_s=_skew(read.clock, received_unix_s, unknown),
         os=system.operating_system(read, unknown),
@@ -70,14 +72,6 @@ def parse(
         installed=product.installed(read, engines, unknown),
         configuration=configuration.configuration(read, unknown),
         unknown=unknown,
-    )
-
-
-def _timestamp(unix_s: float) -> str:
-    return (
-        datetime.fromtimestamp(min(unix_s, 253402300799.0), UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
     )
 
 

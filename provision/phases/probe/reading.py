@@ -1,10 +1,8 @@
 """The probe of a host: send the script and receive facts in one round trip."""
 
 import secrets
-import shlex
 import time
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from provision.core.errors import RemoteCommandError
@@ -12,6 +10,7 @@ from provision.core.install_paths import prefix_of, unit_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.fleet.ssh import Session
+from provision.fleet.ssh.script import script_of
 from provision.phases.probe.assemble import CUT, parse
 from provision.phases.probe.parsers.configuration import sysctl_files
 
@@ -19,8 +18,13 @@ DEADLINE_S = 20.0
 """Seconds for the whole round trip; the script skips sections well before."""
 COMMAND_LIMIT_S = 10
 BUDGET_S = 14
+_HERE = Path(__file__).parent
 _OURS = ("group_product",)
 """Groups of sections that the login user may not read when another user owns the installation."""
+IN_FULL = "group_in_full"
+"""systemd's state and the listening ports: few decisions need them, and both take a host time."""
+CONFIGURATION = "group_configuration"
+"""Packages, settings and services."""
 
 
 def script(
@@ -29,8 +33,7 @@ def script(
     service: str | None = None,
     python: str | None = None,
     groups: Sequence[str] = (),
-    in_full: bool = False,
-    with_configuration: bool = False,
+    more: Collection[str] = (),
     nonce: str | None = None,
     command_limit_s: int = COMMAND_LIMIT_S,
     budget_s: int = BUDGET_S,
@@ -41,10 +44,8 @@ def script(
         service: Name of the service, which the default prefix ends with; None where the machine has one.
         python: Interpreter that is reported in addition to those found.
         groups: Groups of sections that run; all of them when empty.
-        in_full: Whether systemd's state and the listening ports are read too: few decisions need them, and both take a host time.
-        with_configuration: Whether packages, settings and services are read too.
+        more: Groups that run in addition: IN_FULL, CONFIGURATION.
     """
-    more = {"group_in_full": in_full, "group_configuration": with_configuration}
     return assembled(
         "probe.sh",
         nonce=nonce,
@@ -55,8 +56,8 @@ def script(
         budget_s=budget_s,
         python=python or "",
         groups=" ".join(groups),
-        more=" ".join(name for name, wanted in more.items() if wanted),
-        sysctl=" ".join(sysctl_files() if with_configuration else ()),
+        more=" ".join(sorted(more)),
+        sysctl=" ".join(sysctl_files() if CONFIGURATION in more else ()),
     )
 
 
@@ -79,23 +80,10 @@ def assembled(
         "limit_s": str(limit_s),
         "budget_s": str(budget_s),
     }
-    head = "".join(f"FL_{key.upper()}={shlex.quote(value)}\n" for key, value in (frame | parameters).items())
-    return head + _without_comments("frame.sh") + _without_comments(name)
+    return script_of(_HERE / "frame.sh", _HERE / name, **(frame | parameters))
 
 
-@cache
-def _without_comments(name: str) -> str:
-    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").split("\n")
-    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-
-
-def probe(
-    host: Host,
-    session: Session,
-    *,
-    in_full: bool = False,
-    with_configuration: bool = False,
-) -> HostFacts:
+def probe(host: Host, session: Session, *, more: Collection[str] = ()) -> HostFacts:
     """Read a host in one round trip as the login user.
 
     A second round trip as root reads the parts of the installation that the login user may not read.
@@ -103,8 +91,7 @@ def probe(
     Args:
         host: The host; without a prefix in its settings, the default of the user that will own the installation is read.
         session: Connection to the host.
-        in_full: Whether systemd's state and the listening ports are read too.
-        with_configuration: Whether packages, settings and services are read too.
+        more: What is read in addition: IN_FULL, CONFIGURATION.
 
     Raises:
         TransportError: The host cannot be reached.
@@ -114,14 +101,7 @@ def probe(
     wanted = prefix_of(host, uid=0, home="") if is_known else None
     service = host.service.name if host.service else None
     sent, nonce = time.time(), secrets.token_hex(8)
-    text = script(
-        prefix=wanted,
-        service=service,
-        python=host.settings.python,
-        in_full=in_full,
-        with_configuration=with_configuration,
-        nonce=nonce,
-    )
+    text = script(prefix=wanted, service=service, python=host.settings.python, more=more, nonce=nonce)
     answer = session.run("", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
@@ -140,13 +120,13 @@ def probe(
         return facts
     text = script(prefix=wanted, service=service, groups=_OURS, nonce=nonce)
     try:
-        more = session.run("", stdin=text, timeout_s=DEADLINE_S, root=True)
+        as_root = session.run("", stdin=text, timeout_s=DEADLINE_S, root=True)
     except RemoteCommandError as refused:
         # The probe does not require root; a phase that changes the host reports the same refusal.
         return facts.model_copy(
             update={"unknown": facts.unknown | {key: f"{facts.unknown[key]}; {refused.text}" for key in _hidden(facts)}}
         )
-    return parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received, as_root=more.stdout)
+    return parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received, as_root=as_root.stdout)
 
 
 def _hidden(facts: HostFacts) -> list[str]:

@@ -1,5 +1,6 @@
 """The phase `probe`: facts of each host."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.inventory.machines import shared_machines
 from provision.phases.probe.changes import with_authors
+from provision.phases.probe.reading import IN_FULL
 from provision.phases.probe.reading import probe as probe_host
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -21,12 +23,7 @@ MAX_CLOCK_SKEW_S = 300.0
 
 
 def probe(
-    context: RunContext,
-    earlier: HostsT,
-    *,
-    names: frozenset[str] | None = None,
-    in_full: bool = False,
-    with_configuration: bool = False,
+    context: RunContext, earlier: HostsT, *, names: frozenset[str] | None = None, more: Collection[str] = ()
 ) -> HostsT:
     """Probe hosts.
 
@@ -34,16 +31,16 @@ def probe(
         context: The run.
         earlier: What is known already; facts of the hosts that are probed are replaced.
         names: The hosts to probe; all when None.
-        in_full: Whether systemd's state and the listening ports are read too. Where a feature needs them, they always are.
-        with_configuration: Whether packages, settings and services are read too.
+        more: What is read in addition: IN_FULL, which always is where a feature needs it, and CONFIGURATION.
 
     Returns:
         The facts of all hosts that answered now or earlier. Two names of one machine fail, and have none.
     """
-    whole = in_full or any(needed(context) for needed in features.hooks("needs_full_probe"))
+    is_needed = any(needed(context) for needed in features.hooks("needs_full_probe"))
+    wanted = {*more, IN_FULL} if is_needed else more
 
     def call(host: Host) -> HostFacts:
-        facts = probe_host(host, context.session(host), in_full=whole, with_configuration=with_configuration)
+        facts = probe_host(host, context.session(host), more=wanted)
         if facts.installed is not None and facts.installed.drift:
             drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
             facts = facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.errors import UsageError
-from provision.core.files import files_below
 from provision.core.folders import product_path
 from provision.core.zipapp import kept, pack_zipapp
 from verify.doctor.catalog import PACKED_CAUSES, pack
@@ -32,7 +31,7 @@ STAYS_HERE = frozenset(
 
 def build_zipapp(target: Path) -> Path:
     """Write verify.pyz, unless it is up to date. Equal sources give equal bytes."""
-    return kept(target, (path for path in files_below(SOURCE) if path.suffix in (".py", ".toml")), zipapp)
+    return kept(target, (path for path in SOURCE.rglob("*") if path.suffix in (".py", ".toml")), zipapp)
 
 
 @cache

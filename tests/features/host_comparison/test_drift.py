@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from provision.core.models.facts import Configuration, HostFacts, OperatingSyste
 from provision.core.models.inventory import Host
 from provision.features.host_comparison.commands import compare_hosts
 from provision.phases.probe import step as probe
+from provision.phases.probe.reading import CONFIGURATION
 from provision.pipeline import CommandRequest
 
 H100 = PciGpu(address="0000:1b:00.0", vendor_id="10de", device_id="2330", class_id="0302")
@@ -28,8 +30,8 @@ class Site:
         self.silent: set[str] = set()
         monkeypatch.setattr(probe, "probe_host", self.probe)
 
-    def probe(self, host: Host, session: Any, *, with_configuration: bool, **_: Any) -> HostFacts:
-        assert with_configuration
+    def probe(self, host: Host, session: Any, *, more: Collection[str]) -> HostFacts:
+        assert CONFIGURATION in more
         if host.name in self.silent:
             raise RemoteCommandError(f"host `{host.name}`: the probe got no answer")
         return HostFacts(

@@ -4,19 +4,12 @@ import re
 from typing import Literal
 
 from provision.core.models.facts import Cpu, Disk, Memory
-from provision.phases.probe.parsers.values import integer
+from provision.core.tables import own_table
+from provision.phases.probe.parsers.values import KINDS, integer
 from provision.phases.probe.sections import Output, Section
 
 Isa = Literal["amx", "avx512", "avx2", "sse4_2", "neon", "none"]
 
-# Flags that vLLM's CPU builds require, highest level first. Source: vLLM's cmake/cpu_extension.cmake.
-_LEVELS: tuple[tuple[Isa, frozenset[str]], ...] = (
-    ("amx", frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512vl", "avx512dq"})),
-    ("avx512", frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq"})),
-    ("avx2", frozenset({"avx2"})),
-    ("sse4_2", frozenset({"sse4_2"})),
-    ("neon", frozenset({"asimd"})),
-)
 _MOST_CPUS = 1 << 16
 
 
@@ -24,7 +17,7 @@ def isa_level(flags: frozenset[str]) -> Isa | None:
     """Return the highest level whose flags are all present; None without any flags."""
     if not flags:
         return None
-    return next((level for level, wanted in _LEVELS if wanted <= flags), "none")
+    return next((row["level"] for row in own_table(KINDS)["isa"] if flags.issuperset(row["flags"])), "none")
 
 
 def count_range(text: str) -> int | None:

@@ -4,10 +4,9 @@ import ipaddress
 import re
 
 from provision.core.models.facts import NOT_ASKED, CudaToolkit, EngineProcess, Port, Program, Python
-from provision.phases.probe.parsers.values import integer, version
+from provision.phases.probe.parsers.values import YES_NO, integer, version
 from provision.phases.probe.sections import Output, Section
 
-_YES_NO = {"yes": True, "no": False}
 _CUDA_RELEASE = re.compile(r"release [0-9.]+, V([0-9.]+)")
 
 
@@ -20,7 +19,7 @@ def pythons(section: Section, unknown: dict[str, str]) -> tuple[Python, ...]:
             path, number, headers, venv, *rest = fields
             torch = rest[0] if rest and version(rest[0]) else None
             found.append(
-                Python(path=path, version=number, headers=_YES_NO.get(headers), venv=_YES_NO.get(venv), torch=torch)
+                Python(path=path, version=number, headers=YES_NO.get(headers), venv=YES_NO.get(venv), torch=torch)
             )
     return tuple(found)
 

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from typing import Literal
 
 from provision.core.models.facts import OperatingSystem, User
-from provision.phases.probe.parsers.values import integer, known
+from provision.core.tables import own_table
+from provision.phases.probe.parsers.values import KINDS, YES_NO, integer, known
 from provision.phases.probe.sections import Output, Section
 
 _MANAGERS: dict[str, Literal["apt", "dnf", "zypper", "apk"]] = {
@@ -14,7 +15,6 @@ _MANAGERS: dict[str, Literal["apt", "dnf", "zypper", "apk"]] = {
     "zypper": "zypper",
     "apk": "apk",
 }
-_YES_NO = {"yes": True, "no": False}
 
 
 def os_release(section: Section) -> dict[str, str]:
@@ -77,32 +77,11 @@ def user(output: Output, unknown: dict[str, str]) -> User:
         name=system.value("user"),
         uid=integer(system.value("uid")),
         home=system.value("home"),
-        passwordless_sudo=_YES_NO.get(sudo.value("passwordless") or "") if sudo.ok else None,
-        lingering=_YES_NO.get(system.value("lingering") or ""),
+        passwordless_sudo=YES_NO.get(sudo.value("passwordless") or "") if sudo.ok else None,
+        lingering=YES_NO.get(system.value("lingering") or ""),
         systemd_manager=bool(system.values("systemd_user")) if system.ok else None,
         groups=tuple((system.value("groups") or "").split()) or None,
     )
-
-
-# Parts of the path of process 1's control group, and the container engine that writes them.
-_CGROUP_WORDS = (
-    ("kubepods", "kubernetes"),
-    ("libpod", "podman"),
-    ("docker", "docker"),
-    ("lxc", "lxc"),
-    ("containerd", "containerd"),
-)
-_MARKS = {"/run/.containerenv": "podman", "/.dockerenv": "docker"}
-# Texts in the DMI tables, and kinds of virtual machines by systemd's names. A name of the first table says more than the hypervisor does.
-# The second table is for hypervisors that nothing else names.
-_CLOUDS = (
-    ("amazon ec2", "amazon"), ("google compute engine", "google"), ("virtualbox", "oracle"), ("innotek", "oracle"),
-    ("xen", "xen"), ("vmware", "vmware"), ("microsoft corporation virtual machine", "microsoft"),
-)  # fmt: skip
-_HYPERVISORS = (("kvm", "kvm"), ("openstack", "kvm"), ("qemu", "qemu"), ("bochs", "bochs"))
-_RENT_METAL = frozenset({"amazon", "google"})
-"""Clouds whose machines without a hypervisor have the same DMI tables (systemd, src/basic/virt.c)."""
-_CLOCKS = (("kvm-clock", "kvm"), ("hyperv_clocksource", "microsoft"), ("xen", "xen"))
 
 
 def container(section: Section, unknown: dict[str, str]) -> str | None:
@@ -119,9 +98,9 @@ def container(section: Section, unknown: dict[str, str]) -> str | None:
     named = section.value("systemd_container") or section.value("container_variable")
     if named and named != "wsl":
         return named
-    marks = [kind for path, kind in _MARKS.items() if path in files]
     groups = "\n".join(section.values("cgroup"))
-    return next(iter(marks + [kind for word, kind in _CGROUP_WORDS if word in groups]), None)
+    rows = own_table(KINDS)["container"]
+    return next((row["kind"] for row in rows if row.get("file") in files or row.get("cgroup", "\0") in groups), None)
 
 
 def virtualization(section: Section, flags: Collection[str]) -> str | None:
@@ -141,10 +120,11 @@ def virtualization(section: Section, flags: Collection[str]) -> str | None:
     has_hypervisor = "hypervisor" in flags
     # Only processors of x86 have the flag, and all of those have `fpu`.
     is_metal = ".metal" in named or ("fpu" in flags and not has_hypervisor)
-    for names, text in ((_CLOUDS, named), (_CLOCKS, section.value("clocks") or ""), (_HYPERVISORS, named)):
-        for words, kind in names:
-            if words in text and not (is_metal and kind in _RENT_METAL):
-                return kind
+    texts = {"dmi": named, "clocks": section.value("clocks") or ""}
+    for row in own_table(KINDS)["machine"]:
+        is_named = any(row[place] in text for place, text in texts.items() if place in row)
+        if is_named and not (is_metal and row.get("rents_metal")):
+            return str(row["kind"])
     return "vm-other" if has_hypervisor else None
 
 

@@ -1,13 +1,15 @@
 """Parsers of single values in untrusted text. They return None instead of raising an exception."""
 
-import math
+import json
 import re
 from typing import Any
 
-from pydantic_core import from_json
+from provision.core.folders import product_path
+from provision.core.json_text import parse
 
-# Deeper than any file of this product. A limit is needed because the JSON and pydantic libraries recurse.
-_DEEPEST = 40
+KINDS = product_path("provision") / "phases/probe/kinds.toml"
+"""What a host is, by the words that it shows."""
+YES_NO = {"yes": True, "no": False}
 _UNITS = {"B": 1, "KB": 1 << 10, "KIB": 1 << 10, "MB": 1 << 20, "MIB": 1 << 20, "GB": 1 << 30, "GIB": 1 << 30}
 _PCI = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
 
@@ -50,29 +52,14 @@ def known(text: str | None) -> str | None:
 def json_value(text: str) -> Any:
     """Return a JSON value of limited depth and encodable text, or None."""
     try:
-        value = from_json(text, allow_inf_nan=False)
-    except ValueError:  # no JSON, nested too deep, or half a surrogate pair
+        value = parse(text)
+        json.dumps(value, allow_nan=False)  # an infinite number could not be written again
+    except ValueError:
         return None
-    return value if _is_within(value, _DEEPEST) else None
+    return value
 
 
 def json_object(text: str) -> dict[str, Any] | None:
     """Return a JSON object, or None."""
     value = json_value(text)
     return value if isinstance(value, dict) else None
-
-
-def _is_within(value: Any, deepest: int) -> bool:
-    """Return whether a JSON value is nested at most so deep and holds no number that 64 bits cannot, nor an infinite one."""
-    level = [value]
-    for _ in range(deepest + 1):
-        if any(abs(each) >= 1 << 63 for each in level if each.__class__ is int):
-            return False
-        if any(abs(each) == math.inf for each in level if each.__class__ is float):
-            return False
-        lists = [each for each in level if each.__class__ is list]
-        level = [inner for each in level if each.__class__ is dict for inner in each.values()]
-        level += [inner for each in lists for inner in each]
-        if not level:
-            return True
-    return False
