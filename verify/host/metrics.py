@@ -20,13 +20,6 @@ from verify.tables import table
 PASSED = ("ok", "warn")
 """States of a verification in which no check failed."""
 SYSTEMCTL_S = 10.0
-GAUGES = {
-    "firstlight_card_temperature_celsius": "temperature_c",
-    "firstlight_card_power_watts": "power_w",
-    "firstlight_card_power_limit_watts": "power_limit_w",
-    "firstlight_card_row_remap_pending": "remap_pending",
-    "firstlight_card_row_remap_failed": "remap_failed",
-}
 
 
 @dataclass(frozen=True)
@@ -93,9 +86,10 @@ def count_families(on_bus: Mapping[str, int], answering: Mapping[str, int]) -> I
 
 def _gauges(cards: Mapping[str, Any]) -> Iterator[Family]:
     """Yield the metrics that are fields of cards, given by name; what a card does not have or report is left out."""
-    for name, attribute in GAUGES.items():
-        found = [({"card": card}, getattr(fields, attribute, None)) for card, fields in cards.items()]
-        yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
+    for name, row in table("metrics").items():
+        if "field" in row:
+            found = [({"card": card}, getattr(fields, row["field"], None)) for card, fields in cards.items()]
+            yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
 
 
 def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.host.card_health import Observation, amd_check, combine
+from verify.host.card_health import amd_check
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import EccErrors, GpuLink, Metrics
-from verify.records import CheckResult, Figure, first_few
+from verify.records import CheckResult, Figure, Observation, combine, first_few
 from verify.tables import table
 
 ECC_SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from verify.host.card_health import Observation, combine, nvidia_check
+from verify.host.card_health import nvidia_check
 from verify.host.views.nvml import Fabric, Health
-from verify.records import CheckResult, Figure
+from verify.records import CheckResult, Figure, Observation, combine
 from verify.tables import table
 
 RESET = "stop the processes that use the GPU and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from verify.files import small_text
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table
 
 RECORD_BYTES = 1 << 24
@@ -46,13 +46,11 @@ def run(context: CheckContext) -> CheckResult:
 def evaluate(count: int, problems: Sequence[str]) -> CheckResult:
     """Fail on every problem of an installation with a number of recorded files and folders."""
     figures = (Figure("recorded files and folders", count, "count"),)
-    evidence = {"problems": problems[:100]}
-    if problems:
-        return CheckResult("fail", first_few(problems, 3), figures, evidence, REMEDY)
-    text = (
+    found = [Observation("fail", text, REMEDY) for text in problems]
+    healthy = (
         f"{count} files and folders are as recorded, nobody else may change what is served, and no other file is there"
     )
-    return CheckResult("ok", text, figures, evidence)
+    return combine(found, healthy, figures, {"problems": problems[:100]})
 
 
 def recorded(files: str, sums: str, secrets: str) -> Recorded:
