@@ -260,7 +260,7 @@ class _Run:
 
     def _task(self, key: CheckCall) -> Task[CheckCall]:
         own = replace(self._context, level=self._level(key.check), device=key.device, faults=self._faults[key.check.id])
-        return Task(key, _call(key.check, own), _limit_s(key.check, self._deadline_s))
+        return Task(key, partial(_call, key.check, own), _limit_s(key.check, self._deadline_s))
 
     def _begun(self, key: CheckCall) -> None:
         self._send({"begun": [key.check.id, key.device]})
@@ -294,12 +294,9 @@ def _import_torch() -> tuple[str | None, str | None]:
     return str(torch.__version__), None
 
 
-def _call(check: Check, context: CheckContext) -> Any:
-    def call() -> dict[str, Any]:
-        _inject(context.faults)
-        return (_busy(check, context) or check.run(context)).as_json()
-
-    return call
+def _call(check: Check, context: CheckContext) -> dict[str, Any]:
+    _inject(context.faults)
+    return (_busy(check, context) or check.run(context)).as_json()
 
 
 def _busy(check: Check, context: CheckContext) -> CheckResult | None:

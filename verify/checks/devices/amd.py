@@ -31,14 +31,13 @@ def evaluate_clocks(cards: Sequence[Metrics]) -> CheckResult:
         "cards": [{"gpu": card.gpu, "active": card.throttling} for card in cards],
         "source": rule["source"],
     }
-    observations = [entry for card in telling for entry in _clocks_of(card)]
+    observations = [
+        Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+        for card in telling
+        for row in table("devices")["amd_limit"]
+        if card.throttling.get(row["reason"])
+    ]
     return combine(observations, f"nothing slows an AMD GPU down ({len(telling)} checked)", (), evidence)
-
-
-def _clocks_of(card: Metrics) -> Iterator[Observation]:
-    for row in table("devices")["amd_limit"]:
-        if card.throttling.get(row["reason"]):
-            yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
 
 
 amd_clocks = amd_check(amd_smi.METRICS, evaluate_clocks, Metrics(0, {"prochot": True, "hbm_thermal": False}))

@@ -123,28 +123,17 @@ def exposed(prefix: Path) -> Iterator[str]:
 def copies(prefix: Path, key: str) -> Iterator[str]:
     """Yield files with the key that everybody may read: in the folders of the installation, and directly in well-known ones."""
     rows = table("installed")["files"]
-    inside = (
+    below = (
         Path(above, name)
-        for folder in (".", *rows["recorded"], "logs", "verify")
-        for above, _, names in _walk(prefix, folder)
+        for folder in (*rows["recorded"], "logs", "verify")
+        for above, _, names in os.walk(prefix / folder)
         for name in names
     )
-    outside = (path for pattern in rows["copies"] for folder in Path("/").glob(pattern[1:]) for path in _listed(folder))
-    for path in (*inside, *outside):
+    outside = (path for pattern in rows["copies"] for path in Path("/").glob(f"{pattern[1:]}/*"))
+    for path in (*prefix.iterdir(), *below, *outside):
         try:
             is_open = path.stat().st_mode & stat.S_IROTH
         except OSError:
             continue
         if is_open and key in small_text(path):
             yield f"{path} has the API key, and everybody may read it"
-
-
-def _walk(prefix: Path, folder: str) -> Iterable[tuple[str, list[str], list[str]]]:
-    return os.walk(prefix / folder) if folder != "." else [(str(prefix), [], [path.name for path in prefix.iterdir()])]
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
-    except OSError:
-        return []

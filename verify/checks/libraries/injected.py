@@ -5,7 +5,6 @@ that are searched before the environment, and the variables of the service's pro
 """
 
 import hashlib
-import json
 import os
 import re
 import site
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from verify.binaries import byte_code
 from verify.binaries.manifest import MANIFEST, listed
-from verify.files import small_text
+from verify.files import read_json, small_text
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.runner import preconditions
 from verify.serving import service_plan
@@ -119,11 +118,8 @@ def of_distribution(path: Path, status: Path) -> bool:
 
 def preloaded(path: Path, pids: Iterable[int]) -> Iterator[Observation]:
     """Yield libraries that the loader loads first in every process of the host (ld.so(8)); `pids` are those of the service."""
-    try:
-        lines = path.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return
-    entries = [entry for line in lines for entry in re.split(r"[\s:]+", line.partition("#")[0]) if entry]
+    lines = (line.partition("#")[0] for line in small_text(path).splitlines())
+    entries = [entry for line in lines for entry in re.split(r"[\s:]+", line) if entry]
     if not entries:
         return
     files = {Path(place).name for entry in entries for place in (entry, os.path.realpath(entry))}
@@ -162,13 +158,8 @@ def _pids(context: CheckContext) -> Iterable[int]:
 
 def planned_variables(prefix: Path | None) -> Mapping[str, str]:
     """Return the planned variables of the service, as far as this user may read them."""
-    if prefix is None:
-        return {}
-    try:
-        service = json.loads(service_plan.record_of(prefix).read_text())["service"]
-        return dict(service.get("environment") or {})
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    record = read_json(service_plan.record_of(prefix)) if prefix else {}
+    return dict((record.get("service") or {}).get("environment") or {})
 
 
 def injecting(

@@ -114,10 +114,6 @@ def listed(client: Client, key: str | None = None) -> list[str]:
 def numbers(host: str) -> frozenset[str]:
     """Return the address, or those of a name; empty if the name is unknown."""
     try:
-        return frozenset({_plain(host)})
-    except ValueError:
-        pass
-    try:
         return frozenset(_plain(str(found[4][0])) for found in socket.getaddrinfo(host, None))
     except OSError:
         return frozenset()
