@@ -5,7 +5,6 @@ differ in numbers alone, which are of one kind, most patterns see the first. Wit
 a log of 100 MB would take half an hour. Memory, and the length of text that an expression sees, are bounded for any text.
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -97,11 +96,6 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
         number += buffer.count(b"\n", 0, keep)
         buffer, begin = buffer[keep:], end - keep
     return found
-
-
-def scan_text(text: str, index: PatternIndex, *, name: str) -> ScanResult:
-    """Search a string for all patterns of an index, see `scan`."""
-    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name)
 
 
 @dataclass(frozen=True)
