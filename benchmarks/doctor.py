@@ -17,6 +17,7 @@ wrong.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections import defaultdict
@@ -27,7 +28,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT, header, parser, publish
 from verify.doctor.engine import diagnose_texts, doctor
-from verify.doctor.scanner import scan_text
+from verify.doctor.scanner import scan
 from verify.doctor.scoring import FINDING_AT, LIKELY_AT, SURE_AT, Finding
 
 AIM_TOP_1, AIM_MACRO, AIM_SURE_AND_WRONG = 0.9, 0.85, 0.03
@@ -73,7 +74,8 @@ def evaluate(cases: Sequence[dict[str, Any]], *, environment: bool) -> list[Doct
 
 def evaluate_unlearned(cases: Sequence[dict[str, Any]]) -> list[DoctorAnswer]:
     """Diagnose each case without signatures that match no other case."""
-    scans = {case["id"]: scan_text(case["error_text"], doctor().index, name=case["id"]) for case in cases}
+    texts = {case["id"]: io.BytesIO(case["error_text"].encode("utf-8", "replace")) for case in cases}
+    scans = {name: scan(text, doctor().index, name=name) for name, text in texts.items()}
     matching = {place: {case for case, found in scans.items() if found.hits[place]} for place in doctor().signatures}
     answers = []
     for case in cases:

@@ -32,11 +32,9 @@ def printable(text: str) -> str:
     """
     if _UNCOMMON.search(text) is None:
         return text
-    return _UNCOMMON.sub(_seen, _ESCAPES.sub("", text))
-
-
-def _seen(found: re.Match[str]) -> str:
-    return found[0] if unicodedata.category(found[0])[0] not in "CZ" else " "
+    return _UNCOMMON.sub(
+        lambda found: " " if unicodedata.category(found[0])[0] in "CZ" else found[0], _ESCAPES.sub("", text)
+    )
 
 
 def wrapped(start: str, text: str) -> list[str]:

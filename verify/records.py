@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from verify.serving.service import Service
 from verify.tables import table
@@ -26,6 +26,9 @@ INTERRUPTED_EXIT = 130
 
 NEEDS = "needs "
 """Prefix of the reason of a check that was skipped because a check it requires failed."""
+
+SHOWN = 5
+"""Observations of a check that its reason names; its evidence has all of them."""
 
 SERVING = "serving"
 """Family of the checks of the running service."""
@@ -72,6 +75,27 @@ class CheckResult:
     def as_json(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {**vars(self), "figures": [figure.as_json() for figure in self.figures]}
+
+
+class Observation(NamedTuple):
+    """One thing that a check found."""
+
+    status: Status
+    text: str
+    remedy: str | None = None
+
+
+def combine(
+    observations: Iterable[Observation], healthy: str, figures: tuple[Figure, ...] = (), evidence: Any = None
+) -> CheckResult:
+    """Combine observations into one result; the worst status wins, `healthy` is the text without any."""
+    found = sorted(observations, key=lambda entry: -SEVERITY.index(entry.status))
+    if not found:
+        return CheckResult("ok", healthy, figures, evidence)
+    worst = found[0].status
+    remedy = next((entry.remedy for entry in found if entry.remedy and entry.status == worst), None)
+    text = first_few([*dict.fromkeys(entry.text for entry in found)], SHOWN)
+    return CheckResult(worst, f"{healthy}; {text}" if worst == "ok" else text, figures, evidence, remedy)
 
 
 @dataclass(frozen=True)

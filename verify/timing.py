@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -21,14 +20,6 @@ GPU_CACHE_BYTES = 128 << 20
 """Used if torch does not report the cache of a card: more than the L2 of a B200 (126 MB)."""
 
 
-@dataclass(frozen=True)
-class Timed:
-    """Seconds of one piece of work."""
-
-    median: float
-    runs: int
-
-
 def rotation(device: str, bytes_of_one: int) -> int:
     """Return how many sets of inputs must take turns so that no cache holds the next one; at most 64."""
     cache = CPU_CACHE_BYTES
@@ -37,8 +28,11 @@ def rotation(device: str, bytes_of_one: int) -> int:
     return max(2, min(64, 2 * cache // max(1, bytes_of_one) + 1))
 
 
-def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> Timed:
-    """Run `work` with the number of the turn until the time budget is spent. GPUs are timed by their own clock."""
+def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> float:
+    """Run `work` with the number of the turn until the time budget is spent, and return the median seconds.
+
+    GPUs are timed by their own clock.
+    """
     turn = 0
     while turn < (WARM_UP if device != "cpu" else 1):
         work(turn)
@@ -52,7 +46,7 @@ def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> Tim
         turn += 1
         if device == "cpu" and time.perf_counter() - begun > 2 * budget_s:
             break  # only recorded: a slow CPU does not need five runs
-    return Timed(statistics.median(seconds), len(seconds))
+    return statistics.median(seconds)
 
 
 def median_s(call: Callable[[], None], times: int, warm_up: int) -> float:

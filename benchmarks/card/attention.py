@@ -53,7 +53,7 @@ def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
         try:
             with torch.inference_mode(), compute_in_input_precision(device):
                 result = work(0)
-                seconds = timed(work, device, budget_s=BUDGET_S).median
+                seconds = timed(work, device, budget_s=BUDGET_S)
         except RuntimeError as error:
             entry[path.name] = {"refuses": str(error).splitlines()[0][:200]}
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +26,7 @@ from verify.doctor.catalog import (
 )
 from verify.doctor.engine import Doctor, diagnose_texts, doctor
 from verify.doctor.patterns import EVERY_LINE, PatternIndex, bound_repeats, text_kind
-from verify.doctor.scanner import scan_text
+from verify.doctor.scanner import scan
 
 CAUSES = {cause.id: cause for cause in load_causes()}
 SHORT = 3
@@ -114,7 +115,7 @@ def test_hostile_lines_take_bounded_time() -> None:
     index = doctor().index
     texts = sorted({text.decode() for groups in index.groups for group in groups for text in group if text})
     lines = [line for text in texts[::40] for line in ((text + "a") * (40_000 // len(text)), text + " " * 40_000)]
-    assert scan_text("\n".join(lines), doctor().index, name="hostile").size
+    assert scan(io.BytesIO("\n".join(lines).encode()), doctor().index, name="hostile").size
 
 
 def test_few_patterns_see_every_line() -> None:

@@ -18,7 +18,7 @@ from verify.doctor.patterns import (
     line_kind,
     required_literals,
 )
-from verify.doctor.scanner import Hit, scan, scan_text
+from verify.doctor.scanner import Hit, ScanResult, scan
 from verify.doctor.text_decoding import LINE_BYTES
 
 PATTERNS = (
@@ -42,6 +42,10 @@ LINES = (
     "INFO 11-20 08:01:40 [loader.py:12] all is well",
     "",
 )
+
+
+def scan_text(text: str, index: PatternIndex, *, name: str) -> ScanResult:
+    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name)
 
 
 def places(hits: list[list[Hit]]) -> list[list[int]]:

@@ -211,7 +211,7 @@ def test_every_call_runs_or_is_skipped_once_after_its_dependencies(
         assert all(one.check.id not in key.check.requires or one in ended for one in scope)
         ended[key] = endings[key.check.id, key.device]
         tree.end(key, ended[key])
-        begin, never = tree.ready(key)
+        begin, never = tree.ready()
         waiting += begin
         skipped |= dict(never)
     assert {*ended, *skipped} == set(keys)

@@ -203,7 +203,7 @@ AVX512 = ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq")
 def test_torch_must_use_all_cpus_and_instructions(
     usable: int, threads: int, used: str, flags: tuple[str, ...], status: str
 ) -> None:
-    assert cpu.evaluate(usable=usable, threads=threads, used=used, flags=flags).status == status
+    assert cpu.evaluate(cpus=range(usable), threads=threads, used=used, flags=flags, nodes=()).status == status
 
 
 def test_the_flags_of_the_first_cpu_are_read() -> None:

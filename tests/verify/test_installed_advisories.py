@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from provision.phases.plan.what_if import parse_what_if
 from provision.phases.verify.expected_gpus import expected_advisories
 from verify.checks.installed import advisories
 from verify.checks.installed.advisories import CRITICAL, ID, OTHER, affects, evaluate, run
+from verify.files import write_atomically
 from verify.host import metrics
 from verify.records import CheckContext
 
@@ -119,11 +122,13 @@ def test_the_toolkit_of_a_host_without_one_has_no_version(monkeypatch: pytest.Mo
     assert advisories._toolkit() == "1.18.0"
 
 
-def test_the_exporter_counts_what_the_last_verification_found() -> None:
+def test_the_exporter_counts_what_the_last_verification_found(tmp_path: Path) -> None:
     result = evaluate([HOLE, LESSER], {"vllm": "0.13.0"})
-    (family,) = metrics._advisories({"checks": [{"id": ID, **result.as_json()}]})
-    assert metrics.render([family]).splitlines()[2:] == [
+    last = tmp_path / "verify" / "last.json"
+    write_atomically(last, json.dumps({"status": "warn", "checks": [{"id": ID, **result.as_json()}]}))
+    assert metrics.render(metrics._read_verification(tmp_path)).splitlines()[-2:] == [
         'firstlight_advisories_open{severity="critical"} 1',
         'firstlight_advisories_open{severity="other"} 1',
     ]
-    assert metrics.render(metrics._advisories({"checks": []})) == ""
+    write_atomically(last, json.dumps({"status": "ok", "checks": []}))
+    assert "advisories" not in metrics.render(metrics._read_verification(tmp_path))

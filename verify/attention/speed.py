@@ -100,7 +100,7 @@ def measure(
     for name, path in paths.items():
         with sdpa_kernel(path), compute_in_input_precision(device):
             try:
-                seconds[name] = timed(partial(both if backward else forward), device, budget_s=budget_s).median
+                seconds[name] = timed(partial(both if backward else forward), device, budget_s=budget_s)
             except torch.OutOfMemoryError:
                 if path == SDPBackend.FLASH_ATTENTION:
                     raise
@@ -115,7 +115,7 @@ def measure_package(call: Callable[..., object], point: Point, device: str) -> f
         with torch.no_grad():
             return call(*sets[turn % len(sets)])
 
-    return timed(forward, device, budget_s=BUDGET_S).median
+    return timed(forward, device, budget_s=BUDGET_S)
 
 
 def _sets(shape: Sequence[int], device: str, most: int | None = None) -> list[tuple[Tensor, ...]]:

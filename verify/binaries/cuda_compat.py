@@ -1,10 +1,11 @@
 """NVIDIA's forward compatibility libraries, for a Stack that uses them because the driver is too old."""
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from verify.files import read_json
 
 SEARCH = "LD_LIBRARY_PATH"
 
@@ -20,10 +21,7 @@ def restart_with_compat() -> None:
 
     The loader reads its search path only when a program starts.
     """
-    try:
-        folder = compat_folder(json.loads((Path(sys.prefix) / "stack.json").read_text()))
-    except (OSError, ValueError):
-        return  # outside an installation; the checks report what is wrong with it
+    folder = compat_folder(read_json(Path(sys.prefix) / "stack.json"))
     there = os.environ.get(SEARCH, "")
     if folder is None or folder in there.split(":"):
         return

@@ -45,15 +45,23 @@ def normalised(name: str) -> str:
 
 def same_version(one: str, other: str) -> bool:
     """Return whether two versions are equal, ignoring trailing zeros, a leading v and separators."""
-    return _canonical(one) == _canonical(other)
+    return version_key(one) == version_key(other)
 
 
-def _canonical(version: str) -> tuple[str, str]:
+def version_key(version: str) -> tuple[tuple[int, ...], int, str, str]:
+    """Return a sortable form of a version; the host's Python may lack `packaging`.
+
+    Returns:
+        The numbers; whether it is before (-1) or after (1) the release of these numbers; the rest; the local part.
+    """
     public, _, local = version.strip().lower().removeprefix("v").partition("+")
-    release = re.match(r"[0-9.!]*", public)
-    number = release.group() if release else ""
-    rest = re.sub(r"[-_.]", "", public[len(number) :])
-    return re.sub(r"(\.0)+$", "", number.rstrip(".")) + rest, re.sub(r"[-_]", ".", local)
+    rest = public.lstrip("0123456789.!")
+    numbers = [int(number) for number in re.findall(r"\d+", public.removesuffix(rest))]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    rest = re.sub(r"[-_.]", "", rest)
+    place = 1 if rest.startswith("post") else -1 if rest[:1].isalpha() else 0
+    return tuple(numbers), place, rest, re.sub(r"[-_]", ".", local)
 
 
 def site_files(patterns: Iterable[str], *, fallback: Path | None = None) -> list[Path]:

@@ -52,11 +52,12 @@ class Elf:
     def symbols(self) -> tuple[frozenset[str], frozenset[str]]:
         """Return the dynamic symbols that the library needs, and those that it provides. Raises ValueError where a table exceeds the file."""
         wanted, offered = set(), set()
-        for symbol, section, info in self._symbols():
-            if section != _UNDEFINED:
-                offered.add(symbol)
-            elif info >> 4 != _WEAK:
-                wanted.add(symbol)
+        for content, names in self._tables(_DYNAMIC_SYMBOLS):
+            for offset, info, _, section, _, _ in _SYMBOL.iter_unpack(content[: len(content) // 24 * 24]):
+                if section != _UNDEFINED:
+                    offered.add(_string(names, offset))
+                elif info >> 4 != _WEAK:
+                    wanted.add(_string(names, offset))
         return frozenset(wanted), frozenset(offered)
 
     def needed(self) -> frozenset[str]:
@@ -82,11 +83,6 @@ class Elf:
                     entry += following
                 at += step
         return frozenset(found)
-
-    def _symbols(self) -> Iterator[tuple[str, int, int]]:
-        for content, names in self._tables(_DYNAMIC_SYMBOLS):
-            for offset, info, _, section, _, _ in _SYMBOL.iter_unpack(content[: len(content) // 24 * 24]):
-                yield _string(names, offset), section, info
 
     def _tables(self, kind: int) -> Iterator[tuple[memoryview, bytes]]:
         """Yield the content of each section of a kind, and the strings it refers to."""

@@ -16,7 +16,7 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import NamedTuple
 
-from verify.files import write_atomically
+from verify.files import read_json, write_atomically
 
 MANIFEST = "manifest.txt"
 CRC = "crc32"
@@ -122,13 +122,10 @@ def file_stamp(path: str) -> FileStamp | None:
 
 def load_stamps(prefix: Path | None, home: Path, file: str = STAMPS) -> dict[str, FileStamp | None]:
     """Read the stamps of the environment or other folder `home`; empty if there are none."""
-    try:
-        document = json.loads((prefix / file).read_text()) if prefix else {}
-        if document.get("environment") != home.name:
-            return {}
-        return {f"{home}/{path}": tuple(mark) if mark else None for path, mark in document["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    document = read_json(prefix / file) if prefix else {}
+    if document.get("environment") != home.name:
         return {}
+    return {f"{home}/{path}": tuple(mark) if mark else None for path, mark in document["files"].items()}
 
 
 def save_stamps(prefix: Path, home: Path, marks: FileStamps, file: str = STAMPS) -> None:

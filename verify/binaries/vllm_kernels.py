@@ -19,30 +19,23 @@ def truncated_types() -> frozenset[str]:
 
 
 def _variant() -> tuple[list[Path], frozenset[str]]:
-    folder = _folder()
-    if folder is None:
-        return [], frozenset()
     for row in table("libraries")["vllm_kernels"]:
         supported = row["when"] == "always" or getattr(torch_view.load().cpu, row["when"], bool)()
-        if supported and (found := sorted(folder.glob(row["glob"]))):
+        if supported and (found := _files(row["glob"])):
             return found, frozenset(row.get("truncated", ()))
     return [], frozenset()
 
 
 def further_extensions() -> list[Path]:
     """Return the additional extensions for GPUs, which need the driver's library."""
-    folder = _folder()
-    return sorted(folder.glob(table("libraries")["vllm_kernels_next_to_it"]["glob"])) if folder else []
+    return _files(table("libraries")["vllm_kernels_next_to_it"]["glob"])
 
 
 def all_extensions() -> list[Path]:
     """Return every extension of the package that this Python and this CPU can load, by name."""
-    folder = _folder()
-    if folder is None:
-        return []
-    variants = {path for row in table("libraries")["vllm_kernels"] for path in folder.glob(row["glob"])}
+    variants = {path for row in table("libraries")["vllm_kernels"] for path in _files(row["glob"])}
     for_others = variants.difference(vllm_extensions())
-    return [path for path in sorted(folder.rglob("*.so")) if path not in for_others and _of_this_python(path)]
+    return [path for path in _files("**/*.so") if path not in for_others and _of_this_python(path)]
 
 
 def _of_this_python(path: Path) -> bool:
@@ -50,8 +43,8 @@ def _of_this_python(path: Path) -> bool:
     return f".{path.name.partition('.')[2]}" in importlib.machinery.EXTENSION_SUFFIXES
 
 
-def _folder() -> Path | None:
+def _files(pattern: str) -> list[Path]:
+    """Return the files of vLLM's package that match a pattern, by name; none if it is not installed."""
     package = importlib.util.find_spec("vllm")
-    if package is None or not package.submodule_search_locations:
-        return None
-    return Path(package.submodule_search_locations[0])
+    folders = (package and package.submodule_search_locations) or ()
+    return sorted(path for folder in folders for path in Path(folder).glob(pattern))

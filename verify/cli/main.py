@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> int:
         checks = _chosen(options)
         injections = [_injection(text) for text in options.inject]
         if options.list:
-            _print_list(checks, as_json=options.json)
+            rows = [{name: getattr(check, name) for name in LISTED} for check in checks]
+            sys.stdout.write(json.dumps(rows, indent=2) + "\n" if options.json else render_list(rows))
             return 0
         context = _context(options)
         before = last_run.read_last_run(context.prefix)
@@ -255,11 +256,6 @@ def _json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")  # noqa: TRY004 - wrong input, reported like the other ones
     return content
-
-
-def _print_list(checks: list[Check], *, as_json: bool) -> None:
-    rows = [{name: getattr(check, name) for name in LISTED} for check in checks]
-    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if as_json else render_list(rows))
 
 
 def _keep(path: Path | None, content: str) -> bool:

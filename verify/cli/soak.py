@@ -45,41 +45,34 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
     """Return the document of the last run of kernels, with the worst record of all runs, and one of the service."""
     context = CheckContext(level="quick", service=find(prefix))
     checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
-    worst: dict[tuple[str, str | None], dict[str, Any]] = {}
-    latest = _keep_worst(run(checks, context, injections), worst)
-    runs, seconds = 1, latest["seconds"]
-    service, every = context.service, table("soak")["load"]["kernels_every"]
+    service, load = context.service, table("soak")["load"]
+    documents = [run(checks, context, injections)]
 
     def between(number: int) -> None:
-        nonlocal latest, runs, seconds
-        if number % every == every - 1:
-            latest = _keep_worst(run(checks, context, injections), worst)
-            runs, seconds = runs + 1, seconds + latest["seconds"]
+        if number % load["kernels_every"] == load["kernels_every"] - 1:
+            documents.append(run(checks, context, injections))
 
     began = time.monotonic()
     if service is None or service.main_pid is None:
         outcome = CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
     else:
         try:
-            seen = soak(service, seconds=60 * minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
+            seen = soak(service, seconds=60 * minutes, between=between, pause_s=load["pause_s"])
             outcome = evaluate(seen, service.name)
         except OSError as error:
             outcome = CheckResult("error", f"cannot tell: {error}")
     lasted = time.monotonic() - began
-    times = f"{runs} times" if runs > 1 else "once"
+    times = f"{len(documents)} times" if len(documents) > 1 else "once"
+    worst: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for record in (record for document in documents for record in document["checks"]):
+        before = worst.get((record["id"], record["device"]), record)
+        if worst_status([before["status"], record["status"]]) == record["status"]:
+            worst[record["id"], record["device"]] = record
     of_kernels = [{**record, "reason": f"{times}: {record['reason']}"} for record in worst.values()]
-    records = [*of_kernels, as_record(SOAK, latest["host"], None, outcome, lasted)]
+    records = [*of_kernels, as_record(SOAK, documents[-1]["host"], None, outcome, lasted)]
     status = worst_status([record["status"] for record in records])
-    return {**latest, "status": status, "seconds": round(seconds, 3), "checks": records}
-
-
-def _keep_worst(document: dict[str, Any], worst: dict[tuple[str, str | None], dict[str, Any]]) -> dict[str, Any]:
-    """Add the records of a run to the worst ones by check and device, of equal ones the last; return the run's document."""
-    for record in document["checks"]:
-        key = (record["id"], record["device"])
-        if key not in worst or worst_status([record["status"], worst[key]["status"]]) == record["status"]:
-            worst[key] = record
-    return document
+    seconds = round(sum(document["seconds"] for document in documents), 3)
+    return {**documents[-1], "status": status, "seconds": seconds, "checks": records}
 
 
 def _parser() -> Parser:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.doctor import render
-from verify.doctor.catalog import CatalogError
-from verify.doctor.engine import Diagnosis, doctor
+from verify.doctor.engine import doctor
 from verify.doctor.text_decoding import open_log
 
 READ, FOUND, USAGE = 0, 1, 2
@@ -58,24 +57,18 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exi
                 "./firstlight probe --json > FILE",
                 as_json=as_json,
             )
-    try:
-        doctor()
-    except CatalogError as error:
-        return _refuse(f"the catalog is damaged: {error}", "restore the files of the release", as_json=as_json)
-    return _diagnose_files(files, known, top=top, as_json=as_json, found=FOUND if exit_code else READ)
-
-
-def _diagnose_files(files: Sequence[str], known: Mapping[str, Any], *, top: int, as_json: bool, found: int) -> int:
     documents: list[dict[str, Any]] = []
     code = READ
     for number, name in enumerate(files):
+        _note_size(name)
         try:
-            diagnosis = _diagnose_file(name, known)
+            with open_log(name) as stream:
+                diagnosis = doctor().diagnose({name: stream}, known)
         except OSError as error:
             problem = f"cannot read `{name}`: {_reason(error)}"
             return _refuse(problem, "name text files, or - for standard input", as_json=as_json)
-        if diagnosis.findings:
-            code = found
+        if diagnosis.findings and exit_code:
+            code = FOUND
         if as_json:
             documents.append(render.to_json(name, diagnosis, top=top))
         else:
@@ -83,12 +76,6 @@ def _diagnose_files(files: Sequence[str], known: Mapping[str, Any], *, top: int,
     if as_json:
         sys.stdout.write(json.dumps(documents, indent=2) + "\n")
     return code
-
-
-def _diagnose_file(name: str, known: Mapping[str, Any]) -> Diagnosis:
-    _note_size(name)
-    with open_log(name) as stream:
-        return doctor().diagnose({name: stream}, known)
 
 
 def read_facts(path: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ differ in numbers alone, which are of one kind, most patterns see the first. Wit
 a log of 100 MB would take half an hour. Memory, and the length of text that an expression sees, are bounded for any text.
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -77,10 +76,9 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
         source: Its number, for its hits.
     """
     found = ScanResult([[] for _ in index.patterns], name=name)
+    search = _Search(index, found, source)
     buffer, begin, number, tail = b"", 0, 1, b""
     blocks = decode_blocks(stream)
-    kinds: dict[int, list[int]] = {}
-    misses: set[int] = set()
     ended = False
     while not ended:
         raw = next(blocks, b"")
@@ -93,16 +91,11 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
         end = len(buffer) if ended else _context_start(buffer, len(buffer))
         if end <= begin:
             continue
-        _search(_Block(buffer, number, name, source), index, kinds, misses, found, begin=begin, end=end)
+        search.add(_Block(buffer, number), begin, end)
         keep = _context_start(buffer, end)
         number += buffer.count(b"\n", 0, keep)
         buffer, begin = buffer[keep:], end - keep
     return found
-
-
-def scan_text(text: str, index: PatternIndex, *, name: str) -> ScanResult:
-    """Search a string for all patterns of an index, see `scan`."""
-    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name)
 
 
 @dataclass(frozen=True)
@@ -111,8 +104,6 @@ class _Block:
 
     content: bytes
     first_line: int
-    name: str
-    source: int
 
     def has_near(self, position: int, pattern: SearchPattern) -> bool:
         """Return whether a line near a position matches the pattern's `near`."""
@@ -131,79 +122,75 @@ class _Block:
         return any(near.search(text) for line in content.split(b"\n") for text in plain_lines(line[:LINE_BYTES]))
 
 
-def _search(
-    block: _Block,
-    index: PatternIndex,
-    kinds: dict[int, list[int]],
-    misses: set[int],
-    found: ScanResult,
-    *,
-    begin: int,
-    end: int,
-) -> None:
-    """Match the patterns against the lines of a block that may match them.
+class _Search:
+    """The search of one text, block by block, and what it remembers of the lines so far."""
 
-    Args:
-        block: The block.
-        index: The patterns.
-        kinds: The kinds of lines seen so far, by hash, with the patterns that may see more lines of the kind; new ones are added.
-        misses: Lines that no pattern matches, by hash; new ones are added.
-        found: Gets the hits.
-        begin: Where the lines that are examined begin.
-        end: Where they end.
-    """
-    for known in (kinds, misses):
-        if len(known) > KINDS_LIMIT:
-            known.clear()
-    lines = block.content[begin:end].lower().split(b"\n")
-    marks = [hash(line_kind(line)) for line in lines]
-    new = {mark: line for mark, line in zip(marks, lines, strict=True) if mark not in kinds}
-    first = dict(zip(new, index.candidates(list(new.values())), strict=True))
-    origin = begin
-    for mark, line in zip(marks, lines, strict=True):
-        is_first = mark in first
-        numbers = first.pop(mark) if is_first else kinds[mark]
-        matched: list[int] = []
-        if numbers and (same := hash(line)) not in misses:
-            matched = [
-                number
-                for number in numbers
-                if len(found.hits[number]) < index.patterns[number].limit
-                and index.fits(number, line)
-                and _search_line(block, line, number, index, found, origin=origin)
-            ]
-            if not matched:
-                misses.add(same)
-        if is_first:
-            near = {number for number in matched if index.patterns[number].near}
-            kinds[mark] = sorted(
-                near.union(_patterns_of_kind(block.content[origin : origin + len(line)], numbers, index))
-            )
-        origin += len(line) + 1
+    def __init__(self, index: PatternIndex, found: ScanResult, source: int) -> None:
+        self._index, self._found, self._source = index, found, source
+        self._kinds: dict[int, list[int]] = {}
+        """The kinds of lines seen so far, by hash, with the patterns that may see more lines of the kind."""
+        self._misses: set[int] = set()
+        """Lines that no pattern matches, by hash."""
 
+    def add(self, block: _Block, begin: int, end: int) -> None:
+        """Match the patterns against the lines of a block between two positions that may match them."""
+        for known in (self._kinds, self._misses):
+            if len(known) > KINDS_LIMIT:
+                known.clear()
+        lines = block.content[begin:end].lower().split(b"\n")
+        marks = [hash(line_kind(line)) for line in lines]
+        new = {mark: line for mark, line in zip(marks, lines, strict=True) if mark not in self._kinds}
+        first = dict(zip(new, self._index.candidates(list(new.values())), strict=True))
+        for mark, line in zip(marks, lines, strict=True):
+            numbers = first[mark] if mark in first else self._kinds[mark]
+            matched: list[int] = []
+            if numbers and (same := hash(line)) not in self._misses:
+                matched = [number for number in numbers if self._matches(block, line, number, begin)]
+                if not matched:
+                    self._misses.add(same)
+            if first.pop(mark, None) is not None:
+                near = {number for number in matched if self._index.patterns[number].near}
+                of_kind = self._patterns_of_kind(block.content[begin : begin + len(line)], numbers)
+                self._kinds[mark] = sorted(near.union(of_kind))
+            begin += len(line) + 1
 
-def _patterns_of_kind(line: bytes, numbers: list[int], index: PatternIndex) -> list[int]:
-    """Return those of the patterns that may match one line of this line's kind and not another."""
-    numbers = [number for number in numbers if number in index.digits]
-    if not numbers or len(line) > LINE_BYTES // 2:
-        return numbers
-    kinds = [text_kind(text) for text in plain_lines(line)]
-    return [number for number in numbers if any(map(index.patterns[number].kind_expression.search, kinds))]
+    def _patterns_of_kind(self, line: bytes, numbers: list[int]) -> list[int]:
+        """Return those of the patterns that may match one line of this line's kind and not another."""
+        numbers = [number for number in numbers if number in self._index.digits]
+        if not numbers or len(line) > LINE_BYTES // 2:
+            return numbers
+        kinds = [text_kind(text) for text in plain_lines(line)]
+        return [number for number in numbers if any(map(self._index.patterns[number].kind_expression.search, kinds))]
 
+    def _matches(self, block: _Block, line: bytes, number: int, origin: int) -> bool:
+        """Return whether a pattern that wants more hits matches a line; of a very long line one of the parts around its literals."""
+        pattern, hits = self._index.patterns[number], self._found.hits[number]
+        if len(hits) >= pattern.limit or not self._index.fits(number, line):
+            return False
+        for literal in self._index.groups[number][0]:
+            for low, high in line_parts(line, literal):
+                texts = plain_lines(block.content[origin + low : origin + high])
+                if self._add_match(block, pattern, texts, origin + low, hits):
+                    return True
+                if high - low == len(line):
+                    return False
+        return False
 
-def _search_line(
-    block: _Block, line: bytes, number: int, index: PatternIndex, found: ScanResult, *, origin: int
-) -> bool:
-    """Return whether a pattern matches a line that contains its literals; of a very long line one of the parts around them."""
-    if len(line) <= LINE_BYTES // 2:
-        texts = plain_lines(block.content[origin : origin + len(line)])
-        return _match(block, index.patterns[number], texts, origin, found.hits[number])
-    for literal in index.groups[number][0]:
-        for low, high in line_parts(line, literal):
-            texts = plain_lines(block.content[origin + low : origin + high])
-            if _match(block, index.patterns[number], texts, origin + low, found.hits[number]):
-                return True
-    return False
+    def _add_match(
+        self, block: _Block, pattern: SearchPattern, texts: list[str], position: int, hits: list[Hit]
+    ) -> bool:
+        """Return whether a pattern matches one of the texts of a line; add its hit if the lines near it match as well."""
+        for part, text in enumerate(texts):
+            match = pattern.expression.search(text)
+            if match is None or is_quotation(text):
+                continue
+            if block.has_near(position, pattern):
+                line = block.first_line + block.content.count(b"\n", 0, position)
+                hit = Hit(self._source, line, part, self._found.name, _shorten(text, match.start()))
+                if hit not in hits:
+                    hits.append(hit)
+            return True
+        return False
 
 
 def line_parts(line: bytes, literal: bytes) -> Iterator[tuple[int, int]]:
@@ -217,22 +204,6 @@ def line_parts(line: bytes, literal: bytes) -> Iterator[tuple[int, int]]:
         yield low, high
         pieces += 1
         position = line.find(literal, max(high, position + 1))
-
-
-def _match(block: _Block, pattern: SearchPattern, texts: list[str], position: int, hits: list[Hit]) -> bool:
-    """Return whether a pattern matches one of the texts of a line; add its hit if the lines near it match as well."""
-    for part, text in enumerate(texts):
-        match = pattern.expression.search(text)
-        if match is None or is_quotation(text):
-            continue
-        if not block.has_near(position, pattern):
-            return True
-        line = block.first_line + block.content.count(b"\n", 0, position)
-        hit = Hit(block.source, line, part, block.name, _shorten(text, match.start()))
-        if hit not in hits:
-            hits.append(hit)
-        return True
-    return False
 
 
 def _shorten(text: str, position: int) -> str:

@@ -93,11 +93,7 @@ def _utf16(block: bytes) -> str | None:
 
 def clean_block(block: bytes) -> bytes:
     """Remove colours, NUL bytes and the carriage returns of Windows line ends."""
-    if b"\r" in block:
-        block = block.replace(b"\r\n", b"\n")
-    if b"\x1b" in block:
-        block = _ANSI.sub(b"", block)
-    return block.replace(b"\0", b"") if b"\0" in block else block
+    return _ANSI.sub(b"", block.replace(b"\r\n", b"\n")).replace(b"\0", b"")
 
 
 @lru_cache(maxsize=4)  # the patterns of a line ask one after the other

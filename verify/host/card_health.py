@@ -1,25 +1,17 @@
-"""Helpers of the checks of card health: which cards to check, and one result for all observations."""
+"""Helpers of the checks of card health: which cards to check."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from verify.host.views import pci
 from verify.host.views.amd_smi import Query
 from verify.host.views.nvml import Health, read_health
-from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Status
+from verify.records import CheckContext, CheckResult
 
 Card = TypeVar("Card")
 
 INJECTED = "0000:ff:00.0"
 """PCI address of the simulated card with an injected fault."""
-
-
-class Observation(NamedTuple):
-    """One observation about a card or a host."""
-
-    status: Status
-    text: str
-    remedy: str | None = None
 
 
 def nvidia_check(
@@ -67,17 +59,3 @@ def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckRe
     if context.variant == "cpu":
         return CheckResult("skip", "the plan computes on the CPU")
     return None
-
-
-def combine(
-    observations: Iterable[Observation], healthy: str, figures: tuple[Figure, ...] = (), evidence: Any = None
-) -> CheckResult:
-    """Combine observations into one result; the worst status wins, `healthy` is the text without any."""
-    found = sorted(observations, key=lambda entry: -SEVERITY.index(entry.status))
-    if not found:
-        return CheckResult("ok", healthy, figures, evidence)
-    remedy = next((entry.remedy for entry in found if entry.remedy and entry.status == found[0].status), None)
-    text = "; ".join(dict.fromkeys(entry.text for entry in found))
-    return CheckResult(
-        found[0].status, f"{healthy}; {text}" if found[0].status == "ok" else text, figures, evidence, remedy
-    )

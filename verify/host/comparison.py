@@ -15,21 +15,15 @@ def compare(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     if len({document["host"] for document in documents}) < 2:
         return []
-    records = list(_combined(documents))
-    odd = list(_odd_statuses(documents))
-    outcome = (
-        CheckResult("warn", "; ".join(odd))
-        if odd
-        else CheckResult("ok", f"{len(documents)} hosts have the same results")
-    )
-    return [*records, as_record(FLEET, None, None, outcome, 0.0)]
-
-
-def _combined(documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    records = []
     for check in all_checks():
         named = ((f"{one['host']} {record['device']}", record) for one in documents for record in one["checks"])
-        if outcome := check.compare_devices(named):
-            yield as_record(check.id, None, None, outcome, 0.0)
+        if combined := check.compare_devices(named):
+            records.append(as_record(check.id, None, None, combined, 0.0))
+    odd = list(_odd_statuses(documents))
+    healthy = f"{len(documents)} hosts have the same results"
+    outcome = CheckResult("warn", "; ".join(odd)) if odd else CheckResult("ok", healthy)
+    return [*records, as_record(FLEET, None, None, outcome, 0.0)]
 
 
 def _odd_statuses(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Metrics of this host for Prometheus: health of its cards, its release, its last verification. Rendering is pure."""
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,6 @@ from verify.tables import table
 PASSED = ("ok", "warn")
 """States of a verification in which no check failed."""
 SYSTEMCTL_S = 10.0
-GAUGES = {
-    "firstlight_card_temperature_celsius": "temperature_c",
-    "firstlight_card_power_watts": "power_w",
-    "firstlight_card_power_limit_watts": "power_limit_w",
-    "firstlight_card_row_remap_pending": "remap_pending",
-    "firstlight_card_row_remap_failed": "remap_failed",
-}
 
 
 @dataclass(frozen=True)
@@ -93,9 +85,10 @@ def count_families(on_bus: Mapping[str, int], answering: Mapping[str, int]) -> I
 
 def _gauges(cards: Mapping[str, Any]) -> Iterator[Family]:
     """Yield the metrics that are fields of cards, given by name; what a card does not have or report is left out."""
-    for name, attribute in GAUGES.items():
-        found = [({"card": card}, getattr(fields, attribute, None)) for card, fields in cards.items()]
-        yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
+    for name, row in table("metrics").items():
+        if "field" in row:
+            found = [({"card": card}, getattr(fields, row["field"], None)) for card, fields in cards.items()]
+            yield Family(name, [(labels, float(value)) for labels, value in found if value is not None])
 
 
 def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
@@ -189,11 +182,7 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
     runs = [run for run in _part(last, "runs").values() if isinstance(run, dict)] or [last]
     begun = [started_at(run) for run in runs if run.get("status") in PASSED]
     yield Family("firstlight_verify_last_passed_timestamp_seconds", [({}, max(begun, default=0.0))])
-    yield from _advisories(last)
     yield Family("firstlight_verify_status", [({"status": str(last.get("status"))}, 1)])
-
-
-def _advisories(last: Mapping[str, Any]) -> Iterator[Family]:
     records = [record for record in last.get("checks") or () if record.get("id") == advisories.ID]
     figures = {figure["name"]: figure["value"] for record in records for figure in record.get("figures") or ()}
     labels = {"critical": advisories.CRITICAL, "other": advisories.OTHER}
@@ -204,9 +193,8 @@ def _advisories(last: Mapping[str, Any]) -> Iterator[Family]:
 def _read_service(prefix: Path) -> Iterator[Family]:
     """Yield whether the service of this installation runs, and how often systemd started it again by itself."""
     unit = str(_part(read_json(prefix / "state.json"), "readiness").get("unit") or "")
-    if not unit.endswith(".service") or not shutil.which("systemctl"):
-        return
-    shown = printed(["systemctl", "show", "--property=NRestarts,ActiveState", unit], limit_s=SYSTEMCTL_S)
+    words = ["systemctl", "show", "--property=NRestarts,ActiveState", unit]
+    shown = printed(words, limit_s=SYSTEMCTL_S) if unit.endswith(".service") else None
     if shown is None:
         return
     said = dict(line.partition("=")[::2] for line in shown.splitlines())

@@ -149,7 +149,8 @@ def reach(targets: Sequence[Mapping[str, Any]], own: str, *, timeout_s: float) -
 def _probe(target: Mapping[str, Any], own: str, timeout_s: float) -> str:
     for port in target["ports"]:
         try:
-            token = _token_at(target["address"], port, timeout_s)
+            with socket.create_connection((target["address"], port), timeout=timeout_s) as call:
+                token = call.makefile(errors="replace").read()
         except TimeoutError:
             return f"no answer within {timeout_s:g} s on port {port}"
         except OSError as error:
@@ -157,14 +158,6 @@ def _probe(target: Mapping[str, Any], own: str, timeout_s: float) -> str:
         if token != target["token"]:
             return "leads back to itself" if token == own else "leads to another host"
     return "reached"
-
-
-def _token_at(address: str, port: int, timeout_s: float) -> str:
-    with socket.create_connection((address, port), timeout=timeout_s) as call:
-        received = b""
-        while piece := call.recv(64):
-            received += piece
-    return received.decode(errors="replace")
 
 
 def _listen(addresses: Sequence[str], ports: Sequence[int]) -> tuple[int, list[socket.socket]]:

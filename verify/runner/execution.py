@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,51 +58,42 @@ def skipped_because(cause: str) -> CheckResult:
 
 
 class DependencyTree:
-    """Calls of checks that wait for other checks."""
+    """Calls of checks that wait for other checks: on their own device, or on all devices if they cover the host."""
 
-    def __init__(self, keys: Iterable[CheckCall]) -> None:
-        self._waiting = list(keys)
-        self._devices: dict[str, list[str | None]] = {}
-        for key in self._waiting:
-            self._devices.setdefault(key.check.id, []).append(key.device)
-        self._dependencies = {name for key in self._waiting for name in key.check.requires}
-        self._ended: dict[tuple[str, str | None], str | None] = {}
-        """None for a call that passed, otherwise the first cause of its failure."""
+    def __init__(self, calls: Sequence[CheckCall]) -> None:
+        self._dependencies = {
+            call: [
+                one
+                for one in calls
+                if one.check.id in call.check.requires and (call.device is None or one.device in (None, call.device))
+            ]
+            for call in calls
+        }
+        self._causes: dict[CheckCall, str] = {}
+        """The first cause of each call that failed or was skipped."""
+        self._order = TopologicalSorter(self._dependencies)
+        self._order.prepare()
 
-    def end(self, key: CheckCall, status: Status) -> None:
+    def end(self, call: CheckCall, status: Status) -> None:
         """Record the status of a finished call."""
-        self._ended[key.check.id, key.device] = str(key) if status in FAILED else None
+        if status in FAILED:
+            self._causes[call] = str(call)
+        self._order.done(call)
 
-    def ready(self, after: CheckCall | None = None) -> tuple[list[CheckCall], list[tuple[CheckCall, str]]]:
+    def ready(self) -> tuple[list[CheckCall], list[tuple[CheckCall, str]]]:
         """Return the calls that can start now, and those that never will with their first cause. Each call is returned once."""
         begin: list[CheckCall] = []
         never: list[tuple[CheckCall, str]] = []
-        if after and after.check.id not in self._dependencies:
-            return begin, never
-        is_settled = False
-        while not is_settled:  # a skipped call may itself be required by another one
-            is_settled = True
-            for key in list(self._waiting):
-                dependencies = self._dependencies_of(key)
-                cause = next((cause for one in dependencies if (cause := self._ended.get(one))), None)
-                if cause is None and not all(one in self._ended for one in dependencies):
-                    continue
-                self._waiting.remove(key)
-                if cause is None:
-                    begin.append(key)
+        while calls := self._order.get_ready():
+            for call in calls:
+                causes = [self._causes[one] for one in self._dependencies[call] if one in self._causes]
+                if causes:
+                    never.append((call, causes[0]))
+                    self._causes[call] = causes[0]
+                    self._order.done(call)  # a skipped call may itself be required by another one
                 else:
-                    never.append((key, cause))
-                    self._ended[key.check.id, key.device] = cause
-                    is_settled = False
+                    begin.append(call)
         return begin, never
-
-    def _dependencies_of(self, key: CheckCall) -> list[tuple[str, str | None]]:
-        """Return the calls that a call requires: on its own device, or on all devices if it covers the host."""
-        found: list[tuple[str, str | None]] = []
-        for name in key.check.requires:
-            devices = self._devices.get(name, [])
-            found += [(name, device) for device in devices if device in (None, key.device) or key.device is None]
-        return found
 
 
 class Injection(NamedTuple):
@@ -258,9 +250,9 @@ class _Run:
         own = replace(check, requires=()) if self._faults[check.id] else check
         return [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
 
-    def _next(self, after: CheckCall | None = None) -> list[Task[CheckCall]]:
+    def _next(self) -> list[Task[CheckCall]]:
         """Return the checks that can start now, those with the longest deadline first."""
-        begin, never = self._tree.ready(after)
+        begin, never = self._tree.ready()
         for key, cause in never:
             self._add_record(key.check, key.device, skipped_because(cause))
         self._exclusive += [self._task(key) for key in begin if key.check.exclusive]
@@ -268,7 +260,7 @@ class _Run:
 
     def _task(self, key: CheckCall) -> Task[CheckCall]:
         own = replace(self._context, level=self._level(key.check), device=key.device, faults=self._faults[key.check.id])
-        return Task(key, _call(key.check, own), _limit_s(key.check, self._deadline_s))
+        return Task(key, partial(_call, key.check, own), _limit_s(key.check, self._deadline_s))
 
     def _begun(self, key: CheckCall) -> None:
         self._send({"begun": [key.check.id, key.device]})
@@ -278,7 +270,7 @@ class _Run:
         answer = ending.value if ending.problem is None else _problem(ending).as_json()
         self._add_record(key.check, key.device, answer, ending.seconds)
         self._tree.end(key, answer["status"])
-        return self._next(key)
+        return self._next()
 
     def _add_record(
         self, check: Check, device: str | None, answer: CheckResult | Mapping[str, Any], seconds: float = 0.0
@@ -302,12 +294,9 @@ def _import_torch() -> tuple[str | None, str | None]:
     return str(torch.__version__), None
 
 
-def _call(check: Check, context: CheckContext) -> Any:
-    def call() -> dict[str, Any]:
-        _inject(context.faults)
-        return (_busy(check, context) or check.run(context)).as_json()
-
-    return call
+def _call(check: Check, context: CheckContext) -> dict[str, Any]:
+    _inject(context.faults)
+    return (_busy(check, context) or check.run(context)).as_json()
 
 
 def _busy(check: Check, context: CheckContext) -> CheckResult | None:

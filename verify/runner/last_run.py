@@ -71,8 +71,9 @@ def keep_open_failures(
         is_gone = is_gone or (has_served and failure["family"] == SERVING and has_no_subject)
         if is_gone or any(_depth(record, document) >= _depth(failure, before) for record in answers):
             continue
-        places = [place for place, record in enumerate(records) if _key(record) == _key(failure)]
-        passed = [place for place in places if records[place]["status"] not in FAILED]
+        device = failure.get("device")
+        here = [one for one in records if one["id"] == failure["id"] and one.get("device") == device]
+        passed = [records.index(one) for one in here if one["status"] not in FAILED]
         start = next(iter(passed), len(records))
         records[start : start + len(passed)] = [_found_before(failure, before)]
     return records
@@ -108,10 +109,6 @@ def _failures(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _depth(record: Mapping[str, Any], document: Mapping[str, Any]) -> int:
     return LEVELS.index(record.get("level") or document["level"])
-
-
-def _key(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    return record["id"], record.get("device")
 
 
 def _found_before(failure: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

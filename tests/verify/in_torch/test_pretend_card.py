@@ -206,14 +206,14 @@ def test_both_paths_compute_in_one_precision(device: str, dtype: torch.dtype, mo
             seen.update(one.dtype for one in tree_leaves(result) if isinstance(one, torch.Tensor))
             return result
 
-    def once(work: Any, device: str, *, budget_s: float) -> timing.Timed:
+    def once(work: Any, device: str, *, budget_s: float) -> float:
         seen.clear()
         with Seen():
             work(0)
         paths["standard" if torch.backends.cuda.math_sdp_enabled() else "flash"] = {
             one for one in seen if one.is_floating_point
         }
-        return timing.Timed(1.0, 1)
+        return 1.0
 
     paths: dict[str, set[torch.dtype]] = {}
     seen: set[torch.dtype] = set()
@@ -244,7 +244,7 @@ def test_flash_and_standard_attention_are_timed_on_a_card(monkeypatch: pytest.Mo
 def test_standard_attention_that_does_not_fit_keeps_the_speed_of_flash(monkeypatch: pytest.MonkeyPatch) -> None:
     from verify.attention import speed as attention
 
-    def full(work: Any, device: str, *, budget_s: float) -> timing.Timed:
+    def full(work: Any, device: str, *, budget_s: float) -> float:
         if device != "cpu" and torch.backends.cuda.math_sdp_enabled():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return timing.timed(work, device, budget_s=budget_s)

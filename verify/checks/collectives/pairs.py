@@ -39,8 +39,8 @@ def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
     direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
     source = torch.ones(copied_bytes // 4, device=writer)
     target = torch.empty_like(source, device=owner)
-    large = timed(lambda _: target.copy_(source), writer, budget_s=BUDGET_S).median
-    small = timed(lambda _: target[:1].copy_(source[:1]), writer, budget_s=BUDGET_S / 5).median
+    large = timed(lambda _: target.copy_(source), writer, budget_s=BUDGET_S)
+    small = timed(lambda _: target[:1].copy_(source[:1]), writer, budget_s=BUDGET_S / 5)
     return {"direct": direct, "bytes_per_s": copied_bytes / large, "latency_s": small}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from verify.host.views.torch_view import names
+from verify.host.views import torch_view
 from verify.inputs import corrupt, count_differences, rank_values
 from verify.operators.speed import SLOWED
 from verify.records import CheckContext, CheckResult, Figure
@@ -48,7 +48,8 @@ def nccl(context: CheckContext) -> CheckResult:
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
     answers = run_collectives(context.gpus, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
-    return evaluate_speed(answers, names(), LARGE_BYTES, context.faults)
+    names = tuple(gpu.name or "" for gpu in torch_view.gpus())
+    return evaluate_speed(answers, names, LARGE_BYTES, context.faults)
 
 
 def evaluate_speed(

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.host.card_health import Observation, amd_check, combine
+from verify.host.card_health import amd_check
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import EccErrors, GpuLink, Metrics
-from verify.records import CheckResult, Figure, first_few
+from verify.records import CheckResult, Figure, Observation, combine, first_few
 from verify.tables import table
 
 ECC_SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
@@ -31,14 +31,13 @@ def evaluate_clocks(cards: Sequence[Metrics]) -> CheckResult:
         "cards": [{"gpu": card.gpu, "active": card.throttling} for card in cards],
         "source": rule["source"],
     }
-    observations = [entry for card in telling for entry in _clocks_of(card)]
+    observations = [
+        Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+        for card in telling
+        for row in table("devices")["amd_limit"]
+        if card.throttling.get(row["reason"])
+    ]
     return combine(observations, f"nothing slows an AMD GPU down ({len(telling)} checked)", (), evidence)
-
-
-def _clocks_of(card: Metrics) -> Iterator[Observation]:
-    for row in table("devices")["amd_limit"]:
-        if card.throttling.get(row["reason"]):
-            yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
 
 
 amd_clocks = amd_check(amd_smi.METRICS, evaluate_clocks, Metrics(0, {"prochot": True, "hbm_thermal": False}))

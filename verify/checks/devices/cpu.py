@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from verify.host.cpu import Node, nodes, own_flags
 from verify.host.views import torch_view
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table
 
 
@@ -16,39 +15,40 @@ def run(context: CheckContext) -> CheckResult:
     used, flags = str(torch.backends.cpu.get_cpu_capability()), own_flags()
     if "slow" in context.faults:
         cpus, threads, used, flags = frozenset(range(8)), 1, "DEFAULT", frozenset({"avx2", "fma"})
-    outcome = evaluate(usable=len(cpus), threads=threads, used=used, flags=flags)
-    return with_nodes(outcome, nodes(), cpus)
+    return evaluate(cpus=cpus, threads=threads, used=used, flags=flags, nodes=nodes())
 
 
-def evaluate(*, usable: int, threads: int, used: str, flags: Collection[str]) -> CheckResult:
-    """Compare the instruction set and threads that torch uses with what the CPU has."""
+def evaluate(
+    *, cpus: Collection[int], threads: int, used: str, flags: Collection[str], nodes: Sequence[Node]
+) -> CheckResult:
+    """Compare the instruction set and threads that torch uses with what the CPU has; `cpus` are those that this process may use."""
     rows = table("cpu")["capability"]
     best = next((row["name"] for row in rows if set(row["flags"]) <= set(flags)), None)
-    figures = (Figure("usable CPUs", usable, "count"), Figure("torch threads", threads, "count"))
-    evidence = {"torch instruction set": used, "CPU": best, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")}
     names = [row["name"] for row in rows]
+    near = [node for node in nodes if node.cpus & set(cpus)]
+    bare = [str(node.number) for node in near if not node.memory]
+    observations = []
     if best and (used not in names or names.index(used) > names.index(best)):
         text = f"torch computes with {used} on a CPU that has {best}"
-        return CheckResult("warn", text, figures, evidence, remedy="unset ATEN_CPU_CAPABILITY")
-    if threads * table("cpu")["threads"]["cpus_per_thread"] < usable:
-        text = f"torch computes with {threads} threads on {usable} usable CPUs"
-        return CheckResult("warn", text, figures, evidence, remedy="unset OMP_NUM_THREADS")
-    text = f"torch computes with {used} and {threads} threads on {usable} usable CPUs"
-    return CheckResult("ok", text, figures, evidence)
-
-
-def with_nodes(outcome: CheckResult, nodes: Sequence[Node], cpus: Collection[int]) -> CheckResult:
-    """Add what is known about NUMA nodes; `cpus` are those that this process may use."""
-    if not nodes:
-        return outcome
-    used = [node for node in nodes if node.cpus & set(cpus)]
-    figures = (*outcome.figures, Figure("NUMA nodes", len(nodes), "count"), Figure("of them used", len(used), "count"))
-    details = [{"node": node.number, "cpus": len(node.cpus), "memory": node.memory} for node in nodes]
-    evidence = {**outcome.evidence, "NUMA": details}
-    bare = [str(node.number) for node in used if not node.memory]
-    if bare and len(bare) < len(nodes) and outcome.status == "ok":
+        observations.append(Observation("warn", text, "unset ATEN_CPU_CAPABILITY"))
+    if threads * table("cpu")["threads"]["cpus_per_thread"] < len(cpus):
+        text = f"torch computes with {threads} threads on {len(cpus)} usable CPUs"
+        observations.append(Observation("warn", text, "unset OMP_NUM_THREADS"))
+    if bare and len(bare) < len(nodes):
         text = f"NUMA node {', '.join(bare)} has CPUs and no memory: all its reads go to another node"
-        return CheckResult("warn", text, figures, evidence, remedy="install memory in the channels of that socket")
-    where = f"of {len(used)} of {len(nodes)} NUMA nodes" if len(nodes) > 1 else "of one NUMA node"
-    reason = f"{outcome.reason} {where}" if outcome.status == "ok" else outcome.reason
-    return replace(outcome, reason=reason, figures=figures, evidence=evidence)
+        observations.append(Observation("warn", text, "install memory in the channels of that socket"))
+    figures = (
+        Figure("usable CPUs", len(cpus), "count"),
+        Figure("torch threads", threads, "count"),
+        Figure("NUMA nodes", len(nodes), "count"),
+        Figure("of them used", len(near), "count"),
+    )
+    evidence = {
+        "torch instruction set": used,
+        "CPU": best,
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "NUMA": [{"node": node.number, "cpus": len(node.cpus), "memory": node.memory} for node in nodes],
+    }
+    where = f" of {len(near)} of {len(nodes)} NUMA nodes" if len(nodes) > 1 else " of one NUMA node" if nodes else ""
+    healthy = f"torch computes with {used} and {threads} threads on {len(cpus)} usable CPUs{where}"
+    return combine(observations, healthy, figures, evidence)

@@ -1,14 +1,13 @@
 """devices.clocks, ecc, fabric, modes and nvlink: health of NVIDIA GPUs, as NVML reports it."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from verify.host.card_health import Observation, combine, nvidia_check
+from verify.host.card_health import nvidia_check
 from verify.host.views.nvml import Fabric, Health
-from verify.records import CheckResult, Figure
+from verify.records import CheckResult, Figure, Observation, combine
 from verify.tables import table
 
 RESET = "stop the processes that use the GPU and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
@@ -181,7 +180,7 @@ def evaluate_nvlink(cards: Sequence[Health]) -> CheckResult:
     evidence = {
         card.pci: {"name": card.name, "links": list(card.links), "errors": dict(card.link_errors)} for card in cards
     }
-    observations = [*_too_few(cards, up), *_odd(cards, up), *_link_errors(cards)]
+    observations = [*_too_few(cards, up), *_link_errors(cards)]
     return combine(observations, f"{sum(up.values())} NVLinks of {len(linked)} GPUs are up", figures, evidence)
 
 
@@ -192,24 +191,14 @@ def _wired(card: Health) -> int | None:
 
 
 def _too_few(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
+    """Report cards with fewer links than their type has, and of an unknown type than an equal card of the host has."""
     for card in cards:
-        wired = _wired(card)
+        wired, most = _wired(card), max(up[other.pci] for other in cards if other.name == card.name)
         if wired and up[card.pci] < wired:
             yield Observation("fail", f"{card.pci}: {up[card.pci]} of {wired} NVLinks are up{_down(card)}", RESEAT)
-
-
-def _odd(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
-    """Report cards of an unknown type that have fewer links than an equal card of the host."""
-    alike = defaultdict(list)
-    for card in cards:
-        if not _wired(card):
-            alike[card.name].append(card)
-    for group in alike.values():
-        most = max(up[card.pci] for card in group)
-        for card in group:
-            if up[card.pci] < most:
-                text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal GPU"
-                yield Observation("warn", f"{text}{_down(card)}", RESEAT)
+        elif not wired and up[card.pci] < most:
+            text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal GPU"
+            yield Observation("warn", f"{text}{_down(card)}", RESEAT)
 
 
 def _link_errors(cards: Sequence[Health]) -> Iterator[Observation]:

@@ -3,10 +3,10 @@
 import time
 from dataclasses import asdict
 
-from verify.host.card_health import INJECTED, Observation, combine
+from verify.host.card_health import INJECTED
 from verify.host.views import torch_view
 from verify.host.views.pci import Link, link
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 
 BUSY_S = 0.2
 COPY_BYTES = 64 << 20

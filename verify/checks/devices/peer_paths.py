@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from verify.host.card_health import INJECTED, Observation, combine
+from verify.host.card_health import INJECTED
 from verify.host.views import amd_smi, nvml, pci
 from verify.host.views.pci import PeerPath
-from verify.records import CheckContext, CheckResult, first_few
+from verify.records import CheckContext, CheckResult, Observation, combine, first_few
 
 TRANSLATING = ("DMA", "DMA-FQ")
 REMEDY = (

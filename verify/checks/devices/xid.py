@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from verify.host.card_health import INJECTED, Observation, combine, skip_without_cards
+from verify.host.card_health import INJECTED, skip_without_cards
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line
-from verify.records import CheckContext, CheckResult, Figure, Status
+from verify.records import CheckContext, CheckResult, Figure, Observation, Status, combine
 from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 

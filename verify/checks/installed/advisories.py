@@ -1,11 +1,10 @@
 """installed.advisories: security advisories that apply to what is installed, as the controller's catalog has them."""
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verify.binaries.distributions import installed, normalised
+from verify.binaries.distributions import installed, normalised, version_key
 from verify.commands import printed
 from verify.host.views import kernel_driver
 from verify.records import CheckContext, CheckResult, Figure
@@ -35,8 +34,6 @@ def run(context: CheckContext) -> CheckResult:
 
 
 def _toolkit() -> str | None:
-    if not shutil.which(TOOLKIT_VERSION[0]):
-        return None
     said = re.search(r"version (\d+(?:\.\d+)+)", printed(TOOLKIT_VERSION, limit_s=LIMIT_S) or "")
     return said[1] if said else None
 
@@ -74,18 +71,5 @@ def _described(row: Mapping[str, Any], versions: Mapping[str, str]) -> str:
 
 def affects(row: Mapping[str, Any], version: str) -> bool:
     """Return whether a version is in the range of an advisory."""
-    return _order(row["since"]) <= _order(version) < _order(row["fixed"])
-
-
-def _order(version: str) -> tuple[tuple[int, ...], int]:
-    """Return a sortable form: the numbers, and whether it is before (-1) or after (1) the release of these numbers.
-
-    The host's Python may lack `packaging`.
-    """
-    public = version.strip().lower().removeprefix("v").partition("+")[0]
-    found = re.match(r"\d+(?:\.\d+)*", public)
-    numbers = [int(part) for part in found[0].split(".")] if found else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    rest = public[found.end() :].lstrip(".-_") if found else ""
-    return tuple(numbers), 1 if rest.startswith("post") else -1 if rest[:1].isalpha() else 0
+    since, here, fixed = (version_key(text)[:2] for text in (row["since"], version, row["fixed"]))
+    return since <= here < fixed

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from verify.files import small_text
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table
 
 RECORD_BYTES = 1 << 24
@@ -46,13 +46,11 @@ def run(context: CheckContext) -> CheckResult:
 def evaluate(count: int, problems: Sequence[str]) -> CheckResult:
     """Fail on every problem of an installation with a number of recorded files and folders."""
     figures = (Figure("recorded files and folders", count, "count"),)
-    evidence = {"problems": problems[:100]}
-    if problems:
-        return CheckResult("fail", first_few(problems, 3), figures, evidence, REMEDY)
-    text = (
+    found = [Observation("fail", text, REMEDY) for text in problems]
+    healthy = (
         f"{count} files and folders are as recorded, nobody else may change what is served, and no other file is there"
     )
-    return CheckResult("ok", text, figures, evidence)
+    return combine(found, healthy, figures, {"problems": problems[:100]})
 
 
 def recorded(files: str, sums: str, secrets: str) -> Recorded:
@@ -125,28 +123,17 @@ def exposed(prefix: Path) -> Iterator[str]:
 def copies(prefix: Path, key: str) -> Iterator[str]:
     """Yield files with the key that everybody may read: in the folders of the installation, and directly in well-known ones."""
     rows = table("installed")["files"]
-    inside = (
+    below = (
         Path(above, name)
-        for folder in (".", *rows["recorded"], "logs", "verify")
-        for above, _, names in _walk(prefix, folder)
+        for folder in (*rows["recorded"], "logs", "verify")
+        for above, _, names in os.walk(prefix / folder)
         for name in names
     )
-    outside = (path for pattern in rows["copies"] for folder in Path("/").glob(pattern[1:]) for path in _listed(folder))
-    for path in (*inside, *outside):
+    outside = (path for pattern in rows["copies"] for path in Path("/").glob(f"{pattern[1:]}/*"))
+    for path in (*prefix.iterdir(), *below, *outside):
         try:
             is_open = path.stat().st_mode & stat.S_IROTH
         except OSError:
             continue
         if is_open and key in small_text(path):
             yield f"{path} has the API key, and everybody may read it"
-
-
-def _walk(prefix: Path, folder: str) -> Iterable[tuple[str, list[str], list[str]]]:
-    return os.walk(prefix / folder) if folder != "." else [(str(prefix), [], [path.name for path in prefix.iterdir()])]
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
-    except OSError:
-        return []

@@ -7,7 +7,7 @@ from verify.binaries import elf
 from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.binaries.distributions import host_packages, site_files
 from verify.host.views import torch_view
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 from verify.tables import table
 
 TORCH = "torch/lib/*.so"
@@ -39,16 +39,15 @@ def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], 
     )
     missing = {path: sorted(symbols - offered) for path, symbols in wanted.items() if symbols - offered}
     evidence = {"C++11 ABI of torch": cxx11, "missing": {path: names[:50] for path, names in missing.items()}}
-    for path, symbols in wanted.items():
-        new, old = text_symbols(symbols)
-        if foreign := old if cxx11 else new:
-            built, own = ("without", "with") if cxx11 else ("with", "without")
-            text = f"{path} is built {built} the C++11 ABI ({foreign[0]}), and torch {own} it"
-            return CheckResult("fail", text, figures, evidence, AGAIN)
-    if missing:
-        path, names = next(iter(missing.items()))
-        others = f"; {len(missing) - 1} more extensions lack symbols" if len(missing) > 1 else ""
-        text = f"{path} needs {first_few(names, SHOWN, separator=', ')}, which torch does not have{others}"
-        return CheckResult("fail", text, figures, evidence, AGAIN)
-    text = f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI"
-    return CheckResult("ok", text, figures, evidence)
+    built, own = ("without", "with") if cxx11 else ("with", "without")
+    problems = [
+        f"{path} is built {built} the C++11 ABI ({foreign[0]}), and torch {own} it"
+        for path, (new, old) in ((path, text_symbols(symbols)) for path, symbols in wanted.items())
+        if (foreign := old if cxx11 else new)
+    ]
+    problems = problems or [
+        f"{path} needs {first_few(names, SHOWN, separator=', ')}, which torch does not have"
+        for path, names in missing.items()
+    ]
+    healthy = f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI"
+    return combine([Observation("fail", text, AGAIN) for text in problems], healthy, figures, evidence)

@@ -51,7 +51,10 @@ def run(context: CheckContext) -> CheckResult:
         path for path in wrong.keys() & compiled.keys() if marks[path] is None or byte_code.stands_for_source(path)
     }
     wrong = {path: text for path, text in wrong.items() if path not in right}
-    _keep(context, home, known, {path: None if path in wrong else marks[path] for path in read})
+    now = {**known, **{path: None if path in wrong else marks[path] for path in read}}
+    if context.prefix and now != known and not context.faults:
+        with suppress(OSError):  # this user may not write there
+            save_stamps(context.prefix, home, now)
     size = sum(any_of[0].size for any_of in contents.values())
     figures = (
         Figure("files", len(contents), "count"),
@@ -86,14 +89,6 @@ def chosen(contents: Contents, marks: FileStamps, known: FileStamps, mapped: fro
             first.add(path)
             left -= any_of[0].size
     return first
-
-
-def _keep(context: CheckContext, home: Path, known: FileStamps, read: FileStamps) -> None:
-    """Save the stamps of the files that were read, if this is an installation and this user may write there."""
-    now = {**known, **read}
-    if context.prefix and now != known and not context.faults:
-        with suppress(OSError):
-            save_stamps(context.prefix, home, now)
 
 
 def _by_record(context: CheckContext) -> CheckResult:

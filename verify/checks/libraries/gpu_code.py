@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from verify.binaries.distributions import host_packages, site_files
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
-from verify.host.card_health import Observation, combine
 from verify.host.devices import architecture
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table
 
 AGAIN = "install builds that name this GPU's architecture: ./firstlight plan --explain"

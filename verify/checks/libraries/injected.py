@@ -5,25 +5,22 @@ that are searched before the environment, and the variables of the service's pro
 """
 
 import hashlib
-import json
 import os
 import re
 import site
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from verify.binaries import byte_code
 from verify.binaries.manifest import MANIFEST, listed
-from verify.files import small_text
-from verify.records import CheckContext, CheckResult, Figure, first_few, worst_status
+from verify.files import read_json, small_text
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.runner import preconditions
 from verify.serving import service_plan
 from verify.serving.processes import read_all
 from verify.tables import table
 
-SHOWN = 5
 MODULES = (".py", ".pyc", ".so")
 CODE = (*MODULES, ".pth", ".zip", ".egg")
 HALF_WRITTEN = re.compile(r".+\.pyc\.\d+")
@@ -32,22 +29,6 @@ REBUILD = "rebuild the environment from its wheels: ./firstlight provision"
 RESTART = "restart the service as planned: ./firstlight provision"
 ANEW = "running processes keep it until ./firstlight stop and ./firstlight serve"
 REMOVE = "find its owner (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
-
-
-class ForeignCode(NamedTuple):
-    """Something that could run code: its location, its kind, and the remedy."""
-
-    place: str
-    what: str
-    remedy: str
-    is_own: bool = False
-    """Whether it is in the environment's folder, so that a new environment does not have it."""
-    is_doubtful: bool = False
-    """Whether the host's administrator may have intended it."""
-
-    @property
-    def text(self) -> str:
-        return f"{self.place}: {self.what}"
 
 
 def run(context: CheckContext) -> CheckResult:
@@ -61,25 +42,21 @@ def run(context: CheckContext) -> CheckResult:
         found += shadowing(context.prefix)
         found += in_processes(context, known or ())
     if "injected-code" in context.faults:
-        found.append(ForeignCode(f"{home}/stray.pth", "no wheel contains it", REBUILD, is_own=True))
+        found.append(Observation("fail", f"{home}/stray.pth: no wheel contains it", REBUILD))
     figures = (Figure("findings", len(found), "count"),)
     evidence = {
-        "in the environment": [finding.text for finding in found if finding.is_own][:100],
-        "elsewhere": [finding.text for finding in found if not finding.is_own][:100],
+        # A new environment does not have what calls for its rebuilding.
+        "in the environment": [finding.text for finding in found if finding.remedy == REBUILD][:100],
+        "elsewhere": [finding.text for finding in found if finding.remedy != REBUILD][:100],
         "manifest": known is not None,
     }
-    if found:
-        found.sort(key=lambda finding: finding.is_doubtful)
-        text = first_few([finding.text for finding in found], SHOWN)
-        status = worst_status(["warn" if finding.is_doubtful else "fail" for finding in found])
-        return CheckResult(status, text, figures, evidence, found[0].remedy)
+    healthy = "nothing is loaded that was not installed"
     if known is None:
-        text = "nothing injects code from outside; without a manifest, unlisted files cannot be found"
-        return CheckResult("ok", text, figures, evidence)
-    return CheckResult("ok", "nothing is loaded that was not installed", figures, evidence)
+        healthy = "nothing injects code from outside; without a manifest, unlisted files cannot be found"
+    return combine(found, healthy, figures, evidence)
 
 
-def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
+def unlisted(home: Path, known: Collection[str]) -> Iterator[Observation]:
     """Yield files and links of the environment that its manifest does not list. Byte code of a listed source may come and go."""
     is_compiling = byte_code.listing(home) != "there"
     for folder, folders, names in os.walk(home):
@@ -95,13 +72,12 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
             if name.endswith(".pyc") and folder.endswith("/__pycache__"):
                 # Until its list is complete, libraries.files reports on byte code.
                 if not is_compiling and not byte_code.stands_for_source(path):
-                    yield ForeignCode(path, "this byte code does not match its source", REBUILD, is_own=True)
+                    yield Observation("fail", f"{path}: this byte code does not match its source", REBUILD)
             elif is_code(path, is_link=name in links):
-                yield ForeignCode(path, "no wheel of the environment contains it", REBUILD, is_own=True)
+                yield Observation("fail", f"{path}: no wheel of the environment contains it", REBUILD)
             else:
-                yield ForeignCode(
-                    path, "no wheel of the environment contains it; it holds no code", REMOVE, is_doubtful=True
-                )
+                text = f"{path}: no wheel of the environment contains it; it holds no code"
+                yield Observation("warn", text, REMOVE)
 
 
 def is_code(path: str, *, is_link: bool) -> bool:
@@ -120,14 +96,14 @@ def search_path(home: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def at_start(folders: Iterable[Path]) -> Iterator[ForeignCode]:
+def at_start(folders: Iterable[Path]) -> Iterator[Observation]:
     """Yield modules in these folders that Python imports at each start, except unchanged ones of the distribution."""
     rows = table("injected")["start"]
     for folder in folders:
         for name in rows["modules"]:
             for path in (*folder.glob(f"{name}.*"), folder / name):
                 if path.is_dir() or (path.suffix in MODULES and not of_distribution(path, Path(rows["conffiles"]))):
-                    yield ForeignCode(str(path), "Python imports it at each start", REMOVE)
+                    yield Observation("fail", f"{path}: Python imports it at each start", REMOVE)
 
 
 def of_distribution(path: Path, status: Path) -> bool:
@@ -140,13 +116,10 @@ def of_distribution(path: Path, status: Path) -> bool:
         return False
 
 
-def preloaded(path: Path, pids: Iterable[int]) -> Iterator[ForeignCode]:
+def preloaded(path: Path, pids: Iterable[int]) -> Iterator[Observation]:
     """Yield libraries that the loader loads first in every process of the host (ld.so(8)); `pids` are those of the service."""
-    try:
-        lines = path.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return
-    entries = [entry for line in lines for entry in re.split(r"[\s:]+", line.partition("#")[0]) if entry]
+    lines = (line.partition("#")[0] for line in small_text(path).splitlines())
+    entries = [entry for line in lines for entry in re.split(r"[\s:]+", line) if entry]
     if not entries:
         return
     files = {Path(place).name for entry in entries for place in (entry, os.path.realpath(entry))}
@@ -154,17 +127,17 @@ def preloaded(path: Path, pids: Iterable[int]) -> Iterator[ForeignCode]:
     text, remedy = f"every process loads {', '.join(entries)}", REMOVE
     if running:
         text, remedy = f"{text}; the service's processes {', '.join(running)} did", f"{REMOVE}; {ANEW}"
-    yield ForeignCode(str(path), text, remedy, is_doubtful=True)
+    yield Observation("warn", f"{path}: {text}", remedy)
 
 
-def shadowing(folder: Path) -> Iterator[ForeignCode]:
+def shadowing(folder: Path) -> Iterator[Observation]:
     """Yield modules in the service's working folder, which its programs search first."""
     for path in sorted(folder.iterdir()):
         if path.suffix in MODULES or (path.is_dir() and (path / "__init__.py").exists()):
-            yield ForeignCode(str(path), "it shadows a module of that name in the service", REMOVE)
+            yield Observation("fail", f"{path}: it shadows a module of that name in the service", REMOVE)
 
 
-def in_processes(context: CheckContext, known: Collection[str]) -> Iterator[ForeignCode]:
+def in_processes(context: CheckContext, known: Collection[str]) -> Iterator[Observation]:
     """Yield unplanned variables that inject code into this process or into those of the service."""
     planned = planned_variables(context.prefix)
     seen = set()
@@ -174,7 +147,7 @@ def in_processes(context: CheckContext, known: Collection[str]) -> Iterator[Fore
             if (name, value) not in seen:
                 seen.add((name, value))
                 where = "this shell" if is_isolated else f"process {process.pid} of the service"
-                yield ForeignCode(f"{name}={value}", f"set in {where}", REMOVE if is_isolated else RESTART)
+                yield Observation("fail", f"{name}={value}: set in {where}", REMOVE if is_isolated else RESTART)
 
 
 def _pids(context: CheckContext) -> Iterable[int]:
@@ -185,13 +158,8 @@ def _pids(context: CheckContext) -> Iterable[int]:
 
 def planned_variables(prefix: Path | None) -> Mapping[str, str]:
     """Return the planned variables of the service, as far as this user may read them."""
-    if prefix is None:
-        return {}
-    try:
-        service = json.loads(service_plan.record_of(prefix).read_text())["service"]
-        return dict(service.get("environment") or {})
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    record = read_json(service_plan.record_of(prefix)) if prefix else {}
+    return dict((record.get("service") or {}).get("environment") or {})
 
 
 def injecting(

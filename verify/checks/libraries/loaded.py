@@ -4,17 +4,16 @@ import ctypes
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages, site_files
 from verify.binaries.vllm_kernels import all_extensions
 from verify.host.views import torch_view
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table
 
 
@@ -95,38 +94,34 @@ def evaluate(
     shadows = [str(path) for path in _shadows(search_path, own, homes)]
     evidence = {name: [str(path) for path in paths] for name, paths in sorted(by_name.items())}
     figures = (Figure("libraries evaluated", sum(map(len, by_name.values())), "count"),)
-    if foreign:
-        text = f"loaded from outside the environment: {'; '.join(foreign)}"
-        return CheckResult("fail", text, figures, evidence, "unset LD_LIBRARY_PATH and LD_PRELOAD")
-    if other := _other_driver_library(by_name, rows, compat):
-        status, text, remedy = other
-        return CheckResult(status, text, figures, evidence, remedy)
     if not by_name:
         return CheckResult("error", "none of the evaluated libraries is loaded", figures, evidence)
+    observations = list(_driver_libraries(by_name, rows, compat))
+    if foreign:
+        text = f"loaded from outside the environment: {'; '.join(foreign)}"
+        observations.append(Observation("fail", text, "unset LD_LIBRARY_PATH and LD_PRELOAD"))
     if shadows:
         text = f"LD_LIBRARY_PATH can shadow the environment's libraries: {', '.join(shadows)}"
-        return CheckResult("warn", text, figures, evidence, "unset LD_LIBRARY_PATH")
+        observations.append(Observation("warn", text, "unset LD_LIBRARY_PATH"))
     if twice:
-        return CheckResult("warn", f"loaded more than once: {'; '.join(twice)}", figures, evidence)
-    return CheckResult("ok", f"{len(by_name)} libraries come from the expected folders, each once", figures, evidence)
+        observations.append(Observation("warn", f"loaded more than once: {'; '.join(twice)}"))
+    healthy = f"{len(by_name)} libraries come from the expected folders, each once"
+    return combine(observations, healthy, figures, evidence)
 
 
-def _other_driver_library(
+def _driver_libraries(
     by_name: Mapping[str, list[Path]], rows: Mapping[str, dict[str, str]], compat: str | None
-) -> tuple[Literal["warn", "fail"], str, str] | None:
-    """Return status, text and remedy if a driver library is not the host's own, or not the compatibility library that is planned."""
-    found = [(name, path) for name, paths in by_name.items() for path in paths if "shadow" in rows[name]]
-    stand_ins = [
-        (name, path) for name, path in found if rows[name]["shadow"] in str(path) and str(path.parent) != compat
-    ]
-    if stand_ins:
-        details = "; ".join(f"{name} from {path}" for name, path in stand_ins)
-        return "warn", f"a stub shadows the driver's own library: {details}", rows[stand_ins[0][0]]["remedy"]
-    own = [f"{name} from {path}" for name, path in found if compat and str(path.parent) != compat]
-    if own:
-        text = f"{'; '.join(own)}, and the plan requires the compatibility libraries of {compat}"
-        return "fail", text, "install them again: ./firstlight drivers"
-    return None
+) -> Iterator[Observation]:
+    """Report driver libraries that are not the host's own, or not the compatibility library that is planned."""
+    for name, path in ((name, path) for name, paths in by_name.items() for path in paths if "shadow" in rows[name]):
+        if str(path.parent) == compat:
+            continue
+        if rows[name]["shadow"] in str(path):
+            text = f"a stub shadows the driver's own library: {name} from {path}"
+            yield Observation("warn", text, rows[name]["remedy"])
+        elif compat:
+            text = f"{name} from {path}, and the plan requires the compatibility libraries of {compat}"
+            yield Observation("fail", text, "install them again: ./firstlight drivers")
 
 
 def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Iterable[Path]:

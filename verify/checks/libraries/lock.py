@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from verify.binaries.distributions import installed, parse_lock, same_version
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 
 SHOWN = 5
+REMEDY = "reinstall the environment from its lock: ./firstlight provision"
 
 
 def run(context: CheckContext) -> CheckResult:
@@ -32,9 +33,7 @@ def evaluate(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], sourc
     faults = {"installed twice": twice, "another version": other, "missing": missing, "not in the lock": extra}
     details = [f"{kind}: {first_few(names, SHOWN, separator=', ')}" for kind, names in faults.items() if names]
     evidence = {"lock": source, **{kind: names for kind, names in faults.items() if names}}
-    if details:
-        remedy = "reinstall the environment from its lock: ./firstlight provision"
-        return CheckResult("fail", "; ".join(details), figures, evidence, remedy)
     if not locked:
         return CheckResult("error", f"{source} locks nothing", figures, evidence)
-    return CheckResult("ok", f"all {len(locked)} distributions match the lock", figures, evidence)
+    observations = [Observation("fail", text, REMEDY) for text in details]
+    return combine(observations, f"all {len(locked)} distributions match the lock", figures, evidence)

@@ -18,13 +18,9 @@ STEP, LAST = 1021, 131_072
 """Step between tested positions; a prime, so that all remainders occur."""
 
 
-def _compare(device: str, dtype: str) -> Iterator[Comparison]:
-    if dtype == "float32":  # angles are computed in it, whatever the type of the heads
-        yield from _angles(device)
-    yield from _turns(device, dtype)
-
-
-def _angles(device: str) -> Iterator[Comparison]:
+def _angles(device: str, dtype: str) -> Iterator[Comparison]:
+    if dtype != "float32":  # angles are computed in it, whatever the type of the heads
+        return
     speeds = _speeds(device)
     exact = torch.tensor([BASE ** (-i / DIM) for i in range(0, DIM, 2)], dtype=torch.float64)
     yield Comparison("speeds", speeds, exact, steps(exact))
@@ -69,4 +65,4 @@ def _speeds(device: str) -> Tensor:
     return speeds
 
 
-run = comparison_run(_compare)
+run = comparison_run(_angles, _turns)

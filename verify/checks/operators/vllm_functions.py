@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from verify.inputs import normal
+from verify.inputs import DTYPES, normal
 from verify.operators.reference import gelu, gelu_tanh, map_elements, rms_norm, rotate, sigmoid, silu, steps, summed
 from verify.operators.vllm import Call, OperatorProblem, OperatorSubject, operator_run
 
@@ -59,10 +59,9 @@ def _activation(dtype: str, *, function: Callable[[float], float], gated: bool) 
 
 
 def _activation_subject(
-    name: str, function: Callable[[float], float], *, dtypes: tuple[str, ...] | None = None
+    name: str, function: Callable[[float], float], *, dtypes: tuple[str, ...] = DTYPES
 ) -> OperatorSubject:
-    problem = partial(_activation, function=function, gated=name.endswith("_and_mul"))
-    return OperatorSubject(name, problem, dtypes) if dtypes else OperatorSubject(name, problem)
+    return OperatorSubject(name, partial(_activation, function=function, gated=name.endswith("_and_mul")), dtypes)
 
 
 vllm_activation = operator_run(

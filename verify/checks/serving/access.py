@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.binaries.distributions import version_key
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving import service_plan
 from verify.serving.client import ANOTHER_KEY, Client, RequestError
 from verify.serving.processes import STOPPED, listeners, read_all
@@ -23,15 +24,6 @@ REFUSED = 401
 MIDDLEWARE = "firstlight_attention.access.RequireKey"
 """If the planned command names it, every route except those of `FREE` needs the key."""
 FREE = ("GET /health", "HEAD /health")
-UNLISTED = (
-    "POST /invocations",
-    "POST /tokenize",
-    "GET /docs",
-    "GET /metrics",
-    "GET /openapi.json",
-    "GET /no-such-route",
-)
-"""Routes that the list of routes omits, or that compute without a key if this middleware is missing."""
 REMEDY = "./firstlight provision restores address, key and files"
 
 
@@ -80,7 +72,7 @@ def collect(
     everywhere = MIDDLEWARE in (planned.unit or planned.config or "")
     prefixes, free = (("/",), FREE) if everywhere else (guarded(version), ())
     routes = [*(listed(client, service.api_key()) if whole else table("serving")["access"]["routes"])]
-    routes += UNLISTED if everywhere else ()
+    routes += table("serving")["access"]["unlisted"] if everywhere else ()
     asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes) and route not in free]
     answers: dict[str, tuple[int, int]] = {}
     if planned.api_key:
@@ -100,11 +92,7 @@ def collect(
 def guarded(version: str | None) -> tuple[str, ...]:
     """Return the path prefixes that a release of vLLM guards; for an unknown release those of the newest."""
     rows = table("serving")["access"]["guarded"]
-    return tuple(row["prefix"] for row in rows if version is None or _release(row["since"]) <= _release(version))
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+    return tuple(row["prefix"] for row in rows if version is None or version_key(row["since"]) <= version_key(version))
 
 
 def listed(client: Client, key: str | None = None) -> list[str]:
@@ -125,10 +113,6 @@ def listed(client: Client, key: str | None = None) -> list[str]:
 
 def numbers(host: str) -> frozenset[str]:
     """Return the address, or those of a name; empty if the name is unknown."""
-    try:
-        return frozenset({_plain(host)})
-    except ValueError:
-        pass
     try:
         return frozenset(_plain(str(found[4][0])) for found in socket.getaddrinfo(host, None))
     except OSError:
@@ -187,8 +171,6 @@ def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
         Figure("routes that need the key", len(facts.answers), "count"),
         Figure("open routes", len(facts.open), "count"),
     )
-    if problems:
-        return CheckResult("fail", first_few(problems, 3, more="; and"), figures, evidence, REMEDY)
     key = f"{len(facts.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
-    text = f"it listens on {', '.join(facts.addresses)} as planned; {key}; only the owner can read its secrets"
-    return CheckResult("ok", text, figures, evidence)
+    healthy = f"it listens on {', '.join(facts.addresses)} as planned; {key}; only the owner can read its secrets"
+    return combine([Observation("fail", text, REMEDY) for text in problems], healthy, figures, evidence)

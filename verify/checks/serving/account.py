@@ -9,7 +9,7 @@ from pathlib import Path
 
 from verify.commands import printed
 from verify.files import small_text
-from verify.records import CheckContext, CheckResult, first_few
+from verify.records import CheckContext, CheckResult, Observation, combine, first_few
 from verify.serving import service_plan
 from verify.tables import table
 
@@ -73,10 +73,8 @@ def evaluate(facts: AccountFacts) -> CheckResult:
     """Fail on everything by which somebody can become this account, or the account more than itself."""
     problems = list(_problems(facts))
     evidence = {"shell": facts.shell, "groups": facts.groups, "problems": problems}
-    if problems:
-        return CheckResult("fail", first_few(problems, 3), (), evidence, REMEDY)
-    text = f"{facts.name} has no login, no sudo rights and no powerful group ({', '.join(facts.groups) or 'none'})"
-    return CheckResult("ok", text, (), evidence)
+    healthy = f"{facts.name} has no login, no sudo rights and no powerful group ({', '.join(facts.groups) or 'none'})"
+    return combine([Observation("fail", text, REMEDY) for text in problems], healthy, (), evidence)
 
 
 def _problems(facts: AccountFacts) -> Iterator[str]:

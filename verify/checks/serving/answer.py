@@ -149,15 +149,12 @@ def _users(
 ) -> Compared:
     """Compare with the last green run, if it kept answers."""
     path = service.prefix / "verify" / f"logprobs-{Path(service.readiness['model_folder']).name}.json"
-    try:
-        last = json.loads(path.read_text())
-        text = last["prompt"]
-    except (OSError, ValueError, KeyError):
-        last, text = None, "The telescope saw its first light."
+    last = read_json(path)
+    text = last.get("prompt", "The telescope saw its first light.")
     answer = answers.greedy(client, text, table("serving")["answer"]["tokens"], key)
     evidence["tokens"] = answer.tokens
     compared = {ALONE: answers.mixed(client, key)}
-    if last is None:
+    if not last:
         return compared, None
 
     def rival(tokens: Any) -> float:

@@ -18,7 +18,7 @@ from verify.binaries.manifest import (
     wrong_contents,
     wrong_sizes,
 )
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
 from verify.tables import table
@@ -122,8 +122,6 @@ def evaluate(found: ModelFacts) -> CheckResult:
         Figure("never read", found.unread, "count"),
     )
     evidence = {"folder": found.folder, "endpoint": models or None, "problems": problems[:100]}
-    if problems:
-        return CheckResult("fail", first_few(problems, 3, more="; and"), figures, evidence, REMEDY)
-    text = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
+    healthy = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
     asked = f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not name its model"
-    return CheckResult("ok", text + asked, figures, evidence)
+    return combine([Observation("fail", text, REMEDY) for text in problems], healthy + asked, figures, evidence)

@@ -5,15 +5,15 @@ import os
 import pwd
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 from verify.serving import service_plan
 from verify.serving.drain import stopped_by
 from verify.serving.processes import (
@@ -26,7 +26,7 @@ from verify.serving.processes import (
     read_all,
 )
 from verify.serving.service import KEY, Service
-from verify.serving.service_control import ControlError, ServiceState, observe
+from verify.serving.service_control import ServiceState, observe
 from verify.serving.service_plan import ServicePlan
 from verify.tables import table
 
@@ -63,16 +63,27 @@ class ProcessFacts:
     proven: bool | None = None
     """Whether the last proof was of this start; None if there was none."""
 
+    @property
+    def main(self) -> Process:
+        """The server."""
+        return next(process for process in self.processes if process.pid == self.main_pid)
+
+    def strangers(self, socket: ListeningSocket) -> list[Process]:
+        """Return the processes that hold a socket and are not the service's."""
+        own = {process.pid for process in self.processes}
+        return [process for process in socket.holders if process.pid not in own]
+
+
+Problems = Iterator[tuple[Literal["fail", "warn"], str]]
+"""Status and text of each difference from the plan."""
+
 
 def run(context: CheckContext) -> CheckResult:
     service = context.service
     if service is None or context.faults:
         return evaluate(*_with_stranger())
     planned = service_plan.read(service)
-    try:
-        state = observe(service)
-    except ControlError as error:
-        return CheckResult("error", f"cannot read the state of the service: {error}")
+    state = observe(service)
     facts = collect(service, planned, state.main_pid, context.stack)
     return _without_it(service, planned, state) if facts is None else evaluate(planned, facts)
 
@@ -113,7 +124,7 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
     homes = [live, prefix / "python", prefix / "cache", Path(sys.base_prefix).resolve(), *filter(None, others)]
     port = int(service.readiness["port"])
     uptime = float(Path("/proc/uptime").read_text().split()[0])
-    owner = _uid(planned.user) if planned.user else service.prefix.stat().st_uid
+    owner = pwd.getpwnam(planned.user).pw_uid if planned.user else service.prefix.stat().st_uid
     manager = read_all([main.parent])
     return ProcessFacts(
         main_pid=main.pid,
@@ -133,90 +144,69 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
     )
 
 
-def _uid(user: str) -> int | None:
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return None
-
-
 def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
-    """Report failures before warnings; all of them are in the evidence."""
-    main = next(process for process in facts.processes if process.pid == facts.main_pid)
-    failures = _listener_problems(planned, facts)
-    failures += [
-        f"{one.title} is stopped by a signal (state {one.state})" for one in facts.processes if one.state in STOPPED
-    ]
-    failures += command_problems(planned, main, facts.interpreter)
-    injected, warnings = variable_problems(planned, facts.processes, facts.main_pid, facts.homes, facts.key)
-    foreign, outdated = code_problems(facts.processes, facts.homes)
-    failures += injected + foreign + status_problems(planned, facts.processes, facts.uid)
-    failures += limit_problems(planned, main, facts.highest)
-    failures += scheduling_problems(planned, facts.processes, facts.main_pid, facts.manager)
-    listens = bool(facts.listeners)
-    failures += attention_problems(facts.notes, facts.readiness) if listens else []
-    warnings += outdated
-    if not listens and facts.age_s <= table("process")["start"]["limit_s"]:
-        warnings.insert(
-            0, f"{planned.name} was started {facts.age_s:.0f} s ago and does not listen on port {facts.port} yet"
-        )
+    """Compare the processes with the plan; all differences are in the evidence."""
+    parts = (_listening, _stopped, _command, _variables, _code, _status, _limits, _scheduling, _attention)
+    remedies = {"fail": _remedy(facts), "warn": ANEW if facts.listeners else "check again when it answers"}
+    found = [Observation(status, text, remedies[status]) for part in parts for status, text in part(planned, facts)]
     evidence = {
         "processes": {one.pid: one.title for one in facts.processes},
         "listens": [f"{one.address} port {facts.port}" for one in facts.listeners],
         "answers verified since this start": facts.proven,
-        "problems": [*failures, *warnings],
+        "problems": [problem.text for problem in found],
     }
     figures = (Figure("processes", len(facts.processes), "count"), Figure("runs for", facts.age_s, "s"))
-    if failures:
-        return CheckResult("fail", first_few(failures, 3, more="; and"), figures, evidence, _remedy(facts))
-    if warnings:
-        remedy = ANEW if listens else "check again when it answers"
-        return CheckResult("warn", first_few(warnings, 3, more="; and"), figures, evidence, remedy)
+    who = f"{facts.main.title} and {len(facts.processes) - 1} descendants"
     since = "" if facts.proven else "; restarted since its answers were verified"
-    text = (
-        f"{main.title} and {len(facts.processes) - 1} descendants run as planned, from this environment's files{since}"
-    )
-    return CheckResult("ok", text, figures, evidence)
+    return combine(found, f"{who} run as planned, from this environment's files{since}", figures, evidence)
 
 
 def _remedy(facts: ProcessFacts) -> str:
     stopped = [str(one.pid) for one in facts.processes if one.state in STOPPED]
-    own = {process.pid for process in facts.processes}
-    strangers = {str(one.pid) for socket in facts.listeners for one in socket.holders if one.pid not in own}
+    strangers = {str(one.pid) for socket in facts.listeners for one in facts.strangers(socket)}
     if strangers:
         return f"end the processes that hold the port: kill {' '.join(sorted(strangers))}; then ./firstlight serve"
     return f"continue it: kill -CONT {' '.join(stopped)}; or ./firstlight provision" if stopped else RESTART
 
 
-def _listener_problems(planned: ServicePlan, facts: ProcessFacts) -> list[str]:
-    own = {process.pid for process in facts.processes}
-    found = []
+def _listening(planned: ServicePlan, facts: ProcessFacts) -> Problems:
     for socket in facts.listeners:
-        strangers = [process.title for process in socket.holders if process.pid not in own]
+        strangers = [process.title for process in facts.strangers(socket)]
         if strangers:
-            found.append(f"port {facts.port} is held by {' and '.join(strangers)}, which {planned.name} did not start")
+            yield (
+                "fail",
+                f"port {facts.port} is held by {' and '.join(strangers)}, which {planned.name} did not start",
+            )
         elif not socket.holders:
-            found.append(f"port {facts.port} on {socket.address} is held by a process that is not {planned.name}'s")
-    if not facts.listeners and facts.age_s > table("process")["start"]["limit_s"]:
-        found.append(f"nothing listens on port {facts.port}, {facts.age_s:.0f} s after {planned.name} was started")
-    return found
+            yield "fail", f"port {facts.port} on {socket.address} is held by a process that is not {planned.name}'s"
+    if facts.listeners:
+        return
+    if facts.age_s > table("process")["start"]["limit_s"]:
+        yield "fail", f"nothing listens on port {facts.port}, {facts.age_s:.0f} s after {planned.name} was started"
+    else:
+        text = f"{planned.name} was started {facts.age_s:.0f} s ago and does not listen on port {facts.port} yet"
+        yield "warn", text
 
 
-def command_problems(planned: ServicePlan, main: Process, interpreter: str) -> list[str]:
+def _stopped(_: ServicePlan, facts: ProcessFacts) -> Problems:
+    for one in facts.processes:
+        if one.state in STOPPED:
+            yield "fail", f"{one.title} is stopped by a signal (state {one.state})"
+
+
+def _command(planned: ServicePlan, facts: ProcessFacts) -> Problems:
     """Compare the server's program and arguments. Options are reported by name, without their values."""
-    found = []
-    if main.executable.removesuffix(DELETED) != interpreter:
-        found.append(
-            f"{main.title} runs {main.executable or 'an unknown program'}, not the environment's {interpreter}"
-        )
-    wanted = planned.argv
+    main, wanted = facts.main, planned.argv
+    if main.executable.removesuffix(DELETED) != facts.interpreter:
+        program = main.executable or "an unknown program"
+        yield "fail", f"{main.title} runs {program}, not the environment's {facts.interpreter}"
     # A script of the environment runs as `python script`; the interpreter is compared above.
     words = main.argv[1:] if main.argv[1:2] == wanted[:1] else main.argv
     if words != wanted:
         then, now = _options(wanted), _options(words)
         other = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-        found.append(f"its command is not the planned one: {', '.join(other) or 'the order of its arguments'} differs")
-    return found
+        details = ", ".join(other) or "the order of its arguments"
+        yield "fail", f"its command is not the planned one: {details} differs"
 
 
 def _options(words: Sequence[str]) -> dict[str, list[str]]:
@@ -233,65 +223,57 @@ def _options(words: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def variable_problems(
-    planned: ServicePlan, processes: Iterable[Process], main_pid: int, homes: Sequence[str], key: str | None
-) -> tuple[list[str], list[str]]:
-    """Return failures and warnings. Loader variables of a worker may name files of the environment, because vLLM sets them."""
-    failures, warnings = list[str](), list[str]()
-    for process in processes:
+def _variables(planned: ServicePlan, facts: ProcessFacts) -> Problems:
+    """Compare variables. Loader variables of a worker may name files of the environment, because vLLM sets them."""
+    own = (*facts.homes, *table("process")["files"]["system"])
+    for process in facts.processes:
         here = process.environment
         unplanned = sorted(name for name in here if name not in planned.environment and name != NAME_OF_KEY)
         injecting = [name for name in unplanned if _matches(name, "injecting")]
-        if process.pid == main_pid and here:
+        if process.pid == facts.main_pid and here:
             other = sorted(name for name, value in planned.environment.items() if here.get(name) != str(value))
             if other:
-                failures.append(f"variables of {process.title} differ from the plan: {', '.join(other)}")
-            if planned.api_key and here.get(NAME_OF_KEY) != key:
-                failures.append(f"{process.title} does not have the API key of etc/service.env")
+                yield "fail", f"variables of {process.title} differ from the plan: {', '.join(other)}"
+            if planned.api_key and here.get(NAME_OF_KEY) != facts.key:
+                yield "fail", f"{process.title} does not have the API key of etc/service.env"
             computing = [name for name in unplanned if name not in injecting and _matches(name, "computing")]
             if computing:
-                warnings.append(f"{process.title} has unplanned variables: {', '.join(computing)}")
+                yield "warn", f"{process.title} has unplanned variables: {', '.join(computing)}"
         else:
-            own = (*homes, *table("process")["files"]["system"])
             paths = {name: here[name].replace(" ", ":").split(":") for name in injecting}
             injecting = [
                 name for name in injecting if not all(f"{path}/".startswith(own) for path in paths[name] if path)
             ]
         if injecting:
-            failures.append(f"{process.title} loads unplanned code, by {', '.join(injecting)}")
-    return failures, warnings
+            yield "fail", f"{process.title} loads unplanned code, by {', '.join(injecting)}"
 
 
 def _matches(name: str, kind: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in table("process")["variables"][kind])
 
 
-def code_problems(processes: Iterable[Process], homes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return failures (foreign files) and warnings (files that are no longer on the disk) about mapped code."""
+def _code(_: ServicePlan, facts: ProcessFacts) -> Problems:
+    """Fail on mapped code of foreign files and of replaced ones; warn of replaced files of the system."""
     files = table("process")["files"]
-    failures, warnings = list[str](), list[str]()
-    own, system, nameless = tuple(homes), tuple(files["system"]), tuple(files["nameless"])
-    for process in processes:
+    own, system, nameless = facts.homes, tuple(files["system"]), tuple(files["nameless"])
+    for process in facts.processes:
         code = sorted(path for path in process.mapped if not path.startswith(nameless))
         foreign = [path for path in code if not path.startswith((*own, *system))]
         gone = [path for path in code if path.endswith(DELETED) and path not in foreign]
         replaced = [path for path in gone if path.startswith(own) and not path.startswith(system)]
         if foreign:
-            failures.append(f"{process.title} runs code from outside the environment: {_few(foreign)}")
+            yield "fail", f"{process.title} runs code from outside the environment: {_few(foreign)}"
         if replaced:
-            failures.append(f"{process.title} runs files that were replaced since it started: {_few(replaced)}")
+            yield "fail", f"{process.title} runs files that were replaced since it started: {_few(replaced)}"
         elif gone:
-            warnings.append(
-                f"{process.title} runs files of the system that were replaced since it started: {_few(gone)}"
-            )
-    return failures, warnings
+            yield "warn", f"{process.title} runs files of the system that were replaced since it started: {_few(gone)}"
 
 
 def _few(paths: Sequence[str]) -> str:
     return first_few([path.removesuffix(DELETED) for path in paths], 2, separator=", ")
 
 
-def status_problems(planned: ServicePlan, processes: Iterable[Process], uid: int | None) -> list[str]:
+def _status(planned: ServicePlan, facts: ProcessFacts) -> Problems:
     """Compare account and restrictions with what the kernel reports."""
     directives = planned.directives()
     wanted: dict[str, str] = {}
@@ -300,70 +282,64 @@ def status_problems(planned: ServicePlan, processes: Iterable[Process], uid: int
             wanted |= lines.get(directives[directive][-1], lines.get("any", {}))
     if "UMask" in directives:
         wanted["Umask"] = directives["UMask"][-1]
-    found = []
-    for process in processes:
+    for process in facts.processes:
         status = process.status
         other = [f"{name} {status[name]}" for name, value in wanted.items() if status.get(name, value) != value]
         accounts = set(status.get("Uid", "").split())
-        if uid is not None and accounts - {str(uid)}:
-            other.append(f"user {', '.join(sorted(accounts))} instead of {uid}")
+        if facts.uid is not None and accounts - {str(facts.uid)}:
+            other.append(f"user {', '.join(sorted(accounts))} instead of {facts.uid}")
         if other:
-            found.append(f"{process.title} runs with {', '.join(other)}, which the unit does not allow")
-    return found
+            yield "fail", f"{process.title} runs with {', '.join(other)}, which the unit does not allow"
 
 
-def limit_problems(planned: ServicePlan, main: Process, highest: Mapping[str, str]) -> list[str]:
+def _limits(planned: ServicePlan, facts: ProcessFacts) -> Problems:
     """Compare resource limits. A supervisor cannot grant more than its own limits, which is no fault of the service."""
-    directives, found = planned.directives(), []
+    directives, main = planned.directives(), facts.main
     for directive, name in table("process")["limits"].items():
         if directive in directives and name in main.limits:
-            wanted = min(_number(directives[directive][-1]), _number(highest.get(name, "unlimited")))
+            given = directives[directive][-1]
+            wanted = min(_number(given), _number(facts.highest.get(name, "unlimited")))
             if _number(main.limits[name]) < wanted:
-                found.append(
-                    f"{name.lower()} of {main.title}: {main.limits[name]}, planned {directives[directive][-1]}"
-                )
-    return found
+                yield "fail", f"{name.lower()} of {main.title}: {main.limits[name]}, planned {given}"
 
 
-def scheduling_problems(
-    planned: ServicePlan, processes: Iterable[Process], main_pid: int, manager: Mapping[str, str]
-) -> list[str]:
+def _scheduling(planned: ServicePlan, facts: ProcessFacts) -> Problems:
     """Compare policy, niceness, the kernel's choice when memory runs out, and processors with the unit's, otherwise with the manager's.
 
     The engine binds its threads to processors itself, so the processors of the server alone are compared, and not with a unit
     that names some. A user's manager gives its units
     another adjustment for the lack of memory than its own.
     """
-    rows, directives, found = table("process")["scheduling"], planned.directives(), []
-    wanted = {name: value for name, value in manager.items() if name != "oom" or planned.supervisor == "systemd"}
+    rows, directives = table("process")["scheduling"], planned.directives()
+    wanted = {name: value for name, value in facts.manager.items() if name != "oom" or planned.supervisor == "systemd"}
     for name, row in rows.items():
         if given := directives.get(row["directive"]):
             wanted[name] = "" if name == "cpus" else row.get("values", {}).get(given[-1], given[-1])
-    for process in processes:
+    for process in facts.processes:
         other = [
             f"{row['title']} {now} instead of {wanted[name]}"
             for name, row in rows.items()
             if wanted.get(name) and (now := process.scheduling.get(name)) and now != wanted[name]
-            if name != "cpus" or process.pid == main_pid
+            if name != "cpus" or process.pid == facts.main_pid
         ]
         if other:
-            found.append(f"{process.title} has {', '.join(other)}")
-    return found
+            yield "fail", f"{process.title} has {', '.join(other)}"
 
 
 def _number(value: str) -> float:
     return math.inf if value in ("infinity", "unlimited") else float(value)
 
 
-def attention_problems(notes: Iterable[Mapping[str, Any]], readiness: Mapping[str, Any]) -> list[str]:
-    """Return whether as many engine processes as planned have layers of the planned back end."""
-    holding = [note for note in notes if note.get("layers")]
-    asked = _canonical(readiness["asked"])
+def _attention(_: ServicePlan, facts: ProcessFacts) -> Problems:
+    """Require that as many engine processes as planned have layers of the planned back end, once they listen."""
+    holding = [note for note in facts.notes if note.get("layers")] if facts.listeners else []
+    asked, count = _canonical(facts.readiness["asked"]), facts.readiness["processes"]
     held = Counter(_canonical(layer["backend"]) for note in holding for layer in note["layers"])
-    if len(holding) < readiness["processes"]:
-        return [f"{len(holding)} of {readiness['processes']} engine processes report the attention of their layers"]
     other = [f"{number} use {name}" for name, number in held.items() if name != asked]
-    return [f"of {held.total()} attention layers {', '.join(other)}, planned {asked}"] if other else []
+    if facts.listeners and len(holding) < count:
+        yield "fail", f"{len(holding)} of {count} engine processes report the attention of their layers"
+    elif other:
+        yield "fail", f"of {held.total()} attention layers {', '.join(other)}, planned {asked}"
 
 
 def _canonical(backend: str | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from verify.commands import printed
 from verify.files import small_text
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving import service_control
 from verify.serving.processes import ListeningSocket, Process, all_listeners
 from verify.serving.service import EVERY_ADDRESS, Service
@@ -95,10 +95,8 @@ def evaluate(facts: RelayFacts) -> CheckResult:
     found = [*_processes(facts), *_sockets(facts), *_rules(facts)]
     figures = (Figure("listeners for other hosts", len(facts.listeners), "count"),)
     evidence = {"listeners": [f"{socket.address} port {port}" for port, socket in facts.listeners], "relays": found}
-    if found:
-        return CheckResult("warn", first_few(found, 3), figures, evidence, REMEDY)
-    text = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port}"
-    return CheckResult("ok", text, figures, evidence)
+    healthy = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port}"
+    return combine([Observation("warn", text, REMEDY) for text in found], healthy, figures, evidence)
 
 
 def _pattern(facts: RelayFacts, name: str) -> re.Pattern[str]:

@@ -12,10 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from verify.files import small_text
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving import service_control, service_plan
 from verify.serving.service import Service
-from verify.serving.service_control import ControlError, Units
+from verify.serving.service_control import Units
 from verify.serving.service_plan import ServicePlan
 from verify.serving.unit_differences import ARGV
 from verify.tables import table
@@ -23,17 +23,6 @@ from verify.tables import table
 BOOT = "reboot into the former target: systemctl set-default multi-user.target"
 LINGER = "let the account's manager start at boot: loginctl enable-linger"
 REMOVE = "find its owner, and remove it or limit it to other services; then check again: ./firstlight verify"
-PROPERTIES = (
-    "Id",
-    "Names",
-    "ActiveState",
-    "Conflicts",
-    "Requires",
-    "Wants",
-    "ExecStart",
-    "Unit",
-    "NextElapseUSecRealtime",
-)
 Read = Callable[[str], str]
 """Returns the text of a script; empty for other files."""
 
@@ -64,10 +53,7 @@ def run(context: CheckContext) -> CheckResult:
     if planned.unit is None:
         text = "the service has no unit: its supervisor does not start at boot, and knows no timers"
         return CheckResult("skip", text)
-    try:
-        return evaluate(planned, collect(service, planned))
-    except ControlError as error:
-        return CheckResult("error", f"cannot read the units of the host: {error}")
+    return evaluate(planned, collect(service, planned))
 
 
 def collect(service: Service, planned: ServicePlan) -> ScheduleFacts:
@@ -79,7 +65,7 @@ def collect(service: Service, planned: ServicePlan) -> ScheduleFacts:
     )
     account = pwd.getpwuid(os.getuid()).pw_name
     return ScheduleFacts(
-        service_control.shown_units(service, PROPERTIES),
+        service_control.shown_units(service, rows["properties"]),
         service_control.default_target(service),
         {path: text for path in tables if (text := small_text(path))} | {path: path for path in scripts},
         small_text(rows["shutdown"]["file"]),
@@ -98,16 +84,14 @@ def evaluate(planned: ServicePlan, facts: ScheduleFacts) -> CheckResult:
     count = sum(unit.endswith(".timer") for unit in facts.loaded)
     figures = (Figure("timers", count, "count"), Figure("files of scheduled commands", len(facts.cron), "count"))
     evidence = {"target of the next boot": facts.default, "stops": stops}
+    found = [Observation("warn", text, REMOVE) for text in stops]
     if not facts.lingers:
-        text = "the next boot does not start it: its account does not linger"
-        return CheckResult("fail", text, figures, evidence, LINGER)
+        found.append(Observation("fail", "the next boot does not start it: its account does not linger", LINGER))
     if wanted and not any(is_reached(target, facts.default, facts.loaded) for target in wanted):
         text = f"the next boot does not start it: it ends in {facts.default}, which does not start {wanted[-1]}"
-        return CheckResult("fail", text, figures, evidence, BOOT)
-    if stops:
-        return CheckResult("warn", first_few(stops, 3), figures, evidence, REMOVE)
-    text = f"the next boot starts it in {facts.default}; none of {count} timers and {len(facts.cron)} files of commands stops it"
-    return CheckResult("ok", text, figures, evidence)
+        found.append(Observation("fail", text, BOOT))
+    healthy = f"the next boot starts it in {facts.default}; none of {count} timers and {len(facts.cron)} files of commands stops it"
+    return combine(found, healthy, figures, evidence)
 
 
 def conflicts(name: str, loaded: Units) -> Iterator[str]:

@@ -14,10 +14,9 @@ from typing import Any
 
 from verify.binaries.distributions import site_files
 from verify.commands import printed
-from verify.records import CheckContext, CheckResult, Figure, first_few
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving import service_control, service_plan
 from verify.serving.service import Service
-from verify.serving.service_control import ControlError
 from verify.serving.service_plan import ServicePlan
 from verify.tables import table
 
@@ -54,8 +53,6 @@ def run(context: CheckContext) -> CheckResult:
     planned = service_plan.read(service)
     try:
         return evaluate(planned, collect(service, planned))
-    except ControlError as error:
-        return CheckResult("error", f"cannot read the variables of the service's manager: {error}")
     except KeyError:
         return CheckResult("fail", f"there is no account {planned.user}, as which the service starts", remedy=REMEDY)
 
@@ -133,13 +130,12 @@ def evaluate(planned: ServicePlan, facts: StartFacts) -> CheckResult:
     warnings += [
         f"the loader finds {name} at {path}, outside the folders of the system" for name, path in _foreign(facts)
     ]
-    problems = [*failures, *warnings]
+    problems = [Observation("fail", text, REMEDY) for text in failures]
+    problems += [Observation("warn", text, REMEDY) for text in warnings]
     figures = (Figure("files that the loader resolved", len(facts.loader), "count"),)
-    evidence = {"variables of the manager": sorted(facts.environment), "problems": problems[:100]}
-    if problems:
-        return CheckResult("fail" if failures else "warn", first_few(problems, 3), figures, evidence, REMEDY)
-    text = "a start would find its variables, libraries, folders and names as planned"
-    return CheckResult("ok", text, figures, evidence)
+    evidence = {"variables of the manager": sorted(facts.environment), "problems": [*failures, *warnings][:100]}
+    healthy = "a start would find its variables, libraries, folders and names as planned"
+    return combine(problems, healthy, figures, evidence)
 
 
 def _variables(planned: ServicePlan, facts: StartFacts, kind: str) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import service_control, service_plan
 from verify.serving.drain import stopped_by
 from verify.serving.service import KEY, Service
-from verify.serving.service_control import ControlError, ServiceState, observe
+from verify.serving.service_control import ServiceState, observe
 from verify.serving.service_plan import ServicePlan
 from verify.serving.unit_differences import changed, differences, drop_ins, recorded
 from verify.tables import table
@@ -42,10 +42,7 @@ def run(context: CheckContext) -> CheckResult:
     if service is None or context.faults:
         return evaluate(*_with_drop_in())
     planned = service_plan.read(service)
-    try:
-        return evaluate(planned, collect(service, planned))
-    except ControlError as error:
-        return CheckResult("error", f"cannot read the state of the service: {error}")
+    return evaluate(planned, collect(service, planned))
 
 
 def _with_drop_in() -> tuple[ServicePlan, UnitFacts]:

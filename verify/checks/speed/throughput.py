@@ -29,9 +29,9 @@ def gemm(context: CheckContext) -> CheckResult:
     for dtype in DTYPES:
         count = rotation(device, 2 * size * size * 2)
         sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
-        done = timed(partial(_product, sets), device, budget_s=BUDGET_S)
+        seconds = timed(partial(_product, sets), device, budget_s=BUDGET_S)
         least, source = speed_floor(_name(device), f"gemm_{dtype}")
-        figures.append(Figure(f"{dtype} products", 2 * size**3 / done.median / 1e12, "TFLOP/s", least, source=source))
+        figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
     evidence = {"size": size, "clocks": [before, clocks(device)], **synchronize(device)}
     return evaluate(figures, context, evidence)
 
@@ -51,10 +51,10 @@ def memory(context: CheckContext) -> CheckResult:
     origin = torch.randint(0, 1 << 62, (size // 8,), device=device)
     target = torch.empty_like(origin)
     before = clocks(device)
-    done = timed(lambda _: target.copy_(origin), device, budget_s=BUDGET_S)
+    seconds = timed(lambda _: target.copy_(origin), device, budget_s=BUDGET_S)
     least, source = speed_floor(_name(device), "memory")
-    figures = [Figure("memory, read and written", 2 * size / done.median / 1e9, "GB/s", least, source=source)]
-    evidence = {"bytes": size, "runs": done.runs, "clocks": [before, clocks(device)], **synchronize(device)}
+    figures = [Figure("memory, read and written", 2 * size / seconds / 1e9, "GB/s", least, source=source)]
+    evidence = {"bytes": size, "clocks": [before, clocks(device)], **synchronize(device)}
     return evaluate(figures, context, evidence)
 
 
@@ -70,8 +70,8 @@ def copies(context: CheckContext) -> CheckResult:
     there = torch.empty_like(host, device=device)
     figures = []
     for what, target, origin in (("to the device", there, host), ("to the host", host, there)):
-        done = timed(partial(_copy, target, origin), device, budget_s=COPIES_BUDGET_S)
-        figures.append(Figure(f"copies {what}", COPIED_BYTES / done.median / 1e9, "GB/s"))
+        seconds = timed(partial(_copy, target, origin), device, budget_s=COPIES_BUDGET_S)
+        figures.append(Figure(f"copies {what}", COPIED_BYTES / seconds / 1e9, "GB/s"))
     least, source = speed_floor(_name(device), "copy")
     if least is None and address:
         least, source = link_floor(link(address))

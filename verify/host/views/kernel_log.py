@@ -2,12 +2,12 @@
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from verify.commands import printed
 
 KMSG = Path("/dev/kmsg")
 STAT = Path("/proc/stat")
@@ -33,20 +33,13 @@ class UnreadableError(Exception):
 
 def lines() -> tuple[list[Line], str]:
     """Return the lines since boot, oldest first, and their source. Raises UnreadableError."""
-    tried = []
-    if shutil.which(JOURNAL[0]):
-        done = subprocess.run(
-            JOURNAL, capture_output=True, text=True, errors="replace", check=False, timeout=JOURNAL_LIMIT_S
-        )
-        found = list(of_journal(done.stdout.splitlines()))
-        if done.returncode == 0 and found:  # a user without permission gets an empty answer
-            return found, " ".join(JOURNAL)
-        tried.append(f"journalctl: {done.stderr.strip() or 'no line'}")
+    journal = printed(JOURNAL, limit_s=JOURNAL_LIMIT_S, may_fail=False) or ""
+    if found := list(of_journal(journal.splitlines())):  # a user without permission gets an empty answer
+        return found, " ".join(JOURNAL)
     try:
         return list(of_kmsg(_records(), booted_at(STAT.read_text()))), str(KMSG)
     except OSError as error:
-        tried.append(f"{KMSG}: {error.strerror}")
-    raise UnreadableError("; ".join(tried))
+        raise UnreadableError(f"journalctl: no line; {KMSG}: {error.strerror}") from None
 
 
 def of_journal(answer: Iterable[str]) -> Iterator[Line]:

@@ -71,7 +71,10 @@ def opened(library: str = LIBRARY) -> Iterator[tuple[Any, list[ctypes.c_void_p]]
     try:
         count = ctypes.c_uint()
         ask(nvml, "nvmlDeviceGetCount_v2", ctypes.byref(count))
-        yield nvml, [_handle(nvml, index) for index in range(count.value)]
+        handles = [ctypes.c_void_p() for _ in range(count.value)]
+        for index, handle in enumerate(handles):
+            ask(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+        yield nvml, handles
     finally:
         nvml.nvmlShutdown()
 
@@ -83,7 +86,8 @@ def gpus(library: str = LIBRARY) -> tuple[tuple[Gpu, ...], bool] | None:
     """
     try:
         with opened(library) as (nvml, handles):
-            return tuple(_gpu(nvml, handle) for handle in handles), any(_split(nvml, handle) for handle in handles)
+            modes = [numbers(nvml, "nvmlDeviceGetMigMode", handle, 2) for handle in handles]
+            return tuple(_gpu(nvml, handle) for handle in handles), any(mode and mode[0] for mode in modes)
     except NvmlMissingError:
         return None
 
@@ -91,7 +95,12 @@ def gpus(library: str = LIBRARY) -> tuple[tuple[Gpu, ...], bool] | None:
 def nvlinked(library: str = LIBRARY) -> tuple[bool, ...]:
     """Return for each ordered pair of GPUs whether NVLinks connect them. Raises NvmlError, also without the library."""
     with opened(library) as (nvml, handles):
-        return tuple(_nvlinked(nvml, one, other) for one, other in permutations(handles, 2))
+        found = []
+        for one, other in permutations(handles, 2):
+            status = ctypes.c_uint()
+            asked = (one, other, ctypes.c_uint(P2P_BY_NVLINK), ctypes.byref(status))
+            found.append(is_known(nvml, "nvmlDeviceGetP2PStatus", *asked) and status.value == P2P_OK)
+        return tuple(found)
 
 
 def release(library: str = LIBRARY) -> str | None:
@@ -105,12 +114,6 @@ def release(library: str = LIBRARY) -> str | None:
     return version.value.decode()
 
 
-def _handle(nvml: Any, index: int) -> ctypes.c_void_p:
-    handle = ctypes.c_void_p()
-    ask(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
-    return handle
-
-
 def _gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
     pci, memory = _PciInfo(), _Memory()
     name, uuid = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
@@ -119,17 +122,6 @@ def _gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
     ask(nvml, "nvmlDeviceGetName", handle, name, ctypes.c_uint(96))
     ask(nvml, "nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(96))
     return Gpu(pci_address(pci.busId.decode()), uuid.value.decode(), name.value.decode(), memory.total)
-
-
-def _nvlinked(nvml: Any, one: ctypes.c_void_p, other: ctypes.c_void_p) -> bool:
-    status = ctypes.c_uint()
-    known = is_known(nvml, "nvmlDeviceGetP2PStatus", one, other, ctypes.c_uint(P2P_BY_NVLINK), ctypes.byref(status))
-    return known and status.value == P2P_OK
-
-
-def _split(nvml: Any, handle: ctypes.c_void_p) -> bool:
-    modes = numbers(nvml, "nvmlDeviceGetMigMode", handle, 2)
-    return bool(modes and modes[0])
 
 
 def numbers(
@@ -146,22 +138,15 @@ def numbers(
 
 def is_known(nvml: Any, name: str, *arguments: Any) -> bool:
     """Make a call, and return whether card and driver support it. Raises NvmlError."""
-    call = getattr(nvml, name, None)
-    code = call(*arguments) if call else None
-    if code is None or code in UNKNOWN_TO_IT:
-        return False
-    check_code(nvml, name, code)
-    return True
+    code = getattr(nvml, name)(*arguments) if hasattr(nvml, name) else None
+    if code not in (None, SUCCESS, *UNKNOWN_TO_IT):
+        raise NvmlError(f"{name}: {nvml.nvmlErrorString(code).decode()} ({code})")
+    return code == SUCCESS
 
 
 def ask(nvml: Any, name: str, *arguments: Any) -> None:
     """Make a call that must succeed. Raises NvmlError."""
-    check_code(nvml, name, getattr(nvml, name)(*arguments))
-
-
-def check_code(nvml: Any, name: str, code: int) -> None:
-    """Raise NvmlError with the library's message for any code but success."""
-    if code != SUCCESS:
+    if (code := getattr(nvml, name)(*arguments)) != SUCCESS:
         raise NvmlError(f"{name}: {nvml.nvmlErrorString(code).decode()} ({code})")
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from verify.files import small_text
 from verify.host.views import Gpu, pci_address
 from verify.tables import table
 
@@ -60,10 +61,7 @@ def link(address: str, devices: Path = DEVICES) -> Link:
 
 def _number(file: Path) -> float | None:
     """Return the number in `16.0 GT/s PCIe`; None for `Unknown`, a missing file, and 0 or 255 lanes (no link)."""
-    try:
-        found = re.match(r"\d+(?:\.\d+)?", file.read_text())
-    except OSError:
-        return None
+    found = re.match(r"\d+(?:\.\d+)?", small_text(file))
     return float(found[0]) if found and float(found[0]) not in (0, 255) else None
 
 
@@ -89,14 +87,10 @@ class PeerPath:
 def peer_path(address: str, devices: Path = DEVICES) -> PeerPath:
     """Return the path of the card at an address (`0000:1b:00.0`)."""
     card = devices / address
-    try:
-        iommu = (card / "iommu_group/type").read_text().strip()
-    except OSError:
-        iommu = None
     above = _ADDRESS.findall(str(card.resolve()))[:-1]
     found = {bridge: redirects(_config(devices / bridge / "config")) for bridge in above}
     known = None if None in found.values() else tuple(bridge for bridge, redirected in found.items() if redirected)
-    return PeerPath(address, iommu, known)
+    return PeerPath(address, small_text(card / "iommu_group/type").strip() or None, known)
 
 
 def redirects(config: bytes) -> bool | None:

@@ -23,11 +23,6 @@ def gpu_count() -> int:
     return int(load().cuda.device_count())
 
 
-def names() -> tuple[str, ...]:
-    """Return torch's names of its GPUs, in its order."""
-    return tuple(gpu.name or "" for gpu in gpus())
-
-
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs in torch's order, which CUDA_DEVICE_ORDER and CUDA_VISIBLE_DEVICES determine."""
     torch = load()
