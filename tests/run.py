@@ -111,9 +111,7 @@ def main() -> None:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     os.chdir(ROOT)
     sys.stdout.flush()
-    os.execve(
-        sys.executable, [sys.executable, "-m", "pytest", *processes(), *arguments], environment
-    )
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *processes(), *arguments], environment)
 
 
 if __name__ == "__main__":
