@@ -297,8 +297,7 @@ def test_the_serial_number_of_a_board_is_read() -> None:
 def test_marker_lines_cut_an_answer_as_a_pattern_would(lines: list[str]) -> None:
     text = "\n".join(lines)
     pieces = re.split(r"^@@n ((?:begin|end).*)$", text, flags=re.MULTILINE)
-    bodies = [body.removeprefix("\n") for body in pieces[2::2]]
-    cut = [*(body.removesuffix("\n") for body in bodies[:-1]), *bodies[-1:]]
+    cut = [body.removeprefix("\n").removesuffix("\n") for body in pieces[2::2]]
     assert [*marked(text, "n", "begin", "end")] == [*zip(pieces[1::2], cut, strict=True)]
 
 

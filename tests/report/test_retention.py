@@ -181,13 +181,13 @@ def test_the_size_of_a_run_is_that_of_its_files(tmp_path: Path) -> None:
 def test_a_file_that_is_renamed_meanwhile_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder.create(tmp_path, command="provision")
     run.path("plan.json").write_text("half")
-    look = os.lstat
+    look = Path.lstat
 
-    def gone(path: str) -> os.stat_result:
-        if path.endswith("plan.json"):
+    def gone(path: Path) -> os.stat_result:
+        if path.name == "plan.json":
             raise FileNotFoundError(2, "No such file or directory", path)
         return look(path)
 
-    monkeypatch.setattr("os.lstat", gone)
+    monkeypatch.setattr(Path, "lstat", gone)
     [decision] = prune(tmp_path).decisions
     assert decision.bytes == run.path("run.json").stat().st_size
