@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -266,8 +267,9 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @given(limit=st.one_of(TEXT, st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4).map("".join)))
 @example(limit=":&,9")
+@example(limit="!cpu-1@nowhere")
 def test_any_limit_has_patterns_or_is_refused(four: Any, limit: str) -> None:
-    """For a limit without a pattern Ansible would take every host."""
+    """For a limit without a pattern Ansible would take every host, which is meant where only services are excluded."""
     from provision.fleet.inventory import ansible_reader
 
     assume(limit.strip())
@@ -280,5 +282,6 @@ def test_any_limit_has_patterns_or_is_refused(four: Any, limit: str) -> None:
     if refused:
         assert refused["hint"]
     else:
-        assert patterns
+        terms = filter(None, re.split("[,:]", limit))
+        assert patterns or all(term.startswith("!") and "@" in term for term in terms)
         assert all(pattern.strip("!&").strip() for pattern in patterns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 import sys
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from provision.phases.probe.assemble import parse
 from provision.phases.probe.parsers import amd, drift, hardware, nvidia, software, system
 from provision.phases.probe.parsers.values import integer, pci_address, size, version
-from provision.phases.probe.sections import Output, Section, marked, split
+from provision.phases.probe.sections import Output, Section, split
 
 
 def section(text: str, status: int = 0, reason: str = "") -> Section:
@@ -287,18 +286,6 @@ def test_the_serial_number_of_a_board_is_read() -> None:
     )
     answer = nvidia.answer(section(document), section(""))
     assert [gpu.serial for gpu in answer.nvidia.gpus] == ["1652522001234", None]
-
-
-@given(
-    st.lists(
-        st.sampled_from(["@@n begin a", "@@n end a 0 ", "@@n other", "@@n ", "@@m begin b", "text @@n end", "", "b"])
-    )
-)
-def test_marker_lines_cut_an_answer_as_a_pattern_would(lines: list[str]) -> None:
-    text = "\n".join(lines)
-    pieces = re.split(r"^@@n ((?:begin|end).*)$", text, flags=re.MULTILINE)
-    cut = [body.removeprefix("\n").removesuffix("\n") for body in pieces[2::2]]
-    assert [*marked(text, "n", "begin", "end")] == [*zip(pieces[1::2], cut, strict=True)]
 
 
 def test_the_newest_rocm_is_the_one_with_the_highest_numbers() -> None:
