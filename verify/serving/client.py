@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 ANOTHER_KEY = "no-key-of-this-service"
+HEALTH_S = 5.0
 PARTIAL_CHAIN = 0x80000
 """X509_V_FLAG_PARTIAL_CHAIN of OpenSSL: a certificate that is trusted itself needs no issuer. Python names it since 3.10."""
 
@@ -48,6 +51,15 @@ class Client:
     endpoint: Endpoint
     silence_s: float
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
+    _waiting: socket.socket | None = field(default=None, repr=False)
+    _broken_off: str | None = field(default=None, repr=False)
+
+    def break_off(self, reason: str) -> None:
+        """End the wait for an answer, from another thread: the request fails for this reason."""
+        self._broken_off = reason
+        if self._waiting is not None:
+            with suppress(OSError):
+                self._waiting.shutdown(socket.SHUT_RDWR)
 
     def status(self, method: str, path: str, key: str | None) -> int:
         """Return the status of a request without a body. Raises RequestError."""
@@ -93,6 +105,8 @@ class Client:
                     yield event
         except (OSError, http.client.HTTPException, ValueError) as problem:
             raise self._failed(path, problem) from None
+        if self._broken_off:
+            raise RequestError(self._broken_off)
 
     def _answer(
         self, method: str, path: str, body: Mapping[str, Any] | None, key: str | None
@@ -101,11 +115,12 @@ class Client:
             connection = self._connect()
             text = None if body is None else json.dumps({"model": self.endpoint.model, **body})
             connection.request(method, path, text, {"Content-Type": "application/json", **_headers(key)})
+            self._waiting = connection.sock
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as problem:
             raise self._failed(path, problem) from None
         if response.status != 200:
-            message = response.read(300).decode(errors="replace").strip()
+            message = response.read(600).decode(errors="replace").strip()
             raise RefusedError(f"{path}: status {response.status}: {message}", response.status)
         return response
 
@@ -119,9 +134,19 @@ class Client:
         return http.client.HTTPSConnection(at.host, at.port, timeout=self.silence_s, context=trusted)
 
     def _failed(self, what: str, problem: Exception) -> RequestError:
+        if self._broken_off:
+            return RequestError(self._broken_off)
         if isinstance(problem, TimeoutError):
             return NoAnswerError(f"{what}: nothing came for {self.silence_s:g} s")
         return RequestError(f"{what}: {problem or type(problem).__name__}")
+
+
+def is_healthy(endpoint: Endpoint) -> bool:
+    """Return whether a server answers that it is ready for requests."""
+    try:
+        return Client(endpoint, HEALTH_S).status("GET", "/health", None) == http.client.OK
+    except RequestError:
+        return False
 
 
 def is_at_work(client: Client, key: str | None) -> bool:

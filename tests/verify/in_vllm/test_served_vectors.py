@@ -12,13 +12,14 @@ import torch
 import transformers
 
 from provision.phases.serve.onhost import builtin_model
-from provision.phases.serve.onhost.ready.answer import NotProvenError, Server
+from provision.phases.serve.onhost.ready.answer import Server
 from provision.phases.serve.onhost.ready.reference import wait_for
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 from provision.phases.serve.onhost.ready.vectors import check_vectors
 from provision.phases.serve.onhost.vectors import reference_of
 from tests.verify.in_vllm.engine_server import started
 from verify.checks.serving import answer
+from verify.serving.answers import NotProvenError
 from verify.serving.client import Client
 from verify.serving.contract import Asker, ask_all
 from verify.serving.service import Service

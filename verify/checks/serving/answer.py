@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -54,11 +54,21 @@ def run(context: CheckContext) -> CheckResult:
     service = context.service
     if service is None or context.faults:
         reference = {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]}
-        wrong = answers.against_reference(answers.Answer((5, 7), (-0.1, -0.1)), reference, "float32")
+        spoiled = answers.Answer((5, 7), (-0.1, -0.1))
+        wrong = problem_of(partial(answers.compare_reference, spoiled, reference, list, length=2, dtype="float32"))
         return evaluate(AnswerFacts(compared={"the reference": wrong}))
     if not listeners(int(service.readiness["port"]), ()):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
     return evaluate(collect(service, whole=context.includes("full")))
+
+
+def problem_of(compare: Callable[[], object]) -> str | None:
+    """Return what a comparison finds wrong."""
+    try:
+        compare()
+    except answers.NotProvenError as wrong:
+        return str(wrong)
+    return None
 
 
 def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
@@ -100,7 +110,12 @@ def _builtin(
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
     answer = answers.greedy(client, reference["prompt"], limits["tokens"], key)
-    compared = {"the reference": answers.against_reference(answer, reference, dtype)}
+
+    def rival(tokens: Sequence[int]) -> list[float]:
+        return answers.forced(client, [*reference["prompt"], *tokens], key)[-len(tokens) :]
+
+    compare = partial(answers.compare_reference, answer, reference, rival, length=limits["tokens"], dtype=dtype)
+    compared = {"the reference": problem_of(compare)}
     from verify.serving import small_llama  # noqa: PLC0415 - torch, which the answers of other models do not need
 
     small_llama.use_one_thread()
@@ -154,25 +169,26 @@ def _users(
         text = last["prompt"]
     except (OSError, ValueError, KeyError):
         last, text = None, "The telescope saw its first light."
-    answer = answers.greedy(client, text, table("serving")["answer"]["tokens"], key)
+    limits = table("serving")["answer"]
+    answer = answers.greedy(client, text, limits["tokens"], key)
     evidence["tokens"] = answer.tokens
     compared = {ALONE: answers.mixed(client, key)}
     if last is None:
         return compared, None
 
-    def rival(tokens: Any) -> float:
-        return answers.forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)[-1]
+    def rival(tokens: Sequence[int]) -> list[float]:
+        return answers.forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)
 
-    release, bounds = str(service.readiness.get("release")), table("serving")["answer"]["text"]
-    wrong = answers.against_last(answers.forced(client, text, key), last, release)
-    wrong = wrong or answers.tokens_against_last(answer, last, dtype, rival)
-    # Releases of this product kept no long texts at first.
-    for one in last.get("long", ())[: None if whole else 1]:
-        now = answers.greedy(client, one["prompt"], len(one["tokens"]), key)
-        wrong = wrong or answers.against_long(
-            now, one, bounds["same" if last["release"] == release else "other"], dtype
-        )
-    return {"the last green run": wrong, **compared}, None
+    def compare() -> None:
+        release = str(service.readiness.get("release"))
+        answers.compare_text(answers.forced(client, text, key), last, release)
+        answers.compare_tokens(answer, last, rival, length=limits["tokens"], dtype=dtype, release=release)
+        # Releases of this product kept no long texts at first.
+        for one in last.get("long", ())[: None if whole else 1]:
+            now = answers.greedy(client, one["prompt"], len(one["tokens"]), key)
+            answers.compare_long(now, one, answers.of_last(last, release, limits["text"])[1], dtype)
+
+    return {"the last green run": problem_of(compare), **compared}, None
 
 
 def _vectors(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
@@ -182,14 +198,16 @@ def _vectors(service: Service, client: Client, key: str | None, dtype: str, evid
     reference = read_json(Path(service.readiness.get("reference") or folder / "none"))
     inputs = last.get("inputs") or reference.get("inputs") or INPUTS[service.task]
     alone, together = alone_and_together(client, service.task, inputs, key)
-    bound, allowed = rounding(dtype), table("serving")["vectors"]["allowed"]
+    bound = rounding(dtype)
     evidence["numbers of a vector"] = len(alone[0])
     compared = {ALONE_VECTORS: against(together, alone, bound)}
     if reference.get("vectors") and reference["inputs"] == inputs:
         compared["transformers in float32"] = against(alone, reference["vectors"], bound)
     if last:
-        is_same = last["release"] == service.readiness.get("release")
-        compared["the last green run"] = against(alone, last["vectors"], allowed["same" if is_same else "other"])
+        allowed = answers.of_last(last, str(service.readiness.get("release")), table("serving")["vectors"]["allowed"])[
+            1
+        ]
+        compared["the last green run"] = against(alone, last["vectors"], allowed)
     return compared, None
 
 
