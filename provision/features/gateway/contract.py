@@ -24,7 +24,15 @@ from provision.report.layout import count
 from verify.records import first_few
 
 CHECK = "gateway.contract"
-MODULES = ("__init__", "tables", "serving/__init__", "serving/client", "serving/contract", "serving/gateway")
+MODULES = (
+    "__init__",
+    "tables",
+    "serving/__init__",
+    "serving/client",
+    "serving/contract",
+    "serving/expectations",
+    "serving/gateway",
+)
 BOOT = """
 import base64, runpy, sys, tempfile
 with tempfile.NamedTemporaryFile(suffix=".pyz") as file:

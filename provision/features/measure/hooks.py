@@ -9,8 +9,7 @@ from provision.core.json_text import parse
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
 from provision.features.measure.learned_floors import with_records
-from provision.phases.verify.run_checks import Verified
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.report.page.hosts import Tone
 from provision.report.page.view import Section
 from provision.run.context import RunContext

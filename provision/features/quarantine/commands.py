@@ -37,7 +37,7 @@ def check(
         check_hosts(**options)
         return
     from provision.features.quarantine.returns import return_to_service
-    from provision.phases.verify.step import CheckOptions
+    from provision.phases.verify.run_checks import CheckOptions
     from provision.pipeline import operations
 
     require_full(hosts or (), options)
