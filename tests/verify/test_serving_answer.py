@@ -20,9 +20,9 @@ from verify.checks.serving.answer import AnswerFacts, collect, evaluate, problem
 from verify.records import CheckContext
 from verify.serving.answers import (
     Answer,
-    against_model,
-    against_prompt,
-    against_text,
+    check_model,
+    check_prompt,
+    check_text,
     compare_long,
     compare_reference,
     compare_text,
@@ -89,7 +89,7 @@ def test_the_reference_decides_except_for_a_tie_within_the_rounding(
     ],
 )
 def test_the_model_itself_decides_about_a_new_prompt(token: int, logprob: float, words: str | None) -> None:
-    found = against_model(Answer((token,), (logprob,)), [[-0.1, -3.0, -5.0]], "bfloat16")
+    found = problem_of(lambda: check_model(Answer((token,), (logprob,)), [[-0.1, -3.0, -5.0]], "bfloat16"))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
@@ -108,7 +108,7 @@ def test_the_model_itself_decides_about_a_new_prompt(token: int, logprob: float,
 def test_each_token_of_a_prompt_is_as_likely_as_in_the_model(
     values: list[float], dtype: str, words: str | None
 ) -> None:
-    found = against_text(values, [-1.0, -9.0], dtype)
+    found = problem_of(lambda: check_text(values, [-1.0, -9.0], dtype))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
@@ -299,7 +299,8 @@ def test_each_token_of_a_long_prompt_is_compared_with_two_models(
 ) -> None:
     exact = [-1.0, -2.0]
     scaled = [value + 0.01 for value in exact]
-    found = against_prompt(fit([e + d for e, d in zip(exact, errors, strict=True)], exact, scaled), 5, dtype)
+    fitted = fit([e + d for e, d in zip(exact, errors, strict=True)], exact, scaled)
+    found = problem_of(lambda: check_prompt(fitted, 5, dtype))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 

@@ -151,34 +151,45 @@ def _differences(found: Sequence[float], expected: Sequence[float]) -> list[floa
     return [math.inf if math.isnan(difference) else difference for difference in differences]
 
 
-def against_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) -> str | None:
-    """Compare an answer with the model; `exact` are the model's log probabilities after each of its tokens, in float64."""
+def check_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) -> None:
+    """Compare an answer with the model; `exact` are the model's log probabilities after each of its tokens, in float64.
+
+    Raises:
+        NotProvenError: They differ by more than rounding.
+    """
     bound = rounding(dtype)
     if not answer.tokens:
-        return "no token was returned"
-    for place, (token, logprob, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
+        raise NotProvenError("no token was returned")
+    for place, (token, logprob, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True), 1):
         lead = max(row) - row[token]
         if lead > 2 * bound:
-            return f"token {place + 1} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
+            raise NotProvenError(
+                f"token {place} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
+            )
         if not abs(logprob - row[token]) <= 2 * bound:
-            return f"token {place + 1} has log probability {logprob:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
-    return None
+            raise NotProvenError(
+                f"token {place} has log probability {logprob:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
+            )
 
 
-def against_text(values: Sequence[float], exact: Sequence[float], dtype: str) -> str | None:
+def check_text(values: Sequence[float], exact: Sequence[float], dtype: str) -> None:
     """Compare the log probabilities that an engine gives the tokens of a text with the model's in float64.
 
     Tokens that nobody chose differ far more between two models than the most likely ones, of which one may win in both: with one of four
     layers of the built-in model set to zero, 27 random tokens differed by 1.0 to 2.4 at most, and four greedy ones were within the
     bound in every fifth run.
+
+    Raises:
+        NotProvenError: They differ by more than rounding.
     """
-    bound = 2 * rounding(dtype)
+    bound = rounding(dtype)
     if len(values) != len(exact):
-        return f"{len(values)} log probabilities came for a prompt of {len(exact) + 1} tokens"
+        raise NotProvenError(f"{len(values)} log probabilities came for a prompt of {len(exact) + 1} tokens")
     for place, (value, expected) in enumerate(zip(values, exact, strict=True), 2):
-        if not abs(value - expected) <= bound:
-            return f"token {place} of a prompt has log probability {value:.3f}, the model has {expected:.3f}; {dtype} rounds by at most {rounding(dtype)}"
-    return None
+        if not abs(value - expected) <= 2 * bound:
+            raise NotProvenError(
+                f"token {place} of a prompt has log probability {value:.3f}, the model has {expected:.3f}; {dtype} rounds by at most {bound}"
+            )
 
 
 @dataclass(frozen=True)
@@ -205,15 +216,18 @@ def fit(values: Sequence[float], exact: Sequence[float], scaled: Sequence[float]
     return Fit(off, share * table("serving")["answer"]["scale"]["step"])
 
 
-def against_prompt(fitted: Fit, length: int, dtype: str) -> str | None:
-    """Return what is wrong with the log probabilities of a long prompt's tokens."""
+def check_prompt(fitted: Fit, length: int, dtype: str) -> None:
+    """Compare the log probabilities of a long prompt's tokens with the model's. Raises NotProvenError."""
     limits = table("serving")["answer"]
-    bound = limits["spread"].get(dtype, limits["spread"]["float32"])
+    bound, allowed = limits["spread"].get(dtype, limits["spread"]["float32"]), limits["scale"]["allowed"]
     if not fitted.off <= bound:
-        return f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square); {dtype} rounds by at most {bound}"
-    if not abs(fitted.scale) <= limits["scale"]["allowed"]:
-        return f"a prompt of {length} tokens is answered as by a model whose attention scale is {fitted.scale:+.1%} off; allowed {limits['scale']['allowed']:.0%}"
-    return None
+        raise NotProvenError(
+            f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square); {dtype} rounds by at most {bound}"
+        )
+    if not abs(fitted.scale) <= allowed:
+        raise NotProvenError(
+            f"a prompt of {length} tokens is answered as by a model whose attention scale is {fitted.scale:+.1%} off; allowed {allowed:.0%}"
+        )
 
 
 def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> list[list[int]]:
@@ -234,34 +248,34 @@ def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> l
     return [*prompts, prompts[0]]
 
 
-def mixed(client: Client, key: str | None) -> str | None:
-    """Ask prompts with a common beginning at once, and return what is wrong with an answer. Raises RequestError.
+def check_mixed(client: Client, key: str | None) -> None:
+    """Ask prompts with a common beginning at once, and compare each answer with the same text alone.
 
     The log probabilities of an answer must be those of the same text in a prompt: vLLM computes those anew, without its cache of prefixes.
     A service with too few positions is not asked.
+
+    Raises:
+        NotProvenError: One differs.
+        RequestError: The service did not answer.
     """
     limits = table("serving")["answer"]
     if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client, key):
-        return None
+        return
     prompts = shared_prompts(client, key, limits["shared"], limits["ends"])
     answers = [greedy(client, prompts[0], limits["tokens"], key)]  # fills the cache
     with ThreadPoolExecutor(len(prompts)) as pool:
         answers += pool.map(lambda prompt: greedy(client, prompt, limits["tokens"], key), prompts[1:])
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
-        values = forced(client, [*prompt, *answer.tokens], key)[-len(answer.tokens) :]
-        if wrong := against_alone(answer, values, limits["alone"]):
-            return f"prompt {number} of {len(prompts)} with a shared prefix, sent at once: {wrong}"
-    return None
-
-
-def against_alone(answer: Answer, values: Sequence[float], allowed: float) -> str | None:
-    """Compare the log probabilities of an answer with those of the same tokens in a prompt, in nats."""
-    if not answer.tokens:
-        return "no token was returned"
-    off = fmean(_differences(answer.logprobs, values))
-    if off <= allowed:
-        return None
-    return f"log probabilities of its answer differ by {off:.2f} on average from those of the same text alone; allowed {allowed}"
+        where = f"prompt {number} of {len(prompts)} with a shared prefix, sent at once"
+        if not answer.tokens:
+            raise NotProvenError(f"{where}: no token was returned")
+        alone = forced(client, [*prompt, *answer.tokens], key)[-len(answer.tokens) :]
+        off = fmean(_differences(answer.logprobs, alone))
+        if off > limits["alone"]:
+            raise NotProvenError(
+                f"{where}: log probabilities of its answer differ by {off:.2f} on average from those of the same text alone;"
+                f" allowed {limits['alone']}"
+            )
 
 
 def of_last(last: Mapping[str, Any], release: str, bounds: Mapping[str, float]) -> tuple[str, float]:

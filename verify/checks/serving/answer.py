@@ -129,24 +129,26 @@ def _builtin(
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
     tokens = [*prompt, *fresh.tokens]
     exact = model.logprobs(tokens)
-    wrong = answers.against_model(fresh, exact[len(prompt) - 1 : -1].tolist(), dtype)
-    wrong = wrong or answers.against_text(
-        answers.forced(client, tokens, key), small_llama.of_tokens(exact, tokens), dtype
-    )
-    wrong = wrong or _long(client, key, model, dtype, evidence, whole=whole)
-    return {**compared, "the model in float64": wrong, ALONE: answers.mixed(client, key)}, None
+
+    def compare_model() -> None:
+        answers.check_model(fresh, exact[len(prompt) - 1 : -1].tolist(), dtype)
+        answers.check_text(answers.forced(client, tokens, key), small_llama.of_tokens(exact, tokens), dtype)
+        _check_long(client, key, model, dtype, evidence, whole=whole)
+
+    alone = problem_of(partial(answers.check_mixed, client, key))
+    return {**compared, "the model in float64": problem_of(compare_model), ALONE: alone}, None
 
 
-def _long(
+def _check_long(
     client: Client, key: str | None, model: Any, dtype: str, evidence: dict[str, Any], *, whole: bool
-) -> str | None:
+) -> None:
     """Compare each token of long random prompts with the model, if it is served with enough positions."""
     limits = table("serving")["answer"]
     most = answers.positions(client, key)
     for length in (limits["long_prompt"], limits["longest_prompt"])[: 2 if whole else 1]:
         if length >= most:
             evidence["positions"] = f"{most}, too few for a prompt of {length} tokens"
-            return None
+            return
         prompt = [random.randrange(model.config["vocab_size"] // 2) for _ in range(length)]  # noqa: S311 - no secret
         values = answers.forced(client, prompt, key)
         # The longest prompt takes the model several seconds, which is enough once.
@@ -154,9 +156,7 @@ def _long(
         exact, *scaled = (model_.given(prompt) for model_ in (model, *others))
         found = answers.fit(values, exact, scaled[0] if scaled else None)
         evidence[f"prompt of {length} tokens"] = {"off": found.off, "attention scale": found.scale}
-        if wrong := answers.against_prompt(found, length, dtype):
-            return wrong
-    return None
+        answers.check_prompt(found, length, dtype)
 
 
 def _users(
@@ -172,7 +172,7 @@ def _users(
     limits = table("serving")["answer"]
     answer = answers.greedy(client, text, limits["tokens"], key)
     evidence["tokens"] = answer.tokens
-    compared = {ALONE: answers.mixed(client, key)}
+    compared = {ALONE: problem_of(partial(answers.check_mixed, client, key))}
     if last is None:
         return compared, None
 
