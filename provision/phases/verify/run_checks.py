@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from provision.core.errors import FirstlightError, RemoteCommandError
-from provision.core.models.records import CheckRecord, Figure
+from provision.core.models.records import CheckRecord
 from provision.core.run_folder import utc_now
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.tool import Picked, zipapp
@@ -241,12 +241,7 @@ def read(host: str, done: Completed, *, environment: str) -> Verified:
 
 def _record(host: str, check: Mapping[str, Any]) -> CheckRecord:
     """Return a check of the tool's document, with the inventory's host name and without keys of other releases."""
-    figures = tuple(Figure(**_known(figure, Figure.model_fields)) for figure in check.get("figures") or ())
-    return CheckRecord(**{**_known(check, CheckRecord.model_fields), "figures": figures, "host": host})
-
-
-def _known(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key in fields}
+    return CheckRecord.model_validate({**check, "figures": check.get("figures") or (), "host": host}, extra="ignore")
 
 
 def broken(host: str, text: str, *, evidence: Any = None, remedy: str | None = None) -> Verified:
