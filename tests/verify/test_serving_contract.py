@@ -27,7 +27,7 @@ def api() -> Iterator[Api]:
 
 @pytest.fixture
 def asker(api: Api) -> Asker:
-    return Asker(Client(Endpoint("127.0.0.1", api.server_port, "m"), 5.0), "k", is_builtin=True)
+    return Asker(Client(Endpoint("127.0.0.1", api.server_port, "m"), 5.0, "k"), is_builtin=True)
 
 
 def test_a_sound_engine_keeps_the_contract(asker: Asker) -> None:

@@ -39,7 +39,7 @@ class Answer:
     """Monotonic time of the first token; 0 without one."""
 
 
-def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | None) -> Answer:
+def greedy(client: Client, prompt: Sequence[int] | str, length: int) -> Answer:
     """Request a greedy continuation token by token, so that a stalled server is detected. Raises RequestError.
 
     `logprobs` is the form for token ids that every release since 0.6 supports.
@@ -55,7 +55,7 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | 
     tokens: list[int] = []
     logprobs: list[float] = []
     first_at = 0.0
-    for event in client.stream("/v1/completions", body, key):
+    for event in client.stream("/v1/completions", body):
         for choice in event.get("choices", ()):
             found = choice.get("logprobs") or {}
             tokens += [int(token.removeprefix("token_id:")) for token in found.get("tokens", ())]
@@ -64,20 +64,20 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | 
     return Answer(tuple(tokens), tuple(logprobs), first_at)
 
 
-def positions(client: Client, key: str | None) -> int:
+def positions(client: Client) -> int:
     """Return how many tokens a prompt and its answer may have. Raises RequestError."""
-    return int(client.get("/v1/models", key)["data"][0]["max_model_len"])
+    return int(client.get("/v1/models")["data"][0]["max_model_len"])
 
 
-def forced(client: Client, prompt: Sequence[int] | str, key: str | None) -> list[float]:
+def forced(client: Client, prompt: Sequence[int] | str) -> list[float]:
     """Return the log probability of each token of a prompt except the first. Raises RequestError."""
-    return [value for _, value in forced_tokens(client, prompt, key)]
+    return [value for _, value in forced_tokens(client, prompt)]
 
 
-def forced_tokens(client: Client, prompt: Sequence[int] | str, key: str | None) -> list[tuple[int, float]]:
+def forced_tokens(client: Client, prompt: Sequence[int] | str) -> list[tuple[int, float]]:
     """Return each token of a prompt except the first, with its log probability. Raises RequestError."""
     body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-    entries = client.post("/v1/completions", body, key)["choices"][0]["prompt_logprobs"][1:]
+    entries = client.post("/v1/completions", body)["choices"][0]["prompt_logprobs"][1:]
     # The prompt's own token comes first; some releases append the most likely one.
     return [(int(token), float(value["logprob"])) for token, value in (next(iter(entry.items())) for entry in entries)]
 
@@ -230,7 +230,7 @@ def check_prompt(fitted: Fit, length: int, dtype: str) -> None:
         )
 
 
-def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> list[list[int]]:
+def shared_prompts(client: Client, shared: int, ends: int) -> list[list[int]]:
     """Return prompts with `shared` common tokens and `ends` others each, the first one twice. Raises RequestError.
 
     No earlier request had this beginning.
@@ -240,7 +240,7 @@ def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> l
         numbers = (random.randrange(1000) for _ in range(length))  # noqa: S311 - no secret
         text = " ".join(sentence.format(number) for number in numbers)
         body = {"prompt": text, "add_special_tokens": is_first}
-        return [int(token) for token in client.post("/tokenize", body, key)["tokens"]][:length]
+        return [int(token) for token in client.post("/tokenize", body)["tokens"]][:length]
 
     first, *others = SENTENCES
     beginning = tokens(first, shared, is_first=True)
@@ -248,7 +248,7 @@ def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> l
     return [*prompts, prompts[0]]
 
 
-def check_mixed(client: Client, key: str | None) -> None:
+def check_mixed(client: Client) -> None:
     """Ask prompts with a common beginning at once, and compare each answer with the same text alone.
 
     The log probabilities of an answer must be those of the same text in a prompt: vLLM computes those anew, without its cache of prefixes.
@@ -259,17 +259,17 @@ def check_mixed(client: Client, key: str | None) -> None:
         RequestError: The service did not answer.
     """
     limits = table("serving")["answer"]
-    if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client, key):
+    if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client):
         return
-    prompts = shared_prompts(client, key, limits["shared"], limits["ends"])
-    answers = [greedy(client, prompts[0], limits["tokens"], key)]  # fills the cache
+    prompts = shared_prompts(client, limits["shared"], limits["ends"])
+    answers = [greedy(client, prompts[0], limits["tokens"])]  # fills the cache
     with ThreadPoolExecutor(len(prompts)) as pool:
-        answers += pool.map(lambda prompt: greedy(client, prompt, limits["tokens"], key), prompts[1:])
+        answers += pool.map(lambda prompt: greedy(client, prompt, limits["tokens"]), prompts[1:])
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
         where = f"prompt {number} of {len(prompts)} with a shared prefix, sent at once"
         if not answer.tokens:
             raise NotProvenError(f"{where}: no token was returned")
-        alone = forced(client, [*prompt, *answer.tokens], key)[-len(answer.tokens) :]
+        alone = forced(client, [*prompt, *answer.tokens])[-len(answer.tokens) :]
         off = fmean(_differences(answer.logprobs, alone))
         if off > limits["alone"]:
             raise NotProvenError(

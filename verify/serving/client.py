@@ -50,6 +50,8 @@ class Client:
 
     endpoint: Endpoint
     silence_s: float
+    key: str | None = field(default=None, repr=False)
+    """Sent with each request; None where the server needs none."""
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
     _waiting: socket.socket | None = field(default=None, repr=False)
     _broken_off: str | None = field(default=None, repr=False)
@@ -62,7 +64,7 @@ class Client:
                 self._waiting.shutdown(socket.SHUT_RDWR)
 
     def status(self, method: str, path: str, key: str | None) -> int:
-        """Return the status of a request without a body. Raises RequestError."""
+        """Return the status of a request without a body, sent with a key that may be another one. Raises RequestError."""
         try:
             connection = self._connection or self._connect()
             self._connection = connection
@@ -74,27 +76,27 @@ class Client:
             raise self._failed(f"{method} {path}", problem) from None
         return response.status
 
-    def get(self, path: str, key: str | None) -> Any:
+    def get(self, path: str) -> Any:
         """Return the JSON of a route. Raises RequestError."""
         try:
-            return json.loads(self.text(path, key))
+            return json.loads(self.text(path))
         except ValueError as problem:
             raise RequestError(f"{path}: the answer is no JSON: {problem}") from None
 
-    def text(self, path: str, key: str | None = None) -> str:
+    def text(self, path: str) -> str:
         """Return the text of a route. Raises RequestError."""
-        return self._answer("GET", path, None, key).read().decode(errors="replace")
+        return self._answer("GET", path, None).read().decode(errors="replace")
 
-    def post(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send JSON and return the JSON answer. Raises RequestError."""
         try:
-            return json.loads(self._answer("POST", path, body, key).read())
+            return json.loads(self._answer("POST", path, body).read())
         except (OSError, http.client.HTTPException, ValueError) as problem:
             raise self._failed(path, problem) from None
 
-    def stream(self, path: str, body: Mapping[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the events of a streamed answer as they arrive. Raises RequestError."""
-        response = self._answer("POST", path, {**body, "stream": True}, key)
+        response = self._answer("POST", path, {**body, "stream": True})
         try:
             for raw in response:
                 line = raw.decode(errors="replace").strip()
@@ -108,13 +110,11 @@ class Client:
         if self._broken_off:
             raise RequestError(self._broken_off)
 
-    def _answer(
-        self, method: str, path: str, body: Mapping[str, Any] | None, key: str | None
-    ) -> http.client.HTTPResponse:
+    def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> http.client.HTTPResponse:
         try:
             connection = self._connect()
             text = None if body is None else json.dumps({"model": self.endpoint.model, **body})
-            connection.request(method, path, text, {"Content-Type": "application/json", **_headers(key)})
+            connection.request(method, path, text, {"Content-Type": "application/json", **_headers(self.key)})
             self._waiting = connection.sock
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as problem:
@@ -149,10 +149,10 @@ def is_healthy(endpoint: Endpoint) -> bool:
         return False
 
 
-def is_at_work(client: Client, key: str | None) -> bool:
+def is_at_work(client: Client) -> bool:
     """Return whether the engine has requests, as its metrics count them. Raises RequestError."""
     wanted = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
-    lines = client.text("/metrics", key).splitlines()
+    lines = client.text("/metrics").splitlines()
     return any(float(line.rpartition(" ")[2]) > 0 for line in lines if line.startswith(wanted))
 
 

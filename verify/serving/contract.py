@@ -47,7 +47,6 @@ class Asker:
     """Sends the requests of a case to one service."""
 
     client: Client
-    key: str | None
     is_builtin: bool
     has_reasoning: bool = False
     """Whether a parser takes the reasoning out of a chat's text."""
@@ -74,9 +73,9 @@ class Asker:
         )
         if case.get("stream"):
             whole = {**question, **body, "stream_options": {"include_usage": True}}
-            choices, usage = joined(self.client.stream(path, whole, self.key))
+            choices, usage = joined(self.client.stream(path, whole))
         else:
-            document = self.client.post(path, {**question, **body}, self.key)
+            document = self.client.post(path, {**question, **body})
             choices, usage = [parsed(one) for one in document["choices"]], document.get("usage") or {}
         if is_chat and self.has_reasoning:
             rest = [replace(one, tokens=(), logprobs=(), top=()) for one in choices]
@@ -94,7 +93,7 @@ class Asker:
             "score": {"text_1": prompt, "text_2": texts},
             "rerank": {"query": prompt, "documents": texts},
         }
-        document = self.client.post(PATHS[route], {**questions[route], **body}, self.key)
+        document = self.client.post(PATHS[route], {**questions[route], **body})
         counts = [self._tokenizer("/tokenize", {"prompt": text}, "count") for text in texts]
         tokens = sum(counts) if route == "embeddings" and all(counts) else None
         entries = tuple(document["results" if route == "rerank" else "data"])
@@ -103,7 +102,7 @@ class Asker:
     def _tokenizer(self, path: str, body: Mapping[str, Any], name: str) -> Any:
         """Return a value of an answer of the server's tokenizer; None if this server has none."""
         try:
-            return self.client.post(path, body, self.key).get(name)
+            return self.client.post(path, body).get(name)
         except RefusedError:
             return None
 

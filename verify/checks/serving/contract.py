@@ -35,8 +35,7 @@ def collect(service: Service) -> Findings:
     """Ask the service what applies to its model. Raises NoAnswerError."""
     argv = service_plan.read(service).argv
     asker = Asker(
-        Client(service.endpoint, table("contract")["silence_s"]),
-        service.api_key(),
+        Client(service.endpoint, table("contract")["silence_s"], service.api_key()),
         is_builtin=bool(service.readiness.get("reference")),
         has_reasoning="--reasoning-parser" in argv,
         task=service.task,

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from verify.files import read_json, write_atomically
-from verify.serving.answers import NotProvenError, dtype_of
-from verify.serving.client import RequestError, is_healthy
+from verify.serving.answers import NotProvenError, dtype_of, greedy
+from verify.serving.client import Client, RequestError, is_healthy
 from verify.serving.processes import attention_notes, read_all
 from verify.serving.service import start_ticks
 
-from .answer import Server, check_builtin_answer
+from .answer import chats, check_builtin_answer, client_of
 from .attention import canonical, prove_attention
 from .kernels import kernels_in_use
 from .phases import phases
@@ -70,7 +70,7 @@ class Proof:
     evidence: list[str] = field(default_factory=list)
 
 
-def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, started_here: bool) -> Proof:
+def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, started_here: bool) -> Proof:
     """Prove the attention backend and the answers of a service that answers /health."""
     proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
     age, asked_at = age_of(state.main_pid), time.monotonic()
@@ -87,29 +87,31 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
     try:
         if request.task != "generate":
             reference = wait_for(request)
-            with Watch(service, server.client.break_off):
-                proof.evidence = check_vectors(request, reference, dtype, server)
+            with Watch(service, client.break_off):
+                proof.evidence = check_vectors(request, reference, dtype, client)
         elif request.reference:
             reference = wait_for(request)
             proof.tokens_expected = reference["tokens"]
-            with Watch(service, server.client.break_off):
-                found = server.greedy(reference["prompt"], len(reference["tokens"]))
+            with Watch(service, client.break_off):
+                found = greedy(client, reference["prompt"], len(reference["tokens"]))
             proof.tokens_answered = list(found.tokens)
             proof.startup_s["first_answer"] = round(found.first_at - asked_at, 2)
             if started_here and age is not None:
                 proof.startup_s["first_token"] = round(age + found.first_at - asked_at, 2)
-            proof.evidence = [check_builtin_answer(reference, found, dtype, server)]
+            proof.evidence = [check_builtin_answer(reference, found, dtype, client)]
         else:
-            with Watch(service, server.client.break_off):
-                proof.evidence = [*check_model(request, dtype, server), *kernels_in_use(log, request.kernels)]
+            with Watch(service, client.break_off):
+                proof.evidence = [*check_model(request, dtype, client), *kernels_in_use(log, request.kernels)]
         for adapter in request.adapters:
-            asked = Server(replace(request, served_name=adapter))
-            with Watch(service, asked.client.break_off):
-                check = check_adapter if request.task == "generate" else check_vectors_of_adapter
-                proof.evidence.append(check(adapter, asked, server))
-        with Watch(service, server.client.break_off):
+            asked = client_of(replace(request, served_name=adapter))
+            with Watch(service, asked.break_off):
+                if request.task == "generate":
+                    proof.evidence.append(check_adapter(adapter, asked, client))
+                else:
+                    proof.evidence.append(check_vectors_of_adapter(adapter, asked, client, request))
+        with Watch(service, client.break_off):
             proof.model, proof.task = request.served_name, request.task
-            proof.chat = request.task == "generate" and server.chats()
+            proof.chat = request.task == "generate" and chats(client)
         proof.adapters = request.adapters
         proof.evidence += acceptance(metrics(request))
     except (NotProvenError, RequestError, OSError, ValueError, KeyError, TypeError) as wrong:
@@ -141,7 +143,7 @@ def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:
 def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
     """Run one slice: until the service is proven, has failed, or the time is over."""
     begin(request)
-    server, started_here = Server(request), request.started_here
+    client, started_here = client_of(request), request.started_here
     deadline, next_look = time.monotonic() + request.slice_s, 0.0
     state = ServiceState(request.main_pid, request.start_id, None)
     while True:
@@ -155,8 +157,8 @@ def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
         if request.headless and state.main_pid:
             proof = prove_headless(request, state)
             return answer("ready" if proof.ready else "failed", state, started_here, proof)
-        if state.main_pid and is_healthy(server.client.endpoint):
-            proof = prove(request, server, state, started_here=started_here)
+        if state.main_pid and is_healthy(client.endpoint):
+            proof = prove(request, client, state, started_here=started_here)
             return answer("ready" if proof.ready else "failed", state, started_here, proof)
         started_here = True
         if time.monotonic() >= deadline:

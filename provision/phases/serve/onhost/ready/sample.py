@@ -8,10 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from verify.serving.client import RequestError
+from verify.serving.client import Client, RequestError
 from verify.serving.vectors import vectors
 
-from .answer import Server
+from .answer import client_of
 from .service import ReadinessRequest, stream_errors
 
 TIMEOUT_S = 60.0
@@ -64,11 +64,11 @@ def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict
         return []
     with ThreadPoolExecutor(concurrent) as pool:
         return list(
-            pool.map(lambda prompt: greedy_answer(Server(request, timeout_s=TIMEOUT_S), prompt, tokens), PROMPTS)
+            pool.map(lambda prompt: greedy_answer(client_of(request, timeout_s=TIMEOUT_S), prompt, tokens), PROMPTS)
         )
 
 
-def greedy_answer(server: Server, prompt: str, tokens: int) -> dict[str, Any] | str:
+def greedy_answer(client: Client, prompt: str, tokens: int) -> dict[str, Any] | str:
     """Return the `tokens` of a greedy answer, their `logprobs`, and for each the token in second place and how far it is behind.
 
     Without an answer the reason is returned.
@@ -83,7 +83,7 @@ def greedy_answer(server: Server, prompt: str, tokens: int) -> dict[str, Any] | 
         "return_tokens_as_token_ids": True,
     }
     try:
-        found = server.client.post("/v1/completions", body, server.key)["choices"][0]["logprobs"]
+        found = client.post("/v1/completions", body)["choices"][0]["logprobs"]
         ids, logprobs = [_id(token) for token in found["tokens"]], [float(value) for value in found["token_logprobs"]]
         seconds = [
             max((float(value), _id(name)) for name, value in top.items() if _id(name) != token)
@@ -158,15 +158,15 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | str:
     """Return the seconds until the first token, or until the vector, of one request, and between tokens, or why it failed."""
-    server = Server(request, timeout_s=TIMEOUT_S)
+    client = client_of(request, timeout_s=TIMEOUT_S)
     body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
         if request.task != "generate":
             text = PROMPT if request.task == "embed" else [PROMPT, PROMPT]
-            vectors(server.client, request.task, [text], server.key)
+            vectors(client, request.task, [text])
             return time.monotonic() - started, None
-        for event in server.client.stream("/v1/completions", body, server.key):
+        for event in client.stream("/v1/completions", body):
             for choice in event.get("choices", ()):
                 last = time.monotonic()
                 first = first or last
@@ -204,7 +204,10 @@ def counters(request: ReadinessRequest) -> dict[str, float]:
 
 def metrics(request: ReadinessRequest) -> str:
     """Return the text of the server's metrics; empty where they cannot be read."""
-    return Server(request, timeout_s=TIMEOUT_S).text("/metrics")
+    try:
+        return client_of(request, timeout_s=TIMEOUT_S).text("/metrics")
+    except RequestError:
+        return ""
 
 
 def count(text: str) -> dict[str, float]:

@@ -15,13 +15,14 @@ from verify.serving.answers import (
     compare_long,
     compare_text,
     compare_tokens,
+    forced,
     forced_tokens,
+    greedy,
     of_last,
 )
-from verify.serving.client import RefusedError
+from verify.serving.client import Client, RefusedError
 from verify.tables import table
 
-from .answer import Server
 from .last_run import LastRun
 from .service import ReadinessRequest
 
@@ -58,21 +59,21 @@ LENGTH = 32
 """Number of greedy tokens that are compared with the last green run."""
 
 
-def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[str]:
+def check_model(request: ReadinessRequest, dtype: str, client: Client) -> list[str]:
     """Return evidence that a user's model computes, and as in its last green run; store the new values.
 
     Raises:
         NotProvenError: It does not.
     """
-    forced = forced_tokens(server.client, FIXED_TEXT, server.key)
-    values = [value for _, value in forced]
+    tokens = forced_tokens(client, FIXED_TEXT)
+    values = [value for _, value in tokens]
     evidence = [check_plausibility(values, vocabulary(Path(request.model_folder)))]
-    answer = server.greedy(FIXED_TEXT, LENGTH)
-    long = long_answers(server)
-    run = LastRun(request, "logprobs", {"dtype": dtype, "text": [token for token, _ in forced]})
+    answer = greedy(client, FIXED_TEXT, LENGTH)
+    long = long_answers(client)
+    run = LastRun(request, "logprobs", {"dtype": dtype, "text": [token for token, _ in tokens]})
     if last := run.answers():
         try:
-            evidence += compare(values, answer, long, last, dtype=dtype, server=server)
+            evidence += compare(values, answer, long, last, dtype=dtype, release=request.release, client=client)
         except NotProvenError as deviation:
             raise NotProvenError(f"{deviation}; if that is meant, remove {run.path}") from None
     kept = [{"prompt": text, "tokens": one.tokens, "logprobs": one.logprobs} for text, one in long.items()]
@@ -87,13 +88,12 @@ def compare(
     last: dict[str, Any],
     *,
     dtype: str,
-    server: Server,
+    release: str,
+    client: Client,
 ) -> list[str]:
     """Return evidence that the values of the fixed texts are those of the last green run. Raises NotProvenError."""
-    release = server.request.release
-
     def rival(tokens: Sequence[int]) -> list[float]:
-        return server.forced([*server.tokens_of(FIXED_TEXT), *tokens])
+        return forced(client, [*client.post("/tokenize", {"prompt": FIXED_TEXT})["tokens"], *tokens])
 
     evidence = [
         compare_text(values, last, release),
@@ -106,7 +106,7 @@ def compare(
     return evidence + [compare_long(one, kept, allowed, dtype) for one, kept in pairs]
 
 
-def check_adapter(name: str, adapter: Server, base: Server) -> str:
+def check_adapter(name: str, adapter: Client, base: Client) -> str:
     """Return evidence that an adapter computes, and answers differently from its base model.
 
     Args:
@@ -117,7 +117,7 @@ def check_adapter(name: str, adapter: Server, base: Server) -> str:
     Raises:
         NotProvenError: It does not.
     """
-    first, found, again = (each.forced(FIXED_TEXT) for each in (base, adapter, base))
+    first, found, again = (forced(each, FIXED_TEXT) for each in (base, adapter, base))
     if not all(math.isfinite(value) and value > CLAMPED_LOGPROB for value in found):
         raise NotProvenError(f"adapter `{name}`: log probabilities of a fixed text are not finite")
     noise = max(abs(one - two) for one, two in zip(first, again, strict=True))
@@ -131,13 +131,13 @@ def check_adapter(name: str, adapter: Server, base: Server) -> str:
     return text
 
 
-def long_answers(server: Server) -> dict[str, Answer]:
+def long_answers(client: Client) -> dict[str, Answer]:
     """Return the greedy answers to the long texts, as far as the model has positions for them."""
     found = {}
     for text in LONG_TEXTS:
         began = time.monotonic()
         try:
-            found[text] = server.greedy(text, LONG_ANSWER)
+            found[text] = greedy(client, text, LONG_ANSWER)
         except RefusedError:
             break
         if time.monotonic() - began > LONG_S:

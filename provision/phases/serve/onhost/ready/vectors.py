@@ -8,10 +8,10 @@ from itertools import combinations
 from typing import Any
 
 from verify.serving.answers import NotProvenError, of_last
+from verify.serving.client import Client
 from verify.serving.vectors import Vector, alone_and_together, distance, rounding, vectors
 from verify.tables import table
 
-from .answer import Server
 from .last_run import LastRun
 from .reference import wait_for
 from .service import ReadinessRequest
@@ -22,14 +22,14 @@ UNIT = 0.01
 """Largest deviation of the length of a normalised vector from 1."""
 
 
-def check_vectors(request: ReadinessRequest, reference: dict[str, Any], dtype: str, server: Server) -> list[str]:
+def check_vectors(request: ReadinessRequest, reference: dict[str, Any], dtype: str, client: Client) -> list[str]:
     """Return evidence that the vectors of fixed texts are those of the model, and as in its last green run; store them.
 
     Raises:
         NotProvenError: They are not.
     """
     inputs = reference["inputs"]
-    alone, together = alone_and_together(server.client, request.task, inputs, server.key)
+    alone, together = alone_and_together(client, request.task, inputs)
     evidence = [check_properties(alone, together, dtype, is_normalised=reference["is_normalised"])]
     evidence.append(check_reference(alone, reference, dtype))
     run = LastRun(request, "vectors", {"dtype": dtype, "inputs": inputs})
@@ -39,14 +39,14 @@ def check_vectors(request: ReadinessRequest, reference: dict[str, Any], dtype: s
     return evidence
 
 
-def check_adapter(name: str, adapter: Server, base: Server) -> str:
+def check_adapter(name: str, adapter: Client, base: Client, request: ReadinessRequest) -> str:
     """Return evidence that an adapter changes the vectors of its base model.
 
     Raises:
         NotProvenError: It does not.
     """
-    inputs = wait_for(base.request)["inputs"]
-    first, found, again = (vectors(each.client, base.request.task, inputs, each.key) for each in (base, adapter, base))
+    inputs = wait_for(request)["inputs"]
+    first, found, again = (vectors(each, request.task, inputs) for each in (base, adapter, base))
     noise, effect = (max(map(distance, other, first)) for other in (again, found))
     text = f"adapter `{name}` changes vectors of fixed texts by up to {effect:.4f}"
     if not effect > max(LEAST_DIFFERENCE, 2 * noise):
