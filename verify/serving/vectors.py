@@ -29,9 +29,7 @@ def _in_order(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(answer["data"], key=lambda one: int(one["index"]))
 
 
-def alone_and_together(
-    client: Client, task: str, inputs: Sequence[Any]
-) -> tuple[list[Vector], list[Vector]]:
+def alone_and_together(client: Client, task: str, inputs: Sequence[Any]) -> tuple[list[Vector], list[Vector]]:
     """Return the vectors of inputs that are asked for one by one, and in one request. Raises RequestError."""
     return [vectors(client, task, [one])[0] for one in inputs], vectors(client, task, inputs)
 

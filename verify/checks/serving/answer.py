@@ -103,9 +103,7 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
     return facts
 
 
-def _builtin(
-    service: Service, client: Client, dtype: str, evidence: dict[str, Any], *, whole: bool
-) -> Compared:
+def _builtin(service: Service, client: Client, dtype: str, evidence: dict[str, Any], *, whole: bool) -> Compared:
     """Compare with the stored reference, and with the model itself on a random prompt."""
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
@@ -139,9 +137,7 @@ def _builtin(
     return {**compared, "the model in float64": problem_of(compare_model), ALONE: alone}, None
 
 
-def _check_long(
-    client: Client, model: Any, dtype: str, evidence: dict[str, Any], *, whole: bool
-) -> None:
+def _check_long(client: Client, model: Any, dtype: str, evidence: dict[str, Any], *, whole: bool) -> None:
     """Compare each token of long random prompts with the model, if it is served with enough positions."""
     limits = table("serving")["answer"]
     most = answers.positions(client)
@@ -159,9 +155,7 @@ def _check_long(
         answers.check_prompt(found, length, dtype)
 
 
-def _users(
-    service: Service, client: Client, dtype: str, evidence: dict[str, Any], *, whole: bool
-) -> Compared:
+def _users(service: Service, client: Client, dtype: str, evidence: dict[str, Any], *, whole: bool) -> Compared:
     """Compare with the last green run, if it kept answers."""
     path = service.prefix / "verify" / f"logprobs-{Path(service.readiness['model_folder']).name}.json"
     try:

@@ -92,6 +92,7 @@ def compare(
     client: Client,
 ) -> list[str]:
     """Return evidence that the values of the fixed texts are those of the last green run. Raises NotProvenError."""
+
     def rival(tokens: Sequence[int]) -> list[float]:
         return forced(client, [*client.post("/tokenize", {"prompt": FIXED_TEXT})["tokens"], *tokens])
 
