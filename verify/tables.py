@@ -1,4 +1,4 @@
-"""Tables of external facts: TOML in the repository, JSON inside the zipapp."""
+"""Tables of external facts: TOML in the repository, JSON in a program that is packed for hosts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 @lru_cache(maxsize=None)
 def table(name: str) -> dict[str, Any]:
     """Return the table `data/NAME`. Raises FileNotFoundError."""
-    baked = _baked()
-    if name in baked:
-        content: dict[str, Any] = baked[name]
+    packed = _read(f"data/{name}.json")
+    if packed is not None:
+        content: dict[str, Any] = json.loads(packed)
         return content
     source = _read(f"data/{name}.toml")
     if source is None:
@@ -22,7 +22,7 @@ def table(name: str) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML, which only the repository has: it needs Python 3.11, the zipapp runs on 3.10 too.
+    """Parse TOML, which only the repository has: it needs Python 3.11, packed programs run on 3.10 too.
 
     Raises:
         ValueError: The text is not valid TOML.
@@ -30,13 +30,6 @@ def parse_toml(text: str) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415 - see above
 
     return tomllib.loads(text)
-
-
-@lru_cache(maxsize=None)
-def _baked() -> dict[str, Any]:
-    """Return all tables of the zipapp, which holds them in one file because it compresses better; empty in the repository."""
-    content: dict[str, Any] = json.loads(_read("data.json") or b"{}")
-    return content
 
 
 def _read(path: str) -> bytes | None:

@@ -9,7 +9,7 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import CHANGED, HOSTS, asked, takes
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.tool import Picked
 from provision.pipeline import operations
 from provision.pipeline.commands import write_stdout

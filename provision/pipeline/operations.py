@@ -25,7 +25,8 @@ from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
 from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
-from provision.phases.verify.step import CheckOptions, verify_live
+from provision.phases.verify.run_checks import CheckOptions
+from provision.phases.verify.step import verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE

@@ -16,8 +16,7 @@ from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.phases.verify import step as verify
-from provision.phases.verify.run_checks import Verified
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired

@@ -18,7 +18,7 @@ from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.inventory import Inventory
 from provision.core.models.records import HostSummary, PhaseName, Summary
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
 from provision.pipeline.runner import RunOutcome

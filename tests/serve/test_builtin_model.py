@@ -28,8 +28,8 @@ WEIGHTS = b"weights"
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A finished model and its reference, with arbitrary bytes as weights."""
     digest = hashlib.sha256(WEIGHTS).hexdigest()
-    monkeypatch.setitem(builtin_model.WEIGHTS_SHA256, builtin_model.FIRST_SEED, digest)
-    monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda _seed: WEIGHTS)
+    monkeypatch.setattr(builtin_model, "WEIGHTS_SHA256", digest)
+    monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda: WEIGHTS)
     folder = tmp_path / "builtin-1"
     builtin_model.make(folder, None, "")
     reference = folder / "reference-abc.json"
@@ -114,7 +114,7 @@ def test_an_answer_to_an_older_prompt_is_computed_again(made: Made, monkeypatch:
 def test_weights_other_than_the_known_ones_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda _seed: b"computed wrongly")
+    monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda: b"computed wrongly")
     assert builtin_model.main(arguments(tmp_path / "m", tmp_path / "r.json")) == 1
     assert "this machine computes wrongly" in capsys.readouterr().err
     assert not (tmp_path / "m" / "model.safetensors").exists()

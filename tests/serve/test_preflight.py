@@ -19,9 +19,9 @@ import pytest
 from provision.phases.serve.onhost.preflight import main as preflight_main
 from provision.phases.serve.onhost.preflight import orphans, processes
 from provision.phases.serve.onhost.preflight.gpu_memory import amd_memory, check_gpu_memory
-from provision.phases.serve.onhost.preflight.main import read_environment
 from provision.phases.serve.onhost.preflight.report import Report
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
+from verify.serving.service_plan import assignments
 
 pytestmark = pytest.mark.slow
 
@@ -324,6 +324,5 @@ def test_the_server_does_not_start_while_the_port_is_used(prefix: Path) -> None:
         ("A=x=y\nB=", {"A": "x=y", "B": ""}),
     ],
 )
-def test_the_environment_file_is_read_as_by_systemd(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
-    (tmp_path / "service.env").write_text(text)
-    assert read_environment(tmp_path / "service.env") == values
+def test_the_environment_file_is_read_as_by_systemd(text: str, values: dict[str, Any]) -> None:
+    assert assignments(text) == values

@@ -10,8 +10,8 @@ import pytest
 from provision.phases.serve.model import reference_path
 from provision.phases.serve.onhost import builtin_model
 from provision.phases.serve.onhost.ready import reference
-from provision.phases.serve.onhost.ready.answer import NotProvenError
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
+from verify.serving.answers import NotProvenError
 
 MAKER = """#!/bin/sh
 # As `python -I -B builtin_model.py --folder F --reference R --environment D`, but quick to say what it does.

@@ -12,8 +12,7 @@ from provision.core.models.settings import Settings
 from provision.phases.probe.assemble import parse
 from provision.phases.verify import step as verify
 from provision.phases.verify.expected_gpus import expected_gpus
-from provision.phases.verify.run_checks import Verified
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.report import summarise, write
 from tests.pipeline.test_verify import context_of, probed_hosts
 from tests.report.sample import GPU_STACK, Folder, host

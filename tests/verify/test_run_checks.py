@@ -22,7 +22,7 @@ from provision.core.models.records import CheckRecord
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.verify import run_checks
-from provision.phases.verify.run_checks import read, time_limit_s, verify
+from provision.phases.verify.run_checks import CheckOptions, read, verify
 from provision.phases.verify.tool import STAYS_HERE, Picked, build_zipapp, zipapp
 from provision.pipeline.operations import checks_table
 from tests.verify.localhost import LOCALHOST
@@ -64,10 +64,8 @@ def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
         )
     } - set(names) == STAYS_HERE
     assert all((ROOT / path).is_file() for path in STAYS_HERE)
-    assert {Path(name).name for name in names if not name.endswith(".py")} == {
-        "data.json",
-        "causes.json",
-    }
+    tables = {f"verify/data/{path.stem}.json" for path in (ROOT / "verify/data").glob("*.toml")}
+    assert {name for name in names if not name.endswith(".py")} == {*tables, "verify/doctor/causes.json"}
     assert built.stat().st_size < 500_000
     assert os.access(built, os.X_OK)
 
@@ -120,7 +118,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def test_a_host_is_checked_and_stores_the_document(prefix: Path) -> None:
-    answer = verify(LOCALHOST, prefix=str(prefix), level="quick")
+    answer = verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick"))
     records = {check.id: check for check in answer.checks}
     assert answer.exit_code == 2
     assert records["libraries.lock"].status == "fail"
@@ -138,7 +136,7 @@ def test_a_lasting_warning_is_kept_by_runs_that_do_not_measure(prefix: Path) -> 
     kept = prefix / "verify" / "last.json"
     kept.write_text(json.dumps({"checks": [warned, {"id": "kernels.gemm", "status": "warn", "reason": "x"}]}))
     for _ in range(2):
-        answer = verify(LOCALHOST, prefix=str(prefix), level="quick")
+        answer = verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick"))
         assert answer.document["carried"] == json.loads(kept.read_text())["carried"] == [warned]
 
 
@@ -146,7 +144,7 @@ def test_only_selected_checks_run_and_the_last_complete_run_is_kept(prefix: Path
     (prefix / "verify").mkdir()
     (prefix / "verify" / "last.json").write_text("whole")
     picked = Picked(only=("libraries.lock", "devices.cpu"), skip=("devices",), inject=("wrong-lock@libraries.lock",))
-    answer = verify(LOCALHOST, prefix=str(prefix), level="quick", picked=picked)
+    answer = verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick", selection=picked))
     assert {check.id for check in answer.checks} == {"libraries.lock"}
     assert answer.document["injected"] == ["wrong-lock"]
     assert (prefix / "verify" / "last.json").read_text() == "whole"
@@ -158,17 +156,17 @@ def test_the_tool_of_this_release_runs_and_the_installed_one_stays_unchanged(pre
     installed.parent.mkdir()
     installed.write_text("print('an older release')")
     sums = f"{hashlib.sha256(installed.read_bytes()).hexdigest()}  {installed}\n"
-    assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
+    assert len(verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick")).checks) > 1
     assert subprocess.run(["sha256sum", "--quiet", "-c"], input=sums.encode(), check=False).returncode == 0
     assert bundled.read_bytes() == zipapp()
     written = bundled.stat().st_mtime_ns
-    verify(LOCALHOST, prefix=str(prefix), level="quick")
+    verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick"))
     assert bundled.stat().st_mtime_ns == written
 
 
 def test_an_installation_of_this_release_is_checked_by_its_own_tool(prefix: Path) -> None:
     build_zipapp(prefix / "bin" / "verify.pyz")
-    assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
+    assert len(verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick")).checks) > 1
     assert not (prefix / "verify" / "verify.pyz").exists()
 
 
@@ -177,7 +175,7 @@ def test_an_environment_that_is_not_live_yet_is_checked_by_its_digest(prefix: Pa
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
     (other / "lock.txt").write_text("jax==0.1 --hash=sha256:00\n")
     session = LocalSession("gpu-1", Connection(kind="local"))
-    answer = verify(session, prefix=str(prefix), environment="cd34", level="quick")
+    answer = verify(session, prefix=str(prefix), environment="cd34", options=CheckOptions("quick"))
     assert next(check.reason for check in answer.checks if check.id == "libraries.lock") == "missing: jax"
     assert (
         only(verify(session, prefix=str(prefix), environment="ef56")).reason == f"no environment at {prefix}/envs/ef56"
@@ -185,7 +183,7 @@ def test_an_environment_that_is_not_live_yet_is_checked_by_its_digest(prefix: Pa
 
 
 def test_expectations_are_sent_to_the_host(prefix: Path) -> None:
-    answer = verify(LOCALHOST, prefix=str(prefix), level="standard", expect={"stack": {"vllm": None}})
+    answer = verify(LOCALHOST, prefix=str(prefix), expect={"stack": {"vllm": None}})
     reasons = {check.id: check.reason for check in answer.checks}
     assert reasons["engine.vllm"] == "the plan has no vLLM"
 
@@ -197,7 +195,9 @@ def test_the_number_and_name_of_the_running_check_are_reported(prefix: Path, mon
     monkeypatch.setattr(Picked, "words", property(lambda _: words))
     reported: list[str] = []
     picked = Picked(only=("libraries.lock",), skip=(), inject=("hang",))
-    answer = verify(LOCALHOST, prefix=str(prefix), level="quick", picked=picked, progress=reported.append)
+    answer = verify(
+        LOCALHOST, prefix=str(prefix), options=CheckOptions("quick", selection=picked), progress=reported.append
+    )
     assert [check.status for check in answer.checks] == ["error"]
     assert {*reported} == {"1/1 libraries.lock"}
     assert (prefix / "verify" / "progress").read_text() == ""
@@ -263,7 +263,7 @@ def test_a_run_that_exceeds_its_time_limit_is_an_error(prefix: Path, monkeypatch
     python.write_text("#!/bin/sh\nexec sleep 600\n")
     python.chmod(0o755)
     monkeypatch.setattr("provision.phases.verify.run_checks.run_limit_s", lambda *_: -29.0)
-    assert "did not end within 1 s" in only(verify(LOCALHOST, prefix=str(prefix), level="quick")).reason
+    assert "did not end within 1 s" in only(verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick"))).reason
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,9 @@ def test_eight_cards_get_the_time_that_their_checks_may_take(level: Level, picke
         for check in all_checks()
         if check.exclusive and LEVELS.index(check.level) <= LEVELS.index(reached)
     ]
-    assert time_limit_s(level, 8, picked=picked) > sum(exclusive)
-    assert time_limit_s(level, 8, picked=picked) > time_limit_s(level, 1, picked=picked)
+    options = CheckOptions(level, selection=picked)
+    assert options.time_limit_s(8) > sum(exclusive)
+    assert options.time_limit_s(8) > options.time_limit_s(1)
 
 
 def test_an_unreachable_host_is_no_answer() -> None:

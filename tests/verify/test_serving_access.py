@@ -155,7 +155,7 @@ def test_no_key_is_required_if_none_is_planned(service: Service, server: Server)
 def test_a_server_that_does_not_answer_is_no_answer(service: Service, server: Server) -> None:
     server.shutdown()  # its socket stays open
     with pytest.raises(RequestError, match=r"nothing came for 0\.2 s"):
-        Client(service.endpoint, 0.2).get("/openapi.json", None)
+        Client(service.endpoint, 0.2).get("/openapi.json")
 
 
 @pytest.mark.parametrize(

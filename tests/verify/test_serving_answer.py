@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,18 +16,18 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.answer import AnswerFacts, collect, evaluate, run
+from verify.checks.serving.answer import AnswerFacts, collect, evaluate, problem_of, run
 from verify.records import CheckContext
 from verify.serving.answers import (
     Answer,
-    against_last,
-    against_long,
-    against_model,
-    against_prompt,
-    against_reference,
-    against_text,
+    check_model,
+    check_prompt,
+    check_text,
+    compare_long,
+    compare_reference,
+    compare_text,
+    compare_tokens,
     fit,
-    tokens_against_last,
     tokens_done,
 )
 from verify.serving.processes import Process
@@ -48,19 +49,31 @@ LAST: dict[str, Any] = {"logprobs": [-1.0, -2.0], "tokens": [5, 6], "release": "
     [
         ((5, 6, 7), (-0.1, -0.2, -0.3), "float32", None),
         ((5, 6, 7), (-0.1, -0.2, -0.5), "bfloat16", None),
-        ((5, 6, 7), (-0.1, -0.2, -0.5), "float32", "log probabilities differ from the reference's by 0.2"),
-        ((5, 6, 7), (-0.1, math.nan, -0.3), "bfloat16", "log probabilities differ from the reference's by nan"),
-        ((5, 6, 1), (-0.1, -0.2, -0.3), "float32", "token 3 of 3 is 1, the reference has 7, which leads by 2.00"),
+        ((5, 6, 7), (-0.1, -0.2, -0.5), "float32", "but log probabilities differ by up to 0.20; float32 rounds"),
+        ((5, 6, 7), (-0.1, math.nan, -0.3), "bfloat16", "but log probabilities differ by up to inf"),
+        (
+            (5, 6, 1),
+            (-0.1, -0.2, -0.3),
+            "float32",
+            "token 3 of 3 is 1, transformers in float32 says 7, whose logit leads by 2.00",
+        ),
         ((5, 9, 1), (-0.1, -0.2, -0.3), "bfloat16", None),
         ((5, 9, 1), (-0.1, -0.2, -0.3), "float32", "token 2 of 3 is 9"),
-        ((5, 1, 1), (-0.1, -0.2, -0.3), "bfloat16", "token 2 of 3 is 1"),
-        ((), (), "float32", "no token was returned"),
+        (
+            (5, 1, 1),
+            (-0.1, -0.2, -0.3),
+            "bfloat16",
+            "token 2 of 3 is 1, transformers in float32 says 6, and after that 9",
+        ),
+        ((), (), "float32", "the server answered 0 tokens instead of 3"),
     ],
 )
 def test_the_reference_decides_except_for_a_tie_within_the_rounding(
     tokens: tuple[int, ...], logprobs: tuple[float, ...], dtype: str, words: str | None
 ) -> None:
-    found = against_reference(Answer(tokens, logprobs), REFERENCE, dtype)
+    rival = REFERENCE["logprobs"].__getitem__
+    compare = partial(compare_reference, Answer(tokens, logprobs), REFERENCE, length=3, dtype=dtype)
+    found = problem_of(partial(compare, lambda expected: rival(slice(len(expected)))))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
@@ -76,7 +89,7 @@ def test_the_reference_decides_except_for_a_tie_within_the_rounding(
     ],
 )
 def test_the_model_itself_decides_about_a_new_prompt(token: int, logprob: float, words: str | None) -> None:
-    found = against_model(Answer((token,), (logprob,)), [[-0.1, -3.0, -5.0]], "bfloat16")
+    found = problem_of(lambda: check_model(Answer((token,), (logprob,)), [[-0.1, -3.0, -5.0]], "bfloat16"))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
@@ -95,7 +108,7 @@ def test_the_model_itself_decides_about_a_new_prompt(token: int, logprob: float,
 def test_each_token_of_a_prompt_is_as_likely_as_in_the_model(
     values: list[float], dtype: str, words: str | None
 ) -> None:
-    found = against_text(values, [-1.0, -9.0], dtype)
+    found = problem_of(lambda: check_text(values, [-1.0, -9.0], dtype))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
@@ -104,26 +117,35 @@ def test_each_token_of_a_prompt_is_as_likely_as_in_the_model(
     ("values", "release", "words"),
     [
         ([-1.01, -2.01], "this", None),
-        ([-1.05, -2.05], "this", "by 0.0500 on average; allowed 0.02"),
+        (
+            [-1.05, -2.05],
+            "this",
+            "by 0.0500 on average, by up to 0.0500 (token 2: -1.000 then, -1.050 now); allowed 0.02 on average",
+        ),
         ([-1.05, -2.05], "another", None),
         ([-1.0], "this", "2 tokens, 3 in the last green run"),
-        ([math.nan, -2.0], "this", "by nan on average"),
+        ([math.nan, -2.0], "this", "by inf on average"),
     ],
 )
 def test_a_users_model_gives_the_answer_of_its_last_green_run(
     values: list[float], release: str, words: str | None
 ) -> None:
-    found = against_last(values, LAST, release)
+    found = problem_of(lambda: compare_text(values, LAST, release))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
 
 def test_another_token_than_in_the_last_green_run_is_wrong_if_the_earlier_one_is_far_less_likely() -> None:
     other = Answer((5, 1), (-0.1, -0.2))
-    assert tokens_against_last(Answer((5, 6), (0.0, 0.0)), LAST, "float32", lambda _: math.inf) is None
-    assert tokens_against_last(other, LAST, "float32", lambda tokens: {2: -0.2004}[len(tokens)]) is None
-    wrong = tokens_against_last(other, LAST, "float32", lambda _: -3.2)
-    assert wrong == "token 2 after a fixed text is 1, 6 in the last green run (T), which is 3.00 nats less likely now"
+    compare = partial(compare_tokens, length=2, dtype="float32", release="this")
+    assert (
+        compare(Answer((5, 6), (0.0, 0.0)), LAST, lambda _: []) == "2 greedy tokens equal those of the last green run"
+    )
+    assert compare(other, LAST, lambda tokens: {2: [-0.2004]}[len(tokens)]).endswith(": a near tie, 0.000 nats apart")
+    assert problem_of(lambda: compare(other, LAST, lambda _: [-3.2])) == (
+        "greedy token 2 of 2 is 1, 6 in the last green run (T, this release), which is now 3.00 nats less likely;"
+        " float32 rounds by at most 0.001"
+    )
 
 
 def test_counters_of_tokens_are_added_and_other_counters_are_ignored() -> None:
@@ -277,7 +299,8 @@ def test_each_token_of_a_long_prompt_is_compared_with_two_models(
 ) -> None:
     exact = [-1.0, -2.0]
     scaled = [value + 0.01 for value in exact]
-    found = against_prompt(fit([e + d for e, d in zip(exact, errors, strict=True)], exact, scaled), 5, dtype)
+    fitted = fit([e + d for e, d in zip(exact, errors, strict=True)], exact, scaled)
+    found = problem_of(lambda: check_prompt(fitted, 5, dtype))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
@@ -288,12 +311,15 @@ def test_each_token_of_a_long_prompt_is_compared_with_two_models(
         (Answer((5, 6), (-0.11, -0.2)), None),
         (Answer((5, 6), (-0.2, -0.2)), "after a text of 6 characters differ from the last green run by 0.0500"),
         (Answer((7, 6), (-0.3, -9.0)), None),  # a tie, after which the text is another one
-        (Answer((7, 6), (-0.5, -9.0)), "differ from the last green run by 0.4000 on average; allowed 0.3"),
+        (
+            Answer((7, 6), (-0.5, -9.0)),
+            "differ from the last green run by 0.4000 on average over 1 tokens; allowed 0.3",
+        ),
     ],
 )
 def test_the_answer_to_a_long_text_is_that_of_the_last_green_run(answer: Answer, words: str | None) -> None:
     last = {"prompt": "a text", "tokens": [5, 6], "logprobs": [-0.1, -0.2]}
-    found = against_long(answer, last, 0.02, "bfloat16")
+    found = problem_of(lambda: compare_long(answer, last, 0.02, "bfloat16"))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 

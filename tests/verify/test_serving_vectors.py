@@ -124,7 +124,7 @@ def service_of(api: Api, prefix: Path, task: str) -> Service:
 
 def contract(api: Api, task: str) -> Findings:
     service = Service(Path("/none"), {"host": "127.0.0.1", "port": api.server_address[1], "served_name": "m"}, None)
-    return ask_all(Asker(Client(service.endpoint, 10.0), None, is_builtin=False, task=task), has_tools=False)
+    return ask_all(Asker(Client(service.endpoint, 10.0), is_builtin=False, task=task), has_tools=False)
 
 
 @pytest.mark.parametrize("task", ["embed", "score"])

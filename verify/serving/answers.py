@@ -2,9 +2,11 @@
 
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from verify.serving.client import Client
@@ -19,15 +21,25 @@ SENTENCES = (
 """The first one begins the prompts with a common beginning, each other one ends some."""
 
 
+SAME, OTHER = "this release", "another build or other settings"
+"""What the last green run served with: the same release computes the same values, another build rounds in another order."""
+
+
+class NotProvenError(Exception):
+    """What the service answers does not show that it computes correctly; the message is the reason."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """Greedy continuation of a prompt."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
+    first_at: float = 0.0
+    """Monotonic time of the first token; 0 without one."""
 
 
-def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | None) -> Answer:
+def greedy(client: Client, prompt: Sequence[int] | str, length: int) -> Answer:
     """Request a greedy continuation token by token, so that a stalled server is detected. Raises RequestError.
 
     `logprobs` is the form for token ids that every release since 0.6 supports.
@@ -42,25 +54,32 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | 
     }
     tokens: list[int] = []
     logprobs: list[float] = []
-    for event in client.stream("/v1/completions", body, key):
+    first_at = 0.0
+    for event in client.stream("/v1/completions", body):
         for choice in event.get("choices", ()):
             found = choice.get("logprobs") or {}
             tokens += [int(token.removeprefix("token_id:")) for token in found.get("tokens", ())]
             logprobs += found.get("token_logprobs", ())
-    return Answer(tuple(tokens), tuple(logprobs))
+            first_at = first_at or time.monotonic()
+    return Answer(tuple(tokens), tuple(logprobs), first_at)
 
 
-def positions(client: Client, key: str | None) -> int:
+def positions(client: Client) -> int:
     """Return how many tokens a prompt and its answer may have. Raises RequestError."""
-    return int(client.get("/v1/models", key)["data"][0]["max_model_len"])
+    return int(client.get("/v1/models")["data"][0]["max_model_len"])
 
 
-def forced(client: Client, prompt: Sequence[int] | str, key: str | None) -> list[float]:
+def forced(client: Client, prompt: Sequence[int] | str) -> list[float]:
     """Return the log probability of each token of a prompt except the first. Raises RequestError."""
+    return [value for _, value in forced_tokens(client, prompt)]
+
+
+def forced_tokens(client: Client, prompt: Sequence[int] | str) -> list[tuple[int, float]]:
+    """Return each token of a prompt except the first, with its log probability. Raises RequestError."""
     body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-    entries = client.post("/v1/completions", body, key)["choices"][0]["prompt_logprobs"][1:]
+    entries = client.post("/v1/completions", body)["choices"][0]["prompt_logprobs"][1:]
     # The prompt's own token comes first; some releases append the most likely one.
-    return [float(next(iter(entry.values()))["logprob"]) for entry in entries]
+    return [(int(token), float(value["logprob"])) for token, value in (next(iter(entry.items())) for entry in entries)]
 
 
 def dtype_of(notes: Sequence[Mapping[str, Any]]) -> str:
@@ -74,59 +93,103 @@ def rounding(dtype: str) -> float:
     return table_of.get(dtype, table_of["float32"])
 
 
-def against_reference(answer: Answer, reference: Mapping[str, Any], dtype: str) -> str | None:
-    """Compare the answer to the reference's prompt; return the difference, None if there is none.
+def compare_reference(
+    answer: Answer,
+    reference: Mapping[str, Any],
+    rival: Callable[[Sequence[int]], Sequence[float]],
+    *,
+    length: int,
+    dtype: str,
+) -> str:
+    """Return evidence that an answer is the beginning of the reference's.
 
-    Tokens that are closer than the rounding are a tie.
+    Another token than the reference's is a near tie if the log probabilities of the reference's tokens are right.
+
+    Args:
+        rival: Returns the log probabilities that the server gives tokens after the reference's prompt.
+        length: Number of tokens that were asked for.
+
+    Raises:
+        NotProvenError: It is not.
     """
-    length, bound = len(answer.tokens), rounding(dtype)
-    if not length:
-        return "no token was returned"
-    for place, (token, expected) in enumerate(zip(answer.tokens, reference["tokens"][:length], strict=True)):
-        if token != expected:
-            is_tie = reference["gaps"][place] < 2 * bound and token == reference["runners_up"][place]
-            text = f"token {place + 1} of {length} is {token}, the reference has {expected}, which leads by {reference['gaps'][place]:.2f}"
-            return None if is_tie else f"{text}; {dtype} rounds by at most {bound}"
-    # A log probability depends on two logits: its own and the largest one.
-    pairs = zip(answer.logprobs, reference["logprobs"][:length], strict=True)
-    differences = [abs(here - there) for here, there in pairs]
-    # max() may lose a value that is no number.
-    off = math.nan if any(map(math.isnan, differences)) else max(differences)
-    return (
-        None
-        if off <= 2 * bound
-        else f"log probabilities differ from the reference's by {off:.3g}; {dtype} rounds by at most {bound}"
-    )
+    expected, logprobs, bound = reference["tokens"][:length], reference["logprobs"][:length], rounding(dtype)
+    if len(answer.tokens) != len(expected):
+        raise NotProvenError(f"the server answered {len(answer.tokens)} tokens instead of {len(expected)}")
+    place = _first_difference(answer.tokens, expected)
+    if place is None:
+        worst = max(_differences(answer.logprobs, logprobs))
+        text = f"{len(expected)} greedy tokens equal those of transformers in float32"
+        # A log probability depends on two logits: its own and the largest one.
+        if worst > 2 * bound:
+            raise NotProvenError(
+                f"{text}, but log probabilities differ by up to {worst:.2f}; {dtype} rounds by at most {bound}"
+            )
+        return f"{text}; log probabilities differ by at most {worst:.3f}"
+    gap = reference["gaps"][place]
+    token, runner_up = answer.tokens[place], reference["runners_up"][place]
+    text = f"token {place + 1} of {len(expected)} is {token}, transformers in float32 says {expected[place]}"
+    if gap >= bound:
+        raise NotProvenError(f"{text}, whose logit leads by {gap:.2f}; {dtype} rounds by at most {bound}")
+    if token != runner_up:
+        raise NotProvenError(f"{text}, and after that {runner_up}")
+    worst = max(_differences(rival(expected), logprobs))
+    if worst > bound:
+        raise NotProvenError(
+            f"{text}, and log probabilities differ by up to {worst:.2f}; {dtype} rounds by at most {bound}"
+        )
+    return f"{text}: a near tie (gap {gap:.3f}); teacher-forced log probabilities differ by at most {worst:.3f}"
 
 
-def against_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) -> str | None:
-    """Compare an answer with the model; `exact` are the model's log probabilities after each of its tokens, in float64."""
+def _first_difference(found: Sequence[int], expected: Sequence[int]) -> int | None:
+    """Return the first place in which two lists differ, as far as both reach."""
+    return next((place for place, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+
+
+def _differences(found: Sequence[float], expected: Sequence[float]) -> list[float]:
+    """Return the differences of two lists of one length; a value that is no number differs by infinity."""
+    differences = (abs(here - there) for here, there in zip(found, expected, strict=True))
+    return [math.inf if math.isnan(difference) else difference for difference in differences]
+
+
+def check_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) -> None:
+    """Compare an answer with the model; `exact` are the model's log probabilities after each of its tokens, in float64.
+
+    Raises:
+        NotProvenError: They differ by more than rounding.
+    """
     bound = rounding(dtype)
     if not answer.tokens:
-        return "no token was returned"
-    for place, (token, logprob, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
+        raise NotProvenError("no token was returned")
+    for place, (token, logprob, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True), 1):
         lead = max(row) - row[token]
         if lead > 2 * bound:
-            return f"token {place + 1} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
+            raise NotProvenError(
+                f"token {place} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
+            )
         if not abs(logprob - row[token]) <= 2 * bound:
-            return f"token {place + 1} has log probability {logprob:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
-    return None
+            raise NotProvenError(
+                f"token {place} has log probability {logprob:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
+            )
 
 
-def against_text(values: Sequence[float], exact: Sequence[float], dtype: str) -> str | None:
+def check_text(values: Sequence[float], exact: Sequence[float], dtype: str) -> None:
     """Compare the log probabilities that an engine gives the tokens of a text with the model's in float64.
 
     Tokens that nobody chose differ far more between two models than the most likely ones, of which one may win in both: with one of four
     layers of the built-in model set to zero, 27 random tokens differed by 1.0 to 2.4 at most, and four greedy ones were within the
     bound in every fifth run.
+
+    Raises:
+        NotProvenError: They differ by more than rounding.
     """
-    bound = 2 * rounding(dtype)
+    bound = rounding(dtype)
     if len(values) != len(exact):
-        return f"{len(values)} log probabilities came for a prompt of {len(exact) + 1} tokens"
+        raise NotProvenError(f"{len(values)} log probabilities came for a prompt of {len(exact) + 1} tokens")
     for place, (value, expected) in enumerate(zip(values, exact, strict=True), 2):
-        if not abs(value - expected) <= bound:
-            return f"token {place} of a prompt has log probability {value:.3f}, the model has {expected:.3f}; {dtype} rounds by at most {rounding(dtype)}"
-    return None
+        if not abs(value - expected) <= 2 * bound:
+            raise NotProvenError(
+                f"token {place} of a prompt has log probability {value:.3f}, the model has {expected:.3f}; {dtype} rounds by at most {bound}"
+            )
 
 
 @dataclass(frozen=True)
@@ -153,18 +216,21 @@ def fit(values: Sequence[float], exact: Sequence[float], scaled: Sequence[float]
     return Fit(off, share * table("serving")["answer"]["scale"]["step"])
 
 
-def against_prompt(fitted: Fit, length: int, dtype: str) -> str | None:
-    """Return what is wrong with the log probabilities of a long prompt's tokens."""
+def check_prompt(fitted: Fit, length: int, dtype: str) -> None:
+    """Compare the log probabilities of a long prompt's tokens with the model's. Raises NotProvenError."""
     limits = table("serving")["answer"]
-    bound = limits["spread"].get(dtype, limits["spread"]["float32"])
+    bound, allowed = limits["spread"].get(dtype, limits["spread"]["float32"]), limits["scale"]["allowed"]
     if not fitted.off <= bound:
-        return f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square); {dtype} rounds by at most {bound}"
-    if not abs(fitted.scale) <= limits["scale"]["allowed"]:
-        return f"a prompt of {length} tokens is answered as by a model whose attention scale is {fitted.scale:+.1%} off; allowed {limits['scale']['allowed']:.0%}"
-    return None
+        raise NotProvenError(
+            f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square); {dtype} rounds by at most {bound}"
+        )
+    if not abs(fitted.scale) <= allowed:
+        raise NotProvenError(
+            f"a prompt of {length} tokens is answered as by a model whose attention scale is {fitted.scale:+.1%} off; allowed {allowed:.0%}"
+        )
 
 
-def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> list[list[int]]:
+def shared_prompts(client: Client, shared: int, ends: int) -> list[list[int]]:
     """Return prompts with `shared` common tokens and `ends` others each, the first one twice. Raises RequestError.
 
     No earlier request had this beginning.
@@ -174,7 +240,7 @@ def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> l
         numbers = (random.randrange(1000) for _ in range(length))  # noqa: S311 - no secret
         text = " ".join(sentence.format(number) for number in numbers)
         body = {"prompt": text, "add_special_tokens": is_first}
-        return [int(token) for token in client.post("/tokenize", body, key)["tokens"]][:length]
+        return [int(token) for token in client.post("/tokenize", body)["tokens"]][:length]
 
     first, *others = SENTENCES
     beginning = tokens(first, shared, is_first=True)
@@ -182,75 +248,103 @@ def shared_prompts(client: Client, key: str | None, shared: int, ends: int) -> l
     return [*prompts, prompts[0]]
 
 
-def mixed(client: Client, key: str | None) -> str | None:
-    """Ask prompts with a common beginning at once, and return what is wrong with an answer. Raises RequestError.
+def check_mixed(client: Client) -> None:
+    """Ask prompts with a common beginning at once, and compare each answer with the same text alone.
 
     The log probabilities of an answer must be those of the same text in a prompt: vLLM computes those anew, without its cache of prefixes.
     A service with too few positions is not asked.
+
+    Raises:
+        NotProvenError: One differs.
+        RequestError: The service did not answer.
     """
     limits = table("serving")["answer"]
-    if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client, key):
-        return None
-    prompts = shared_prompts(client, key, limits["shared"], limits["ends"])
-    answers = [greedy(client, prompts[0], limits["tokens"], key)]  # fills the cache
+    if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client):
+        return
+    prompts = shared_prompts(client, limits["shared"], limits["ends"])
+    answers = [greedy(client, prompts[0], limits["tokens"])]  # fills the cache
     with ThreadPoolExecutor(len(prompts)) as pool:
-        answers += pool.map(lambda prompt: greedy(client, prompt, limits["tokens"], key), prompts[1:])
+        answers += pool.map(lambda prompt: greedy(client, prompt, limits["tokens"]), prompts[1:])
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
-        values = forced(client, [*prompt, *answer.tokens], key)[-len(answer.tokens) :]
-        if wrong := against_alone(answer, values, limits["alone"]):
-            return f"prompt {number} of {len(prompts)} with a shared prefix, sent at once: {wrong}"
-    return None
+        where = f"prompt {number} of {len(prompts)} with a shared prefix, sent at once"
+        if not answer.tokens:
+            raise NotProvenError(f"{where}: no token was returned")
+        alone = forced(client, [*prompt, *answer.tokens])[-len(answer.tokens) :]
+        off = fmean(_differences(answer.logprobs, alone))
+        if off > limits["alone"]:
+            raise NotProvenError(
+                f"{where}: log probabilities of its answer differ by {off:.2f} on average from those of the same text alone;"
+                f" allowed {limits['alone']}"
+            )
 
 
-def against_alone(answer: Answer, values: Sequence[float], allowed: float) -> str | None:
-    """Compare the log probabilities of an answer with those of the same tokens in a prompt, in nats."""
-    if not answer.tokens:
-        return "no token was returned"
-    off = sum(abs(here - there) for here, there in zip(answer.logprobs, values, strict=True)) / len(values)
-    if off <= allowed:
-        return None
-    return f"log probabilities of its answer differ by {off:.2f} on average from those of the same text alone; allowed {allowed}"
+def of_last(last: Mapping[str, Any], release: str, bounds: Mapping[str, float]) -> tuple[str, float]:
+    """Return what the last green run served with, and the bound for the difference from it."""
+    return (SAME, bounds["same"]) if last["release"] == release else (OTHER, bounds["other"])
 
 
-def against_long(answer: Answer, last: Mapping[str, Any], allowed: float, dtype: str) -> str | None:
-    """Compare the answer to a long text with the last verified release's, up to the first different token."""
-    same = [here == there for here, there in zip(answer.tokens, last["tokens"], strict=True)]
-    length = same.index(False) if False in same else len(same)
-    off = [abs(here - there) for here, there in zip(answer.logprobs, last["logprobs"], strict=True)][: length + 1]
-    drift = sum(off) / len(off)
-    # At a near tie, two tokens are about equally likely.
-    bound = allowed if length == len(same) else max(allowed, rounding(dtype))
-    if drift <= bound:
-        return None
-    return f"log probabilities after a text of {len(last['prompt'])} characters differ from the last green run by {drift:.4f} on average; allowed {bound}"
-
-
-def against_last(values: Sequence[float], last: Mapping[str, Any], release: str) -> str | None:
-    """Compare log probabilities of a fixed text with those of the last green run."""
+def compare_text(values: Sequence[float], last: Mapping[str, Any], release: str) -> str:
+    """Return evidence that a fixed text is as likely as in the last green run. Raises NotProvenError."""
     if len(values) != len(last["logprobs"]):
-        return f"a fixed text has {len(values) + 1} tokens, {len(last['logprobs']) + 1} in the last green run ({last['at']})"
-    bounds = table("serving")["answer"]["text"]
-    allowed = bounds["same" if last["release"] == release else "other"]
-    drift = sum(abs(here - there) for here, there in zip(values, last["logprobs"], strict=True)) / len(values)
-    if drift <= allowed:
-        return None
-    return f"log probabilities of a fixed text differ from the last green run ({last['at']}) by {drift:.4f} on average; allowed {allowed}"
+        raise NotProvenError(
+            f"a fixed text has {len(values) + 1} tokens, {len(last['logprobs']) + 1} in the last green run ({last['at']})"
+        )
+    whose, allowed = of_last(last, release, table("serving")["answer"]["text"])
+    off = _differences(values, last["logprobs"])
+    drift, worst = fmean(off), off.index(max(off))
+    text = (
+        f"log probabilities of a fixed text differ from the last green run ({last['at']}, {whose}) by {drift:.4f} on average,"
+        f" by up to {off[worst]:.4f} (token {worst + 2}: {last['logprobs'][worst]:.3f} then, {values[worst]:.3f} now)"
+    )
+    if drift > allowed:
+        raise NotProvenError(f"{text}; allowed {allowed} on average")
+    return text
 
 
-def tokens_against_last(
-    answer: Answer, last: Mapping[str, Any], dtype: str, rival: Callable[[Sequence[int]], float]
-) -> str | None:
-    """Compare the tokens after the fixed text with the last green run's.
+def compare_tokens(
+    answer: Answer,
+    last: Mapping[str, Any],
+    rival: Callable[[Sequence[int]], Sequence[float]],
+    *,
+    length: int,
+    dtype: str,
+    release: str,
+) -> str:
+    """Return evidence that the fixed text continues as in the last green run; two builds may break a near tie differently.
 
-    `rival` returns the model's log probability of the last of some tokens after the text. Two tokens that are closer than the
-    rounding are a tie.
+    Args:
+        rival: Returns the log probabilities that the server gives tokens after the text.
+        length: Number of tokens that were asked for.
+
+    Raises:
+        NotProvenError: It continues otherwise.
     """
-    for place, (token, before) in enumerate(zip(answer.tokens, last["tokens"], strict=False)):
-        if token != before:
-            lead = answer.logprobs[place] - rival(last["tokens"][: place + 1])
-            text = f"token {place + 1} after a fixed text is {token}, {before} in the last green run ({last['at']})"
-            return None if lead <= rounding(dtype) else f"{text}, which is {lead:.2f} nats less likely now"
-    return None
+    before = last["tokens"][:length]
+    if len(answer.tokens) != len(before):
+        raise NotProvenError(f"the server answered {len(answer.tokens)} tokens, {len(before)} in the last green run")
+    place = _first_difference(answer.tokens, before)
+    if place is None:
+        return f"{len(before)} greedy tokens equal those of the last green run"
+    whose, bound = of_last(last, release, table("serving")["answer"]["text"])[0], rounding(dtype)
+    text = f"greedy token {place + 1} of {len(before)} is {answer.tokens[place]}, {before[place]} in the last green run ({last['at']}, {whose})"
+    lead = answer.logprobs[place] - rival(before[: place + 1])[-1]
+    if lead > bound:
+        raise NotProvenError(f"{text}, which is now {lead:.2f} nats less likely; {dtype} rounds by at most {bound}")
+    return f"{text}: a near tie, {lead:.3f} nats apart"
+
+
+def compare_long(answer: Answer, last: Mapping[str, Any], allowed: float, dtype: str) -> str:
+    """Return evidence that the answer to a long text is that of the last green run, up to a near tie. Raises NotProvenError."""
+    place = _first_difference(answer.tokens, last["tokens"])
+    off = _differences(answer.logprobs, last["logprobs"])[: None if place is None else place + 1]
+    bound = allowed if place is None else max(allowed, rounding(dtype))
+    text = (
+        f"log probabilities after a text of {len(last['prompt'])} characters differ from the last green run"
+        f" by {fmean(off):.4f} on average over {len(off)} tokens"
+    )
+    if fmean(off) > bound:
+        raise NotProvenError(f"{text}; allowed {bound}")
+    return text
 
 
 def tokens_done(metrics: str) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 from verify.files import read_json
 from verify.runner.child_processes import end_with_parent, run_one
 from verify.serving import load_benchmark
-from verify.serving.client import Client, RequestError
+from verify.serving.client import is_healthy
 from verify.serving.resource_usage import peak
 from verify.serving.service import Service
 from verify.tables import table
@@ -31,7 +31,7 @@ BACKEND, BACKEND_BEFORE = "--attention-backend", "VLLM_ATTENTION_BACKEND"
 EAGER = "--enforce-eager"
 UNCOMPILED = "TORCHDYNAMO_DISABLE"
 START_S, STOP_S = 900.0, 90.0
-POLL_S, HEALTH_S = 0.2, 5.0
+POLL_S = 0.2
 TAIL_BYTES = 64_000
 """Length of the log: an engine's own error is above the traces of the processes that waited for it."""
 POINTS_UP = "See root cause above"
@@ -122,19 +122,12 @@ def serve_variant(service: Service, command: Command) -> Iterator[Service]:
 
 def _wait(service: Service, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_S
-    while not _healthy(service):
+    while not is_healthy(service.endpoint):
         if process.poll() is not None:
             raise VariantError(f"the server ended with {process.returncode} before it answered")
         if time.monotonic() > deadline:
             raise VariantError(f"the server did not answer within {START_S:g} s")
         time.sleep(POLL_S)
-
-
-def _healthy(service: Service) -> bool:
-    try:
-        return Client(service.endpoint, HEALTH_S).status("GET", "/health", None) == 200
-    except RequestError:
-        return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

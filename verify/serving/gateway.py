@@ -28,10 +28,10 @@ def ask(request: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"asked": [], "late": [], "inherited": [], "deviations": [], "silent": None}
     silence_s = table("contract")["silence_s"]
     for model, hosts in request["models"].items():
-        client = Client(Endpoint(model=model, **request["gateway"]), silence_s)
+        client = Client(Endpoint(model=model, **request["gateway"]), silence_s, request["key"])
         task = hosts[0]["task"]
         behind = [
-            Asker(Client(Endpoint(one["host"], one["port"], model), silence_s), one["key"], is_builtin=False, task=task)
+            Asker(Client(Endpoint(one["host"], one["port"], model), silence_s, one["key"]), is_builtin=False, task=task)
             for one in hosts
         ]
         try:
@@ -40,7 +40,7 @@ def ask(request: Mapping[str, Any]) -> dict[str, Any]:
                 for status in (client.status("GET", "/v1/models", key) for key in (ANOTHER_KEY, None))
                 if status != KEY_IS_UNKNOWN
             ]
-            one = ask_all(Asker(client, request["key"], is_builtin=False, task=task), has_tools=False, behind=behind)
+            one = ask_all(Asker(client, is_builtin=False, task=task), has_tools=False, behind=behind)
         except NoAnswerError as silence:
             found["silent"] = f"{model}: {silence}"
         except RequestError as problem:

@@ -53,11 +53,11 @@ def soak(service: Service, *, seconds: float, between: Callable[[int], None], pa
     Returns:
         What was observed after each round.
     """
-    seen, key, began = SoakSamples(), service.api_key(), time.monotonic()
+    seen, client, began = SoakSamples(), Client(service.endpoint, ANSWER_S, service.api_key()), time.monotonic()
     load = table("serving")["load"] | table("soak")["load"]
     number = 0
     while time.monotonic() - began < seconds:
-        seen.failed += _round(service, key, number, load)
+        seen.failed += _round(client, service.task, number, load)
         seen.asked += load["at_once"]
         at = time.monotonic() - began
         seen.samples.append(Sample(at, seen.asked, held(service), open_descriptors(service)))
@@ -67,10 +67,10 @@ def soak(service: Service, *, seconds: float, between: Callable[[int], None], pa
     return seen
 
 
-def _round(service: Service, key: str | None, number: int, load: dict[str, Any]) -> list[str]:
+def _round(client: Client, task: str, number: int, load: dict[str, Any]) -> list[str]:
     """Send parallel requests and return their problems. All threads end first, because this process forks for kernels."""
     with ThreadPoolExecutor(load["at_once"]) as pool:
-        answers = pool.map(lambda place: _ask(service, key, number, place, load), range(load["at_once"]))
+        answers = pool.map(lambda place: _ask(client, task, number, place, load), range(load["at_once"]))
     return [problem for problem in answers if problem]
 
 
@@ -131,17 +131,16 @@ def _series(seen: SoakSamples) -> Iterator[tuple[str, str, str, str, list[tuple[
     yield "descriptors", "open descriptors", "grow", "", descriptors
 
 
-def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[str, Any]) -> str | None:
+def _ask(client: Client, task: str, turn: int, place: int, load: dict[str, Any]) -> str | None:
     """Request a completion of a unique prompt; return the problem, None if there is none."""
     prompt = [LEAST_TOKEN + (turn * 7 + place * 31 + step * 13) % 200 for step in range(load["input_tokens"])]
     body = {"prompt": prompt, "max_tokens": load["output_tokens"], "ignore_eos": True}
-    client = Client(service.endpoint, ANSWER_S)
     try:
-        if service.task == "generate":
-            client.post("/v1/completions", body, key)
+        if task == "generate":
+            client.post("/v1/completions", body)
         else:
             text = " ".join(map(str, prompt))
-            vectors(client, service.task, [text if service.task == "embed" else [text, text]], key)
+            vectors(client, task, [text if task == "embed" else [text, text]])
     except RequestError as problem:
         return str(problem)
     return None

@@ -14,14 +14,14 @@ INPUTS: Mapping[str, Sequence[Any]] = {"embed": TEXTS, "score": [[TEXTS[0], text
 Vector = Sequence[float]
 
 
-def vectors(client: Client, task: str, inputs: Sequence[Any], key: str | None) -> list[Vector]:
+def vectors(client: Client, task: str, inputs: Sequence[Any]) -> list[Vector]:
     """Return the vector of each input, asked for in one request. Raises RequestError."""
     if task == "embed":
         body: dict[str, Any] = {"input": list(inputs), "encoding_format": "float"}
-        answer = client.post("/v1/embeddings", body, key)
+        answer = client.post("/v1/embeddings", body)
         return [one["embedding"] for one in _in_order(answer)]
     questions, texts = (list(side) for side in zip(*inputs, strict=True))
-    answer = client.post("/v1/score", {"text_1": questions, "text_2": texts}, key)
+    answer = client.post("/v1/score", {"text_1": questions, "text_2": texts})
     return [[float(one["score"])] for one in _in_order(answer)]
 
 
@@ -29,11 +29,9 @@ def _in_order(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(answer["data"], key=lambda one: int(one["index"]))
 
 
-def alone_and_together(
-    client: Client, task: str, inputs: Sequence[Any], key: str | None
-) -> tuple[list[Vector], list[Vector]]:
+def alone_and_together(client: Client, task: str, inputs: Sequence[Any]) -> tuple[list[Vector], list[Vector]]:
     """Return the vectors of inputs that are asked for one by one, and in one request. Raises RequestError."""
-    return [vectors(client, task, [one], key)[0] for one in inputs], vectors(client, task, inputs, key)
+    return [vectors(client, task, [one])[0] for one in inputs], vectors(client, task, inputs)
 
 
 def distance(found: Vector, expected: Vector) -> float:

@@ -24,7 +24,15 @@ from provision.report.layout import count
 from verify.records import first_few
 
 CHECK = "gateway.contract"
-MODULES = ("__init__", "tables", "serving/__init__", "serving/client", "serving/contract", "serving/gateway")
+MODULES = (
+    "__init__",
+    "tables",
+    "serving/__init__",
+    "serving/client",
+    "serving/contract",
+    "serving/expectations",
+    "serving/gateway",
+)
 BOOT = """
 import base64, runpy, sys, tempfile
 with tempfile.NamedTemporaryFile(suffix=".pyz") as file:
@@ -41,10 +49,8 @@ Status = Literal["ok", "warn", "fail", "skip", "error"]
 def program() -> bytes:
     """Return the questions as one file, for Python 3.8 and later."""
     entries = {f"verify/{name}.py": (SOURCE / f"{name}.py").read_bytes() for name in MODULES}
-    tables = {"contract": read_table(SOURCE / "data/contract.toml")}
-    return pack_zipapp(
-        {**entries, "verify/data.json": json.dumps(tables).encode()}, main="verify.serving.gateway:main()"
-    )
+    table = json.dumps(read_table(SOURCE / "data/contract.toml")).encode()
+    return pack_zipapp({**entries, "verify/data/contract.json": table}, main="verify.serving.gateway:main()")
 
 
 def ask(session: Session, host: Host, gateway: Gateway) -> CheckRecord:

@@ -15,8 +15,7 @@ from provision.core.models.records import CheckRecord
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
 from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
-from provision.phases.verify.run_checks import Verified
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.report.page.hosts import Tone
 from provision.report.page.view import Section
 from provision.run.context import RunContext

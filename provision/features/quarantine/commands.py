@@ -11,7 +11,7 @@ from provision.cli.verify import app
 from provision.cli.verify import check as check_hosts
 from provision.core.errors import UsageError
 from provision.features.quarantine.returns import return_to_service
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions
 from provision.pipeline import operations
 
 FEWER = ("only", "skip", "inject", "listed")

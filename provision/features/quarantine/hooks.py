@@ -11,8 +11,7 @@ from provision.core.run_folder import utc_now
 from provision.features.quarantine.hardware import hardware_failure
 from provision.features.quarantine.marks import Quarantine, QuarantineStore, mark_in_force
 from provision.features.quarantine.quarantine import because_of, notify_gateways, store_of, write_mark
-from provision.phases.verify.run_checks import Verified
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.run.context import LeftOut, RunContext
 from provision.run.results import ProbedHosts
 

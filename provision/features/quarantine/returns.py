@@ -8,7 +8,8 @@ from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
 from provision.features.quarantine.marks import Quarantine
 from provision.features.quarantine.quarantine import known_mark, notify_gateways, store_of, write_mark
-from provision.phases.verify.step import CheckOptions, verify_live
+from provision.phases.verify.run_checks import CheckOptions
+from provision.phases.verify.step import verify_live
 from provision.run.context import RunContext
 from provision.run.results import CheckedHosts, Conclusion, ProbedHosts
 

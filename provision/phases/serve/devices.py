@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import gcd
 from typing import Literal
 
-from provision.catalog.versions import numbers
+from provision.catalog.versions import numbers, platform_of
 from provision.core.errors import InventoryError
 from provision.core.models.base import Record
 from provision.core.models.facts import AmdGpu, HostFacts, NvidiaGpu
@@ -35,14 +35,6 @@ class Devices(Record):
         return self.tensor_parallel * self.pipeline_parallel * self.data_parallel // self.hosts
 
 
-def platform_of(stack: Stack) -> Platform:
-    """Return the platform of the build variant: `cpu`, `rocm...`, else CUDA."""
-    variant = stack.variant
-    if variant.startswith("cpu"):
-        return "cpu"
-    return "rocm" if variant.startswith("rocm") else "cuda"
-
-
 def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attention_heads: int | None) -> Devices:
     """Return the GPUs that the plan chose (all where it names none), with a split over as many as the model allows.
 
@@ -52,9 +44,10 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
     Raises:
         InventoryError: A GPU does not exist, or the requested split needs more GPUs than are chosen.
     """
-    platform = platform_of(stack)
+    platform = platform_of(stack.variant)
     pipeline, span = settings.pipeline(on_cpu=platform == "cpu"), settings.span
     others = pipeline * settings.data_parallel
+    used: list[NvidiaGpu | AmdGpu] = []
     if platform == "cpu":
         tensor = settings.tensor_parallel or span // gcd(span, pipeline)
         if tensor * others % span:
@@ -63,26 +56,20 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
                 f"which cannot be divided by {span} hosts",
                 hint="leave firstlight_tensor_parallel and firstlight_pipeline_parallel out",
             )
-        return Devices(
-            platform="cpu",
-            tensor_parallel=tensor,
-            pipeline_parallel=pipeline,
-            data_parallel=settings.data_parallel,
-            hosts=span,
-        )
-    cards = _cards(platform, facts)
-    chosen = _named(cards, stack.gpus, facts.host) if stack.gpus else list(cards)
-    available = len(chosen) * span
-    planned = stack.model.tensor_parallel if stack.model else None
-    tensor = settings.tensor_parallel or planned or _largest_split(available // others, attention_heads)
-    if tensor * others > available or tensor * others % span:
-        on = f" on {span} hosts, equally many on each" if span > 1 else ""
-        raise InventoryError(
-            f"host `{facts.host}`: tensor {tensor} x pipeline {pipeline} x data {settings.data_parallel}"
-            f" parallel needs {tensor * others} GPUs, {available} are chosen{on}",
-            hint="lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel, or name more GPUs in firstlight_gpus",
-        )
-    used = chosen[: tensor * others // span]
+    else:
+        cards = _cards(platform, facts)
+        chosen = _named(cards, stack.gpus, facts.host) if stack.gpus else list(cards)
+        available = len(chosen) * span
+        planned = stack.model.tensor_parallel if stack.model else None
+        tensor = settings.tensor_parallel or planned or _largest_split(available // others, attention_heads)
+        if tensor * others > available or tensor * others % span:
+            on = f" on {span} hosts, equally many on each" if span > 1 else ""
+            raise InventoryError(
+                f"host `{facts.host}`: tensor {tensor} x pipeline {pipeline} x data {settings.data_parallel}"
+                f" parallel needs {tensor * others} GPUs, {available} are chosen{on}",
+                hint="lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel, or name more GPUs in firstlight_gpus",
+            )
+        used = chosen[: tensor * others // span]
     capabilities = [card.compute_capability for card in used if isinstance(card, NvidiaGpu) and card.compute_capability]
     return Devices(
         platform=platform,

@@ -18,6 +18,22 @@ _ONHOST = Path(__file__).parent / "onhost"
 SHARED = _ONHOST / "shared"
 """What an engine shows on its own host, for the programs that watch one."""
 _TREE = product_path("provision").parent
+VERIFY = tuple(
+    product_path("verify") / name
+    for name in (
+        "data/serving.toml",
+        "data/start_phases.toml",
+        "files.py",
+        "serving/answers.py",
+        "serving/client.py",
+        "serving/processes.py",
+        "serving/service.py",
+        "serving/service_plan.py",
+        "serving/vectors.py",
+        "tables.py",
+    )
+)
+"""What the checks of a service and the programs around its start have in common."""
 
 
 def serve_tools(folder: Path) -> dict[str, Path]:
@@ -29,7 +45,7 @@ def serve_tools(folder: Path) -> dict[str, Path]:
     scripts = {path.name: path for path in sorted(_ONHOST.glob("*.py")) if path.name != "__init__.py"}
     return {
         **scripts,
-        **{name: built(folder / name, _ONHOST / Path(name).stem, main) for name, main in ENTRY_POINTS.items()},
+        **{name: built(folder / name, _ONHOST / Path(name).stem, main, VERIFY) for name, main in ENTRY_POINTS.items()},
     }
 
 
@@ -39,9 +55,9 @@ def built(target: Path, package: Path, main: str, shared: Sequence[Path] = ()) -
     Args:
         package: See `zipapp`, as of `main` and `shared`.
         main: What runs.
-        shared: Other packages.
+        shared: See `zipapp`.
     """
-    sources = (path for folder in (package, *shared) for path in folder.iterdir() if path.is_file())
+    sources = (file for path in (package, *shared) for file in _sources(path))
     return kept(target, sources, lambda: zipapp(package, main, shared))
 
 
@@ -51,18 +67,22 @@ def zipapp(package: Path, main: str, shared: Sequence[Path] = ()) -> bytes:
     Args:
         package: Folder with the modules, and with tables, which become JSON since Python before 3.11 reads no TOML.
         main: What runs, as `MODULE:CALL`.
-        shared: Folders of other packages that it imports; they keep their full names, such as `provision.phases`.
+        shared: Folders of other packages that it imports, or files of these; they keep their full names, such as `provision.phases`.
     """
-    files = _files(package, package.name)
-    for folder in shared:
-        name = folder.relative_to(_TREE)
-        files |= {f"{parent}/__init__.py": b"" for parent in name.parents if parent.name}
-        files |= _files(folder, str(name))
+    files = dict(_entry(path, Path(package.name, path.name)) for path in _sources(package))
+    for path in (file for each in shared for file in _sources(each)):
+        name = path.relative_to(_TREE)
+        files = {**{f"{parent}/__init__.py": b"" for parent in name.parents if parent.name}, **files}
+        files |= [_entry(path, name)]
     return pack_zipapp(files, main=main)
 
 
-def _files(folder: Path, name: str) -> dict[str, bytes]:
-    modules = {f"{name}/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
-    return modules | {
-        f"{name}/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")
-    }
+def _sources(path: Path) -> list[Path]:
+    """Return the modules and tables of a folder; a file itself."""
+    return [*path.glob("*.py"), *path.glob("*.toml")] if path.is_dir() else [path]
+
+
+def _entry(path: Path, name: Path) -> tuple[str, bytes]:
+    if path.suffix == ".toml":
+        return str(name.with_suffix(".json")), json.dumps(read_table(path)).encode()
+    return str(name), path.read_bytes()

@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from provision.core.errors import FirstlightError, RemoteCommandError
-from provision.core.models.records import CheckRecord, Figure
+from provision.core.models.records import CheckRecord
 from provision.core.run_folder import utc_now
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.tool import Picked, zipapp
@@ -51,33 +51,58 @@ DRAIN_S = 2100.0
 """For a service that is stopped for the checks: stop, start and proof."""
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which checks run, and how."""
+
+    level: Level = "standard"
+    drain: bool = False
+    """Whether the service is stopped for the checks, and started again."""
+    soak_minutes: float | None = None
+    """Length of a soak, load on service and kernels, that replaces the checks."""
+    multihost: bool = False
+    """Whether hosts are tried together too, and what stands around them."""
+    selection: Picked | None = None
+    """The checks that run, all of the level when None; with a selection the host keeps the results of its last complete run."""
+    serve_follows: bool = False
+    """Whether the service is replaced or restarted after the checks, so that the running one is not checked."""
+    refute: bool = False
+    """Whether only checks run again that failed before; their results are updated on the host."""
+
+    def words(self, prefix: str) -> list[str]:
+        """Return the arguments of the tool for an installation, without what it is to compare with."""
+        if self.soak_minutes is not None:
+            return ["soak", "--minutes", f"{self.soak_minutes:g}", "--json"]
+        kept = self.selection.words if self.selection else ["--write", f"{prefix}/verify/last.json"]
+        how = [*(["--refute"] if self.refute else []), *(["--drain"] if self.drain else [])]
+        return ["--level", self.level, "--json", *how, *kept, "--progress", f"{prefix}/{PROGRESS}"]
+
+    def time_limit_s(self, devices: int, *, level: Level | None = None) -> float:
+        """Return the seconds after which a host is given up; its own time limits are shorter. `level` overrides that of the options."""
+        # A name can select checks of every level.
+        deepest: Level = "full" if self.selection and self.selection.only else level or self.level
+        return run_limit_s(deepest, devices) + GRACE_S + DRAIN_S * self.drain + 60 * (self.soak_minutes or 0.0)
+
+
 def verify(
     session: Session,
     *,
     prefix: str,
+    options: CheckOptions = CheckOptions(),
     environment: str | None = None,
-    level: Level = "standard",
     devices: int = 1,
     expect: Mapping[str, Any] | None = None,
     root: bool = False,
-    drain: bool = False,
-    soak_minutes: float | None = None,
-    picked: Picked | None = None,
-    refute: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Verified:
     """Run the checks on a host in one round trip, or two if its tool is of another release.
 
-    After an interruption with `drain`, call `resume`.
+    After an interruption with `options.drain`, call `resume`.
 
     Args:
         environment: Digest of an environment that is not live yet; None for the live one.
         devices: Number of devices, on which the time limit depends.
         expect: `stack`, `gpus` and `advisories`; the Stack defaults to the environment's own.
-        drain: Whether the service is stopped for the checks.
-        soak_minutes: Put load on service and kernels for this time instead.
-        picked: The selected checks; the host then keeps the results of its last complete run.
-        refute: Run only the failed checks of the last run, and update their results on the host.
         progress: Gets number and name of the running check every few seconds, from another thread.
 
     Raises:
@@ -85,18 +110,12 @@ def verify(
     """
     prefix = prefix.rstrip("/")
     place = f"envs/{environment}" if environment else "current"
-    if soak_minutes is not None:
-        words = ["soak", "--minutes", f"{soak_minutes:g}", "--json"]
-    else:
-        words = ["--level", level, "--json"]
-        words += ["--refute"] if refute else []
-        words += picked.words if picked else ["--write", f"{prefix}/verify/last.json"]
-        words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
-        words += ["--progress", f"{prefix}/{PROGRESS}"]
+    is_soak = options.soak_minutes is not None
+    words = options.words(prefix) + (["--expect", "-"] if expect and not is_soak else [])
     asked = json.dumps(dict(expect)) if expect else None
-    limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
+    limit_s = options.time_limit_s(devices)
     try:
-        with _followed(session, f"{prefix}/{PROGRESS}", progress if soak_minutes is None else None, root=root):
+        with _followed(session, f"{prefix}/{PROGRESS}", None if is_soak else progress, root=root):
             done = run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
     except RemoteCommandError as error:
         return broken(session.host, error.text, remedy=error.hint)
@@ -122,14 +141,6 @@ def _followed(session: Session, file: str, progress: Callable[[str], None] | Non
         yield
     finally:
         ended.set()
-
-
-def time_limit_s(
-    level: Level, devices: int, *, drain: bool = False, soak_minutes: float | None = None, picked: Picked | None = None
-) -> float:
-    """Return the seconds after which a host is given up; its own time limits are shorter."""
-    deepest: Level = "full" if picked and picked.only else level  # a name can select checks of every level
-    return run_limit_s(deepest, devices) + GRACE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
 
 
 def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, str]:
@@ -230,12 +241,7 @@ def read(host: str, done: Completed, *, environment: str) -> Verified:
 
 def _record(host: str, check: Mapping[str, Any]) -> CheckRecord:
     """Return a check of the tool's document, with the inventory's host name and without keys of other releases."""
-    figures = tuple(Figure(**_known(figure, Figure.model_fields)) for figure in check.get("figures") or ())
-    return CheckRecord(**{**_known(check, CheckRecord.model_fields), "figures": figures, "host": host})
-
-
-def _known(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key in fields}
+    return CheckRecord.model_validate({**check, "figures": check.get("figures") or (), "host": host}, extra="ignore")
 
 
 def broken(host: str, text: str, *, evidence: Any = None, remedy: str | None = None) -> Verified:

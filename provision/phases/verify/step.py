@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,9 +14,8 @@ from provision.core.models.records import CheckRecord, PhaseResult
 from provision.phases.install.step import building
 from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
-from provision.phases.verify.run_checks import DRAIN_S, Verified, resume, time_limit_s
+from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, resume
 from provision.phases.verify.run_checks import verify as run_checks
-from provision.phases.verify.tool import Picked
 from provision.report.difference import last_green
 from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
@@ -31,32 +29,6 @@ from verify.runner.last_run import failed_levels
 
 ANSWER_S = 60.0
 """Seconds for an answer to arrive, in addition to the time limit of the checks."""
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """Which checks run, and how."""
-
-    level: Level
-    drain: bool = False
-    """Whether the service is stopped for the checks, and started again."""
-    soak_minutes: float | None = None
-    """Length of a soak that replaces the checks."""
-    multihost: bool = False
-    """Whether hosts are tried together too, and what stands around them."""
-    selection: Picked | None = None
-    """The checks that run; all of the level when None."""
-    serve_follows: bool = False
-    """Whether the service is replaced or restarted after the checks, so that the running one is not checked."""
-    refute: bool = False
-    """Whether only checks run again that failed before."""
-
-    def time_limit_s(self, devices: int, *, level: Level | None = None) -> float:
-        """Return the seconds that a host gets, its answer included; `level` overrides that of the options."""
-        limit = time_limit_s(
-            level or self.level, devices, drain=self.drain, soak_minutes=self.soak_minutes, picked=self.selection
-        )
-        return limit + ANSWER_S
 
 
 def verify(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
@@ -143,15 +115,11 @@ def check(
         verified = run_checks(
             context.session(host),
             prefix=paths.prefix,
+            options=options,
             environment=state.environment if state and not options.refute else None,
-            level=options.level,
             devices=device_count(probed.facts.get(host.name)),
             expect=expectations.get(host.name),
             root=paths.root,
-            drain=options.drain,
-            soak_minutes=options.soak_minutes,
-            picked=options.selection,
-            refute=options.refute,
             progress=partial(context.progress.current, host.name) if context.progress.shows_current else None,
         )
         # At once: what it says must be kept even if the run ends while other hosts are still at work.
@@ -159,7 +127,7 @@ def check(
         return verified
 
     documents: dict[str, Mapping[str, Any]] = {}
-    limit_s = options.time_limit_s(devices, level="full" if deeper else None)
+    limit_s = options.time_limit_s(devices, level="full" if deeper else None) + ANSWER_S
     is_kept = options.soak_minutes is None and not options.selection and not options.refute
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
     for hosts_checked in features.hooks("hosts_checked"):

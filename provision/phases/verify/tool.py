@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from provision.core.errors import UsageError
 from provision.core.folders import product_path
+from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
 from verify.doctor.catalog import PACKED_CAUSES, pack
 from verify.records import USAGE_EXIT, Level
@@ -41,7 +40,6 @@ def zipapp() -> bytes:
     Releases of zlib may compress differently: a host with two controllers then gets the tool again.
     """
     entries: dict[str, bytes] = {}
-    tables: dict[str, Any] = {}
     for path in sorted(SOURCE.rglob("*")):
         name = f"verify/{path.relative_to(SOURCE).as_posix()}"
         if name in STAYS_HERE:
@@ -49,8 +47,7 @@ def zipapp() -> bytes:
         if path.suffix == ".py":
             entries[name] = path.read_bytes()
         elif path.suffix == ".toml" and path.parent.name == "data":
-            tables[path.stem] = tomllib.loads(path.read_text(encoding="utf-8"))
-    entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
+            entries[str(Path(name).with_suffix(".json"))] = json.dumps(read_table(path)).encode()
     entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
     return pack_zipapp(entries, main="verify.cli.main:main(sys.argv[1:])")
 

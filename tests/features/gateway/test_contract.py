@@ -24,7 +24,8 @@ from provision.features.gateway.haproxy import CONFIG, render
 from provision.features.gateway.router import address_of_router
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
-from provision.phases.verify.step import CheckOptions, verify_live
+from provision.phases.verify.run_checks import CheckOptions
+from provision.phases.verify.step import verify_live
 from provision.run.results import ProbedHosts
 from tests.features.gateway import running as sites
 from tests.features.gateway.routers import routing

@@ -11,8 +11,7 @@ import pytest
 from provision.core.models.facts import Cpu, HostFacts
 from provision.core.models.records import CheckRecord
 from provision.phases.verify import step as verify
-from provision.phases.verify.run_checks import Verified
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.phases.verify.tool import Picked
 from provision.run.context import RunContext
 from tests.pipeline.test_verify import context_of, probed_hosts

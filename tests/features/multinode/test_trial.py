@@ -11,7 +11,7 @@ import pytest
 from provision.core.models.inventory import Span
 from provision.features.multinode import start as span_start
 from provision.phases.verify import step as verify
-from provision.phases.verify.step import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions
 from provision.run.results import StagedHosts
 from tests.pipeline.test_verify import _two_well_and_one_ill, check, context_of, probed_hosts
 from verify.records import FLEET, NETWORK, CheckResult, as_record

@@ -25,8 +25,8 @@ from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStor
 from provision.features.quarantine.order import STEP
 from provision.features.quarantine.returns import return_to_service
 from provision.phases.verify import step as verify
-from provision.phases.verify.run_checks import Verified
-from provision.phases.verify.step import CheckOptions, verify_live
+from provision.phases.verify.run_checks import CheckOptions, Verified
+from provision.phases.verify.step import verify_live
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.runner import RunOutcome, execute
 from provision.run.context import RunContext

@@ -64,7 +64,7 @@ def test_half_of_the_answers_stop_a_rollout_and_fewer_do_not() -> None:
 
 
 def test_a_text_without_an_answer_is_left_out_with_the_reason() -> None:
-    why = "the server answered 400 to /v1/completions: This model's maximum context length is 128 tokens."
+    why = "/v1/completions: status 400: This model's maximum context length is 128 tokens."
     reasons = {"8": why}
     found = compared([answer()] * 7 + [None], [answer()] * 7 + [None], new_left_out=reasons, old_left_out=reasons)
     assert (found.answers, found.left_out, found.is_bad) == (7, 1, False)

@@ -53,7 +53,7 @@ def test_wrong_answers_to_long_and_shared_prompts_are_noticed(service: Service, 
 
 def test_a_sound_server_keeps_the_contract(service: Service) -> None:
     (service.prefix / "fault").write_text("")
-    found = ask_all(Asker(Client(service.endpoint, 60.0), "k", is_builtin=True), has_tools=False)
+    found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True), has_tools=False)
     assert found.deviations == ()
     assert (found.refused, found.late) == ({}, ())
 
@@ -61,7 +61,7 @@ def test_a_sound_server_keeps_the_contract(service: Service) -> None:
 @pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "API"], ids=lambda fault: fault.name)
 def test_what_breaks_the_contract_is_noticed(service: Service, fault: ServedFault) -> None:
     (service.prefix / "fault").write_text(fault.name)
-    found = ask_all(Asker(Client(service.endpoint, 60.0), "k", is_builtin=True), has_tools=False)
+    found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True), has_tools=False)
     assert [text for text in found.deviations if text.startswith(fault.words)], found.deviations
 
 

@@ -12,13 +12,14 @@ import torch
 import transformers
 
 from provision.phases.serve.onhost import builtin_model
-from provision.phases.serve.onhost.ready.answer import NotProvenError, Server
+from provision.phases.serve.onhost.ready.answer import client_of
 from provision.phases.serve.onhost.ready.reference import wait_for
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 from provision.phases.serve.onhost.ready.vectors import check_vectors
 from provision.phases.serve.onhost.vectors import reference_of
 from tests.verify.in_vllm.engine_server import started
 from verify.checks.serving import answer
+from verify.serving.answers import NotProvenError
 from verify.serving.client import Client
 from verify.serving.contract import Asker, ask_all
 from verify.serving.service import Service
@@ -94,7 +95,7 @@ def proven(service: Service) -> list[str]:
     """Return the evidence of the proof of readiness."""
     more = {"supervisor": "systemd", "asked": "CPU_ATTN", "processes": 1, "slice_s": 1.0, "prefix": str(service.prefix)}
     request = ReadinessRequest(**{**service.readiness, **more})
-    return check_vectors(request, wait_for(request), "float16", Server(request))
+    return check_vectors(request, wait_for(request), "float16", client_of(request))
 
 
 def test_a_sound_server_is_ready_and_keeps_its_vectors(service: Service) -> None:
@@ -105,7 +106,7 @@ def test_a_sound_server_is_ready_and_keeps_its_vectors(service: Service) -> None
     outcome = answer.evaluate(answer.collect(service, whole=True))
     assert outcome.status == "ok", outcome.reason
     assert {"transformers in float32", "the last green run"} < {*outcome.evidence["compared with"]}
-    found = ask_all(Asker(Client(service.endpoint, 60.0), "k", is_builtin=False, task=service.task), has_tools=False)
+    found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=False, task=service.task), has_tools=False)
     assert (found.deviations, found.refused, found.late) == ((), {}, ())
     assert found.checked
 

@@ -68,10 +68,10 @@ def collect(
     service: Service, planned: ServicePlan, addresses: tuple[str, ...], version: str | None, *, whole: bool
 ) -> AccessFacts:
     """Request every known guarded route, or with `whole` those that the server lists. Raises RequestError."""
-    client = Client(service.endpoint, table("serving")["access"]["silence_s"])
+    client = Client(service.endpoint, table("serving")["access"]["silence_s"], service.api_key())
     everywhere = MIDDLEWARE in (planned.unit or planned.config or "")
     prefixes, free = (("/",), FREE) if everywhere else (guarded(version), ())
-    routes = [*(listed(client, service.api_key()) if whole else table("serving")["access"]["routes"])]
+    routes = [*(listed(client) if whole else table("serving")["access"]["routes"])]
     routes += table("serving")["access"]["unlisted"] if everywhere else ()
     asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes) and route not in free]
     answers: dict[str, tuple[int, int]] = {}
@@ -83,7 +83,7 @@ def collect(
         addresses,
         numbers(str(service.readiness["host"])),
         answers,
-        client.status("GET", "/v1/models", service.api_key()),
+        client.status("GET", "/v1/models", client.key),
         tuple(route for route in routes if whole and route not in asked),
         tuple(file_problems(service.prefix)),
     )
@@ -95,10 +95,10 @@ def guarded(version: str | None) -> tuple[str, ...]:
     return tuple(row["prefix"] for row in rows if version is None or version_key(row["since"]) <= version_key(version))
 
 
-def listed(client: Client, key: str | None = None) -> list[str]:
+def listed(client: Client) -> list[str]:
     """Return the server's own list of routes as `METHOD /path`, otherwise the known ones. Raises RequestError."""
     try:
-        paths = client.get("/openapi.json", key)["paths"]
+        paths = client.get("/openapi.json")["paths"]
     except RequestError as problem:
         if "status 404" not in str(problem):
             raise

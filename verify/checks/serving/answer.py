@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -54,11 +54,21 @@ def run(context: CheckContext) -> CheckResult:
     service = context.service
     if service is None or context.faults:
         reference = {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]}
-        wrong = answers.against_reference(answers.Answer((5, 7), (-0.1, -0.1)), reference, "float32")
+        spoiled = answers.Answer((5, 7), (-0.1, -0.1))
+        wrong = problem_of(partial(answers.compare_reference, spoiled, reference, list, length=2, dtype="float32"))
         return evaluate(AnswerFacts(compared={"the reference": wrong}))
     if not listeners(int(service.readiness["port"]), ()):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
     return evaluate(collect(service, whole=context.includes("full")))
+
+
+def problem_of(compare: Callable[[], object]) -> str | None:
+    """Return what a comparison finds wrong."""
+    try:
+        compare()
+    except answers.NotProvenError as wrong:
+        return str(wrong)
+    return None
 
 
 def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
@@ -75,11 +85,11 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
     facts = AnswerFacts()
     # An engine at work gets a second, longer one: it may compile code for the first request of its kind, or serve others first.
     for silence_s in (limits["silence_s"], limits["working_silence_s"]):
-        client = Client(service.endpoint, silence_s)
+        client = Client(service.endpoint, silence_s, key)
         try:
-            compared, unread = compare(service, client, key, dtype, evidence)
+            compared, unread = compare(service, client, dtype, evidence)
         except NoAnswerError as silence:
-            works_for_others, cores = _watch(service, client, key)
+            works_for_others, cores = _watch(service, client)
             seconds = time.monotonic() - began
             facts = AnswerFacts(
                 problem=str(silence), is_silent=True, works_for_others=works_for_others, seconds=seconds
@@ -93,14 +103,17 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
     return facts
 
 
-def _builtin(
-    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any], *, whole: bool
-) -> Compared:
+def _builtin(service: Service, client: Client, dtype: str, evidence: dict[str, Any], *, whole: bool) -> Compared:
     """Compare with the stored reference, and with the model itself on a random prompt."""
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
-    answer = answers.greedy(client, reference["prompt"], limits["tokens"], key)
-    compared = {"the reference": answers.against_reference(answer, reference, dtype)}
+    answer = answers.greedy(client, reference["prompt"], limits["tokens"])
+
+    def rival(tokens: Sequence[int]) -> list[float]:
+        return answers.forced(client, [*reference["prompt"], *tokens])[-len(tokens) :]
+
+    compare = partial(answers.compare_reference, answer, reference, rival, length=limits["tokens"], dtype=dtype)
+    compared = {"the reference": problem_of(compare)}
     from verify.serving import small_llama  # noqa: PLC0415 - torch, which the answers of other models do not need
 
     small_llama.use_one_thread()
@@ -110,99 +123,98 @@ def _builtin(
         return compared, str(damage)
     usable = model.config["vocab_size"] // 2  # the first half has no special token
     prompt = [random.randrange(usable) for _ in range(limits["new_prompt"])]  # noqa: S311 - no secret
-    fresh = answers.greedy(client, prompt, limits["new_tokens"], key)
+    fresh = answers.greedy(client, prompt, limits["new_tokens"])
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
     tokens = [*prompt, *fresh.tokens]
     exact = model.logprobs(tokens)
-    wrong = answers.against_model(fresh, exact[len(prompt) - 1 : -1].tolist(), dtype)
-    wrong = wrong or answers.against_text(
-        answers.forced(client, tokens, key), small_llama.of_tokens(exact, tokens), dtype
-    )
-    wrong = wrong or _long(client, key, model, dtype, evidence, whole=whole)
-    return {**compared, "the model in float64": wrong, ALONE: answers.mixed(client, key)}, None
+
+    def compare_model() -> None:
+        answers.check_model(fresh, exact[len(prompt) - 1 : -1].tolist(), dtype)
+        answers.check_text(answers.forced(client, tokens), small_llama.of_tokens(exact, tokens), dtype)
+        _check_long(client, model, dtype, evidence, whole=whole)
+
+    alone = problem_of(partial(answers.check_mixed, client))
+    return {**compared, "the model in float64": problem_of(compare_model), ALONE: alone}, None
 
 
-def _long(
-    client: Client, key: str | None, model: Any, dtype: str, evidence: dict[str, Any], *, whole: bool
-) -> str | None:
+def _check_long(client: Client, model: Any, dtype: str, evidence: dict[str, Any], *, whole: bool) -> None:
     """Compare each token of long random prompts with the model, if it is served with enough positions."""
     limits = table("serving")["answer"]
-    most = answers.positions(client, key)
+    most = answers.positions(client)
     for length in (limits["long_prompt"], limits["longest_prompt"])[: 2 if whole else 1]:
         if length >= most:
             evidence["positions"] = f"{most}, too few for a prompt of {length} tokens"
-            return None
+            return
         prompt = [random.randrange(model.config["vocab_size"] // 2) for _ in range(length)]  # noqa: S311 - no secret
-        values = answers.forced(client, prompt, key)
+        values = answers.forced(client, prompt)
         # The longest prompt takes the model several seconds, which is enough once.
         others = () if length == limits["longest_prompt"] else (model.scaled(1 + limits["scale"]["step"]),)
         exact, *scaled = (model_.given(prompt) for model_ in (model, *others))
         found = answers.fit(values, exact, scaled[0] if scaled else None)
         evidence[f"prompt of {length} tokens"] = {"off": found.off, "attention scale": found.scale}
-        if wrong := answers.against_prompt(found, length, dtype):
-            return wrong
-    return None
+        answers.check_prompt(found, length, dtype)
 
 
-def _users(
-    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any], *, whole: bool
-) -> Compared:
+def _users(service: Service, client: Client, dtype: str, evidence: dict[str, Any], *, whole: bool) -> Compared:
     """Compare with the last green run, if it kept answers."""
     path = service.prefix / "verify" / f"logprobs-{Path(service.readiness['model_folder']).name}.json"
     last = read_json(path)
     text = last.get("prompt", "The telescope saw its first light.")
-    answer = answers.greedy(client, text, table("serving")["answer"]["tokens"], key)
+    limits = table("serving")["answer"]
+    answer = answers.greedy(client, text, limits["tokens"])
     evidence["tokens"] = answer.tokens
-    compared = {ALONE: answers.mixed(client, key)}
+    compared = {ALONE: problem_of(partial(answers.check_mixed, client))}
     if not last:
         return compared, None
 
-    def rival(tokens: Any) -> float:
-        return answers.forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)[-1]
+    def rival(tokens: Sequence[int]) -> list[float]:
+        return answers.forced(client, [*client.post("/tokenize", {"prompt": text})["tokens"], *tokens])
 
-    release, bounds = str(service.readiness.get("release")), table("serving")["answer"]["text"]
-    wrong = answers.against_last(answers.forced(client, text, key), last, release)
-    wrong = wrong or answers.tokens_against_last(answer, last, dtype, rival)
-    # Releases of this product kept no long texts at first.
-    for one in last.get("long", ())[: None if whole else 1]:
-        now = answers.greedy(client, one["prompt"], len(one["tokens"]), key)
-        wrong = wrong or answers.against_long(
-            now, one, bounds["same" if last["release"] == release else "other"], dtype
-        )
-    return {"the last green run": wrong, **compared}, None
+    def compare() -> None:
+        release = str(service.readiness.get("release"))
+        answers.compare_text(answers.forced(client, text), last, release)
+        answers.compare_tokens(answer, last, rival, length=limits["tokens"], dtype=dtype, release=release)
+        # Releases of this product kept no long texts at first.
+        for one in last.get("long", ())[: None if whole else 1]:
+            now = answers.greedy(client, one["prompt"], len(one["tokens"]))
+            answers.compare_long(now, one, answers.of_last(last, release, limits["text"])[1], dtype)
+
+    return {"the last green run": problem_of(compare), **compared}, None
 
 
-def _vectors(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
+def _vectors(service: Service, client: Client, dtype: str, evidence: dict[str, Any]) -> Compared:
     """Compare vectors with those of the same texts among others, of transformers in float32, and of the last green run."""
     folder = service.prefix / "verify"
     last = read_json(folder / f"vectors-{Path(service.readiness['model_folder']).name}.json")
     reference = read_json(Path(service.readiness.get("reference") or folder / "none"))
     inputs = last.get("inputs") or reference.get("inputs") or INPUTS[service.task]
-    alone, together = alone_and_together(client, service.task, inputs, key)
-    bound, allowed = rounding(dtype), table("serving")["vectors"]["allowed"]
+    alone, together = alone_and_together(client, service.task, inputs)
+    bound = rounding(dtype)
     evidence["numbers of a vector"] = len(alone[0])
     compared = {ALONE_VECTORS: against(together, alone, bound)}
     if reference.get("vectors") and reference["inputs"] == inputs:
         compared["transformers in float32"] = against(alone, reference["vectors"], bound)
     if last:
-        is_same = last["release"] == service.readiness.get("release")
-        compared["the last green run"] = against(alone, last["vectors"], allowed["same" if is_same else "other"])
+        allowed = answers.of_last(last, str(service.readiness.get("release")), table("serving")["vectors"]["allowed"])[
+            1
+        ]
+        compared["the last green run"] = against(alone, last["vectors"], allowed)
     return compared, None
 
 
-def _watch(service: Service, client: Client, key: str | None) -> tuple[bool, float]:
+def _watch(service: Service, client: Client) -> tuple[bool, float]:
     """Return whether the engine processes tokens for any request, and how many cores its processes keep busy."""
     watch_s = table("serving")["answer"]["watch_s"]
     watching = replace(client, silence_s=watch_s)
-    before = _tokens(watching, key)
+    before = _tokens(watching)
     cores = service.cores(watch_s)
-    after = _tokens(watching, key)
+    after = _tokens(watching)
     return before is not None and after is not None and after > before, cores
 
 
-def _tokens(client: Client, key: str | None) -> float | None:
+def _tokens(client: Client) -> float | None:
     try:
-        return answers.tokens_done(client.text("/metrics", key))
+        return answers.tokens_done(client.text("/metrics"))
     except RequestError:
         return None
 

@@ -5,7 +5,8 @@ import time
 from verify.records import CheckContext, CheckResult, Figure, first_few
 from verify.serving import service_plan
 from verify.serving.client import Client, NoAnswerError
-from verify.serving.contract import Answer, Asker, Choice, Findings, ask_all, deviations
+from verify.serving.contract import Asker, Findings, ask_all
+from verify.serving.expectations import Answer, Choice, deviations
 from verify.serving.processes import listeners
 from verify.serving.service import Service
 from verify.tables import table
@@ -34,8 +35,7 @@ def collect(service: Service) -> Findings:
     """Ask the service what applies to its model. Raises NoAnswerError."""
     argv = service_plan.read(service).argv
     asker = Asker(
-        Client(service.endpoint, table("contract")["silence_s"]),
-        service.api_key(),
+        Client(service.endpoint, table("contract")["silence_s"], service.api_key()),
         is_builtin=bool(service.readiness.get("reference")),
         has_reasoning="--reasoning-parser" in argv,
         task=service.task,

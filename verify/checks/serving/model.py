@@ -73,7 +73,8 @@ def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) 
     with suppress(OSError):  # the next run reads them again
         save_stamps(service.prefix, folder, kept, MARKS)
     try:
-        endpoint = Client(service.endpoint, table("serving")["model"]["silence_s"]).get("/v1/models", service.api_key())
+        silence_s = table("serving")["model"]["silence_s"]
+        endpoint = Client(service.endpoint, silence_s, service.api_key()).get("/v1/models")
     except RequestError:
         endpoint = None
     unread = len(contents.keys() - kept.keys())

@@ -59,14 +59,13 @@ def collect(service: Service) -> PaceFacts:
     before = {name: kept[key] for name, key in NAMES.items() if same and kept.get(key)}
     prompt = kept.get("prompt", "One, two, three, four,")
     body = {"prompt": prompt, "max_tokens": kept.get("tokens", 16)}
-    key, limits = service.api_key(), table("serving")["answer"]
-    client = Client(service.endpoint, limits["silence_s"])
+    client = Client(service.endpoint, table("serving")["answer"]["silence_s"], service.api_key())
     requests = int(kept.get("requests", 3))
-    waiting = is_at_work(client, key)
+    waiting = is_at_work(client)
     ask = (
-        partial(_ask, client, body, key)
+        partial(_ask, client, body)
         if service.task == "generate"
-        else partial(_ask_vector, client, service.task, prompt, key)
+        else partial(_ask_vector, client, service.task, prompt)
     )
     ask()  # what the first request opens or loads stays
     spent, began, idle = service.cpu_seconds(), time.monotonic(), _idle_s()
@@ -77,7 +76,7 @@ def collect(service: Service) -> PaceFacts:
         opened, files = [*opened, now - files], now
     capacity = (time.monotonic() - began) * (os.cpu_count() or 1)
     others = 1 - (_idle_s() - idle + service.cpu_seconds() - spent) / capacity
-    busy = "it answered other requests at the same time" if waiting or is_at_work(client, key) else None
+    busy = "it answered other requests at the same time" if waiting or is_at_work(client) else None
     if others > table("serving")["pace"]["others"]:
         busy = f"other programs kept {others:.0%} of the processors busy at the same time"
     names = list(NAMES) if service.task == "generate" else ["first token"]
@@ -85,20 +84,20 @@ def collect(service: Service) -> PaceFacts:
     return PaceFacts(before, fastest, requests, (opened[0], opened[1]), busy)
 
 
-def _ask(client: Client, body: Mapping[str, Any], key: str | None) -> tuple[float, float]:
+def _ask(client: Client, body: Mapping[str, Any]) -> tuple[float, float]:
     """Return the seconds until the first token of an answer, and between its tokens."""
     asked = time.monotonic()
-    events = client.stream("/v1/completions", {**body, "temperature": 0, "ignore_eos": True}, key)
+    events = client.stream("/v1/completions", {**body, "temperature": 0, "ignore_eos": True})
     at = [time.monotonic() for event in events if event.get("choices")]
     if not at:
         raise RequestError("/v1/completions: an answer without a token")
     return at[0] - asked, (at[-1] - at[0]) / max(1, len(at) - 1)
 
 
-def _ask_vector(client: Client, task: str, prompt: str, key: str | None) -> tuple[float, float]:
+def _ask_vector(client: Client, task: str, prompt: str) -> tuple[float, float]:
     """Return the seconds until the vector of a prompt, and none between tokens."""
     asked = time.monotonic()
-    vectors(client, task, [prompt if task == "embed" else [prompt, prompt]], key)
+    vectors(client, task, [prompt if task == "embed" else [prompt, prompt]])
     return time.monotonic() - asked, 0.0
 
 

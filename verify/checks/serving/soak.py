@@ -30,12 +30,12 @@ def run(context: CheckContext) -> CheckResult:
 
 def collect(service: Service) -> CheckResult:
     """Soak the service and evaluate it. Growth while it answers other requests is a warning. Raises RequestError."""
-    client, key = Client(service.endpoint, table("serving")["answer"]["silence_s"]), service.api_key()
-    was_at_work = is_at_work(client, key)
+    client = Client(service.endpoint, table("serving")["answer"]["silence_s"], service.api_key())
+    was_at_work = is_at_work(client)
     seen = soak(service, seconds=table("soak")["check"]["seconds"], between=lambda _: None, pause_s=0.0)
     outcome = evaluate(seen, service.name)
     if outcome.status == "error":
         return replace(outcome, status="skip")
-    if outcome.status == "fail" and not seen.failed and (was_at_work or is_at_work(client, key)):
+    if outcome.status == "fail" and not seen.failed and (was_at_work or is_at_work(client)):
         return replace(outcome, status="warn", reason=f"{outcome.reason}; it answered other requests at the same time")
     return outcome

@@ -46,9 +46,9 @@ MAX_LENGTH = 3072
 BOS, EOS, PAD = 509, 510, 511
 
 WEIGHTS, MARKER = "model.safetensors", "builtin.json"
-FIRST_SEED = 1
-WEIGHTS_SHA256 = {1: "18fd17b70c2d44712dd24ec8ddffec3796c36728713d7a1de32de65ebc76ebe9"}
-"""Checksums of the weights by seed, which reveal a machine with broken arithmetic or a broken disk at once."""
+SEED = 1
+WEIGHTS_SHA256 = "18fd17b70c2d44712dd24ec8ddffec3796c36728713d7a1de32de65ebc76ebe9"
+"""Checksum of the weights, which reveals a machine with broken arithmetic or a broken disk at once."""
 
 ANSWER_LENGTH = 32
 MINIMUM_DISTINCT = 16
@@ -83,16 +83,16 @@ def weight_shapes() -> Iterator[tuple[str, tuple[int, ...], int]]:
     yield "lm_head.weight", (VOCABULARY, HIDDEN), 8
 
 
-def weight_integers(seed: int, name: str, count: int) -> Any:
+def weight_integers(name: str, count: int) -> Any:
     """Return a numpy array of integers in -126..126 with a bell-shaped distribution: sums of four uniform ones."""
     import numpy as np  # type: ignore[import-not-found]
 
-    stream = hashlib.shake_128(f"firstlight-{VERSION}-{seed}-{name}".encode()).digest(4 * count)
+    stream = hashlib.shake_128(f"firstlight-{VERSION}-{SEED}-{name}".encode()).digest(4 * count)
     parts = np.frombuffer(stream, dtype=np.uint8).reshape(count, 4) & 63
     return parts.sum(axis=1, dtype=np.int16) - 126
 
 
-def bfloat16_bytes(seed: int, name: str, shape: tuple[int, ...], exponent: int) -> bytes:
+def bfloat16_bytes(name: str, shape: tuple[int, ...], exponent: int) -> bytes:
     """Return a weight as little-endian bfloat16: the upper half of float32, exact because the values have 7 bits."""
     import numpy as np
 
@@ -100,18 +100,18 @@ def bfloat16_bytes(seed: int, name: str, shape: tuple[int, ...], exponent: int) 
     if exponent < 0:
         values = np.ones(count, dtype="<f4")
     else:
-        values = weight_integers(seed, name, count).astype("<f4") / np.float32(2**exponent)
+        values = weight_integers(name, count).astype("<f4") / np.float32(2**exponent)
     halves = (values.view("<u4") >> 16).astype("<u2")
     return bytes(halves.tobytes())
 
 
-def safetensors_bytes(seed: int) -> bytes:
+def safetensors_bytes() -> bytes:
     """Return the whole model in the safetensors format: length of the header, header, data."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blocks: list[bytes] = []
     position = 0
     for name, shape, exponent in weight_shapes():
-        block = bfloat16_bytes(seed, name, shape, exponent)
+        block = bfloat16_bytes(name, shape, exponent)
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, position + len(block)]}
         position += len(block)
         blocks.append(block)
@@ -226,14 +226,18 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def small_files(seed: int) -> dict[str, bytes]:
+def marker() -> dict[str, Any]:
+    """Return what names the model."""
+    return {"version": VERSION, "seed": SEED, "sha256": WEIGHTS_SHA256}
+
+
+def small_files() -> dict[str, bytes]:
     """Return every file of the model except its weights, by name."""
-    marker = {"version": VERSION, "seed": seed, "sha256": WEIGHTS_SHA256[seed]}
     return {
         "config.json": json_bytes(configuration()),
         "tokenizer.json": json_bytes(tokenizer()),
         "tokenizer_config.json": json_bytes(TOKENIZER_CONFIGURATION),
-        MARKER: json_bytes(marker),
+        MARKER: json_bytes(marker()),
     }
 
 
@@ -285,12 +289,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def wrong_files(folder: Path, seed: int) -> list[str]:
+def wrong_files(folder: Path) -> list[str]:
     """Return the model's files that are missing or differ. Expected content never comes from the disk."""
-    wanted = small_files(seed)
+    wanted = small_files()
     wrong = [name for name, content in wanted.items() if read_bytes(folder / name) != content]
     weights = read_bytes(folder / WEIGHTS)
-    if weights is None or hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256[seed]:
+    if weights is None or hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
         wrong.insert(0, WEIGHTS)
     return wrong
 
@@ -303,29 +307,29 @@ def read_bytes(path: Path) -> bytes | None:
         return None
 
 
-def make_model(folder: Path, seed: int, names: list[str]) -> None:
+def make_model(folder: Path, names: list[str]) -> None:
     """Write these files of the model, its marker last.
 
     Raises:
         ValueError: The bytes differ from the known ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = small_files(seed)
+    files = small_files()
     if WEIGHTS in names:
-        files = {WEIGHTS: safetensors_bytes(seed), **files}
-        known, found = WEIGHTS_SHA256[seed], hashlib.sha256(files[WEIGHTS]).hexdigest()
-        if known != found:
+        files = {WEIGHTS: safetensors_bytes(), **files}
+        found = hashlib.sha256(files[WEIGHTS]).hexdigest()
+        if found != WEIGHTS_SHA256:
             raise ValueError(
-                f"the built-in model's weights have sha256 {found}, known is {known}: this machine computes wrongly"
+                f"the built-in model's weights have sha256 {found}, known is {WEIGHTS_SHA256}: this machine computes wrongly"
             )
     for name, content in files.items():
         if name in names:
             write(folder / name, content)
 
 
-def remove_others(folder: Path, seed: int) -> list[str]:
+def remove_others(folder: Path) -> list[str]:
     """Remove foreign files but no reference answers, and return their names: an engine may read such files."""
-    kept = {WEIGHTS, *small_files(seed)}
+    kept = {WEIGHTS, *small_files()}
     others = [
         path for path in sorted(folder.iterdir()) if path.name not in kept and not path.name.startswith("reference-")
     ]
@@ -334,12 +338,12 @@ def remove_others(folder: Path, seed: int) -> list[str]:
     return [path.name for path in others]
 
 
-def keep_manifest(folder: Path, seed: int) -> bool:
+def keep_manifest(folder: Path) -> bool:
     """Write CRC-32, size and name of the model's files next to their folder. Return whether that was necessary.
 
     The weights' line describes the bytes on the disk, which have just been compared with their known hash.
     """
-    files = {WEIGHTS: (folder / WEIGHTS).read_bytes(), **small_files(seed)}
+    files = {WEIGHTS: (folder / WEIGHTS).read_bytes(), **small_files()}
     lines = [f"{zlib.crc32(content):08x} {len(content)} {name}\n" for name, content in sorted(files.items())]
     text, path = "".join(lines).encode(), folder.with_name(f"{folder.name}.manifest.txt")
     if read_bytes(path) == text:
@@ -350,18 +354,17 @@ def keep_manifest(folder: Path, seed: int) -> bool:
 
 def make(folder: Path, reference: Path | None, environment: str) -> dict[str, Any]:
     """Bring the model, and the reference if requested, to the desired state, and return what was done."""
-    wrong = wrong_files(folder, FIRST_SEED)
+    wrong = wrong_files(folder)
     if wrong:
-        make_model(folder, FIRST_SEED, wrong)
-    wrong += remove_others(folder, FIRST_SEED)
-    changed = keep_manifest(folder, FIRST_SEED) or bool(wrong)
-    marker = read_json(folder / MARKER)
+        make_model(folder, wrong)
+    wrong += remove_others(folder)
+    changed = keep_manifest(folder) or bool(wrong)
     if reference is None:
-        return {"changed": changed, "seed": marker["seed"], "made": wrong}
+        return {"changed": changed, "seed": SEED, "made": wrong}
     known = read_json(reference)
-    wanted = {"sha256": marker["sha256"], "environment": environment, "prompt": prompt_tokens()}
+    wanted = {"sha256": WEIGHTS_SHA256, "environment": environment, "prompt": prompt_tokens()}
     if any(known.get(name) != value for name, value in wanted.items()):
-        known = {**marker, "environment": environment, **reference_of(folder)}
+        known = {**marker(), "environment": environment, **reference_of(folder)}
         if not proves_enough(known):
             raise ValueError(
                 f"transformers answers with {len(set(known['tokens']))} distinct tokens and a smallest gap of {min(known['gaps'])};"
@@ -370,7 +373,7 @@ def make(folder: Path, reference: Path | None, environment: str) -> dict[str, An
         reference.parent.mkdir(parents=True, exist_ok=True)
         write(reference, json_bytes(known))
         changed = True
-    return {"changed": changed, "seed": marker["seed"], "distinct": len(set(known["tokens"]))}
+    return {"changed": changed, "seed": SEED, "distinct": len(set(known["tokens"]))}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,6 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from verify.serving.service_plan import assignments
+
 from .gpu_memory import amd_memory, check_gpu_memory, nvidia_memory
 from .orphans import end_processes, find_orphans, remove_stale_proofs
 from .processes import describe, port_problem
@@ -84,26 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def read_environment(path: Path) -> dict[str, str]:
-    """Read KEY=VALUE lines as systemd reads EnvironmentFile=, without its line continuation."""
-    values: dict[str, str] = {}
-    for raw in path.read_text().splitlines():
-        line = raw.strip()
-        if not line or line[0] in "#;":
-            continue
-        key, _, value = line.partition("=")
-        quote = value[:1]
-        if quote in {"'", '"'} and len(value) > 1 and value.endswith(quote):
-            value = value[1:-1]
-            if quote == '"':
-                value = value.replace('\\"', '"').replace("\\\\", "\\")
-        values[key] = value
-    return values
-
-
 def run_server(command: list[str], environment_file: Path | None, user: str) -> None:
     """Switch to the service's environment and account, and replace this process by the server."""
-    environment = os.environ | (read_environment(environment_file) if environment_file else {})
+    environment = os.environ | (assignments(environment_file.read_text()) if environment_file else {})
     if os.geteuid() == 0:
         account = pwd.getpwnam(user)
         os.initgroups(user, account.pw_gid)

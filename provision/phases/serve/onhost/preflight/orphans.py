@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pwd
 import signal
 import time
 from pathlib import Path
+
+from verify.files import read_json
 
 from .processes import Process, all_processes, read_process
 
@@ -19,19 +20,14 @@ SERVICE_ACCOUNT = "firstlight"
 """The account that a system-wide installation creates: nothing else runs as it."""
 
 
-def recorded_processes(prefix: Path) -> dict[int, int | None]:
-    """Return PID and start ticks of living engine processes that wrote a proof of their attention back end."""
-    recorded: dict[int, int | None] = {}
-    for path in (prefix / "run").glob("attention-*.json"):
-        try:
-            proof = json.loads(path.read_text())
-            pid, ticks = int(proof["pid"]), proof["start_ticks"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        process = read_process(pid)
-        if process is not None and process.start_ticks == ticks:
-            recorded[pid] = ticks
-    return recorded
+def recorded_processes(prefix: Path) -> set[int]:
+    """Return the living engine processes that wrote a proof of their attention back end."""
+    notes = (read_json(path) for path in (prefix / "run").glob("attention-*.json"))
+    return {
+        process.pid
+        for note in notes
+        if (process := read_process(note.get("pid", 0))) and process.start_ticks == note.get("start_ticks")
+    }
 
 
 def remove_stale_proofs(prefix: Path) -> None:

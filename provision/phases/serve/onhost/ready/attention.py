@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .service import ReadinessRequest, stat_fields
+from .service import ReadinessRequest
 
 BACKEND_LINE = re.compile(
     r"Using (?:AttentionBackendEnum\.)?[A-Z][A-Z0-9_]+ (?:attention )?backend|Using Flash(?:Infer| ?Attention) (?:backend|version)"
@@ -16,30 +15,8 @@ BACKEND_LINE = re.compile(
 GENERATION_LINE = re.compile(r"Using FlashAttention version (\d)")
 
 
-def descends_from(pid: int, ancestor: int) -> bool:
-    while pid > 1 and pid != ancestor:
-        found = stat_fields(pid)
-        pid = int(found[1]) if found else 0
-    return pid == ancestor and pid > 1
-
-
-def read_proofs(request: ReadinessRequest, main_pid: int) -> list[dict[str, Any]]:
-    """Return the records of the service's living processes; ignore files of earlier starts."""
-    proofs = []
-    for path in sorted((Path(request.prefix) / "run").glob("attention-*.json")):
-        try:
-            proof = json.loads(path.read_text())
-            pid, ticks = int(proof["pid"]), proof["start_ticks"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        now = stat_fields(pid)
-        if now and int(now[19]) == ticks and descends_from(pid, main_pid):
-            proofs.append(proof)
-    return proofs
-
-
 def prove_attention(
-    request: ReadinessRequest, proofs: list[dict[str, Any]], log: list[str]
+    request: ReadinessRequest, proofs: Sequence[Mapping[str, Any]], log: list[str]
 ) -> tuple[dict[str, Any], str | None]:
     """Return the record of requested and used backend, and a problem if there is one."""
     holding = [proof for proof in proofs if proof["layers"]]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import calendar
-import json
-import pkgutil
 import re
 import time
-from typing import Any
+
+from verify.tables import table
 
 RESOLUTION_S = 1.0
 """Seconds: the log has whole seconds, so a phase may seem to end this much before the process started."""
@@ -21,10 +20,10 @@ def phases(log: list[str], began: float) -> dict[str, float]:
     Args:
         began: Start of the process in seconds since the epoch.
     """
-    table = _table()
+    rows = table("start_phases")
     found: dict[str, float] = {}
-    for phase in table["phase"]:
-        mark = re.compile(table["prefix"] + phase["line"])
+    for phase in rows["phase"]:
+        mark = re.compile(rows["prefix"] + phase["line"])
         last = max((_seconds(match["time"], began) for line in log if (match := mark.match(line))), default=None)
         if last is not None and last >= -RESOLUTION_S:
             found[phase["name"]] = max(0.0, last)
@@ -40,18 +39,3 @@ def _seconds(written: str, began: float) -> float:
         if not (written.startswith("02-29") and not calendar.isleap(year + offset))
     ]
     return min((moment - began for moment in moments), key=abs)
-
-
-def _table() -> dict[str, Any]:
-    if (baked := _read("phases.json")) is not None:
-        return json.loads(baked)  # type: ignore[no-any-return]
-    import tomllib
-
-    return tomllib.loads((_read("phases.toml") or b"").decode())
-
-
-def _read(name: str) -> bytes | None:
-    try:
-        return pkgutil.get_data(__package__ or "ready", name)
-    except OSError:  # zipimport raises no narrower one for a file that the archive does not hold
-        return None

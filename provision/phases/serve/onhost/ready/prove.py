@@ -14,7 +14,6 @@ Standard library only. The API key is read here and never printed.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -22,8 +21,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .answer import NotProvenError, Server, check_builtin_answer
-from .attention import canonical, prove_attention, read_proofs
+from verify.files import read_json, write_atomically
+from verify.serving.answers import NotProvenError, dtype_of, greedy
+from verify.serving.client import Client, RequestError, is_healthy
+from verify.serving.processes import attention_notes, read_all
+from verify.serving.service import start_ticks
+
+from .answer import chats, check_builtin_answer, client_of
+from .attention import canonical, prove_attention
 from .kernels import kernels_in_use
 from .phases import phases
 from .reference import begin, wait_for
@@ -36,7 +41,6 @@ from .service import (
     last_lines,
     service_log,
     service_state,
-    stat_fields,
     stream_errors,
 )
 from .user_model import check_adapter, check_model
@@ -66,50 +70,56 @@ class Proof:
     evidence: list[str] = field(default_factory=list)
 
 
-def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, started_here: bool) -> Proof:
+def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, started_here: bool) -> Proof:
     """Prove the attention backend and the answers of a service that answers /health."""
     proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
     age, asked_at = age_of(state.main_pid), time.monotonic()
-    log = service_log(request, state)
+    log, service = service_log(request, state), request.service(state.main_pid)
     if started_here and age is not None:
         measured = phases(log, time.time() - age)
         # Times of the log are whole seconds and may exceed the measured age by one.
         proof.startup_s = {name: round(min(seconds, age), 2) for name, seconds in measured.items()} | {
             "health": round(age, 2)
         }
-    proofs = read_proofs(request, state.main_pid)
-    proof.attention, problem = prove_attention(request, proofs, log)
-    dtype = next((str(layer["dtype"]) for each in proofs for layer in each["layers"]), "float32")
+    notes = attention_notes(service, read_all(service.pids()))
+    proof.attention, problem = prove_attention(request, notes, log)
+    dtype = dtype_of(notes)
     try:
         if request.task != "generate":
             reference = wait_for(request)
-            with Watch(state.main_pid, server.break_off):
-                proof.evidence = check_vectors(request, reference, dtype, server)
+            with Watch(service, client.break_off):
+                proof.evidence = check_vectors(request, reference, dtype, client)
         elif request.reference:
             reference = wait_for(request)
             proof.tokens_expected = reference["tokens"]
-            with Watch(state.main_pid, server.break_off):
-                tokens, logprobs, first = server.greedy(reference["prompt"], len(reference["tokens"]))
-            proof.tokens_answered = tokens
-            proof.startup_s["first_answer"] = round(first - asked_at, 2)
+            with Watch(service, client.break_off):
+                found = greedy(client, reference["prompt"], len(reference["tokens"]))
+            proof.tokens_answered = list(found.tokens)
+            proof.startup_s["first_answer"] = round(found.first_at - asked_at, 2)
             if started_here and age is not None:
-                proof.startup_s["first_token"] = round(age + first - asked_at, 2)
-            proof.evidence = check_builtin_answer(reference, tokens, logprobs, dtype, server)
+                proof.startup_s["first_token"] = round(age + found.first_at - asked_at, 2)
+            proof.evidence = [check_builtin_answer(reference, found, dtype, client)]
         else:
-            with Watch(state.main_pid, server.break_off):
-                proof.evidence = [*check_model(request, dtype, server), *kernels_in_use(log, request.kernels)]
+            with Watch(service, client.break_off):
+                proof.evidence = [*check_model(request, dtype, client), *kernels_in_use(log, request.kernels)]
         for adapter in request.adapters:
-            asked = Server(replace(request, served_name=adapter))
-            with Watch(state.main_pid, asked.break_off):
-                check = check_adapter if request.task == "generate" else check_vectors_of_adapter
-                proof.evidence.append(check(adapter, asked, server))
-        with Watch(state.main_pid, server.break_off):
+            asked = client_of(replace(request, served_name=adapter))
+            with Watch(service, asked.break_off):
+                if request.task == "generate":
+                    proof.evidence.append(check_adapter(adapter, asked, client))
+                else:
+                    proof.evidence.append(check_vectors_of_adapter(adapter, asked, client, request))
+        with Watch(service, client.break_off):
             proof.model, proof.task = request.served_name, request.task
-            proof.chat = request.task == "generate" and server.chats()
+            proof.chat = request.task == "generate" and chats(client)
         proof.adapters = request.adapters
         proof.evidence += acceptance(metrics(request))
-    except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
-        text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot evaluate the answer: {wrong!r}"
+    except (NotProvenError, RequestError, OSError, ValueError, KeyError, TypeError) as wrong:
+        text = (
+            str(wrong)
+            if isinstance(wrong, (NotProvenError, RequestError))
+            else f"cannot evaluate the answer: {wrong!r}"
+        )
         problem = f"{problem}; {text}" if problem else text
         # The log explains why an engine exited during a request.
         proof.evidence = causes(service_log(request, state))
@@ -123,7 +133,9 @@ def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:
     """Prove the attention backend of a host whose part of the model another host asks; it is asked when that one was proven."""
     proof = Proof(endpoint=None)
     log = service_log(request, state)
-    proof.attention, proof.text = prove_attention(request, read_proofs(request, state.main_pid), log)
+    service = request.service(state.main_pid)
+    notes = attention_notes(service, read_all(service.pids()))
+    proof.attention, proof.text = prove_attention(request, notes, log)
     proof.ready = proof.text is None
     return proof
 
@@ -131,7 +143,7 @@ def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:
 def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
     """Run one slice: until the service is proven, has failed, or the time is over."""
     begin(request)
-    server, started_here = Server(request), request.started_here
+    client, started_here = client_of(request), request.started_here
     deadline, next_look = time.monotonic() + request.slice_s, 0.0
     state = ServiceState(request.main_pid, request.start_id, None)
     while True:
@@ -139,14 +151,14 @@ def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
             state, next_look = service_state(request, state), time.monotonic() + STATE_POLL_S
             if state.died:
                 return answer("failed", state, started_here, died(request, state))
-            if state.main_pid and (frozen := stopped(state.main_pid)):
+            if state.main_pid and (frozen := stopped(request.service(state.main_pid))):
                 died_of = ServiceState(state.main_pid, state.start_id, f"{request.unit} answers nothing: {frozen}")
                 return answer("failed", state, started_here, died(request, died_of))
         if request.headless and state.main_pid:
             proof = prove_headless(request, state)
             return answer("ready" if proof.ready else "failed", state, started_here, proof)
-        if state.main_pid and server.healthy():
-            proof = prove(request, server, state, started_here=started_here)
+        if state.main_pid and is_healthy(client.endpoint):
+            proof = prove(request, client, state, started_here=started_here)
             return answer("ready" if proof.ready else "failed", state, started_here, proof)
         started_here = True
         if time.monotonic() >= deadline:
@@ -184,29 +196,23 @@ def keep(path: Path, outcome: dict[str, Any], request: ReadinessRequest) -> None
     A release keeps the best pace of its starts: one that is slower is noticed as such.
     """
     main_pid = outcome["resume"]["main_pid"]
-    process = stat_fields(main_pid)
+    ticks = start_ticks(main_pid)
     proven = {
         "ready": True,
         "release": request.release,
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "main_pid": main_pid,
-        "start_ticks": int(process[19]) if process else None,
+        "start_ticks": None if ticks is None else int(ticks),
         "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
         "record": outcome["record"],
         "pace": {} if request.headless else faster(pace(request), path, request.release),
     }
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(proven), encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, json.dumps(proven))
 
 
 def faster(now: dict[str, Any], path: Path, release: str) -> dict[str, Any]:
     """Return the smaller of each figure of a pace and of the one that a release kept for the same requests."""
-    try:
-        last = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return now
+    last = read_json(path)
     kept = last.get("pace") or {}
     if last.get("release") != release or not now or any(kept.get(name) != now[name] for name in ASKED):
         return now

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .answer import NotProvenError
+from verify.serving.answers import NotProvenError
+
 from .service import ReadinessRequest
 
 POLL_S = 0.1

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .answer import NotProvenError, Server
+from verify.serving.client import Client, RequestError
+from verify.serving.vectors import vectors
+
+from .answer import client_of
 from .service import ReadinessRequest, stream_errors
-from .vectors import vectors
 
 TIMEOUT_S = 60.0
 """Seconds: an engine at work answers in a few; a frozen one never does."""
@@ -63,11 +64,11 @@ def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict
         return []
     with ThreadPoolExecutor(concurrent) as pool:
         return list(
-            pool.map(lambda prompt: greedy_answer(Server(request, timeout_s=TIMEOUT_S), prompt, tokens), PROMPTS)
+            pool.map(lambda prompt: greedy_answer(client_of(request, timeout_s=TIMEOUT_S), prompt, tokens), PROMPTS)
         )
 
 
-def greedy_answer(server: Server, prompt: str, tokens: int) -> dict[str, Any] | str:
+def greedy_answer(client: Client, prompt: str, tokens: int) -> dict[str, Any] | str:
     """Return the `tokens` of a greedy answer, their `logprobs`, and for each the token in second place and how far it is behind.
 
     Without an answer the reason is returned.
@@ -82,13 +83,13 @@ def greedy_answer(server: Server, prompt: str, tokens: int) -> dict[str, Any] | 
         "return_tokens_as_token_ids": True,
     }
     try:
-        found = json.loads(server.ask("/v1/completions", body).read())["choices"][0]["logprobs"]
+        found = client.post("/v1/completions", body)["choices"][0]["logprobs"]
         ids, logprobs = [_id(token) for token in found["tokens"]], [float(value) for value in found["token_logprobs"]]
         seconds = [
             max((float(value), _id(name)) for name, value in top.items() if _id(name) != token)
             for token, top in zip(ids, found["top_logprobs"], strict=True)
         ]
-    except (NotProvenError, OSError) as problem:
+    except RequestError as problem:
         return _reason(str(problem))
     except (ValueError, LookupError, TypeError, AttributeError):
         return "the answer has no log probabilities of its tokens"
@@ -103,7 +104,7 @@ def greedy_answer(server: Server, prompt: str, tokens: int) -> dict[str, Any] | 
 def _reason(text: str) -> str:
     """Return an error in one line, with the message of the server instead of its whole document."""
     message = re.search(r'"message":\s*"((?:[^"\\]|\\.)+)', text)
-    return " ".join((f"{text.partition(': ')[0]}: {message[1]}" if message else text).split())[:LONGEST_REASON]
+    return " ".join((f"{text.partition(': {')[0]}: {message[1]}" if message else text).split())[:LONGEST_REASON]
 
 
 def _id(token: str) -> int:
@@ -157,21 +158,22 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | str:
     """Return the seconds until the first token, or until the vector, of one request, and between tokens, or why it failed."""
-    server = Server(request, timeout_s=TIMEOUT_S)
-    body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
+    client = client_of(request, timeout_s=TIMEOUT_S)
+    body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
         if request.task != "generate":
-            vectors(server, [PROMPT if request.task == "embed" else [PROMPT, PROMPT]])
+            text = PROMPT if request.task == "embed" else [PROMPT, PROMPT]
+            vectors(client, request.task, [text])
             return time.monotonic() - started, None
-        for event in server.stream_events(server.ask("/v1/completions", body)):
+        for event in client.stream("/v1/completions", body):
             for choice in event.get("choices", ()):
                 last = time.monotonic()
                 first = first or last
                 count += 1
                 if choice.get("finish_reason") == "error":
                     return "an answer ended with finish_reason `error`"
-    except (NotProvenError, AttributeError, TypeError, LookupError, ValueError) as problem:
+    except (RequestError, AttributeError, TypeError, LookupError, ValueError) as problem:
         return str(problem)[:200]
     if not first:
         return "an answer without a token"
@@ -202,7 +204,10 @@ def counters(request: ReadinessRequest) -> dict[str, float]:
 
 def metrics(request: ReadinessRequest) -> str:
     """Return the text of the server's metrics; empty where they cannot be read."""
-    return Server(request).get("/metrics", TIMEOUT_S) or ""
+    try:
+        return client_of(request, timeout_s=TIMEOUT_S).text("/metrics")
+    except RequestError:
+        return ""
 
 
 def count(text: str) -> dict[str, float]:

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from verify.serving.service import Service, stat_fields
+from verify.tables import table
+
 LOG_PREFIX = re.compile(r"^(?:\([^)]* pid=\d+\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
 """Process, level, time and place, which vLLM puts before each line, including those of a call trace."""
 DECISIVE_LINE = re.compile(
@@ -22,8 +25,6 @@ DECISIVE_LINE = re.compile(
 CODE_LINE = re.compile(r"^\s+\S")
 MARK_LINE = re.compile(r"^[\s^~]+$")
 EVIDENCE_LINES = 12
-STREAM_ERROR = re.compile(r"Error in (?:chat )?completion stream generator\.")
-"""What vLLM logs, once each, of streams that it ends with an event `error` (serving.py of chat_completion and completion, 0.32.0)."""
 LOG_TIME = re.compile(r"\b(\d\d-\d\d \d\d:\d\d:\d\d) \[")
 PEER_LOST = "75"
 """Exit status of span.pyz when another host was lost or stopped."""
@@ -69,6 +70,10 @@ class ReadinessRequest:
     main_pid: int = 0
     """The server's process in an earlier slice of this proof; 0 in the first one."""
     start_id: str | None = None
+
+    def service(self, main_pid: int | None = None) -> Service:
+        """Return the service, whose server has that process."""
+        return Service(Path(self.prefix), vars(self), main_pid)
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,8 @@ def stream_errors(request: ReadinessRequest, since_s: float, until_s: float) -> 
         unit = "--user-unit" if request.supervisor == "systemd-user" else "--unit"
         during = [f"--since=@{since_s:.6f}", f"--until=@{until_s:.6f}"]
         lines = run(["journalctl", "--quiet", "--no-pager", "--output=cat", *during, unit, request.unit]).splitlines()
-    return sum(STREAM_ERROR.search(line) is not None for line in lines)
+    logged = table("serving")["stream_error"]["logged"]
+    return sum(re.search(logged, line) is not None for line in lines)
 
 
 def logged_at(line: str, now_s: float) -> float:
@@ -208,14 +214,6 @@ def causes(lines: list[str]) -> list[str]:
 
 def last_lines(lines: list[str]) -> list[str]:
     return [LOG_PREFIX.sub("", line.rstrip())[:400] for line in lines if line.strip()][-EVIDENCE_LINES:]
-
-
-def stat_fields(pid: int) -> list[str]:
-    """Return fields 3 and following of /proc/PID/stat; empty when there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
 
 
 def age_of(pid: int) -> float | None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .answer import ROUNDING, NotProvenError, RefusedError, Server
+from verify.files import read_json
+from verify.serving.answers import (
+    Answer,
+    NotProvenError,
+    compare_long,
+    compare_text,
+    compare_tokens,
+    forced,
+    forced_tokens,
+    greedy,
+    of_last,
+)
+from verify.serving.client import Client, RefusedError
+from verify.tables import table
+
+from .last_run import LastRun
 from .service import ReadinessRequest
 
 FIXED_TEXT = (
@@ -42,51 +57,57 @@ An adapter that is not applied, or whose weights are zero, changes none: the sam
 """
 LENGTH = 32
 """Number of greedy tokens that are compared with the last green run."""
-SAME, OTHER = "this release", "another build or other settings"
-ALLOWED = {SAME: 0.02, OTHER: 0.1}
-"""Largest mean difference of log probabilities to the last green run, in nats, by what that run served with.
-
-The same release computes the same values; another build rounds in another order.
-"""
 
 
-def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[str]:
+def check_model(request: ReadinessRequest, dtype: str, client: Client) -> list[str]:
     """Return evidence that a user's model computes, and as in its last green run; store the new values.
 
     Raises:
         NotProvenError: It does not.
     """
-    forced = server.forced(FIXED_TEXT)
-    values = [value for _, value in forced]
+    tokens = forced_tokens(client, FIXED_TEXT)
+    values = [value for _, value in tokens]
     evidence = [check_plausibility(values, vocabulary(Path(request.model_folder)))]
-    tokens, logprobs, _ = server.greedy(FIXED_TEXT, LENGTH)
-    key = {"model": fingerprint(Path(request.model_folder)), "dtype": dtype, "text": [token for token, _ in forced]}
-    long = long_answers(server)
-    path = Path(request.prefix) / "verify" / f"logprobs-{Path(request.model_folder).name}.json"
-    try:
-        last = json.loads(path.read_text())
-    except (OSError, ValueError):
-        last = {}
-    if last and all(last.get(name) == value for name, value in key.items()):
-        whose = SAME if last["release"] == request.release else OTHER
+    answer = greedy(client, FIXED_TEXT, LENGTH)
+    long = long_answers(client)
+    run = LastRun(request, "logprobs", {"dtype": dtype, "text": [token for token, _ in tokens]})
+    if last := run.answers():
         try:
-            evidence.append(compare_log_probabilities(values, last, whose))
-            evidence.append(compare_tokens((tokens, logprobs), last, dtype, whose, server))
-            # Earlier releases of this product kept no long texts.
-            evidence += [compare_long(*pair, dtype, whose) for pair in zip(long, last.get("long", ()), strict=False)]
+            evidence += compare(values, answer, long, last, dtype=dtype, release=request.release, client=client)
         except NotProvenError as deviation:
-            raise NotProvenError(f"{deviation}; if that is meant, remove {path}") from None
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    kept = {**key, "release": request.release, "at": at, "prompt": FIXED_TEXT, "logprobs": values, "tokens": tokens}
-    kept["long"] = long
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(kept) + "\n")
-    temporary.replace(path)
+            raise NotProvenError(f"{deviation}; if that is meant, remove {run.path}") from None
+    kept = [{"prompt": text, "tokens": one.tokens, "logprobs": one.logprobs} for text, one in long.items()]
+    run.keep({"prompt": FIXED_TEXT, "logprobs": values, "tokens": answer.tokens, "long": kept})
     return evidence
 
 
-def check_adapter(name: str, adapter: Server, base: Server) -> str:
+def compare(
+    values: Sequence[float],
+    answer: Answer,
+    long: dict[str, Answer],
+    last: dict[str, Any],
+    *,
+    dtype: str,
+    release: str,
+    client: Client,
+) -> list[str]:
+    """Return evidence that the values of the fixed texts are those of the last green run. Raises NotProvenError."""
+
+    def rival(tokens: Sequence[int]) -> list[float]:
+        return forced(client, [*client.post("/tokenize", {"prompt": FIXED_TEXT})["tokens"], *tokens])
+
+    evidence = [
+        compare_text(values, last, release),
+        compare_tokens(answer, last, rival, length=LENGTH, dtype=dtype, release=release),
+    ]
+    allowed = of_last(last, release, table("serving")["answer"]["text"])[1]
+    # Earlier releases of this product kept no long texts, or others.
+    before = {one["prompt"]: one for one in last.get("long", ())}
+    pairs = [(one, before[text]) for text, one in long.items() if text in before]
+    return evidence + [compare_long(one, kept, allowed, dtype) for one, kept in pairs]
+
+
+def check_adapter(name: str, adapter: Client, base: Client) -> str:
     """Return evidence that an adapter computes, and answers differently from its base model.
 
     Args:
@@ -97,7 +118,7 @@ def check_adapter(name: str, adapter: Server, base: Server) -> str:
     Raises:
         NotProvenError: It does not.
     """
-    first, found, again = ([value for _, value in each.forced(FIXED_TEXT)] for each in (base, adapter, base))
+    first, found, again = (forced(each, FIXED_TEXT) for each in (base, adapter, base))
     if not all(math.isfinite(value) and value > CLAMPED_LOGPROB for value in found):
         raise NotProvenError(f"adapter `{name}`: log probabilities of a fixed text are not finite")
     noise = max(abs(one - two) for one, two in zip(first, again, strict=True))
@@ -111,35 +132,18 @@ def check_adapter(name: str, adapter: Server, base: Server) -> str:
     return text
 
 
-def long_answers(server: Server) -> list[dict[str, Any]]:
+def long_answers(client: Client) -> dict[str, Answer]:
     """Return the greedy answers to the long texts, as far as the model has positions for them."""
-    found = []
+    found = {}
     for text in LONG_TEXTS:
         began = time.monotonic()
         try:
-            tokens, logprobs, _ = server.greedy(text, LONG_ANSWER)
+            found[text] = greedy(client, text, LONG_ANSWER)
         except RefusedError:
             break
-        found.append({"prompt": text, "tokens": tokens, "logprobs": logprobs})
         if time.monotonic() - began > LONG_S:
             break
     return found
-
-
-def compare_long(now: dict[str, Any], last: dict[str, Any], dtype: str, whose: str) -> str:
-    """Return evidence that the answer to a long text is that of the last green run, up to a near tie of two tokens."""
-    text = f"after a text of {len(now['prompt'])} characters"
-    if now["prompt"] != last["prompt"] or len(now["tokens"]) != len(last["tokens"]):
-        return f"{text}, the last green run had another prompt"
-    same = [here == there for here, there in zip(now["tokens"], last["tokens"], strict=True)]
-    place = same.index(False) if False in same else len(same)
-    off = [abs(here - there) for here, there in zip(now["logprobs"], last["logprobs"], strict=True)][: place + 1]
-    drift = sum(off) / len(off)
-    tie = ROUNDING.get(dtype, ROUNDING["float32"]) if place < len(same) else 0.0
-    text = f"log probabilities {text} differ from the last green run by {drift:.4f} on average over {len(off)} tokens"
-    if not drift <= max(ALLOWED[whose], tie):
-        raise NotProvenError(f"{text}; allowed {max(ALLOWED[whose], tie)}")
-    return text
 
 
 def check_plausibility(values: list[float], entries: int | None) -> str:
@@ -164,52 +168,8 @@ def check_plausibility(values: list[float], entries: int | None) -> str:
     return f"{text}; guessing among {entries} tokens: {guessing:.3f}"
 
 
-def compare_log_probabilities(values: list[float], last: dict[str, Any], whose: str) -> str:
-    """Return evidence that the fixed text is as likely as in the last green run."""
-    off = [abs(here - there) for here, there in zip(values, last["logprobs"], strict=True)]
-    drift, worst = sum(off) / len(off), max(range(len(off)), key=off.__getitem__)
-    text = (
-        f"log probabilities of a fixed text differ from the last green run ({last['at']}, {whose}) by {drift:.4f} on average,"
-        f" by up to {off[worst]:.4f} (token {worst + 2}: {last['logprobs'][worst]:.3f} then, {values[worst]:.3f} now)"
-    )
-    if drift > ALLOWED[whose]:
-        raise NotProvenError(f"{text}; allowed {ALLOWED[whose]} on average")
-    return text
-
-
-def compare_tokens(
-    answered: tuple[list[int], list[float]],
-    last: dict[str, Any],
-    dtype: str,
-    whose: str,
-    server: Server,
-) -> str:
-    """Return evidence that the text continues as in the last green run; two builds may break a near tie differently."""
-    (tokens, logprobs), before = answered, last["tokens"]
-    if tokens == before:
-        return f"{len(tokens)} greedy tokens equal those of the last green run"
-    if len(tokens) != len(before):
-        raise NotProvenError(f"the server answered {len(tokens)} tokens, {len(before)} in the last green run")
-    place = next(number for number, pair in enumerate(zip(tokens, before, strict=True)) if pair[0] != pair[1])
-    text = f"greedy token {place + 1} of {len(before)} is {tokens[place]}, {before[place]} in the last green run ({last['at']}, {whose})"
-    forced = server.forced(server.tokens_of(FIXED_TEXT) + before[: place + 1])
-    lead = logprobs[place] - forced[-1][1]
-    rounding = ROUNDING.get(dtype, ROUNDING["float32"])
-    if lead > rounding:
-        raise NotProvenError(f"{text}, which is now {lead:.2f} nats less likely; {dtype} rounds by at most {rounding}")
-    return f"{text}: a near tie, {lead:.3f} nats apart"
-
-
 def vocabulary(folder: Path) -> int | None:
     """Return the size of the vocabulary in a model's config.json or in its part for text."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
+    config = read_json(folder / "config.json")
     found = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return found if isinstance(found, int) and found > 1 else None
-
-
-def fingerprint(folder: Path) -> list[list[Any]]:
-    """Return names and sizes of a model's files, so that another model under the same name is not compared."""
-    return sorted([path.name, path.stat().st_size] for path in folder.iterdir() if path.is_file())
