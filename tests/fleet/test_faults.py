@@ -169,6 +169,7 @@ def test_one_run_repairs_other_settings_and_damage(sound: FleetHost, inventory: 
     assert (answer["with"][0], answer["without"][0]) == (200, 401)
 
 
+@REPAIR
 def test_in_the_end_the_host_is_as_before_the_first_fault(
     sound: FleetHost, inventory: str, firstlight: CommandRunner, untouched: dict[str, str]
 ) -> None:

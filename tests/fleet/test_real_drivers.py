@@ -19,9 +19,9 @@ from tests.fleet.vendor import give_cards
 
 pytestmark = pytest.mark.long(seconds=650)
 
-VERSION = "535.261.03"
-"""The newest version that Debian 12 has of all packages: its security archive has newer libraries without matching open modules."""
-MODULE = "nvidia-current-open"
+VERSION = "535.309.01"
+"""The fixed release of Debian 12's security archive, which has it of the proprietary module alone."""
+MODULE = "nvidia-current"
 BUILD_S = 3600
 IMAGE = r"^ *linux-image-(6[\d.]+-\d+-(?:cloud-)?amd64) .* bookworm/main "
 
@@ -79,11 +79,10 @@ def test_debians_own_driver_is_built_for_the_installed_kernel(
     assert (module(host, kernel, "version"), module(host, kernel, "vermagic").split()[0]) == (VERSION, kernel)
     assert module(host, kernel, "signer") == "DKMS module signing key"
     assert host.sh("ls /etc/apt/sources.list.d/firstlight-debian.sources")
-    # Debian's security archive has a newer release of the libraries alone, which the pin keeps away.
     upgrade = [
         line for line in host.sh("apt-get -s dist-upgrade", timeout_s=600).splitlines() if line.startswith("Inst ")
     ]
-    assert [line for line in upgrade if "535.309" in line or "libcuda" in line] == []
+    assert [line for line in upgrade if "nvidia" in line or "libcuda" in line] == [], "the pin keeps it"
     assert host.sh("dpkg-query -W -f '${Version}' libcuda1").startswith(VERSION)
 
 
@@ -112,6 +111,6 @@ def test_after_a_change_of_the_kernel_the_module_is_built_again(
 
 
 def test_removing_the_driver_removes_its_modules(host: FleetHost, kernels: tuple[str, str]) -> None:
-    host.sh("apt-get -qq -y --allow-change-held-packages purge nvidia-open-kernel-dkms", timeout_s=BUILD_S)
+    host.sh("apt-get -qq -y --allow-change-held-packages purge nvidia-kernel-dkms", timeout_s=BUILD_S)
     assert host.sh("dkms status") == ""
     assert [module(host, kernel, "version") for kernel in kernels] == ["", ""]

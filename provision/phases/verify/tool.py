@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from provision.core.errors import UsageError
 from provision.core.folders import product_path
-from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
 from verify.doctor.catalog import PACKED_CAUSES, pack
 from verify.records import USAGE_EXIT, Level
@@ -47,7 +47,9 @@ def zipapp() -> bytes:
         if path.suffix == ".py":
             entries[name] = path.read_bytes()
         elif path.suffix == ".toml" and path.parent.name == "data":
-            entries[str(Path(name).with_suffix(".json"))] = json.dumps(read_table(path)).encode()
+            entries[str(Path(name).with_suffix(".json"))] = json.dumps(
+                tomllib.loads(path.read_text(encoding="utf-8"))
+            ).encode()
     entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
     return pack_zipapp(entries, main="verify.cli.main:main(sys.argv[1:])")
 
