@@ -33,7 +33,8 @@ from verify.records import Level
 LIMIT_S = 600.0
 RESTART_S = 180
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
-REPAIR = pytest.mark.long("faults that a run repairs", seconds=200)
+REPAIR = pytest.mark.long("faults that a run repairs", seconds=300)
+"""Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
 MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=420)
 WRONG_NUMBERS = [
     pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name)
@@ -178,7 +179,7 @@ def test_in_the_end_the_host_is_as_before_the_first_fault(
     assert differences(untouched, listing(sound)) == {}
 
 
-@pytest.mark.long(seconds=80)
+@REPAIR
 def test_a_sound_host_passes_all_checks_at_full(sound: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
     ended = firstlight("verify", "--level", "full", "-i", inventory)
     assert ended.code == 0, ended.output()
