@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from provision.core.models.records import Summary
+from provision.core.templates import text_templates
 from provision.report import wording
 from provision.report.difference.text import grouped, sentence
 from provision.report.group import Group, group_endpoints, group_hosts, merged_sections, named, named_endpoint
@@ -27,9 +26,9 @@ def render(summary: Summary) -> str:
         for names, texts in merged_sections(run, groups, lambda group: filter(None, [body(group).strip("\n")])):
             yield names, texts[0]
 
-    template = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 - no HTML
-    template.filters |= {"plain": _plain, "quoted": _quoted, "sentence": sentence}
-    text = template.from_string(Path(__file__).with_name("summary.md.j2").read_text(encoding="utf-8")).render(
+    templates = text_templates(Path(__file__).parent)
+    templates.filters |= {"plain": _plain, "quoted": _quoted, "sentence": sentence}
+    text = templates.get_template("summary.md.j2").render(
         summary=summary,
         groups=groups,
         wording=wording,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
+from provision.core.templates import text_templates
 from provision.features.export.formats import TEMPLATES_FILE, Format, fits
 from provision.features.export.workloads import HERE, Workload, table
 from provision.report.layout import fold_names
@@ -37,15 +36,9 @@ def render(
     here = [host for host in hosts if host.name not in elsewhere] if kind != "endpoints" else []
     settings = own_table(HERE / "settings.toml")
     left = [(name, instead) for instead, names in settings["left"].items() for name in names]
-    environment = Environment(  # noqa: S701 - no HTML
-        loader=FileSystemLoader(HERE / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"names": fold_names, "cell": lambda text: text.replace("|", "&#124;")}
-    return environment.get_template("README.md").render(
+    templates = text_templates(HERE / "templates")
+    templates.filters |= {"names": fold_names, "cell": lambda text: text.replace("|", "&#124;")}
+    return templates.get_template("README.md").render(
         kind=kind,
         entry=table()["format"][kind],
         hosts=hosts,

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from provision.core.errors import InventoryError
+from provision.core.grouping import gather
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.fleet.inventory.addresses import EVERYWHERE, address_from, is_ip, listened_on
@@ -64,10 +65,8 @@ class Gateway:
 
     def models(self) -> dict[str, list[Backend]]:
         """Return the back ends by model, both in order of their names."""
-        found: dict[str, list[Backend]] = {}
-        for backend in sorted(self.backends, key=lambda one: (one.model, one.name)):
-            found.setdefault(backend.model, []).append(backend)
-        return found
+        ordered = sorted(self.backends, key=lambda one: (one.model, one.name))
+        return gather((backend.model, backend) for backend in ordered)
 
     def names(self) -> dict[str, str]:
         """Return the model that answers requests for each name: its own, and those of adapters that all of its hosts have.

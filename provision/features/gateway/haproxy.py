@@ -16,9 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from provision.core.tables import own_table, rows_of
+from provision.core.templates import text_templates
 from provision.core.unit_set import filled
 from provision.features.gateway import router
 from provision.features.gateway.backends import Backend, Gateway
@@ -186,23 +185,26 @@ def _larger(body_mib: int) -> str:
 
 def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
     """Return the configuration, from haproxy.cfg.j2."""
-    template = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)  # noqa: S701 - no HTML
-    return template.from_string(Path(__file__).with_name("haproxy.cfg.j2").read_text(encoding="utf-8")).render(
-        gateway=gateway,
-        models=models,
-        routed=routed(gateway),
-        router=router,
-        beginnings=texts(),
-        compared=COMPARED,
-        bound_percent=BOUND_PERCENT,
-        ring_ids=router.ring_ids,
-        body_bytes=gateway.settings.gateway_body_mib * _MIB,
-        arriving_bytes=gateway.settings.gateway_body_mib * _MIB * _ARRIVES,
-        too_large=TOO_LARGE,
-        larger=_larger(gateway.settings.gateway_body_mib),
-        buffer_bytes=(gateway.settings.gateway_body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
-        busy=_refusal("no host can take the request now; try again", "overloaded"),
-        refusal=_refusal,
-        address=_address,
-        servers=lambda backends: list(_servers(backends)),
+    return (
+        text_templates(Path(__file__).parent)
+        .get_template("haproxy.cfg.j2")
+        .render(
+            gateway=gateway,
+            models=models,
+            routed=routed(gateway),
+            router=router,
+            beginnings=texts(),
+            compared=COMPARED,
+            bound_percent=BOUND_PERCENT,
+            ring_ids=router.ring_ids,
+            body_bytes=gateway.settings.gateway_body_mib * _MIB,
+            arriving_bytes=gateway.settings.gateway_body_mib * _MIB * _ARRIVES,
+            too_large=TOO_LARGE,
+            larger=_larger(gateway.settings.gateway_body_mib),
+            buffer_bytes=(gateway.settings.gateway_body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
+            busy=_refusal("no host can take the request now; try again", "overloaded"),
+            refusal=_refusal,
+            address=_address,
+            servers=lambda backends: list(_servers(backends)),
+        )
     )

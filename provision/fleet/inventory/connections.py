@@ -16,6 +16,7 @@ from provision.fleet.inventory.ssh_config import resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 _LOCAL = ("local", "ansible.builtin.local")
+_BOOL = TypeAdapter(bool)
 
 
 def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connection:
@@ -106,7 +107,7 @@ def _become(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flag(name: str, variable: str, value: Any) -> bool:
     try:
-        return TypeAdapter(bool).validate_python(False if value == "" else value)
+        return _BOOL.validate_python(False if value == "" else value)
     except ValidationError:
         raise InventoryError(
             f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false"

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import jinja2
-
 from provision.core.install_paths import unit_of
 from provision.core.models.base import Record
 from provision.core.models.settings import Settings
+from provision.core.templates import text_templates
 from provision.phases.serve.command_line import ServeCommand
 from provision.phases.serve.options import options
 from provision.phases.serve.tools import PREFLIGHT
@@ -24,14 +23,7 @@ Supervisor = Literal["systemd", "systemd-user", "supervisor", "none"]
 STOP_S, RESTART_S = 60, 10
 """Seconds that a server has to end in, and between its end and its next start."""
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=jinja2.StrictUndefined,
-    autoescape=False,  # noqa: S701 - the text is no HTML
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_TEMPLATES = text_templates(Path(__file__).parent / "templates")
 
 
 class Service(Record):
