@@ -125,7 +125,10 @@ def load_stamps(prefix: Path | None, home: Path, file: str = STAMPS) -> dict[str
     document = read_json(prefix / file) if prefix else {}
     if document.get("environment") != home.name:
         return {}
-    return {f"{home}/{path}": tuple(mark) if mark else None for path, mark in document["files"].items()}
+    try:
+        return {f"{home}/{path}": tuple(mark) if mark else None for path, mark in document["files"].items()}
+    except (KeyError, TypeError, AttributeError):  # damaged: then all files are read again
+        return {}
 
 
 def save_stamps(prefix: Path, home: Path, marks: FileStamps, file: str = STAMPS) -> None:

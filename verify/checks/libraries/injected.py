@@ -118,8 +118,11 @@ def of_distribution(path: Path, status: Path) -> bool:
 
 def preloaded(path: Path, pids: Iterable[int]) -> Iterator[Observation]:
     """Yield libraries that the loader loads first in every process of the host (ld.so(8)); `pids` are those of the service."""
-    lines = (line.partition("#")[0] for line in small_text(path).splitlines())
-    entries = [entry for line in lines for entry in re.split(r"[\s:]+", line) if entry]
+    try:
+        lines = path.read_text(errors="surrogateescape").splitlines()  # whatever its size: the loader reads all of it
+    except OSError:
+        return
+    entries = [entry for line in lines for entry in re.split(r"[\s:]+", line.partition("#")[0]) if entry]
     if not entries:
         return
     files = {Path(place).name for entry in entries for place in (entry, os.path.realpath(entry))}

@@ -92,7 +92,12 @@ def collect(
 def guarded(version: str | None) -> tuple[str, ...]:
     """Return the path prefixes that a release of vLLM guards; for an unknown release those of the newest."""
     rows = table("serving")["access"]["guarded"]
-    return tuple(row["prefix"] for row in rows if version is None or version_key(row["since"]) <= version_key(version))
+    return tuple(row["prefix"] for row in rows if version is None or _release(row["since"]) <= _release(version))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return the numbers: a candidate of a release has its routes."""
+    return version_key(version)[0]
 
 
 def listed(client: Client) -> list[str]:
