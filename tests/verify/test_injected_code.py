@@ -137,6 +137,8 @@ def test_libraries_that_every_process_loads_are_a_warning(tmp_path: Path) -> Non
     (finding,) = injected.preloaded(preload, ())
     assert (finding.text, finding.status) == (f"{preload}: every process loads /opt/agent.so", "warn")
     assert list(injected.preloaded(tmp_path / "absent", ())) == []
+    padded = written(tmp_path / "padded", "#" * (1 << 17) + "\n/opt/agent.so\n")
+    assert len(list(injected.preloaded(padded, ()))) == 1
 
 
 def test_a_process_of_the_service_that_runs_a_preloaded_library_is_named(tmp_path: Path) -> None:

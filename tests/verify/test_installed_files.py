@@ -104,6 +104,14 @@ def test_records_of_another_environment_are_not_used(environment: Environment) -
     assert load_stamps(environment.prefix, environment.home.with_name("cd34")) == {}
 
 
+def test_damaged_records_are_read_anew(environment: Environment) -> None:
+    environment.check()
+    for damaged in ({}, {"files": None}, {"files": {"lib/lamp.so": 1}}):
+        text = json.dumps({"environment": environment.home.name, **damaged})
+        (environment.prefix / "verify/files.json").write_text(text)
+        assert load_stamps(environment.prefix, environment.home) == {}
+
+
 def test_a_standard_run_reads_a_limited_amount_of_unread_files(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

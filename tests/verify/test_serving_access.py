@@ -143,6 +143,10 @@ def test_a_standard_run_requests_the_known_routes_and_not_the_expensive_list(
     assert evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.9.1", whole=False)).status == "ok"
 
 
+def test_a_candidate_of_a_release_guards_what_the_release_guards() -> None:
+    assert guarded("0.32.0rc1") == guarded("0.32.0")
+
+
 def test_no_key_is_required_if_none_is_planned(service: Service, server: Server) -> None:
     server.guarded = ("/nothing",)
     (service.prefix / "etc" / "service.env").write_text("")
