@@ -8,6 +8,8 @@ from benchmarks.harness import RESULTS
 from docs.generators.sets import measured_sets
 
 TARGET = "provision/catalog/proven.toml"
+ON_CARDS = ("card-serving", "card-h200")
+"""Results of hosts with GPUs whose service gave checked answers, the earliest first."""
 SERVED = {"vllm-0.32.0-cpu-community": "Debian 12 and 13, on CPUs with AVX2 and with AVX512"}
 HEAD = """# Written by ./firstlight docs from benchmarks/results and docs/generators/proven.py.
 # Sets that were tried: a build of vLLM with its torch, as the plan names it. With `vllm: latest` they come before all others.
@@ -18,15 +20,17 @@ HEAD = """# Written by ./firstlight docs from benchmarks/results and docs/genera
 
 def generate() -> str:
     """Return the table; the newest release first."""
-    card = json.loads((RESULTS / "card-serving.json").read_text(encoding="utf-8"))
-    on_cards = {
-        f"vllm-{card['stack']['vllm']['version']}-{card['stack']['vllm']['variant']}": card["on"].partition(",")[0]
-    }
+    on_cards: dict[str, list[tuple[str, str]]] = {}
+    for result in ON_CARDS:
+        card = json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8"))
+        name = f"vllm-{card['stack']['vllm']['version']}-{card['stack']['vllm']['variant']}"
+        on_cards.setdefault(name, []).append((card["on"].partition(",")[0], f"benchmarks/results/{result}.json"))
     rows = [(name, "served", on, "tests/fleet/test_provision.py") for name, on in SERVED.items()]
     for measured in measured_sets():
         name = str(measured["set"])
         if name in on_cards:
-            rows.append((name, "served", on_cards[name], "benchmarks/results/card-serving.json"))
+            cards, sources = zip(*on_cards[name], strict=True)
+            rows.append((name, "served", " and ".join(cards), ", ".join(sources)))
         elif measured["ok"]:
             rows.append((name, "loaded", "a machine without a GPU", "benchmarks/results/sets.json"))
     return HEAD + "".join(

@@ -53,5 +53,5 @@ def test_a_release_that_is_asked_for_is_taken_whether_it_was_tried_or_not() -> N
 def test_what_served_on_a_card_says_so() -> None:
     found = resolution(f"{HOPPER} driver=580.95.05 arch=x86_64", "==0.26.0")
     texts = [reason.text for reason in found.reasons if reason.rule == "proven"]
-    assert texts == ["this combination served a model with checked answers on NVIDIA H100 80GB HBM3"]
+    assert texts == ["this combination served a model with checked answers on NVIDIA H100 80GB HBM3 and NVIDIA H200"]
     assert 'how = "served"' in generate()

@@ -15,7 +15,7 @@ from tests.verify.in_torch.altered_kernels import Broken, Change, off
 from verify.attention.cases import CASES
 from verify.checks.engine import answers
 from verify.inputs import DTYPES
-from verify.records import Check, CheckContext, CheckResult
+from verify.records import Check, CheckContext, CheckResult, Level
 from verify.runner.registry import all_checks
 from verify.serving import small_llama
 from verify.tables import table
@@ -151,6 +151,19 @@ def test_long_attention_is_computed_at_standard_where_it_is_expected_to_fit(
     left_out = {name for name, why in outcome.evidence["does not support"].items() if "--level full" in why}
     assert outcome.status == "ok", outcome.reason
     assert left_out == (set() if budget else {case.name for case in CASES if case.early})
+
+
+@pytest.mark.parametrize(
+    ("level", "compared"), [("standard", {"float32"}), ("full", {"float32", "bfloat16", "float16"})]
+)
+def test_precisions_that_take_long_to_compile_are_compared_at_full_alone(
+    level: Level, compared: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(table("attention")["provider"]["sdpa_flash"], "standard_dtypes", ["float32"])
+    outcome = CHECKS["attention.sdpa_flash"].run(CheckContext(device="cpu", level=level))
+    assert outcome.status == "ok", outcome.reason
+    assert {figure.name.removeprefix("largest error, ").partition(",")[0] for figure in outcome.figures} == compared
+    assert {"bfloat16", "float16"} - set(outcome.evidence["does not support"]) == compared - {"float32"}
 
 
 def test_products_of_integers_are_checked_separately_from_float_products() -> None:
