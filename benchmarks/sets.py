@@ -2,11 +2,12 @@
 
     .venv/bin/python -m benchmarks.sets --python /usr/bin/python3.12 --libraries DIR [--work DIR] [--only RELEASE ...] [--again]
 
-For every catalogued release from 0.8.5 and each of its CUDA builds that the plan would choose for one H100: the product's own lock and wheels,
-an environment that uv makes from them with all hashes required, every extension module loaded with the NVIDIA driver's user libraries
-(`--libraries`: a folder with libcuda.so.1 and libnvidia-ml.so.1; no card is needed), `vllm serve --help`, and the engine's configuration.
-A build whose index does not answer is listed as not reached. A finished set is not repeated, except with `--again` or after its bounds
-changed. There is one environment at a time on the disk; wheels stay as long as the next release needs them. Each row is stored immediately.
+For every catalogued release from 0.8.5 and each of its CUDA builds that the plan would choose for one H100, this does what
+`./firstlight catalog refresh --prove` does for the newest: the product's own lock and wheels, an environment that uv makes from them with all
+hashes required, every extension module loaded with the NVIDIA driver's user libraries (`--libraries`: a folder with libcuda.so.1 and
+libnvidia-ml.so.1; no card is needed), `vllm serve --help`, and the engine's configuration. A build whose index does not answer is listed as not
+reached. A finished set is not repeated, except with `--again` or after its bounds changed. There is one environment at a time on the disk;
+wheels stay as long as the next release needs them. Each row is stored immediately.
 """
 
 from __future__ import annotations

@@ -154,7 +154,10 @@ def test_missing_space_is_an_error_before_anything_is_fetched(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (("--prove", "--what-if", "gpu=H100x1 driver=570.172.08", "--libraries", "empty"), r"need `libcuda\.so\.1` of NVIDIA's driver"),
+        (
+            ("--prove", "--what-if", "gpu=H100x1 driver=570.172.08", "--libraries", "empty"),
+            r"need `libcuda\.so\.1` of NVIDIA's driver",
+        ),
         (("--prove", "--what-if", "gpu=MI300Xx1 rocm=7.2.2"), "for ROCm cannot be tested yet"),
         (("--prove", "--what-if", "gpu=none python=3.9"), "`python` occurs twice"),
         (("--libraries", "empty"), "are for `--prove`"),
