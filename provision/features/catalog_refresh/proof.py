@@ -23,7 +23,7 @@ from provision.core.formatting import format_bytes
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.core.process import run_program
-from provision.core.scratch import scratch_folder
+from provision.core.scratch import remove_left_folders, scratch_folder
 from provision.features.catalog_refresh.new_releases import NewReleases, write_overlay
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
@@ -108,6 +108,7 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
         yield f"{name} is tested already ({row.source})"
         return
     _require_libraries(stack, libraries)
+    remove_left_folders()
     sources, store = find_sources(read_settings()), Store(cache_folder())
     wheels = lock_stack(stack, local_sources(stack), sources, store).wheels
     size = sum(wheel.size or 0 for wheel in wheels)
@@ -157,14 +158,8 @@ def load(stack: Stack, ground: Ground) -> int:
         ProofError: One cannot be loaded.
     """
     assert stack.vllm is not None
-    command = [
-        ground.environment / "bin/python",
-        "-I",
-        LOADER,
-        stack.vllm.distribution,
-        platform_of(stack.vllm.variant),
-    ]
-    found = json.loads(ground.run("load", command).splitlines()[-1])
+    build = (stack.vllm.distribution, platform_of(stack.vllm.variant))
+    found = json.loads(ground.run("load", [ground.environment / "bin/python", "-I", LOADER, *build]).splitlines()[-1])
     return sum(map(len, found["loaded"].values()))
 
 

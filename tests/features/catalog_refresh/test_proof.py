@@ -56,7 +56,7 @@ def add_release(site: Site, *, engine: str = "") -> None:
         "torch/version.py": "__version__ = '2.16.0+cpu'\ncuda = None\n",
         "torch/__init__.py": "from torch import version\n__version__ = version.__version__\n",
     }
-    program = {
+    program: dict[str, str | bytes] = {
         "vllm/__init__.py": "",
         f"vllm/{EXTENSION.name}": EXTENSION.read_bytes(),
         "vllm/engine/arg_utils.py": engine,
