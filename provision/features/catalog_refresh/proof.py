@@ -113,9 +113,10 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
     wheels = lock_stack(stack, local_sources(stack), sources, store).wheels
     size = sum(wheel.size or 0 for wheel in wheels)
     with scratch_folder() as folder:
-        yield f"{name} is being tested: {len(wheels)} wheels, {format_bytes(size)}; it takes minutes, and about {format_bytes(int(size * (1 + UNPACKED)))} of disk"
+        wanted = int(size * (1 + UNPACKED))
+        yield f"{name} is being tested: {len(wheels)} wheels, {format_bytes(size)}; it takes minutes, and about {format_bytes(wanted)} of disk"
         ground = Ground(stack.interpreter.version, libraries and libraries.absolute(), folder)
-        _require_space(folder, int(size * UNPACKED))
+        _require_space(folder, wanted)
         fetch_wheels(wheels, sources.settings, sources.indexes, store)
         yield f"fetched into {store.root}"
         try:
@@ -159,7 +160,7 @@ def load(stack: Stack, ground: Ground) -> int:
     """
     assert stack.vllm is not None
     build = (stack.vllm.distribution, platform_of(stack.vllm.variant))
-    found = json.loads(ground.run("load", [ground.environment / "bin/python", "-I", LOADER, *build]).splitlines()[-1])
+    found = json.loads(ground.run("load", [ground.environment / "bin/python", "-IB", LOADER, *build]).splitlines()[-1])
     return sum(map(len, found["loaded"].values()))
 
 
@@ -192,6 +193,6 @@ def _require_space(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise StageError(
-            f"the environment needs about {format_bytes(wanted)} in `{folder.parent}`, and {format_bytes(free)} are free there",
+            f"wheels and environment need about {format_bytes(wanted)} in `{folder.parent}`, and {format_bytes(free)} are free there",
             hint="free some space, or set TMPDIR to a folder on a larger disk",
         )

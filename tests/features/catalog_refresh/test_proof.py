@@ -144,7 +144,7 @@ def test_missing_space_is_an_error_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr(proof, "UNPACKED", 1e12)
     with pytest.raises(
-        StageError, match=f"the environment needs about .* in `{user}`, and .* are free there"
+        StageError, match=f"wheels and environment need about .* in `{user}`, and .* are free there"
     ) as caught:
         refresh("--prove", *ON_CPU)
     assert "set TMPDIR" in (caught.value.hint or "")

@@ -1,6 +1,6 @@
 """Run by a set's own Python: load torch, every extension module of the packages that compute, and the engine's configuration.
 
-    python -I load_set.py DISTRIBUTION PLATFORM      DISTRIBUTION of vLLM, PLATFORM cuda or cpu
+    python -IB load_set.py DISTRIBUTION PLATFORM      DISTRIBUTION of vLLM, PLATFORM cuda or cpu
 
 It has only the standard library of that Python. Each step is printed before it is tried, so that a crash has a name as well; the last
 line lists the loaded modules as JSON.
