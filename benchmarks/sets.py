@@ -2,11 +2,12 @@
 
     .venv/bin/python -m benchmarks.sets --python /usr/bin/python3.12 --libraries DIR [--work DIR] [--only RELEASE ...] [--again]
 
-For every catalogued release from 0.8.5 and each of its CUDA builds that the plan would choose for one H100: the product's own lock and wheels,
-an environment that uv makes from them with all hashes required, every extension module loaded with the NVIDIA driver's user libraries
-(`--libraries`: a folder with libcuda.so.1 and libnvidia-ml.so.1; no card is needed), `vllm serve --help`, and the engine's configuration.
-A build whose index does not answer is listed as not reached. A finished set is not repeated, except with `--again` or after its bounds
-changed. There is one environment at a time on the disk; wheels stay as long as the next release needs them. Each row is stored immediately.
+For every catalogued release from 0.8.5 and each of its CUDA builds that the plan would choose for one H100, this does what
+`./firstlight catalog refresh --prove` does for the newest: the product's own lock and wheels, an environment that uv makes from them with all
+hashes required, every extension module loaded with the NVIDIA driver's user libraries (`--libraries`: a folder with libcuda.so.1 and
+libnvidia-ml.so.1; no card is needed), `vllm serve --help`, and the engine's configuration. A build whose index does not answer is listed as not
+reached. A finished set is not repeated, except with `--again` or after its bounds changed. There is one environment at a time on the disk;
+wheels stay as long as the next release needs them. Each row is stored immediately.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from benchmarks.harness import RESULTS, ROOT, Timed, header, parser, say, timed
+from benchmarks.harness import RESULTS, header, parser, say
 from provision.catalog import catalog
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import IndexSources, find_sources
-from provision.catalog.index.uv import uv_program
+from provision.catalog.index.sources import find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Stack
+from provision.features.catalog_refresh.proof import Ground, install, load
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.local_wheels import local_sources
-from provision.phases.stage.lock_file import LockedWheel, lock_text
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.locked_wheel import LOCK, locked_hashes
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
 from provision.phases.stage.staging import accepted
@@ -48,10 +49,6 @@ RESULT = RESULTS / "sets.json"
 SHOWN = ("transformers", "tokenizers", "numpy")
 LONGEST = 400
 """Maximum number of characters of an error in a row."""
-
-
-class SetError(Exception):
-    """A set that does not work: the step that failed, and its error."""
 
 
 @dataclass
@@ -98,68 +95,23 @@ def sets(python: str) -> Iterator[tuple[Candidate, Stack]]:
     )
 
 
-@dataclass(frozen=True)
-class BuildHost:
-    """The place where sets are made: the interpreter, the driver's libraries, and a folder for wheels and the environment."""
-
-    python: Path
-    libraries: Path
-    work: Path
-    sources: IndexSources
-    store: Store
-
-    @property
-    def environment(self) -> Path:
-        return self.work / "environment"
-
-    def variables(self) -> dict[str, str]:
-        return {
-            "HOME": str(self.work / "home"),
-            "UV_CACHE_DIR": str(self.work / "uv"),
-            "UV_PYTHON_DOWNLOADS": "never",
-            "LD_LIBRARY_PATH": str(self.libraries),
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-
-    def run(self, what: str, command: Sequence[str | Path], *, limit_s: float = 900) -> Timed:
-        """Run a program. Raises SetError with the end of its output."""
-        try:
-            done = timed(command, cwd=self.work, environment=self.variables(), limit_s=limit_s)
-        except subprocess.TimeoutExpired:
-            raise SetError(f"{what}: not done within {limit_s:.0f} s") from None
-        if done.code:
-            raise SetError(f"{what}: {conclusion(done)}")
-        return done
-
-
-def conclusion(done: Timed) -> str:
-    """Return, for a failed program, the step that it named, if any, and the last line with a reason."""
-    steps = [line for line in done.out.splitlines() if line.startswith(("import ", "load ", "run vllm"))]
-    lines = [line.strip() for line in done.err.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line.split(":")[0].split(" ")[0]]
-    last = (errors or lines or [f"ended with {done.code}"])[-1]
-    return f"{steps[-1]}: {last}" if steps else last
-
-
-def try_set(row: Row, stack: Stack, bench: BuildHost) -> None:
-    """Fill the row. Raises SetError, or StageError if there is no lock."""
+def try_set(row: Row, stack: Stack, ground: Ground) -> None:
+    """Fill the row. Raises ProofError, or StageError if there is no lock."""
+    sources, store = find_sources(read_settings()), Store(ground.folder / "wheels", limit_bytes=1 << 40)
     with timing(row, "lock_s"):
-        wheels = lock_stack(stack, local_sources(stack), bench.sources, bench.store).wheels
+        wheels = lock_stack(stack, local_sources(stack), sources, store).wheels
     row.versions = {wheel.distribution: wheel.version for wheel in wheels if wheel.distribution in SHOWN}
     row.distributions = len(wheels)
-    prune(bench.store, wheels)
+    prune(store, wheels)
     with timing(row, "fetch_s"):
-        fetch_wheels(wheels, bench.sources.settings, bench.sources.indexes, bench.store)
-    paths = [bench.store.path(wheel.sha256, wheel.name) for wheel in wheels]
+        fetch_wheels(wheels, sources.settings, sources.indexes, store)
+    paths = [store.path(wheel.sha256, wheel.name) for wheel in wheels]
     row.wheels = sum(path.stat().st_size for path in paths)
     row.unpacked = unpacked_size(paths)
     with timing(row, "install_s"):
-        install(wheels, paths, bench)
+        install(wheels, paths, ground)
     with timing(row, "load_s"):
-        loaded = bench.run("load", [bench.environment / "bin/python", ROOT / "benchmarks/sets_load.py"])
-        row.extensions = sum(map(len, json.loads(loaded.out.splitlines()[-1])["loaded"].values()))
+        row.extensions = load(stack, ground)
 
 
 @contextmanager
@@ -168,31 +120,6 @@ def timing(row: Row, name: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     setattr(row, name, round(time.perf_counter() - started, 1))
-
-
-def install(wheels: Sequence[LockedWheel], paths: Sequence[Path], bench: BuildHost) -> None:
-    """Install the environment, from the wheelhouse alone."""
-    shutil.rmtree(bench.environment, ignore_errors=True)
-    folder, lock = bench.work / "incoming", bench.work / "lock.txt"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for path in paths:
-        (folder / path.name).symlink_to(path)
-    lock.write_text(lock_text(wheels), encoding="utf-8")
-    uv = uv_program()
-    bench.run("venv", [uv, "venv", "--quiet", "--offline", "--python", bench.python, bench.environment])
-    sync: list[str | Path] = [
-        uv,
-        "pip",
-        "sync",
-        "--quiet",
-        "--offline",
-        "--no-index",
-        "--find-links",
-        folder,
-        "--require-hashes",
-    ]
-    bench.run("install", [*sync, "--python", bench.environment / "bin/python", lock])
 
 
 def prune(store: Store, wanted: Sequence[LockedWheel]) -> None:
@@ -220,18 +147,18 @@ def known() -> dict[str, Row]:
     return {row["set"]: Row(**row) for row in json.loads(RESULT.read_text(encoding="utf-8"))["sets"]}
 
 
-def one(candidate: Candidate, stack: Stack, bench: BuildHost, python: str) -> Row:
+def one(candidate: Candidate, stack: Stack, ground: Ground, python: str) -> Row:
     """Return the row of a set after trying it."""
     assert stack.vllm is not None
     row = Row(candidate.id, stack.vllm.version, stack.vllm.variant, stack.torch.version, python)
     held = stack.dependencies
     row.until, row.bounds = (held.until, list(held.bounds)) if held else (None, [])
     try:
-        try_set(row, stack, bench)
+        try_set(row, stack, ground)
     except IndexUnreachableError as error:
         vendors = [index for index in (stack.vllm.index, stack.torch.index) if index in error.places]
         row.error = f"index not reached: {', '.join(dict.fromkeys(vendors)) or 'the main one'}"
-    except (SetError, FirstlightError) as error:
+    except FirstlightError as error:
         row.ok, row.error = False, plain(str(error))
     else:
         row.ok = True
@@ -255,14 +182,8 @@ def main() -> int:
     options = arguments.parse_args()
     command = [options.python, "-c", "import platform; print(platform.python_version())"]
     python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    (options.work / "home").mkdir(parents=True, exist_ok=True)
-    bench = BuildHost(
-        options.python.absolute(),
-        options.libraries.absolute(),
-        options.work.absolute(),
-        find_sources(read_settings()),
-        Store(options.work.absolute() / "wheels", limit_bytes=1 << 40),
-    )
+    options.work.mkdir(parents=True, exist_ok=True)
+    ground = Ground(options.python.absolute(), options.libraries.absolute(), options.work.absolute())
     torch = None
     for candidate, stack in sets(python):
         assert stack.vllm is not None
@@ -271,12 +192,12 @@ def main() -> int:
         if (options.only and stack.vllm.version not in options.only) or (is_done and not options.again):
             continue
         if torch not in {None, stack.torch.version}:
-            shutil.rmtree(bench.work / "uv", ignore_errors=True)
+            shutil.rmtree(ground.folder / "uv", ignore_errors=True)
         torch = stack.torch.version
-        row = one(candidate, stack, bench, python)
+        row = one(candidate, stack, ground, python)
         keep({**known(), row.set: row})
         say(f"{row.set}: {'ok' if row.ok else row.error} ({row.lock_s} {row.fetch_s} {row.install_s} {row.load_s} s)")
-    shutil.rmtree(bench.environment, ignore_errors=True)
+    shutil.rmtree(ground.environment, ignore_errors=True)
     return 0 if all(row.ok is not False for row in known().values()) else 1
 
 

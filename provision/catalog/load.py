@@ -132,7 +132,7 @@ class Catalog:
 
 def _subject(row: Row) -> tuple[Any, ...]:
     """Return the fields that identify a row of the tables that overlays may extend."""
-    return tuple(getattr(row, name, None) for name in ("version", "variant", "provider"))
+    return tuple(getattr(row, name, None) for name in ("version", "variant", "provider", "set", "machine"))
 
 
 @cache

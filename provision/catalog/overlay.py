@@ -1,6 +1,6 @@
 """Overlays: dated files with the rows that `catalog refresh` reads from the user's index.
 
-An overlay has tables as the product's files do (`release`, `build`, `torch`). It adds rows and changes none: a row of the product
+An overlay has tables as the product's files do. It adds rows and changes none: a row of the product
 is more exact than one from metadata, so a row with the same subject is ignored.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from provision.core.folders import config_folder
 from provision.core.tables import TableError, read_table
 
-TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
+TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch", "proven": "proven"}
 """The tables of an overlay, with the product's file that has the same table."""
 REFRESH = "delete it, then run ./firstlight catalog refresh"
 

@@ -24,7 +24,7 @@ def scratch_folder() -> Iterator[Path]:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def remove_left_folders() -> None:
@@ -35,7 +35,14 @@ def remove_left_folders() -> None:
             about = os.fstat(file.fileno())
             if about.st_uid == os.getuid() and stat.S_ISREG(about.st_mode) and not held.parent.is_symlink():
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(held.parent)
+                _remove(held.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, the lock's file last: where the process is killed meanwhile, the next run goes on."""
+    for entry in folder.glob("[!.]*"):
+        shutil.rmtree(entry, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _opened(path: Path) -> int:

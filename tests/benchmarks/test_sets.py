@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.harness import Timed
-from benchmarks.sets import conclusion, plain
+from benchmarks.sets import plain
 from docs.generators.sets import known_good, measured_sets
 
 
@@ -18,17 +17,6 @@ def test_a_set_that_fails_is_not_among_the_known_good() -> None:
     row = measured_sets()[0] | {"vllm": "9.9.9"}
     assert "9.9.9" in known_good([row | {"ok": True}])
     assert "9.9.9" not in known_good([row | {"ok": False}])
-
-
-def test_an_error_names_the_step_and_the_last_cause() -> None:
-    out = "import torch\nload vllm: vllm._C\n"
-    err = (
-        "Traceback (most recent call last):\n  File ...\nImportError: libcudart.so.13: cannot open shared object file\n"
-    )
-    assert conclusion(Timed(0, 1, 1, out, err)) == (
-        "load vllm: vllm._C: ImportError: libcudart.so.13: cannot open shared object file"
-    )
-    assert conclusion(Timed(0, 1, -11, out, "")) == "load vllm: vllm._C: ended with -11"
 
 
 def test_an_error_is_kept_without_addresses_and_folders() -> None:

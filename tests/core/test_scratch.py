@@ -54,6 +54,31 @@ def test_only_folders_of_killed_processes_are_removed(temporary: Path) -> None:
         assert {path.name for path in temporary.iterdir()} == {own.name, "firstlight-of-others"}
 
 
+def test_a_removal_that_is_interrupted_goes_on_with_the_next_run(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[object] = []
+    remove = os.rmdir
+
+    def interrupted(path: str, **options: int) -> None:
+        removed.append(path)
+        if len(removed) == 64:
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    block = scratch_folder()
+    folder = block.__enter__()
+    for number in range(64):
+        (folder / f"work-{number}").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            block.__exit__(None, None, None)
+    assert folder.exists()
+    remove_left_folders()
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_pipe_of_this_name_stops_nobody(temporary: Path) -> None:
     (temporary / "firstlight-of-others").mkdir()
     os.mkfifo(temporary / "firstlight-of-others" / ".held")

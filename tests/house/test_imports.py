@@ -44,6 +44,7 @@ FLOORS: tuple[str, ...] = (
 
 ON_HOST = (
     "provision/features/wheel_builder/onbuilder",
+    "provision/features/catalog_refresh/onhost",
     "provision/features/multinode/onhost",
     "provision/features/start_cache/onhost",
     "provision/phases/serve/onhost",

@@ -9,6 +9,7 @@ from provision.catalog import catalog
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan
+from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
 
 HOPPER = "gpu=H100x1 os=ubuntu-24.04 python=3.12 cpu=avx512 glibc=2.39 ram=256 disk=500 container=no"
@@ -34,6 +35,56 @@ def test_latest_is_the_newest_set_that_was_tried() -> None:
     newest = resolution(f"{HOPPER} driver=570.172.08 arch=x86_64", "newest")
     assert chosen(newest) == "vllm-0.31.0-cu129" not in tried
     assert warned(newest) == ["this combination is untested on x86_64: it was never installed there"]
+
+
+BOUGHT = [
+    "B300",
+    "GB300",
+    "B200",
+    "GB200",
+    "RTXPRO6000",
+    "RTXPRO5000",
+    "RTXPRO4500",
+    "RTXPRO4000",
+    "GB10",
+    "RTX5090",
+    "RTX5080",
+    "RTX5070Ti",
+    "RTX5070",
+    "RTX5060Ti",
+    "RTX5060",
+    "GH200",
+    "H200NVL",
+    "H200",
+    "H100NVL",
+    "H100",
+    "L40S",
+    "L4",
+    "RTX6000Ada",
+    "MI300X",
+    "MI325X",
+    "MI350X",
+    "MI355X",
+    "AIPROR9700",
+    "RX9070XT",
+    "RX9060XT",
+]
+"""GPUs that people buy new."""
+
+
+@pytest.mark.parametrize("card", BOUGHT)
+@pytest.mark.parametrize("more", ["", " os=ubuntu-24.04"])
+def test_a_new_card_gets_a_tested_combination_or_the_first_lines_say_what_is_untested(card: str, more: str) -> None:
+    facts = parse_what_if(f"gpu={card}x1{more}")
+    plans = plan({facts.host: facts}, {facts.host: Settings()})
+    option = plans.classes[0].candidates[0]
+    machine = facts.os.machine or "x86_64"
+    first = render(plans, {}).partition("  assumed ")[0]
+    assert len(first.splitlines()) <= 15
+    assert "no combination of versions fits" not in first
+    tested = (option.id, machine) in {(row.set, row.machine) for row in catalog().proven}
+    assert ("  tested       this combination was" in first) is tested
+    assert (f"  warning      this combination is untested on {machine}" in first) is not tested
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -92,7 +93,7 @@ def make_wheel(
     requires: tuple[str, ...] = (),
     tag: str = "py3-none-any",
     padding: int = 0,
-    more: dict[str, str] | None = None,
+    more: Mapping[str, str | bytes] | None = None,
 ) -> tuple[str, bytes]:
     """A small real wheel, with `more` files by their paths: its file name and content."""
     module = name.replace("-", "_")
@@ -103,7 +104,7 @@ def make_wheel(
     files = {
         f"{module}/__init__.py": f"__version__ = {version!r}\n".encode(),
         f"{module}/data.bin": hashlib.sha256(name.encode()).digest() * (padding // 32),
-        **{path: text.encode() for path, text in (more or {}).items()},
+        **{path: text if isinstance(text, bytes) else text.encode() for path, text in (more or {}).items()},
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
     }

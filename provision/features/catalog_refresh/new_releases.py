@@ -50,7 +50,9 @@ def refresh_tables() -> str:
     lines = [f"new: {change}" for change in new.changes] + [f"left out: {why}" for why in new.left_out]
     if new.rows:
         path = write_overlay(new, folder, today=today)
-        lines.append(f"written to {path}; nobody tried these yet: ./firstlight plan --vllm newest")
+        lines.append(
+            f"written to {path}; nobody tried these yet: `./firstlight catalog refresh --prove` tests the newest, `./firstlight plan --vllm newest` takes it"
+        )
     else:
         lines.append(f"nothing to add: the catalog has every release of vllm, torch and {COMMUNITY} on your index")
     return "\n".join(lines)
@@ -116,7 +118,7 @@ def write_overlay(new: NewReleases, folder: Path, *, today: str) -> Path:
 
 
 def _text(new: NewReleases) -> str:
-    blocks = ["# Releases from your own package index. Delete this file to ignore them.\n"]
+    blocks = ["# Written by ./firstlight catalog refresh. Delete this file to ignore it.\n"]
     for table, row in new.rows:
         values = {
             each.name: getattr(row, each.name)

@@ -1,7 +1,9 @@
 """Run by a set's own Python: load torch, every extension module of the packages that compute, and the engine's configuration.
 
-Started by `benchmarks.sets` inside the environment, with only the standard library of that Python. Each step is printed before it
-is tried, so that a crash has a name as well; the last line lists the loaded modules as JSON.
+    python -IB load_set.py DISTRIBUTION PLATFORM      DISTRIBUTION of vLLM, PLATFORM cuda or cpu
+
+It has only the standard library of that Python. Each step is printed before it is tried, so that a crash has a name as well; the last
+line lists the loaded modules as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 PACKAGES = (
-    "vllm",
     "triton",
     "xformers",
     "flashinfer-python",
@@ -29,16 +30,16 @@ PACKAGES = (
     "outlines-core",
     "numpy",
 )
-"""Packages whose extensions are loaded after torch: all packages between a request and a kernel."""
+"""Packages whose extensions are loaded after torch and vLLM: all between a request and a kernel."""
 IMPORTED = ("torchvision", "torchaudio", "flashinfer", "xformers.ops")
 """Packages that load their own extensions when they need them."""
 SUFFIX = re.compile(r"(\.abi3|\.cpython-\d+[\w-]*)?\.so$")
 
 
-def steps() -> list[tuple[str, Path]]:
+def steps(vllm: str) -> list[tuple[str, Path]]:
     """Return (distribution, extension file) pairs from the lists of installed files."""
     found = []
-    for package in PACKAGES:
+    for package in (vllm, *PACKAGES):
         try:
             listed = files(package) or []
         except PackageNotFoundError:
@@ -81,16 +82,21 @@ def serve_help() -> None:
             raise
 
 
-def main() -> None:
-    loaded: dict[str, list[str]] = {}
-    print("import torch", flush=True)
-    import torch  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
-    for package, path in steps():
+
+def main() -> None:
+    distribution, platform = sys.argv[1:]
+    loaded: dict[str, list[str]] = {}
+    say("import torch")
+    torch = importlib.import_module("torch")
+    for package, path in steps(distribution):
         name = module_of(path)
         if name is None and (path.name.startswith("lib") or package in {"triton", "numpy"}):
             continue  # a library that an extension beside it links to
-        print(f"load {package}: {name or path.name}", flush=True)
+        say(f"load {package}: {name or path.name}")
         if name:
             importlib.import_module(name)
         else:
@@ -98,15 +104,16 @@ def main() -> None:
         loaded.setdefault(package, []).append(name or path.name)
     for package in IMPORTED:
         if importlib.util.find_spec(package.partition(".")[0]):
-            print(f"import {package}", flush=True)
+            say(f"import {package}")
             importlib.import_module(package)
-    print("import vllm.platforms.cuda", flush=True)
-    pretend_card()
-    print("import vllm.engine.arg_utils", flush=True)
+    if platform == "cuda":
+        say("import vllm.platforms.cuda")
+        pretend_card()
+    say("import vllm.engine.arg_utils")
     importlib.import_module("vllm.engine.arg_utils")
-    print("run vllm serve --help", flush=True)
+    say("run vllm serve --help")
     serve_help()
-    print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "loaded": loaded}))
+    say(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "loaded": loaded}))
 
 
 if __name__ == "__main__":
