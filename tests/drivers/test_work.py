@@ -79,7 +79,9 @@ def work(seen: HostFacts, planned: Stack, **settings: Any) -> DriverWork:
         ("ubuntu", "24.04", None, "ubuntu2404/x86_64/"),  # a described host: the plan assumes x86_64
     ],
 )
-def test_a_driver_comes_from_its_vendors_signed_repository(os_id: str, version_id: str, machine: str | None, uri: str) -> None:
+def test_a_driver_comes_from_its_vendors_signed_repository(
+    os_id: str, version_id: str, machine: str | None, uri: str
+) -> None:
     driver = work(facts(os_id, version_id, machine), stack(INSTALL)).driver
     assert driver is not None
     repository = driver["repository"]

@@ -59,7 +59,9 @@ def test_an_installed_environment_needs_no_more_space(installed: Installed, fits
 
 def test_a_plan_says_what_must_be_free_on_the_disk() -> None:
     [line] = [
-        line for line in render(plan({"h": FACTS}, {"h": Settings()}, become={"h"}), {}).splitlines() if " disk " in line
+        line
+        for line in render(plan({"h": FACTS}, {"h": Settings()}, become={"h"}), {}).splitlines()
+        if " disk " in line
     ]
     whole, *parts = map(float, re.findall(r"\d+\.\d", line))
     assert whole == pytest.approx(sum(parts), abs=0.2)
