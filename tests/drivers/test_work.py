@@ -48,7 +48,7 @@ def stack(driver: DriverPlan | None = KEEP, *, variant: str = "cu130", **values:
     return Stack(**{**known, **values})
 
 
-def facts(os_id: str = "ubuntu", version_id: str = "24.04", machine: str = "x86_64", **values: Any) -> HostFacts:
+def facts(os_id: str = "ubuntu", version_id: str = "24.04", machine: str | None = "x86_64", **values: Any) -> HostFacts:
     known: dict[str, Any] = {
         "host": "gpu-1",
         "probed_at": "2026-11-20T08:00:00.000Z",
