@@ -24,7 +24,7 @@ def generate() -> str:
         f"- *Signs* are log lines that point to the cause, the {SIGNS} strongest first. One in bold is enough for a sure finding (a weight of {SURE_AT} or more).",
         "- *Evidence against it* lists log lines that make the cause less likely.",
         "- *Explains* lists causes that the doctor ranks lower if it also finds this one, with the reason.",
-        "- *Needs* lists what a step requires. `./firstlight doctor --host NAME --apply` can run steps with a tag; a person does the others.",
+        "- *Needs* lists what a step requires. `./firstlight doctor --limit NAME --apply` can run steps with a tag; a person does the others.",
         "",
         "| cause | what it is | `--apply` |",
         "|---|---|---|",

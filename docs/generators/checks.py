@@ -24,7 +24,7 @@ All checks of [`verify`](verify.md), written by `./firstlight docs`.
 
 FOUND = """## Real faults, and the checks that find them
 
-Tests caused each of these faults on a real host; faults of answers, of the API and of leaks in a real server. *standard* and *full* list the checks that find the fault at that level; *full* only checks that find more than at *standard*. The last column lists what no check finds.
+Tests caused each of these faults: wrong answers, faults of the API and leaks in a real server, all others on a real host. *standard* lists the checks that find the fault at that level, *full* those that find more of it there. The last column lists what no check finds.
 
 | fault | what it is | standard | full | not found |
 |---|---|---|---|---|"""

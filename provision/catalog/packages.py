@@ -44,21 +44,17 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     if row := find_package_system(os_id, version_id):
         return row
     if os_id is None:
-        raise _unknown("operating system", "os=ubuntu-24.04")
+        # only a described host lacks it
+        raise UsageError(
+            "driver packages depend on the operating system, which is unknown",
+            hint="add os=ubuntu-24.04 to --what-if",
+        )
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     by_hand = next((row for row in catalog().drivers_by_hand if row.covers(os_id, version_id)), None)
     how = f"with `{' && '.join(by_hand.commands)}` ({by_hand.source})" if by_hand else "as its vendor describes"
     raise UsageError(
         f"the catalog has no driver packages for {os_id} {version_id or ''}".rstrip(),
         hint=f"install the driver {how}, then run the same command again; the catalog has: {known}",
-    )
-
-
-def _unknown(fact: str, example: str) -> UsageError:
-    """Return the error for a fact that decides which packages are used; only a described host lacks it."""
-    return UsageError(
-        f"driver packages depend on the {fact}, which is unknown",
-        hint=f"add {example} to --what-if",
     )
 
 
@@ -125,16 +121,14 @@ def repository_of_component(
         name: The component.
         os_id: The distribution (ID of os-release).
         version_id: Its release (VERSION_ID of os-release).
-        machine: The processor architecture.
+        machine: The processor architecture; None: x86_64, which the plan assumes of a described host.
         mirror: An address that replaces the vendor's.
         key: A file on the controller with the mirror's public key; None: the vendor's key.
 
     Raises:
         UsageError: The vendor has no repository for this system.
     """
-    system = package_system(os_id, version_id)
-    if machine is None:
-        raise _unknown("processor architecture", "arch=x86_64")
+    system, machine = package_system(os_id, version_id), machine or "x86_64"
     wanted = catalog().package_components[name].repository
     row = next(
         (

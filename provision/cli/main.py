@@ -329,13 +329,17 @@ def doctor(
         list[str] | None,
         typer.Argument(metavar="FILE", help="Log files, or any other text; - reads standard input."),
     ] = None,
-    host: Annotated[
+    limit: Annotated[
         str | None,
         typer.Option(
-            "--host",
+            "--limit",
+            "-l",
             metavar="HOST",
             help="Read the logs and state of this host instead of files. Only --apply changes it.",
         ),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="HOST", hidden=True, help="An earlier spelling of --limit.")
     ] = None,
     inventory: InventoryOption = None,
     facts: Annotated[
@@ -344,7 +348,7 @@ def doctor(
     ] = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Findings to print for each file.")] = 3,
     apply: Annotated[
-        bool, typer.Option("--apply", help="With --host: repair the first cause, if that is safe and you confirm it.")
+        bool, typer.Option("--apply", help="With --limit: repair the first cause, if that is safe and you confirm it.")
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="With --apply: do not ask. --apply never restarts a host.")
@@ -356,15 +360,16 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Find the causes of failures in logs of any program, or on a live host."""
-    if bool(files) == (host is not None):
-        raise UsageError("give either files or --host", hint="./firstlight doctor server.log")
+    limit = host if limit is None else limit
+    if bool(files) == (limit is not None):
+        raise UsageError("give either files or --limit", hint="./firstlight doctor server.log")
     if files:
         if apply or yes or inventory:
-            raise UsageError("--apply, --yes and -i are for --host", hint="./firstlight doctor --host NAME --apply")
+            raise UsageError("--apply, --yes and -i are for --limit", hint="./firstlight doctor --limit NAME --apply")
         raise typer.Exit(doctor_cli.run(files, facts=facts, top=top, as_json=as_json, exit_code=exit_code))
     if facts is not None:
-        raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
-    request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass, as_json=as_json)
+        raise UsageError("--facts is for files: with --limit the host is probed", hint="leave --facts out")
+    request = asked("doctor", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, as_json=as_json)
     code = diagnosis.diagnose_host(
         request,
         top=top,

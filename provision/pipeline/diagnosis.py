@@ -1,4 +1,4 @@
-"""`doctor --host`: reads the evidence of a failure on a live host, and diagnoses it. Nothing is changed there."""
+"""`doctor --limit`: reads the evidence of a failure on a live host, and diagnoses it. Nothing is changed there."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def only_host(request: CommandRequest) -> None:
     hosts = read_inventory(request).hosts
     if len(hosts) != 1:
         raise UsageError(
-            f"--host {request.limit} names {len(hosts)} hosts: {', '.join(host.name for host in hosts)}",
+            f"--limit {request.limit} names {len(hosts)} hosts: {', '.join(host.name for host in hosts)}",
             hint="name one of them",
         )
 

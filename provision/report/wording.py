@@ -31,9 +31,10 @@ ROLES = {"gateway": "gateway", "monitoring": "monitoring host"}
 SPEED = "speed.attention"
 SUPERVISORS = {
     "systemd": "systemd",
-    "systemd-user": "systemd, in the user's own session",
-    "supervisor": "supervisor; the service will not survive a reboot",
+    "systemd-user": "systemd of this user, who is not root",
+    "supervisor": "supervisord, which does not survive a reboot: the host has no systemd, or this user is not root and does not linger (loginctl enable-linger)",
 }
+"""What starts the service, and starts it again when it fails."""
 LENGTHS = frozenset({"first_answer"})
 """Phases of a ServeRecord that are durations; all others are seconds since the start of the process."""
 

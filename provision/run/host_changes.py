@@ -308,8 +308,7 @@ def _installation(host: Host, facts: HostFacts, stack: Stack) -> Iterator[Planne
         yield new("model", f"{settings.model}, linked from {settings.model_on_host}")
     else:
         yield new("model", settings.model)
-    unit = {"supervisor": "run by supervisor (it does not survive a reboot)"}
-    name = unit.get(stack.supervisor, paths.unit)
+    name = paths.unit.removesuffix(".service") if stack.supervisor == "supervisor" else paths.unit
     yield new("service", f"{name}, on {settings.bind}:{settings.port}, {_key_text(api_key=settings.api_key)}")
 
 

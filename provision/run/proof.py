@@ -79,7 +79,7 @@ def prove(
                 seconds=round(time.monotonic() - started, 3),
                 changed=name in restarted and restarted[name].changed,
                 text=record.text,
-                hint=None if record.ready else f"see why: ./firstlight doctor --host {name}",
+                hint=None if record.ready else f"see why: ./firstlight doctor --limit {name}",
                 evidence=record.evidence,
             )
         )

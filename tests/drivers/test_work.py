@@ -48,7 +48,7 @@ def stack(driver: DriverPlan | None = KEEP, *, variant: str = "cu130", **values:
     return Stack(**{**known, **values})
 
 
-def facts(os_id: str = "ubuntu", version_id: str = "24.04", machine: str = "x86_64", **values: Any) -> HostFacts:
+def facts(os_id: str = "ubuntu", version_id: str = "24.04", machine: str | None = "x86_64", **values: Any) -> HostFacts:
     known: dict[str, Any] = {
         "host": "gpu-1",
         "probed_at": "2026-11-20T08:00:00.000Z",
@@ -76,9 +76,12 @@ def work(seen: HostFacts, planned: Stack, **settings: Any) -> DriverWork:
         ("amzn", "2023", "x86_64", "amzn2023/x86_64/"),
         ("rocky", "9.5", "aarch64", "rhel9/sbsa/"),
         ("almalinux", "9.4", "x86_64", "rhel9/x86_64/"),
+        ("ubuntu", "24.04", None, "ubuntu2404/x86_64/"),  # a described host: the plan assumes x86_64
     ],
 )
-def test_a_driver_comes_from_its_vendors_signed_repository(os_id: str, version_id: str, machine: str, uri: str) -> None:
+def test_a_driver_comes_from_its_vendors_signed_repository(
+    os_id: str, version_id: str, machine: str | None, uri: str
+) -> None:
     driver = work(facts(os_id, version_id, machine), stack(INSTALL)).driver
     assert driver is not None
     repository = driver["repository"]

@@ -35,7 +35,7 @@ def host(pair: list[FleetHost]) -> FleetHost:
 def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(host: FleetHost, tmp_path: Path) -> None:
     firstlight = CommandRunner(tmp_path / "logs")
     inventory = str(host.inventory(tmp_path, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
-    asked = ("doctor", "--host", host.name, "-i", inventory)
+    asked = ("doctor", "--limit", host.name, "-i", inventory)
 
     ended = firstlight(*asked, "--json")
     assert ended.code == 0, ended.output()
@@ -97,7 +97,7 @@ def test_causes_of_hosts_with_cards_are_repaired_as_far_as_no_card_is_needed(
         "until systemctl is-failed --quiet firstlight-vllm.service; do sleep 0.1; done"
     )
     inventory = str(host.inventory(tmp_path))
-    ended = CommandRunner(tmp_path / "logs")("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes")
+    ended = CommandRunner(tmp_path / "logs")("doctor", "--limit", host.name, "-i", inventory, "--apply", "--yes")
     assert ended.code == 0, ended.output()
     assert f"{cause}: gone" in ended.out
     host.sh(seen)

@@ -170,7 +170,7 @@ def test_each_host_has_a_health_agent_that_takes_a_frozen_engine_out(site: Site)
     try:
         wait_until(lambda: site.state(site.first) == "down", "the gateway does not notice")
         assert {client.chat() for _ in range(10)} == {(200, site.second.name)}
-        said = site.command("doctor", "-i", str(site.folder / "hosts.yml"), "--host", site.first.name, "--json")
+        said = site.command("doctor", "-i", str(site.folder / "hosts.yml"), "--limit", site.first.name, "--json")
         assert json.loads(said.out)[0]["findings"][0]["cause"] == "engine-hang", said.output()
     finally:
         site.first.sh("kill -CONT $(pgrep -f ^VLLM::EngineCore)")

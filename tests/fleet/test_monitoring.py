@@ -145,7 +145,7 @@ def test_an_alert_fires_after_its_fault_and_says_what_to_type(site: Site) -> Non
     launcher, *words = shlex.split(found["annotations"]["runbook"])
     assert launcher == "./firstlight"
     assert site.command(*words).code == 0, "typed as it is"
-    assert words[:3] == ["doctor", "--host", site.server.name]
+    assert words[:3] == ["doctor", "--limit", site.server.name]
     site.server.sh("systemctl start stub")
     wait_for(lambda: site.ask("up").get(("vllm", site.server.name)) == 1.0, "vLLM is never read again")
 

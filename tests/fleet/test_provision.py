@@ -298,7 +298,7 @@ def test_a_cause_repaired_by_the_doctor_is_gone(
 ) -> None:
     """The missing library of the last failed start, on a host that reaches no package source: its package is sent."""
     host = hosts[1]
-    ended = firstlight("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes", "--json")
+    ended = firstlight("doctor", "--limit", host.name, "-i", inventory, "--apply", "--yes", "--json")
     assert ended.code == 0, ended.output()
     [document] = json.loads(ended.out)
     assert (document["applied"]["cause"], document["applied"]["gone"]) == ("libnuma-missing", True)

@@ -106,7 +106,7 @@ def test_after_too_many_restarts_it_is_left_down(host: FleetHost, inventory: str
     shown = " ".join(firstlight("status", "-i", inventory).out.split())
     assert "its watchdog left it down" in shown, shown
     assert "hung again after 3 restarts within an hour" in shown, shown
-    said = firstlight("doctor", "-i", inventory, "--host", host.name, "--json")
+    said = firstlight("doctor", "-i", inventory, "--limit", host.name, "--json")
     # The watchdog's own SIGKILL is in the journal, too.
     assert "engine-hang" in {finding["cause"] for finding in json.loads(said.out)[0]["findings"]}, said.output()
     ended = firstlight("provision", "-i", inventory)

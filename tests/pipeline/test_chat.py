@@ -132,7 +132,7 @@ def test_why_there_is_no_answer_is_said_with_a_hint(
 ) -> None:
     with pytest.raises(ServeError, match=text) as error:
         converse({**endpoint(tmp_path, port), **change}, "Hello")
-    assert "./firstlight doctor -i site --host a" in (error.value.hint or "")
+    assert "./firstlight doctor -i site --limit a" in (error.value.hint or "")
 
 
 def test_a_host_that_serves_nothing_is_named(tmp_path: Path) -> None:

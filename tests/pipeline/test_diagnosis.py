@@ -1,4 +1,4 @@
-"""`doctor --host` and `--apply` on this machine: what they read and keep, what they ask, and what they may change."""
+"""`doctor --limit` and `--apply` on this machine: what they read and keep, what they ask, and what they may change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HERE = Host(name="here", connection=Connection(kind="local"), settings=Settings(
 
 
 def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: Path) -> None:
-    done = firstlight("doctor", "--host", "localhost", "--json", logs=tmp_path)
+    done = firstlight("doctor", "--limit", "localhost", "--json", logs=tmp_path)
     assert done.returncode in (0, 8), done.stderr
     [document] = json.loads(done.stdout)
     absent = {source["name"]: source["absent"] for source in document["sources"]}
@@ -48,11 +48,12 @@ def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give either files or --host"),
-        (("x.log", "--host", "localhost"), "give either files or --host"),
-        (("x.log", "--apply"), "--apply, --yes and -i are for --host"),
-        (("--host", "localhost", "--facts", "x.json"), "--facts is for files"),
-        (("--host", "nobody"), "nobody"),
+        ((), "give either files or --limit"),
+        (("x.log", "--limit", "localhost"), "give either files or --limit"),
+        (("x.log", "--apply"), "--apply, --yes and -i are for --limit"),
+        (("--limit", "localhost", "--facts", "x.json"), "--facts is for files"),
+        (("--limit", "nobody"), "nobody"),
+        (("--host", "nobody"), "nobody"),  # the earlier spelling
     ],
 )
 def test_wrong_combinations_are_usage_errors(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

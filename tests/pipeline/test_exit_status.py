@@ -170,7 +170,7 @@ def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
     [missing] = json.loads(planned.stdout)["missing"]
     assert (missing["host"], missing["state"]) == ("far", "unreachable")
     assert "127.0.0.1" in missing["text"]
-    asked = start("doctor", "--host", "far", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
+    asked = start("doctor", "--limit", "far", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
     assert asked.returncode == 1
     assert [host["state"] for host in json.loads(asked.stdout)["hosts"]] == ["unreachable"]
 

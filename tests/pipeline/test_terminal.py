@@ -86,7 +86,7 @@ def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:
     run_folder(logs, "20260101T000000Z", "localhost", {"install": result("install", "failed")}, BROKEN)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "provision", "doctor", "--host", "localhost", "--apply"],
+        [sys.executable, "-m", "provision", "doctor", "--limit", "localhost", "--apply"],
         stdin=theirs,
         stderr=theirs,
         stdout=subprocess.PIPE,

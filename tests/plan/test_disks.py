@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from provision.core.models.facts import Disk, Installed, User
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
+from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
 
 GIB = 1 << 30
@@ -52,3 +55,14 @@ def test_an_installed_environment_needs_no_more_space(installed: Installed, fits
     facts = FACTS.model_copy(update={"installed": installed, "disks": disks})
     [resolution] = plan({"h": facts}, {"h": Settings()}, become={"h"}).classes
     assert (resolution.stack is not None) is fits
+
+
+def test_a_plan_says_what_must_be_free_on_the_disk() -> None:
+    [line] = [
+        line
+        for line in render(plan({"h": FACTS}, {"h": Settings()}, become={"h"}), {}).splitlines()
+        if " disk " in line
+    ]
+    whole, *parts = map(float, re.findall(r"\d+\.\d", line))
+    assert whole == pytest.approx(sum(parts), abs=0.2)
+    assert "GiB must be free in the installation folder (environment " in line

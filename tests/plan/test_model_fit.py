@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.settings import Settings
-from provision.core.models.stack import Resolution
+from provision.core.models.stack import Plan, Resolution
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
 from provision.phases.plan.fit.shape import Shape
@@ -40,6 +40,20 @@ def test_a_model_that_fits_is_in_the_stack() -> None:
     assert 40_000 < model.max_model_len < 131072
     assert model.flags == ("--tensor-parallel-size", "2", "--max-model-len", str(model.max_model_len))
     assert "15.0 GiB of weights fit with a context of" in accepted_text(found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus"),
+    [
+        ({}, "2 of 3 (indexes 0, 1) serve the model: 32 attention heads, 8 key-value heads, an inner width of"),
+        ({"tensor_parallel": 1}, "1 of 3 (index 0) serve the model: the settings request tensor 1 x pipeline 1 x data"),
+        ({"pipeline_parallel": 3}, "3 (indexes 0, 1, 2)"),
+    ],
+)
+def test_a_plan_says_which_gpus_a_model_uses(settings: dict[str, Any], gpus: str) -> None:
+    found = resolve(HOST.format("H100x3"), llama_8b(), **settings)
+    [line] = [line for line in render(Plan(classes=(found,)), {}).splitlines() if line.startswith("  GPUs ")]
+    assert line.split(maxsplit=1)[1].startswith(gpus)
 
 
 def test_a_model_too_large_for_one_host_fits_on_two() -> None:

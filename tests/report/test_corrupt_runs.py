@@ -64,7 +64,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),
     "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
     "the end of a failing run": lambda logs: summarise(RunFolder(logs / DAMAGED)).model_dump_json(),
-    "doctor --host": lambda logs: diagnosis.earlier(logs, "a"),
+    "doctor --limit": lambda logs: diagnosis.earlier(logs, "a"),
     "prune": lambda logs: retention.render(retention.prune(logs, keep=1)),
 }
 

@@ -36,7 +36,7 @@ COMMANDS = {
     "rollback": (),
     "uninstall": (),
     "drift": (),
-    "doctor --host o1": (),
+    "doctor --limit o1": (),
     "gateway": (),
     "rollout start": (),
 }
@@ -155,9 +155,9 @@ def test_an_unreachable_host_gets_the_command_that_connects_to_it() -> None:
 @pytest.mark.parametrize(("command", "phase"), [("provision", "verify"), ("drivers", "install"), ("verify", "verify")])
 def test_a_failed_card_or_kernel_module_is_read_by_the_doctor(command: str, phase: PhaseName) -> None:
     found = suggested(host("o1", "failed", phase), command=command)
-    assert found == ["./firstlight doctor -i 'my site' --host o1"]
+    assert found == ["./firstlight doctor -i 'my site' --limit o1"]
     repairs = suggested(host("o1", "failed", phase, cause="nvidia-uvm"), command=command)
-    assert repairs[0] == "./firstlight doctor -i 'my site' --host o1 --apply"
+    assert repairs[0] == "./firstlight doctor -i 'my site' --limit o1 --apply"
     assert repairs[1].split()[1] == command
 
 
@@ -198,7 +198,7 @@ def test_a_repairable_cause_is_repaired_before_the_run_is_repeated(
     failed = host("o1", "failed", "install").model_copy(
         update={"findings": (Finding(cause=cause, confidence=confidence),)}
     )
-    doctor = "./firstlight doctor --host o1"
+    doctor = "./firstlight doctor --limit o1"
     expected = [f"{doctor} --apply", "./firstlight provision --limit o1"] if repairs else [doctor]
     assert suggested(failed, host("o2"), typed=Invocation()) == expected
 

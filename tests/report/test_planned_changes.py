@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from provision.core.models.inventory import GATEWAY, MONITORING, Connection, Host
+from provision.core.models.records import PlannedChange
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
+from provision.report.planned_changes import change_lines
 from provision.run.host_changes import around_lines
 from provision.run.results import PlannedHosts
 
@@ -30,6 +32,12 @@ def named(*hosts: Host, init: str = "systemd") -> dict[str, list[str]]:
         where, _, what = line.partition(": ")
         found.setdefault(what.split(",")[0], []).append(where)
     return found
+
+
+def test_hosts_in_the_planned_state_have_no_changes() -> None:
+    assert change_lines({"a": (), "b": ()}) == ["  no changes"]
+    found = change_lines({"a": (), "b": (PlannedChange(part="model", sign="~", text="builtin-1 -> other"),)})
+    assert found == ["  no changes on a", "  changes on b", "    ~ model  builtin-1 -> other"]
 
 
 def test_a_host_that_serves_under_systemd_gets_a_watchdog() -> None:

@@ -37,9 +37,9 @@ ELSEWHERE = "--prefix"
 """Options that name another installation: a command without them would act on the default one."""
 
 _MENTION = re.compile(
-    r"\./firstlight (doctor(?= --host NAME)|"
+    r"\./firstlight (doctor(?= --limit\b)|"
     + "|".join(sorted(TAKES.keys() - {"doctor"}, key=len, reverse=True))
-    + r")(?![\w-])(?! -i\b)( --host NAME| --limit [^\s:;,)]+)?"
+    + r")(?![\w-])(?! -i\b)( --limit [^\s:;,)]+)?"
 )
 _WHOLE = re.compile(r"\./firstlight (gateway(?: status|(?: ready| drain) [^\s:;,)]+)?|monitoring)(?![\w-])(?! -i\b)")
 """Commands on a whole inventory, which take no limit."""
@@ -58,8 +58,9 @@ class Invocation(Record):
 
     def suggest(self, command: str, *, hosts: str | None = None) -> str:
         """Return a command for the same hosts with the same options; `hosts` is a narrower limit."""
-        named = ("--host", hosts or "NAME") if command == "doctor" else self._limit(hosts)
-        return shlex.join(["./firstlight", *command.split(), *self._inventory(), *named, *self._options(command)])
+        named = hosts or ("NAME" if command == "doctor" else None)
+        limit, options = self._limit(named), self._options(command)
+        return shlex.join(["./firstlight", *command.split(), *self._inventory(), *limit, *options])
 
     def on_inventory(self, *words: str) -> str:
         """Return a command that takes an inventory, and no limit."""

@@ -11,6 +11,7 @@ from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Sta
 from provision.phases.plan.evaluation import HOST
 from provision.phases.plan.given_wheel import INFERRED
 from provision.report.planned_changes import change_lines
+from provision.report.wording import SUPERVISORS
 
 _SIGNS = {"accept": "ok  ", "reject": "no  ", "warn": "warn"}
 
@@ -78,12 +79,6 @@ def _value(value: object) -> str:
 
 LISTED = 6
 """The number of host names to list; the rest are counted."""
-MANAGERS = {
-    "systemd": "systemd",
-    "systemd-user": "systemd of this user, who is not root",
-    "supervisor": "supervisord: the host has no systemd, or this user is not root and does not linger (loginctl enable-linger)",
-}
-"""What starts the service, and starts it again when it fails."""
 
 
 def render(
@@ -125,11 +120,13 @@ def _block(resolution: Resolution, settings: Settings) -> list[str]:
         accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
         span = [("hosts", reason.text) for reason in accepted if reason.rule == "span"]
         span += [("ports", ports_between(settings))] if span else []
-        lines += _pairs([*_stack(stack), *span, *_why(resolution), *warnings, *assumed])
+        used = next((reason.text for reason in accepted if reason.rule == "gpus-used"), None)
+        lines += _pairs([*_stack(stack, used), *span, *_why(resolution), *warnings, *assumed])
     return lines
 
 
-def _stack(stack: Stack) -> Iterator[tuple[str, str]]:
+def _stack(stack: Stack, used: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a Stack; `used` says which GPUs the model uses if not all."""
     if stack.vllm:
         build = stack.vllm
         who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
@@ -149,7 +146,7 @@ def _stack(stack: Stack) -> Iterator[tuple[str, str]]:
         yield "cuda-compat", f"{stack.cuda_compat.package} {extends}"
     if stack.gpus:
         indexes = ", ".join(map(str, stack.gpus))
-        yield "GPUs", f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"
+        yield "GPUs", used or f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"
     if stack.vllm:
         generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
         yield "attention", f"{stack.attention.backend}{generation}"
@@ -161,7 +158,7 @@ def _stack(stack: Stack) -> Iterator[tuple[str, str]]:
         yield "model", _model(stack.model)
     if stack.serving:
         yield from (("serving", choice.text) for choice in stack.serving.choices)
-    yield "runs under", MANAGERS[stack.supervisor]
+    yield "runs under", SUPERVISORS[stack.supervisor]
 
 
 def _packages(stack: Stack) -> Iterator[tuple[str, str]]:
@@ -194,10 +191,10 @@ def _driver(stack: Stack) -> str:
 
 
 def _why(resolution: Resolution) -> list[tuple[str, str]]:
-    """Return a line for each rule that refused a better candidate, on what was tested, and for a useful driver upgrade."""
+    """Return a line for each rule that refused a better candidate, on what was tested, on the disk, and for a useful driver upgrade."""
     refused = [("refused", text) for _, text in _by_rule(resolution)]
     accepted = [reason for reason in resolution.reasons if reason.verdict == "accept"]
-    labels = {"proven": "tested", "rights": "rights", "driver-policy": "upgrade"}
+    labels = {"proven": "tested", "disk": "disk", "rights": "rights", "driver-policy": "upgrade"}
     return refused + [(labels[rule], reason.text) for rule in labels for reason in accepted if reason.rule == rule]
 
 

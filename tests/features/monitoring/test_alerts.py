@@ -111,7 +111,7 @@ def test_the_command_of_an_alert_can_be_typed_as_it_is(
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(app, words).exit_code == 0
     [request] = asked
-    limits = {"a"} if "--limit" in words or "--host" in words else {None}
+    limits = {"a"} if "--limit" in words else {None}
     assert {request.limit} == limits
     if words[0] != "rollout":  # it acts on the open rollout, with its inventory
         assert request.inventory == path

@@ -391,7 +391,7 @@ def test_status_names_each_host_and_each_decision(
         "            gate: go on: 3 of 600 requests failed",
         f"     100 %  b  went back to release {OLD}",
         "            gate: roll back: 3 of 600 requests failed",
-        "next: ./firstlight doctor -i /site --host a  # shows why",
+        "next: ./firstlight doctor -i /site --limit a  # shows why",
         "then: ./firstlight rollout -i /site  # with another release, or after a repair",
     ]
     rollout.status(replace(site.request(), as_json=True))

@@ -33,7 +33,7 @@ def test_a_rollout_that_went_back_ends_with_what_to_do_next() -> None:
         f"      50 %  gpu-1  went back to release {OLD}",
         "            gate: roll back: 5 of 64 requests failed",
         f"     100 %  gpu-2  not changed: release {OLD}",
-        "next: ./firstlight doctor -i '/my site/hosts.yml' --host gpu-1  # shows why",
+        "next: ./firstlight doctor -i '/my site/hosts.yml' --limit gpu-1  # shows why",
         "then: ./firstlight rollout -i '/my site/hosts.yml'  # with another release, or after a repair",
     ]
 
@@ -44,7 +44,7 @@ def test_a_host_that_failed_is_the_one_to_look_at() -> None:
         f"left: ./firstlight rollback -i '/my site/hosts.yml' --limit gpu-2 --to {OLD}"
         "  # when gpu-2 answers; it gets no requests until then"
     )
-    assert lines[-2].startswith("next: ./firstlight doctor -i '/my site/hosts.yml' --host gpu-2 ")
+    assert lines[-2].startswith("next: ./firstlight doctor -i '/my site/hosts.yml' --limit gpu-2 ")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from verify.serving.service import Service
 from verify.serving.vectors import INPUTS, against, alone_and_together, rounding
 from verify.tables import table
 
-ANEW = "restart it: ./firstlight serve; see its log: ./firstlight doctor --host NAME"
+ANEW = "restart it: ./firstlight serve; see its log: ./firstlight doctor --limit NAME"
 FILES = "./firstlight provision creates or sends the model's files again"
 WRONG = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full"
 

@@ -11,7 +11,7 @@ from verify.serving.processes import listeners
 from verify.serving.service import Service
 from verify.tables import table
 
-REMEDY = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full; its log: ./firstlight doctor --host NAME"
+REMEDY = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full; its log: ./firstlight doctor --limit NAME"
 
 
 def run(context: CheckContext) -> CheckResult:

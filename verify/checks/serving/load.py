@@ -50,7 +50,7 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
     kept = {**evidence, "requests": requests, "seconds": [result["duration"] for result in results]}
     if not share <= bound["ceiling"]:
         text = f"{failed} of {requests} requests got no answer"
-        remedy = "its log shows the reason: ./firstlight doctor --host NAME"
+        remedy = "its log shows the reason: ./firstlight doctor --limit NAME"
         return CheckResult("fail", text, tuple(figures), kept, remedy)
     most = max(results, key=lambda result: result["output_throughput"])
     text = f"{requests} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"

@@ -19,7 +19,7 @@ from verify.tables import table
 
 NAMES = {"first token": "first_token_s", "between tokens": "inter_token_s"}
 """Figures, and their names in the proof of ready.pyz."""
-REMEDY = "look what slows it down: ./firstlight doctor --host NAME; ./firstlight serve restarts it"
+REMEDY = "look what slows it down: ./firstlight doctor --limit NAME; ./firstlight serve restarts it"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def why_not(shape: Shape, tensor: int) -> str | None:
         *((width % tensor == 0, f"an inner width of {width}") for width in shape.inner),
     ]
     broken = [what for holds, what in checks if not holds]
-    return f"{' and '.join(broken)} cannot be divided by {tensor}" if broken else None
+    return f"{', '.join(broken)} cannot be divided by {tensor}" if broken else None
 
 
 def tensor_sizes(shape: Shape, most: int) -> tuple[int, ...]:

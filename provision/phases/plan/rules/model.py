@@ -9,6 +9,7 @@ from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan, unknown_parsers
 from provision.phases.plan.family.families import class_since, int8_on_x86, quantizations
 from provision.phases.plan.fit.result import Fit, fit
+from provision.phases.plan.fit.split import why_not
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
@@ -42,6 +43,26 @@ def model_fit(profile: HostProfile) -> Iterator[Verdict]:
         return
     yield from _assumptions(served)
     yield accept(_describe(found, served), length=found.length, tokens=found.tokens, **facts)
+
+
+@host_rule(
+    "A model that cannot be split over all GPUs of the host uses the first ones.",
+    reads=("nvidia.gpus", "amd.gpus", "settings.model", "settings.tensor_parallel"),
+    order=130,
+)
+def gpus_used(profile: HostProfile) -> Iterator[Verdict]:
+    served, budget = profile.served_model, profile.budget
+    if served is None or budget is None or budget.platform == "cpu":
+        return
+    request, tensor = served.request, fit(served.shape, served.request, budget).tensor
+    others = request.pipeline * request.data
+    used = tensor * others // request.hosts
+    if used < budget.devices:
+        requested = f"the settings request tensor {tensor} x pipeline {request.pipeline} x data {request.data} parallel"
+        why = None if request.tensor else why_not(served.shape, budget.devices * request.hosts // others)
+        indexes = ", ".join(str(card.index) for card in profile.cards[:used])
+        text = f"{used} of {budget.devices} ({'index' if used == 1 else 'indexes'} {indexes}) serve the model: {why or requested}"
+        yield accept(text, used=used, gpus=budget.devices)
 
 
 def _assumptions(served: ServedModel) -> Iterator[Verdict]:

@@ -171,10 +171,13 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
     kept = need.installed + max(model, need.model) + python.installed
     arriving = need.wheels + python.archive + (0.0 if profile.one_mount else model)
     needed = kept + arriving if profile.one_mount else kept
+    parts = {"environment": need.installed, "model": max(model, need.model), "Python": python.installed}
+    parts |= {"files on arrival": arriving} if profile.one_mount else {}
+    where = f"in the installation folder ({', '.join(f'{name} {gib:.1f}' for name, gib in parts.items())})"
     if profile.disk_gib is None:
-        yield assume(f"at least {needed:.1f} GiB free in the installation folder")
+        yield assume(f"at least {needed:.1f} GiB free {where}")
     elif profile.disk_gib < needed:
-        text = f"{profile.disk_gib} GiB are free in the installation folder; the environment and its files need {needed:.1f} GiB"
+        text = f"{needed:.1f} GiB must be free {where}; {profile.disk_gib} GiB are"
         yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(needed, 1))
         return
     if not profile.one_mount and profile.incoming_gib is not None and profile.incoming_gib < arriving:
@@ -184,7 +187,8 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, source=need.source, free_gib=profile.incoming_gib, needed_gib=round(arriving, 1))
         return
     if profile.disk_gib is not None:
-        text = f"the environment and its files need {needed:.1f} GiB, which are free in the installation folder"
+        apart = "" if profile.one_mount else f", and {arriving:.1f} GiB under {INCOMING} for files on arrival"
+        text = f"{needed:.1f} GiB must be free {where}{apart}; the host has this space"
         yield accept(text, source=need.source, needed_gib=round(needed, 1))
 
 
