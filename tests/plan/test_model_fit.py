@@ -45,7 +45,7 @@ def test_a_model_that_fits_is_in_the_stack() -> None:
 @pytest.mark.parametrize(
     ("settings", "gpus"),
     [
-        ({}, "2 of 3 (indexes 0, 1) serve the model: 32 attention heads, 8 key-value heads, an inner width of"),
+        ({}, "2 of 3 (indexes 0, 1) serve the model: 32 attention heads cannot be divided by 3"),
         ({"tensor_parallel": 1}, "1 of 3 (index 0) serve the model: the settings request tensor 1 x pipeline 1 x data"),
         ({"pipeline_parallel": 3}, "3 (indexes 0, 1, 2)"),
     ],

@@ -11,7 +11,7 @@ def padded_vocabulary(shape: Shape) -> int:
 
 
 def why_not(shape: Shape, tensor: int) -> str | None:
-    """Return why a model cannot be split into so many parts; None if it can.
+    """Return the first reason why a model cannot be split into so many parts; None if it can.
 
     Source: verify_with_parallel_config in vllm/config/model.py, and the `divide` calls in QKVParallelLinear, ColumnParallelLinear
     and VocabParallelEmbedding, 0.32.0.
@@ -23,8 +23,7 @@ def why_not(shape: Shape, tensor: int) -> str | None:
         (padded_vocabulary(shape) % tensor == 0, f"a vocabulary of {padded_vocabulary(shape)}"),
         *((width % tensor == 0, f"an inner width of {width}") for width in shape.inner),
     ]
-    broken = [what for holds, what in checks if not holds]
-    return f"{', '.join(broken)} cannot be divided by {tensor}" if broken else None
+    return next((f"{what} cannot be divided by {tensor}" for holds, what in checks if not holds), None)
 
 
 def tensor_sizes(shape: Shape, most: int) -> tuple[int, ...]:
