@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAtt
 from provision.report import summarise
 from provision.report.endpoint import chat_commands
 from provision.report.markdown import render as markdown
+from provision.report.run_files import read
 from provision.report.summary_builder import verdict
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
@@ -279,3 +281,14 @@ def test_the_prefix_comes_from_the_probe(folder: Folder) -> None:
     assert folder.json()["hosts"][0]["prefix"] == "/opt/firstlight"
     folder.run.write("facts/a.json", facts("a").model_copy(update={"installed": None}))
     assert folder.json()["hosts"][0]["key_file"] == "/opt/firstlight/etc/service.env"
+
+
+def test_settings_and_facts_of_another_version_are_ignored(folder: Folder) -> None:
+    inventory, known = json.loads(folder.run.path("inventory.json").read_text()), facts("a").model_dump(mode="json")
+    inventory["hosts"][0]["settings"]["of_another_version"] = 1
+    folder.run.write("inventory.json", inventory)
+    folder.run.write("facts/a.json", known | {"of_another_version": 1})
+    found = read(folder.run)
+    assert found.unreadable == []
+    assert found.inventory is not None
+    assert found.facts.keys() == {"a"}
