@@ -337,8 +337,6 @@ class HostFacts(Record):
     ports: tuple[Port, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
     engine_processes: tuple[EngineProcess, ...] = ()
-    package_source_answers: bool | None = None
-    """Whether the host's package sources answered; None when not checked."""
     installed: Installed | None = None
     configuration: Configuration | None = None
     """Only where it was asked for: `./firstlight drift`."""
