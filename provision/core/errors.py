@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from urllib.parse import urlsplit
 
-from provision.core.grouping import gather
-
 
 class Exit(IntEnum):
     """Exit codes of all commands except `verify` and `doctor`, which have their own."""
@@ -118,7 +116,9 @@ class IndexUnreachableError(StageError):
         """
         self.places = dict(places)
         self.builds = tuple(builds)
-        hosts_by_problem = gather((problem, urlsplit(address).netloc or address) for address, problem in places.items())
+        hosts_by_problem: dict[str, list[str]] = {}
+        for address, problem in places.items():
+            hosts_by_problem.setdefault(problem, []).append(urlsplit(address).netloc or address)
         sentences = (
             f"{' and '.join(dict.fromkeys(hosts))} cannot be reached ({problem})"
             for problem, hosts in hosts_by_problem.items()
