@@ -5,7 +5,7 @@
 A real HAProxy with the gateway's files, keys and TLS stands before stub engines that answer at once. Streams are asked for in turn, directly and
 through the gateway, for each of its ways to choose a host. Connections are kept; the time is that to the first token. Then clients that keep their
 connections, as OpenAI's do, send requests while the gateway is reloaded every two seconds with another list of keys. Aim: 0.5 ms more in the median,
-2 ms more at p99, none lost. What vllm-router adds is no part of the aim: a user decides for it.
+2 ms more at p99, none lost.
 """
 
 from __future__ import annotations
@@ -28,11 +28,7 @@ from typing import Any
 
 from benchmarks.harness import header, parser, publish
 from provision.core.quantile import quantile
-from provision.features.gateway.router import address_of_router
-from provision.features.gateway.routers import DISTRIBUTION, LOCK
-from provision.phases.stage.locked_wheel import locked_hashes
-from tests.features.gateway.routers import routing
-from tests.features.gateway.running import KEY, Site, free_port, running
+from tests.features.gateway.running import KEY, Site, running
 from tests.features.gateway.test_backends import make_certificate
 
 AIM_P50_MS, AIM_P99_MS = 0.5, 2.0
@@ -134,21 +130,13 @@ def gateway(folder: Path, **settings: Any) -> Iterator[tuple[Site, ssl.SSLContex
 
 
 def measure(requests: int) -> dict[str, Any]:
-    """Measure gateways that choose a host by the fewest requests, by prefixes, and by vllm-router; the first is reloaded, too."""
+    """Measure gateways that choose a host by the fewest requests, and by prefixes; the first is reloaded, too."""
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, gateway(Path(folder)) as (site, context):
         result["first_token"] = measure_latency(site, context)
         result["reload"] = measure_reloads(site, context, requests)
     with tempfile.TemporaryDirectory() as folder, gateway(Path(folder), gateway_balance="prefixes") as (site, context):
         result["first_token_by_prefixes"] = measure_latency(site, context)
-    port = free_port(address_of_router(0))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        gateway(Path(folder), gateway_balance="router", gateway_router_port=port) as (site, context),
-        routing(Path(folder), site.gateway),
-    ):
-        site.wait(":router", "UP")
-        result["first_token_by_router"] = measure_latency(site, context)
     return result
 
 
@@ -158,7 +146,7 @@ def main() -> int:
     given = options.parse_args()
     result = header("gateway-load")
     haproxy = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout.split()[2]
-    result["versions"] |= {"haproxy": haproxy, "vllm-router": locked_hashes(LOCK, DISTRIBUTION)[0]}
+    result["versions"]["haproxy"] = haproxy
     result |= measure(given.requests)
     added = [result[name]["added"] for name in ("first_token", "first_token_by_prefixes")]
     met = result["reload"]["lost"] == 0 and all(

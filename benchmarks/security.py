@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import ROOT, header, parser, publish
-from benchmarks.security_cases import hostile, permissions, secrets
+from benchmarks.security_cases import permissions, secrets
 from benchmarks.security_cases.rows import CASES, Case, Outcome, row_of
 
-LOADED = (secrets, permissions, hostile)
+LOADED = (secrets, permissions)
 TESTED = Path(__file__).with_name("security_cases") / "tested.toml"
 TOTALS = {
     "secrets_found": ("secrets",),

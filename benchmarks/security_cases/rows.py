@@ -105,41 +105,27 @@ class Ended:
     code: int
     stdout: str
     stderr: str
-    peak_mib: float
 
     @property
     def text(self) -> str:
         return self.stdout + self.stderr
 
 
-MEASURE = """
-import atexit, os, resource
-def note(path=os.environ.pop("MEASURED")):
-    own = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    with open(path, "w") as file:
-        file.write(str(max(int(own), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)))
-atexit.register(note)
-"""
-"""A process that is started counts the memory of the one that started it, so each notes its own and that of its children."""
 PRODUCT = (
     "import runpy, sys; sys.argv[0] = 'firstlight'; runpy.run_module('provision', run_name='__main__', alter_sys=True)"
 )
 
 
 def python(code: str, *arguments: str, folder: Path, umask: int | None = None) -> Ended:
-    """Run a program of Python in a folder and measure its memory at most."""
-    with tempfile.NamedTemporaryFile("r") as measured:
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE + code, *arguments],
-            cwd=folder,
-            env={**os.environ, "MEASURED": measured.name},
-            capture_output=True,
-            umask=-1 if umask is None else umask,
-            check=False,
-        )
-        peak_mib = int(measured.read() or 0) / 1024
-    stdout, stderr = (stream.decode(errors="surrogateescape") for stream in (done.stdout, done.stderr))
-    return Ended(done.returncode, stdout, stderr, peak_mib)
+    """Run a program of Python in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        umask=-1 if umask is None else umask,
+        check=False,
+    )
+    return Ended(done.returncode, *(stream.decode(errors="surrogateescape") for stream in (done.stdout, done.stderr)))
 
 
 def firstlight(*arguments: str, folder: Path, umask: int | None = None) -> Ended:

@@ -29,7 +29,6 @@
 | `needed_packages(hosts)` | returns the OS packages that a run needs around the hosts of an inventory, by host |
 | `status(context, probed)` | returns what `status` says of hosts besides what serves (`provision/pipeline/host_status.py`) |
 | `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks, where the host itself serves nothing |
-| `stage_for_bundle(context, planned)` | stages files that a bundle has besides those of environments |
 | `rolled_back(logs, outcome)` | notes which hosts a command took back |
 | `earlier_failure(logs, host, newest)` | returns the failure that `doctor` is to explain |
 | `page_section(run)` | returns a section of a run's page |

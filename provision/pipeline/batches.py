@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from provision.core.errors import UsageError
+from provision.core.grouping import gather
 from provision.core.models.inventory import Host
 
 
@@ -75,9 +76,7 @@ class Batching:
     def split(self, hosts: Sequence[Host]) -> Iterator[list[str]]:
         """Yield the names of each batch's hosts, in their order; a batch has at least one host, and all hosts of a span."""
         size = max(1, self.size.of(len(hosts)))
-        units: dict[str, list[str]] = {}
-        for host in hosts:
-            units.setdefault(host.head, []).append(host.name)
+        units = gather((host.head, host.name) for host in hosts)
         batch: list[str] = []
         for unit in units.values():
             if batch and len(batch) + len(unit) > size:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,7 +101,7 @@ def own_verification(document: Any) -> Verification:
 
 
 def read(run: RunFolder) -> RunFiles:
-    """Read everything that a run has written so far."""
+    """Read everything that a run has written so far; settings and facts that this version does not know are ignored."""
     files = RunFiles(run=run.name, seconds=run.seconds)
     header = _json(files, run.path("run.json"))
     if isinstance(header, dict):
@@ -109,10 +110,11 @@ def read(run: RunFolder) -> RunFiles:
         files.seconds = _number(header.get("seconds"), files.seconds)
         with contextlib.suppress(ValidationError):
             files.invocation = Invocation.model_validate(header.get("invocation"))
-    files.inventory = _read(files, run.path("inventory.json"), Inventory.model_validate)
+    files.inventory = _read(files, run.path("inventory.json"), partial(Inventory.model_validate, extra="ignore"))
     files.plan = _read(files, run.path("plan.json"), Plan.model_validate)
     files.phases = _read(files, run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
-    files.facts = {facts.host: facts for facts in _by_file(files, run, "facts", HostFacts.model_validate).values()}
+    facts = _by_file(files, run, "facts", partial(HostFacts.model_validate, extra="ignore"))
+    files.facts = {one.host: one for one in facts.values()}
     for staged in _by_file(files, run, "stage", Staged.model_validate).values():
         files.staged.update(dict.fromkeys(staged.hosts, staged))
     files.findings = _by_file(files, run, "findings", _FINDINGS.validate_python)

@@ -183,9 +183,6 @@ def test_in_the_end_the_host_is_as_before_the_first_fault(
 def test_a_sound_host_passes_all_checks_at_full(sound: FleetHost, inventory: str, firstlight: CommandRunner) -> None:
     ended = firstlight("verify", "--level", "full", "-i", inventory)
     assert ended.code == 0, ended.output()
-    # With vLLM's own engine, one after the other in one process.
-    [engine] = [check for check in ended.host(sound.name)["checks"] if check["id"] == "engine.answers"]
-    assert engine["status"] == "ok", engine
     assert "verified ok at full, " in firstlight("status", "-i", inventory).out
     ended = firstlight("provision", "-i", inventory)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import ssl
@@ -25,7 +23,6 @@ from tests.fleet.stub_hosts import make_serving, serve_at
 CURRENT = "/opt/firstlight/gateway/current"
 UNIT = "firstlight-gateway.service"
 AGENT = "firstlight-health-agent.service"
-ROUTER = "firstlight-gateway-router.service"
 PREFIX = "/opt/firstlight"
 
 
@@ -297,35 +294,6 @@ def test_an_occupied_address_leaves_the_gateway_unchanged(site: Site) -> None:
     assert "firstlight_gateway_port" in done.out
     assert site.gateway.sh(f"readlink {CURRENT}") == live
     assert client.chat()[0] == 200
-
-
-def requests_of(site: Site, server: str) -> int:
-    """Return the requests that HAProxy counts for a server."""
-    request = json.dumps({"drain": [], "ready": [], "by": "run"})
-    document = json.loads(site.gateway.sh(f"python3 {CURRENT}/traffic.py change '{request}'"))
-    stats = [csv.DictReader(io.StringIO(one["stat"].removeprefix("# "))) for one in document["processes"]]
-    return sum(int(row["stot"] or 0) for rows in stats for row in rows if row["svname"] == server)
-
-
-def test_vllm_router_chooses_hosts_where_the_setting_says_so(site: Site) -> None:
-    done = site.run("app", "batch", firstlight_gateway_balance="router")
-    assert done.code == 0, done.output()
-    text = done.host(site.gateway.name)["phases"]["serve"]["text"]
-    assert text.startswith("gateway to 2 hosts, chosen by vllm-router; ")
-    assert text.endswith("not evaluated through it: its hosts themselves answer incorrectly"), "they are stubs"
-    client, names = site.client(), {site.first.name, site.second.name}
-    wait_until(lambda: client.chat()[1] in names and requests_of(site, ":router") > 0, "it never gets a request")
-    keys_on_disk = f"{PREFIX}/gateway/current/router.map"
-    assert site.gateway.sh(f"stat -c %a {keys_on_disk}").strip() == "600"
-    assert site.gateway.sh(f"systemctl show -P User {ROUTER}").strip() == "haproxy"
-    again = site.run("app", "batch", firstlight_gateway_balance="router")
-    assert (again.code, again.summary["changed"]) == (0, 0), again.output()
-    before = site.process()
-    back = site.run("app", "batch")
-    assert (back.code, back.summary["changed"]) == (0, 1), back.output()
-    assert site.process() == before
-    assert site.gateway.sh(f"ls -d {PREFIX}/gateway-router /etc/systemd/system/{ROUTER}", check=False) == ""
-    assert client.chat()[1] in names
 
 
 def test_a_gateway_starts_after_a_reboot_and_is_removed_completely(site: Site) -> None:

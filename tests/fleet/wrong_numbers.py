@@ -114,23 +114,6 @@ _WRITTEN = """def write(call, result, *given):
 
 replace_of_vllm("_C::{operator}", write)"""
 
-_UNLIMITED = """import sys
-from importlib.machinery import PathFinder
-
-class Unlimited:
-    def find_spec(self, name, path=None, target=None):
-        if name != "vllm.v1.sample.ops.topk_topp_sampler":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        load = spec.loader.exec_module
-        def load_and_replace(module):
-            load(module)
-            module.apply_top_k_top_p = lambda logits, k, p: logits
-        spec.loader.exec_module = load_and_replace
-        return spec
-
-sys.meta_path.insert(0, Unlimited())"""
-
 _EACH = "for name in {names}:\n    replace(f'aten::{{name}}', {body})"
 
 OPERATORS = (
@@ -238,8 +221,7 @@ VLLM = (
         "operators.vllm_sampler",
         "replace_of_vllm('_C::fused_gumbel_argmax', lambda call, logits, seeds: call(logits * 1.25, seeds))",
     ),
-    _wrong("vLLM's sampler without top-k and top-p", "engine.answers", _UNLIMITED, "full"),
 )
-"""vLLM's own operators, and the sampler that it builds from them."""
+"""vLLM's own operators."""
 
 ALL = (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)

@@ -61,11 +61,7 @@ SHARED_ON_HOST = ("provision.phases.serve.onhost.shared.", "verify.")
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})
 """Packages that vLLM's environment contains."""
 
-SUBJECTS = {
-    "verify/checks/engine": "vllm",
-    "verify/serving": "vllm",
-    "provision/features/gateway/onhost": "vllm_router",
-}
+SUBJECTS = {"verify/checks/engine": "vllm", "verify/serving": "vllm"}
 """Modules that check a library, or run it: they import it, in a process of their own."""
 
 

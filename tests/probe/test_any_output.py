@@ -124,3 +124,25 @@ def test_the_output_of_a_host_is_limited_section_by_section() -> None:
     facts = parse("host", text)
     assert len(facts.model_dump_json()) < 100_000
     assert len(facts.cpu.model or "") < 10_000
+
+
+ENTITIES = "".join(f'<!ENTITY {name} "{f"&{part};" * 10}">' for name, part in zip("abcdefgh", "bcdefghi", strict=True))
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        pytest.param("pci", "0000:00:00.0 0x10de 0x2330 0x030200\n" * 1_000_000, id="a million lines"),
+        pytest.param(
+            "nvidia_smi",
+            f'<!DOCTYPE n [<!ENTITY i "lol">{ENTITIES}]>'
+            "<nvidia_smi_log><driver_version>&a;</driver_version></nvidia_smi_log>",
+            id="entities",
+        ),
+        pytest.param("installed", "@@0 file state.json\n" + "[" * 100_000, id="lists"),
+        pytest.param("memory", f"MemTotal: {'9' * 100_000} kB", id="digits"),
+    ],
+)
+def test_hostile_sections_give_small_facts(section: str, text: str) -> None:
+    facts = parse("host", f"@@0 clock 1.0\n@@0 begin {section}\n{text}\n@@0 end {section} 0\n@@0 over ALL\n")
+    assert len(facts.model_dump_json()) < 100_000

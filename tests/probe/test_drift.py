@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from provision.core.models.facts import EngineProcess
-from provision.phases.probe.changes import changes
 from provision.phases.probe.parsers import drift
-from provision.phases.probe.sections import Section, split
+from provision.phases.probe.sections import Section
 
 FOLDER = "/etc/systemd/system/firstlight-vllm.service.d"
 START = "ExecStart={ path=/p/vllm ; argv[]=/p/vllm serve --dtype float32 ; ignore_errors=no"
@@ -148,19 +147,6 @@ def test_only_a_stopped_process_of_the_service_is_drift() -> None:
     assert [each.path for each in drift.processes(71, "S", engines)] == ["/proc/72", "/proc/73"]
     assert [each.path for each in drift.processes(71, "T", [engine(72, 71, "S")])] == ["/proc/71"]
     assert drift.processes(None, "", engines) == []
-
-
-def test_the_user_who_changed_a_file_is_named_if_the_host_knows() -> None:
-    output = split(
-        "@@0 start\n@@0 begin owners\nroot 1795259161 1795259164 /a/drop in.conf\nops 1795250000 1795250000 /b\n\n@@0 end owners 0 \n"
-        "@@0 begin packages\nnosuch: no path found\nacme-tools: /b\n\n@@0 end packages 0 \n@@0 begin sudo_calls\n"
-        "/a/drop in.conf|1795259160.118340 host1 sudo[812]:    deploy : PWD=/home/deploy ; USER=root ; COMMAND=/usr/bin/tee /a/drop in.conf\n"
-        "\n@@0 end sudo_calls 0 \n@@0 over ALL\n"
-    )
-    assert changes(output) == {
-        "/a/drop in.conf": "last changed 2026-11-21T11:06:04Z, owner root, 4 s after deploy ran /usr/bin/tee by sudo",
-        "/b": "last changed 2026-11-21T08:33:20Z, owner ops, of package acme-tools",
-    }
 
 
 def test_a_section_without_files_is_read_as_before() -> None:

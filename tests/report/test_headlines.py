@@ -87,4 +87,5 @@ def test_each_headline_belongs_to_existing_checks(rule: Headline) -> None:
 
 def test_every_family_has_a_headline() -> None:
     found = {check.family for check in all_checks() for rule in rules() if re.fullmatch(rule.check, check.id)}
-    assert found == {family["name"] for family in table("families")["family"]}
+    without_figures = {"engine"}
+    assert found == {family["name"] for family in table("families")["family"]} - without_figures

@@ -28,7 +28,6 @@ from verify.serving.answers import (
     compare_text,
     compare_tokens,
     fit,
-    tokens_done,
 )
 from verify.serving.processes import Process
 from verify.serving.service import Service
@@ -146,15 +145,6 @@ def test_another_token_than_in_the_last_green_run_is_wrong_if_the_earlier_one_is
         "greedy token 2 of 2 is 1, 6 in the last green run (T, this release), which is now 3.00 nats less likely;"
         " float32 rounds by at most 0.001"
     )
-
-
-def test_counters_of_tokens_are_added_and_other_counters_are_ignored() -> None:
-    text = (
-        "# HELP vllm:prompt_tokens_total x\n"
-        'vllm:prompt_tokens_total{engine="0"} 10.0\nvllm:prompt_tokens_total{engine="1"} 5.0\n'
-        'vllm:generation_tokens_total{engine="0"} 2.0\nvllm:iteration_tokens_total_sum{engine="0"} 99.0\n'
-    )
-    assert tokens_done(text) == 17.0
 
 
 class Front(ThreadingHTTPServer):

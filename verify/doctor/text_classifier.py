@@ -1,9 +1,8 @@
 """A classifier that guesses the cause of a short text from its words, when no line matches a signature.
 
 People describe a failure without quoting a program: "only one core is used while flash attention builds". The
-classifier compares such words with those of each cause: of its definition, its samples and its messages. Text of healthy
-programs (`healthy.toml`), and lines that follow from any cause, form a class of their own. A text without a complaint is
-not classified. The confidence of a guess is low. `verify.pyz` does not contain this module.
+classifier compares such words with those of each cause: of its definition, its samples and its messages. Samples that only look
+like a cause, and lines that follow from any cause, form a class of their own. A text without a complaint is not classified. The confidence of a guess is low. `verify.pyz` does not contain this module.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from verify.doctor.catalog import load_causes
 from verify.doctor.scoring import GUESS_BYTES
-from verify.tables import parse_toml, table
+from verify.tables import table
 
-HEALTHY_FILE = Path(__file__).parent / "healthy.toml"
 HEALTHY = ""
 """The class of texts without a cause. A word that occurs there once counts as usual."""
 MIN_SCORE = 5.0
@@ -139,8 +136,6 @@ def load_classifier() -> TextClassifier:
         texts[cause.id] += [sample.text for sample in cause.samples if sample.is_cause]
         texts[cause.id] += cause.messages
         texts[HEALTHY] += [sample.text for sample in cause.samples if not sample.is_cause and not sample.expect]
-    healthy = parse_toml(HEALTHY_FILE.read_text(encoding="utf-8")).values()
-    texts[HEALTHY] += [line for text in healthy for line in text.splitlines() if line.strip()]
     texts[HEALTHY] += [entry["sample"] for entry in table("log_consequences")["consequence"]]
     return TextClassifier.learn(texts)
 

@@ -345,10 +345,3 @@ def compare_long(answer: Answer, last: Mapping[str, Any], allowed: float, dtype:
     if fmean(off) > bound:
         raise NotProvenError(f"{text}; allowed {bound}")
     return text
-
-
-def tokens_done(metrics: str) -> float:
-    """Return how many tokens an engine has processed in total, from the text of /metrics."""
-    names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
-    lines = (line.rpartition(" ") for line in metrics.splitlines() if line.startswith(names))
-    return sum(float(value) for _, _, value in lines)

@@ -149,12 +149,5 @@ def is_healthy(endpoint: Endpoint) -> bool:
         return False
 
 
-def is_at_work(client: Client) -> bool:
-    """Return whether the engine has requests, as its metrics count them. Raises RequestError."""
-    wanted = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
-    lines = client.text("/metrics").splitlines()
-    return any(float(line.rpartition(" ")[2]) > 0 for line in lines if line.startswith(wanted))
-
-
 def _headers(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key}"}

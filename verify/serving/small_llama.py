@@ -108,26 +108,6 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": shape for name, shape in found.items()}
 
 
-def tiny() -> Llama:
-    """Return a model with fixed random weights: two layers, sixteen wide, 64 tokens."""
-    config = {
-        "vocab_size": 64,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-    }
-    generator = torch.Generator().manual_seed(61)
-    weights = {
-        name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes(config).items()
-    }
-    return Llama(config, weights)
-
-
 def load(folder: Path) -> Llama:
     """Read config.json and model.safetensors.
 

@@ -242,13 +242,11 @@ class Drift(Record):
     """A file of the host, or the folder of a process below /proc."""
     text: str
     """The difference, as the rest of a sentence that begins with the path."""
-    by: str | None = None
-    """Who changed it and when, if known."""
 
     @property
     def sentence(self) -> str:
-        """Return the difference and who made it."""
-        return f"{self.path} {self.text}" + (f"; {self.by}" if self.by else "")
+        """Return the difference."""
+        return f"{self.path} {self.text}"
 
 
 class Installed(Record):
@@ -339,8 +337,6 @@ class HostFacts(Record):
     ports: tuple[Port, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
     engine_processes: tuple[EngineProcess, ...] = ()
-    package_source_answers: bool | None = None
-    """Whether the host's package sources answered; None when not checked."""
     installed: Installed | None = None
     configuration: Configuration | None = None
     """Only where it was asked for: `./firstlight drift`."""

@@ -305,10 +305,8 @@ class Settings(Record):
     """Largest request that the gateway accepts, in MiB."""
     gateway_host_requests: Annotated[Whole, Field(ge=1, le=8192), Allowed("a whole number from 1 to 8192")] = 256
     """Requests that the gateway sends to one host at a time. As many more wait, and further ones are answered with 503."""
-    gateway_balance: Literal["requests", "prefixes", "router"] = "requests"
-    """How the gateway chooses the host of a request: the one with the fewest requests (requests), the one that has the prompt's prefix in its cache (prefixes), or vllm-router (router)."""
-    gateway_router_port: Port = 8600
-    """Port of vllm-router on a gateway's loopback addresses, if `firstlight_gateway_balance` is router."""
+    gateway_balance: Literal["requests", "prefixes"] = "requests"
+    """How the gateway chooses the host of a request: the one with the fewest requests (requests), or the one that has the prompt's prefix in its cache (prefixes)."""
     gateway_requests_per_minute: Annotated[Whole, Field(ge=1), Allowed("a whole number of at least 1")] | None = None
     """Requests per minute that the gateway accepts from one client. Default: no limit."""
     gateway_drain_seconds: Annotated[Whole, Field(ge=0), Allowed("a whole number from 0")] = 600

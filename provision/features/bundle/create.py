@@ -116,7 +116,6 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
     context.use_store(store)
     for host in context.hosts():  # so that the bundle has what the plan knows of their wheels
         WheelReader(store).read(planned.facts[host.name], host.settings)
-    features.call("stage_for_bundle", context, planned)
     context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
     return stage_hosts(context, planned)
 

@@ -18,16 +18,6 @@ app = typer.Typer(
 )
 
 
-@app.command("check", hidden=True)
-def check() -> None:
-    """Check the values, references and source of every row."""
-    from provision.features.catalog_refresh.check import check_tables
-
-    text, code = check_tables()
-    typer.echo(text)
-    raise typer.Exit(code)
-
-
 @app.command("refresh")
 def refresh(
     prove: Annotated[

@@ -53,8 +53,6 @@ class Gateway:
     account: str | None = "haproxy"
     """Account that it runs as after it has read its files; None: that of its process."""
     probe: Probe = Probe()
-    router_key: str = field(default="", repr=False)
-    """What requests carry that pass vllm-router. It stays the same: a process of before a reload still answers some."""
     metrics: tuple[str, int] | None = None
     """Address and port at which it offers HAProxy's figures to Prometheus; None: nowhere."""
 

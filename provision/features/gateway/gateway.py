@@ -15,7 +15,7 @@ from provision.core.errors import FirstlightError, InventoryError, ServeError
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
-from provision.features.gateway import backends, contract, haproxy, router, routers, shared_address
+from provision.features.gateway import backends, contract, haproxy, shared_address
 from provision.features.gateway.backends import PACKAGES, Gateway, certificate_names
 from provision.features.gateway.haproxy import Files
 from provision.features.gateway.reconciliation import kept_out, reconcile
@@ -48,9 +48,6 @@ class Before:
     """What `sums_command` printed."""
     shares: bool = False
     """Whether it shares an address with other gateways."""
-    router_key: str = field(default="", repr=False)
-    routes: bool = False
-    """Whether it runs vllm-router."""
 
     def has(self, files: Files, unit: str, *, shares: bool) -> bool:
         """Return whether it runs with these files already, and shares no address that it is not to share."""
@@ -99,12 +96,9 @@ def _set_up(context: RunContext, probed: ProbedHosts) -> None:
     for host in _gateways(context, before):
         for name in host.settings.gateway_clients:
             clients.setdefault(name, register_secret(f"sk-{secrets.token_urlsafe(32)}"))
-        router_key = before[host.name].router_key or register_secret(f"router-{secrets.token_urlsafe(32)}")
         folder = f"{prefixes[host.name]}/gateway"
         try:
-            made[host.name], files[host.name] = _files(
-                context, host, served, clients, folder=folder, router_key=router_key
-            )
+            made[host.name], files[host.name] = _files(context, host, served, clients, folder=folder)
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
     units = {name: haproxy.unit_text(prefixes[name]) for name in made}
@@ -129,8 +123,6 @@ def _set_up(context: RunContext, probed: ProbedHosts) -> None:
         [host for host in new if host.name in sent],
         lambda host: _variables(host, files[host.name], units[host.name]) | {"firstlight_debs": debs[host.name]},
     )
-    has_router = {name: one.routes for name, one in before.items()}
-    routed = routers.set_up(context, probed, _gateways(context, results), made, has_router)
     shared = shared_address.set_up(context, probed, _gateways(context, results), interfaces)
     traffics, ended = reconcile(context, _gateways(context, results))
     asked = context.run_on_hosts(
@@ -140,7 +132,7 @@ def _set_up(context: RunContext, probed: ProbedHosts) -> None:
         deadline_s=max(map(contract.deadline_s, made.values()), default=0.0),
     )
     for host in _gateways(context, results):
-        beside = [each[host.name] for each in (routed, shared) if host.name in each]
+        beside = [shared[host.name]] if host.name in shared else []
         corrected = [ended[host.name]] if host.name in ended else []
         out = {}
         if (traffic := traffics.get(host.name)) is not None:
@@ -224,8 +216,6 @@ def _together(
     hosts = len({name for names in record.models.values() for name in names})
     parts = [f"gateway to {count(hosts, 'host')}"]
     parts += [f"{hosts - len(record.out)} of them in traffic"] if record.out else []
-    if host.settings.gateway_balance == "router":
-        parts.append("chosen by vllm-router")
     if host.settings.gateway_address is not None:
         parts.append(f"shares {host.settings.gateway_address}")
     others = (*beside, *corrected)
@@ -242,22 +232,19 @@ def _together(
 def _read_before(session: Session, prefix: str) -> Before:
     """Read what a gateway has; its keys must appear in no record."""
     texts = {}
-    units = (shared_address.UNIT_PATH, router.UNIT_PATH)
-    command = "".join(f"test -e {path} && echo {path}; " for path in units)
+    address = shared_address.UNIT_PATH
+    command = f"test -e {address} && echo {address}; "
     sums = session.run(command + sums_command(f"{prefix}/gateway/current", (haproxy.UNIT,)), root=True).stdout
-    shares, routes = (path in sums.splitlines() for path in units)
-    for name in (haproxy.CLIENTS, haproxy.SERVED, *((router.KEY,) if routes else ())):
+    for name in (haproxy.CLIENTS, haproxy.SERVED):
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     found = Before(
         backends.known_clients(texts.get(haproxy.CLIENTS, "")),
         backends.remembered(texts.get(haproxy.SERVED, "")),
         sums,
-        shares,
-        router.known_key(texts.get(router.KEY, "")),
-        routes,
+        address in sums.splitlines(),
     )
-    for key in (*found.clients.values(), *(one.key for one in found.served.values()), found.router_key):
+    for key in (*found.clients.values(), *(one.key for one in found.served.values())):
         if key:
             register_secret(key)
     return found
@@ -284,14 +271,13 @@ def _files(
     clients: Mapping[str, str],
     *,
     folder: str,
-    router_key: str,
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
     behind = backends.backends_of(host, context.inventory.hosts, served)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
     metrics = (metrics_bind(host, monitors), host.settings.gateway_metrics_port) if monitors else None
-    gateway = Gateway(host.settings, behind, keys, folder, router_key=router_key, metrics=metrics)
+    gateway = Gateway(host.settings, behind, keys, folder, metrics=metrics)
     more = {haproxy.SERVED: backends.to_remember(served)}
     certificate = backends.read_certificate(host.settings.gateway_certificate, host.name)
     if certificate is not None:

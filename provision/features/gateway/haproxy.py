@@ -19,7 +19,6 @@ from pathlib import Path
 from provision.core.tables import own_table, rows_of
 from provision.core.templates import text_templates
 from provision.core.unit_set import filled
-from provision.features.gateway import router
 from provision.features.gateway.backends import Backend, Gateway
 
 CONFIG = "haproxy.cfg"
@@ -35,7 +34,7 @@ TOO_LARGE = "too_large.lua"
 """The answer to a request that is too large."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
-SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE, router.KEY)
+SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
 """Files that only root may read."""
 _HEADER_ROOM = 64 * 1024
 """Bytes of a buffer beside the body: the head of a request, and what HAProxy keeps free."""
@@ -55,6 +54,8 @@ BOUND_PERCENT = 150
 meet their prefix at this bound; at KubeAI's default, 125, it is 89.7 % and more, and at 200 a host gets twice the mean. With few requests a
 host the bound acts more often, since one request more or less is much there: then another host computes the prefix, which has the
 time (benchmarks/results/prefix-choice.json)."""
+_RING_IDS = 2**20
+"""HAProxy places a server on its ring by its number times 4,096 (`SRV_EWGHT_RANGE`), in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,6 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
-    if gateway.settings.gateway_balance == "router":
-        files |= router.files(gateway, routed(gateway))
     if len(models) > 1:
         numbers = {model: number for number, model in enumerate(models)}
         files[MODELS] = _lines(f"{name} model-{numbers[model]}" for name, model in gateway.names().items())
@@ -160,9 +159,15 @@ def _servers(backends: tuple[Backend, ...] | list[Backend]) -> Iterator[tuple[st
         yield re.sub(r"[^A-Za-z0-9.:_-]", "_", backend.name), backend
 
 
-def routed(gateway: Gateway) -> dict[str, str]:
-    """Return the model of each server by HAProxy's name of it."""
-    return {server: one.model for server, one in _servers(gateway.backends)}
+def ring_ids(servers: Iterable[str]) -> dict[str, int]:
+    """Return the number of each server in HAProxy, by its name, so that another host in the list moves none of the others on the ring."""
+    found: dict[str, int] = {}
+    for server in sorted(servers):
+        number = int.from_bytes(hashlib.sha256(server.encode()).digest()[:4]) % (_RING_IDS - 1)
+        while number + 1 in found.values():
+            number = (number + 1) % (_RING_IDS - 1)
+        found[server] = number + 1
+    return found
 
 
 def _refusal(message: str, kind: str) -> str:
@@ -191,12 +196,10 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
         .render(
             gateway=gateway,
             models=models,
-            routed=routed(gateway),
-            router=router,
             beginnings=texts(),
             compared=COMPARED,
             bound_percent=BOUND_PERCENT,
-            ring_ids=router.ring_ids,
+            ring_ids=ring_ids,
             body_bytes=gateway.settings.gateway_body_mib * _MIB,
             arriving_bytes=gateway.settings.gateway_body_mib * _MIB * _ARRIVES,
             too_large=TOO_LARGE,

@@ -1,4 +1,4 @@
-"""Where gateways take part in the work of the core: in `plan`, `status`, `verify`, `chat`, bundles, and around starts of services."""
+"""Where gateways take part in the work of the core: in `plan`, `status`, `verify`, `chat`, and around starts of services."""
 
 from collections.abc import Collection, Sequence
 from itertools import groupby
@@ -12,7 +12,6 @@ from provision.features.gateway.draining import Answers, ask, folder_of, python_
 from provision.features.gateway.haproxy import CLIENTS
 from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
 from provision.features.gateway.restarts import Restarts, moves
-from provision.features.gateway.routers import stage
 from provision.features.gateway.traffic import HostTraffic
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
 from provision.pipeline.host_status import StatusPart
@@ -114,8 +113,3 @@ def starts(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host], 
     """Return the restarts of hosts that get requests from gateways: one after another, without requests."""
     moving = {host.name for host in hosts if moves(verified.desired[host.name], verified.facts[host.name])}
     return Restarts(context, still=still, moving=moving)
-
-
-def stage_for_bundle(context: RunContext, planned: PlannedHosts) -> None:
-    """Put the wheel of vllm-router into a bundle, where a gateway chooses by it."""
-    stage(context, planned, [host for host in context.inventory.hosts if host.name in planned.facts])

@@ -16,8 +16,8 @@ from provision.report.layout import quoted
 By = Literal["operator", "run"]
 """Who drains a host. A run takes back only what a run drained."""
 _DRAINED_BY: dict[By, str] = {"operator": "an operator", "run": "a run, until one has verified it"}
-COUNTED = ("model-", "routed-")
-"""How the names of back ends begin that requests of clients reach a host by: HAProxy's choice, and vllm-router's."""
+COUNTED = "model-"
+"""How the names of back ends begin that requests of clients reach a host by."""
 COUNTERS = {"sessions": ("scur",), "requests": ("stot",), "errors_5xx": ("hrsp_5xx",), "broken": ("eresp", "srv_abrt")}
 """Columns of HAProxy's `show stat` (management guide, "Statistics and monitoring", CSV format) by our names; the largest counts.
 

@@ -26,7 +26,7 @@ neighbours = SpanAddresses
 
 def host_programs(folder: Path) -> dict[str, Path]:
     """Return the program that starts a server with those of the other hosts, and ends it with them."""
-    return {PROGRAM: built(folder / PROGRAM, PACKAGE, "span.main:main()", (SHARED,))}
+    return {PROGRAM: built(folder / PROGRAM, PACKAGE, "span.main:main()", SHARED)}
 
 
 def span_member(

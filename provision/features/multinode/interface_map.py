@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from provision.core.grouping import gather
 from provision.report.layout import fold_names
 from verify.records import CheckResult, Figure, first_few
 
@@ -72,9 +73,7 @@ def obstacles(interface_map: InterfaceMap, reached: Reached) -> list[str]:
 
 def best(trials: Sequence[AllReduceTrial]) -> InterfaceMap | None:
     """Return the map with exact trials whose slowest pair has the highest bandwidth; None without any."""
-    by_map: dict[tuple[tuple[str, str], ...], list[AllReduceTrial]] = {}
-    for trial in trials:
-        by_map.setdefault(tuple(trial.interface_map.items()), []).append(trial)
+    by_map = gather((tuple(trial.interface_map.items()), trial) for trial in trials)
     exact = [of_it for of_it in by_map.values() if all(trial.is_exact for trial in of_it)]
     return max(exact, key=_narrowest)[0].interface_map if exact else None
 

@@ -32,7 +32,7 @@ _HERE = Path(__file__).parent
 
 def program() -> bytes:
     """Return the agent as one file."""
-    return zipapp(_HERE / "onhost" / "health", "health.agent:main()", (SHARED,))
+    return zipapp(_HERE / "onhost" / "health", "health.agent:main()", SHARED)
 
 
 def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, listens: bool) -> dict[str, str]:

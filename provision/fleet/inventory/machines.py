@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from provision.core.errors import InventoryError
+from provision.core.grouping import gather
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.redaction import redact
@@ -49,9 +50,7 @@ def shared_machines(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) -> di
 
 def _shared(keys: Mapping[str, KeyT]) -> list[tuple[KeyT, list[str]]]:
     """Return each key that several hosts have, with their names."""
-    by_key: dict[KeyT, list[str]] = {}
-    for name, key in keys.items():
-        by_key.setdefault(key, []).append(name)
+    by_key = gather((key, name) for name, key in keys.items())
     return [(key, names) for key, names in by_key.items() if len(names) > 1]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.errors import InventoryError
+from provision.core.grouping import gather
 from provision.core.models.inventory import Connection
 from provision.core.process import run_program
 from provision.core.tables import own_table
@@ -135,11 +136,8 @@ def resolve(
 
 def parse(text: str) -> Resolved:
     """Parse the output of `ssh -G`: every option with its values, in order."""
-    options: Resolved = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        options.setdefault(key.lower(), []).append(value)
-    return options
+    parts = (line.partition(" ") for line in text.splitlines())
+    return gather((key.lower(), value) for key, _, value in parts)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from itertools import groupby
 from types import MappingProxyType
 
 from provision.core.formatting import GIB
+from provision.core.grouping import gather
 from provision.core.models.records import PlannedChange
 from provision.core.models.settings import CHOSEN_PORTS, Settings
 from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
@@ -59,10 +60,10 @@ def verdicts(reasons: Iterable[Reason], sources: dict[str, int]) -> Iterator[str
 def _refused_candidates(resolution: Resolution, sources: dict[str, int]) -> list[str]:
     """Return the refused candidates in their order; neighbours with equal reasons share a block."""
     order = {candidate.id: candidate.rank for candidate in resolution.candidates}
-    by_candidate: dict[str, list[Reason]] = {}
-    for reason in sorted(resolution.reasons, key=lambda reason: order.get(reason.candidate, 0)):
-        if reason.verdict == "reject" and reason.candidate != HOST:
-            by_candidate.setdefault(reason.candidate, []).append(reason)
+    reasons = sorted(resolution.reasons, key=lambda reason: order.get(reason.candidate, 0))
+    by_candidate = gather(
+        (reason.candidate, reason) for reason in reasons if reason.verdict == "reject" and reason.candidate != HOST
+    )
     lines: list[str] = []
     for _, group in groupby(by_candidate.items(), key=lambda item: [(reason.rule, reason.text) for reason in item[1]]):
         names, (reasons, *_) = zip(*group, strict=True)
@@ -200,10 +201,7 @@ def _why(resolution: Resolution) -> list[tuple[str, str]]:
 
 def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
     """Return the first refusal of each rule with the number of its others."""
-    refusals: dict[str, list[Reason]] = {}
-    for reason in resolution.reasons:
-        if reason.verdict == "reject":
-            refusals.setdefault(reason.rule, []).append(reason)
+    refusals = gather((reason.rule, reason) for reason in resolution.reasons if reason.verdict == "reject")
     found = []
     for rule, (first, *others) in refusals.items():
         more = f" (and {len(others)} more)" if others else ""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from provision.core.grouping import gather
+
 ABSENT = 127
 _LONGEST_REASON = 200
 SECTION_CHARS = 4 << 20
@@ -71,12 +73,8 @@ class Section:
 
     @cached_property
     def _by_key(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for line in self.lines():
-            key, separator, value = line.partition("=")
-            if separator:
-                found.setdefault(key, []).append(value.strip())
-        return found
+        parts = (line.partition("=") for line in self.lines())
+        return gather((key, value.strip()) for key, separator, value in parts if separator)
 
     def value(self, key: str) -> str | None:
         """Return the first non-empty value of a key."""

@@ -10,7 +10,6 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.fleet.inventory.machines import shared_machines
-from provision.phases.probe.changes import with_authors
 from provision.phases.probe.reading import IN_FULL
 from provision.phases.probe.reading import probe as probe_host
 from provision.run.context import RunContext
@@ -41,9 +40,6 @@ def probe(
 
     def call(host: Host) -> HostFacts:
         facts = probe_host(host, context.session(host), more=wanted)
-        if facts.installed is not None and facts.installed.drift:
-            drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
-            facts = facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
         # Here and not at the end, for all hosts: the others still work.
         context.run.write(f"facts/{host.name}.json", facts)
         return facts

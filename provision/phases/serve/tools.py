@@ -15,7 +15,7 @@ PREFLIGHT = "preflight.pyz"
 ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()"}
 
 _ONHOST = Path(__file__).parent / "onhost"
-SHARED = _ONHOST / "shared"
+SHARED = (_ONHOST / "shared", product_path("verify") / "serving/samples.py")
 """What an engine shows on its own host, for the programs that watch one."""
 _TREE = product_path("provision").parent
 VERIFY = tuple(
@@ -27,6 +27,7 @@ VERIFY = tuple(
         "serving/answers.py",
         "serving/client.py",
         "serving/processes.py",
+        "serving/samples.py",
         "serving/service.py",
         "serving/service_plan.py",
         "serving/vectors.py",

@@ -23,6 +23,7 @@ from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources, find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
+from provision.core.grouping import gather
 from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Reason, Stack
 from provision.core.run_folder import utc_now
@@ -245,9 +246,7 @@ def no_lock_error(refused: Sequence[Reason]) -> StageError:
 
     Refusals that differ only in numbers, such as those of two releases, are one cause.
     """
-    alike: dict[str, list[Reason]] = {}
-    for reason in refused:
-        alike.setdefault(re.sub(r"\d[\w.+]*", "", reason.text), []).append(reason)
+    alike = gather((re.sub(r"\d[\w.+]*", "", reason.text), reason) for reason in refused)
     lines = [
         f"  {same[0].candidate}{f' and {len(same) - 1} more' if len(same) > 1 else ''}: {same[0].text}"
         for same in alike.values()

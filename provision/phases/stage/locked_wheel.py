@@ -1,10 +1,10 @@
-"""Programs by the hashes in a requirements file of this product: one wheel, and the uv program for a host."""
+"""The uv program for a host, by the hashes in a requirements file of this product."""
 
 from __future__ import annotations
 
 import platform
 import zipfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
@@ -54,32 +54,6 @@ def require_locked(wheels: Iterable[LockedWheel], hashes: Collection[str], lock:
             )
 
 
-def fetch_locked_wheel(
-    distribution: str,
-    target: Target,
-    settings: ClientSettings,
-    store: Store,
-    lock: Path,
-    *,
-    excluded: Sequence[str] = (),
-) -> Path:
-    """Return the wheel of a distribution for a platform, in the wheelhouse.
-
-    Args:
-        lock: A requirements file with its version and the hashes of all its wheels.
-        excluded: Distributions that it asks for and does without.
-
-    Raises:
-        StageError: It cannot be had, or its hash is not in the file.
-    """
-    version, hashes = locked_hashes(lock, distribution)
-    sources = find_sources(settings)
-    request = SolveRequest(target, (f"{distribution}=={version}",), excluded=tuple(excluded))
-    wheels = choose_wheels(solve(request, sources.variables), target)
-    require_locked(wheels, hashes, lock)
-    return next(iter(fetch_wheels(wheels, settings, sources.indexes, store).values()))
-
-
 def stage_uv(host_platform: str, settings: ClientSettings, store: Store) -> StagedFile:
     """Put the uv program for a host into the wheelhouse, as an executable file.
 
@@ -100,7 +74,11 @@ def stage_uv(host_platform: str, settings: ClientSettings, store: Store) -> Stag
 
 
 def _fetch_uv(host_platform: str, settings: ClientSettings, store: Store) -> Path:
-    wheel = fetch_locked_wheel("uv", Target.of(host_platform, "3.11"), settings, store, LOCK)
+    version, hashes = locked_hashes(LOCK, "uv")
+    target, sources = Target.of(host_platform, "3.11"), find_sources(settings)
+    wheels = choose_wheels(solve(SolveRequest(target, (f"uv=={version}",)), sources.variables), target)
+    require_locked(wheels, hashes, LOCK)
+    wheel = next(iter(fetch_wheels(wheels, settings, sources.indexes, store).values()))
     with scratch_folder() as folder, zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
         return store.add(Path(archive.extract(member, folder)), name="uv")

@@ -18,11 +18,11 @@ from provision.core.errors import StageError, UsageError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.features.catalog_refresh import proof
-from provision.features.catalog_refresh.check import check
 from provision.features.catalog_refresh.index_wheels import WheelIndex
 from provision.features.catalog_refresh.proof import ProofError, conclusion
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
+from tests.catalog.consistency import check
 from tests.plan.test_properties import forget
 from tests.stage.site import Site, make_wheel
 

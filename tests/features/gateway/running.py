@@ -310,7 +310,6 @@ def running(
         folder=f"{folder}/gateway",
         account=getpass.getuser(),
         probe=QUICK,
-        router_key="router-key",
     )
     gateway = replace(gateway, **{name: one for name, one in settings.items() if not name.startswith("gateway_")})
     if certificate is not None:

@@ -21,15 +21,13 @@ from provision.core.models.settings import Settings
 from provision.features.gateway import contract, gateway
 from provision.features.gateway.backends import Backend, Gateway
 from provision.features.gateway.haproxy import CONFIG, render
-from provision.features.gateway.router import address_of_router
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.step import verify_live
 from provision.run.results import ProbedHosts
 from tests.features.gateway import running as sites
-from tests.features.gateway.routers import routing
-from tests.features.gateway.running import KEY, free_port
+from tests.features.gateway.running import KEY
 from tests.features.gateway.test_backends import make_certificate
 from tests.pipeline.local_context import local_context
 from tests.verify.served import served
@@ -112,23 +110,6 @@ def test_a_gateway_passes_on_vectors(tmp_path: Path, task: Task) -> None:
             check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), site.gateway)
     assert check.status == "ok", check.reason
     assert check.evidence["asked"] == (["embeddings"] if task == "embed" else ["scores", "reranking"])
-
-
-def test_vllm_router_passes_on_what_clients_ask(tmp_path: Path) -> None:
-    port = free_port(address_of_router(0))
-    with engine() as host:
-        behind = (backend("h0", host),)
-        with (
-            sites.running(
-                tmp_path, {"h0": "m"}, backends=behind, gateway_balance="router", gateway_router_port=port
-            ) as site,
-            routing(tmp_path, site.gateway),
-        ):
-            site.wait(":router", "UP")
-            check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), site.gateway)
-            assert int(site.row("model-0", ":router")["stot"]) > 0
-    assert check.status == "ok", check.reason
-    assert check.evidence["inherited"] == []
 
 
 @pytest.mark.parametrize(

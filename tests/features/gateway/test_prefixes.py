@@ -13,8 +13,7 @@ import pytest
 
 from provision.core.tables import rows_of
 from provision.features.gateway import haproxy
-from provision.features.gateway.haproxy import BOUND_PERCENT, COMPARED, Text
-from provision.features.gateway.router import ring_ids
+from provision.features.gateway.haproxy import BOUND_PERCENT, COMPARED, Text, ring_ids
 from tests.features.gateway.running import Site, running, wait_until
 from tests.features.gateway.test_haproxy import installed
 

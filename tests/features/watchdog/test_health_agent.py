@@ -19,7 +19,7 @@ from provision.core.install_paths import InstallPaths
 from provision.core.models.settings import Settings
 from provision.features.watchdog import health_agent
 from provision.features.watchdog.onhost.health.evaluation import Evaluator, Look
-from provision.phases.serve.onhost.shared.engine import Server, metrics, processes
+from provision.phases.serve.onhost.shared.engine import Server, processes
 from provision.phases.serve.tools import SHARED
 from provision.run.served import Served
 from tests.features.gateway.running import stub, wait_until
@@ -30,7 +30,7 @@ from verify.tables import table
 __all__ = ["vllm_python"]
 
 HEALTH = tomllib.loads((Path(health_agent.__file__).parent / "onhost/health/health.toml").read_text())
-ENGINE = tomllib.loads((SHARED / "engine.toml").read_text())
+ENGINE = tomllib.loads((SHARED[0] / "engine.toml").read_text())
 METRICS = ENGINE["metrics"]
 LIMITS, RESTART = HEALTH["limits"], HEALTH["restart"]
 STEP: float = LIMITS["look_s"]
@@ -231,11 +231,6 @@ def test_an_engine_is_asked_for_what_its_model_makes(route: str) -> None:
         statuses = [server._completion() for _ in range(4)]
     assert 200 in statuses
     assert statuses[statuses.index(200) :] == [200] * (4 - statuses.index(200)), "the route that answers stays"
-
-
-def test_metrics_are_summed_over_labels() -> None:
-    text = '# HELP a b\na{engine="0"} 1.5\na{engine="1"} 2\nab{x="y"} 9\nb 1e3\n'
-    assert metrics(text, ["a", "b", "c"]) == {"a": 3.5, "b": 1000.0, "c": 0.0}
 
 
 def test_processes_are_found_by_their_titles(tmp_path: Path) -> None:

@@ -96,7 +96,6 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
         "collectives.pairs": "there are fewer than two GPUs",
         "collectives.peers": "there are fewer than two GPUs",
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
-        "engine.answers": "the plan has no vLLM",
         "engine.vllm": "the plan has no vLLM",
         **{check.id: "the plan has no vLLM" for check in all_checks() if check.id.startswith("operators.vllm_")},
         "serving.load": "the plan has no vLLM",

@@ -14,6 +14,7 @@ from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import answers
 from verify.serving.client import Client, NoAnswerError, RequestError
 from verify.serving.processes import STOPPED, Process, attention_notes, listeners, read_all
+from verify.serving.samples import TOKENS, totals
 from verify.serving.service import Service
 from verify.serving.vectors import INPUTS, against, alone_and_together, rounding
 from verify.tables import table
@@ -214,7 +215,7 @@ def _watch(service: Service, client: Client) -> tuple[bool, float]:
 
 def _tokens(client: Client) -> float | None:
     try:
-        return answers.tokens_done(client.text("/metrics"))
+        return sum(totals(client.text("/metrics"), TOKENS).values())
     except RequestError:
         return None
 

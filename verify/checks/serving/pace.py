@@ -10,9 +10,10 @@ from typing import Any
 
 from verify.files import read_json
 from verify.records import CheckContext, CheckResult, Figure, Status
-from verify.serving.client import Client, RequestError, is_at_work
+from verify.serving.client import Client, RequestError
 from verify.serving.processes import listeners
 from verify.serving.resource_usage import open_descriptors
+from verify.serving.samples import is_at_work
 from verify.serving.service import Service
 from verify.serving.vectors import vectors
 from verify.tables import table
@@ -61,7 +62,7 @@ def collect(service: Service) -> PaceFacts:
     body = {"prompt": prompt, "max_tokens": kept.get("tokens", 16)}
     client = Client(service.endpoint, table("serving")["answer"]["silence_s"], service.api_key())
     requests = int(kept.get("requests", 3))
-    waiting = is_at_work(client)
+    waiting = is_at_work(client.text("/metrics"))
     ask = (
         partial(_ask, client, body)
         if service.task == "generate"
@@ -76,7 +77,7 @@ def collect(service: Service) -> PaceFacts:
         opened, files = [*opened, now - files], now
     capacity = (time.monotonic() - began) * (os.cpu_count() or 1)
     others = 1 - (_idle_s() - idle + service.cpu_seconds() - spent) / capacity
-    busy = "it answered other requests at the same time" if waiting or is_at_work(client) else None
+    busy = "it answered other requests at the same time" if waiting or is_at_work(client.text("/metrics")) else None
     if others > table("serving")["pace"]["others"]:
         busy = f"other programs kept {others:.0%} of the processors busy at the same time"
     names = list(NAMES) if service.task == "generate" else ["first token"]

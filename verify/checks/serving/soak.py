@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from verify.records import CheckContext, CheckResult
-from verify.serving.client import Client, RequestError, is_at_work
+from verify.serving.client import Client, RequestError
 from verify.serving.processes import listeners
 from verify.serving.resource_usage import MIB, Usage
+from verify.serving.samples import is_at_work
 from verify.serving.service import Service
 from verify.serving.soak import Sample, SoakSamples, evaluate, soak
 from verify.tables import table
@@ -31,11 +32,11 @@ def run(context: CheckContext) -> CheckResult:
 def collect(service: Service) -> CheckResult:
     """Soak the service and evaluate it. Growth while it answers other requests is a warning. Raises RequestError."""
     client = Client(service.endpoint, table("serving")["answer"]["silence_s"], service.api_key())
-    was_at_work = is_at_work(client)
+    was_at_work = is_at_work(client.text("/metrics"))
     seen = soak(service, seconds=table("soak")["check"]["seconds"], between=lambda _: None, pause_s=0.0)
     outcome = evaluate(seen, service.name)
     if outcome.status == "error":
         return replace(outcome, status="skip")
-    if outcome.status == "fail" and not seen.failed and (was_at_work or is_at_work(client)):
+    if outcome.status == "fail" and not seen.failed and (was_at_work or is_at_work(client.text("/metrics"))):
         return replace(outcome, status="warn", reason=f"{outcome.reason}; it answered other requests at the same time")
     return outcome

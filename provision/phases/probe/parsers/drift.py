@@ -13,7 +13,7 @@ from provision.core.models.facts import Drift, EngineProcess
 from provision.phases.probe.sections import Section, marked
 
 UNIT = "firstlight-vllm.service"
-UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
+_UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
 """That of a machine with one service, and those of several."""
 Values = Mapping[str, Sequence[str]]
 """Properties as `systemctl show` prints them; some have several lines."""
@@ -156,7 +156,7 @@ def unit(sealed: Values, now: Values) -> list[Drift]:
         return []
     before = set(" ".join(sealed.get("DropInPaths", ())).split())
     more = [path for path in " ".join(now.get("DropInPaths", ())).split() if path not in before]
-    own = [path for path in more if UNITS.fullmatch(PurePosixPath(path).parent.name.removesuffix(".d"))]
+    own = [path for path in more if _UNITS.fullmatch(PurePosixPath(path).parent.name.removesuffix(".d"))]
     differing = list(_differing(sealed, now))
     said = "; ".join(differing)
     found = [
@@ -225,9 +225,9 @@ def _owned(fields: Sequence[str]) -> str:
 
 
 def _written(fields: Sequence[str]) -> str:
-    return f"{fields[3]} bytes, changed {utc(fields[5])}"
+    return f"{fields[3]} bytes, changed {_utc(fields[5])}"
 
 
-def utc(seconds: str) -> str:
+def _utc(seconds: str) -> str:
     """Return Unix seconds as a time in UTC; another text as it is."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds.isdigit() else seconds

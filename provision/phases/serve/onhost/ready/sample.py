@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from verify.serving.client import Client, RequestError
+from verify.serving.samples import samples, totals
 from verify.serving.vectors import vectors
 
 from .answer import client_of
@@ -23,8 +24,7 @@ PACE_REQUESTS = 3
 PACE_S = 5.0
 """Seconds after which no further one is asked: a large model on a CPU."""
 REASONS = 3
-COUNTER = re.compile(r"^(vllm:request_success_total|http_requests_total)\{([^}]*)\} (\S+)$", re.MULTILINE)
-SERIES = re.compile(r"^(vllm:\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+COUNTERS = ("vllm:request_success_total", "http_requests_total")
 LOAD = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
@@ -216,24 +216,20 @@ def count(text: str) -> dict[str, float]:
     A request that the engine ended with an error is answered 5xx too, unless it was a stream: the larger count is taken, not both.
     """
     finished = errors = answered_5xx = 0.0
-    found = COUNTER.findall(text)
+    found = [sample for sample in samples(text) if sample[0] in COUNTERS]
     for name, labels, value in found:
         if name == "http_requests_total":
-            answered_5xx += float(value) if 'status="5' in labels else 0.0
+            answered_5xx += value if 'status="5' in labels else 0.0
         elif 'finished_reason="error"' in labels:
-            errors += float(value)
+            errors += value
         else:
-            finished += float(value)
+            finished += value
     return {"finished": finished, "failed": max(errors, answered_5xx)} if found else {}
 
 
 def acceptance(text: str) -> list[str]:
     """Return what the server's metrics say of speculative decoding; empty without it."""
-    totals = dict.fromkeys(DRAFTS, 0.0)
-    for name, _, value in SERIES.findall(text):
-        if name in totals:
-            totals[name] += float(value)
-    drafted, accepted = totals.values()
+    drafted, accepted = totals(text, DRAFTS).values()
     if not drafted:
         return []
     return [
@@ -248,14 +244,13 @@ def load(text: str) -> dict[str, Any]:
         `running`, `waiting`, `tokens` and `finished` as sums, `cache` as the largest share, and `first_token`: the sum of each
         bucket of the histogram of seconds, by its upper limit.
     """
-    found = SERIES.findall(text)
     values: dict[str, float] = {}
     buckets: dict[str, float] = {}
-    for name, labels, value in found:
+    for name, labels, value in samples(text):
         if name in LOAD:
             key = LOAD[name]
             before = values.get(key, 0.0)
-            values[key] = max(before, float(value)) if key == "cache" else before + float(value)
+            values[key] = max(before, value) if key == "cache" else before + value
         elif name == BUCKETS and (limit := re.search(r'\ble="([^"]+)"', labels)):
-            buckets[limit[1]] = buckets.get(limit[1], 0.0) + float(value)
+            buckets[limit[1]] = buckets.get(limit[1], 0.0) + value
     return {**values, "first_token": buckets} if values else {}

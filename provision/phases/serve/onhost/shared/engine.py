@@ -6,14 +6,14 @@ import http.client
 import json
 import os
 import pkgutil
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+from verify.serving.samples import totals
+
 SERVER_ERROR, BUSY = 500, 503
 QUESTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/completions", {"prompt": "a", "max_tokens": 1}),
@@ -35,15 +35,6 @@ def table(name: str, package: str = __package__) -> dict[str, Any]:
     if data is None:
         raise FileNotFoundError(name)
     return dict(json.loads(data))
-
-
-def metrics(text: str, names: Sequence[str]) -> dict[str, float]:
-    """Return the sums over all labels of metrics in Prometheus' text format; those that are missing are 0."""
-    totals = dict.fromkeys(names, 0.0)
-    for name, value in SAMPLE.findall(text):
-        if name in totals:
-            totals[name] += float(value)
-    return totals
 
 
 class Server:
@@ -180,5 +171,5 @@ def _total(found: Sequence[tuple[str, float, str]], titles: tuple[str, ...]) -> 
 def values_of(text: str, names: Mapping[str, Any]) -> tuple[tuple[float, ...], dict[str, float]]:
     """Return the values that show progress, and those that are read one by one, by their key in table `metrics`."""
     single = [key for key in names if key != "progress"]
-    found = metrics(text, [*names["progress"], *(names[key] for key in single)])
+    found = totals(text, [*names["progress"], *(names[key] for key in single)])
     return tuple(found[name] for name in names["progress"]), {key: found[names[key]] for key in single}

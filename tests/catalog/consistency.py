@@ -7,11 +7,10 @@ from dataclasses import fields
 from datetime import date
 from typing import Any
 
-from provision.catalog import overlay
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Row
 from provision.catalog.versions import between, cuda_of, minor, numbers, release, specifier
-from provision.core.errors import Exit, UsageError
+from provision.core.errors import UsageError
 
 SHORT_LIVED = "new-feature"
 """NVIDIA's name for branches between two long-lived ones; their drivers are not a default."""
@@ -40,27 +39,6 @@ def check(catalog: Catalog) -> list[str]:
         *_advisories(catalog),
         *_flash_attn(catalog),
     ]
-
-
-def check_tables() -> tuple[str, Exit]:
-    """Check the product's tables and the user's overlays.
-
-    Returns:
-        The report and the exit status.
-
-    Raises:
-        TableError: A file cannot be read.
-    """
-    catalog = Catalog(overlays=overlay.read_all(overlay.folder()))
-    problems = check(catalog)
-    if problems:
-        return "\n".join([*problems, f"{len(problems)} problems"]), Exit.RED
-    found = list(_all_rows(catalog))
-    inferred = sum(row.inferred for _, row in found)
-    tables = len({name for name, _ in found})
-    lines = [f"{len(found)} rows in {tables} tables, each with its source; {inferred} hold an inferred value"]
-    lines += [f"overlay {extra.path}: {sum(map(len, extra.tables.values()))} rows" for extra in catalog.overlays]
-    return "\n".join(lines), Exit.OK
 
 
 def _all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:

@@ -1,4 +1,4 @@
-"""The check of the tables accepts the product's own and reports every kind of mistake."""
+"""The product's tables are consistent, and every kind of mistake in them is found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from provision.catalog import Catalog
 from provision.catalog.load import FOLDER
-from provision.features.catalog_refresh.check import check
+from tests.catalog.consistency import check
 
 
 def test_the_products_own_tables_are_consistent() -> None:
