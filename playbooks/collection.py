@@ -1,6 +1,6 @@
 """Build the Ansible collection `firstlight.kit` from these playbooks, roles and modules: `python -m playbooks.collection OUT`.
 
-A collection has folders and names of its own: modules lie in plugins/, and what is `firstlight_packages` here is `firstlight.kit.packages` there.
+A collection has folders and names of its own: modules and actions lie in plugins/, and what is `firstlight_packages` here is `firstlight.kit.packages` there.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def lay_out(out: Path) -> Path:
     for path in folder.glob("roles/*/*/*.yml"):
         path.write_text(tasks_in_collection(path.read_text(encoding="utf-8")), encoding="utf-8")
     _copy(PLAYBOOKS, "*.yml", folder / "playbooks", tasks_in_collection)
+    _copy(PLAYBOOKS / "action_plugins", "*.py", folder / "plugins/action", python_in_collection)
     _copy(PLAYBOOKS / "library", "*.py", folder / "plugins/modules", python_in_collection)
     _copy(PLAYBOOKS / "library", "*.yml", folder / "plugins/modules", documentation_in_collection)
     _copy(PLAYBOOKS / "module_utils", "*.py", folder / "plugins/module_utils", python_in_collection)

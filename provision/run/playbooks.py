@@ -160,14 +160,15 @@ def _staged_targets(context: RunContext, staged: StagedHosts) -> Iterator[Target
         yield Target(host, {**drivers, **desired.ansible_vars(), "firstlight_files": _files_to_send(desired, files)})
 
 
-def _files_to_send(desired: Desired, staged: Staged) -> list[dict[str, str]]:
-    """Return name, path and product of each file on the controller: what exists on the host when the file is not needed any more."""
+def _files_to_send(desired: Desired, staged: Staged) -> list[dict[str, str | int]]:
+    """Return name, path, bytes and product of each file on the controller: what exists on the host when the file is not needed any more."""
     environment = f"{desired.paths.prefix}/envs/{desired.environment}/.complete"
     model = f"{desired.paths.prefix}/models/{desired.model.name if desired.model else ''}"
     return [
         {
             "name": file.name,
             "path": file.path,
+            "size": file.size,
             "makes": f"{model}/{file.name}" if file.kind == "model" else environment,
         }
         for file in staged.files

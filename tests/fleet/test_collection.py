@@ -17,7 +17,7 @@ from playbooks.collection import build
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
-from tests.fleet.serving import ask, wait_until_healthy
+from tests.fleet.serving import ask
 from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
 from tests.fleet.vendor_others import amdgpu_packages, container_packages, give_docker
 
@@ -107,13 +107,16 @@ def test_the_site_alone_installs_and_serves_what_was_staged(fleet: Fleet, tmp_pa
     words = ("-i", inventory, "firstlight.kit.site", "-e", f"plan_run={firstlight.logs}/latest")
     first = ansible("playbook", site, *words)
     assert "failed=0" in first, first
-    wait_until_healthy(bare)
-    assert ask(bare)["with"][0] == 200
     second = ansible("playbook", site, *words)
     assert "changed=0" in second, second
     assert bare.sh("find /var/tmp/firstlight-* -name '*.whl'; true").strip() == ""
+    # It waits for the service that the site has started, and adds the watchdog.
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.output()
+    changes = map(json.loads, (ended.run / "changes.jsonl").read_text().splitlines())
+    played = {each["playbook"] for each in changes if each["changed"] and "playbook" in each}
+    assert played == {"health_agent"}, ended.output()
+    assert ask(bare)["with"][0] == 200
 
 
 def made_site(folder: Path) -> Path:

@@ -40,12 +40,13 @@ def test_it_names_each_file_with_what_it_makes(tmp_path: Path) -> None:
     variables = written(tmp_path)["a"]
     environment = "/opt/firstlight/envs/e1/.complete"
     assert variables["firstlight_files"] == [
-        {"name": "torch-2.13.0.whl", "path": "/cache/torch-2.13.0.whl", "makes": environment},
-        {"name": "uv", "path": "/cache/uv", "makes": environment},
-        {"name": "libnuma1.deb", "path": "/cache/libnuma1.deb", "makes": environment},
+        {"name": "torch-2.13.0.whl", "path": "/cache/torch-2.13.0.whl", "size": 100, "makes": environment},
+        {"name": "uv", "path": "/cache/uv", "size": 100, "makes": environment},
+        {"name": "libnuma1.deb", "path": "/cache/libnuma1.deb", "size": 100, "makes": environment},
         {
             "name": "config.json",
             "path": "/cache/config.json",
+            "size": 100,
             "makes": f"/opt/firstlight/models/{variables['firstlight_model']['folder']}/config.json",
         },
     ]
