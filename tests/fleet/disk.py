@@ -11,11 +11,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_LARGEST = 128 << 30
+_SIZE = 128 << 30
+"""Bytes of the image, which is sparse: what a plan wants of a server's disk does not depend on the disk of this machine."""
 AMPLE = 32 << 30
 """Free bytes with which hosts are booted as they are: the largest test needs 25 GiB, and another process boots hosts too."""
-_SHARE = 0.9
-"""The share of the free space: the image is sparse and must not be larger than the free space."""
 
 
 def attach(folder: Path) -> None:
@@ -23,10 +22,10 @@ def attach(folder: Path) -> None:
     folder.mkdir()
     image = _image(folder)
     with image.open("wb") as file:
-        file.truncate(min(_LARGEST, int(shutil.disk_usage(folder).free * _SHARE)))
+        file.truncate(_SIZE)
     for words in (
         ("mkfs.ext4", "-q", "-O", "^has_journal", "-E", "nodiscard", str(image)),
-        ("mount", "-o", "loop,nodiscard,nobarrier", str(image), str(folder)),
+        ("mount", "-o", "loop,nodiscard,nobarrier,noinit_itable", str(image), str(folder)),
     ):
         if shutil.which(words[0]) is None or subprocess.run(words, capture_output=True, check=False).returncode != 0:
             image.unlink()

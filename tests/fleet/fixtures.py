@@ -68,14 +68,19 @@ JOURNAL_LINES = 40
 
 
 def end_of_journals() -> list[tuple[str, str]]:
-    """Return title and text for each host that runs, the last one that was booted first: what its services said of errors, and the end of its journal."""
+    """Return titles and texts: the free disk of this machine, and for each host that runs what its services said of errors and the end of its journal.
+
+    The last host that was booted comes first.
+    """
+    free = f"{shutil.disk_usage(cache_folder()).free >> 20} MiB are free"
     errors = f"journalctl --no-pager -u 'firstlight*' -g error -n {JOURNAL_LINES}"
-    return [
+    journals = [
         (f"journal of {host.name}", host.sh(f"{errors}; journalctl --no-pager -n {JOURNAL_LINES}", check=False))
         for fleet in _booted
         for host in reversed(fleet.hosts)
         if host.machine.leader is not None
     ]
+    return [("disk of this machine", free), *journals]
 
 
 @pytest.fixture(scope="session")

@@ -8,21 +8,23 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER, root_with
+from tests.fleet.machine import take_away
 from tests.fleet.root import cache_folder
 from tests.fleet.serving import wait_until_healthy
 
 PRODUCT = ("provision", "verify", "playbooks", "requirements")
 """Folders whose files decide what a provisioned host has."""
 LAYER = "layer"
-UNUSED_S = 6 * 3600.0
-"""A snapshot of another state of the product is deleted after this time without use."""
+COMPLETE = ".complete"
+"""A file of each complete snapshot, on which the processes that use it hold a lock."""
+_used: list[IO[str]] = []
 
 
 def boot_serving(fleet: Fleet, count: int = 1) -> list[FleetHost]:
@@ -39,16 +41,41 @@ def serving_layers(fleet: Fleet) -> tuple[Path, ...]:
     folder = cache_folder() / f"serving-{state_of(ROOT, below)}"
     with folder.with_name("serving.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / ".complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        remove_unused(cache_folder(), but=folder.name)
+        if not (folder / COMPLETE).exists():
+            _remove(folder)
             folder.mkdir(parents=True)
             made = _make(fleet, folder)
             made.rename(folder / LAYER)
-        (folder / ".complete").touch()
-        for other in cache_folder().glob("serving-*/.complete"):
-            if time.time() - other.stat().st_mtime > UNUSED_S:
-                shutil.rmtree(other.parent)
+            (folder / COMPLETE).touch()
+        _used.append((folder / COMPLETE).open())
+        fcntl.flock(_used[-1], fcntl.LOCK_SH)
     return (folder / LAYER, *below)
+
+
+def remove_unused(cache: Path, *, but: str) -> None:
+    """Remove snapshots of other states of the product, unless a process uses them, and what a killed process left of one.
+
+    Args:
+        cache: The folder of the snapshots.
+        but: The name of the one that stays.
+    """
+    for folder in cache.glob("serving-*/"):
+        if folder.name == but:
+            continue
+        if (folder / COMPLETE).exists():
+            with (folder / COMPLETE).open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    for machine in folder.glob("host*"):
+        take_away(machine)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def state_of(root: Path, below: Sequence[Path]) -> str:

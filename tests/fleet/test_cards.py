@@ -6,6 +6,7 @@ There is no card to compute on: verify cannot be green, and must report one caus
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX
 
+NEEDED_GIB = 21
+"""Free disk of this machine: what a plan counts for a CUDA build, and the controller's copy of its wheels."""
 FIRST_CAUSE = "devices.driver"
 FIRST_LINES = 15
 """The maximum number of lines of a summary for one cause."""
@@ -44,6 +47,9 @@ SETS = {
 
 @pytest.fixture
 def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHost]:
+    disk.trim(fleet.disk)
+    free = shutil.disk_usage(fleet.folder).free >> 30
+    assert free >= NEEDED_GIB, f"{free} GiB are free on this machine; a real set needs {NEEDED_GIB}"
     host = boot_with_cards(fleet, request.param)
     yield host
     host.remove()

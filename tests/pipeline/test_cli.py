@@ -13,6 +13,7 @@ import pytest
 from provision import __version__
 from provision.phases.plan.why_not import WhyNotDocument
 from tests.fit.models import LLAMA_70B, write_model
+from tests.pipeline.command_lines import Ended, run_all
 
 pytestmark = pytest.mark.slow
 
@@ -31,74 +32,82 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
     )
 
 
+WRONG = [
+    (("provision", "-i", "nowhere"), 2, "there is no inventory nowhere"),
+    (("provision", "--limit", "gpu-9"), 2, "gpu-9"),
+    (("provision", "--vllm", "v0.9"), 2, "--vllm"),
+    (("provision", "--attention", "flush"), 2, "--attention"),
+    (("plan", "--what-if", "gpu=H100x8 drivr=535"), 2, "drivr"),
+    (("plan", "--facts", "nothing.json"), 2, "nothing.json"),
+    (("stop", "--limit", ""), 2, "the limit names no host"),
+    (("provision", "--batch", "0"), 2, "`--batch 0` is not between 1 and all hosts"),
+    (("status", "--watch"), 2, "standard output is no terminal"),
+    (("provision", "--max-fail", "5%"), 2, "needs `--batch`"),
+    (("provision", "--batch", "2", "--dry-run"), 2, "`--dry-run` changes no host"),
+    (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--cuda", "abc"), 2, "`--cuda abc`"),
+    (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--python", "3"), 2, "`--python 3`"),
+    (("bundle", "create", "-o", "."), 2, "`.` cannot be written: it is a folder"),
+    (("bundle", "create", "-o", "/dev/null"), 2, "`/dev/null` cannot be written: it is a device"),
+    (("bundle", "create", "-o", "new/x.bundle"), 2, "there is no folder `new`"),
+    (("verify", "--junit", "/proc/self/x/y.xml"), 64, "`/proc/self/x/y.xml` cannot be written"),
+    (("verify", "--level", "deep"), 64, "deep"),
+    (("verify", "--only", "kernel"), 64, "no check or family is named `kernel`"),
+    (("verify", "--list", "--skip", "gem"), 64, "no check or family is named `gem`"),
+    (("verify", "--inject", "slw@kernels"), 64, "no fault is named `slw`"),
+    (("verify", "-i", "nowhere"), 64, "nowhere"),
+    (("verify", "gpu-1"), 64, "`gpu-1` is no command of verify"),
+    (("verify", "--release", "--level", "quick"), 64, "after all checks of level full"),
+    (
+        ("verify", "--return", "gpu-1", "--limit", "gpu-2"),
+        64,
+        "hosts are named twice: `--limit gpu-2` and `gpu-1`",
+    ),
+    (("drift", "--against", "gpu-9"), 2, "`--against gpu-9` is no host of this run"),
+    (("logs", "20990101T000000Z"), 2, "no run in"),
+    (("provsion",), 2, "provsion"),
+    (("provision", "--bundle", "x.bundle", "--refresh"), 2, "`--bundle` asks no network"),
+    (("provision", "--bundle", "nowhere.bundle"), 1, "`nowhere.bundle` cannot be read"),
+    (("bundle", "create"), 2, "--output"),
+    (
+        ("bundle", "create", "--what-if", "gpu=none", "-l", "a", "-o", "x.bundle"),
+        2,
+        "--limit selects hosts of an inventory",
+    ),
+    (("provision", "--trust", "key.pub"), 2, "--trust is the key of a bundle"),
+    (("probe", "-i", ""), 2, "it is empty: give a file or a folder"),
+    (
+        ("plan", "--what-if", "gpu=none", "-i", "x"),
+        2,
+        "--inventory selects hosts of an inventory, and --what-if uses no",
+    ),
+    (("plan", "--facts", "x.json", "-l", "x"), 2, "--limit selects hosts of an inventory, and --facts uses no"),
+    (("plan", "--what-if", "os=windows-11"), 2, "`windows` is not a known Linux distribution"),
+    (("plan", "--what-if", "gpu=GB200x4 arch=x86_64"), 2, "`arch=x86_64` contradicts GB200"),
+    (("plan", "--what-if", "GPU=H100x8"), 2, "did you mean `gpu`?"),
+    (
+        ("bundle", "create", "--what-if", "gpu=H100x1 glibc=none", "-o", "x.bundle"),
+        4,
+        "no combination of versions fits",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Ended]:
+    return run_all([arguments for arguments, _, _ in WRONG], tmp_path_factory.mktemp("lines"))
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (("provision", "-i", "nowhere"), 2, "there is no inventory nowhere"),
-        (("provision", "--limit", "gpu-9"), 2, "gpu-9"),
-        (("provision", "--vllm", "v0.9"), 2, "--vllm"),
-        (("provision", "--attention", "flush"), 2, "--attention"),
-        (("plan", "--what-if", "gpu=H100x8 drivr=535"), 2, "drivr"),
-        (("plan", "--facts", "nothing.json"), 2, "nothing.json"),
-        (("stop", "--limit", ""), 2, "the limit names no host"),
-        (("provision", "--batch", "0"), 2, "`--batch 0` is not between 1 and all hosts"),
-        (("status", "--watch"), 2, "standard output is no terminal"),
-        (("provision", "--max-fail", "5%"), 2, "needs `--batch`"),
-        (("provision", "--batch", "2", "--dry-run"), 2, "`--dry-run` changes no host"),
-        (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--cuda", "abc"), 2, "`--cuda abc`"),
-        (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--python", "3"), 2, "`--python 3`"),
-        (("bundle", "create", "-o", "."), 2, "`.` cannot be written: it is a folder"),
-        (("bundle", "create", "-o", "/dev/null"), 2, "`/dev/null` cannot be written: it is a device"),
-        (("bundle", "create", "-o", "new/x.bundle"), 2, "there is no folder `new`"),
-        (("verify", "--junit", "/proc/self/x/y.xml"), 64, "`/proc/self/x/y.xml` cannot be written"),
-        (("verify", "--level", "deep"), 64, "deep"),
-        (("verify", "--only", "kernel"), 64, "no check or family is named `kernel`"),
-        (("verify", "--list", "--skip", "gem"), 64, "no check or family is named `gem`"),
-        (("verify", "--inject", "slw@kernels"), 64, "no fault is named `slw`"),
-        (("verify", "-i", "nowhere"), 64, "nowhere"),
-        (("verify", "gpu-1"), 64, "`gpu-1` is no command of verify"),
-        (("verify", "--release", "--level", "quick"), 64, "after all checks of level full"),
-        (
-            ("verify", "--return", "gpu-1", "--limit", "gpu-2"),
-            64,
-            "hosts are named twice: `--limit gpu-2` and `gpu-1`",
-        ),
-        (("drift", "--against", "gpu-9"), 2, "`--against gpu-9` is no host of this run"),
-        (("logs", "20990101T000000Z"), 2, "no run in"),
-        (("provsion",), 2, "provsion"),
-        (("provision", "--bundle", "x.bundle", "--refresh"), 2, "`--bundle` asks no network"),
-        (("provision", "--bundle", "nowhere.bundle"), 1, "`nowhere.bundle` cannot be read"),
-        (("bundle", "create"), 2, "--output"),
-        (
-            ("bundle", "create", "--what-if", "gpu=none", "-l", "a", "-o", "x.bundle"),
-            2,
-            "--limit selects hosts of an inventory",
-        ),
-        (("provision", "--trust", "key.pub"), 2, "--trust is the key of a bundle"),
-        (("probe", "-i", ""), 2, "it is empty: give a file or a folder"),
-        (
-            ("plan", "--what-if", "gpu=none", "-i", "x"),
-            2,
-            "--inventory selects hosts of an inventory, and --what-if uses no",
-        ),
-        (("plan", "--facts", "x.json", "-l", "x"), 2, "--limit selects hosts of an inventory, and --facts uses no"),
-        (("plan", "--what-if", "os=windows-11"), 2, "`windows` is not a known Linux distribution"),
-        (("plan", "--what-if", "gpu=GB200x4 arch=x86_64"), 2, "`arch=x86_64` contradicts GB200"),
-        (("plan", "--what-if", "GPU=H100x8"), 2, "did you mean `gpu`?"),
-        (
-            ("bundle", "create", "--what-if", "gpu=H100x1 glibc=none", "-o", "x.bundle"),
-            4,
-            "no combination of versions fits",
-        ),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
+    ("arguments", "code", "message"), WRONG, ids=lambda value: "-".join(value) if isinstance(value, tuple) else None
 )
-def test_wrong_input_is_reported(arguments: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
-    done = firstlight(*arguments, logs=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_wrong_input_is_reported(
+    arguments: tuple[str, ...], code: int, message: str, ended: dict[tuple[str, ...], Ended]
+) -> None:
+    done = ended[arguments]
+    assert done.code == code, done.err
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
 
 
 def test_a_plan_without_an_answering_host_is_still_a_document(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from provision.cli import exit_status
 from provision.cli.main import app, main
 from provision.core.folders import cache_folder
 from provision.core.redaction import register_secret
+from tests.pipeline.command_lines import Ended, run_all
 
 pytestmark = pytest.mark.slow
 
@@ -131,35 +132,45 @@ def test_a_home_that_cannot_be_written_does_not_prevent_reading_an_inventory(tmp
     assert b"'b' matches no host or group" in done.stderr
 
 
+WITH_JSON = [
+    (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is not a GPU in the catalog"),
+    (("probe", "-i", "nowhere", "--json"), 2, "there is no inventory nowhere"),
+    (("verify", "--only", "kernel", "--json"), 64, "no check or family is named `kernel`"),
+    (("logs", "20990101T000000Z", "--json"), 2, "no run in"),
+    (("logs", "diff", "--json"), 2, "no run in"),
+    (("stage", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+    (("install", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+    (("serve", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+    (("status", "--watch", "--json"), 2, "`--watch` redraws a table"),
+    (("stop", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+    (("rollback", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+    (("uninstall", "--limit", ",", "--json"), 2, "one of its patterns is empty"),
+    (("doctor", "--host", "a", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+    (("doctor", "nowhere.log", "--json"), 2, "nowhere.log"),
+    (("plan", "--nonsense", "--json"), 2, "--nonsense"),
+    (("verify", "--level", "deep", "--json"), 64, "deep"),
+]
+HELPED = [(), ("plan",), ("logs",), ("logs", "diff"), ("verify",), ("bundle", "create")]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Ended]:
+    helped = [(*words, option) for words in HELPED for option in ("-h", "--help")]
+    return run_all([*(words for words, _, _ in WITH_JSON), *helped], tmp_path_factory.mktemp("lines"))
+
+
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
-        (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is not a GPU in the catalog"),
-        (("probe", "-i", "nowhere", "--json"), 2, "there is no inventory nowhere"),
-        (("verify", "--only", "kernel", "--json"), 64, "no check or family is named `kernel`"),
-        (("logs", "20990101T000000Z", "--json"), 2, "no run in"),
-        (("logs", "diff", "--json"), 2, "no run in"),
-        (("stage", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-        (("install", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-        (("serve", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-        (("status", "--watch", "--json"), 2, "`--watch` redraws a table"),
-        (("stop", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-        (("rollback", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-        (("uninstall", "--limit", ",", "--json"), 2, "one of its patterns is empty"),
-        (("doctor", "--host", "a", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-        (("doctor", "nowhere.log", "--json"), 2, "nowhere.log"),
-        (("plan", "--nonsense", "--json"), 2, "--nonsense"),
-        (("verify", "--level", "deep", "--json"), 64, "deep"),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
+    ("words", "code", "message"), WITH_JSON, ids=lambda value: "-".join(value) if isinstance(value, tuple) else None
 )
-def test_with_json_an_error_is_a_document(words: tuple[str, ...], code: int, message: str, tmp_path: Path) -> None:
-    done = start(*words, cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
-    assert done.returncode == code, done.stderr
-    document = json.loads(done.stdout)
+def test_with_json_an_error_is_a_document(
+    words: tuple[str, ...], code: int, message: str, ended: dict[tuple[str, ...], Ended]
+) -> None:
+    done = ended[words]
+    assert done.code == code, done.err
+    document = json.loads(done.out)
     assert message in document["error"]["text"]
     assert document["exit_code"] == code
-    assert message.encode() in done.stderr
+    assert message in done.err
 
 
 def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
@@ -279,12 +290,12 @@ def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
         yield from _commands(below, (*path, name))
 
 
-@pytest.mark.parametrize("words", [(), ("plan",), ("logs",), ("logs", "diff"), ("verify",), ("bundle", "create")])
-def test_minus_h_shows_the_help(words: tuple[str, ...]) -> None:
-    short, long = start(*words, "-h"), start(*words, "--help")
-    assert short.returncode == 0
-    assert short.stdout == long.stdout
-    assert b"--help" in short.stdout
+@pytest.mark.parametrize("words", HELPED)
+def test_minus_h_shows_the_help(words: tuple[str, ...], ended: dict[tuple[str, ...], Ended]) -> None:
+    short, long = ended[*words, "-h"], ended[*words, "--help"]
+    assert short.code == 0
+    assert short.out == long.out
+    assert "--help" in short.out
 
 
 @pytest.mark.parametrize(

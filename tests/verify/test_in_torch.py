@@ -7,6 +7,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.verify.torch_environment import IN_TORCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,5 +44,6 @@ def test_all_tests_that_need_torch_pass(
     record_property(IN_TORCH, run_there(torch_python, HERE / "in_torch", tmp_path))
 
 
+@pytest.mark.long(seconds=200)
 def test_all_tests_that_need_vllm_pass(vllm_python: Path, tmp_path: Path) -> None:
     run_there(vllm_python, HERE / "in_vllm", tmp_path)
