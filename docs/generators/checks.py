@@ -23,7 +23,7 @@ All checks of [`verify`](verify.md), written by `./firstlight docs`.
 - *devices*: the check gives one result for each device, one for all devices together, or one for the host. A device is a GPU; on a host without GPUs, the CPU.
 - *requires*: checks that must end first. If one of them fails, this check does not run and reports `skip: needs ID`. With `--only`, the required checks run too.
 - *faults*: faults that `--inject` can simulate to show that the check detects them ([list](#faults-that-can-be-injected)).
-- *bound*: what makes the check warn, fail or give an error; anything else is ok. *source*: where the bound comes from. *cannot see*: what passes all the same.
+- *bound*: what makes the check warn, fail or give an error; anything else is ok. *source*: where the bound comes from. *cannot see*: what passes all the same. A skipped check sees nothing.
 """
 
 FOUND = """## Real faults, and the checks that find them
