@@ -5,13 +5,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from verify.runner.execution import FAULTS
-from verify.runner.registry import all_checks
+from verify.runner.registry import all_checks, select
 from verify.tables import table
 
 TARGET = "docs/reference/checks.md"
-FAULT_FAMILIES = Path(__file__).parent / "fault_families.toml"
+FOLDER = Path(__file__).parent
+FAULT_FAMILIES = FOLDER / "fault_families.toml"
+BOUNDS = tomllib.loads((FOLDER / "check_bounds.toml").read_text(encoding="utf-8"))["row"]
 HEAD = """# Checks
 
 All checks of [`verify`](verify.md), written by `./firstlight docs`.
@@ -20,6 +23,7 @@ All checks of [`verify`](verify.md), written by `./firstlight docs`.
 - *devices*: the check gives one result for each device, one for all devices together, or one for the host. A device is a GPU; on a host without GPUs, the CPU.
 - *requires*: checks that must end first. If one of them fails, this check does not run and reports `skip: needs ID`. With `--only`, the required checks run too.
 - *faults*: faults that `--inject` can simulate to show that the check detects them ([list](#faults-that-can-be-injected)).
+- *bound*: what makes the check warn, fail or give an error; anything else is ok. *source*: where the bound comes from. *cannot see*: what passes all the same. A skipped check sees nothing.
 """
 
 FOUND = """## Real faults, and the checks that find them
@@ -44,7 +48,19 @@ def _families() -> Iterator[str]:
             faults = ", ".join(f"`{fault}`" for fault in check.faults)
             premises = ", ".join(f"`{name}`" for name in check.requires)
             yield f"| `{check.id}` | {check.level} | {check.description} | {devices} | {premises} | {faults} |"
+        yield "\n| check | bound | source | cannot see |\n|---|---|---|---|"
+        for row in BOUNDS:
+            if names := ", ".join(f"`{check.id}`" for check in checks if check.id in select(tuple(row["checks"]))):
+                texts = (row[key].format_map(_Tables()) for key in ("bound", "source", "cannot_see"))
+                yield f"| {names} | {' | '.join(texts)} |"
         yield ""
+
+
+class _Tables(dict[str, Any]):
+    """The tables of verify/data/ by name."""
+
+    def __missing__(self, name: str) -> Any:
+        return table(name)
 
 
 def _found() -> Iterator[str]:

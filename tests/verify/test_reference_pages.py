@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from docs.generators.checks import BOUNDS
 from provision.phases.verify.run_checks import verify
 from tests.fleet import wrong_numbers
 from tests.fleet.faults import installed, service, surroundings
@@ -17,7 +18,7 @@ from tests.verify.localhost import LOCALHOST
 from verify.cli.main import _parser
 from verify.records import LEVELS, CheckContext
 from verify.runner.execution import FAULTS, run
-from verify.runner.registry import all_checks
+from verify.runner.registry import all_checks, select
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = DOCS / "reference"
@@ -54,6 +55,11 @@ def test_every_option_and_fault_is_on_the_page() -> None:
     options = {option for action in _parser()._actions for option in action.option_strings if option.startswith("--")}
     assert [option for option in sorted(options - {"--help", "--version"}) if f"`{option}" not in PAGE] == []
     assert [fault for fault in FAULTS if f"`{fault}`" not in PAGE] == []
+
+
+def test_the_page_has_one_row_of_bounds_for_each_check() -> None:
+    rows = [id_ for row in BOUNDS for id_ in select(tuple(row["checks"]))]  # fails with the name of no check
+    assert sorted(rows) == sorted(check.id for check in all_checks())
 
 
 def test_the_page_names_the_checks_that_find_each_real_fault() -> None:

@@ -33,6 +33,7 @@ from verify.tables import table
         ("NVIDIA A100 80GB PCIe", "copy", None),
         ("NVIDIA H200 MIG 1g.18gb", "memory", None),
         ("NVIDIA GB200", "gemm_bfloat16", 1822 * 0.85),
+        ("AMD Instinct MI300X", "gemm_bfloat16", 668.4 * 0.75),
         (None, "memory", None),
     ],
 )
