@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provision.catalog import overlay
+from provision.catalog.index.uv import run_uv
 from provision.core import features
 from provision.core.errors import Exit, ServeError
 from provision.core.files import folder_bytes, write_atomically
@@ -296,6 +297,7 @@ def controller_remains(logs: Path) -> str:
 
 def _folders(logs: Path) -> Iterator[tuple[Path, str]]:
     yield cache_folder().absolute(), "wheels, interpreters and models"
+    yield Path(run_uv(["cache", "dir"], Path.cwd(), {}).strip()), "packages that uv keeps, also for other programs"
     yield logs.absolute(), "records of the runs"
     yield config_folder().absolute(), "keys of bundles, and rows of your package index"
     if not overlay.folder().is_relative_to(config_folder()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -203,6 +204,7 @@ class LiveProgress(Progress):
     def phase(self, host: str, phase: PhaseName) -> None:
         with self._lock:
             row = self._row(host)
+            row.results.pop(phase, None)  # a host may enter its last phase again, for what follows the service
             row.phase, row.entered, row.done, row.total, row.text = phase, time.monotonic(), 0, 0, ""
 
     def bytes(self, host: str, done: int, total: int) -> None:
@@ -220,7 +222,12 @@ class LiveProgress(Progress):
     def lines(self, lines: Sequence[str]) -> None:
         with contextlib.suppress(OSError):
             for line in lines:
-                self._console.print(as_typed(printable(line)), markup=False)
+                text = as_typed(printable(line))
+                indent = " " * (len(text) - len(text.lstrip()) + 4)
+                parts = textwrap.wrap(
+                    text, self._console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+                )
+                self._console.print("\n".join(parts), markup=False)
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
@@ -274,7 +281,7 @@ class LiveProgress(Progress):
         seconds = result.seconds if result else now - row.entered
         step = self._steps.get(row.phase, row.phase)
         status = ("changed" if result.changed and result.status == "ok" else result.status) if result else "running"
-        moved = f"{format_bytes(row.done)} of {format_bytes(row.total)}" if row.total > 0 else ""
+        moved = f"{format_bytes(row.done)} of {format_bytes(row.total)}" if row.done < row.total else ""
         return clean(row.host), step, status, duration(seconds), " ".join(filter(None, (moved, row.text)))
 
 

@@ -74,7 +74,7 @@ def changes_of(
 def around_lines(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
     """Return what a run sets up around the services of hosts, which it compares only when these serve, as lines."""
     found = [one for planned in features.hooks("planned") for one in planned(hosts, plan).items()]
-    return [f"{fold_names(names)}: {text}; compared in the run" for text, names in found if names]
+    return [f"{fold_names(names)}: {text}; a run mends it if it differs" for text, names in found if names]
 
 
 def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:

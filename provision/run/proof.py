@@ -21,6 +21,7 @@ def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[st
     """Wait for services, check their answers, and return the records of the hosts that could be asked."""
 
     def call(host: Host) -> ServeRecord:
+        context.progress.current(host.name, "Wait for the engine, and check its answers")
         paths = probed.install_paths[host.name]
         return prove_service(
             context.session(host),

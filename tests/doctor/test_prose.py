@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from verify.doctor.catalog import load_causes
@@ -127,5 +127,6 @@ def test_documentation_has_no_sure_finding(page: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from((*LONGER, *USUAL)), min_size=4, max_size=14))
+@example(["allowed", "tripod", "closest", "gpu"])
 def test_a_word_that_contains_a_sign_has_no_finding(words: list[str]) -> None:
     assert not named(f"INFO 11-20 08:02:31 [worker.py:80] {' '.join(words)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.records import PhaseResult
-from provision.report.live import PlainProgress, is_live, open_progress
+from provision.report.live import LiveProgress, PlainProgress, is_live, open_progress
 from tests.report.sample import result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +179,38 @@ def test_columns_keep_their_width_on_a_narrow_terminal() -> None:
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", got.decode()).replace("\r", "")
     [row, *_] = [line for line in shown.splitlines() if line.startswith("host-0 ")]
     assert re.match(r"host-0 +3/6 stage +failed +\S+ s +no space left", row)
+
+
+def test_a_long_line_of_a_plan_goes_on_below_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = Terminal()
+    with LiveProgress(["a"], out, {}) as view:
+        view.lines(["    + environment  vLLM 0.32.0, torch 2.13.0, about 2.2 GiB in /opt/firstlight/envs"])
+    assert out.getvalue().splitlines() == [
+        "    + environment  vLLM 0.32.0, torch 2.13.0, about 2.2 GiB",
+        "        in /opt/firstlight/envs",
+    ]
+
+
+def test_a_row_shows_bytes_until_they_are_sent_and_what_follows_a_finished_phase() -> None:
+    view = LiveProgress(["a"], Terminal(), {"serve": "serve"})
+    view.phase("a", "serve")
+    view.bytes("a", 1 << 20, 2 << 20)
+    view.current("a", "Copy files")
+    assert cells(view) == ["a", "1/1 serve", "running", "1.0 MiB of 2.0 MiB Copy files"]
+    view.bytes("a", 2 << 20, 2 << 20)
+    assert cells(view)[-1] == "Copy files"
+    view.finish("a", result("a", "serve"))
+    assert cells(view)[2] == "changed"
+    view.phase("a", "serve")
+    view.current("a", "Start the units")
+    assert cells(view) == ["a", "1/1 serve", "running", "Start the units"]
+
+
+def cells(view: LiveProgress) -> list[str]:
+    """Return the cells of the only row without its time."""
+    [row] = zip(*(column.cells for column in view._table().columns), strict=True)
+    return [str(cell) for at, cell in enumerate(row) if at != 3]
 
 
 def test_no_colour_is_used_if_it_is_disabled() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from verify.records import CheckContext, CheckResult
 from verify.serving import service_plan
+from verify.serving.service import Service
 
 
 def vllm(context: CheckContext) -> CheckResult | None:
@@ -30,14 +31,19 @@ def service(context: CheckContext) -> CheckResult | None:
     """Require a live service whose plan this user may read. Injected faults need none."""
     if context.faults:
         return None
+    if context.expect.get("serve_follows"):
+        return CheckResult("skip", "the service is started after these checks; ./firstlight verify then asks it")
     if context.service is None:
         return CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
-    other = (context.service.prefix / "current").resolve() != Path(sys.prefix).resolve()
-    if other or context.expect.get("serve_follows"):
-        text = "the service runs from another environment" if other else "the service is restarted after these checks"
-        return CheckResult("skip", text)
+    return _readable_plan(context.service)
+
+
+def _readable_plan(service: Service) -> CheckResult | None:
+    """Require that a service runs from this environment, and that this user may read its plan."""
+    if (service.prefix / "current").resolve() != Path(sys.prefix).resolve():
+        return CheckResult("skip", "the service runs from another environment")
     try:
-        service_plan.read(context.service)
+        service_plan.read(service)
     except PermissionError as error:
         return CheckResult("skip", f"only the owner may read {error.filename}", remedy="run the checks as root")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -129,6 +129,8 @@ def _play(
     programs: Mapping[str, bytes],
 ) -> set[str]:
     """Bring agents to hosts; return those where it succeeded."""
+    for host in hosts:
+        context.progress.phase(host.name, "serve")
     playbooks.acquire_locks(context, probed, "serve", hosts)
     files = [context.run.path(f"install/{name}") for name in programs]
     for path in files:

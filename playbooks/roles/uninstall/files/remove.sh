@@ -143,7 +143,7 @@ remove_packages() {
         command="zypper -n remove"
     fi
     if [ "$FIRSTLIGHT_REMOVE_PACKAGES" = 0 ]; then
-        left "operating system packages: $packages (remove them with: $command $packages)"
+        left "operating system packages; to remove them: $command $packages"
     else
         # shellcheck disable=SC2086 # a command and a list of package names
         $command $packages >/dev/null || fail "packages were not removed: $packages" "try it on the host: $command $packages"
