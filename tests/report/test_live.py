@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from provision.core.models.records import PhaseResult
 from provision.report.live import LiveProgress, PlainProgress, is_live, open_progress
@@ -209,7 +210,9 @@ def test_a_row_shows_bytes_until_they_are_sent_and_what_follows_a_finished_phase
 
 def cells(view: LiveProgress) -> list[str]:
     """Return the cells of the only row without its time."""
-    [row] = zip(*(column.cells for column in view._table().columns), strict=True)
+    table = view._table()
+    assert isinstance(table, Table)
+    [row] = zip(*(column.cells for column in table.columns), strict=True)
     return [str(cell) for at, cell in enumerate(row) if at != 3]
 
 
