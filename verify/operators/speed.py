@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from verify.host.views.pci import Link
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Status, worst_status
 from verify.tables import table
 
 FIXED_POINT: list[int] = table("speed")["points"][0]
@@ -35,8 +35,16 @@ def link_floor(seen: Link) -> tuple[float | None, str | None]:
     return row["share"] * coding * seen.speed * seen.width / 8, row["source"]
 
 
+def status_of(value: float | None, least: float | None) -> Status:
+    """Return `ok` for a speed that reaches its floor or has none, `warn` below it, and `fail` far below it, or if it is no number."""
+    value = value or 0.0
+    if least is None or value >= least:
+        return "ok"
+    return "warn" if value >= least * table("speed")["far_below"]["share"] else "fail"
+
+
 def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping[str, Any]) -> CheckResult:
-    """Warn about figures below their floor.
+    """Warn about figures below their floor, and fail if one is far below it.
 
     The injected fault halves every speed. For a device without a floor, its own value minus the allowed spread is the floor then.
     """
@@ -46,11 +54,12 @@ def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping
             replace(figure, value=(figure.value or 0) * SLOWED, floor=figure.floor or (figure.value or 0) * least)
             for figure in figures
         ]
-    slow = [figure for figure in figures if figure.floor is not None and not (figure.value or 0) >= figure.floor]
+    slow = [figure for figure in figures if status_of(figure.value, figure.floor) != "ok"]
     if slow:
         details = "; ".join(f"{one.name} {one.value or 0:.3g} {one.unit}, at least {one.floor:.3g}" for one in slow)
         remedy = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
-        return CheckResult("warn", f"slow: {details}", tuple(figures), dict(evidence), remedy)
+        status = worst_status([status_of(one.value, one.floor) for one in slow])
+        return CheckResult(status, f"slow: {details}", tuple(figures), dict(evidence), remedy)
     with_floor = sum(figure.floor is not None for figure in figures)
     found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:FIGURES_IN_REASON])
     verdict = (
