@@ -8,8 +8,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from verify.commands import printed
-
 WARM_UP = 3
 LEAST_RUNS, MOST_RUNS = 5, 200
 HEAD_START_CYCLES = 1_000_000
@@ -92,13 +90,3 @@ def random_sets(count: int, *shape: int, dtype: str, device: str, parts: int) ->
         tuple(torch.randn(*shape, device=device, dtype=torch.float32).to(getattr(torch, dtype)) for _ in range(parts))
         for _ in range(count)
     ]
-
-
-def clocks(device: str) -> str | None:
-    """Return current clocks, power and temperature of an NVIDIA card as nvidia-smi prints them; None if it does not."""
-    if device == "cpu" or torch.version.hip is not None:
-        return None
-    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
-    query = "--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active"
-    command = ["nvidia-smi", query, "--format=csv,noheader", *([f"--id=GPU-{uuid}"] if uuid else [])]
-    return (printed(command, limit_s=15, may_fail=False) or "").strip() or None

@@ -110,7 +110,7 @@ def _rest(summary: Summary) -> list[str]:
     if differing := [id_ for id_ in odd if id_ != NETWORK]:
         parts.append(f"hosts differ in {count(len(differing), 'check')}")
     if NETWORK in odd:
-        parts.append("hosts cannot communicate")
+        parts.append("a problem of the network between hosts")
     deviating = sum(bool(host.deviations) for host in summary.hosts)
     if deviating:
         parts.append(f"{count(deviating, 'host')} {'differs' if deviating == 1 else 'differ'} from the plan")

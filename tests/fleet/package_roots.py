@@ -15,10 +15,12 @@ from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine
 from tests.fleet.vendor import PLACE, Signer
 from tests.install.modules import copy_modules, documentation, run_module
+from tests.install.scripts import script_text
 
 ENVIRONMENT = ("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
 MODULES = "opt/modules"
 """The folder of the product's modules in a root."""
+LEFT = "firstlight-left: "
 KEY = "/usr/share/keyrings/firstlight-nvidia-cuda.asc"
 SOURCE = "etc/apt/sources.list.d/firstlight-nvidia-cuda.sources"
 PIN = "etc/apt/preferences.d/firstlight-nvidia-cuda"
@@ -41,6 +43,25 @@ class Root:
         done = self.run("sh", "-ec", script)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def uninstall(self) -> list[str]:
+        """Run the script of the role that uninstalls, for an installation without files; return what it says that stays."""
+        self.sh("mkdir -p /opt/firstlight && echo firstlight 1 >/opt/firstlight/.firstlight")
+        variables = {"PREFIX": "/opt/firstlight", "INCOMING": "", "REMOVE_PACKAGES": "0", "CHECK": "0"}
+        given = [f"FIRSTLIGHT_{name}={value}" for name, value in variables.items()]
+        script = script_text("uninstall/files/remove.sh")
+        alone = ("unshare", "--mount", "--pid", "--fork", f"--mount-proc={self.path}/proc")
+        words = (*alone, "env", "-i", *ENVIRONMENT, *given, "chroot", str(self.path), "sh", "-c", script)
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [line.removeprefix(LEFT) for line in done.stdout.splitlines() if line.startswith(LEFT)]
+
+    def remove_drivers(self) -> None:
+        """Type the command that an uninstallation prints, and agree."""
+        (said,) = self.uninstall()
+        command = said.partition("(remove it with: ")[2].removesuffix(")")
+        done = self.run("sh", "-ec", command, stdin="y\n")
+        assert done.returncode == 0, command + done.stdout + done.stderr
 
     def module(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
         """Run one of the role's modules; return 0, or 1 if it failed, and its report with one item per line. Mode `look` is check mode.

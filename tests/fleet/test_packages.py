@@ -15,7 +15,7 @@ import pytest
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
 from tests.fleet.fixtures import require_hosts
-from tests.fleet.package_roots import KEY, SOURCE, AptRoot, apt_root
+from tests.fleet.package_roots import KEY, PIN, SOURCE, AptRoot, apt_root
 from tests.fleet.vendor import NEW, OLD, PLACE, Package, Signer, build_repository, signer
 
 HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep({seconds})"
@@ -84,6 +84,18 @@ def test_the_planned_version_is_installed_and_held(root: AptRoot) -> None:
     assert {"nvidia-open", "nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1"} <= root.states().keys()
     for mode in ("look", "make"):
         assert packages(root, mode) == (0, "")
+
+
+def test_an_uninstallation_prints_the_command_that_removes_driver_holds_and_pins(root: AptRoot) -> None:
+    status, output = packages(root)
+    assert status == 0, output
+    (root.path / f"etc/apt/apt.conf.d/52{Path(PIN).name}").write_text("")
+    root.run("apt-mark", "hold", "dpkg")
+    root.remove_drivers()
+    assert root.states() == {}
+    assert root.run("apt-mark", "showhold").stdout.split() == ["dpkg"]
+    assert root.sh("find /etc/apt /usr/share/keyrings -name '*firstlight*'") == ""
+    assert root.uninstall() == []
 
 
 def test_a_branch_is_changed_completely_in_one_transaction(old: AptRoot) -> None:

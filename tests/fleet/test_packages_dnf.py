@@ -197,6 +197,19 @@ def test_the_fabric_manager_has_another_name_below_branch_580(root: DnfRoot, ver
     root.sh(f"rpm -e {name}")
 
 
+def test_an_uninstallation_prints_the_command_that_removes_driver_and_repository(root: DnfRoot) -> None:
+    (root.path / "etc/pki/rpm-gpg/firstlight-nvidia-cuda").write_text("")
+    status, output = root.packages()
+    assert status == 0, output
+    root.remove_drivers()
+    assert root.versions() == {}
+    assert root.sh("find /etc/yum.repos.d /etc/pki -name 'firstlight*'") == ""
+    assert root.sh("rpm -q dkms")
+    assert root.uninstall() == []
+    (root.path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo").write_text(REPO_FILE)
+    assert root.packages()[0] == 0
+
+
 def test_an_unavailable_version_changes_nothing(root: DnfRoot) -> None:
     before = root.versions()
     status, output = root.packages(version="580.65.06")

@@ -185,6 +185,8 @@ WRONG = {
     "misspelt prefix": "firstligth_port: 8000",
     "type": "firstlight_port: eight",
     "range": "firstlight_port: 70000",
+    "no GPU expected": "firstlight_expected_gpus: 0",
+    "GPUs below zero": "firstlight_expected_gpus: -1",
     "choice": "firstlight_driver: newest",
     "list as text": "firstlight_vllm_args: --max-num-seqs 4",
     "policy": "firstlight_vllm: v0.9",

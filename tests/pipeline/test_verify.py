@@ -24,8 +24,8 @@ from provision.run.results import ProbedHosts, StagedHosts
 from verify.records import FLEET, CheckResult, as_record
 
 
-def context_of(tmp_path: Path, *names: str) -> RunContext:
-    hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in names)
+def context_of(tmp_path: Path, *names: str, **settings: Any) -> RunContext:
+    hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings(**settings)) for name in names)
     return RunContext(
         run=RunFolder.create(tmp_path / "logs", command="verify"),
         inventory=Inventory(source="test", hosts=hosts),

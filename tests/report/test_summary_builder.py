@@ -72,7 +72,7 @@ def test_hosts_that_cannot_communicate_are_reported_on_the_first_line(folder: Fo
     record = check("fleet.network", "warn", host=None, device=None, reason=reason, remedy=remedy)
     folder.run.write("host_comparison.json", {"checks": [record]})
     first, *rest = folder.text().splitlines()
-    assert "hosts cannot communicate" in first
+    assert "a problem of the network between hosts" in first
     assert "hosts differ" not in first
     assert f"{reason}; hint: {remedy}" in " ".join(" ".join(rest).split())
 

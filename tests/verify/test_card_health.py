@@ -46,6 +46,8 @@ int nvmlDeviceGetTotalEccErrors(void *h, unsigned kind, unsigned since, unsigned
 int nvmlDeviceGetRemappedRows(void *h, unsigned *c, unsigned *u, unsigned *p, unsigned *f) {
     *c = 4; *u = 5; *p = 1; *f = 0; return 0; }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *bits) { *bits = 0x48; return 0; }
+int nvmlDeviceGetClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1410; return kind == 1 ? 0 : 2; }
+int nvmlDeviceGetMaxClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1980; return kind == 1 ? 0 : 2; }
 int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 61; return sensor ? 2 : 0; }
 int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
 int nvmlDeviceGetPowerManagementLimit(void *h, unsigned *mw) { *mw = 500000; return 0; }
@@ -76,6 +78,8 @@ def test_every_answer_of_nvml_is_in_its_field(tmp_path: Path) -> None:
         remap_failed=False,
         retirement_pending=None,
         clock_reasons=0x48,
+        clock_mhz=1410,
+        clock_max_mhz=1980,
         temperature_c=61,
         power_w=412.5,
         power_limit_w=500.0,

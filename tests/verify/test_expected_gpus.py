@@ -55,6 +55,30 @@ def test_the_last_green_run_counts_on_hosts_without_a_board() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "variant", "before", "named"),
+    [
+        (Settings(expected_gpus=2), "cu130", False, False),
+        (Settings(expected_gpus=2), "cu130", True, True),
+        (Settings(expected_gpus=4), "cu130", True, False),
+        (Settings(expected_gpus=2, gpus=(0,)), "cu130", False, False),
+        (Settings(expected_gpus=2), "cpu", False, False),
+    ],
+    ids=["the first run", "all were there", "more than were ever there", "some GPUs serve", "none was found"],
+)
+def test_the_inventory_says_how_many_gpus_a_host_has(
+    settings: Settings, variant: str, before: bool, named: bool
+) -> None:
+    whole = recorded("rtx4070tis-2")
+    then = (whole, BEFORE) if before else (None, None)
+    found = expected_gpus(without_last(whole), settings, variant, *then)
+    assert found == {
+        "count": settings.expected_gpus,
+        "pci": addresses(whole) if named else [],
+        "source": "firstlight_expected_gpus",
+    }
+
+
+@pytest.mark.parametrize(
     ("settings", "variant", "values"),
     [
         (Settings(gpus=(0, 1)), "cu130", {}),
@@ -91,22 +115,35 @@ def test_seven_of_eight_cards_fail_with_the_address_of_the_missing_one() -> None
     assert fewer(here, None) is None
 
 
-def test_the_checks_of_a_host_get_the_cards_of_its_last_green_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the checks of each host are asked to expect."""
+    found: list[Any] = []
+
+    def run(session: Any, **options: Any) -> Verified:
+        found.append(options["expect"])
+        return Verified((), {"host": session.host, "checks": [], "status": "ok"})
+
+    monkeypatch.setattr(verify, "run_checks", run)
+    return found
+
+
+def test_a_host_whose_only_gpu_is_missing_fails_in_its_first_run(tmp_path: Path, asked: list[Any]) -> None:
+    context = context_of(tmp_path, "a", expected_gpus=1)
+    bare = recorded("rtx4070tis-2").model_copy(update={"pci_gpus": (), "nvidia": None})
+    verify.check(context, probed_hosts(context, a=bare), context.hosts(), CheckOptions("quick"))
+    outcome = fewer((), asked[0]["gpus"])
+    assert outcome
+    assert (outcome.status, outcome.reason) == ("fail", "0 of 1 GPUs (firstlight_expected_gpus)")
+
+
+def test_the_checks_of_a_host_get_the_cards_of_its_last_green_run(tmp_path: Path, asked: list[Any]) -> None:
     whole = recorded("rtx4070tis-2")
     green = Folder(tmp_path / "logs" / BEFORE, [host("a")])
     green.green("a", gpus=2)
     green.planned(["a"], GPU_STACK)
     green.run.write("facts/a.json", whole.model_copy(update={"host": "a"}))
     write(green.run, summarise(green.run))
-    asked: list[Any] = []
-
-    def run(session: Any, **options: Any) -> Verified:
-        asked.append(options["expect"])
-        return Verified((), {"host": session.host, "checks": [], "status": "ok"})
-
-    monkeypatch.setattr(verify, "run_checks", run)
     context = context_of(tmp_path, "a")
     probed = probed_hosts(context, a=without_last(whole))
     verify.check(context, probed, context.hosts(), CheckOptions("quick"))

@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from verify.host.card_health import INJECTED
+from verify.host.load import as_evidence, slowdowns
+from verify.host.views.nvml import Health
 from verify.host.views.pci import Link
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Observation, Status, combine, worst_status
 from verify.tables import table
 
 FIXED_POINT: list[int] = table("speed")["points"][0]
 """Batch, length, heads and head dimension at which every device's attention is timed."""
 SLOWED = 0.5
 """Factor that the injected fault applies to a speed."""
+REMEDY = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
 FIGURES_IN_REASON = 3
 """Number of figures in the reason, which plain tables show."""
 
@@ -35,10 +39,30 @@ def link_floor(seen: Link) -> tuple[float | None, str | None]:
     return row["share"] * coding * seen.speed * seen.width / 8, row["source"]
 
 
-def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping[str, Any]) -> CheckResult:
-    """Warn about figures below their floor.
+def status_of(value: float | None, least: float | None) -> Status:
+    """Return `ok` for a speed that reaches its floor or has none, `warn` below it, and `fail` far below it, or if it is no number."""
+    value = value or 0.0
+    if least is None or value >= least:
+        return "ok"
+    return "warn" if value >= least * table("speed")["far_below"]["share"] else "fail"
 
-    The injected fault halves every speed. For a device without a floor, its own value minus the allowed spread is the floor then.
+
+def evaluate(
+    figures: Sequence[Figure], context: CheckContext, evidence: Mapping[str, Any], readings: Sequence[Health] = ()
+) -> CheckResult:
+    """Warn about figures below their floor, fail if one is far below it, and report what slowed the GPU down meanwhile.
+
+    The injected fault `slow` halves every speed. For a device without a floor, its own value minus the allowed spread is the floor
+    then. The fault `sick-gpu` adds a reading of a GPU that is too hot.
+
+    Args:
+        figures: The speeds.
+        context: The run.
+        evidence: What was measured.
+        readings: State of the GPU under this load; empty for CPUs.
+
+    Returns:
+        The result; its evidence includes the readings.
     """
     if "slow" in context.faults:
         least = 1 - table("speed")["spread"]["share"]
@@ -46,11 +70,14 @@ def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping
             replace(figure, value=(figure.value or 0) * SLOWED, floor=figure.floor or (figure.value or 0) * least)
             for figure in figures
         ]
-    slow = [figure for figure in figures if figure.floor is not None and not (figure.value or 0) >= figure.floor]
+    if "sick-gpu" in context.faults:
+        readings = [*readings, Health(INJECTED, "an injected GPU", clock_reasons=0x48)]
+    observations = list(slowdowns(readings))
+    slow = [figure for figure in figures if status_of(figure.value, figure.floor) != "ok"]
     if slow:
         details = "; ".join(f"{one.name} {one.value or 0:.3g} {one.unit}, at least {one.floor:.3g}" for one in slow)
-        remedy = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
-        return CheckResult("warn", f"slow: {details}", tuple(figures), dict(evidence), remedy)
+        status = worst_status([status_of(one.value, one.floor) for one in slow])
+        observations.append(Observation(status, f"slow: {details}", REMEDY))
     with_floor = sum(figure.floor is not None for figure in figures)
     found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:FIGURES_IN_REASON])
     verdict = (
@@ -58,5 +85,4 @@ def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping
         if with_floor
         else "recorded, no floor known"
     )
-    text = f"{found}: {verdict}"
-    return CheckResult("ok", text, tuple(figures), dict(evidence))
+    return combine(observations, f"{found}: {verdict}", tuple(figures), {**evidence, **as_evidence(readings)})

@@ -226,6 +226,8 @@ class Settings(Record):
 
     gpus: Annotated[tuple[GpuIndex, ...] | Literal["all"], Allowed("all, or a list of indexes such as [0, 1]")] = "all"
     """GPUs to use, by index in PCI order. all: all GPUs of one kind, the kind with the most memory in total on the host."""
+    expected_gpus: Count | None = None
+    """GPUs that the host has, whether in use or not. With fewer, its checks fail. Default: as many as in its last green run, or as its board with NVSwitches holds."""
     tensor_parallel: Count | None = None
     """GPUs that share each layer. Default: as many of the GPUs in use as the model can be split over, after `firstlight_data_parallel` and `firstlight_pipeline_parallel`."""
     pipeline_parallel: Count | None = None

@@ -1,10 +1,13 @@
 """Evaluation of multi-host trials: candidate interface maps, which of them work, and which to use."""
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from provision.core.grouping import gather
+from provision.core.tables import own_table
 from provision.report.layout import fold_names
 from verify.records import CheckResult, Figure, first_few
 
@@ -16,6 +19,8 @@ Reached = Mapping[str, Mapping[str, Mapping[str, str]]]
 """By calling host, called host and interface there: `reached`, or the error."""
 MOST_SHOWN = 4
 """Maximum number of failures in a text; the evidence has all."""
+PAIRS = Path(__file__).with_name("pairs.toml")
+"""When a pair of hosts is far slower than the others."""
 LOOPBACK = ("127.", "::1")
 
 
@@ -107,6 +112,9 @@ def evaluate_trials(
     if broken:
         text = f"gloo meets on {_describe(interface_map)}, NCCL does not: {_first(broken)}"
         return CheckResult("warn", text, figures, evidence, _remedy(hellos))
+    slow = [text for of_it in _by_backend(trials, interface_map).values() for text in _slow_pairs(of_it)]
+    if slow:
+        return CheckResult("warn", _first(slow), figures, evidence, own_table(PAIRS)["pairs"]["remedy"])
     return CheckResult("ok", _open(hellos, interface_map, through_cpu, through_gpus), figures, evidence)
 
 
@@ -170,12 +178,37 @@ def _describe_wrong(trial: AllReduceTrial) -> str:
     return f"{trial.backend} gives wrong numbers on {_describe(trial.interface_map)} between {' and '.join(trial.answers)}: {wrong}"
 
 
+def _by_backend(
+    trials: Sequence[AllReduceTrial], interface_map: InterfaceMap
+) -> Mapping[str, Sequence[AllReduceTrial]]:
+    """Return the exact trials of a map, by back end."""
+    return gather((one.backend, one) for one in trials if one.interface_map == interface_map and one.is_exact)
+
+
+def _slow_pairs(trials: Sequence[AllReduceTrial]) -> Iterator[str]:
+    """Yield the pairs that are far slower than the median of all pairs."""
+    median = _median(trials)
+    for trial in trials:
+        speed = _narrowest([trial])
+        if not speed >= own_table(PAIRS)["pairs"]["share"] * median:
+            hosts, where = " and ".join(trial.answers), _describe(trial.interface_map)
+            yield (
+                f"{trial.backend} between {hosts} reaches {speed / 1e9:.2f} GB/s on {where}, the median of {len(trials)} pairs is {median / 1e9:.2f} GB/s"
+            )
+
+
 def _figures(trials: Sequence[AllReduceTrial], interface_map: InterfaceMap) -> Iterator[Figure]:
-    exact = [one for one in trials if one.interface_map == interface_map and one.is_exact]
-    for backend in ("gloo", "nccl"):
-        if of_it := [one for one in exact if one.backend == backend]:
-            yield Figure(f"{backend}, smallest all-reduce of the slowest pair", _slowest(of_it) * 1e6, "us")
-            yield Figure(f"{backend}, large all-reduce of the slowest pair", _narrowest(of_it) / 1e9, "GB/s")
+    rule = own_table(PAIRS)["pairs"]
+    for backend, of_it in _by_backend(trials, interface_map).items():
+        yield Figure(f"{backend}, smallest all-reduce of the slowest pair", _slowest(of_it) * 1e6, "us")
+        yield Figure(f"{backend}, large all-reduce of the slowest pair", _narrowest(of_it) / 1e9, "GB/s")
+        if len(of_it) > 1:
+            share, source = _narrowest(of_it) / _median(of_it), rule["source"]
+            yield Figure(f"{backend}, slowest pair", share, "of the median", floor=rule["share"], source=source)
+
+
+def _median(trials: Sequence[AllReduceTrial]) -> float:
+    return statistics.median(_narrowest([trial]) for trial in trials)
 
 
 def _slowest(trials: Sequence[AllReduceTrial]) -> float:

@@ -26,12 +26,14 @@ def expected_gpus(
         run: The run in which the host was last green.
 
     Returns:
-        None if nothing is expected: the Stack uses no cards, or the setting `gpus` names them.
+        None if nothing is expected: the setting `expected_gpus` is not set, and the Stack uses no cards or the setting `gpus` names them.
     """
     vendor = VENDORS.get(variant[:2])
+    had = sorted(gpu.address for gpu in before.pci_gpus if gpu.vendor_id == vendor) if before else []
+    if count := settings.expected_gpus:
+        return {"count": count, "pci": had if len(had) == count else [], "source": "firstlight_expected_gpus"}
     if vendor is None or settings.gpus != "all":
         return None
-    had = sorted(gpu.address for gpu in before.pci_gpus if gpu.vendor_id == vendor) if before else []
     found = {"count": len(had), "pci": had, "source": f"run {run}, in which the host was last green"}
     name, board = _board(facts) if vendor == NVIDIA else ("", 0)
     if board > len(had):

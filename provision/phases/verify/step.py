@@ -201,6 +201,7 @@ def expected(
     with_cards |= {
         name for name, expect in found.items() if "stack" in expect and expect["stack"]["torch"]["variant"] != "cpu"
     }
+    with_cards |= {host.name for host in hosts if host.settings.expected_gpus}
     before = last_green(context.run.folder.parent, context.run.name, with_cards) if with_cards else {}
     for name in with_cards & probed.facts.keys():
         then, expect = before.get(name), found.setdefault(name, {})

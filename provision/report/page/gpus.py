@@ -14,8 +14,6 @@ COLUMNS = (
     "temperature", "power", "SM clock", "memory errors", "PCIe", "NVLink", "bfloat16 matmul", "memory speed",
 )  # fmt: skip
 SPEEDS = (("speed.gemm", "bfloat16 products"), ("speed.memory", "memory, read and written"))
-CLOCKS = {"sm": "MHz", "memory": "MHz", "power": "W", "temperature": "°C"}
-"""What the speed checks ask nvidia-smi for, in order, and the units."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +77,21 @@ def _of_host(host: HostSummary) -> Iterator[GpuRow]:
     for place, device in sorted((int(str(name).partition(":")[2]), str(name)) for name in devices):
         pci, card = [*health.items(), *[("", {})] * (place + 1)][place]
         gemm = evidence.get(("speed.gemm", device))
-        load = gemm if isinstance(gemm, Mapping) else {}
-        now = _clocks(load.get("clocks"))
+        device_evidence = gemm if isinstance(gemm, Mapping) else {}
+        # Matrix products are the heaviest load of the checks.
+        load = device_evidence.get("load")
+        now = load if isinstance(load, Mapping) else {}
         limit = figures.get(("devices.clocks", "", f"power limit: {pci}"))
         cells = (
-            Cell(now.get("temperature") or _with_unit(card.get("temperature_c"), "°C")),
-            _limited(now.get("power") or _with_unit(card.get("power_w"), "W"), limit),
-            Cell(now.get("sm", "")),
+            Cell(_with_unit(now.get("temperature_c") or card.get("temperature_c"), "°C")),
+            _limited(_with_unit(now.get("power_w") or card.get("power_w"), "W"), limit),
+            Cell(_with_unit(now.get("clock_mhz"), "MHz")),
             _memory_errors(card),
             _pcie(*(figures.get(("devices.pcie", device, name)) for name in ("lanes", "speed"))),
             _measured(figures.get(("devices.nvlink", "", f"links up: {pci}")), "links"),
             *(_measured(figures.get((check, device, figure))) for check, figure in SPEEDS),
         )
-        yield GpuRow(host.name, device, str(load.get("name") or card.get("name") or "GPU"), cells)
-
-
-def _clocks(readings: Any) -> Mapping[str, str]:
-    """Return what nvidia-smi printed at the end of the matrix products, the heaviest load of the checks, without decimals."""
-    last = readings[-1] if isinstance(readings, (list, tuple)) and readings else ""
-    parts = zip(CLOCKS.items(), str(last or "").split(","), strict=False)
-    return {name: f"{digits[0]} {unit}" for (name, unit), part in parts if (digits := re.match(r"\d+", part.strip()))}
+        yield GpuRow(host.name, device, str(device_evidence.get("name") or card.get("name") or "GPU"), cells)
 
 
 def _with_unit(value: Any, unit: str) -> str:

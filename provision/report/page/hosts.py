@@ -27,7 +27,7 @@ WARNING = "warning"
 """Filter key for hosts with warnings or deviations, in any state."""
 NARROWEST = 0.4
 """Percent of the width: a span of an instant is still seen."""
-WarningKind = Literal["hosts differ", "hosts cannot communicate", "differs from the plan", "warned"]
+WarningKind = Literal["hosts differ", "network between hosts", "differs from the plan", "warned"]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -230,7 +230,7 @@ def warnings(summary: Summary) -> Iterable[WarningEntry]:
     """Yield host differences first, then deviations and warnings; texts that differ only in numbers appear once."""
     for status, check, messages in wording.host_comparison(summary):
         if status not in ("ok", "skip"):
-            kind: WarningKind = "hosts cannot communicate" if check == NETWORK else "hosts differ"
+            kind: WarningKind = "network between hosts" if check == NETWORK else "hosts differ"
             yield WarningEntry(kind, f"{check}: {messages}", None, "all hosts")
     alike: dict[str, WarningEntry] = {}
     names: dict[str, dict[str, None]] = {}

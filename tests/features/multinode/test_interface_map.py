@@ -189,3 +189,42 @@ def test_the_result_of_nccl_is_reported_in_addition_to_gloo() -> None:
     status, reason = evaluated(AllReduceTrial(BOTH, "nccl", {"a": full, "b": full}))
     assert status == "ok"
     assert "NCCL not tried: 0.5 GiB of a GPU are free" in reason
+
+
+def pairs(backend: str = "gloo", **speeds: float) -> list[AllReduceTrial]:
+    """Return trials of neighbours in bytes per second, `ab=1e9`, all on eth0."""
+    every = dict.fromkeys(sorted({host for pair in speeds for host in pair}), "eth0")
+    return [
+        AllReduceTrial(every, backend, {host: {"wrong": 0, "latency": 8.5e-5, "bandwidth": speed} for host in pair})
+        for pair, speed in speeds.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trials", "status", "reason"),
+    [
+        (pairs(ab=1e9, bc=0.95e9, cd=1.02e9, ad=0.7e9), "ok", "4 hosts meet on eth0"),
+        (
+            pairs(ab=1e9, bc=0.95e9, cd=0.11e9, ad=1e9),
+            "warn",
+            "gloo between c and d reaches 0.11 GB/s on eth0, the median of 4 pairs is 0.97 GB/s",
+        ),
+        (
+            [*pairs(ab=1e9, bc=1e9, ac=1e9), *pairs("nccl", ab=4.5e10, bc=4.4e10, ac=1e10)],
+            "warn",
+            "nccl between a and c reaches 10.00 GB/s on eth0, the median of 3 pairs is 44.00 GB/s",
+        ),
+        (
+            pairs(ab=1e9, bc=0.1e9, cd=0.1e9, de=1e9, ae=1e9),
+            "warn",
+            "gloo between b and c reaches 0.10 GB/s on eth0, the median of 5 pairs is 1.00 GB/s; gloo between c and d",
+        ),
+        (pairs(ab=1e7), "ok", "2 hosts meet on eth0"),
+    ],
+    ids=["alike", "one link", "by NCCL only", "one host", "a pair alone"],
+)
+def test_a_pair_far_below_the_median_is_named(trials: list[AllReduceTrial], status: str, reason: str) -> None:
+    hosts = dict.fromkeys(trials[0].interface_map, hello(eth0="10.0.0.1/24"))
+    outcome = evaluate_trials(hosts, {}, trials, {})
+    assert (outcome.status, outcome.reason.startswith(reason)) == (status, True), outcome.reason
+    assert outcome.evidence["settings"]["a"]["NCCL_SOCKET_IFNAME"] == "eth0"

@@ -130,11 +130,15 @@ def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[d
     return records
 
 
-def clocks(salt: int, *, slow: bool) -> str:
-    """Return what nvidia-smi says at the end of the matrix products."""
+def load(salt: int, *, slow: bool) -> dict[str, Any]:
+    """Return the state of a GPU during the matrix products."""
     if slow:
-        return "1095 MHz, 2619 MHz, 402.77 W, 84, 0x20"
-    return f"{1740 + round(15 * noise(salt, 10))} MHz, 2619 MHz, {640 + 20 * noise(salt, 11):.2f} W, {57 + round(4 * noise(salt, 12))}, 0x4"
+        return {"clock_mhz": 1095, "power_w": 402, "temperature_c": 84}
+    return {
+        "clock_mhz": 1740 + round(15 * noise(salt, 10)),
+        "power_w": int(640 + 20 * noise(salt, 11)),
+        "temperature_c": 57 + round(4 * noise(salt, 12)),
+    }
 
 
 def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict[str, Any]]:
@@ -186,7 +190,7 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
             "warn" if slow else "ok",
             device=device,
             figures=[{"name": "bfloat16 products", "value": speed, **FLOORS}],
-            evidence={"name": H100, "clocks": ["345 MHz, 2619 MHz, 118.03 W, 34, 0x1", clocks(salt, slow=slow)]},
+            evidence={"name": H100, "load": load(salt, slow=slow)},
             **(slow_values if slow else {}),
         ),
         check(

@@ -77,7 +77,7 @@ def test_memory_errors_since_the_driver_was_loaded_are_shown(card: dict[str, Any
     assert (row.cells[3].value, row.is_odd) == (words, odd)
 
 
-@pytest.mark.parametrize("evidence", [None, "text", 7, [], [7], {"clocks": []}, {"clocks": [None, 5]}])
+@pytest.mark.parametrize("evidence", [None, "text", 7, [], [7], {"load": []}, {"load": {}}])
 def test_evidence_of_another_form_leaves_cells_empty(evidence: Any) -> None:
     records = [check(id_, device="cuda:0", evidence=evidence) for id_ in ("devices.gpus", "devices.ecc", "speed.gemm")]
     (row,) = gpu_table([one(*records)]).rows
@@ -85,7 +85,7 @@ def test_evidence_of_another_form_leaves_cells_empty(evidence: Any) -> None:
 
 
 def test_what_the_driver_does_not_read_is_taken_from_its_health_or_left_out() -> None:
-    said = {"clocks": ["[N/A], 2619 MHz, [N/A], [N/A], [N/A]"]}
+    said = {"load": {"clock_mhz": None, "power_w": None, "temperature_c": None}}
     records = [check("speed.gemm", device="cuda:0", evidence=said)]
     health = check("devices.ecc", device=None, evidence=[fleets.health(0)])
     (bare,), (known,) = gpu_table([one(*records)]).rows, gpu_table([one(*records, health)]).rows

@@ -62,7 +62,7 @@ def test_hosts_that_cannot_communicate_are_not_reported_as_different(content: Pa
     record = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
     summary = content.summary.model_copy(update={"host_comparison": (CheckRecord.model_validate(record),)})
     first = next(iter(warnings(summary)))
-    assert (first.kind, first.text) == ("hosts cannot communicate", "fleet.network: no interface joins the 2 hosts")
+    assert (first.kind, first.text) == ("network between hosts", "fleet.network: no interface joins the 2 hosts")
 
 
 def test_the_same_warning_with_other_numbers_is_shown_once(content: Page) -> None:

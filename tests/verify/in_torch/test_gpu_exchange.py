@@ -113,8 +113,8 @@ def test_a_floor_applies_to_a_whole_board_of_equal_cards(cards: tuple[str, ...],
     assert gpu_processes.bus_floor(cards)[0] == floor
 
 
-@pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn")])
-def test_a_bus_below_its_floor_is_a_warning(bus: float, status: str) -> None:
+@pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn"), (100e9, "fail")])
+def test_a_bus_below_its_floor_is_a_warning_and_far_below_it_a_failure(bus: float, status: str) -> None:
     seconds = 2 * 7 / 8 * gpu_processes.LARGE_BYTES / bus
     outcome = gpu_processes.evaluate_speed(processes(8, seconds), (H100,) * 8, gpu_processes.LARGE_BYTES, frozenset())
     assert outcome.status == status

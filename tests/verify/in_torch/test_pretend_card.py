@@ -17,12 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.verify.in_torch.pretend_card import Profile, pretend
+from tests.verify.nvml_stand_in import library
 from verify import timing
 from verify.checks.kernels import determinism, memory_pattern
 from verify.checks.kernels import gemm as gemm_right
 from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import throughput
 from verify.host import cpu as host_cpu
+from verify.host.load import watch
 from verify.operators.speed import speed_floor
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks
@@ -163,12 +165,22 @@ def test_a_profiler_that_sees_no_kernel_proves_nothing(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("check", ["gemm", "memory", "copies"], ids=lambda name: f"speed.{name}")
 def test_speeds_of_a_card_are_compared_with_its_floor(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The events of the simulated card are a millisecond apart, which is slow for such small problems."""
+    """The events of the simulated card are a millisecond apart, which is far too slow for such small problems."""
     outcome = on_card(f"speed.{check}", monkeypatch)
-    assert outcome.status == "warn"
+    assert outcome.status == "fail"
     least = {figure.floor for figure in outcome.figures if figure.floor is not None}
     kind = "gemm_bfloat16" if check == "gemm" else "copy" if check == "copies" else check
     assert least == {speed_floor("NVIDIA H200", kind)[0]}
+
+
+def test_a_simulated_card_that_is_too_hot_under_load_fails_by_a_stand_in_for_nvml(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hot = "int nvmlDeviceGetCurrentClocksEventReasons(void *h, unsigned long long *bits) { *bits = 0x40; return 0; }"
+    monkeypatch.setattr(throughput, "watch", partial(watch, library=library(tmp_path, more=hot)))
+    outcome = on_card("speed.gemm", monkeypatch)
+    assert outcome.status == "fail"
+    assert "0000:1b:00.0 is slowed down under load: too hot (hardware)" in outcome.reason
 
 
 def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from verify.host.views import torch_view
 from verify.inputs import corrupt, count_differences, rank_values
-from verify.operators.speed import SLOWED
+from verify.operators.speed import SLOWED, status_of
 from verify.records import CheckContext, CheckResult, Figure
 from verify.runner.child_processes import Task, run_all
 from verify.tables import table
@@ -55,7 +55,7 @@ def nccl(context: CheckContext) -> CheckResult:
 def evaluate_speed(
     answers: Mapping[int, Mapping[str, Any]], cards: tuple[str, ...], large_bytes: int, faults: frozenset[str]
 ) -> CheckResult:
-    """Evaluate results and speed of the processes. A bus bandwidth below the floor of the `cards` is a warning."""
+    """Evaluate results and speed of the processes. A bus bandwidth below the floor of the `cards` is a warning, far below it a failure."""
     remedy = "see NCCL's log: NCCL_DEBUG=INFO, then ./firstlight doctor on that output"
     outcome = evaluate(answers, {"backend": "nccl", "devices": list(cards)}, remedy)
     if outcome.status != "ok":
@@ -69,10 +69,11 @@ def evaluate_speed(
         speed *= SLOWED
     bus = Figure("bus of an all-reduce", speed, "GB/s", floor=least, source=source)
     outcome = replace(outcome, figures=(*outcome.figures, bus))
-    if least is not None and not speed >= least:
+    status = status_of(speed, least)
+    if status != "ok":
         text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per GPU, the floor is {least:.3g}"
         links = "check the links between the GPUs: nvidia-smi nvlink --status, nvidia-smi topo -m"
-        return replace(outcome, status="warn", reason=text, remedy=links)
+        return replace(outcome, status=status, reason=text, remedy=links)
     return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
 
 

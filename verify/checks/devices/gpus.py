@@ -33,7 +33,7 @@ def run(context: CheckContext) -> CheckResult:
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
     outcome = evaluate(views, variant=context.variant, masks=masks, split=split)
-    if outcome.status == "ok":
+    if outcome.status != "fail":
         outcome = fewer(on_bus or views["torch"] or (), context.expect.get("gpus")) or outcome
     seen = {layer: None if view is None else [asdict(gpu) for gpu in view] for layer, view in views.items()}
     return replace(outcome, evidence={"seen": seen, "masks": masks})
@@ -84,7 +84,7 @@ def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> Chec
     named = f": missing PCI {', '.join(gone)}" if gone else ""
     source = f" ({wanted['source']})" if "source" in wanted else ""
     figure = Figure("GPUs", len(here), "count", floor=wanted["count"], source=wanted.get("source"))
-    remedy = "dmesg and lspci show whether the GPU fell off the bus: restart the host, reseat the GPU; if it was removed, set firstlight_gpus to the remaining indexes"
+    remedy = "dmesg and lspci show whether the GPU fell off the bus: restart the host, reseat the GPU; if it was removed, set firstlight_expected_gpus to the remaining number"
     return CheckResult("fail", f"{len(here)} of {wanted['count']} GPUs{named}{source}", (figure,), remedy=remedy)
 
 

@@ -18,7 +18,7 @@ def run(context: CheckContext) -> CheckResult:
         return evaluate(INJECTED, Link(32.0, 32.0, 8, 16))
     if context.device in (None, "cpu"):
         return CheckResult("skip", "a CPU has no PCIe link")
-    address = torch_view.gpus()[int(str(context.device).partition(":")[2])].pci
+    address = torch_view.address(str(context.device))
     if address is None:
         return CheckResult("skip", "this torch does not report the PCI addresses of its GPUs")
     return evaluate(address, _under_load(address, str(context.device)))

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from verify.attention.providers.flash_attn import planned_packages
 from verify.attention.speed import Point, SweepRow, dtype_of, measure, measure_package, operations, sweep
+from verify.host.load import watch
+from verify.host.views import torch_view
 from verify.inputs import synchronize
 from verify.operators.speed import evaluate
 from verify.records import CheckContext, CheckResult, Figure, Level
 from verify.tables import table
-from verify.timing import clocks
 
 
 def run(context: CheckContext) -> CheckResult:
@@ -18,32 +19,34 @@ def run(context: CheckContext) -> CheckResult:
     points = table("speed")["points"]
     if on_cpu and level != "full":
         points = points[:1]
-    figures, rows, before = [], [], clocks(device)
-    for point in points:
-        row = measure(point, device)
-        rows.append({"point": point, **{name: seconds * 1000 for name, seconds in row.items()}})
-        figures.append(Figure(f"flash {_name(point)}", operations(point) / row["flash"] / 1e12, "TFLOP/s"))
-        # A faster standard attention is a warning on GPUs; on CPUs it is only recorded.
-        least = None if on_cpu else 1.0
-        if "standard" not in row:
-            continue
-        ratio = row["standard"] / row["flash"]
-        name, source = f"standard over flash {_name(point)}", "no gain, no flash"
-        figures.append(Figure(name, ratio, "times the time", floor=least, source=source))
-    figures += [
-        Figure(f"{title} {_name(point)}", operations(point) / measure_package(call, point, device) / 1e12, "TFLOP/s")
-        for title, call in planned_packages(context, device)
-        for point in points
-    ]
-    lengths = list(sweep(device, level))
+    figures, rows = [], []
+    with watch(torch_view.address(device)) as readings:
+        for point in points:
+            row = measure(point, device)
+            rows.append({"point": point, **{name: seconds * 1000 for name, seconds in row.items()}})
+            figures.append(Figure(f"flash {_name(point)}", operations(point) / row["flash"] / 1e12, "TFLOP/s"))
+            # A faster standard attention is a warning on GPUs; on CPUs it is only recorded.
+            least = None if on_cpu else 1.0
+            if "standard" not in row:
+                continue
+            ratio = row["standard"] / row["flash"]
+            name, source = f"standard over flash {_name(point)}", "no gain, no flash"
+            figures.append(Figure(name, ratio, "times the time", floor=least, source=source))
+        figures += [
+            Figure(
+                f"{title} {_name(point)}", operations(point) / measure_package(call, point, device) / 1e12, "TFLOP/s"
+            )
+            for title, call in planned_packages(context, device)
+            for point in points
+        ]
+        lengths = list(sweep(device, level))
     evidence = {
         "milliseconds": rows,
         **milliseconds_by_length(lengths),
         "dtype": dtype_of(device),
-        "clocks": [before, clocks(device)],
         **synchronize(device),
     }
-    return evaluate([*figures, *gains(lengths)], context, evidence)
+    return evaluate([*figures, *gains(lengths)], context, evidence, readings)
 
 
 def gains(rows: Iterable[SweepRow]) -> Iterator[Figure]:

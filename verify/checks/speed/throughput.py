@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from verify.host.cpu import bind
+from verify.host.load import watch
 from verify.host.views import torch_view
 from verify.host.views.pci import link
 from verify.inputs import DTYPES, synchronize
 from verify.operators.speed import evaluate, link_floor, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
-from verify.timing import clocks, random_sets, rotation, timed
+from verify.timing import random_sets, rotation, timed
 
 GPU_SIZE, CPU_SIZE = 8192, 256
 """Rows and columns of the matrices."""
@@ -25,15 +26,15 @@ BUDGET_S, COPIES_BUDGET_S = 0.2, 0.3
 def gemm(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     size = CPU_SIZE if device == "cpu" else GPU_SIZE
-    figures, before = [], clocks(device)
-    for dtype in DTYPES:
-        count = rotation(device, 2 * size * size * 2)
-        sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
-        seconds = timed(partial(_product, sets), device, budget_s=BUDGET_S)
-        least, source = speed_floor(_name(device), f"gemm_{dtype}")
-        figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
-    evidence = {"size": size, "clocks": [before, clocks(device)], **synchronize(device)}
-    return evaluate(figures, context, evidence)
+    figures = []
+    with watch(torch_view.address(device)) as readings:
+        for dtype in DTYPES:
+            count = rotation(device, 2 * size * size * 2)
+            sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
+            seconds = timed(partial(_product, sets), device, budget_s=BUDGET_S)
+            least, source = speed_floor(_name(device), f"gemm_{dtype}")
+            figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
+    return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
 
 
 def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
@@ -50,12 +51,11 @@ def memory(context: CheckContext) -> CheckResult:
     size = CPU_BYTES if device == "cpu" else GPU_BYTES
     origin = torch.randint(0, 1 << 62, (size // 8,), device=device)
     target = torch.empty_like(origin)
-    before = clocks(device)
-    seconds = timed(lambda _: target.copy_(origin), device, budget_s=BUDGET_S)
+    with watch(torch_view.address(device)) as readings:
+        seconds = timed(lambda _: target.copy_(origin), device, budget_s=BUDGET_S)
     least, source = speed_floor(_name(device), "memory")
     figures = [Figure("memory, read and written", 2 * size / seconds / 1e9, "GB/s", least, source=source)]
-    evidence = {"bytes": size, "clocks": [before, clocks(device)], **synchronize(device)}
-    return evaluate(figures, context, evidence)
+    return evaluate(figures, context, {"bytes": size, **synchronize(device)}, readings)
 
 
 def copies(context: CheckContext) -> CheckResult:
@@ -63,7 +63,7 @@ def copies(context: CheckContext) -> CheckResult:
     on_cpu = device == "cpu"
     if on_cpu and not context.faults:
         return CheckResult("skip", "no GPU to copy to")
-    address = None if on_cpu else torch_view.gpus()[int(device.partition(":")[2])].pci
+    address = torch_view.address(device)
     seat = bind(address)
     # On a CPU an injected fault is proven on a copy within the host's memory.
     host = torch.randint(0, 1 << 62, (COPIED_BYTES // 8,), pin_memory=not on_cpu)

@@ -6,7 +6,8 @@ nvidia-smi uses the same library, but needs seconds and renames its output in ev
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -23,6 +24,8 @@ VOLATILE, AGGREGATE = 0, 1
 UNCORRECTED = 1
 SENSOR = 0
 """NVML_TEMPERATURE_GPU: the sensor of the chip."""
+MULTIPROCESSORS = 1
+"""NVML_CLOCK_SM of nvmlClockType_t."""
 LINK_STATE, MOST_LINKS = "nvmlDeviceGetNvLinkState", 36
 """NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers reject numbers that they do not have."""
 LINK_ERRORS = {0: "replay", 1: "recovery", 2: "CRC of flits", 3: "CRC of data"}
@@ -191,6 +194,9 @@ class Health:
     """Retirement of pages, on cards before Ampere."""
     clock_reasons: int | None = None
     """Bits of nvmlClocksEventReasons: why clocks are not higher."""
+    clock_mhz: int | None = None
+    """Clock of the multiprocessors."""
+    clock_max_mhz: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
     power_limit_w: float | None = None
@@ -213,29 +219,49 @@ def read_health(library: str = LIBRARY) -> tuple[Health, ...]:
         return tuple(_health(nvml, handle) for handle in handles)
 
 
-def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
-    def one(name: str, convert: Callable[[int], Any] = int, **how: Any) -> Any:
-        found = numbers(nvml, name, handle, **how)
-        return convert(found[0]) if found else None
+def one_number(nvml: Any, handle: ctypes.c_void_p, name: str, convert: Callable[[int], Any] = int, **how: Any) -> Any:
+    """Return the converted number that a function writes; None if card or driver do not support it. Raises NvmlError."""
+    found = numbers(nvml, name, handle, **how)
+    return convert(found[0]) if found else None
+
+
+def read_clocks(nvml: Any, handle: ctypes.c_void_p) -> Health:
+    """Return the state of a card that changes with its load, and nothing else of it: many times a second. Raises NvmlError."""
+    one = partial(one_number, nvml, handle)
 
     def watts(name: str) -> Any:
         return one(name, lambda milliwatts: milliwatts / 1000)
 
-    def two(name: str) -> tuple[bool, bool] | None:
-        found = numbers(nvml, name, handle, 2)
-        return (bool(found[0]), bool(found[1])) if found else None
-
     known = _gpu(nvml, handle)
-    errors = tuple(
-        one("nvmlDeviceGetTotalEccErrors", before=(UNCORRECTED, since), wide=True) for since in (VOLATILE, AGGREGATE)
-    )
-    rows = numbers(nvml, "nvmlDeviceGetRemappedRows", handle, 4)
     reasons = one("nvmlDeviceGetCurrentClocksEventReasons", wide=True)
     if reasons is None:  # its name before driver 535
         reasons = one("nvmlDeviceGetCurrentClocksThrottleReasons", wide=True)
     return Health(
         pci=known.pci or "",
         name=known.name or "",
+        clock_reasons=reasons,
+        clock_mhz=one("nvmlDeviceGetClockInfo", before=(MULTIPROCESSORS,)),
+        clock_max_mhz=one("nvmlDeviceGetMaxClockInfo", before=(MULTIPROCESSORS,)),
+        temperature_c=one("nvmlDeviceGetTemperature", before=(SENSOR,)),
+        power_w=watts("nvmlDeviceGetPowerUsage"),
+        power_limit_w=watts("nvmlDeviceGetPowerManagementLimit"),
+        power_default_w=watts("nvmlDeviceGetPowerManagementDefaultLimit"),
+    )
+
+
+def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
+    one = partial(one_number, nvml, handle)
+
+    def two(name: str) -> tuple[bool, bool] | None:
+        found = numbers(nvml, name, handle, 2)
+        return (bool(found[0]), bool(found[1])) if found else None
+
+    errors = tuple(
+        one("nvmlDeviceGetTotalEccErrors", before=(UNCORRECTED, since), wide=True) for since in (VOLATILE, AGGREGATE)
+    )
+    rows = numbers(nvml, "nvmlDeviceGetRemappedRows", handle, 4)
+    return replace(
+        read_clocks(nvml, handle),
         ecc=two("nvmlDeviceGetEccMode"),
         ecc_by_default=one("nvmlDeviceGetDefaultEccMode", bool),
         uncorrected=None if None in errors else errors,
@@ -243,11 +269,6 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         remap_pending=bool(rows[2]) if rows else None,
         remap_failed=bool(rows[3]) if rows else None,
         retirement_pending=one("nvmlDeviceGetRetiredPagesPendingStatus", bool),
-        clock_reasons=reasons,
-        temperature_c=one("nvmlDeviceGetTemperature", before=(SENSOR,)),
-        power_w=watts("nvmlDeviceGetPowerUsage"),
-        power_limit_w=watts("nvmlDeviceGetPowerManagementLimit"),
-        power_default_w=watts("nvmlDeviceGetPowerManagementDefaultLimit"),
         persistence=one("nvmlDeviceGetPersistenceMode", bool),
         compute_mode=one("nvmlDeviceGetComputeMode"),
         mig=two("nvmlDeviceGetMigMode"),

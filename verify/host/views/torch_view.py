@@ -29,6 +29,11 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(torch.cuda.get_device_properties(index)) for index in range(gpu_count()))
 
 
+def address(device: str) -> str | None:
+    """Return the PCI address of a device; None for CPUs, and if this torch does not report it."""
+    return None if device == "cpu" else gpus()[int(device.partition(":")[2])].pci
+
+
 def _gpu(properties: Any) -> Gpu:
     """Older releases of torch report neither UUID nor PCI address."""
     uuid = getattr(properties, "uuid", None)

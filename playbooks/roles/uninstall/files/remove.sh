@@ -175,10 +175,47 @@ remove_tool_folders() {
     [ ! -e "$compiled" ] || left "folder $compiled, code that torch compiled (remove it with: rm -rf $compiled)"
 }
 
-# Other programs run on the drivers too.
+# Installed packages whose version a file of apt's sources offers, by its addresses and components.
+apt_packages_of() {
+    dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | awk '/^.i/ { print $2 }' | xargs apt-cache policy | awk \
+        -v uris="$(sed -n 's/^URIs: *//p' "$1" | tr '\n' ' ')" -v components="$(sed -n 's/^Components: *//p' "$1" | tr '\n' ' ')" '
+        function plain(uri) { sub(/^file:\/+/, "file:/", uri); sub(/\/+$/, "", uri); return uri }
+        BEGIN {
+            for (count = split(uris, words); count; count--) offered[plain(words[count])] = 1
+            for (count = split(components, words); count; count--) wanted[words[count]] = 1
+        }
+        /^[^ ]/ { package = substr($1, 1, length($1) - 1) }
+        $NF ~ /^-?[0-9]+$/ { installed = $1 == "***" }
+        installed && plain($2) in offered && (components == "" || substr($3, index($3, "/") + 1) in wanted) { print package }' |
+        sort -u | tr '\n' ' '
+}
+
+dnf_packages_of() {
+    dnf -q --disablerepo='*' repoquery --installed --queryformat '%{name} %{from_repo}\n' |
+        awk -v repository="$1" '$2 == repository { print $1 }' | sort -u | tr '\n' ' '
+}
+
+# Other programs run on the drivers too: they stay, held at their version, and the commands that remove them are printed.
 tell_drivers() {
+    [ -z "$(others)" ] || return 0
     for source in /etc/apt/sources.list.d/firstlight-*.sources /etc/yum.repos.d/firstlight-*.repo; do
-        [ ! -e "$source" ] || left "what came from $source: drivers stay, held at their version"
+        [ -e "$source" ] || continue
+        name=$(basename "${source%.*}")
+        case $source in
+            *.sources)
+                packages=$(apt_packages_of "$source")
+                commands="${packages:+apt-mark unhold $packages&& apt-get purge $packages&& }"
+                ;;
+            *)
+                packages=$(dnf_packages_of "$name")
+                commands="${packages:+dnf remove $packages&& }"
+                ;;
+        esac
+        files=$source
+        for file in "/etc/apt/preferences.d/$name" "/etc/apt/apt.conf.d/52$name" "/usr/share/keyrings/$name.asc" "/etc/pki/rpm-gpg/$name"; do
+            [ ! -e "$file" ] || files="$files $file"
+        done
+        left "what came from $source, held at its version (remove it with: ${commands}rm $files)"
     done
 }
 

@@ -1,0 +1,92 @@
+"""What slows a GPU down under load. No GPU is here: readings are made up, or come from a stand-in for NVML."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.verify.nvml_stand_in import library
+from verify.host.load import as_evidence, slowdowns, watch
+from verify.host.views.nvml import Health
+from verify.operators.speed import evaluate
+from verify.records import CheckContext, Figure
+
+CAPPED = Health(
+    "0000:1b:00.0",
+    "NVIDIA H100 80GB HBM3",
+    clock_reasons=0x4,
+    clock_mhz=1410,
+    clock_max_mhz=1980,
+    temperature_c=61,
+    power_w=699.5,
+    power_limit_w=700.0,
+)
+HOT_LATER = """
+int nvmlDeviceGetCurrentClocksEventReasons(void *h, unsigned long long *bits) {
+    static int calls; *bits = ++calls > 3 ? 0x44 : 0x4; return 0; }
+int nvmlDeviceGetClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1410; return kind == 1 ? 0 : 2; }
+int nvmlDeviceGetMaxClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1980; return kind == 1 ? 0 : 2; }
+int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 91; return sensor ? 2 : 0; }
+int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
+"""
+"""A GPU that gets too hot after the third reading."""
+
+
+def test_a_gpu_that_gets_hot_under_load_is_read_from_a_stand_in_for_nvml(tmp_path: Path) -> None:
+    with watch("0000:1b:00.0", library(tmp_path, more=HOT_LATER)) as readings:
+        while not any((one.clock_reasons or 0) & 0x40 for one in readings):
+            pass
+    (found,) = slowdowns(readings)
+    assert found.status == "fail"
+    assert found.text.startswith("0000:1b:00.0 is slowed down under load: too hot (hardware) (in ")
+    load = as_evidence(readings)["load"]
+    assert load["reasons"] == ["power cap (software)", "too hot (hardware)"]
+    assert (load["clock_mhz"], load["clock_max_mhz"], load["temperature_c"], load["power_w"]) == (1410, 1980, 91, 412.5)
+
+
+@pytest.mark.parametrize("address", [None, "0000:99:00.0"], ids=["a CPU", "a GPU that NVML does not list"])
+def test_other_devices_have_no_readings(address: str | None, tmp_path: Path) -> None:
+    with watch(address, library(tmp_path, more=HOT_LATER)) as readings:
+        pass
+    assert (readings, list(slowdowns(readings)), as_evidence(readings)) == ([], [], {})
+
+
+@pytest.mark.parametrize(
+    ("reading", "status", "text"),
+    [
+        (CAPPED, "ok", ""),
+        (replace(CAPPED, clock_reasons=0x20), "warn", "too hot (software) (in 1 of 2 readings)"),
+        (replace(CAPPED, clock_reasons=0x8), "fail", "hardware slowdown (in 1 of 2 readings)"),
+        (replace(CAPPED, clock_reasons=0x80), "fail", "power brake of the system (in 1 of 2 readings)"),
+    ],
+    ids=["a power cap", "warm", "hardware", "power supply"],
+)
+def test_the_reasons_of_a_reading_under_load_are_evaluated_as_those_without(
+    reading: Health, status: str, text: str
+) -> None:
+    outcome = evaluate([Figure("memory", 14.0, "GB/s")], CheckContext(), {}, [CAPPED, reading])
+    assert (outcome.status, text in outcome.reason) == (status, True), outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("clock", "reasons", "status"), [(600, 0, "warn"), (600, 0x4, "ok"), (1100, 0, "ok"), (None, 0, "ok")]
+)
+def test_a_low_clock_under_load_is_a_warning_unless_a_power_cap_explains_it(
+    clock: int | None, reasons: int, status: str
+) -> None:
+    reading = replace(CAPPED, clock_mhz=clock, clock_reasons=reasons)
+    outcome = evaluate([Figure("memory", 14.0, "GB/s")], CheckContext(), {}, [reading])
+    assert outcome.status == status
+    if status == "warn":
+        assert "0000:1b:00.0 runs at 600 of 1980 MHz under load" in outcome.reason
+
+
+def test_a_slow_gpu_that_is_too_hot_is_told_both() -> None:
+    figures = [Figure("memory", 14.0, "GB/s", floor=20.0)]
+    outcome = evaluate(figures, CheckContext(), {}, [replace(CAPPED, clock_reasons=0x40)])
+    assert outcome.status == "fail"
+    assert "too hot (hardware)" in outcome.reason
+    assert "slow: memory 14 GB/s, at least 20" in outcome.reason
+    assert outcome.remedy == "look at the cooling: nvidia-smi -q -d TEMPERATURE"

@@ -1,0 +1,83 @@
+"""State of an NVIDIA GPU while work runs on it: why it is slowed down, its clock, temperature and power."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import Any
+
+from verify.host.views.nvml import LIBRARY, Health, NvmlError, opened, read_clocks
+from verify.records import Observation
+from verify.tables import table
+
+INTERVAL_S = 0.02
+"""Seconds between two readings: about ten in the shortest measurement of a speed."""
+
+
+@contextmanager
+def watch(address: str | None, library: str = LIBRARY) -> Iterator[list[Health]]:
+    """Read a GPU again and again while the block runs; the list grows until then.
+
+    It stays empty without an address, for a GPU that NVML does not list, and without NVML.
+
+    Args:
+        address: PCI address of the GPU.
+        library: The NVML library.
+    """
+    readings: list[Health] = []
+    done = Event()
+    reader = Thread(target=_read, args=(address, library, readings, done), daemon=True)
+    if address:
+        reader.start()
+    try:
+        yield readings
+    finally:
+        done.set()
+        if address:
+            reader.join()
+
+
+def _read(address: str, library: str, readings: list[Health], done: Event) -> None:
+    with suppress(NvmlError), opened(library) as (nvml, handles):
+        handle = next((one for one in handles if read_clocks(nvml, one).pci == address), None)
+        while handle:
+            readings.append(read_clocks(nvml, handle))
+            if done.wait(INTERVAL_S):
+                break
+
+
+def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
+    """Evaluate the readings of one GPU under load by the reasons of `devices.clocks`, and its clock against its maximum.
+
+    A clock that a power cap lowers is no fault.
+    """
+    rows, rule = table("devices")["clock_reason"], table("speed")["clock"]
+    for row in rows:
+        count = sum(bool((one.clock_reasons or 0) & row["bit"]) for one in readings)
+        if count and row["status"] in ("warn", "fail"):
+            seen = f"in {count} of {len(readings)} readings"
+            text = f"{readings[0].pci} is slowed down under load: {row['name']} ({seen})"
+            yield Observation(row["status"], text, row["remedy"])
+    highest, most = highest_of(readings, "clock_mhz"), highest_of(readings, "clock_max_mhz")
+    capped = any((one.clock_reasons or 0) & rule["power_cap"] for one in readings)
+    if highest and most and highest < rule["share"] * most and not capped:
+        text = f"{readings[0].pci} runs at {highest} of {most} MHz under load, and no power cap lowers its clock"
+        yield Observation("warn", text, rule["remedy"])
+
+
+def highest_of(readings: Sequence[Health], field: str) -> Any:
+    """Return the highest value of a field of the readings; None if none has one."""
+    return max((value for one in readings if (value := getattr(one, field)) is not None), default=None)
+
+
+def as_evidence(readings: Sequence[Health]) -> Mapping[str, Any]:
+    """Return the number of readings, the highest of each value, and all reasons; empty without readings."""
+    if not readings:
+        return {}
+    fields = ("clock_mhz", "clock_max_mhz", "temperature_c", "power_w", "power_limit_w")
+    bits = [
+        row
+        for row in table("devices")["clock_reason"]
+        if any((one.clock_reasons or 0) & row["bit"] for one in readings)
+    ]
+    highest = {field: highest_of(readings, field) for field in fields}
+    return {"load": {"readings": len(readings), **highest, "reasons": [row["name"] for row in bits]}}
