@@ -274,7 +274,6 @@ def test_every_command_with_a_result_has_json() -> None:
         ("logs", "prune"),
         ("logs", "archive"),
         ("logs", "bundle"),
-        ("catalog", "check"),
         ("catalog", "refresh"),
         ("bundle", "create"),
         ("export", "kubernetes"),

@@ -29,12 +29,14 @@ fabric_manager() {
     newest journalctl --no-pager --output=cat --boot --lines=500 --unit=nvidia-fabricmanager.service
 }
 
-# starts COUNT: print the last starts of a journal; older lines are from before a manual start of the unit.
+# starts COUNT: print the last starts of a journal. Lines from before a manual start of the unit are left out: systemd counts a restart
+# before it begins, and stops the unit before its own restarts too (252).
 starts() {
     awk -v wanted="$1" '
-        /^Starting (firstlight-vllm(@[a-z0-9_-]+)?\.service|vLLM, provisioned)/ { start++ }
-        { line[NR] = $0; of[NR] = start }
-        END { for (i = 1; i <= NR; i++) if (of[i] > start - wanted) print line[i] }'
+        /^Stopped (firstlight-vllm(@[a-z0-9_-]+)?\.service|vLLM, provisioned)/ { stopped = before ~ /: Scheduled restart job/ ? 0 : NR }
+        /^Starting (firstlight-vllm(@[a-z0-9_-]+)?\.service|vLLM, provisioned)/ { start++; if (stopped) first = stopped + 1; stopped = 0 }
+        { line[NR] = before = $0; of[NR] = start }
+        END { for (i = first + 0; i <= NR; i++) if (of[i] > start - wanted) print line[i] }'
 }
 
 # journal SCOPE: print our unit's newest start; of a unit that restarts again and again several, as the first has the

@@ -1,0 +1,36 @@
+"""What is read of a service's journal after a failure."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "provision/phases/probe/failure_evidence.sh"
+UNIT = "firstlight-vllm.service - vLLM, provisioned by Firstlight"
+KILLED = [f"Starting {UNIT}...", "first cause", f"Stopped {UNIT}."]
+RESTARTED = ["firstlight-vllm.service: Scheduled restart job, restart counter is at 1.", f"Stopped {UNIT}."]
+FAILED = [f"Starting {UNIT}...", "second cause", "firstlight-vllm.service: Failed with result 'exit-code'."]
+
+
+@pytest.mark.parametrize(
+    ("journal", "count", "shown"),
+    [
+        ([*FAILED, *RESTARTED, *FAILED], 2, [*FAILED, *RESTARTED, *FAILED]),
+        # systemd has counted a restart that has not begun
+        ([*KILLED, *FAILED], 2, FAILED),
+        ([*KILLED, *FAILED, *RESTARTED, *FAILED], 3, [*FAILED, *RESTARTED, *FAILED]),
+        # a service that was stopped after its failure
+        ([*KILLED, *FAILED, f"Stopped {UNIT}."], 1, [*FAILED, f"Stopped {UNIT}."]),
+        (["of another boot", *FAILED], 1, FAILED),
+    ],
+)
+def test_starts_before_a_manual_start_are_left_out(journal: list[str], count: int, shown: list[str]) -> None:
+    text = SCRIPT.read_text(encoding="utf-8")
+    function = text[text.index("starts() {") :].partition("\n}\n")[0] + "\n}\n"
+    done = subprocess.run(
+        ["sh", "-c", f"{function}starts {count}"],
+        input="\n".join(journal) + "\n", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == shown
