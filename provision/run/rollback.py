@@ -83,11 +83,16 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
 
 
 def _missing(facts: HostFacts, to: str | None) -> ServeError | None:
-    """Return the error of a release that a host does not have, or of a host without an installation."""
+    """Return the error of a release that a host does not have, or of a host without an installation or an earlier release."""
     installed = facts.installed
     if installed is None or not (installed.current or installed.releases):
         return ServeError(f"host `{facts.host}`: nothing is installed there", hint="install: ./firstlight provision")
     there = installed.releases
+    if to is None and not installed.previous and len(there) < 2:
+        return ServeError(
+            f"host `{facts.host}`: there is no earlier release; nothing was changed",
+            hint="the next `provision` that changes what is served keeps the release before it",
+        )
     if to is None or to in there:
         return None
     return ServeError(

@@ -51,7 +51,14 @@ class Site:
         )
 
     def probed(self, **values: Any) -> ProbedHosts:
-        known = {"prefix": str(self.folder), "current": "e1", "release": OLD, "releases": (OLD,), **values}
+        known = {
+            "prefix": str(self.folder),
+            "current": "e1",
+            "previous": "e0",
+            "release": OLD,
+            "releases": (OLD,),
+            **values,
+        }
         facts = HostFacts(host="node", probed_at="2026-01-01T00:00:00Z", installed=Installed(**known))
         paths = InstallPaths(prefix=str(self.folder), incoming="/nowhere", owner="root", root=False)
         return ProbedHosts({"node": facts}, {"node": paths})
@@ -165,6 +172,14 @@ def test_a_rollback_where_nothing_is_installed_names_the_command_that_installs(s
     roll_back(context, site.probed(current=None, release=None, releases=()))
     failed = context.outcomes.results["node"]["serve"]
     assert (failed.text, failed.hint) == ("host `node`: nothing is installed there", "install: ./firstlight provision")
+    assert site.playbooks == []
+
+
+def test_a_rollback_of_a_first_installation_is_refused_before_its_playbook(site: Site) -> None:
+    context = site.context()
+    roll_back(context, site.probed(previous=None))
+    failed = context.outcomes.results["node"]["serve"]
+    assert failed.text == "host `node`: there is no earlier release; nothing was changed"
     assert site.playbooks == []
 
 
