@@ -39,7 +39,7 @@ def remove_left_folders() -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, the lock's file last: where the process is killed meanwhile, the next run goes on."""
+    """Remove a folder, the lock's file last: after a kill during the removal, the next run finds and removes the rest."""
     for entry in folder.glob("[!.]*"):
         shutil.rmtree(entry, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -16,7 +17,7 @@ from rich.text import Text
 from provision.catalog import overlay
 from provision.catalog.index.uv import run_uv
 from provision.core import features
-from provision.core.errors import Exit, ServeError
+from provision.core.errors import Exit, ServeError, StageError
 from provision.core.files import folder_bytes, write_atomically
 from provision.core.folders import IS_INSTALLED, cache_folder, config_folder
 from provision.core.formatting import format_bytes
@@ -297,7 +298,8 @@ def controller_remains(logs: Path) -> str:
 
 def _folders(logs: Path) -> Iterator[tuple[Path, str]]:
     yield cache_folder().absolute(), "wheels, interpreters and models"
-    yield Path(run_uv(["cache", "dir"], Path.cwd(), {}).strip()), "packages that uv keeps, also for other programs"
+    with contextlib.suppress(StageError):  # malformed settings of uv must not fail a removal that is done
+        yield Path(run_uv(["cache", "dir"], Path.cwd(), {}).strip()), "packages that uv keeps, also for other programs"
     yield logs.absolute(), "records of the runs"
     yield config_folder().absolute(), "keys of bundles, and rows of your package index"
     if not overlay.folder().is_relative_to(config_folder()):

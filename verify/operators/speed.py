@@ -50,7 +50,7 @@ def status_of(value: float | None, least: float | None) -> Status:
 def evaluate(
     figures: Sequence[Figure], context: CheckContext, evidence: Mapping[str, Any], readings: Sequence[Health] = ()
 ) -> CheckResult:
-    """Warn about figures below their floor, fail if one is far below it, and report what slowed the GPU down meanwhile.
+    """Warn about figures below their floor, fail if one is far below it, and report what slowed the GPU down under this load.
 
     The injected fault `slow` halves every speed. For a device without a floor, its own value minus the allowed spread is the floor
     then. The fault `sick-gpu` adds a reading of a GPU that is too hot.
