@@ -48,10 +48,11 @@ def test_a_failure_is_shown_and_ends_the_observed_time() -> None:
 
 
 def test_readings_are_kept_for_the_observed_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, clock = host(SERVES), iter(range(0, 200, 2))
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    one, now = host(SERVES), 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     for number in range(60):
         one.take(answer(float(number)), None)
+        now += 2
     kept = one.readings
     assert kept[-1].at - kept[0].at == pytest.approx(watch.OBSERVED_S, abs=watch.EVERY_S)
 
