@@ -16,9 +16,15 @@ FLEET = "tests/fleet"
 _ROOT = Path(__file__).resolve().parents[1]
 _LONGEST = (
     *("tests/verify", "tests/inventory", "tests/pipeline", "tests/features/multinode"),
-    *(f"{FLEET}/test_{name}.py" for name in ("faults", "provision", "span", "releases", "cards", "real_drivers")),
+    *(
+        f"{FLEET}/test_{name}.py"
+        for name in (
+            *("faults", "span", "provision", "newcomer", "releases", "watchdog", "services", "real_drivers"),
+            *("collection", "drivers", "cards", "span_ray", "tool", "vendor_roles"),
+        )
+    ),
 )
-"""The longest lanes without hosts and with them; they begin before the others, so that no process waits for one at the end."""
+"""The longest lanes without hosts and with them, the longest first: no process waits for one at the end."""
 
 
 @functools.cache
@@ -30,9 +36,10 @@ def lane(path: str) -> str:
     return FLEET if re.search(r"\bpair\b", (_ROOT / path).read_text(encoding="utf-8")) else path
 
 
-def rank(path: str) -> tuple[bool, bool]:
+def rank(path: str) -> tuple[bool, int]:
     """Return the place of a test file in the order of all: lanes without hosts first, and of each kind the longest first."""
-    return path.startswith(f"{FLEET}/"), lane(path) not in _LONGEST
+    place = lane(path)
+    return path.startswith(f"{FLEET}/"), _LONGEST.index(place) if place in _LONGEST else len(_LONGEST)
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD
 from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
 
-SECOND_HOST = pytest.mark.long("a second host", seconds=330)
+SECOND_HOST = pytest.mark.long("a second host", seconds=400)
 """Tests that continue on the host which an interrupted run left."""
 
 

@@ -187,7 +187,7 @@ def test_the_live_table_reads_the_metrics_of_a_host(
     assert re.search(rf"{host.name} +{release[:8]} +0 +0 +\d\.\d +\d\.\d", screen), screen
 
 
-@pytest.mark.long(seconds=130)
+@pytest.mark.long(seconds=280)
 def test_a_switch_whose_controller_is_killed_is_undone_by_rollback_and_finished_by_the_next_run(
     firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
 ) -> None:

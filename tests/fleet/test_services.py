@@ -16,7 +16,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import PREFIX, ask
 
-pytestmark = pytest.mark.long(seconds=300)
+pytestmark = pytest.mark.long(seconds=380)
 CHAT, EMBED = "firstlight-vllm@chat.service", "firstlight-vllm@embed.service"
 PORTS = {"chat": 8000, "embed": 8001}
 

@@ -11,7 +11,7 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 from tests.fleet.serving import PREFIX, checks_of_what_serves
 
-pytestmark = pytest.mark.long("watchdog", seconds=220)
+pytestmark = pytest.mark.long("watchdog", seconds=400)
 
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"

@@ -38,6 +38,7 @@ def run_there(python: Path, folder: Path, tmp_path: Path) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
+@pytest.mark.long(seconds=290)
 def test_all_tests_that_need_torch_pass(
     torch_python: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
