@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import threading
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,35 +14,13 @@ import pytest
 from provision.features.quarantine.marks import Quarantine
 from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
+from tests.fleet.gateway_client import CURRENT, Client, keys
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving, serve_at
 
-CURRENT = "/opt/firstlight/gateway/current"
 UNIT = "firstlight-gateway.service"
 AGENT = "firstlight-health-agent.service"
 PREFIX = "/opt/firstlight"
-
-
-class Client:
-    """A client of the gateway that trusts its certificate alone."""
-
-    def __init__(self, gateway: FleetHost, key: str) -> None:
-        pem = gateway.sh(f"openssl x509 -in {CURRENT}/certificate.pem")
-        self.context = ssl.create_default_context(cadata=pem)
-        self.base = f"https://{gateway.address}:8443"
-        self.key = key
-
-    def chat(self) -> tuple[int, str]:
-        """Return the status and the name of the host that answered."""
-        body = json.dumps({"model": "stub", "messages": []}).encode()
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.base}/v1/chat/completions", body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=60, context=self.context) as response:
-                document = json.load(response)
-        except urllib.error.HTTPError as error:
-            return error.code, ""
-        return 200, document["choices"][0]["message"]["content"]
 
 
 @dataclass(frozen=True)
@@ -113,14 +88,6 @@ def inventory(folder: Path, hosts: list[FleetHost], **variables: Any) -> Path:
     path = folder / "hosts.yml"
     path.write_text(json.dumps({"all": {"children": groups}}))
     return path
-
-
-def keys(gateway: FleetHost) -> dict[str, str]:
-    assert gateway.sh(f"stat -L -c '%U %a' {CURRENT}/clients.map {CURRENT}/hosts.map {CURRENT}/served.json") == (
-        "root 600\n" * 3
-    )
-    lines = gateway.sh(f"cat {CURRENT}/clients.map").splitlines()
-    return {name: key for key, name in (line.split() for line in lines)}
 
 
 def secrets_in(ended: Ended, gateway: FleetHost) -> list[str]:

@@ -1,0 +1,44 @@
+"""A client of a gateway on a booted host."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from typing import Any
+
+from tests.fleet.hosts import FleetHost
+
+CURRENT = "/opt/firstlight/gateway/current"
+
+
+class Client:
+    """A client that trusts the certificate of one gateway alone."""
+
+    def __init__(self, gateway: FleetHost, key: str) -> None:
+        pem = gateway.sh(f"openssl x509 -in {CURRENT}/certificate.pem")
+        self.context = ssl.create_default_context(cadata=pem)
+        self.base = f"https://{gateway.address}:8443"
+        self.key = key
+
+    def chat(self, model: str = "stub", **body: Any) -> tuple[int, str]:
+        """Return the status and the text of the answer, which is the name of the host that answered where a stub serves."""
+        content = json.dumps({"model": model, "messages": [], **body}).encode()
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.base}/v1/chat/completions", content, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=self.context) as response:
+                document = json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+        return 200, document["choices"][0]["message"]["content"]
+
+
+def keys(gateway: FleetHost) -> dict[str, str]:
+    """Return the key of each client; only root can read the files with keys."""
+    assert gateway.sh(f"stat -L -c '%U %a' {CURRENT}/clients.map {CURRENT}/hosts.map {CURRENT}/served.json") == (
+        "root 600\n" * 3
+    )
+    lines = gateway.sh(f"cat {CURRENT}/clients.map").splitlines()
+    return {name: key for key, name in (line.split() for line in lines)}
