@@ -1,4 +1,4 @@
-"""The collection `firstlight.kit` on bare hosts, in somebody's own site: roles alone, and the whole site from a plan."""
+"""The collection `firstlight.kit` on bare hosts, in somebody's own site: roles alone, and the whole site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from playbooks.collection import build
-from tests.fleet.command_runner import CommandRunner
+from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
 from tests.fleet.serving import ask
@@ -95,16 +95,26 @@ def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: 
     bare.remove()
 
 
-def test_the_site_alone_installs_and_serves_what_was_staged(fleet: Fleet, tmp_path: Path) -> None:
-    """Firstlight plans and fetches; nothing but Ansible changes the host."""
+def test_the_site_plans_installs_and_serves_from_their_inventory_once(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is staged before; nothing but Ansible changes the host."""
     [bare] = fleet.boot(1)
     site = made_site(tmp_path)
-    inventory = str(bare.inventory(site, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
     firstlight = CommandRunner(tmp_path / "logs")
-    staged = firstlight("stage", "-i", inventory)
-    assert staged.code == 0, staged.output()
-    assert bare.sh("ls -d /opt/firstlight 2>/dev/null; true").strip() == ""
-    words = ("-i", inventory, "firstlight.kit.site", "-e", f"plan_run={firstlight.logs}/latest")
+    monkeypatch.setenv("PATH", f"{tool(tmp_path)}:{os.environ['PATH']}")
+    monkeypatch.setenv("FIRSTLIGHT_LOGS", str(firstlight.logs))
+    inventory = str(bare.inventory(site, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
+    # As the guide has it: the environment alone.
+    roles = [{"role": f"firstlight.kit.{name}"} for name in ("plan", "base", "environment")]
+    (site / "environment.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "roles": roles}]))
+    ansible("playbook", site, "-i", inventory, "environment.yml")
+    assert bare.sh("ls /opt/firstlight/envs/*/.complete")
+    assert bare.sh("ls /opt/firstlight/releases /opt/firstlight/models").split() == [
+        "/opt/firstlight/models:",
+        "/opt/firstlight/releases:",
+    ]
+    words = ("-i", inventory, "firstlight.kit.site")
     first = ansible("playbook", site, *words)
     assert "failed=0" in first, first
     second = ansible("playbook", site, *words)
@@ -117,6 +127,15 @@ def test_the_site_alone_installs_and_serves_what_was_staged(fleet: Fleet, tmp_pa
     played = {each["playbook"] for each in changes if each["changed"] and "playbook" in each}
     assert played == {"health_agent"}, ended.output()
     assert ask(bare)["with"][0] == 200
+
+
+def tool(folder: Path) -> Path:
+    """Return a folder with the program `firstlight`, as its package installs it."""
+    program = folder / "bin/firstlight"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m provision "$@"\n')
+    program.chmod(0o755)
+    return program.parent
 
 
 def made_site(folder: Path) -> Path:

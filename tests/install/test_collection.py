@@ -127,7 +127,9 @@ def test_a_host_has_what_a_run_planned_and_its_own_connection(site: Path, planne
 @pytest.mark.parametrize(
     ("words", "cause", "hint"),
     [
-        ((), "no plan is named", "run firstlight stage -i INVENTORY"),
+        (("--check",), "check mode makes none", "run firstlight stage -i INVENTORY"),
+        (("-i", "inventory"), "plans for one inventory, not for 2", "put them into one folder"),
+        (("-e", "plan_program=no-tool"), "no-tool cannot be run on the controller", "install the Python package"),
         (("-e", "plan_run=logs/earlier"), "there is no plan at", "run firstlight stage -i INVENTORY"),
         (("-e", "plan_run=logs/latest"), "has no plan for gpu-2, only for gpu-1", "leave the host out with --limit"),
     ],
@@ -141,6 +143,78 @@ def test_a_plan_that_is_missing_or_of_other_hosts_is_refused_before_any_change(
     assert cause in done.stdout + done.stderr
     assert hint in done.stdout + done.stderr
     assert "changed=0" in done.stdout
+
+
+STAGED = {
+    "run": "20260102T030405Z",
+    "hosts": [
+        {"name": "gpu-1", "phases": {"probe": {"status": "ok"}, "stage": {"status": "warn", "text": "", "hint": None}}},
+        {"name": "gpu-2", "phases": {"probe": {"status": "unreachable", "text": "it is off", "hint": "start it"}}},
+    ],
+}
+STAGE = f"""#!/bin/sh
+echo "$*" >> asked
+mkdir -p "$FIRSTLIGHT_LOGS/{STAGED["run"]}"
+cp -r logs/latest/install "$FIRSTLIGHT_LOGS/{STAGED["run"]}"
+echo '{json.dumps(STAGED)}'
+exit 1
+"""
+
+
+def test_without_a_run_firstlight_stages_once_for_the_hosts_of_the_play(site: Path, planned: Path) -> None:
+    """What it staged is used, and a host that it could not stage stops no other."""
+    program(planned, STAGE)
+    # Ansible's sudo is not for the controller.
+    (planned / "inventory").write_text((planned / "inventory").read_text() + "gpu-3\n[all:vars]\nansible_become=true\n")
+    tasks = [{"ansible.builtin.debug": {"msg": "{{ firstlight_prefix }} {{ ansible_host }}"}}]
+    play = {"hosts": "gpu-1,gpu-2", "gather_facts": False, "roles": [{"role": "firstlight.kit.plan"}], "tasks": tasks}
+    (planned / "play.yml").write_text(json.dumps([play, play]))
+    words = ("-i", "inventory", "-e", f"plan_program={planned}/firstlight", "-e", "plan_logs=kept")
+    done = run(planned, "playbook", *words, "play.yml", collections=site)
+    assert done.stdout.count("/opt/firstlight gpu-1") == 2, done.stdout
+    assert "firstlight-error: it is off\nfirstlight-hint: start it" in done.stdout + done.stderr
+    assert re.search(r"gpu-1 .*changed=0 .*failed=0", done.stdout)
+    asked = f"stage --json --inventory {planned}/inventory --limit gpu-1,gpu-2\n"
+    assert (planned / "asked").read_text() == asked
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [("gpu-3 ansible_port=1 ansible_host=127.0.0.1", "cannot be reached"), ("gpu-3 firstlight_modle=x", "modle")],
+)
+def test_why_firstlight_did_not_stage_is_told(site: Path, planned: Path, line: str, cause: str) -> None:
+    program(planned, f'#!/bin/sh\nPYTHONPATH={PLAYBOOKS.parent} exec {sys.executable} -m provision "$@"\n')
+    (planned / "inventory").write_text(f"{line}\n")
+    words = ("-i", "inventory", "-e", f"plan_program={planned}/firstlight", "-e", "plan_logs=kept")
+    done = run(planned, "playbook", *words, "firstlight.kit.site", collections=site)
+    assert done.returncode == 2, done.stdout
+    assert re.search(rf"firstlight-error: .*{cause}.*\nfirstlight-hint: \S", done.stdout + done.stderr), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("role", "lacking"),
+    [
+        ("base", "arguments: firstlight_owner, firstlight_prefix, firstlight_root"),
+        ("environment", "arguments: firstlight_environment, firstlight_incoming, firstlight_prefix"),
+        ("model", "'firstlight_prefix' is undefined"),
+        ("service", "arguments: firstlight_environment, firstlight_prefix, firstlight_release, firstlight_service"),
+    ],
+)
+def test_a_role_without_a_plan_names_what_it_lacks_and_the_role_that_sets_it(
+    site: Path, planned: Path, role: str, lacking: str
+) -> None:
+    play = {"hosts": "gpu-1", "gather_facts": False, "roles": [{"role": f"firstlight.kit.{role}"}]}
+    (planned / "play.yml").write_text(json.dumps([play]))
+    done = run(planned, "playbook", "-i", "inventory", "play.yml", collections=site)
+    assert lacking in done.stdout + done.stderr
+    assert re.search(r"arg spec 'main' - .*plan.* before it", done.stdout), done.stdout
+
+
+def program(folder: Path, text: str) -> None:
+    """Write `firstlight` for a site."""
+    path = folder / "firstlight"
+    path.write_text(text)
+    path.chmod(0o755)
 
 
 @pytest.mark.long(seconds=60)
@@ -209,8 +283,10 @@ def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_pat
         .partition("## Roles and modules as a collection")[2]
         .partition("\n## Not yet")[0]
     )
-    [play] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
-    (tmp_path / "drivers.yml").write_text(play)
+    plays = re.findall(r"as `(\w+\.yml)`:\n\n```yaml\n(.*?)```", section, re.DOTALL)
+    assert len(plays) == section.count("```yaml")
+    for name, play in plays:
+        (tmp_path / name).write_text(play)
     # A group without hosts: what the roles do is tested on hosts (tests/fleet/test_collection.py).
     (tmp_path / "inventory").write_text("[gpu]\n")
     planned = tmp_path / "logs/latest/install/hosts.yml"
@@ -227,7 +303,7 @@ def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_pat
     (tmp_path / "build/collection").symlink_to(archive.parent)
     printed = [ansible(tmp_path, *shell_words(command.removeprefix("ansible-"), tmp_path)) for command in commands]
     assert "was installed successfully" in printed[0]
-    assert len(printed) == 8
+    assert len(printed) == 10
 
 
 def shell_words(command: str, folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ TASK_FILES = sorted(PLAYBOOKS.glob("roles/*/tasks/*.yml"))
 # Keywords of a task or block; every other key is the module.
 KEYWORDS = {
     "always", "args", "become", "block", "changed_when", "check_mode", "delegate_to", "environment", "failed_when", "loop",
-    "delay", "loop_control", "name", "no_log", "notify", "register", "rescue", "retries", "tags", "timeout", "until", "vars", "when",
+    "delay", "loop_control", "name", "no_log", "notify", "register", "rescue", "retries", "run_once", "tags", "timeout", "until", "vars", "when",
 }  # fmt: skip
 
 
