@@ -29,6 +29,7 @@ from verify.operators.speed import speed_floor
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks
 from verify.tables import table
+from verify.timing import windows
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKS = {check.id: check for check in all_checks()}
@@ -181,6 +182,34 @@ def test_a_simulated_card_that_is_too_hot_under_load_fails_by_a_stand_in_for_nvm
     outcome = on_card("speed.gemm", monkeypatch)
     assert outcome.status == "fail"
     assert "0000:1b:00.0 is slowed down under load: too hot (hardware)" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("slower", "status"), [(1.0, "ok"), (1.1, "ok"), (1.3, "warn"), (3.0, "fail")], ids=["steady", "warm", "hot", "worn"]
+)
+def test_a_load_that_ends_slower_than_it_began_is_told(
+    slower: float, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At level full products run for 30 s; here their times are given."""
+    asked: list[float] = []
+
+    def given(_work: Any, _device: str, *, seconds: float, once_s: float) -> list[float]:
+        asked.append(seconds)
+        return [once_s] * 10 + [once_s * slower] * 10
+
+    monkeypatch.setattr(throughput, "windows", given)
+    monkeypatch.setattr(throughput, "speed_floor", lambda *_: (None, None))
+    outcome = on_card("speed.gemm", monkeypatch, level="full")
+    assert (outcome.status, asked) == (status, [30.0])
+    if status != "ok":
+        assert "bfloat16 products at the end of 30 s over those at the start" in outcome.reason
+
+
+def test_windows_cover_a_load_without_a_pause() -> None:
+    turns: list[int] = []
+    found = windows(turns.append, "cpu", seconds=0.0001, once_s=0.25)
+    assert turns == [0, 1, 2, 3] * len(found)
+    assert min(found) > 0
 
 
 def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
