@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from verify.checks.kernels.gemm_8bit import FP8, fp8_product, refuses_fp8
 from verify.host.cpu import bind
 from verify.host.load import watch
 from verify.host.views import torch_view
@@ -44,6 +45,11 @@ def gemm(context: CheckContext) -> CheckResult:
                 lasts = rule["seconds"][context.level]
                 turns = windows(partial(_product, sets), device, seconds=lasts, once_s=seconds)
                 figures += sustained(turns, 2 * size**3, lasts)
+        if device != "cpu" and refuses_fp8(device) is None:
+            sets = random_sets(rotation(device, 2 * size * size), size, size, dtype=FP8, device=device, parts=2)
+            seconds = timed(partial(_product_fp8, sets), device, budget_s=BUDGET_S)
+            least, source = speed_floor(_name(device), "gemm_fp8")
+            figures.append(Figure("fp8 products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
     return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
 
 
@@ -65,6 +71,10 @@ def sustained(turns: Sequence[float], operations: int, lasts: float) -> Iterator
 def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
     left, right = sets[turn % len(sets)]
     return left @ right
+
+
+def _product_fp8(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
+    return fp8_product(*sets[turn % len(sets)])
 
 
 def _name(device: str) -> str | None:
