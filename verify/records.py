@@ -18,6 +18,8 @@ LEVELS: tuple[Level, ...] = ("quick", "standard", "full", "burn-in")
 """Each level runs its own checks and those of the levels before it."""
 BURN_IN: Level = "burn-in"
 """The level that repeats its checks for hours."""
+BURN_IN_HOURS = 24.0
+"""Its length if none is requested."""
 
 SEVERITY: tuple[Status, ...] = ("skip", "ok", "warn", "fail", "error")
 """From best to worst. `error` is the worst: an unknown state never counts as ok."""

@@ -14,7 +14,7 @@ from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.tool import Picked
 from provision.pipeline import operations
 from provision.pipeline.commands import write_stdout
-from verify.records import BURN_IN, Level
+from verify.records import BURN_IN, BURN_IN_HOURS, Level
 
 app = typer.Typer(
     cls=with_default("check"),
@@ -47,7 +47,7 @@ def check(
             "--hours",
             metavar="N",
             min=0.001,
-            help="Length of level burn-in, in hours. An interrupted one goes on with the next call. Default: 24.",
+            help=f"Length of level burn-in, in hours. An interrupted one goes on with the next call. Default: {BURN_IN_HOURS:g}.",
         ),
     ] = None,
     prefix: PrefixOption = None,

@@ -19,6 +19,7 @@ from verify.doctor import cli as doctor
 from verify.files import write_atomically
 from verify.records import (
     BURN_IN,
+    BURN_IN_HOURS,
     DRAIN,
     EXIT_CODES,
     INTERRUPTED_EXIT,
@@ -106,7 +107,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
-    hours = "length of level burn-in; an interrupted one goes on with the next call (default: 24)"
+    hours = f"length of level burn-in; an interrupted one goes on with the next call (default: {BURN_IN_HOURS:g})"
     parser.add_argument("--hours", metavar="N", type=_hours, help=hours)
     repeatable: dict[str, Any] = {"action": "append", "default": []}
     only = "a check or family, with the checks that it requires; repeatable"
@@ -172,7 +173,7 @@ def _run(
         return {**document, "injected": [injection.fault for injection in injections]}
 
     kept = replace(context, prefix=None) if injections else context
-    return burn_in.burn_in(run_round, kept, [check.id for check in checks], options.hours or table("burn_in")["hours"])
+    return burn_in.burn_in(run_round, kept, [check.id for check in checks], options.hours or BURN_IN_HOURS)
 
 
 def _repeated(checks: list[Check]) -> list[Check]:

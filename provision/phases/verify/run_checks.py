@@ -19,9 +19,8 @@ from provision.core.models.records import CheckRecord
 from provision.core.run_folder import utc_now
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.tool import Picked, zipapp
-from verify.records import BURN_IN, EXIT_CODES, FRAME, Level, Status, worst_status
+from verify.records import BURN_IN, BURN_IN_HOURS, EXIT_CODES, FRAME, Level, Status, worst_status
 from verify.runner.registry import run_limit_s
-from verify.tables import table
 
 GRACE_S = 30.0
 """Added to the time limit of the checks, for hosts that start slowly."""
@@ -85,7 +84,7 @@ class CheckOptions:
         """Return the seconds after which a host is given up; its own time limits are shorter. `level` overrides that of the options."""
         # A name can select checks of every level.
         deepest: Level = "full" if self.selection and self.selection.only else level or self.level
-        hours = (self.hours or table("burn_in")["hours"]) if self.level == BURN_IN else 0.0
+        hours = (self.hours or BURN_IN_HOURS) if self.level == BURN_IN else 0.0
         lasting_s = 3600 * hours + 60 * (self.soak_minutes or 0.0)
         return run_limit_s(deepest, devices) + GRACE_S + DRAIN_S * self.drain + lasting_s
 
