@@ -12,10 +12,14 @@ from verify.serving.service import Service
 from verify.tables import table
 
 Status = Literal["ok", "warn", "fail", "skip", "error"]
-Level = Literal["quick", "standard", "full"]
+Level = Literal["quick", "standard", "full", "burn-in"]
 
-LEVELS: tuple[Level, ...] = ("quick", "standard", "full")
+LEVELS: tuple[Level, ...] = ("quick", "standard", "full", "burn-in")
 """Each level runs its own checks and those of the levels before it."""
+BURN_IN: Level = "burn-in"
+"""The level that repeats its checks for hours."""
+BURN_IN_HOURS = 24.0
+"""Its length if none is requested."""
 
 SEVERITY: tuple[Status, ...] = ("skip", "ok", "warn", "fail", "error")
 """From best to worst. `error` is the worst: an unknown state never counts as ok."""
@@ -125,6 +129,8 @@ class CheckContext:
     """Start of the run, in seconds since 1970."""
     progress: Path | None = None
     """File that says which check runs, until the run ends."""
+    round: str = ""
+    """What it says before the check."""
     device: str | None = None
     """The device to check (`cpu`, `cuda:0` ...), for checks that run once per device."""
 

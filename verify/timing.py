@@ -10,6 +10,7 @@ from torch import Tensor
 
 WARM_UP = 3
 LEAST_RUNS, MOST_RUNS = 5, 200
+WINDOW_S = 1.0
 HEAD_START_CYCLES = 1_000_000
 """Clock cycles of a card: half a millisecond at 2 GHz, in which the host launches tens of kernels."""
 CPU_CACHE_BYTES = 32 << 20
@@ -45,6 +46,27 @@ def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> flo
         if device == "cpu" and time.perf_counter() - begun > 2 * budget_s:
             break  # only recorded: a slow CPU does not need five runs
     return statistics.median(seconds)
+
+
+def windows(work: Callable[[int], object], device: str, *, seconds: float, once_s: float) -> list[float]:
+    """Run `work` with the number of the turn without a pause, and return the seconds of one turn in each window of about a second.
+
+    Args:
+        work: What to run.
+        device: The device.
+        seconds: Time after which no further window starts.
+        once_s: Expected seconds of a turn.
+    """
+    found: list[float] = []
+    count, begun = max(1, round(WINDOW_S / once_s)), time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        start = time.perf_counter()
+        for turn in range(count):
+            work(turn)
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        found.append((time.perf_counter() - start) / count)
+    return found
 
 
 def median_s(call: Callable[[], None], times: int, warm_up: int) -> float:

@@ -19,7 +19,7 @@ HEAD = """# Checks
 
 All checks of [`verify`](verify.md), written by `./firstlight docs`.
 
-- *level*: the lowest of the levels `quick`, `standard` and `full` at which the check runs. Each level includes the ones before it. `provision` and `verify` run `standard`.
+- *level*: the lowest of the levels `quick`, `standard` and `full` at which the check runs. Each level includes the ones before it, and [`burn-in`](verify.md#acceptance-of-a-new-server) repeats them for hours. `provision` and `verify` run `standard`.
 - *devices*: the check gives one result for each device, one for all devices together, or one for the host. A device is a GPU; on a host without GPUs, the CPU.
 - *requires*: checks that must end first. If one of them fails, this check does not run and reports `skip: needs ID`. With `--only`, the required checks run too.
 - *faults*: faults that `--inject` can simulate to show that the check detects them ([list](#faults-that-can-be-injected)).

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import CHANGED, HOSTS, asked, takes
+from provision.core.errors import UsageError
 from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.tool import Picked
 from provision.pipeline import operations
 from provision.pipeline.commands import write_stdout
+from verify.records import BURN_IN, BURN_IN_HOURS, Level
 
 app = typer.Typer(
     cls=with_default("check"),
@@ -36,8 +38,17 @@ JunitOption = Annotated[
 def check(
     *,
     level: Annotated[
-        Literal["quick", "standard", "full"] | None,
+        Level | None,
         typer.Option("--level", help="How many checks run, and how deep they go. Default: standard."),
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            "--hours",
+            metavar="N",
+            min=0.001,
+            help=f"Length of level burn-in, in hours. An interrupted one goes on with the next call. Default: {BURN_IN_HOURS:g}.",
+        ),
     ] = None,
     prefix: PrefixOption = None,
     junit: JunitOption = None,
@@ -76,13 +87,17 @@ def check(
     """
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
     level = level or "standard"
+    if hours is not None and level != BURN_IN:
+        raise UsageError(
+            "`--hours` is the length of level `burn-in`", hint="./firstlight verify --level burn-in --hours 24"
+        )
     if listed:
         write_stdout(picked.listed(level, as_json=options["as_json"]))
         return
     request = asked("verify", prefix=prefix, **options)
     selection = picked if picked.words else None
     is_together = level != "quick" and selection is None
-    wanted = CheckOptions(level, drain=drain, multihost=is_together, selection=selection)
+    wanted = CheckOptions(level, drain=drain, multihost=is_together, selection=selection, hours=hours)
     raise typer.Exit(operations.verify(request, wanted, junit_file=junit))
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.core.errors import ServeError
+from provision.core.errors import Exit, ServeError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.facts import Drift, HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
+from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
-from provision.pipeline import host_status
+from provision.pipeline import CommandRequest, host_status, operations
 from provision.pipeline.host_status import ask_features, described, serving_of
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
+from provision.run.step import Step
 from tests.pipeline.local_context import local_context
 from verify.tables import table
 
@@ -107,6 +110,34 @@ def test_adapters_are_named_with_their_model() -> None:
     assert serving["adapters"] == ["support", "tone"]
     line = described(there, known, serving=serving, parts=())
     assert line.startswith("model m with adapters support, tone at http://127.0.0.1:8000/v1")
+
+
+@pytest.mark.parametrize("drifted", [True, False])
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_something_that_changed_on_one_host_alone_makes_status_red(
+    drifted: bool, as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every host answers and serves, and no check failed."""
+    change = Drift(kind="file", path="/p/etc/service.env", text="has 9 bytes, sealed with 8 bytes")
+
+    def probe(context: RunContext, _earlier: Any) -> ProbedHosts:
+        found = {}
+        for host in context.hosts():
+            context.record(PhaseResult(host=host.name, phase="probe", status="ok"))
+            drift = (change,) if drifted and host.name == "b" else ()
+            there = Installed(prefix="/p", drift=drift, **INSTALLED)
+            found[host.name] = HostFacts(host=host.name, probed_at="2026-01-03T00:00:00Z", installed=there)
+        paths = InstallPaths(prefix="/p", incoming="/p", owner="root", root=False)
+        return ProbedHosts(found, dict.fromkeys(found, paths))
+
+    monkeypatch.setattr(operations, "PROBE", Step("probe", probe, "probe", "all", reads_only=True))
+    monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))
+    hosts = {name: {"ansible_connection": "local"} for name in "ab"}
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    request = CommandRequest("status", inventory, None, {}, tmp_path / "logs", as_json=as_json)
+    assert operations.status(request) == (Exit.RED if drifted else Exit.OK)
+    assert ("has 9 bytes, sealed with 8 bytes" in capsys.readouterr().out) is drifted
 
 
 class Silent:

@@ -35,6 +35,9 @@ def verify(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]
         (["--lock", "/nowhere/lock.txt"], "no lock at /nowhere/lock.txt"),
         (["--expect", "/nowhere.json"], "No such file or directory: '/nowhere.json'"),
         (["--prefix", "/nowhere"], "not to /nowhere/current; run /nowhere/current/bin/python"),
+        (["--hours", "2"], "--hours is the length of level burn-in, and the level is standard"),
+        (["--level", "burn-in", "--hours", "0"], "'0' is not a number of hours above zero"),
+        (["--level", "burn-in", "--only", "libraries.lock"], "level burn-in repeats checks of devices, kernels"),
         (["--deadline", "-1"], "'-1' is not a number of seconds above zero"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
@@ -134,11 +137,11 @@ def test_the_list_describes_every_check_once_in_order() -> None:
 
 
 def test_levels_contain_one_another() -> None:
-    quick, standard, full = (
+    quick, standard, full, burn_in = (
         {row["id"] for row in json.loads(verify("--list", "--json", "--level", level).stdout)}
-        for level in ("quick", "standard", "full")
+        for level in ("quick", "standard", "full", "burn-in")
     )
-    assert quick < standard <= full
+    assert quick < standard <= full == burn_in
 
 
 def test_a_family_selects_its_checks() -> None:

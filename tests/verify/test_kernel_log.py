@@ -77,6 +77,10 @@ def test_events_of_earlier_runs_are_warnings_at_most() -> None:
         ("NVRM: Xid (0000:1b:00): 48, An uncorrectable double bit error (DBE) has been detected", "fail"),
         ("NVRM: Xid (PCI:0000:1b:00): 63, Row Remapper: New row marked for remapping", "ok"),
         ("NVRM: Xid (PCI:0000:1b:00): 999, something new", "warn"),
+        ("NVRM: Xid (PCI:0000:04:00): 144, SAW_MVB Nonfatal XC0 i0 Link 00 (0x00000001 0x00000001 0x0 0x0)", "warn"),
+        ("NVRM: Xid (PCI:0000:04:00): 144, SAW_MVB Fatal XC0 i0 Link 00 (0x00000001 0x00000002 0x0 0x0)", "fail"),
+        ("NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x4 (Drain and Reset)", "ok"),
+        ("NVRM: Xid (PCI:0000:1b:00): 158, pid=1, name=python, GPU Fatal Timeout", "fail"),
         ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 12 LTSSM Fault Up", "fail"),
         ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, Non-fatal, Link 32 egress non-posted PRIV error", "warn"),
         ("usb 1-1: new high-speed USB device number 2", "ok"),
@@ -89,7 +93,23 @@ def test_each_kind_of_event_has_its_weight(line: str, status: str) -> None:
 
 
 def test_every_row_of_the_table_has_a_known_kind() -> None:
-    assert {row["kind"] for row in table("xid")["xid"].values()} == set(xid.NEW) == set(xid.KNOWN)
+    rows = table("xid")["xid"].values()
+    assert {row["kind"] for row in rows} == set(xid.NEW) == set(xid.KNOWN)
+    assert {row["do"] for row in rows if "do" in row} < table("xid")["about"].keys()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (13, "restart the process"),
+        (62, "nvidia-smi --gpu-reset"),
+        (79, "switch the host off and on"),
+        (54, "power cables"),
+    ],
+)
+def test_an_event_names_what_to_do(number: int, remedy: str) -> None:
+    line = Line(1.0, f"NVRM: Xid (PCI:0000:1b:00): {number}, text")
+    assert remedy in str(xid.evaluate(xid.events([line]), known_until=0.0, source="journal").remedy)
 
 
 def test_the_last_run_is_the_one_stored_in_the_installation(tmp_path: Path) -> None:

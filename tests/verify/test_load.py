@@ -46,6 +46,14 @@ def test_a_gpu_that_gets_hot_under_load_is_read_from_a_stand_in_for_nvml(tmp_pat
     assert (load["clock_mhz"], load["clock_max_mhz"], load["temperature_c"], load["power_w"]) == (1410, 1980, 91, 412.5)
 
 
+def test_what_no_load_changes_is_read_once(tmp_path: Path) -> None:
+    more = HOT_LATER.replace("{ *mhz = 1980;", "{ static unsigned calls; *mhz = 1980 + calls++;")
+    with watch("0000:1b:00.0", library(tmp_path, more=more)) as readings:
+        while len(readings) < 5:
+            pass
+    assert {one.clock_max_mhz for one in readings} == {1980}
+
+
 @pytest.mark.parametrize("address", [None, "0000:99:00.0"], ids=["a CPU", "a GPU that NVML does not list"])
 def test_other_devices_have_no_readings(address: str | None, tmp_path: Path) -> None:
     with watch(address, library(tmp_path, more=HOT_LATER)) as readings:

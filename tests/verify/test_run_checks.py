@@ -282,6 +282,13 @@ def test_eight_cards_get_the_time_that_their_checks_may_take(level: Level, picke
     assert options.time_limit_s(8) > options.time_limit_s(1)
 
 
+def test_a_burn_in_gets_its_hours_and_the_time_of_a_round() -> None:
+    options = CheckOptions("burn-in", hours=3)
+    assert options.time_limit_s(1) - CheckOptions("full").time_limit_s(1) == 3 * 3600
+    assert CheckOptions("burn-in").time_limit_s(1) > 24 * 3600
+    assert options.words("/opt/firstlight")[:5] == ["--level", "burn-in", "--json", "--hours", "3"]
+
+
 def test_an_unreachable_host_is_no_answer() -> None:
     class Cut(LocalSession):
         def run(self, *_: object, **__: object) -> Completed:

@@ -18,6 +18,9 @@ from verify.tables import table
     [
         ("NVIDIA H100 80GB HBM3", "gemm_bfloat16", 794.5 * 0.85),
         ("NVIDIA H100 80GB HBM3", "memory", 3350 * 0.75),
+        ("NVIDIA H100 80GB HBM3", "gemm_fp8", 1402.6 * 0.75),
+        ("NVIDIA A100-SXM4-80GB", "gemm_fp8", None),
+        ("AMD Instinct MI355X", "gemm_bfloat16", 1565 * 0.85),
         ("NVIDIA H200", "copy", 48),
         ("NVIDIA A100-SXM4-80GB", "memory", 2039 * 0.75),
         ("NVIDIA B200", "copy", None),
@@ -30,7 +33,7 @@ from verify.tables import table
         ("NVIDIA GH200 480GB", "gemm_bfloat16", 821 * 0.85),
         ("NVIDIA GH200 480GB", "copy", None),
         ("NVIDIA A100 80GB PCIe", "memory", 1935 * 0.75),
-        ("NVIDIA A100 80GB PCIe", "copy", None),
+        ("NVIDIA A100 80GB PCIe", "copy", 21),
         ("NVIDIA H200 MIG 1g.18gb", "memory", None),
         ("NVIDIA GB200", "gemm_bfloat16", 1822 * 0.85),
         ("AMD Instinct MI300X", "gemm_bfloat16", 668.4 * 0.75),

@@ -18,6 +18,8 @@ from verify.cli.arguments import Parser
 from verify.doctor import cli as doctor
 from verify.files import write_atomically
 from verify.records import (
+    BURN_IN,
+    BURN_IN_HOURS,
     DRAIN,
     EXIT_CODES,
     INTERRUPTED_EXIT,
@@ -29,7 +31,7 @@ from verify.records import (
     as_record,
     worst_status,
 )
-from verify.runner import last_run
+from verify.runner import burn_in, last_run
 from verify.runner.execution import FAULTS, Injection, run, with_dependencies
 from verify.runner.junit import junit
 from verify.runner.registry import all_checks, select
@@ -37,6 +39,7 @@ from verify.runner.report import render, render_list
 from verify.serving import service as own_service
 from verify.serving.drain import drain_service, resume
 from verify.serving.service_control import ControlError
+from verify.tables import table
 
 OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost", "metrics")
 """Commands other than the checks."""
@@ -73,7 +76,7 @@ def main(arguments: list[str]) -> int:
     try:
         document = _checked(checks, context, injections, options)
         document = _with_earlier(document, before, options)
-    except ControlError as error:
+    except (ControlError, burn_in.RunningError) as error:
         parser.exit(EXIT_CODES["error"], f"error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
@@ -104,6 +107,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
+    hours = f"length of level burn-in; an interrupted one goes on with the next call (default: {BURN_IN_HOURS:g})"
+    parser.add_argument("--hours", metavar="N", type=_hours, help=hours)
     repeatable: dict[str, Any] = {"action": "append", "default": []}
     only = "a check or family, with the checks that it requires; repeatable"
     parser.add_argument("--only", metavar="NAME", help=only, **repeatable)
@@ -142,16 +147,39 @@ def _checked(
     """Run the checks and return the document; with --drain it has a record of the stopped service. Raises ControlError."""
     service = context.service
     if not options.drain or service is None or service.main_pid is None:
-        return run(checks, context, injections, options.deadline)
+        return _run(checks, context, injections, options)
     began = time.monotonic()
     with drain_service(service) as drain:
         stopped = replace(context, service=replace(service, main_pid=None))
-        document = run(checks, stopped, injections, options.deadline)
+        document = _run(checks, stopped, injections, options)
     assert drain.outcome is not None
     away = time.monotonic() - began
     document["checks"].insert(0, as_record(DRAIN, document["host"], None, drain.outcome, away))
     document["status"] = worst_status([record["status"] for record in document["checks"]])
     return document
+
+
+def _run(
+    checks: list[Check], context: CheckContext, injections: list[Injection], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Run the checks once, at level burn-in in rounds; there, faults are injected from the second round on."""
+    if context.level != BURN_IN:
+        return run(checks, context, injections, options.deadline)
+    repeated = _repeated(checks)
+
+    def run_round(number: int, text: str) -> dict[str, Any]:
+        of_round = (checks, ()) if number == 1 else (repeated, injections)
+        document = run(of_round[0], replace(context, round=text), of_round[1], options.deadline)
+        return {**document, "injected": [injection.fault for injection in injections]}
+
+    kept = replace(context, prefix=None) if injections else context
+    return burn_in.burn_in(run_round, kept, [check.id for check in checks], options.hours or BURN_IN_HOURS)
+
+
+def _repeated(checks: list[Check]) -> list[Check]:
+    """Return the checks of further rounds."""
+    families = table("burn_in")["families"]
+    return with_dependencies((check for check in checks if check.family in families), all_checks())
 
 
 def _with_failed(
@@ -191,16 +219,26 @@ def _resume(context: CheckContext) -> int:
 
 
 def _seconds(text: str) -> float:
+    return _above_zero(text, "seconds")
+
+
+def _hours(text: str) -> float:
+    return _above_zero(text, "hours")
+
+
+def _above_zero(text: str, unit: str) -> float:
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above zero")
-    return seconds
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above zero")
+    return number
 
 
 def _chosen(options: argparse.Namespace) -> list[Check]:
+    if options.hours is not None and options.level != BURN_IN:
+        raise ValueError(f"--hours is the length of level {BURN_IN}, and the level is {options.level}")
     level = LEVELS.index(options.level)
     only = select(tuple(options.only))
     skipped = select(tuple(options.skip))
@@ -211,6 +249,9 @@ def _chosen(options: argparse.Namespace) -> list[Check]:
     ]
     if not chosen:
         raise ValueError("no check is left after --only and --skip")
+    if options.level == BURN_IN and not _repeated(chosen):
+        families = ", ".join(table("burn_in")["families"])
+        raise ValueError(f"level {BURN_IN} repeats checks of {families}, and none of them is left")
     return with_dependencies(chosen, all_checks())
 
 

@@ -1,11 +1,12 @@
 """State of an NVIDIA GPU while work runs on it: why it is slowed down, its clock, temperature and power."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
-from verify.host.views.nvml import LIBRARY, Health, NvmlError, opened, read_clocks
+from verify.host.views.nvml import LIBRARY, Health, NvmlError, opened, read_limits, read_load
 from verify.records import Observation
 from verify.tables import table
 
@@ -38,11 +39,21 @@ def watch(address: str | None, library: str = LIBRARY) -> Iterator[list[Health]]
 
 def _read(address: str, library: str, readings: list[Health], done: Event) -> None:
     with suppress(NvmlError), opened(library) as (nvml, handles):
-        handle = next((one for one in handles if read_clocks(nvml, one).pci == address), None)
-        while handle:
-            readings.append(read_clocks(nvml, handle))
+        limits = ((handle, read_limits(nvml, handle)) for handle in handles)
+        handle, known = next((one for one in limits if one[1].pci == address), (None, None))
+        while handle and known:
+            readings.append(read_load(nvml, handle, known))
             if done.wait(INTERVAL_S):
                 break
+
+
+def reasons(readings: Sequence[Health]) -> list[tuple[Mapping[str, Any], int]]:
+    """Return the rows of the reasons that lowered the clock (`devices.clocks`), each with the number of readings that had it."""
+    counts = Counter(bits for one in readings if (bits := one.clock_reasons))
+    rows = (
+        (row, sum(counts[bits] for bits in counts if bits & row["bit"])) for row in table("devices")["clock_reason"]
+    )
+    return [(row, count) for row, count in rows if count]
 
 
 def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
@@ -50,15 +61,14 @@ def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
 
     A clock that a power cap lowers is no fault.
     """
-    rows, rule = table("devices")["clock_reason"], table("speed")["clock"]
-    for row in rows:
-        count = sum(bool((one.clock_reasons or 0) & row["bit"]) for one in readings)
-        if count and row["status"] in ("warn", "fail"):
+    rule, found = table("speed")["clock"], reasons(readings)
+    for row, count in found:
+        if row["status"] in ("warn", "fail"):
             seen = f"in {count} of {len(readings)} readings"
             text = f"{readings[0].pci} is slowed down under load: {row['name']} ({seen})"
             yield Observation(row["status"], text, row["remedy"])
     highest, most = highest_of(readings, "clock_mhz"), highest_of(readings, "clock_max_mhz")
-    capped = any((one.clock_reasons or 0) & rule["power_cap"] for one in readings)
+    capped = any(row["bit"] == rule["power_cap"] for row, _ in found)
     if highest and most and highest < rule["share"] * most and not capped:
         text = f"{readings[0].pci} runs at {highest} of {most} MHz under load, and no power cap lowers its clock"
         yield Observation("warn", text, rule["remedy"])
@@ -74,10 +84,5 @@ def as_evidence(readings: Sequence[Health]) -> Mapping[str, Any]:
     if not readings:
         return {}
     fields = ("clock_mhz", "clock_max_mhz", "temperature_c", "power_w", "power_limit_w")
-    bits = [
-        row
-        for row in table("devices")["clock_reason"]
-        if any((one.clock_reasons or 0) & row["bit"] for one in readings)
-    ]
     highest = {field: highest_of(readings, field) for field in fields}
-    return {"load": {"readings": len(readings), **highest, "reasons": [row["name"] for row in bits]}}
+    return {"load": {"readings": len(readings), **highest, "reasons": [row["name"] for row, _ in reasons(readings)]}}

@@ -22,11 +22,27 @@ FIGURES_IN_REASON = 3
 
 
 def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
-    """Return the minimum of a card for `gemm_bfloat16`, `memory` or `copy`, and its source; None if unknown, as for CPUs."""
+    """Return the minimum of a card for `gemm_bfloat16`, `gemm_fp8`, `memory` or `copy`, and its source; None if unknown, as for CPUs."""
     rows = table("speed")
     for card in rows["card"]:
         if name and kind in card and re.fullmatch(card["match"], name):
             return card[kind] * card.get(f"{kind}_share", rows["share"][kind]), card["source"]
+    return None, None
+
+
+def board_floor(names: Sequence[str], kind: str) -> tuple[float | None, str | None]:
+    """Return the minimum of a board in GB/s for `bus` or `pair`, and its source; None if unknown.
+
+    A floor applies to a complete board of equal cards; no figures are published for other systems.
+
+    Args:
+        names: The names of all GPUs of the host.
+        kind: `bus`, the bus bandwidth of an all-reduce, or `pair`, a copy between two GPUs.
+    """
+    rows = table("speed")
+    for row in rows["board"]:
+        if len(names) == row["cards"] and all(re.fullmatch(row["match"], name) for name in names):
+            return row[kind] * rows["share"][kind], row["source"]
     return None, None
 
 

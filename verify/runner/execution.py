@@ -264,7 +264,7 @@ class _Run:
 
     def _begun(self, key: CheckCall) -> None:
         self._send({"begun": [key.check.id, key.device]})
-        _show(self._context, f"{len(self._records) + 1}/{self._number} {key.check.id}")
+        _show(self._context, f"{self._context.round}{len(self._records) + 1}/{self._number} {key.check.id}")
 
     def _ended(self, key: CheckCall, ending: ChildResult) -> list[Task[CheckCall]]:
         answer = ending.value if ending.problem is None else _problem(ending).as_json()

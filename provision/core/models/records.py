@@ -91,7 +91,7 @@ class CheckRecord(Record):
     evidence: Any = None
     remedy: str | None = None
     seconds: float = 0.0
-    level: Literal["quick", "standard", "full"] | None = None
+    level: Literal["quick", "standard", "full", "burn-in"] | None = None
     """Level at which the check ran."""
     found: dict[str, str | None] | None = None
     """`at` and `environment` of an earlier run, for a failure that no check of the same depth has refuted since."""

@@ -19,7 +19,7 @@ from provision.core.models.records import CheckRecord
 from provision.core.run_folder import utc_now
 from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.tool import Picked, zipapp
-from verify.records import EXIT_CODES, FRAME, Level, Status, worst_status
+from verify.records import BURN_IN, BURN_IN_HOURS, EXIT_CODES, FRAME, Level, Status, worst_status
 from verify.runner.registry import run_limit_s
 
 GRACE_S = 30.0
@@ -58,6 +58,8 @@ class CheckOptions:
     level: Level = "standard"
     drain: bool = False
     """Whether the service is stopped for the checks, and started again."""
+    hours: float | None = None
+    """Length of level burn-in; None for the default of the tool."""
     soak_minutes: float | None = None
     """Length of a soak, load on service and kernels, that replaces the checks."""
     multihost: bool = False
@@ -74,14 +76,17 @@ class CheckOptions:
         if self.soak_minutes is not None:
             return ["soak", "--minutes", f"{self.soak_minutes:g}", "--json"]
         kept = self.selection.words if self.selection else ["--write", f"{prefix}/verify/last.json"]
-        how = [*(["--refute"] if self.refute else []), *(["--drain"] if self.drain else [])]
+        how = ["--hours", f"{self.hours:g}"] if self.hours else []
+        how += [*(["--refute"] if self.refute else []), *(["--drain"] if self.drain else [])]
         return ["--level", self.level, "--json", *how, *kept, "--progress", f"{prefix}/{PROGRESS}"]
 
     def time_limit_s(self, devices: int, *, level: Level | None = None) -> float:
         """Return the seconds after which a host is given up; its own time limits are shorter. `level` overrides that of the options."""
         # A name can select checks of every level.
         deepest: Level = "full" if self.selection and self.selection.only else level or self.level
-        return run_limit_s(deepest, devices) + GRACE_S + DRAIN_S * self.drain + 60 * (self.soak_minutes or 0.0)
+        hours = (self.hours or BURN_IN_HOURS) if self.level == BURN_IN else 0.0
+        lasting_s = 3600 * hours + 60 * (self.soak_minutes or 0.0)
+        return run_limit_s(deepest, devices) + GRACE_S + DRAIN_S * self.drain + lasting_s
 
 
 def verify(

@@ -9,6 +9,7 @@ import pytest
 from provision.phases.serve.options import options
 from verify.checks.collectives import pairs
 from verify.checks.collectives import processes as gpu_processes
+from verify.operators.speed import board_floor
 from verify.records import CheckContext
 from verify.runner.last_run import lasting_warnings
 
@@ -105,12 +106,23 @@ def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
         ((H100,) * 4, None),
         (("NVIDIA H200 NVL",) * 8, None),
         (("NVIDIA GH200 480GB",) * 8, None),
+        (("AMD Instinct MI300X",) * 8, pytest.approx(282.6)),
         ((H100,) * 7 + ("NVIDIA H200",), None),
         (("NVIDIA RTX 6000 Ada Generation",) * 8, None),
     ],
 )
 def test_a_floor_applies_to_a_whole_board_of_equal_cards(cards: tuple[str, ...], floor: Any) -> None:
-    assert gpu_processes.bus_floor(cards)[0] == floor
+    assert board_floor(cards, "bus")[0] == floor
+
+
+@pytest.mark.parametrize(("speed", "status"), [(3.6e11, "ok"), (2.5e11, "warn"), (1e11, "fail")])
+def test_pairs_of_a_board_that_are_all_slow_are_compared_with_its_floor(speed: float, status: str) -> None:
+    """No pair differs from the median."""
+    alike = {f"cuda:{one} -> cuda:{two}": pair(speed=speed) for one in range(8) for two in range(8) if one != two}
+    outcome = pairs.evaluate_pairs(alike, (H100,) * 8)
+    assert outcome.status == status
+    assert outcome.figures[0].floor == pytest.approx(335 * 0.9)
+    assert pairs.evaluate_pairs(alike, (H100,) * 7).status == "ok", "no floor is known for other boards"
 
 
 @pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn"), (100e9, "fail")])

@@ -29,6 +29,7 @@ from verify.operators.speed import speed_floor
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks
 from verify.tables import table
+from verify.timing import windows
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKS = {check.id: check for check in all_checks()}
@@ -163,14 +164,40 @@ def test_a_profiler_that_sees_no_kernel_proves_nothing(monkeypatch: pytest.Monke
     assert (outcome.status, "recorded nothing on this device" in outcome.reason) == ("error", True)
 
 
+def test_walking_bits_set_and_clear_each_bit_of_each_word_alone() -> None:
+    contents = [[word % (1 << 64) for word in words.tolist()] for words in memory_pattern.walking_bits(torch.arange(3))]
+    alone = {1 << bit for bit in range(64)}
+    for place in range(3):
+        words = [content[place] for content in contents]
+        assert set(words[::2]) == alone
+        assert {word ^ ((1 << 64) - 1) for word in words[1::2]} == alone
+    assert all(len(set(content)) == 3 for content in contents), "neighbours differ, so that a wrong address is found"
+
+
+@pytest.mark.parametrize("bit", [0, 41, 63])
+def test_a_bit_that_sticks_only_where_it_is_alone_is_found(bit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both other patterns pass: the cell loses its charge only beside discharged neighbours."""
+    sound, alone = torch.Tensor.copy_, (1 << bit) - ((1 << 64) if bit == 63 else 0)
+
+    def weak(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        sound(target, source)
+        target[7] = 0 if int(source[7]) == alone else source[7]
+        return target
+
+    monkeypatch.setattr(memory_pattern, "CPU_WORDS", 1 << 10)
+    monkeypatch.setattr(torch.Tensor, "copy_", weak)
+    outcome = CHECKS["kernels.memory_pattern"].run(CheckContext(level="full", device="cpu"))
+    assert (outcome.status, outcome.reason) == ("fail", "1 words of 0 MiB were not read as written")
+
+
 @pytest.mark.parametrize("check", ["gemm", "memory", "copies"], ids=lambda name: f"speed.{name}")
 def test_speeds_of_a_card_are_compared_with_its_floor(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The events of the simulated card are a millisecond apart, which is far too slow for such small problems."""
     outcome = on_card(f"speed.{check}", monkeypatch)
     assert outcome.status == "fail"
     least = {figure.floor for figure in outcome.figures if figure.floor is not None}
-    kind = "gemm_bfloat16" if check == "gemm" else "copy" if check == "copies" else check
-    assert least == {speed_floor("NVIDIA H200", kind)[0]}
+    kinds = {"gemm": ("gemm_bfloat16", "gemm_fp8"), "copies": ("copy",)}.get(check, (check,))
+    assert least == {speed_floor("NVIDIA H200", kind)[0] for kind in kinds}
 
 
 def test_a_simulated_card_that_is_too_hot_under_load_fails_by_a_stand_in_for_nvml(
@@ -181,6 +208,36 @@ def test_a_simulated_card_that_is_too_hot_under_load_fails_by_a_stand_in_for_nvm
     outcome = on_card("speed.gemm", monkeypatch)
     assert outcome.status == "fail"
     assert "0000:1b:00.0 is slowed down under load: too hot (hardware)" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("slower", "status"),
+    [(1.0, "ok"), (1.1, "ok"), (1.3, "warn"), (3.0, "fail")],
+    ids=["steady", "warm", "hot", "worn"],
+)
+def test_a_load_that_ends_slower_than_it_began_is_told(
+    slower: float, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At level full products run for 30 s; here their times are given."""
+    asked: list[float] = []
+
+    def given(_work: Any, _device: str, *, seconds: float, once_s: float) -> list[float]:
+        asked.append(seconds)
+        return [once_s] * 10 + [once_s * slower] * 10
+
+    monkeypatch.setattr(throughput, "windows", given)
+    monkeypatch.setattr(throughput, "speed_floor", lambda *_: (None, None))
+    outcome = on_card("speed.gemm", monkeypatch, level="full")
+    assert (outcome.status, asked) == (status, [30.0])
+    if status != "ok":
+        assert "bfloat16 products at the end of 30 s over those at the start" in outcome.reason
+
+
+def test_windows_cover_a_load_without_a_pause() -> None:
+    turns: list[int] = []
+    found = windows(turns.append, "cpu", seconds=0.0001, once_s=0.25)
+    assert turns == [0, 1, 2, 3] * len(found)
+    assert min(found) > 0
 
 
 def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -165,6 +165,15 @@ def test_a_soak_notices_kernels_that_are_wrong(tmp_path: Path) -> None:
     assert (done.returncode, statuses["kernels.gemm"], statuses["kernels.vector_add"]) == (2, "fail", "fail")
 
 
+def test_a_burn_in_notices_a_fault_of_a_later_round(verify: Any) -> None:
+    options = ("--level", "burn-in", "--hours", "0.0001", "--only", "kernels.vector_add", "--only", "collectives.gloo")
+    code, document = verify(*options, "--inject", "wrong-result@kernels.vector_add")
+    assert code == 2
+    reason = reason_of(document, "kernels.vector_add")
+    assert reason.startswith("in 1 of 2 rounds, first in round 2: "), reason
+    assert reason_of(document, "collectives.gloo").endswith(" rounds)")
+
+
 def test_an_injected_fault_without_a_check_is_an_error(run_many: Any) -> None:
     ((code, document),) = run_many([("--only", "libraries.lock", "--inject", "wrong-lock")])
     assert code == 3

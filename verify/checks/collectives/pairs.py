@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from verify.host.views import torch_view
 from verify.inputs import corrupt, count_differences, rank_values, synchronize
+from verify.operators.speed import board_floor, status_of
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.timing import timed
@@ -31,7 +33,7 @@ def pairs(context: CheckContext) -> CheckResult:
     if "slow" in context.faults:
         least = min(pair["bytes_per_s"] for pair in found.values())
         next(iter(found.values()))["bytes_per_s"] = least * INJECTED_SHARE
-    return evaluate_pairs(found)
+    return evaluate_pairs(found, tuple(gpu.name or "" for gpu in torch_view.gpus()) if len(gpus) > 1 else ())
 
 
 def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
@@ -44,8 +46,13 @@ def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
     return {"direct": direct, "bytes_per_s": copied_bytes / large, "latency_s": small}
 
 
-def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
-    """Compare each pair (`writer -> owner`, as from `_copies`) with the median of the pairs on the same kind of path."""
+def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]], cards: tuple[str, ...] = ()) -> CheckResult:
+    """Compare each pair with the median of the pairs on the same kind of path, and the slowest one with the floor of the board.
+
+    Args:
+        pairs: `writer -> owner`, as from `_copies`.
+        cards: The names of all GPUs.
+    """
     rule = table("peers")["pairs"]
     shares: dict[str, float] = {}
     for direct in (True, False):
@@ -53,8 +60,10 @@ def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
         shares |= {name: speed / statistics.median(speeds.values()) for name, speed in speeds.items()}
     slowest = min(pairs, key=lambda name: pairs[name]["bytes_per_s"])
     behind = min(shares, key=lambda name: shares[name])
+    speed = pairs[slowest]["bytes_per_s"] / 1e9
+    least, source = board_floor(cards, "pair")
     figures = (
-        Figure("slowest copy between two", pairs[slowest]["bytes_per_s"] / 1e9, "GB/s"),
+        Figure("slowest copy between two", speed, "GB/s", floor=least, source=source),
         Figure("slowest pair", shares[behind], "of the median", floor=rule["share"], source=rule["source"]),
         Figure("latest small copy", max(pair["latency_s"] for pair in pairs.values()) * 1e6, "us"),
     )
@@ -65,9 +74,13 @@ def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
             f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {details}"
         )
         return CheckResult("warn", text, figures, {"pairs": dict(pairs)}, rule["remedy"])
+    status = status_of(speed, least)
+    if status != "ok":
+        text = f"copies between two GPUs reach {speed:.3g} GB/s ({slowest}), the floor of this board is {least:.3g}"
+        return CheckResult(status, text, figures, {"pairs": dict(pairs)}, rule["remedy"])
     staged = sum(not pair["direct"] for pair in pairs.values())
     way = f"{staged} of {len(pairs)} through the host" if staged else "all directly"
-    text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
+    text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {speed:.3g} GB/s"
     return CheckResult("ok", text, figures, {"pairs": dict(pairs)})
 
 

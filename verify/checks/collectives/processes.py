@@ -1,7 +1,6 @@
 """collectives.gloo and nccl: collectives between processes of this host, compared exactly; gloo on CPUs, NCCL (RCCL on AMD cards) on GPUs."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -15,10 +14,9 @@ import torch.distributed as dist
 
 from verify.host.views import torch_view
 from verify.inputs import corrupt, count_differences, rank_values
-from verify.operators.speed import SLOWED, status_of
+from verify.operators.speed import SLOWED, board_floor, status_of
 from verify.records import CheckContext, CheckResult, Figure
 from verify.runner.child_processes import Task, run_all
-from verify.tables import table
 from verify.timing import median_s, reduce_sum
 
 LENGTH = 100_003
@@ -63,7 +61,7 @@ def evaluate_speed(
     count, seconds = len(answers), max(answer["seconds"] for answer in answers.values())
     # In a ring each process sends and receives 2 (n - 1) / n times the array (nccl-tests, doc/PERFORMANCE.md).
     speed = 2 * (count - 1) / count * large_bytes / seconds / 1e9
-    least, source = bus_floor(cards)
+    least, source = board_floor(cards, "bus")
     if "slow" in faults:
         least = least or speed
         speed *= SLOWED
@@ -75,18 +73,6 @@ def evaluate_speed(
         links = "check the links between the GPUs: nvidia-smi nvlink --status, nvidia-smi topo -m"
         return replace(outcome, status=status, reason=text, remedy=links)
     return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
-
-
-def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
-    """Return the minimum bus bandwidth of an all-reduce in GB/s and its source; None if unknown.
-
-    A floor applies to a complete board of equal cards on one switch; no figures are published for other systems.
-    """
-    rows = table("speed")
-    for row in rows["all_reduce"]:
-        if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):
-            return row["bus"] * rows["share"]["all_reduce"], row["source"]
-    return None, None
 
 
 def run_collectives(

@@ -91,4 +91,5 @@ def meaning(event: Event) -> tuple[str, str, str]:
     row = table("xid")["xid"].get(str(event.number))
     if row is None:
         return "process", "an unknown number, see docs.nvidia.com/deploy/xid-errors", about["restart"]
-    return row["kind"], row["means"], about["reset" if row["kind"] == "card" else "restart"]
+    kind = "process" if row.get("graded") and re.search(r"\bNon-?fatal\b", event.text, re.IGNORECASE) else row["kind"]
+    return kind, row["means"], about[row.get("do") or ("reset" if kind == "card" else "restart")]

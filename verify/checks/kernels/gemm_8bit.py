@@ -24,7 +24,7 @@ def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     spoiled = "wrong-result" in context.faults
     figures = list(_whole_numbers(device, spoiled=spoiled))
-    refused = _refuses(device)
+    refused = refuses_fp8(device)
     if refused is None:
         figures.append(_floats(device, spoiled=spoiled))
     evidence = {
@@ -41,7 +41,7 @@ def run(context: CheckContext) -> CheckResult:
     return CheckResult("ok", f"products in {kinds} are correct", tuple(figures), evidence)
 
 
-def _refuses(device: str) -> str | None:
+def refuses_fp8(device: str) -> str | None:
     """Return why a device has no fp8 products; None if it has."""
     if device == "cpu":
         return None
@@ -50,6 +50,15 @@ def _refuses(device: str) -> str | None:
     needed = tuple(int(part) for part in table("tolerances")["gemm_8bit"]["fp8_compute_capability"].split("."))
     has = torch.cuda.get_device_capability(device)
     return None if has >= needed else f"compute capability {has[0]}.{has[1]}, {needed[0]}.{needed[1]} is needed"
+
+
+def fp8_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of two matrices of fp8 numbers in bfloat16; the second one is transposed, as the kernels want it."""
+    one = torch.ones((), device=left.device)
+    result: Tensor = torch._scaled_mm(  # noqa: SLF001 - torch has no other name for it
+        left, right.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16
+    )
+    return result
 
 
 def _whole_numbers(device: str, *, spoiled: bool) -> Iterator[Figure]:
@@ -83,10 +92,7 @@ def _floats(device: str, *, spoiled: bool) -> Figure:
     rule = table("tolerances")["gemm_8bit"]
     left = normal(ROWS, DEPTH, seed=32, dtype=FP8)
     right = normal(COLUMNS, DEPTH, seed=33, dtype=FP8)
-    one = torch.ones((), device=device)
-    result: Tensor = torch._scaled_mm(  # noqa: SLF001 - torch has no other name for it
-        left.to(device), right.to(device).t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16
-    ).cpu()
+    result = fp8_product(left.to(device), right.to(device)).cpu()
     if spoiled:
         result = corrupt(result.double() * 1.01)
     exact = product(left, right.t())

@@ -1,11 +1,14 @@
 """speed.gemm, memory and copies: speed of matrix products, memory bandwidth, and copies between host and device."""
 
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from verify.checks.kernels.gemm_8bit import FP8, fp8_product, refuses_fp8
 from verify.host.cpu import bind
 from verify.host.load import watch
 from verify.host.views import torch_view
@@ -13,13 +16,16 @@ from verify.host.views.pci import link
 from verify.inputs import DTYPES, synchronize
 from verify.operators.speed import evaluate, link_floor, speed_floor
 from verify.records import CheckContext, CheckResult, Figure
-from verify.timing import random_sets, rotation, timed
+from verify.tables import table
+from verify.timing import random_sets, rotation, timed, windows
 
 GPU_SIZE, CPU_SIZE = 8192, 256
 """Rows and columns of the matrices."""
 GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
 """Size of one buffer of memory: far more than any cache holds."""
 COPIED_BYTES = 256 << 20
+SUSTAINED = "bfloat16"
+"""Precision of the long load: that of most models, which draws the most power."""
 BUDGET_S, COPIES_BUDGET_S = 0.2, 0.3
 
 
@@ -34,12 +40,41 @@ def gemm(context: CheckContext) -> CheckResult:
             seconds = timed(partial(_product, sets), device, budget_s=BUDGET_S)
             least, source = speed_floor(_name(device), f"gemm_{dtype}")
             figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
+            rule = table("speed")["sustained"]
+            if dtype == SUSTAINED and device != "cpu" and context.level in rule["seconds"]:
+                lasts = rule["seconds"][context.level]
+                turns = windows(partial(_product, sets), device, seconds=lasts, once_s=seconds)
+                figures += sustained(turns, 2 * size**3, lasts)
+        if device != "cpu" and refuses_fp8(device) is None:
+            sets = random_sets(rotation(device, 2 * size * size), size, size, dtype=FP8, device=device, parts=2)
+            seconds = timed(partial(_product_fp8, sets), device, budget_s=BUDGET_S)
+            least, source = speed_floor(_name(device), "gemm_fp8")
+            figures.append(Figure("fp8 products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
     return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
+
+
+def sustained(turns: Sequence[float], operations: int, lasts: float) -> Iterator[Figure]:
+    """Yield the median speed of a long load, and its speed at the end over that at its start.
+
+    Args:
+        turns: Seconds of one turn in each window.
+        operations: Floating-point operations of a turn.
+        lasts: Seconds of the load.
+    """
+    rule, third = table("speed")["sustained"], len(turns) // 3 or 1
+    yield Figure(f"{SUSTAINED} products over {lasts:g} s", operations / statistics.median(turns) / 1e12, "TFLOP/s")
+    share = statistics.median(turns[:third]) / statistics.median(turns[-third:])
+    name = f"{SUSTAINED} products at the end of {lasts:g} s over those at the start"
+    yield Figure(name, share, "times", floor=rule["share"], source=rule["source"])
 
 
 def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
     left, right = sets[turn % len(sets)]
     return left @ right
+
+
+def _product_fp8(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
+    return fp8_product(*sets[turn % len(sets)])
 
 
 def _name(device: str) -> str | None:

@@ -225,28 +225,35 @@ def one_number(nvml: Any, handle: ctypes.c_void_p, name: str, convert: Callable[
     return convert(found[0]) if found else None
 
 
-def read_clocks(nvml: Any, handle: ctypes.c_void_p) -> Health:
-    """Return the state of a card that changes with its load, and nothing else of it: many times a second. Raises NvmlError."""
-    one = partial(one_number, nvml, handle)
-
-    def watts(name: str) -> Any:
-        return one(name, lambda milliwatts: milliwatts / 1000)
-
+def read_limits(nvml: Any, handle: ctypes.c_void_p) -> Health:
+    """Return address, name, maximum clock and power limits of a card, which no load changes. Raises NvmlError."""
     known = _gpu(nvml, handle)
-    reasons = one("nvmlDeviceGetCurrentClocksEventReasons", wide=True)
-    if reasons is None:  # its name before driver 535
-        reasons = one("nvmlDeviceGetCurrentClocksThrottleReasons", wide=True)
     return Health(
         pci=known.pci or "",
         name=known.name or "",
+        clock_max_mhz=one_number(nvml, handle, "nvmlDeviceGetMaxClockInfo", before=(MULTIPROCESSORS,)),
+        power_limit_w=one_number(nvml, handle, "nvmlDeviceGetPowerManagementLimit", _watts),
+        power_default_w=one_number(nvml, handle, "nvmlDeviceGetPowerManagementDefaultLimit", _watts),
+    )
+
+
+def read_load(nvml: Any, handle: ctypes.c_void_p, known: Health) -> Health:
+    """Return the card with what changes with its load: many times a second. `known` is from `read_limits`. Raises NvmlError."""
+    one = partial(one_number, nvml, handle)
+    reasons = one("nvmlDeviceGetCurrentClocksEventReasons", wide=True)
+    if reasons is None:  # its name before driver 535
+        reasons = one("nvmlDeviceGetCurrentClocksThrottleReasons", wide=True)
+    return replace(
+        known,
         clock_reasons=reasons,
         clock_mhz=one("nvmlDeviceGetClockInfo", before=(MULTIPROCESSORS,)),
-        clock_max_mhz=one("nvmlDeviceGetMaxClockInfo", before=(MULTIPROCESSORS,)),
         temperature_c=one("nvmlDeviceGetTemperature", before=(SENSOR,)),
-        power_w=watts("nvmlDeviceGetPowerUsage"),
-        power_limit_w=watts("nvmlDeviceGetPowerManagementLimit"),
-        power_default_w=watts("nvmlDeviceGetPowerManagementDefaultLimit"),
+        power_w=one("nvmlDeviceGetPowerUsage", _watts),
     )
+
+
+def _watts(milliwatts: int) -> float:
+    return milliwatts / 1000
 
 
 def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
@@ -261,7 +268,7 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
     )
     rows = numbers(nvml, "nvmlDeviceGetRemappedRows", handle, 4)
     return replace(
-        read_clocks(nvml, handle),
+        read_load(nvml, handle, read_limits(nvml, handle)),
         ecc=two("nvmlDeviceGetEccMode"),
         ecc_by_default=one("nvmlDeviceGetDefaultEccMode", bool),
         uncorrected=None if None in errors else errors,

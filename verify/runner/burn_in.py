@@ -1,0 +1,164 @@
+"""Level burn-in: rounds of checks for hours, and one verdict over all rounds, also over those of an earlier call that was interrupted.
+
+PREFIX/verify/burn-in.json holds the rounds that ended. The next call continues them if the environment and the checks are the same and
+nothing failed; after a failure it begins anew, because something was repaired in between.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from verify.files import read_json, write_atomically
+from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Observation, as_record, combine, worst_status
+from verify.runner.execution import FAILED, environment_name
+from verify.serving.drain import holder
+from verify.serving.service import start_ticks
+from verify.tables import table
+
+STATE = "verify/burn-in.json"
+RECORD = "frame.burn_in"
+"""Id of the record that says how many rounds ended, and how much speeds differ between them."""
+
+LEAST_ROUNDS = 2
+"""However short the time is: further rounds are what this level is for."""
+
+Document = Mapping[str, Any]
+RunRound = Callable[[int, str], Document]
+"""Runs a round; takes its number from 1, and what the progress file says before the running check."""
+
+
+class RunningError(Exception):
+    """Another process burns this host in."""
+
+
+def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hours: float) -> dict[str, Any]:
+    """Run rounds, at least two, until the time is over or the user interrupts, and return the document of all rounds.
+
+    Args:
+        run_round: Runs the checks once.
+        context: The run; without an installation nothing is kept for a next call.
+        ids: The checks of the first round.
+        hours: Time after which no further round starts, that of continued rounds included.
+
+    Raises:
+        RunningError: Another process does it.
+        KeyboardInterrupt: No round has ended yet.
+    """
+    file = context.prefix / STATE if context.prefix else None
+    if file and (pid := holder(file)) not in (None, os.getpid()):
+        raise RunningError(f"process {pid} burns this host in; `kill -INT {pid}` ends it and keeps its rounds")
+    asked = {"environment": environment_name(context.prefix), "checks": [*ids]}
+    before = read_json(file) if file else {}
+    rounds = before["rounds"] if before.get("asked") == asked and is_open(before) else empty()
+    own = {"asked": asked, "hours": hours, "pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
+    interrupted = False
+    try:
+        while rounds["count"] < LEAST_ROUNDS or rounds["seconds"] < 3600 * hours:
+            _keep(file, {**own, "rounds": rounds})
+            began = time.monotonic()
+            done = f"round {rounds['count'] + 1}, {rounds['seconds'] / 3600:.1f} of {hours:g} h: "
+            rounds = added(rounds, run_round(rounds["count"] + 1, done), time.monotonic() - began)
+    except KeyboardInterrupt:
+        if not rounds["count"]:
+            raise
+        interrupted = True
+    finally:
+        _keep(file, {**own, "rounds": rounds, "pid": None, "complete": not interrupted})
+    return verdict(rounds, hours, interrupted=interrupted)
+
+
+def _keep(file: Path | None, state: Mapping[str, Any]) -> None:
+    """Write the rounds that ended. A disk that cannot take them must not end the checks."""
+    if file:
+        with suppress(OSError):
+            write_atomically(file, json.dumps(state) + "\n")
+
+
+def is_open(state: Mapping[str, Any]) -> bool:
+    """Return whether the rounds of a file can go on: they were interrupted, and nothing failed."""
+    entries = state["rounds"]["checks"].values()
+    return not state.get("complete") and not any(entry["record"]["status"] in FAILED for entry in entries)
+
+
+def empty() -> dict[str, Any]:
+    """Return the state before the first round."""
+    return {"count": 0, "seconds": 0.0, "document": {}, "checks": {}, "speeds": {}}
+
+
+def added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dict[str, Any]:
+    """Return the rounds with one more: of each check and device the worst record, in how many rounds it ran and was not ok, and speeds."""
+    rule, number = table("burn_in")["spread"], rounds["count"] + 1
+    checks = dict(rounds["checks"])
+    speeds = {name: [*values] for name, values in rounds["speeds"].items()}
+    for record in document["checks"]:
+        key = f"{record['id']} {record['device']}"
+        known = checks.get(key, {"record": record, "rounds": 0, "bad": 0, "first": None})
+        is_bad = record["status"] not in ("ok", "skip")
+        is_worse = SEVERITY.index(record["status"]) > SEVERITY.index(known["record"]["status"])
+        checks[key] = {
+            "record": record if is_worse else known["record"],
+            "rounds": known["rounds"] + 1,
+            "bad": known["bad"] + is_bad,
+            "first": known["first"] or (number if is_bad else None),
+        }
+        if record["id"] in rule["checks"] and record["device"] != "cpu":
+            for figure in record["figures"]:
+                if figure["unit"] in rule["units"] and figure["value"]:
+                    name = f"{figure['name']} on {record['device']}" if record["device"] else figure["name"]
+                    speeds.setdefault(name, []).append(float(f"{figure['value']:.5g}"))
+    about = {name: value for name, value in document.items() if name != "checks"}
+    about["started_at"] = rounds["document"].get("started_at", about["started_at"])
+    total = round(rounds["seconds"] + seconds, 3)
+    return {"count": number, "seconds": total, "document": about, "checks": checks, "speeds": speeds}
+
+
+def verdict(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> dict[str, Any]:
+    """Return the document of all rounds: the worst record of each check and device, and one on the rounds themselves."""
+    records = [_over_rounds(entry) for entry in rounds["checks"].values()]
+    outcome = _of_rounds(rounds, hours, interrupted=interrupted)
+    records.append(as_record(RECORD, rounds["document"]["host"], None, outcome, rounds["seconds"]))
+    status = worst_status([record["status"] for record in records])
+    return {**rounds["document"], "status": status, "seconds": rounds["seconds"], "checks": records}
+
+
+def _over_rounds(entry: Mapping[str, Any]) -> dict[str, Any]:
+    record, count = entry["record"], entry["rounds"]
+    if count == 1 or record["status"] == "skip":
+        return dict(record)
+    bad, first = entry["bad"], entry["first"]
+    reason = f"{record['reason']} ({count} rounds)"
+    if bad:
+        reason = f"in {bad} of {count} rounds, first in round {first}: {record['reason']}"
+    return {**record, "reason": reason}
+
+
+def _of_rounds(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> CheckResult:
+    rule, observations = table("burn_in")["spread"], []
+    done, count = rounds["seconds"] / 3600, rounds["count"]
+    if interrupted:
+        text = f"interrupted after {done:.2f} of {hours:g} h, {count} round{'s' if count > 1 else ''}"
+        again = f"the same command goes on where this one ended: ./firstlight verify --level burn-in --hours {hours:g}"
+        observations.append(Observation("warn", text, again))
+    gaps = {
+        name: 1 - min(values) / statistics.median(values)
+        for name, values in rounds["speeds"].items()
+        if len(values) >= rule["least_rounds"]
+    }
+    for name, gap in gaps.items():
+        if gap > rule["share"]:
+            text = f"{name}: the slowest of {len(rounds['speeds'][name])} rounds is {gap:.0%} behind their median"
+            observations.append(Observation("warn", text, rule["remedy"]))
+    figures = [Figure("rounds", count, "count"), Figure("time of all rounds", done, "h")]
+    if gaps:
+        worst = max(gaps.values())
+        figures.append(
+            Figure("slowest round", worst, "behind the median", ceiling=rule["share"], source=rule["source"])
+        )
+    speeds = f"no speed is more than {max(gaps.values()):.0%} behind its median" if gaps else "no speeds to compare"
+    healthy = f"{count} round{'s' if count > 1 else ''} in {done:.2f} h; {speeds}"
+    return combine(observations, healthy, tuple(figures), {"speeds": rounds["speeds"]})
