@@ -72,7 +72,7 @@ def test_what_breaks_the_contract_is_noticed(service: Service, fault: ServedFaul
 def test_tokens_count_for_the_client_that_is_named_as_the_answers_say(service: Service) -> None:
     (service.prefix / "fault").write_text("")
     headers = {"Authorization": "Bearer k", "Content-Type": "application/json", "X-Firstlight-Client": "app"}
-    base = service.endpoint.removesuffix("/v1")
+    base = f"http://{service.endpoint.host}:{service.endpoint.port}"
 
     def ask(path: str, **body: Any) -> http.client.HTTPResponse:
         data = json.dumps({"model": "m", "max_tokens": 9, "ignore_eos": True, **body}).encode() if body else None
