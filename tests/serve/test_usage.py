@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -132,11 +131,13 @@ def test_counts_reach_the_file_without_a_question(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(usage, "DELAY_S", 0)
 
     async def count() -> None:
-        usage.Usage(str(tmp_path), lambda: NOON).count("app", 0, 5)
-        while not (tmp_path / usage.FILE).exists():
-            await asyncio.sleep(0.01)
+        written = asyncio.Event()
+        counting = usage.Usage(str(tmp_path), lambda: NOON)
+        monkeypatch.setattr(counting, "read", lambda read=counting.read: (read(), written.set()))
+        counting.count("app", 0, 5)
+        await asyncio.wait_for(written.wait(), 60)
 
-    asyncio.run(asyncio.wait_for(count(), 60))
+    asyncio.run(count())
     assert json.loads((tmp_path / usage.FILE).read_text())["day"]["clients"] == {"app": [5, 0]}
 
 
@@ -156,5 +157,5 @@ def test_a_server_without_an_engine_or_a_writable_folder_starts_and_counts_nothi
     monkeypatch.delitem(sys.modules, usage.ENGINE)
     monkeypatch.setenv("FIRSTLIGHT_PROOF_DIR", str(tmp_path))
     assert usage.start() is None
-    assert os.listdir(tmp_path) == []
+    assert [*tmp_path.iterdir()] == []
     assert asyncio.run(request(guarded(engine, whole), "/v1/completions", "app"))[0] == 200

@@ -135,7 +135,9 @@ def _texts(gateway: Gateway) -> dict[str, str]:
 def _tokens(gateway: Gateway) -> str:
     """Return the program of HAProxy that knows the tokens of clients, from tokens.lua."""
     budgets = gateway.budgets()
-    limits = {client: ", ".join(f"{window} = {most}" for window, most in own.items()) for client, own in budgets.items()}
+    limits = {
+        client: ", ".join(f"{window} = {most}" for window, most in own.items()) for client, own in budgets.items()
+    }
     return filled(
         Path(__file__).with_name(TOKENS),
         hosts=", ".join(f'"{server}"' for server, one in _servers(gateway.backends) if one.key),

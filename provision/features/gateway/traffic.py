@@ -7,7 +7,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from provision.core.errors import FirstlightError, ServeError, UsageError
@@ -66,7 +66,7 @@ class Traffic:
 
     gateway: str
     hosts: tuple[HostTraffic, ...]
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
     def of(self, name: str) -> HostTraffic | None:
         """Return a host by its name; None where this gateway does not know it."""

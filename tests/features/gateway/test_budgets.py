@@ -100,7 +100,7 @@ def test_the_counts_outlive_a_reload_and_a_host_that_is_down(tmp_path: Path) -> 
 def test_clients_are_counted_without_a_budget_and_cannot_name_another(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m"}) as site:
         body = {"model": "m"}
-        assert site.ask("POST", "/v1/chat/completions", body, **{"X_Firstlight_Client": "two"}).status == 200
+        assert site.ask("POST", "/v1/chat/completions", body, X_Firstlight_Client="two").status == 200
         [seen] = site.stubs["h1"].seen()
         assert seen["headers"]["x-firstlight-client"] == "one"
         wait_until(lambda: site.traffic().usage.uncounted == (), "the host is never asked")
@@ -119,8 +119,7 @@ def test_usage_is_shown_with_what_is_left_and_the_hosts_that_are_missing() -> No
         "  app     minute       12         30  1,000   958",
         "  app     day       1,200      3,000      -     -",
         "  not counted: h2, h3, down or started by an earlier version; start anew: ./firstlight serve",
-        "old: knows no tokens of clients: it was set up by an earlier version, or its HAProxy is built without Lua; "
-        "set it up again: ./firstlight gateway",
+        "old: knows no tokens of clients: it was set up by an earlier version, or its HAProxy is built without Lua; set it up again: ./firstlight gateway",
     ]
     [gate, old] = json.loads(json.dumps(document(usages)))["gateways"]
     minute = {"prompt": 12, "generated": 30, "limit": 1000, "left": 958}

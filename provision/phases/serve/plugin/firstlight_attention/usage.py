@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import functools
+import importlib
 import json
 import os
 import sys
@@ -44,8 +45,9 @@ def add(counts: dict[str, Any], new: dict[str, list[int]], now: float) -> dict[s
     for window, seconds in WINDOWS.items():
         number, before = int(now // seconds), counts.get(window, {})
         clients = dict(before["clients"]) if before.get("number") == number else {}
-        for name, tokens in new.items():
-            clients[name] = [sum(pair) for pair in zip(clients.get(name, (0, 0)), tokens)]
+        for name, (prompt, generated) in new.items():
+            known = clients.get(name, (0, 0))
+            clients[name] = [known[0] + prompt, known[1] + generated]
         found[window] = {"number": number, "clients": clients}
     return found
 
@@ -83,7 +85,8 @@ class Usage:
     def read(self) -> str:
         """Add to the file what is new, and return all counts as `lines` does."""
         self.is_due = False
-        with open(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+        self.file.touch(mode=0o600)
+        with self.file.open("r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 # What follows the document is the rest of an earlier, longer one.
@@ -130,10 +133,10 @@ class Usage:
 def _metric() -> Any:
     """Return the counter in vLLM's own metrics; None without the library."""
     try:
-        from prometheus_client import Counter
+        library = importlib.import_module("prometheus_client")
     except ImportError:
         return None
-    return Counter("firstlight_client_tokens", "Tokens of a client of the gateway.", ("client", "kind"))
+    return library.Counter("firstlight_client_tokens", "Tokens of a client of the gateway.", ("client", "kind"))
 
 
 @functools.lru_cache(maxsize=1)
