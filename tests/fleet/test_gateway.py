@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision.features.quarantine.marks import Quarantine
-from tests.features.gateway.running import wait_until
+from tests.features.gateway.running import ask, wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.gateway_client import CURRENT, Client, keys
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
@@ -214,8 +214,7 @@ def test_a_host_is_drained_restarted_and_brought_back_and_no_request_is_lost(sit
 
 def test_a_client_uses_its_budget_up_on_all_hosts_and_usage_shows_it(site: Site) -> None:
     for host, text in ((site.first, "minute app 10 20\nday app 300 40\n"), (site.second, "day app 100 90\n")):
-        body = json.dumps({"usage": text}).encode()
-        urllib.request.urlopen(f"http://{host.address}:8000/stub/usage", body, timeout=60).close()
+        assert ask((host.address, 8000), "POST", "/stub/usage", {"usage": text}).status == 200
     limits = {"firstlight_gateway_tokens_per_day": {"app": 530}}
     assert site.run("app", "batch", **limits).code == 0
     client = site.client()
@@ -228,7 +227,7 @@ def test_a_client_uses_its_budget_up_on_all_hosts_and_usage_shows_it(site: Site)
     [gate] = json.loads(site.traffic("usage", "--json").out)["gateways"]
     assert gate["uncounted"] == []
     for host in (site.first, site.second):
-        urllib.request.urlopen(f"http://{host.address}:8000/stub/usage", b'{"usage": ""}', timeout=60).close()
+        assert ask((host.address, 8000), "POST", "/stub/usage", {"usage": ""}).status == 200
     wait_until(lambda: client.chat()[0] == 200, "it stays refused")
     assert site.run("app", "batch").code == 0
 

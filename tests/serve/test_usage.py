@@ -133,7 +133,13 @@ def test_counts_reach_the_file_without_a_question(tmp_path: Path, monkeypatch: p
     async def count() -> None:
         written = asyncio.Event()
         counting = usage.Usage(str(tmp_path), lambda: NOON)
-        monkeypatch.setattr(counting, "read", lambda read=counting.read: (read(), written.set()))
+        read = counting.read
+
+        def notify() -> None:
+            read()
+            written.set()
+
+        monkeypatch.setattr(counting, "read", notify)
         counting.count("app", 0, 5)
         await asyncio.wait_for(written.wait(), 60)
 
