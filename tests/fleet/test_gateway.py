@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision.features.quarantine.marks import Quarantine
-from tests.features.gateway.running import wait_until
+from tests.features.gateway.running import ask, wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.gateway_client import CURRENT, Client, keys
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
@@ -210,6 +210,26 @@ def test_a_host_is_drained_restarted_and_brought_back_and_no_request_is_lost(sit
     }
     sockets = "/run/firstlight-gateway/master.sock /opt/firstlight/gateway/drained.json"
     assert site.gateway.sh(f"stat -c '%U %a' {sockets}") == "root 600\n" * 2
+
+
+def test_a_client_uses_its_budget_up_on_all_hosts_and_usage_shows_it(site: Site) -> None:
+    for host, text in ((site.first, "minute app 10 20\nday app 300 40\n"), (site.second, "day app 100 90\n")):
+        assert ask((host.address, 8000), "POST", "/stub/usage", {"usage": text}).status == 200
+    limits = {"firstlight_gateway_tokens_per_day": {"app": 530}}
+    assert site.run("app", "batch", **limits).code == 0
+    client = site.client()
+    wait_until(lambda: client.chat()[0] == 429, "the budget is never used up")
+    shown = site.traffic("usage")
+    assert shown.code == 0, shown.output()
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert ["app", "day", "400", "130", "530", "0"] in lines
+    assert ["batch", "day", "0", "0", "-", "-"] in lines
+    [gate] = json.loads(site.traffic("usage", "--json").out)["gateways"]
+    assert gate["uncounted"] == []
+    for host in (site.first, site.second):
+        assert ask((host.address, 8000), "POST", "/stub/usage", {"usage": ""}).status == 200
+    wait_until(lambda: client.chat()[0] == 200, "it stays refused")
+    assert site.run("app", "batch").code == 0
 
 
 def test_an_unreachable_host_stays_behind_the_gateway(site: Site) -> None:

@@ -209,6 +209,8 @@ WRONG = {
     "bind to a name": "firstlight_bind: gpu.example.org",
     "clients without names": "firstlight_gateway_clients: []",
     "client of two words": "firstlight_gateway_clients: [two words]",
+    "budget of nobody": "{firstlight_gateway_clients: [app], firstlight_gateway_tokens_per_day: {ap: 5}}",
+    "budget of nothing": "firstlight_gateway_tokens_per_minute: 0",
     "gateway at a name": "firstlight_gateway_bind: gate.example.org",
     "gateway without TLS": "firstlight_gateway_tls: false",
     "built-in model on the host": "firstlight_model_on_host: /mnt/models/tiny",

@@ -125,6 +125,10 @@ Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")
 Whole = Annotated[int, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(ge=1), Allowed("a whole number from 1")]
 Port = Annotated[Whole, Field(ge=1, le=65535), Allowed("a whole number from 1 to 65535")]
+Tokens = Annotated[
+    Annotated[Whole, Field(ge=1)] | dict[ShortName, Annotated[Whole, Field(ge=1)]],
+    Allowed("a whole number of at least 1 for each client, or a mapping of clients to such numbers"),
+]
 GpuIndex = Annotated[Whole, Field(ge=0)]
 Share = Annotated[float, BeforeValidator(_number)]
 Source = Literal["auto", "controller", "peers", "host", "path"]
@@ -311,6 +315,10 @@ class Settings(Record):
     """How the gateway chooses the host of a request: the one with the fewest requests (requests), or the one that has the prompt's prefix in its cache (prefixes)."""
     gateway_requests_per_minute: Annotated[Whole, Field(ge=1), Allowed("a whole number of at least 1")] | None = None
     """Requests per minute that the gateway accepts from one client. Default: no limit."""
+    gateway_tokens_per_minute: Tokens | None = None
+    """Tokens per minute of one client's prompts and answers. When they are used up, the gateway answers 429. Default: no limit."""
+    gateway_tokens_per_day: Tokens | None = None
+    """The same per day (UTC). Default: no limit."""
     gateway_drain_seconds: Annotated[Whole, Field(ge=0), Allowed("a whole number from 0")] = 600
     """Seconds that running requests have to finish before their host restarts. The default is the timeout of OpenAI's clients."""
     gateway_restart_at_once: Count = 1

@@ -66,6 +66,19 @@ class Gateway:
         ordered = sorted(self.backends, key=lambda one: (one.model, one.name))
         return gather((backend.model, backend) for backend in ordered)
 
+    def budgets(self) -> dict[str, dict[str, int]]:
+        """Return the tokens that each client has in a `minute` and in a `day`, by client; what has no limit is missing."""
+        settings = self.settings
+        limits = {"minute": settings.gateway_tokens_per_minute, "day": settings.gateway_tokens_per_day}
+        return {
+            client: {
+                window: most
+                for window, limit in limits.items()
+                if (most := limit.get(client) if isinstance(limit, dict) else limit) is not None
+            }
+            for client in sorted(self.clients)
+        }
+
     def names(self) -> dict[str, str]:
         """Return the model that answers requests for each name: its own, and those of adapters that all of its hosts have.
 
@@ -107,6 +120,7 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
             hint="start the hosts first: ./firstlight provision",
         )
     _require_own_names(gateway, found)
+    _require_counts(gateway, found)
     return tuple(found)
 
 
@@ -122,6 +136,17 @@ def _require_own_names(gateway: Host, backends: Iterable[Backend]) -> None:
                 f"gateway `{gateway.name}`: the name `{name}` stands for several: of the models {', '.join(sorted(models))}",
                 hint="give each adapter in firstlight_lora a name of its own; then ./firstlight serve",
             )
+
+
+def _require_counts(gateway: Host, backends: Iterable[Backend]) -> None:
+    """Raise InventoryError where clients have budgets of tokens, and a host counts none: what counts them also asks for the key."""
+    settings = gateway.settings
+    without = sorted(one.name for one in backends if one.key is None)
+    if without and (settings.gateway_tokens_per_minute or settings.gateway_tokens_per_day):
+        raise InventoryError(
+            f"gateway `{gateway.name}` is to limit tokens, which hosts without an API key do not count: {', '.join(without)}",
+            hint="set firstlight_api_key: true for these hosts; then ./firstlight serve",
+        )
 
 
 def known_clients(text: str) -> dict[str, str]:

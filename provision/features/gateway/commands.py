@@ -38,6 +38,16 @@ def status(*, inventory: InventoryOption = None, **options: Any) -> None:
 
 @app.command()
 @takes(after=CHANGED)
+def usage(*, inventory: InventoryOption = None, **options: Any) -> None:
+    """Show the tokens that each client has used in this minute and this day (UTC), and what is left."""
+    from provision.features.gateway import operations
+
+    request = asked("gateway", inventory=inventory, **options)
+    raise typer.Exit(operations.usage(request))
+
+
+@app.command()
+@takes(after=CHANGED)
 def drain(
     *,
     hosts: HostsArgument,

@@ -63,11 +63,18 @@ def ask(session: Session, host: Host, gateway: Gateway) -> CheckRecord:
     if (most := gateway.settings.gateway_requests_per_minute) is not None:
         text = f"not tested: firstlight_gateway_requests_per_minute lets a client send {most} requests"
         return record(host, "skip", text)
+    if _without_budget(gateway) is None:
+        return record(host, "skip", "not tested: it would use up the tokens of a client, and each has a budget")
     started = time.monotonic()
     command = f"exec {shlex.quote(python_of(host))} -I -c {shlex.quote(BOOT)}"
     stdin = f"{base64.b64encode(program()).decode()}\n{json.dumps(request_of(gateway))}"
     done = session.run(command, stdin=stdin, timeout_s=deadline_s(gateway), root=True)
     return evaluate(host, done).model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+
+
+def _without_budget(gateway: Gateway) -> str | None:
+    """Return the client that is asked as: one whose tokens have no limit."""
+    return next((name for name, budget in gateway.budgets().items() if not budget), None)
 
 
 def deadline_s(gateway: Gateway) -> float:
@@ -76,14 +83,16 @@ def deadline_s(gateway: Gateway) -> float:
 
 
 def request_of(gateway: Gateway) -> dict[str, Any]:
-    """Return what the program reads. It holds keys."""
+    """Return what the program reads, of a gateway with a client without a budget. It holds keys."""
     certificate = f"{gateway.folder}/current/{CERTIFICATE}" if gateway.settings.gateway_tls else None
     models = {
         model: [{"host": one.address, "port": one.port, "key": one.key, "task": one.task} for one in hosts]
         for model, hosts in gateway.models().items()
     }
+    client = _without_budget(gateway)
+    assert client is not None
     at = {"host": own_address(gateway.bind), "port": gateway.settings.gateway_port, "certificate": certificate}
-    return {"gateway": at, "key": next(iter(gateway.clients.values())), "models": models}
+    return {"gateway": at, "key": gateway.clients[client], "models": models}
 
 
 def evaluate(host: Host, done: Completed) -> CheckRecord:

@@ -32,6 +32,8 @@ TRAFFIC, TRAFFIC_PROGRAM = "traffic.json", "traffic.py"
 """What `onhost/traffic.py` has to know of these files, and that program."""
 TOO_LARGE = "too_large.lua"
 """The answer to a request that is too large."""
+TOKENS = "tokens.lua"
+"""The counts of clients' tokens, and the answer to a client that has used up its budget."""
 SERVED = "served.json"
 """What hosts served when the files were made, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
@@ -45,6 +47,9 @@ copies a whole buffer for each request that it may send again, which takes 0.15 
 the stream ends (benchmarks/results/gateway-streams.json)."""
 _ARRIVES = 16
 """Times the largest request that still arrives before it is refused; one that is larger is cut off."""
+
+_ASKED_S, _ASKED_WITHOUT_BUDGETS_S = 1, 10
+"""Seconds between two questions to a host for the tokens of clients."""
 
 COMPARED = 1024
 """Bytes of each text that count. Prompts that differ earlier share less than about 250 tokens, which are computed within milliseconds;
@@ -115,6 +120,7 @@ def _texts(gateway: Gateway) -> dict[str, str]:
             Path(__file__).with_name(TOO_LARGE),
             body=_body(_larger(gateway.settings.gateway_body_mib), "invalid_request_error"),
         ),
+        TOKENS: _tokens(gateway),
         TRAFFIC: _traffic(gateway, models),
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
@@ -124,6 +130,22 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         listed = [{"id": name, "object": "model", "owned_by": "firstlight"} for name in gateway.names()]
         files[MODEL_LIST] = json.dumps({"object": "list", "data": listed}) + "\n"
     return files
+
+
+def _tokens(gateway: Gateway) -> str:
+    """Return the program of HAProxy that knows the tokens of clients, from tokens.lua."""
+    budgets = gateway.budgets()
+    limits = {
+        client: ", ".join(f"{window} = {most}" for window, most in own.items()) for client, own in budgets.items()
+    }
+    return filled(
+        Path(__file__).with_name(TOKENS),
+        hosts=", ".join(f'"{server}"' for server, one in _servers(gateway.backends) if one.key),
+        budgets=", ".join(f'["{client}"] = {{{own}}}' for client, own in limits.items()),
+        socket=f"{gateway.run_folder}/hosts.sock",
+        pause_s=_ASKED_S if any(budgets.values()) else _ASKED_WITHOUT_BUDGETS_S,
+        body=_body("the budget of tokens is used up: %s", "rate_limit_error"),
+    )
 
 
 def _traffic(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
@@ -203,6 +225,8 @@ def _config(gateway: Gateway, models: dict[str, list[Backend]]) -> str:
             body_bytes=gateway.settings.gateway_body_mib * _MIB,
             arriving_bytes=gateway.settings.gateway_body_mib * _MIB * _ARRIVES,
             too_large=TOO_LARGE,
+            tokens=TOKENS,
+            has_budgets=any(gateway.budgets().values()),
             larger=_larger(gateway.settings.gateway_body_mib),
             buffer_bytes=(gateway.settings.gateway_body_mib * _MIB if len(models) > 1 else _RETRIED) + _HEADER_ROOM,
             busy=_refusal("no host can take the request now; try again", "overloaded"),

@@ -1,11 +1,11 @@
-"""Commands on gateways: set-up, drain, ready, status; and what each prints.
+"""Commands on gateways: set-up, drain, ready, status, usage; and what each prints.
 
 They raise InventoryError where the inventory has no gateway, and FirstlightError where nothing was changed or they were interrupted.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +16,9 @@ from provision.core.redaction import redact, scrub
 from provision.features.gateway.draining import Action, TrafficHosts, change
 from provision.features.gateway.draining import status as read_status
 from provision.features.gateway.traffic import Traffic, document, render, sessions_of
+from provision.features.gateway.usage import Usage
+from provision.features.gateway.usage import document as usage_document
+from provision.features.gateway.usage import render as render_usage
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import run_steps, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
@@ -43,6 +46,24 @@ def _require_gateway(request: CommandRequest) -> Inventory:
 
 def status(request: CommandRequest) -> int:
     """Print the figures of each host behind each gateway, and return the exit code."""
+    return _show(request, document, render)
+
+
+def usage(request: CommandRequest) -> int:
+    """Print the tokens of each client of each gateway, and return the exit code."""
+
+    def usages(traffics: Iterable[Traffic]) -> dict[str, Usage]:
+        return {traffic.gateway: traffic.usage for traffic in traffics}
+
+    return _show(request, lambda found: usage_document(usages(found)), lambda found: render_usage(usages(found)))
+
+
+def _show(
+    request: CommandRequest,
+    document: Callable[[Sequence[Traffic]], dict[str, Any]],
+    render: Callable[[Sequence[Traffic]], str],
+) -> int:
+    """Ask all gateways, print what they answer as JSON or text, and return the exit code."""
     _require_gateway(request)
     outcome = execute(replace(request, limit=GATEWAY), (Step("traffic", read_status, "serve", "all", reads_only=True),))
     traffics = _traffics(outcome.result)

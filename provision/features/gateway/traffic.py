@@ -7,10 +7,11 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from provision.core.errors import FirstlightError, ServeError, UsageError
+from provision.features.gateway.usage import Usage, aligned, read_usage
 from provision.report.layout import quoted
 
 By = Literal["operator", "run"]
@@ -65,6 +66,7 @@ class Traffic:
 
     gateway: str
     hosts: tuple[HostTraffic, ...]
+    usage: Usage = field(default_factory=Usage)
 
     def of(self, name: str) -> HostTraffic | None:
         """Return a host by its name; None where this gateway does not know it."""
@@ -119,7 +121,9 @@ def parse(gateway: str, answer: str) -> Traffic:
         if is_new and row["pxname"].startswith("model-") and is_up:
             weights[row["pxname"]] += _number(row["weight"])
     hosts = [_host(name, rows, weights, document) for name in document["servers"]]
-    return Traffic(gateway, tuple(sorted(hosts, key=lambda one: (one.model, one.host))))
+    names = {server["server"]: name for name, server in document["servers"].items()}
+    usage = read_usage(document.get("tokens", ""), names)
+    return Traffic(gateway, tuple(sorted(hosts, key=lambda one: (one.model, one.host))), usage)
 
 
 def _number(text: str | None) -> int:
@@ -248,7 +252,4 @@ def _table_lines(traffic: Traffic) -> list[str]:
         state = one.state if one.state != "drained" or one.healthy else "drained, down"
         counts = (one.sessions, one.requests, one.errors_5xx, one.broken)
         rows.append((one.model, one.host, state, f"{one.share:g} %", *map(str, counts)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    # Words are on the left of their columns, numbers on the right.
-    cells = [f"{{:{'<' if place < 3 else '>'}{width}}}" for place, width in enumerate(widths)]
-    return [f"{traffic.gateway}:", *("  ".join(["", *cells]).format(*row).rstrip() for row in rows)]
+    return [f"{traffic.gateway}:", *aligned(rows, words=3)]

@@ -40,6 +40,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         *_parallel(settings),
         *_span(settings),
         *_shared_address(settings),
+        *_budgets(settings),
         *_firewall(settings),
     ]
 
@@ -118,6 +119,15 @@ def _shared_address(settings: Settings) -> Iterator[Conflict]:
             f"the gateway listens on {settings.gateway_bind} alone, and clients are to use {shared.ip}",
             "leave firstlight_gateway_bind out: 0.0.0.0",
         )
+
+
+def _budgets(settings: Settings) -> Iterator[Conflict]:
+    for setting in ("gateway_tokens_per_minute", "gateway_tokens_per_day"):
+        named = getattr(settings, setting)
+        for name in named if isinstance(named, dict) else ():
+            if name not in settings.gateway_clients:
+                hint = f"the clients are those of firstlight_gateway_clients: {', '.join(settings.gateway_clients)}"
+                yield Conflict(setting, f"{name!r} is no client of the gateway", hint)
 
 
 def _firewall(settings: Settings) -> Iterator[Conflict]:

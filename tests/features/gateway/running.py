@@ -102,6 +102,10 @@ class Stub:
         """Change its behaviour."""
         assert ask(self.at, "POST", "/stub", {"mode": mode}).status == 200
 
+    def used(self, usage: str) -> None:
+        """Let it have counted tokens of clients; see `usage.lines` of the plug-in."""
+        assert ask(self.at, "POST", "/stub/usage", {"usage": usage}).status == 200
+
     def step(self) -> None:
         """Let it send one token."""
         ask(self.at, "POST", "/stub/step", {})

@@ -5,7 +5,7 @@ With PROCESSES tokens are made by another process, as vLLM's engine is one, and 
 `POST /stub` sets its mode: `mode` is ok, refuse (400), fail (500), busy (503), hang (no answer, though /health is fine), break (ends a stream
 after two tokens), work (a token takes 6 seconds of computing) or stepwise (each token of a stream waits for a POST to /stub/step).
 In mode no_tokens it refuses to give the tokens of a prompt (403), as vLLM does without `--enable-scale-out`.
-`GET /stub` returns the requests that came.
+`GET /stub` returns the requests that came. `POST /stub/usage` sets the tokens of clients that it says it has counted.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Engine(ThreadingHTTPServer):
         self.name, self.key, self.mode = name, key, "ok"
         self.steps = threading.Semaphore(0)
         self.seen: list[dict[str, Any]] = []
+        self.usage = ""
 
     def make_token(self) -> None:
         """Let the engine's process make a token, where there is one."""
@@ -95,6 +96,9 @@ class Handler(BaseHTTPRequestHandler):
         """Answer requests that read."""
         if self.path == "/stub":
             self.answer(200, {"seen": self.server.seen})
+        elif self.path == "/firstlight/usage":
+            is_known = self.headers.get("Authorization") == f"Bearer {self.server.key}"
+            self.send(200 if is_known else 401, "text/plain", self.server.usage.encode() if is_known else b"")
         elif self.path == "/health":
             self.answer(200, {})
         elif self.path == "/metrics" and self.server.process is not None:
@@ -107,6 +111,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         if self.path == "/stub":
             self.server.mode = body["mode"]
+            self.answer(200, {})
+        elif self.path == "/stub/usage":
+            self.server.usage = body["usage"]
             self.answer(200, {})
         elif self.path == "/stub/step":
             self.server.steps.release()

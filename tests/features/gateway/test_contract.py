@@ -188,6 +188,17 @@ def test_a_limit_of_requests_is_not_used_up() -> None:
     )
 
 
+def test_a_clients_budget_is_not_used_up() -> None:
+    limited = Gateway(Settings(gateway_tokens_per_day=60), (), {"one": KEY}, "")
+    check = contract.ask(LocalSession("gate", Connection(kind="local")), gate(), limited)
+    assert (check.status, check.reason) == (
+        "skip",
+        "not tested: it would use up the tokens of a client, and each has a budget",
+    )
+    some = Gateway(Settings(gateway_tokens_per_day={"one": 60}), (), {"one": KEY, "two": "sk-two"}, "")
+    assert contract.request_of(some)["key"] == "sk-two"
+
+
 def test_the_oldest_python_of_a_gateway_can_ask(tmp_path: Path) -> None:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     oldest = next(map(str, pyenv.glob("versions/3.8.*/bin/python")), None)

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from provision.phases.serve.command_line import KEY_GUARD
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
 
 HERE = Path(__file__).parent
+PLUGIN = HERE.parents[2] / "provision/phases/serve/plugin"
 START_S = 400.0
 
 
@@ -24,6 +26,7 @@ def started(prefix: Path, model: Path, **readiness: Any) -> Iterator[Service]:
     """A service with key `k` and model name `m`, as the product starts it; file `fault` of its prefix names what is wrong with it."""
     (prefix / "fault").write_text("")
     (prefix / "etc").mkdir()
+    (prefix / "run").mkdir()
     (prefix / "etc/service.env").write_text("VLLM_API_KEY=k\n")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -37,13 +40,13 @@ def started(prefix: Path, model: Path, **readiness: Any) -> Iterator[Service]:
         **readiness,
     }
     variables = {
-        "FAULT_FILE": str(prefix / "fault"), "PYTHONPATH": str(HERE), "VLLM_API_KEY": "k", "OMP_NUM_THREADS": "1",
+        "FAULT_FILE": str(prefix / "fault"), "PYTHONPATH": f"{HERE}:{PLUGIN}", "VLLM_API_KEY": "k", "OMP_NUM_THREADS": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1", "VLLM_CACHE_ROOT": str(prefix / "cache"),
+        "HF_HUB_OFFLINE": "1", "VLLM_CACHE_ROOT": str(prefix / "cache"), "FIRSTLIGHT_PROOF_DIR": str(prefix / "run"),
     }  # fmt: skip
     command = [
         sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "m", "--host", "127.0.0.1",
-        "--port", str(port), "--kv-cache-memory-bytes", str(64 << 20), "--enforce-eager",
+        "--port", str(port), "--kv-cache-memory-bytes", str(64 << 20), "--enforce-eager", "--middleware", KEY_GUARD,
     ]  # fmt: skip
     with (
         (prefix / "log").open("w") as log,

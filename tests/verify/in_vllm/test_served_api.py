@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -63,6 +67,38 @@ def test_what_breaks_the_contract_is_noticed(service: Service, fault: ServedFaul
     (service.prefix / "fault").write_text(fault.name)
     found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True), has_tools=False)
     assert [text for text in found.deviations if text.startswith(fault.words)], found.deviations
+
+
+def test_tokens_count_for_the_client_that_is_named_as_the_answers_say(service: Service) -> None:
+    (service.prefix / "fault").write_text("")
+    headers = {"Authorization": "Bearer k", "Content-Type": "application/json", "X-Firstlight-Client": "app"}
+    base = f"http://{service.endpoint.host}:{service.endpoint.port}"
+
+    def ask(path: str, **body: Any) -> http.client.HTTPResponse:
+        data = json.dumps({"model": "m", "max_tokens": 9, "ignore_eos": True, **body}).encode() if body else None
+        answer: http.client.HTTPResponse = urllib.request.urlopen(
+            urllib.request.Request(base + path, data, headers), timeout=60
+        )
+        return answer
+
+    with ask("/v1/completions", prompt=[[5, 6, 7], [5, 6]], n=2) as answer:
+        said = json.load(answer)["usage"]
+    with ask("/v1/chat/completions", messages=[{"role": "user", "content": "a"}], stream=True) as answer:
+        assert answer.read().endswith(b"data: [DONE]\n\n")
+    with ask("/v1/completions", prompt=[5, 6, 7], stream=True, max_tokens=2000) as answer:
+        assert answer.readline().startswith(b"data: ")
+    with ask("/v1/completions", prompt=[5], max_tokens=1) as answer:
+        answer.read()
+    with ask("/firstlight/usage") as answer:
+        minute, day = (line.split() for line in answer.read().decode().splitlines())
+    assert (said["prompt_tokens"], said["completion_tokens"]) == (5, 36)
+    with ask("/tokenize", messages=[{"role": "user", "content": "a"}]) as answer:
+        chat = json.load(answer)["count"]
+    assert minute[:2] == ["minute", "app"]
+    assert day[:3] == ["day", "app", str(5 + chat + 3 + 1)]
+    assert 36 + 9 + 1 + 1 <= int(day[3]) < 36 + 9 + 2000 + 1
+    with ask("/metrics") as answer:
+        assert f'firstlight_client_tokens_total{{client="app",kind="prompt"}} {day[2]}.0' in answer.read().decode()
 
 
 @pytest.fixture

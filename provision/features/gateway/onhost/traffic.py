@@ -157,8 +157,9 @@ class Gateway:
                 raise
 
     def figures(self) -> dict[str, Any]:
-        """Return what HAProxy counts, and which hosts are drained."""
-        processes = [{"is_new": is_new, "stat": stat} for _, is_new, stat in self.processes()]
+        """Return what HAProxy counts, which hosts are drained, and the tokens of clients as tokens.lua tells them."""
+        found = list(self.processes())
+        processes = [{"is_new": is_new, "stat": stat} for _, is_new, stat in found]
         servers = {
             name: {key: server[key] for key in ("model", "backend", "server")} for name, server in self.servers.items()
         }
@@ -167,6 +168,7 @@ class Gateway:
             "drained": self.known(DRAINED),
             "canary": self.known(CANARY),
             "processes": processes,
+            "tokens": "".join(self.ask(f"{process} show tokens") for process, is_new, _ in found if is_new),
         }
 
 
