@@ -113,7 +113,7 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         *_labelled("Versions" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Gateway", fitted(gateways, most.endpoint, columns=columns)),
         *_labelled("Endpoint", () if gateways else _endpoints(summary, most.endpoint)),
-        *_labelled("Ask", _ask(summary, most.ask)),
+        *_ask(summary, most.ask),
         *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
         *_labelled(
             "Attention",
@@ -204,8 +204,11 @@ def _endpoints(summary: Summary, most: int) -> list[str]:
 def _ask(summary: Summary, most: int) -> list[str]:
     """Return the commands that send a prompt through the gateway, else to the first host; none where they do not fit, as `chat` does the same."""
     call = wording.first_call(summary)
-    lines = [line for entry in call for line in command(entry, indent="", columns=COLUMNS - LABEL)]
-    return lines if rows(lines, COLUMNS - LABEL) <= most else []
+    lines = [line for entry in call for line in command(entry, indent=" " * LABEL)]
+    if not lines or rows(lines) > most:
+        return []
+    # A line may go on in the first column, as the shell needs it.
+    return [f"{'Ask':<{LABEL}}{lines[0].lstrip()}", *lines[1:]]
 
 
 def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Screen) -> list[str]:
