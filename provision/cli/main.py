@@ -93,7 +93,7 @@ def chat(
         str | None,
         typer.Argument(
             metavar="HOST",
-            help="A host that serves, or a gateway. Not needed if there is one host or one gateway: a single argument that is no host is the prompt.",
+            help="A host that serves, or a gateway. Not needed if there is one host or one gateway. A single argument that names no host is the prompt.",
         ),
     ] = None,
     prompt: Annotated[
@@ -257,8 +257,8 @@ def drivers(**options: Any) -> None:
 def serve(**options: Any) -> None:
     """Start the installed service, and check its answers.
 
-    It serves the model of --model, else that of the inventory, else the built-in one: also after `stop`, repeat the --model that you
-    gave before. Nothing is installed or sent: the planned versions and the model must be on the host already. Other settings and
+    The command serves the model of --model, else that of the inventory, else the built-in one. After `stop`, repeat the --model that
+    you gave before. Nothing is installed or sent: the planned versions and the model must be on the host already. Other settings and
     options, such as the attention back end or the port, may change. --driver affects only the plan.
     """
     raise typer.Exit(operations.serve(asked("serve", **options)))
@@ -335,7 +335,7 @@ def doctor(
             "--limit",
             "-l",
             metavar="HOST",
-            help="Read the logs and state of this host instead of files. Only --apply changes it.",
+            help="Read the logs and state of this host instead of files. Only --apply changes the host.",
         ),
     ] = None,
     host: Annotated[

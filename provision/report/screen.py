@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from provision.core.grouping import gather
 from provision.core.models.records import ENDED_BADLY, HostSummary, Summary
 from provision.core.run_folder import is_query
 from provision.report import wording
 from provision.report.difference.text import grouped, sentence
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
 from provision.report.group import Group, group_endpoints, merged_sections, named_endpoint
-from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
+from provision.report.layout import COLUMNS, clean, count, fitted, fold_names, shortened, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.shell import command, purposes_and_commands, rows
 from provision.report.summary_builder import describe_build
@@ -113,7 +114,7 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         *_labelled("Versions" if any(host.stack for host in summary.hosts) else "Devices", stacks),
         *_labelled("Gateway", fitted(gateways, most.endpoint, columns=columns)),
         *_labelled("Endpoint", () if gateways else _endpoints(summary, most.endpoint)),
-        *_labelled("Ask", _ask(summary, most.ask)),
+        *_ask(summary, most.ask),
         *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
         *_labelled(
             "Attention",
@@ -136,7 +137,11 @@ def _labelled(label: str, lines: Iterable[str]) -> list[str]:
 
 
 def _changed(summary: Summary) -> Iterator[str]:
-    """List what changed on failed hosts since their last green run."""
+    """List what a rollback changed, and what changed on failed hosts since their last green run."""
+    back = gather((host.rolled_back, host.name) for host in summary.hosts if host.rolled_back)
+    for changes, names in back.items():
+        where = f" on {fold_names(names)}" if len(summary.hosts) > 1 else ""
+        yield f"rolled back{where}: {', '.join(changes)}"
     for _, entry in grouped(host.since_green for host in summary.hosts if host.since_green):
         shown = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]
         if shown:
@@ -204,8 +209,11 @@ def _endpoints(summary: Summary, most: int) -> list[str]:
 def _ask(summary: Summary, most: int) -> list[str]:
     """Return the commands that send a prompt through the gateway, else to the first host; none where they do not fit, as `chat` does the same."""
     call = wording.first_call(summary)
-    lines = [line for entry in call for line in command(entry, indent="", columns=COLUMNS - LABEL)]
-    return lines if rows(lines, COLUMNS - LABEL) <= most else []
+    lines = [line for entry in call for line in command(entry, indent=" " * LABEL)]
+    if not lines or rows(lines) > most:
+        return []
+    # A line may go on in the first column, as the shell needs it.
+    return [f"{'Ask':<{LABEL}}{lines[0].lstrip()}", *lines[1:]]
 
 
 def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Screen) -> list[str]:

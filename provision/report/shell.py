@@ -12,11 +12,15 @@ FLAG = re.compile(r"-\w|>")
 _WORD = re.compile(r"""(?:'[^']*'|"(?:[^"$]|\$(?!\())*(?:"|\$\()|\)"|\S)+""")
 """A word: text in quotes, in double quotes up to the command that they hold, the end of that command, or other signs."""
 
+_MEMBERS = re.compile(r"""(?<=,)(?=")""")
+"""The place between two members of a JSON object; a comma and a quote within a member have a backslash between them."""
+
 
 def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[str]:
     """Return a command as lines that can be copied and run.
 
-    Lines break with a backslash between words outside quotes. A word that is too long for a line is not cut: it has its own line.
+    Lines break with a backslash between words outside quotes. Of the words that are too long for a line, a JSON object in quotes becomes
+    several quoted texts that the shell joins, so those after the first begin in the first column. Others are not cut: each has its own line.
     """
     lines: list[str] = []
     line = indent
@@ -35,7 +39,16 @@ def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[st
         else:
             lines.append(f"{line} \\")
             line = f"{indent}  {word}"
+        while "'{" in word and width(line) > most and (cut := _cut(line, columns)):
+            lines.append(f"{line[:cut]}'\\")
+            line = f"'{line[cut:]}"
     return [*lines, line]
+
+
+def _cut(line: str, columns: int) -> int:
+    """Return where quotes and a backslash fit in between two members of a JSON object: the last such place in a line, else the first; 0 without any."""
+    places = [found.start() for found in _MEMBERS.finditer(line)]
+    return max((place for place in places if width(line[:place]) + 2 <= columns), default=min(places, default=0))
 
 
 def purposes_and_commands(commands: Iterable[str], indent: int) -> Iterator[list[str]]:

@@ -162,6 +162,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         prefix=prefix,
         release=None if state == "removed" else release.release,
         refused=release.refused,
+        rolled_back=release.rolled_back,
         earlier_release=_earlier_release(installed, release.release),
         model=serve.model if serve and endpoint else None,
         endpoint=endpoint,
@@ -175,6 +176,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
+            *([f"rolled back: {', '.join(release.rolled_back)}"] if release.rolled_back else []),
             *(
                 f"drift{', repaired' if repaired else ''}: {each.sentence}"
                 for each in (installed.drift if installed else ())

@@ -5,7 +5,7 @@ The plan, the dry run and the run itself decide by these functions whether a hos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from provision.catalog import catalog
@@ -139,6 +139,33 @@ def named_builds(builds: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in builds.items())
 
 
+def release_changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], builds_in: Callable[[str], Mapping[str, str]]
+) -> tuple[str, ...]:
+    """Return what differs between the states of a host before and after a switch of its release, each as `NAME FROM -> TO`.
+
+    `builds_in` returns the releases in the environment of a folder by name, none where they are unknown.
+    """
+    release = list(_differences([("release", "release")], before, after))
+    if not release:
+        return ()
+    old, new = (builds_in(str(state.get("environment") or "")) for state in (before, after))
+    builds = [*_differences([(name, name) for name in new], old, new)]
+    found = [
+        *(builds or _differences([("environment", "environment")], before, after)),
+        *_differences([("model", "model")], before, after),
+        *_differences(_ENDPOINT, before.get("readiness") or {}, after.get("readiness") or {}),
+    ]
+    return (*(found or ["the unit, arguments or variables of the service"]), *release)
+
+
+def _differences(keys: Iterable[tuple[str, str]], before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the values that two records have otherwise, by key and name for people."""
+    for key, name in keys:
+        if key in before and key in after and before[key] != after[key]:
+            yield f"{name} {before[key]} -> {after[key]}"
+
+
 class _Comparison:
     """A host's state beside the desired one."""
 
@@ -213,11 +240,7 @@ class _Comparison:
             where = f"{desired.service.name} on {planned['host']}:{planned['port']}, {key}"
             yield PlannedChange(part="service", sign="+", text=where)
             return
-        named = [
-            f"{name} {now.get(key)} -> {planned[key]}"
-            for key, name in _ENDPOINT
-            if now and key in planned and now.get(key) != planned[key]
-        ]
+        named = list(_differences(_ENDPOINT, now, planned)) if now else []
         if named or self._differs():
             text = ", ".join(named) if named else "its unit, arguments or variables"
             yield self._changed("service", f"{text}; it restarts")

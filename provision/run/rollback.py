@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from provision.core import features
@@ -12,8 +13,10 @@ from provision.core.json_text import parse_object
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord
+from provision.phases.stage import builds_in
 from provision.run import playbooks, proof, spans
 from provision.run.context import RunContext, left_out
+from provision.run.host_changes import release_changes
 from provision.run.results import ProbedHosts
 
 READ_DEADLINE_S = 60.0
@@ -53,7 +56,10 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     )
     states = live_states(context, probed, [host for host in hosts if host.name in switched])
     for name, state in states.items():
-        note_release(context, name, ReleaseRecord(release=state.get("release")))
+        installed = probed.facts[name].installed
+        before = (installed.state if installed else None) or {}
+        changes = release_changes(before, state, partial(builds_in, context.wheelhouse()))
+        note_release(context, name, ReleaseRecord(release=state.get("release"), rolled_back=changes))
         if not state:
             error = ServeError(
                 f"host `{name}`: {probed.install_paths[name].prefix}/state.json cannot be read after the switch",

@@ -19,8 +19,10 @@ from provision.core.run_folder import RunFolder
 from provision.report.live import open_progress
 from provision.report.run_files import read
 from provision.report.summary_builder import build
+from provision.report.text import render
 from provision.run import playbooks, proof
 from provision.run.context import RunContext
+from provision.run.host_changes import release_changes
 from provision.run.results import ProbedHosts
 from provision.run.rollback import may_return, prune, require_digest, return_refused, roll_back
 
@@ -199,6 +201,39 @@ def test_a_rollback_reports_the_resulting_release(site: Site) -> None:
     roll_back(context, site.probed())
     host = build(read(context.run)).hosts[0]
     assert (host.release, host.phases["serve"].status) == (OLD, "ok")
+
+
+def test_a_rollback_says_what_it_changed(site: Site) -> None:
+    readiness = {"unit": "firstlight-vllm.service", "port": 8001}
+    context = site.context()
+    for folder, version in (("e0", "0.31.0"), ("e1", "0.32.0")):
+        context.wheelhouse().put("environments", folder, {"vLLM": version, "torch": "2.13.0"})
+    before = {"release": NEW, "environment": "e1", "model": "builtin-1", "readiness": readiness}
+    after = before | {"release": OLD, "environment": "e0-2", "readiness": readiness | {"port": 8000}}
+    (site.folder / "state.json").write_text(json.dumps(after))
+    roll_back(context, site.probed(release=NEW, releases=(OLD, NEW), previous_release=OLD, state=before))
+    summary = build(read(context.run))
+    expected = ("vLLM 0.32.0 -> 0.31.0", "port 8001 -> 8000", f"release {NEW} -> {OLD}")
+    assert summary.hosts[0].rolled_back == expected
+    text = " ".join(render(summary).split())
+    assert text.count(f"rolled back: {', '.join(expected)}") == 2, "on the first screen, and in the notes"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"release": NEW}, {"release": NEW, "environment": "e1"}, ()),
+        ({}, {"release": OLD}, ()),
+        ({"release": NEW, "environment": "e1"}, {"release": OLD, "environment": "e0"}, ("environment e1 -> e0",)),
+        ({"release": NEW, "model": "one"}, {"release": OLD, "model": "two"}, ("model one -> two",)),
+        ({"release": NEW}, {"release": OLD}, ("the unit, arguments or variables of the service",)),
+    ],
+)
+def test_releases_are_compared_by_what_their_states_record(
+    before: dict[str, Any], after: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    release = (f"release {NEW} -> {OLD}",) if expected else ()
+    assert release_changes(before, after, lambda _: {}) == (*expected, *release)
 
 
 @pytest.mark.parametrize("text", ["", "latest", "0" * 15, "0" * 17, "G" * 16])

@@ -100,6 +100,16 @@ def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) 
         assert programs_of("\n".join(command(entry)), tmp_path) == programs_of(entry, tmp_path), "broken over lines"
 
 
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("model", ["builtin-1", "meta-llama/Llama-3.3-70B-Instruct", "O'Hara", 'a,"b'])
+def test_a_printed_request_fits_its_lines_and_asks_the_same(model: str, columns: int, tmp_path: Path) -> None:
+    key = "/opt/firstlight/etc/service.env"
+    (call,) = chat_commands(served().model_copy(update={"model": model}), key, host("h", local=True), None)
+    lines = command(call, indent=" " * 11, columns=columns)
+    assert max(map(len, lines)) <= columns
+    assert programs_of("\n".join(lines), tmp_path) == programs_of(call, tmp_path)
+
+
 def test_no_password_is_printed(tmp_path: Path) -> None:
     found = connection(
         tmp_path, ansible_host="192.0.2.7", ansible_password="swordfish-1", ansible_become_password="p-2"
@@ -140,6 +150,6 @@ def test_a_command_pasted_from_the_first_screen_asks_the_model(
         folder.run.write("serve/a.json", served().model_copy(update=update))
         screen = first_screen_of(folder.text())
         lines = screen[screen.index("\nAsk ") : screen.index("\nAttention ")].replace("Ask", "   ", 1)
-        assert all(line.endswith(" \\") for line in lines.strip().splitlines()[:-1]), "it breaks between words alone"
+        assert all(line.endswith((" \\", "'\\")) for line in lines.strip().splitlines()[:-1]), "no break within quotes"
         subprocess.run(["sh", "-c", lines], check=True, timeout=20)
     assert asked == [(f"/v1/{path}", "Bearer sesame", {"model": "O'Hara", **question})]

@@ -136,6 +136,8 @@ class ReleaseRecord(Record):
     """Digest; None where it is unknown."""
     refused: str | None = None
     """Digest of the release whose start failed in this run, which the host left again."""
+    rolled_back: tuple[str, ...] = ()
+    """What a rollback changed, each as `NAME FROM -> TO`."""
 
 
 class GatewayRecord(Record):
@@ -241,6 +243,8 @@ class HostSummary(Record):
     """Digest of the release that the host has after the run; None where it has none, or it is unknown."""
     refused: str | None = None
     """Digest of the release whose start failed in this run, which the host left again."""
+    rolled_back: tuple[str, ...] = ()
+    """What a rollback changed: `vLLM 0.32.0 -> 0.31.0`, `port 8001 -> 8000`; empty in other runs."""
     earlier_release: str | None = None
     """Digest of the release that `./firstlight rollback` leads to; None where there is none."""
     model: str | None = None

@@ -32,7 +32,7 @@ app = typer.Typer(
     cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Write files with which another system serves the same models.",
+    help="Write files with which another system, such as Kubernetes, serves the same models.",
 )
 
 

@@ -3,7 +3,6 @@
 import time
 from dataclasses import replace
 
-from provision.core.environment_folders import digest_of
 from provision.core.errors import FirstlightError, NoStackError
 from provision.core.folders import tools_folder
 from provision.core.models.inventory import Host
@@ -15,7 +14,7 @@ from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.services import part_of, with_gpus
-from provision.phases.stage import ENVIRONMENTS, staged_before
+from provision.phases.stage import builds_in, staged_before
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.vllm_wheel import WheelReader
 from provision.report.planned_changes import change_lines
@@ -105,7 +104,7 @@ def _host_changes(
     except FirstlightError as error:
         return (PlannedChange(part="environment", sign="?", text=error.text),)
     current = facts.installed.current if facts.installed else None
-    before = store.get(ENVIRONMENTS, digest_of(current)) if current else None
+    before = builds_in(store, current) if current else None
     stack = staged.stack if staged else resolution.stack
     return changes_of(host, facts, stack, staged, desired, before=named_builds(before) if before else None)
 

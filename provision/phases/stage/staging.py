@@ -163,6 +163,11 @@ def builds_of(stack: Stack) -> dict[str, str]:
     return {**({"vLLM": stack.vllm.version} if stack.vllm else {}), "torch": stack.torch.version}
 
 
+def builds_in(store: Store, folder: str) -> dict[str, str]:
+    """Return the releases of vLLM and torch in an environment that this machine locked, by its folder; empty for another one."""
+    return store.get(ENVIRONMENTS, digest_of(folder)) or {}
+
+
 def _key(candidates: Iterable[tuple[Candidate, Stack]], settings: Settings, client: ClientSettings) -> str:
     """Return what the result of `stage` depends on, as a key of the cache: its candidates, and where the model comes from."""
     model = settings.model_key(settings.source_of("model"))

@@ -106,7 +106,7 @@ def lines(places: Sequence[str], values: Values, words: Words, *, x_title: str, 
         x_marks=tuple(zip(x_of[::stride], labels[::stride], strict=True)),
         y_marks=tuple((height(mark), words(mark)) for mark in marks),
         x_title=x_title,
-        y_title=y_title,
+        y_title=f"{y_title}, log scale",
         series=tuple(
             Series(path(row), tuple((x, height(v)) for x, v in zip(x_of, row, strict=True) if v is not None))
             for row in values.values()

@@ -127,6 +127,15 @@ def test_the_page_loads_nothing_and_fits(browser: Browser, pages: dict[str, Path
     visit.context.close()
 
 
+@pytest.mark.parametrize("name", ["one", "large"])
+def test_every_link_of_the_navigation_is_seen_on_a_phone(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    visit = Visit(browser, pages[name], width=WIDTHS[0])
+    ends = visit.page.eval_on_selector_all("nav a", "nodes => nodes.map((node) => node.getBoundingClientRect().right)")
+    assert len(ends) > 3
+    assert max(ends) <= WIDTHS[0]
+    visit.context.close()
+
+
 def test_texts_of_a_hostile_host_are_shown_as_text(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["hostile"])
     assert fleets.PLANTED in visit.page.inner_text("#failed")

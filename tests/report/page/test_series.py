@@ -117,7 +117,7 @@ def test_any_range_has_a_readable_axis(values: Mapping[str, float]) -> None:
     assert 2 <= len(chart.drawing.y_marks) <= 8
     heights = [y for y, _ in chart.drawing.y_marks]
     assert all(min(heights) <= y <= max(heights) for series in chart.drawing.series for _, y in series.dots)
-    assert (chart.drawing.x_title, chart.drawing.y_title) == ("length in tokens", "memory in bytes")
+    assert (chart.drawing.x_title, chart.drawing.y_title) == ("length in tokens", "memory in bytes, log scale")
 
 
 def test_the_table_of_charts_is_valid() -> None:
