@@ -43,7 +43,7 @@ CARDS = ("GH200", "GB10")
 HOST = "os=debian-12 python=3.11 arch=aarch64 glibc=2.36 ram=120 disk=500"
 LIMIT_S = 3 * 3600.0
 LOADING_S = 3600.0
-GREEN = {"ok", "skipped"}
+GREEN = {"ok", "skip"}
 
 
 @dataclass
