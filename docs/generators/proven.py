@@ -1,4 +1,4 @@
-"""The sets that were tried, for the plan: those of `benchmarks.sets` that load, and those that a host has served with."""
+"""The sets that were tried, for the plan: those of `benchmarks.sets` and `benchmarks.arm` that load, and those that a host has served with."""
 
 from __future__ import annotations
 
@@ -33,7 +33,19 @@ def generate() -> str:
             rows.append((name, "served", " and ".join(cards), ", ".join(sources)))
         elif measured["ok"]:
             rows.append((name, "loaded", "a machine without a GPU", "benchmarks/results/sets.json"))
+    arm = [
+        (name, "loaded", "an emulated Arm host without a GPU", "benchmarks/results/arm.json")
+        for name in loaded_on_arm()
+    ]
     return HEAD + "".join(
-        f'\n[[proven]]\nset = "{name}"\nmachine = "x86_64"\nhow = "{how}"\non = "{on}"\nsource = "{source}"\n'
-        for name, how, on, source in rows
+        f'\n[[proven]]\nset = "{name}"\nmachine = "{machine}"\nhow = "{how}"\non = "{on}"\nsource = "{source}"\n'
+        for machine, found in (("x86_64", rows), ("aarch64", arm))
+        for name, how, on, source in found
     )
+
+
+def loaded_on_arm() -> list[str]:
+    """Return the sets of CUDA builds that were installed on an emulated Arm host, and of which every extension was loaded there."""
+    steps = json.loads((RESULTS / "arm.json").read_text(encoding="utf-8"))["scenarios"].get("gh200", [])
+    is_loaded = any(step.get("loaded") for step in steps)
+    return sorted({f"vllm-{step['vllm'].replace(' ', '-')}" for step in steps if is_loaded and step.get("vllm")})

@@ -89,12 +89,22 @@ def test_a_new_card_gets_a_tested_combination_or_the_first_lines_say_what_is_unt
 
 @pytest.mark.parametrize(
     "line",
-    [f"{HOPPER} driver=580.95.05 arch=aarch64", "gpu=MI300Xx8 rocm=7.2.2 os=ubuntu-24.04 python=3.12 arch=x86_64"],
+    [f"{HOPPER} driver=570.172.08 arch=aarch64", "gpu=MI300Xx8 rocm=7.2.2 os=ubuntu-24.04 python=3.12 arch=x86_64"],
 )
 def test_where_no_set_was_tried_the_newest_is_taken_with_a_warning(line: str) -> None:
     found = resolution(line)
     assert chosen(found) == chosen(resolution(line, "newest"))
     assert warned(found)
+
+
+def test_what_was_tried_on_one_architecture_is_tested_on_no_other() -> None:
+    arm, x86 = (f"{HOPPER} driver=580.95.05 arch={machine}" for machine in ("aarch64", "x86_64"))
+    assert not warned(resolution(x86, "==0.32.0"))
+    assert warned(resolution(arm, "==0.32.0")) == [
+        "this combination is untested on aarch64: it was never installed there"
+    ]
+    texts = [reason.text for reason in resolution(arm).reasons if reason.rule == "proven"]
+    assert "was installed and loaded on an emulated Arm host without a GPU" in texts[0]
 
 
 def test_a_release_that_is_asked_for_is_taken_whether_it_was_tried_or_not() -> None:

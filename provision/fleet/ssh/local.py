@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
-from provision.fleet.ssh.process import LocalProcess, Raw, converse
+from provision.fleet.ssh.process import Limit, LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.upload import LocalUpload
 
@@ -19,10 +19,10 @@ class LocalSession(Session):
         super().__init__(host, connection)
         self._running: LocalProcess | None = None
 
-    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
+    def _execute(self, argv: Sequence[str], stdin: bytes, limit: Limit, limit_bytes: int) -> Raw:
         self._running = LocalProcess(argv)
         try:
-            return converse(self._running, stdin, timeout_s, limit_bytes)
+            return converse(self._running, stdin, limit, limit_bytes)
         finally:
             self._running = None
 

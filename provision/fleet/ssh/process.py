@@ -52,12 +52,20 @@ class Process(Protocol):
         """Release its streams; nothing uses them any more."""
 
 
-def converse(process: Process, stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
+class Limit(NamedTuple):
+    """How long a command may take."""
+
+    seconds: float
+    of_silence: bool = False
+    """Whether the time begins again with each piece of output: a command that reports its progress may be slow."""
+
+
+def converse(process: Process, stdin: bytes, limit: Limit, limit_bytes: int) -> Raw:
     """Give a command its whole input, and return its output and exit status.
 
     Args:
         stdin: Its input; it may end without reading all of it.
-        timeout_s: Seconds until it is ended.
+        limit: When it is ended.
         limit_bytes: What it may print, to each of both outputs.
 
     Raises:
@@ -65,7 +73,7 @@ def converse(process: Process, stdin: bytes, timeout_s: float, limit_bytes: int)
         OutputLimitError: It printed more.
         EOFError, OSError: The connection broke.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = _Deadline(limit)
 
     def read_all(read: Callable[[float], bytes]) -> bytes:
         try:
@@ -82,19 +90,44 @@ def converse(process: Process, stdin: bytes, timeout_s: float, limit_bytes: int)
                 process.write(stdin)
                 process.end_input()
             stdout, stderr = (output.result() for output in outputs)
-            return Raw(process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr)
+            return Raw(process.wait(deadline.left_s()), stdout, stderr)
         except BaseException:
             process.kill()
             raise
 
 
-def _read_all(read: Callable[[float], bytes], deadline: float, limit_bytes: int) -> bytes:
+class _Deadline:
+    """The end of a command's time, for all threads that read of it."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._limit = limit
+        self._ends = time.monotonic() + limit.seconds
+
+    def left_s(self) -> float:
+        return max(0.0, self._ends - time.monotonic())
+
+    def heard(self) -> None:
+        if self._limit.of_silence:
+            self._ends = time.monotonic() + self._limit.seconds
+
+
+def _read_all(read: Callable[[float], bytes], deadline: _Deadline, limit_bytes: int) -> bytes:
     data = bytearray()
-    while piece := read(max(0.0, deadline - time.monotonic())):
+    while piece := _next(read, deadline):
+        deadline.heard()
         data += piece
         if len(data) > limit_bytes:
             raise OutputLimitError
     return bytes(data)
+
+
+def _next(read: Callable[[float], bytes], deadline: _Deadline) -> bytes:
+    while True:
+        try:
+            return read(deadline.left_s())
+        except TimeoutError:
+            if not deadline.left_s():  # otherwise the other output was heard
+                raise
 
 
 class LocalProcess(Process):
