@@ -34,7 +34,9 @@ from ansible.module_utils.firstlight_service_files import service_files, start_r
 from ansible.module_utils.firstlight_unit import (
     find_hooks,
     has_stopped,
+    other_units,
     record_unit,
+    remove_other_unit,
     set_aside,
     unit_overrides,
     unit_state,
@@ -69,6 +71,7 @@ def write_release(prefix, target, switch, files):
             os.unlink(path)
     service = target["record"]["service"]
     if service.get("unit"):
+        remove_other_unit(service)
         record_unit(prefix, service["unit_path"])
     for path in foreign_files(prefix, target):
         set_aside(prefix, path)
@@ -97,8 +100,9 @@ def activate(prefix, target, *, check):
     files = [file for file in wanted if differs(*file)]
     differing = [file for file in release_files(prefix, target) if differs(*file)] + files
     overrides = foreign_files(prefix, target)
+    others = other_units(target["record"]["service"])
     links = list(links_to_replace(prefix, target, switch))
-    paths = [path for path, _text, _mode in differing] + overrides + [path for path, _text in links]
+    paths = [path for path, _text, _mode in differing] + overrides + others + [path for path, _text in links]
     diff = [file_diff(path, text) for path, text, _mode in differing]
     diff += [list_diff("set aside", overrides, [])] if overrides else []
     diff += [list_diff(path, filter(None, [link_at(path)]), filter(None, [text])) for path, text in links]

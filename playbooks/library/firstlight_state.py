@@ -10,6 +10,7 @@ import shutil
 from fnmatch import fnmatchcase
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_commands import run
 from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
 from ansible.module_utils.firstlight_releases import known, linked, load, needed, service_of, start_caches
 from ansible.module_utils.firstlight_service_files import start_record
@@ -18,8 +19,10 @@ from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
 FOLDERS = ("bin", "etc", "models", "releases")
 """Below the prefix: whoever may write there may change what is served."""
-LATER = ("started", "units", "stopped.json", "reference-*", "switch.json")
+LATER = ("started", "units", "images", "stopped.json", "reference-*", "switch.json")
 """Names of files that this module or a later step writes."""
+PODMAN_S = 300
+"""Seconds for the removal of an image."""
 SMALL = 1 << 20
 """Size in bytes up to which content is hashed at each probe."""
 
@@ -28,7 +31,7 @@ class Changes:
     """What was changed, or with `check` what would be."""
 
     def __init__(self, check):
-        self._check = check
+        self.check = check
         self.paths, self.diff = [], []
 
     def write(self, path, text, mode=0o644):
@@ -37,13 +40,13 @@ class Changes:
             return
         self.paths.append(path)
         self.diff.append(text_diff(path, before, text))
-        if not self._check:
+        if not self.check:
             write(path, text, mode)
 
     def remove(self, path):
         self.paths.append(path)
         self.diff.append(text_diff(path, "present\n", None))
-        if self._check:
+        if self.check:
             return
         if os.path.isdir(path):
             shutil.rmtree(path)
@@ -165,12 +168,26 @@ def prune_units(prefix, live, changes):
         changes.write(record, "".join(f"{path}\n" for path in listed if path not in earlier))
 
 
+def prune_images(prefix, changes):
+    """Remove images that came with releases which are no longer needed. One that a container of somebody else has stays in podman."""
+    record = os.path.join(prefix, "etc", "images")
+    listed = (read(record) or "").split()
+    units = [release["record"]["service"].get("unit") or "" for release in needed(prefix)]
+    kept = [image for image in listed if any(f"Image={image}\n" in unit for unit in units)]
+    if kept != listed:
+        for image in set(listed) - set(kept):
+            if not changes.check:
+                run("podman", "rmi", image, timeout_s=PODMAN_S)
+        changes.write(record, "".join(f"{image}\n" for image in kept))
+
+
 def record_state(prefix, live, changes):
     """Write the records, state.json last."""
     variables = read(os.path.join(prefix, "etc", "service.env"))
     changes.write(os.path.join(prefix, "etc", "started"), start_record(live, variables), mode=0o600)
     prune_units(prefix, live, changes)
     prune_folders(prefix, changes)
+    prune_images(prefix, changes)
     changes.write(os.path.join(prefix, "state.sha256"), "".join(hash_lines(prefix, live, secret=False)))
     changes.write(os.path.join(prefix, "state.secrets"), "".join(hash_lines(prefix, live, secret=True)), mode=0o600)
     unit, service = os.path.join(prefix, "state.unit"), service_of(live)

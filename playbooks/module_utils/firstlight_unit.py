@@ -35,8 +35,11 @@ NOT_SETTINGS = (
 touch, and what ends it."""
 EXPANDED = ("SystemCallFilter",)
 """Lists that systemd expands differently in each release: only whether there is one is compared."""
-UNORDERED = re.compile(r"((/\S*|\S+\.(service|socket|target|slice|mount|path|timer|scope|device|swap))( |$))+")
-"""Values that are lists of units (`Requires`) or of paths (`RequiresMountsFor`): systemd shows them in another order after each reload."""
+UNORDERED = re.compile(
+    r"((/\S*|\S+\.(service|socket|target|slice|mount|path|timer|scope|device|swap))( |$))+|\{ path=/usr/bin/podman .*"
+)
+"""Values that are lists of units (`Requires`) or of paths (`RequiresMountsFor`), and commands of podman's generator: they are in another order
+after each reload."""
 WITHOUT_RESTART = ("DropInPaths", "UnitFileState")
 """Properties that do not change what runs: a unit is enabled while it runs."""
 
@@ -75,7 +78,7 @@ def unit_properties(service):
 
 
 def _ordered(line):
-    """Return a property with its units or paths in alphabetical order."""
+    """Return a property with what has no order of its own in alphabetical order."""
     name, _sign, value = line.partition("=")
     return f"{name}={' '.join(sorted(value.split()))}" if UNORDERED.fullmatch(value) else line
 
@@ -111,8 +114,30 @@ def unit_overrides(service):
         service["name"],
         f"{service['name'].partition('-')[0]}-.service",
     ]  # the second one: all units of this product
+    if service["unit_path"].endswith(".container"):
+        folders.append(os.path.dirname(service["unit_path"]))
+        names.append(os.path.basename(service["unit_path"]))
     found = [path for folder in folders for name in names for path in sorted(glob.glob(f"{folder}/{name}.d/*.conf"))]
     return found + [path for folder in first for path in [f"{folder}/{service['name']}"] if os.path.lexists(path)]
+
+
+def other_units(service):
+    """Return the file of the unit that a service of the same name has without a container, or in one: the one would hide the other."""
+    if service["supervisor"] != "systemd" or not service.get("unit"):
+        return []
+    stem = service["name"].partition(".service")[0]
+    paths = [f"/etc/systemd/system/{service['name']}", f"/etc/containers/systemd/{stem}.container"]
+    return [path for path in paths if path != service["unit_path"] and os.path.lexists(path)]
+
+
+def remove_other_unit(service):
+    """Remove what `other_units` finds, with its links from the targets that start it."""
+    for path in other_units(service):
+        if path.startswith("/etc/systemd/"):
+            run("systemctl", "disable", service["name"], timeout_s=SYSTEMD_S)
+        else:  # while systemd still knows how to remove the container
+            run("systemctl", "stop", service["name"])
+        os.unlink(path)
 
 
 def set_aside(prefix, path):

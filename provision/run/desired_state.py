@@ -32,6 +32,7 @@ from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
 from provision.phases.serve.tools import serve_tools
 from provision.phases.serve.unit import Service, render_service
+from provision.phases.stage.image import image_id
 from provision.phases.stage.model import ADAPTER_CONFIG, adapter_rank
 from provision.phases.verify.tool import build_zipapp
 
@@ -64,6 +65,8 @@ class Desired(Record):
     """Folder on the host that the model's files are linked from; None where they are sent."""
     tools: dict[str, str]
     """Paths on the controller by name under PREFIX/bin."""
+    image: StagedFile | None = None
+    """The image of its container; None where it runs on the host itself."""
     service: Service
     readiness: dict[str, Any] | None = None
     """What its service has to answer, or hold; None where nothing is served."""
@@ -96,6 +99,7 @@ class Desired(Record):
                 "files": [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.model_files],
                 "on_host": self.model_on_host,
             },
+            "firstlight_image": {"id": image_id(self.image), "file": self.image.name} if self.image else {},
             "firstlight_tools": self.tools,
             "firstlight_release": self.release,
             "firstlight_service": self.service.model_dump(),
@@ -138,13 +142,15 @@ def desired_state_of(
     paths = install_paths_of(host, facts)
     environment = folder_for(staged.environment, facts.installed)
     files = {
-        kind: [file for file in staged.files if file.kind == kind] for kind in ("interpreter", "tool", "deb", "model")
+        kind: [file for file in staged.files if file.kind == kind]
+        for kind in ("interpreter", "tool", "deb", "model", "image")
     }
     model = _served_model(staged, files["model"], settings) if stack.vllm is not None else None
-    service, command, readiness = NO_SERVICE, None, None
+    service, command, readiness, image = NO_SERVICE, None, None, None
     if settings.serve and model is not None:
         kept = facts.installed.last_verify if facts.installed else None
         peer_writes = peer_writes_arrive(verified, kept)
+        image = next(iter(files["image"]), None)
         command = serve_command(
             stack,
             settings,
@@ -164,6 +170,7 @@ def desired_state_of(
             user=paths.owner,
             home=facts.user.home or "/root",
             service=paths.service,
+            image=image_id(image) if image else None,
         )
     release = release_record(staged.environment, model, stack, settings, command)
     digest = release_digest(release, service)
@@ -192,6 +199,7 @@ def desired_state_of(
         model_files=tuple(files["model"]) if model else (),
         model_on_host=staged.model_on_host,
         tools={name: str(path) for name, path in tools.items()},
+        image=image,
         service=service,
         readiness=readiness,
         agreement=command.span.agreement if command and command.span else None,

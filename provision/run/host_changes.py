@@ -24,6 +24,7 @@ from provision.core.models.staged import Staged, StagedFile
 from provision.phases.install.drivers import driver_work, older_container_toolkit
 from provision.phases.plan import rocm
 from provision.phases.stage import builds_of
+from provision.phases.stage.image import image_id
 from provision.report.layout import fold_names
 from provision.run.desired_state import Desired, packages_of
 from provision.run.results import PlannedHosts
@@ -113,6 +114,7 @@ def state_changes(
     found = _Comparison(desired, facts, staged, before)
     return [
         *found.environment(),
+        *found.image(),
         *found.model(),
         *found.tools(),
         *found.files(),
@@ -130,7 +132,9 @@ def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile
     if installed is not None and desired.model is not None and state.get("model") == desired.model.name:
         folder = f"{installed.prefix.rstrip('/')}/models/{desired.model.name}"
         model = damaged_model_files(installed, folder, model)
-    unneeded = {"wheel", "interpreter", "tool"} if there else set()
+    unneeded: set[str] = {"wheel", "interpreter", "tool"} if there else set()
+    if desired.image is None or (installed is not None and installed.image == image_id(desired.image)):
+        unneeded.add("image")
     return [file for file in files if file.kind not in unneeded and (file.kind != "model" or file.name in model)]
 
 
@@ -188,6 +192,13 @@ class _Comparison:
             yield PlannedChange(part="environment", sign="~" if now else "+", text=text, send_bytes=send)
         elif now != planned or self._before.get("environment") != planned:
             yield PlannedChange(part="environment", sign="~", text=f"{builds}, on the host already")
+
+    def image(self) -> Iterator[PlannedChange]:
+        """Compare the image of the container. podman may have lost it, as by `podman system prune`."""
+        planned, now = self._desired.image, self._installed.image
+        if planned is not None and now != image_id(planned):
+            text = f"{f'{now[:12]} -> ' if now else ''}{image_id(planned)[:12]}, loaded into podman"
+            yield PlannedChange(part="image", sign="~" if now else "+", text=text, send_bytes=self._to_send("image"))
 
     def model(self) -> Iterator[PlannedChange]:
         """Compare the model's folder."""

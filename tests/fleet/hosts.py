@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.fleet import containers as containers_of_hosts
 from tests.fleet import disk
 from tests.fleet.commands import command
 from tests.fleet.emulation import adapt
@@ -123,11 +124,12 @@ class Fleet:
         architecture: str | None = None,
         layers: Sequence[Path] = (),
         folder: Path | None = None,
+        containers: bool = False,
     ) -> list[FleetHost]:
         """Boot bare hosts of a Debian at the same time, or hosts with more packages, or with the layers of a snapshot.
 
         Online hosts reach what this machine reaches; without Python they have none at all. Their files are on the fleet's own disk, or in `folder`.
-        Those of another architecture (Debian's name) are emulated, and slow.
+        Those of another architecture (Debian's name) are emulated, and slow. With `containers` podman can run some there.
         """
         disk.trim(self.disk, ample=disk.AMPLE)
         below = layers or root_with(packages, suite, architecture)
@@ -138,6 +140,8 @@ class Fleet:
                 self.network.open()
                 self._open = True
             options = [option for host in hosts for option in connect_to_registries(host.machine.root)]
+        if containers:
+            options += [option for host in hosts for option in containers_of_hosts.prepare(host.machine)]
         self._switch_on(hosts, *dict.fromkeys(options))
         return hosts
 

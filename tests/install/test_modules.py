@@ -69,13 +69,15 @@ def test_a_record_of_a_unit_has_the_same_bytes_whatever_order_systemd_lists_unit
 ) -> None:
     unit = importlib.import_module("ansible.module_utils.firstlight_unit")
     rest = "Environment=B=2 A=1\nExecStart={ path=/b ; argv[]=/b --x ; start_time=[now] }\nMainPID=7\n"
-    units, paths = ("system.slice", "sysinit.target"), ("/opt/firstlight/run", "/var/tmp")
-    orders = [(units, paths), (units[::-1], paths[::-1])]
+    stop = "ExecStop={{ path=/usr/bin/podman ; argv[]=/usr/bin/podman {0} ; start_time=[now] }}\n"
+    units, paths, options = ("system.slice", "sysinit.target"), ("/opt/firstlight/run", "/var/tmp"), ("rm", "-f", "-v")
+    orders = [(units, paths, options), (units[::-1], paths[::-1], options[::-1])]
     shown = iter(
-        f"Requires={' '.join(first)}\nRequiresMountsFor={' '.join(second)}\n{rest}" for first, second in orders
+        f"Requires={' '.join(first)}\nRequiresMountsFor={' '.join(second)}\n{rest}{stop.format(' '.join(third))}"
+        for first, second, third in orders
     )
     monkeypatch.setattr(unit, "systemctl", lambda *_: next(shown))
     service = {"scope": "system", "name": "firstlight-vllm.service"}
     first, second = unit.unit_properties(service), unit.unit_properties(service)
     assert first == second
-    assert first[2:] == ["Environment=B=2 A=1", "ExecStart={ path=/b ; argv[]=/b --x"]
+    assert first[2:4] == ["Environment=B=2 A=1", "ExecStart={ path=/b ; argv[]=/b --x"]

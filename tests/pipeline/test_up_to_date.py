@@ -78,14 +78,15 @@ def node(**settings: Any) -> Host:
     return Host(name="node", connection=Connection(kind="local"), settings=Settings(**settings))
 
 
-def make_desired(tmp_path: Path) -> Desired:
-    """Return the desired state of a host with the files of this module."""
+def make_desired(tmp_path: Path, *more: StagedFile, **settings: Any) -> Desired:
+    """Return the desired state of a host with the files of this module, and more."""
     lock = tmp_path / "lock.txt"
     lock.write_text("torch==2.13.0 --hash=sha256:00\n")
-    staged = Staged(hosts=("node",), stack=STACK, lock=str(lock), lock_digest="l1", environment="e1", files=FILES)
+    staged = Staged(hosts=("node",), stack=STACK, lock=str(lock), lock_digest="l1", environment="e1")
+    staged = staged.model_copy(update={"files": (*FILES, *more)})
     tool = tmp_path / "ready.pyz"
     tool.write_bytes(b"PK")
-    return desired_state_of(node(), host_facts(), staged, tools={"ready.pyz": tool})
+    return desired_state_of(node(**settings), host_facts(), staged, tools={"ready.pyz": tool})
 
 
 @pytest.fixture
@@ -455,3 +456,25 @@ def test_the_bill_of_materials_of_each_environment_that_is_built_is_in_the_run(
     )
     install.write_sboms(cast("RunContext", context), cast("StagedHosts", result))
     assert [path.name for path in (tmp_path / "sbom").iterdir()] == ["e1.cdx.json"]
+
+
+def test_an_image_is_loaded_where_podman_does_not_have_it(tmp_path: Path) -> None:
+    one, other = "a" * 64, "b" * 64
+    image = staged_file(f"image-{one}.tar", "image")
+    desired = make_desired(tmp_path, image, runtime="podman", image="/images/system.tar")
+    assert f"Image={one}\n" in (desired.service.unit or "")
+    assert desired.ansible_vars()["firstlight_image"] == {"id": one, "file": image.name}
+    for now, texts in (
+        (one, []),
+        (None, [f"{one[:12]}, loaded into podman"]),
+        (other, [f"{other[:12]} -> {one[:12]}"]),
+    ):
+        facts = host_facts(installed(desired, image=now))
+        assert (image in missing_files(desired, facts, [image])) == bool(texts)
+        assert is_up_to_date(desired, facts) == (not texts)
+        assert not is_restart_only(desired, facts)
+        found = [change.text for change in state_changes(desired, facts) if change.part == "image"]
+        assert len(found) == len(texts)
+        assert all(text in one_found for text, one_found in zip(texts, found, strict=True))
+    idle = make_desired(tmp_path, image, runtime="podman", image="/images/system.tar", serve=False)
+    assert (idle.image, missing_files(idle, host_facts(), [image])) == (None, [])

@@ -62,6 +62,14 @@ def test_a_drop_in_for_all_services_is_drift_only_if_it_changes_our_unit() -> No
     ]
 
 
+def test_the_order_of_the_options_that_podman_gives_a_container_is_no_drift() -> None:
+    now = "ExecStart={ path=/usr/bin/podman ; argv[]=/usr/bin/podman run --rm --pull never image ; ignore_errors=no"
+    name, _, value = now.partition("=")
+    sealed = drift.properties([f"{name}={' '.join(sorted(value.split()))}"])  # as the record has it
+    assert drift.unit(sealed, drift.properties([now])) == []
+    assert len(drift.unit(sealed, drift.properties([now.replace("--rm", "--privileged")]))) == 1
+
+
 @pytest.mark.parametrize(
     ("before", "after", "difference"),
     [

@@ -19,6 +19,7 @@ from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN
 from provision.phases.serve.unit import Service, Supervisor, render_service, supervisor_line, systemd_line
 from tests.serve.conftest import card, facts, stack
+from verify.serving.service_plan import ServicePlan
 
 CPU = ("0.32.0", "cpu", "CPU_ATTN")
 CUDA = ("0.26.0", "cu130", "FLASH_ATTN")
@@ -125,3 +126,41 @@ def test_no_secret_and_no_environment_in_the_texts() -> None:
     assert "DEBUG" not in (made.unit or "")
     assert "EnvironmentFile=/opt/firstlight/etc/service.env" in (made.unit or "")
     assert not any("API_KEY" in name for name in made.environment)
+
+
+IMAGE = "e" * 64
+
+
+def container(kind: tuple[str, str, str], name: str | None = None, **settings: Any) -> Service:
+    wanted = Settings(runtime="podman", image="/images/debian.tar", **settings)
+    cards = [card(index) for index in range(2)] if kind == CUDA else []
+    prefix = "/opt/firstlight" + (f"@{name}" if name else "")
+    command = serve_command(stack(*kind), wanted, facts(*cards), prefix=prefix, model=BUILTIN)
+    return render_service(
+        command,
+        wanted,
+        prefix=prefix,
+        supervisor="systemd",
+        user="firstlight",
+        home="/root",
+        service=name,
+        image=IMAGE,
+    )
+
+
+@pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_container(kind: tuple[str, str, str], snapshot: SnapshotAssertion) -> None:
+    made = container(kind)
+    assert made.unit == snapshot
+    assert (made.supervisor, made.name) == ("systemd", "firstlight-vllm.service")
+    assert made.unit_path == "/etc/containers/systemd/firstlight-vllm.container"
+
+
+def test_checks_read_the_command_and_the_account_of_a_container() -> None:
+    made = container(CPU, vllm_args=["--override-generation-config", '{"a b": 1}'])
+    planned = ServicePlan("systemd", made.name, made.unit, made.unit_path)
+    assert planned.user == "firstlight"
+    assert planned.argv[:2] == ("/opt/firstlight/current/bin/vllm", "serve")
+    assert planned.argv[-1] == '{"a b": 1}'
+    assert not {"User", "Exec", "Image"} & set(planned.directives())
+    assert planned.directives()["KillMode"] == ["mixed"]

@@ -167,7 +167,7 @@ def observe(service: Service) -> ServiceState:
     if service.readiness["supervisor"] == "supervisor":
         return _under_supervisord(service)
     names = ("LoadState", "ActiveState", "SubState", "MainPID", "InactiveEnterTimestampMonotonic", "UnitFileState")
-    files = ("FragmentPath", "DropInPaths", "NeedDaemonReload", "NRestarts")
+    files = ("FragmentPath", "SourcePath", "DropInPaths", "NeedDaemonReload", "NRestarts")
     found = shown(service, (*names, *files, *properties()))
     active, ended = found.get("ActiveState", "unknown"), int(found.get("InactiveEnterTimestampMonotonic") or 0)
     return ServiceState(

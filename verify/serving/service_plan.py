@@ -10,6 +10,9 @@ from typing import Any
 
 from verify.serving.service import Service
 
+CONTAINER = re.compile(r"^\[Container\]\n(?:(?!\[).*\n)*", re.MULTILINE)
+"""The section of podman's generator in a unit (podman-systemd.unit(5)), which it turns into ExecStart=."""
+
 
 @dataclass(frozen=True)
 class ServicePlan:
@@ -28,7 +31,7 @@ class ServicePlan:
     def argv(self) -> tuple[str, ...]:
         """The server's command, as the supervisor starts it."""
         if self.unit is not None:
-            words = shlex.split(self.directives()["ExecStart"][-1])
+            words = shlex.split(self.container.get("Exec", self.directives().get("ExecStart", []))[-1])
             return tuple(word.replace("%%", "%").replace("$$", "$") for word in words)
         words = [word.replace("%%", "%") for word in shlex.split(self._program()["command"])]
         return tuple(words[words.index("--") + 1 :])
@@ -37,13 +40,19 @@ class ServicePlan:
     def user(self) -> str | None:
         """Account of the server; None for the supervisor's own account."""
         if self.unit is not None:
-            return next(reversed(self.directives().get("User", [])), None)
+            return next(reversed((self.container or self.directives()).get("User", [])), None)
         words = shlex.split(self._program()["command"])
         return words[words.index("--user") + 1]
 
     def directives(self) -> dict[str, list[str]]:
         """The unit's directives, each with all its values; empty without a unit."""
-        return directives(self.unit or "")
+        return directives(CONTAINER.sub("", self.unit or ""))
+
+    @property
+    def container(self) -> dict[str, list[str]]:
+        """What podman's generator makes of the service's container; empty for a service of the host itself."""
+        found = CONTAINER.search(self.unit or "")
+        return directives(found[0]) if found else {}
 
     def _program(self) -> Mapping[str, str]:
         lines = (self.config or "").splitlines()

@@ -33,6 +33,10 @@ class SystemNeed(Row):
     zypper: str
     library: str | None = None
     programs: tuple[str, ...] = ()
+    runtime: str | None = None
+    """The runtime of the service that alone needs it; None where each does."""
+    oldest: str | None = None
+    """The first version that has what is used."""
 
 
 class InstallCommand(Row):

@@ -265,6 +265,8 @@ class Installed(Record):
     """Digests of all releases on the host."""
     environments: tuple[str, ...] = ()
     """Folders of all complete environments."""
+    image: str | None = None
+    """ID of the image of its container, where podman has it."""
     drift: tuple[Drift, ...] = ()
     """Differences from the last run: small files, the unit as systemd starts it, secrets, model, processes."""
     service: str | None = None

@@ -32,7 +32,9 @@ class Transfers(Record):
     """Why hosts hand files on, or do not."""
 
 
-Part = Literal["driver", "packages", "python", "account", "environment", "model", "service", "tools", "files", "checks"]
+Part = Literal[
+    "driver", "packages", "python", "account", "environment", "image", "model", "service", "tools", "files", "checks"
+]
 
 
 class PlannedChange(Record):

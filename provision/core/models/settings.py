@@ -267,6 +267,10 @@ class Settings(Record):
     """Must be true if `firstlight_bind` is not a loopback address."""
     api_key: bool = True
     """Whether the service generates and requires an API key."""
+    runtime: Literal["venv", "podman"] = "venv"
+    """What the service runs in: on the host itself (venv), or in a container of podman with the same environment (podman)."""
+    image: File | None = None
+    """File on the controller with the operating system of the container, as `podman save --format oci-archive` writes it."""
     serve: bool = True
     """Whether to start the service. false: install and verify only."""
     start_caches: Literal["share", "off"] = "share"

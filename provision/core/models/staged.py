@@ -7,7 +7,7 @@ from pydantic import Field
 from provision.core.models.base import Record
 from provision.core.models.stack import Interpreter, Reason, Stack
 
-FileKind = Literal["wheel", "interpreter", "tool", "deb", "model", "source", "cache"]
+FileKind = Literal["wheel", "interpreter", "tool", "deb", "model", "image", "source", "cache"]
 
 
 class StagedFile(Record):

@@ -90,6 +90,7 @@ def settings_of(
         ("vllm", _wheel),
         ("chat_template", _file),
         ("hf_token_file", _file),
+        ("image", _file),
         ("driver_key", _file),
         ("gateway_certificate", _file),
         ("alertmanager_config", _file),

@@ -102,6 +102,10 @@ class HostProfile:
     pythons: tuple[Python, ...] = ()
     """The interpreters that may be used. Their torch is read only under `--set torch=existing`."""
     pythons_known: bool = True
+    podman: str | None = None
+    """Version of podman, if the service is to run in a container."""
+    container_toolkit: str | None = None
+    """Version of NVIDIA's container toolkit, if the service is to run in a container."""
     lacking: tuple[str, ...] = ()
     """Neutral names of missing system packages."""
     unsure: tuple[str, ...] = ()

@@ -57,6 +57,8 @@ class Policy:
     """The advisories whose risk the user takes."""
     arguments: tuple[str, ...] = ()
     """Further arguments of `vllm serve`."""
+    runtime: Literal["venv", "podman"] = "venv"
+    """What the service runs in."""
 
     @property
     def driver_setting(self) -> str:
@@ -125,6 +127,7 @@ def policy_of(settings: Settings) -> Policy:
         traces=settings.otlp_traces_endpoint is not None,
         accepted=_known_advisories(settings.accept_advisories),
         arguments=settings.vllm_args,
+        runtime=settings.runtime if settings.serve else "venv",
     )
     for one, other, why in _contradictions(policy, settings):
         raise UsageError(f"`{one}` contradicts `{other}`: {why}", hint="change one of the two settings")
@@ -145,6 +148,8 @@ def _contradictions(policy: Policy, settings: Settings) -> Iterator[tuple[str, s
         yield "--vllm none", flash, f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
     if not policy.wants_vllm and policy.attention != "auto":
         yield "--vllm none", attention, "an attention back end needs vLLM"
+    if policy.runtime == "podman" and policy.torch == "existing":
+        yield "--set runtime=podman", "--set torch=existing", "a container has no packages of the host"
     if policy.dtype == "float32" and flash_requested:
         yield "--set dtype=float32", attention, "flash kernels support float16 and bfloat16"
 

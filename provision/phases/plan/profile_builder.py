@@ -70,7 +70,7 @@ def profile_of(
     disk = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
     incoming = facts.disk_of(INCOMING)
     installed = facts.installed is not None and bool(facts.installed.current or facts.installed.environments)
-    lacking, unsure = _system(facts, platform)
+    lacking, unsure = _system(facts, platform, policy.runtime)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
     served = None
@@ -100,6 +100,8 @@ def profile_of(
         one_mount=disk is None or incoming is None or disk.mount is None or disk.mount == incoming.mount,
         pythons=_pythons(facts, escalates=root, torch=policy.torch == "existing"),
         pythons_known="pythons" not in facts.unknown,
+        podman=_version(facts, "podman") if policy.runtime == "podman" else None,
+        container_toolkit=_version(facts, "nvidia-ctk") if policy.runtime == "podman" else None,
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
@@ -187,13 +189,13 @@ def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[
     )
 
 
-def _system(facts: HostFacts, platform: Platform) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _system(facts: HostFacts, platform: Platform, runtime: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the missing system packages, and those of unknown state. The interpreter's choice checks headers."""
     lacking: list[str] = []
     unsure: list[str] = []
     programs = {program.name for program in facts.programs}
     for need in catalog().system_needs:
-        if platform not in need.for_build or not (need.library or need.programs):
+        if platform not in need.for_build or not (need.library or need.programs) or need.runtime not in (None, runtime):
             continue
         if need.library:
             seen = need.library in facts.libraries
@@ -222,9 +224,14 @@ def _peer_paths(facts: HostFacts) -> tuple[str, ...] | None:
     return tuple(obstacles)
 
 
+def _version(facts: HostFacts, name: str) -> str | None:
+    """Return the version of a program; None where it is absent or did not tell."""
+    return next((program.version for program in facts.programs if program.name == name and program.version), None)
+
+
 def _environment(facts: HostFacts, settings: Settings) -> Environment:
     """Return the environment of a host, in no more detail than rules distinguish."""
-    gcc = next((program.version for program in facts.programs if program.name == "gcc" and program.version), None)
+    gcc = _version(facts, "gcc")
     unknown = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
     toolkits = tuple(
         sorted(

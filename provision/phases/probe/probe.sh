@@ -298,7 +298,7 @@ program() {
 
 programs() {
     for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl; do program "$name"; done
-    for name in gcc g++ clang nvcc hipcc nvidia-ctk; do program "$name" versioned; done
+    for name in gcc g++ clang nvcc hipcc nvidia-ctk podman; do program "$name" versioned; done
     # Usually other names of gcc and g++.
     if has gcc; then program cc; else program cc versioned; fi
     if has g++; then program c++; else program c++ versioned; fi
@@ -565,6 +565,11 @@ installed() {
         [ ! -d "$folder" ] || [ -x "$folder" ] || say unreadable "${folder#"$FL_PREFIX/"}"
         [ -e "$folder/.complete" ] && say environment "$folder/.complete"
     done
+    quadlet=/etc/containers/systemd/${FL_UNIT%.service}.container
+    if [ -r "$quadlet" ]; then
+        image=$(sed -n 's/^Image=//p' "$quadlet")
+        limit podman image exists "$image" 2>/dev/null && say image "$image"
+    fi
     # The kernel knows whether a run has locked the host; lock.json only names the run. Reading keeps the lock.
     holder=''
     if [ -e "$FL_PREFIX/lock" ] && [ -r /proc/locks ]; then
@@ -660,7 +665,7 @@ main_stat() {
 
 # has_unit: whether systemd may know our unit: by a file, by the record of one, or since its processes run. It answers for any name, and slowly.
 has_unit() {
-    for place in /etc/systemd/system /run/systemd/system /sys/fs/cgroup/system.slice /sys/fs/cgroup/systemd/system.slice; do
+    for place in /etc/systemd/system /run/systemd/system /run/systemd/generator /sys/fs/cgroup/system.slice /sys/fs/cgroup/systemd/system.slice; do
         [ -e "$place/$FL_UNIT" ] && return 0
     done
     [ -e "$FL_PREFIX/state.unit" ]

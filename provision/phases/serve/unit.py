@@ -20,6 +20,9 @@ PROGRAM = "firstlight-vllm"
 
 Supervisor = Literal["systemd", "systemd-user", "supervisor", "none"]
 
+KEY = "VLLM_API_KEY"
+"""The variable with the API key, which is made on the host."""
+
 STOP_S, RESTART_S = 60, 10
 """Seconds that a server has to end in, and between its end and its next start."""
 
@@ -49,6 +52,7 @@ def render_service(
     user: str,
     home: str,
     service: str | None = None,
+    image: str | None = None,
 ) -> Service:
     """Return the service for one host.
 
@@ -56,6 +60,7 @@ def render_service(
         user: Account that the service runs as.
         home: Home of the login user, for a unit of the user's manager.
         service: Its name; None where the machine has one service.
+        image: ID of the image of its container; None where it runs on the host itself.
     """
     unit = unit_path = config = None
     name = unit_of(service)
@@ -64,7 +69,10 @@ def render_service(
     if supervisor in units:
         times = options()["span"] if command.span else {"stop_s": STOP_S, "restart_s": RESTART_S}
         unit_path = units[supervisor]
-        unit = _TEMPLATES.get_template("system.service.j2" if supervisor == "systemd" else "user.service.j2").render(
+        template = "system.service.j2" if supervisor == "systemd" else "user.service.j2"
+        if image is not None:
+            template, unit_path = "quadlet.container.j2", f"/etc/containers/systemd/{_stem(name)}.container"
+        unit = _TEMPLATES.get_template(template).render(
             prefix=prefix,
             user=user,
             platform=command.devices.platform,
@@ -75,6 +83,9 @@ def render_service(
             command=systemd_line(started(command)),
             stop_s=times["stop_s"],
             restart_s=times["restart_s"],
+            image=image,
+            container=_stem(name).replace("@", "-"),
+            variables=sorted((*command.environment, *([KEY] if settings.api_key else []))),
         )
     elif supervisor == "supervisor":
         # The preflight loads service.env, switches to the user and becomes the server.
@@ -93,6 +104,10 @@ def render_service(
         api_key=settings.api_key,
         digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )
+
+
+def _stem(unit: str) -> str:
+    return unit.removesuffix(".service")
 
 
 def started(command: ServeCommand) -> tuple[str, ...]:

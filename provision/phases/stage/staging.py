@@ -23,6 +23,7 @@ from provision.core.user_path import expand_user
 from provision.phases.stage.candidate_lock import Packager, StageJob, cache_key, lock_best_candidate, without_package
 from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import Progress
+from provision.phases.stage.image import stage_image
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
 from provision.phases.stage.locked_wheel import stage_uv
@@ -91,6 +92,7 @@ def stage(
     if settings.model != "builtin":
         model, model_files = stage_model(settings, client, store, progress=progress, refresh=refresh)
         files += model_files
+    files += image_files(settings)
     text = lock_text(wheels)
     environment = environment_digest(text, interpreter, archive[0].sha256 if archive else None)
     staged = Staged(
@@ -110,7 +112,7 @@ def stage(
     )
     _note_references(staged, facts, store)
     key = _key(candidates, settings, client)
-    kept = tuple(file for file in files if file.kind != "deb")  # those of one host
+    kept = tuple(file for file in files if file.kind not in ("deb", "image"))  # those of one host
     lock = _write_lock(store, None, resolution, text)
     result = staged.model_copy(update={"files": kept, "lock": str(lock)}).model_dump(mode="json")
     for table, name, value in ((STAGED, key, result), (ENVIRONMENTS, environment, builds_of(choice.stack))):
@@ -148,7 +150,14 @@ def staged_before(
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
-    return staged.model_copy(update={"hosts": resolution.hosts, "stack": _as_now(staged.stack, candidates)})
+    stack, added = _as_now(staged.stack, candidates), image_files(settings)
+    changed = {"hosts": resolution.hosts, "stack": stack, "files": (*staged.files, *added)}
+    return staged.model_copy(update=changed)
+
+
+def image_files(settings: Settings) -> list[StagedFile]:
+    """Return the file of the container's image; none without containers. Raises StageError where it is no image."""
+    return [stage_image(Path(settings.image))] if settings.image else []
 
 
 def _as_now(staged: Stack, candidates: Iterable[tuple[Candidate, Stack]]) -> Stack:

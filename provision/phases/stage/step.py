@@ -38,7 +38,8 @@ def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
             if name in hosts and not context.has_failed(name):
                 # A host without package sources needs OS packages of its own; the lock is kept between the groups.
                 alone = name if name in silent else ""
-                groups.setdefault((*hosts[name].model_key, alone), []).append(hosts[name])
+                key = (*hosts[name].model_key, hosts[name].settings.image, alone)
+                groups.setdefault(key, []).append(hosts[name])
         for members in groups.values():
             files = _stage_group(context, planned, resolution, members, silent=members[0].name in silent)
             staged |= {member.name: files for member in members if files}

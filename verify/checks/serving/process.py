@@ -116,8 +116,12 @@ def _without_it(service: Service, planned: ServicePlan, state: ServiceState) -> 
 def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mapping[str, Any]) -> ProcessFacts | None:
     """Read the processes of the service; None if its server is not alive."""
     processes = read_all(replace(service, main_pid=main_pid).pids()) if main_pid else ()
-    main = next((one for one in processes if one.pid == main_pid), None)
-    if main is None:
+    started = next((one for one in processes if one.pid == main_pid), None)
+    main = started
+    if planned.container:  # systemd started podman's monitor, and that the server
+        processes = tuple(one for one in processes if one.pid != main_pid)
+        main = next((one for one in processes if one.parent == main_pid), None)
+    if main is None or started is None:
         return None
     prefix, live = service.prefix.resolve(), (service.prefix / "current").resolve()
     others = (host_packages(stack), compat_folder(stack))
@@ -140,7 +144,7 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
         manager=manager[0].scheduling if manager else {},
         readiness=service.readiness,
         notes=attention_notes(service, processes),
-        proven=proves_start(service, main),
+        proven=proves_start(service, started),
     )
 
 

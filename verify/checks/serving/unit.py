@@ -19,6 +19,8 @@ DROPPED = (
     "./firstlight provision removes it; its settings belong into the inventory (firstlight_env, firstlight_vllm_args)"
 )
 
+GENERATED = ("Environment", "ExecStop", "ExecStopPost")
+"""Directives that podman's generator adds."""
 OF_ALL = "remove it, or limit it to other services: systemctl daemon-reload, then ./firstlight provision"
 
 
@@ -64,7 +66,7 @@ def collect(service: Service, planned: ServicePlan) -> UnitFacts:
     return UnitFacts(
         state,
         stopped_by(service, state),
-        _text(state.shown.get("FragmentPath") or path),
+        _text(path if planned.container else state.shown.get("FragmentPath") or path),
         {name: _text(name) or "" for name in _drop_ins(planned, state)},
         _text(service.prefix / "etc" / "service.env"),
         changed(before, service_control.shown(service, before)) if before else {},
@@ -118,21 +120,25 @@ def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, A
             found.append(("supervisord's configuration is not the planned one", REMEDY))
         return found
     own, of_all = drop_ins(facts.drop_ins or {})
+    generated = GENERATED if planned.container else ()
     differing = {**differences(planned.directives(), shown), **facts.changed}
+    differing = {name: values for name, values in differing.items() if name not in generated}
     evidence["differences"] = {name: {"planned": was, "effective": now} for name, (was, now) in differing.items()}
     for path in own:
         fields = ", ".join(service_plan.directives((facts.drop_ins or {})[path])) or "nothing"
         found.append((f"drop-in {path} changes {fields}", DROPPED))
     if of_all and differing and not own:
         found.append((f"drop-ins of all services ({', '.join(of_all)}) change {', '.join(differing)}", OF_ALL))
-    if planned.unit_path and shown.get("FragmentPath", planned.unit_path) != planned.unit_path:
-        found.append((f"systemd reads {shown['FragmentPath'] or 'no file'} instead of {planned.unit_path}", REMEDY))
+    # What podman's generator made names the file that it was made from.
+    origin = "SourcePath" if planned.container else "FragmentPath"
+    if planned.unit_path and shown.get(origin, planned.unit_path) != planned.unit_path:
+        found.append((f"systemd reads {shown[origin] or 'no file'} instead of {planned.unit_path}", REMEDY))
     if facts.fragment != planned.unit:
         fields = ", ".join(_other_fields(planned, facts.fragment or ""))
         found.append((f"the unit's file is not the planned one: {fields or 'its text'} differs", REMEDY))
     if shown.get("NeedDaemonReload") == "yes":
         found.append(("the unit's files have changed since systemd read them", REMEDY))
-    if shown.get("UnitFileState", "enabled") != "enabled":
+    if shown.get("UnitFileState", "enabled") not in ("enabled", "generated"):
         found.append((f"the unit is {shown['UnitFileState']}: a restart of the host would not start it", REMEDY))
     if differing and not found:
         found.append((f"systemd has other values than planned: {', '.join(differing)}", REMEDY))

@@ -71,6 +71,7 @@ remove_drop_ins() {
 
 remove_unit() {
     unit=$(basename "$1")
+    case $unit in *.container) unit=${unit%.container}.service ;; esac
     scope=--system
     case $1 in
         /etc/*) ;;
@@ -81,7 +82,7 @@ remove_unit() {
             ;;
     esac
     if command -v systemctl >/dev/null 2>&1; then
-        systemctl "$scope" disable --now "$unit" 2>/dev/null || true
+        systemctl "$scope" disable --now "$unit" 2>/dev/null || systemctl "$scope" stop "$unit" 2>/dev/null || true
     fi
     rm -f "$1"
     remove_drop_ins "$unit" "$(dirname "$1")"
@@ -90,6 +91,17 @@ remove_unit() {
         systemctl "$scope" reset-failed "$unit" 2>/dev/null || true
     fi
     removed "unit $1"
+}
+
+# Those that came with us, unless somebody else has a container of them.
+remove_images() {
+    for image in $(lines "$prefix/etc/images"); do
+        if podman rmi "$image" >/dev/null 2>&1; then
+            removed "image $image"
+        elif podman image exists "$image" 2>/dev/null; then
+            left "image $image, which another container uses (remove it with: podman rmi $image)"
+        fi
+    done
 }
 
 stop_supervisor() {
@@ -258,6 +270,7 @@ if [ -e "$prefix" ]; then
     done
     stop_supervisor
     end_processes
+    remove_images
     hand_on
     tell_data
     remove_packages

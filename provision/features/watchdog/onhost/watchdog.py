@@ -153,8 +153,11 @@ def show(unit: str, *properties: str) -> dict[str, str]:
 def processes(group: str) -> list[int]:
     """Return the processes of a control group."""
     for path in CONTROL_GROUPS:
+        file = Path(path.format(group))
         with suppress(OSError):
-            return [int(word) for word in Path(path.format(group)).read_text(encoding="ascii").split()]
+            # podman puts a container into groups below that of its unit.
+            files = (file, *file.parent.glob(f"*/{file.name}"))
+            return [int(word) for one in files for word in one.read_text(encoding="ascii").split()]
     return []
 
 

@@ -227,6 +227,36 @@ def _how_to_install(profile: HostProfile) -> str:
     return f"run `{install_command(packages, manager=manager)}`"
 
 
+@host_rule(
+    "A service in a container has a podman that is new enough, and what gives it the GPUs.",
+    reads=("programs", "os.init", "user", "settings.runtime"),
+    order=135,
+)
+def container_runtime(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.policy.runtime != "podman":
+        return
+    need = next(need for need in catalog().system_needs if need.runtime == "podman")
+    asked, oldest = "`firstlight_runtime: podman`", need.oldest or ""
+    if profile.platform == "rocm":
+        yield reject(f"{asked}: containers serve on CPUs and on NVIDIA's GPUs")
+    elif profile.systemd is False or profile.escalates is False:
+        yield reject(f"{asked} needs root's systemd, which starts the container; set `ansible_become: true`")
+    elif profile.podman is not None and numbers(profile.podman) < numbers(oldest):
+        text = f"{asked} needs podman {oldest} or newer; the host has {profile.podman}: use a newer release of its distribution, or leave it out"
+        yield reject(text, source=need.source, podman=profile.podman, needed=oldest)
+    elif "podman" in profile.unsure:
+        yield assume(f"podman {oldest} or newer is on the host, and with GPUs NVIDIA's container toolkit")
+    elif profile.platform == "cuda" and profile.container_toolkit is None:
+        yield reject(
+            f"{asked}: the host has no NVIDIA container toolkit, which names the GPUs for podman; "
+            "install it first: `./firstlight provision --set container_toolkit=true --set runtime=venv`"
+        )
+    elif profile.podman is None:
+        yield assume(f"the distribution's podman is {oldest} or newer")
+    else:
+        yield accept(f"the host has podman {profile.podman}; containers need {oldest}", podman=profile.podman)
+
+
 @host_rule("A user who could become root is told so.", reads=("user",), order=140)
 def rights(profile: HostProfile) -> Iterator[Verdict]:
     if profile.escalates is False and profile.sudo:

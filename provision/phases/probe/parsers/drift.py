@@ -187,8 +187,8 @@ def _differing(sealed: Values, now: Values) -> Iterator[str]:
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Return whether values are the same; systemd prints sets in any order, and those of commands are no set."""
-    if "{ path=" in " ".join(one):
+    """Return whether values are the same; systemd prints sets in any order, and commands are no sets, except those that a record has as one."""
+    if all("{ path=" in " ".join(values) for values in (one, other)):
         return list(one) == list(other)
     return sorted(" ".join(one).split()) == sorted(" ".join(other).split())
 

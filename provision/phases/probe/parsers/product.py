@@ -53,6 +53,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         environments=tuple(
             filter(None, (_digest(path.removesuffix("/.complete")) for path in section.values("environment")))
         ),
+        image=section.value("image"),
         drift=tuple(drifted + drift.processes(service.pid, "".join(service.main_stat[:1]), engines)),
         service=service.state,
         service_pid=service.pid,

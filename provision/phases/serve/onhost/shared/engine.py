@@ -142,7 +142,10 @@ def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
     """
     for path in paths:
         try:
-            numbers = path.read_text().split()
+            # podman puts a container into groups below that of its unit.
+            numbers = [
+                word for file in (path, *path.parent.glob(f"*/{path.name}")) for word in file.read_text().split()
+            ]
         except OSError:
             continue
         return _total([found for number in numbers if (found := look_at_process(int(number)))], tuple(titles))

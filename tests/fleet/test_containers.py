@@ -1,0 +1,184 @@
+"""A service in a container of podman, on a booted Debian 13: the whole walk, from the image that the guide has made to an uninstallation.
+
+The tests of this file run in order on one host; each continues from the state that the one before left.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet.command_runner import ROOT, CommandRunner
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.layers import FOR_A_USER
+from tests.fleet.root import TRIXIE
+from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
+from tests.serve.test_unit import CPU, CUDA, IMAGE, container
+from verify.serving.service_plan import ServicePlan
+
+pytestmark = pytest.mark.long(seconds=600)
+GUIDE = ROOT / "docs/guides/containers.md"
+UNIT = "firstlight-vllm.service"
+QUADLET, SYSTEM_UNIT = "/etc/containers/systemd/firstlight-vllm.container", f"/etc/systemd/system/{UNIT}"
+FILES = "tar -C / --one-file-system --exclude=./var --exclude=./tmp --exclude=./root -c . >/root/root.tar"
+STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"
+SERVER = "podman inspect -f '{{.State.Pid}}' firstlight-vllm 2>/dev/null"
+
+
+@pytest.fixture(scope="module")
+def host(fleet: Fleet) -> Iterator[FleetHost]:
+    [host] = fleet.boot(1, packages=(*FOR_A_USER, "podman", "crun"), suite=TRIXIE, containers=True)
+    yield host
+    host.remove()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("containers")
+
+
+@pytest.fixture(scope="module")
+def firstlight(folder: Path) -> CommandRunner:
+    return CommandRunner(folder / "logs")
+
+
+@pytest.fixture(scope="module")
+def image(host: FleetHost, folder: Path) -> Path:
+    """The image of the guide, made by its commands of the files of the host's own system; the host itself keeps none."""
+    lines = re.findall(r"^(podman .*)$", GUIDE.read_text(), re.MULTILINE)
+    assert [line.split()[1] for line in lines] == ["import", "save"]
+    host.sh(f"{FILES}; cd /root; {'; '.join(lines)}; podman rmi --all >/dev/null; rm root.tar", timeout_s=600)
+    words = shlex.split(lines[1])
+    name = words[words.index("-o") + 1]
+    return Path(shutil.move(host.machine.root / "root" / name, folder / name))
+
+
+def inventory(host: FleetHost, image: Path, **variables: Any) -> str:
+    """An inventory whose host serves in a container, as the guide has it."""
+    settings = {"firstlight_runtime": "podman", "firstlight_image": image.name, **variables}
+    path = image.parent / "-".join(["inventory", *map(str, variables.values())])
+    path.mkdir(exist_ok=True)
+    (path / image.name).unlink(missing_ok=True)
+    (path / image.name).hardlink_to(image)
+    return str(host.inventory(path, **settings))
+
+
+@pytest.mark.parametrize("name", [None, "chat"])
+@pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_podman_makes_units_of_what_is_planned(host: FleetHost, kind: tuple[str, str, str], name: str | None) -> None:
+    made = container(kind, name, vllm_args=["--override-generation-config", '{"a b": 1}'], model_on_host="/srv/model")
+    assert made.unit is not None
+    assert made.unit_path is not None
+    files = host.machine.root / "root/units"
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir()
+    written = files / Path(made.unit_path).name
+    written.write_text(made.unit)
+    said = host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
+    assert f"---{made.name}---" in said
+    line = re.search(r"^ExecStart=(.*)$", said, re.MULTILINE)
+    assert line, said
+    words = shlex.split(line[1])
+    server = tuple(word.replace("%%", "%").replace("$$", "$") for word in words[words.index(IMAGE) + 1 :])
+    assert server == ServicePlan("systemd", made.name, made.unit).argv
+    given = {word.removeprefix("--env=") for word in words if word.startswith("--env=")}
+    assert given == {*made.environment, "VLLM_API_KEY", "PATH"}
+    assert ("nvidia.com/gpu=all" in words) == (kind == CUDA)
+    assert "/srv/model:/srv/model:ro" in words
+    written.write_text(made.unit.replace("ReadOnly=", "Readonly="))
+    with pytest.raises(RuntimeError, match="Readonly"):
+        host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
+
+
+def test_a_service_serves_in_a_container(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
+    path = inventory(host, image)
+    ended = firstlight("provision", "-i", path)
+    assert ended.code == 0, ended.output()
+    [one] = ended.summary["hosts"]
+    assert (one["state"], one["attention"]["used"]) == ("serving", "CPU_ATTN")
+    assert {check["status"] for check in one["checks"]} <= {"ok", "skip"}, one["checks"]
+    assert ask(host)["with"][1]["data"][0]["id"] == "builtin-1"
+    server = host.sh(SERVER).strip()
+    inside, outside = (host.sh(f"readlink /proc/{pid}/ns/mnt") for pid in (server, 1))
+    assert inside != outside
+    assert host.sh(f"touch /proc/{server}/root/usr/x 2>&1", check=False).strip().endswith("Read-only file system")
+    status = host.sh(f"cat /proc/{server}/status")
+    assert re.findall(r"(?:CapBnd|NoNewPrivs):\t(\w+)", status) == ["0" * 16, "1"]
+    found = checks_of_what_serves(firstlight, "-i", path)
+    assert {check["status"] for check in found.values()} == {"ok"}, found
+    # podman makes the unit again, with its options in another order.
+    host.sh("for _ in 1 2 3; do systemctl daemon-reload; done")
+    ended = firstlight("provision", "-i", path)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+
+
+def test_it_serves_again_when_its_server_is_killed_or_its_engine_hangs(
+    firstlight: CommandRunner, host: FleetHost, image: Path
+) -> None:
+    before = host.sh(SERVER).strip()
+    host.sh(f"kill -9 {before}")
+    host.sh(f"for _ in $(seq 90); do {SERVER} | grep -qvx {before} && exit 0; sleep 1; done; exit 1", timeout_s=120)
+    wait_until_healthy(host)
+    host.sh(f"for _ in $(seq 30); do {STOP} && exit 0; sleep 1; done; ps -eo pid,ppid,stat,args >&2; exit 1")
+    record = f"{PREFIX}/health-agent/watchdog.json"
+    host.sh(f"for _ in $(seq 60); do test -e {record} && exit 0; sleep 1; done; exit 1", timeout_s=90)
+    [event] = json.loads(host.sh(f"cat {record}"))["events"]
+    assert event["action"] == "restarted"
+    assert "VLLM::EngineCore" in host.sh(f"cat {event['dump']}")
+    wait_until_healthy(host)
+    ended = firstlight("provision", "-i", inventory(host, image))
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+
+
+def test_it_serves_again_after_a_reboot(host: FleetHost) -> None:
+    host.reboot()
+    wait_until_healthy(host)
+    assert host.sh(f"systemctl is-enabled {UNIT}").strip() == "generated"
+
+
+def test_a_changed_port_and_a_rollback(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
+    ended = firstlight("provision", "-i", inventory(host, image, firstlight_port=8001))
+    assert ended.code == 0, ended.output()
+    assert ask(host, port=8001)["with"][0] == 200
+    ended = firstlight("rollback", "-i", inventory(host, image))
+    assert ended.code == 0, ended.output()
+    assert ask(host)["with"][0] == 200
+
+
+def test_what_podman_lost_is_loaded_again(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
+    host.sh("podman rmi --all --force", timeout_s=180)
+    ended = firstlight("provision", "-i", inventory(host, image))
+    assert ended.code == 0, ended.output()
+    changes = json.loads((ended.run / "planned_changes.json").read_text())[host.name]
+    assert "image" in [change["part"] for change in changes]
+    assert ask(host)["with"][0] == 200
+
+
+def test_a_service_leaves_its_container_and_returns(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
+    ended = firstlight("provision", "-i", str(host.inventory(image.parent / "venv")))
+    assert ended.code == 0, ended.output()
+    assert host.sh(f"podman ps -aq; test ! -e {QUADLET} && systemctl is-enabled {UNIT}").split() == ["enabled"]
+    assert ask(host)["with"][0] == 200
+    ended = firstlight("rollback", "-i", str(host.inventory(image.parent / "venv")))
+    assert ended.code == 0, ended.output()
+    assert host.sh(f"test ! -e {SYSTEM_UNIT} && systemctl is-enabled {UNIT}; podman ps -q | wc -l").split() == [
+        "generated",
+        "1",
+    ]
+    assert ask(host)["with"][0] == 200
+
+
+def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
+    ended = firstlight("uninstall", "-i", inventory(host, image))
+    assert ended.code == 0, ended.output()
+    assert host.sh("podman ps -aq; podman images -q").strip() == ""
+    assert host.sh(f"ls -d {PREFIX}* /var/tmp/firstlight-* 2>/dev/null; getent passwd firstlight; true") == ""
+    assert host.sh("ls /etc/containers/systemd /etc/systemd/system | grep firstlight || true") == ""
+    assert host.sh(f"systemctl list-units --all --no-legend {UNIT}").strip() == ""
