@@ -22,13 +22,13 @@ import json, sys, urllib.request
 key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")
 def get(path, **headers):
     try:
-        with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}" + path, headers=headers), timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request("http://{address}:{port}" + path, headers=headers), timeout=30) as answer:
             return [answer.status, json.load(answer)]
     except urllib.error.HTTPError as error:
         return [error.code, None]
 def code(method, path):
     try:
-        return urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}" + path, method=method), timeout=30).status
+        return urllib.request.urlopen(urllib.request.Request("http://{address}:{port}" + path, method=method), timeout=30).status
     except urllib.error.HTTPError as error:
         return error.code
 listed = get("/openapi.json", Authorization="Bearer " + key)[1]["paths"]
@@ -60,9 +60,10 @@ else:
 """One process that waits: a new one each second would take from the cores that the engine starts on."""
 
 
-def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str, Any]:
+def ask(host: FleetHost, *, prefix: str = PREFIX, address: str = "127.0.0.1", port: int = 8000) -> dict[str, Any]:
     """Return the list of models, with the host's own key and without one, and the answer of each route without a key."""
-    answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
+    script = ASK.format(prefix=prefix, address=address, port=port)
+    answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{script}\nEND\n"))
     return answer
 
 

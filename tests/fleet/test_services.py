@@ -94,7 +94,8 @@ def invocations(host: FleetHost) -> dict[str, str]:
 
 def served(host: FleetHost, service: str) -> dict[str, Any]:
     """Return the model of a service as it describes it."""
-    model: dict[str, Any] = ask(host, prefix=f"{PREFIX}@{service}", port=PORTS[service])["with"][1]["data"][0]
+    answer = ask(host, prefix=f"{PREFIX}@{service}", address=host.address, port=PORTS[service])
+    model: dict[str, Any] = answer["with"][1]["data"][0]
     return model
 
 

@@ -85,6 +85,19 @@ def test_a_near_tie_and_an_answer_that_a_limit_cuts_off_are_no_deviation() -> No
     assert deviations({"expects": ["valid"]}, [Answer({"response_format": schema}, (cut,), {})]) == []
 
 
+@pytest.mark.parametrize(
+    ("logprobs", "expected"), [((-0.7, -0.7), []), ((-0.7, -2.0), ["expected 2 equal choices, got 2 different ones"])]
+)
+def test_choices_may_part_where_two_tokens_are_about_equally_likely(
+    logprobs: tuple[float, float], expected: list[str]
+) -> None:
+    choices = [
+        Choice("ab", (1, 2 + number), (-0.1, logprob), ((-0.1,), (logprob, -0.7)))
+        for number, logprob in enumerate(logprobs)
+    ]
+    assert deviations({"expects": ["equal"]}, [Answer({}, tuple(choices), {})]) == expected
+
+
 def test_the_injected_fault_is_noticed_without_a_service() -> None:
     outcome = run(CheckContext(faults=frozenset({"ignored-parameter"})))
     assert (outcome.status, outcome.reason) == ("fail", "expected no text from ` light` on, got `first light`")

@@ -132,10 +132,22 @@ def repeatable(answers: Sequence[Answer]) -> Iterator[str]:
 
 
 def equal(answers: Sequence[Answer]) -> Iterator[str]:
-    """All choices are equal: only the most likely token may be drawn."""
+    """All choices are equal until two tokens are about equally likely: only the most likely token may be drawn."""
     for answer in answers:
-        if len(found := {choice.tokens for choice in answer.choices}) > 1:
+        found = {choice.tokens for choice in answer.choices}
+        if not all(_part_at_a_tie(answer.choices[0], other) for other in answer.choices):
             yield f"expected {len(answer.choices)} equal choices, got {len(found)} different ones"
+
+
+def _part_at_a_tie(one: Choice, other: Choice) -> bool:
+    """Return whether two choices are equal, or each has a most likely token where they part."""
+    if one.tokens == other.tokens:
+        return True
+    place = next((place for place, pair in enumerate(zip(one.tokens, other.tokens)) if len(set(pair)) > 1), None)
+    if place is None or not all(len(choice.top) > place for choice in (one, other)):
+        return False
+    tie = table("contract")["tie"]
+    return all(choice.logprobs[place] >= max(choice.top[place]) - tie for choice in (one, other))
 
 
 def varied(answers: Sequence[Answer]) -> Iterator[str]:
