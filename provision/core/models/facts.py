@@ -111,6 +111,17 @@ class PciGpu(Record):
     driver: str | None = None
 
 
+class GpuSlice(Record):
+    """A slice of a GPU in MIG mode."""
+
+    index: int
+    """Its number on its GPU."""
+    profile: str | None = None
+    """`3g.20gb`."""
+    uuid: str | None = None
+    memory_total: int | None = None
+
+
 class NvidiaGpu(Record):
     index: int
     name: str | None = None
@@ -125,6 +136,8 @@ class NvidiaGpu(Record):
     mig_devices: int = 0
     mig_memory: int | None = None
     """Memory of the first slice, the one that CUDA uses."""
+    slices: tuple[GpuSlice, ...] = ()
+    """Its MIG devices."""
     ecc_mode: Literal["enabled", "disabled"] | None = None
     persistence: bool | None = None
     driver_model: str | None = None

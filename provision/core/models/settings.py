@@ -130,6 +130,8 @@ Tokens = Annotated[
     Allowed("a whole number of at least 1 for each client, or a mapping of clients to such numbers"),
 ]
 GpuIndex = Annotated[Whole, Field(ge=0)]
+GpuSliceName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]?):(0|[1-9][0-9]?)$")]
+"""A slice of a GPU by the indexes of both, as the container toolkit writes it."""
 Share = Annotated[float, BeforeValidator(_number)]
 Source = Literal["auto", "controller", "peers", "host", "path"]
 SourceKind = Literal["wheels", "interpreter", "model"]
@@ -228,8 +230,11 @@ class Settings(Record):
     attention: Backend = "auto"
     """Attention back end: flash attention if possible (auto), flash attention or an error (flash), or a back end by name."""
 
-    gpus: Annotated[tuple[GpuIndex, ...] | Literal["all"], Allowed("all, or a list of indexes such as [0, 1]")] = "all"
-    """GPUs to use, by index in PCI order. all: all GPUs of one kind, the kind with the most memory in total on the host."""
+    gpus: Annotated[
+        tuple[GpuIndex | GpuSliceName, ...] | Literal["all"],
+        Allowed('all, a list of indexes such as [0, 1], or one slice such as ["0:1"]'),
+    ] = "all"
+    """GPUs to use, by index in PCI order, or one slice: `"0:1"` is slice 1 of GPU 0. all: all GPUs of one kind, the kind with the most memory in total on the host."""
     expected_gpus: Count | None = None
     """GPUs that the host has, whether in use or not. With fewer, its checks fail. Default: as many as in its last green run, or as its board with NVSwitches holds."""
     tensor_parallel: Count | None = None
