@@ -243,6 +243,8 @@ WRONG = {
     "a slice of a slice": "firstlight_gpus: ['0:1:2']",
     "a model split over a slice": "{firstlight_gpus: ['0:1'], firstlight_tensor_parallel: 2}",
     "a slice of a span": "{firstlight_gpus: ['0:1'], firstlight_span: 2, firstlight_expose: true}",
+    "slices by memory": "firstlight_mig: {0: [20gb, 20gb]}",
+    "slices of all GPUs": "firstlight_mig: {all: [3g.20gb]}",
     "no folder": "firstlight_model: ./models/none",
     "no model": "firstlight_model: 'two words'",
     "no token file": "firstlight_hf_token_file: /nowhere/token",

@@ -181,6 +181,8 @@ class Topology(Record):
 class Nvidia(Record):
     driver_version: str | None = None
     """As printed by nvidia-smi or the loaded kernel module."""
+    mig_layout: str | None = None
+    """Slices that firstlight-mig.service makes at boot: `0=3g.20gb,3g.20gb`; None without it."""
     cuda_version: str | None = None
     """Highest CUDA version that the driver supports, not an installed toolkit."""
     module_version: str | None = None

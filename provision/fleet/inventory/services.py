@@ -17,7 +17,7 @@ HEALTH_AFTER = 9
 OF_MACHINE = frozenset(
     {
         *("services", "prefix", "driver", "driver_source", "driver_repository", "driver_key", "reboot"),
-        *("cuda_toolkit", "container_toolkit", "firewall", "firewall_accept", "metrics_bind", "metrics_port"),
+        *("cuda_toolkit", "container_toolkit", "mig", "firewall", "firewall_accept", "metrics_bind", "metrics_port"),
     }
 )
 """Settings of a machine, besides those of gateways and monitoring: its services share them."""

@@ -380,6 +380,7 @@ modules() {
     say_file nvidia_version /sys/module/nvidia/version
     say_file amdgpu_version /sys/module/amdgpu/version
     [ -r /proc/driver/nvidia/version ] && say_file nvidia_proc /proc/driver/nvidia/version
+    say_file mig_layout /etc/firstlight-mig/layout
     return 0
 }
 
