@@ -116,6 +116,18 @@ def test_a_container_gets_slices_that_vllm_does_not_find_on_the_host() -> None:
     assert "firstlight_runtime: podman" in (caught.value.hint or "")
 
 
+def test_whole_gpus_are_divided_before_slices() -> None:
+    facts, split = facts_of(2), facts_of(2, **split_in(40))
+    assert facts.nvidia is not None
+    assert split.nvidia is not None
+    mixed = facts.nvidia.model_copy(update={"gpus": (facts.nvidia.gpus[0], split.nvidia.gpus[1])})
+    seen = facts.model_copy(update={"nvidia": mixed})
+    assert divided(services_of(a={"gpus": ["1:0"]}, b={}), seen) == {"a": ("1:0",), "b": (0,)}
+    with pytest.raises(InventoryError) as caught:
+        divided(services_of(a={}, b={}), seen)
+    assert "name slices for some: gpus" in (caught.value.hint or "")
+
+
 @given(st.lists(st.sampled_from([10, 20, 40]), max_size=4), st.integers(2, 5))
 def test_no_slice_is_given_twice(sizes: list[int], count: int) -> None:
     hosts = services_of(**{f"s{number}": {"model": "o/8b"} if number % 2 else {} for number in range(count)})

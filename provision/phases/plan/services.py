@@ -64,7 +64,7 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
         needs = " and ".join(f"`{claim.name}` at least {claim.size}" for claim in claims)
         raise InventoryError(
             f"host `{host.machine}`: {len(free)} GPUs are free for its services, and {least} are needed: {needs}",
-            hint="serve smaller models there, or fewer of them",
+            hint=f"serve smaller models there, or fewer of them{', or name slices for some: gpus' if any(card.mig for card in cards) else ''}",
         )
     _widen(claims, len(free))
     groups = nvlink_groups(facts, free)
