@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.install.fleet_site import make_fleet_site
 from tests.install.test_gpu_slices import STAND_IN
 
-pytestmark = pytest.mark.long(seconds=60)
+pytestmark = pytest.mark.long(seconds=90)
 PROGRAMS = "/usr/local/bin"
 
 
@@ -54,3 +55,29 @@ def test_slices_are_made_once_and_again_at_boot_with_a_stand_in_for_nvidia_smi(h
     refused = site.play("drivers")
     assert refused.status == "failed"
     assert "GPU 0 is in use, so its slices are not changed: pid 71" in f"{refused.text} {refused.hint}"
+
+
+def test_a_run_makes_slices_and_plans_what_is_there_then_with_a_stand_in_for_nvidia_smi(
+    host: FleetHost, tmp_path: Path
+) -> None:
+    # A container's drivers are not changed.
+    host.sh("rm -f /run/systemd/container")
+    firstlight = CommandRunner(tmp_path / "logs")
+    services = {"chat": {"gpus": ["0:1"]}, "small": {"port": 8001}}
+    inventory = str(
+        host.inventory(
+            tmp_path, firstlight_mig={0: ["3g.20gb", "2g.10gb"], 1: ["1g.5gb"]}, firstlight_services=services
+        )
+    )
+    ended = firstlight("drivers", "-i", inventory)
+    assert ended.code == 0, ended.output()
+    assert ended.summary["changed"] == 2, ended.output()
+    texts = {one["phases"]["install"]["text"] for one in ended.summary["hosts"]}
+    assert texts == {"slices of GPUs (0=3g.20gb,2g.10gb 1=1g.5gb)"}
+    found = {one["name"].partition("@")[2]: one["stack"] for one in ended.summary["hosts"]}
+    assert {name: (stack["gpus"], stack["gpu_slice"]) for name, stack in found.items()} == {
+        "chat": ([0], 1),
+        "small": ([1], 0),
+    }
+    again = firstlight("drivers", "-i", inventory)
+    assert (again.code, again.summary["changed"]) == (0, 0), again.output()

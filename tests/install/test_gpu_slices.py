@@ -14,6 +14,25 @@ STAND_IN = r"""#!/bin/sh
 cd "$(dirname "$0")/gpus" || exit 9
 echo "$*" >>../called
 case "$*" in
+'-q -x')
+    echo '<nvidia_smi_log><driver_version>580.178.04</driver_version><cuda_version>13.0</cuda_version>'
+    for gpu in 0 1; do
+        echo "<gpu><product_name>NVIDIA A100-SXM4-40GB</product_name><mig_mode><current_mig>$(cat "mode$gpu")</current_mig></mig_mode>"
+        echo '<mig_devices>'
+        place=0
+        while read -r profile; do
+            [ -n "$profile" ] || continue
+            total=$((${profile#*.} * 1000))
+            echo "<mig_device><index>$place</index><fb_memory_usage><total>$total MiB</total></fb_memory_usage></mig_device>"
+            place=$((place + 1))
+        done <<LIST
+$(sed 's/gb$//' "slices$gpu")
+LIST
+        echo "</mig_devices><uuid>GPU-6f1e0$gpu</uuid><fb_memory_usage><total>40960 MiB</total></fb_memory_usage></gpu>"
+    done
+    echo '</nvidia_smi_log>'
+    ;;
+'--query-gpu=uuid,compute_cap --format=csv,noheader') for gpu in 0 1; do echo "GPU-6f1e0$gpu, 8.0"; done ;;
 -L)
     for gpu in 0 1; do
         echo "GPU $gpu: NVIDIA A100-SXM4-40GB (UUID: GPU-6f1e0$gpu)"

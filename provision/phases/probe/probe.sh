@@ -380,7 +380,6 @@ modules() {
     say_file nvidia_version /sys/module/nvidia/version
     say_file amdgpu_version /sys/module/amdgpu/version
     [ -r /proc/driver/nvidia/version ] && say_file nvidia_proc /proc/driver/nvidia/version
-    say_file mig_layout /etc/firstlight-mig/layout
     return 0
 }
 
@@ -392,6 +391,7 @@ nvidia_smi() {
     grep -Ev 'supported_(graphics|mem)_clock|clocks_(event|throttle)_reason' "${FL_FILES}nvidia-smi.xml"
     # The document does not name profiles and UUIDs of slices.
     ! grep -q '<mig_device>' "${FL_FILES}nvidia-smi.xml" || limit nvidia-smi -L
+    say_file mig_layout /etc/firstlight-mig/layout
     return "$answered"
 }
 

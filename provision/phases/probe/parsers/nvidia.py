@@ -195,7 +195,7 @@ def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nv
     manager.note_failure(unknown, "nvidia.fabric_manager_version", may_be_absent=True)
     more = {
         "driver_version": driver,
-        "mig_layout": known(modules.value("mig_layout")),
+        "mig_layout": known(tool.value("mig_layout")),
         "module_version": module,
         "module_flavour": module_flavour(modules),
         "nvswitches": bus.nvswitches,
