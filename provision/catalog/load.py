@@ -47,6 +47,7 @@ class Catalog:
     proven = _rows("proven", "proven", builds_rows.Proven)
     torch_stand_ins = _rows("vllm_builds", "torch_stand_in", builds_rows.TorchStandIn)
     import_failures = _rows("vllm", "import_failure", builds_rows.ImportFailure)
+    slices_by_uuid = _row("vllm", "slices_by_uuid", builds_rows.SlicesByUuid)
     horizon = _row("bounds", "horizon", builds_rows.Horizon)
     bounds = _rows("bounds", "bound", builds_rows.Bound)
     timelines = _rows("bounds", "timeline", builds_rows.Timeline)

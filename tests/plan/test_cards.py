@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, PciGpu
+from provision.core.models.facts import GpuSlice, HostFacts, Nvidia, NvidiaGpu, PciGpu
 from provision.phases.plan.cards import amd_by_name, nvidia_by_name, nvidia_cards, serving
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 
@@ -105,3 +105,12 @@ def test_a_split_card_has_the_memory_of_its_slice() -> None:
     )
     facts = HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=Nvidia(gpus=(gpu,)))
     assert [card.memory_gib for card in nvidia_cards(facts)] == [9]
+
+
+def test_a_slice_serves_as_a_card_with_its_memory() -> None:
+    slices = (GpuSlice(index=0, memory_total=40192 << 20), GpuSlice(index=1, memory_total=9856 << 20))
+    gpu = NvidiaGpu(index=3, name="NVIDIA H100", mig_mode="enabled", mig_devices=2, slices=slices)
+    facts = HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=Nvidia(gpus=(gpu,)))
+    (card,) = nvidia_cards(facts)
+    assert [(part.place, part.memory_gib) for part in card.sliced()] == [("3:0", 39), ("3:1", 9)]
+    assert card.place == 3

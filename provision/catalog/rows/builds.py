@@ -85,6 +85,12 @@ class ImportFailure(Row):
     cured: str
 
 
+class SlicesByUuid(Row):
+    """The first vLLM release that finds the UUID of a GPU's slice (MIG) in CUDA_VISIBLE_DEVICES."""
+
+    since: str
+
+
 class Horizon(Row):
     """How much newer than a release its dependencies may be, in days."""
 

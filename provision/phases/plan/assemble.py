@@ -47,6 +47,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         attention=_attention(option, profile),
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
         gpus=tuple(card.index for card in profile.cards),
+        gpu_slice=next((card.part.index for card in profile.cards if card.part), None),
         python=minor(python.interpreter.version),
         interpreter=python.interpreter,
         platform=platform(machine, profile.glibc or glibc_floor(option)[0]),

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,15 @@ SLACK = 32 << 20
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A slice of a card in MIG mode."""
+
+    index: int
+    profile: str | None = None
+    memory_gib: int | None = None
+
+
+@dataclass(frozen=True)
 class Card:
     """A GPU. `name` is the catalog's, else the host's."""
 
@@ -42,6 +52,10 @@ class Card:
     mig: bool = False
     slices: int = 0
     """MIG devices on the card."""
+    parts: tuple[Slice, ...] = ()
+    """Those that the driver describes."""
+    part: Slice | None = None
+    """The slice that serves, whose memory is the card's; None for the whole card."""
     virtual: bool = False
     """Whether the card is a vGPU, whose driver must match the hypervisor."""
     persistent: bool | None = None
@@ -50,6 +64,15 @@ class Card:
     def kind(self) -> tuple[Any, ...]:
         """Return the fields that are equal for cards of one kind."""
         return (self.name, self.compute_capability, self.gfx, self.memory_gib, self.mig)
+
+    @property
+    def place(self) -> int | str:
+        """Return what the setting `gpus` calls it: `0`, and slice 1 of it `0:1`."""
+        return f"{self.index}:{self.part.index}" if self.part else self.index
+
+    def sliced(self) -> tuple["Card", ...]:
+        """Return each slice as a card with the memory of that slice."""
+        return tuple(replace(self, memory_gib=part.memory_gib, part=part) for part in self.parts)
 
     def worth(self, count: int) -> tuple[Any, ...]:
         """Return the rank of a kind of `count` cards of one vendor; integrated graphics rank last.
@@ -124,6 +147,7 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
         row=row,
         mig=is_split,
         slices=gpu.mig_devices,
+        parts=tuple(Slice(part.index, part.profile, _gib(part.memory_total)) for part in gpu.slices),
         virtual=(gpu.virtualization or "").upper() == VGPU,
         persistent=gpu.persistence,
     )
@@ -156,6 +180,17 @@ def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
 def _gib(total: int | None) -> int | None:
     """Return memory in whole GiB. Partitions of one card differ by some MiB, so a little less counts as the next GiB."""
     return None if total is None else (total + SLACK) // GIB
+
+
+def found_as(part: Slice, cards: Iterable[Card]) -> Card | None:
+    """Return the card that vLLM takes for a slice: the one whose index is that of the slice on its card; None if there is none."""
+    return next((card for card in cards if card.vendor == NVIDIA and card.index == part.index), None)
+
+
+def is_found(card: Card, cards: Iterable[Card]) -> bool:
+    """Return whether vLLM reads the properties of a slice's card from one of its kind."""
+    same = found_as(card.part, cards) if card.part else card
+    return same is not None and (same.name, same.compute_capability) == (card.name, card.compute_capability)
 
 
 def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
