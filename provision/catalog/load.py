@@ -46,7 +46,7 @@ class Catalog:
     nightlies = _rows("vllm_builds", "nightly", builds_rows.Nightly)
     proven = _rows("proven", "proven", builds_rows.Proven)
     torch_stand_ins = _rows("vllm_builds", "torch_stand_in", builds_rows.TorchStandIn)
-    import_failures = _rows("vllm", "import_failure", builds_rows.ImportFailure)
+    broken_releases = _rows("vllm", "broken", builds_rows.BrokenReleases)
     horizon = _row("bounds", "horizon", builds_rows.Horizon)
     bounds = _rows("bounds", "bound", builds_rows.Bound)
     timelines = _rows("bounds", "timeline", builds_rows.Timeline)
