@@ -74,6 +74,14 @@ class NvidiaCard(Row):
     """Machines with one such card, whose names `--what-if` takes as well."""
 
 
+class PciRange(Row):
+    """PCI device ids of one generation of NVIDIA cards, both ends included."""
+
+    first: str
+    last: str
+    compute_capability: str
+
+
 class Architecture(Row):
     """A generation of NVIDIA cards."""
 
