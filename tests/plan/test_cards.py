@@ -83,6 +83,16 @@ def test_a_card_without_a_row_has_the_compute_capability_of_its_chip() -> None:
     assert [card.compute_capability for card in cards] == ["7.0", "8.0", "9.0"]
 
 
+def test_cards_of_one_name_have_the_memory_of_their_pci_ids() -> None:
+    pci = [
+        PciGpu(address=f"0000:0{index}:00.0", vendor_id="10de", device_id=device, class_id="0302")
+        for index, device in enumerate(("20B0", "20b2"))
+    ]
+    cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
+    assert [(card.name, card.memory_gib) for card in cards] == [("A100", 39), ("A100", 79)]
+    assert all(set(row.smaller) < set(row.ids) for row in catalog().nvidia_cards if row.smaller)
+
+
 def test_the_ranges_of_pci_ids_agree_with_the_cards() -> None:
     ids = {identity: row.compute_capability for row in catalog().nvidia_cards for identity in row.ids}
     assert {identity: nvidia_capability(identity) for identity in ids} == ids

@@ -134,7 +134,7 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
     is_split = gpu.mig_mode == "enabled"
     memory = _gib(gpu.mig_memory if is_split else gpu.memory_total)
     if memory is None and row is not None and not is_split:
-        memory = row.memory_gib
+        memory = row.memory_of(device_id)
     return Card(
         NVIDIA,
         index=gpu.index,
@@ -153,7 +153,8 @@ def _from_pci(index: int, gpu: PciGpu) -> Card:
     row = nvidia_by_id(gpu.device_id)
     if row is None:
         return Card(NVIDIA, index, f"NVIDIA GPU {gpu.device_id}", nvidia_capability(gpu.device_id))
-    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=row.memory_gib, row=row)
+    memory = row.memory_of(gpu.device_id)
+    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=memory, row=row)
 
 
 def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
