@@ -77,10 +77,10 @@ class TorchStandIn(Row):
     variant: str
 
 
-class ImportFailure(Row):
-    """A vLLM release that cannot be imported as installed, and the release that fixes it."""
+class BrokenReleases(Row):
+    """vLLM releases that cannot be used as published, from `since` on, and the first that can."""
 
-    version: str
+    since: str
     why: str
     cured: str
 

@@ -21,7 +21,20 @@ VGPU = "VGPU"
 """The virtualization mode that nvidia-smi reports in a guest."""
 
 _DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell"}
-_DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "accelerator"}
+_DECORATION |= {
+    "edition",
+    "server",
+    "workstation",
+    "max",
+    "q",
+    "ac",
+    "hbm2",
+    "hbm2e",
+    "hbm3",
+    "hbm3e",
+    "oam",
+    "accelerator",
+}
 
 SLACK = 32 << 20
 """Bytes by which the memory of equal devices may differ."""
@@ -114,6 +127,13 @@ def nvidia_by_id(device_id: str) -> NvidiaRow | None:
 
 
 @cache
+def nvidia_capability(device_id: str) -> str | None:
+    """Return the compute capability of the range that a PCI device id is in."""
+    ranges = catalog().pci_ranges
+    return next((row.compute_capability for row in ranges if row.first <= device_id.lower() <= row.last), None)
+
+
+@cache
 def amd_by_name(name: str) -> AmdRow | None:
     return {plain_name(row.name): row for row in catalog().amd_cards}.get(plain_name(name))
 
@@ -137,12 +157,12 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
     is_split = gpu.mig_mode == "enabled"
     memory = _gib(gpu.mig_memory if is_split else gpu.memory_total)
     if memory is None and row is not None and not is_split:
-        memory = row.memory_gib
+        memory = row.memory_of(device_id)
     return Card(
         NVIDIA,
         index=gpu.index,
         name=row.name if row else gpu.name or "unnamed NVIDIA GPU",
-        compute_capability=gpu.compute_capability or (row.compute_capability if row else None),
+        compute_capability=gpu.compute_capability or (row.compute_capability if row else nvidia_capability(device_id)),
         memory_gib=memory,
         row=row,
         mig=is_split,
@@ -156,8 +176,9 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
 def _from_pci(index: int, gpu: PciGpu) -> Card:
     row = nvidia_by_id(gpu.device_id)
     if row is None:
-        return Card(NVIDIA, index, f"NVIDIA GPU {gpu.device_id}")
-    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=row.memory_gib, row=row)
+        return Card(NVIDIA, index, f"NVIDIA GPU {gpu.device_id}", nvidia_capability(gpu.device_id))
+    memory = row.memory_of(gpu.device_id)
+    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=memory, row=row)
 
 
 def amd_cards(facts: HostFacts) -> tuple[Card, ...]:

@@ -40,7 +40,7 @@ for wanted in $FIRSTLIGHT_SLICES; do
     echo "$gpu" >>"$folder/made"
     said=''
     if is_on "$gpu"; then
-       # They fail where there are none.
+        # They fail where there are none.
         nvidia-smi mig -dci -i "$gpu" >/dev/null 2>&1 || true
         nvidia-smi mig -dgi -i "$gpu" >/dev/null 2>&1 || true
         [ -n "$wanted" ] || said=$(nvidia-smi -i "$gpu" -mig 0 2>&1) || true
