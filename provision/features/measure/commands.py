@@ -101,6 +101,9 @@ def load(
         typer.Option(
             "--dataset",
             metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
             help="Prompts and lengths of answers, instead of random prompts: a JSON file in the form of ShareGPT.",
         ),
     ] = None,
@@ -116,19 +119,11 @@ def load(
     words = _words(
         input_tokens=input_tokens, output_tokens=output_tokens, concurrency=concurrency, rate=rate, requests=requests
     )
-    prompts = None if dataset is None else _read(dataset)
+    if dataset and dataset.stat().st_size > LARGEST_DATASET:
+        raise UsageError(f"`{dataset}` is larger than {LARGEST_DATASET >> 20} MiB", hint="give a part of it")
+    prompts = dataset.read_text(encoding="utf-8", errors="replace") if dataset else None
     request = asked("verify", prefix=prefix, **options)
     raise typer.Exit(measure(request, "load", [*words, *(("--dataset", "-") if prompts else ())], prompts))
-
-
-def _read(path: Path) -> str:
-    """Return the text of a file of prompts. Raises UsageError."""
-    try:
-        if path.stat().st_size > LARGEST_DATASET:
-            raise UsageError(f"`{path}` is larger than {LARGEST_DATASET >> 20} MiB", hint="give a part of it")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"`{path}` cannot be read: {error}", hint="name a JSON file in the form of ShareGPT") from None
 
 
 def upgrade(

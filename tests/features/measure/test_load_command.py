@@ -52,11 +52,10 @@ def test_the_options_reach_the_host_and_a_file_of_prompts_goes_with_them(asked: 
     ("words", "text"),
     [
         (
-            ("verify", "load", "--dataset", "x", "--input-tokens", "9"),
+            ("verify", "load", "--dataset", __file__, "--input-tokens", "9"),
             "the prompts of `--dataset` have their own lengths",
         ),
         (("verify", "load", "--requests", "9"), "`--requests` belongs to --rate or --concurrency"),
-        (("verify", "load", "--dataset", "/missing.json"), "`/missing.json` cannot be read"),
         (("provision", "--measure", "--json"), "`--measure` prints tables after the summary"),
         (("provision", "--measure", "--dry-run"), "`--measure` prints tables after the summary"),
     ],
@@ -65,6 +64,17 @@ def test_options_that_contradict_one_another_are_refused(words: tuple[str, ...],
     with pytest.raises(UsageError) as raised:
         call(*words)
     assert (raised.value.args[0].startswith(text), asked) == (True, [])
+
+
+def test_a_file_of_prompts_that_is_missing_or_too_large_is_refused(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("verify", "load", "--dataset", str(tmp_path / "missing.json")) == 2
+    (tmp_path / "large.json").write_text("[]")
+    monkeypatch.setattr(commands, "LARGEST_DATASET", 1)
+    with pytest.raises(UsageError, match=r"large.json` is larger than"):
+        call("verify", "load", "--dataset", str(tmp_path / "large.json"))
+    assert asked == []
 
 
 def test_a_run_that_ends_well_is_followed_by_a_load(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
