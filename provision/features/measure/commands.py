@@ -101,9 +101,6 @@ def load(
         typer.Option(
             "--dataset",
             metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            readable=True,
             help="Prompts and lengths of answers, instead of random prompts: a JSON file in the form of ShareGPT.",
         ),
     ] = None,
@@ -119,11 +116,20 @@ def load(
     words = _words(
         input_tokens=input_tokens, output_tokens=output_tokens, concurrency=concurrency, rate=rate, requests=requests
     )
-    if dataset and dataset.stat().st_size > LARGEST_DATASET:
-        raise UsageError(f"`{dataset}` is larger than {LARGEST_DATASET >> 20} MiB", hint="give a part of it")
-    prompts = dataset.read_text(encoding="utf-8", errors="replace") if dataset else None
+    prompts = _read(dataset) if dataset else None
     request = asked("verify", prefix=prefix, **options)
     raise typer.Exit(measure(request, "load", [*words, *(("--dataset", "-") if prompts else ())], prompts))
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file of prompts. Raises UsageError where it cannot be read, or is too large for each host."""
+    hint = "name a JSON file in the form of ShareGPT, or a part of it"
+    try:
+        if path.stat().st_size > LARGEST_DATASET:
+            raise UsageError(f"`{path}` is larger than {LARGEST_DATASET >> 20} MiB", hint=hint)
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be read: {error.strerror or error}", hint=hint) from None
 
 
 def upgrade(

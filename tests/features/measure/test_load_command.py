@@ -69,7 +69,8 @@ def test_options_that_contradict_one_another_are_refused(words: tuple[str, ...],
 def test_a_file_of_prompts_that_is_missing_or_too_large_is_refused(
     asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert call("verify", "load", "--dataset", str(tmp_path / "missing.json")) == 2
+    with pytest.raises(UsageError, match=r"missing.json` cannot be read: No such file"):
+        call("verify", "load", "--dataset", str(tmp_path / "missing.json"))
     (tmp_path / "large.json").write_text("[]")
     monkeypatch.setattr(commands, "LARGEST_DATASET", 1)
     with pytest.raises(UsageError, match=r"large.json` is larger than"):
