@@ -329,7 +329,10 @@ def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
     prompts = prefix / "prompts.json"
     prompts.write_text('[{"conversations": [{"value": "How far is the Moon?"}, {"value": "Far."}]}]')
 
-    def measure(_service: Service, load: dict[str, Any], *, dataset: str, warmed: bool) -> list[dict[str, Any]]:
+    def measure(
+        _service: Service, load: dict[str, Any], *, dataset: str, seed: int, warmed: bool
+    ) -> list[dict[str, Any]]:
+        assert seed > 0
         assert (Path(dataset).read_text(), load["input_tokens"], warmed) == (prompts.read_text(), None, True)
         return [result(1)]
 
@@ -337,6 +340,18 @@ def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
     assert load_cli.main(["--prefix", str(prefix), "--dataset", str(prompts), "--json"]) == 0
     digest = hashlib.sha256(prompts.read_bytes()).hexdigest()
     assert json.loads(capsys.readouterr().out)["load"]["dataset"] == digest
+
+
+def test_a_load_that_the_tool_refuses_is_an_error_and_is_not_kept(
+    prefix: Path, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*_: object, **__: object) -> list[dict[str, Any]]:
+        raise ValueError("no such prompts")
+
+    monkeypatch.setattr(load_cli, "measure", measure)
+    assert load_cli.main(["--prefix", str(prefix), "--json"]) == 3
+    assert capsys.readouterr().err == "error: cannot measure under load: ValueError: no such prompts\n"
+    assert not (prefix / "verify" / "loads.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,24 @@ METRICS = ("ttft", "itl", "e2el")
 
 
 def arguments(
-    service: Service, *, concurrency: int, requests: int, load: Mapping[str, Any], dataset: str | None = None
+    service: Service,
+    *,
+    concurrency: int,
+    requests: int,
+    load: Mapping[str, Any],
+    dataset: str | None = None,
+    seed: int = 0,
 ) -> list[str]:
-    """Return the tool's arguments; none of them is secret. `dataset` is a file of the load's own prompts, in ShareGPT's form."""
+    """Return the tool's arguments; none of them is secret.
+
+    Args:
+        service: The service.
+        concurrency: Requests at once, at most.
+        requests: Number of requests.
+        load: Lengths and rate.
+        dataset: File of the load's own prompts, in ShareGPT's form.
+        seed: Decides the random prompts, with the concurrency.
+    """
     model = str(service.readiness["model_folder"])
     prompts = [
         "--dataset-name", "random", "--random-input-len", str(load["input_tokens"]),
@@ -37,7 +52,7 @@ def arguments(
     return [
         "--base-url", service.url, "--model", model, "--tokenizer", model,
         "--served-model-name", str(service.readiness["served_name"]),
-        *prompts, "--ignore-eos", "--seed", str(concurrency),
+        *prompts, "--ignore-eos", "--seed", str(seed + concurrency),
         "--num-prompts", str(requests), "--max-concurrency", str(concurrency), *rate,
         "--percentile-metrics", ",".join(METRICS), "--metric-percentiles", ",".join(map(str, PERCENTILES)),
         "--disable-tqdm",
@@ -45,13 +60,13 @@ def arguments(
 
 
 def measure(
-    service: Service, load: Mapping[str, Any], *, dataset: str | None = None, warmed: bool = False
+    service: Service, load: Mapping[str, Any], *, dataset: str | None = None, seed: int = 0, warmed: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield the tool's result for each concurrency of the load, until its time budget is spent.
 
     Changes this process's environment, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
-    processes. With `warmed`, requests are sent at every concurrency first, so that nothing is compiled or loaded during the
-    measurement. Raises ImportError where vLLM has no such tool.
+    processes. With `warmed`, requests with other prompts are sent at every concurrency first, so that nothing is compiled or loaded
+    during the measurement. Raises ImportError where vLLM has no such tool.
     """
     from vllm.benchmarks import serve as tool  # noqa: PLC0415 - takes ten seconds, and vLLM may be missing
 
@@ -62,13 +77,17 @@ def measure(
     tool.add_cli_args(parser)
     with TemporaryDirectory() as folder:
         for concurrency in load["concurrencies"] if warmed else ():
-            asked = arguments(service, concurrency=concurrency, requests=concurrency, load=load, dataset=dataset)
+            asked = arguments(
+                service, concurrency=concurrency, requests=concurrency, load=load, dataset=dataset, seed=seed + 1
+            )
             tool.main(parser.parse_args(asked))
         begun = time.monotonic()
         for concurrency, requests in zip(load["concurrencies"], load["requests"], strict=True):
             if concurrency != load["concurrencies"][0] and time.monotonic() - begun > load["budget_s"]:
                 return
-            asked = arguments(service, concurrency=concurrency, requests=requests, load=load, dataset=dataset)
+            asked = arguments(
+                service, concurrency=concurrency, requests=requests, load=load, dataset=dataset, seed=seed
+            )
             kept = ["--save-result", "--result-dir", folder, "--result-filename", f"{concurrency}.json"]
             before = service.cpu_seconds()
             tool.main(parser.parse_args([*asked, *kept]))
