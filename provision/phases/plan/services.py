@@ -14,7 +14,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.phases.plan.cards import amd_cards, nvidia_cards, serving
 from provision.phases.plan.fit.result import fit
-from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.shape import Shape, shape_for
 from provision.phases.plan.profile_builder import profile_of
 
 
@@ -55,7 +55,7 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
     named = {index for _, one in host.services if one.gpus != "all" for index in one.gpus}
     free = [card.index for card in serving(tuple(card for card in cards if card.index not in named))]
     claims = [
-        _Claim(name, _sizes(facts, one, shapes.get(one.model), free))
+        _Claim(name, _sizes(facts, one, shape_for(one, shapes), free))
         for name, one in host.services
         if one.gpus == "all"
     ]

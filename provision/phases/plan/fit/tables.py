@@ -104,3 +104,9 @@ batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
 activation = _row("activation", Activation)
 length = _row("length", Length)
 cpu_cache = _row("cache", CpuCache)
+
+
+@cache
+def without_model() -> list[str]:
+    """Return the methods of speculative decoding that have no layers of their own."""
+    return list(own_table(_NEEDS)["speculative"]["without_model"])
