@@ -202,12 +202,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     template = tmp_path / "tools.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
     write_adapter(tmp_path / "adapter")
-    write_model(tmp_path / "small", (ROOT / "README.md").read_text(encoding="utf-8"), layers=1)
-    own = SERVED | {
-        "firstlight_chat_template": str(template),
-        "firstlight_lora": {"tone": str(tmp_path / "adapter")},
-        "firstlight_speculative": {"model": str(tmp_path / "small"), "num_speculative_tokens": 2},
-    }
+    own = SERVED | {"firstlight_chat_template": str(template), "firstlight_lora": {"tone": str(tmp_path / "adapter")}}
     asked = ("-i", str(sound.inventory(tmp_path / "own", **own)), "--model", str(bigrams))
     served = firstlight("provision", *asked)
     assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()
@@ -218,8 +213,6 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
     assert (again.code, again.host(sound.name)["state"]) == (0, "unchanged"), again.output()
     [of_adapter] = [line for line in served.host(sound.name)["serve"]["evidence"] if line.startswith("adapter `tone` ")]
     assert "changes log probabilities of a fixed text" in of_adapter
-    [of_drafts] = [line for line in served.host(sound.name)["serve"]["evidence"] if line.startswith("speculative ")]
-    assert " drafted tokens accepted" in of_drafts
     name = served.host(sound.name)["model"]
     assert complete(sound, "tone") != complete(sound, name) == complete(sound, name)
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
@@ -229,7 +222,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
 
     # Other weights of the same size, loaded by a start outside a run.
     write_model(tmp_path / "other", (ROOT / "LICENSE").read_text(encoding="utf-8"))
-    weights = sound.sh(f"find {PREFIX}/models -path '*/bigrams*/model.safetensors' ! -path '*/draft/*' -type f").strip()
+    weights = sound.sh(f"find {PREFIX}/models -path '*/bigrams*/model.safetensors' -type f").strip()
     (sound.machine.root / weights.removeprefix("/")).write_bytes((tmp_path / "other/model.safetensors").read_bytes())
     sound.sh("systemctl restart firstlight-vllm", timeout_s=RESTART_S)  # as above: stopping may take 60 s
     wait_until_healthy(sound)

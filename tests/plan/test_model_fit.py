@@ -202,6 +202,25 @@ def test_a_draft_model_is_counted_or_assumed() -> None:
         )
 
 
+@pytest.mark.parametrize("arguments", [[], ["--speculative-config.method", "ngram"], ["-sc", "{}"]])
+def test_speculative_decoding_is_refused_where_it_draws_wrongly(arguments: list[str]) -> None:
+    given = {"vllm_args": arguments} if arguments else {"speculative": {"method": "ngram"}}
+    facts = {
+        "h": parse_what_if(HOST.replace("gpu={} driver=580.65.06 ", "gpu=none ").replace("ubuntu-24.04", "debian-13"))
+    }
+
+    def planned(vllm: str) -> Resolution:
+        return plan(facts, {"h": Settings.model_validate({**given, "vllm": vllm})}).classes[0]
+
+    assert any("draws tokens wrongly on CPUs" in reason.text for reason in planned("0.32.0").reasons)
+    later = planned("latest")
+    assert later.stack is not None
+    assert any("rightly on CPUs with speculative decoding, as 0.32.0 does not" in text for text in later.assumptions)
+    on_gpu = parse_what_if(HOST.format("H100x1"))
+    wanted = Settings.model_validate({**given, "vllm": "0.32.0"})
+    assert plan({"h": on_gpu}, {"h": wanted}).classes[0].stack is not None
+
+
 def test_hosts_with_another_model_are_another_class() -> None:
     facts = parse_what_if(HOST.format("H100x1"))
     settings = {name: Settings.model_validate({"model": name}) for name in ("a/a", "b/b")}

@@ -146,8 +146,7 @@ ADAPTERS = "lora"
 DRAFTS = "draft"
 """Folder of a model's draft model in that of the model. Within it, the draft model has a folder of its own name: vLLM tells `eagle3` and other methods by it (vllm/config/speculative.py, 0.32.0)."""
 
-SPECULATIVE = ("--speculative-config", "-sc")
-"""vLLM's option for speculative decoding, and its short form."""
+SPECULATIVE = "--speculative-config"
 
 
 class Settings(Record):
@@ -451,3 +450,8 @@ def value_of(words: Sequence[str], option: str) -> str | None:
             _, equals, value = word.partition("=")
             found = value if equals else next(iter(words[place + 1 : place + 2]), None)
     return found
+
+
+def speculates(words: Sequence[str]) -> bool:
+    """Return whether `vllm_args` switch speculative decoding on."""
+    return any(option_of(word).partition(".")[0] in {SPECULATIVE, "-sc"} for word in words)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from provision.core.models.settings import RAY_PORTS, SPECULATIVE, Settings, SourceKind, option_of
+from provision.core.models.settings import RAY_PORTS, Settings, SourceKind, option_of, speculates
 from provision.core.redaction import redact
 from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE
@@ -103,7 +103,7 @@ def _speculative(settings: Settings) -> Iterator[Conflict]:
             f"a draft model is sent with the model, and the model is linked from {settings.model_on_host}",
             "leave firstlight_model_on_host out",
         )
-    if any(option_of(word).partition(".")[0] in SPECULATIVE for word in settings.vllm_args):
+    if speculates(settings.vllm_args):
         yield Conflict(
             "speculative", "firstlight_vllm_args has --speculative-config too", "name all of its values here"
         )

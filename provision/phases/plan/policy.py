@@ -126,7 +126,7 @@ def policy_of(settings: Settings) -> Policy:
         packages=settings.packages,
         traces=settings.otlp_traces_endpoint is not None,
         accepted=_known_advisories(settings.accept_advisories),
-        arguments=(*settings.vllm_args, *(SPECULATIVE[:1] if settings.speculative else ())),
+        arguments=(*settings.vllm_args, *([SPECULATIVE] if settings.speculative else [])),
         runtime=settings.runtime if settings.serve else "venv",
     )
     for one, other, why in _contradictions(policy, settings):

@@ -242,7 +242,7 @@ def _speculative_options(settings: Settings, model: ServedModel, prefix: str) ->
     placed = {"model": name, "revision": revision} if revision else {}
     if model.has_draft:
         placed = {"model": f"{model.folder(prefix)}/{settings.draft_folder}"}
-    return (SPECULATIVE[0], json.dumps(settings.speculative | placed, sort_keys=True))
+    return (SPECULATIVE, json.dumps(settings.speculative | placed, sort_keys=True))
 
 
 def _memory_options(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from provision.core.models.settings import SPECULATIVE, Settings, option_of, value_of
-from provision.phases.plan.fit.tables import without_model
+from provision.core.models.settings import Settings, option_of, speculates, value_of
+from provision.phases.plan.fit.tables import speculative
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
         sequences=_whole(words, "--max-num-seqs"),
         eager=any(option_of(word) == "--enforce-eager" for word in words),
         arguments=words,
-        drafts=any(option_of(word).partition(".")[0] in SPECULATIVE for word in words)
-        or bool(settings.speculative and settings.speculative.get("method") not in without_model()),
+        drafts=speculates(words)
+        or bool(settings.speculative and settings.speculative.get("method") not in speculative()["without_model"]),
         draft_tensor=draft_tensor if isinstance(draft_tensor, int) and draft_tensor > 0 else None,
         adapters=bool(settings.lora),
         tool_parser=settings.tool_parser,

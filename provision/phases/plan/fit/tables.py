@@ -107,6 +107,7 @@ cpu_cache = _row("cache", CpuCache)
 
 
 @cache
-def without_model() -> list[str]:
-    """Return the methods of speculative decoding that have no layers of their own."""
-    return list(own_table(_NEEDS)["speculative"]["without_model"])
+def speculative() -> dict[str, Any]:
+    """Return the methods of speculative decoding that have no layers of their own, and the last release that is wrong on CPUs."""
+    found: dict[str, Any] = own_table(_NEEDS)["speculative"]
+    return found

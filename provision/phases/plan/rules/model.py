@@ -5,11 +5,13 @@ from typing import Any
 
 from provision.catalog.versions import numbers, release
 from provision.core.formatting import GIB
+from provision.core.models.settings import speculates
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan, unknown_parsers
 from provision.phases.plan.family.families import class_since, int8_on_x86, quantizations
 from provision.phases.plan.fit.result import Fit, fit, uncomputed
 from provision.phases.plan.fit.split import why_not
+from provision.phases.plan.fit.tables import speculative
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
@@ -150,6 +152,25 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
             yield reject(text, source=int8_on_x86().source, **facts)
     else:
         yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
+
+
+@rule(
+    "On CPUs, the release draws the tokens of speculative decoding as requests specify.",
+    reads=("settings.speculative", "settings.vllm_args"),
+    source="provision/phases/plan/fit/needs.toml: tried with vLLM 0.32.0",
+)
+def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    row = option.release
+    if row is None or profile.platform != "cpu" or not speculates(profile.policy.arguments):
+        return
+    wrong = speculative()["wrong_on_cpus"]
+    if numbers(row.version) > numbers(wrong):
+        yield assume(f"vLLM {row.version} draws tokens rightly on CPUs with speculative decoding, as {wrong} does not")
+        return
+    text = (
+        f"with speculative decoding, vLLM {row.version} draws tokens wrongly on CPUs, and a request with top_k ends it"
+    )
+    yield reject(text, vllm=row.version)
 
 
 @rule(
