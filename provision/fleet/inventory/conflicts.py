@@ -95,9 +95,7 @@ def _speculative(settings: Settings) -> Iterator[Conflict]:
             "neither a draft model nor a method is named",
             "name one, such as {model: org/draft, num_speculative_tokens: 4} or {method: ngram, num_speculative_tokens: 4}",
         )
-    if settings.draft is not None and settings.model == "builtin":
-        yield Conflict("speculative", "the built-in model has no draft model", "set firstlight_model too")
-    elif settings.draft is not None and settings.model_on_host is not None:
+    if settings.draft is not None and settings.model_on_host is not None:
         yield Conflict(
             "speculative",
             f"a draft model is sent with the model, and the model is linked from {settings.model_on_host}",
