@@ -32,7 +32,7 @@ from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
 from provision.phases.plan.why_not import render as render_answers
 from provision.phases.stage import Store
-from provision.phases.stage.model_description import describe
+from provision.phases.stage.model_description import describe_all
 from provision.phases.stage.vllm_wheel import WheelReader
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import (
@@ -259,14 +259,11 @@ def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Set
 
 
 def shapes_of(settings: Settings) -> dict[str, Shape]:
-    """Describe the memory needs of the model, by its name in the settings; empty for the built-in model."""
-    if settings.model == "builtin":
-        return {}
+    """Describe the memory needs of the model and its draft model, by their names in the settings; empty for the built-in model."""
     try:
-        shape = describe(settings, Store(cache_folder()))
+        return describe_all(settings, Store(cache_folder()))
     except StageError as error:
         raise ModelError(f"cannot tell whether model `{settings.model}` fits: {error.text}", hint=error.hint) from None
-    return {settings.model: shape} if shape else {}
 
 
 def given_wheels(facts: Mapping[str, HostFacts], settings: Mapping[str, Settings]) -> dict[str, GivenWheel]:

@@ -270,6 +270,7 @@ def _served_model(staged: Staged, files: list[StagedFile], settings: Settings) -
         attention_heads=heads if isinstance(heads, int) else None,
         task=task_of(config, by_name, settings.vllm_args),
         adapters={name: adapter_rank(by_name[f"{ADAPTERS}/{name}/{ADAPTER_CONFIG}"]) for name in sorted(settings.lora)},
+        has_draft=settings.draft is not None,
     )
 
 

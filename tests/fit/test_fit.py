@@ -146,6 +146,41 @@ def test_settings_and_arguments_change_the_memory_budget() -> None:
     assert fit(llama_8b(), wanted, cards(2, 79)).length is None
 
 
+def test_a_draft_model_takes_memory_of_each_device() -> None:
+    small = llama_8b(num_hidden_layers=4)
+    draft = replace(small, weights=replace(small.weights, by_dtype=(("BF16", 2 * GIB),)))
+    model = replace(llama_8b(), draft=draft)
+    request = serving_request_of(Settings(speculative={"model": "org/draft", "num_speculative_tokens": 4}))
+    alone, found = fit(llama_8b(), ServingRequest(), cards(1, 40)), fit(model, request, cards(1, 40))
+    assert found.weights - alone.weights == pytest.approx(2 * GIB, abs=16)
+    assert alone.cache is not None
+    assert found.cache is not None
+    assert found.cache.block_bytes * 32 == alone.cache.block_bytes * 36, "as many more layers as the draft model has"
+    split = fit(model, request, cards(4, 40))
+    whole = fit(model, replace(request, draft_tensor=1), cards(4, 40))
+    assert whole.weights > split.weights
+    too_large = fit(model, request, cards(1, 16))
+    assert (too_large.problem, "those of its draft model 2.0 GiB" in too_large.text) == ("memory", True)
+    odd = replace(model, draft=replace(draft, heads=6, kv_heads=6))
+    assert (
+        fit(odd, replace(request, tensor=4), cards(4, 40)).text
+        == "the draft model: 6 attention heads cannot be divided by 4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("speculative", "is_computed"),
+    [
+        ({"method": "ngram", "num_speculative_tokens": 4}, True),
+        ({"method": "mtp", "num_speculative_tokens": 1}, False),
+        ({"model": "org/unread", "draft_tensor_parallel_size": "one"}, False),
+    ],
+)
+def test_the_cache_is_computed_where_drafts_have_no_layers(speculative: dict[str, object], is_computed: bool) -> None:
+    request = serving_request_of(Settings(speculative=speculative))
+    assert (fit(llama_8b(), request, cards(1, 79)).cache is not None) is is_computed
+
+
 @given(
     model=st.sampled_from(MODELS),
     count=st.sampled_from([1, 2, 8]),

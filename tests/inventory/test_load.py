@@ -224,6 +224,11 @@ WRONG = {
     "adapter with the name of its model": "{firstlight_model: org/tiny, firstlight_served_model_name: tiny, firstlight_lora: {tiny: org/support}}",
     "adapter that is no name": "{firstlight_model: org/tiny, firstlight_lora: {a/b: org/support}}",
     "adapters as an argument too": "{firstlight_model: org/tiny, firstlight_lora: {a: org/support}, firstlight_vllm_args: ['--lora-mod', 'b=/b']}",
+    "speculation without a method": "{firstlight_model: org/tiny, firstlight_speculative: {num_speculative_tokens: 4}}",
+    "draft of the built-in model": "firstlight_speculative: {model: org/draft}",
+    "draft of a linked model": "{firstlight_model: org/tiny, firstlight_model_on_host: /mnt/tiny, firstlight_speculative: {model: org/draft}}",
+    "no draft": "{firstlight_model: org/tiny, firstlight_speculative: {model: ./none}}",
+    "speculation as an argument too": "{firstlight_model: org/tiny, firstlight_speculative: {method: ngram}, firstlight_vllm_args: [--speculative-config.method, ngram]}",
     "certificate without TLS": "{firstlight_gateway_tls: false, firstlight_expose: true, firstlight_gateway_certificate: hosts.yml}",
     "no certificate": "firstlight_gateway_certificate: none.pem",
     "metrics at a name": "firstlight_metrics_bind: gpu.example.org",
@@ -331,6 +336,19 @@ def test_relative_folders_of_adapters_are_resolved_from_the_inventory(make: Make
     assert found.settings.lora == {"support": str(tmp_path / "support"), "tone": "org/tone@main"}
     without = found.model_copy(update={"settings": found.settings.model_copy(update={"lora": {}})})
     assert found.model_key != without.model_key, "they are staged with the model"
+
+
+def test_the_relative_folder_of_a_draft_model_is_resolved_from_the_inventory(make: Make, tmp_path: Path) -> None:
+    settings = "firstlight_model: org/tiny\nfirstlight_speculative: {model: ../draft, num_speculative_tokens: 2}\n"
+    path = make(LOCAL, group_vars__all_yml=settings)
+    (tmp_path / "draft").mkdir()
+    (tmp_path / "draft/config.json").write_text("{}")
+    found = load(path).hosts[0]
+    assert found.settings.speculative == {"model": str(tmp_path / "draft"), "num_speculative_tokens": 2}
+    assert (
+        found.model_key
+        != found.model_copy(update={"settings": found.settings.model_copy(update={"speculative": {}})}).model_key
+    )
 
 
 @pytest.mark.parametrize("model", ["~nobody-here/model", "~\x00"])

@@ -16,6 +16,7 @@ from provision.phases.plan.why_not import WhyNotDocument
 from tests.fit.models import LLAMA_70B, write_model
 from tests.pipeline.command_lines import Ended, run_all
 from tests.plan.cases import CASES
+from tests.stage.site import Site
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +140,23 @@ def test_a_plan_without_the_models_shape_names_the_reason(tmp_path: Path) -> Non
     done = firstlight("plan", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:1")
     assert done.returncode == 1
     assert done.stdout.startswith("RED: 1 host failed (localhost)")
+
+
+def test_a_plan_tries_a_gated_adapter_before_its_model_is_fetched(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", LLAMA_70B, {"x": ("BF16", [64], 2)})
+    (tmp_path / "token").write_text("hf_other")
+    hub = Site()
+    hub.faults.accepted = "Bearer hf_sesame"
+    listing = {"sha": "c0ffee", "siblings": [{"rfilename": "adapter_config.json", "size": 2, "blobId": "0"}]}
+    hub.content["/api/models/org/tone/revision/main"] = json.dumps(listing).encode()
+    given = ("--set", "lora={tone: org/tone}", "--set", f"hf_token_file={tmp_path / 'token'}")
+    try:
+        done = firstlight("plan", "--model", str(folder), *given, logs=tmp_path, HF_ENDPOINT=hub.url)
+    finally:
+        hub.close()
+    assert (done.returncode, done.stdout.partition("\n")[0]) == (1, "RED: 1 host failed (localhost)")
+    assert "the hub refuses `org/tone` (HTTP 403): the account of the token may not read it" in done.stdout
+    assert f"accept the licence on {hub.url}/org/tone with that account" in done.stdout
 
 
 def test_the_checks_are_listed_without_a_host(tmp_path: Path) -> None:

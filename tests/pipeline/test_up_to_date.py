@@ -202,6 +202,14 @@ def staged_model(tmp_path: Path, **contents: dict[str, Any]) -> Staged:
     return Staged(hosts=("node",), stack=STACK, files=tuple(files), **own)
 
 
+def test_a_draft_model_is_served_with_the_model(tmp_path: Path) -> None:
+    staged = staged_model(tmp_path, **{"config.json": {}, "draft/small/config.json": {}})
+    host = node(model="org/tiny", speculative={"model": "org/small", "num_speculative_tokens": 2})
+    arguments = desired_state_of(host, host_facts(), staged, tools={}).release["arguments"]
+    given = json.loads(arguments[arguments.index("--speculative-config") + 1])
+    assert given["model"].endswith("/models/tiny-0a/draft/small")
+
+
 def test_adapters_are_served_with_the_model_and_proven(tmp_path: Path) -> None:
     contents = {"config.json": {"num_attention_heads": 4}, "lora/support/adapter_config.json": {"r": 16}}
     staged = staged_model(tmp_path, **contents)

@@ -56,6 +56,7 @@ ONE_SIDED = {
     "cuda-compat": "it refuses only what another rule has refused, for --why-not; tests/plan/test_why_not.py has both sides",
     "model-fit": "case files contain no model; tests/plan/test_model_fit.py has both sides",
     "gpus-used": "the same; it refuses nothing",
+    "speculation": "the same; tests/plan/test_model_fit.py has both sides",
     "quantization": "the same; tests/plan/test_model_choices.py has both sides",
     "model-class": "the same; tests/plan/test_model_choices.py has both sides",
     "remote-code": "the same; tests/plan/test_model_choices.py has both sides",

@@ -184,6 +184,43 @@ def test_the_memory_of_adapters_is_assumed() -> None:
     assert "the adapters of `org/model` fit; their memory is not computed" in found.assumptions
 
 
+def test_a_draft_model_is_counted_or_assumed() -> None:
+    settings = Settings.model_validate({"model": "org/model", "speculative": {"model": "org/draft"}})
+    facts = {"h": parse_what_if(HOST.format("H100x1"))}
+    shapes = {"org/model": llama_8b(), "org/draft": llama_8b(num_hidden_layers=1)}
+    found = plan(facts, {"h": settings}, shapes=shapes).classes[0]
+    assert any("15.0 GiB of them the draft model's" in reason.text for reason in found.reasons)
+    assert not any("draft" in text for text in found.assumptions)
+    for draft, text in (
+        (None, "the KV cache and the draft model of `org/model` fit; they are not computed"),
+        (deepseek_v3(), "the KV cache of `org/model` fit; it cannot be computed: its draft model keeps other state"),
+    ):
+        known = {"org/model": llama_8b()} | ({"org/draft": draft} if draft else {})
+        facts = {"h": parse_what_if(HOST.format("B300x8"))}
+        assert (
+            text.replace("` fit; it", "` fits; it") in plan(facts, {"h": settings}, shapes=known).classes[0].assumptions
+        )
+
+
+@pytest.mark.parametrize("arguments", [[], ["--speculative-config.method", "ngram"], ["-sc", "{}"]])
+def test_speculative_decoding_is_refused_where_it_draws_wrongly(arguments: list[str]) -> None:
+    given = {"vllm_args": arguments} if arguments else {"speculative": {"method": "ngram"}}
+    facts = {
+        "h": parse_what_if(HOST.replace("gpu={} driver=580.65.06 ", "gpu=none ").replace("ubuntu-24.04", "debian-13"))
+    }
+
+    def planned(vllm: str) -> Resolution:
+        return plan(facts, {"h": Settings.model_validate({**given, "vllm": vllm})}).classes[0]
+
+    assert any("draws tokens wrongly on CPUs" in reason.text for reason in planned("0.32.0").reasons)
+    later = planned("latest")
+    assert later.stack is not None
+    assert any("rightly on CPUs with speculative decoding, as 0.32.0 does not" in text for text in later.assumptions)
+    on_gpu = parse_what_if(HOST.format("H100x1"))
+    wanted = Settings.model_validate({**given, "vllm": "0.32.0"})
+    assert plan({"h": on_gpu}, {"h": wanted}).classes[0].stack is not None
+
+
 def test_hosts_with_another_model_are_another_class() -> None:
     facts = parse_what_if(HOST.format("H100x1"))
     settings = {name: Settings.model_validate({"model": name}) for name in ("a/a", "b/b")}

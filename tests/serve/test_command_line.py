@@ -80,6 +80,29 @@ def test_adapters_are_served_from_the_folder_of_their_model(ranks: tuple[int, ..
     assert "--enable-lora" in command.argv
 
 
+def test_a_draft_model_is_named_where_the_model_lies() -> None:
+    def asked(*, has_draft: bool, **speculative: object) -> object:
+        model = QWEN.model_copy(update={"has_draft": has_draft})
+        settings = Settings(speculative=speculative)
+        command = serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), settings, facts(), prefix=PREFIX, model=model)
+        return json.loads(value_of(command, "--speculative-config") or "null")
+
+    draft = f"{PREFIX}/models/qwen3-8b/draft/qwen3-eagle3"
+    tokens = {"num_speculative_tokens": 4}
+    assert asked(has_draft=True, model="org/qwen3-eagle3@v2", **tokens) == {"model": draft, **tokens}
+    assert asked(has_draft=False, model="org/small@v2", **tokens) == {"model": "org/small", "revision": "v2", **tokens}
+    assert asked(has_draft=False, method="ngram", **tokens) == {"method": "ngram", **tokens}
+    assert asked(has_draft=False) is None
+
+
+def test_generation_defaults_are_arguments() -> None:
+    given = ("--override-generation-config", '{"temperature": 0.6, "top_p": 0.95}')
+    command = serve_command(
+        stack("0.32.0", "cpu", "CPU_ATTN"), Settings(vllm_args=given), facts(), prefix=PREFIX, model=QWEN
+    )
+    assert command.argv[-2:] == given
+
+
 def test_an_adapter_of_too_large_a_rank_is_refused() -> None:
     model = QWEN.model_copy(update={"adapters": {"a": 8, "b": 513}})
     with pytest.raises(ServeError, match="adapter `b` has rank 513, and vLLM takes at most 512"):

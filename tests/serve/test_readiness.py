@@ -310,13 +310,18 @@ def test_kernels_of_experts_and_quantised_weights_are_told_beside_what_the_plan_
         "(Worker pid=7) INFO 11-20 08:00:00 [nvfp4.py:314] Using 'MARLIN' NvFp4 MoE backend out of potential backends: ['MARLIN'].\n"
         "(Worker pid=7) INFO 11-20 08:00:00 [unquantized.py:338] Using FlashInfer CUTLASS Unquantized MoE backend out of potential backends: [].\n"
         "(Worker pid=7) INFO 11-20 08:00:01 [__init__.py:1] Using CutlassNvFp4LinearKernel for NVFP4 GEMM\n"
+        "(Worker pid=7) INFO 11-20 08:00:01 [__init__.py:846] Selected CutlassInt8ScaledMMLinearKernel for CompressedTensorsW8A8Int8\n"
+        "(Worker pid=7) INFO 11-20 08:00:01 [auto_gptq.py:352] Using MarlinLinearKernel for AutoGPTQLinearMethod\n"
+        "(Worker pid=7) INFO 11-20 08:00:01 [mm_encoder_attention.py:372] Using TORCH_SDPA for MMEncoderAttention.\n"
     )
     kernels = ["FLASHINFER_CUTLASS", "CutlassNvFp4LinearKernel"]
     evidence = proven(request={**user_model, "kernels": kernels})["record"]["evidence"]
-    assert evidence[-3:] == [
+    assert evidence[-5:] == [
         "NvFp4 experts use MARLIN; the plan expected FLASHINFER_CUTLASS",
         "Unquantized experts use FlashInfer CUTLASS; the plan expected FLASHINFER_CUTLASS",
         "NVFP4 weights use CutlassNvFp4LinearKernel",
+        "CompressedTensorsW8A8Int8 weights use CutlassInt8ScaledMMLinearKernel; the plan expected FLASHINFER_CUTLASS",
+        "AutoGPTQLinearMethod weights use MarlinLinearKernel; the plan expected FLASHINFER_CUTLASS",
     ]
 
 

@@ -29,6 +29,8 @@ class Faults:
     no_range: bool = False
     wants: str | None = None
     """The required Authorization header; without it the answer is 401."""
+    accepted: str | None = None
+    """The Authorization header of the account that accepted a licence. As at a hub, others get the listing, and no file."""
 
 
 class Site:
@@ -143,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         site.tokens.append(self.headers.get("Authorization"))
         if site.faults.wants and self.headers.get("Authorization") != site.faults.wants:
             self._answer(401, b"")
+        elif site.faults.accepted and "/resolve/" in path and self.headers.get("Authorization") != site.faults.accepted:
+            self._answer(403 if self.headers.get("Authorization") else 401, b"", {"X-Error-Code": "GatedRepo"})
         elif codes := site.faults.status.get(path):
             self._answer(codes.pop(0), b"not now")
         elif path in site.faults.endless and self.command == "GET":

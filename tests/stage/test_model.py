@@ -101,6 +101,21 @@ def test_adapters_are_files_of_the_model(store: Store, tmp_path: Path) -> None:
     assert stage_model(settings, ClientSettings(), store)[0] != name
 
 
+def test_a_draft_model_is_files_of_the_model(store: Store, tmp_path: Path) -> None:
+    model, draft = write_model(tmp_path / "m"), write_model(tmp_path / "m-eagle3")
+    own, plain = take(store, str(model))
+    settings = Settings(model=str(model), speculative={"model": str(draft), "num_speculative_tokens": 3})
+    name, files = stage_model(settings, ClientSettings(), store)
+    assert name != own
+    assert [*files] == [
+        *plain,
+        *(file.model_copy(update={"name": f"draft/m-eagle3/{file.name}"}) for file in stage_folder(draft, store)),
+    ]
+    (draft / "config.json").unlink()
+    with pytest.raises(StageError, match=re.escape(f"model `{draft}` lacks config.json")):
+        stage_model(settings, ClientSettings(), store)
+
+
 @pytest.mark.parametrize(
     ("files", "text"),
     [
@@ -294,6 +309,29 @@ def test_a_gated_model_needs_a_token_in_a_file(hub: Site, store: Store, tmp_path
     _, files = take(store, "org/tiny", token_file=str(token))
     assert len(files) == len(MODEL)
     assert not [path for path in store.root.rglob("*.json") if "hf_sesame" in path.read_text(errors="replace")]
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (None, ("401): its licence requires an account, and no token is set", "firstlight_hf_token_file")),
+        ("hf_expired", ("401): the token in firstlight_hf_token_file is not valid", "/settings/tokens")),
+        ("hf_other", ("403): the account of the token may not read it", "/org/tiny with that account")),
+    ],
+)
+def test_why_a_hub_refuses_is_told_before_anything_is_fetched(
+    hub: Site, store: Store, tmp_path: Path, token: str | None, said: tuple[str, str]
+) -> None:
+    hub.faults.accepted = "Bearer hf_sesame"
+    hub.faults.wants = "Bearer hf_sesame" if token == "hf_expired" else None
+    file = tmp_path / "token"
+    file.write_text(token or "")
+    own = Settings(model="org/tiny", hf_token_file=str(file) if token else None)
+    with pytest.raises(StageError) as caught:
+        stage_model(own, ClientSettings(), store)
+    assert caught.value.text == f"the hub refuses `org/tiny` (HTTP {said[0]}"
+    assert said[1] in (caught.value.hint or "")
+    assert not [path for path in hub.sent if "/resolve/" in path and hub.sent[path]]
 
 
 def test_a_token_file_that_cannot_be_read_is_named(hub: Site, store: Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from provision.core.models.settings import Settings
 from provision.core.tables import rows_of
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.stage import model_description
-from provision.phases.stage.model_description import describe
+from provision.phases.stage.model_description import describe, describe_all, try_sources
 from provision.phases.stage.model_hub import model_key
 from provision.phases.stage.wheelhouse import Store
 from tests.fit.models import LLAMA_8B, write_model
@@ -110,6 +110,39 @@ def test_a_hub_that_does_not_answer_is_named_with_a_hint(hub: Site, store: Store
     with pytest.raises(StageError, match=f"the hub `{hub.url}` does not answer") as caught:
         describe(settings("org/model"), store)
     assert "give a folder with the model" in (caught.value.hint or "")
+
+
+def test_a_draft_model_is_described_unless_its_size_cannot_be_told(hub: Site, store: Store, tmp_path: Path) -> None:
+    draft = write_model(tmp_path / "draft", {**LLAMA_8B, "num_hidden_layers": 1}, {"x": ("BF16", [64], 2)})
+    given = settings("org/model").model_copy(update={"speculative": {"model": str(draft)}})
+    found = describe_all(given, store)
+    assert {source: shape.layers for source, shape in found.items()} == {"org/model": 32, str(draft): 1}
+    (draft / "config.json").write_text('{"model_type": "medusa", "hidden_size": 64}')
+    assert [*describe_all(given, store)] == ["org/model"]
+    assert describe_all(settings("builtin"), store) == {}
+    assert hub.requests
+
+
+def test_what_a_plan_does_not_read_is_tried_once_before_a_download(hub: Site, store: Store, tmp_path: Path) -> None:
+    hub.content["/api/models/org/tone/revision/v2"] = json.dumps(
+        {"sha": COMMIT, "siblings": [{"rfilename": "adapter_config.json", "size": 2, "blobId": "0"}]}
+    ).encode()
+    file = f"/org/tone/resolve/{COMMIT}/adapter_config.json"
+    hub.content[file] = b"{}"
+    (tmp_path / "token").write_text("hf_other")
+    given = Settings(model="org/model", lora={"tone": "org/tone@v2", "own": str(tmp_path)})
+    tried: set[str] = set()
+    for _ in range(2):
+        try_sources(given, store, tried)
+    assert (tried, hub.requests[file], hub.requests[CONFIG]) == ({"org/tone@v2"}, 1, 0)
+    describe(given, store)
+    hub.faults.accepted = "Bearer hf_sesame"
+    with pytest.raises(StageError, match="refuses `org/tone`"):
+        try_sources(given, store, set())
+    with pytest.raises(StageError, match=r"refuses `org/model` \(HTTP 403\)"):
+        try_sources(given.model_copy(update={"hf_token_file": str(tmp_path / "token")}), store, set())
+    hub.close()
+    try_sources(given, store, set())
 
 
 def test_a_well_known_model_is_described_without_the_hub(hub: Site, store: Store) -> None:

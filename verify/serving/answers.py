@@ -29,6 +29,20 @@ class NotProvenError(Exception):
     """What the service answers does not show that it computes correctly; the message is the reason."""
 
 
+GREEDY = {
+    "temperature": 0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "ignore_eos": True,
+}
+"""Parameters by which only the most likely tokens are drawn, whatever the server's defaults are.
+
+Those of its generation_config.json and of `--override-generation-config` are in ModelConfig.get_diff_sampling_param of
+vllm/config/model.py, 0.32.0; at temperature 0 the others change nothing.
+"""
+
+
 @dataclass(frozen=True)
 class Answer:
     """Greedy continuation of a prompt."""
@@ -47,8 +61,7 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int) -> Answer:
     body = {
         "prompt": prompt,
         "max_tokens": length,
-        "temperature": 0,
-        "ignore_eos": True,
+        **GREEDY,
         "logprobs": 1,
         "return_tokens_as_token_ids": True,
     }

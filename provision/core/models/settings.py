@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BeforeValidator, Field
@@ -145,6 +146,12 @@ ADAPTERS = "lora"
 """Folder of a model's LoRA adapters in that of the model, with a folder for each, by its name."""
 
 
+DRAFTS = "draft"
+"""Folder of a model's draft model in that of the model. Within it, the draft model has a folder of its own name: vLLM tells `eagle3` and other methods by it (vllm/config/speculative.py, 0.32.0)."""
+
+SPECULATIVE = "--speculative-config"
+
+
 class Settings(Record):
     """Desired settings of a host, with defaults. The text below a field is its description on the reference page."""
 
@@ -181,6 +188,13 @@ class Settings(Record):
         Allowed("a mapping of names to folders or hub ids, such as {support: adapters/support}"),
     ] = Field(default_factory=dict)
     """LoRA adapters of the model, by the name that requests give as their model: a folder on the controller (absolute, or relative to the inventory), or a hub id. They are sent with the model."""
+    speculative: Annotated[
+        dict[str, Any],
+        Allowed(
+            "a mapping such as {model: org/draft, num_speculative_tokens: 4} or {method: ngram, num_speculative_tokens: 4}"
+        ),
+    ] = Field(default_factory=dict)
+    """Speculative decoding: the values of vLLM's `--speculative-config`. `model` is the draft model, a folder on the controller (absolute, or relative to the inventory) or a hub id. It is sent with the model."""
     served_model_name: Annotated[Word, Allowed("text without blanks")] | None = None
     """Model name in the API. Default: the hub id without its revision, or the name of the folder."""
     tool_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the release")] = "auto"
@@ -376,7 +390,23 @@ class Settings(Record):
     def model_key(self, source: Source) -> tuple[str | None, ...]:
         """Return what the files of the model depend on, if they come from a source."""
         adapters = (f"{name}={place}" for name, place in sorted(self.lora.items()))
-        return (self.model, self.model_on_host, source, self.chat_template, *adapters)
+        return (self.model, self.model_on_host, source, self.chat_template, *adapters, *filter(None, [self.draft]))
+
+    @property
+    def draft(self) -> str | None:
+        """Return the source of the draft model; None without one."""
+        model = self.speculative.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def model_sources(self) -> tuple[str, ...]:
+        """Return the sources of the model, of its adapters, and of its draft model."""
+        return (self.model, *self.lora.values(), *filter(None, [self.draft]))
+
+    @property
+    def draft_folder(self) -> str:
+        """Return the folder of the draft model in that of the model."""
+        return f"{DRAFTS}/{PurePath((self.draft or '').partition('@')[0]).name}"
 
     def pipeline(self, *, on_cpu: bool) -> int:
         """Return into how many parts the layers are split, in sequence.
@@ -431,3 +461,8 @@ def value_of(words: Sequence[str], option: str) -> str | None:
             _, equals, value = word.partition("=")
             found = value if equals else next(iter(words[place + 1 : place + 2]), None)
     return found
+
+
+def speculates(words: Sequence[str]) -> bool:
+    """Return whether `vllm_args` switch speculative decoding on."""
+    return any(option_of(word).partition(".")[0] in {SPECULATIVE, "-sc"} for word in words)

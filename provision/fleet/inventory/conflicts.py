@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from provision.core.models.settings import RAY_PORTS, Settings, SourceKind, option_of
+from provision.core.models.settings import RAY_PORTS, Settings, SourceKind, option_of, speculates
 from provision.core.redaction import redact
 from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE
@@ -38,6 +38,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
         *_arguments(settings),
         *_environment(settings),
         *_adapters(settings),
+        *_speculative(settings),
         *_sources(settings),
         *_parallel(settings),
         *_span(settings),
@@ -83,6 +84,28 @@ def _adapters(settings: Settings) -> Iterator[Conflict]:
     if any(_named(*pair, ("--lora-modules",)) for pair in _with_following(settings.vllm_args)):
         yield Conflict(
             "lora", "firstlight_vllm_args has --lora-modules too, of which vLLM reads one", "name all adapters here"
+        )
+
+
+def _speculative(settings: Settings) -> Iterator[Conflict]:
+    given = settings.speculative
+    if not given:
+        return
+    if settings.draft is None and "method" not in given:
+        yield Conflict(
+            "speculative",
+            "neither a draft model nor a method is named",
+            "name one, such as {model: org/draft, num_speculative_tokens: 4} or {method: ngram, num_speculative_tokens: 4}",
+        )
+    if settings.draft is not None and settings.model_on_host is not None:
+        yield Conflict(
+            "speculative",
+            f"a draft model is sent with the model, and the model is linked from {settings.model_on_host}",
+            "leave firstlight_model_on_host out",
+        )
+    if speculates(settings.vllm_args):
+        yield Conflict(
+            "speculative", "firstlight_vllm_args has --speculative-config too", "name all of its values here"
         )
 
 

@@ -87,6 +87,7 @@ def settings_of(
     for name, locate in (
         ("model", _model),
         ("lora", _adapters),
+        ("speculative", _speculative),
         ("vllm", _wheel),
         ("chat_template", _file),
         ("hf_token_file", _file),
@@ -142,6 +143,14 @@ def _adapters(sources: Mapping[str, str], base: Path) -> tuple[dict[str, str], s
         if not folder.is_dir() and not HUB_ID.fullmatch(source):
             return located, f"adapter {name}: {source!r} is neither a folder below {base} nor a hub id"
     return located, None
+
+
+def _speculative(given: Mapping[str, Any], base: Path) -> tuple[dict[str, Any], str | None]:
+    """Speculative decoding with the absolute path of a draft model that is a folder; what is wrong with the draft model."""
+    if "model" not in given:
+        return dict(given), None
+    model, wrong = _model(str(given["model"]), base)
+    return {**given, "model": model}, wrong
 
 
 def _wheel(vllm: str, base: Path) -> tuple[str, str | None]:

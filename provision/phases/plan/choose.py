@@ -10,7 +10,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Nearest, Plan, Reason, Resolution
 from provision.phases.plan.assemble import stack_of
 from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations
-from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.shape import Shape, shape_for
 from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import NEWER_RELEASES
@@ -31,7 +31,7 @@ def plan(
     Args:
         settings: Settings by host.
         become: Hosts on which the inventory lets installation become root.
-        shapes: The users' models, by their name in the settings.
+        shapes: The users' models and draft models, by their name in the settings.
         wheels: The wheels of vLLM that settings name, by host.
 
     Raises:
@@ -53,7 +53,7 @@ def classes(
     found: dict[HostProfile, list[str]] = {}
     for name, host_facts in facts.items():
         try:
-            shape = shapes.get(settings[name].model)
+            shape = shape_for(settings[name], shapes)
             wheel = wheels.get(name)
             profile = profile_of(host_facts, settings[name], escalates=name in become, shape=shape, wheel=wheel)
         except UsageError as error:

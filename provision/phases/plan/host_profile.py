@@ -70,7 +70,8 @@ class ServedModel:
 
     @property
     def gib(self) -> float:
-        return self.shape.weights.total / GIB
+        draft = self.shape.draft
+        return (self.shape.weights.total + (draft.weights.total if draft else 0)) / GIB
 
 
 @dataclass(frozen=True)

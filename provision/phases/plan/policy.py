@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 from provision.catalog import catalog
 from provision.catalog.versions import within
 from provision.core.errors import UsageError
-from provision.core.models.settings import Settings
+from provision.core.models.settings import SPECULATIVE, Settings
 
 DriverAction = Literal["keep", "install", "upgrade"]
 DRIVER_ACTIONS: tuple[DriverAction, ...] = get_args(DriverAction)
@@ -126,7 +126,7 @@ def policy_of(settings: Settings) -> Policy:
         packages=settings.packages,
         traces=settings.otlp_traces_endpoint is not None,
         accepted=_known_advisories(settings.accept_advisories),
-        arguments=settings.vllm_args,
+        arguments=(*settings.vllm_args, *([SPECULATIVE] if settings.speculative else [])),
         runtime=settings.runtime if settings.serve else "venv",
     )
     for one, other, why in _contradictions(policy, settings):

@@ -15,7 +15,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.phases.plan.cards import Card, amd_cards, is_found, nvidia_cards, serving
 from provision.phases.plan.fit.result import Fit, fit
-from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.shape import Shape, shape_for
 from provision.phases.plan.profile_builder import profile_of
 
 
@@ -56,7 +56,7 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
         return host.settings.model_copy(update={"gpus": (place,)})
     free = [card.index for card in left]
     claims = [
-        _Claim(name, _sizes(facts, one, shapes.get(one.model), free))
+        _Claim(name, _sizes(facts, one, shape_for(one, shapes), free))
         for name, one in host.services
         if one.gpus == "all"
     ]
@@ -82,7 +82,7 @@ def _slice_of(host: Host, facts: HostFacts, shapes: Mapping[str, Shape], free: S
     for name, one in host.services:
         if one.gpus != "all":
             continue
-        shape = shapes.get(one.model)
+        shape = shape_for(one, shapes)
         seen = [part for part in ordered if one.runtime == "podman" or is_found(part, cards)]
         found = [
             part for part in seen if (tried := _tried(facts, one, shape, (part.place,))) is None or not tried.problem

@@ -16,7 +16,7 @@ from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.services import part_of, with_gpus
 from provision.phases.plan.slices import with_slices
 from provision.phases.stage import builds_in, staged_before
-from provision.phases.stage.model_description import describe
+from provision.phases.stage.model_description import describe_all, try_sources
 from provision.phases.stage.vllm_wheel import WheelReader
 from provision.report.planned_changes import change_lines
 from provision.report.run_files import CHANGES_FILE
@@ -112,17 +112,18 @@ def _host_changes(
 
 
 def _shapes(context: RunContext) -> dict[str, Shape]:
-    """Describe the models that hosts are to serve, with those of other services there, by name in the settings; a host fails whose model, or one beside it, cannot be read."""
+    """Describe the models that hosts are to serve, with those of other services there, by name in the settings; a host fails whose model, or one beside it, cannot be read or is refused by the hub."""
     refresh = context.options.refresh and context.options.client is None
     shapes: dict[str, Shape] = {}
+    tried: set[str] = set()
 
     def read(host: Host) -> None:
         for _, settings in host.services:
-            model = settings.model
-            if model == "builtin" or model in shapes or not settings.serve or settings.vllm == "none":
+            if settings.model == "builtin" or not settings.serve or settings.vllm == "none":
                 continue
-            if shape := describe(settings, context.wheelhouse(), refresh=refresh):
-                shapes[model] = shape
+            if not shapes.keys() >= {settings.model, settings.draft or settings.model}:
+                shapes.update(describe_all(settings, context.wheelhouse(), refresh=refresh))
+            try_sources(settings, context.wheelhouse(), tried)
 
     context.call_for_hosts("plan", read)
     return shapes

@@ -6,6 +6,7 @@ Secrets are excluded: the server gets the API key from the 0600 file of its serv
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import PurePath
 
@@ -16,7 +17,7 @@ from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
-from provision.core.models.settings import CHAT_TEMPLATE, HUB_ID, Settings
+from provision.core.models.settings import CHAT_TEMPLATE, HUB_ID, SPECULATIVE, Settings
 from provision.core.models.stack import FlashInferPlan, ModelPlan, Stack
 from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
@@ -115,6 +116,7 @@ def serve_command(
     manner = [
         *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
         *_adapter_options(model, prefix),
+        *_speculative_options(settings, model, prefix),
         *backend,
         *(
             word
@@ -230,6 +232,17 @@ def _adapter_options(model: ServedModel, prefix: str) -> tuple[str, ...]:
     modules = [f"{name}={model.adapter_folder(prefix, name)}" for name in model.adapters]
     count, rank = str(len(modules)), str(rank)
     return ("--enable-lora", "--max-loras", count, "--max-lora-rank", rank, "--lora-modules", *modules)
+
+
+def _speculative_options(settings: Settings, model: ServedModel, prefix: str) -> tuple[str, ...]:
+    """Return the option of speculative decoding, with the draft model that was sent, or that vLLM fetches itself."""
+    if not settings.speculative:
+        return ()
+    name, _, revision = (settings.draft or "").partition("@")
+    placed = {"model": name, "revision": revision} if revision else {}
+    if model.has_draft:
+        placed = {"model": f"{model.folder(prefix)}/{settings.draft_folder}"}
+    return (SPECULATIVE, json.dumps(settings.speculative | placed, sort_keys=True))
 
 
 def _memory_options(

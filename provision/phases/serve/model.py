@@ -27,6 +27,8 @@ class ServedModel(Record):
     task: Task = "generate"
     adapters: dict[str, int] = Field(default_factory=dict)
     """Rank of each LoRA adapter, by its name."""
+    has_draft: bool = False
+    """Whether a draft model for speculative decoding is among its files."""
 
     def folder(self, prefix: str) -> str:
         return str(PurePosixPath(prefix) / "models" / self.name)

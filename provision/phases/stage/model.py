@@ -1,7 +1,7 @@
 """The files of the model: none for the built-in one, those of a folder, or those of a hub id, fetched once into the wheelhouse.
 
 The folder on the host is named after the model and its content, so a new revision never changes files of a running service.
-LoRA adapters are files of the model too: each has a folder in that of the model.
+LoRA adapters and a draft model are files of the model too: each has a folder in that of the model.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ def stage_model(
         own_files = adapter_files(adapter, staged(source, weights=True))
         names = {file.name for file in own_files}
         files = [file for file in files if file.name not in names] + own_files
+    if draft := settings.draft:
+        own_files = staged(draft, weights=True)
+        require_complete(draft, {file.name: Path(file.path) for file in own_files})
+        files = [file for file in files if not file.name.startswith(f"{settings.draft_folder}/")]
+        files += [file.model_copy(update={"name": f"{settings.draft_folder}/{file.name}"}) for file in own_files]
     return f"{name}-{_digest(files, settings.model_on_host)}", files
 
 

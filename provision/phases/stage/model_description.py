@@ -16,7 +16,7 @@ from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit.shape import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, Weights, counted, in_folder, of_headers, read_header
-from provision.phases.stage.model_hub import HubModel, HubSilentError, fetch_hub_model, model_key
+from provision.phases.stage.model_hub import HubModel, HubSilentError, fetch_hub_model, model_key, try_hub_model
 from provision.phases.stage.wheelhouse import Store, flat_name
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
@@ -46,6 +46,41 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
         config = _config(folder / "config.json")
         return shape_of(config, in_folder(folder, layers=_layers(config)), model=str(folder.resolve()))
     return _of_hub(settings, store, refresh=refresh)
+
+
+def describe_all(settings: Settings, store: Store, *, refresh: bool = False) -> dict[str, Shape]:
+    """Return the shapes of the model in the settings and of its draft model, by their sources; of no draft model whose size cannot be told.
+
+    Raises as `describe`.
+    """
+    shape = describe(settings, store, refresh=refresh)
+    found = {settings.model: shape} if shape else {}
+    if shape and settings.draft:
+        with contextlib.suppress(ModelError):
+            draft = describe(settings.model_copy(update={"model": settings.draft}), store, refresh=refresh)
+            found |= {settings.draft: draft} if draft else {}
+    return found
+
+
+def try_sources(settings: Settings, store: Store, tried: set[str]) -> None:
+    """Try whether the hub gives what is not here yet: adapters, which no plan reads, and all that needs a token.
+
+    A hub that is silent is no reason not to plan.
+
+    Args:
+        tried: Sources that were tried before; those that are tried now are added.
+
+    Raises:
+        StageError: The hub refuses one, or does not have it.
+    """
+    for source in settings.model_sources:
+        is_read = source not in settings.lora.values() and settings.hf_token_file is None
+        is_here = expand_user(source).is_dir() or store.get("models", model_key(source))
+        if source == "builtin" or source in tried or is_read or is_here:
+            continue
+        with contextlib.suppress(HubSilentError):
+            try_hub_model(source, settings.hf_token_file, read_settings())
+        tried.add(source)
 
 
 def _of_staged(model: str, staged: Mapping[str, Any], store: Store) -> Shape | None:

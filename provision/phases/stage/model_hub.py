@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -147,6 +148,16 @@ def fetch_hub_model(model: str, token_file: str | None, settings: ClientSettings
         return _Hub(opened, endpoint(), model).description()
 
 
+def try_hub_model(model: str, token_file: str | None, settings: ClientSettings) -> None:
+    """Fetch the configuration of a model, or of an adapter: where a hub refuses it, it refuses all files.
+
+    Raises:
+        StageError: As `stage_hub_model`.
+    """
+    with _clients(token_file, settings)() as opened:
+        _Hub(opened, endpoint(), model).try_access()
+
+
 def endpoint() -> str:
     """Return the hub's address: HF_ENDPOINT, else the public one."""
     return os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/")
@@ -181,6 +192,12 @@ class _Hub:
         store.require_space(sum(fetched), f"model `{self._model}`")
         return [self._file(file, listed.commit, store) for file in wanted]
 
+    def try_access(self) -> None:
+        listed, wanted = self._listed()
+        name = next((file.path for file in wanted if file.path.endswith("config.json")), None)
+        if name:
+            self._get(self._address(listed.commit, name))
+
     def description(self) -> HubModel:
         listed, wanted = self._listed()
         if not any(file.path == "config.json" for file in wanted):
@@ -188,7 +205,7 @@ class _Hub:
                 f"`{self._model}` has no config.json",
                 hint="use a model in the format of transformers, with safetensors",
             )
-        config = self._object(f"/{self._model}/resolve/{quote(listed.commit)}/config.json")
+        config = self._object(self._address(listed.commit, "config.json"))
         weights = sum(file.bytes for file in wanted if file.path.endswith(WEIGHTS))
         return HubModel(config=config, parameters=listed.parameters or {}, bytes=weights)
 
@@ -210,7 +227,7 @@ class _Hub:
                 f"the hub `{self._endpoint}` lists the unsafe file name `{path[:80]}` in {self._model}",
                 hint="no file was written; use another hub (HF_ENDPOINT)",
             )
-        address = f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
+        address = self._address(commit, path)
         if listed.sha256:
             return HubFile(path, self._endpoint + address, listed.sha256, listed.bytes)
         if not listed.blob:
@@ -229,6 +246,9 @@ class _Hub:
         store.add_content(content, file.name, file.sha256)
         return file
 
+    def _address(self, commit: str, path: str) -> str:
+        return f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
+
     def _object(self, address: str) -> dict[str, Any]:
         try:
             return parse_object(self._get(address).content)
@@ -242,6 +262,26 @@ class _Hub:
             hint=f"look at the answer: curl -L {shlex.quote(self._endpoint + address)}; check HF_ENDPOINT and the proxy",
         )
 
+    def _refusal(self, answer: httpx.Response) -> StageError:
+        """Return why the hub refuses: what a token changes depends on whether one was sent, and was accepted.
+
+        Source: hf_raise_for_status in huggingface_hub/utils/_http.py of 2.4.0; without a token, the hub says 401 of models that
+        do not exist, too.
+        """
+        has_token = "Authorization" in self._client.headers
+        is_gated = answer.headers.get("X-Error-Code") == "GatedRepo"
+        why = "it does not exist, or its licence requires an account"
+        hint = "accept the licence on the model's page, and set firstlight_hf_token_file to a file with your token"
+        if has_token and answer.status_code == HTTPStatus.UNAUTHORIZED:
+            why = "the token in firstlight_hf_token_file is not valid"
+            hint = f"make a token with read access ({self._endpoint}/settings/tokens), and write it into that file"
+        elif has_token:
+            why = "the account of the token may not read it"
+            hint = f"accept the licence on {self._endpoint}/{self._model} with that account; the token needs read access to gated models"
+        elif is_gated:
+            why = "its licence requires an account, and no token is set"
+        return StageError(f"the hub refuses `{self._model}` (HTTP {answer.status_code}): {why}", hint=hint)
+
     def _get(self, address: str) -> httpx.Response:
         import httpx
 
@@ -253,10 +293,7 @@ class _Hub:
                 hint="set HF_ENDPOINT to a mirror that this machine can reach, or give a folder with the model (--model FOLDER)",
             ) from error
         if answer.status_code in {401, 403}:
-            raise StageError(
-                f"the hub refuses `{self._model}` (HTTP {answer.status_code}): it does not exist, or its licence requires an account",
-                hint="accept the licence on the model's page, and set firstlight_hf_token_file to a file with your token",
-            )
+            raise self._refusal(answer)
         if answer.is_error:
             raise StageError(
                 f"the hub `{self._endpoint}` has no `{self._model}` at revision `{self._revision}` (HTTP {answer.status_code})",

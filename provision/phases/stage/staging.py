@@ -146,7 +146,7 @@ def staged_before(
         return None
     if staged is None or not Path(staged.lock).is_file():
         return None
-    if any(expand_user(source).is_dir() for source in (settings.model, *settings.lora.values())):
+    if any(expand_user(source).is_dir() for source in settings.model_sources):
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})

@@ -22,8 +22,11 @@ START_S = 400.0
 
 
 @contextmanager
-def started(prefix: Path, model: Path, **readiness: Any) -> Iterator[Service]:
-    """A service with key `k` and model name `m`, as the product starts it; file `fault` of its prefix names what is wrong with it."""
+def started(prefix: Path, model: Path, *arguments: str, **readiness: Any) -> Iterator[Service]:
+    """A service with key `k` and model name `m`, as the product starts it; file `fault` of its prefix names what is wrong with it.
+
+    Its log is file `log` there.
+    """
     (prefix / "fault").write_text("")
     (prefix / "etc").mkdir()
     (prefix / "run").mkdir()
@@ -47,6 +50,7 @@ def started(prefix: Path, model: Path, **readiness: Any) -> Iterator[Service]:
     command = [
         sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "m", "--host", "127.0.0.1",
         "--port", str(port), "--kv-cache-memory-bytes", str(64 << 20), "--enforce-eager", "--middleware", KEY_GUARD,
+        *arguments,
     ]  # fmt: skip
     with (
         (prefix / "log").open("w") as log,

@@ -10,6 +10,7 @@ from typing import Any
 
 from verify.files import read_json
 from verify.records import CheckContext, CheckResult, Figure, Status
+from verify.serving.answers import GREEDY
 from verify.serving.client import Client, RequestError
 from verify.serving.processes import listeners
 from verify.serving.resource_usage import open_descriptors
@@ -88,7 +89,7 @@ def collect(service: Service) -> PaceFacts:
 def _ask(client: Client, body: Mapping[str, Any]) -> tuple[float, float]:
     """Return the seconds until the first token of an answer, and between its tokens."""
     asked = time.monotonic()
-    events = client.stream("/v1/completions", {**body, "temperature": 0, "ignore_eos": True})
+    events = client.stream("/v1/completions", {**body, **GREEDY})
     at = [time.monotonic() for event in events if event.get("choices")]
     if not at:
         raise RequestError("/v1/completions: an answer without a token")

@@ -1,6 +1,7 @@
 """The result of a fit: the split of a model, its memory on a device, and the longest context."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import gcd
 from typing import Literal
 
@@ -51,7 +52,9 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     element = 4 if request.dtype == "float32" else 2
     batch = _batch(request, budget)
     processes = tensor * request.pipeline * request.data
+    draft, draft_tensor = shape.draft, request.draft_tensor or tensor
     weights = weight_bytes(shape, tensor, request.pipeline, element)
+    weights += weight_bytes(draft, draft_tensor, 1, element) if draft else 0
     overhead = _activation_bytes(shape, batch, tensor, element) + _fixed_bytes(request, budget, processes)
     memory = int(budget.device_bytes * (request.share or row.memory_share))
     if budget.platform == "cpu":
@@ -62,21 +65,39 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     left = memory - weights - overhead
     if left <= 0:
         return replace(found, problem="memory", text=_too_large(found, shape, budget, processes))
-    if shape.not_computed or request.drafts:
+    if uncomputed(shape, request):
         return found
-    cache = cache_of(
-        shape,
-        tensor=tensor,
-        pipeline=request.pipeline,
+    cache_of_layers = partial(
+        cache_of,
         element=1 if request.cache_dtype.startswith("fp8") else element,
         block=row.latent_block if shape.latent else row.block,
         # a batch for each pipeline stage, at least two with asynchronous scheduling
         in_flight=max(request.pipeline, row.overlap) * batch.tokens,
     )
+    cache = cache_of_layers(shape, tensor=tensor, pipeline=request.pipeline)
+    if draft:
+        added = cache_of_layers(draft, tensor=draft_tensor, pipeline=1).block_bytes
+        cache = replace(cache, block_bytes=cache.block_bytes + added)
     wanted = request.length or shape.usual_length
     size = left if budget.platform != "cpu" or request.share else _cpu_cache(budget, cache, left, wanted)
     longest = cache.longest(size, shape.length)
     return _lengthened(replace(found, cache=cache, cache_bytes=size, longest=longest), shape, request)
+
+
+def uncomputed(shape: Shape, request: ServingRequest) -> str | None:
+    """Return why the KV cache cannot be computed; None if it can.
+
+    Layers of the draft model are in the model's group where all layers keep keys and values of the whole context
+    (`is_uniform_type` of UniformTypeKVCacheSpecs in vllm/v1/kv_cache_interface.py, 0.32.0).
+    """
+    draft = shape.draft
+    if shape.not_computed or not (draft or request.drafts):
+        return shape.not_computed
+    if draft is None:
+        return "it has layers for speculative decoding"
+    both = (shape, draft)
+    is_uniform = not any(one.latent or one.not_computed or any(one.windows) for one in both)
+    return None if is_uniform else "its draft model keeps other state"
 
 
 def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
@@ -122,11 +143,14 @@ def _split(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> tuple
         return tensor, f"{split} needs {tensor * others} GPUs, {devices} serve"
     if tensor * others % request.hosts:
         return tensor, f"{split}: {tensor * others} processes cannot be divided by {request.hosts} hosts"
+    if shape.draft and (reason := why_not(shape.draft, request.draft_tensor or tensor)):
+        return tensor, why_not(shape, tensor) or f"the draft model: {reason}"
     return tensor, why_not(shape, tensor)
 
 
 def _too_large(found: Fit, shape: Shape, budget: DeviceBudget, processes: int) -> str:
     whole = f"the weights of this model ({shape.name}) need {_gib(shape.weights.total)}"
+    whole += f", those of its draft model {_gib(shape.draft.weights.total)}" if shape.draft else ""
     if budget.platform == "cpu":
         return f"{whole}, and the overhead of the engine is {_gib(found.overhead * processes)}; the host has {_gib(budget.device_bytes)} of memory"
     each = f", {_gib(found.weights)} on each of {processes} GPUs" if processes > 1 else ""

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from provision.core.models.settings import Settings, option_of, value_of
+from provision.core.models.settings import Settings, option_of, speculates, value_of
+from provision.phases.plan.fit.tables import speculative
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class ServingRequest:
     arguments: tuple[str, ...] = ()
     """All further arguments for vLLM."""
     drafts: bool = False
-    """Whether speculative decoding is on; its memory is not computed."""
+    """Whether speculative decoding uses a model."""
+    draft_tensor: int | None = None
+    """GPUs that share each layer of the draft model; None: those of the model."""
     adapters: bool = False
     """Whether the model has LoRA adapters; their memory is not computed."""
     tool_parser: str = "auto"
@@ -39,6 +42,7 @@ class ServingRequest:
 def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRequest:
     """Return the request from the settings, and from the vLLM arguments among them that affect memory."""
     words = settings.vllm_args
+    draft_tensor = settings.speculative.get("draft_tensor_parallel_size")
     return ServingRequest(
         tensor=settings.tensor_parallel,
         pipeline=settings.pipeline(on_cpu=on_cpu),
@@ -52,7 +56,9 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
         sequences=_whole(words, "--max-num-seqs"),
         eager=any(option_of(word) == "--enforce-eager" for word in words),
         arguments=words,
-        drafts=any(option_of(word).startswith("--speculative-config") for word in words),
+        drafts=speculates(words)
+        or bool(settings.speculative and settings.speculative.get("method") not in speculative()["without_model"]),
+        draft_tensor=draft_tensor if isinstance(draft_tensor, int) and draft_tensor > 0 else None,
         adapters=bool(settings.lora),
         tool_parser=settings.tool_parser,
         reasoning_parser=settings.reasoning_parser,

@@ -1,10 +1,11 @@
 """The shape of a model: the values of config.json that decide on its memory and its splits, read as vLLM reads them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from provision.core.errors import ModelError
+from provision.core.models.settings import Settings
 from provision.core.models.stack import Input
 from provision.phases.plan.family.families import UNKNOWN, Match, match
 from provision.phases.plan.fit import tables
@@ -74,6 +75,8 @@ class Shape:
     """Why the cache of this model cannot be computed."""
     match: Match = UNKNOWN
     """The family of the model, which decides how it is served."""
+    draft: "Shape | None" = None
+    """The draft model for speculative decoding, where one is sent with the model."""
 
     @property
     def name(self) -> str:
@@ -147,6 +150,16 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     )
 
 
+def shape_for(settings: Settings, shapes: Mapping[str, Shape]) -> Shape | None:
+    """Return the shape of the model in the settings, with that of its draft model.
+
+    Args:
+        shapes: Shapes by source; those that could not be read are absent.
+    """
+    shape = shapes.get(settings.model)
+    return shape and replace(shape, draft=shapes.get(settings.draft or ""))
+
+
 def _kind(text: Mapping[str, Any], row: Architecture | None) -> Literal["usual", "latent", "sparse"]:
     if row is None or row.attention not in {"latent", "mixed"} or _size(text, "kv_lora_rank") is None:
         return "usual"
@@ -163,8 +176,9 @@ def _has_key(config: Mapping[str, Any], words: Sequence[str]) -> bool:
 
 
 def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the language model in a multimodal model."""
+    """Return the configuration of the language model in a multimodal model, or of the layers in a draft model."""
     nested = config.get("text_config") or config.get("llm_config") or config.get("language_config")
+    nested = nested or config.get("transformer_layer_config")  # of a draft model in the format of speculators
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
 
 

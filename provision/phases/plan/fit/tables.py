@@ -104,3 +104,10 @@ batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
 activation = _row("activation", Activation)
 length = _row("length", Length)
 cpu_cache = _row("cache", CpuCache)
+
+
+@cache
+def speculative() -> dict[str, Any]:
+    """Return the methods of speculative decoding that have no layers of their own, and the last release that is wrong on CPUs."""
+    found: dict[str, Any] = own_table(_NEEDS)["speculative"]
+    return found

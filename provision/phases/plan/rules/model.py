@@ -5,11 +5,13 @@ from typing import Any
 
 from provision.catalog.versions import numbers, release
 from provision.core.formatting import GIB
+from provision.core.models.settings import speculates
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.family.choices import serving_plan, unknown_parsers
 from provision.phases.plan.family.families import class_since, int8_on_x86, quantizations
-from provision.phases.plan.fit.result import Fit, fit
+from provision.phases.plan.fit.result import Fit, fit, uncomputed
 from provision.phases.plan.fit.split import why_not
+from provision.phases.plan.fit.tables import speculative
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
@@ -17,7 +19,15 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
 
 @host_rule(
     "The model's weights and a context of useful length fit in the memory of the devices.",
-    reads=("nvidia.gpus", "amd.gpus", "memory", "settings.model", "settings.max_model_len", "settings.tensor_parallel"),
+    reads=(
+        "nvidia.gpus",
+        "amd.gpus",
+        "memory",
+        "settings.model",
+        "settings.speculative",
+        "settings.max_model_len",
+        "settings.tensor_parallel",
+    ),
     order=120,
     cause="model-too-large",
     source="provision/phases/plan/fit: vLLM's own arithmetic; the overhead of the engine is estimated",
@@ -70,10 +80,10 @@ def _assumptions(served: ServedModel) -> Iterator[Verdict]:
         yield assume(f"the adapters of `{served.model}` fit; their memory is not computed")
     if served.shape.weights.source == KNOWN:
         yield assume(f"the sizes of `{served.model}` are those in Firstlight's catalog; the model hub does not answer")
-    if served.shape.not_computed:
-        yield assume(f"the KV cache of `{served.model}` fits; it cannot be computed: {served.shape.not_computed}")
-    elif served.request.drafts:
+    if served.request.drafts and served.shape.draft is None:
         yield assume(f"the KV cache and the draft model of `{served.model}` fit; they are not computed")
+    elif why := uncomputed(served.shape, served.request):
+        yield assume(f"the KV cache of `{served.model}` fits; it cannot be computed: {why}")
     elif not served.shape.known:
         yield assume(
             f"all layers of `{served.model}` have equal KV caches ({served.shape.architecture} is not in the table)"
@@ -81,7 +91,9 @@ def _assumptions(served: ServedModel) -> Iterator[Verdict]:
 
 
 def _describe(found: Fit, served: ServedModel) -> str:
-    weights = f"{served.gib:.1f} GiB of weights fit"
+    draft = served.shape.draft
+    parts = f", {draft.weights.total / GIB:.1f} GiB of them the draft model's," if draft else ""
+    weights = f"{served.gib:.1f} GiB of weights{parts} fit"
     if found.length is None or found.tokens is None:
         return weights
     whole = found.length >= served.shape.usual_length
@@ -140,6 +152,25 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
             yield reject(text, source=int8_on_x86().source, **facts)
     else:
         yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
+
+
+@rule(
+    "On CPUs, the release draws the tokens of speculative decoding as requests specify.",
+    reads=("settings.speculative", "settings.vllm_args"),
+    source="provision/phases/plan/fit/needs.toml: tried with vLLM 0.32.0",
+)
+def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    row = option.release
+    if row is None or profile.platform != "cpu" or not speculates(profile.policy.arguments):
+        return
+    wrong = speculative()["wrong_on_cpus"]
+    if numbers(row.version) > numbers(wrong):
+        yield assume(f"vLLM {row.version} draws tokens rightly on CPUs with speculative decoding, as {wrong} does not")
+        return
+    text = (
+        f"with speculative decoding, vLLM {row.version} draws tokens wrongly on CPUs, and a request with top_k ends it"
+    )
+    yield reject(text, vllm=row.version)
 
 
 @rule(

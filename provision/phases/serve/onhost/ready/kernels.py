@@ -7,7 +7,8 @@ import re
 EXPERTS = re.compile(
     r"Using '?([\w ]+?)'? (NvFp4|Mxfp4|MxFp8|Fp8|W4A8 Int8|W4A8|Int8|WNA16|Unquantized) MoE (?:LoRA )?backend"
 )
-LINEAR = re.compile(r"Using (\w+) for (\S+) GEMM")
+LINEAR = re.compile(r"(?:Using|Selected) (\w+Kernel) for (\S+)")
+"""Source: vllm/model_executor/kernels/linear/__init__.py and the schemes in layers/quantization, 0.32.0; each kernel's class ends so."""
 
 
 def kernels_in_use(log: list[str], planned: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from verify.serving.answers import GREEDY
 from verify.serving.client import Client, RequestError
 from verify.serving.samples import samples, totals
 from verify.serving.vectors import vectors
@@ -76,9 +77,8 @@ def greedy_answer(client: Client, prompt: str, tokens: int) -> dict[str, Any] | 
     body = {
         "prompt": prompt,
         "max_tokens": tokens,
-        "temperature": 0,
         "seed": 0,
-        "ignore_eos": True,
+        **GREEDY,
         "logprobs": 2,
         "return_tokens_as_token_ids": True,
     }
@@ -159,7 +159,7 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
 def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | str:
     """Return the seconds until the first token, or until the vector, of one request, and between tokens, or why it failed."""
     client = client_of(request, timeout_s=TIMEOUT_S)
-    body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    body = {"prompt": PROMPT, "max_tokens": tokens, **GREEDY}
     started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
         if request.task != "generate":

@@ -10,6 +10,7 @@ from typing import Any
 
 from verify.files import read_json
 from verify.serving.answers import (
+    GREEDY,
     Answer,
     NotProvenError,
     compare_long,
@@ -70,7 +71,8 @@ def check_model(request: ReadinessRequest, dtype: str, client: Client) -> list[s
     evidence = [check_plausibility(values, vocabulary(Path(request.model_folder)))]
     answer = greedy(client, FIXED_TEXT, LENGTH)
     long = long_answers(client)
-    run = LastRun(request, "logprobs", {"dtype": dtype, "text": [token for token, _ in tokens]})
+    asked = {"dtype": dtype, "text": [token for token, _ in tokens], "penalty": GREEDY["repetition_penalty"]}
+    run = LastRun(request, "logprobs", asked)
     if last := run.answers():
         try:
             evidence += compare(values, answer, long, last, dtype=dtype, release=request.release, client=client)
