@@ -7,10 +7,12 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from provision.core.models.facts import Drift, EngineProcess
 from provision.phases.probe.sections import Section, marked
+from verify.tables import table
 
 UNIT = "firstlight-vllm.service"
 _UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
@@ -145,6 +147,28 @@ def account(lines: Iterable[str]) -> list[Drift]:
         for name, *_, shell in fields
         if shell.rpartition("/")[2] not in _NO_LOGIN
     ]
+
+
+def foreign(lines: Sequence[str], prefix: str) -> tuple[str, ...]:
+    """Return what others gave the service's account or left on the host, as sentences.
+
+    A line is one of a file with rules or groups, after its path; an unrecorded path of the installation; or a file with the key.
+    """
+    powerful, later = table("account")["account"]["powerful"], table("installed")["files"]["later"]
+    known = [f"{prefix}/{each}{end}" for each in later for end in ("", "/*")]
+    found = []
+    for line in lines:
+        path, _, rule = line.partition(":")
+        if path == "/etc/group":
+            group = rule.partition(":")[0]
+            found += [f"the service's account is in group {group}"] if group in powerful else []
+        elif path.startswith("/etc/sudoers") and rule:
+            found.append(f"{path} gives the service's account sudo rights: `{rule.strip()}`")
+        elif not line.startswith(f"{prefix}/"):
+            found.append(f"{line} has the API key, and everybody may read it")
+        elif not any(fnmatchcase(line, each) for each in known):
+            found.append(f"{line} is unknown: nobody installed it")
+    return tuple(found)
 
 
 def unit(sealed: Values, now: Values) -> list[Drift]:
