@@ -138,6 +138,8 @@ def test_a_run_names_what_others_gave_or_left_and_changes_nothing(
     assert seen == (0, 0, "amber", "unchanged"), ended.output()
     shown = (*(fault.names for fault in administration.NAMED), "bin/helper")
     assert [text for text in shown if text not in ended.out] == [], ended.output()
+    again = firstlight("provision", "-i", inventory)
+    assert again.host(sound.name)["warnings"] == [], again.output()
 
 
 @REPAIR

@@ -48,7 +48,7 @@ ALL = (
     ServedFault("one token more", "API", "max_tokens 1: expected 1 tokens (max_tokens), got 2"),
     ServedFault("no temperature", "API", "temperature 2: expected different choices"),
     ServedFault("stop string kept", "API", "stop: expected no text from `"),
-    ServedFault("stream without its end", "API", "streamed completion: expected the text of its token ids"),
+    ServedFault("stream without its end", "API", "end of a stream: expected the text of its token ids"),
     ServedFault("stream without usage", "API", "streamed chat: expected "),
     ServedFault("n equal choices", "API", "temperature 2: expected different choices"),
     ServedFault("no system message", "API", "system message: expected "),

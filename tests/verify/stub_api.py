@@ -17,6 +17,7 @@ FAULTS = {
     "chat fails": "chat: expected an answer, got /v1/chat/completions: status 500",
     "wrong text": "completion: expected the text of its token ids, `",
     "wrong streamed text": "streamed chat: expected the text of its token ids, `",
+    "stream without its end": "end of a stream: expected the text of its token ids, `",
     "no stop": "stop: expected no text from `",
     "no stop reason": "stop in a chat: expected finish_reason stop at `",
     "always samples": "completion: expected the most likely token ",
@@ -174,6 +175,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = [self.choice(one, slice(place, place + 1), is_chat=is_chat) for place in range(len(one["tokens"]))]
         if engine.is_faulty("wrong streamed text"):
             parts[0].update({"text": "", "message": None, "delta": {"content": ""}})
+        if engine.is_faulty("stream without its end"):
+            parts[-1].update({"text": "", "message": None, "delta": {"content": ""}})
         events: list[dict[str, Any]] = [{"choices": [{**part, "index": 0}]} for part in parts]
         if not engine.is_faulty("no streamed usage"):
             events.append({"choices": [], "usage": usage})
