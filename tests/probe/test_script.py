@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.phases.probe.parsers import drift
 from provision.phases.probe.reading import script
 from tests.probe.here import program, run, traces, with_first
 from tests.probe.test_recorded import RECORDED
@@ -318,7 +319,11 @@ def test_what_others_gave_or_left_is_reported(tmp_path: Path, shell: tuple[str, 
     )
 
 
-def test_folders_with_copies_of_the_key_are_those_of_the_check() -> None:
+def test_what_the_probe_looks_for_is_what_the_checks_look_for() -> None:
+    assert (
+        table("account")["account"]["powerful"],
+        table("installed")["files"]["later"],
+    ) == (drift.POWERFUL, drift.LATER)
     assert f"find {' '.join(sorted(table('installed')['files']['copies']))} " in SCRIPTS[-1].read_text(encoding="utf-8")
 
 

@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 
 from provision.core.models.facts import Drift, EngineProcess
 from provision.phases.probe.sections import Section, marked
-from verify.tables import table
 
 UNIT = "firstlight-vllm.service"
 _UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
@@ -27,6 +26,18 @@ _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?:
 _EXPANDED = frozenset({"SystemCallFilter"})
 """Lists that some systemd releases expand: only whether they are empty is compared."""
 _NO_LOGIN = ("nologin", "false")
+POWERFUL = ["root", "sudo", "wheel", "admin", "disk", "shadow", "kmem", "docker", "podman", "lxd", "incus", "libvirt"]
+"""Groups whose members can become root; as in verify/data/account.toml."""
+LATER = [
+    "etc/started",
+    "etc/units",
+    "etc/stopped.json",
+    "etc/set-aside",
+    "releases/switch.json",
+    "models/*/reference-*.json",
+    "models/*/.complete",
+]
+"""What this product writes after its record; as in verify/data/installed.toml."""
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
@@ -154,14 +165,13 @@ def foreign(lines: Sequence[str], prefix: str) -> tuple[str, ...]:
 
     A line is one of a file with rules or groups, after its path; an unrecorded path of the installation; or a file with the key.
     """
-    powerful, later = table("account")["account"]["powerful"], table("installed")["files"]["later"]
-    known = [f"{prefix}/{each}{end}" for each in later for end in ("", "/*")]
+    known = [f"{prefix}/{each}{end}" for each in LATER for end in ("", "/*")]
     found = []
     for line in lines:
         path, _, rule = line.partition(":")
         if path == "/etc/group":
             group = rule.partition(":")[0]
-            found += [f"the service's account is in group {group}"] if group in powerful else []
+            found += [f"the service's account is in group {group}"] if group in POWERFUL else []
         elif path.startswith("/etc/sudoers") and rule:
             found.append(f"{path} gives the service's account sudo rights: `{rule.strip()}`")
         elif not line.startswith(f"{prefix}/"):
