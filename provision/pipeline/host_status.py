@@ -131,4 +131,5 @@ def _installed(facts: HostFacts) -> list[str]:
         f"service {installed.service}" if installed.service else "no service",
         verified_line(installed.last_verify, facts.probed_at, installed.current),
         *(f"drift: {drift.sentence}" for drift in installed.drift),
+        *(f"of others: {text}" for text in installed.foreign),
     ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 from provision.phases.verify.run_checks import tool_command
 from tests.fleet.bigrams import write_adapter, write_model
 from tests.fleet.command_runner import ROOT, CommandRunner, Ended
-from tests.fleet.faults import PREAMBLE, Fault
+from tests.fleet.faults import PREAMBLE, Fault, administration
 from tests.fleet.faults.installed import FILES, INJECTED, MODEL, SECRETS, UNIT
 from tests.fleet.faults.service import FROZEN, INSTEAD, RUNNING, STOPPED, TREATED
 from tests.fleet.faults.surroundings import EXPOSED, LATER, NEXT_START
@@ -112,13 +112,34 @@ def test_a_wrong_number_is_found_by_the_check_of_its_operator(sound: FleetHost, 
 
 @pytest.mark.parametrize(
     "fault",
-    [*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT, *EXPOSED, *LATER, *NEXT_START, *TREATED, FROZEN],
+    [
+        *(*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT, *EXPOSED, *LATER, *NEXT_START),
+        *(*TREATED, *administration.ALL, FROZEN),
+    ],
     ids=lambda fault: fault.name,
 )
 def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> None:
     with made(sound, fault):
         records = verify(sound, fault.level, fault.checks)
     assert_found(fault, records)
+
+
+def test_a_run_names_what_others_gave_or_left_and_changes_nothing(
+    sound: FleetHost, inventory: str, firstlight: CommandRunner
+) -> None:
+    with ExitStack() as stack:
+        for fault in administration.NAMED:
+            stack.enter_context(made(sound, fault))
+        sound.sh(f"touch {PREFIX}/bin/helper")
+        ended = firstlight("provision", "-i", inventory)
+        sound.sh(f"rm {PREFIX}/bin/helper")
+    host = ended.host(sound.name)
+    seen = (ended.code, ended.summary["changed"], ended.summary["verdict"], host["state"])
+    assert seen == (0, 0, "amber", "unchanged"), ended.output()
+    shown = (*(fault.names for fault in administration.NAMED), "bin/helper")
+    assert [text for text in shown if text not in ended.out] == [], ended.output()
+    again = firstlight("provision", "-i", inventory)
+    assert again.host(sound.name)["warnings"] == [], again.output()
 
 
 @REPAIR

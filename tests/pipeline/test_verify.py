@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts
+from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Settings
@@ -21,6 +21,7 @@ from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.results import ProbedHosts, StagedHosts
+from tests.pipeline.test_up_to_date import host_facts
 from verify.records import FLEET, CheckResult, as_record
 
 
@@ -86,3 +87,23 @@ def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, mon
     verified = verify.verify(context, installed)
     assert verified.desired == {"a": before, "ill": after}
     assert set(verified.documents) == {"a", "ill"}
+
+
+def test_what_others_gave_or_left_on_an_unchanged_host_is_a_warning(tmp_path: Path) -> None:
+    context = context_of(tmp_path, "a", "b")
+    rules = tuple(f"/etc/sudoers.d/{name} gives rights" for name in "tuvwxyz")
+    facts = {
+        name: host_facts(
+            Installed(
+                prefix="/p", foreign=foreign, last_verify={"status": "ok", "finished_at": "2026-11-20T07:00:00.000Z"}
+            )
+        )
+        for name, foreign in {"a": rules, "b": ()}.items()
+    }
+    staged = StagedHosts(**vars(probed_hosts(context, **facts)), desired={}, up_to_date=frozenset({"a", "b"}))
+    verify.verify(context, staged)
+    warned, quiet = (context.outcomes.results[name]["verify"] for name in ("a", "b"))
+    assert (warned.status, quiet.status, warned.changed) == ("warn", "skipped", False)
+    assert str(warned.text).startswith("/etc/sudoers.d/t gives rights; /etc/sudoers.d/u gives rights; ")
+    assert "x gives rights and 2 more; nothing changed since it was verified" in str(warned.text)
+    assert str(quiet.text).startswith("nothing changed")

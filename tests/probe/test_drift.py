@@ -139,6 +139,24 @@ def test_a_login_shell_of_the_services_account_is_drift() -> None:
     ]
 
 
+def test_what_others_gave_or_left_is_named() -> None:
+    lines = [
+        "/etc/sudoers.d/x:firstlight ALL=(ALL) NOPASSWD: ALL",
+        "/etc/group:docker:x:990:firstlight",
+        "/etc/group:video:x:44:firstlight",
+        "/var/backups/service.env",
+        "/p/bin/helper",
+        "/p/etc/set-aside/etc/x.conf",
+        "/p/models/m/.complete",
+    ]
+    assert drift.foreign(lines, "/p") == (
+        "/etc/sudoers.d/x gives the service's account sudo rights: `firstlight ALL=(ALL) NOPASSWD: ALL`",
+        "the service's account is in group docker",
+        "/var/backups/service.env has the API key, and everybody may read it",
+        "/p/bin/helper is unknown: nobody installed it",
+    )
+
+
 @pytest.mark.parametrize(
     "difference", ["stat: cannot statx '/p/x': Permission denied", "stat: can't stat '/p/x': Permission denied"]
 )

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from provision.phases.probe.parsers import drift
 from provision.phases.probe.reading import script
 from tests.probe.here import program, run, traces, with_first
 from tests.probe.test_recorded import RECORDED
+from verify.tables import table
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "provision/phases/probe").glob("*.sh"))
 UNSEEN = {"clock_skew_s", "secure_boot", "memory.shm"} | (set() if Path("/sys/module").exists() else {"kernel_modules"})
@@ -277,6 +279,52 @@ def test_installed_files_are_reported(tmp_path: Path, shell: tuple[str, ...]) ->
     without_list = run(*shell, prefix=str(prefix)).facts.installed
     assert without_list is not None
     assert [each.sentence for each in without_list.drift] == [f"{prefix}/state.sha256 is gone"]
+
+
+@pytest.mark.parametrize("shell", [("sh", "-s"), ("busybox", "sh", "-s")], ids=lambda shell: shell[0])
+def test_what_others_gave_or_left_is_reported(tmp_path: Path, shell: tuple[str, ...]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not installed")
+    prefix, around = tmp_path / "it's a prefix", tmp_path / "around"
+    unit = installation(prefix)
+    for folder in ("bin", "etc"):
+        (prefix / folder).mkdir()
+    environment = prefix / "etc/service.env"
+    environment.write_text("VLLM_API_KEY='the-key-itself'\n", encoding="ascii")
+    (prefix / "state.unit").write_text("User=serves\n", encoding="ascii")
+    known = [unit, environment, *(prefix / "releases").rglob("*")]
+    (prefix / "state.files").write_text("".join(f"644 0 0 - - - {path}\n" for path in known), encoding="utf-8")
+    (around / "etc/sudoers.d").mkdir(parents=True)
+    (around / "etc/group").write_text("docker:x:9:a,serves\nserves:x:997:\nsudo:x:27:serves2\n", encoding="ascii")
+    files = ("/etc/sudoers", "/etc/sudoers.d/*", "/etc/group")
+    moved = {
+        " ".join(files): " ".join(f"{around}{file}" for file in files),
+        "find /etc /home/* /opt /srv /tmp": f"find {around}",
+        "sed -n '1,200s/": f"sed -n 's,^{around},,;1,200s/",
+    }
+    named = ("the service's account is in group docker",)
+    found = run(*shell, prefix=str(prefix), edit=moved).facts.installed
+    assert (found and found.foreign) == named
+    (around / "etc/sudoers.d/x").write_text("# serves\n%serves ALL=(root) NOPASSWD: /bin/sh\nserves2 ALL=ALL\n")
+    for name, mode in (("copy", 0o644), ("closed", 0o600)):
+        (around / name).write_text("the-key-itself\n", encoding="ascii")
+        (around / name).chmod(mode)
+    (prefix / "bin/helper").touch()
+    found = run(*shell, prefix=str(prefix), edit=moved).facts.installed
+    assert (found and found.foreign) == (
+        "/etc/sudoers.d/x gives the service's account sudo rights: `%serves ALL=(root) NOPASSWD: /bin/sh`",
+        *named,
+        f"{prefix}/bin/helper is unknown: nobody installed it",
+        "/copy has the API key, and everybody may read it",
+    )
+
+
+def test_what_the_probe_looks_for_is_what_the_checks_look_for() -> None:
+    assert (
+        table("account")["account"]["powerful"],
+        table("installed")["files"]["later"],
+    ) == (drift.POWERFUL, drift.LATER)
+    assert f"find {' '.join(sorted(table('installed')['files']['copies']))} " in SCRIPTS[-1].read_text(encoding="utf-8")
 
 
 def test_a_locked_host_names_the_holder_and_a_stale_file_does_not(tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ ALL = (
     ServedFault("attention scale", "answers", "as by a model whose attention scale is +"),
     ServedFault("positions from 512 on", "answers", "log probabilities of a prompt of 700 tokens differ by "),
     ServedFault("prefix cache without tokens", "answers", "with a shared prefix, sent at once: log probabilities of "),
+    ServedFault("crossed answers", "answers", "with a shared prefix, sent at once: log probabilities of "),
+    ServedFault(
+        "later parts of a prompt one position early", "answers", "with a shared prefix, sent at once: log prob"
+    ),
+    ServedFault("log probabilities of another token", "answers", "its answer differs from"),
+    ServedFault("window of 1,024 tokens", "answers", "log probabilities of a prompt of 3000 tokens differ by ", "full"),
     ServedFault("chat fails", "API", "chat: expected an answer, got /v1/chat/completions: status 500"),
     ServedFault("wrong text", "API", "completion: expected the text of its token ids"),
     ServedFault("no stop", "API", "stop: expected no text from `"),
@@ -40,6 +46,13 @@ ALL = (
     ServedFault("no top_p", "API", "top_p 0.000001: expected 4 equal choices"),
     ServedFault("no frequency_penalty", "API", "frequency_penalty: expected other tokens than without the penalty"),
     ServedFault("one token more", "API", "max_tokens 1: expected 1 tokens (max_tokens), got 2"),
+    ServedFault("no temperature", "API", "temperature 2: expected different choices"),
+    ServedFault("stop string kept", "API", "stop: expected no text from `"),
+    ServedFault("stream without its end", "API", "end of a stream: expected the text of its token ids"),
+    ServedFault("stream without usage", "API", "streamed chat: expected "),
+    ServedFault("n equal choices", "API", "temperature 2: expected different choices"),
+    ServedFault("no system message", "API", "system message: expected "),
+    ServedFault("no JSON", "API", "JSON by a schema: expected JSON of "),
     ServedFault("4 MiB kept of each request", "leaks", "memory of the host grows by ", "full"),
     ServedFault("a descriptor kept of each request", "leaks", "open descriptors grow by ", "full"),
 )

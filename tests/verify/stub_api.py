@@ -17,6 +17,7 @@ FAULTS = {
     "chat fails": "chat: expected an answer, got /v1/chat/completions: status 500",
     "wrong text": "completion: expected the text of its token ids, `",
     "wrong streamed text": "streamed chat: expected the text of its token ids, `",
+    "stream without its end": "end of a stream: expected the text of its token ids, `",
     "no stop": "stop: expected no text from `",
     "no stop reason": "stop in a chat: expected finish_reason stop at `",
     "always samples": "completion: expected the most likely token ",
@@ -38,6 +39,8 @@ FAULTS = {
     "one choice": "n: expected choices 0 to 2, got [0]",
     "few logprobs": "completion: expected 5 log probabilities for token 1, got 4",
     "wrong logprobs": "completion: expected probabilities up to 1 for token 1, got 2.72 of ",
+    "no system message": "system message: expected 100 prompt_tokens in usage, got 56",
+    "no schema, cut off": "JSON by a schema: expected JSON of ['yes', 'no'], got `",
     "no schema": "JSON by a schema: expected JSON of ['yes', 'no'], got `",
     "wrong tool": "tool call: expected a call of `answer` with `word` of ['yes', 'no'], got [",
 }
@@ -123,7 +126,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         is_chat = "messages" in body
-        text = f"user: {body['messages'][0]['content']}\n" if is_chat else body.get("prompt", "")
+        said = body.get("messages", ())
+        if self.path != "/tokenize" and self.server.is_faulty("no system message"):
+            said = said[-1:]
+        text = "".join(f"{one['role']}: {one['content']}\n" for one in said) if is_chat else body.get("prompt", "")
         prompt = [ord(letter) for letter in text.replace("\n", " ")]
         if self.path == "/tokenize":
             self.answer({"count": len(prompt)})
@@ -140,12 +146,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def structured(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return an answer that keeps to a schema."""
-        word = "maybe" if self.server.is_faulty("no schema") else "yes"
+        word = "maybe" if self.server.fault.startswith("no schema") else "yes"
         message: dict[str, Any] = {"content": json.dumps(word)}
         if "tools" in body:
             name = "other" if self.server.is_faulty("wrong tool") else "answer"
             message = {"content": None, "tool_calls": [{"function": {"name": name, "arguments": '{"word": "yes"}'}}]}
-        return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": {}}
+        reason = "length" if self.server.is_faulty("no schema, cut off") else "stop"
+        return {"choices": [{"index": 0, "message": message, "finish_reason": reason}], "usage": {}}
 
     def generate(self, prompt: list[int], body: dict[str, Any], *, is_chat: bool) -> None:
         """Complete a prompt as vLLM would, whole or in parts."""
@@ -168,6 +175,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = [self.choice(one, slice(place, place + 1), is_chat=is_chat) for place in range(len(one["tokens"]))]
         if engine.is_faulty("wrong streamed text"):
             parts[0].update({"text": "", "message": None, "delta": {"content": ""}})
+        if engine.is_faulty("stream without its end"):
+            parts[-1].update({"text": "", "message": None, "delta": {"content": ""}})
         events: list[dict[str, Any]] = [{"choices": [{**part, "index": 0}]} for part in parts]
         if not engine.is_faulty("no streamed usage"):
             events.append({"choices": [], "usage": usage})

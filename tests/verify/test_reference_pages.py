@@ -12,7 +12,7 @@ import pytest
 from docs.generators.checks import BOUNDS
 from provision.phases.verify.run_checks import verify
 from tests.fleet import wrong_numbers
-from tests.fleet.faults import installed, service, surroundings
+from tests.fleet.faults import administration, installed, service, surroundings
 from tests.verify import served_faults
 from tests.verify.localhost import LOCALHOST
 from verify.cli.main import _parser
@@ -67,7 +67,7 @@ def test_the_page_names_the_checks_that_find_each_real_fault() -> None:
     on_a_host = (
         *(*installed.UNIT, *installed.SECRETS, *installed.MODEL, *installed.FILES, *installed.INJECTED),
         *(*service.RUNNING, *service.TREATED, service.FROZEN, service.STOPPED, *service.INSTEAD),
-        *(*surroundings.EXPOSED, *surroundings.LATER, *surroundings.NEXT_START),
+        *(*surroundings.EXPOSED, *surroundings.LATER, *surroundings.NEXT_START, *administration.ALL),
     )
     made = (*on_a_host, *wrong_numbers.ALL, *served_faults.ALL)
     levels = {check.id: LEVELS.index(check.level) for check in all_checks()}

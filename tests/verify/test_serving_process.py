@@ -64,7 +64,7 @@ SERVER = Process(
         {"/usr/lib/libc.so.6", "/p/envs/ab/lib/torch/libtorch.so", "/memfd:ffi (deleted)", "/p/cache/x.so"}
     ),
     sockets=frozenset({"9"}),
-    scheduling={"policy": "0", "nice": "0", "oom": "0", "cpus": "0-7"},
+    scheduling={"policy": "0", "nice": "0", "oom": "0", "io": "best-effort", "cpus": "0-7"},
 )
 ENGINE = replace(
     SERVER,
@@ -155,6 +155,7 @@ def test_a_service_as_planned_passes() -> None:
             engine(scheduling={"policy": "5", "nice": "5"}),
             "has scheduling policy 5 instead of 0, niceness 5 instead of 0",
         ),
+        (engine(scheduling={"io": "idle"}), "VLLM::EngineCore (PID 8) has I/O class idle instead of best-effort"),
         (engine(scheduling={"oom": "900"}), "VLLM::EngineCore (PID 8) has OOM score adjustment 900 instead of 0"),
         (replace(SOUND, notes=()), "0 of 1 engine processes report the attention"),
         (
@@ -190,9 +191,9 @@ def test_a_difference_that_may_be_correct_is_a_warning(facts: ProcessFacts, word
 
 
 def test_what_the_unit_says_of_scheduling_comes_before_what_the_manager_has() -> None:
-    lines = "Nice=5\nCPUSchedulingPolicy=batch\nOOMScoreAdjust=-500\nCPUAffinity=2\n"
+    lines = "Nice=5\nCPUSchedulingPolicy=batch\nOOMScoreAdjust=-500\nCPUAffinity=2\nIOSchedulingClass=3\n"
     planned = replace(PLAN, unit=UNIT + lines)
-    given = {"policy": "3", "nice": "5", "oom": "-500", "cpus": "2"}
+    given = {"policy": "3", "nice": "5", "oom": "-500", "cpus": "2", "io": "idle"}
     facts = replace(SOUND, processes=(replace(SERVER, scheduling=given), replace(ENGINE, scheduling=given)))
     assert evaluate(planned, facts).status == "ok"
     assert "niceness 5 instead of 0" in evaluate(PLAN, facts).reason

@@ -101,6 +101,17 @@ def test_a_rule_of_the_kernel_that_redirects_to_it_is_named(rule: str, *, is_rel
     )
 
 
+def test_a_program_that_hands_out_the_installation_is_named_wherever_the_endpoint_listens() -> None:
+    [by_argument, by_folder, own] = (
+        listener("python3", "-m", "http.server", place) for place in ("/opt/firstlight/", "9000", "/srv")
+    )
+    text = "python3 -m http.server (PID 66) listens on 0.0.0.0 port 9000 and may hand out files of /opt/firstlight"
+    assert relays(listeners=(by_argument,), folders={66: "/"}, host="0.0.0.0") == [text]
+    assert relays(listeners=(by_folder,), folders={66: "/opt/firstlight/models"}) == [text]
+    assert relays(listeners=(own,), folders={66: "/opt/firstlights"}) == []
+    assert relays(listeners=(by_argument,)) == [], "of a unit of this product"
+
+
 def test_an_endpoint_on_every_address_needs_no_relay() -> None:
     facts = replace(SOUND, host="0.0.0.0", listeners=(listener("socat", "TCP:127.0.0.1:8000"),))
     assert evaluate(facts).status == "ok"

@@ -121,6 +121,26 @@ def test_a_script_that_a_command_names_is_searched(tmp_path: Path) -> None:
     assert stopping(UNIT, "/bin/true", lambda _: "\x7fELF") is None
 
 
+@pytest.mark.parametrize(
+    ("rule", "is_found"),
+    [
+        ("e /opt/firstlight/models - - - 10d", True),
+        ("d /opt 0755 root root 30d -", True),
+        ("R! /opt/*", True),
+        ("D /opt/firstlight/cache", True),
+        ("d /opt/firstlight 0755 root root - -", False),
+        ("q /tmp 1777 root root 10d", False),
+        ("# R /opt/firstlight", False),
+        ("e /opt/firstlights - - - 10d", False),
+        ("", False),
+    ],
+)
+def test_a_rule_that_deletes_files_of_the_service_is_named(rule: str, *, is_found: bool) -> None:
+    outcome = evaluate(PLAN, replace(SOUND, tmpfiles={"/etc/tmpfiles.d/x.conf": f"{rule}\n"}))
+    text = f"/etc/tmpfiles.d/x.conf deletes files of /opt/firstlight: `{rule}`"
+    assert outcome.evidence["stops"] == ([text] if is_found else [])
+
+
 def test_a_planned_shutdown_is_named_with_its_time() -> None:
     record = "USEC=1795773600000000\nWARN_WALL=1\nMODE=reboot\n"
     assert shutdown("") is None

@@ -13,6 +13,7 @@ from verify.checks.serving import start
 from verify.checks.serving.start import StartFacts, evaluate, run
 from verify.records import CheckContext
 from verify.serving.service_plan import ServicePlan
+from verify.tables import table
 
 LDD = """\tlinux-vdso.so.1 (0x00007fd2a1ce6000)
 \tlibnuma.so.1 => /lib/x86_64-linux-gnu/libnuma.so.1 (0x00007fd29f93c000)
@@ -78,6 +79,33 @@ def test_folders_of_the_service_must_be_its_own(tmp_path: Path) -> None:
     )
     (tmp_path / "run/supervisord.pid").touch()
     assert "supervisord.pid" not in str(list(start._not_owned(tmp_path, plan, 4242))), "root's, where supervisord runs"
+
+
+def test_a_service_must_find_room_where_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    plan = ServicePlan("systemd", "x", f"[Service]\nReadWritePaths={tmp_path}/home\n")
+
+    def found(flags: int = 0, blocks: int = 1 << 20, files: int = 5000) -> list[str]:
+        # In the order of statvfs(3): sizes of blocks, blocks, files, flags, longest name.
+        disk = os.statvfs_result((4096, 4096, blocks, blocks, blocks, 9999, files, files, flags, 255))
+        monkeypatch.setattr("os.statvfs", lambda _: disk)
+        return sorted(set(start._not_owned(tmp_path, plan, os.getuid())))
+
+    assert found() == []
+    assert found(flags=os.ST_RDONLY) == [f"{tmp_path}/home is on a file system that is mounted read-only"]
+    assert found(blocks=300) == [f"{tmp_path}/home has room for 1 MiB and 5000 files"]
+    assert found(files=7) == [f"{tmp_path}/home has room for 4096 MiB and 7 files"]
+
+
+def test_shared_memory_must_be_for_every_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "shm"
+    monkeypatch.setitem(table("start")["folders"], "shared", str(shared))
+    assert list(start._shared_memory(4242)) == [f"{shared} is gone"]
+    shared.mkdir(mode=0o755)
+    assert list(start._shared_memory(4242)) == [f"{shared} can be written by root only"]
+    assert list(start._shared_memory(0)) == []
+    shared.chmod(0o1777)
+    assert list(start._shared_memory(4242)) == []
 
 
 def test_names_are_resolved_as_a_server_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,7 @@ def test_a_unit_as_planned_passes_in_every_field_of_the_plan() -> None:
         ("User", {"User": ""}),
         ("StartLimitIntervalSec", {"StartLimitIntervalUSec": "10s"}),
         ("LimitNOFILE", {"LimitNOFILE": "1024"}),
+        ("LimitNPROC", {"LimitNPROC": "64"}),
         ("LimitMEMLOCK", {"LimitMEMLOCK": "65536"}),
         ("MemoryMax", {"MemoryMax": "1073741824"}),
         ("UMask", {"UMask": "0022"}),

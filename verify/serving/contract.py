@@ -68,9 +68,9 @@ class Asker:
         if self.task != "generate":
             return self._vectors(case["route"], body, prompt)
         path, is_chat = PATHS[case["route"]], case["route"] == "chat"
-        question: dict[str, Any] = (
-            {"messages": [{"role": "user", "content": prompt}]} if is_chat else {"prompt": prompt}
-        )
+        said = [("system", case["system"])] if "system" in case else []
+        messages = [{"role": role, "content": content} for role, content in (*said, ("user", prompt))]
+        question: dict[str, Any] = {"messages": messages} if is_chat else {"prompt": prompt}
         if case.get("stream"):
             whole = {**question, **body, "stream_options": {"include_usage": True}}
             choices, usage = joined(self.client.stream(path, whole))

@@ -32,7 +32,7 @@ class Process:
     """Soft limits by the kernel's names."""
     hard_limits: Mapping[str, str] = field(default_factory=dict)
     scheduling: Mapping[str, str] = field(default_factory=dict)
-    """`policy`, `nice`, `oom` (oom_score_adj) and `cpus`, as the kernel shows them (proc(5))."""
+    """`policy`, `nice`, `oom` (oom_score_adj) and `cpus`, as the kernel shows them (proc(5)); of services also `io`."""
     mapped: frozenset[str] = frozenset()
     """Files with mapped code, as in /proc/PID/maps."""
     sockets: frozenset[str] = frozenset()

@@ -284,6 +284,8 @@ class Installed(Record):
     """ID of the image of its container, where podman has it."""
     drift: tuple[Drift, ...] = ()
     """Differences from the last run: small files, the unit as systemd starts it, secrets, model, processes."""
+    foreign: tuple[str, ...] = ()
+    """What others gave the service's account or left on the host, as sentences: a run names it and leaves it."""
     service: str | None = None
     """State from systemd or supervisor: active, inactive, failed ..."""
     service_pid: int | None = None

@@ -590,9 +590,9 @@ installed() {
 
 # Compares the recorded installation with its present state: checksums of small files, modes and times of large or
 # secret ones, and files that Python imports at each start. The parser compares the recorded unit with section
-# `service`.
+# `service`. Then what others gave or left, which a run names and leaves.
 drift() {
-    account=''
+    account='' user=''
     list=$FL_PREFIX/state.sha256
     if [ -e "$list" ] && [ ! -r "$list" ]; then
         printf 'no permission to read %s\n' "$list" >&2
@@ -636,7 +636,24 @@ drift() {
     limit find "$FL_PREFIX/envs" ! -type l \( -perm -0002 -o ! -user "$owner" \) -exec stat -c 'exposed=%a %u %g %n' {} + >"${FL_FILES}exposed"
     head -n 20 "${FL_FILES}exposed"
     [ -z "$account" ] || say account "$account"
+    foreign
     return 0
+}
+
+# Lines that give the service's account rights, with their files; files that nobody recorded; files with the key that everybody may read. The
+# key goes through a pipe, since other users see the arguments of commands. One `sed` for all, since each process takes a millisecond.
+foreign() {
+    cut -d ' ' -f 7- "$list" >"${FL_FILES}recorded"
+    key=$(sed -n 's/^VLLM_API_KEY=//p' "$FL_PREFIX/etc/service.env" 2>/dev/null)
+    key=${key#[\"\']} key=${key%[\"\']}
+    {
+        [ -z "$user" ] || grep -EHs "^[[:space:]]*%?${user}[[:space:]]|[:,]$user(,|\$)" /etc/sudoers /etc/sudoers.d/* /etc/group
+        limit find "$FL_PREFIX/bin" "$FL_PREFIX/etc" "$FL_PREFIX/models" "$FL_PREFIX/releases" ! -type d 2>/dev/null |
+            grep -vxF -f "${FL_FILES}recorded"
+        [ -z "$key" ] || printf '%s\n' "$key" |
+            limit find /etc /home/* /opt /srv /tmp /var/backups /var/tmp /var/www/html -maxdepth 1 -type f -perm -0004 -size -129 \
+                -exec grep -lsF -f - {} + 2>/dev/null
+    } | sed -n '1,200s/^/foreign=/p'
 }
 
 # unit_state [--user]: print the state of our unit in a systemd manager, and the properties that were recorded.

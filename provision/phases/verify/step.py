@@ -24,22 +24,28 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
 from verify.host.comparison import compare
-from verify.records import FRAME, SERVING, Level
+from verify.records import FRAME, SERVING, Level, first_few
 from verify.runner.last_run import failed_levels
 
+SHOWN_FOREIGN = 5
+REMOVE = "find its owner and take it away; a run leaves what it did not make"
 ANSWER_S = 60.0
 """Seconds for an answer to arrive, in addition to the time limit of the checks."""
 
 
 def verify(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
-    """Check each new environment before it goes live; where nothing changed, the last checks stay valid."""
+    """Check each new environment before it goes live; where nothing changed, the last checks stay valid, and what the probe saw is named."""
     for host in context.hosts():
         if host.name in staged.up_to_date | staged.restart_only:
             facts = staged.facts[host.name]
             last = facts.installed.last_verify if facts.installed else None
             what = "nothing" if host.name in staged.up_to_date else "only the start of its service"
             text = f"{what} changed since it was {verified_line(last, facts.probed_at)}"
-            context.record(PhaseResult(host=host.name, phase="verify", status="skipped", text=text))
+            result = PhaseResult(host=host.name, phase="verify", status="skipped", text=text)
+            if foreign := facts.installed.foreign if facts.installed else ():
+                named = {"text": f"{first_few(foreign, SHOWN_FOREIGN)}; {text}", "hint": REMOVE}
+                result = result.model_copy(update={"status": "warn", **named})
+            context.record(result)
     hosts = building(context, staged)
     documents, _ = check(context, staged, hosts, CheckOptions("standard", serve_follows=True), desired=staged.desired)
     desired = {name: recompute_desired(context, staged, name, document) for name, document in documents.items()}

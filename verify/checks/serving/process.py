@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from verify.binaries.cuda_compat import compat_folder
 from verify.binaries.distributions import host_packages
+from verify.commands import printed
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 from verify.serving import service_plan
 from verify.serving.drain import stopped_by
@@ -32,6 +33,7 @@ from verify.tables import table
 
 ANEW = "./firstlight stop, then ./firstlight serve restart it"
 DELETED = " (deleted)"
+IONICE_S = 5.0
 NAME_OF_KEY = KEY.rstrip("=")
 RESTART = f"run ./firstlight provision; if it finds nothing to do: {ANEW}"
 
@@ -123,13 +125,14 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
         main = next((one for one in processes if one.parent == main_pid), None)
     if main is None or started is None:
         return None
+    processes = tuple(map(_with_io_class, processes))
     prefix, live = service.prefix.resolve(), (service.prefix / "current").resolve()
     others = (host_packages(stack), compat_folder(stack))
     homes = [live, prefix / "python", prefix / "cache", Path(sys.base_prefix).resolve(), *filter(None, others)]
     port = int(service.readiness["port"])
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     owner = pwd.getpwnam(planned.user).pw_uid if planned.user else service.prefix.stat().st_uid
-    manager = read_all([main.parent])
+    manager = tuple(map(_with_io_class, read_all([main.parent])))
     return ProcessFacts(
         main_pid=main.pid,
         processes=processes,
@@ -146,6 +149,13 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
         notes=attention_notes(service, processes),
         proven=proves_start(service, started),
     )
+
+
+def _with_io_class(process: Process) -> Process:
+    """Return a process with its I/O class, which /proc does not show."""
+    row = table("process")["scheduling"]["io"]
+    found = (printed(["ionice", "-p", str(process.pid)], limit_s=IONICE_S) or "").partition(":")[0].strip()
+    return replace(process, scheduling={**process.scheduling, "io": row["values"].get(found, found)})
 
 
 def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:

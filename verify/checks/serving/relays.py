@@ -1,6 +1,7 @@
-"""serving.relays: who else on the host forwards requests from outside to the endpoint."""
+"""serving.relays: who else on the host forwards requests from outside to the endpoint, or hands out files of the installation."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,9 @@ class RelayFacts:
     loaded: Units = field(default_factory=dict)
     rules: tuple[str, ...] = ()
     """Lines of the kernel's rules for packets."""
+    prefix: str = "/opt/firstlight"
+    folders: Mapping[int, str] = field(default_factory=dict)
+    """The working folder of each process that is not this product's, by its PID."""
 
 
 RELAY = Process(66, 1, argv=("socat", "TCP-LISTEN:9000,fork", "TCP:127.0.0.1:8000"))
@@ -74,6 +78,12 @@ def collect(service: Service) -> RelayFacts:
         {str(path): text for path in paths if (text := small_text(path))},
         {name: unit for name, unit in loaded.items() if name not in names},
         tuple(line for each in rows["rules"] for line in _answer(**each)),
+        str(service.prefix),
+        {
+            pid: os.path.realpath(f"/proc/{pid}/cwd")
+            for pid in processes
+            if not any(name.startswith("firstlight-") for name in _units(pid))
+        },
     )
 
 
@@ -90,12 +100,12 @@ def _answer(command: list[str], loaded: str = "") -> list[str]:
 
 def evaluate(facts: RelayFacts) -> CheckResult:
     """Warn of each relay: an administrator may have intended it."""
-    if facts.host in EVERY_ADDRESS:
-        return CheckResult("ok", f"the endpoint itself listens on every address ({facts.host})")
-    found = [*_processes(facts), *_sockets(facts), *_rules(facts)]
+    needs_none = facts.host in EVERY_ADDRESS
+    found = [*_inside(facts), *(() if needs_none else (*_processes(facts), *_sockets(facts), *_rules(facts)))]
     figures = (Figure("listeners for other hosts", len(facts.listeners), "count"),)
     evidence = {"listeners": [f"{socket.address} port {port}" for port, socket in facts.listeners], "relays": found}
-    healthy = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port}"
+    healthy = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port} or works in {facts.prefix}"
+    healthy = f"the endpoint itself listens on every address ({facts.host})" if needs_none else healthy
     return combine([Observation("warn", text, REMEDY) for text in found], healthy, figures, evidence)
 
 
@@ -116,6 +126,15 @@ def _processes(facts: RelayFacts) -> Iterable[str]:
             if _named(facts, " ".join(one.argv)) or _named(facts, facts.scripts.get(one.pid, "")) or files:
                 where = f", by {files[0]}" if files else ""
                 yield f"{one.title} listens on {socket.address} port {port} and forwards to port {facts.port}{where}"
+
+
+def _inside(facts: RelayFacts) -> Iterable[str]:
+    """Yield programs that work in the installation's folder, or are told to by their arguments."""
+    for port, socket in facts.listeners:
+        for one in socket.holders:
+            places = (facts.folders[one.pid], *one.argv[1:]) if one.pid in facts.folders else ()
+            if any(f"{place.rstrip('/')}/".startswith(f"{facts.prefix}/") for place in places):
+                yield f"{one.title} listens on {socket.address} port {port} and may hand out files of {facts.prefix}"
 
 
 def _sockets(facts: RelayFacts) -> Iterable[str]:

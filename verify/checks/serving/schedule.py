@@ -1,6 +1,6 @@
 """serving.schedule: a dry look at what stops the service later, and at whether the next boot starts it.
 
-What stops it: units that conflict with it, timers, scheduled commands, and a planned shutdown.
+What stops it: units that conflict with it, timers, scheduled commands, rules that delete its files, and a planned shutdown.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from verify.files import small_text
@@ -42,6 +43,10 @@ class ScheduleFacts:
     """Whether the service's manager starts at boot."""
     own: tuple[str, ...] = ()
     """Units of this product."""
+    tmpfiles: Mapping[str, str] = field(default_factory=dict)
+    """Files of tmpfiles.d(5), with their text."""
+    folders: tuple[str, ...] = ("/opt/firstlight",)
+    """What the service needs: the installation, and the folder of its model."""
 
 
 def run(context: CheckContext) -> CheckResult:
@@ -63,6 +68,7 @@ def collect(service: Service, planned: ServicePlan) -> ScheduleFacts:
         sorted(str(path) for pattern in rows["cron"][kind] for path in Path("/").glob(pattern[1:]))
         for kind in ("tables", "scripts")
     )
+    rules = sorted(str(path) for pattern in rows["tmpfiles"]["files"] for path in Path("/").glob(pattern[1:]))
     account = pwd.getpwuid(os.getuid()).pw_name
     return ScheduleFacts(
         service_control.shown_units(service, rows["properties"]),
@@ -71,6 +77,8 @@ def collect(service: Service, planned: ServicePlan) -> ScheduleFacts:
         small_text(rows["shutdown"]["file"]),
         planned.supervisor == "systemd" or (Path(rows["boot"]["linger"]) / account).exists(),
         tuple(Path(line).name for line in small_text(str(service.prefix / "etc" / "units")).split()),
+        {path: small_text(path) for path in rules},
+        tuple({str(service.prefix), os.path.realpath(service.readiness["model_folder"])}),
     )
 
 
@@ -80,6 +88,7 @@ def evaluate(planned: ServicePlan, facts: ScheduleFacts) -> CheckResult:
     stops = [*conflicts(name, facts.loaded)]
     stops += timers(name, facts.loaded, small_text, facts.own)
     stops += commands(name, facts.cron, small_text)
+    stops += cleared(facts.folders, facts.tmpfiles)
     stops += filter(None, [shutdown(facts.shutdown)])
     count = sum(unit.endswith(".timer") for unit in facts.loaded)
     figures = (Figure("timers", count, "count"), Figure("files of scheduled commands", len(facts.cron), "count"))
@@ -141,6 +150,20 @@ def stopping(name: str, command: str, read: Read) -> str | None:
                 if stops(line) and not line.lstrip().startswith("#"):
                     return f"{word}: {line.strip()}"
     return None
+
+
+def cleared(folders: Iterable[str], files: Mapping[str, str]) -> Iterator[str]:
+    """Yield lines of tmpfiles.d(5) that delete what is in a folder, at boot or by its age."""
+    rows = table("schedule")["tmpfiles"]
+    for path, text in files.items():
+        for line in text.splitlines():
+            kind, place, *rest = (*line.split(), "", "")[:6]
+            has_age = len(rest) == 4 and rest[3] not in ("", "-")
+            if kind[:1] and (kind[0] in rows["deleting"] or (kind[0] in rows["cleaning"] and has_age)):
+                for folder in folders:
+                    above = (Path(folder), *Path(folder).parents)
+                    if place.startswith(f"{folder}/") or any(fnmatchcase(str(one), place) for one in above):
+                        yield f"{path} deletes files of {folder}: `{line.strip()}`"
 
 
 def shutdown(record: str) -> str | None:

@@ -5,6 +5,7 @@ import pwd
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -68,7 +69,7 @@ def collect(service: Service, planned: ServicePlan) -> StartFacts:
         {str(path): _answer(["ldd", str(path)], account, variables) for path in site_files(rows["files"])},
         frozenset(path.name for path in site_files(rows["bundled"])),
         _answer([shutil.which("ldconfig", path="/usr/sbin:/sbin:/usr/bin:/bin") or "ldconfig", "-p"], account, {}),
-        tuple(_not_owned(service.prefix, planned, account.pw_uid)),
+        (*_not_owned(service.prefix, planned, account.pw_uid), *_shared_memory(account.pw_uid)),
         {name: found for name in ("localhost", socket.gethostname()) if (found := tuple(_elsewhere(name)))},
     )
 
@@ -85,7 +86,7 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
 
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
-    """Yield what the service writes and another account owns. Its logs belong to the supervisor, as do supervisord's own files."""
+    """Yield what the service writes and another account owns, or what has no room. Its logs belong to the supervisor, as do supervisord's own files."""
     of_supervisor = {f"{prefix}/run/supervisord.pid", f"{prefix}/run/supervisor.sock"}
     folders = " ".join(planned.directives().get("ReadWritePaths", [])).split() or [
         str(prefix / name) for name in ("cache", "run")
@@ -95,11 +96,31 @@ def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
             continue
         if not os.path.isdir(top):  # noqa: PTH112 - as below
             yield f"{top} is gone"
+            continue
+        yield from _room(top)
         for above, _, names in os.walk(top):
             for path in (above, *(f"{above}/{name}" for name in names)):
                 found = os.lstat(path)
                 if found.st_uid != uid and path not in of_supervisor:
                     yield f"{path} belongs to user {found.st_uid}, and the service runs as {uid}"
+
+
+def _room(folder: str) -> Iterator[str]:
+    """Yield why a folder takes no files: its file system is read-only, or full."""
+    rows, disk = table("start")["folders"], os.statvfs(folder)
+    if disk.f_flag & os.ST_RDONLY:
+        yield f"{folder} is on a file system that is mounted read-only"
+    if disk.f_bavail * disk.f_frsize < rows["free_bytes"] or (disk.f_files and disk.f_favail < rows["free_files"]):
+        yield f"{folder} has room for {disk.f_bavail * disk.f_frsize >> 20} MiB and {disk.f_favail} files"
+
+
+def _shared_memory(uid: int) -> Iterator[str]:
+    """Yield why an account gets no shared memory."""
+    shared = Path(table("start")["folders"]["shared"])
+    if not shared.is_dir():
+        yield f"{shared} is gone"
+    elif uid != 0 and not shared.stat().st_mode & stat.S_IWOTH:
+        yield f"{shared} can be written by root only"
 
 
 def _elsewhere(name: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from provision.core.models.facts import Drift, EngineProcess
@@ -25,6 +26,18 @@ _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?:
 _EXPANDED = frozenset({"SystemCallFilter"})
 """Lists that some systemd releases expand: only whether they are empty is compared."""
 _NO_LOGIN = ("nologin", "false")
+POWERFUL = ["root", "sudo", "wheel", "admin", "disk", "shadow", "kmem", "docker", "podman", "lxd", "incus", "libvirt"]
+"""Groups whose members can become root; as in verify/data/account.toml."""
+LATER = [
+    "etc/started",
+    "etc/units",
+    "etc/stopped.json",
+    "etc/set-aside",
+    "releases/switch.json",
+    "models/*/reference-*.json",
+    "models/*/.complete",
+]
+"""What this product writes after its record; as in verify/data/installed.toml."""
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
@@ -145,6 +158,27 @@ def account(lines: Iterable[str]) -> list[Drift]:
         for name, *_, shell in fields
         if shell.rpartition("/")[2] not in _NO_LOGIN
     ]
+
+
+def foreign(lines: Sequence[str], prefix: str) -> tuple[str, ...]:
+    """Return what others gave the service's account or left on the host, as sentences.
+
+    A line is one of a file with rules or groups, after its path; an unrecorded path of the installation; or a file with the key.
+    """
+    known = [f"{prefix}/{each}{end}" for each in LATER for end in ("", "/*")]
+    found = []
+    for line in lines:
+        path, _, rule = line.partition(":")
+        if path == "/etc/group":
+            group = rule.partition(":")[0]
+            found += [f"the service's account is in group {group}"] if group in POWERFUL else []
+        elif path.startswith("/etc/sudoers") and rule:
+            found.append(f"{path} gives the service's account sudo rights: `{rule.strip()}`")
+        elif not line.startswith(f"{prefix}/"):
+            found.append(f"{line} has the API key, and everybody may read it")
+        elif not any(fnmatchcase(line, each) for each in known):
+            found.append(f"{line} is unknown: nobody installed it")
+    return tuple(found)
 
 
 def unit(sealed: Values, now: Values) -> list[Drift]:

@@ -55,6 +55,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         ),
         image=section.value("image"),
         drift=tuple(drifted + drift.processes(service.pid, "".join(service.main_stat[:1]), engines)),
+        foreign=drift.foreign(output["drift"].values("foreign"), prefix),
         service=service.state,
         service_pid=service.pid,
         service_start_ticks=integer(service.main_stat[19]) if len(service.main_stat) > 19 else None,
