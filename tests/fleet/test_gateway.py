@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,19 +152,25 @@ def test_a_health_agent_ends_and_starts_with_the_engine(site: Site) -> None:
     )
 
 
-def test_a_stopped_engine_is_restarted_and_in_traffic_again_without_a_person(site: Site) -> None:
+def test_a_stopped_engine_is_restarted_and_in_traffic_again_without_a_person(
+    site: Site, record_property: Callable[[str, object], None]
+) -> None:
     assert site.run("app", "batch", watchdog=True).code == 0
-    client, started, answers = site.client(), "systemctl show -P InvocationID stub", list[tuple[int, str]]()
-    before = site.first.sh(f"{started}; kill -STOP $(pgrep -f ^VLLM::EngineCore)")
+    client, started, answers = site.client(), "systemctl show -P ExecMainStartTimestampMonotonic stub", list[Any]()
+    said = site.first.sh(f"{started}; kill -STOP $(pgrep -f ^VLLM::EngineCore); cut -d' ' -f1 /proc/uptime")
+    before, stopped = said.split()
 
     def is_restarted() -> bool:
         answers.append(client.chat())
-        return site.first.sh(started) != before
+        return site.first.sh(started).strip() not in {before, "0"}
 
     wait_until(is_restarted, "its watchdog does nothing")
     assert (200, site.second.name) in answers
     assert sum(status != 200 for status, _ in answers) <= 1, "the request that it had when it was stopped"
     wait_until(lambda: client.chat() == (200, site.first.name), "it gets no requests again")
+    again = float(site.first.sh("cut -d' ' -f1 /proc/uptime")) - float(stopped)
+    restarted = int(site.first.sh(started)) / 1e6 - float(stopped)
+    record_property("seconds", {"restarted": round(restarted, 1), "in_traffic": round(again, 1)})
     [event] = json.loads(site.first.sh(f"cat {PREFIX}/health-agent/watchdog.json"))["events"]
     assert event["action"] == "restarted"
     assert event["reason"].startswith("frozen: stopped by a signal for "), event
