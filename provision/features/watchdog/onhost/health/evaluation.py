@@ -33,6 +33,8 @@ class Look:
     """The same with the server."""
     is_stopped: bool = False
     """Whether a signal stopped a process of it."""
+    engines: int = 1
+    """Processes that compute."""
 
 
 class Evaluator:
@@ -129,7 +131,7 @@ class Evaluator:
         before_s, now_s = getattr(first, kind), getattr(now, kind)
         if before_s is None or now_s is None:
             return False
-        return bool(0 <= now_s - before_s <= self._limits["idle_cores"] * (now.at - first.at))
+        return bool(0 <= now_s - before_s <= self._limits["idle_cores"] * now.engines * (now.at - first.at))
 
     def _weight(self, look: Look) -> int:
         weight = 100.0
