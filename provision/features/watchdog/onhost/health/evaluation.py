@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from provision.phases.serve.onhost.shared.engine import UNANSWERED
+
 
 @dataclass(frozen=True)
 class Look:
@@ -64,7 +66,9 @@ class Evaluator:
         if before is not None and look.at - before.at > 2 * float(self._limits["quiet_s"]):
             self.forget()
             before = None
-        owes = look.progress is None or look.is_asked or look.running + look.waiting > 0
+        # An engine that hangs does not report new requests: until it answers a question again, it owes that answer.
+        is_owed = look.is_asked or look.failures >= UNANSWERED
+        owes = look.progress is None or is_owed or look.running + look.waiting > 0
         moved = before is None or (look.progress is not None and look.progress != self._last_progress())
         if moved or not owes or look.answers != getattr(before, "answers", look.answers):
             self._quiet_since = look.at
