@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,14 @@ def set_up(command: CommandRunner, folder: Path, hosts: list[FleetHost], *client
     return command("gateway", "-i", str(path))
 
 
-def inventory(folder: Path, hosts: list[FleetHost], **variables: Any) -> Path:
+def inventory(folder: Path, hosts: list[FleetHost], *, watchdog: bool = False, **variables: Any) -> Path:
+    """Write an inventory; without a watchdog, an engine that a test stops stays so."""
     gateway, *serving = hosts
     groups = {
         "gateway": {"hosts": {gateway.name: gateway.inventory_entry()}, "vars": variables},
         "serving": {
             "hosts": {host.name: host.inventory_entry() for host in serving},
-            # An engine that a test stops stays so.
-            "vars": {"firstlight_watchdog": False},
+            "vars": {"firstlight_watchdog": watchdog},
         },
     }
     path = folder / "hosts.yml"
@@ -149,6 +150,31 @@ def test_a_health_agent_ends_and_starts_with_the_engine(site: Site) -> None:
     wait_until(
         lambda: site.second.sh(f"systemctl is-active {AGENT}", check=False).strip() == "active", "it never starts"
     )
+
+
+def test_a_stopped_engine_is_restarted_and_in_traffic_again_without_a_person(
+    site: Site, record_property: Callable[[str, object], None]
+) -> None:
+    assert site.run("app", "batch", watchdog=True).code == 0
+    client, started, answers = site.client(), "systemctl show -P ExecMainStartTimestampMonotonic stub", list[Any]()
+    said = site.first.sh(f"{started}; kill -STOP $(pgrep -f ^VLLM::EngineCore); cut -d' ' -f1 /proc/uptime")
+    before, stopped = said.split()
+
+    def is_restarted() -> bool:
+        answers.append(client.chat())
+        return site.first.sh(started).strip() not in {before, "0"}
+
+    wait_until(is_restarted, "its watchdog does nothing")
+    assert (200, site.second.name) in answers
+    assert sum(status != 200 for status, _ in answers) <= 1, "the request that it had when it was stopped"
+    wait_until(lambda: client.chat() == (200, site.first.name), "it gets no requests again")
+    again = float(site.first.sh("cut -d' ' -f1 /proc/uptime")) - float(stopped)
+    restarted = int(site.first.sh(started)) / 1e6 - float(stopped)
+    record_property("seconds", {"restarted": round(restarted, 1), "in_traffic": round(again, 1)})
+    [event] = json.loads(site.first.sh(f"cat {PREFIX}/health-agent/watchdog.json"))["events"]
+    assert event["action"] == "restarted"
+    assert event["reason"].startswith("frozen: stopped by a signal for "), event
+    assert site.run("app", "batch").code == 0
 
 
 def test_a_second_run_changes_nothing(site: Site) -> None:

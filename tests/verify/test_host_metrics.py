@@ -165,6 +165,21 @@ def test_a_host_without_cards_says_its_release_and_its_last_verification(
     assert check(text).returncode == 0
 
 
+def test_the_first_service_of_a_machine_says_the_results_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pci, "gpus", lambda _vendor: ())
+    for name, status in (("fl@chat", "ok"), ("fl@small", "fail"), ("other", "error")):
+        install(tmp_path / name, quick=status)
+    text = host_metrics.render(host_metrics.read_families(tmp_path / "fl@chat"))
+    lines = [line for line in text.splitlines() if line.startswith("firstlight_verify_status")]
+    assert lines == [
+        'firstlight_verify_status{status="ok",service="chat"} 1',
+        'firstlight_verify_status{status="fail",service="small"} 1',
+    ]
+    assert check(text).returncode == 0, "each metric is described once"
+
+
 def test_an_attention_that_an_earlier_release_used_is_not_reported(tmp_path: Path) -> None:
     install(tmp_path, quick="ok")
     (tmp_path / "verify/ready.json").write_text('{"release": "other", "record": {"attention": {"used": "X"}}}')

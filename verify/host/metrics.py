@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,19 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def read_families(prefix: Path) -> list[Family]:
-    """Read all metrics of this host and of the installation at a prefix."""
-    return [*_read_cards(), *_read_log(), *_read_release(prefix), *_read_verification(prefix), *_read_service(prefix)]
+    """Read all metrics of this host and of the installation at a prefix; with one service of a machine those of all its services."""
+    values: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    for service, one in _services(prefix):
+        for family in (*_read_release(one), *_read_verification(one), *_read_service(one)):
+            values.setdefault(family.name, []).extend(({**labels, **service}, value) for labels, value in family.values)
+    return [*_read_cards(), *_read_log(), *(Family(name, found) for name, found in values.items())]
+
+
+def _services(prefix: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """Yield the label and the prefix of each service; a prefix without `@NAME` is that of the only one, which has no label."""
+    stem, named, _ = prefix.name.partition("@")
+    for one in sorted(prefix.parent.glob(f"{escape(stem)}@*")) if named else (prefix,):
+        yield {"service": one.name.removeprefix(f"{stem}@")} if named else {}, one
 
 
 def _read_cards() -> Iterator[Family]:

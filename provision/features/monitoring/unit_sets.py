@@ -23,6 +23,11 @@ PROBED = "probe"
 """The job of gateways that are asked from outside, which the configuration has itself."""
 KEY = "key-"
 """Begins the name of each file with the API key of a host; the host's name follows."""
+BY_SERVICE = """\
+    metric_relabel_configs:
+      - {source_labels: [host, service], regex: '([^@;]+)@[^;]*;(.+)', target_label: host, replacement: '$1@$2'}
+"""
+"""Gives metrics of a service its own name as `host`, as vLLM's have it: the first service of a machine has the exporter."""
 
 _HERE = Path(__file__).parent
 
@@ -87,6 +92,7 @@ def _files(targets: Collection[Target], own: Mapping[str, str]) -> dict[str, str
         listed = f"{job}.json"
         files[listed] = render_targets(target for target in targets if target.job == job and target.key is None)
         config += _scrape(job, listed) if job != PROBED else ""
+        config += BY_SERVICE if job == "node" else ""
     with_key = sorted((target for target in targets if target.key is not None), key=lambda target: target.host)
     for number, target in enumerate(with_key):
         listed = f"{target.job}-{number}.json"

@@ -151,3 +151,15 @@ def test_prometheus_reads_vllm_and_a_host_without_an_answer_is_down(tmp_path: Pa
             [found] = server.query("vllm:num_requests_running")
     assert {"host": "gpu-1", "model": "org/m", "model_name": "org/m"}.items() <= found["metric"].items()
     assert found["value"][1] == "3"
+
+
+@pytest.mark.slow
+def test_metrics_of_a_service_have_its_name_as_host(tmp_path: Path) -> None:
+    metrics = "".join(f'firstlight_service_active{{service="{name}"}} 1.0\n' for name in ("chat", "small"))
+    with offering({"/metrics": f"{metrics}firstlight_cards 2.0\n"}) as at:
+        files = dict(server_set(MONITOR, [Target("node", "gpu-1@chat", at)], str(tmp_path), INVENTORY).files)
+        files["prometheus.yml"] = files["prometheus.yml"].replace("10s", "1s").replace("8s", "1s")
+        with prometheus(tmp_path, files) as server:
+            both = {"gpu-1@chat": 1.0, "gpu-1@small": 1.0}
+            wait_until(lambda: server.values("firstlight_service_active") == both, "the services are never read")
+            assert server.values("firstlight_cards") == {"gpu-1@chat": 2.0}

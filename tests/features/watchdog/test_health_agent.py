@@ -19,7 +19,7 @@ from provision.core.install_paths import InstallPaths
 from provision.core.models.settings import Settings
 from provision.features.watchdog import health_agent
 from provision.features.watchdog.onhost.health.evaluation import Evaluator, Look
-from provision.phases.serve.onhost.shared.engine import Server, processes
+from provision.phases.serve.onhost.shared.engine import UNANSWERED, Server, processes
 from provision.phases.serve.tools import SHARED
 from provision.run.served import Served
 from tests.features.gateway.running import stub, wait_until
@@ -154,6 +154,19 @@ def test_a_deadlock_has_to_be_restarted_where_nothing_computes() -> None:
     assert hangs(*row(within(30), silent)) is not None, "its server does not answer either"
 
 
+def test_an_engine_that_answers_no_question_has_to_be_restarted_although_it_reports_no_request() -> None:
+    idle = replace(WORKS, running=0.0, tokens=5.0)
+    asked = row(within(240), idle, engine_cpu_s=lambda n: n * STEP, is_asked=lambda n: n % 100 != 99)
+    looks = [replace(look, failures=UNANSWERED if number >= 99 else 0) for number, look in enumerate(asked)]
+    assert hangs(*looks) == "no token for 240 s"
+
+
+def test_each_worker_may_have_threads_that_wake_up_although_it_hangs() -> None:
+    resting = row(within(30), WORKS, engine_cpu_s=lambda n: n * STEP * 0.03)
+    assert hangs(*resting) is None, "one process with as much computes"
+    assert hangs(*(replace(look, engines=3) for look in resting)) is not None
+
+
 def test_a_deadlock_has_to_be_restarted_where_others_wait_actively() -> None:
     spins = row(within(240), replace(WORKS, tokens=5.0), engine_cpu_s=lambda n: n * STEP)
     assert hangs(*spins[:-1]) is None
@@ -241,7 +254,7 @@ def test_processes_are_found_by_their_titles(tmp_path: Path) -> None:
         paths = [tmp_path / "absent", numbers]
         wait_until(lambda: processes(paths, ["VLLM::"]).engine_cpu_s is not None, "it is never found")
         found = processes(paths, ["VLLM::"])
-        assert (found.engine_cpu_s, found.is_stopped) == (0.0, False)
+        assert (found.engine_cpu_s, found.engines, found.is_stopped) == (0.0, 1, False)
         assert processes(paths, ["other"]).engine_cpu_s is None
         engine.send_signal(signal.SIGSTOP)
         wait_until(lambda: processes(paths, ["VLLM::"]).is_stopped, "it is never stopped")

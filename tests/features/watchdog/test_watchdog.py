@@ -142,6 +142,13 @@ def test_py_spy_of_the_environment_is_used(host: Host) -> None:
     assert "step_of_a_worker" not in host.dump().partition("Python stacks")[2]
 
 
+def test_power_and_utilization_of_the_cards_are_written_down(host: Host) -> None:
+    (host.folder / "nvidia-smi").write_text('#!/bin/sh\necho "P0  81W / 700W | 0%"\n')
+    (host.folder / "nvidia-smi").chmod(0o755)
+    assert host.act() is None
+    assert "81W / 700W | 0%" in host.dump()
+
+
 def test_flight_recorders_are_asked_and_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, written = host.folder / "pipe-3.pipe", host.folder / "trace-3"
     os.mkfifo(pipe)

@@ -61,6 +61,7 @@ def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
         engine_cpu_s=seen.engine_cpu_s,
         all_cpu_s=seen.all_cpu_s,
         is_stopped=seen.is_stopped,
+        engines=seen.engines,
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from provision.phases.serve.onhost.shared.engine import UNANSWERED
+
 
 @dataclass(frozen=True)
 class Look:
@@ -33,6 +35,8 @@ class Look:
     """The same with the server."""
     is_stopped: bool = False
     """Whether a signal stopped a process of it."""
+    engines: int = 1
+    """Processes that compute."""
 
 
 class Evaluator:
@@ -62,7 +66,9 @@ class Evaluator:
         if before is not None and look.at - before.at > 2 * float(self._limits["quiet_s"]):
             self.forget()
             before = None
-        owes = look.progress is None or look.is_asked or look.running + look.waiting > 0
+        # An engine that hangs does not report new requests: until it answers a question again, it owes that answer.
+        is_owed = look.is_asked or look.failures >= UNANSWERED
+        owes = look.progress is None or is_owed or look.running + look.waiting > 0
         moved = before is None or (look.progress is not None and look.progress != self._last_progress())
         if moved or not owes or look.answers != getattr(before, "answers", look.answers):
             self._quiet_since = look.at
@@ -129,7 +135,7 @@ class Evaluator:
         before_s, now_s = getattr(first, kind), getattr(now, kind)
         if before_s is None or now_s is None:
             return False
-        return bool(0 <= now_s - before_s <= self._limits["idle_cores"] * (now.at - first.at))
+        return bool(0 <= now_s - before_s <= self._limits["idle_cores"] * now.engines * (now.at - first.at))
 
     def _weight(self, look: Look) -> int:
         weight = 100.0

@@ -131,6 +131,8 @@ class Processes:
     engine_cpu_s: float | None = None
     all_cpu_s: float | None = None
     is_stopped: bool = False
+    engines: int = 1
+    """How many compute."""
 
 
 def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
@@ -168,6 +170,7 @@ def _total(found: Sequence[tuple[str, float, str]], titles: tuple[str, ...]) -> 
         engine_cpu_s=sum(cpu for _, cpu, _ in engine) if engine else None,
         all_cpu_s=sum(cpu for _, cpu, _ in found) if found else None,
         is_stopped=any(state in "Tt" for _, _, state in found),
+        engines=max(len(engine), 1),
     )
 
 
