@@ -290,7 +290,7 @@ def _environment(
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # All processes are on one host; loopback does not depend on addresses that come and go.
         "VLLM_HOST_IP": "127.0.0.1",
-        **_device_environment(devices, start),
+        **_device_environment(devices, settings, start),
         **{name: value.replace("{cache}", start) for name, value in stack.attention.environment.items()},
     }
     if not has("attention", stack.vllm.version):
@@ -331,9 +331,11 @@ def _flashinfer(plan: FlashInferPlan | None, prefix: str) -> dict[str, str]:
     return {"CUDA_HOME": home, "PATH": ":".join([f"{prefix}/current/bin", f"{home}/bin", *row["path"]])}
 
 
-def _device_environment(devices: Devices, start: str) -> dict[str, str]:
-    """Select GPUs by index: vLLM parses the list as numbers and fails for identifiers of GPUs or slices."""
+def _device_environment(devices: Devices, settings: Settings, start: str) -> dict[str, str]:
+    """Select GPUs by index: vLLM parses the list as numbers and fails for identifiers of GPUs or slices. A container has no others."""
     listed = ",".join(map(str, devices.indexes))
+    if devices.platform == "cuda" and settings.runtime == "podman":
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_CACHE_PATH": f"{start}/cuda"}
     if devices.platform == "cuda":
         return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed, "CUDA_CACHE_PATH": f"{start}/cuda"}
     return {"HIP_VISIBLE_DEVICES": listed} if devices.platform == "rocm" else {}

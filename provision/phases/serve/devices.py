@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import gcd
 from typing import Literal
 
+from pydantic import Field
+
 from provision.catalog.versions import numbers, platform_of
 from provision.core.errors import InventoryError
 from provision.core.models.base import Record
@@ -21,6 +23,8 @@ class Devices(Record):
 
     platform: Platform
     indexes: tuple[int, ...] = ()
+    names: tuple[str, ...] = Field(default=(), exclude=True)
+    """What a container calls NVIDIA's (CDI): their UUIDs. They are no part of a start cache, which GPUs of one kind share."""
     compute_capability: str | None = None
     """The lowest one among the chosen GPUs."""
     tensor_parallel: int = 1
@@ -74,6 +78,7 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
     return Devices(
         platform=platform,
         indexes=tuple(card.index for card in used),
+        names=tuple(str(card.uuid or card.index) for card in used if isinstance(card, NvidiaGpu)),
         compute_capability=min(capabilities, key=numbers, default=None),
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,

@@ -84,6 +84,7 @@ def render_service(
             stop_s=times["stop_s"],
             restart_s=times["restart_s"],
             image=image,
+            gpus=command.devices.names,
             container=_stem(name).replace("@", "-"),
             variables=sorted((*command.environment, *([KEY] if settings.api_key else []))),
         )
