@@ -18,8 +18,9 @@ FAMILIES = ("libraries", "kernels", "attention", "operators", "engine")
 """What an image can change. All other checks look at the host, or at the service from outside."""
 _RUN = (
     "podman run --rm --interactive --pull=never --network=none --pid=host --ipc=host --read-only --tmpfs=/tmp:exec "
-    "--cap-drop=all --security-opt=label=disable --unsetenv-all --env=PATH --env=HOME=/tmp --entrypoint="
+    "--cap-drop=all --cap-add=dac_read_search --security-opt=label=disable --unsetenv-all --env=PATH --env=HOME=/tmp --entrypoint="
 )
+"""As the service has it, but root may read every folder of the installation."""
 
 
 def container_command(prefix: str, image: str, facts: HostFacts | None) -> str:
