@@ -105,6 +105,46 @@ def test_podman_makes_units_of_what_is_planned(host: FleetHost, kind: tuple[str,
         host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
 
 
+CDI = {
+    "cdiVersion": "0.5.0",
+    "kind": "nvidia.com/gpu",
+    "devices": [
+        {"name": name, "containerEdits": {"deviceNodes": [{"path": f"/dev/nvidia{index}", "hostPath": "/dev/net/tun"}]}}
+        for index, name in enumerate((*UUIDS, "GPU-of-another"))
+    ],
+}
+"""What NVIDIA's toolkit says of GPUs, with a device of the host in the place of each."""
+OPENS = "podman exec systemd-trial sh -c ': <>/dev/nvidia0 && : <>/dev/nvidia1 && ls /dev | grep -c nvidia'"
+
+
+def test_a_container_keeps_its_gpus_when_systemd_reloads(host: FleetHost, image: Path) -> None:
+    """With a stand-in for GPUs: systemd takes devices from containers whose control groups are its own (NVIDIA/nvidia-docker#1730)."""
+    kept = re.findall(r"^(?:AddDevice|ReadOnly|Tmpfs|DropCapability|NoNewPrivileges|Pull|Ulimit)=.*$", container(CUDA).unit or "", re.MULTILINE)  # fmt: skip
+    shutil.copy(image, host.machine.root / "root")
+    host.sh(f"podman load --quiet --input /root/{image.name}; rm /root/{image.name}", timeout_s=180)
+    number = host.sh("podman images -q --no-trunc").strip().removeprefix("sha256:")
+    unit = ["[Container]", f"Image={number}", "Exec=sleep 600", *kept, ""]
+    folder = host.machine.root / "etc/cdi"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nvidia.json").write_text(json.dumps(CDI))
+    quadlet = host.machine.root / "etc/containers/systemd/trial.container"
+    quadlet.parent.mkdir(parents=True, exist_ok=True)
+    quadlet.write_text("\n".join(unit))
+    try:
+        started = "systemctl daemon-reload; systemctl start trial.service || { journalctl -n 20 -u trial.service >&2; exit 1; }"
+        host.sh(started, timeout_s=120)
+        assert host.sh(OPENS).strip() == "2"
+        host.sh("for _ in 1 2 3; do systemctl daemon-reload; done")
+        assert host.sh(OPENS).strip() == "2"
+        assert host.sh("systemctl show --value -p DeviceAllow trial.service").strip() == ""
+    finally:
+        quadlet.unlink()
+        host.sh(
+            "systemctl stop trial.service; systemctl daemon-reload; rm -r /etc/cdi; podman rmi --all --force",
+            timeout_s=120,
+        )
+
+
 def test_a_service_serves_in_a_container(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
     path = inventory(host, image)
     ended = firstlight("provision", "-i", path)
@@ -127,39 +167,6 @@ def test_a_service_serves_in_a_container(firstlight: CommandRunner, host: FleetH
     host.sh("for _ in 1 2 3; do systemctl daemon-reload; done")
     ended = firstlight("provision", "-i", path)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
-
-
-CDI = {
-    "cdiVersion": "0.5.0",
-    "kind": "nvidia.com/gpu",
-    "devices": [
-        {"name": name, "containerEdits": {"deviceNodes": [{"path": f"/dev/nvidia{index}", "hostPath": "/dev/net/tun"}]}}
-        for index, name in enumerate((*UUIDS, "GPU-of-another"))
-    ],
-}
-"""What NVIDIA's toolkit says of GPUs, with a device of the host in the place of each."""
-OPENS = "podman exec systemd-trial sh -c ': <>/dev/nvidia0 && : <>/dev/nvidia1 && ls /dev | grep -c nvidia'"
-
-
-def test_a_container_keeps_its_gpus_when_systemd_reloads(host: FleetHost) -> None:
-    """With a stand-in for GPUs: systemd takes devices from containers whose control groups are its own (NVIDIA/nvidia-docker#1730)."""
-    kept = re.findall(r"^(?:AddDevice|ReadOnly|Tmpfs|DropCapability|NoNewPrivileges|Pull|Ulimit)=.*$", container(CUDA).unit or "", re.MULTILINE)  # fmt: skip
-    [image] = set(host.sh("podman images -q --no-trunc").split())
-    unit = ["[Container]", f"Image={image.removeprefix('sha256:')}", "Exec=sleep 600", *kept, ""]
-    folder = host.machine.root / "etc/cdi"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "nvidia.json").write_text(json.dumps(CDI))
-    quadlet = host.machine.root / "etc/containers/systemd/trial.container"
-    quadlet.write_text("\n".join(unit))
-    try:
-        host.sh("systemctl daemon-reload; systemctl start trial.service", timeout_s=120)
-        assert host.sh(OPENS).strip() == "2"
-        host.sh("for _ in 1 2 3; do systemctl daemon-reload; done")
-        assert host.sh(OPENS).strip() == "2"
-        assert host.sh("systemctl show --value -p DeviceAllow trial.service").strip() == ""
-    finally:
-        quadlet.unlink()
-        host.sh("systemctl stop trial.service; systemctl daemon-reload; rm -r /etc/cdi")
 
 
 def test_it_serves_again_when_its_server_is_killed_or_its_engine_hangs(
