@@ -119,7 +119,7 @@ OPENS = "podman exec systemd-trial sh -c ': <>/dev/nvidia0 && : <>/dev/nvidia1 &
 
 def test_a_container_keeps_its_gpus_when_systemd_reloads(host: FleetHost, image: Path) -> None:
     """With a stand-in for GPUs: systemd takes devices from containers whose control groups are its own (NVIDIA/nvidia-docker#1730)."""
-    kept = re.findall(r"^(?:AddDevice|ReadOnly|Tmpfs|DropCapability|NoNewPrivileges|Pull|Ulimit)=.*$", container(CUDA).unit or "", re.MULTILINE)  # fmt: skip
+    kept = re.findall(r"^(?:AddDevice|Network|ReadOnly|Tmpfs|DropCapability|NoNewPrivileges|Pull|Ulimit)=.*$", container(CUDA).unit or "", re.MULTILINE)  # fmt: skip
     shutil.copy(image, host.machine.root / "root")
     host.sh(f"podman load --quiet --input /root/{image.name}; rm /root/{image.name}", timeout_s=180)
     number = host.sh("podman images -q --no-trunc").strip().removeprefix("sha256:")
