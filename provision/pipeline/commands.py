@@ -27,6 +27,7 @@ from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.given_wheel import GivenWheel
+from provision.phases.plan.slices import with_slices
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not
 from provision.phases.plan.why_not import render as render_answers
@@ -203,8 +204,9 @@ def plan_recorded(
 ) -> int:
     """Plan hosts from recorded facts or from a description. Needs no network and no host."""
     described = [parse_what_if(what_if)] if what_if is not None else []
-    facts = recorded_facts(files, before=described)
+    recorded = recorded_facts(files, before=described)
     wanted = described_settings(request.overrides, what_if)
+    facts = {name: with_slices(one, wanted) for name, one in recorded.items()}
     settings = dict.fromkeys(facts, wanted)
     hosts = PlannedFrom(facts, settings, shapes_of(wanted), given_wheels(facts, settings))
     if why_not is not None:

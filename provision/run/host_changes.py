@@ -319,6 +319,8 @@ def _driver(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChang
         older = older_container_toolkit(facts)
         text = f"NVIDIA container toolkit{f' {older}, replaced by a release with the fixes' if older else ''}"
         yield PlannedChange(part="driver", sign="~" if older else "+", text=text)
+    if work.slices:
+        yield PlannedChange(part="driver", sign="~", text=f"slices of GPUs: {work.slices['layout']}")
 
 
 def _installation(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChange]:

@@ -103,9 +103,9 @@ def _references_of_builds(catalog: Catalog, toolkits: Container[str]) -> Iterato
     for row in catalog.releases:
         yield f"vLLM {row.version}", f"torch {row.torch}", torches
         yield f"vLLM {row.version}", f"CUDA {row.cuda}", toolkits
-    for failure in catalog.import_failures:
-        yield "import failure", f"vLLM {failure.version}", releases
-        yield "import failure", f"vLLM {failure.cured}", releases
+    for broken in catalog.broken_releases:
+        yield "broken releases", f"vLLM {broken.since}", releases
+        yield "broken releases", f"vLLM {broken.cured}", releases
     for build in catalog.builds:
         yield f"build {build.variant}", f"vLLM {build.version}", releases
     for torch in catalog.torches:

@@ -62,6 +62,11 @@ def test_signal_9_alone_has_no_finding(text: str) -> None:
 NO_IMAGE = "RuntimeError: CUDA error: no kernel image is available for execution on the device"
 
 
+def test_memory_of_a_ray_node_is_not_the_gpus() -> None:
+    text = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory."
+    assert named(text) == ["ray-memory-monitor"]
+
+
 def test_no_kernel_image_has_three_outcomes() -> None:
     newer = (
         "NVIDIA GeForce RTX 5090 with CUDA capability sm_120 is not compatible with the current PyTorch installation."

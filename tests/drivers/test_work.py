@@ -9,7 +9,17 @@ import pytest
 from provision.catalog import catalog
 from provision.catalog.packages import package_system, repository_of_component
 from provision.core.errors import InstallError, UsageError
-from provision.core.models.facts import Amd, CudaToolkit, HostFacts, Nvidia, OperatingSystem, PciGpu, Program
+from provision.core.models.facts import (
+    Amd,
+    CudaToolkit,
+    GpuSlice,
+    HostFacts,
+    Nvidia,
+    NvidiaGpu,
+    OperatingSystem,
+    PciGpu,
+    Program,
+)
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.models.stack import (
@@ -261,6 +271,21 @@ def test_a_container_toolkit_below_the_fixed_release_is_upgraded_if_it_is_reques
     old = facts(programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk", version="1.17.8"),))
     assert work(old, stack(), container_toolkit=True).container_toolkit
     assert not work(old, stack()).needed
+
+
+def test_gpus_are_split_only_if_they_are_not_as_wanted() -> None:
+    gpu = NvidiaGpu(index=0, name="NVIDIA H100 80GB HBM3", mig_mode="disabled")
+    whole, wanted = facts(nvidia=Nvidia(driver_version=NEW, gpus=(gpu,))), {0: ("3g.40gb", "3g.40gb")}
+    found = work(whole, stack(), mig=wanted)
+    assert found.ansible_vars()["firstlight_slices"] == {"layout": "0=3g.40gb,3g.40gb"}
+    seen = unproven(found, whole)
+    assert seen is not None
+    assert "slices of GPUs (0=3g.40gb,3g.40gb) were made, and nvidia-smi -L lists others" in seen.text
+    slices = tuple(GpuSlice(index=index, profile="3g.40gb") for index in range(2))
+    split = gpu.model_copy(update={"mig_mode": "enabled", "slices": slices})
+    there = facts(nvidia=Nvidia(driver_version=NEW, gpus=(split,), mig_layout="0=3g.40gb,3g.40gb"))
+    assert not work(there, stack(), mig=wanted).needed
+    assert unproven(found, there) is None
 
 
 INSTALL_ROCM = RocmPlan(action="install", version="7.2.2")

@@ -18,8 +18,15 @@ from vllm.model_executor.kernels import linear
 from vllm.model_executor.layers.fused_moe import experts
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig, FusedMoEParallelConfig, RoutingMethodType
-from vllm.model_executor.layers.fused_moe.oracle import mxfp4, nvfp4, unquantized
-from vllm.model_executor.layers.quantization.utils.quant_utils import kNvfp4Dynamic, kNvfp4Static
+from vllm.model_executor.layers.fused_moe.oracle import fp8, mxfp4, nvfp4, unquantized
+from vllm.model_executor.layers.quantization.utils.quant_utils import (
+    kFp8Dynamic128Sym,
+    kFp8DynamicTensorSym,
+    kFp8Static128BlockSym,
+    kFp8StaticTensorSym,
+    kNvfp4Dynamic,
+    kNvfp4Static,
+)
 from vllm.platforms.interface import DeviceCapability, PlatformEnum
 
 CAPABILITY = tuple(map(int, sys.argv[1].split(".")))
@@ -39,6 +46,12 @@ class Card:
         return True
 
     is_cuda_alike = is_cuda
+
+    def supports_fp8(self) -> bool:
+        return CAPABILITY >= (8, 9)
+
+    def support_deep_gemm(self) -> bool:
+        return CAPABILITY[0] in {10, 12} or CAPABILITY == (9, 0)
 
     def is_cpu(self) -> bool:
         return False
@@ -67,8 +80,8 @@ def prepare() -> None:
                     setattr(module, word, card)
                 elif word.startswith("has_flashinfer"):
                     setattr(module, word, lambda *_: FLASHINFER)
-                elif word == "cutlass_fp4_supported":
-                    setattr(module, word, lambda: True)
+                elif word in {"cutlass_fp4_supported", "has_deep_gemm"}:
+                    setattr(module, word, lambda *_: True)
     settings = SimpleNamespace(model_config=SimpleNamespace(quantization_config=None))
     mxfp4.get_current_vllm_config = lambda: settings
     linear._get_linear_backend = lambda **_: "auto"
@@ -90,6 +103,9 @@ selected = {
     "nvfp4 experts": nvfp4.select_nvfp4_moe_backend(usual, kNvfp4Static, kNvfp4Dynamic)[0].value,
     "mxfp4 experts": mxfp4.select_mxfp4_moe_backend(layer(MoEActivation.SWIGLUOAI, has_bias=True))[0].value,
     "None experts": unquantized.select_unquantized_moe_backend(usual)[0].value,
+    "fp8-block experts": fp8.select_fp8_moe_backend(usual, kFp8Static128BlockSym, kFp8Dynamic128Sym)[0].value,
+    "fp8-static experts": fp8.select_fp8_moe_backend(usual, kFp8StaticTensorSym, kFp8StaticTensorSym)[0].value,
+    "fp8-dynamic experts": fp8.select_fp8_moe_backend(usual, kFp8StaticTensorSym, kFp8DynamicTensorSym)[0].value,
     "nvfp4 linear": type(linear.init_nvfp4_linear_kernel()).__name__,
 }
 sys.stdout.write(json.dumps(selected))

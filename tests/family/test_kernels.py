@@ -1,4 +1,4 @@
-"""The kernels that the plan expects for experts and for weights of 4 bits."""
+"""The kernels that the plan expects for experts and for weights of 4 and 8 bits."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ GPT_OSS = of(
 )
 
 
+WIDE_EXPERTS = QWEN3_MOE | {"moe_intermediate_size": 256}
+
+
+def fp8(**more: Any) -> dict[str, Any]:
+    return {"quantization_config": {"quant_method": "fp8", **more}}
+
+
+EIGHT_BITS = fp8(activation_scheme="dynamic")
+
+
 def in_groups(group: dict[str, Any]) -> dict[str, Any]:
     return {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}}
 
@@ -38,12 +48,15 @@ def names(
     capability: str = "12.0",
     version: str = "0.33.0",
     *,
+    tensor: int = 1,
     flashinfer: bool = True,
     plain: bool = True,
     arguments: tuple[str, ...] = (),
 ) -> list[str | None]:
     shape = shape_of(config, counted({"BF16": 1 << 20}, "a test"))
-    found = kernel_choices(shape, version, capability, flashinfer=flashinfer, plain=plain, arguments=arguments)
+    found = kernel_choices(
+        shape, version, capability, tensor=tensor, flashinfer=flashinfer, plain=plain, arguments=arguments
+    )
     return [choice.value for choice in found]
 
 
@@ -60,7 +73,11 @@ LINEAR, WITHOUT = "FlashInferCutlassNvFp4LinearKernel", "CutlassNvFp4LinearKerne
         (LLAMA | in_groups(GROUP), [], []),
         (GPT_OSS, ["MARLIN"], ["MARLIN"]),
         (LLAMA, [], []),
-        (QWEN3_MOE | {"quantization_config": {"quant_method": "fp8"}}, [], []),
+        (QWEN3_MOE | EIGHT_BITS, ["TRITON"], ["TRITON"]),
+        (QWEN3_MOE | fp8(activation_scheme="static"), ["FLASHINFER_CUTLASS"], ["TRITON"]),
+        (WIDE_EXPERTS | fp8(weight_block_size=[128, 128]), ["DEEPGEMM"], ["DEEPGEMM"]),
+        (WIDE_EXPERTS | fp8(weight_block_size=[64, 64]), [], []),
+        (LLAMA | EIGHT_BITS, [], []),
     ],
 )
 @pytest.mark.parametrize("capability", ["12.0", "12.1"])
@@ -76,6 +93,14 @@ def test_nothing_is_said_of_what_was_not_read() -> None:
     assert names(QWEN3_MOE | NVFP4, "") == []
     assert names(QWEN3_MOE | NVFP4, version="0.31.0") == []
     assert names(QWEN3_MOE, plain=False) == []
+    assert names(QWEN3_MOE | EIGHT_BITS, plain=False) == []
+
+
+def test_deep_gemm_needs_whole_blocks_and_a_model_that_vllm_takes_it_for() -> None:
+    blocks = fp8(weight_block_size=[128, 128])
+    assert names(WIDE_EXPERTS | blocks, tensor=2) == ["DEEPGEMM"]
+    assert names(WIDE_EXPERTS | blocks, tensor=4) == []
+    assert names(WIDE_EXPERTS | blocks | {"model_type": "qwen3_5_moe_text"}) == []
 
 
 def test_a_kernel_of_the_users_arguments_is_not_expected_otherwise() -> None:

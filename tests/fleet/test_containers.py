@@ -23,7 +23,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.root import TRIXIE
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
-from tests.serve.test_unit import CPU, CUDA, IMAGE, UUIDS, container
+from tests.serve.test_unit import CPU, CUDA, IMAGE, UUIDS, container, sliced
 from verify.serving.service_plan import ServicePlan
 
 pytestmark = pytest.mark.long(seconds=600)
@@ -103,6 +103,23 @@ def test_podman_makes_units_of_what_is_planned(host: FleetHost, kind: tuple[str,
     written.write_text(made.unit.replace("ReadOnly=", "Readonly="))
     with pytest.raises(RuntimeError, match="Readonly"):
         host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
+
+
+def test_podman_gives_a_container_one_slice_by_a_stand_in_for_nvidias_specification(host: FleetHost) -> None:
+    made = sliced(runtime="podman", image="/images/debian.tar")
+    files = host.machine.root / "root/units"
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir()
+    (files / "firstlight-vllm.container").write_text(made.unit or "")
+    said = host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
+    [device] = re.findall(r"--device (\S+)", said)
+    edits = [{"name": f"0:{index}", "containerEdits": {"env": [f"SLICE={index}"]}} for index in (0, 1)]
+    specification = host.machine.root / "etc/cdi/nvidia.yaml"
+    specification.parent.mkdir(exist_ok=True)
+    specification.write_text(json.dumps({"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": edits}))
+    ran = f"podman run --rm --network=host --device {shlex.quote(device)} --rootfs /:O printenv SLICE"
+    assert host.sh(ran).split() == ["1"]
+    specification.unlink()
 
 
 CDI = {

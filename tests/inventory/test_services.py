@@ -114,6 +114,16 @@ def test_services_are_not_given_on_the_command_line(make: Make) -> None:
             {},
             "services `a` and `b` of host `gpu-1` both want GPU 1",
         ),
+        (
+            {"a": {"gpus": ["0:1"]}, "b": {"port": 8001, "gpus": ["0:1"]}},
+            {},
+            "services `a` and `b` of host `gpu-1` both want GPU 0:1",
+        ),
+        (
+            {"a": {"gpus": ["0:1"]}, "b": {"port": 8001, "gpus": [0, 1]}},
+            {},
+            "services `a` and `b` of host `gpu-1` both want GPU 0",
+        ),
         ({"a": {"span": 2, "expose": True}}, {}, "is to serve a model together with other hosts"),
         ({"a": {}}, {"group": "gateway"}, "host `gpu-1` has services and is in group `gateway`"),
         ({"a": {}}, {"firewall": "set"}, "firstlight_firewall: set knows one port of a machine"),

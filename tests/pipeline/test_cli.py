@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from provision import __version__
 from provision.phases.plan.why_not import WhyNotDocument
 from tests.fit.models import LLAMA_70B, write_model
 from tests.pipeline.command_lines import Ended, run_all
+from tests.plan.cases import CASES
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +163,16 @@ def test_probe_prints_facts_that_can_be_planned(tmp_path: Path) -> None:
     assert planned.stdout.startswith("localhost\n")
     twice = firstlight("plan", "--facts", "facts.json", "--facts", "facts.json", logs=tmp_path)
     assert (twice.returncode, "facts of host `localhost` were given before" in twice.stderr) == (2, True)
+
+
+def test_slices_that_are_to_be_made_are_planned(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.name == "a100-mig-one-of-two")
+    (tmp_path / "facts.json").write_text(case.facts.model_dump_json())
+    wanted = ("--set", "mig={1: [3g.20gb, 3g.20gb]}", "--set", 'gpus=["1:0"]')
+    done = firstlight("plan", "--facts", "facts.json", *wanted, logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"GPUs +slice 1:0\n", done.stdout)
+    assert re.search(r"~ driver +slices of GPUs: 1=3g.20gb,3g.20gb\n", done.stdout)
 
 
 def test_a_described_host_is_planned_without_a_network(tmp_path: Path) -> None:

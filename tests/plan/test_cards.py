@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, PciGpu
-from provision.phases.plan.cards import amd_by_name, nvidia_by_name, nvidia_cards, serving
+from provision.catalog import catalog
+from provision.core.models.facts import GpuSlice, HostFacts, Nvidia, NvidiaGpu, PciGpu
+from provision.phases.plan.cards import amd_by_name, nvidia_by_name, nvidia_capability, nvidia_cards, serving
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 
 
@@ -35,6 +36,10 @@ from provision.phases.plan.gpu_code import Coverage, coverage, written
         ("Quadro RTX 5000", "RTX5000"),
         ("NVIDIA RTX 4000 Ada Generation", "RTX4000Ada"),
         ("NVIDIA TITAN RTX", "TITANRTX"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "RTXPRO6000"),
+        ("NVIDIA B300 SXM6 AC", "B300"),
+        ("NVIDIA H100 64GB HBM2", "H100"),
+        ("Tesla V100S-PCIE-32GB", "V100SPCIe"),
     ],
 )
 def test_names_from_drivers_are_recognised(driver_name: str, name: str) -> None:
@@ -67,6 +72,30 @@ def test_cards_on_the_bus_are_recognised() -> None:
     cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
     assert [(card.name, card.compute_capability) for card in cards] == [("H100", "9.0"), ("NVIDIA GPU ffff", None)]
     assert len(serving(cards)) == 1
+
+
+def test_a_card_without_a_row_has_the_compute_capability_of_its_chip() -> None:
+    pci = [
+        PciGpu(address=f"0000:0{index}:00.0", vendor_id="10de", device_id=device, class_id="0302")
+        for index, device in enumerate(("1DF2", "20f0", "2313"))
+    ]
+    cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
+    assert [card.compute_capability for card in cards] == ["7.0", "8.0", "9.0"]
+
+
+def test_cards_of_one_name_have_the_memory_of_their_pci_ids() -> None:
+    pci = [
+        PciGpu(address=f"0000:0{index}:00.0", vendor_id="10de", device_id=device, class_id="0302")
+        for index, device in enumerate(("20B0", "20b2"))
+    ]
+    cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
+    assert [(card.name, card.memory_gib) for card in cards] == [("A100", 39), ("A100", 79)]
+    assert all(set(row.smaller) < set(row.ids) for row in catalog().nvidia_cards if row.smaller)
+
+
+def test_the_ranges_of_pci_ids_agree_with_the_cards() -> None:
+    ids = {identity: row.compute_capability for row in catalog().nvidia_cards for identity in row.ids}
+    assert {identity: nvidia_capability(identity) for identity in ids} == ids
 
 
 @pytest.mark.parametrize(
@@ -105,3 +134,12 @@ def test_a_split_card_has_the_memory_of_its_slice() -> None:
     )
     facts = HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=Nvidia(gpus=(gpu,)))
     assert [card.memory_gib for card in nvidia_cards(facts)] == [9]
+
+
+def test_a_slice_serves_as_a_card_with_its_memory() -> None:
+    slices = (GpuSlice(index=0, memory_total=40192 << 20), GpuSlice(index=1, memory_total=9856 << 20))
+    gpu = NvidiaGpu(index=3, name="NVIDIA H100", mig_mode="enabled", mig_devices=2, slices=slices)
+    facts = HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=Nvidia(gpus=(gpu,)))
+    (card,) = nvidia_cards(facts)
+    assert [(part.place, part.memory_gib) for part in card.sliced()] == [("3:0", 39), ("3:1", 9)]
+    assert card.place == 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provision.core.errors import InventoryError
 from provision.core.models.facts import HostFacts
@@ -88,9 +90,53 @@ def test_too_few_gpus_are_refused_with_what_each_service_needs() -> None:
     )
 
 
-def test_slices_of_a_gpu_are_not_divided() -> None:
-    with pytest.raises(InventoryError, match="MIG mode is on at GPU 0"):
-        with_gpus(services_of(a={}, b={})[0], facts_of(1, mig_mode="enabled", mig_devices=2), {})
+def split_in(*sizes: int) -> dict[str, Any]:
+    """Return a GPU in MIG mode whose slices have so many GiB."""
+    slices = [
+        {"index": index, "profile": f"{size}g", "uuid": f"MIG-{index}", "memory_total": size * GIB}
+        for index, size in enumerate(sizes)
+    ]
+    return {"mig_mode": "enabled", "mig_devices": len(slices), "slices": slices}
+
+
+def test_each_service_gets_the_smallest_slice_on_which_its_model_fits() -> None:
+    hosts = services_of(small={}, large={"model": "o/8b"}, named={"gpus": ["0:1"]})
+    facts = facts_of(2, **split_in(40, 10))
+    found = {host.name: with_gpus(host, facts, {"o/8b": llama_8b()}).gpus for host in hosts}
+    assert found == {"m@small": ("1:1",), "m@large": ("0:0",), "m@named": ("0:1",)}
+
+
+def test_a_container_gets_slices_that_vllm_does_not_find_on_the_host() -> None:
+    facts = facts_of(1, **split_in(40, 40))
+    contained = {"runtime": "podman", "image": "/debian.tar"}
+    assert divided(services_of(a={}, b=contained), facts) == {"a": ("0:0",), "b": ("0:1",)}
+    with pytest.raises(InventoryError) as caught:
+        divided(services_of(a={}, b={}), facts)
+    assert str(caught.value) == "host `m`: no slice of its GPUs is left for `m@b`; free are 0:0 (40g), 0:1 (40g)"
+    assert "firstlight_runtime: podman" in (caught.value.hint or "")
+
+
+def test_whole_gpus_are_divided_before_slices() -> None:
+    facts, split = facts_of(2), facts_of(2, **split_in(40))
+    assert facts.nvidia is not None
+    assert split.nvidia is not None
+    mixed = facts.nvidia.model_copy(update={"gpus": (facts.nvidia.gpus[0], split.nvidia.gpus[1])})
+    seen = facts.model_copy(update={"nvidia": mixed})
+    assert divided(services_of(a={"gpus": ["1:0"]}, b={}), seen) == {"a": ("1:0",), "b": (0,)}
+    with pytest.raises(InventoryError) as caught:
+        divided(services_of(a={}, b={}), seen)
+    assert "name slices for some: gpus" in (caught.value.hint or "")
+
+
+@given(st.lists(st.sampled_from([10, 20, 40]), max_size=4), st.integers(2, 5))
+def test_no_slice_is_given_twice(sizes: list[int], count: int) -> None:
+    hosts = services_of(**{f"s{number}": {"model": "o/8b"} if number % 2 else {} for number in range(count)})
+    facts = facts_of(4, **split_in(*sizes))
+    try:
+        found = [with_gpus(host, facts, {"o/8b": llama_8b()}).gpus for host in hosts]
+    except InventoryError:
+        return
+    assert len(set(found)) == count
 
 
 def test_services_of_a_cpu_host_get_equal_parts_of_memory_and_processors() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.facts import HostFacts, Memory, Nvidia, NvidiaGpu
+from provision.core.models.facts import GpuSlice, HostFacts, Memory, Nvidia, NvidiaGpu
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 
 GIB = 2**30
@@ -26,8 +26,20 @@ def stack(
     )
 
 
-def card(index: int, name: str = "NVIDIA H100 80GB HBM3", capability: str = "9.0", memory: int = 80 * GIB) -> NvidiaGpu:
-    return NvidiaGpu(index=index, name=name, compute_capability=capability, memory_total=memory)
+SLICES = tuple(
+    GpuSlice(index=index, profile="3g.40gb", uuid=f"MIG-{uuid}", memory_total=40192 << 20)
+    for index, uuid in enumerate(("5d0e7c14-8a3b-5f62-91c7-e4b6d2083fa5", "c2974b6f-01de-5a83-b75c-3f9e68a1d047"))
+)
+
+
+def card(
+    index: int,
+    name: str = "NVIDIA H100 80GB HBM3",
+    capability: str = "9.0",
+    memory: int = 80 * GIB,
+    slices: tuple[GpuSlice, ...] = (),
+) -> NvidiaGpu:
+    return NvidiaGpu(index=index, name=name, compute_capability=capability, memory_total=memory, slices=slices)
 
 
 def facts(*cards: NvidiaGpu, memory: Memory | None = None) -> HostFacts:

@@ -9,7 +9,7 @@ from provision.core.errors import InventoryError
 from provision.core.models.facts import NvidiaGpu
 from provision.core.models.settings import Settings
 from provision.phases.serve.devices import Devices, choose_devices
-from tests.serve.conftest import GIB, card, facts, stack
+from tests.serve.conftest import GIB, SLICES, card, facts, stack
 
 T4 = ("Tesla T4", "7.5", 16 * GIB)
 
@@ -54,6 +54,15 @@ def test_refusals_name_the_host_and_the_values(settings: Settings, cards: int, s
     with pytest.raises(InventoryError) as refused:
         chosen(settings, *(card(index) for index in range(cards)))
     assert refused.value.render() == snapshot
+
+
+def test_the_slice_that_the_plan_chose_serves() -> None:
+    planned = stack("0.26.0", "cu130", "FLASH_ATTN").model_copy(update={"gpus": (1,), "gpu_slice": 1})
+    seen = facts(card(0), card(1, slices=SLICES))
+    devices = choose_devices(planned, Settings(), seen, attention_heads=32)
+    assert (devices.indexes, devices.part, devices.processes) == ((1,), SLICES[1], 1)
+    with pytest.raises(InventoryError, match="GPU 1 has no slice 1"):
+        choose_devices(planned, Settings(), facts(card(0), card(1, slices=SLICES[:1])), attention_heads=32)
 
 
 def test_cpu_host_needs_no_card() -> None:

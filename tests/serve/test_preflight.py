@@ -233,6 +233,21 @@ def test_processes_that_use_a_cards_memory_are_named(
         assert "pid 4000000 (outside this container) with 12 MiB" in done.stderr
 
 
+def test_a_slice_that_is_gone_prevents_the_start_with_a_stand_in_for_nvidia_smi(prefix: Path, free_port: int) -> None:
+    folder = prefix / "smi"
+    write_nvidia_smi(folder, 0)
+    (folder / "nvidia-smi").write_text(
+        "#!/bin/sh\n"
+        "echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5c3b)'\n"
+        "echo '  MIG 3g.40gb     Device  0: (UUID: MIG-41aa)'\n"
+    )
+    there = preflight_run(prefix, free_port, "--slice", "MIG-41aa", path=str(folder))
+    assert (there.returncode, there.stderr) == (0, "")
+    gone = preflight_run(prefix, free_port, "--slice", "MIG-77bb", path=str(folder))
+    assert gone.returncode == 1
+    assert "there is no slice MIG-77bb" in gone.stderr
+
+
 def amdgpu(folder: Path, used: int) -> Path:
     """The files of amdgpu below /sys: the node of a processor and those of two cards; this process uses the first card."""
     for node, (number, place) in enumerate([(0, 0), (51205, 0x1B00), (2749, 0x4300)]):

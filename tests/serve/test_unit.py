@@ -18,7 +18,7 @@ from provision.core.models.settings import Settings
 from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN
 from provision.phases.serve.unit import Service, Supervisor, render_service, supervisor_line, systemd_line
-from tests.serve.conftest import card, facts, stack
+from tests.serve.conftest import SLICES, card, facts, stack
 from verify.serving.service_plan import ServicePlan
 
 CPU = ("0.32.0", "cpu", "CPU_ATTN")
@@ -194,3 +194,44 @@ def test_a_container_writes_no_selinux_labels_to_files_of_the_host(kind: tuple[s
 def test_systemd_holds_no_list_of_devices_that_a_reload_could_apply_again() -> None:
     unit = container(CUDA).unit or ""
     assert not re.search("DeviceAllow|DevicePolicy|PrivateDevices|CgroupsMode|--cgroup", unit)
+
+
+def sliced(**settings: Any) -> Service:
+    """Return a service on slice 1 of GPU 0."""
+    wanted = Settings(gpus=("0:1",), **settings)
+    planned = stack(*CUDA).model_copy(update={"gpus": (0,), "gpu_slice": 1})
+    found = facts(card(0, slices=SLICES), card(1))
+    command = serve_command(planned, wanted, found, prefix="/opt/firstlight", model=BUILTIN)
+    image = IMAGE if wanted.runtime == "podman" else None
+    return render_service(
+        command,
+        wanted,
+        prefix="/opt/firstlight",
+        supervisor="systemd",
+        user="firstlight",
+        home="/root",
+        image=image,
+    )
+
+
+def lines_of(made: Service, *words: str) -> list[str]:
+    return [line for line in (made.unit or "").splitlines() if any(word in line for word in words)]
+
+
+def test_a_service_on_a_slice_gets_its_uuid_and_starts_after_slices_are_made(snapshot: SnapshotAssertion) -> None:
+    made = sliced()
+    variables = {name: value for name, value in made.environment.items() if name.startswith("CUDA_")}
+    assert {**variables, "CUDA_CACHE_PATH": ""} == snapshot
+    assert lines_of(made, "After=", "Wants=", "preflight") == snapshot
+
+
+def test_a_container_has_the_slice_alone(snapshot: SnapshotAssertion) -> None:
+    made = sliced(runtime="podman", image="/images/debian.tar")
+    assert not {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"} & set(made.environment)
+    assert lines_of(made, "After=", "AddDevice=", "preflight") == snapshot
+
+
+def test_each_slice_has_a_start_cache_of_its_own_and_whole_gpus_keep_theirs() -> None:
+    one, other = sliced(), sliced(runtime="podman", image="/images/debian.tar")
+    keys = {made.environment["CUDA_CACHE_PATH"] for made in (one, other, service("systemd", kind=CUDA))}
+    assert len(keys) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sysconfig
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from verify.binaries import elf
 from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.binaries.gpu_code import read_codes
 from verify.checks.libraries import abi, gpu_code
+from verify.tables import table
 
 WANTED, OFFERED = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringE", "_ZN4lamp5shineEv"
 OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
@@ -144,6 +146,24 @@ def test_a_library_without_code_is_named_although_another_of_its_owner_has_code(
     libraries = {"vllm/_C.abi3.so": {"80", "90a"}, "vllm/_moe_C.abi3.so": {"80", "86"}}
     outcome = gpu_code.evaluate("9.0", {"vLLM": libraries})
     assert (outcome.status, outcome.reason) == ("warn", "vllm/_moe_C.abi3.so has no code for 9.0 (it has 80, 86)")
+
+
+@pytest.mark.parametrize(
+    ("library", "majors"),
+    [
+        ("vllm/_moe_C_stable_libtorch.abi3.so", None),
+        ("vllm/_flashmla_C.abi3.so", ["9", "10"]),
+        ("vllm/_flashkda_C.abi3.so", ["9", "10", "12"]),
+        ("vllm/_deepselect_C.abi3.so", ["10"]),
+        ("nvidia/nccl/lib/libnccl.so.2", None),
+        ("flash_attn_3/_C.abi3.so", None),
+    ],
+)
+def test_libraries_of_each_path_are_read_on_the_cards_that_they_are_made_for(
+    library: str, majors: list[str] | None
+) -> None:
+    rows = [row for row in table("libraries")["gpu_code"] if any(fnmatch(library, name) for name in row["globs"])]
+    assert [row.get("majors") for row in rows] == [majors]
 
 
 def test_code_of_an_amd_gpu_has_its_own_name() -> None:

@@ -77,12 +77,18 @@ class TorchStandIn(Row):
     variant: str
 
 
-class ImportFailure(Row):
-    """A vLLM release that cannot be imported as installed, and the release that fixes it."""
+class BrokenReleases(Row):
+    """vLLM releases that cannot be used as published, from `since` on, and the first that can."""
 
-    version: str
+    since: str
     why: str
     cured: str
+
+
+class SlicesByUuid(Row):
+    """The first vLLM release that finds the UUID of a GPU's slice (MIG) in CUDA_VISIBLE_DEVICES."""
+
+    since: str
 
 
 class Horizon(Row):

@@ -61,6 +61,8 @@ class NvidiaCard(Row):
     ids: tuple[str, ...]
     compute_capability: str
     memory_gib: int
+    smaller: dict[str, int] | None = None
+    """The memory of PCI ids whose cards have less."""
     kind: Literal["data-centre", "workstation", "geforce"]
     switched_board: int | None = None
     """The number of cards on its board with NVSwitches."""
@@ -72,6 +74,18 @@ class NvidiaCard(Row):
     """Set if the card shares its board with a processor of that architecture (Grace)."""
     machines: tuple[str, ...] = ()
     """Machines with one such card, whose names `--what-if` takes as well."""
+
+    def memory_of(self, device_id: str) -> int:
+        """Return the memory of the card with a PCI device id, or of the usual card for another one."""
+        return (self.smaller or {}).get(device_id.lower(), self.memory_gib)
+
+
+class PciRange(Row):
+    """PCI device ids of one generation of NVIDIA cards, both ends included."""
+
+    first: str
+    last: str
+    compute_capability: str
 
 
 class Architecture(Row):

@@ -111,6 +111,17 @@ class PciGpu(Record):
     driver: str | None = None
 
 
+class GpuSlice(Record):
+    """A slice of a GPU in MIG mode."""
+
+    index: int
+    """Its number on its GPU."""
+    profile: str | None = None
+    """`3g.20gb`."""
+    uuid: str | None = None
+    memory_total: int | None = None
+
+
 class NvidiaGpu(Record):
     index: int
     name: str | None = None
@@ -125,6 +136,8 @@ class NvidiaGpu(Record):
     mig_devices: int = 0
     mig_memory: int | None = None
     """Memory of the first slice, the one that CUDA uses."""
+    slices: tuple[GpuSlice, ...] = ()
+    """Its MIG devices."""
     ecc_mode: Literal["enabled", "disabled"] | None = None
     persistence: bool | None = None
     driver_model: str | None = None
@@ -168,6 +181,8 @@ class Topology(Record):
 class Nvidia(Record):
     driver_version: str | None = None
     """As printed by nvidia-smi or the loaded kernel module."""
+    mig_layout: str | None = None
+    """Slices that firstlight-mig.service makes at boot: `0=3g.20gb,3g.20gb`; None without it."""
     cuda_version: str | None = None
     """Highest CUDA version that the driver supports, not an installed toolkit."""
     module_version: str | None = None

@@ -130,6 +130,9 @@ Tokens = Annotated[
     Allowed("a whole number of at least 1 for each client, or a mapping of clients to such numbers"),
 ]
 GpuIndex = Annotated[Whole, Field(ge=0)]
+GpuSliceName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]?):(0|[1-9][0-9]?)$")]
+"""A slice of a GPU by the indexes of both, as the container toolkit writes it."""
+SliceProfile = Annotated[str, Field(pattern=r"^[1-9]g\.[1-9][0-9]*gb([+-][a-z.]+)*$")]
 Share = Annotated[float, BeforeValidator(_number)]
 Source = Literal["auto", "controller", "peers", "host", "path"]
 SourceKind = Literal["wheels", "interpreter", "model"]
@@ -228,8 +231,16 @@ class Settings(Record):
     attention: Backend = "auto"
     """Attention back end: flash attention if possible (auto), flash attention or an error (flash), or a back end by name."""
 
-    gpus: Annotated[tuple[GpuIndex, ...] | Literal["all"], Allowed("all, or a list of indexes such as [0, 1]")] = "all"
-    """GPUs to use, by index in PCI order. all: all GPUs of one kind, the kind with the most memory in total on the host."""
+    gpus: Annotated[
+        tuple[GpuIndex | GpuSliceName, ...] | Literal["all"],
+        Allowed('all, a list of indexes such as [0, 1], or one slice such as ["0:1"]'),
+    ] = "all"
+    """GPUs to use, by index in PCI order, or one slice: `"0:1"` is slice 1 of GPU 0. all: all GPUs of one kind, the kind with the most memory in total on the host."""
+    mig: Annotated[
+        dict[GpuIndex, tuple[SliceProfile, ...]],
+        Allowed("a mapping of GPU indexes to lists of profiles, such as {0: [3g.20gb, 3g.20gb]}"),
+    ] = Field(default_factory=dict)
+    """Slices (MIG) of NVIDIA GPUs, by index in PCI order. They are made again at each boot. An empty list removes those of a GPU and switches MIG off. GPUs that are not named stay as they are."""
     expected_gpus: Count | None = None
     """GPUs that the host has, whether in use or not. With fewer, its checks fail. Default: as many as in its last green run, or as its board with NVSwitches holds."""
     tensor_parallel: Count | None = None

@@ -273,6 +273,8 @@ class Stack(Record):
     """None where the vLLM build has no FlashInfer."""
     gpus: tuple[int, ...] = ()
     """Indexes of the serving GPUs in PCI order; empty on a host without GPUs."""
+    gpu_slice: int | None = None
+    """Index of the slice that serves, on the one GPU of `gpus`; None for whole GPUs."""
     python: str
     """Minor version: `3.12`."""
     interpreter: Interpreter

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,11 +17,12 @@ HEALTH_AFTER = 9
 OF_MACHINE = frozenset(
     {
         *("services", "prefix", "driver", "driver_source", "driver_repository", "driver_key", "reboot"),
-        *("cuda_toolkit", "container_toolkit", "firewall", "firewall_accept", "metrics_bind", "metrics_port"),
+        *("cuda_toolkit", "container_toolkit", "mig", "firewall", "firewall_accept", "metrics_bind", "metrics_port"),
     }
 )
 """Settings of a machine, besides those of gateways and monitoring: its services share them."""
 _OF_OTHERS = ("gateway_", "monitoring_", "alertmanager_")
+T = TypeVar("T", int, int | str)
 _TERMS = re.compile(r"\s*,\s*|:(?![^\[]*\])")
 """What separates the terms of Ansible's patterns, outside ranges."""
 
@@ -101,6 +102,10 @@ def _require_apart(machine: str, hosts: Sequence[Host]) -> None:
             hint=f"give each a port of its own, such as {SETTING}: {{{other}: {{port: {port + 1}}}}}; the health agent listens {HEALTH_AFTER} ports after it",
         )
     cards = [(index, "", host) for host in hosts if host.settings.gpus != "all" for index in host.settings.gpus]
+    # A whole GPU has all its slices.
+    whole = {place for place, *_ in cards}
+    of_gpu = [(int(str(place).partition(":")[0]), place, host) for place, _, host in cards]
+    cards = [(index if index in whole else place, "", host) for index, place, host in of_gpu]
     for index, _, first, other in _twice(cards):
         raise InventoryError(
             f"services `{first}` and `{other}` of host `{machine}` both want GPU {index}",
@@ -108,9 +113,9 @@ def _require_apart(machine: str, hosts: Sequence[Host]) -> None:
         )
 
 
-def _twice(wanted: Sequence[tuple[int, str, Host]]) -> Iterator[tuple[int, str, str, str]]:
+def _twice(wanted: Sequence[tuple[T, str, Host]]) -> Iterator[tuple[T, str, str, str]]:
     """Yield each number that two services want, with how both call it, and the services."""
-    owners: dict[int, tuple[str, Host]] = {}
+    owners: dict[T, tuple[str, Host]] = {}
     for number, name, host in wanted:
         assert host.service is not None
         before, first = owners.setdefault(number, (name, host))

@@ -13,6 +13,7 @@ from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
 from provision.phases.plan import rocm
 from provision.phases.plan import step as plan
+from provision.phases.plan.slices import is_made
 from provision.phases.probe import step as probe
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -152,6 +153,9 @@ def _missing(work: DriverWork, facts: HostFacts) -> Iterator[tuple[str, str]]:
     if wanted and (found is None or numbers(found) < numbers(wanted)):
         text = f"ROCm {wanted} was installed, {found or 'none'} is in use"
         yield text, "see what /opt/rocm points to, and /opt/rocm/.info/version, on the host"
+    if work.slices and not is_made(facts, work.slices["layout"]):
+        text = f"{work.named()} were made, and nvidia-smi -L lists others"
+        yield text, "see the slices on the host: nvidia-smi -L"
     if work.cuda_compat and not has_compat(facts, work.cuda_compat["folder"]):
         text = f"{work.named()} were installed, and {work.cuda_compat['folder']}/libcuda.so.1 is not there"
         yield text, f"see what the package holds: dpkg -L or rpm -ql {work.cuda_compat['packages'][0]}"

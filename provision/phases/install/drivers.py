@@ -26,6 +26,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.stack import DriverPlan, Stack
 from provision.phases.plan import fabric, rocm
+from provision.phases.plan.slices import is_made, layout_of
 
 FAMILY = "nvidia-driver"
 CONTAINER_TOOLKIT, TOOLKIT_PROGRAM = "container-toolkit", "nvidia-ctk"
@@ -39,6 +40,7 @@ class DriverWork(Record):
     cuda_toolkit: dict[str, Any] | None = None
     cuda_compat: dict[str, Any] | None = None
     container_toolkit: dict[str, Any] | None = None
+    slices: dict[str, Any] | None = None
     rocm: dict[str, Any] | None = None
     reboot: bool = False
 
@@ -66,6 +68,8 @@ class DriverWork(Record):
             words.append(f"compatibility libraries of CUDA {self.cuda_compat['version']}")
         if self.container_toolkit:
             words.append("NVIDIA container toolkit")
+        if self.slices:
+            words.append(f"slices of GPUs ({self.slices['layout']})")
         if self.rocm:
             upgraded = f" {self.rocm['version']}" if rocm.USERSPACE in self.rocm["parts"] else ""
             words.append(" and ".join(self.rocm["parts"]) + upgraded)
@@ -90,6 +94,7 @@ def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:
             cuda_toolkit=_cuda_toolkit(host, facts),
             cuda_compat=_cuda_compat(host, facts, stack),
             container_toolkit=_container_toolkit(host, facts),
+            slices=_slices(host, facts),
             rocm=_rocm(host, facts, stack),
             reboot=host.settings.reboot,
         )
@@ -202,6 +207,11 @@ def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
     if not host.settings.container_toolkit or (is_there and not older_container_toolkit(facts)):
         return None
     return {"oldest": oldest, **_component(host, facts, CONTAINER_TOOLKIT, mirror=False)}
+
+
+def _slices(host: Host, facts: HostFacts) -> dict[str, Any] | None:
+    layout = layout_of(host.settings.mig)
+    return {"layout": layout} if layout and not is_made(facts, layout) else None
 
 
 def _rocm(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:

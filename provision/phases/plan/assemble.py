@@ -33,6 +33,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     plan = driver.choose(option, profile)
     manager = fabric.version(profile, plan)
     flashinfer_plan = flashinfer.choose(option, profile)
+    model = _model(profile)
     headers = python.interpreter.origin == "host" and python.lacks_headers
     return Stack(
         vllm=_vllm(option),
@@ -47,6 +48,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         attention=_attention(option, profile),
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
         gpus=tuple(card.index for card in profile.cards),
+        gpu_slice=next((card.part.index for card in profile.cards if card.part), None),
         python=minor(python.interpreter.version),
         interpreter=python.interpreter,
         platform=platform(machine, profile.glibc or glibc_floor(option)[0]),
@@ -55,8 +57,8 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         executor=profile.policy.executor,
         tracing=dependencies.for_traces(option) if profile.policy.traces else (),
         packages=profile.policy.packages,
-        model=_model(profile),
-        serving=_serving(option, profile, flashinfer_plan.plan if flashinfer_plan else None),
+        model=model,
+        serving=_serving(option, profile, flashinfer_plan.plan if flashinfer_plan else None, model),
     )
 
 
@@ -87,7 +89,9 @@ def _model(profile: HostProfile) -> ModelPlan | None:
     )
 
 
-def _serving(option: BuildOption, profile: HostProfile, flashinfer: FlashInferPlan | None) -> ServingPlan | None:
+def _serving(
+    option: BuildOption, profile: HostProfile, flashinfer: FlashInferPlan | None, model: ModelPlan | None
+) -> ServingPlan | None:
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return None
@@ -96,6 +100,7 @@ def _serving(option: BuildOption, profile: HostProfile, flashinfer: FlashInferPl
         served.shape,
         release.version,
         (profile.cards[0].compute_capability if profile.cards else None) or "",
+        tensor=model.tensor_parallel if model else 1,
         flashinfer=flashinfer is not None and flashinfer.kernels != "off",
         plain=served.request.data == 1 and not served.request.adapters,
         arguments=served.request.arguments,

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -20,10 +21,32 @@ VGPU = "VGPU"
 """The virtualization mode that nvidia-smi reports in a guest."""
 
 _DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell"}
-_DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "accelerator"}
+_DECORATION |= {
+    "edition",
+    "server",
+    "workstation",
+    "max",
+    "q",
+    "ac",
+    "hbm2",
+    "hbm2e",
+    "hbm3",
+    "hbm3e",
+    "oam",
+    "accelerator",
+}
 
 SLACK = 32 << 20
 """Bytes by which the memory of equal devices may differ."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice of a card in MIG mode."""
+
+    index: int
+    profile: str | None = None
+    memory_gib: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,10 @@ class Card:
     mig: bool = False
     slices: int = 0
     """MIG devices on the card."""
+    parts: tuple[Slice, ...] = ()
+    """Those that the driver describes."""
+    part: Slice | None = None
+    """The slice that serves, whose memory is the card's; None for the whole card."""
     virtual: bool = False
     """Whether the card is a vGPU, whose driver must match the hypervisor."""
     persistent: bool | None = None
@@ -50,6 +77,15 @@ class Card:
     def kind(self) -> tuple[Any, ...]:
         """Return the fields that are equal for cards of one kind."""
         return (self.name, self.compute_capability, self.gfx, self.memory_gib, self.mig)
+
+    @property
+    def place(self) -> int | str:
+        """Return what the setting `gpus` calls it: `0`, and slice 1 of it `0:1`."""
+        return f"{self.index}:{self.part.index}" if self.part else self.index
+
+    def sliced(self) -> tuple["Card", ...]:
+        """Return each slice as a card with the memory of that slice."""
+        return tuple(replace(self, memory_gib=part.memory_gib, part=part) for part in self.parts)
 
     def worth(self, count: int) -> tuple[Any, ...]:
         """Return the rank of a kind of `count` cards of one vendor; integrated graphics rank last.
@@ -91,6 +127,13 @@ def nvidia_by_id(device_id: str) -> NvidiaRow | None:
 
 
 @cache
+def nvidia_capability(device_id: str) -> str | None:
+    """Return the compute capability of the range that a PCI device id is in."""
+    ranges = catalog().pci_ranges
+    return next((row.compute_capability for row in ranges if row.first <= device_id.lower() <= row.last), None)
+
+
+@cache
 def amd_by_name(name: str) -> AmdRow | None:
     return {plain_name(row.name): row for row in catalog().amd_cards}.get(plain_name(name))
 
@@ -114,16 +157,17 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
     is_split = gpu.mig_mode == "enabled"
     memory = _gib(gpu.mig_memory if is_split else gpu.memory_total)
     if memory is None and row is not None and not is_split:
-        memory = row.memory_gib
+        memory = row.memory_of(device_id)
     return Card(
         NVIDIA,
         index=gpu.index,
         name=row.name if row else gpu.name or "unnamed NVIDIA GPU",
-        compute_capability=gpu.compute_capability or (row.compute_capability if row else None),
+        compute_capability=gpu.compute_capability or (row.compute_capability if row else nvidia_capability(device_id)),
         memory_gib=memory,
         row=row,
         mig=is_split,
         slices=gpu.mig_devices,
+        parts=tuple(Slice(part.index, part.profile, _gib(part.memory_total)) for part in gpu.slices),
         virtual=(gpu.virtualization or "").upper() == VGPU,
         persistent=gpu.persistence,
     )
@@ -132,8 +176,9 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
 def _from_pci(index: int, gpu: PciGpu) -> Card:
     row = nvidia_by_id(gpu.device_id)
     if row is None:
-        return Card(NVIDIA, index, f"NVIDIA GPU {gpu.device_id}")
-    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=row.memory_gib, row=row)
+        return Card(NVIDIA, index, f"NVIDIA GPU {gpu.device_id}", nvidia_capability(gpu.device_id))
+    memory = row.memory_of(gpu.device_id)
+    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=memory, row=row)
 
 
 def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
@@ -156,6 +201,17 @@ def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
 def _gib(total: int | None) -> int | None:
     """Return memory in whole GiB. Partitions of one card differ by some MiB, so a little less counts as the next GiB."""
     return None if total is None else (total + SLACK) // GIB
+
+
+def found_as(part: Slice, cards: Iterable[Card]) -> Card | None:
+    """Return the card that vLLM takes for a slice: the one whose index is that of the slice on its card; None if there is none."""
+    return next((card for card in cards if card.vendor == NVIDIA and card.index == part.index), None)
+
+
+def is_found(card: Card, cards: Iterable[Card]) -> bool:
+    """Return whether vLLM reads the properties of a slice's card from one of its kind."""
+    same = found_as(card.part, cards) if card.part else card
+    return same is not None and (same.name, same.compute_capability) == (card.name, card.compute_capability)
 
 
 def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:

@@ -146,8 +146,7 @@ def _stack(stack: Stack, used: str | None) -> Iterator[tuple[str, str]]:
         extends = "extends the driver, only for the service and its checks"
         yield "cuda-compat", f"{stack.cuda_compat.package} {extends}"
     if stack.gpus:
-        indexes = ", ".join(map(str, stack.gpus))
-        yield "GPUs", used or f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"
+        yield "GPUs", used or _gpus(stack)
     if stack.vllm:
         generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
         yield "attention", f"{stack.attention.backend}{generation}"
@@ -160,6 +159,13 @@ def _stack(stack: Stack, used: str | None) -> Iterator[tuple[str, str]]:
     if stack.serving:
         yield from (("serving", choice.text) for choice in stack.serving.choices)
     yield "runs under", SUPERVISORS[stack.supervisor]
+
+
+def _gpus(stack: Stack) -> str:
+    if stack.gpu_slice is not None:
+        return f"slice {stack.gpus[0]}:{stack.gpu_slice}"
+    indexes = ", ".join(map(str, stack.gpus))
+    return f"{len(stack.gpus)} ({'index' if len(stack.gpus) == 1 else 'indexes'} {indexes})"
 
 
 def _packages(stack: Stack) -> Iterator[tuple[str, str]]:

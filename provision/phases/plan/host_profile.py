@@ -114,8 +114,8 @@ class HostProfile:
     """The cards that serve, of one vendor: those that the settings name, else the best kind."""
     present: tuple[Card, ...] = ()
     """All cards of the host, those of NVIDIA first."""
-    missing_gpus: tuple[int, ...] = ()
-    """Requested indexes without a card."""
+    missing_gpus: tuple[int | str, ...] = ()
+    """Requested indexes without a card, and slices that no card has."""
     bus_known: bool = True
     """Whether the probe read which cards the host has."""
     rocm: str | None = None

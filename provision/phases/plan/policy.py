@@ -42,7 +42,7 @@ class Policy:
     """The one interpreter of the host that may be used."""
     attention: str = "auto"
     dtype: str = "auto"
-    gpus: tuple[int, ...] | None = None
+    gpus: tuple[int | str, ...] | None = None
     span: int = 1
     """Hosts that one model is spread over."""
     pipeline: int | None = None

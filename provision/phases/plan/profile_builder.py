@@ -61,6 +61,7 @@ def profile_of(
     nvidia, amd = nvidia_cards(facts), amd_cards(facts)
     platform = platform_of_host(facts)
     usable = nvidia or amd
+    places = {one.place: one for card in usable for one in (card, *card.sliced())}
     uid, home = 0 if escalates else facts.user.uid, facts.user.home
     root = None if uid is None else uid == 0
     prefix = settings.prefix
@@ -105,9 +106,11 @@ def profile_of(
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        cards=serving(usable) if policy.gpus is None else tuple(card for card in usable if card.index in policy.gpus),
+        cards=serving(usable)
+        if policy.gpus is None
+        else tuple(card for place, card in places.items() if place in policy.gpus),
         present=(*nvidia, *amd),
-        missing_gpus=tuple(index for index in policy.gpus or () if index not in {card.index for card in usable}),
+        missing_gpus=tuple(place for place in policy.gpus or () if place not in places),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
         container_known="container" not in facts.unknown,

@@ -2,7 +2,8 @@
 
 GPUs that a service names are its own. Of the others each service first gets the fewest on which its model fits; those that are left go,
 one service after another in the inventory's order, to the services whose models can be split over more. The service that needs the most
-chooses first: GPUs of one NVLink group if it has enough of them.
+chooses first: GPUs of one NVLink group if it has enough of them. Of GPUs in MIG mode each service gets one slice, the smallest on which its
+model fits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ from provision.core.errors import InventoryError
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import amd_cards, nvidia_cards, serving
-from provision.phases.plan.fit.result import fit
+from provision.phases.plan.cards import Card, amd_cards, is_found, nvidia_cards, serving
+from provision.phases.plan.fit.result import Fit, fit
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.profile_builder import profile_of
 
@@ -42,18 +43,18 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
         shapes: The models of all its services, by their name in the settings.
 
     Raises:
-        InventoryError: There are too few GPUs for all services, or they are in MIG mode.
+        InventoryError: There are too few GPUs or slices for all services.
     """
     cards = nvidia_cards(facts) or amd_cards(facts)
     if host.service is None or host.settings.gpus != "all" or not cards:
         return host.settings
-    if split := [card.index for card in cards if card.mig]:
-        raise InventoryError(
-            f"host `{host.machine}` has several services, and MIG mode is on at GPU {', '.join(map(str, split))}: only whole GPUs are divided among services",
-            hint="switch MIG off there, or name the other GPUs for each service: gpus",
-        )
-    named = {index for _, one in host.services if one.gpus != "all" for index in one.gpus}
-    free = [card.index for card in serving(tuple(card for card in cards if card.index not in named))]
+    named = {place for _, one in host.services if one.gpus != "all" for place in one.gpus}
+    left = serving(tuple(card for card in cards if card.index not in named))
+    if any(card.mig for card in left):
+        slices = [part for card in cards if card.index not in named for part in card.sliced()]
+        place = _slice_of(host, facts, shapes, [part for part in slices if part.place not in named])
+        return host.settings.model_copy(update={"gpus": (place,)})
+    free = [card.index for card in left]
     claims = [
         _Claim(name, _sizes(facts, one, shapes.get(one.model), free))
         for name, one in host.services
@@ -63,7 +64,7 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
         needs = " and ".join(f"`{claim.name}` at least {claim.size}" for claim in claims)
         raise InventoryError(
             f"host `{host.machine}`: {len(free)} GPUs are free for its services, and {least} are needed: {needs}",
-            hint="serve smaller models there, or fewer of them",
+            hint=f"serve smaller models there, or fewer of them{', or name slices for some: gpus' if any(card.mig for card in cards) else ''}",
         )
     _widen(claims, len(free))
     groups = nvlink_groups(facts, free)
@@ -72,6 +73,32 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
         groups = [[index for index in group if index not in claim.cards] for group in groups]
     own = next(claim for claim in claims if claim.name == host.name)
     return host.settings.model_copy(update={"gpus": tuple(sorted(own.cards))})
+
+
+def _slice_of(host: Host, facts: HostFacts, shapes: Mapping[str, Shape], free: Sequence[Card]) -> int | str:
+    """Return the slice that a service gets. The services that fewer slices suit choose first."""
+    cards, claims = nvidia_cards(facts), []
+    ordered = sorted(free, key=lambda part: part.memory_gib or 0)
+    for name, one in host.services:
+        if one.gpus != "all":
+            continue
+        shape = shapes.get(one.model)
+        seen = [part for part in ordered if one.runtime == "podman" or is_found(part, cards)]
+        found = [
+            part for part in seen if (tried := _tried(facts, one, shape, (part.place,))) is None or not tried.problem
+        ]
+        # The plan refuses a model that fits on none, with the reason.
+        claims.append((name, found or seen[-1:]))
+    taken: dict[str, int | str] = {}
+    for name, found in sorted(claims, key=lambda claim: len(claim[1])):
+        taken[name] = next((part.place for part in found if part.place not in taken.values()), "")
+    if missing := [name for name, place in taken.items() if place == ""]:
+        there = ", ".join(f"{part.place} ({part.part.profile if part.part else None})" for part in ordered) or "none"
+        raise InventoryError(
+            f"host `{host.machine}`: no slice of its GPUs is left for {' and '.join(f'`{name}`' for name in missing)}; free are {there}",
+            hint="make more slices, or serve smaller models; a slice whose index is not that of a GPU of its kind serves with firstlight_runtime: podman",
+        )
+    return taken[host.name]
 
 
 @dataclass
@@ -107,16 +134,19 @@ def _sizes(facts: HostFacts, settings: Settings, shape: Shape | None, free: Sequ
         return [(settings.tensor_parallel or 1) * others]
     found = []
     for count in range(others, len(free) + 1, others):
-        # Whether a model fits does not depend on the release, which may be a wheel that is not read here.
-        tried = settings.model_copy(update={"gpus": tuple(free[:count]), "vllm": "latest"})
-        profile = profile_of(facts, tried, shape=shape)
-        served, budget = profile.served_model, profile.budget
-        if served is None or budget is None:
+        one = _tried(facts, settings, shape, tuple(free[:count]))
+        if one is None:
             return [others]
-        one = fit(served.shape, served.request, budget)
         if one.problem is None and one.tensor * others == count:
             found.append(count)
     return found or [max(len(free), 1)]
+
+
+def _tried(facts: HostFacts, settings: Settings, shape: Shape | None, places: tuple[int | str, ...]) -> Fit | None:
+    """Return how a model fits on GPUs or a slice; None if that is not known. It does not depend on the release, which may be a wheel that is not read here."""
+    profile = profile_of(facts, settings.model_copy(update={"gpus": places, "vllm": "latest"}), shape=shape)
+    served, budget = profile.served_model, profile.budget
+    return fit(served.shape, served.request, budget) if served and budget else None
 
 
 def nvlink_groups(facts: HostFacts, indexes: Sequence[int]) -> list[list[int]]:

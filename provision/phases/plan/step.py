@@ -14,6 +14,7 @@ from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.services import part_of, with_gpus
+from provision.phases.plan.slices import with_slices
 from provision.phases.stage import builds_in, staged_before
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.vllm_wheel import WheelReader
@@ -33,12 +34,13 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
     shapes = _shapes(context)
     reader = WheelReader(context.wheelhouse(), client=context.options.client, refresh=context.options.refresh)
     wheels = context.call_for_hosts("plan", lambda host: reader.read(probed.facts[host.name], host.settings))
-    settings = context.call_for_hosts("plan", lambda host: with_gpus(host, probed.facts[host.name], shapes))
+    facts = context.call_for_hosts("plan", lambda host: with_slices(probed.facts[host.name], host.settings))
+    settings = context.call_for_hosts("plan", lambda host: with_gpus(host, facts[host.name], shapes))
     hosts = context.hosts()
     if not hosts:
         return PlannedHosts(**vars(probed))
     chosen = choose_stacks(
-        {host.name: part_of(host, probed.facts[host.name]) for host in hosts},
+        {host.name: part_of(host, facts[host.name]) for host in hosts},
         settings,
         become={host.name for host in hosts if host.connection.become},
         shapes=shapes,

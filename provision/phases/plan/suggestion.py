@@ -152,6 +152,11 @@ def _other_cards(profile: HostProfile) -> Iterator[Change]:
             listed = f"[{', '.join(str(card.index) for card in cards)}]"
             changed = replace(profile, cards=cards, missing_gpus=())
             yield f"with `{typed('gpus', listed)}`", {"gpus": listed}, changed
+    slices = [part for card in profile.usable for part in card.sliced()]
+    for card in {part.kind: part for part in reversed(slices)}.values():
+        listed = f'["{card.place}"]'
+        changed = replace(profile, cards=(card,), missing_gpus=())
+        yield f"with `{typed('gpus', listed)}`", {"gpus": listed}, changed
 
 
 def _model_changes(profile: HostProfile) -> Iterator[Change]:

@@ -387,8 +387,12 @@ modules() {
 nvidia_smi() {
     has nvidia-smi || absent 'nvidia-smi is not installed' || return
     limit nvidia-smi -q -x >"${FL_FILES}nvidia-smi.xml"
+    answered=$status
     grep -Ev 'supported_(graphics|mem)_clock|clocks_(event|throttle)_reason' "${FL_FILES}nvidia-smi.xml"
-    return "$status"
+    # The document does not name profiles and UUIDs of slices.
+    ! grep -q '<mig_device>' "${FL_FILES}nvidia-smi.xml" || limit nvidia-smi -L
+    say_file mig_layout /etc/firstlight-mig/layout
+    return "$answered"
 }
 
 nvidia_compute() {

@@ -11,7 +11,7 @@ from pydantic import Field
 from provision.catalog.versions import numbers, platform_of
 from provision.core.errors import InventoryError
 from provision.core.models.base import Record
-from provision.core.models.facts import AmdGpu, HostFacts, NvidiaGpu
+from provision.core.models.facts import AmdGpu, GpuSlice, HostFacts, NvidiaGpu
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 
@@ -24,7 +24,9 @@ class Devices(Record):
     platform: Platform
     indexes: tuple[int, ...] = ()
     names: tuple[str, ...] = Field(default=(), exclude=True)
-    """What a container calls NVIDIA's (CDI): their UUIDs. They are no part of a start cache, which GPUs of one kind share."""
+    """What a container calls NVIDIA's (CDI): their UUIDs, and a slice by its indexes. They are no part of a start cache, which GPUs of one kind share."""
+    part: GpuSlice | None = None
+    """The slice of the one GPU that serves; None for whole GPUs."""
     compute_capability: str | None = None
     """The lowest one among the chosen GPUs."""
     tensor_parallel: int = 1
@@ -52,6 +54,7 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
     pipeline, span = settings.pipeline(on_cpu=platform == "cpu"), settings.span
     others = pipeline * settings.data_parallel
     used: list[NvidiaGpu | AmdGpu] = []
+    part: GpuSlice | None = None
     if platform == "cpu":
         tensor = settings.tensor_parallel or span // gcd(span, pipeline)
         if tensor * others % span:
@@ -74,17 +77,25 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
                 hint="lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel, or name more GPUs in firstlight_gpus",
             )
         used = chosen[: tensor * others // span]
+        part = _part(used[0], stack.gpu_slice, facts.host) if stack.gpu_slice is not None else None
     capabilities = [card.compute_capability for card in used if isinstance(card, NvidiaGpu) and card.compute_capability]
     return Devices(
         platform=platform,
         indexes=tuple(card.index for card in used),
-        names=tuple(str(card.uuid or card.index) for card in used if isinstance(card, NvidiaGpu)),
+        names=_names(used, part),
+        part=part,
         compute_capability=min(capabilities, key=numbers, default=None),
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
         data_parallel=settings.data_parallel,
         hosts=span,
     )
+
+
+def _names(used: Sequence[NvidiaGpu | AmdGpu], part: GpuSlice | None) -> tuple[str, ...]:
+    if part is not None:
+        return (f"{used[0].index}:{part.index}",)
+    return tuple(str(card.uuid or card.index) for card in used if isinstance(card, NvidiaGpu))
 
 
 def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ...]:
@@ -106,6 +117,18 @@ def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: st
             hint="name GPUs by their index in PCI order in firstlight_gpus, or leave `all`; ./firstlight probe lists the GPUs",
         )
     return [by_index[index] for index in indexes]
+
+
+def _part(card: NvidiaGpu | AmdGpu, index: int, host: str) -> GpuSlice:
+    """Return a slice of a GPU."""
+    parts = card.slices if isinstance(card, NvidiaGpu) else ()
+    found = next((part for part in parts if part.index == index and part.uuid), None)
+    if found is None:
+        raise InventoryError(
+            f"host `{host}`: GPU {card.index} has no slice {index}, or nvidia-smi does not tell its UUID",
+            hint="nvidia-smi -L on the host lists the slices",
+        )
+    return found
 
 
 def _largest_split(cards: int, heads: int | None) -> int:

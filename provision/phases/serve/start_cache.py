@@ -32,7 +32,7 @@ def key_of(
         _cards(facts, devices),
         [facts.os.machine, facts.os.libc, facts.os.libc_version],
         [facts.cpu.model, facts.cpu.logical, sorted(flag for flag in facts.cpu.flags if flag.startswith(sets))],
-        [prefix, devices.model_dump(), *served],
+        [prefix, devices.model_dump(exclude=None if devices.part else {"part"}), *served],
         dict(variables),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]

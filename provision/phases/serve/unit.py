@@ -84,6 +84,7 @@ def render_service(
             stop_s=times["stop_s"],
             restart_s=times["restart_s"],
             image=image,
+            part=command.devices.part,
             gpus=command.devices.names,
             container=_stem(name).replace("@", "-"),
             variables=sorted((*command.environment, *([KEY] if settings.api_key else []))),
@@ -125,7 +126,9 @@ def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, us
     if command.span is None or not command.span.is_headless:
         argv += ["--bind", settings.bind, "--port", str(settings.port)]
     devices = command.devices
-    if devices.platform != "cpu":
+    if devices.part:
+        argv += ["--slice", devices.part.uuid or ""]
+    elif devices.platform != "cpu":
         share = settings.memory_share
         if "--gpu-memory-utilization" in command.argv:
             share = float(command.argv[command.argv.index("--gpu-memory-utilization") + 1])

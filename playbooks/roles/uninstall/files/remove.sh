@@ -172,6 +172,20 @@ tell_data() {
     done
 }
 
+# Slices of GPUs that came with us, unless a process uses them; those that were there before stay.
+remove_slices() {
+    mig=${FIRSTLIGHT_FOLDER:-/etc/firstlight-mig}
+    [ -d "$mig" ] && [ -z "$(others)" ] || return 0
+    made=$(lines "$mig/made" | sort -u | sed 's/$/=/' | tr '\n' ' ')
+    if said=$(FIRSTLIGHT_SLICES=$made sh "$mig/make.sh"); then
+        [ -z "$said" ] || removed "slices of GPUs"
+    else
+        left "slices of GPUs: $(echo "$said" | sed -n 's/^firstlight-error: //p')"
+    fi
+    remove_unit /etc/systemd/system/firstlight-mig.service
+    rm -rf "$mig"
+}
+
 # Folders that tools make beside the prefix: those of Ansible go where they are empty, as other sites may use them.
 remove_tool_folders() {
     for home in "${HOME:-/root}" "$(getent passwd "${SUDO_USER:-}" | cut -d: -f6)"; do
@@ -271,6 +285,7 @@ if [ -e "$prefix" ]; then
     stop_supervisor
     end_processes
     remove_images
+    remove_slices
     hand_on
     tell_data
     remove_packages

@@ -1,4 +1,4 @@
-"""The kernels that vLLM is expected to take for experts and for weights of 4 bits; its log says which ones it took."""
+"""The kernels that vLLM is expected to take for experts and for weights of 4 and 8 bits; its log says which ones it took."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -8,7 +8,7 @@ from provision.catalog.rows import Row
 from provision.core.models.stack import ServingChoice
 from provision.core.tables import rows_of
 from provision.phases.plan.family.families import HERE, Releases
-from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.shape import FP8_BLOCK, KernelFormat, Shape
 
 FAMILY = "12"
 """Major of the compute capability that kernels.toml is about."""
@@ -20,8 +20,9 @@ class Kernel(Row):
     """One kernel; kernels.toml explains the values."""
 
     layers: Literal["experts", "linear"]
-    weights: Literal["nvfp4", "mxfp4"] | None = None
+    weights: KernelFormat | None = None
     flashinfer: bool | None = None
+    without: tuple[str, ...] = ()
     name: str
     since: str
     until: str | None = None
@@ -34,23 +35,34 @@ def kernels() -> tuple[Kernel, ...]:
 
 
 def kernel_choices(
-    shape: Shape, version: str, capability: str, *, flashinfer: bool, plain: bool, arguments: Sequence[str]
+    shape: Shape,
+    version: str,
+    capability: str,
+    *,
+    tensor: int,
+    flashinfer: bool,
+    plain: bool,
+    arguments: Sequence[str],
 ) -> Iterator[ServingChoice]:
     """Yield the kernels that a release is expected to take for a model on cards of one compute capability.
 
     Args:
+        tensor: The number of devices that each layer is split over.
         flashinfer: Whether the host has FlashInfer's kernels.
-        plain: Whether it is one copy without adapters; otherwise vLLM takes other kernels for experts that are not quantised.
+        plain: Whether it is one copy without adapters; otherwise vLLM takes other kernels for experts that are not of 4 bits.
         arguments: The user's arguments of `vllm serve`; layers whose kernel they choose are left out.
     """
     given = {word.partition("=")[0] for word in arguments}
     if capability.partition(".")[0] != FAMILY or "--kernel-config" in given:
         return
+    form, cuts = shape.kernel_format, shape.expert_inner % (FP8_BLOCK * tensor) != 0
     for row in kernels():
         if (
-            row.weights == shape.float4
+            row.weights == form
             and (row.layers == "linear" or shape.experts_a_token)
-            and (row.weights is not None or (plain and shape.quantization is None))
+            and (form in {"nvfp4", "mxfp4"} or (plain and (form or shape.quantization is None)))
+            and not (form == "fp8-block" and cuts)
+            and shape.text_type not in row.without
             and row.flashinfer in {None, flashinfer}
             and version in Releases(row.since, row.until)
             and _OPTIONS[row.layers] not in given

@@ -17,6 +17,13 @@ MOST_LAYERS = 10**4
 """The limit for layers; the deepest known models have some hundred."""
 
 
+FP8_BLOCK = 128
+"""Rows and columns of the blocks of 8-bit floats that share a scale."""
+
+KernelFormat = Literal["nvfp4", "mxfp4", "fp8-block", "fp8-static", "fp8-dynamic"]
+"""Formats of weights whose kernels kernels.toml has."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """A model as its configuration describes it. Sizes are in elements."""
@@ -42,8 +49,12 @@ class Shape:
     quantization: str | None = None
     quantization_schemes: tuple[str, ...] = ()
     """What quantization.toml may name of the layers in the format of compressed-tensors, as `float-8`."""
-    float4: Literal["nvfp4", "mxfp4"] | None = None
-    """The format of weights of 4 bits whose kernel kernels.toml knows."""
+    kernel_format: KernelFormat | None = None
+    """The format of the weights, if kernels.toml has kernels for it."""
+    expert_inner: int = 0
+    """The inner width of an expert."""
+    text_type: str = ""
+    """`model_type` of the part of config.json that describes the language model."""
     int8_activations: bool = False
     """Whether a layer multiplies 8-bit weights by activations that are rounded to 8-bit integers."""
     latent: int | None = None
@@ -117,7 +128,9 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         usual_length=usual,
         quantization=_quantization(quantized),
         quantization_schemes=_quantization_schemes(quantized),
-        float4=_float4(quantized),
+        kernel_format=_kernel_format(quantized),
+        expert_inner=expert_inner or inner[0],
+        text_type=str(text.get("model_type", "")),
         int8_activations=_has_int8_activations(quantized),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
         query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
@@ -251,9 +264,14 @@ def _quantization_schemes(quantized: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _float4(quantized: Mapping[str, Any]) -> Literal["nvfp4", "mxfp4"] | None:
+def _kernel_format(quantized: Mapping[str, Any]) -> KernelFormat | None:
     if quantized.get("quant_method") == "mxfp4":
         return "mxfp4"
+    if quantized.get("quant_method") == "fp8":
+        block = quantized.get("weight_block_size")
+        if block is not None:
+            return "fp8-block" if block == [FP8_BLOCK, FP8_BLOCK] else None
+        return "fp8-static" if quantized.get("activation_scheme") == "static" else "fp8-dynamic"
     schemes = _quantization_schemes(quantized)
     is_grouped = "float-4 with float-4" in schemes and "float-4 in groups of 16" in schemes
     return "nvfp4" if is_grouped or quantized.get("quant_algo") == "NVFP4" else None

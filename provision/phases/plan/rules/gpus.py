@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from provision.catalog import catalog
-from provision.catalog.versions import numbers
+from provision.catalog.versions import numbers, release
 from provision.phases.plan import attention, driver, rocm, torch_pair
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.cards import NVIDIA, Card
+from provision.phases.plan.cards import NVIDIA, Card, found_as, is_found
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
@@ -22,7 +22,10 @@ def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
         yield reject("`gpus` names GPUs by index, and the host has none", requested=list(profile.policy.gpus))
     elif profile.missing_gpus:
         missing = ", ".join(map(str, profile.missing_gpus))
-        yield reject(f"no GPU has index {missing}", missing=list(profile.missing_gpus))
+        there = ", ".join(str(part.place) for card in profile.usable for part in card.sliced()) or "none"
+        is_slice = isinstance(profile.missing_gpus[0], str)
+        text = f"no GPU has slice {missing}: its slices are {there}" if is_slice else f"no GPU has index {missing}"
+        yield reject(text, missing=list(profile.missing_gpus))
     elif profile.policy.gpus is not None:
         yield accept("every requested GPU exists", requested=list(profile.policy.gpus))
 
@@ -65,17 +68,44 @@ def _listed(cards: Sequence[Card]) -> str:
     source="docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848",
 )
 def mig(profile: HostProfile) -> Iterator[Verdict]:
-    split = [card for card in profile.cards if card.mig]
+    split = [card for card in profile.cards if card.mig and card.part is None]
     empty = [card.index for card in split if not card.slices]
     if empty:
         text = f"MIG is on for GPU {', '.join(map(str, empty))}, and the GPU has no slice: CUDA finds no device"
         yield reject(text, mig=empty, slices=0)
     elif split:
         listed = ", ".join(f"{card.index} ({card.slices} slices)" for card in split)
-        text = f"MIG is on for GPU {listed}: CUDA uses the first slice of each GPU with that slice's memory, and peer access does not work"
+        text = f"MIG is on for GPU {listed}: CUDA uses the first slice of each GPU with that slice's memory, and peer access does not work; `gpus` names one slice"
         yield warn(text, mig=[card.index for card in split])
     elif any(card.mig for card in profile.present):
         yield accept("MIG is off for the GPUs that serve")
+
+
+@rule(
+    "vLLM finds the slice that it is given. On the host it finds a slice by UUID, and then takes the index of the slice on its GPU for that of a GPU; a container has the slice alone.",
+    reads=("nvidia.gpus", "settings.gpus", "settings.runtime"),
+    order=145,
+    cause="mig-uuid",
+)
+def gpu_slice(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    card = next((card for card in profile.cards if card.part), None)
+    if card is None or card.part is None or option.release is None:
+        return
+    named = f"slice {card.place} ({card.part.profile or 'of unknown profile'})"
+    row = catalog().slices_by_uuid
+    same, podman = found_as(card.part, profile.present), "`firstlight_runtime: podman`"
+    if profile.policy.runtime == "podman":
+        yield accept(f"the container has {named} alone")
+    elif release(option.release.version) < release(row.since):
+        text = f"vLLM {option.release.version} reads CUDA_VISIBLE_DEVICES as numbers, and a slice is named by its UUID: {row.since} and newer can, or {podman}"
+        yield reject(text, source=row.source, slice=card.place)
+    elif not is_found(card, profile.present):
+        there = f"which is another kind: {same.name}" if same else "which the host does not have"
+        text = f"vLLM looks up {named} as GPU {card.part.index}, {there}; with {podman} it needs no such GPU"
+        yield reject(text, source=row.source, slice=card.place)
+    else:
+        text = f"{named} serves; vLLM looks it up as GPU {card.part.index}, which is of the same kind"
+        yield accept(text, source=row.source, slice=card.place)
 
 
 @rule(

@@ -121,12 +121,12 @@ def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
     yield accept(text, source=table.source, released=released, bounds=plan.bounds)
 
 
-@rule("The vLLM release can be imported as installed.", reads=(), order=290)
+@rule("The vLLM release can be installed and imported.", reads=(), order=290)
 def imports(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
-    version = option.release.version if option.release else None
-    for row in catalog().import_failures:
-        if row.version == version:
-            yield reject(f"vLLM {row.version} cannot be imported: {row.why}; {row.cured} can", source=row.source)
+    version = option.release.version if option.release else "0"
+    for row in catalog().broken_releases:
+        if numbers(row.since) <= numbers(version) < numbers(row.cured):
+            yield reject(f"vLLM {version} cannot be {row.why}; {row.cured} can", source=row.source)
 
 
 HOW = {

@@ -2,15 +2,18 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 from xml.etree import ElementTree as ET
 
-from provision.core.models.facts import GpuProcess, Nvidia, NvidiaGpu
+from provision.core.models.facts import GpuProcess, GpuSlice, Nvidia, NvidiaGpu
 from provision.phases.probe.parsers.pci import NVIDIA, Bus
 from provision.phases.probe.parsers.values import integer, known, pci_address, size, version
 from provision.phases.probe.sections import Output, Section
 
 _MODES: dict[str, Literal["enabled", "disabled"]] = {"enabled": "enabled", "disabled": "disabled"}
+_LISTED_GPU = re.compile(r"GPU \d+: .*\(UUID: (GPU-[\w-]+)\)")
+_LISTED_SLICE = re.compile(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^\s)]+)\)")
+Listed: TypeAlias = dict[tuple[str, int | None], tuple[str, str]]
 _LONGEST_ERROR = 400
 _SETTINGS = (
     *("vbios_version", "gsp_firmware_version", "inforom_version/img_version", "compute_mode", "accounting_mode"),
@@ -32,7 +35,7 @@ class Answer:
 
 
 def answer(section: Section, compute: Section) -> Answer:
-    """Parse `nvidia-smi -q -x`, with compute capabilities from a separate query."""
+    """Parse `nvidia-smi -q -x` and the list of slices after it, with compute capabilities from a separate query."""
     if section.absent:
         return Answer(Nvidia(), unread=section.failure)
     before, found, document = section.text.partition("<nvidia_smi_log>")
@@ -43,10 +46,10 @@ def answer(section: Section, compute: Section) -> Answer:
     if log is None:
         unread = section.failure if not section.ok else "nvidia-smi's answer is not whole"
         return Answer(Nvidia(smi_error=error), unread=unread)
-    capabilities = compute_capabilities(compute)
+    capabilities, listed = compute_capabilities(compute), _listed_slices(document)
     gpus, processes = [], []
     for index, element in enumerate(log.iter("gpu")):
-        gpu = _gpu(element, index, capabilities)
+        gpu = _gpu(element, index, capabilities, listed)
         gpus.append(gpu)
         processes += _processes(element, gpu)
     said = Nvidia(
@@ -97,7 +100,30 @@ def _words(text: str) -> str | None:
     return " ".join(lines)[:_LONGEST_ERROR] or None
 
 
-def _gpu(element: ET.Element, index: int, capabilities: dict[str, str]) -> NvidiaGpu:
+def _listed_slices(text: str) -> Listed:
+    """Return profile and UUID of each slice that `nvidia-smi -L` lists, by the UUID of its GPU and its index there."""
+    found: Listed = {}
+    gpu = ""
+    for line in text.splitlines():
+        if whole := _LISTED_GPU.match(line):
+            gpu = whole[1]
+        elif part := _LISTED_SLICE.match(line):
+            found[gpu, int(part[2])] = (part[1], part[3])
+    return found
+
+
+def _slices(element: ET.Element, gpu: str | None, listed: Listed) -> tuple[GpuSlice, ...]:
+    found = []
+    for device in element.iterfind("mig_devices/mig_device"):
+        index = integer(device.findtext("index"))
+        profile, uuid = listed.get((gpu or "", index), (None, None))
+        memory = size(device.findtext("fb_memory_usage/total"))
+        if index is not None:
+            found.append(GpuSlice(index=index, profile=profile, uuid=uuid, memory_total=memory))
+    return tuple(found)
+
+
+def _gpu(element: ET.Element, index: int, capabilities: dict[str, str], listed: Listed) -> NvidiaGpu:
     uuid = known(element.findtext("uuid"))
     persistence = _MODES.get((element.findtext("persistence_mode") or "").strip().lower())
     return NvidiaGpu(
@@ -112,6 +138,7 @@ def _gpu(element: ET.Element, index: int, capabilities: dict[str, str]) -> Nvidi
         mig_mode=_MODES.get((element.findtext("mig_mode/current_mig") or "").strip().lower()),
         mig_devices=len(element.findall("mig_devices/mig_device")),
         mig_memory=size(element.findtext("mig_devices/mig_device/fb_memory_usage/total")),
+        slices=_slices(element, uuid, listed),
         ecc_mode=_MODES.get((element.findtext("ecc_mode/current_ecc") or "").strip().lower()),
         persistence=None if persistence is None else persistence == "enabled",
         # Renamed between versions of the document.
@@ -168,6 +195,7 @@ def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nv
     manager.note_failure(unknown, "nvidia.fabric_manager_version", may_be_absent=True)
     more = {
         "driver_version": driver,
+        "mig_layout": known(tool.value("mig_layout")),
         "module_version": module,
         "module_flavour": module_flavour(modules),
         "nvswitches": bus.nvswitches,

@@ -12,23 +12,29 @@ from .report import Report
 NVIDIA_SMI_TIMEOUT_S = 15
 
 
-def query_nvidia_smi(query: str) -> list[list[str]]:
-    """Return the rows of a query of nvidia-smi; empty when there is none or it does not answer."""
+def ask_nvidia_smi(*arguments: str) -> list[str]:
+    """Return the lines of an answer of nvidia-smi; empty when there is none or it does not answer."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=NVIDIA_SMI_TIMEOUT_S,
-            check=False,
+            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return (
-        [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line]
-        if done.returncode == 0
-        else []
-    )
+    return [line for line in done.stdout.splitlines() if line] if done.returncode == 0 else []
+
+
+def query_nvidia_smi(query: str) -> list[list[str]]:
+    """Return the rows of a query of nvidia-smi; empty when there is none or it does not answer."""
+    lines = ask_nvidia_smi(query, "--format=csv,noheader,nounits")
+    return [[cell.strip() for cell in line.split(",")] for line in lines]
+
+
+def slice_problem(uuid: str) -> str | None:
+    """Return the problem of a slice that nvidia-smi does not list; None where it lists it, or nothing."""
+    lines = ask_nvidia_smi("-L")
+    if not lines or any(f"(UUID: {uuid})" in line for line in lines):
+        return None
+    return f"there is no slice {uuid}: slices are lost when the host restarts; make it again, then provision the host"
 
 
 @dataclass(frozen=True)

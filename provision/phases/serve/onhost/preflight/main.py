@@ -1,6 +1,6 @@
 """Check that the server may start. Runs before each start.
 
-    preflight.pyz --prefix P --user U [--bind A --port N] [--gpus 0,1 --memory-share 0.9]
+    preflight.pyz --prefix P --user U [--bind A --port N] [--gpus 0,1 --memory-share 0.9 | --slice UUID]
                   [--json]                                        # only report, end no process
                   [--environment-file FILE -- COMMAND ...]        # then run the server in this process (under supervisor)
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from verify.serving.service_plan import assignments
 
-from .gpu_memory import amd_memory, check_gpu_memory, nvidia_memory
+from .gpu_memory import amd_memory, check_gpu_memory, nvidia_memory, slice_problem
 from .orphans import end_processes, find_orphans, remove_stale_proofs
 from .processes import describe, port_problem
 from .report import Report
@@ -46,7 +46,8 @@ def check_host(options: argparse.Namespace) -> Report:
         remove_stale_proofs(options.prefix)
     taken = port_problem(options.bind, options.port) if options.port else None
     full = cache_problem(options.prefix)
-    report.problems += [problem for problem in (taken, full) if problem]
+    lost = slice_problem(options.slice) if options.slice else None
+    report.problems += [problem for problem in (taken, full, lost) if problem]
     if options.gpus:
         indexes = [int(index) for index in options.gpus.split(",")]
         check_gpu_memory(nvidia_memory() or amd_memory(), indexes, options.memory_share, report)
@@ -61,6 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bind", default="127.0.0.1")
     parser.add_argument("--port", type=int, help="of the server; none where it answers no requests")
     parser.add_argument("--gpus", default="", help="indexes of the chosen GPUs")
+    parser.add_argument("--slice", default="", help="UUID of the slice of a GPU that serves")
     parser.add_argument("--memory-share", type=float, default=0.9)
     parser.add_argument("--json", action="store_true", help="print a report as JSON and end no process")
     parser.add_argument("--environment-file", type=Path)
