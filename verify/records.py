@@ -46,6 +46,8 @@ FLEET = "fleet.alike"
 """Id of the record that compares the hosts of a fleet."""
 NETWORK = "fleet.network"
 """Id of the record of the interface through which hosts communicate."""
+STARTS = "fleet.starts"
+"""Id of the record that compares the starts of services on equal hosts."""
 LEARNED = "speed.learned"
 """Id of the record that compares a host with what equal hosts measured before."""
 

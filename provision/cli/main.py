@@ -174,15 +174,21 @@ def provision(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Then measure the service under load, as `verify load` does.")
+    ] = False,
     **options: Any,
 ) -> None:
     """Install the planned versions, check the hosts, start the service, and check its first answers."""
     request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
+    if measure and (dry_run or request.as_json):
+        raise UsageError("`--measure` prints tables after the summary of a run", hint="./firstlight verify load --json")
     if dry_run:
         if request.batching is not None:
             raise UsageError("`--dry-run` changes no host, so `--batch` has no effect", hint="leave one of the two out")
         raise typer.Exit(commands.plan(request, explain=False))
-    raise typer.Exit(commands.run(request))
+    code = commands.run(request)
+    raise typer.Exit(features.first("measured", request) or code if measure and code == Exit.OK else code)
 
 
 @app.command()

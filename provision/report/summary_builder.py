@@ -29,6 +29,7 @@ from provision.report.devices import describe_devices
 from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, question_of, ssh_words
 from provision.report.next_steps import next_commands
 from provision.report.run_files import RunFiles, Verification, own_verification
+from provision.report.start_comparison import compare_starts
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 """Commands that stop or remove, and the resulting host state."""
@@ -40,17 +41,16 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
     described = files.inventory.hosts if files.inventory else ()
     names = [host.name for host in described] or dict.fromkeys((*files.phases, *files.facts))
     hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in names)
+    compared = (*files.host_comparison, *compare_starts(hosts))
     summary = Summary(
         run=files.run,
         command=files.command,
         started_at=files.started_at,
-        verdict=verdict(
-            hosts, host_comparison=files.host_comparison, unreadable=bool(files.unreadable), interrupted=interrupted
-        ),
+        verdict=verdict(hosts, host_comparison=compared, unreadable=bool(files.unreadable), interrupted=interrupted),
         changed=sum(host.changed for host in hosts),
         seconds=round(files.seconds, 3),
         hosts=hosts,
-        host_comparison=files.host_comparison,
+        host_comparison=compared,
         phase_seconds=files.phase_seconds or _slowest(hosts),
         dispatch=files.dispatch,
         wheelhouse=files.wheelhouse,
@@ -61,7 +61,7 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
             hosts,
             command=files.command,
             reach={host.name: ssh_words(host.connection) for host in described if host.connection.kind == "ssh"},
-            differ=any(check.status in ("fail", "error") for check in files.host_comparison),
+            differ=any(check.status in ("fail", "error") for check in compared),
         ),
     )
     return Summary.model_validate(scrub(summary.model_dump(mode="json")))

@@ -30,3 +30,7 @@ def test_rows_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         row.version = "1"
     assert isinstance(row, Row)
+
+
+def test_each_amd_card_has_its_memory() -> None:
+    assert [row.name for row in catalog().amd_cards if not row.memory_gib] == []

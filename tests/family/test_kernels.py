@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from provision.phases.plan.family.kernels import kernel_choices, kernels
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
+from provision.phases.serve.options import options
 from tests.family.models import LLAMA, QWEN3_MOE, of
 from tests.verify.conftest import vllm_python
 
@@ -50,12 +52,20 @@ def names(
     *,
     tensor: int = 1,
     flashinfer: bool = True,
+    compiled: bool = True,
     plain: bool = True,
     arguments: tuple[str, ...] = (),
 ) -> list[str | None]:
     shape = shape_of(config, counted({"BF16": 1 << 20}, "a test"))
     found = kernel_choices(
-        shape, version, capability, tensor=tensor, flashinfer=flashinfer, plain=plain, arguments=arguments
+        shape,
+        version,
+        capability,
+        tensor=tensor,
+        flashinfer=flashinfer,
+        compiled=compiled,
+        plain=plain,
+        arguments=arguments,
     )
     return [choice.value for choice in found]
 
@@ -100,6 +110,7 @@ def test_deep_gemm_needs_whole_blocks_and_a_model_that_vllm_takes_it_for() -> No
     blocks = fp8(weight_block_size=[128, 128])
     assert names(WIDE_EXPERTS | blocks, tensor=2) == ["DEEPGEMM"]
     assert names(WIDE_EXPERTS | blocks, tensor=4) == []
+    assert names(WIDE_EXPERTS | blocks, compiled=False) == ["TRITON"]
     assert names(WIDE_EXPERTS | blocks | {"model_type": "qwen3_5_moe_text"}) == []
 
 
@@ -110,10 +121,15 @@ def test_a_kernel_of_the_users_arguments_is_not_expected_otherwise() -> None:
 
 
 @pytest.mark.parametrize("capability", ["12.0", "12.1"])
-@pytest.mark.parametrize("flashinfer", [True, False])
-def test_vllm_itself_takes_these_kernels(vllm_python: Path, capability: str, flashinfer: bool) -> None:
+@pytest.mark.parametrize(("flashinfer", "compiled"), [(True, True), (True, False), (False, False)])
+def test_vllm_itself_takes_these_kernels(vllm_python: Path, capability: str, flashinfer: bool, compiled: bool) -> None:
     program = Path(__file__).with_name("kernel_selection.py")
     command = [str(vllm_python), str(program), capability, "yes" if flashinfer else "no"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    expected = {f"{row.weights} {row.layers}": row.name for row in kernels() if row.flashinfer in {None, flashinfer}}
+    environment = os.environ | ({} if compiled else options()["flashinfer"]["without_nvcc"])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    expected = {
+        f"{row.weights} {row.layers}": row.name
+        for row in kernels()
+        if row.flashinfer in {None, flashinfer} and row.compiled in {None, compiled}
+    }
     assert json.loads(done.stdout.splitlines()[-1]) == expected

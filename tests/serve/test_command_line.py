@@ -208,8 +208,8 @@ def test_a_users_own_setting_of_such_writes_is_kept(cuda_stack: Stack) -> None:
     assert command.environment["NCCL_P2P_DISABLE"] == "0"
 
 
-def test_flashinfer_without_kernels_is_not_used_for_sampling(cuda_stack: Stack) -> None:
-    def environment(kernels: Literal["compiled", "off"], **settings: Any) -> dict[str, str]:
+def test_a_host_without_nvcc_takes_no_kernels_that_are_compiled_at_start(cuda_stack: Stack) -> None:
+    def environment(kernels: Literal["compiled", "prebuilt", "off"], **settings: Any) -> dict[str, str]:
         plan = FlashInferPlan(version="0.7.0.post1", kernels=kernels)
         chosen = cuda_stack.model_copy(update={"flashinfer": plan})
         command = serve_command(chosen, Settings(**settings), facts(card(0)), prefix=PREFIX, model=BUILTIN)
@@ -218,7 +218,11 @@ def test_flashinfer_without_kernels_is_not_used_for_sampling(cuda_stack: Stack) 
     name = "VLLM_USE_FLASHINFER_SAMPLER"
     assert environment("off")[name] == "0"
     assert name not in environment("compiled")
+    assert name not in environment("prebuilt")
     assert environment("off", env={name: "1"})[name] == "1"
+    deep_gemm = "VLLM_USE_DEEP_GEMM"
+    assert deep_gemm not in environment("compiled")
+    assert environment("off")[deep_gemm] == environment("prebuilt")[deep_gemm] == "0"
 
 
 def test_flashinfer_finds_the_compiler_of_the_plan_and_ninja_of_the_environment(cuda_stack: Stack) -> None:

@@ -64,17 +64,17 @@ def test_temperature_and_power_are_read_from_new_and_old_releases() -> None:
     rows = [
         {
             "gpu": 0,
-            "temperature": {"edge": "N/A", "hotspot": {"value": 54, "unit": "C"}},
+            "temperature": {"edge": "N/A", "hotspot": {"value": 54, "unit": "C"}, "mem": {"value": 61, "unit": "C"}},
             "power": {"socket_power": {"value": 142, "unit": "W"}},
         },
-        {"gpu": 1, "temperature": {"edge": 41, "hotspot": "N/A"}, "power": {"average_socket_power": 90}},
+        {"gpu": 1, "temperature": {"edge": 41, "hotspot": "N/A", "mem": "N/A"}, "power": {"average_socket_power": 90}},
         {"gpu": 2, "temperature": "N/A", "power": "N/A"},
     ]
     found = amd_smi.METRICS.parse(json.dumps(rows))
-    assert [(card.gpu, card.temperature_c, card.power_w) for card in found] == [
-        (0, 54, 142),
-        (1, 41, 90),
-        (2, None, None),
+    assert [(card.gpu, card.temperature_c, card.memory_c, card.power_w) for card in found] == [
+        (0, 54, 61, 142),
+        (1, 41, None, 90),
+        (2, None, None, None),
     ]
     assert [dict(card.throttling) for card in amd_smi.METRICS.parse(METRICS)][:2] == [
         {"prochot": False, "ppt": True, "socket_thermal": True},

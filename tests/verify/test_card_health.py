@@ -49,6 +49,11 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *bits)
 int nvmlDeviceGetClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1410; return kind == 1 ? 0 : 2; }
 int nvmlDeviceGetMaxClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1980; return kind == 1 ? 0 : 2; }
 int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 61; return sensor ? 2 : 0; }
+int nvmlDeviceGetTemperatureThreshold(void *h, unsigned kind, unsigned *celsius) {
+    *celsius = kind == 3 ? 88 : 97; return kind == 2 || kind == 3 ? 0 : 2; }
+typedef struct { unsigned field, scope; long long at, latency; unsigned type, code; unsigned long long value; } field_t;
+int nvmlDeviceGetFieldValues(void *h, int count, field_t *f) {
+    f->code = count == 1 && f->field == 82 ? 0 : 3; f->type = 1; f->value = 74; return 0; }
 int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
 int nvmlDeviceGetPowerManagementLimit(void *h, unsigned *mw) { *mw = 500000; return 0; }
 int nvmlDeviceGetPowerManagementDefaultLimit(void *h, unsigned *mw) { *mw = 700000; return 0; }
@@ -81,6 +86,9 @@ def test_every_answer_of_nvml_is_in_its_field(tmp_path: Path) -> None:
         clock_mhz=1410,
         clock_max_mhz=1980,
         temperature_c=61,
+        temperature_max_c=88,
+        memory_c=74,
+        memory_max_c=97,
         power_w=412.5,
         power_limit_w=500.0,
         power_default_w=700.0,
@@ -98,6 +106,9 @@ def test_unsupported_values_are_none_and_failed_calls_are_an_error(tmp_path: Pat
     (tmp_path / "forbidden").mkdir()
     forbidden = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 4; }"
     assert read_health(library(tmp_path / "forbidden", more=forbidden))[0].ecc is None
+    no_sensor = "int nvmlDeviceGetFieldValues(void *h, int n, unsigned *f) { f[7] = 3; f[8] = 99; return 0; }"
+    (tmp_path / "no_sensor").mkdir()
+    assert read_health(library(tmp_path / "no_sensor", more=no_sensor))[0].memory_c is None
     lost = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 15; }"
     (tmp_path / "lost").mkdir()
     with pytest.raises(NvmlError, match=r"nvmlDeviceGetEccMode: Unknown \(15\)"):

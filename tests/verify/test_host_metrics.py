@@ -29,6 +29,7 @@ CARD = Health(
     remap_failed=False,
     clock_reasons=0x48,
     temperature_c=61,
+    memory_c=74,
     power_w=412.5,
     power_limit_w=700.0,
     links=(True, True, False),
@@ -53,6 +54,7 @@ def test_all_that_nvml_says_of_a_card_becomes_a_metric() -> None:
     for line in (
         f'firstlight_card_info{{{card},name="NVIDIA H200"}} 1',
         f"firstlight_card_temperature_celsius{{{card}}} 61.0",
+        f"firstlight_card_memory_temperature_celsius{{{card}}} 74.0",
         f"firstlight_card_power_watts{{{card}}} 412.5",
         f"firstlight_card_power_limit_watts{{{card}}} 700.0",
         f"firstlight_card_ecc_uncorrected_errors_total{{{card}}} 3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,9 @@ int nvmlDeviceGetCurrentClocksEventReasons(void *h, unsigned long long *bits) {
 int nvmlDeviceGetClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1410; return kind == 1 ? 0 : 2; }
 int nvmlDeviceGetMaxClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1980; return kind == 1 ? 0 : 2; }
 int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 91; return sensor ? 2 : 0; }
+int nvmlDeviceGetTemperatureThreshold(void *h, unsigned kind, unsigned *celsius) { *celsius = 95; return kind == 2 ? 0 : 2; }
+typedef struct { unsigned field, scope; long long at, latency; unsigned type, code; unsigned long long value; } field_t;
+int nvmlDeviceGetFieldValues(void *h, int count, field_t *f) { f->code = 0; f->value = 90; return 0; }
 int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
 """
 """A GPU that gets too hot after the third reading."""
@@ -44,6 +48,7 @@ def test_a_gpu_that_gets_hot_under_load_is_read_from_a_stand_in_for_nvml(tmp_pat
     load = as_evidence(readings)["load"]
     assert load["reasons"] == ["power cap (software)", "too hot (hardware)"]
     assert (load["clock_mhz"], load["clock_max_mhz"], load["temperature_c"], load["power_w"]) == (1410, 1980, 91, 412.5)
+    assert (load["temperature_max_c"], load["memory_c"], load["memory_max_c"]) == (None, 90, 95)
 
 
 def test_what_no_load_changes_is_read_once(tmp_path: Path) -> None:
@@ -89,6 +94,25 @@ def test_a_low_clock_under_load_is_a_warning_unless_a_power_cap_explains_it(
     assert outcome.status == status
     if status == "warn":
         assert "0000:1b:00.0 runs at 600 of 1980 MHz under load" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("reading", "text"),
+    [
+        ({"memory_c": 97}, "0000:1b:00.0: the memory reaches 97 °C under load, its limit is 95 °C"),
+        ({"memory_c": 95}, None),
+        ({"memory_c": 97, "memory_max_c": None}, None),
+        (
+            {"temperature_c": 89, "temperature_max_c": 88},
+            "0000:1b:00.0: the chip reaches 89 °C under load, its limit is 88 °C",
+        ),
+    ],
+    ids=["memory too hot", "memory at its limit", "a driver that reports no limit", "chip too hot"],
+)
+def test_a_temperature_above_its_limit_is_a_warning(reading: dict[str, Any], text: str | None) -> None:
+    cool = replace(CAPPED, memory_c=60, memory_max_c=95)
+    outcome = evaluate([Figure("memory", 14.0, "GB/s")], CheckContext(), {}, [replace(cool, **reading)])
+    assert (outcome.status, outcome.reason) == (("warn", text) if text else ("ok", outcome.reason))
 
 
 def test_a_slow_gpu_that_is_too_hot_is_told_both() -> None:

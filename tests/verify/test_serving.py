@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from verify.checks.serving.load import evaluate, run
+from verify.cli import load as load_cli
 from verify.host import devices
 from verify.records import CheckContext
 from verify.runner.child_processes import run_one
@@ -174,6 +176,33 @@ def test_a_slow_service_is_measured_only_with_single_requests(prefix: Path, monk
     assert [result["max_concurrency"] for result in results] == [1]
 
 
+def add_prompts(load: dict[str, Any]) -> list[str]:
+    """Return the tool's arguments of a load, without those that all loads have."""
+    service = Service(Path("/srv"), READINESS, 1)
+    words = load_benchmark.arguments(service, concurrency=4, requests=8, load=load, dataset="/tmp/prompts.json")
+    return words[words.index("small") + 1 : words.index("--percentile-metrics")]
+
+
+def test_prompts_of_a_file_and_a_rate_are_those_of_the_tool() -> None:
+    common = ["--ignore-eos", "--seed", "4", "--num-prompts", "8", "--max-concurrency", "4"]
+    dataset = ["--dataset-name", "sharegpt", "--dataset-path", "/tmp/prompts.json"]
+    random = ["--dataset-name", "random", "--random-input-len", "128", "--random-output-len", "16"]
+    assert add_prompts({"input_tokens": 128, "output_tokens": 16}) == [*random, *common]
+    assert add_prompts({"input_tokens": 128, "output_tokens": 16, "rate": 2.5}) == [
+        *random,
+        *common,
+        "--request-rate",
+        "2.5",
+    ]
+    assert add_prompts({"dataset": "ab12", "input_tokens": None, "output_tokens": None}) == [*dataset, *common]
+    assert add_prompts({"dataset": "ab12", "input_tokens": None, "output_tokens": 64}) == [
+        *dataset,
+        "--sharegpt-output-len",
+        "64",
+        *common,
+    ]
+
+
 def result(at_once: int, *, asked: int = 1000, answered: int = 1000, speed: float = 90.0) -> dict[str, Any]:
     """Return a result as the tool of 0.32.0 writes it, with the keys that are read."""
     return {
@@ -240,3 +269,105 @@ def test_gpu_memory_of_our_service_is_distinguished_from_that_of_others(
 def test_without_a_service_the_check_is_skipped_and_an_injected_fault_is_still_noticed() -> None:
     assert run(CheckContext()).status == "skip"
     assert run(CheckContext(faults=frozenset({"failed-requests"}))).status == "fail"
+
+
+def load_named(*words: str) -> dict[str, Any]:
+    """Return the load of `verify load` with these words, without what serving.toml alone says."""
+    parser = argparse.ArgumentParser()
+    load_cli.add_load(parser)
+    for name, kind in (("--rate", float), ("--requests", int)):
+        parser.add_argument(name, type=kind)
+    return load_cli.load_of(parser.parse_args(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ((), {"concurrencies": [1, 4, 16], "requests": [8, 16, 32], "input_tokens": 128}),
+        (("--concurrency", "8"), {"concurrencies": [8], "requests": [16], "rate": None}),
+        (("--concurrency", "8", "--requests", "100"), {"concurrencies": [8], "requests": [100]}),
+        (("--rate", "2.5"), {"concurrencies": [25], "requests": [25], "rate": 2.5}),
+        (("--rate", "0.1", "--concurrency", "2"), {"concurrencies": [2], "requests": [8]}),
+        (("--input-tokens", "2000", "--output-tokens", "300"), {"input_tokens": 2000, "output_tokens": 300}),
+    ],
+)
+def test_a_load_has_the_lengths_concurrency_and_rate_that_were_named(
+    words: tuple[str, ...], found: dict[str, Any]
+) -> None:
+    load = load_named(*words)
+    assert {name: load[name] for name in found} == found
+
+
+def test_a_load_is_compared_with_the_last_one_of_its_kind_and_kept_with_its_release(
+    prefix: Path, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(speed: float, release: str, *words: str) -> dict[str, Any]:
+        state = {"environment": "ab12", "readiness": {**READINESS, "release": release}}
+        (prefix / "state.json").write_text(json.dumps(state))
+        monkeypatch.setattr(load_cli, "measure", lambda *_, **__: [result(1, speed=speed)])
+        assert load_cli.main(["--prefix", str(prefix), "--json", *words]) == 0
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return document
+
+    first = measure(100.0, "r1")
+    assert (first["release"], first["before"]) == ("r1", None)
+    assert first["table"][-1] == "no earlier measurement of this load"
+    assert measure(50.0, "r1", "--concurrency", "1")["before"] is None
+    again = measure(90.0, "r2")
+    (output,) = (row for row in again["rows"] if row["name"] == "output, 1 at once")
+    assert output == {"name": "output, 1 at once", "unit": "tokens/s", "value": 90.0, "before": 100.0, "change": -0.1}
+    assert again["before"]["release"] == "r1"
+    assert again["table"][-1].startswith("before: another release, measured at ")
+    assert " -10.0%" in "\n".join(again["table"])
+    kept = json.loads((prefix / "verify" / "loads.json").read_text())["loads"]
+    assert [one["release"] for one in kept] == ["r1", "r1", "r2"]
+
+
+def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
+    prefix: Path, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = prefix / "prompts.json"
+    prompts.write_text('[{"conversations": [{"value": "How far is the Moon?"}, {"value": "Far."}]}]')
+
+    def measure(
+        _service: Service, load: dict[str, Any], *, dataset: str, seed: int, warmed: bool
+    ) -> list[dict[str, Any]]:
+        assert seed > 0
+        assert (Path(dataset).read_text(), load["input_tokens"], warmed) == (prompts.read_text(), None, True)
+        return [result(1)]
+
+    monkeypatch.setattr(load_cli, "measure", measure)
+    assert load_cli.main(["--prefix", str(prefix), "--dataset", str(prompts), "--json"]) == 0
+    digest = hashlib.sha256(prompts.read_bytes()).hexdigest()
+    assert json.loads(capsys.readouterr().out)["load"]["dataset"] == digest
+
+
+def test_a_load_that_the_tool_refuses_is_an_error_and_is_not_kept(
+    prefix: Path, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*_: object, **__: object) -> list[dict[str, Any]]:
+        raise ValueError("no such prompts")
+
+    monkeypatch.setattr(load_cli, "measure", measure)
+    assert load_cli.main(["--prefix", str(prefix), "--json"]) == 3
+    assert capsys.readouterr().err == "error: cannot measure under load: ValueError: no such prompts\n"
+    assert not (prefix / "verify" / "loads.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("--dataset", "x.json", "--input-tokens", "9"), 64, "leave out --input-tokens"),
+        (("--requests", "9"), 64, "--requests belongs to --rate or --concurrency"),
+        (("--rate", "0"), 64, "invalid _rate value"),
+        ((), 3, "no service runs from this environment\n\nhint: start it"),
+    ],
+)
+def test_a_load_that_cannot_be_measured_names_the_error(
+    words: tuple[str, ...], code: int, text: str, prefix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        found = load_cli.main(["--prefix", str(prefix), *words])
+    except SystemExit as ended:
+        found = int(ended.code or 0)
+    assert (found, text in capsys.readouterr().err) == (code, True)

@@ -1,6 +1,5 @@
 """Command `verify compare --backend A --backend B`: measure the service with two choices."""
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.cli.arguments import Parser
+from verify.cli.load import add_load, load_of
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT
 from verify.serving import comparison
 from verify.serving.drain import drain_service
@@ -18,8 +18,6 @@ from verify.tables import table
 MODES = ("eager", "compiled")
 HEAD = f"{'measure':<28}{'before':>12}{'after':>12}  {'unit':<9}{'change':>8}  {'target':<15}verdict"
 NOT_MEASURED = "-"
-REQUESTS = 8
-"""Fewest requests that are measured with a concurrency of the user."""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +41,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("error: no service runs from this environment\n\nhint: start it: ./firstlight serve\n")
         return EXIT_CODES["error"]
     try:
-        document = _compare(service, choices, targets, _load(options))
+        document = _compare(service, choices, targets, load_of(options))
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     except (ControlError, comparison.VariantError, OSError) as error:
@@ -51,15 +49,6 @@ def main(arguments: list[str]) -> int:
         return EXIT_CODES["error"]
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else "\n".join([*document["table"], ""]))
     return int(document["exit_code"])
-
-
-def _load(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the load: that of serving.toml, with what the user named."""
-    load: dict[str, Any] = dict(table("serving")["load"])
-    load |= {name: value for name in ("input_tokens", "output_tokens") if (value := getattr(options, name)) is not None}
-    if options.concurrency is not None:
-        load |= {"concurrencies": [options.concurrency], "requests": [max(REQUESTS, 2 * options.concurrency)]}
-    return load
 
 
 def _compare(
@@ -125,12 +114,6 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError(text)
-    return value
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="verify compare",
@@ -153,13 +136,7 @@ def _parser() -> Parser:
         help="what a measure must reach with the second choice, as a change or in its unit: first_token=-40%%, ttft=30ms, output=1400; "
         f"repeatable ({', '.join(measure['name'] for measure in table('compare')['measure'])})",
     )
-    load = table("serving")["load"]
-    for option, what, default in (
-        ("--input-tokens", "length of the prompts in tokens", load["input_tokens"]),
-        ("--output-tokens", "length of the answers in tokens", load["output_tokens"]),
-        ("--concurrency", "requests at once", "up to " + str(max(load["concurrencies"]))),
-    ):
-        parser.add_argument(option, metavar="N", type=_positive, help=f"{what} (default: {default})")
+    add_load(parser)
     parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
     parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
     return parser

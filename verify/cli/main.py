@@ -41,7 +41,7 @@ from verify.serving.drain import drain_service, resume
 from verify.serving.service_control import ControlError
 from verify.tables import table
 
-OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost", "metrics")
+OTHERS = ("doctor", "upgrade", "compare", "load", "soak", "multihost", "metrics")
 """Commands other than the checks."""
 LISTED = ("id", "family", "level", "description", "requires", "each_device", "faults")
 """What --list tells of a check."""
@@ -102,7 +102,7 @@ def _parser() -> Parser:
         description="Check that this host computes correctly.",
         epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 an error (a check has no result), 64 usage; "
         "other commands, each with its --help: `doctor FILE...` names causes of failures, `upgrade MODULE:FACTORY` upgrades "
-        "the attention of your model, `compare` measures the service with two choices, `soak` puts load on it for minutes",
+        "the attention of your model, `compare` measures the service with two choices, `load` under load, `soak` puts load on it for minutes",
         hint="--help explains every option, --list shows every check",
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")

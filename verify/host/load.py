@@ -57,7 +57,7 @@ def reasons(readings: Sequence[Health]) -> list[tuple[Mapping[str, Any], int]]:
 
 
 def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
-    """Evaluate the readings of one GPU under load by the reasons of `devices.clocks`, and its clock against its maximum.
+    """Evaluate the readings of one GPU under load by the reasons of `devices.clocks`, and its clock and temperatures against their limits.
 
     A clock that a power cap lowers is no fault.
     """
@@ -72,6 +72,11 @@ def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
     if highest and most and highest < rule["share"] * most and not capped:
         text = f"{readings[0].pci} runs at {highest} of {most} MHz under load, and no power cap lowers its clock"
         yield Observation("warn", text, rule["remedy"])
+    for row in table("speed")["temperature"]:
+        hottest, limit = highest_of(readings, row["field"]), highest_of(readings, row["limit"])
+        if hottest and limit and hottest > limit:
+            text = f"{readings[0].pci}: {row['name']} reaches {hottest} °C under load, its limit is {limit} °C"
+            yield Observation("warn", text, row["remedy"])
 
 
 def highest_of(readings: Sequence[Health], field: str) -> Any:
@@ -83,6 +88,7 @@ def as_evidence(readings: Sequence[Health]) -> Mapping[str, Any]:
     """Return the number of readings, the highest of each value, and all reasons; empty without readings."""
     if not readings:
         return {}
-    fields = ("clock_mhz", "clock_max_mhz", "temperature_c", "power_w", "power_limit_w")
+    temperatures = (field for row in table("speed")["temperature"] for field in (row["field"], row["limit"]))
+    fields = ("clock_mhz", "clock_max_mhz", *temperatures, "power_w", "power_limit_w")
     highest = {field: highest_of(readings, field) for field in fields}
     return {"load": {"readings": len(readings), **highest, "reasons": [row["name"] for row, _ in reasons(readings)]}}

@@ -87,7 +87,7 @@ def evaluate(
             for figure in figures
         ]
     if "sick-gpu" in context.faults:
-        readings = [*readings, Health(INJECTED, "an injected GPU", clock_reasons=0x48)]
+        readings = [*readings, Health(INJECTED, "an injected GPU", clock_reasons=0x48, memory_c=106, memory_max_c=95)]
     observations = list(slowdowns(readings))
     slow = [figure for figure in figures if status_of(figure.value, figure.floor) != "ok"]
     if slow:

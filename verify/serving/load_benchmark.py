@@ -21,26 +21,52 @@ METRICS = ("ttft", "itl", "e2el")
 """The tool's names for milliseconds to the first token, between tokens, and to the last token."""
 
 
-def arguments(service: Service, *, concurrency: int, requests: int, load: Mapping[str, Any]) -> list[str]:
-    """Return the tool's arguments; none of them is secret."""
+def arguments(
+    service: Service,
+    *,
+    concurrency: int,
+    requests: int,
+    load: Mapping[str, Any],
+    dataset: str | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """Return the tool's arguments; none of them is secret.
+
+    Args:
+        service: The service.
+        concurrency: Requests at once, at most.
+        requests: Number of requests.
+        load: Lengths and rate.
+        dataset: File of the load's own prompts, in ShareGPT's form.
+        seed: Decides the random prompts, with the concurrency.
+    """
     model = str(service.readiness["model_folder"])
+    prompts = [
+        "--dataset-name", "random", "--random-input-len", str(load["input_tokens"]),
+        "--random-output-len", str(load["output_tokens"]),
+    ]  # fmt: skip
+    if load.get("dataset") and dataset:
+        length = ["--sharegpt-output-len", str(load["output_tokens"])] if load["output_tokens"] else []
+        prompts = ["--dataset-name", "sharegpt", "--dataset-path", dataset, *length]
+    rate = ["--request-rate", str(load["rate"])] if load.get("rate") else []
     return [
         "--base-url", service.url, "--model", model, "--tokenizer", model,
         "--served-model-name", str(service.readiness["served_name"]),
-        "--dataset-name", "random", "--random-input-len", str(load["input_tokens"]),
-        "--random-output-len", str(load["output_tokens"]), "--ignore-eos", "--seed", str(concurrency),
-        "--num-prompts", str(requests), "--max-concurrency", str(concurrency),
+        *prompts, "--ignore-eos", "--seed", str(seed + concurrency),
+        "--num-prompts", str(requests), "--max-concurrency", str(concurrency), *rate,
         "--percentile-metrics", ",".join(METRICS), "--metric-percentiles", ",".join(map(str, PERCENTILES)),
         "--disable-tqdm",
     ]  # fmt: skip
 
 
-def measure(service: Service, load: Mapping[str, Any], *, warmed: bool = False) -> Iterator[dict[str, Any]]:
+def measure(
+    service: Service, load: Mapping[str, Any], *, dataset: str | None = None, seed: int = 0, warmed: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yield the tool's result for each concurrency of the load, until its time budget is spent.
 
     Changes this process's environment, so call it in a child process. `cpu_s` of a result is the CPU time of the service's
-    processes. With `warmed`, requests are sent at every concurrency first, so that nothing is compiled or loaded during the
-    measurement. Raises ImportError where vLLM has no such tool.
+    processes. With `warmed`, requests with other prompts are sent at every concurrency first, so that nothing is compiled or loaded
+    during the measurement. Raises ImportError where vLLM has no such tool.
     """
     from vllm.benchmarks import serve as tool  # noqa: PLC0415 - takes ten seconds, and vLLM may be missing
 
@@ -51,15 +77,20 @@ def measure(service: Service, load: Mapping[str, Any], *, warmed: bool = False) 
     tool.add_cli_args(parser)
     with TemporaryDirectory() as folder:
         for concurrency in load["concurrencies"] if warmed else ():
-            tool.main(parser.parse_args(arguments(service, concurrency=concurrency, requests=concurrency, load=load)))
+            asked = arguments(
+                service, concurrency=concurrency, requests=concurrency, load=load, dataset=dataset, seed=seed + 1
+            )
+            tool.main(parser.parse_args(asked))
         begun = time.monotonic()
         for concurrency, requests in zip(load["concurrencies"], load["requests"], strict=True):
             if concurrency != load["concurrencies"][0] and time.monotonic() - begun > load["budget_s"]:
                 return
-            asked = arguments(service, concurrency=concurrency, requests=requests, load=load)
+            asked = arguments(
+                service, concurrency=concurrency, requests=requests, load=load, dataset=dataset, seed=seed
+            )
             kept = ["--save-result", "--result-dir", folder, "--result-filename", f"{concurrency}.json"]
             before = service.cpu_seconds()
             tool.main(parser.parse_args([*asked, *kept]))
             cpu_s = service.cpu_seconds() - before
             found = json.loads(Path(folder, f"{concurrency}.json").read_bytes())
-            yield {**found, "max_concurrency": concurrency, "cpu_s": cpu_s}
+            yield {**found, "max_concurrency": concurrency, "rate": load.get("rate"), "cpu_s": cpu_s}

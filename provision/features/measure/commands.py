@@ -1,4 +1,4 @@
-"""`./firstlight verify compare` and `verify upgrade`: what a choice gains, and the upgrade of a user's own model."""
+"""`./firstlight verify compare`, `load` and `upgrade`: what a choice gains, the service under load, and the upgrade of a user's own model."""
 
 import os
 import subprocess
@@ -15,8 +15,20 @@ from provision.cli.verify import PrefixOption, app
 from provision.core.errors import UsageError
 from provision.core.folders import cache_folder, tools_folder
 from provision.core.install_paths import default_prefix
-from provision.features.measure.compare import compare as compare_choices
+from provision.features.measure.compare import measure
 from provision.phases.verify.tool import build_zipapp
+
+InputOption = Annotated[
+    int | None, typer.Option("--input-tokens", metavar="N", min=1, help="Length of the prompts. Default: 128.")
+]
+OutputOption = Annotated[
+    int | None, typer.Option("--output-tokens", metavar="N", min=1, help="Length of the answers. Default: 16.")
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option("--concurrency", metavar="N", min=1, help="Requests at once. Default: 1, 4 and 16.")
+]
+LARGEST_DATASET = 64 << 20
+"""Bytes of a file of prompts, which goes to each host; a few thousand conversations."""
 
 
 class Mode(StrEnum):
@@ -45,15 +57,9 @@ def compare(
             help="Goal for a measure with the second choice, as a change or a value: ttft=-40%, ttft=30ms, output=1400.",
         ),
     ] = None,
-    input_tokens: Annotated[
-        int | None, typer.Option("--input-tokens", metavar="N", min=1, help="Length of the prompts. Default: 128.")
-    ] = None,
-    output_tokens: Annotated[
-        int | None, typer.Option("--output-tokens", metavar="N", min=1, help="Length of the answers. Default: 16.")
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option("--concurrency", metavar="N", min=1, help="Requests at once. Default: 1, 4 and 16.")
-    ] = None,
+    input_tokens: InputOption = None,
+    output_tokens: OutputOption = None,
+    concurrency: ConcurrencyOption = None,
     prefix: PrefixOption = None,
     **options: Any,
 ) -> None:
@@ -67,9 +73,63 @@ def compare(
     option = "--backend" if backend else "--mode"
     words = [word for name in named for word in (option, name)]
     words += [word for text in target or () for word in ("--target", text)]
-    load = {"--input-tokens": input_tokens, "--output-tokens": output_tokens, "--concurrency": concurrency}
-    words += [word for name, value in load.items() if value is not None for word in (name, str(value))]
-    raise typer.Exit(compare_choices(asked("verify", prefix=prefix, **options), words=words))
+    words += _words(input_tokens=input_tokens, output_tokens=output_tokens, concurrency=concurrency)
+    raise typer.Exit(measure(asked("verify", prefix=prefix, **options), "compare", words))
+
+
+def _words(**given: float | None) -> list[str]:
+    named = ((f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None)
+    return [word for pair in named for word in pair]
+
+
+@takes(*HOSTS, after=CHANGED)
+def load(
+    *,
+    input_tokens: InputOption = None,
+    output_tokens: OutputOption = None,
+    concurrency: ConcurrencyOption = None,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", metavar="N", min=0.001, help="Requests per second, instead of some at once."),
+    ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option("--requests", metavar="N", min=1, help="Number of requests, with --rate or --concurrency."),
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset",
+            metavar="FILE",
+            help="Prompts and lengths of answers, instead of random prompts: a JSON file in the form of ShareGPT.",
+        ),
+    ] = None,
+    prefix: PrefixOption = None,
+    **options: Any,
+) -> None:
+    """Measure the running service under load, and compare with the last measurement of this load on each host."""
+    if dataset and input_tokens:
+        hint = "leave out --input-tokens"
+        raise UsageError("the prompts of `--dataset` have their own lengths", hint=hint)
+    if requests and not (rate or concurrency):
+        raise UsageError("`--requests` belongs to --rate or --concurrency", hint="./firstlight verify load --rate 2")
+    words = _words(
+        input_tokens=input_tokens, output_tokens=output_tokens, concurrency=concurrency, rate=rate, requests=requests
+    )
+    prompts = _read(dataset) if dataset else None
+    request = asked("verify", prefix=prefix, **options)
+    raise typer.Exit(measure(request, "load", [*words, *(("--dataset", "-") if prompts else ())], prompts))
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file of prompts. Raises UsageError where it cannot be read, or is too large for each host."""
+    hint = "name a JSON file in the form of ShareGPT, or a part of it"
+    try:
+        if path.stat().st_size > LARGEST_DATASET:
+            raise UsageError(f"`{path}` is larger than {LARGEST_DATASET >> 20} MiB", hint=hint)
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be read: {error.strerror or error}", hint=hint) from None
 
 
 def upgrade(
@@ -108,6 +168,7 @@ def add_to(program: typer.Typer) -> None:
     """Add the commands to the group `verify`."""
     del program
     app.command()(compare)
+    app.command()(load)
     app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
         upgrade
     )

@@ -1,10 +1,10 @@
-"""The command `verify compare`: what a choice of the service gains on each host."""
+"""The commands `verify compare` and `verify load`: what a choice of the service gains on each host, and the service under load."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from provision.core.errors import Exit, RemoteCommandError
 from provision.core.install_paths import InstallPaths
@@ -24,21 +24,30 @@ from provision.run.results import ProbedHosts
 from provision.run.step import Step
 from verify.records import EXIT_CODES
 
+Kind = Literal["compare", "load"]
 STATUSES: dict[int, Any] = {0: "ok", 1: "warn"}
 COMPARE_S = 3 * DRAIN_S
-"""For starting and measuring two servers, and restarting the service."""
+"""For starting and measuring two servers, and restarting the service; a load alone takes less."""
 
 
 @dataclass(frozen=True)
 class ComparedHosts(ProbedHosts):
-    """Hosts whose service was measured with two choices."""
+    """Hosts whose service was measured."""
 
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
-    """Measure each host's service with the arguments of `verify.pyz compare`, print the tables, and return the exit code of the checks."""
-    outcome = execute(request, (PROBE, Step("compare", partial(_measure_hosts, words=words), "verify")))
+def measure(request: CommandRequest, kind: Kind, words: Sequence[str], stdin: str | None = None) -> int:
+    """Measure each host's service by a command of `verify.pyz`, print the tables, and return the exit code of the checks.
+
+    Args:
+        request: The command.
+        kind: The command of `verify.pyz`.
+        words: Its arguments.
+        stdin: What it reads.
+    """
+    measuring = partial(_measure_hosts, kind=kind, words=words, stdin=stdin)
+    outcome = execute(request, (PROBE, Step(kind, measuring, "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
         return print_summary(outcome)
     found = outcome.result.documents
@@ -54,9 +63,11 @@ def compare(request: CommandRequest, *, words: Sequence[str]) -> int:
     return max((int(document["exit_code"]) for document in found.values()), default=EXIT_CODES["error"])
 
 
-def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) -> ComparedHosts:
+def _measure_hosts(
+    context: RunContext, probed: ProbedHosts, *, kind: Kind, words: Sequence[str], stdin: str | None
+) -> ComparedHosts:
     def call(host: Host) -> dict[str, Any]:
-        return _measure(context.session(host), probed.install_paths[host.name], words)
+        return _measure(context.session(host), probed.install_paths[host.name], [kind, *words], stdin)
 
     hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
     try:
@@ -65,22 +76,26 @@ def _measure_hosts(context: RunContext, probed: ProbedHosts, *, words: Sequence[
         resume_services(context, probed, hosts)
         raise
     for name, document in documents.items():
-        context.run.write(f"compare/{name}.json", document)
+        context.run.write(f"{kind}/{name}.json", document)
         prefix = probed.install_paths[name].prefix
-        context.run.change("compare", host=name, path=prefix, changed=True, words=" ".join(words))
+        context.run.change(kind, host=name, path=prefix, changed=kind == "compare", words=" ".join(words))
         status = STATUSES.get(document["exit_code"], "failed")
-        missed = ", ".join(document["missed"])
-        named = any(row["target"] for row in document["rows"])
-        text = f"targets missed: {missed}" if missed else "every target is met" if named else "measured"
-        context.record(PhaseResult(host=name, phase="verify", status=status, text=text))
+        context.record(PhaseResult(host=name, phase="verify", status=status, text=_text(document)))
     return ComparedHosts(**vars(probed), documents=documents)
 
 
-def _measure(session: Session, paths: InstallPaths, words: Sequence[str]) -> dict[str, Any]:
-    """Measure a host's service with two choices, and return the document of `verify.pyz compare`. Raises RemoteCommandError."""
-    asked = ["compare", *words, "--json"]
-    prefix = paths.prefix.rstrip("/")
-    done = run_tool(session, prefix, "current", asked, stdin=None, limit_s=COMPARE_S, root=paths.root)
+def _text(document: Mapping[str, Any]) -> str:
+    if "reason" in document:
+        return str(document["reason"])
+    missed = ", ".join(document["missed"])
+    named = any(row["target"] for row in document["rows"])
+    return f"targets missed: {missed}" if missed else "every target is met" if named else "measured"
+
+
+def _measure(session: Session, paths: InstallPaths, words: Sequence[str], stdin: str | None) -> dict[str, Any]:
+    """Return the document of a command of `verify.pyz` on a host. Raises RemoteCommandError."""
+    asked, prefix = [*words, "--json"], paths.prefix.rstrip("/")
+    done = run_tool(session, prefix, "current", asked, stdin=stdin, limit_s=COMPARE_S, root=paths.root)
     try:
         document: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

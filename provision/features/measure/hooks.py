@@ -1,10 +1,11 @@
-"""Where measuring takes part in the work of the core: learned floors among the checks, comparisons on the page of a run.
+"""Where measuring takes part in the work of the core: learned floors, comparisons on the page of a run, a load after a launch.
 
 The controller keeps floors in LOGS/learned/CLASS.json.
 """
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -14,8 +15,10 @@ from provision.core.json_text import parse, parse_object
 from provision.core.models.records import CheckRecord
 from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder
+from provision.features.measure.compare import measure
 from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
 from provision.phases.verify.run_checks import CheckOptions, Verified
+from provision.pipeline import CommandRequest
 from provision.report.page.hosts import Tone
 from provision.report.page.view import Section
 from provision.run.context import RunContext
@@ -63,6 +66,11 @@ def _kept(path: Path, host_class: HostClass) -> LearnedClass | None:
     except (OSError, ValueError):
         return None
     return learned if learned.host_class == host_class else None
+
+
+def measured(request: CommandRequest) -> int:
+    """Measure what the hosts of a command serve under the usual load, and return the exit code of `verify load`."""
+    return measure(replace(request, command="verify"), "load", ())
 
 
 TONES: dict[str, Tone] = {"met": "good", "not met": "bad"}

@@ -20,6 +20,7 @@ from provision.features.multinode.interface_map import (
     interface_maps,
     obstacles,
     rounds,
+    tournament,
 )
 from provision.fleet.ssh.channel import Channel
 from provision.phases.verify.run_checks import tool_command
@@ -109,10 +110,13 @@ def _run_all(participants: Participants, faults: tuple[str, ...]) -> CheckResult
     present = {host: participants.hellos[host] for host in participants.hosts}
     for interface_map in interface_maps(present) if len(present) > 1 else ():
         if not obstacles(interface_map, reached):
-            trials += _run_trials(participants, interface_map, "gloo", faults)
-    chosen = best(trials)
-    if chosen and all(participants.hellos[host]["gpus"] for host in chosen):
-        trials += _run_trials(participants, chosen, "nccl", faults)
+            neighbours = rounds([host for host in interface_map if host in participants.hosts])
+            trials += _run_trials(participants, interface_map, "gloo", faults, neighbours)
+    if chosen := best(trials):
+        backend = "nccl" if all(participants.hellos[host]["gpus"] for host in chosen) else "gloo"
+        tried = [trial.answers.keys() for trial in trials if (trial.interface_map, trial.backend) == (chosen, backend)]
+        pairs = tournament([host for host in chosen if host in participants.hosts], tried)
+        trials += _run_trials(participants, chosen, backend, faults, pairs)
     return evaluate_trials(participants.hellos, reached, trials, participants.silent)
 
 
@@ -140,10 +144,14 @@ def _reached(participants: Participants) -> dict[str, dict[str, dict[str, str]]]
 
 
 def _run_trials(
-    participants: Participants, interface_map: InterfaceMap, backend: str, faults: tuple[str, ...]
+    participants: Participants,
+    interface_map: InterfaceMap,
+    backend: str,
+    faults: tuple[str, ...],
+    turns: Sequence[Sequence[tuple[str, str]]],
 ) -> Iterator[AllReduceTrial]:
-    """Run all-reduce trials between neighbours; pairs without a common host run at once."""
-    for pairs in rounds([host for host in interface_map if host in participants.hosts]):
+    """Run all-reduce trials between pairs of hosts; the pairs of a turn have no common host, and run at once."""
+    for pairs in turns:
         seats = {
             first: {"do": "reserve_port", "address": _address(participants, first, interface_map[first])}
             for first, second in pairs

@@ -1,7 +1,7 @@
 """Evaluation of multi-host trials: candidate interface maps, which of them work, and which to use."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,19 @@ def rounds(hosts: Sequence[str]) -> list[list[tuple[str, str]]]:
     return [pairs for pairs in (ring[::2], ring[1::2], last) if pairs]
 
 
+def tournament(hosts: Sequence[str], tried: Sequence[Collection[str]]) -> list[list[tuple[str, str]]]:
+    """Return all pairs that were not tried, in rounds without a common host, up to the most rounds of pairs.toml."""
+    seats: list[str | None] = [*hosts, *([None] if len(hosts) % 2 else [])]
+    found = []
+    for _ in range(min(len(seats) - 1, own_table(PAIRS)["pairs"]["rounds"])):
+        half = len(seats) // 2
+        facing = zip(seats[:half], reversed(seats[half:]), strict=True)
+        pairs = [(one, two) for one, two in facing if one is not None and two is not None]
+        found.append([pair for pair in pairs if not any(set(pair) == set(other) for other in tried)])
+        seats = [seats[0], seats[-1], *seats[1:-1]]
+    return [pairs for pairs in found if pairs]
+
+
 def obstacles(interface_map: InterfaceMap, reached: Reached) -> list[str]:
     """Return which host cannot reach which interface, and the error."""
     return [
@@ -112,7 +125,7 @@ def evaluate_trials(
     if broken:
         text = f"gloo meets on {_describe(interface_map)}, NCCL does not: {_first(broken)}"
         return CheckResult("warn", text, figures, evidence, _remedy(hellos))
-    slow = [text for of_it in _by_backend(trials, interface_map).values() for text in _slow_pairs(of_it)]
+    slow = [text for of_it in _by_backend(trials, interface_map).values() for text in _slow_parts(of_it)]
     if slow:
         return CheckResult("warn", _first(slow), figures, evidence, own_table(PAIRS)["pairs"]["remedy"])
     return CheckResult("ok", _open(hellos, interface_map, through_cpu, through_gpus), figures, evidence)
@@ -185,16 +198,22 @@ def _by_backend(
     return gather((one.backend, one) for one in trials if one.interface_map == interface_map and one.is_exact)
 
 
-def _slow_pairs(trials: Sequence[AllReduceTrial]) -> Iterator[str]:
-    """Yield the pairs that are far slower than the median of all pairs."""
-    median = _median(trials)
-    for trial in trials:
-        speed = _narrowest([trial])
-        if not speed >= own_table(PAIRS)["pairs"]["share"] * median:
-            hosts, where = " and ".join(trial.answers), _describe(trial.interface_map)
-            yield (
-                f"{trial.backend} between {hosts} reaches {speed / 1e9:.2f} GB/s on {where}, the median of {len(trials)} pairs is {median / 1e9:.2f} GB/s"
-            )
+def _slow_parts(trials: Sequence[AllReduceTrial]) -> Iterator[str]:
+    """Yield what is far slower than the rest: hosts in all their pairs, then pairs of other hosts."""
+    share, where = own_table(PAIRS)["pairs"]["share"], _describe(trials[0].interface_map)
+    by_host = gather((host, trial) for trial in trials for host in trial.answers)
+    widest = {host: max(_narrowest([trial]) for trial in of_it) for host, of_it in by_host.items()}
+    most = max(widest.values())
+    slow = [host for host, of_it in by_host.items() if len(of_it) > 1 and not widest[host] >= share * most]
+    for host in slow:
+        reached = f"reaches at most {widest[host] / 1e9:.2f} GB/s on {where} in each of its {len(by_host[host])} pairs"
+        yield f"{trials[0].backend} on {host} {reached}, the fastest pair reaches {most / 1e9:.2f} GB/s"
+    rest = [trial for trial in trials if not any(host in slow for host in trial.answers)]
+    for trial in rest:
+        speed, median = _narrowest([trial]), _median(rest)
+        if not speed >= share * median:
+            pair = f"{trial.backend} between {' and '.join(trial.answers)} reaches {speed / 1e9:.2f} GB/s on {where}"
+            yield f"{pair}, the median of {len(rest)} pairs is {median / 1e9:.2f} GB/s"
 
 
 def _figures(trials: Sequence[AllReduceTrial], interface_map: InterfaceMap) -> Iterator[Figure]:

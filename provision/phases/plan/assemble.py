@@ -102,6 +102,7 @@ def _serving(
         (profile.cards[0].compute_capability if profile.cards else None) or "",
         tensor=model.tensor_parallel if model else 1,
         flashinfer=flashinfer is not None and flashinfer.kernels != "off",
+        compiled=flashinfer is None or flashinfer.kernels == "compiled",
         plain=served.request.data == 1 and not served.request.adapters,
         arguments=served.request.arguments,
     )

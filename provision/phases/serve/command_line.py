@@ -320,13 +320,12 @@ def _environment(
 
 
 def _flashinfer(plan: FlashInferPlan | None, prefix: str) -> dict[str, str]:
-    """Return the variables without FlashInfer's kernels, or those that find nvcc and the environment's ninja: a service's own PATH has neither."""
+    """Return the variables without kernels that a host compiles, or those that find nvcc and the environment's ninja: a service's own PATH has neither."""
     row = options()["flashinfer"]
-    if plan is not None and plan.kernels == "off":
-        off: dict[str, str] = row["off"]
-        return off
-    if plan is None or plan.kernels != "compiled":
+    if plan is None:
         return {}
+    if plan.kernels != "compiled":
+        return {**row["without_nvcc"], **(row["off"] if plan.kernels == "off" else {})}
     home = plan.toolkit or row["toolkit"]
     return {"CUDA_HOME": home, "PATH": ":".join([f"{prefix}/current/bin", f"{home}/bin", *row["path"]])}
 

@@ -56,9 +56,9 @@ def well(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 class Hosts:
-    """Three hosts on one network, each with or without a GPU; the answer of one may be replaced."""
+    """Hosts on one network, each with or without a GPU; the answer of one may be replaced."""
 
-    def __init__(self, gpus: int = 0, **answers: Answer) -> None:
+    def __init__(self, gpus: int = 0, names: str = "abc", **answers: Answer) -> None:
         self.heard: list[tuple[str, Any]] = []
         self.parts = {
             name: Part(
@@ -67,7 +67,7 @@ class Hosts:
                 answers.get(name, well),
                 self.heard,
             )
-            for number, name in enumerate(("a", "b", "c"), 1)
+            for number, name in enumerate(names, 1)
         }
 
     def meet(self, **openers: Callable[[], Channel]) -> dict[str, Any]:
@@ -107,6 +107,24 @@ def test_nccl_is_tried_if_every_host_has_a_gpu() -> None:
     hosts = Hosts(gpus=8)
     assert "NCCL 100 µs" in hosts.meet()["reason"]
     assert [asked["backend"] for _, asked in hosts.asked("all_reduce")] == ["gloo"] * 6 + ["nccl"] * 6
+
+
+@pytest.mark.parametrize(("gpus", "backends"), [(0, ["gloo"] * 12), (8, ["gloo"] * 8 + ["nccl"] * 12)])
+def test_all_pairs_of_four_hosts_have_trials_and_one_slow_host_is_named(gpus: int, backends: list[str]) -> None:
+    def slow(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return {"wrong": 0, "latency": 1e-4, "bandwidth": 2e8} if asked["do"] == "all_reduce" else well(asked)
+
+    hosts = Hosts(gpus, "abcd", c=slow)
+    record = hosts.meet()
+    backend = backends[-1]
+    assert record["status"] == "warn"
+    named = (
+        f"{backend} on c reaches at most 0.20 GB/s on eth0 in each of its 3 pairs, the fastest pair reaches 2.00 GB/s"
+    )
+    assert named in record["reason"]
+    assert [asked["backend"] for _, asked in hosts.asked("all_reduce")] == backends
+    of_it = [one for one in record["evidence"]["meetings"] if one["backend"] == backend]
+    assert len({frozenset(one["hosts"]) for one in of_it}) == len(of_it) == 6
 
 
 def test_there_is_no_trial_if_a_host_is_not_reached() -> None:

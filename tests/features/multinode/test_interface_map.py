@@ -13,6 +13,7 @@ from provision.features.multinode.interface_map import (
     interface_maps,
     obstacles,
     rounds,
+    tournament,
 )
 
 
@@ -72,6 +73,25 @@ def test_in_a_round_each_host_has_one_trial_with_a_neighbour(count: int) -> None
     assert all(len({host for pair in round_ for host in pair}) == 2 * len(round_) for round_ in rounds(hosts))
     assert len(pairs) == len({frozenset(pair) for pair in pairs}) == (count if count > 2 else 1)
     assert {host for pair in pairs for host in pair} == set(hosts)
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_in_a_tournament_each_host_meets_all_others_once_up_to_seven(count: int) -> None:
+    hosts = [f"host{number}" for number in range(count)]
+    turns = tournament(hosts, [])
+    assert all(len({host for pair in turn for host in pair}) == 2 * len(turn) for turn in turns)
+    pairs = [frozenset(pair) for turn in turns for pair in turn]
+    assert len(pairs) == len(set(pairs))
+    met = [sum(host in pair for pair in pairs) for host in hosts]
+    assert (min(met) >= min(count - 1, 6), max(met) <= 7, len(turns) <= 7) == (True, True, True)
+    if count <= 8:
+        assert len(pairs) == count * (count - 1) // 2
+
+
+def test_pairs_that_were_tried_are_left_out_of_a_tournament() -> None:
+    assert tournament(["a", "b"], [{"b", "a"}]) == []
+    ring = [{"a", "b"}, {"b", "c"}, {"c", "d"}, {"d", "a"}]
+    assert tournament(["a", "b", "c", "d"], ring) == [[("a", "c"), ("d", "b")]]
 
 
 def test_the_faster_of_two_interface_maps_is_chosen_and_named() -> None:
@@ -217,11 +237,29 @@ def pairs(backend: str = "gloo", **speeds: float) -> list[AllReduceTrial]:
         (
             pairs(ab=1e9, bc=0.1e9, cd=0.1e9, de=1e9, ae=1e9),
             "warn",
-            "gloo between b and c reaches 0.10 GB/s on eth0, the median of 5 pairs is 1.00 GB/s; gloo between c and d",
+            "gloo on c reaches at most 0.10 GB/s on eth0 in each of its 2 pairs, the fastest pair reaches 1.00 GB/s",
+        ),
+        (
+            pairs(ab=0.5e9, ac=0.5e9, ad=0.5e9, bc=1e9, bd=1e9, cd=0.4e9),
+            "warn",
+            "gloo on a reaches at most 0.50 GB/s on eth0 in each of its 3 pairs, the fastest pair reaches 1.00 GB/s; gloo between c and d",
+        ),
+        (
+            pairs(ab=1e9, ac=1e9, ad=0.3e9, bc=1e9, bd=1e9, cd=1e9),
+            "warn",
+            "gloo between a and d reaches 0.30 GB/s on eth0, the median of 6 pairs is 1.00 GB/s",
         ),
         (pairs(ab=1e7), "ok", "2 hosts meet on eth0"),
     ],
-    ids=["alike", "one link", "by NCCL only", "one host", "a pair alone"],
+    ids=[
+        "alike",
+        "one link",
+        "by NCCL only",
+        "one host",
+        "one host and a link of others",
+        "one link of all pairs",
+        "a pair alone",
+    ],
 )
 def test_a_pair_far_below_the_median_is_named(trials: list[AllReduceTrial], status: str, reason: str) -> None:
     hosts = dict.fromkeys(trials[0].interface_map, hello(eth0="10.0.0.1/24"))

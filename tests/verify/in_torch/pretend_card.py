@@ -215,6 +215,9 @@ class Profile:
 class Stream:
     """A stream whose work is done at the call: nothing waits."""
 
+    def __init__(self, device: str = "cuda:0") -> None:
+        assert torch.device(device) == DEVICE
+
     def wait_stream(self, other: object) -> None:
         assert isinstance(other, Stream)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.options import options
+from tests.verify.in_torch.pretend_card import pretend
 from verify.checks.collectives import pairs
 from verify.checks.collectives import processes as gpu_processes
 from verify.operators.speed import board_floor
@@ -37,6 +38,17 @@ def test_pairs_of_similar_speed_are_ok_and_the_slowest_is_named() -> None:
         ("slowest pair", pytest.approx(250 / 275)),
         ("latest small copy", pytest.approx(9.0)),
     ]
+
+
+def test_copies_in_both_directions_at_once_are_recorded_without_a_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretend(monkeypatch) as card:
+        speed = pairs._both_ways("cuda:0", "cuda:0", 1 << 16)
+    assert speed == pytest.approx(2 * (1 << 16) / 0.001)
+    assert card.ran.count("ones") == 4
+    outcome = pairs.evaluate_pairs({"cuda:0 -> cuda:1": pair()}, both={"a <-> b": 5e11, "a <-> c": 1e9})
+    (both,) = (one for one in outcome.figures if "both directions" in one.name)
+    assert (outcome.status, both.value, both.unit, both.floor) == ("ok", 1.0, "GB/s", None)
+    assert outcome.evidence["both_ways_bytes_per_s"]["a <-> b"] == 5e11
 
 
 def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ def pairs(context: CheckContext) -> CheckResult:
     if "slow" in context.faults:
         least = min(pair["bytes_per_s"] for pair in found.values())
         next(iter(found.values()))["bytes_per_s"] = least * INJECTED_SHARE
-    return evaluate_pairs(found, tuple(gpu.name or "" for gpu in torch_view.gpus()) if len(gpus) > 1 else ())
+    both = {f"{one} <-> {two}": _both_ways(one, two, COPIED_BYTES // 2) for one, two in combinations(gpus, 2)}
+    return evaluate_pairs(found, tuple(gpu.name or "" for gpu in torch_view.gpus()) if len(gpus) > 1 else (), both)
 
 
 def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
@@ -46,12 +47,37 @@ def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
     return {"direct": direct, "bytes_per_s": copied_bytes / large, "latency_s": small}
 
 
-def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]], cards: tuple[str, ...] = ()) -> CheckResult:
+def _both_ways(one: str, two: str, copied_bytes: int) -> float:
+    """Return bytes/s of two copies in opposite directions at once, added.
+
+    torch lets a copy wait for the current streams of both GPUs, so the second copy has streams of its own.
+    """
+    numbers = [torch.ones(copied_bytes // 4, device=gpu) for gpu in (one, two, two, one)]
+    there, back = numbers[:2], numbers[2:]
+    streams = [torch.cuda.Stream(gpu) for gpu in (one, two)]
+
+    def work(_turn: int) -> None:
+        first = torch.cuda.current_stream(one)
+        for stream in streams:
+            stream.wait_stream(first)
+        there[1].copy_(there[0], non_blocking=True)
+        with torch.cuda.stream(streams[0]), torch.cuda.stream(streams[1]):
+            back[1].copy_(back[0], non_blocking=True)
+        for stream in streams:
+            first.wait_stream(stream)
+
+    return 2 * copied_bytes / timed(work, one, budget_s=BUDGET_S)
+
+
+def evaluate_pairs(
+    pairs: Mapping[str, Mapping[str, Any]], cards: tuple[str, ...] = (), both: Mapping[str, float] | None = None
+) -> CheckResult:
     """Compare each pair with the median of the pairs on the same kind of path, and the slowest one with the floor of the board.
 
     Args:
         pairs: `writer -> owner`, as from `_copies`.
         cards: The names of all GPUs.
+        both: `one <-> other`, as from `_both_ways`. Nobody publishes a floor for these speeds, so they are only recorded.
     """
     rule = table("peers")["pairs"]
     shares: dict[str, float] = {}
@@ -65,23 +91,25 @@ def evaluate_pairs(pairs: Mapping[str, Mapping[str, Any]], cards: tuple[str, ...
     figures = (
         Figure("slowest copy between two", speed, "GB/s", floor=least, source=source),
         Figure("slowest pair", shares[behind], "of the median", floor=rule["share"], source=rule["source"]),
+        *([Figure("slowest copies in both directions at once", min(both.values()) / 1e9, "GB/s")] if both else []),
         Figure("latest small copy", max(pair["latency_s"] for pair in pairs.values()) * 1e6, "us"),
     )
+    evidence = {"pairs": dict(pairs), "both_ways_bytes_per_s": dict(both or {})}
     slow = [name for name, share in shares.items() if not share >= rule["share"]]
     if slow:
         details = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
         text = (
             f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {details}"
         )
-        return CheckResult("warn", text, figures, {"pairs": dict(pairs)}, rule["remedy"])
+        return CheckResult("warn", text, figures, evidence, rule["remedy"])
     status = status_of(speed, least)
     if status != "ok":
         text = f"copies between two GPUs reach {speed:.3g} GB/s ({slowest}), the floor of this board is {least:.3g}"
-        return CheckResult(status, text, figures, {"pairs": dict(pairs)}, rule["remedy"])
+        return CheckResult(status, text, figures, evidence, rule["remedy"])
     staged = sum(not pair["direct"] for pair in pairs.values())
     way = f"{staged} of {len(pairs)} through the host" if staged else "all directly"
     text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {speed:.3g} GB/s"
-    return CheckResult("ok", text, figures, {"pairs": dict(pairs)})
+    return CheckResult("ok", text, figures, evidence)
 
 
 def peers(context: CheckContext) -> CheckResult:

@@ -28,7 +28,7 @@ def evaluate_clocks(cards: Sequence[Metrics]) -> CheckResult:
     rule = table("devices")["amd_limits"]
     evidence = {
         "command": " ".join(amd_smi.METRICS.command),
-        "cards": [{"gpu": card.gpu, "active": card.throttling} for card in cards],
+        "cards": [{"gpu": card.gpu, "active": card.throttling, "memory_c": card.memory_c} for card in cards],
         "source": rule["source"],
     }
     observations = [

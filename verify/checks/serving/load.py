@@ -34,7 +34,7 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
     bound = table("serving")["failed"]
     figures, failed, requests = [], 0, 0
     for result in results:
-        at_once = f"{result['max_concurrency']} at once"
+        at_once = _of(result)
         figures.append(Figure(f"output, {at_once}", result["output_throughput"], "tokens/s"))
         for metric, name in NAMES.items():
             for percent in load_benchmark.PERCENTILES:
@@ -53,7 +53,13 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
         remedy = "its log shows the reason: ./firstlight doctor --limit NAME"
         return CheckResult("fail", text, tuple(figures), kept, remedy)
     most = max(results, key=lambda result: result["output_throughput"])
-    text = f"{requests} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"
+    text = f"{requests} requests answered; at most {most['output_throughput']:.0f} tokens/s, {_of(most)}"
     if first := results[0].get("p50_ttft_ms"):
-        text += f"; first token after {first:.0f} ms (median, alone)"
+        alone = ", alone" if results[0]["max_concurrency"] == 1 else ""
+        text += f"; first token after {first:.0f} ms (median{alone})"
     return CheckResult("ok", text, tuple(figures), kept)
+
+
+def _of(result: Mapping[str, Any]) -> str:
+    rate = result.get("rate")
+    return f"{rate:g} a second" if rate else f"{result['max_concurrency']} at once"

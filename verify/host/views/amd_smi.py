@@ -35,6 +35,8 @@ class Metrics:
     """Whether each reason is active, by amd-smi's names; empty if unknown. GPUs before the MI300 have one for all reasons."""
     temperature_c: float | None = None
     """Of its hottest part, else at its edge."""
+    memory_c: float | None = None
+    """Of the memory."""
     power_w: float | None = None
 
 
@@ -94,9 +96,16 @@ def _errors(row: Any) -> list[EccErrors]:
 
 
 def _metrics(row: Any) -> list[Metrics]:
-    temperature = _first(row.get("temperature"), "hotspot", "edge")
-    power = _first(row.get("power"), "socket_power", "average_socket_power")
-    return [Metrics(int(row["gpu"]), _violations(row) or _throttled(row), temperature, power)]
+    temperature, power = row.get("temperature"), row.get("power")
+    return [
+        Metrics(
+            gpu=int(row["gpu"]),
+            throttling=_violations(row) or _throttled(row),
+            temperature_c=_first(temperature, "hotspot", "edge"),
+            memory_c=_first(temperature, "mem"),
+            power_w=_first(power, "socket_power", "average_socket_power"),
+        )
+    ]
 
 
 def _links(row: Any) -> list[GpuLink]:

@@ -24,6 +24,10 @@ VOLATILE, AGGREGATE = 0, 1
 UNCORRECTED = 1
 SENSOR = 0
 """NVML_TEMPERATURE_GPU: the sensor of the chip."""
+MEMORY_MAX, CHIP_MAX = 2, 3
+"""NVML_TEMPERATURE_THRESHOLD_MEM_MAX and _GPU_MAX: the highest temperatures at which memory and chip may work."""
+MEMORY_SENSOR = 82
+"""NVML_FI_DEV_MEMORY_TEMP: degrees, an unsigned number."""
 MULTIPROCESSORS = 1
 """NVML_CLOCK_SM of nvmlClockType_t."""
 LINK_STATE, MOST_LINKS = "nvmlDeviceGetNvLinkState", 36
@@ -60,6 +64,21 @@ class _Memory(ctypes.Structure):
     """nvmlMemory_t of nvml.h: bytes."""
 
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class _FieldValue(ctypes.Structure):
+    """nvmlFieldValue_t of nvml.h, whose value is a union of numbers of up to 8 bytes."""
+
+    _fields_ = (
+        ("fieldId", ctypes.c_uint),
+        ("scopeId", ctypes.c_uint),
+        ("timestamp", ctypes.c_longlong),
+        ("latencyUsec", ctypes.c_longlong),
+        ("valueType", ctypes.c_uint),
+        ("nvmlReturn", ctypes.c_uint),
+        ("uiVal", ctypes.c_uint),
+        ("rest", ctypes.c_uint),
+    )
 
 
 @contextmanager
@@ -198,6 +217,10 @@ class Health:
     """Clock of the multiprocessors."""
     clock_max_mhz: int | None = None
     temperature_c: int | None = None
+    temperature_max_c: int | None = None
+    memory_c: int | None = None
+    """Temperature of the memory; only of HBM, and of some cards with GDDR."""
+    memory_max_c: int | None = None
     power_w: float | None = None
     power_limit_w: float | None = None
     power_default_w: float | None = None
@@ -226,12 +249,14 @@ def one_number(nvml: Any, handle: ctypes.c_void_p, name: str, convert: Callable[
 
 
 def read_limits(nvml: Any, handle: ctypes.c_void_p) -> Health:
-    """Return address, name, maximum clock and power limits of a card, which no load changes. Raises NvmlError."""
-    known = _gpu(nvml, handle)
+    """Return address, name, maximum clock, and limits of power and temperature of a card, which no load changes. Raises NvmlError."""
+    known, threshold = _gpu(nvml, handle), "nvmlDeviceGetTemperatureThreshold"
     return Health(
         pci=known.pci or "",
         name=known.name or "",
         clock_max_mhz=one_number(nvml, handle, "nvmlDeviceGetMaxClockInfo", before=(MULTIPROCESSORS,)),
+        temperature_max_c=one_number(nvml, handle, threshold, before=(CHIP_MAX,)),
+        memory_max_c=one_number(nvml, handle, threshold, before=(MEMORY_MAX,)),
         power_limit_w=one_number(nvml, handle, "nvmlDeviceGetPowerManagementLimit", _watts),
         power_default_w=one_number(nvml, handle, "nvmlDeviceGetPowerManagementDefaultLimit", _watts),
     )
@@ -248,8 +273,15 @@ def read_load(nvml: Any, handle: ctypes.c_void_p, known: Health) -> Health:
         clock_reasons=reasons,
         clock_mhz=one("nvmlDeviceGetClockInfo", before=(MULTIPROCESSORS,)),
         temperature_c=one("nvmlDeviceGetTemperature", before=(SENSOR,)),
+        memory_c=_memory_temperature(nvml, handle),
         power_w=one("nvmlDeviceGetPowerUsage", _watts),
     )
+
+
+def _memory_temperature(nvml: Any, handle: ctypes.c_void_p) -> int | None:
+    found = _FieldValue(fieldId=MEMORY_SENSOR)
+    known = is_known(nvml, "nvmlDeviceGetFieldValues", handle, ctypes.c_int(1), ctypes.byref(found))
+    return found.uiVal if known and found.nvmlReturn == SUCCESS else None
 
 
 def _watts(milliwatts: int) -> float:

@@ -22,6 +22,7 @@ class Kernel(Row):
     layers: Literal["experts", "linear"]
     weights: KernelFormat | None = None
     flashinfer: bool | None = None
+    compiled: bool | None = None
     without: tuple[str, ...] = ()
     name: str
     since: str
@@ -41,6 +42,7 @@ def kernel_choices(
     *,
     tensor: int,
     flashinfer: bool,
+    compiled: bool,
     plain: bool,
     arguments: Sequence[str],
 ) -> Iterator[ServingChoice]:
@@ -49,6 +51,7 @@ def kernel_choices(
     Args:
         tensor: The number of devices that each layer is split over.
         flashinfer: Whether the host has FlashInfer's kernels.
+        compiled: Whether the host compiles kernels when the service starts.
         plain: Whether it is one copy without adapters; otherwise vLLM takes other kernels for experts that are not of 4 bits.
         arguments: The user's arguments of `vllm serve`; layers whose kernel they choose are left out.
     """
@@ -64,6 +67,7 @@ def kernel_choices(
             and not (form == "fp8-block" and cuts)
             and shape.text_type not in row.without
             and row.flashinfer in {None, flashinfer}
+            and row.compiled in {None, compiled}
             and version in Releases(row.since, row.until)
             and _OPTIONS[row.layers] not in given
         ):

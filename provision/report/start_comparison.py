@@ -1,0 +1,56 @@
+"""Starts of services on equal hosts: which phase took much longer on one of them than on the others. Pure."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+
+from provision.core.grouping import gather
+from provision.core.models.records import CheckRecord, HostSummary
+from provision.core.tables import own_table
+from provision.report.layout import duration
+from provision.report.wording import start_lengths, start_phase_words, start_points
+from verify.records import STARTS, CheckResult, Figure, as_record, first_few
+
+TABLE = Path(__file__).with_name("starts.toml")
+MOST = 5
+"""Phases that the text names."""
+
+
+def compare_starts(hosts: Iterable[HostSummary]) -> tuple[CheckRecord, ...]:
+    """Return a record with a warning about phases that took much longer than on equal hosts; none without such a phase.
+
+    Equal hosts have the same devices, Stack and model, started in this run, and all of them were installed in it or none.
+    """
+    rule = own_table(TABLE)["rule"]
+    started = [(host, start_lengths(start_points(host.serve.startup_s))) for host in hosts if host.serve]
+    equal = gather((_class_of(host), (host.name, phases)) for host, phases in started if phases)
+    slow = [figure for group in equal.values() for figure in _slow(dict(group))]
+    if not slow:
+        return ()
+    details = [f"{one.name} took {duration(one.value or 0)}, more than {duration(one.ceiling or 0)}" for one in slow]
+    outcome = CheckResult(
+        "warn", f"start of the service: {first_few(details, MOST)}", tuple(slow), None, rule["remedy"]
+    )
+    return (CheckRecord.model_validate(as_record(STARTS, None, None, outcome, 0.0)),)
+
+
+def _class_of(host: HostSummary) -> tuple[object, ...]:
+    stack, installed = host.stack and host.stack.model_dump_json(), host.phases.get("install")
+    return host.devices, stack, host.serve and host.serve.model, bool(installed and installed.changed)
+
+
+def _slow(group: dict[str, dict[str, float]]) -> Iterator[Figure]:
+    """Yield the phases that took too long, by the lengths of phases on equal hosts."""
+    rule = own_table(TABLE)["rule"]
+    phases = dict.fromkeys(phase for lengths in group.values() for phase in lengths if phase not in rule["left_out"])
+    for phase in phases:
+        known = {name: lengths[phase] for name, lengths in group.items() if phase in lengths}
+        middle = median(known.values())
+        most = max(rule["share"] * middle, middle + rule["least_s"])
+        if len(known) >= rule["hosts"]:
+            source = (
+                f"{rule['share']:g} times the median of {len(known)} equal hosts, {duration(middle)}; {rule['source']}"
+            )
+            for name, seconds in known.items():
+                if seconds > most:
+                    yield Figure(f"{start_phase_words(phase)} on {name}", seconds, "s", ceiling=most, source=source)
