@@ -5,10 +5,13 @@ The tests of this file run in order on one host; each continues from the state t
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 import shlex
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.root import TRIXIE
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
-from tests.serve.test_unit import CPU, CUDA, IMAGE, container, sliced
+from tests.serve.test_unit import CPU, CUDA, IMAGE, UUIDS, container, sliced
 from verify.serving.service_plan import ServicePlan
 
 pytestmark = pytest.mark.long(seconds=600)
@@ -90,7 +93,12 @@ def test_podman_makes_units_of_what_is_planned(host: FleetHost, kind: tuple[str,
     assert server == ServicePlan("systemd", made.name, made.unit).argv
     given = {word.removeprefix("--env=") for word in words if word.startswith("--env=")}
     assert given == {*made.environment, "VLLM_API_KEY", "PATH"}
-    assert ("nvidia.com/gpu=all" in words) == (kind == CUDA)
+    gpus = [f"nvidia.com/gpu={uuid}" for uuid in UUIDS] if kind == CUDA else []
+    assert [word for word in words if word.startswith("nvidia.com/")] == gpus
+    # The container's control group is below the unit's, which is podman's alone: a reload changes no access to devices there.
+    assert "--cgroups=split" in words
+    assert "\nDelegate=yes\n" in said
+    assert "Device" not in "".join(line for line in said.splitlines() if not line.startswith("AddDevice="))
     assert "/srv/model:/srv/model:ro" in words
     written.write_text(made.unit.replace("ReadOnly=", "Readonly="))
     with pytest.raises(RuntimeError, match="Readonly"):
@@ -114,6 +122,46 @@ def test_podman_gives_a_container_one_slice_by_a_stand_in_for_nvidias_specificat
     specification.unlink()
 
 
+CDI = {
+    "cdiVersion": "0.5.0",
+    "kind": "nvidia.com/gpu",
+    "devices": [
+        {"name": name, "containerEdits": {"deviceNodes": [{"path": f"/dev/nvidia{index}", "hostPath": "/dev/net/tun"}]}}
+        for index, name in enumerate((*UUIDS, "GPU-of-another"))
+    ],
+}
+"""What NVIDIA's toolkit says of GPUs, with a device of the host in the place of each."""
+OPENS = "podman exec systemd-trial sh -c ': <>/dev/nvidia0 && : <>/dev/nvidia1 && ls /dev | grep -c nvidia'"
+
+
+def test_a_container_keeps_its_gpus_when_systemd_reloads(host: FleetHost, image: Path) -> None:
+    """With a stand-in for GPUs: systemd takes devices from containers whose control groups are its own (NVIDIA/nvidia-docker#1730)."""
+    kept = re.findall(r"^(?:AddDevice|Network|ReadOnly|Tmpfs|DropCapability|NoNewPrivileges|Pull|Ulimit)=.*$", container(CUDA).unit or "", re.MULTILINE)  # fmt: skip
+    shutil.copy(image, host.machine.root / "root")
+    host.sh(f"podman load --quiet --input /root/{image.name}; rm /root/{image.name}", timeout_s=180)
+    number = host.sh("podman images -q --no-trunc").strip().removeprefix("sha256:")
+    unit = ["[Container]", f"Image={number}", "Exec=sleep 600", *kept, ""]
+    folder = host.machine.root / "etc/cdi"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nvidia.json").write_text(json.dumps(CDI))
+    quadlet = host.machine.root / "etc/containers/systemd/trial.container"
+    quadlet.parent.mkdir(parents=True, exist_ok=True)
+    quadlet.write_text("\n".join(unit))
+    try:
+        started = "systemctl daemon-reload; systemctl start trial.service || { journalctl -n 20 -u trial.service >&2; exit 1; }"
+        host.sh(started, timeout_s=120)
+        assert host.sh(OPENS).strip() == "2"
+        host.sh("for _ in 1 2 3; do systemctl daemon-reload; done")
+        assert host.sh(OPENS).strip() == "2"
+        assert host.sh("systemctl show --value -p DeviceAllow trial.service").strip() == ""
+    finally:
+        quadlet.unlink()
+        host.sh(
+            "systemctl stop trial.service; systemctl daemon-reload; rm -r /etc/cdi; podman rmi --all --force",
+            timeout_s=120,
+        )
+
+
 def test_a_service_serves_in_a_container(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
     path = inventory(host, image)
     ended = firstlight("provision", "-i", path)
@@ -121,6 +169,8 @@ def test_a_service_serves_in_a_container(firstlight: CommandRunner, host: FleetH
     [one] = ended.summary["hosts"]
     assert (one["state"], one["attention"]["used"]) == ("serving", "CPU_ATTN")
     assert {check["status"] for check in one["checks"]} <= {"ok", "skip"}, one["checks"]
+    [inside] = [check["reason"] for check in one["checks"] if check["id"] == "frame.container"]
+    assert re.search(r"in the service's container, \d\d checks passed, of libraries, kernels, attention", inside)
     assert ask(host)["with"][1]["data"][0]["id"] == "builtin-1"
     server = host.sh(SERVER).strip()
     inside, outside = (host.sh(f"readlink /proc/{pid}/ns/mnt") for pid in (server, 1))
@@ -160,13 +210,46 @@ def test_it_serves_again_after_a_reboot(host: FleetHost) -> None:
     assert host.sh(f"systemctl is-enabled {UNIT}").strip() == "generated"
 
 
-def test_a_changed_port_and_a_rollback(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
-    ended = firstlight("provision", "-i", inventory(host, image, firstlight_port=8001))
+def second(image: Path) -> Path:
+    """The same image under another ID: its configuration has one more label."""
+    changed, path = {}, image.with_name("second.tar")
+    with tarfile.open(image) as old, tarfile.open(path, "w") as new:
+        for member in old:
+            reading = old.extractfile(member)
+            if reading is None or member.size > 1 << 16:
+                new.addfile(member, reading)
+            else:
+                changed[member.name.removeprefix("./")] = json.loads(reading.read())
+        [entry] = changed["index.json"]["manifests"]
+        manifest = changed[f"blobs/{entry['digest'].replace(':', '/')}"]
+        config = changed[f"blobs/{manifest['config']['digest'].replace(':', '/')}"]
+        config.setdefault("config", {})["Labels"] = {"release": "second"}
+        for named, content in ((manifest["config"], config), (entry, manifest)):
+            text = json.dumps(content).encode()
+            named["digest"], named["size"] = f"sha256:{hashlib.sha256(text).hexdigest()}", len(text)
+            add(new, f"blobs/{named['digest'].replace(':', '/')}", text)
+        for name in ("index.json", "oci-layout"):
+            add(new, name, json.dumps(changed[name]).encode())
+    return path
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def test_another_image_and_a_rollback(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
+    runs = "podman inspect -f '{{.Image}}' firstlight-vllm"
+    former = host.sh(runs)
+    ended = firstlight("provision", "-i", inventory(host, second(image), firstlight_port=8001))
     assert ended.code == 0, ended.output()
     assert ask(host, port=8001)["with"][0] == 200
+    assert host.sh(runs) != former
     ended = firstlight("rollback", "-i", inventory(host, image))
     assert ended.code == 0, ended.output()
     assert ask(host)["with"][0] == 200
+    assert host.sh(runs) == former
 
 
 def test_what_podman_lost_is_loaded_again(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,33 @@ def test_start_caches_of_the_current_and_the_previous_release_stay(prefix: Path)
     rollback(prefix)
     record(prefix)
     assert {path.name for path in (prefix / "cache").iterdir()} == left
+
+
+def test_a_rollback_brings_back_the_former_image_which_stays_until_no_release_needs_it(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for podman, which lists the images that it removes."""
+    (prefix / "podman").write_text(f'#!/bin/sh\necho "$*" >>{prefix}/asked\n')
+    (prefix / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{prefix}:{os.environ['PATH']}")
+    loaded = prefix / "etc" / "images"
+    loaded.touch()
+
+    def serve(image: str) -> str:
+        loaded.write_text(f"{loaded.read_text()}{image}\n")
+        return served(prefix, unit=f"[Container]\nImage={image}\n")
+
+    first, second, third = (letter * 64 for letter in "abc")
+    release = serve(first)
+    serve(second)
+    assert loaded.read_text().split() == [first, second]
+    assert rollback(prefix)["release"] == release
+    assert f"Image={first}\n" in unit_of(prefix)
+    prove(prefix)
+    record(prefix)
+    serve(third)
+    assert loaded.read_text().split() == [first, third]
+    assert (prefix / "asked").read_text().split() == ["rmi", second]
 
 
 def test_a_rollback_brings_back_the_environment(prefix: Path) -> None:

@@ -21,6 +21,7 @@ from provision.phases.plan.what_if import parse_what_if
         ({"vllm": "none", "flash_attn": "bundled"}, ("`--vllm none`", "`--flash-attn bundled`")),
         ({"vllm": "none", "flash_attn": "both"}, ("`--vllm none`", "`--flash-attn both`")),
         ({"vllm": "none", "attention": "flash"}, ("`--vllm none`", "`--attention flash`")),
+        ({"runtime": "podman", "cuda_compat": True}, ("`--set runtime=podman`", "`--set cuda_compat=true`")),
         ({"dtype": "float32", "attention": "flash"}, ("`--set dtype=float32`", "`--attention flash`")),
     ],
 )

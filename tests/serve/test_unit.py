@@ -129,11 +129,12 @@ def test_no_secret_and_no_environment_in_the_texts() -> None:
 
 
 IMAGE = "e" * 64
+UUIDS = tuple(f"GPU-{index}c41e7d2-90ab-4f63-8e15-7b2d60fa3c98" for index in range(2))
 
 
 def container(kind: tuple[str, str, str], name: str | None = None, **settings: Any) -> Service:
     wanted = Settings(runtime="podman", image="/images/debian.tar", **settings)
-    cards = [card(index) for index in range(2)] if kind == CUDA else []
+    cards = [card(index).model_copy(update={"uuid": uuid}) for index, uuid in enumerate(UUIDS)] if kind == CUDA else []
     prefix = "/opt/firstlight" + (f"@{name}" if name else "")
     command = serve_command(stack(*kind), wanted, facts(*cards), prefix=prefix, model=BUILTIN)
     return render_service(
@@ -164,6 +165,35 @@ def test_checks_read_the_command_and_the_account_of_a_container() -> None:
     assert planned.argv[-1] == '{"a b": 1}'
     assert not {"User", "Exec", "Image"} & set(planned.directives())
     assert planned.directives()["KillMode"] == ["mixed"]
+
+
+def test_a_container_has_the_gpus_of_its_service_alone() -> None:
+    made = container(CUDA, vllm_args=[], tensor_parallel=1)
+    assert re.findall("AddDevice=(.*)", made.unit or "") == [f"nvidia.com/gpu={UUIDS[0]}"]
+    assert "CUDA_VISIBLE_DEVICES" not in made.environment
+    assert "--gpus 0 " in (made.unit or "")
+    assert "AddDevice" not in (container(CPU).unit or "")
+
+
+def test_no_libraries_come_before_those_of_the_driver() -> None:
+    made = container(CUDA)
+    [passed] = re.findall("PodmanArgs=--unsetenv-all (.*)", made.unit or "")
+    assert {word.removeprefix("--env=") for word in passed.split()} == {*made.environment, "VLLM_API_KEY", "PATH"}
+    assert "LD_LIBRARY_PATH" not in made.environment
+
+
+@pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_a_container_writes_no_selinux_labels_to_files_of_the_host(kind: tuple[str, str, str]) -> None:
+    unit = container(kind, model_on_host="/srv/model").unit or ""
+    assert "\nSecurityLabelDisable=true\n" in unit
+    mounts = re.findall("Volume=(.*)", unit)
+    assert "/srv/model:/srv/model:ro" in mounts
+    assert {mount.split(":")[2:] == ["ro"] or len(mount.split(":")) == 2 for mount in mounts} == {True}
+
+
+def test_systemd_holds_no_list_of_devices_that_a_reload_could_apply_again() -> None:
+    unit = container(CUDA).unit or ""
+    assert not re.search("DeviceAllow|DevicePolicy|PrivateDevices|CgroupsMode|--cgroup", unit)
 
 
 def sliced(**settings: Any) -> Service:

@@ -12,16 +12,19 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from provision.core.errors import TransportError
+from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, Program
 from provision.core.models.inventory import Connection
 from provision.core.models.records import CheckRecord
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.verify import run_checks
+from provision.phases.verify.in_container import with_container
 from provision.phases.verify.run_checks import CheckOptions, read, verify
 from provision.phases.verify.tool import STAYS_HERE, Picked, build_zipapp, zipapp
 from provision.pipeline.operations import checks_table
@@ -201,6 +204,45 @@ def test_the_number_and_name_of_the_running_check_are_reported(prefix: Path, mon
     assert [check.status for check in answer.checks] == ["error"]
     assert {*reported} == {"1/1 libraries.lock"}
     assert (prefix / "verify" / "progress").read_text() == ""
+
+
+def test_kernels_and_libraries_are_checked_in_the_container_too(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for podman, which runs the command on this machine."""
+    image = "d" * 64
+    podman = tmp_path / "podman"
+    podman.write_text(
+        f'#!/bin/sh\necho "$*" >{tmp_path}/asked\nwhile [ "$1" != {image} ]; do shift; done\nshift\nexec "$@"\n'
+    )
+    podman.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    facts = HostFacts(
+        host="localhost",
+        probed_at="2026-11-20T08:00:00.000Z",
+        nvidia=Nvidia(gpus=(NvidiaGpu(index=0),)),
+        programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk"),),
+    )
+    common: dict[str, Any] = {
+        "prefix": str(prefix),
+        "options": CheckOptions("quick"),
+        "environment": None,
+        "devices": 1,
+        "expect": None,
+        "root": False,
+    }
+    host = verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick"))
+    assert with_container(LOCALHOST, host, None, facts, **common) is host
+    [*checks, record] = with_container(LOCALHOST, host, image, facts, **common).checks
+    assert tuple(checks) == host.checks
+    assert (record.id, record.status) == ("frame.container", "fail")
+    assert record.reason.startswith("in the service's container, libraries.")
+    asked = (tmp_path / "asked").read_text()
+    assert f"--device=nvidia.com/gpu=all --volume={prefix}:{prefix}:ro {image} {prefix}/current/bin/python -I" in asked
+    assert "--only libraries --only kernels --only attention --only operators --only engine" in asked
+    podman.write_text("#!/bin/sh\necho 'Error: no such image' >&2\nexit 125\n")
+    record = with_container(LOCALHOST, host, image, facts, **common).checks[-1]
+    assert (record.status, "Error: no such image" in record.reason) == ("error", True)
 
 
 def only(answer: object) -> CheckRecord:

@@ -106,6 +106,17 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
             f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder needs its own bundle",
             hint="make one bundle a model: --limit HOSTS -o FILE",
         )
+    images = {
+        (Path(file.path).name, file.sha256)
+        for one in outcome.result.staged.values()
+        for file in one.files
+        if file.kind == "image"
+    }
+    if len(dict(images)) < len(images):
+        raise BundleError(
+            f"these hosts have {len(images)} images, and some have one name: {', '.join(sorted(dict(images)))}",
+            hint="rename the files that firstlight_image names",
+        )
     unique = {staged.model_dump_json(): staged for staged in outcome.result.staged.values()}
     return list(unique.values()), models.pop()
 

@@ -66,8 +66,7 @@ class BundleContents:
             name: BundledFile(path=name, sha256=sha256_of(path), size=path.stat().st_size)
             for name, path in self.sources.items()
         }
-        # The setting names the file of an image, which each controller has for itself.
-        staged_files = [file for staged in self.staged for file in staged.files if file.kind != "image"]
+        staged_files = [file for staged in self.staged for file in staged.files]
         for file in staged_files:
             stored = Path(file.path).name if file.kind != "model" else flat_name(file.name)
             name = f"{FILES}{file.sha256}/{stored}"

@@ -150,6 +150,9 @@ def _contradictions(policy: Policy, settings: Settings) -> Iterator[tuple[str, s
         yield "--vllm none", attention, "an attention back end needs vLLM"
     if policy.runtime == "podman" and policy.torch == "existing":
         yield "--set runtime=podman", "--set torch=existing", "a container has no packages of the host"
+    if policy.runtime == "podman" and policy.cuda_compat:
+        why = "a container has the driver's own libraries, and no others before them"
+        yield "--set runtime=podman", "--set cuda_compat=true", why
     if policy.dtype == "float32" and flash_requested:
         yield "--set dtype=float32", attention, "flash kernels support float16 and bfloat16"
 

@@ -344,10 +344,12 @@ def _flashinfer(plan: FlashInferPlan | None, prefix: str) -> dict[str, str]:
 
 
 def _device_environment(devices: Devices, settings: Settings, start: str) -> dict[str, str]:
-    """Select GPUs by index, and a slice by its UUID; of a container's one slice nothing is to be selected."""
+    """Select GPUs by index, and a slice by its UUID. A container has no others, so nothing is to be selected there."""
     listed = ",".join(map(str, devices.indexes))
     if devices.part and settings.runtime == "podman":
         return {"CUDA_CACHE_PATH": f"{start}/cuda"}
+    if devices.platform == "cuda" and settings.runtime == "podman":
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_CACHE_PATH": f"{start}/cuda"}
     if devices.part:
         listed = devices.part.uuid or ""
     if devices.platform == "cuda":

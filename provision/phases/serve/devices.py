@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import gcd
 from typing import Literal
 
+from pydantic import Field
+
 from provision.catalog.versions import numbers, platform_of
 from provision.core.errors import InventoryError
 from provision.core.models.base import Record
@@ -21,6 +23,8 @@ class Devices(Record):
 
     platform: Platform
     indexes: tuple[int, ...] = ()
+    names: tuple[str, ...] = Field(default=(), exclude=True)
+    """What a container calls NVIDIA's (CDI): their UUIDs, and a slice by its indexes. They are no part of a start cache, which GPUs of one kind share."""
     part: GpuSlice | None = None
     """The slice of the one GPU that serves; None for whole GPUs."""
     compute_capability: str | None = None
@@ -78,6 +82,7 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
     return Devices(
         platform=platform,
         indexes=tuple(card.index for card in used),
+        names=_names(used, part),
         part=part,
         compute_capability=min(capabilities, key=numbers, default=None),
         tensor_parallel=tensor,
@@ -85,6 +90,12 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
         data_parallel=settings.data_parallel,
         hosts=span,
     )
+
+
+def _names(used: Sequence[NvidiaGpu | AmdGpu], part: GpuSlice | None) -> tuple[str, ...]:
+    if part is not None:
+        return (f"{used[0].index}:{part.index}",)
+    return tuple(str(card.uuid or card.index) for card in used if isinstance(card, NvidiaGpu))
 
 
 def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ...]:

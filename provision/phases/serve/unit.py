@@ -85,7 +85,7 @@ def render_service(
             restart_s=times["restart_s"],
             image=image,
             part=command.devices.part,
-            gpu=f"{command.devices.indexes[0]}:{command.devices.part.index}" if command.devices.part else "all",
+            gpus=command.devices.names,
             container=_stem(name).replace("@", "-"),
             variables=sorted((*command.environment, *([KEY] if settings.api_key else []))),
         )

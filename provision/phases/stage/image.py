@@ -5,6 +5,7 @@ The format: https://github.com/opencontainers/image-spec/blob/main/image-layout.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
-from provision.phases.stage.wheelhouse import sha256_of
+from provision.phases.stage.wheelhouse import Store, sha256_of
 
 NAME = "image-{}.tar"
 """Name of the file in the incoming folder, with the ID of the image."""
+IMAGES = "images"
+"""Table of the wheelhouse: images by the names of their files, so that a bundle has them."""
 HINT = "firstlight_image takes a file of one image: podman save --format oci-archive -o FILE IMAGE"
 
 
@@ -36,6 +39,30 @@ def stage_image(path: Path) -> StagedFile:
         raise StageError(f"image `{path}` has {1 + len(others)} images", hint=HINT)
     name = NAME.format(config.partition(":")[2])
     return StagedFile(name=name, path=str(path), sha256=sha256_of(path), size=path.stat().st_size, kind="image")
+
+
+def image_files(path: Path | None, store: Store, *, is_bundled: bool) -> list[StagedFile]:
+    """Return the file of a container's image; none without containers.
+
+    Args:
+        store: Where the file of a bundle is.
+        is_bundled: Whether this run has its files from a bundle.
+
+    Raises:
+        StageError: It is no image.
+    """
+    if path is None:
+        return []
+    key = hashlib.sha256(path.name.encode()).hexdigest()
+    kept = store.get(IMAGES, key) if is_bundled else None
+    found = store.find(kept["sha256"], path.name) if kept else None
+    if kept and found:
+        return [StagedFile(**kept, path=str(found))]
+    staged = stage_image(path)
+    value = staged.model_dump(exclude={"path"})
+    if store.get(IMAGES, key) != value:
+        store.put(IMAGES, key, value)
+    return [staged]
 
 
 def image_id(file: StagedFile) -> str:

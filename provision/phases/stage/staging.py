@@ -23,7 +23,7 @@ from provision.core.user_path import expand_user
 from provision.phases.stage.candidate_lock import Packager, StageJob, cache_key, lock_best_candidate, without_package
 from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import Progress
-from provision.phases.stage.image import stage_image
+from provision.phases.stage.image import image_files
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.lock_file import lock_digest, lock_text
 from provision.phases.stage.locked_wheel import stage_uv
@@ -92,7 +92,7 @@ def stage(
     if settings.model != "builtin":
         model, model_files = stage_model(settings, client, store, progress=progress, refresh=refresh)
         files += model_files
-    files += image_files(settings)
+    files += _image(settings, store, client)
     text = lock_text(wheels)
     environment = environment_digest(text, interpreter, archive[0].sha256 if archive else None)
     staged = Staged(
@@ -150,14 +150,13 @@ def staged_before(
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
-    stack, added = _as_now(staged.stack, candidates), image_files(settings)
+    stack, added = _as_now(staged.stack, candidates), _image(settings, store, client)
     changed = {"hosts": resolution.hosts, "stack": stack, "files": (*staged.files, *added)}
     return staged.model_copy(update=changed)
 
 
-def image_files(settings: Settings) -> list[StagedFile]:
-    """Return the file of the container's image; none without containers. Raises StageError where it is no image."""
-    return [stage_image(Path(settings.image))] if settings.image else []
+def _image(settings: Settings, store: Store, client: ClientSettings) -> list[StagedFile]:
+    return image_files(Path(settings.image) if settings.image else None, store, is_bundled=client.bundled is not None)
 
 
 def _as_now(staged: Stack, candidates: Iterable[tuple[Candidate, Stack]]) -> Stack:

@@ -36,7 +36,7 @@ python={prefix}/{environment}/bin/python
 [ -x "$python" ] || exit {no_environment}
 for tool in {prefix}/bin/verify.pyz {prefix}/{sent}; do
     have=$(sha256sum "$tool" 2>/dev/null || :)
-    [ "${{have%% *}}" != {digest} ] || exec "$python" -I "$tool" {arguments}
+    [ "${{have%% *}}" != {digest} ] || exec {within}"$python" -I "$tool" {arguments}
 done
 exit {other_tool}
 """
@@ -70,6 +70,11 @@ class CheckOptions:
     """Whether the service is replaced or restarted after the checks, so that the running one is not checked."""
     refute: bool = False
     """Whether only checks run again that failed before; their results are updated on the host."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all checks of the level run, which the host keeps as its last."""
+        return self.soak_minutes is None and not self.selection and not self.refute
 
     def words(self, prefix: str) -> list[str]:
         """Return the arguments of the tool for an installation, without what it is to compare with."""
@@ -164,7 +169,15 @@ def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, 
 
 
 def run_tool(
-    session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
+    session: Session,
+    prefix: str,
+    place: str,
+    words: Sequence[str],
+    *,
+    stdin: str | None,
+    limit_s: float,
+    root: bool,
+    within: str = "",
 ) -> Completed:
     """Run the tool with the environment's own Python; send this release's tool first if the host has another one.
 
@@ -174,11 +187,12 @@ def run_tool(
         words: Arguments of the tool.
         stdin: What the tool reads.
         limit_s: Seconds after which the host is given up.
+        within: Command that starts the tool in a container; empty for the host itself.
 
     Raises:
         TransportError: The host cannot be reached.
     """
-    command = tool_command(prefix, place, words)
+    command = tool_command(prefix, place, words, within=within)
     done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     if done.rc == OTHER_TOOL:
         session.run(f"mkdir -p {shlex.quote(f'{prefix}/verify')}", root=root)
@@ -187,7 +201,7 @@ def run_tool(
     return done
 
 
-def tool_command(prefix: str, place: str, words: Sequence[str]) -> str:
+def tool_command(prefix: str, place: str, words: Sequence[str], *, within: str = "") -> str:
     """Return the command that runs this release's tool; `place` is the environment's folder below the prefix.
 
     It exits with NO_ENVIRONMENT or OTHER_TOOL if one of the two is missing.
@@ -198,6 +212,7 @@ def tool_command(prefix: str, place: str, words: Sequence[str]) -> str:
         sent=SENT_TOOL,
         digest=hashlib.sha256(zipapp()).hexdigest(),
         arguments=shlex.join(words),
+        within=f"{within} " if within else "",
         no_environment=NO_ENVIRONMENT,
         other_tool=OTHER_TOOL,
     )
@@ -215,6 +230,15 @@ class Verified:
     def status(self) -> Status:
         """The worst status."""
         return worst_status([check.status for check in self.checks])
+
+    def plus(self, check: CheckRecord) -> Verified:
+        """Return the results with one more check."""
+        checks = (*self.checks, check)
+        changed = {
+            "status": worst_status([one.status for one in checks]),
+            "checks": [one.model_dump() for one in checks],
+        }
+        return Verified(checks, {**self.document, **changed})
 
     @property
     def exit_code(self) -> int:

@@ -12,8 +12,10 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.phases.install.step import building
+from provision.phases.stage.image import image_id
 from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
+from provision.phases.verify.in_container import with_container
 from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, resume
 from provision.phases.verify.run_checks import verify as run_checks
 from provision.report.difference import last_green
@@ -24,7 +26,7 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
 from verify.host.comparison import compare
-from verify.records import FRAME, SERVING, Level, first_few
+from verify.records import BURN_IN, FRAME, SERVING, Level, first_few
 from verify.runner.last_run import failed_levels
 
 SHOWN_FOREIGN = 5
@@ -118,30 +120,34 @@ def check(
 
     def call(host: Host) -> Verified:
         paths, state = probed.install_paths[host.name], desired.get(host.name)
-        verified = run_checks(
-            context.session(host),
-            prefix=paths.prefix,
-            options=options,
-            environment=state.environment if state and not options.refute else None,
-            devices=device_count(probed.facts.get(host.name)),
-            expect=expectations.get(host.name),
-            root=paths.root,
-            progress=partial(context.progress.current, host.name) if context.progress.shows_current else None,
+        common: dict[str, Any] = {
+            "prefix": paths.prefix,
+            "options": options,
+            "environment": state.environment if state and not options.refute else None,
+            "devices": device_count(probed.facts.get(host.name)),
+            "expect": expectations.get(host.name),
+            "root": paths.root,
+        }
+        report = partial(context.progress.current, host.name) if context.progress.shows_current else None
+        verified = run_checks(context.session(host), progress=report, **common)
+        verified = with_container(
+            context.session(host), verified, images.get(host.name), probed.facts.get(host.name), **common
         )
         # At once: what it says must be kept even if the run ends while other hosts are still at work.
         features.call("host_checked", context, probed, host, verified.document)
         return verified
 
     documents: dict[str, Mapping[str, Any]] = {}
+    images = _images(probed, hosts, desired, options)
     limit_s = options.time_limit_s(devices, level="full" if deeper else None) + ANSWER_S
-    is_kept = options.soak_minutes is None and not options.selection and not options.refute
+    limit_s += options.time_limit_s(devices) * bool(images)
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
     for hosts_checked in features.hooks("hosts_checked"):
         answers = hosts_checked(context, probed, answers, options)
     for name, verified in answers.items():
         documents[name] = verified.document
         context.run.write(f"verify/{name}.json", verified.document)
-        if is_kept and not any(check.id == FRAME for check in verified.checks):
+        if options.is_complete and not any(check.id == FRAME for check in verified.checks):
             path = f"{probed.install_paths[name].prefix}/verify/last.json"
             context.run.change(
                 "checks", host=name, path=path, changed=True, level=options.level, exit_code=verified.exit_code
@@ -157,6 +163,22 @@ def check(
     if aggregate:
         context.run.write(HOST_COMPARISON_FILE, {"checks": aggregate})
     return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
+
+
+def _images(
+    probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired], options: CheckOptions
+) -> dict[str, str]:
+    """Return the images of hosts whose service runs, or is to run, in a container; none where it is not to be checked there."""
+    found: dict[str, str] = {}
+    if not options.is_complete or options.level == BURN_IN:
+        return found
+    for host in hosts:
+        facts, state = probed.facts.get(host.name), desired.get(host.name)
+        planned = image_id(state.image) if state and state.image else None
+        live = facts.installed.image if facts and facts.installed else None
+        if facts and (image := planned if state else live):
+            found[host.name] = image
+    return found
 
 
 def _result(context: RunContext, name: str, verified: Verified, options: CheckOptions, seconds: float) -> PhaseResult:

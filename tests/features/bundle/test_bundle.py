@@ -29,6 +29,7 @@ from provision.features.bundle.create import RecordingStore
 from provision.features.bundle.reader import OpenedBundle, open_bundle
 from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.stage import stage
+from provision.phases.stage.image import image_id
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.sbom import write_sbom
 from provision.phases.stage.wheelhouse import Store
@@ -37,6 +38,7 @@ from tests.fit.models import LLAMA_8B
 from tests.fit.models import write_model as write_tensors
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, TAG, make_stack, resolve_to
+from tests.stage.test_image import CONFIG, MEMBERS, archive
 from tests.stage.test_model import offer, write_model
 
 TINY = "tiny_dependency-1.0-py3-none-any.whl"
@@ -57,8 +59,11 @@ class Made:
         return open_bundle(self.path, store, trust=trust or self.trust)
 
 
-def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path]] = ()) -> Made:
+def make(
+    folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path]] = (), image: Path | None = None
+) -> Made:
     """Make a bundle on a machine with an index that does not exist later; it contains `product` as well."""
+    wanted = Settings.model_validate({"model": model} | ({"runtime": "podman", "image": str(image)} if image else {}))
     site = Site()
     try:
         settings = ClientSettings(index=f"{site.url}/simple", sealed=True)
@@ -66,7 +71,7 @@ def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path
         site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG))
         site.add_wheel(*make_wheel("tiny-dependency", "1.0"))
         stack, store = make_stack(None, None), RecordingStore(folder / "maker")
-        staged = stage(resolve_to(stack), Settings(model=model), FACTS, store=store, client=settings)
+        staged = stage(resolve_to(stack), wanted, FACTS, store=store, client=settings)
     finally:
         site.close()
     wheel = next(Path(file.path) for file in staged.files if file.name == TINY)
@@ -135,10 +140,12 @@ def rewrite(path: Path, change: Callable[[str, bytes], bytes | None], *, add: tu
             tar.addfile(member, io.BytesIO(content))
 
 
-def stage_there(made: Made, opened: OpenedBundle, store: Store, *, model: str = "builtin", **changed: Any) -> Staged:
+def stage_there(
+    made: Made, opened: OpenedBundle, store: Store, *, model: str = "builtin", image: str | None = None, **changed: Any
+) -> Staged:
     return stage(
         resolve_to(made.stack.model_copy(update=changed)),
-        Settings(model=opened.model or model),
+        Settings(model=opened.model or model, image=image),
         FACTS,
         store=store,
         client=opened.settings,
@@ -176,6 +183,23 @@ def test_a_bundle_has_a_model_from_a_folder(other: Store, tmp_path: Path) -> Non
     places = {file.name for file in staged.files if file.kind == "model"}
     assert {"config.json", "onnx/note.txt"} <= places
     assert Path(opened.model or "", "onnx/note.txt").read_text() == "kept in its place"
+
+
+@pytest.mark.usefixtures("original")
+def test_a_bundle_has_the_image_of_a_container(other: Store, tmp_path: Path) -> None:
+    image = archive(tmp_path, MEMBERS)
+    made = make(tmp_path, image=image)
+    [sent] = [file for file in made.staged.files if file.kind == "image"]
+    image.unlink()
+    opened = made.open(other)
+    assert sent.sha256 in {file.sha256 for file in opened.manifest.files}
+    # Another machine has the inventory in another folder.
+    staged = stage_there(made, opened, other, image="/elsewhere/image.tar")
+    [found] = [file for file in staged.files if file.kind == "image"]
+    assert (image_id(found), found.sha256, found.size) == (CONFIG, sent.sha256, sent.size)
+    assert Path(found.path).is_relative_to(other.root)
+    with pytest.raises(StageError, match=r"other.tar` is no archive"):
+        stage_there(made, opened, other, image="/elsewhere/other.tar")
 
 
 def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Site) -> None:

@@ -10,6 +10,9 @@ from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import INCOMING, HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
 
+TOOLKIT = "1.18"
+"""The oldest release of NVIDIA's container toolkit that describes GPUs at each boot. It names them by UUID since 1.15, and puts the driver's libraries first since 1.16. Source: github.com/NVIDIA/nvidia-container-toolkit/releases."""
+
 
 @host_rule("The host's C library is glibc.", reads=("os.libc",), order=10, cause="musl")
 def libc(profile: HostProfile) -> Iterator[Verdict]:
@@ -242,13 +245,21 @@ def container_runtime(profile: HostProfile) -> Iterator[Verdict]:
     elif profile.systemd is False or profile.escalates is False:
         yield reject(f"{asked} needs root's systemd, which starts the container; set `ansible_become: true`")
     elif profile.podman is not None and numbers(profile.podman) < numbers(oldest):
-        text = f"{asked} needs podman {oldest} or newer; the host has {profile.podman}: use a newer release of its distribution, or leave it out"
+        text = (
+            f"{asked} needs podman {oldest} or newer; the host has {profile.podman}, which would leave parts of the unit out "
+            "without a word: use a newer release of its distribution, or leave it out"
+        )
         yield reject(text, source=need.source, podman=profile.podman, needed=oldest)
     elif "podman" in profile.unsure:
         yield assume(f"podman {oldest} or newer is on the host, and with GPUs NVIDIA's container toolkit")
-    elif profile.platform == "cuda" and profile.container_toolkit is None:
+    elif profile.platform == "cuda" and numbers(profile.container_toolkit or "0") < numbers(TOOLKIT):
+        has = (
+            f"NVIDIA container toolkit {profile.container_toolkit}"
+            if profile.container_toolkit
+            else "no NVIDIA container toolkit"
+        )
         yield reject(
-            f"{asked}: the host has no NVIDIA container toolkit, which names the GPUs for podman; "
+            f"{asked}: the host has {has}, and {TOOLKIT} or newer names its GPUs for podman; "
             "install it first: `./firstlight provision --set container_toolkit=true --set runtime=venv`"
         )
     elif profile.podman is None:

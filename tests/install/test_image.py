@@ -1,0 +1,45 @@
+"""The verification of role `image`; a stand-in for podman runs the command on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.install.scripts import run_sh
+
+IMAGE = "d" * 64
+
+
+@pytest.fixture
+def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of stand-ins: podman, and what the image has."""
+    programs = {
+        "podman": f'echo "$*" >{tmp_path}/asked; while [ "$1" != {IMAGE} ]; do shift; done; shift; exec "$@"',
+        "c++": "exit 1",
+        "ls": f'test -e {tmp_path}/compat && echo "$1"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_an_image_with_compatibility_libraries_is_refused(podman: Path) -> None:
+    """NVIDIA's toolkit would put them before the driver's own."""
+    given = {"prefix": "/opt/firstlight", "image": IMAGE, "python": "true"}
+    done = run_sh("image/files/verify.sh", **given)
+    assert (done.returncode, done.stdout) == (0, "")
+    (podman / "compat").touch()
+    done = run_sh("image/files/verify.sh", **given)
+    assert done.returncode == 1
+    assert "in image dddddddddddd: it has compatibility libraries of CUDA" in done.stdout
+
+
+def test_the_environment_gets_no_label_of_selinux(podman: Path) -> None:
+    run_sh("image/files/verify.sh", prefix="/opt/firstlight", image=IMAGE, python="true")
+    asked = (podman / "asked").read_text()
+    assert "--security-opt=label=disable" in asked
+    assert "--volume=/opt/firstlight:/opt/firstlight:ro " in asked
