@@ -103,6 +103,24 @@ def assert_found(fault: Fault, records: Records) -> None:
     assert fault.names in shown.partition(": ")[2], shown
 
 
+def test_a_run_names_what_others_gave_or_left_and_changes_nothing(
+    sound: FleetHost, inventory: str, firstlight: CommandRunner
+) -> None:
+    with ExitStack() as stack:
+        for fault in administration.NAMED:
+            stack.enter_context(made(sound, fault))
+        sound.sh(f"touch {PREFIX}/bin/helper")
+        ended = firstlight("provision", "-i", inventory)
+        sound.sh(f"rm {PREFIX}/bin/helper")
+    host = ended.host(sound.name)
+    seen = (ended.code, ended.summary["changed"], ended.summary["verdict"], host["state"])
+    assert seen == (0, 0, "amber", "unchanged"), ended.output()
+    shown = (*(fault.names for fault in administration.NAMED), "bin/helper")
+    assert [text for text in shown if text not in ended.out] == [], ended.output()
+    again = firstlight("provision", "-i", inventory)
+    assert again.host(sound.name)["warnings"] == [], again.output()
+
+
 @pytest.mark.parametrize("fault", WRONG_NUMBERS)
 def test_a_wrong_number_is_found_by_the_check_of_its_operator(sound: FleetHost, fault: Fault) -> None:
     with made(sound, fault):
@@ -122,24 +140,6 @@ def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> Non
     with made(sound, fault):
         records = verify(sound, fault.level, fault.checks)
     assert_found(fault, records)
-
-
-def test_a_run_names_what_others_gave_or_left_and_changes_nothing(
-    sound: FleetHost, inventory: str, firstlight: CommandRunner
-) -> None:
-    with ExitStack() as stack:
-        for fault in administration.NAMED:
-            stack.enter_context(made(sound, fault))
-        sound.sh(f"touch {PREFIX}/bin/helper")
-        ended = firstlight("provision", "-i", inventory)
-        sound.sh(f"rm {PREFIX}/bin/helper")
-    host = ended.host(sound.name)
-    seen = (ended.code, ended.summary["changed"], ended.summary["verdict"], host["state"])
-    assert seen == (0, 0, "amber", "unchanged"), ended.output()
-    shown = (*(fault.names for fault in administration.NAMED), "bin/helper")
-    assert [text for text in shown if text not in ended.out] == [], ended.output()
-    again = firstlight("provision", "-i", inventory)
-    assert again.host(sound.name)["warnings"] == [], again.output()
 
 
 @REPAIR
