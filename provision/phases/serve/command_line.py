@@ -346,12 +346,11 @@ def _flashinfer(plan: FlashInferPlan | None, prefix: str) -> dict[str, str]:
 def _device_environment(devices: Devices, settings: Settings, start: str) -> dict[str, str]:
     """Select GPUs by index, and a slice by its UUID. A container has no others, so nothing is to be selected there."""
     listed = ",".join(map(str, devices.indexes))
-    if devices.part and settings.runtime == "podman":
-        return {"CUDA_CACHE_PATH": f"{start}/cuda"}
-    if devices.platform == "cuda" and settings.runtime == "podman":
-        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_CACHE_PATH": f"{start}/cuda"}
-    if devices.part:
-        listed = devices.part.uuid or ""
-    if devices.platform == "cuda":
-        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed, "CUDA_CACHE_PATH": f"{start}/cuda"}
-    return {"HIP_VISIBLE_DEVICES": listed} if devices.platform == "rocm" else {}
+    if devices.platform != "cuda":
+        return {"HIP_VISIBLE_DEVICES": listed} if devices.platform == "rocm" else {}
+    values = {"CUDA_CACHE_PATH": f"{start}/cuda"}
+    if settings.runtime != "podman":
+        values["CUDA_VISIBLE_DEVICES"] = (devices.part.uuid or "") if devices.part else listed
+    if settings.runtime != "podman" or not devices.part:
+        values["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    return values

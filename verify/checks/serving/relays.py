@@ -100,12 +100,13 @@ def _answer(command: list[str], loaded: str = "") -> list[str]:
 
 def evaluate(facts: RelayFacts) -> CheckResult:
     """Warn of each relay: an administrator may have intended it."""
-    needs_none = facts.host in EVERY_ADDRESS
-    found = [*_inside(facts), *(() if needs_none else (*_processes(facts), *_sockets(facts), *_rules(facts)))]
+    found = [*_inside(facts)]
+    healthy = f"the endpoint itself listens on every address ({facts.host})"
+    if facts.host not in EVERY_ADDRESS:
+        found += [*_processes(facts), *_sockets(facts), *_rules(facts)]
+        healthy = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port} or works in {facts.prefix}"
     figures = (Figure("listeners for other hosts", len(facts.listeners), "count"),)
     evidence = {"listeners": [f"{socket.address} port {port}" for port, socket in facts.listeners], "relays": found}
-    healthy = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port} or works in {facts.prefix}"
-    healthy = f"the endpoint itself listens on every address ({facts.host})" if needs_none else healthy
     return combine([Observation("warn", text, REMEDY) for text in found], healthy, figures, evidence)
 
 
