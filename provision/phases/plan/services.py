@@ -96,7 +96,7 @@ def _slice_of(host: Host, facts: HostFacts, shapes: Mapping[str, Shape], free: S
         there = ", ".join(f"{part.place} ({part.part.profile if part.part else None})" for part in ordered) or "none"
         raise InventoryError(
             f"host `{host.machine}`: no slice of its GPUs is left for {' and '.join(f'`{name}`' for name in missing)}; free are {there}",
-            hint="make more slices, or serve smaller models; a slice whose index is not that of a GPU of its kind serves with firstlight_runtime: podman",
+            hint="make more slices, serve smaller models, or set firstlight_runtime: podman, under which any slice can serve",
         )
     return taken[host.name]
 
