@@ -59,3 +59,9 @@ def test_the_suite_that_pages_name_is_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "./firstlight test --all" in ci
     assert '"Test suite" means `./firstlight test --all`' in TEXTS["docs/reference/tested.md"]
+
+
+@pytest.mark.parametrize("command", ["./firstlight provision", "./firstlight test"])
+def test_the_readme_shows_both_commands_of_set_up_on_lines_of_their_own(command: str) -> None:
+    lines = [line.strip() for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
+    assert any(line.split(" #")[0].strip() == command for line in lines)
