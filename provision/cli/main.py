@@ -55,7 +55,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": HELP},
-    epilog="`help COMMAND` shows the options of a command, `help` adds the exit codes to this list, and `help --all` shows everything.",
+    epilog="`help COMMAND` shows the options of a command, `help` adds the exit codes to this list, and `help --all` shows everything. In a clone, `test` runs its tests and `docs` writes its generated pages.",
 )
 
 
@@ -291,9 +291,9 @@ def status(
 @app.command()
 @takes(*HOSTS, after=CHANGED)
 def stop(*, yes: YesOption = False, **options: Any) -> None:
-    """Stop the service, and disable its start at boot."""
+    """Stop the service until the next serve, provision or reboot."""
     request = asked("stop", **options)
-    require_consent(request, "Stop the service, also its start at boot, on", yes=yes)
+    require_consent(request, "Stop the service, until the next serve, provision or reboot, on", yes=yes)
     raise typer.Exit(operations.stop(request))
 
 

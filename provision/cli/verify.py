@@ -18,7 +18,7 @@ from verify.records import BURN_IN, BURN_IN_HOURS, Level
 
 app = typer.Typer(
     cls=with_default("check"),
-    help="Check GPUs, libraries and the results of compute kernels; `verify` alone runs `verify check`.",
+    help="Check GPUs, libraries, the results of compute kernels and the running service; `verify` alone runs `verify check`.",
     rich_markup_mode=None,
 )
 
@@ -81,7 +81,7 @@ def check(
     ] = None,
     **options: Any,
 ) -> None:
-    """Check GPUs, libraries and the results of compute kernels.
+    """Check GPUs, libraries, the results of compute kernels and the running service.
 
     The service keeps running, and may answer more slowly. Measurements that it would distort are skipped, unless --drain is given.
     """

@@ -55,7 +55,7 @@ def start(
         typer.Option(
             "--targets",
             metavar="FILE",
-            help="File for the list of hosts that currently take requests, in the format of Prometheus' file-based service discovery.",
+            help="File that the rollout keeps up to date with the hosts that take requests, in the format of Prometheus' file-based service discovery.",
         ),
     ] = None,
     **planned: Any,
