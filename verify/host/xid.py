@@ -82,7 +82,7 @@ def _card_row(event: Event) -> dict[str, Any]:
     known = table("xid")
     row = known["xid"].get(str(event.number), {"kind": "process", "means": known["about"]["unknown"]})
     of_number = (each for each in known["detail"] if each["number"] == event.number)
-    details = next((each for each in of_number if re.search(each["pattern"], event.text)), {})
+    details = next((each for each in of_number if re.search(each["pattern"], event.text)), row)
     return {**row, **details, **(_nvlink_details(event.text) if row.get("graded") else {})}
 
 

@@ -58,14 +58,17 @@ def evaluate_ecc(cards: Sequence[EccErrors], pages: Sequence[BadPages] = ()) -> 
     if not counting and not known:
         return CheckResult("skip", "these GPUs do not count memory errors")
     total = sum(card.uncorrected or 0 for card in counting)
-    figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=ECC_SOURCE),)
+    figures = [Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=ECC_SOURCE)]
     if known:
-        figures += (Figure("pages retired ever", sum(card.retired or 0 for card in known), "count"),)
+        figures.append(Figure("pages retired ever", sum(card.retired or 0 for card in known), "count"))
     evidence = {"cards": [asdict(card) for card in cards], "pages": [asdict(card) for card in pages]}
     observations = [entry for card in counting for entry in _errors_of(card)]
     observations += [entry for card in known for entry in _pages_of(card)]
     return combine(
-        observations, f"no uncorrected memory error on any GPU ({len(counting or known)} checked)", figures, evidence
+        observations,
+        f"no uncorrected memory error on any GPU ({len(counting or known)} checked)",
+        tuple(figures),
+        evidence,
     )
 
 

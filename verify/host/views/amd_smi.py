@@ -106,12 +106,12 @@ class Query(Generic[Row]):
 
 def _errors(row: Any) -> list[EccErrors]:
     total = row.get("ecc", "N/A")  # a guest of a virtual machine has none
-    counts = (_count(total, kind) for kind in ("correctable", "uncorrectable", "deferred"))
+    corrected, uncorrected, deferred = (_count(total, kind) for kind in ("correctable", "uncorrectable", "deferred"))
     listed = row.get("ecc_blocks")
     each = listed.items() if isinstance(listed, dict) else ()
     blocks = {name: counted["uncorrectable_count"] for name, counted in each}
     blocks = {name: count for name, count in blocks.items() if isinstance(count, int) and count}
-    return [EccErrors(int(row["gpu"]), *counts, blocks)]
+    return [EccErrors(int(row["gpu"]), corrected, uncorrected, deferred, blocks)]
 
 
 def _pages(row: Any) -> list[BadPages]:
