@@ -74,5 +74,5 @@ def test_a_product_is_known_by_its_whole_name(dgx: HostFacts, product: str | Non
 
 
 def test_every_card_of_a_product_is_in_the_catalog() -> None:
-    names = {card.name for card in (*catalog().nvidia_cards, *catalog().amd_cards)}
+    names = {card.name for card in catalog().nvidia_cards} | {card.name for card in catalog().amd_cards}
     assert {card for row in catalog().servers for card in row.cards} <= names

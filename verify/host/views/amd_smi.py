@@ -42,7 +42,7 @@ class BadPages:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Throttling, temperature and power of a GPU; None if unknown."""
+    """Throttling, clock, temperature and power of a GPU; None if unknown."""
 
     gpu: int
     throttling: Mapping[str, bool] = field(default_factory=dict)
@@ -52,6 +52,20 @@ class Metrics:
     memory_c: float | None = None
     """Of the memory."""
     power_w: float | None = None
+    clock_mhz: float | None = None
+    """Of the fastest of its chips that compute; a chip without work has a low one."""
+    clock_max_mhz: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits from which on a GPU slows itself down; None if unknown."""
+
+    gpu: int
+    power_w: float | None
+    temperature_c: float | None
+    """Of its hottest part."""
+    memory_c: float | None
 
 
 @dataclass(frozen=True)
@@ -134,8 +148,23 @@ def _metrics(row: Any) -> list[Metrics]:
             temperature_c=_first(temperature, "hotspot", "edge"),
             memory_c=_first(temperature, "mem"),
             power_w=_first(power, "socket_power", "average_socket_power"),
+            clock_mhz=_highest_clock(row, "clk"),
+            clock_max_mhz=_highest_clock(row, "max_clk"),
         )
     ]
+
+
+def _highest_clock(row: Any, key: str) -> float | None:
+    clocks = row.get("clock")
+    parts = clocks.items() if isinstance(clocks, dict) else ()
+    found = (_first(part, key) for name, part in parts if name.startswith("gfx"))
+    return max((clock for clock in found if clock is not None), default=None)
+
+
+def _limits(row: Any) -> list[Limits]:
+    limit = row.get("limit")
+    keys = ("socket_power", "slowdown_hotspot_temperature", "slowdown_vram_temperature")
+    return [Limits(int(row["gpu"]), *(_first(limit, key) for key in keys))]
 
 
 def _links(row: Any) -> list[GpuLink]:
@@ -181,5 +210,6 @@ ERRORS = Query(("metric",), _errors)
 PAGES = Query(("bad-pages",), _pages)
 METRICS = Query(("metric",), _metrics)
 """Releases have different options for throttling and for the blocks with errors; without an option all of them report both."""
+LIMITS = Query(("static", "--limit"), _limits)
 LINKS = Query(("topology",), _links)
 """The link of each ordered pair of GPUs."""
