@@ -62,6 +62,7 @@ class Catalog:
     driver_offer = _row("cuda", "offer", hardware_rows.DriverOffer)
     advisories = _rows("advisories", "advisory", advisories_rows.Advisory)
     nvidia_cards = _rows("gpus", "nvidia", hardware_rows.NvidiaCard)
+    servers = _rows("servers", "server", hardware_rows.ServerProduct)
     pci_ranges = _rows("gpus", "pci_range", hardware_rows.PciRange)
     architectures = _rows("gpus", "architecture", hardware_rows.Architecture)
     amd_cards = _rows("gpus", "amd", hardware_rows.AmdCard)

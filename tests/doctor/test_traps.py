@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from verify.doctor.catalog import load_causes
 from verify.doctor.engine import Diagnosis, diagnose_texts
+from verify.doctor.render import evidence_lines
 
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "/opt/env/lib/python3.12/site-packages/vllm/platforms/cuda.py"\n'
@@ -85,6 +86,16 @@ def test_consequences_do_not_hide_the_first_cause() -> None:
     first = "ValueError: Free memory on device (3.21/79.19 GiB) on startup is less than desired GPU memory utilization (0.9, 71.27 GiB)."
     assert named(f"(EngineCore pid=7) {first}\n(APIServer pid=1) {end}\n")[:1] == ["gpu-memory-busy"]
     assert named(end) == []
+
+
+def test_an_event_of_a_gpu_is_explained_as_by_the_checks() -> None:
+    unknown = "NVRM: Xid (PCI:0000:1b:00): 62, pid=12, name=python, 61fb 5ed0 0"
+    diagnosis = diagnose_texts({"log": unknown})
+    assert diagnosis.findings == ()
+    assert "the GPU's own controller stopped. What to do: stop what uses the GPU and reset it" in diagnosis.look_next[0]
+    contained = diagnose_texts({"log": "NVRM: Xid (PCI:0000:1b:00): 94, pid=12, name=python, Contained: SM (0x1)."})
+    ((_, why),) = evidence_lines(contained.findings[0])
+    assert why.startswith("Xid 94 (CONTAINED_ERROR): an uncorrected error of the memory, kept to the process")
 
 
 HEALTHY = {

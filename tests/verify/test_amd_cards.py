@@ -34,6 +34,48 @@ def test_uncorrected_errors_of_amd_cards_fail() -> None:
     assert evaluate_ecc([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
 
 
+BLOCKS = """[
+    {"gpu": 0, "ecc": {"total_correctable_count": 7, "total_uncorrectable_count": 3, "total_deferred_count": 0},
+     "ecc_blocks": {"UMC": {"correctable_count": 7, "uncorrectable_count": 2, "deferred_count": 0},
+                    "SDMA": {"correctable_count": 0, "uncorrectable_count": 0, "deferred_count": 0},
+                    "XGMI_WAFL": {"correctable_count": 0, "uncorrectable_count": 1, "deferred_count": 0},
+                    "GFX": {"correctable_count": "N/A", "uncorrectable_count": "N/A", "deferred_count": "N/A"}}},
+    {"gpu": 1, "power": "N/A"}
+]"""
+PAGES = """[
+    {"gpu": 0, "retired": "No bad pages found.", "pending": "No bad pages found.", "un_res": "No bad pages found."},
+    {"gpu": 1, "retired": [{"page_address": 4096, "page_size": 4096, "status": "RESERVED"},
+                           {"page_address": 8192, "page_size": 4096, "status": "RESERVED"}],
+     "pending": {"page_address": 12288, "page_size": 4096, "status": "PENDING"}, "un_res": "No bad pages found."},
+    {"gpu": 2, "retired": "N/A", "pending": "N/A", "un_res": "N/A"}
+]"""
+
+
+def test_the_block_with_the_errors_is_named() -> None:
+    found = amd_smi.ERRORS.parse(BLOCKS)
+    assert found == (
+        amd_smi.EccErrors(0, 7, 3, 0, {"UMC": 2, "XGMI_WAFL": 1}),
+        amd_smi.EccErrors(1, None, None, None),
+    )
+    assert evaluate_ecc(found).reason == "GPU 0: 3 uncorrected memory errors (UMC 2, XGMI_WAFL 1)"
+
+
+def test_bad_pages_are_a_warning_while_they_are_in_use() -> None:
+    pages = amd_smi.PAGES.parse(PAGES)
+    assert pages == (
+        amd_smi.BadPages(0, 0, 0, 0),
+        amd_smi.BadPages(1, 2, 1, 0),
+        amd_smi.BadPages(2, None, None, None),
+    )
+    errors = amd_smi.ERRORS.parse(ROCM_6)
+    retired = evaluate_ecc(errors, pages)
+    assert (retired.status, retired.reason) == ("warn", "GPU 1: 1 memory pages are pending retirement")
+    assert [figure.value for figure in retired.figures] == [0, 2]
+    assert evaluate_ecc(errors, pages[:1]).status == evaluate_ecc((), pages[:1]).status == "ok"
+    assert evaluate_ecc(errors, [amd_smi.BadPages(0, 0, 0, 3)]).status == "warn"
+    assert evaluate_ecc((), pages[2:]).status == "skip"
+
+
 METRICS = """[
     {"gpu": 0, "power": {"socket_power": {"value": 142, "unit": "W"}, "throttle_status": "N/A"},
      "throttle": {"accumulation_counter": 2610334, "prochot_accumulated": 0, "socket_thermal_accumulated": 12,

@@ -9,6 +9,7 @@ import pytest
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
+from provision.phases.plan.server import server_of
 from provision.phases.probe.assemble import parse
 from provision.phases.verify import step as verify
 from provision.phases.verify.expected_gpus import expected_gpus
@@ -39,13 +40,45 @@ def without_last(facts: HostFacts) -> HostFacts:
 
 
 def test_a_board_with_nvswitches_has_eight_cards_and_its_last_green_run_names_them() -> None:
-    whole = recorded("h100-sxm8")
+    whole = recorded("h100-sxm8").model_copy(update={"product": None})
     board = expected_gpus(without_last(whole), Settings(), "cu130", None, None)
     assert board == {"count": 8, "pci": [], "source": "a board of H100 with NVSwitches holds 8"}
     known = expected_gpus(without_last(whole), Settings(), "cu130", whole, BEFORE)
     assert known
     assert known["count"] == len(known["pci"]) == 8
     assert known["source"] == f"run {BEFORE}, in which the host was last green"
+
+
+def test_a_server_of_a_known_product_has_the_gpus_of_its_product_in_the_first_run() -> None:
+    whole = recorded("h100-sxm8").model_copy(update={"product": "DGXH100"})
+    first = expected_gpus(without_last(whole), Settings(), "cu130", None, None)
+    assert first == {"count": 8, "pci": [], "source": "DGX H100 or H200: 8 GPUs"}
+    none_left = whole.model_copy(update={"pci_gpus": (), "nvidia": None})
+    assert (expected_gpus(none_left, Settings(), "cpu", None, None) or {})["count"] == 8
+    known = expected_gpus(without_last(whole), Settings(), "cu130", whole, BEFORE)
+    assert known
+    assert len(known["pci"]) == 8
+    rented = whole.model_copy(update={"product": "p5.48xlarge", "virtualization": "amazon"})
+    assert (expected_gpus(without_last(rented), Settings(), "cu130", None, None) or {})["count"] == 8
+    fewer_on_purpose = Settings(expected_gpus=7)
+    assert (expected_gpus(without_last(whole), fewer_on_purpose, "cu130", None, None) or {})["count"] == 7
+    assert expected_gpus(whole, Settings(gpus=(0,)), "cu130", None, None) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"product": "PowerEdge R750xa"},
+        {"product": "DGX Station A100"},
+        {"product": "DGXA100"},
+        {"container": "docker"},
+        {"virtualization": "kvm"},
+    ],
+    ids=["sold with any number", "another machine", "with other GPUs", "a container may hide some", "a hypervisor too"],
+)
+def test_a_server_without_a_row_or_with_other_gpus_is_not_judged_by_a_product(values: dict[str, Any]) -> None:
+    facts = recorded("h100-sxm8").model_copy(update={"product": "DGXH100", **values})
+    assert server_of(facts) is None
 
 
 def test_the_last_green_run_counts_on_hosts_without_a_board() -> None:
@@ -94,7 +127,7 @@ def test_the_inventory_says_how_many_gpus_a_host_has(
     ],
 )
 def test_other_hosts_have_no_expected_cards(settings: Settings, variant: str, values: dict[str, Any]) -> None:
-    facts = recorded("h100-sxm8").model_copy(update=values)
+    facts = recorded("h100-sxm8").model_copy(update={"product": None, **values})
     assert expected_gpus(facts, settings, variant, None, None) is None
 
 
@@ -135,6 +168,13 @@ def test_a_host_whose_only_gpu_is_missing_fails_in_its_first_run(tmp_path: Path,
     outcome = fewer((), asked[0]["gpus"])
     assert outcome
     assert (outcome.status, outcome.reason) == ("fail", "0 of 1 GPUs (firstlight_expected_gpus)")
+
+
+def test_a_server_that_lost_all_gpus_of_its_product_is_asked_for_them(tmp_path: Path, asked: list[Any]) -> None:
+    context = context_of(tmp_path, "a")
+    bare = recorded("h100-sxm8").model_copy(update={"product": "DGXH100", "pci_gpus": (), "nvidia": None})
+    verify.check(context, probed_hosts(context, a=bare), context.hosts(), CheckOptions("quick"))
+    assert asked[0]["gpus"] == {"count": 8, "pci": [], "source": "DGX H100 or H200: 8 GPUs"}
 
 
 def test_the_checks_of_a_host_get_the_cards_of_its_last_green_run(tmp_path: Path, asked: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from verify.checks.devices import xid
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line, booted_at, of_journal, of_kmsg
+from verify.host.xid import Event, explained
+from verify.host.xid import events as xid_events
 from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 
@@ -28,8 +31,8 @@ KMSG = [
 ]
 
 
-def events(text: str = JOURNAL) -> list[xid.Event]:
-    return xid.events(of_journal(text.splitlines()))
+def events(text: str = JOURNAL) -> list[Event]:
+    return xid_events(of_journal(text.splitlines()))
 
 
 def test_both_sources_give_times_and_texts() -> None:
@@ -37,7 +40,7 @@ def test_both_sources_give_times_and_texts() -> None:
     assert found[0] == Line(1794990000.000104, "Linux version 6.8.0-45-generic")
     assert len(found) == 5
     assert booted_at("cpu 1 2\nbtime 1794990000\nprocesses 4\n") == 1794990000.0
-    (event,) = xid.events(of_kmsg(KMSG, 1794990000.0))
+    (event,) = xid_events(of_kmsg(KMSG, 1794990000.0))
     assert event[:4] == (1794990400.11823, "Xid", "0000:1b:00", 94)
 
 
@@ -79,23 +82,69 @@ def test_events_of_earlier_runs_are_warnings_at_most() -> None:
         ("NVRM: Xid (PCI:0000:1b:00): 999, something new", "warn"),
         ("NVRM: Xid (PCI:0000:04:00): 144, SAW_MVB Nonfatal XC0 i0 Link 00 (0x00000001 0x00000001 0x0 0x0)", "warn"),
         ("NVRM: Xid (PCI:0000:04:00): 144, SAW_MVB Fatal XC0 i0 Link 00 (0x00000001 0x00000002 0x0 0x0)", "fail"),
-        ("NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x4 (Drain and Reset)", "ok"),
+        (
+            "NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x4 (Drain and Reset)",
+            "fail",
+        ),
+        (
+            "NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)",
+            "ok",
+        ),
+        ("NVRM: Xid (PCI:0000:04:00): 144, SAW_MVB Nonfatal XC0 i0 Link 00 (0x00000001 0x00000024 0x0 0x0)", "ok"),
+        ("NVRM: Xid (PCI:0000:04:00): 144, SAW_MVB Nonfatal XC0 i0 Link 00 (0x00000001 0x00000025 0x0 0x0)", "warn"),
         ("NVRM: Xid (PCI:0000:1b:00): 158, pid=1, name=python, GPU Fatal Timeout", "fail"),
         ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 12 LTSSM Fault Up", "fail"),
         ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, Non-fatal, Link 32 egress non-posted PRIV error", "warn"),
+        ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12023, Non-fatal, Link 46 egress output ECC limit", "ok"),
+        ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 22003, Link 3 Minion Halt", "fail"),
         ("usb 1-1: new high-speed USB device number 2", "ok"),
     ],
 )
 def test_each_kind_of_event_has_its_weight(line: str, status: str) -> None:
-    outcome = xid.evaluate(xid.events([Line(1.0, line)]), known_until=0.0, source="journal")
+    outcome = xid.evaluate(xid_events([Line(1.0, line)]), known_until=0.0, source="journal")
     assert outcome.status == status
     assert outcome.remedy or status == "ok"
 
 
 def test_every_row_of_the_table_has_a_known_kind() -> None:
-    rows = table("xid")["xid"].values()
-    assert {row["kind"] for row in rows} == set(xid.NEW) == set(xid.KNOWN)
-    assert {row["do"] for row in rows if "do" in row} < table("xid")["about"].keys()
+    known = table("xid")
+    rows = [*known["xid"].values(), *known["sxid"]]
+    assert {row["kind"] for row in rows} == set(xid.NEW) == set(xid.KNOWN) == known["usual"].keys()
+    texts = [*rows, *known["detail"], *known["nvlink"]]
+    assert {row[key] for row in texts for key in ("now", "then") if key in row} < known["action"].keys()
+    assert {key for row in known["nvlink"] for key in row.get("reasons", ())} < known["action"].keys()
+
+
+def test_the_catalogue_has_every_number_of_the_vendor_once() -> None:
+    known = table("xid")
+    assert [int(number) for number in known["xid"]] == list(range(1, 173))
+    switches = Counter(number for row in known["sxid"] for number in row["numbers"])
+    assert len(switches) > 90
+    assert set(switches.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("63, Row Remapper: New row (0x18f31d80) marked for remapping, reset gpu to activate.", "with the next reset"),
+        ("154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)", "do: reboot the host"),
+        (
+            "149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x004505c6 0x00000000 0x0 0x0)",
+            "reboot; if it comes back, look at the connectors",
+        ),
+        (
+            "149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x020505c6 0x00000000 0x0 0x0)",
+            "comes back, look at the device at the other end",
+        ),
+        (
+            "145, RLW_REMAP Nonfatal XC0 i0 Link 02 (0x00000004 0x00000004 0x0 0x0)",
+            "what the next Xid 154 of this GPU asks for",
+        ),
+        ("5, Ch 00000003", "a number that the vendor calls unused. What to do: report it"),
+    ],
+)
+def test_the_text_of_an_event_says_more_than_its_number(text: str, meaning: str) -> None:
+    assert meaning in str(explained(f"NVRM: Xid (PCI:0000:1b:00): {text}"))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +158,7 @@ def test_every_row_of_the_table_has_a_known_kind() -> None:
 )
 def test_an_event_names_what_to_do(number: int, remedy: str) -> None:
     line = Line(1.0, f"NVRM: Xid (PCI:0000:1b:00): {number}, text")
-    assert remedy in str(xid.evaluate(xid.events([line]), known_until=0.0, source="journal").remedy)
+    assert remedy in str(xid.evaluate(xid_events([line]), known_until=0.0, source="journal").remedy)
 
 
 def test_the_last_run_is_the_one_stored_in_the_installation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from tests.verify.nvml_stand_in import library
 from verify.host.load import as_evidence, slowdowns, watch
+from verify.host.views import Gpu, pci
 from verify.host.views.nvml import Health
 from verify.operators.speed import evaluate
 from verify.records import CheckContext, Figure
@@ -113,6 +115,88 @@ def test_a_temperature_above_its_limit_is_a_warning(reading: dict[str, Any], tex
     cool = replace(CAPPED, memory_c=60, memory_max_c=95)
     outcome = evaluate([Figure("memory", 14.0, "GB/s")], CheckContext(), {}, [replace(cool, **reading)])
     assert (outcome.status, outcome.reason) == (("warn", text) if text else ("ok", outcome.reason))
+
+
+AMD_SMI = {
+    "list": [{"gpu": 0, "bdf": "0000:05:00.0"}, {"gpu": 1, "bdf": "0000:26:00.0"}],
+    "static": [
+        {
+            "gpu": gpu,
+            "limit": {
+                "max_power": {"value": 750, "unit": "W"},
+                "socket_power": {"value": 750, "unit": "W"},
+                "slowdown_edge_temperature": "N/A",
+                "slowdown_hotspot_temperature": {"value": 100, "unit": "C"},
+                "slowdown_vram_temperature": {"value": 105, "unit": "C"},
+            },
+        }
+        for gpu in range(2)
+    ],
+    "metric": [
+        {
+            "gpu": gpu,
+            "power": {"socket_power": {"value": 744, "unit": "W"}, "throttle_status": "N/A"},
+            "clock": {
+                "gfx_0": {"clk": {"value": 132, "unit": "MHz"}, "max_clk": {"value": 2100, "unit": "MHz"}},
+                "gfx_1": {"clk": {"value": 1423, "unit": "MHz"}, "max_clk": {"value": 2100, "unit": "MHz"}},
+                "mem_0": {"clk": {"value": 1300, "unit": "MHz"}, "max_clk": {"value": 1300, "unit": "MHz"}},
+                "vclk_0": {"clk": "N/A", "max_clk": "N/A"},
+            },
+            "temperature": {
+                "edge": "N/A",
+                "hotspot": {"value": 88, "unit": "C"},
+                "mem": {"value": 97 + 10 * gpu, "unit": "C"},
+            },
+            "throttle": {
+                "prochot_violation_status": "NOT ACTIVE",
+                "ppt_violation_status": "ACTIVE",
+                "hbm_thermal_violation_status": "ACTIVE" if gpu else "NOT ACTIVE",
+            },
+        }
+        for gpu in range(2)
+    ],
+}
+"""Answers of amd-smi by its command, in the form of ROCm 6."""
+
+
+def test_an_amd_gpu_whose_memory_gets_hot_under_load_is_read_from_amd_smi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command, answer in AMD_SMI.items():
+        (tmp_path / command).write_text(json.dumps(answer))
+    program = tmp_path / "amd-smi"
+    program.write_text(f'#!/bin/sh\nexec /bin/cat "{tmp_path}/$1"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(pci, "gpus", lambda _vendor: (Gpu(pci="0000:05:00.0"), Gpu(pci="0000:26:00.0")))
+    for address in ("0000:05:00.0", "0000:26:00.0"):
+        with watch(address) as readings:
+            while not readings:
+                pass
+        found = list(slowdowns(readings))
+        if address == "0000:05:00.0":
+            assert found == []
+            load = as_evidence(readings)["load"]
+            assert (load["clock_mhz"], load["clock_max_mhz"], load["power_w"], load["power_limit_w"]) == (
+                1423,
+                2100,
+                744,
+                750,
+            )
+    assert [entry.status for entry in found] == ["warn", "warn"]
+    assert found[0].text.startswith("0000:26:00.0 is slowed down under load: its memory is too hot (in ")
+    assert found[1].text == "0000:26:00.0: the memory reaches 107 °C under load, its limit is 105 °C"
+    assert found[1].remedy == "look at the cooling: amd-smi metric --temperature"
+
+
+@pytest.mark.parametrize(("reason", "status"), [("low_utilization", "warn"), ("ppt", "ok"), ("throttled", "ok")])
+def test_a_low_clock_of_an_amd_gpu_is_a_warning_unless_a_power_cap_may_explain_it(reason: str, status: str) -> None:
+    reading = Health("0000:05:00.0", "", slowed=(reason,), clock_mhz=600, clock_max_mhz=2100)
+    outcome = evaluate([Figure("memory", 14.0, "GB/s")], CheckContext(), {}, [reading])
+    assert outcome.status == status
+    if status == "warn":
+        assert outcome.remedy
+        assert outcome.remedy.startswith("amd-smi")
 
 
 def test_a_slow_gpu_that_is_too_hot_is_told_both() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from verify.doctor.engine import Diagnosis
 from verify.doctor.scanner import Hit
 from verify.doctor.scoring import Finding
+from verify.host.xid import explained
 from verify.printable import WIDTH, wrapped
 from verify.secret_masking import masked
 
@@ -52,13 +53,13 @@ def _finding_record(finding: Finding) -> dict[str, Any]:
 
 
 def evidence_lines(finding: Finding) -> list[tuple[Hit, str]]:
-    """Return each line of a finding once, in order, with the reason of its signature with the highest weight."""
+    """Return each line of a finding once, in order, with its meaning if it is an event of a GPU, else the reason of its signature with the highest weight."""
     best: dict[Hit, tuple[float, str]] = {}
     for match in finding.evidence.matches:
         for hit in match.hits:
             if hit not in best or best[hit][0] < match.signature.weight:
                 best[hit] = (match.signature.weight, match.signature.why)
-    return [(hit, best[hit][1]) for hit in sorted(best)]
+    return [(hit, explained(hit.text) or best[hit][1]) for hit in sorted(best)]
 
 
 def _finding_lines(number: int, finding: Finding, name: str) -> Iterator[str]:

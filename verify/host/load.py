@@ -1,4 +1,4 @@
-"""State of an NVIDIA GPU while work runs on it: why it is slowed down, its clock, temperature and power."""
+"""State of a GPU while work runs on it: why it is slowed down, its clock, temperature and power."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
+from verify.host.views import amd_smi, pci
 from verify.host.views.nvml import LIBRARY, Health, NvmlError, opened, read_limits, read_load
 from verify.records import Observation
 from verify.tables import table
@@ -18,7 +19,8 @@ INTERVAL_S = 0.02
 def watch(address: str | None, library: str = LIBRARY) -> Iterator[list[Health]]:
     """Read a GPU again and again while the block runs; the list grows until then.
 
-    It stays empty without an address, for a GPU that NVML does not list, and without NVML.
+    It stays empty without an address, for a GPU that neither NVML nor amd-smi lists, and without both. A call of amd-smi takes about a
+    second, so short loads of AMD GPUs have no reading; one that ends after the load does not count.
 
     Args:
         address: PCI address of the GPU.
@@ -26,14 +28,16 @@ def watch(address: str | None, library: str = LIBRARY) -> Iterator[list[Health]]
     """
     readings: list[Health] = []
     done = Event()
-    reader = Thread(target=_read, args=(address, library, readings, done), daemon=True)
+    is_amd = address is not None and address in {gpu.pci for gpu in pci.gpus("amd")}
+    how, what = (_read_amd, (address,)) if is_amd else (_read, (address, library))
+    reader = Thread(target=how, args=(*what, readings, done), daemon=True)
     if address:
         reader.start()
     try:
         yield readings
     finally:
         done.set()
-        if address:
+        if address and not is_amd:
             reader.join()
 
 
@@ -47,12 +51,47 @@ def _read(address: str, library: str, readings: list[Health], done: Event) -> No
                 break
 
 
+def _read_amd(address: str, readings: list[Health], done: Event) -> None:
+    with suppress(amd_smi.AmdSmiError):
+        addresses = dict(enumerate(gpu.pci for gpu in amd_smi.GPUS.ask() or ()))
+        limits = next((one for one in amd_smi.LIMITS.ask() or () if addresses.get(one.gpu) == address), None)
+        while not done.is_set():
+            seen = next((one for one in amd_smi.METRICS.ask() or () if addresses.get(one.gpu) == address), None)
+            if seen is None or done.is_set():
+                break
+            readings.append(of_amd(address, seen, limits))
+
+
+def of_amd(address: str, seen: amd_smi.Metrics, limits: amd_smi.Limits | None) -> Health:
+    """Return a reading of amd-smi in the form of NVML's."""
+    limits = limits or amd_smi.Limits(seen.gpu, power_w=None, temperature_c=None, memory_c=None)
+    return Health(
+        pci=address,
+        name="",
+        slowed=tuple(reason for reason, is_active in seen.throttling.items() if is_active),
+        clock_mhz=_whole(seen.clock_mhz),
+        clock_max_mhz=_whole(seen.clock_max_mhz),
+        temperature_c=_whole(seen.temperature_c),
+        temperature_max_c=_whole(limits.temperature_c),
+        memory_c=_whole(seen.memory_c),
+        memory_max_c=_whole(limits.memory_c),
+        power_w=seen.power_w,
+        power_limit_w=limits.power_w,
+    )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
 def reasons(readings: Sequence[Health]) -> list[tuple[Mapping[str, Any], int]]:
     """Return the rows of the reasons that lowered the clock (`devices.clocks`), each with the number of readings that had it."""
     counts = Counter(bits for one in readings if (bits := one.clock_reasons))
-    rows = (
+    rows = [
         (row, sum(counts[bits] for bits in counts if bits & row["bit"])) for row in table("devices")["clock_reason"]
-    )
+    ]
+    named = Counter(reason for one in readings for reason in one.slowed or ())
+    rows += [(row, named[row["reason"]]) for row in table("devices")["amd_limit"] if row.get("under_load", True)]
     return [(row, count) for row, count in rows if count]
 
 
@@ -62,21 +101,23 @@ def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
     A clock that a power cap lowers is no fault.
     """
     rule, found = table("speed")["clock"], reasons(readings)
+    remedy = "remedy" if all(one.slowed is None for one in readings) else "amd_remedy"
     for row, count in found:
         if row["status"] in ("warn", "fail"):
             seen = f"in {count} of {len(readings)} readings"
             text = f"{readings[0].pci} is slowed down under load: {row['name']} ({seen})"
             yield Observation(row["status"], text, row["remedy"])
     highest, most = highest_of(readings, "clock_mhz"), highest_of(readings, "clock_max_mhz")
-    capped = any(row["bit"] == rule["power_cap"] for row, _ in found)
+    capped = any(row.get("bit") == rule["power_cap"] for row, _ in found)
+    capped = capped or any(set(rule["amd_power_caps"]) & {*(one.slowed or ())} for one in readings)
     if highest and most and highest < rule["share"] * most and not capped:
         text = f"{readings[0].pci} runs at {highest} of {most} MHz under load, and no power cap lowers its clock"
-        yield Observation("warn", text, rule["remedy"])
+        yield Observation("warn", text, rule[remedy])
     for row in table("speed")["temperature"]:
         hottest, limit = highest_of(readings, row["field"]), highest_of(readings, row["limit"])
         if hottest and limit and hottest > limit:
             text = f"{readings[0].pci}: {row['name']} reaches {hottest} °C under load, its limit is {limit} °C"
-            yield Observation("warn", text, row["remedy"])
+            yield Observation("warn", text, row[remedy])
 
 
 def highest_of(readings: Sequence[Health], field: str) -> Any:

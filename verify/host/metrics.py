@@ -8,12 +8,12 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from verify.checks.devices.xid import events, meaning
 from verify.checks.installed import advisories
 from verify.commands import printed
 from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import Health, NvmlError, read_health
+from verify.host.xid import events, meaning_of
 from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 
@@ -161,7 +161,7 @@ def _read_log() -> Iterator[Family]:
 
 def xid_family(lines: Iterable[kernel_log.Line]) -> Family:
     """Return how often each event of a card or switch is in the kernel log."""
-    counted = Counter((event.what, event.pci, str(event.number), meaning(event)[0]) for event in events(lines))
+    counted = Counter((event.what, event.pci, str(event.number), meaning_of(event).kind) for event in events(lines))
     values = [
         ({"event": what, "card": card, "number": number, "kind": kind}, count)
         for (what, card, number, kind), count in sorted(counted.items())

@@ -80,6 +80,21 @@ class NvidiaCard(Row):
         return (self.smaller or {}).get(device_id.lower(), self.memory_gib)
 
 
+class ServerProduct(Row):
+    """A server by its product name."""
+
+    name: str
+    match: str
+    """A regular expression for the whole name that the firmware reports."""
+    gpus: int
+    cards: tuple[str, ...]
+    """Names of its cards in the catalog; one kind in each server."""
+    nics: int | None = None
+    """Network cards behind one PCIe switch with a GPU, where the product always has them."""
+    virtual: bool = False
+    """Whether it is a type of virtual machine; in others some GPUs of a server may be missing."""
+
+
 class PciRange(Row):
     """PCI device ids of one generation of NVIDIA cards, both ends included."""
 

@@ -352,6 +352,8 @@ class HostFacts(Record):
     container: str | None = None
     """docker, podman, lxc, kubernetes, systemd-nspawn ...; None outside a container."""
     virtualization: str | None = None
+    product: str | None = None
+    """Name of the server, or the type of the virtual machine, that the firmware reports: `DGXH100`."""
     wsl: bool | None = None
     ports: tuple[Port, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()

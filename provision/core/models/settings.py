@@ -256,7 +256,7 @@ class Settings(Record):
     ] = Field(default_factory=dict)
     """Slices (MIG) of NVIDIA GPUs, by index in PCI order. They are made again at each boot. An empty list removes those of a GPU and switches MIG off. GPUs that are not named stay as they are."""
     expected_gpus: Count | None = None
-    """GPUs that the host has, whether in use or not. With fewer, its checks fail. Default: as many as in its last green run, or as its board with NVSwitches holds."""
+    """GPUs that the host has, whether in use or not. With fewer, its checks fail. Default: as many as in its last green run, or as a server of its product or its board with NVSwitches holds."""
     tensor_parallel: Count | None = None
     """GPUs that share each layer. Default: as many of the GPUs in use as the model can be split over, after `firstlight_data_parallel` and `firstlight_pipeline_parallel`."""
     pipeline_parallel: Count | None = None

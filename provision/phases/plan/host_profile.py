@@ -17,6 +17,7 @@ from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.tables import platforms
 from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.policy import Policy
+from provision.phases.plan.server import Server
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller
@@ -117,6 +118,8 @@ class HostProfile:
     """All cards of the host, those of NVIDIA first."""
     missing_gpus: tuple[int | str, ...] = ()
     """Requested indexes without a card, and slices that no card has."""
+    server: Server | None = None
+    """None if its product is not in the catalog."""
     bus_known: bool = True
     """Whether the probe read which cards the host has."""
     rocm: str | None = None

@@ -25,6 +25,7 @@ from provision.phases.plan.host_profile import (
     Toolkit,
 )
 from provision.phases.plan.policy import policy_of
+from provision.phases.plan.server import Server, server_of
 
 JOINED = "Completed (Success)"
 """The fabric state of cards that have all joined."""
@@ -110,6 +111,7 @@ def profile_of(
         if policy.gpus is None
         else tuple(card for place, card in places.items() if place in policy.gpus),
         present=(*nvidia, *amd),
+        server=_server(facts, settings),
         missing_gpus=tuple(place for place in policy.gpus or () if place not in places),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
@@ -120,6 +122,12 @@ def profile_of(
         wheel=wheel,
     )
     return _with_driver(profile, facts) if nvidia else profile
+
+
+def _server(facts: HostFacts, settings: Settings) -> Server | None:
+    """Return the host's product; the setting for the number of GPUs wins over it."""
+    found = server_of(facts)
+    return replace(found, gpus=settings.expected_gpus) if found and settings.expected_gpus else found
 
 
 def platform_of_host(facts: HostFacts) -> Platform:

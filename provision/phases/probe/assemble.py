@@ -65,6 +65,7 @@ def parse(
         cuda_toolkits=software.cuda_toolkits(read["cuda_toolkits"], programs, unknown),
         container=system.container(read["isolation"], unknown),
         virtualization=system.virtualization(read["isolation"], processor.flags),
+        product=read["isolation"].value("product_name"),
         wsl=system.wsl(read["isolation"]),
         ports=software.ports(read, unknown),
         gpu_processes=smi.processes + amd.compute_processes(read["kfd"]),

@@ -9,6 +9,7 @@ from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan.advisories import exposure_of, is_critical
+from provision.phases.plan.server import server_of
 
 NVIDIA = "10de"
 VENDORS = {"cu": NVIDIA, "ro": "1002"}
@@ -26,17 +27,21 @@ def expected_gpus(
         run: The run in which the host was last green.
 
     Returns:
-        None if nothing is expected: the setting `expected_gpus` is not set, and the Stack uses no cards or the setting `gpus` names them.
+        None if nothing is expected: the setting `expected_gpus` is not set, and the setting `gpus` names cards, or the server's product is
+        unknown and the Stack uses no cards.
     """
     vendor = VENDORS.get(variant[:2])
     had = sorted(gpu.address for gpu in before.pci_gpus if gpu.vendor_id == vendor) if before else []
     if count := settings.expected_gpus:
         return {"count": count, "pci": had if len(had) == count else [], "source": "firstlight_expected_gpus"}
-    if vendor is None or settings.gpus != "all":
+    if settings.gpus != "all":
         return None
+    server = server_of(facts)
     found = {"count": len(had), "pci": had, "source": f"run {run}, in which the host was last green"}
     name, board = _board(facts) if vendor == NVIDIA else ("", 0)
-    if board > len(had):
+    if server and server.gpus > len(had):
+        found = {"count": server.gpus, "pci": [], "source": f"{server.name}: {server.gpus} GPUs"}
+    elif board > len(had):
         found = {"count": board, "pci": [], "source": f"a board of {name} with NVSwitches holds {board}"}
     return found if found["count"] else None
 

@@ -12,6 +12,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.phases.install.step import building
+from provision.phases.plan.server import server_of
 from provision.phases.stage.image import image_id
 from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
@@ -225,7 +226,9 @@ def expected(
         stack = desired[host.name].stack if host.name in desired else None
         asked = {"advisories": expected_advisories(host.settings, stack)}
         found[host.name] = {"stack": stack, **asked} if stack else asked
-    with_cards = {host.name for host in hosts if (facts := probed.facts.get(host.name)) and facts.pci_gpus}
+    with_cards = {
+        host.name for host in hosts if (facts := probed.facts.get(host.name)) and (facts.pci_gpus or server_of(facts))
+    }
     with_cards |= {
         name for name, expect in found.items() if "stack" in expect and expect["stack"]["torch"]["variant"] != "cpu"
     }

@@ -1,11 +1,11 @@
 """devices.amd_clocks, devices.amd_ecc and devices.amd_links: health of AMD GPUs, as amd-smi reports it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from verify.host.card_health import amd_check
 from verify.host.views import amd_smi
-from verify.host.views.amd_smi import EccErrors, GpuLink, Metrics
+from verify.host.views.amd_smi import BadPages, EccErrors, GpuLink, Metrics
 from verify.records import CheckResult, Figure, Observation, combine, first_few
 from verify.tables import table
 
@@ -43,27 +43,54 @@ def evaluate_clocks(cards: Sequence[Metrics]) -> CheckResult:
 amd_clocks = amd_check(amd_smi.METRICS, evaluate_clocks, Metrics(0, {"prochot": True, "hbm_thermal": False}))
 
 
-def evaluate_ecc(cards: Sequence[EccErrors]) -> CheckResult:
-    """Evaluate uncorrected errors only: correcting errors is what ECC is for."""
+def _evaluate_ecc_and_pages(cards: Sequence[EccErrors]) -> CheckResult:
+    try:
+        return evaluate_ecc(cards, amd_smi.PAGES.ask() or ())
+    except amd_smi.AmdSmiError as error:  # guests of virtual machines have no such command
+        outcome = evaluate_ecc(cards)
+        return replace(outcome, evidence={"counters": outcome.evidence, "pages": str(error)})
+
+
+def evaluate_ecc(cards: Sequence[EccErrors], pages: Sequence[BadPages] = ()) -> CheckResult:
+    """Evaluate uncorrected errors and pages that are bad, but still in use: correcting errors is what ECC is for, retiring pages the driver's work."""
     counting = [card for card in cards if card.uncorrected is not None]
-    if not counting:
+    known = [card for card in pages if card.retired is not None]
+    if not counting and not known:
         return CheckResult("skip", "these GPUs do not count memory errors")
     total = sum(card.uncorrected or 0 for card in counting)
-    figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=ECC_SOURCE),)
-    evidence = {"command": " ".join(amd_smi.ERRORS.command), "cards": [asdict(card) for card in cards]}
+    figures = [Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=ECC_SOURCE)]
+    if known:
+        figures.append(Figure("pages retired ever", sum(card.retired or 0 for card in known), "count"))
+    evidence = {"cards": [asdict(card) for card in cards], "pages": [asdict(card) for card in pages]}
     observations = [entry for card in counting for entry in _errors_of(card)]
-    return combine(observations, f"no uncorrected memory error on any GPU ({len(counting)} checked)", figures, evidence)
+    observations += [entry for card in known for entry in _pages_of(card)]
+    return combine(
+        observations,
+        f"no uncorrected memory error on any GPU ({len(counting or known)} checked)",
+        tuple(figures),
+        evidence,
+    )
 
 
 def _errors_of(card: EccErrors) -> Iterator[Observation]:
     remedy = RESET.format(gpu=card.gpu)
     if card.uncorrected:
-        yield Observation("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors", remedy)
+        where = ", ".join(f"{name} {count}" for name, count in sorted(card.blocks.items()))
+        text = f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors" + (f" ({where})" if where else "")
+        yield Observation("fail", text, remedy)
     if card.deferred:
         yield Observation("warn", f"GPU {card.gpu}: {card.deferred} deferred memory errors", remedy)
 
 
-amd_ecc = amd_check(amd_smi.ERRORS, evaluate_ecc, EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0))
+def _pages_of(card: BadPages) -> Iterator[Observation]:
+    remedy = RESET.format(gpu=card.gpu)
+    if card.pending:
+        yield Observation("warn", f"GPU {card.gpu}: {card.pending} memory pages are pending retirement", remedy)
+    if card.unreservable:
+        yield Observation("warn", f"GPU {card.gpu}: {card.unreservable} bad memory pages could not be retired", remedy)
+
+
+amd_ecc = amd_check(amd_smi.ERRORS, _evaluate_ecc_and_pages, EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0))
 
 
 def evaluate_links(joints: Sequence[GpuLink]) -> CheckResult:

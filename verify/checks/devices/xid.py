@@ -1,34 +1,19 @@
 """devices.xid: Xid and SXid events in the kernel log."""
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import NamedTuple
 
 from verify.host.card_health import INJECTED, skip_without_cards
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line
+from verify.host.xid import Event, events, explained, meaning_of
 from verify.records import CheckContext, CheckResult, Figure, Observation, Status, combine
 from verify.runner.last_run import read_last_run, started_at
-from verify.tables import table
-
-_XID = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)")
-_SXID = re.compile(r"SXid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+),\s*(?P<text>.*)")
 
 NEW: Mapping[str, Status] = {"card": "fail", "process": "warn", "note": "ok"}
 KNOWN: Mapping[str, Status] = {"card": "warn", "process": "ok", "note": "ok"}
 """Status of a new event by kind. Events of earlier runs do not fail the check, so a repaired card becomes green again."""
-
-
-class Event(NamedTuple):
-    """One log line about a card (`Xid`) or a switch (`SXid`); `at` is in seconds since 1970."""
-
-    at: float
-    what: str
-    pci: str
-    number: int
-    text: str
 
 
 def run(context: CheckContext) -> CheckResult:
@@ -45,17 +30,6 @@ def run(context: CheckContext) -> CheckResult:
     return evaluate(events(found), known_until=started_at(read_last_run(context.prefix)), source=source)
 
 
-def events(lines: Iterable[Line]) -> list[Event]:
-    """Return the events of cards and switches, oldest first."""
-    found = []
-    for line in lines:
-        for what, pattern in (("Xid", _XID), ("SXid", _SXID)):
-            if match := pattern.search(line.text):
-                found.append(Event(line.at, what, match["pci"].lower(), int(match["number"]), line.text.strip()))
-                break
-    return found
-
-
 def evaluate(found: Sequence[Event], *, known_until: float, source: str) -> CheckResult:
     """Evaluate events. Those before `known_until` were reported by an earlier run: they are shown, but do not fail this one."""
     found = sorted(found)
@@ -68,28 +42,15 @@ def evaluate(found: Sequence[Event], *, known_until: float, source: str) -> Chec
             group[event.what, event.pci, event.number].append(event)
         observations += [_observation(group, is_new=is_new) for group in group.values()]
     evidence = {"source": source, "known until": known_until or None, "lines": [event.text for event in found[-50:]]}
+    evidence["meanings"] = sorted({explained(event.text) or "" for event in found[-50:]})
     return combine(observations, "the kernel log has no fault of a GPU since boot", figures, evidence)
 
 
 def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
     last = group[-1]
-    kind, means, remedy = meaning(last)
+    _, kind, means, remedy = meaning_of(last)
     when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     times = f", {len(group)} times" if len(group) > 1 else ""
     age = "new" if is_new else "known before this run"
     text = f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})"
     return Observation((NEW if is_new else KNOWN)[kind], text, remedy)
-
-
-def meaning(event: Event) -> tuple[str, str, str]:
-    """Return kind (card, process or note), meaning and remedy of an event."""
-    about = table("xid")["about"]
-    if event.what == "SXid":
-        is_fatal = re.search(r",\s*Fatal\b", event.text) is not None
-        kind, means = ("card", "fatal") if is_fatal else ("process", "non-fatal")
-        return kind, f"a {means} error of a switch", about["switch"]
-    row = table("xid")["xid"].get(str(event.number))
-    if row is None:
-        return "process", "an unknown number, see docs.nvidia.com/deploy/xid-errors", about["restart"]
-    kind = "process" if row.get("graded") and re.search(r"\bNon-?fatal\b", event.text, re.IGNORECASE) else row["kind"]
-    return kind, row["means"], about[row.get("do") or ("reset" if kind == "card" else "restart")]

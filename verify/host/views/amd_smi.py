@@ -24,11 +24,25 @@ class EccErrors:
     uncorrected: int | None
     deferred: int | None
     """Wrong data that has not been read yet; reading it is an uncorrected error."""
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    """Uncorrected errors by the block that had them, by amd-smi's names (`UMC` is the memory); without blocks that had none."""
+
+
+@dataclass(frozen=True)
+class BadPages:
+    """Number of memory pages of a GPU that its driver does not use any more, or should not; None if unknown."""
+
+    gpu: int
+    retired: int | None
+    pending: int | None
+    """Retired when the driver is loaded again."""
+    unreservable: int | None
+    """In use, so they could not be retired."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Throttling, temperature and power of a GPU; None if unknown."""
+    """Throttling, clock, temperature and power of a GPU; None if unknown."""
 
     gpu: int
     throttling: Mapping[str, bool] = field(default_factory=dict)
@@ -38,6 +52,20 @@ class Metrics:
     memory_c: float | None = None
     """Of the memory."""
     power_w: float | None = None
+    clock_mhz: float | None = None
+    """Of the fastest of its chips that compute; a chip without work has a low one."""
+    clock_max_mhz: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits from which on a GPU slows itself down; None if unknown."""
+
+    gpu: int
+    power_w: float | None
+    temperature_c: float | None
+    """Of its hottest part."""
+    memory_c: float | None
 
 
 @dataclass(frozen=True)
@@ -91,8 +119,24 @@ class Query(Generic[Row]):
 
 
 def _errors(row: Any) -> list[EccErrors]:
-    counts = (_count(row["ecc"], kind) for kind in ("correctable", "uncorrectable", "deferred"))
-    return [EccErrors(int(row["gpu"]), *counts)]
+    total = row.get("ecc", "N/A")  # a guest of a virtual machine has none
+    corrected, uncorrected, deferred = (_count(total, kind) for kind in ("correctable", "uncorrectable", "deferred"))
+    listed = row.get("ecc_blocks")
+    each = listed.items() if isinstance(listed, dict) else ()
+    blocks = {name: counted["uncorrectable_count"] for name, counted in each}
+    blocks = {name: count for name, count in blocks.items() if isinstance(count, int) and count}
+    return [EccErrors(int(row["gpu"]), corrected, uncorrected, deferred, blocks)]
+
+
+def _pages(row: Any) -> list[BadPages]:
+    return [BadPages(int(row["gpu"]), *(_page_count(row[kind]) for kind in ("retired", "pending", "un_res")))]
+
+
+def _page_count(pages: Any) -> int | None:
+    """Return how many pages are listed: a list, one page without its list, or a text."""
+    if isinstance(pages, (list, dict)):
+        return len(pages) if isinstance(pages, list) else 1
+    return None if pages == "N/A" else 0
 
 
 def _metrics(row: Any) -> list[Metrics]:
@@ -104,8 +148,23 @@ def _metrics(row: Any) -> list[Metrics]:
             temperature_c=_first(temperature, "hotspot", "edge"),
             memory_c=_first(temperature, "mem"),
             power_w=_first(power, "socket_power", "average_socket_power"),
+            clock_mhz=_highest_clock(row, "clk"),
+            clock_max_mhz=_highest_clock(row, "max_clk"),
         )
     ]
+
+
+def _highest_clock(row: Any, key: str) -> float | None:
+    clocks = row.get("clock")
+    parts = clocks.items() if isinstance(clocks, dict) else ()
+    found = (_first(part, key) for name, part in parts if name.startswith("gfx"))
+    return max((clock for clock in found if clock is not None), default=None)
+
+
+def _limits(row: Any) -> list[Limits]:
+    limit = row.get("limit")
+    keys = ("socket_power", "slowdown_hotspot_temperature", "slowdown_vram_temperature")
+    return [Limits(int(row["gpu"]), *(_first(limit, key) for key in keys))]
 
 
 def _links(row: Any) -> list[GpuLink]:
@@ -147,8 +206,10 @@ def _throttled(row: Any) -> dict[str, bool]:
 
 GPUS = Query(("list",), lambda row: [Gpu(pci=pci_address(row["bdf"]))])
 """Its UUID is not torch's."""
-ERRORS = Query(("metric", "--ecc"), _errors)
+ERRORS = Query(("metric",), _errors)
+PAGES = Query(("bad-pages",), _pages)
 METRICS = Query(("metric",), _metrics)
-"""Releases have different options for throttling; without an option all of them report it."""
+"""Releases have different options for throttling and for the blocks with errors; without an option all of them report both."""
+LIMITS = Query(("static", "--limit"), _limits)
 LINKS = Query(("topology",), _links)
 """The link of each ordered pair of GPUs."""

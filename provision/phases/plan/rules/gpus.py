@@ -31,6 +31,26 @@ def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
 
 
 @host_rule(
+    "A server whose product is known has the GPUs and the network cards of that product.",
+    reads=("product", "pci_gpus", "topology", "settings.expected_gpus"),
+    order=25,
+)
+def server_product(profile: HostProfile) -> Iterator[Verdict]:
+    server = profile.server
+    if server is None:
+        return
+    facts: dict[str, Any] = {"product": server.name, "gpus": server.found, "expected": server.gpus}
+    if server.found < server.gpus and profile.policy.gpus is None:
+        text = f"{server.found} of {server.gpus} GPUs of this server are there ({server.name}): its checks will fail"
+        yield warn(text, source=server.source, **facts)
+    else:
+        yield accept(f"the server has its {server.gpus} GPUs ({server.name})", source=server.source, **facts)
+    if server.nics is not None and server.beside < server.nics:
+        text = f"{server.beside} of {server.nics} network cards for the fabric of GPUs are there ({server.name})"
+        yield warn(text, source=server.source, nics=server.beside, expected=server.nics)
+
+
+@host_rule(
     "Only GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
     reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
     order=70,

@@ -1,0 +1,78 @@
+"""Servers by their product name: the GPUs and the network cards that each of them has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.catalog import catalog
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Settings
+from provision.phases.plan import plan
+from provision.phases.plan.server import server_of
+from provision.phases.probe.assemble import parse
+
+RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded" / "h100-sxm8.txt"
+
+
+@pytest.fixture(scope="module")
+def dgx() -> HostFacts:
+    """Eight GPUs, and next to each a network card."""
+    return parse("dgx", RECORDED.read_text(encoding="utf-8")).model_copy(update={"product": "DGXH100"})
+
+
+def without_network_card(facts: HostFacts, name: str) -> HostFacts:
+    assert facts.topology
+    left = tuple(device for device in facts.topology.devices if device.name != name)
+    return facts.model_copy(update={"topology": facts.topology.model_copy(update={"devices": left})})
+
+
+def verdicts(facts: HostFacts) -> list[str]:
+    (found,) = plan({"dgx": facts}, {"dgx": Settings()}).classes
+    return [reason.text for reason in found.reasons if (reason.rule, reason.verdict) == ("server-product", "warn")]
+
+
+def test_a_whole_server_has_no_warning(dgx: HostFacts) -> None:
+    assert verdicts(dgx) == []
+
+
+def test_a_missing_network_card_of_the_fabric_is_a_warning(dgx: HostFacts) -> None:
+    (text,) = verdicts(without_network_card(dgx, "mlx5_3"))
+    assert text == "7 of 8 network cards for the fabric of GPUs are there (DGX H100 or H200)"
+
+
+def test_network_cards_elsewhere_on_the_bus_do_not_replace_it(dgx: HostFacts) -> None:
+    assert dgx.topology
+    far = dgx.topology.devices[1].model_copy(update={"address": "0000:f1:00.0", "bridges": ("0000:f0:00.0",)})
+    devices = (*dgx.topology.devices, far)
+    more = dgx.model_copy(update={"topology": dgx.topology.model_copy(update={"devices": devices})})
+    assert len(verdicts(without_network_card(more, "mlx5_3"))) == 1
+
+
+def test_without_the_topology_nothing_is_said_of_network_cards(dgx: HostFacts) -> None:
+    assert verdicts(dgx.model_copy(update={"topology": None})) == []
+
+
+@pytest.mark.parametrize(
+    ("product", "name"),
+    [
+        ("DGXH100", "DGX H100 or H200"),
+        ("NVIDIA DGX H200", "DGX H100 or H200"),
+        ("PowerEdge XE9680", "Dell PowerEdge XE9680"),
+        ("SYS-821GE-TNHR", "Supermicro with an HGX H100 or H200 board"),
+        ("p5.48xlarge", "Amazon EC2 with 8 GPUs"),
+        ("p5.4xlarge", None),
+        ("DGX Station", None),
+        ("PowerEdge XE96800", None),
+        (None, None),
+    ],
+)
+def test_a_product_is_known_by_its_whole_name(dgx: HostFacts, product: str | None, name: str | None) -> None:
+    found = server_of(dgx.model_copy(update={"product": product}))
+    assert (found.name if found else None) == name
+
+
+def test_every_card_of_a_product_is_in_the_catalog() -> None:
+    names = {card.name for card in catalog().nvidia_cards} | {card.name for card in catalog().amd_cards}
+    assert {card for row in catalog().servers for card in row.cards} <= names
