@@ -44,7 +44,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (throughput, "GPU_BYTES", 1 << 16),
         (throughput, "COPIED_BYTES", 1 << 16),
         (memory_pattern, "WORDS", 1 << 10),
-        (memory_pattern, "RETENTION_S", 0.0),
         (gemm_right, "GPU_LARGE", 256),
         (determinism, "GPU_LARGE", 256),
         (memory_attention, "LENGTHS", (128, 256)),
@@ -106,6 +105,35 @@ def test_a_multiprocessor_that_small_products_never_reach_is_noticed(
         assert [kernel for kernel in both[0] if both[0][kernel] != both[1][kernel]] == ["large product"]
 
 
+def found_by(outcome: CheckResult) -> dict[str, float | None]:
+    """The wrong words of each pattern that found some."""
+    return {figure.name.removesuffix(", wrong words"): figure.value for figure in outcome.figures[1:] if figure.value}
+
+
+@pytest.mark.parametrize(
+    ("fault", "patterns"),
+    [
+        ("wrong-result", {"address", "moving inversions", "random", "retention", "walking bits"}),
+        ("aliased-address", {"address", "moving inversions", "random", "retention"}),
+        ("coupled-cells", {"moving inversions"}),
+        ("decaying-bit", {"retention"}),
+    ],
+)
+def test_each_pattern_finds_its_faults_of_memory(
+    fault: str, patterns: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_pattern, "CPU_WORDS", 1 << 10)
+    outcome = CHECKS["kernels.memory_pattern"].run(CheckContext(device="cpu", faults=frozenset({fault})))
+    assert (outcome.status, found_by(outcome).keys()) == ("fail", patterns)
+
+
+def test_walking_bits_end_after_the_seconds_of_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_pattern, "CPU_WORDS", 1 << 10)
+    monkeypatch.setitem(table("memory")["pattern"]["full"], "seconds", 0.0)
+    outcome = CHECKS["kernels.memory_pattern"].run(CheckContext(level="full", device="cpu"))
+    assert (outcome.status, outcome.evidence["walking bits"]) == ("ok", "2 of 128 turns")
+
+
 def test_memory_is_read_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell loses its bit after a while; a value that is read immediately is correct."""
     chunks: list[torch.Tensor] = []
@@ -116,14 +144,13 @@ def test_memory_is_read_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> 
         return chunks[-1]
 
     def decay(seconds: float) -> None:
-        assert seconds == 7.0
+        assert seconds == table("memory")["pattern"]["full"]["waits"]
         chunks[0].numbers[99] ^= 4
 
-    monkeypatch.setattr(memory_pattern, "RETENTION_S", 7.0)
     monkeypatch.setattr(torch, "empty", made)
     monkeypatch.setattr(time, "sleep", decay)
     outcome = on_card("kernels.memory_pattern", monkeypatch, memory=1 << 17, level="full")
-    assert (outcome.status, outcome.figures[1].value) == ("fail", 2)
+    assert (outcome.status, found_by(outcome)) == ("fail", {"retention": 2})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +214,7 @@ def test_a_bit_that_sticks_only_where_it_is_alone_is_found(bit: int, monkeypatch
     monkeypatch.setattr(memory_pattern, "CPU_WORDS", 1 << 10)
     monkeypatch.setattr(torch.Tensor, "copy_", weak)
     outcome = CHECKS["kernels.memory_pattern"].run(CheckContext(level="full", device="cpu"))
-    assert (outcome.status, outcome.reason) == ("fail", "1 words of 0 MiB were not read as written")
+    assert (outcome.status, found_by(outcome)) == ("fail", {"walking bits": 8})
 
 
 @pytest.mark.parametrize("check", ["gemm", "memory", "copies"], ids=lambda name: f"speed.{name}")
