@@ -90,7 +90,7 @@ def run(context: CheckContext) -> CheckResult:
     for bits in walking_bits(memory.place):
         if turns >= 2 and time.monotonic() > until:  # both a bit that is set and one that is cleared, at any speed
             break
-        wrong["walking bits"] += memory.lose(lambda _, bits=bits: bits)
+        wrong["walking bits"] += memory.lose(same(bits))
         turns += 1
     evidence = {"kept for s": waits, "walking bits": f"{turns} of {2 * BITS} turns", **synchronize(device)}
     return evaluate(wrong, 8 * memory.place.numel() * len(memory.chunks), evidence)
@@ -120,7 +120,7 @@ def evaluate(wrong: Mapping[str, int], tested: int, evidence: Mapping[str, Any])
 def moving_inversions(memory: Memory) -> int:
     """Read and invert the chunks upwards, then downwards, and return the wrong words: a write may change no other chunk."""
     words = memory.place * MULTIPLIER
-    wrong = memory.lose(lambda _: words)
+    wrong = memory.lose(same(words))
     numbers = range(len(memory.chunks))
     for order in (numbers, reversed(numbers)):
         for number in order:
@@ -128,6 +128,11 @@ def moving_inversions(memory: Memory) -> int:
             memory.write(number, ~words)
         words = ~words
     return wrong + sum(memory.differing(number, words) for number in numbers)
+
+
+def same(words: Tensor) -> Words:
+    """Return the same content for every chunk."""
+    return lambda _: words
 
 
 def noise(place: Tensor, chunk: int) -> Tensor:
