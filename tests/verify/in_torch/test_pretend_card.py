@@ -242,10 +242,17 @@ def test_a_simulated_card_that_is_too_hot_under_load_fails_by_a_stand_in_for_nvm
     [(1.0, "ok"), (1.1, "ok"), (1.3, "warn"), (3.0, "fail")],
     ids=["steady", "warm", "hot", "worn"],
 )
+@pytest.mark.parametrize(
+    ("check", "loads"),
+    [
+        ("speed.gemm", {"bfloat16 products": 30.0, "fp8 products": 10.0}),
+        ("speed.copies", {"copies to the device": 5.0, "copies to the host": 5.0}),
+    ],
+)
 def test_a_load_that_ends_slower_than_it_began_is_told(
-    slower: float, status: str, monkeypatch: pytest.MonkeyPatch
+    check: str, loads: dict[str, float], slower: float, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At level full products run for 30 s; here their times are given."""
+    """At level full products in bfloat16 run for 30 s, those in fp8 for 10 s, and copies for 5 s; here their times are given."""
     asked: list[float] = []
 
     def given(_work: Any, _device: str, *, seconds: float, once_s: float) -> list[float]:
@@ -254,10 +261,10 @@ def test_a_load_that_ends_slower_than_it_began_is_told(
 
     monkeypatch.setattr(throughput, "windows", given)
     monkeypatch.setattr(throughput, "speed_floor", lambda *_: (None, None))
-    outcome = on_card("speed.gemm", monkeypatch, level="full")
-    assert (outcome.status, asked) == (status, [30.0])
-    if status != "ok":
-        assert "bfloat16 products at the end of 30 s over those at the start" in outcome.reason
+    outcome = on_card(check, monkeypatch, level="full")
+    assert (outcome.status, asked) == (status, list(loads.values()))
+    for load, seconds in loads.items() if status != "ok" else ():
+        assert f"{load} at the end of {seconds:g} s over those at the start" in outcome.reason
 
 
 def test_windows_cover_a_load_without_a_pause() -> None:
