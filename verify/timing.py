@@ -90,6 +90,11 @@ def reduce_sum(numbers: Tensor) -> None:
         torch.cuda.synchronize()
 
 
+def bus_bytes(size: int, processes: int) -> float:
+    """Return the bytes that each process of a ring sends and receives to add arrays of `size` bytes (nccl-tests, doc/PERFORMANCE.md)."""
+    return 2 * (processes - 1) / processes * size
+
+
 def _once(work: Callable[[int], object], turn: int, device: str) -> float:
     if device == "cpu":
         started = time.perf_counter()

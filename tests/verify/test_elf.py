@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import sysconfig
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,6 +16,7 @@ from verify.binaries import elf
 from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.binaries.gpu_code import read_codes
 from verify.checks.libraries import abi, gpu_code
+from verify.records import CheckContext
 from verify.tables import table
 
 WANTED, OFFERED = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringE", "_ZN4lamp5shineEv"
@@ -146,6 +148,37 @@ def test_a_library_without_code_is_named_although_another_of_its_owner_has_code(
     libraries = {"vllm/_C.abi3.so": {"80", "90a"}, "vllm/_moe_C.abi3.so": {"80", "86"}}
     outcome = gpu_code.evaluate("9.0", {"vLLM": libraries})
     assert (outcome.status, outcome.reason) == ("warn", "vllm/_moe_C.abi3.so has no code for 9.0 (it has 80, 86)")
+
+
+def environment(folder: Path, monkeypatch: pytest.MonkeyPatch, **codes: bytes) -> dict[str, Path]:
+    """An environment in this folder whose packages have a library each, with these sections; `torch` is the listed one."""
+    made = {}
+    for name, section in codes.items():
+        place = folder / ("torch/lib" if name == "torch" else name)
+        place.mkdir(parents=True)
+        made[name] = library(place, section).rename(place / ("libtorch_cuda.so" if name == "torch" else f"{name}.so"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(folder))
+    monkeypatch.setattr(sys, "prefix", str(folder))
+    monkeypatch.setattr(gpu_code, "architecture", lambda _: "9.0")
+    return made
+
+
+def test_every_library_of_the_environment_is_read_and_the_loaded_ones_without_code_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = container(entry(NATIVE, 80)), container(entry(NATIVE, 90, EXACT))
+    made = environment(
+        tmp_path, monkeypatch, torch=new, old=old, idle=old, jit=container(entry(PTX, 80)), cut=new[:-8], none=b""
+    )
+    monkeypatch.setattr(gpu_code, "mapped_libraries", lambda _: [made["torch"], made["old"], made["jit"]])
+    outcome = gpu_code.run(CheckContext(device="cuda:0"))
+    assert (outcome.status, outcome.reason) == (
+        "ok",
+        f"libraries with code for 9.0: torch; {made['old']}, which torch loads, has no code for 9.0 (it has 80)",
+    )
+    others = {Path(path).stem: code for path, code in outcome.evidence["other files"].items()}
+    assert others.pop("cut").endswith("reaches beyond its section")
+    assert others == {"old": ["80"], "idle": ["80"], "jit": ["p80"]}
 
 
 @pytest.mark.parametrize(

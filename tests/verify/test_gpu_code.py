@@ -32,6 +32,11 @@ def test_padding_between_containers_is_skipped() -> None:
     assert cuda_codes(container(entry(NATIVE, 75)) + bytes(24) + container(entry(NATIVE, 120))) == {"75", "120"}
 
 
+def test_the_mark_of_a_container_counts_only_at_a_whole_word() -> None:
+    assert cuda_codes(b"\0\0\0\0" + container(entry(NATIVE, 75)) + container(entry(NATIVE, 90))) == set()
+    assert cuda_codes(bytes(8) + container(entry(NATIVE, 75))[:4] + bytes(4)) == set(), "nothing follows the mark"
+
+
 def test_a_section_without_code_has_none() -> None:
     assert cuda_codes(b"") == set()
 

@@ -13,7 +13,7 @@ from verify.binaries import elf
 CUDA_SECTION = ".nv_fatbin"
 HIP_SECTION = ".hip_fatbin"
 
-_MAGIC = 0xBA55ED50
+_MAGIC = re.compile(re.escape(struct.pack("<I", 0xBA55ED50)))
 _CONTAINER = struct.Struct("<IHHQ")
 """Magic, version, size of this header, size of the entries that follow."""
 _ENTRY = struct.Struct("<HHIQIIHHIIIQ")
@@ -85,11 +85,12 @@ def compiled_for(codes: set[str], capability: str) -> bool:
 def _containers(section: bytes | memoryview) -> Iterator[tuple[int, int]]:
     """Yield start and end of the entries of each container. Containers may be separated by padding of whole words."""
     at = 0
-    while at + _CONTAINER.size <= len(section):
-        magic, _, header, size = _CONTAINER.unpack_from(section, at)
-        if magic != _MAGIC:
-            at += 8
+    while (found := _MAGIC.search(section, at)) and found.start() + _CONTAINER.size <= len(section):
+        at = found.start()
+        if at % 8:
+            at += 1
             continue
+        _, _, header, size = _CONTAINER.unpack_from(section, at)
         end = at + header + size
         if end > len(section):
             raise ValueError(f"a code container at byte {at} reaches beyond its section")

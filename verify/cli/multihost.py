@@ -1,7 +1,7 @@
 """Command `verify multihost`: this host's part in trials of several hosts, led by a coordinator over JSON lines.
 
 It first describes itself, then answers the requests `reach` (connect to other hosts), `reserve_port` and `all_reduce` (run
-one of two processes), and ends on `quit` or at the end of its input.
+its processes of one), and ends on `quit` or at the end of its input.
 """
 
 import json
@@ -9,6 +9,7 @@ import random
 import secrets
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,7 +17,7 @@ from verify.binaries import cuda_compat
 from verify.cli.arguments import Parser
 from verify.host.network import Listener, ephemeral_ports, free_port, interfaces, own_name_leads_to, reach
 from verify.host.views import torch_view
-from verify.runner.child_processes import run_one
+from verify.runner.child_processes import Task, run_all, run_one
 from verify.tables import table
 
 PORT_SAMPLE = 20
@@ -81,15 +82,32 @@ class MultihostWorker:
                 return {"port": free_port([request["address"]], self._ports)}
             except OSError as error:
                 return {"problem": f"no port for the trial is free: {error.strerror or error}"}
-        asked = {name: request[name] for name in ("rank", "interface", "address", "port", "backend")}
+        return self._all_reduce(request)
 
-        def trial() -> dict[str, Any]:
+    def _all_reduce(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run this host's processes of a trial, one for each GPU by NCCL; return the worst of their answers."""
+        asked = {name: request[name] for name in ("world", "interface", "address", "port")}
+
+        def trial(number: int) -> dict[str, Any]:
             run_trial = resolve_name("verify.host.allreduce_trial:run_trial")  # it imports torch
-            found: dict[str, Any] = run_trial(**asked, faults=frozenset(request["faults"]))
+            device = f"cuda:{number}" if request["backend"] == "nccl" else "cpu"
+            faults = frozenset(request["faults"])
+            found: dict[str, Any] = run_trial(request["rank"] + number, **asked, device=device, faults=faults)
             return found
 
-        ending = run_one(trial, deadline_s=self._rules["deadline_s"])
-        return ending.value if ending.problem is None else {"problem": ending.problem, "output": ending.output}
+        count = request["processes"]
+        tasks = [Task(number, partial(trial, number), self._rules["deadline_s"]) for number in range(count)]
+        endings = [ending for _, ending in sorted(run_all(tasks, limit=count), key=lambda one: one[0])]
+        if failed := next((ending for ending in endings if ending.problem), None):
+            return {"problem": failed.problem, "output": failed.output}
+        answers = [ending.value for ending in endings]
+        if skipped := next((answer for answer in answers if "skip" in answer), None):
+            return dict(skipped)
+        return {
+            "wrong": sum(answer["wrong"] for answer in answers),
+            "latency": max(answer["latency"] for answer in answers),
+            "bandwidth": min(answer["bandwidth"] for answer in answers),
+        }
 
     @staticmethod
     def _gpus() -> int:

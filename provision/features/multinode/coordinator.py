@@ -150,7 +150,7 @@ def _run_trials(
     faults: tuple[str, ...],
     turns: Sequence[Sequence[tuple[str, str]]],
 ) -> Iterator[AllReduceTrial]:
-    """Run all-reduce trials between pairs of hosts; the pairs of a turn have no common host, and run at once."""
+    """Run all-reduce trials between pairs of hosts, by NCCL with one process for each GPU. The pairs of a turn have no common host, and run at once."""
     for pairs in turns:
         seats = {
             first: {"do": "reserve_port", "address": _address(participants, first, interface_map[first])}
@@ -159,10 +159,13 @@ def _run_trials(
         }
         seated = participants.ask(seats)
         sitting = [pair for pair in pairs if "port" in seated.get(pair[0], {})]
+        counts = {host: hello["gpus"] if backend == "nccl" else 1 for host, hello in participants.hellos.items()}
         asked = {
             host: {
                 "do": "all_reduce",
-                "rank": rank,
+                "rank": 0 if host == pair[0] else counts[pair[0]],
+                "processes": counts[host],
+                "world": sum(counts[one] for one in pair),
                 "interface": interface_map[host],
                 "address": seats[pair[0]]["address"],
                 "port": seated[pair[0]]["port"],
@@ -170,7 +173,7 @@ def _run_trials(
                 "faults": list(faults),
             }
             for pair in sitting
-            for rank, host in enumerate(pair)
+            for host in pair
         }
         answers = participants.ask(asked)
         for pair in pairs:

@@ -146,7 +146,7 @@ def _open(
     exact = [trial for trial in nccl if trial.is_exact]
     skipped = [answer["skip"] for trial in nccl for answer in trial.answers.values() if "skip" in answer]
     if exact and not skipped:
-        parts.append(f"NCCL {_slowest(exact) * 1e6:.0f} µs, {_narrowest(exact) / 1e9:.2f} GB/s")
+        parts.append(f"NCCL over all GPUs {_slowest(exact) * 1e6:.0f} µs, {_narrowest(exact) / 1e9:.2f} GB/s")
     elif skipped:
         parts.append(f"NCCL not tried: {skipped[0]}")
     astray = [host for host, hello in hellos.items() if (hello["own_name"] or "").startswith(LOOPBACK)]

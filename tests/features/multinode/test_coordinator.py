@@ -105,8 +105,18 @@ def test_each_host_connects_to_all_others_and_has_trials_with_two() -> None:
 
 def test_nccl_is_tried_if_every_host_has_a_gpu() -> None:
     hosts = Hosts(gpus=8)
-    assert "NCCL 100 µs" in hosts.meet()["reason"]
+    assert "NCCL over all GPUs 100 µs" in hosts.meet()["reason"]
     assert [asked["backend"] for _, asked in hosts.asked("all_reduce")] == ["gloo"] * 6 + ["nccl"] * 6
+
+
+def test_every_gpu_of_both_hosts_has_a_process_and_ranks_follow_one_another() -> None:
+    hosts = Hosts(gpus=8, names="ab")
+    hosts.parts["b"].lines = [json.dumps({**hello(eth0="10.0.0.2/24"), "gpus": 4})]
+    hosts.meet()
+    asked = [
+        (host, one["backend"], one["rank"], one["processes"], one["world"]) for host, one in hosts.asked("all_reduce")
+    ]
+    assert asked == [("a", "gloo", 0, 1, 2), ("b", "gloo", 1, 1, 2), ("a", "nccl", 0, 8, 12), ("b", "nccl", 8, 4, 12)]
 
 
 @pytest.mark.parametrize(("gpus", "backends"), [(0, ["gloo"] * 12), (8, ["gloo"] * 8 + ["nccl"] * 12)])

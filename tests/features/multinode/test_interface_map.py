@@ -198,7 +198,7 @@ def test_the_result_of_nccl_is_reported_in_addition_to_gloo() -> None:
         return outcome.status, outcome.reason
 
     assert evaluated(met(BOTH, backend="nccl", bandwidth=4.5e10))[1].startswith(
-        "2 hosts meet on eth0, every number exact: gloo 85 µs, 1.00 GB/s, NCCL 85 µs, 45.00 GB/s; NCCL_SOCKET_IFNAME=eth0"
+        "2 hosts meet on eth0, every number exact: gloo 85 µs, 1.00 GB/s, NCCL over all GPUs 85 µs, 45.00 GB/s; NCCL_SOCKET_IFNAME=eth0"
     )
     failed = {"a": {"problem": "ncclSystemError"}, "b": {"problem": "ncclRemoteError"}}
     assert evaluated(AllReduceTrial(BOTH, "nccl", failed)) == (

@@ -15,6 +15,7 @@ from verify.attention.speed import SweepRow, measure, operations, sweep
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
 from verify.host import devices
+from verify.operators.speed import evaluate
 from verify.records import CheckContext
 from verify.tables import table
 
@@ -147,7 +148,7 @@ def test_the_longest_length_that_both_paths_reached_is_reported() -> None:
         for causal in (False, True)
         for length, standard in ((128, 2.0), (256, 3.0), (512, None))
     ]
-    gained = {figure.name: figure.value for figure in speed.gains(rows)}
+    gained = {figure.name: figure.value for figure in speed.gains(rows, None)}
     assert gained == {
         "flash (1, 256, 2, 64)": pytest.approx(operations((1, 256, 2, 64)) / 0.256 / 1e12),
         "standard over flash, forward, not causal, (1, 256, 2, 64)": pytest.approx(3),
@@ -156,3 +157,26 @@ def test_the_longest_length_that_both_paths_reached_is_reported() -> None:
     by_length = speed.milliseconds_by_length(rows)["forward, head dimension 64, milliseconds by length"]
     assert list(by_length["flash, causal"]) == [128, 256, 512]
     assert list(by_length["standard"]) == [128, 256]
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "dim", "speed_of_it", "status"),
+    [
+        ("NVIDIA H100 80GB HBM3", 16384, 128, 354.0, "ok"),
+        ("NVIDIA H100 80GB HBM3", 16384, 128, 300.0, "warn"),
+        ("NVIDIA H100 80GB HBM3", 8192, 64, 150.0, "warn"),
+        ("NVIDIA H100 80GB HBM3", 8192, 64, 130.0, "fail"),
+        ("NVIDIA H100 80GB HBM3", 4096, 64, 130.0, "ok"),
+        ("NVIDIA H200", 8192, 64, 297.0, "ok"),
+        ("NVIDIA L4", 16384, 128, 50.0, "ok"),
+        (None, 16384, 64, 0.1, "ok"),
+    ],
+)
+def test_a_card_whose_attention_is_slower_than_published_at_long_lengths_is_told(
+    name: str | None, length: int, dim: int, speed_of_it: float, status: str
+) -> None:
+    point = (1, length, 16, dim)
+    seconds = operations(point) / speed_of_it / 1e12
+    outcome = evaluate([*speed.gains([SweepRow(point, False, False, seconds, 9 * seconds)], name)], CheckContext(), {})
+    assert outcome.status == status
+    assert outcome.figures[0].value == pytest.approx(speed_of_it)

@@ -44,7 +44,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (throughput, "GPU_BYTES", 1 << 16),
         (throughput, "COPIED_BYTES", 1 << 16),
         (memory_pattern, "WORDS", 1 << 10),
-        (memory_pattern, "RETENTION_S", 0.0),
         (gemm_right, "GPU_LARGE", 256),
         (determinism, "GPU_LARGE", 256),
         (memory_attention, "LENGTHS", (128, 256)),
@@ -106,6 +105,35 @@ def test_a_multiprocessor_that_small_products_never_reach_is_noticed(
         assert [kernel for kernel in both[0] if both[0][kernel] != both[1][kernel]] == ["large product"]
 
 
+def found_by(outcome: CheckResult) -> dict[str, float | None]:
+    """The wrong words of each pattern that found some."""
+    return {figure.name.removesuffix(", wrong words"): figure.value for figure in outcome.figures[1:] if figure.value}
+
+
+@pytest.mark.parametrize(
+    ("fault", "patterns"),
+    [
+        ("wrong-result", {"address", "moving inversions", "random", "retention", "walking bits"}),
+        ("aliased-address", {"address", "moving inversions", "random", "retention"}),
+        ("coupled-cells", {"moving inversions"}),
+        ("decaying-bit", {"retention"}),
+    ],
+)
+def test_each_pattern_finds_its_faults_of_memory(
+    fault: str, patterns: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_pattern, "CPU_WORDS", 1 << 10)
+    outcome = CHECKS["kernels.memory_pattern"].run(CheckContext(device="cpu", faults=frozenset({fault})))
+    assert (outcome.status, set(found_by(outcome))) == ("fail", patterns)
+
+
+def test_walking_bits_end_after_the_seconds_of_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_pattern, "CPU_WORDS", 1 << 10)
+    monkeypatch.setitem(table("memory")["pattern"]["full"], "seconds", 0.0)
+    outcome = CHECKS["kernels.memory_pattern"].run(CheckContext(level="full", device="cpu"))
+    assert (outcome.status, outcome.evidence["walking bits"]) == ("ok", "2 of 128 turns")
+
+
 def test_memory_is_read_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell loses its bit after a while; a value that is read immediately is correct."""
     chunks: list[torch.Tensor] = []
@@ -116,14 +144,13 @@ def test_memory_is_read_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> 
         return chunks[-1]
 
     def decay(seconds: float) -> None:
-        assert seconds == 7.0
+        assert seconds == table("memory")["pattern"]["full"]["waits"]
         chunks[0].numbers[99] ^= 4
 
-    monkeypatch.setattr(memory_pattern, "RETENTION_S", 7.0)
     monkeypatch.setattr(torch, "empty", made)
     monkeypatch.setattr(time, "sleep", decay)
     outcome = on_card("kernels.memory_pattern", monkeypatch, memory=1 << 17, level="full")
-    assert (outcome.status, outcome.figures[1].value) == ("fail", 2)
+    assert (outcome.status, found_by(outcome)) == ("fail", {"retention": 2})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +214,7 @@ def test_a_bit_that_sticks_only_where_it_is_alone_is_found(bit: int, monkeypatch
     monkeypatch.setattr(memory_pattern, "CPU_WORDS", 1 << 10)
     monkeypatch.setattr(torch.Tensor, "copy_", weak)
     outcome = CHECKS["kernels.memory_pattern"].run(CheckContext(level="full", device="cpu"))
-    assert (outcome.status, outcome.reason) == ("fail", "1 words of 0 MiB were not read as written")
+    assert (outcome.status, found_by(outcome)) == ("fail", {"walking bits": 8})
 
 
 @pytest.mark.parametrize("check", ["gemm", "memory", "copies"], ids=lambda name: f"speed.{name}")
@@ -215,10 +242,17 @@ def test_a_simulated_card_that_is_too_hot_under_load_fails_by_a_stand_in_for_nvm
     [(1.0, "ok"), (1.1, "ok"), (1.3, "warn"), (3.0, "fail")],
     ids=["steady", "warm", "hot", "worn"],
 )
+@pytest.mark.parametrize(
+    ("check", "loads"),
+    [
+        ("speed.gemm", {"bfloat16 products": 30.0, "fp8 products": 10.0}),
+        ("speed.copies", {"copies to the device": 5.0, "copies to the host": 5.0}),
+    ],
+)
 def test_a_load_that_ends_slower_than_it_began_is_told(
-    slower: float, status: str, monkeypatch: pytest.MonkeyPatch
+    check: str, loads: dict[str, float], slower: float, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At level full products run for 30 s; here their times are given."""
+    """At level full products in bfloat16 run for 30 s, those in fp8 for 10 s, and copies for 5 s; here their times are given."""
     asked: list[float] = []
 
     def given(_work: Any, _device: str, *, seconds: float, once_s: float) -> list[float]:
@@ -227,10 +261,10 @@ def test_a_load_that_ends_slower_than_it_began_is_told(
 
     monkeypatch.setattr(throughput, "windows", given)
     monkeypatch.setattr(throughput, "speed_floor", lambda *_: (None, None))
-    outcome = on_card("speed.gemm", monkeypatch, level="full")
-    assert (outcome.status, asked) == (status, [30.0])
-    if status != "ok":
-        assert "bfloat16 products at the end of 30 s over those at the start" in outcome.reason
+    outcome = on_card(check, monkeypatch, level="full")
+    assert (outcome.status, asked) == (status, list(loads.values()))
+    for load, seconds in loads.items() if status != "ok" else ():
+        assert f"{load} at the end of {seconds:g} s over those at the start" in outcome.reason
 
 
 def test_windows_cover_a_load_without_a_pause() -> None:

@@ -17,7 +17,7 @@ from verify.inputs import corrupt, count_differences, rank_values
 from verify.operators.speed import SLOWED, board_floor, status_of
 from verify.records import CheckContext, CheckResult, Figure
 from verify.runner.child_processes import Task, run_all
-from verify.timing import median_s, reduce_sum
+from verify.timing import bus_bytes, median_s, reduce_sum
 
 LENGTH = 100_003
 """Numbers per process; not a power of two, so that pieces differ in size."""
@@ -59,8 +59,7 @@ def evaluate_speed(
     if outcome.status != "ok":
         return outcome
     count, seconds = len(answers), max(answer["seconds"] for answer in answers.values())
-    # In a ring each process sends and receives 2 (n - 1) / n times the array (nccl-tests, doc/PERFORMANCE.md).
-    speed = 2 * (count - 1) / count * large_bytes / seconds / 1e9
+    speed = bus_bytes(large_bytes, count) / seconds / 1e9
     least, source = board_floor(cards, "bus")
     if "slow" in faults:
         least = least or speed

@@ -1,9 +1,12 @@
 """libraries.gpu_code: GPU architectures that the libraries were compiled for."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from verify.binaries.distributions import host_packages, site_files
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
+from verify.checks.libraries.loaded import mapped_libraries
 from verify.host.devices import architecture
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table
@@ -28,12 +31,49 @@ def run(context: CheckContext) -> CheckResult:
         embedded = {str(path): code for path in found if (code := read_codes(path)) is not None}
         if embedded:
             codes[row["owner"]] = embedded
-    return evaluate(capability, codes)
+    homes = {Path(sys.prefix).resolve(), *filter(None, [fallback])}
+    loaded = [path for path in mapped_libraries(Path("/proc/self/maps").read_text()) if homes & set(path.parents)]
+    return evaluate(capability, codes, _others(capability, loaded, codes), [str(path) for path in loaded])
 
 
-def evaluate(capability: str, codes: Mapping[str, Mapping[str, set[str]]]) -> CheckResult:
-    """Evaluate the codes of each owner's libraries, by file (see verify/binaries/gpu_code.py). An owner without code is not evaluated."""
+def _others(
+    capability: str, loaded: Collection[Path], codes: Mapping[str, Mapping[str, set[str]]]
+) -> dict[str, set[str] | str]:
+    """Return the codes of the environment's other libraries, or what is wrong with a file. AMD's would have to be read whole."""
+    if capability.startswith("gfx"):
+        return {}
+    known = {Path(path).resolve() for libraries in codes.values() for path in libraries}
+    files = {path.resolve() for path in [*site_files(["**/*.so", "**/*.so.*"]), *loaded]} - known
+    return {str(path): code for path in sorted(files) if (code := _codes_or_problem(path))}
+
+
+def _codes_or_problem(path: Path) -> set[str] | str | None:
+    try:
+        return read_codes(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def evaluate(
+    capability: str,
+    codes: Mapping[str, Mapping[str, set[str]]],
+    others: Mapping[str, set[str] | str] | None = None,
+    loaded: Collection[str] = (),
+) -> CheckResult:
+    """Compare the code of libraries with that of a GPU. An owner without code is not evaluated.
+
+    Args:
+        capability: Compute capability, or AMD architecture.
+        codes: Codes of each owner's libraries, by file (see verify/binaries/gpu_code.py).
+        others: Codes of files without an owner, or what is wrong with a file. They are evidence: many are made for some GPUs only.
+        loaded: Files that torch has loaded. The reason names those of `others` that have no code for this GPU.
+    """
     observations, native = [], []
+    for path, code in (others or {}).items():
+        lacks = isinstance(code, set) and not native_for(code, capability) and not compiled_for(code, capability)
+        if lacks and path in loaded:
+            text = f"{path}, which torch loads, has no code for {capability} (it has {', '.join(sorted(code))})"
+            observations.append(Observation("ok", text))
     for owner, libraries in codes.items():
         found = set().union(*libraries.values())
         listed = ", ".join(sorted(found))
@@ -56,6 +96,7 @@ def evaluate(capability: str, codes: Mapping[str, Mapping[str, set[str]]]) -> Ch
         "capability": capability,
         "codes": {owner: sorted(set().union(*libraries.values())) for owner, libraries in codes.items()},
         "files": {owner: list(libraries) for owner, libraries in codes.items()},
+        "other files": {path: code if isinstance(code, str) else sorted(code) for path, code in (others or {}).items()},
     }
     if not codes:
         return CheckResult("error", "cannot tell: no library with GPU code was found", (), evidence)

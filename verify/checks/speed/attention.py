@@ -7,7 +7,7 @@ from verify.attention.speed import Point, SweepRow, dtype_of, measure, measure_p
 from verify.host.load import watch
 from verify.host.views import torch_view
 from verify.inputs import synchronize
-from verify.operators.speed import evaluate
+from verify.operators.speed import evaluate, speed_floor
 from verify.records import CheckContext, CheckResult, Figure, Level
 from verify.tables import table
 
@@ -46,18 +46,27 @@ def run(context: CheckContext) -> CheckResult:
         "dtype": dtype_of(device),
         **synchronize(device),
     }
-    return evaluate([*figures, *gains(lengths)], context, evidence, readings)
+    card = None if on_cpu else torch_view.load().cuda.get_device_name(device)
+    return evaluate([*figures, *gains(lengths, card)], context, evidence, readings)
 
 
-def gains(rows: Iterable[SweepRow]) -> Iterator[Figure]:
-    """Yield the speed at the longest length that both paths reached, for each head dimension, mask and pass."""
+def gains(rows: Iterable[SweepRow], name: str | None) -> Iterator[Figure]:
+    """Yield the speed at the longest length that both paths reached, for each head dimension, mask and pass.
+
+    Args:
+        rows: The sweep over lengths.
+        name: The GPU's name, for the minimum of its type at long lengths; None for a CPU.
+    """
     longest = {
         (row.dim, row.causal, row.backward): row for row in sorted(rows, key=lambda row: row.length) if row.standard
     }
     for row in longest.values():
         assert row.standard is not None
         if not row.causal and not row.backward:
-            yield Figure(f"flash {_name(row.point)}", operations(row.point) / row.flash / 1e12, "TFLOP/s")
+            long = row.length >= table("speed")["attention"]["length"]
+            least, source = speed_floor(name if long else None, f"attention_{row.dim}")
+            speed = operations(row.point) / row.flash / 1e12
+            yield Figure(f"flash {_name(row.point)}", speed, "TFLOP/s", least, source=source)
         kind = f"{_passes(row)}, {'causal' if row.causal else 'not causal'}"
         yield Figure(f"standard over flash, {kind}, {_name(row.point)}", row.standard / row.flash, "times the time")
 

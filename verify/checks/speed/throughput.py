@@ -1,8 +1,7 @@
 """speed.gemm, memory and copies: speed of matrix products, memory bandwidth, and copies between host and device."""
 
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -25,7 +24,7 @@ GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
 """Size of one buffer of memory: far more than any cache holds."""
 COPIED_BYTES = 256 << 20
 SUSTAINED = "bfloat16"
-"""Precision of the long load: that of most models, which draws the most power."""
+"""Precision of the longest load: that of most models, which draws the most power."""
 BUDGET_S, COPIES_BUDGET_S = 0.2, 0.3
 
 
@@ -37,35 +36,49 @@ def gemm(context: CheckContext) -> CheckResult:
         for dtype in DTYPES:
             count = rotation(device, 2 * size * size * 2)
             sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
-            seconds = timed(partial(_product, sets), device, budget_s=BUDGET_S)
+            work = partial(_product, sets)
+            seconds = timed(work, device, budget_s=BUDGET_S)
             least, source = speed_floor(_name(device), f"gemm_{dtype}")
             figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
-            rule = table("speed")["sustained"]
-            if dtype == SUSTAINED and device != "cpu" and context.level in rule["seconds"]:
-                lasts = rule["seconds"][context.level]
-                turns = windows(partial(_product, sets), device, seconds=lasts, once_s=seconds)
-                figures += sustained(turns, 2 * size**3, lasts)
+            if dtype == SUSTAINED:
+                figures += _long_load(
+                    f"{dtype} products", work, context, once_s=seconds, work_of_one=2 * size**3 / 1e12
+                )
         if device != "cpu" and refuses_fp8(device) is None:
             sets = random_sets(rotation(device, 2 * size * size), size, size, dtype=FP8, device=device, parts=2)
-            seconds = timed(partial(_product_fp8, sets), device, budget_s=BUDGET_S)
+            work = partial(_product_fp8, sets)
+            seconds = timed(work, device, budget_s=BUDGET_S)
             least, source = speed_floor(_name(device), "gemm_fp8")
             figures.append(Figure("fp8 products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
+            figures += _long_load("fp8 products", work, context, once_s=seconds, work_of_one=2 * size**3 / 1e12)
     return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
 
 
-def sustained(turns: Sequence[float], operations: int, lasts: float) -> Iterator[Figure]:
+def _long_load(
+    name: str, work: Callable[[int], object], context: CheckContext, *, once_s: float, work_of_one: float
+) -> Iterator[Figure]:
+    """Run a load for the seconds of the level, on a GPU only, and yield its figures; see `sustained`."""
+    lasts = table("speed")["sustained"]["seconds"][name.partition(" ")[0]].get(context.level)
+    if lasts and context.device not in (None, "cpu"):
+        turns = windows(work, str(context.device), seconds=lasts, once_s=once_s)
+        yield from sustained(name, turns, work_of_one, lasts)
+
+
+def sustained(name: str, turns: Sequence[float], work_of_one: float, lasts: float) -> Iterator[Figure]:
     """Yield the median speed of a long load, and its speed at the end over that at its start.
 
     Args:
+        name: What was done.
         turns: Seconds of one turn in each window.
-        operations: Floating-point operations of a turn.
+        work_of_one: What a turn does: 10^12 floating-point operations, or GB of copies.
         lasts: Seconds of the load.
     """
     rule, third = table("speed")["sustained"], len(turns) // 3 or 1
-    yield Figure(f"{SUSTAINED} products over {lasts:g} s", operations / statistics.median(turns) / 1e12, "TFLOP/s")
+    unit = "GB/s" if name.startswith("copies") else "TFLOP/s"
+    yield Figure(f"{name} over {lasts:g} s", work_of_one / statistics.median(turns), unit)
     share = statistics.median(turns[:third]) / statistics.median(turns[-third:])
-    name = f"{SUSTAINED} products at the end of {lasts:g} s over those at the start"
-    yield Figure(name, share, "times", floor=rule["share"], source=rule["source"])
+    what = f"{name} at the end of {lasts:g} s over those at the start"
+    yield Figure(what, share, "times", floor=rule["share"], source=rule["source"])
 
 
 def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
@@ -103,15 +116,18 @@ def copies(context: CheckContext) -> CheckResult:
     # On a CPU an injected fault is proven on a copy within the host's memory.
     host = torch.randint(0, 1 << 62, (COPIED_BYTES // 8,), pin_memory=not on_cpu)
     there = torch.empty_like(host, device=device)
-    figures = []
-    for what, target, origin in (("to the device", there, host), ("to the host", host, there)):
-        seconds = timed(partial(_copy, target, origin), device, budget_s=COPIES_BUDGET_S)
-        figures.append(Figure(f"copies {what}", COPIED_BYTES / seconds / 1e9, "GB/s"))
     least, source = speed_floor(_name(device), "copy")
-    if least is None and address:
-        least, source = link_floor(link(address))
-    figures = [replace(figure, floor=least, source=source) for figure in figures]
-    return evaluate(figures, context, {"bytes": COPIED_BYTES, "memory": "pinned", **seat, **synchronize(device)})
+    figures: list[Figure] = []
+    long: list[Figure] = []
+    for name, target, origin in (("copies to the device", there, host), ("copies to the host", host, there)):
+        work = partial(_copy, target, origin)
+        seconds = timed(work, device, budget_s=COPIES_BUDGET_S)
+        if least is None and address:
+            least, source = link_floor(link(address))  # a link that was idle before is slow
+        figures.append(Figure(name, COPIED_BYTES / seconds / 1e9, "GB/s", least, source=source))
+        long += _long_load(name, work, context, once_s=seconds, work_of_one=COPIED_BYTES / 1e9)
+    evidence = {"bytes": COPIED_BYTES, "memory": "pinned", **seat, **synchronize(device)}
+    return evaluate([*figures, *long], context, evidence)
 
 
 def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
