@@ -60,7 +60,7 @@ def test_without_the_topology_nothing_is_said_of_network_cards(dgx: HostFacts) -
         ("DGXH100", "DGX H100 or H200"),
         ("NVIDIA DGX H200", "DGX H100 or H200"),
         ("PowerEdge XE9680", "Dell PowerEdge XE9680"),
-        ("SYS-821GE-TNHR", "Supermicro with an HGX H100 or H200 board"),
+        ("SYS-821GE-TNHR", "Supermicro SYS-821GE-TNHR"),
         ("p5.48xlarge", "Amazon EC2 with 8 GPUs"),
         ("p5.4xlarge", None),
         ("DGX Station", None),
