@@ -1,7 +1,8 @@
 """A small model of a user that has learned something, so that it gives a text a higher probability than guessing.
 
 It has Llama's shape and predicts which byte follows which: embeddings are unit vectors, the layers add nothing, and the last product looks
-up the counted pairs. Attention runs, and its output is multiplied by zero.
+up the counted pairs. Attention runs, and its output is multiplied by zero. With the files of a model of embeddings, the vector of a text is the
+count of each byte in it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,26 @@ def _weights(text: bytes, layers: int) -> bytes:
     return _safetensors(
         tensors, {name: [SIZE] if len(values) == SIZE else [SIZE, SIZE] for name, values in tensors.items()}
     )
+
+
+def pool(folder: Path) -> None:
+    """Make the model one of embeddings, by files of sentence-transformers; its last product is not used then."""
+    names = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    layers = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for number, (name, path) in enumerate(names.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(layers))
+    (folder / "1_Pooling").mkdir()
+    modes = {"word_embedding_dimension": SIZE, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling/config.json").write_text(json.dumps(modes))
+
+
+def vector_of(text: str) -> list[float]:
+    """Return the vector of a text, of length 1."""
+    counts = Counter(text.encode())
+    length = math.hypot(*counts.values())
+    return [counts[token] / length for token in range(SIZE)]
 
 
 def write_adapter(folder: Path) -> None:

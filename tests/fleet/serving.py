@@ -37,13 +37,12 @@ routes |= {{"GET " + path: code("GET", path) for path in ("/metrics", "/docs", "
 print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models"), "routes": routes}}))
 """
 
-COMPLETE = """
-import json, urllib.request
+POST = """
+import json, sys, urllib.request
 key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")
-body = {{"model": "{model}", "prompt": "The hosts of", "max_tokens": 24, "temperature": 0, "ignore_eos": True}}
 headers = {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}}
-asked = urllib.request.Request("http://127.0.0.1:8000/v1/completions", json.dumps(body).encode(), headers)
-print(json.load(urllib.request.urlopen(asked, timeout=60))["choices"][0]["text"])
+asked = urllib.request.Request("http://127.0.0.1:8000{path}", {body!r}.encode(), headers)
+print(urllib.request.urlopen(asked, timeout=60).read().decode())
 """
 
 WAIT = """
@@ -67,9 +66,16 @@ def ask(host: FleetHost, *, prefix: str = PREFIX, address: str = "127.0.0.1", po
     return answer
 
 
+def post(host: FleetHost, path: str, **body: Any) -> Any:
+    """Return the answer to a request with the host's own key."""
+    script = POST.format(prefix=PREFIX, path=path, body=json.dumps(body))
+    return json.loads(host.sh(f"python3 -I - <<'END'\n{script}\nEND\n", timeout_s=120))
+
+
 def complete(host: FleetHost, model: str) -> str:
     """Return the greedy answer of a model, or of an adapter, to a fixed prompt."""
-    return host.sh(f"python3 -I - <<'END'\n{COMPLETE.format(prefix=PREFIX, model=model)}\nEND\n", timeout_s=120)
+    asked = {"model": model, "prompt": "The hosts of", "max_tokens": 24, "temperature": 0, "ignore_eos": True}
+    return str(post(host, "/v1/completions", **asked)["choices"][0]["text"])
 
 
 def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, dict[str, Any]]:

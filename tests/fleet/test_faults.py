@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from provision.phases.verify.run_checks import tool_command
-from tests.fleet.bigrams import write_adapter, write_model
+from tests.fleet.bigrams import pool, vector_of, write_adapter, write_model
 from tests.fleet.command_runner import ROOT, CommandRunner, Ended
 from tests.fleet.faults import PREAMBLE, Fault, administration
 from tests.fleet.faults.installed import FILES, INJECTED, MODEL, SECRETS, UNIT
@@ -26,7 +26,7 @@ from tests.fleet.faults.service import FROZEN, INSTEAD, RUNNING, STOPPED, TREATE
 from tests.fleet.faults.surroundings import EXPOSED, LATER, NEXT_START
 from tests.fleet.hosts import FleetHost
 from tests.fleet.listing import differences, listing
-from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, complete, wait_until_healthy
+from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, complete, post, wait_until_healthy
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
 
@@ -35,7 +35,7 @@ RESTART_S = 180
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 REPAIR = pytest.mark.long("faults that a run repairs", seconds=300)
 """Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
-MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=520)
+MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=600)
 WRONG_NUMBERS = [
     pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name)
     for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
@@ -263,3 +263,24 @@ def test_a_users_model_on_a_share_of_the_hosts_is_linked_and_not_sent(
     linked = firstlight("provision", "-i", shared, "--model", str(bigrams))
     assert (linked.code, linked.host(sound.name)["state"]) == (0, "serving"), linked.output()
     assert sound.sh(f"find {PREFIX}/models -lname '/srv/models/bigrams/*.safetensors' | wc -l").strip() == "1"
+
+
+@MODEL_OF_A_USER
+def test_a_users_model_of_embeddings_is_served_and_proven_by_its_vectors(
+    firstlight: CommandRunner, sound: FleetHost, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "counts", (ROOT / "LICENSE").read_text(encoding="utf-8"))
+    pool(tmp_path / "counts")
+    site = str(sound.inventory(tmp_path / "own", **SERVED))
+    asked = ("-i", site, "--model", str(tmp_path / "counts"))
+    served = firstlight("provision", *asked)
+    assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()
+    evidence = served.host(sound.name)["serve"]["evidence"]
+    assert any("those of transformers in float32 by up to 0.0" in line for line in evidence), evidence
+    text = "First light"
+    answer = post(sound, "/v1/embeddings", model=served.host(sound.name)["model"], input=text)
+    assert answer["data"][0]["embedding"] == pytest.approx(vector_of(text), abs=0.001)
+    found = checks_of_what_serves(firstlight, "-i", site)
+    assert {check["status"] for check in found.values()} == {"ok"}, found
+    again = firstlight("provision", *asked)
+    assert (again.code, again.host(sound.name)["state"]) == (0, "unchanged"), again.output()

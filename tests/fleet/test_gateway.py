@@ -33,6 +33,8 @@ class Site:
     second: FleetHost
     folder: Path
     command: CommandRunner
+    planned: str
+    """What `plan` said before it was set up."""
     made: Ended
     """The command that set it up."""
 
@@ -60,15 +62,16 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A gateway that reaches its package sources, and two hosts in the state of serving hosts."""
-    [gateway] = fleet.boot(1, online=True)
-    first, second = fleet.boot(2)
+    """A gateway that reaches no package sources, and two hosts in the state of serving hosts."""
+    gateway, first, second = fleet.boot(3)
     for host in (first, second):
         make_serving(host)
     folder = tmp_path_factory.mktemp("gateway")
     command = CommandRunner(folder / "logs")
-    made = set_up(command, folder, [gateway, first, second], "app", "batch")
-    return Site(gateway, first, second, folder, command, made)
+    path = inventory(folder, [gateway, first, second], firstlight_gateway_clients=["app", "batch"])
+    planned = command("plan", "-i", str(path))
+    made = command("provision", "-i", str(path), "--limit", gateway.name)
+    return Site(gateway, first, second, folder, command, planned.out, made)
 
 
 def set_up(command: CommandRunner, folder: Path, hosts: list[FleetHost], *clients: str, **variables: Any) -> Ended:
@@ -104,6 +107,14 @@ def test_an_inventory_without_a_gateway_is_refused(site: Site) -> None:
     done = site.command("gateway", "-i", str(site.first.inventory(site.folder / "none")))
     assert done.code == 2
     assert "has no gateway" in done.err
+
+
+def test_a_gateway_without_package_sources_gets_haproxy_from_the_controller(site: Site) -> None:
+    told = f"{site.gateway.name}: lacks haproxy, and its package sources do not answer; this machine sends them"
+    assert told in " ".join(site.planned.split()), site.planned
+    assert site.gateway.sh("dpkg-query -W -f '${Status}' haproxy").strip() == "install ok installed"
+    found = [site.made.host(host.name)["phases"] for host in (site.first, site.second)]
+    assert [*map(list, found)] == [["probe", "serve"]] * 2, "no plan for them: the run is for the gateway"
 
 
 def test_a_gateway_answers_and_the_run_reports_what_clients_need(site: Site) -> None:
