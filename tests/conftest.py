@@ -57,11 +57,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("fleet")
         if _needs_hosts(item) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
-    items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: (rank(path := item.nodeid.partition("::")[0]), path))
     if (share := levels.share_of(config.getoption("long_share"), datetime.now(UTC))) is not None:
         left_out = levels.leave_out(items, share)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let each process begin to collect at another folder and file, so that it finds what others have compiled already; they are sorted later."""
+    report = yield
+    if isinstance(collector, pytest.Directory) and (process := os.environ.get("PYTEST_XDIST_WORKER")):
+        found, count = report.result, int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        start = len(found) * int(process.removeprefix("gw")) // count
+        report.result = [*found[start:], *found[:start]]
+    return report
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,8 +19,9 @@ _LONGEST = (
     *(
         f"{FLEET}/test_{name}.py"
         for name in (
-            *("faults", "span", "provision", "newcomer", "releases", "watchdog", "services", "real_drivers"),
-            *("collection", "drivers", "cards", "span_ray", "tool", "vendor_roles"),
+            *("faults", "provision", "containers", "span", "releases", "collection", "newcomer", "watchdog"),
+            *("real_drivers", "services", "drivers", "span_ray", "roles", "cards", "tool", "default_index"),
+            *("gateway", "given_wheel", "user", "monitoring"),
         )
     ),
 )

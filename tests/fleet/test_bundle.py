@@ -19,7 +19,7 @@ from provision.phases.serve.options import options
 from tests.fleet.command_runner import RUN_S, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 
-pytestmark = pytest.mark.long(seconds=120)
+pytestmark = pytest.mark.long(seconds=140)
 
 NOWHERE = "http://127.0.0.1:9/simple"
 

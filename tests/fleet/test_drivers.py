@@ -25,7 +25,7 @@ KERNEL = os.uname().release
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((suite, name), id=name, marks=pytest.mark.long(f"drivers on {name}", seconds=140))
+        pytest.param((suite, name), id=name, marks=pytest.mark.long(f"drivers on {name}", seconds=250))
         for suite, name in ((BOOKWORM, "debian12"), (TRIXIE, "debian13"))
     ],
 )

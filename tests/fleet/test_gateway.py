@@ -19,6 +19,8 @@ from tests.fleet.gateway_client import CURRENT, Client, keys
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving, serve_at
 
+pytestmark = pytest.mark.long("gateway", seconds=200)
+
 UNIT = "firstlight-gateway.service"
 AGENT = "firstlight-health-agent.service"
 PREFIX = "/opt/firstlight"

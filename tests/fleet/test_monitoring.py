@@ -17,6 +17,8 @@ from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving, serve_at
 
+pytestmark = pytest.mark.long("monitoring", seconds=150)
+
 CURRENT = "/opt/firstlight/monitoring/current"
 PROMETHEUS, EXPORTER = "firstlight-prometheus.service", "firstlight-node-exporter.service"
 LAST = {"status": "warn", "level": "quick", "started_at": "2026-11-02T00:00:00Z"}
@@ -133,7 +135,6 @@ def alerts(host: FleetHost) -> set[tuple[str, str]]:
     return {(one["labels"]["alertname"], one["labels"]["host"]) for one in json.loads(said)}
 
 
-@pytest.mark.long(seconds=45)
 def test_an_alert_fires_after_its_fault_and_says_what_to_type(site: Site) -> None:
     out = ("VllmOut", site.server.name)
     assert out not in alerts(site.monitor)

@@ -24,6 +24,8 @@ from tests.fleet.package_roots import Root, bare
 from tests.fleet.vendor import NEW, OLD, PLACE
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
+pytestmark = pytest.mark.long("packages with dnf", seconds=60)
+
 NEWEST = "595.91.07"
 REPOSITORY = f"{PLACE}/rhel9/x86_64"
 SPEC = """

@@ -20,7 +20,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import PREFIX, ask
 
-pytestmark = pytest.mark.long(seconds=500)
+pytestmark = pytest.mark.long(seconds=350)
 UNITS = {name: f"firstlight-vllm@{name}.service" for name in ("plain", "own")}
 PORTS = {"plain": 8000, "own": 8001}
 SHORTER = 512

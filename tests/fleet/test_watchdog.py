@@ -18,7 +18,7 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 from tests.fleet.serving import PREFIX, checks_of_what_serves
 
-pytestmark = pytest.mark.long("watchdog", seconds=900)
+pytestmark = pytest.mark.long("watchdog", seconds=450)
 
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"

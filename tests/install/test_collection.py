@@ -217,7 +217,7 @@ def program(folder: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-@pytest.mark.long(seconds=60)
+@pytest.mark.long(seconds=45)
 def test_the_collection_passes_the_linter(site: Path) -> None:
     words = ("--offline", "--strict", "--profile", "production", "-c", os.devnull)
     # No repository of the product is public yet.
@@ -245,7 +245,7 @@ def test_pylint_accepts_the_code_with_the_rules_of_ansible(site: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.long(seconds=60)
+@pytest.mark.long(seconds=10)
 def test_antsibull_docs_accepts_its_documentation(site: Path) -> None:
     collection = str(site / "ansible_collections/firstlight/kit")
     strict = ("--plugin-docs", "--validate-collection-refs=all", "--disallow-unknown-collection-refs")
@@ -262,7 +262,7 @@ def run_tool(package: str, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.long(seconds=20)
+@pytest.mark.long(seconds=5)
 def test_an_execution_environment_gets_the_collection(archive: Path, tmp_path: Path) -> None:
     """The image's build context, and the command that its build runs for the collection; no image is built."""
     definition, context = archive.with_name("execution-environment.yml"), tmp_path / "context"

@@ -51,6 +51,14 @@ def loaded(path: Path, **given: Any) -> Any:
         return error.text
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An inventory without settings. One file for all tests: what Ansible reads of it is cached."""
+    path = tmp_path_factory.mktemp("bare") / "hosts.yml"
+    path.write_text("all: {hosts: {a: }}")
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -65,9 +73,8 @@ def loaded(path: Path, **given: Any) -> Any:
         ("prot", "1"),
     ],
 )
-def test_set_reads_a_value_as_an_inventory_file(tmp_path: Path, name: str, text: str) -> None:
-    bare, whole = tmp_path / "bare.yml", tmp_path / "whole.yml"
-    bare.write_text("all: {hosts: {a: }}")
+def test_set_reads_a_value_as_an_inventory_file(bare: Path, tmp_path: Path, name: str, text: str) -> None:
+    whole = tmp_path / "whole.yml"
     whole.write_text(f"all: {{hosts: {{a: }}, vars: {{firstlight_{name}: {text}}}}}")
     written = loaded(whole)
     for spelling in (name, f"firstlight_{name}"):
@@ -79,15 +86,13 @@ def test_set_reads_a_value_as_an_inventory_file(tmp_path: Path, name: str, text:
             json.dumps(typed.model_dump(mode="json"))
 
 
-def test_a_requirement_needs_no_quotes_within_its_value(tmp_path: Path) -> None:
-    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: }}")
-    assert loaded(tmp_path / "hosts.yml", assignments=["vllm=>=0.30"]).vllm == ">=0.30"
+def test_a_requirement_needs_no_quotes_within_its_value(bare: Path) -> None:
+    assert loaded(bare, assignments=["vllm=>=0.30"]).vllm == ">=0.30"
 
 
-def test_a_message_names_what_can_be_typed(tmp_path: Path) -> None:
-    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: }}")
+def test_a_message_names_what_can_be_typed(bare: Path) -> None:
     with pytest.raises(FirstlightError) as raised:
-        load(tmp_path / "hosts.yml", overrides=asked("plan", bind="0.0.0.0").overrides)
+        load(bare, overrides=asked("plan", bind="0.0.0.0").overrides)
     assert "--host: 0.0.0.0" in raised.value.text
     assert "--set expose=true" in str(raised.value.hint)
 

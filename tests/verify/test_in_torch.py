@@ -45,6 +45,6 @@ def test_all_tests_that_need_torch_pass(
     record_property(IN_TORCH, run_there(torch_python, HERE / "in_torch", tmp_path))
 
 
-@pytest.mark.long(seconds=200)
+@pytest.mark.long(seconds=320)
 def test_all_tests_that_need_vllm_pass(vllm_python: Path, tmp_path: Path) -> None:
     run_there(vllm_python, HERE / "in_vllm", tmp_path)

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
 import yaml
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -22,6 +20,9 @@ def refuse(documents: list[Any], schema: str | None = None) -> None:
         documents: The documents.
         schema: The schema of all of them; None: that of the kind of each.
     """
+    # Imported here, as jsonschema is: it builds dozens of grammars, which would cost every collection a second.
+    import kubernetes_validate
+
     for document in documents:
         kind = document.get("kind")
         if schema is not None or kind in KINDS:
@@ -35,6 +36,8 @@ def refuse(documents: list[Any], schema: str | None = None) -> None:
 
 def validate(document: Any, schema: str) -> None:
     """Compare a document with a schema of the folder beside."""
+    import jsonschema
+
     jsonschema.validate(document, strict(json.loads((SCHEMAS / f"{schema}.json").read_text())))
 
 

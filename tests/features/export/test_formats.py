@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import jsonschema
-import kubernetes_validate
 import pytest
 
 from provision.core.errors import InventoryError
@@ -79,6 +77,9 @@ def places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
 
 @pytest.mark.parametrize("kind", ["production-stack", "lws", "kserve"])
 def test_every_file_passes_its_schema_and_every_misspelt_key_is_refused(kind: Format, everything: list[Any]) -> None:
+    import jsonschema
+    import kubernetes_validate
+
     for name, documents in exported(kind, everything).items():
         refuse(documents, schema_of(kind, name))
         for document in {one.get("kind"): one for one in documents}.values():
@@ -186,6 +187,8 @@ def test_the_built_in_model_is_refused() -> None:
 
 
 def test_endpoints_are_hosts_that_other_machines_reach() -> None:
+    import jsonschema
+
     hosts = [
         host("a", address="192.0.2.1"),
         host("b", address="gpu.example.org"),
