@@ -87,8 +87,7 @@ def test_the_planned_version_is_installed_and_held(root: AptRoot) -> None:
 
 
 def install_by_hand(root: AptRoot, *names: str) -> None:
-    done = root.run("apt-get", "-qq", "-y", "install", *names)
-    assert done.returncode == 0, done.stdout + done.stderr
+    root.sh(f"apt-get -qq update && apt-get -qq -y install {' '.join(names)}")
 
 
 def test_an_uninstallation_removes_driver_holds_and_pins_with_consent_alone(root: AptRoot) -> None:
