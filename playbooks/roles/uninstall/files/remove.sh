@@ -304,8 +304,11 @@ restore_docker() {
     removed "runtime nvidia in $settings"
 }
 
-# Modules of a driver that is gone; the kernel's own amdgpu has no version.
+# Daemons and modules of a driver that is gone; the kernel's own amdgpu has no version.
 unload() {
+    for unit in nvidia-persistenced.service nvidia-fabricmanager.service; do
+        [ "$(systemctl show --property=LoadState --value "$unit" 2>/dev/null)" != not-found ] || systemctl stop "$unit" 2>/dev/null || true
+    done
     for name in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem nvidia amdgpu; do
         [ -d "/sys/module/$name" ] || continue
         case $name in
@@ -318,7 +321,12 @@ unload() {
 
 # What the driver roles brought. Without consent it stays, held at its version, as other programs run on it too.
 remove_drivers() {
-    [ -d "$records" ] || return 0
+    if [ ! -d "$records" ]; then
+        for source in /etc/apt/sources.list.d/firstlight-*.sources /etc/yum.repos.d/firstlight-*.repo; do
+            [ ! -e "$source" ] || left "what came from $source; there is no record of its packages"
+        done
+        return 0
+    fi
     other=$(others | head -n 1)
     packages=$(recorded installed | of_installed | paste -s -d ' ' -)
     if [ -n "$other" ]; then
