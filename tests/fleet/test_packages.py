@@ -305,6 +305,7 @@ def test_other_entries_for_the_repository_are_disabled_and_kept(root: AptRoot) -
     (folder / "cuda.sources").write_text(
         f"Types: deb\nURIs: file://{PLACE}/debian12/x86_64/\nSuites: /\nSigned-By: /x.gpg\n\nTypes: deb\nURIs: http://elsewhere.example.com/\nSuites: /\n"
     )
+    before = [(folder / name).read_text() for name in ("cuda.list", "cuda.sources")]
     assert "Conflicting values" in root.run("apt-get", "update").stderr
     what = {"uri": f"file://{PLACE}/debian12/x86_64/", "own": Path(SOURCE).name, "manager": "apt"}
     status, output = root.module("firstlight_disabled_sources", "look", what)
@@ -320,3 +321,5 @@ def test_other_entries_for_the_repository_are_disabled_and_kept(root: AptRoot) -
     assert ("Enabled: no" in first, "Enabled" in second) == (True, False)
     assert "Conflicting values" not in root.run("apt-get", "update").stderr
     assert packages(root)[0] == 0
+    root.uninstall(drivers=True)
+    assert [(folder / name).read_text() for name in ("cuda.list", "cuda.sources")] == before
