@@ -23,6 +23,7 @@ SOURCES = {
 VARIABLES = {"$basearch": os.uname().machine, "$releasever": "9"}
 """In addresses of dnf; drivers are planned for this release of Enterprise Linux."""
 NOTE = "# by Firstlight, which names this repository in "
+"""By it `uninstall --drivers` finds what it enables again."""
 
 
 def disabled_line(line, uri, own):
@@ -33,7 +34,7 @@ def disabled_line(line, uri, own):
 
 
 def disabled_entry(entry, uri, field, off):
-    """Return a stanza or section, with the line `off` where its field of addresses names `uri`."""
+    """Return a stanza or section, with the lines `off` where its field of addresses names `uri`."""
     fields = fields_of(entry)
     addresses = fields.get(field, "")
     for name, value in VARIABLES.items():
@@ -51,9 +52,9 @@ def disabled(path, text, uri, own):
     """Return the text of a file with the entries for `uri` disabled."""
     if path.endswith(".repo"):
         sections = re.split(r"(?m)^(?=\[)", text)
-        return "".join(disabled_entry(section, uri, "baseurl", "enabled=0") for section in sections)
+        return "".join(disabled_entry(section, uri, "baseurl", f"{NOTE}{own}\nenabled=0") for section in sections)
     if path.endswith(".sources"):
-        return "".join(disabled_entry(stanza, uri, "uris", "Enabled: no") for stanza in stanzas_of(text))
+        return "".join(disabled_entry(stanza, uri, "uris", f"{NOTE}{own}\nEnabled: no") for stanza in stanzas_of(text))
     return "".join(disabled_line(line, uri, own) for line in text.splitlines(keepends=True))
 
 

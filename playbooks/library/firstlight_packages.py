@@ -27,6 +27,7 @@ def install(manager, *, headers, make):
         named = [*(f"{name}={version}" for name, version in sorted(packages.items())), *(f"{name}-" for name in remove)]
         manager.changes.append(f"packages {' '.join(named)}")
         if make:
+            manager.remember()
             manager.run_transaction(packages, remove)
     if manager.family:
         manager.hold(make)
@@ -45,6 +46,9 @@ def main():
             install(manager, headers=given["headers"], make=make)
     except HostError as error:
         module.fail_json(msg=str(error), hint=error.hint, changes=manager.changes, notes=manager.notes)
+    finally:
+        if make:
+            manager.record()
     module.exit_json(changed=bool(manager.changes), changes=manager.changes, notes=manager.notes, **result)
 
 

@@ -128,6 +128,7 @@ class Apt(Manager):
         if loose:
             self.changes.append(f"held {' '.join(loose)}")
         if loose and make:
+            self.note_down("held", loose)
             status, _out, said = self.patiently("apt-mark", "hold", *loose)
             if status != 0:
                 raise HostError(f"apt-mark hold: {said.strip()[-200:]}")

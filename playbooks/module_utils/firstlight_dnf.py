@@ -24,7 +24,7 @@ class Dnf(Manager):
 
     def installed(self):
         lines = run("rpm", "-qa", "--qf", "%{NAME}\t%{EVR}\n")[1].splitlines()
-        return dict(line.split("\t") for line in lines)
+        return dict(line.split("\t") for line in lines if not line.startswith("gpg-pubkey\t"))
 
     def offers_of(self, names):
         """Return [(version, whether it is from the repository)] by name, newest first."""

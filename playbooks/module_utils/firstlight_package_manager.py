@@ -12,7 +12,10 @@ import time
 
 from ansible.module_utils.firstlight_commands import run as run_program
 from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_files import read, write
 
+RECORDS = "/var/lib/firstlight-drivers"
+"""What came with this product, a file for each repository; `uninstall --drivers` removes it. Lines: a word and a package."""
 HELD = re.compile(
     "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock"
 )
@@ -63,6 +66,8 @@ class Manager:
         self.oldest = part.get("oldest") or {}
         self.uri = self.repository["uri"] or f"the sources of {self.repository['name']}"
         self.lock_timeout_s = lock_timeout_s
+        self.recorded = os.path.join(RECORDS, self.repository["name"])
+        self.before = f"{self.recorded}.before"
         self.updated = False
         self.changes, self.notes = [], []
 
@@ -219,6 +224,42 @@ class Manager:
     def dependencies(self, install):
         """Return further packages to name, so that the whole family has one version; apt's pin ensures that."""
         return {}
+
+    def remember(self):
+        """Write down what is installed before the first transaction whose packages are not recorded yet."""
+        if not os.path.exists(self.before):
+            write(self.before, "".join(f"{name} {version}\n" for name, version in sorted(self.installed().items())))
+
+    def record(self):
+        """Record packages that came since then, also with a run that was cut off.
+
+        `installed` came with this product. `instead` is a driver, or are other packages of this part, in place of what was there before.
+        """
+        text = read(self.before)
+        if text is None:
+            return
+        before, have = dict(line.split() for line in text.splitlines()), self.installed()
+        others = [read(os.path.join(RECORDS, name)) for name in os.listdir(RECORDS)]
+        ours = [
+            line[len("installed ") :] for text in others for line in text.splitlines() if line.startswith("installed ")
+        ]
+        named = [name for package in self.part["packages"] for name in package.split("|")]
+        replaced = [
+            name
+            for name, version in before.items()
+            if name not in ours
+            and have.get(name) != version
+            and (self.in_family(name, version) if self.family else name in named)
+        ]
+        word = "instead" if replaced else "installed"
+        self.note_down(word, [name for name in have if name not in before or name in replaced])
+        os.unlink(self.before)
+
+    def note_down(self, word, names):
+        """Add a line for each package to the record; a later one replaces an earlier one."""
+        lines = (read(self.recorded) or "").splitlines()
+        kept = [line for line in lines if word == "held" or line.startswith("held ") or line.split()[1] not in names]
+        write(self.recorded, "".join(f"{line}\n" for line in sorted({*kept, *(f"{word} {name}" for name in names)})))
 
     def no_headers(self, package, kernel, make):
         """Fail where the running kernel has no headers, since it would have no module; note it for other kernels."""

@@ -317,15 +317,28 @@ def rollback(
 
 @app.command()
 @takes(*HOSTS, after=CHANGED)
-def uninstall(*, yes: YesOption = False, **options: Any) -> None:
+def uninstall(
+    *,
+    drivers: Annotated[
+        bool,
+        typer.Option("--drivers", help="Also remove drivers, toolkits and repositories that Firstlight installed."),
+    ] = False,
+    yes: YesOption = False,
+    **options: Any,
+) -> None:
     """Remove the service and all files of Firstlight from the hosts.
 
-    OS packages that were installed, and drivers, stay on the hosts. Logs and downloaded files stay on this machine. The command lists
-    what stays.
+    OS packages that were installed stay on the hosts, and drivers unless you add --drivers. Logs and downloaded files stay on this
+    machine. The command lists what stays.
     """
     request = asked("uninstall", **options)
-    require_consent(request, "Remove the service, its models and all other files of Firstlight from", yes=yes)
-    raise typer.Exit(operations.uninstall(request))
+    what = "the service, its models, the drivers that Firstlight installed, and all its other files"
+    require_consent(
+        request,
+        f"Remove {what if drivers else 'the service, its models and all other files of Firstlight'} from",
+        yes=yes,
+    )
+    raise typer.Exit(operations.uninstall(request, drivers=drivers))
 
 
 @app.command()

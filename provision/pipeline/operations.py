@@ -46,6 +46,8 @@ from verify.records import EXIT_CODES, worst_status
 from verify.runner.junit import junit
 
 READ_DEADLINE_S = 60.0
+DRIVER_RECORDS = "/var/lib/firstlight-drivers"
+"""What lies on a host as long as drivers that this product installed do."""
 UNFOLDED = 10_000
 """Columns of a table for a program or a file: no row is wider."""
 COLOURS = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red", "error": "red"}
@@ -214,24 +216,29 @@ def stop(request: CommandRequest) -> int:
     return _run_and_report(request, "stop", "serve")
 
 
-def uninstall(request: CommandRequest) -> int:
-    """Remove everything of this product from every host; print what remains there and here, or the summary as JSON."""
-    code = _run_and_report(request, "uninstall", "install")
+def uninstall(request: CommandRequest, *, drivers: bool = False) -> int:
+    """Remove everything of this product from every host; print what remains there and here, or the summary as JSON.
+
+    Args:
+        drivers: Whether the drivers that this product installed are removed too, also from hosts that have nothing else of it.
+    """
+    code = _run_and_report(request, "uninstall", "install", drivers=drivers)
     if not request.as_json:
         write_stdout(controller_remains(request.logs))
     return code
 
 
-def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName) -> int:
+def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName, *, drivers: bool = False) -> int:
     scope: Scope = "all" if playbook == "uninstall" else "provisioned"
-    step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase, scope)
+    step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase, drivers=drivers), phase, scope)
     outcome = execute(request, (PROBE, step))
     if request.as_json:
         return print_summary(outcome)
     for host in outcome.summary.hosts:
         result = _failed_phase(host) or host.phases.get(phase)
         is_over = result is not None and result.status != "interrupted"
-        write_stdout(f"{host.name}: {_line(result, playbook) if result and is_over else host.state}")
+        line = _line(result, playbook) if result and is_over else host.state
+        write_stdout(f"{host.name}: {request.invocation.complete(line)}")
     return outcome.exit_code
 
 
@@ -239,12 +246,15 @@ def _failed_phase(host: HostSummary) -> PhaseResult | None:
     return next((result for result in host.phases.values() if result.status in ("failed", "unreachable")), None)
 
 
-def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ProbedHosts:
+def _run_where_installed(
+    context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName, drivers: bool
+) -> ProbedHosts:
     """Run a playbook on the hosts that have anything of this product, complete or not."""
+    also = f" || test -e {DRIVER_RECORDS}" if drivers else ""
 
     def is_present(host: Host) -> bool:
         paths = probed.install_paths[host.name]
-        return context.session(host).run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
+        return context.session(host).run(f"test -e {shlex.quote(paths.prefix)}{also}", root=paths.root).rc == 0
 
     there = context.run_on_hosts(phase, context.hosts(), is_present, deadline_s=READ_DEADLINE_S)
     present = [host for host in context.hosts() if there[host.name]]
@@ -254,7 +264,8 @@ def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: 
         if not there[host.name]
     }
     locked = playbooks.acquire_locks(context, probed, phase, present)
-    ended = playbooks.run_playbook(context, probed, playbook, locked, phase=phase)
+    variables = {"uninstall_drivers": True} if drivers else {}
+    ended = playbooks.run_playbook(context, probed, playbook, locked, lambda _: variables, phase=phase)
     results |= ended
     if playbook == "uninstall":
         context.outcomes.removed |= set(ended)

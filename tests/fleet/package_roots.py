@@ -44,24 +44,22 @@ class Root:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def uninstall(self) -> list[str]:
+    def uninstall(self, *, drivers: bool = False) -> list[str]:
         """Run the script of the role that uninstalls, for an installation without files; return what it says that stays."""
+        return [line.removeprefix(LEFT) for line in self.uninstalled(drivers=drivers) if line.startswith(LEFT)]
+
+    def uninstalled(self, *, drivers: bool, succeeds: bool = True) -> list[str]:
+        """Do the same, and return all that it says."""
         self.sh("mkdir -p /opt/firstlight && echo firstlight 1 >/opt/firstlight/.firstlight")
         variables = {"PREFIX": "/opt/firstlight", "INCOMING": "", "REMOVE_PACKAGES": "0", "CHECK": "0"}
+        variables["REMOVE_DRIVERS"] = str(int(drivers))
         given = [f"FIRSTLIGHT_{name}={value}" for name, value in variables.items()]
         script = script_text("uninstall/files/remove.sh")
         alone = ("unshare", "--mount", "--pid", "--fork", f"--mount-proc={self.path}/proc")
         words = (*alone, "env", "-i", *ENVIRONMENT, *given, "chroot", str(self.path), "sh", "-c", script)
         done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return [line.removeprefix(LEFT) for line in done.stdout.splitlines() if line.startswith(LEFT)]
-
-    def remove_drivers(self) -> None:
-        """Type the command that an uninstallation prints, and agree."""
-        (said,) = self.uninstall()
-        command = said.partition("(remove it with: ")[2].removesuffix(")")
-        done = self.run("sh", "-ec", command, stdin="y\n")
-        assert done.returncode == 0, command + done.stdout + done.stderr
+        assert (done.returncode == 0) is succeeds, done.stdout + done.stderr
+        return done.stdout.splitlines()
 
     def module(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
         """Run one of the role's modules; return 0, or 1 if it failed, and its report with one item per line. Mode `look` is check mode.

@@ -191,3 +191,28 @@ def test_a_branch_is_changed_whatever_packages_are_installed(
     assert host.sh(f"cat {other}").startswith("#")
     assert "Conflicting" not in host.sh("apt-get update 2>&1", check=False)
     assert json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]["driver_version"] == NEW
+
+
+def test_drivers_are_removed_on_consent_and_not_while_a_gpu_is_in_use(
+    firstlight: CommandRunner, host: FleetHost, inventory: str
+) -> None:
+    there = packages(host)
+    ended = firstlight("uninstall", "-i", inventory)
+    assert ended.code == 0, ended.output()
+    [remains] = [line for line in ended.out.splitlines() if "remains: drivers" in line]
+    assert f"(remove them with: ./firstlight uninstall -i {inventory} --drivers)" in remains
+    assert there.keys() <= set(remains.split())
+    host.sh("touch /dev/nvidia0; systemd-run --quiet --unit=job sh -c 'exec sleep infinity </dev/nvidia0'")
+    ended = firstlight("uninstall", "-i", inventory, "--drivers")
+    assert ended.code == 1, ended.output()
+    assert "drivers are not removed, as a GPU is in use: process" in ended.host(host.name)["phases"]["install"]["text"]
+    assert packages(host) == there
+    host.sh("systemctl stop job; rm /dev/nvidia0")
+    ended = firstlight("uninstall", "-i", inventory, "--drivers")
+    assert (ended.code, ended.summary["changed"]) == (0, 1), ended.output()
+    assert packages(host) == {}
+    assert host.sh("apt-mark showhold") == ""
+    assert host.sh("find /etc /usr/share/keyrings /var/lib -name '*firstlight*'") == ""
+    ended = firstlight("uninstall", "-i", inventory, "--drivers")
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    assert "nothing is installed" in ended.out

@@ -86,16 +86,66 @@ def test_the_planned_version_is_installed_and_held(root: AptRoot) -> None:
         assert packages(root, mode) == (0, "")
 
 
-def test_an_uninstallation_prints_the_command_that_removes_driver_holds_and_pins(root: AptRoot) -> None:
+def install_by_hand(root: AptRoot, *names: str) -> None:
+    root.sh(f"apt-get -qq update && apt-get -qq -y install {' '.join(names)}")
+
+
+def test_an_uninstallation_removes_driver_holds_and_pins_with_consent_alone(root: AptRoot) -> None:
+    before = root.sh("dpkg-query -W")
     status, output = packages(root)
     assert status == 0, output
     (root.path / f"etc/apt/apt.conf.d/52{Path(PIN).name}").write_text("")
     root.run("apt-mark", "hold", "dpkg")
-    root.remove_drivers()
-    assert root.states() == {}
+    (said,) = root.uninstall()
+    assert "remove them with: ./firstlight uninstall --drivers" in said
+    assert root.states().keys() <= set(said.split())
+    assert set(root.states().values()) == {(NEW, "hi")}
+    (root.path / "sys/module/nvidia").mkdir(parents=True)
+    assert root.uninstall(drivers=True) == [
+        "module nvidia, which is loaded until the host is restarted (sudo systemctl reboot)"
+    ]
+    assert root.sh("dpkg-query -W") == before
     assert root.run("apt-mark", "showhold").stdout.split() == ["dpkg"]
-    assert root.sh("find /etc/apt /usr/share/keyrings -name '*firstlight*'") == ""
-    assert root.uninstall() == []
+    assert root.sh("find /etc /usr/share/keyrings /var/lib -name '*firstlight*'") == ""
+    assert root.uninstalled(drivers=True) == ["firstlight-changed: folder /opt/firstlight"]
+
+
+def test_what_others_need_and_what_was_there_before_stays(root: AptRoot, vendor: Signer, tmp_path: Path) -> None:
+    install_by_hand(root, "linux-headers-" + os.uname().release)
+    status, output = packages(root)
+    assert status == 0, output
+    (tmp_path / "other").mkdir()
+    Package("zfs-dkms", "2.1", "dkms").build(tmp_path / "other")
+    shutil.copy(tmp_path / "other/zfs-dkms_2.1_all.deb", root.path / "root")
+    root.sh("dpkg -i /root/zfs-dkms_2.1_all.deb")
+    assert root.uninstall(drivers=True) == ["dkms, which other packages need: zfs-dkms depends on dkms"]
+    assert root.states() == {}
+    assert root.sh("dpkg-query -W -f '${db:Status-Abbrev}' dkms zfs-dkms linux-headers-$(uname -r)") == "ii ii ii "
+
+
+def test_a_driver_that_was_there_before_stays_in_its_newer_version(root: AptRoot) -> None:
+    root.pin(OLD)
+    install_by_hand(root, "cuda-drivers")
+    root.pin(NEW)
+    status, output = packages(root)
+    assert status == 0, output
+    there = root.states()
+    (said,) = root.uninstall(drivers=True)
+    assert said.startswith("packages that were there before, or replaced those")
+    assert {"nvidia-open", "libcuda1"} <= there.keys() <= set(said.split())
+    assert root.states() == dict.fromkeys(there, (NEW, "ii"))
+
+
+def test_a_record_that_was_cut_off_is_made_up_for(root: AptRoot) -> None:
+    """A run that is killed within the transaction has recorded nothing yet."""
+    before = root.sh("dpkg-query -W -f '${Package} ${Version}\\n'")
+    assert packages(root)[0] == 0
+    folder = root.path / "var/lib/firstlight-drivers"
+    (folder / "nvidia-cuda").unlink()
+    (folder / "nvidia-cuda.before").write_text(before)
+    assert packages(root) == (0, "")
+    root.uninstall(drivers=True)
+    assert root.states() == {}
 
 
 def test_a_branch_is_changed_completely_in_one_transaction(old: AptRoot) -> None:
@@ -255,6 +305,7 @@ def test_other_entries_for_the_repository_are_disabled_and_kept(root: AptRoot) -
     (folder / "cuda.sources").write_text(
         f"Types: deb\nURIs: file://{PLACE}/debian12/x86_64/\nSuites: /\nSigned-By: /x.gpg\n\nTypes: deb\nURIs: http://elsewhere.example.com/\nSuites: /\n"
     )
+    before = [(folder / name).read_text() for name in ("cuda.list", "cuda.sources")]
     assert "Conflicting values" in root.run("apt-get", "update").stderr
     what = {"uri": f"file://{PLACE}/debian12/x86_64/", "own": Path(SOURCE).name, "manager": "apt"}
     status, output = root.module("firstlight_disabled_sources", "look", what)
@@ -270,3 +321,5 @@ def test_other_entries_for_the_repository_are_disabled_and_kept(root: AptRoot) -
     assert ("Enabled: no" in first, "Enabled" in second) == (True, False)
     assert "Conflicting values" not in root.run("apt-get", "update").stderr
     assert packages(root)[0] == 0
+    root.uninstall(drivers=True)
+    assert [(folder / name).read_text() for name in ("cuda.list", "cuda.sources")] == before

@@ -51,6 +51,18 @@ Summary: nothing
 %description -n {name}
 nothing
 """
+NEEDS_DKMS = """
+Name: zfs-dkms
+Version: 2
+Release: 1
+Summary: nothing
+License: none
+BuildArch: noarch
+Requires: dkms
+%description
+nothing
+%files
+"""
 PARTS = {
     "kmod-nvidia-open-dkms": "Conflicts: kmod-nvidia-latest-dkms",
     "kmod-nvidia-latest-dkms": "",
@@ -199,15 +211,24 @@ def test_the_fabric_manager_has_another_name_below_branch_580(root: DnfRoot, ver
     root.sh(f"rpm -e {name}")
 
 
-def test_an_uninstallation_prints_the_command_that_removes_driver_and_repository(root: DnfRoot) -> None:
-    (root.path / "etc/pki/rpm-gpg/firstlight-nvidia-cuda").write_text("")
+def test_an_uninstallation_removes_driver_repository_and_key_with_consent_alone(root: DnfRoot) -> None:
+    (root.path / "etc/pki/rpm-gpg/firstlight-nvidia-cuda").write_text((root.path / "root/key.asc").read_text())
+    (root.path / "var/lib/firstlight-drivers/keys").write_text("key /etc/pki/rpm-gpg/firstlight-nvidia-cuda\n")
     status, output = root.packages()
     assert status == 0, output
-    root.remove_drivers()
-    assert root.versions() == {}
-    assert root.sh("find /etc/yum.repos.d /etc/pki -name 'firstlight*'") == ""
+    (root.path / "root/zfs.spec").write_text(NEEDS_DKMS)
+    root.sh("rpmbuild -bb --quiet /root/zfs.spec; rpm -i --nosignature /root/rpmbuild/RPMS/noarch/zfs-dkms-*")
+    (said,) = root.uninstall()
+    assert root.versions().keys() - {"zfs-dkms"} <= set(said.split())
+    assert root.uninstall(drivers=True) == [
+        "dkms, which other packages need: dkms is needed by (installed) zfs-dkms-2-1.noarch"
+    ]
+    assert root.versions().keys() == {"zfs-dkms"}
     assert root.sh("rpm -q dkms")
-    assert root.uninstall() == []
+    assert root.run("rpm", "-q", "ocl-icd", "gpg-pubkey").returncode == 2
+    assert root.sh("find /etc/yum.repos.d /etc/pki /var/lib -name 'firstlight*'") == ""
+    assert root.uninstall(drivers=True) == []
+    root.sh("rpm -e zfs-dkms; rpm --import /root/key.asc")
     (root.path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo").write_text(REPO_FILE)
     assert root.packages()[0] == 0
 

@@ -122,7 +122,13 @@ def test_after_a_change_of_the_kernel_the_module_is_built_again(
         assert module(host, kernel, "signer") == "DKMS module signing key"
 
 
-def test_removing_the_driver_removes_its_modules(host: FleetHost, kernels: tuple[str, str]) -> None:
-    host.sh("apt-get -qq -y --allow-change-held-packages purge nvidia-kernel-dkms", timeout_s=BUILD_S)
-    assert host.sh("dkms status") == ""
+def test_an_uninstallation_with_drivers_removes_packages_and_modules(
+    firstlight: CommandRunner, host: FleetHost, inventory: str, kernels: tuple[str, str]
+) -> None:
+    ended = firstlight("uninstall", "-i", inventory, "--drivers")
+    assert ended.code == 0, ended.output()
+    assert "nvidia" not in host.sh("dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' | grep -v '^un'")
     assert [module(host, kernel, "version") for kernel in kernels] == ["", ""]
+    assert host.sh("find /var/lib/dkms -name '*.ko*' 2>/dev/null || true") == ""
+    assert host.sh("find /etc /usr/share/keyrings /var/lib -name '*firstlight*'") == ""
+    assert firstlight("uninstall", "-i", inventory, "--drivers").summary["changed"] == 0

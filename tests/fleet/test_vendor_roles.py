@@ -115,6 +115,16 @@ def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_on
     assert f"URIs: file://{PLACE}/rocm/apt/7.2.2\nSuites: noble\nComponents: main\n" in source
     second = site.play("drivers")
     assert (second.status, second.changed) == ("ok", False), second
+    host.sh("rm /run/docker-reloaded")
+    site.plan(uninstall_drivers=True)
+    removed = site.play("uninstall")
+    assert (removed.status, removed.changed, removed.evidence) == ("ok", True, ()), removed
+    kept = host.sh("dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'").splitlines()
+    assert {f"{name} ii " for name in PACKAGES.split()} & set(kept) == set()
+    assert host.sh("ls /etc/docker /run/docker-reloaded") == "/run/docker-reloaded\n\n/etc/docker:\n"
+    assert host.sh("find /etc /usr/share/keyrings /var/lib -name '*firstlight*'") == ""
+    again = site.play("uninstall")
+    assert (again.status, again.changed) == ("ok", False), again
 
 
 def test_rocm_and_its_driver_are_upgraded_in_place_once(host: FleetHost, key: Path, tmp_path: Path) -> None:

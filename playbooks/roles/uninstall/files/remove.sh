@@ -201,48 +201,157 @@ remove_tool_folders() {
     [ ! -e "$compiled" ] || left "folder $compiled, code that torch compiled (remove it with: rm -rf $compiled)"
 }
 
-# Installed packages whose version a file of apt's sources offers, by its addresses and components.
-apt_packages_of() {
-    dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | awk '/^.i/ { print $2 }' | xargs apt-cache policy | awk \
-        -v uris="$(sed -n 's/^URIs: *//p' "$1" | tr '\n' ' ')" -v components="$(sed -n 's/^Components: *//p' "$1" | tr '\n' ' ')" '
-        function plain(uri) { sub(/^file:\/+/, "file:/", uri); sub(/\/+$/, "", uri); return uri }
-        BEGIN {
-            for (count = split(uris, words); count; count--) offered[plain(words[count])] = 1
-            for (count = split(components, words); count; count--) wanted[words[count]] = 1
-        }
-        /^[^ ]/ { package = substr($1, 1, length($1) - 1) }
-        $NF ~ /^-?[0-9]+$/ { installed = $1 == "***" }
-        installed && plain($2) in offered && (components == "" || substr($3, index($3, "/") + 1) in wanted) { print package }' |
-        sort -u | tr '\n' ' '
+records=/var/lib/firstlight-drivers
+
+# Packages that the driver roles recorded under a word.
+recorded() {
+    [ ! -d "$records" ] || sed -n "s/^$1 //p" "$records"/* 2>/dev/null | sort -u
 }
 
-dnf_packages_of() {
-    dnf -q --disablerepo='*' repoquery --installed --queryformat '%{name} %{from_repo}\n' |
-        awk -v repository="$1" '$2 == repository { print $1 }' | sort -u | tr '\n' ' '
+by_rpm() { ls /etc/yum.repos.d/firstlight-*.repo >/dev/null 2>&1; }
+
+# Reads names, and prints those of packages that are there.
+of_installed() {
+    if by_rpm; then
+        there=$(rpm -qa --qf '%{NAME}\n')
+    else
+        there=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | awk '/^.[^n]/ { print $2 }')
+    fi
+    grep -xF "$there" || true
 }
 
-# Other programs run on the drivers too: they stay, held at their version, and the commands that remove them are printed.
-tell_drivers() {
-    [ -z "$(others)" ] || return 0
-    for source in /etc/apt/sources.list.d/firstlight-*.sources /etc/yum.repos.d/firstlight-*.repo; do
-        [ -e "$source" ] || continue
-        name=$(basename "${source%.*}")
-        case $source in
-            *.sources)
-                packages=$(apt_packages_of "$source")
-                commands="${packages:+apt-mark unhold $packages&& apt-get purge $packages&& }"
-                ;;
-            *)
-                packages=$(dnf_packages_of "$name")
-                commands="${packages:+dnf remove $packages&& }"
-                ;;
-        esac
-        files=$source
-        for file in "/etc/apt/preferences.d/$name" "/etc/apt/apt.conf.d/52$name" "/usr/share/keyrings/$name.asc" "/etc/pki/rpm-gpg/$name"; do
-            [ ! -e "$file" ] || files="$files $file"
-        done
-        left "what came from $source, held at its version (remove it with: ${commands}rm $files)"
+# Processes that have a GPU open, but for those of the packages that go.
+gpu_users() {
+    find /proc/[0-9]*/fd \( -lname '/dev/nvidia[0-9]*' -o -lname /dev/nvidiactl -o -lname '/dev/nvidia-uvm*' -o -lname /dev/kfd \) 2>/dev/null |
+        cut -d / -f 3 | sort -un | while read -r pid; do
+        name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
+        case $name in nvidia-persiste* | nv-fabricmanage* | nvlsm) ;; *) echo "$pid ($name)" ;; esac
+    done | paste -s -d ' ' -
+}
+
+# Purges these packages and no other one; a package that others need stays. Both programs refuse to break dependencies.
+purge() {
+    while [ -n "$1" ]; do
+        # shellcheck disable=SC2086 # a list of package names
+        if by_rpm; then
+            try="rpm -e --test" make="rpm -e"
+            said=$($try $1 2>&1) && break
+            why=$(echo "$said" | sed -n 's/^[[:space:]]*\(.* is needed by .*\)$/\1/p')
+            needed=$(echo "$why" | sed 's/ .*//' | while read -r name; do rpm -q --qf '%{NAME}\n' --whatprovides "$name"; done)
+        else
+            try="dpkg --no-act --purge" make="dpkg --purge"
+            said=$($try $1 2>&1) && break
+            why=$(echo "$said" | sed -n 's/^ \(.*depends on .*\)\.$/\1/p')
+            needed=$(echo "$said" | sed -n '/^Errors were encountered/,$s/^ \([^ :]*\).*/\1/p')
+        fi
+        needed=$(echo "$needed" | grep -xF "$(echo "$1" | tr ' ' '\n')" | sort -u) || fail "packages cannot be removed: $(echo "$said" | tail -n 3 | tr '\n' ' ')" "try it on the host: $make $1"
+        left "$(echo "$needed" | paste -s -d ' ' -), which other packages need: $(echo "$why" | head -n 3 | paste -s -d ';' -)"
+        set -- "$(echo "$1" | tr ' ' '\n' | grep -vxF "$needed" | paste -s -d ' ' -)"
     done
+    [ -n "$1" ] || return 0
+    # shellcheck disable=SC2086
+    said=$($make $1 2>&1) || fail "packages were not removed: $(echo "$said" | grep -iE '^(dpkg: )?error' | head -n 3 | tr '\n' ' ')" "try it on the host: $make $1"
+    removed "packages $1"
+}
+
+remove_driver_files() {
+    note='^# by Firstlight, which names this repository in '
+    grep -ls "$note" /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/yum.repos.d/* | while IFS= read -r file; do
+        sed -i -e "s/${note}[^:]*: //" -e "/${note}[^:]*\$/{N;d}" "$file"
+        removed "entries of $file are enabled again"
+    done
+    settings=/etc/modprobe.d/firstlight-nvidia.conf
+    [ ! -e "$settings" ] || blocked=1
+    for file in /etc/apt/sources.list.d/firstlight-* /etc/apt/preferences.d/firstlight-* /etc/apt/apt.conf.d/52firstlight-* \
+        /usr/share/keyrings/firstlight-* /etc/yum.repos.d/firstlight-* /etc/pki/rpm-gpg/firstlight-* "$settings" \
+        /etc/modules-load.d/firstlight-fabric.conf /etc/systemd/system/nvidia-persistenced.service.d/firstlight.conf; do
+        [ -e "$file" ] || continue
+        rm "$file"
+        removed "file $file"
+    done
+    rmdir /etc/systemd/system/nvidia-persistenced.service.d 2>/dev/null || true
+    ! command -v systemctl >/dev/null || systemctl daemon-reload 2>/dev/null || true
+    # nouveau may have the GPUs again, from the first file system on.
+    [ -n "${blocked:-}" ] || return 0
+    if command -v update-initramfs >/dev/null; then
+        update-initramfs -u -k all >/dev/null 2>&1 || left "initial file systems without nouveau (rebuild them with: update-initramfs -u -k all)"
+    elif command -v dracut >/dev/null; then
+        dracut --regenerate-all --force >/dev/null 2>&1 || left "initial file systems without nouveau (rebuild them with: dracut --regenerate-all --force)"
+    fi
+}
+
+remove_keys() {
+    for key in $(recorded key); do
+        case $key in /*) key=$(gpg --show-keys --with-colons "$key" 2>/dev/null | awk -F : '/^fpr/ { print $10; exit }') ;; esac
+        short=$(echo "$key" | tail -c 9 | tr '[:upper:]' '[:lower:]')
+        for package in $(rpm -qa gpg-pubkey | grep -e "${short:-none}-"); do
+            rpm -e "$package"
+            removed "key $package"
+        done
+    done
+}
+
+# Docker starts no more where a runtime of its settings is gone.
+restore_docker() {
+    settings=/etc/docker/daemon.json
+    [ -e "$records/docker.after" ] && ! command -v nvidia-container-runtime >/dev/null || return 0
+    if ! cmp -s "$records/docker.after" "$settings"; then
+        ! grep -qs nvidia-container-runtime "$settings" || left "runtime nvidia in $settings, which was changed since (remove it there)"
+        return 0
+    fi
+    if [ -e "$records/docker.before" ]; then cp -p "$records/docker.before" "$settings"; else rm "$settings"; fi
+    systemctl reload docker 2>/dev/null || true
+    removed "runtime nvidia in $settings"
+}
+
+# Daemons and modules of a driver that is gone; the kernel's own amdgpu has no version.
+unload() {
+    for unit in nvidia-persistenced.service nvidia-fabricmanager.service; do
+        [ "$(systemctl show --property=LoadState --value "$unit" 2>/dev/null)" != not-found ] || systemctl stop "$unit" 2>/dev/null || true
+    done
+    for name in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem nvidia amdgpu; do
+        [ -d "/sys/module/$name" ] || continue
+        case $name in
+            amdgpu) if [ -z "$amdgpu" ] || [ ! -e /sys/module/amdgpu/version ]; then continue; fi ;;
+            *) ! command -v nvidia-smi >/dev/null || continue ;;
+        esac
+        rmmod "$name" >/dev/null 2>&1 || left "module $name, which is loaded until the host is restarted (sudo systemctl reboot)"
+    done
+}
+
+# What the driver roles brought. Without consent it stays, held at its version, as other programs run on it too.
+remove_drivers() {
+    if [ ! -d "$records" ]; then
+        for source in /etc/apt/sources.list.d/firstlight-*.sources /etc/yum.repos.d/firstlight-*.repo; do
+            [ ! -e "$source" ] || left "what came from $source; there is no record of its packages"
+        done
+        return 0
+    fi
+    other=$(others | head -n 1)
+    packages=$(recorded installed | of_installed | paste -s -d ' ' -)
+    if [ -n "$other" ]; then
+        [ "$FIRSTLIGHT_REMOVE_DRIVERS" = 0 ] || left "drivers, which $other uses too: $packages"
+        return 0
+    elif [ "$FIRSTLIGHT_REMOVE_DRIVERS" = 0 ]; then
+        left "drivers and their repositories, held at their version (remove them with: ./firstlight uninstall --drivers): $packages"
+        return 0
+    fi
+    [ "$(id -u)" = 0 ] || fail "drivers are not removed: $(id -un) is not root" "run the command as an account that may use sudo"
+    users=$(gpu_users)
+    [ -z "$users" ] || fail "drivers are not removed, as a GPU is in use: process $users" "end it, or stop its service (systemctl stop), then run the same command again"
+    held=$(recorded held | of_installed)
+    # shellcheck disable=SC2086
+    [ -z "$held" ] || apt-mark unhold $held >/dev/null
+    amdgpu=$(echo "$packages" | grep -o amdgpu-dkms) || true
+    purge "$packages"
+    before=$( (recorded instead && recorded held) | sort -u | of_installed | paste -s -d ' ' -)
+    [ -z "$before" ] || left "packages that were there before, or replaced those; they are held no more: $before"
+    remove_keys
+    remove_driver_files
+    restore_docker
+    unload
+    rm -rf "$records"
+    removed "folder $records"
 }
 
 remove_folders() {
@@ -276,6 +385,7 @@ remove_incoming() {
 check_prefix
 if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
     [ ! -e "$prefix" ] || removed "folder $prefix"
+    [ "$FIRSTLIGHT_REMOVE_DRIVERS" = 0 ] || [ ! -d "$records" ] || removed "drivers: $(recorded installed | paste -s -d ' ' -)"
     exit 0
 fi
 if [ -e "$prefix" ]; then
@@ -286,10 +396,12 @@ if [ -e "$prefix" ]; then
     end_processes
     remove_images
     remove_slices
+fi
+remove_drivers
+if [ -e "$prefix" ]; then
     hand_on
     tell_data
     remove_packages
-    tell_drivers
     remove_folders
 fi
 remove_tool_folders
