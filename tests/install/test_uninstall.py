@@ -12,6 +12,15 @@ from tests.install.conftest import Site, make_site, newer_wheels
 pytestmark = pytest.mark.slow
 
 
+STEPS = [
+    "Find a Python on the host",
+    "Switch back to an earlier release",
+    "Verify that the environment runs and that its service is started",
+    "Record the state that was reached",
+]
+"""Of a rollback, however large the environments are: it copies and fetches nothing. With a service, its stop and its start are added."""
+
+
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, str, str]:
     """Install three times with other locks and units; return the names of the previous and of the live environment."""
@@ -42,6 +51,8 @@ def test_rollback_brings_back_environment_unit_and_state(twice: tuple[Site, str,
     key = (site.prefix / "etc" / "service.env").read_text()
     result = site.play("rollback")
     assert (result.status, result.changed) == ("ok", True), result
+    rows = site.latest.path("install/tasks.jsonl").read_text().splitlines()
+    assert [row["task"] for row in map(json.loads, rows) if row["status"] != "skipped"] == STEPS
     assert (site.prefix / "current").resolve().name == first
     assert (site.prefix / "previous").resolve().name == second
     assert "/bin/number1" in unit_of(site)

@@ -17,7 +17,9 @@
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/util/Exception.h>
+#include <torch/csrc/api/include/torch/version.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -35,6 +37,8 @@ namespace {
 constexpr int64_t GPU_LARGEST_HEAD = 256;
 constexpr int64_t GPU_HEAD_MULTIPLE = 8;
 constexpr uintptr_t GPU_ALIGNMENT = 16;
+// The oldest torch that was tried. Where a kernel knows no groups of heads, it reads beyond the keys.
+constexpr bool CPU_SHARES_KEYS = TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 13);
 
 static_assert(std::is_standard_layout_v<flash_attn_params>);
 
@@ -89,15 +93,18 @@ at::ScalarType statistic_type(at::ScalarType type) {
   return type == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-int check_sizes(const flash_attn_params& params) {
+int64_t key_length(const flash_attn_params& params) {
+  return params.key_length == 0 ? params.length : params.key_length;
+}
+
+int64_t key_heads(const flash_attn_params& params) {
+  return params.key_heads == 0 ? params.heads : params.key_heads;
+}
+
+using Sizes = std::array<std::tuple<const char*, int64_t>, 4>;
+
+int check_product(const Sizes& sizes) {
   int64_t bytes = sizeof(double);  // of the widest type: a limit that is the same for all
-  const std::array<std::tuple<const char*, int64_t>, 4> sizes{
-      {{"batch", params.batch}, {"length", params.length}, {"heads", params.heads}, {"head_size", params.head_size}}};
-  for (const auto& [name, size] : sizes) {
-    if (size < 1) {
-      return fail(FLASH_ATTN_BAD_SIZE, "%s is %lld, which is below 1", name, static_cast<long long>(size));
-    }
-  }
   for (const auto& [name, size] : sizes) {
     if (__builtin_mul_overflow(bytes, size, &bytes)) {
       return fail(FLASH_ATTN_OVERFLOW, "%s %lld makes a tensor larger than can be addressed", name,
@@ -105,6 +112,66 @@ int check_sizes(const flash_attn_params& params) {
     }
   }
   return FLASH_ATTN_OK;
+}
+
+int check_sizes(const flash_attn_params& params) {
+  const Sizes query{
+      {{"batch", params.batch}, {"length", params.length}, {"heads", params.heads}, {"head_size", params.head_size}}};
+  for (const auto& [name, size] : query) {
+    if (size < 1) {
+      return fail(FLASH_ATTN_BAD_SIZE, "%s is %lld, which is below 1", name, static_cast<long long>(size));
+    }
+  }
+  const Sizes others{{{"key_length", params.key_length},
+                      {"key_heads", params.key_heads},
+                      {"mask_batch", params.mask_batch},
+                      {"mask_heads", params.mask_heads}}};
+  for (const auto& [name, size] : others) {
+    if (size < 0) {
+      return fail(FLASH_ATTN_BAD_SIZE, "%s is %lld, which is below 0", name, static_cast<long long>(size));
+    }
+  }
+  if (const int status = check_product(query); status != FLASH_ATTN_OK) {
+    return status;
+  }
+  return check_product({{{"batch", params.batch},
+                         {"key_length", key_length(params)},
+                         {"key_heads", key_heads(params)},
+                         {"head_size", params.head_size}}});
+}
+
+int check_heads(const flash_attn_params& params) {
+  const int64_t own = key_heads(params);
+  if (params.heads % own != 0) {
+    return fail(FLASH_ATTN_BAD_KEY_HEADS, "%lld heads cannot share %lld key_heads equally",
+                static_cast<long long>(params.heads), static_cast<long long>(own));
+  }
+  if (own != params.heads && !on_gpu(params) && !CPU_SHARES_KEYS) {
+    return fail(FLASH_ATTN_BAD_KEY_HEADS, "key_heads is %lld; the CPU kernel of torch %s needs as many as heads",
+                static_cast<long long>(own), TORCH_VERSION);
+  }
+  return FLASH_ATTN_OK;
+}
+
+int check_mask(const flash_attn_params& params) {
+  if (params.mask == nullptr) {
+    return FLASH_ATTN_OK;
+  }
+  if (on_gpu(params)) {
+    return fail(FLASH_ATTN_BAD_MASK, "mask is not null; torch's flash kernels of a GPU have none");
+  }
+  const std::array<std::tuple<const char*, int64_t, int64_t>, 2> sizes{
+      {{"batch", params.mask_batch, params.batch}, {"heads", params.mask_heads, params.heads}}};
+  for (const auto& [name, size, whole] : sizes) {
+    if (size > 1 && size != whole) {
+      return fail(FLASH_ATTN_BAD_MASK, "mask_%s is %lld, neither 1 nor %lld", name, static_cast<long long>(size),
+                  static_cast<long long>(whole));
+    }
+  }
+  return check_product({{{"mask_batch", std::max<int64_t>(params.mask_batch, 1)},
+                         {"mask_heads", std::max<int64_t>(params.mask_heads, 1)},
+                         {"length", params.length},
+                         {"key_length", key_length(params)}}});
 }
 
 int check_device(const flash_attn_params& params) {
@@ -163,24 +230,40 @@ int check(const flash_attn_params* params, std::initializer_list<Argument> argum
   if (params->causal != 0 && params->causal != 1) {
     return fail(FLASH_ATTN_BAD_CAUSAL, "causal is %d, neither 0 nor 1", params->causal);
   }
+  if (params->causal == 1 && key_length(*params) != params->length) {
+    return fail(FLASH_ATTN_BAD_CAUSAL, "causal is 1 with length %lld and key_length %lld; pass a mask",
+                static_cast<long long>(params->length), static_cast<long long>(params->key_length));
+  }
   if (!std::isfinite(params->scale) || params->scale < 0) {
     return fail(FLASH_ATTN_BAD_SCALE, "scale is %g; it must be finite and not negative", params->scale);
   }
   if (const int status = check_device(*params); status != FLASH_ATTN_OK) {
     return status;
   }
-  for (const Argument& argument : arguments) {
-    if (argument.address == nullptr) {
-      return fail(FLASH_ATTN_NULL_POINTER, "%s is null", argument.name);
-    }
+  if (const int status = check_heads(*params); status != FLASH_ATTN_OK) {
+    return status;
+  }
+  if (const int status = check_mask(*params); status != FLASH_ATTN_OK) {
+    return status;
+  }
+  const auto check_alignment = [&](const Argument& argument) {
     const auto element = c10::elementSize(argument.statistic ? statistic_type(*type) : *type);
     const uintptr_t needed = on_gpu(*params) && !argument.statistic ? GPU_ALIGNMENT : element;
     if (reinterpret_cast<uintptr_t>(argument.address) % needed != 0) {
       return fail(FLASH_ATTN_BAD_ALIGNMENT, "%s is at %p, which is no multiple of %zu", argument.name, argument.address,
                   static_cast<size_t>(needed));
     }
+    return static_cast<int>(FLASH_ATTN_OK);
+  };
+  for (const Argument& argument : arguments) {
+    if (argument.address == nullptr) {
+      return fail(FLASH_ATTN_NULL_POINTER, "%s is null", argument.name);
+    }
+    if (const int status = check_alignment(argument); status != FLASH_ATTN_OK) {
+      return status;
+    }
   }
-  return FLASH_ATTN_OK;
+  return check_alignment({"mask", params->mask, true});
 }
 
 // Throws where the address is no memory that the GPUs' driver knows.
@@ -237,16 +320,34 @@ int guarded(const flash_attn_params* params, std::initializer_list<Argument> arg
 }
 
 // The caller's memory as (batch, heads, length, head_size), whatever its layout.
-at::Tensor tensor(const flash_attn_params& params, const void* address) {
+at::Tensor tensor(const flash_attn_params& params, const void* address, int64_t length, int64_t heads) {
   const bool heads_first = params.layout == FLASH_ATTN_BATCH_HEADS_LENGTH;
   const auto options = at::TensorOptions().dtype(*scalar_type(params.dtype)).device(device_of(params));
-  const std::array<int64_t, 4> sizes{params.batch, heads_first ? params.heads : params.length,
-                                     heads_first ? params.length : params.heads, params.head_size};
+  const std::array<int64_t, 4> sizes{params.batch, heads_first ? heads : length, heads_first ? length : heads,
+                                     params.head_size};
   auto whole = at::for_blob(const_cast<void*>(address), sizes)
                    .options(options)
                    .target_device(device_of(params))
                    .make_tensor();
   return heads_first ? whole : whole.transpose(1, 2);
+}
+
+at::Tensor of_queries(const flash_attn_params& params, const void* address) {
+  return tensor(params, address, params.length, params.heads);
+}
+
+at::Tensor of_keys(const flash_attn_params& params, const void* address) {
+  return tensor(params, address, key_length(params), key_heads(params));
+}
+
+std::optional<at::Tensor> mask_of(const flash_attn_params& params) {
+  if (params.mask == nullptr) {
+    return std::nullopt;
+  }
+  const std::array<int64_t, 4> sizes{std::max<int64_t>(params.mask_batch, 1), std::max<int64_t>(params.mask_heads, 1),
+                                     params.length, key_length(params)};
+  const auto type = statistic_type(*scalar_type(params.dtype));
+  return at::for_blob(const_cast<void*>(params.mask), sizes).options(at::TensorOptions().dtype(type)).make_tensor();
 }
 
 at::Tensor statistic(const flash_attn_params& params, const void* address) {
@@ -270,9 +371,9 @@ extern "C" int flash_attn_forward(const flash_attn_params* params, const void* q
       {"query", query}, {"key", key}, {"value", value}, {"out", out}, {"logsumexp", logsumexp, true}};
   const std::initializer_list<Argument> without = {{"query", query}, {"key", key}, {"value", value}, {"out", out}};
   return guarded(params, logsumexp == nullptr ? without : with_statistic, [&] {
-    const auto q = tensor(*params, query);
-    const auto k = tensor(*params, key);
-    const auto v = tensor(*params, value);
+    const auto q = of_queries(*params, query);
+    const auto k = of_keys(*params, key);
+    const auto v = of_keys(*params, value);
     const bool causal = params->causal != 0;
     at::Tensor result;
     at::Tensor sums;
@@ -282,9 +383,9 @@ extern "C" int flash_attn_forward(const flash_attn_params* params, const void* q
       sums = std::get<1>(found);
     } else {
       std::tie(result, sums) =
-          at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, {}, scale_of(*params));
+          at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, mask_of(*params), scale_of(*params));
     }
-    tensor(*params, out).copy_(result);
+    of_queries(*params, out).copy_(result);
     if (logsumexp != nullptr) {
       statistic(*params, logsumexp).copy_(sums);
     }
@@ -306,11 +407,11 @@ extern "C" int flash_attn_backward(const flash_attn_params* params, const void* 
        {"grad_key", grad_key},
        {"grad_value", grad_value}},
       [&] {
-        const auto grad = tensor(*params, grad_out);
-        const auto q = tensor(*params, query);
-        const auto k = tensor(*params, key);
-        const auto v = tensor(*params, value);
-        const auto result = tensor(*params, out);
+        const auto grad = of_queries(*params, grad_out);
+        const auto q = of_queries(*params, query);
+        const auto k = of_keys(*params, key);
+        const auto v = of_keys(*params, value);
+        const auto result = of_queries(*params, out);
         const auto sums = statistic(*params, logsumexp);
         const bool causal = params->causal != 0;
         std::tuple<at::Tensor, at::Tensor, at::Tensor> found;
@@ -318,15 +419,15 @@ extern "C" int flash_attn_backward(const flash_attn_params* params, const void* 
           // No sequences of different lengths, and no dropout: neither boundaries nor a random state.
           const auto state = at::zeros({2}, at::TensorOptions().dtype(at::kLong).device(device_of(*params)));
           found = at::_scaled_dot_product_flash_attention_backward(grad, q, k, v, result, sums, at::Tensor(),
-                                                                   at::Tensor(), params->length, params->length, 0.0,
+                                                                   at::Tensor(), params->length, key_length(*params), 0.0,
                                                                    causal, state, state, scale_of(*params));
         } else {
-          found = at::_scaled_dot_product_flash_attention_for_cpu_backward(grad, q, k, v, result, sums, 0.0, causal, {},
-                                                                           scale_of(*params));
+          found = at::_scaled_dot_product_flash_attention_for_cpu_backward(grad, q, k, v, result, sums, 0.0, causal,
+                                                                           mask_of(*params), scale_of(*params));
         }
-        tensor(*params, grad_query).copy_(std::get<0>(found));
-        tensor(*params, grad_key).copy_(std::get<1>(found));
-        tensor(*params, grad_value).copy_(std::get<2>(found));
+        of_queries(*params, grad_query).copy_(std::get<0>(found));
+        of_keys(*params, grad_key).copy_(std::get<1>(found));
+        of_keys(*params, grad_value).copy_(std::get<2>(found));
       });
 }
 
@@ -341,7 +442,7 @@ extern "C" const char* flash_attn_status_text(int status) {
     case FLASH_ATTN_BAD_ALIGNMENT:
       return "an address is not aligned";
     case FLASH_ATTN_BAD_SIZE:
-      return "a size is below 1";
+      return "a size is too small";
     case FLASH_ATTN_BAD_HEAD_SIZE:
       return "a GPU has no kernel for this head size";
     case FLASH_ATTN_OVERFLOW:
@@ -351,7 +452,7 @@ extern "C" const char* flash_attn_status_text(int status) {
     case FLASH_ATTN_BAD_LAYOUT:
       return "the layout is unknown";
     case FLASH_ATTN_BAD_CAUSAL:
-      return "causal is neither 0 nor 1";
+      return "causal is neither 0 nor 1, or 1 with keys of another length";
     case FLASH_ATTN_BAD_SCALE:
       return "the scale is negative, infinite or not a number";
     case FLASH_ATTN_BAD_DEVICE:
@@ -364,6 +465,10 @@ extern "C" const char* flash_attn_status_text(int status) {
       return "too little memory is free";
     case FLASH_ATTN_TORCH_ERROR:
       return "torch refused or failed";
+    case FLASH_ATTN_BAD_KEY_HEADS:
+      return "the queries cannot share the heads of the keys";
+    case FLASH_ATTN_BAD_MASK:
+      return "the device has no kernel for a mask, or its sizes do not fit";
     default:
       return "unknown status";
   }

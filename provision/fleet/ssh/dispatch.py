@@ -1,8 +1,8 @@
 """Parallel work on many hosts: concurrency limit, deadlines, and retries of broken connections.
 
-Each task has a thread of its own. A pool's threads would not do: what no longer answers after its deadline must neither keep
-another host waiting nor the program from ending. A task whose connection failed keeps its slot for the next attempt, because
-the slowest host decides when a run ends.
+A slot is a thread that takes one task after the other. A pool of the standard library would not do: what no longer answers after
+its deadline must neither keep another host waiting nor the program from ending, so its slot goes to a new thread. A task whose
+connection failed keeps its slot for the next attempt, because the slowest host decides when a run ends.
 """
 
 from __future__ import annotations
@@ -113,20 +113,24 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     """
     if len({task.host for task in tasks}) != len(tasks):
         raise ValueError("two tasks name the same host")
-    started = time.monotonic()
+    started = looked = time.monotonic()
     ended: queue.SimpleQueue[_Job[T]] = queue.SimpleQueue()
-    jobs = [_Job(task, ended) for task in tasks]
-    waiting = deque(jobs)
-    running: set[_Job[T]] = set()
+    jobs = [_Job(task) for task in tasks]
+    waiting, left = deque(jobs), set(jobs)
     try:
-        while waiting or running:
-            while waiting and len(running) < max(1, limit):
-                running.add(waiting[0])
-                waiting.popleft().start()
+        for _ in range(min(max(1, limit), len(jobs))):
+            _open_slot(waiting, ended)
+        while left:
             with contextlib.suppress(queue.Empty):
-                running.discard(ended.get(timeout=TICK_S))
-            running = {job for job in running if not job.end_if_late()}
+                left.discard(ended.get(timeout=TICK_S))
+            if time.monotonic() - looked < TICK_S:
+                continue
+            looked = time.monotonic()
+            for job in [job for job in left if job.end_if_late()]:
+                left.remove(job)
+                _open_slot(waiting, ended)
     except KeyboardInterrupt:
+        waiting.clear()
         for job in jobs:
             job.cancel()
         until = time.monotonic() + GRACE_S
@@ -137,25 +141,42 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     return FanOut(outcomes, [one for job in jobs for one in job.attempts], time.monotonic() - started)
 
 
+def _open_slot(waiting: deque[_Job[T]], ended: queue.SimpleQueue[_Job[T]]) -> None:
+    """Start a thread that works on the waiting jobs, until there are none or one of them was late."""
+    free_since = time.monotonic()
+
+    def work() -> None:
+        slot_at, is_late = free_since, False
+        while not is_late:
+            try:
+                job = waiting.popleft()
+            except IndexError:
+                return
+            is_late = job.work(slot_at)
+            slot_at = time.monotonic()
+            ended.put(job)
+
+    threading.Thread(target=work, daemon=True, name="firstlight-fan-out").start()
+
+
 class _Job(Generic[T]):
     """A task with its attempts; the last one is its result."""
 
-    def __init__(self, task: Task[T], ended: queue.SimpleQueue[_Job[T]]) -> None:
+    def __init__(self, task: Task[T]) -> None:
         self.task = task
         self.attempts: list[TaskOutcome[T]] = []
-        self._ended = ended
         self._ready_at = self._slot_at = time.monotonic()
         self._started_at: float | None = None
         self._lock = threading.Lock()
         self._is_cancelled = threading.Event()
 
-    def start(self) -> None:
-        """Work on the task in a thread, which gives the job to the queue of ended ones."""
-        self._slot_at = time.monotonic()
-        threading.Thread(target=self._work, daemon=True, name="firstlight-fan-out").start()
+    def work(self, slot_at: float) -> bool:
+        """Call the task until it has a result that another attempt would not change. Return whether it missed its deadline.
 
-    def _work(self) -> None:
-        """Call the task until it has a result that another attempt would not change."""
+        Args:
+            slot_at: Monotonic time since when its slot was free.
+        """
+        self._slot_at = slot_at
         is_done = False
         while not is_done:
             self._started_at = time.monotonic()
@@ -165,20 +186,21 @@ class _Job(Generic[T]):
                 value = self.task.call()
             except BaseException as failure:  # noqa: BLE001  # whatever it is, it is this host's outcome
                 error = failure
-            self._record(value, error)
+            if not self._record(value, error):
+                return True
             tries = len(self.attempts)
             pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
             self._ready_at = self._slot_at = time.monotonic() + pause
             # A retry may help where the connection failed, not the key or the login.
             failed = isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
             is_done = not failed or tries > self.task.retries or self._is_cancelled.wait(pause)
-        self._ended.put(self)
+        return False
 
-    def _record(self, value: T | None, error: BaseException | None) -> None:
-        """Keep the result of the running attempt, unless it missed its deadline before."""
+    def _record(self, value: T | None, error: BaseException | None) -> bool:
+        """Keep the result of the running attempt, and return True, unless it has one."""
         with self._lock:
             if self._started_at is None:
-                return
+                return False
             started_at, self._started_at = self._started_at, None
             self.attempts.append(
                 TaskOutcome(
@@ -191,6 +213,7 @@ class _Job(Generic[T]):
                     queued_s=started_at - self._ready_at,
                 )
             )
+            return True
 
     @property
     def is_running(self) -> bool:
@@ -206,8 +229,9 @@ class _Job(Generic[T]):
             f"host {self.task.host} did not finish within {self.task.deadline_s:g} s",
             hint="see what it is busy with; the other hosts went on",
         )
+        if not self._record(None, late):
+            return False
         self._is_cancelled.set()
-        self._record(None, late)
         self._call_cancel()
         return True
 

@@ -235,6 +235,15 @@ static int refuse_all(int gpus) {
         WRONG(FLASH_ATTN_BAD_SIZE, "head_size is 0", .head_size = 0),
         WRONG(FLASH_ATTN_OVERFLOW, "head_size 16 makes a tensor larger", .batch = INT64_C(1) << 56, .length = 1, .head_size = 16),
         WRONG(FLASH_ATTN_OVERFLOW, "length 4294967296 makes", .batch = INT64_C(1) << 32, .length = INT64_C(1) << 32),
+        WRONG(FLASH_ATTN_BAD_SIZE, "key_length is -1, which is below 0", .key_length = -1),
+        WRONG(FLASH_ATTN_BAD_SIZE, "key_heads is -1, which is below 0", .key_heads = -1),
+        WRONG(FLASH_ATTN_BAD_SIZE, "mask_batch is -1, which is below 0", .mask_batch = -1),
+        WRONG(FLASH_ATTN_OVERFLOW, "key_length 2305843009213693952 makes", .key_length = INT64_C(1) << 61),
+        WRONG(FLASH_ATTN_BAD_KEY_HEADS, "6 heads cannot share 4 key_heads equally", .heads = 6, .key_heads = 4),
+        WRONG(FLASH_ATTN_BAD_CAUSAL, "causal is 1 with length 2 and key_length 3; pass a mask", .causal = 1, .key_length = 3),
+        WRONG(FLASH_ATTN_BAD_MASK, "mask_batch is 3, neither 1 nor 2", .mask = memory, .batch = 2, .mask_batch = 3),
+        WRONG(FLASH_ATTN_BAD_MASK, "mask_heads is 2, neither 1 nor 1", .mask = memory, .mask_heads = 2),
+        WRONG(FLASH_ATTN_BAD_ALIGNMENT, "mask is at ", .mask = (char *)memory + 2),
         WRONG(FLASH_ATTN_BAD_DTYPE, "dtype is 4, which names none", .dtype = 4),
         WRONG(FLASH_ATTN_BAD_DTYPE, "dtype is -1, which names none", .dtype = -1),
         WRONG(FLASH_ATTN_BAD_LAYOUT, "layout is 2, which names none", .layout = 2),
@@ -255,6 +264,8 @@ static int refuse_all(int gpus) {
         WRONG(FLASH_ATTN_BAD_DTYPE, "a GPU needs float16 or bfloat16", .device = FLASH_ATTN_GPU),
         WRONG(FLASH_ATTN_BAD_HEAD_SIZE, "head_size is 12;", .device = FLASH_ATTN_GPU, .dtype = 0, .head_size = 12),
         WRONG(FLASH_ATTN_BAD_HEAD_SIZE, "head_size is 264;", .device = FLASH_ATTN_GPU, .dtype = 0, .head_size = 264),
+        WRONG(FLASH_ATTN_BAD_MASK, "mask is not null; torch's flash kernels of a GPU have none", .device = FLASH_ATTN_GPU,
+              .dtype = 0, .mask = memory),
         WRONG(FLASH_ATTN_WRONG_MEMORY, ": ", .device = FLASH_ATTN_GPU, .dtype = 0),
     };
 #pragma GCC diagnostic pop
@@ -296,7 +307,7 @@ static int refuse_all(int gpus) {
     }
     REQUIRE(strcmp(flash_attn_status_text(FLASH_ATTN_OK), "no error") == 0, "status 0");
     REQUIRE(strcmp(flash_attn_status_text(-1), "unknown status") == 0, "status -1");
-    REQUIRE(strcmp(flash_attn_status_text(FLASH_ATTN_TORCH_ERROR + 1), "unknown status") == 0, "one status more");
+    REQUIRE(strcmp(flash_attn_status_text(FLASH_ATTN_BAD_MASK + 1), "unknown status") == 0, "one status more");
     return held + 1;
 }
 

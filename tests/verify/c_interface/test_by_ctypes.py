@@ -34,6 +34,11 @@ class Params(ctypes.Structure):
         ("scale", ctypes.c_double),
         *((name, ctypes.c_int32) for name in ("causal", "dtype", "layout", "device", "device_index")),
         ("stream", ctypes.c_void_p),
+        ("key_length", ctypes.c_int64),
+        ("key_heads", ctypes.c_int64),
+        ("mask", ctypes.c_void_p),
+        ("mask_batch", ctypes.c_int64),
+        ("mask_heads", ctypes.c_int64),
     ]
 
 
@@ -119,6 +124,75 @@ def test_results_and_gradients_are_those_of_the_reference(
         assert error <= 16 * eps, name
 
 
+BATCH, HEADS, SIZE, LENGTH = 2, 4, 16, 21
+CORNER = 9
+"""Keys before the first query, in a cache."""
+
+
+def window(keys: int, *, before: int) -> Tensor:
+    """A mask that lets a query see the keys up to its own place, and so many before it, (1, 1, queries, keys)."""
+    place = torch.arange(LENGTH)[:, None] + keys - LENGTH - torch.arange(keys)
+    return ((place >= 0) & (place <= before))[None, None]
+
+
+def blocks() -> Tensor:
+    """A mask of chosen blocks of 7 keys for blocks of 7 queries; the last block of queries sees nothing."""
+    chosen = torch.tensor([[True, False, False], [True, False, True], [False, False, False]])
+    return chosen.repeat_interleave(7, 0).repeat_interleave(7, 1)[None, None]
+
+
+def some(batch: int, heads: int) -> Tensor:
+    """A mask of its own for each sequence or each head, which leaves each query a key."""
+    kept = torch.rand(batch, heads, LENGTH, LENGTH, generator=torch.Generator().manual_seed(3)) < 0.4
+    return kept | torch.eye(LENGTH, dtype=torch.bool)
+
+
+KINDS: dict[str, tuple[int, int, int, Tensor | None]] = {
+    "grouped heads": (LENGTH, LENGTH, 2, None),
+    "one head of keys": (LENGTH, LENGTH, 1, None),
+    "one token after a cache": (1, 70, 2, None),
+    "some tokens after a cache": (LENGTH, LENGTH + CORNER, 2, window(LENGTH + CORNER, before=LENGTH + CORNER)),
+    "sliding window": (LENGTH, LENGTH, 4, window(LENGTH, before=5)),
+    "blocks": (LENGTH, LENGTH, 2, blocks()),
+    "a mask for each sequence": (LENGTH, LENGTH, 4, some(BATCH, 1)),
+    "a mask for each head": (LENGTH, LENGTH, 1, some(1, HEADS)),
+}
+"""Queries, keys, heads of the keys, and which keys are seen."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_attention_is_that_of_the_reference(
+    library: ctypes.CDLL, *, layout: str, dtype: torch.dtype, kind: str
+) -> None:
+    length, keys, key_heads, keep = KINDS[kind]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    grad, query = drawn(7, dtype, layout, (BATCH, length, HEADS, SIZE))[:2]
+    key, value = drawn(8, dtype, layout, (BATCH, keys, key_heads, SIZE))[:2]
+    params = params_of(
+        dtype, layout, (BATCH, length, HEADS, SIZE), key_length=keys if keys != length else 0, key_heads=key_heads
+    )
+    if keep is not None:
+        mask = torch.zeros(keep.shape, dtype=wide).masked_fill(~keep, -math.inf)
+        params.mask, params.mask_batch, params.mask_heads = mask.data_ptr(), mask.shape[0], mask.shape[1]
+    found = [torch.full_like(part, math.nan) for part in (query, query, key, value)]
+    sums = torch.full((BATCH, HEADS, length), math.nan, dtype=wide)
+    assert call(library.flash_attn_forward, params, query, key, value, found[0], sums) == 0
+    assert call(library.flash_attn_backward, params, grad, query, key, value, found[0], sums, *found[1:]) == 0
+
+    def heads_first(part: Tensor) -> Tensor:
+        return part.transpose(1, 2) if layout == "batch_length_heads" else part
+
+    inputs = [heads_first(part).double().requires_grad_() for part in (query, key, value)]
+    out = reference.attention(*inputs, keep=keep)
+    exact = [out.detach(), *torch.autograd.grad(out, inputs, heads_first(grad).double())]
+    bound = 1e-10 if dtype == torch.float64 else 16 * torch.finfo(dtype).eps
+    for name, one, right in zip(("out", "grad_query", "grad_key", "grad_value"), found, exact, strict=True):
+        error = float((heads_first(one).double() - right).abs().max() / right.abs().max().clamp_min(1e-2))
+        assert error <= bound, name
+
+
 def test_memory_of_finished_calls_is_used_again(library: ctypes.CDLL) -> None:
     shape = (1, 1024, 8, 64)
     _, query, key, value = drawn(1, torch.float32, LAYOUTS[0], shape)
@@ -157,5 +231,5 @@ def test_every_status_of_the_header_has_its_own_text(library: ctypes.CDLL) -> No
     listed = HEADER.read_text().partition("enum flash_attn_status {")[2].partition("}")[0]
     values = [int(value) for value in re.findall(r"FLASH_ATTN_\w+ = (\d+)", listed)]
     statuses = range(max(values) + 1)
-    assert len({library.flash_attn_status_text(status) for status in statuses}) == len(statuses) == 16
+    assert len({library.flash_attn_status_text(status) for status in statuses}) == len(statuses) == 18
     assert library.flash_attn_status_text(len(statuses)) == b"unknown status"

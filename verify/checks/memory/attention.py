@@ -70,7 +70,6 @@ def evaluate(
     if not common or None in exponents.values():
         return CheckResult("error", "too few lengths fit into the free memory to fit an exponent", (), details)
     flash, standard = exponents["flash"] or 0.0, exponents["standard"] or 0.0
-    ratio = peaks["standard"][common[-1]] / peaks["flash"][common[-1]]
     figures = [
         Figure(
             "exponent, flash", flash, "of the length", ceiling=rule["flash_exponent_at_most"], source=rule["source"]
@@ -78,7 +77,14 @@ def evaluate(
         Figure(
             "exponent, standard", standard, "of the length", rule["standard_exponent_at_least"], source=rule["source"]
         ),
-        Figure(f"standard over flash at {common[-1]}", ratio, "times the memory"),
+        *(
+            Figure(
+                f"standard over flash at {length}",
+                peaks["standard"][length] / peaks["flash"][length],
+                "times the memory",
+            )
+            for length in common
+        ),
     ]
     for name, found in peaks.items():
         power = max(

@@ -35,14 +35,14 @@ impl FlashAttention {
         if layouts.iter().any(|one| one.shape() != layouts[0].shape() || !one.is_contiguous()) {
             bail!("query, key and value must be contiguous and of one shape: {layouts:?}");
         }
-        Ok(Problem { batch, length, heads, head_size, causal: self.causal, scale: self.scale })
+        Ok(Problem { batch, length, heads, head_size, causal: self.causal, scale: self.scale, ..Problem::default() })
     }
 
     fn on_cpu<T: Element>(&self, parts: [(&[T], &Layout); 3]) -> Result<Vec<T>> {
         let problem = self.problem(parts.map(|(_, layout)| layout))?;
         let [query, key, value] =
             parts.map(|(all, layout)| &all[layout.start_offset()..][..layout.shape().elem_count()]);
-        Ok(forward(&problem, query, key, value).map_err(Error::wrap)?.out)
+        Ok(forward(&problem, query, key, value, None).map_err(Error::wrap)?.out)
     }
 
     fn on_gpu<T: CudaDType + DeviceRepr>(&self, dtype: i32, parts: [(&CudaStorage, &Layout); 3]) -> Result<CudaStorage> {
@@ -68,6 +68,11 @@ impl FlashAttention {
             device: ffi::FLASH_ATTN_GPU,
             device_index: stream.context().ordinal() as i32,
             stream: stream.cu_stream().cast(),
+            key_length: 0,
+            key_heads: 0,
+            mask: std::ptr::null(),
+            mask_batch: 0,
+            mask_heads: 0,
         };
         let status = {
             let (query, _query) = inputs[0].device_ptr(&stream);

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::mem::size_of;
 use std::os::raw::{c_int, c_void};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 /// The declarations of `flash_attn.h`, unchanged.
 pub mod ffi {
@@ -39,6 +39,11 @@ pub mod ffi {
         pub device: i32,
         pub device_index: i32,
         pub stream: *mut c_void,
+        pub key_length: i64,
+        pub key_heads: i64,
+        pub mask: *const c_void,
+        pub mask_batch: i64,
+        pub mask_heads: i64,
     }
 
     extern "C" {
@@ -90,12 +95,16 @@ impl Element for f32 {}
 impl Element for f64 {}
 
 /// What a call computes. Tensors are contiguous (batch, length, heads, head_size).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Problem {
     pub batch: usize,
     pub length: usize,
     pub heads: usize,
     pub head_size: usize,
+    /// Keys and values, such as those of a cache; 0 stands for `length`.
+    pub key_length: usize,
+    /// Heads of the keys and values, which groups of the queries' heads share; 0 stands for `heads`.
+    pub key_heads: usize,
     /// A query sees no later key.
     pub causal: bool,
     /// None and 0 stand for 1 / sqrt(head_size).
@@ -139,6 +148,19 @@ impl Problem {
         self.product(&[self.batch, self.length, self.heads, self.head_size])
     }
 
+    fn key_elements(&self) -> Result<usize, Error> {
+        let key_heads = if self.key_heads == 0 { self.heads } else { self.key_heads };
+        self.product(&[self.batch, self.keys(), key_heads, self.head_size])
+    }
+
+    fn keys(&self) -> usize {
+        if self.key_length == 0 {
+            self.length
+        } else {
+            self.key_length
+        }
+    }
+
     fn sums(&self) -> Result<usize, Error> {
         self.product(&[self.batch, self.length, self.heads])
     }
@@ -151,8 +173,11 @@ impl Problem {
             .ok_or_else(|| refused(format!("{self:?} is larger than can be addressed")))
     }
 
-    fn params<T: Element>(&self) -> ffi::FlashAttnParams {
-        ffi::FlashAttnParams {
+    fn params<T: Element>(&self, mask: Option<&[T]>) -> Result<ffi::FlashAttnParams, Error> {
+        if let Some(values) = mask {
+            expect("mask", values.len(), self.product(&[self.length, self.keys()])?)?;
+        }
+        Ok(ffi::FlashAttnParams {
             struct_size: size_of::<ffi::FlashAttnParams>(),
             batch: self.batch as i64,
             length: self.length as i64,
@@ -165,21 +190,35 @@ impl Problem {
             device: ffi::FLASH_ATTN_CPU,
             device_index: 0,
             stream: null_mut(),
-        }
+            key_length: self.key_length as i64,
+            key_heads: self.key_heads as i64,
+            mask: mask.map_or(null(), address),
+            mask_batch: 1,
+            mask_heads: 1,
+        })
     }
 }
 
-/// Compute softmax(scale query key^T) value on the CPU.
-pub fn forward<T: Element>(problem: &Problem, query: &[T], key: &[T], value: &[T]) -> Result<Attention<T>, Error> {
-    let (elements, sums) = (problem.elements()?, problem.sums()?);
-    for (name, slice) in [("query", query), ("key", key), ("value", value)] {
-        expect(name, slice.len(), elements)?;
+/// Compute softmax(scale query key^T + mask) value on the CPU.
+///
+/// The mask is (length, key_length), for all heads; minus infinity hides a key.
+pub fn forward<T: Element>(
+    problem: &Problem,
+    query: &[T],
+    key: &[T],
+    value: &[T],
+    mask: Option<&[T]>,
+) -> Result<Attention<T>, Error> {
+    let (elements, key_elements, sums) = (problem.elements()?, problem.key_elements()?, problem.sums()?);
+    for (name, slice, wanted) in [("query", query, elements), ("key", key, key_elements), ("value", value, key_elements)] {
+        expect(name, slice.len(), wanted)?;
     }
+    let params = problem.params(mask)?;
     let mut found = Attention { out: vec![T::default(); elements], logsumexp: vec![T::default(); sums] };
     // SAFETY: every slice has the size that the parameters name, and lives until the call returned.
     let status = unsafe {
         ffi::flash_attn_forward(
-            &problem.params::<T>(),
+            &params,
             address(query),
             address(key),
             address(value),
@@ -197,20 +236,24 @@ pub fn backward<T: Element>(
     query: &[T],
     key: &[T],
     value: &[T],
+    mask: Option<&[T]>,
     attention: &Attention<T>,
 ) -> Result<Gradients<T>, Error> {
-    let (elements, sums) = (problem.elements()?, problem.sums()?);
-    let slices = [("grad_out", grad_out), ("query", query), ("key", key), ("value", value), ("out", &attention.out)];
-    for (name, slice) in slices {
+    let (elements, key_elements) = (problem.elements()?, problem.key_elements()?);
+    for (name, slice) in [("grad_out", grad_out), ("query", query), ("out", &attention.out)] {
         expect(name, slice.len(), elements)?;
     }
-    expect("logsumexp", attention.logsumexp.len(), sums)?;
-    let empty = || vec![T::default(); elements];
-    let mut found = Gradients { query: empty(), key: empty(), value: empty() };
+    for (name, slice) in [("key", key), ("value", value)] {
+        expect(name, slice.len(), key_elements)?;
+    }
+    expect("logsumexp", attention.logsumexp.len(), problem.sums()?)?;
+    let params = problem.params(mask)?;
+    let empty = |count| vec![T::default(); count];
+    let mut found = Gradients { query: empty(elements), key: empty(key_elements), value: empty(key_elements) };
     // SAFETY: as in `forward`.
     let status = unsafe {
         ffi::flash_attn_backward(
-            &problem.params::<T>(),
+            &params,
             address(grad_out),
             address(query),
             address(key),
