@@ -71,6 +71,30 @@ def test_a_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path
     assert build(tmp_path / "wheel", source=tree).read_bytes() == wheel.read_bytes()
 
 
+@pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")
+def test_the_commands_of_the_page_check_a_signed_package(wheel: Path, tmp_path: Path) -> None:
+    def sh(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=False, capture_output=True, text=True)
+
+    shutil.copy(wheel, tmp_path)
+    made = "minisign -G -W -s key -p key.pub; sha256sum firstlight-* > SHA256SUMS; minisign -S -s key -m SHA256SUMS -t 'firstlight 1f2e3d'"
+    assert sh(made).returncode == 0
+    public = (tmp_path / "key.pub").read_text(encoding="ascii").split()[-1]
+    lines = (ROOT / "docs/guides/tool.md").read_text(encoding="utf-8").splitlines()
+    signature, sums = (
+        next(line for line in lines if line.startswith(word)).replace("PUBLIC_KEY", public)
+        for word in ("minisign -V", "sha256sum --check")
+    )
+    checked = sh(f"{signature} && {sums}")
+    assert checked.returncode == 0, checked
+    assert "firstlight 1f2e3d" in checked.stdout
+    with (tmp_path / wheel.name).open("ab") as file:
+        file.write(b"x")
+    assert sh(sums).returncode != 0
+    assert sh("sha256sum firstlight-* > SHA256SUMS").returncode == 0
+    assert sh(signature).returncode != 0
+
+
 def test_the_installed_program_plans_and_writes_to_its_users_folders(program: Path, tmp_path: Path) -> None:
     home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
 
