@@ -76,3 +76,15 @@ def test_a_product_is_known_by_its_whole_name(dgx: HostFacts, product: str | Non
 def test_every_card_of_a_product_is_in_the_catalog() -> None:
     names = {card.name for card in catalog().nvidia_cards} | {card.name for card in catalog().amd_cards}
     assert {card for row in catalog().servers for card in row.cards} <= names
+
+
+def test_a_server_that_lacks_a_gpu_is_not_called_whole_where_the_setting_names_others(dgx: HostFacts) -> None:
+    assert dgx.nvidia
+    fewer = dgx.nvidia.model_copy(update={"gpus": dgx.nvidia.gpus[:-1]})
+    lacking = dgx.model_copy(update={"nvidia": fewer, "pci_gpus": dgx.pci_gpus[:-1]})
+    (found,) = plan({"dgx": lacking}, {"dgx": Settings(gpus=(0, 1))}).classes
+    (said,) = [reason for reason in found.reasons if reason.rule == "server-product"]
+    assert (said.verdict, said.text) == (
+        "accept",
+        "7 of 8 GPUs of this server are there (DGX H100 or H200); the GPUs in use are named",
+    )

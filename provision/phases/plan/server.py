@@ -18,7 +18,7 @@ class Server:
     found: int
     nics: int | None
     """None where the product is sold without them, or the bus could not be read."""
-    beside: int
+    nics_found: int
     """Network cards behind one PCIe switch with a GPU."""
     source: str
 
@@ -40,12 +40,12 @@ def server_of(facts: HostFacts) -> Server | None:
 def _compared(row: ServerProduct, facts: HostFacts, found: int) -> Server:
     devices = facts.topology.devices if facts.topology else ()
     switches = {_switch(device) for device in devices if device.kind == "card"}
-    beside = {
+    near = {
         device.address.partition(".")[0]
         for device in devices
         if device.kind == "network" and _switch(device) in switches
     }
-    return Server(row.name, row.gpus, found, row.nics if devices else None, len(beside), row.source)
+    return Server(row.name, row.gpus, found, row.nics if devices else None, len(near), row.source)
 
 
 def _switch(device: BusDevice) -> tuple[str, ...] | str:
