@@ -81,11 +81,11 @@ def _read_cards() -> Iterator[Family]:
         yield from nvidia_families(cards)
     if "amd" in on_bus:
         try:
-            errors, metrics = amd_smi.ERRORS.ask() or (), amd_smi.METRICS.ask() or ()
+            both = amd_smi.ERRORS_AND_METRICS.ask() or ()
         except amd_smi.AmdSmiError:
-            errors, metrics = (), ()
-        answering["amd"] = len(metrics)
-        yield from amd_families(errors, metrics)
+            both = ()
+        answering["amd"] = len(both)
+        yield from amd_families([errors for errors, _ in both], [metrics for _, metrics in both])
     yield from count_families(on_bus, answering)
 
 

@@ -210,6 +210,8 @@ ERRORS = Query(("metric",), _errors)
 PAGES = Query(("bad-pages",), _pages)
 METRICS = Query(("metric",), _metrics)
 """Releases have different options for throttling and for the blocks with errors; without an option all of them report both."""
+ERRORS_AND_METRICS = Query(("metric",), lambda row: list(zip(_errors(row), _metrics(row), strict=True)))
+"""Both by one call, which takes about a second."""
 LIMITS = Query(("static", "--limit"), _limits)
 LINKS = Query(("topology",), _links)
 """The link of each ordered pair of GPUs."""
