@@ -13,6 +13,9 @@ from provision.core.models.facts import HostFacts
 from provision.phases.probe.assemble import parse
 from provision.phases.probe.reading import IN_FULL, script
 
+SERVICE = "tried"
+"""A service that this machine does not have, even where it serves itself."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -38,7 +41,12 @@ def run(
 ) -> Ran:
     """Send the script to a shell's standard input; `edit` replaces texts in it."""
     text = script(
-        prefix=prefix, python=python, more={IN_FULL} if in_full else (), command_limit_s=limit_s, budget_s=budget_s
+        prefix=prefix,
+        service=SERVICE if prefix else None,
+        python=python,
+        more={IN_FULL} if in_full else (),
+        command_limit_s=limit_s,
+        budget_s=budget_s,
     )
     for old, new in edit.items():
         assert old in text

@@ -54,13 +54,19 @@ class Api(ThreadingHTTPServer):
     fault = ""
     has_template = True
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.unseeded = random.Random(1)
+        """Draws for requests without a seed: others for each request, and the same in each run of a test."""
+
     def is_faulty(self, name: str) -> bool:
         return self.fault == name
 
     def complete(self, prompt: Sequence[int], body: dict[str, Any], number: int) -> dict[str, Any]:
         """Return one choice: its tokens, their log probabilities, and why it ended."""
         seed = 0 if self.is_faulty("one seed") else body.get("seed")
-        source = random.Random(None if seed is None or self.is_faulty("no seed") else f"{seed} {number}")
+        is_seeded = seed is not None and not self.is_faulty("no seed")
+        source = random.Random(f"{seed} {number}") if is_seeded else self.unseeded
         tokens: list[int] = []
         tops: list[dict[int, float]] = []
         while len(tokens) < body["max_tokens"] + self.is_faulty("one token more"):
