@@ -26,7 +26,7 @@ from provision.phases.plan.choose import classes
 from provision.phases.plan.document import read_facts, to_json
 from provision.phases.plan.explain import render as render_plans
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.given_wheel import GivenWheel
+from provision.phases.plan.policy import GivenWheel
 from provision.phases.plan.slices import with_slices
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 from provision.phases.plan.why_not import WhyNotDocument, why_not

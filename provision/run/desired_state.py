@@ -25,7 +25,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.settings import ADAPTERS, Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.core.models.staged import Staged, StagedFile
-from provision.phases.plan.family.tasks import task_of
+from provision.phases.plan.family.families import task_of
 from provision.phases.plan.services import part_of
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel

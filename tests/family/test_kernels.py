@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provision.phases.plan.family.kernels import kernel_choices, kernels
+from provision.phases.plan.family.choices import kernel_choices, kernels
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from provision.phases.serve.options import options

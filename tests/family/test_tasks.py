@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provision.core.errors import ModelError
-from provision.phases.plan.family.tasks import task_of
+from provision.phases.plan.family.families import task_of
 
 ONE = {"0": "LABEL_0"}
 

@@ -6,8 +6,16 @@ import pytest
 
 from provision.catalog import catalog
 from provision.core.models.facts import GpuSlice, HostFacts, Nvidia, NvidiaGpu, PciGpu
-from provision.phases.plan.cards import amd_by_name, nvidia_by_name, nvidia_capability, nvidia_cards, serving
-from provision.phases.plan.gpu_code import Coverage, coverage, written
+from provision.phases.plan.cards import (
+    Coverage,
+    amd_by_name,
+    coverage,
+    nvidia_by_name,
+    nvidia_capability,
+    nvidia_cards,
+    serving,
+    written,
+)
 
 
 @pytest.mark.parametrize(

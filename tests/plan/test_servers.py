@@ -10,7 +10,7 @@ from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
-from provision.phases.plan.server import server_of
+from provision.phases.plan.cards import server_of
 from provision.phases.probe.assemble import parse
 
 RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded" / "h100-sxm8.txt"

@@ -18,7 +18,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.explain import render
-from provision.phases.plan.given_wheel import GivenWheel, names_wheel
+from provision.phases.plan.policy import GivenWheel, names_wheel
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
 from provision.phases.stage.vllm_wheel import WheelReader

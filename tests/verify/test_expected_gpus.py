@@ -9,7 +9,7 @@ import pytest
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan.server import server_of
+from provision.phases.plan.cards import server_of
 from provision.phases.probe.assemble import parse
 from provision.phases.verify import step as verify
 from provision.phases.verify.expected_gpus import expected_gpus

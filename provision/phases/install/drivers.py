@@ -25,7 +25,8 @@ from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.stack import DriverPlan, Stack
-from provision.phases.plan import fabric, rocm
+from provision.phases.plan import rocm
+from provision.phases.plan.driver import needs_fabric_manager
 from provision.phases.plan.slices import is_made, layout_of
 
 FAMILY = "nvidia-driver"
@@ -126,7 +127,7 @@ def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, 
 def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
     """Return the fabric manager to install: from the driver's source, since both must have the same version."""
     version = stack.fabric_manager
-    if version is None or not fabric.needs_install(stack, facts):
+    if version is None or not needs_fabric_manager(stack, facts):
         return None
     beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
     plan = stack.driver or DriverPlan(action="keep")

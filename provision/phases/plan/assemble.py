@@ -13,10 +13,9 @@ from provision.core.models.stack import (
     TorchBuild,
     VllmBuild,
 )
-from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter, rocm
+from provision.phases.plan import attention, dependencies, driver, flash, flashinfer, interpreter, rocm
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.family.choices import serving_plan
-from provision.phases.plan.family.kernels import kernel_choices
+from provision.phases.plan.family.choices import kernel_choices, serving_plan
 from provision.phases.plan.fit.result import fit
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.system import glibc_floor
@@ -31,7 +30,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     assert python.interpreter is not None
     machine = profile.machine or "x86_64"
     plan = driver.choose(option, profile)
-    manager = fabric.version(profile, plan)
+    manager = driver.fabric_manager_version(profile, plan)
     flashinfer_plan = flashinfer.choose(option, profile)
     model = _model(profile)
     headers = python.interpreter.origin == "host" and python.lacks_headers
@@ -41,9 +40,9 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         dependencies=dependencies.choose(option),
         driver=plan,
         rocm=rocm.choose(option, profile),
-        cuda_compat=compat.choose(option, profile),
+        cuda_compat=driver.choose_compat(option, profile),
         fabric_manager=manager,
-        subnet_manager=manager is not None and fabric.subnet_managed(profile),
+        subnet_manager=manager is not None and driver.subnet_managed(profile),
         flash_attn=flash.choose(option, profile).plan,
         attention=_attention(option, profile),
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,

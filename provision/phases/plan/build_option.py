@@ -10,9 +10,8 @@ from provision.catalog.rows.builds import Build, Proven, Release, Torch
 from provision.catalog.versions import newest_first, platform_of
 from provision.core.models.stack import WheelFile
 from provision.phases.plan import torch_pair
-from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.policy import LATEST
+from provision.phases.plan.policy import LATEST, GivenWheel
 
 TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 

@@ -4,16 +4,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import cache
 from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.rows.hardware import AmdCard as AmdRow
 from provision.catalog.rows.hardware import NvidiaCard as NvidiaRow
+from provision.catalog.rows.hardware import ServerProduct
 from provision.catalog.versions import newest_first, numbers
 from provision.core.formatting import GIB
-from provision.core.models.facts import HostFacts, NvidiaGpu, PciGpu
-from provision.phases.plan.gpu_code import Coverage, coverage
+from provision.core.models.facts import BusDevice, HostFacts, NvidiaGpu, PciGpu
 
 NVIDIA = "10de"
 AMD = "1002"
@@ -221,3 +222,81 @@ def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     count = Counter(card.kind for card in cards)
     best = max(cards, key=lambda card: card.worth(count[card.kind]))
     return tuple(card for card in cards if card.kind == best.kind)
+
+
+class Coverage(Enum):
+    NATIVE = "native"
+    PTX = "ptx"
+    NONE = "none"
+
+
+@cache
+def coverage(codes: tuple[str, ...], compute_capability: str) -> Coverage:
+    """Return how a set of codes covers a card.
+
+    Native code runs on a card of the same major number and an equal or higher minor one; PTX on any equal or newer card.
+    """
+    card = numbers(compute_capability)
+    if any(_pair(item)[0] == card[0] and _pair(item)[1] <= card[1] for item in codes if not item.startswith("p")):
+        return Coverage.NATIVE
+    if any(_pair(item[1:]) <= card for item in codes if item.startswith("p")):
+        return Coverage.PTX
+    return Coverage.NONE
+
+
+def all_native(codes: tuple[str, ...], compute_capabilities: Iterable[str]) -> bool:
+    """Return whether codes contain native code for every card."""
+    return all(coverage(codes, card) is Coverage.NATIVE for card in compute_capabilities)
+
+
+def written(codes: Iterable[str]) -> str:
+    """Return codes as NVIDIA writes them: `sm_80, compute_80`."""
+    return ", ".join(f"compute_{item[1:]}" if item.startswith("p") else f"sm_{item}" for item in codes)
+
+
+def _pair(digits: str) -> tuple[int, int]:
+    return int(digits[:-1]), int(digits[-1])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A host whose product has a row, with what the row says and what the bus shows."""
+
+    name: str
+    gpus: int
+    found: int
+    nics: int | None
+    """None where the product is sold without them, or the bus could not be read."""
+    nics_found: int
+    """Network cards behind one PCIe switch with a GPU."""
+    source: str
+
+
+def server_of(facts: HostFacts) -> Server | None:
+    """Return the product of a host; None without a row, with other GPUs than the row names, and where some of its GPUs may be hidden."""
+    if facts.product is None or facts.container or facts.wsl:
+        return None
+    row = next((row for row in catalog().servers if re.fullmatch(row.match, facts.product)), None)
+    if row is None or (facts.virtualization and not row.virtual):
+        return None
+    cards = [card.name for card in (*nvidia_cards(facts), *amd_cards(facts)) if not card.integrated]
+    found = sum(name in row.cards for name in cards)
+    if cards and not found:
+        return None
+    return _compared(row, facts, found)
+
+
+def _compared(row: ServerProduct, facts: HostFacts, found: int) -> Server:
+    devices = facts.topology.devices if facts.topology else ()
+    switches = {_pcie_switch(device) for device in devices if device.kind == "card"}
+    near = {
+        device.address.partition(".")[0]
+        for device in devices
+        if device.kind == "network" and _pcie_switch(device) in switches
+    }
+    return Server(row.name, row.gpus, found, row.nics if devices else None, len(near), row.source)
+
+
+def _pcie_switch(device: BusDevice) -> tuple[str, ...] | str:
+    """Return the root port and the switch below it; a device without a switch has one of its own."""
+    return device.bridges[:2] if len(device.bridges) > 1 else device.address

@@ -11,9 +11,8 @@ from provision.core.models.stack import Candidate, Nearest, Plan, Reason, Resolu
 from provision.phases.plan.assemble import stack_of
 from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations
 from provision.phases.plan.fit.shape import Shape, shape_for
-from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.policy import NEWER_RELEASES
+from provision.phases.plan.policy import NEWER_RELEASES, GivenWheel
 from provision.phases.plan.profile_builder import profile_of
 from provision.phases.plan.suggestion import nearest, upgrade_benefit
 

@@ -1,19 +1,21 @@
-"""The NVIDIA driver of a candidate: the lowest versions that it needs, and where it comes from."""
+"""The NVIDIA driver of a candidate: the lowest versions that it needs, and where it comes from; what extends it, and the fabric manager."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from provision.catalog import catalog
-from provision.catalog.packages import distribution_driver, find_package_system
+from provision.catalog.packages import distribution_driver, find_package_system, package_system, packages_of_component
 from provision.catalog.rows.hardware import Architecture
 from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import cuda_of, numbers
-from provision.core.models.stack import DriverPlan
+from provision.core.errors import UsageError
+from provision.core.models.facts import HostFacts, Nvidia
+from provision.core.models.stack import CudaCompat, DriverPlan, Stack
 from provision.phases.plan import attention, torch_pair
 from provision.phases.plan.advisories import advisories_of
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.gpu_code import Coverage, coverage
+from provision.phases.plan.cards import Coverage, coverage
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import DriverAction
 
@@ -243,3 +245,88 @@ def architectures(profile: HostProfile) -> list[Architecture]:
     """Return the catalog's rows for the architectures of a class's cards."""
     rows = {row.compute_capability: row for row in catalog().architectures}
     return [rows[capability] for capability in profile.capabilities if capability in rows]
+
+
+CURED = ("driver-floor", "ptx")
+"""Rules whose refusal a newer user-mode driver resolves. It adds no support for cards."""
+
+
+def choose_compat(option: BuildOption, profile: HostProfile) -> CudaCompat | None:
+    """Return NVIDIA's forward compatibility libraries for a candidate: a newer CUDA on a driver that is too old, for data-centre cards; None if they are not needed, not allowed, or not possible."""
+    if not profile.policy.cuda_compat or not needs_compat(option, profile) or compat_obstacle(option, profile):
+        return None
+    return compat_libraries(option)
+
+
+def needs_compat(option: BuildOption, profile: HostProfile) -> bool:
+    """Return whether a kept driver is too old for a candidate in a way that the libraries resolve."""
+    plan = choose(option, profile)
+    if plan is None or plan.action != "keep" or plan.version is None:
+        return False
+    floor = too_old(option, profile, plan.version)
+    return floor is not None and floor.rule in CURED
+
+
+def compat_obstacle(option: BuildOption, profile: HostProfile) -> str | None:
+    """Return why the libraries cannot be installed on a class or would not run there."""
+    package = compat_libraries(option).package
+    other = next((card.name for card in profile.usable if card.row is None or card.row.kind != "data-centre"), None)
+    if other is not None:
+        return f"{package} supports data-centre GPUs; on {other} CUDA fails with error 803 or 804"
+    branch = next((row for row in catalog().branches if row.branch == numbers(profile.driver or "0")[0]), None)
+    if branch is None or branch.kind not in {"lts", "production"}:
+        return f"{package} supports drivers of long-term and production branches; {profile.driver} belongs to neither"
+    if profile.foreign_driver is not None:
+        return f"the image must contain {package}: the driver belongs to the underlying machine"
+    if profile.escalates is False:
+        return f"{package} must be installed, which needs root"
+    try:
+        package_system(profile.os_id, profile.os_version)
+    except UsageError as error:
+        return f"{package} must be installed: {error.text}" if profile.os_id else None
+    return None
+
+
+def compat_libraries(option: BuildOption) -> CudaCompat:
+    """Return a candidate's libraries: those of the newer CUDA of vLLM and torch."""
+    cuda = max((cuda_of(variant) or "0" for variant in (option.variant, option.torch_variant)), key=numbers)
+    (name,) = packages_of_component("cuda-compat", cuda=cuda)
+    return CudaCompat(cuda=cuda, package=name, folder=f"/usr/local/cuda-{cuda}/compat")
+
+
+def subnet_managed(profile: HostProfile) -> bool:
+    """Return whether a subnet manager (nvlsm) runs the NVSwitches; these are network cards on the bus."""
+    return bool(profile.cards) and all(card.row is not None and card.row.subnet_manager for card in profile.cards)
+
+
+def switched(profile: HostProfile) -> bool | None:
+    """Return whether the host has NVSwitches; None if only the cards can show it."""
+    if profile.platform != "cuda":
+        return False
+    return None if subnet_managed(profile) else profile.nvswitches
+
+
+def looks_switched(profile: HostProfile) -> bool:
+    """Return whether the host has as many cards of the serving kind as a board with NVSwitches."""
+    first = profile.cards[0] if profile.cards else None
+    if first is None or first.row is None:
+        return False
+    return first.row.switched_board == sum(card.name == first.name for card in profile.present)
+
+
+def fabric_manager_version(profile: HostProfile, plan: DriverPlan | None) -> str | None:
+    """Return the fabric manager's version, which is the driver's; None if this system needs none."""
+    if plan is None or profile.foreign_driver or profile.fabric_below:
+        return None
+    found = switched(profile)
+    return plan.version if found or (found is None and looks_switched(profile)) else None
+
+
+def needs_fabric_manager(stack: Stack, facts: HostFacts) -> bool:
+    """Return whether to install the fabric manager: with a new driver, or if it differs from a kept driver or does not run."""
+    nvidia = facts.nvidia or Nvidia()
+    if stack.fabric_manager is None or facts.container or facts.wsl:
+        return False
+    is_kept = stack.driver is not None and stack.driver.action == "keep"
+    runs = nvidia.fabric_manager_state in {None, "active"}
+    return not (is_kept and runs and nvidia.fabric_manager_version == stack.fabric_manager)

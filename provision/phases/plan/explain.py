@@ -10,7 +10,7 @@ from provision.core.models.records import PlannedChange
 from provision.core.models.settings import CHOSEN_PORTS, Settings
 from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
 from provision.phases.plan.evaluation import HOST
-from provision.phases.plan.given_wheel import INFERRED
+from provision.phases.plan.policy import INFERRED
 from provision.report.planned_changes import change_lines
 from provision.report.wording import SUPERVISORS
 

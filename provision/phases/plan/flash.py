@@ -10,8 +10,9 @@ from provision.catalog import catalog
 from provision.catalog.rows.attention import CommunityWheels, FlashSource, FlashWheels, OwnWheels
 from provision.catalog.versions import between, cuda_of, minor, newest_first, numbers, release, within
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
-from provision.phases.plan import attention, gpu_code, interpreter
+from provision.phases.plan import attention, interpreter
 from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.cards import all_native, written
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Choice
 
@@ -168,7 +169,7 @@ def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
         and key.machine in row.machines
         and f"{key.torch}/{key.python}" not in row.without
         and numbers(key.glibc) >= numbers(row.glibc)
-        and gpu_code.all_native(row.codes, key.capabilities)
+        and all_native(row.codes, key.capabilities)
     )
 
 
@@ -200,8 +201,8 @@ def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
     if key.machine not in row.machines:
         return f"it is for {' and '.join(row.machines)}"
     if key.cuda_major is not None:
-        native = gpu_code.all_native(row.codes, key.capabilities)
-        return None if native else f"it has kernels for {gpu_code.written(row.codes)}"
+        native = all_native(row.codes, key.capabilities)
+        return None if native else f"it has kernels for {written(row.codes)}"
     if numbers(key.rocm or "0") < numbers(row.rocm):
         return f"it needs ROCm {row.rocm}"
     return None if row.triton or set(key.capabilities) <= set(row.gfx) else f"it has kernels for {', '.join(row.gfx)}"

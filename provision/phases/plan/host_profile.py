@@ -11,13 +11,11 @@ from typing import Literal
 from provision.catalog.versions import numbers
 from provision.core.formatting import GIB
 from provision.core.models.facts import Python
-from provision.phases.plan.cards import NVIDIA, Card
+from provision.phases.plan.cards import NVIDIA, Card, Server
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.tables import platforms
-from provision.phases.plan.given_wheel import GivenWheel
-from provision.phases.plan.policy import Policy
-from provision.phases.plan.server import Server
+from provision.phases.plan.policy import GivenWheel, Policy
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - the folder on a host that receives files from the controller

@@ -1,14 +1,19 @@
 """The policy: the settings that rules read, checked for contradictions."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
 
+from packaging.version import Version
+
 from provision.catalog import catalog
+from provision.catalog.rows.builds import Build, Release
 from provision.catalog.versions import within
 from provision.core.errors import UsageError
 from provision.core.models.settings import SPECULATIVE, Settings
+from provision.core.models.stack import WheelFile
 
 DriverAction = Literal["keep", "install", "upgrade"]
 DRIVER_ACTIONS: tuple[DriverAction, ...] = get_args(DriverAction)
@@ -190,3 +195,32 @@ def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, s
             hint=f"name a version such as ==580.95.05, or one of the branches {', '.join(known)}",
         )
     return "pinned", None, wanted
+
+
+INFERRED = "inferred from the wheel, not in the tables"
+_EXACT = re.compile(r"==(\S+)")
+
+
+@dataclass(frozen=True)
+class GivenWheel:
+    """A wheel, and the rows that were inferred from it."""
+
+    file: WheelFile
+    release: Release
+    build: Build
+
+    @property
+    def policy(self) -> str:
+        """Return the setting `vllm` that names this release and no other."""
+        return f"=={self.release.version}"
+
+
+def names_wheel(vllm: str) -> bool:
+    """Return whether a setting names a wheel: by its path, by an address, or by a development version that the tables lack."""
+    if "/" in vllm or vllm.endswith(".whl"):
+        return True
+    exact = _EXACT.fullmatch(vllm)
+    if exact is None or exact[1] in {row.version for row in catalog().releases}:
+        return False
+    version = Version(exact[1])
+    return version.is_prerelease or version.local is not None

@@ -11,11 +11,10 @@ from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
 from provision.core.models.facts import Disk, HostFacts, Nvidia, Python
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import amd_cards, nvidia_cards, serving
+from provision.phases.plan.cards import Server, amd_cards, nvidia_cards, server_of, serving
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.given_wheel import GivenWheel
 from provision.phases.plan.host_profile import (
     INCOMING,
     Environment,
@@ -24,8 +23,7 @@ from provision.phases.plan.host_profile import (
     ServedModel,
     Toolkit,
 )
-from provision.phases.plan.policy import policy_of
-from provision.phases.plan.server import Server, server_of
+from provision.phases.plan.policy import GivenWheel, policy_of
 
 JOINED = "Completed (Success)"
 """The fabric state of cards that have all joined."""

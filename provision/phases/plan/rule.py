@@ -1,4 +1,4 @@
-"""The interface of a rule: an id, the statement that must hold, what it reads, and a function that evaluates it."""
+"""The interface of a rule: what it reads, and a function that evaluates it, whose docstring is the statement that must hold."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,10 +38,6 @@ class Verdict(NamedTuple):
 class Rule(Generic[P]):
     """A rule on one candidate for one class of hosts, or on the host alone. It yields nothing where it does not apply."""
 
-    id: str
-    """The function's name with dashes."""
-    statement: str
-    """The sentence that must hold."""
     reads: tuple[str, ...]
     """Facts, and settings as `settings.NAME`."""
     order: int
@@ -52,27 +48,33 @@ class Rule(Generic[P]):
     """The source of its verdicts that name no other."""
     evaluate: Callable[P, Iterable[Verdict]]
 
+    @property
+    def id(self) -> str:
+        """Return the function's name with dashes."""
+        return self.evaluate.__name__.replace("_", "-")
+
+    @property
+    def statement(self) -> str:
+        """Return the sentence that must hold: the function's docstring."""
+        return self.evaluate.__doc__ or ""
+
 
 class HostRule(Rule[[HostProfile]]):
     """A rule on the host, independent of the candidate."""
 
 
 def rule(
-    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None, source: str | None = None
+    *, reads: tuple[str, ...] = (), order: int = LAST, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[P, Iterable[Verdict]]], Rule[P]]:
-    """Declare a function of a module in rules/ as a rule on candidates. Arguments are the fields of `Rule`."""
-    return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, source, evaluate)
+    """Declare a function of a module in rules/ as a rule on candidates: its docstring is the statement. Arguments are the fields of `Rule`."""
+    return lambda evaluate: Rule(reads, order, cause, source, evaluate)
 
 
 def host_rule(
-    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None, source: str | None = None
+    *, reads: tuple[str, ...], order: int, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[[HostProfile], Iterable[Verdict]]], HostRule]:
-    """Declare a function of a module in rules/ as a rule on the host. Arguments are the fields of `Rule`."""
-    return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, source, evaluate)
-
-
-def _id_of(evaluate: Callable[..., Any]) -> str:
-    return evaluate.__name__.replace("_", "-")
+    """Declare a function of a module in rules/ as a rule on the host, as `rule` does."""
+    return lambda evaluate: HostRule(reads, order, cause, source, evaluate)
 
 
 def accept(text: str, *, source: str | None = None, **facts: Any) -> Verdict:

@@ -8,7 +8,7 @@ from typing import Any
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Torch
 from provision.catalog.versions import between, cuda_of, numbers
-from provision.phases.plan import gpu_code
+from provision.phases.plan.cards import Coverage, coverage
 from provision.phases.plan.host_profile import HostProfile, Platform
 
 KEPT = 2
@@ -104,9 +104,7 @@ def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:
 def covers(profile: HostProfile, torch: Torch, variant: str) -> bool:
     """Return whether a variant has code for every card; True if the table does not list it."""
     codes = torch_codes(torch.version, variant, profile.machine)
-    return codes is None or all(
-        gpu_code.coverage(codes, capability) is not gpu_code.Coverage.NONE for capability in profile.capabilities
-    )
+    return codes is None or all(coverage(codes, capability) is not Coverage.NONE for capability in profile.capabilities)
 
 
 def torch_codes(version: str, variant: str, machine: str | None) -> tuple[str, ...] | None:

@@ -30,7 +30,7 @@ from provision.core.models.stack import WheelFile
 from provision.core.scratch import scratch_folder
 from provision.core.tables import build_row
 from provision.core.user_path import local_path
-from provision.phases.plan.given_wheel import GivenWheel, names_wheel
+from provision.phases.plan.policy import GivenWheel, names_wheel
 from provision.phases.plan.profile_builder import platform_of_host
 from provision.phases.stage.download import download
 from provision.phases.stage.extension import read_extension

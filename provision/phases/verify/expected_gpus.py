@@ -9,7 +9,7 @@ from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan.advisories import exposure_of, is_critical
-from provision.phases.plan.server import server_of
+from provision.phases.plan.cards import server_of
 
 NVIDIA = "10de"
 VENDORS = {"cu": NVIDIA, "ro": "1002"}

@@ -12,7 +12,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.phases.install.step import building
-from provision.phases.plan.server import server_of
+from provision.phases.plan.cards import server_of
 from provision.phases.stage.image import image_id
 from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus

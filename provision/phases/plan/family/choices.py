@@ -2,13 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import PurePath
+from typing import Literal
 
+from provision.catalog.rows import Row
 from provision.core.models.settings import option_of
 from provision.core.models.stack import ServingChoice, ServingPlan
-from provision.phases.plan.family.families import Family, Kind, Releases, families, option_since, parsers, quantizations
+from provision.core.tables import rows_of
+from provision.phases.plan.family.families import (
+    HERE,
+    Family,
+    Kind,
+    Releases,
+    families,
+    option_since,
+    parsers,
+    quantizations,
+)
 from provision.phases.plan.fit.serving_request import ServingRequest
-from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.shape import FP8_BLOCK, KernelFormat, Shape
 
 AUTO, NONE = "auto", "none"
 _SETTING: dict[Kind, str] = {"tool": "firstlight_tool_parser", "reasoning": "firstlight_reasoning_parser"}
@@ -136,3 +149,68 @@ def _trust(shape: Shape, request: ServingRequest) -> Iterator[ServingChoice]:
 def _given(option: str, arguments: Sequence[str]) -> bool:
     """Return whether arguments contain an option, or its opposite with `no-`. A shortened one still wins: it comes last."""
     return any(option_of(word).replace("--no-", "--", 1) == option for word in arguments)
+
+
+FAMILY = "12"
+"""Major of the compute capability that kernels.toml is about."""
+_KERNEL_OPTIONS = {"experts": "--moe-backend", "linear": "--linear-backend"}
+_KERNEL_LAYERS = {"experts": "experts", "linear": "layers with weights of 4 bits besides experts"}
+
+
+class Kernel(Row):
+    """One kernel; kernels.toml explains the values."""
+
+    layers: Literal["experts", "linear"]
+    weights: KernelFormat | None = None
+    flashinfer: bool | None = None
+    compiled: bool | None = None
+    without: tuple[str, ...] = ()
+    name: str
+    since: str
+    until: str | None = None
+    source: str
+
+
+@cache
+def kernels() -> tuple[Kernel, ...]:
+    return rows_of(HERE / "kernels.toml", "kernel", Kernel)
+
+
+def kernel_choices(
+    shape: Shape,
+    version: str,
+    capability: str,
+    *,
+    tensor: int,
+    flashinfer: bool,
+    compiled: bool,
+    plain: bool,
+    arguments: Sequence[str],
+) -> Iterator[ServingChoice]:
+    """Yield the kernels that a release is expected to take for a model on cards of one compute capability.
+
+    Args:
+        tensor: The number of devices that each layer is split over.
+        flashinfer: Whether the host has FlashInfer's kernels.
+        compiled: Whether the host compiles kernels when the service starts.
+        plain: Whether it is one copy without adapters; otherwise vLLM takes other kernels for experts that are not of 4 bits.
+        arguments: The user's arguments of `vllm serve`; layers whose kernel they choose are left out.
+    """
+    given = {word.partition("=")[0] for word in arguments}
+    if capability.partition(".")[0] != FAMILY or "--kernel-config" in given:
+        return
+    form, cuts = shape.kernel_format, shape.expert_inner % (FP8_BLOCK * tensor) != 0
+    for row in kernels():
+        if (
+            row.weights == form
+            and (row.layers == "linear" or shape.experts_a_token)
+            and (form in {"nvfp4", "mxfp4"} or (plain and (form or shape.quantization is None)))
+            and not (form == "fp8-block" and cuts)
+            and shape.text_type not in row.without
+            and row.flashinfer in {None, flashinfer}
+            and row.compiled in {None, compiled}
+            and version in Releases(row.since, row.until)
+            and _KERNEL_OPTIONS[row.layers] not in given
+        ):
+            text = f"{_KERNEL_LAYERS[row.layers]}: vLLM {version} is expected to take `{row.name}` on compute capability {capability}"
+            yield ServingChoice(name="kernel", value=row.name, by="model", text=text, source=row.source)

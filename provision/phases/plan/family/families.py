@@ -1,7 +1,7 @@
 """Families and classes of models, vLLM's parsers by release, and quantisations: the tables, and the family of a model."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,6 +11,9 @@ from packaging.version import Version
 
 from provision.catalog.rows import Row
 from provision.catalog.versions import numbers
+from provision.core.errors import ModelError
+from provision.core.models.records import Task
+from provision.core.models.settings import value_of
 from provision.core.tables import build_row, own_table, rows_of
 
 HERE = Path(__file__).parent
@@ -184,3 +187,37 @@ def _code_of_config(config: Mapping[str, Any]) -> str | None:
     ):
         return None
     return f"its configuration of type `{kind}` is Python code of the repository"
+
+
+def task_of(config: Mapping[str, Any], files: Collection[str], arguments: Sequence[str]) -> Task:
+    """Return what a model makes.
+
+    Args:
+        config: Its config.json.
+        files: The names of its files.
+        arguments: The setting `vllm_args`.
+
+    Raises:
+        ModelError: It names classes instead.
+    """
+    table = own_table(Path(__file__).with_name("tasks.toml"))
+    named = config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    ends = table["classes"].items()
+    task: Task = next((kind for kind, names in ends if architecture.endswith(tuple(names))), "generate")
+    is_pooling = table["modules"]["file"] in files or value_of(arguments, "--runner") == "pooling"
+    task = "embed" if is_pooling and task == "generate" else task
+    for option, kinds in table["arguments"].items():
+        task = kinds.get(value_of(arguments, option), task)
+    if task == "score" and (labels := _labels(config)) != 1:
+        raise ModelError(
+            f"config.json of a {architecture} model has {labels} labels: it names classes, and only scores, which have one label, can be checked",
+            hint="give a model that makes text, embeddings or scores (docs/guides/serve-your-model.md)",
+        )
+    return task
+
+
+def _labels(config: Mapping[str, Any]) -> int:
+    """Return the number of labels of a classifier, as transformers counts them."""
+    names = config.get("id2label")
+    return len(names) if isinstance(names, dict) else int(config.get("num_labels") or 2)

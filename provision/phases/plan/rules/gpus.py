@@ -8,14 +8,14 @@ from provision.catalog import catalog
 from provision.catalog.versions import numbers, release
 from provision.phases.plan import attention, driver, rocm, torch_pair
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.cards import NVIDIA, Card, found_as, is_found
-from provision.phases.plan.gpu_code import Coverage, coverage, written
+from provision.phases.plan.cards import NVIDIA, Card, Coverage, coverage, found_as, is_found, written
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
 
 
-@host_rule("Every requested GPU exists.", reads=("pci_gpus", "nvidia.gpus", "settings.gpus"), order=20)
+@host_rule(reads=("pci_gpus", "nvidia.gpus", "settings.gpus"), order=20)
 def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
+    """Every requested GPU exists."""
     if not profile.bus_known:
         yield assume("the host has no GPU")
     if profile.policy.gpus is not None and profile.platform == "cpu":
@@ -30,12 +30,9 @@ def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
         yield accept("every requested GPU exists", requested=list(profile.policy.gpus))
 
 
-@host_rule(
-    "A server whose product is known has the GPUs and the network cards of that product.",
-    reads=("product", "pci_gpus", "topology", "settings.expected_gpus"),
-    order=25,
-)
+@host_rule(reads=("product", "pci_gpus", "topology", "settings.expected_gpus"), order=25)
 def server_product(profile: HostProfile) -> Iterator[Verdict]:
+    """A server whose product is known has the GPUs and the network cards of that product."""
     server = profile.server
     if server is None:
         return
@@ -52,12 +49,9 @@ def server_product(profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=server.source, nics=server.nics_found, expected=server.nics)
 
 
-@host_rule(
-    "Only GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing.",
-    reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
-    order=70,
-)
+@host_rule(reads=("nvidia.gpus", "amd.gpus", "settings.gpus"), order=70)
 def mixed_cards(profile: HostProfile) -> Iterator[Verdict]:
+    """Only GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing."""
     serve = profile.cards
     left = [card for card in profile.present if card not in serve]
     if not serve:
@@ -84,12 +78,12 @@ def _listed(cards: Sequence[Card]) -> str:
 
 
 @host_rule(
-    "A GPU in MIG mode has a slice.",
     reads=("nvidia.gpus",),
     order=80,
     source="docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848",
 )
 def mig(profile: HostProfile) -> Iterator[Verdict]:
+    """A GPU in MIG mode has a slice."""
     split = [card for card in profile.cards if card.mig and card.part is None]
     empty = [card.index for card in split if not card.slices]
     if empty:
@@ -103,13 +97,9 @@ def mig(profile: HostProfile) -> Iterator[Verdict]:
         yield accept("MIG is off for the GPUs that serve")
 
 
-@rule(
-    "vLLM finds the slice that it is given. On the host it finds a slice by UUID, and then takes the index of the slice on its GPU for that of a GPU; a container has the slice alone.",
-    reads=("nvidia.gpus", "settings.gpus", "settings.runtime"),
-    order=145,
-    cause="mig-uuid",
-)
+@rule(reads=("nvidia.gpus", "settings.gpus", "settings.runtime"), order=145, cause="mig-uuid")
 def gpu_slice(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """vLLM finds the slice that it is given. On the host it finds a slice by UUID, and then takes the index of the slice on its GPU for that of a GPU; a container has the slice alone."""
     card = next((card for card in profile.cards if card.part), None)
     if card is None or card.part is None or option.release is None:
         return
@@ -130,13 +120,9 @@ def gpu_slice(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=row.source, slice=card.place)
 
 
-@rule(
-    "Every extension that is launched has code for every GPU.",
-    reads=("nvidia.gpus",),
-    order=150,
-    cause="arch-not-in-build",
-)
+@rule(reads=("nvidia.gpus",), order=150, cause="arch-not-in-build")
 def gpu_code(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """Every extension that is launched has code for every GPU."""
     if profile.platform != "cuda":
         return
     if torch_pair.torch_codes(option.torch.version, option.torch_variant, profile.machine) is None:
@@ -181,12 +167,12 @@ def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Ver
 
 
 @rule(
-    "IOMMU and ACS do not redirect writes between GPUs.",
     reads=("topology", "virtualization"),
     order=220,
     source="NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization",
 )
 def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """IOMMU and ACS do not redirect writes between GPUs."""
     paths = profile.environment.peer_paths
     if len(profile.cards) < 2 or paths is None:
         return
@@ -199,10 +185,9 @@ def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept("neither IOMMU nor ACS is active between the GPUs")
 
 
-@host_rule(
-    "The service has access to the AMD GPUs.", reads=("user.groups", "user"), order=90, cause="rocm-device-permission"
-)
+@host_rule(reads=("user.groups", "user"), order=90, cause="rocm-device-permission")
 def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
+    """The service has access to the AMD GPUs."""
     if profile.platform != "rocm":
         return
     needed = [row.name for row in catalog().access_groups]
@@ -220,8 +205,9 @@ def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"the user is in {names}", source=source, groups=needed)
 
 
-@rule("The build contains code for every AMD GPU.", reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
+@rule(reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
 def rocm_gfx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The build contains code for every AMD GPU."""
     if profile.platform != "rocm":
         return
     torch_row = next((row for row in catalog().rocm_archs if row.variant == option.torch_variant), None)
@@ -240,8 +226,9 @@ def rocm_gfx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             yield verdict_of(text, source=source, gfx=card.gfx)
 
 
-@rule("The build runs on the host's ROCm.", reads=("amd.rocm_version", "settings.driver"), order=90)
+@rule(reads=("amd.rocm_version", "settings.driver"), order=90)
 def rocm_userspace(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The build runs on the host's ROCm."""
     if profile.platform != "rocm":
         return
     row = rocm.userspace(option)

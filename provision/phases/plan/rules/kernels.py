@@ -12,12 +12,9 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, warn
 
 
-@rule(
-    "Flash attention serves if every GPU and the release support it, else the best other back end.",
-    reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
-    order=160,
-)
+@rule(reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"), order=160)
 def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """Flash attention serves if every GPU and the release support it, else the best other back end."""
     if option.release is None:
         return
     choice = choose_attention(option, profile)
@@ -32,12 +29,9 @@ def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     yield accept(f"{choice.plan.backend}{generation}: {choice.why}", source=choice.source, **facts)
 
 
-@rule(
-    "The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI; where there is none, flash-attn-4 on the GPUs and beside the vLLM releases that it fits.",
-    reads=("nvidia.gpus", "settings.flash_attn"),
-    order=180,
-)
+@rule(reads=("nvidia.gpus", "settings.flash_attn"), order=180)
 def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI; where there is none, flash-attn-4 on the GPUs and beside the vLLM releases that it fits."""
     choice = flash.choose(option, profile)
     requested = profile.policy.flash_attn
     if choice.refused:
@@ -48,12 +42,9 @@ def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-@rule(
-    "FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt for exactly its version, or off.",
-    reads=("cuda_toolkits", "programs", "settings.attention"),
-    order=190,
-)
+@rule(reads=("cuda_toolkits", "programs", "settings.attention"), order=190)
 def flashinfer(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt for exactly its version, or off."""
     choice = choose_flashinfer(option, profile)
     if choice is None:
         return
@@ -67,8 +58,9 @@ def flashinfer(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(choice.why, source=choice.source or (option.release.source if option.release else None), **facts)
 
 
-@rule("An nvcc that compiles at run time accepts the host's gcc.", reads=("cuda_toolkits", "programs"), order=200)
+@rule(reads=("cuda_toolkits", "programs"), order=200)
 def host_compiler(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """An nvcc that compiles at run time accepts the host's gcc."""
     if option.release is None or option.release.flashinfer is None or profile.platform != "cuda":
         return
     kits = of_major(option, profile)

@@ -18,7 +18,6 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
 
 
 @host_rule(
-    "The model's weights and a context of useful length fit in the memory of the devices.",
     reads=(
         "nvidia.gpus",
         "amd.gpus",
@@ -33,6 +32,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
     source="provision/phases/plan/fit: vLLM's own arithmetic; the overhead of the engine is estimated",
 )
 def model_fit(profile: HostProfile) -> Iterator[Verdict]:
+    """The model's weights and a context of useful length fit in the memory of the devices."""
     served, budget = profile.served_model, profile.budget
     if served is None:
         return
@@ -55,12 +55,9 @@ def model_fit(profile: HostProfile) -> Iterator[Verdict]:
     yield accept(_describe(found, served), length=found.length, tokens=found.tokens, **facts)
 
 
-@host_rule(
-    "A model that cannot be split over all GPUs of the host uses the first ones.",
-    reads=("nvidia.gpus", "amd.gpus", "settings.model", "settings.tensor_parallel"),
-    order=130,
-)
+@host_rule(reads=("nvidia.gpus", "amd.gpus", "settings.model", "settings.tensor_parallel"), order=130)
 def gpus_used(profile: HostProfile) -> Iterator[Verdict]:
+    """A model that cannot be split over all GPUs of the host uses the first ones."""
     served, budget = profile.served_model, profile.budget
     if served is None or budget is None or budget.platform == "cpu":
         return
@@ -102,12 +99,12 @@ def _describe(found: Fit, served: ServedModel) -> str:
 
 
 @host_rule(
-    "A model that needs Python code of its repository has the user's explicit trust.",
     reads=("settings.model", "settings.trust_remote_code"),
     order=110,
     source="vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0",
 )
 def remote_code(profile: HostProfile) -> Iterator[Verdict]:
+    """A model that needs Python code of its repository has the user's explicit trust."""
     served = profile.served_model
     if served is None or served.shape.match.code is None:
         return
@@ -119,11 +116,9 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
 
 
-@rule(
-    "The release loads the quantisation that config.json names, and these GPUs, or this processor, compute with it.",
-    reads=("nvidia.gpus", "cpu.flags", "settings.model"),
-)
+@rule(reads=("nvidia.gpus", "cpu.flags", "settings.model"))
 def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The release loads the quantisation that config.json names, and these GPUs, or this processor, compute with it."""
     served, release = profile.served_model, option.release
     row = quantizations().get(served.shape.quantization or "") if served else None
     if served is None or row is None or release is None:
@@ -155,11 +150,11 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
 
 
 @rule(
-    "On CPUs, the release draws the tokens of speculative decoding as requests specify.",
     reads=("settings.speculative", "settings.vllm_args"),
     source="provision/phases/plan/fit/needs.toml: tried with vLLM 0.32.0",
 )
 def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """On CPUs, the release draws the tokens of speculative decoding as requests specify."""
     row = option.release
     if row is None or profile.platform != "cpu" or not speculates(profile.policy.arguments):
         return
@@ -173,12 +168,9 @@ def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     yield reject(text, vllm=row.version)
 
 
-@rule(
-    "The release knows the class of the model.",
-    reads=("settings.model",),
-    source="vllm/model_executor/models/registry.py of each release's wheel",
-)
+@rule(reads=("settings.model",), source="vllm/model_executor/models/registry.py of each release's wheel")
 def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The release knows the class of the model."""
     served, row = profile.served_model, option.release
     since = class_since().get(served.shape.architecture) if served else None
     if served is None or row is None or since is None:
@@ -189,11 +181,11 @@ def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 @rule(
-    "The release has the parsers in the settings; the family of the model decides the rest.",
     reads=("settings.model", "settings.tool_parser", "settings.reasoning_parser", "settings.vllm_args"),
     source="provision/phases/plan/family/parsers.toml: the wheels of each release",
 )
 def serving_choices(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The release has the parsers in the settings; the family of the model decides the rest."""
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return
@@ -214,12 +206,12 @@ LINK = {
 
 
 @rule(
-    "If several hosts are to serve one model together, the release supports that.",
     reads=("settings.span", "settings.pipeline_parallel", "nvidia.gpus", "amd.gpus"),
     order=130,
     source="vllm/engine/arg_utils.py of the wheels 0.11.0 and 0.11.1; github.com/vllm-project/vllm/pull/23691",
 )
 def span(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """If several hosts are to serve one model together, the release supports that."""
     policy, release = profile.policy, option.release
     if policy.span == 1 or release is None:
         return
@@ -245,12 +237,12 @@ WITHOUT_RAY = {"cpu": "current platform cpu does not support ray"}
 
 
 @rule(
-    "If Ray is to start the processes of a model over several hosts, the release supports Ray on this platform.",
     reads=("settings.executor", "settings.span", "nvidia.gpus", "amd.gpus"),
     order=131,
     source="github.com/vllm-project/vllm/pull/36836; github.com/NovaSky-AI/SkyRL/issues/1653",
 )
 def executor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """If Ray is to start the processes of a model over several hosts, the release supports Ray on this platform."""
     policy, release = profile.policy, option.release
     if policy.executor != "ray" or policy.span == 1 or release is None:
         return

@@ -8,19 +8,16 @@ from provision.catalog.packages import package_system
 from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
 from provision.core.models.stack import DriverPlan
-from provision.phases.plan import compat, driver, fabric
+from provision.phases.plan import driver
 from provision.phases.plan.advisories import advisories_of, sentence_of, text_of
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
 
 
-@host_rule(
-    "A loaded driver answers, or may be reinstalled.",
-    reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
-    order=60,
-)
+@host_rule(reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"), order=60)
 def driver_answers(profile: HostProfile) -> Iterator[Verdict]:
+    """A loaded driver answers, or may be reinstalled."""
     row = next((row for row in catalog().driver_faults if row.name == profile.driver_fault), None)
     if row is None:
         return
@@ -35,12 +32,12 @@ def driver_answers(profile: HostProfile) -> Iterator[Verdict]:
 
 
 @host_rule(
-    "In a container and under WSL the driver belongs to the underlying machine and stays unchanged.",
     reads=("container", "wsl", "nvidia", "settings.driver"),
     order=50,
     source="docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit",
 )
 def foreign_driver(profile: HostProfile) -> Iterator[Verdict]:
+    """In a container and under WSL the driver belongs to the underlying machine and stays unchanged."""
     if profile.platform != "cuda":
         return
     owner = profile.foreign_driver
@@ -62,7 +59,7 @@ def _reached(rule_id: str, option: BuildOption, profile: HostProfile, plan: Driv
     """Yield a verdict for each floor of one rule; none if the driver's version is unknown."""
     if not plan.version:
         return
-    libraries = compat.choose(option, profile) if rule_id in compat.CURED else None
+    libraries = driver.choose_compat(option, profile) if rule_id in driver.CURED else None
     for floor in driver.floors(option, profile):
         if floor.rule == rule_id:
             short = numbers(plan.version) < numbers(floor.driver)
@@ -75,13 +72,9 @@ def _reached(rule_id: str, option: BuildOption, profile: HostProfile, plan: Driv
 _DOING = {"keep": "is kept", "install": "will be installed", "upgrade": "will replace the present one"}
 
 
-@rule(
-    "The driver runs builds of this CUDA major.",
-    reads=("nvidia.driver_version", "settings.driver"),
-    order=40,
-    cause="driver-too-old",
-)
+@rule(reads=("nvidia.driver_version", "settings.driver"), order=40, cause="driver-too-old")
 def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The driver runs builds of this CUDA major."""
     plan = driver.choose(option, profile)
     if plan is None:
         return
@@ -92,20 +85,17 @@ def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         yield accept(f"driver {plan.version} {_DOING[plan.action]}", driver=plan.version, action=plan.action)
 
 
-@rule(
-    "If an extension that is launched has only PTX for a GPU, or is compiled on the host, the driver is as new as the toolkit.",
-    reads=("nvidia.driver_version", "nvidia.gpus"),
-    order=170,
-    cause="ptx-toolchain",
-)
+@rule(reads=("nvidia.driver_version", "nvidia.gpus"), order=170, cause="ptx-toolchain")
 def ptx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """If an extension that is launched has only PTX for a GPU, or is compiled on the host, the driver is as new as the toolkit."""
     plan = driver.choose(option, profile)
     if plan is not None:
         yield from _reached("ptx", option, profile, plan)
 
 
-@rule("The driver's branch supports every GPU.", reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
+@rule(reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
 def driver_card(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The driver's branch supports every GPU."""
     plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
         return
@@ -116,8 +106,9 @@ def driver_card(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             yield reject(text, source=row.source, driver=plan.version, last_branch=row.last_branch)
 
 
-@rule("The kernel module has the flavour that the GPUs need.", reads=("nvidia.module_flavour", "nvidia.gpus"), order=60)
+@rule(reads=("nvidia.module_flavour", "nvidia.gpus"), order=60)
 def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The kernel module has the flavour that the GPUs need."""
     plan = driver.choose(option, profile)
     if plan is None or plan.module is None or not driver.architectures(profile):
         return
@@ -135,12 +126,12 @@ def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
 
 
 @rule(
-    "The guest driver of a vGPU stays unchanged, since it matches the hypervisor.",
     reads=("nvidia.gpus",),
     order=70,
     source="docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there",
 )
 def vgpu(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The guest driver of a vGPU stays unchanged, since it matches the hypervisor."""
     plan = driver.choose(option, profile)
     virtual = [card for card in profile.cards if card.virtual]
     if plan is None or not virtual:
@@ -154,11 +145,11 @@ def vgpu(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 @rule(
-    "There are packages of a driver that is to be installed, and root can install them. They are the vendor's, or the distribution's if only those load under Secure Boot, if the vendor has none, or if the settings request them.",
     reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
     order=80,
 )
 def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """There are packages of a driver that is to be installed, and root can install them. They are the vendor's, or the distribution's if only those load under Secure Boot, if the vendor has none, or if the settings request them."""
     plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
         return
@@ -195,12 +186,12 @@ def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
 
 
 @rule(
-    "No other kernel module uses the GPUs.",
     reads=("kernel_modules",),
     order=240,
     source="github.com/NVIDIA/ansible-role-nvidia-driver issue 51; docs.nvidia.com driver-installation-guide, disabling nouveau",
 )
 def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """No other kernel module uses the GPUs."""
     plan = driver.choose(option, profile)
     if plan is None or profile.foreign_driver:
         return
@@ -213,12 +204,12 @@ def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
 
 
 @rule(
-    "The firmware knows the key of a driver that is installed under Secure Boot.",
     reads=("secure_boot", "settings.driver"),
     order=250,
     source="docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69",
 )
 def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The firmware knows the key of a driver that is installed under Secure Boot."""
     plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
         return
@@ -241,13 +232,9 @@ def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-@rule(
-    "nvidia-persistenced keeps the driver loaded for idle GPUs.",
-    reads=("nvidia.gpus",),
-    order=260,
-    source="docs.nvidia.com/deploy/driver-persistence",
-)
+@rule(reads=("nvidia.gpus",), order=260, source="docs.nvidia.com/deploy/driver-persistence")
 def persistence(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """nvidia-persistenced keeps the driver loaded for idle GPUs."""
     plan = driver.choose(option, profile)
     known = [card for card in profile.cards if card.persistent is not None]
     if plan is None or plan.action != "keep" or profile.foreign_driver or not known:
@@ -261,7 +248,6 @@ def persistence(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 @rule(
-    "The fabric manager has exactly the version of the driver.",
     reads=(
         "nvidia.nvswitches",
         "nvidia.driver_version",
@@ -274,27 +260,29 @@ def persistence(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     source="docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide",
 )
 def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The fabric manager has exactly the version of the driver."""
     plan = driver.choose(option, profile)
-    version = fabric.version(profile, plan)
+    version = driver.fabric_manager_version(profile, plan)
     if profile.fabric_below:
         text = "the hypervisor manages the fabric of these GPUs: this VM needs no fabric manager"
         yield accept(text, fabric="Completed (Success)")
     if plan is None or version is None:
         return
-    if fabric.switched(profile) is None:
+    if driver.switched(profile) is None:
         yield assume(f"the {len(profile.cards)} {profile.cards[0].name} GPUs are on a board with NVSwitches")
     if profile.fabric_manager and profile.fabric_manager != version:
         text = f"fabric manager {profile.fabric_manager} is installed; it must be {version}, the version of the driver"
         yield warn(text, installed=profile.fabric_manager, needed=version)
-    if fabric.subnet_managed(profile) and profile.environment.umad is False:
+    if driver.subnet_managed(profile) and profile.environment.umad is False:
         text = "nvlsm needs the kernel module ib_umad for these NVSwitches, and it is not loaded"
         yield warn(text, ib_umad=False)
-    additions = ", with nvlsm and ib_umad" if fabric.subnet_managed(profile) else ""
+    additions = ", with nvlsm and ib_umad" if driver.subnet_managed(profile) else ""
     yield accept(f"fabric manager {version}, equal to the driver{additions}", driver=plan.version)
 
 
-@rule("A driver branch without support is reported.", reads=("nvidia.driver_version",), order=270)
+@rule(reads=("nvidia.driver_version",), order=270)
 def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """A driver branch without support is reported."""
     if profile.driver_odd:
         yield warn(f"the driver reports `{profile.driver_odd}` as its version", driver=profile.driver_odd)
     plan = driver.choose(option, profile)
@@ -313,12 +301,9 @@ def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
         yield accept(text, source=row.source, driver=plan.version)
 
 
-@rule(
-    "A driver below the vendor's fixed release of its branch is reported.",
-    reads=("nvidia.driver_version", "settings.driver", "settings.accept_advisories"),
-    order=272,
-)
+@rule(reads=("nvidia.driver_version", "settings.driver", "settings.accept_advisories"), order=272)
 def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """A driver below the vendor's fixed release of its branch is reported."""
     plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
         return
@@ -352,18 +337,18 @@ def _change(profile: HostProfile, action: str) -> str:
 
 
 @rule(
-    "If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre GPUs only.",
     reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
     order=280,
     source="docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0",
 )
 def cuda_compat(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    if not compat.lacks(option, profile):
+    """If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre GPUs only."""
+    if not driver.needs_compat(option, profile):
         yield from _unused(option, profile)
         return
     facts: dict[str, Any] = {"driver": profile.driver, "cards": sorted({card.name for card in profile.usable})}
-    package = compat.libraries(option).package
-    if why := compat.obstacle(option, profile):
+    package = driver.compat_libraries(option).package
+    if why := driver.compat_obstacle(option, profile):
         yield reject(why, **facts)
     elif profile.policy.cuda_compat:
         text = f"{package} extends driver {profile.driver}, only for the service and its checks"

@@ -14,8 +14,9 @@ TOOLKIT = "1.18"
 """The oldest release of NVIDIA's container toolkit that describes GPUs at each boot. It names them by UUID since 1.15, and puts the driver's libraries first since 1.16. Source: github.com/NVIDIA/nvidia-container-toolkit/releases."""
 
 
-@host_rule("The host's C library is glibc.", reads=("os.libc",), order=10, cause="musl")
+@host_rule(reads=("os.libc",), order=10, cause="musl")
 def libc(profile: HostProfile) -> Iterator[Verdict]:
+    """The host's C library is glibc."""
     if profile.libc == "musl":
         yield reject("the host's C library is musl; vLLM and torch publish wheels for glibc only", libc="musl")
     elif profile.libc is None:
@@ -33,8 +34,9 @@ def glibc_floor(option: BuildOption) -> tuple[str, str, str]:
     return max(needs, key=lambda need: numbers(need[0]))
 
 
-@rule("The host's glibc is as new as the wheels need.", reads=("os.libc_version",), order=110, cause="glibc-too-old")
+@rule(reads=("os.libc_version",), order=110, cause="glibc-too-old")
 def glibc(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The host's glibc is as new as the wheels need."""
     has, (needed, part, source) = profile.glibc, glibc_floor(option)
     if has is None:
         yield assume(f"glibc is {needed} or newer")
@@ -44,8 +46,9 @@ def glibc(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"the host has glibc {has}; {part} needs {needed}", source=source, glibc=has, needed=needed)
 
 
-@rule("There is a wheel for the host's processor architecture.", reads=("os.machine",), order=20)
+@rule(reads=("os.machine",), order=20)
 def machine(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """There is a wheel for the host's processor architecture."""
     has, machines = profile.machine, option.build.machines if option.build else ("x86_64", "aarch64")
     if has is None:
         yield assume("the processor architecture is x86_64")
@@ -63,10 +66,9 @@ def machine(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"there is a wheel for {has}", machine=has)
 
 
-@rule(
-    "The processor supports the instructions that the CPU build needs.", reads=("cpu.isa",), order=30, cause="cpu-isa"
-)
+@rule(reads=("cpu.isa",), order=30, cause="cpu-isa")
 def cpu_isa(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The processor supports the instructions that the CPU build needs."""
     if option.build is None or not option.build.isa:
         return
     ranks = {level.name: level.rank for level in catalog().levels if level.machine == (profile.machine or "x86_64")}
@@ -83,13 +85,9 @@ def cpu_isa(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=option.build.source, isa=profile.isa)
 
 
-@rule(
-    "A Python that the build supports is on the host or can be installed.",
-    reads=("pythons",),
-    order=120,
-    cause="python-version-unsupported",
-)
+@rule(reads=("pythons",), order=120, cause="python-version-unsupported")
 def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """A Python that the build supports is on the host or can be installed."""
     choice = interpreter.choose(option, profile)
     source = option.release.source if option.release else option.torch.source
     seen = [python.version for python in profile.usable_pythons]
@@ -103,8 +101,9 @@ def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     yield accept(choice.why, source=source, pythons=seen)
 
 
-@host_rule("The requested interpreter exists.", reads=("pythons", "settings.python"), order=30)
+@host_rule(reads=("pythons", "settings.python"), order=30)
 def python_requested(profile: HostProfile) -> Iterator[Verdict]:
+    """The requested interpreter exists."""
     requested = profile.policy.python
     if requested is None:
         return
@@ -119,12 +118,9 @@ def python_requested(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(f"{text} (found: {', '.join(seen) or 'none'})", python=requested, pythons=seen)
 
 
-@host_rule(
-    "With `--set torch=existing` the host has a torch, and it is a release for the host's devices.",
-    reads=("pythons", "settings.torch", "settings.python"),
-    order=40,
-)
+@host_rule(reads=("pythons", "settings.torch", "settings.python"), order=40)
 def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
+    """With `--set torch=existing` the host has a torch, and it is a release for the host's devices."""
     if profile.policy.torch != "existing":
         return
     usable = profile.usable_pythons
@@ -143,8 +139,9 @@ def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, pythons=[python.path for python in usable])
 
 
-@host_rule("The host's memory, or its cgroup's limit, is enough for the service.", reads=("memory",), order=100)
+@host_rule(reads=("memory",), order=100)
 def memory(profile: HostProfile) -> Iterator[Verdict]:
+    """The host's memory, or its cgroup's limit, is enough for the service."""
     need = catalog().needs[profile.platform]
     if profile.ram_gib is None:
         yield assume(f"at least {need.memory:g} GiB of host memory")
@@ -161,13 +158,9 @@ def memory(profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-@host_rule(
-    "The disks have space for the environment, its files and the model.",
-    reads=("disks", "settings.prefix"),
-    order=110,
-    cause="disk-full",
-)
+@host_rule(reads=("disks", "settings.prefix"), order=110, cause="disk-full")
 def disk(profile: HostProfile) -> Iterator[Verdict]:
+    """The disks have space for the environment, its files and the model."""
     need, python = catalog().needs[profile.platform], catalog().python_need
     # a model that arrives on another file system is copied, so it needs its space twice
     model = profile.served_model.gib if profile.served_model else 0.0
@@ -195,12 +188,9 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=need.source, needed_gib=round(needed, 1))
 
 
-@host_rule(
-    "Libraries and compilers of the distribution are installed, or the user may install them.",
-    reads=("libraries", "programs", "user", "os.package_manager"),
-    order=130,
-)
+@host_rule(reads=("libraries", "programs", "user", "os.package_manager"), order=130)
 def system_packages(profile: HostProfile) -> Iterator[Verdict]:
+    """Libraries and compilers of the distribution are installed, or the user may install them."""
     for name in profile.unsure:
         yield assume(f"{name} is installed on the host, or a run installs it")
     if not profile.lacking:
@@ -230,12 +220,9 @@ def _how_to_install(profile: HostProfile) -> str:
     return f"run `{install_command(packages, manager=manager)}`"
 
 
-@host_rule(
-    "A service in a container has a podman that is new enough, and what gives it the GPUs.",
-    reads=("programs", "os.init", "user", "settings.runtime"),
-    order=135,
-)
+@host_rule(reads=("programs", "os.init", "user", "settings.runtime"), order=135)
 def container_runtime(profile: HostProfile) -> Iterator[Verdict]:
+    """A service in a container has a podman that is new enough, and what gives it the GPUs."""
     if profile.policy.runtime != "podman":
         return
     need = next(need for need in catalog().system_needs if need.runtime == "podman")
@@ -268,8 +255,9 @@ def container_runtime(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"the host has podman {profile.podman}; containers need {oldest}", podman=profile.podman)
 
 
-@host_rule("A user who could become root is told so.", reads=("user",), order=140)
+@host_rule(reads=("user",), order=140)
 def rights(profile: HostProfile) -> Iterator[Verdict]:
+    """A user who could become root is told so."""
     if profile.escalates is False and profile.sudo:
         yield accept(
             "not root: everything is in this user's home directory; `ansible_become: true` uses the user's sudo",

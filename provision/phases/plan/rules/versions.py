@@ -18,18 +18,15 @@ from provision.phases.plan.advisories import (
 from provision.phases.plan.build_option import BuildOption, proof
 from provision.phases.plan.dependencies import choose as limits_of
 from provision.phases.plan.family.choices import serving_plan
-from provision.phases.plan.given_wheel import INFERRED
 from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.policy import INFERRED
 from provision.phases.plan.rule import Verdict, accept, reject, rule, warn
 from provision.phases.plan.torch_pair import native_floor, runs_natively
 
 
-@rule(
-    "The vLLM project's build ranks before a community build, and the plan says if the build is a community build, or a wheel that the tables lack.",
-    reads=(),
-    order=10,
-)
+@rule(order=10)
 def provider(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
+    """The vLLM project's build ranks before a community build, and the plan says if the build is a community build, or a wheel that the tables lack."""
     build = option.build
     if build is None:
         return
@@ -47,10 +44,9 @@ def provider(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=row.source)
 
 
-@rule(
-    "vLLM and torch have the same CUDA major; the same minor is preferred.", reads=("nvidia.driver_version",), order=140
-)
+@rule(reads=("nvidia.driver_version",), order=140)
 def cuda_pair(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """vLLM and torch have the same CUDA major; the same minor is preferred."""
     if option.build is None or profile.platform != "cuda":
         return
     ours, theirs = option.build.variant, option.torch_variant
@@ -77,12 +73,12 @@ def cuda_pair(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 @rule(
-    "NCCL is the one that torch pins.",
     reads=("libraries", "settings.env"),
     order=210,
     source="github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571",
 )
 def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """NCCL is the one that torch pins."""
     if profile.platform != "cuda":
         return
     environment = profile.environment
@@ -97,12 +93,9 @@ def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"NCCL is {wheel}, as torch pins it{unused}", **facts)
 
 
-@rule(
-    "Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones.",
-    reads=(),
-    order=130,
-)
+@rule(order=130)
 def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
+    """Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones."""
     plan, table = limits_of(option), catalog().horizon
     if plan is None or option.release is None:
         return
@@ -121,8 +114,9 @@ def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
     yield accept(text, source=table.source, released=released, bounds=plan.bounds)
 
 
-@rule("The vLLM release can be installed and imported.", reads=(), order=290)
+@rule(order=290)
 def imports(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
+    """The vLLM release can be installed and imported."""
     version = option.release.version if option.release else "0"
     for row in catalog().broken_releases:
         if numbers(row.since) <= numbers(version) < numbers(row.cured):
@@ -135,8 +129,9 @@ HOW = {
 }
 
 
-@rule("The version combination was tested.", reads=(), order=900)
+@rule(order=900)
 def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """The version combination was tested."""
     if option.release is None:
         return
     row = proof(option, profile.machine)
@@ -154,7 +149,6 @@ ACCEPT = "firstlight_accept_advisories"
 
 
 @rule(
-    "No advisory of CVSS 9 or more applies to a vLLM release that the settings do not name; one of a named release, or of torch alone, is reported.",
     reads=(
         "settings.vllm",
         "settings.model",
@@ -165,6 +159,7 @@ ACCEPT = "firstlight_accept_advisories"
     order=910,
 )
 def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """No advisory of CVSS 9 or more applies to a vLLM release that the settings do not name; one of a named release, or of torch alone, is reported."""
     exposure = exposure_in(option, profile)
     if option.release is not None:
         yield from _of("vllm", option.release.version, exposure, profile, named=profile.policy.names_vllm)
