@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify.checks.devices import driver, nvidia, pcie
+from verify.checks.devices import driver, host, nvidia
 from verify.host import card_health
 from verify.host.cpu import nodes
 from verify.host.views import kernel_driver, nvml, pci
@@ -297,13 +297,15 @@ LIB = "/usr/lib/x86_64-linux-gnu"
 def test_libraries_of_another_release_than_the_module_fail(
     kernel: str | None, libraries: dict[str, str], missing: dict[str, str], status: str, words: str
 ) -> None:
-    outcome = driver.evaluate(kernel, {name: Path(f"{LIB}/{name}.{end}") for name, end in libraries.items()}, missing)
+    outcome = driver.evaluate_driver(
+        kernel, {name: Path(f"{LIB}/{name}.{end}") for name, end in libraries.items()}, missing
+    )
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
 def test_a_forward_compatible_libcuda_may_have_another_release() -> None:
     found = {"libcuda": Path("/usr/local/cuda-13.0/compat/libcuda.so.580.65.06")}
-    assert driver.evaluate("535.183.01", found, {}).status == "ok"
+    assert driver.evaluate_driver("535.183.01", found, {}).status == "ok"
 
 
 def sysfs(folder: Path, **values: str) -> None:
@@ -341,7 +343,7 @@ def test_the_link_is_limited_by_card_and_slot(tmp_path: Path) -> None:
     ],
 )
 def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str) -> None:
-    outcome = pcie.evaluate("0000:1b:00.0", seen)
+    outcome = host.evaluate_pcie("0000:1b:00.0", seen)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.devices import containers
-from verify.checks.devices.containers import ALL, evaluate
+from verify.checks.devices import driver
+from verify.checks.devices.driver import ALL_GPUS as ALL
+from verify.checks.devices.driver import evaluate_containers as evaluate
 from verify.host.views import Gpu, nvml, pci
 from verify.records import CheckContext
 from verify.serving.service import Service
@@ -16,7 +17,7 @@ GPUS = (Gpu(pci="0000:1b:00.0", uuid="GPU-4f1c"), Gpu(pci="0000:43:00.0", uuid="
 BY_INDEX = (ALL, "nvidia.com/gpu=0", "nvidia.com/gpu=1")
 BY_UUID = (ALL, "nvidia.com/gpu=GPU-9ab2", "nvidia.com/gpu=GPU-4f1c")
 SEEN = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-4f1c)\nGPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-9ab2)"
-MADE = containers.REMEDY
+MADE = driver.SPECIFY_AGAIN
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(pci, "present", lambda _: True)
     monkeypatch.setattr(nvml, "gpus", lambda: (GPUS, False))
-    monkeypatch.setattr(containers, "QUADLETS", tmp_path)
+    monkeypatch.setattr(driver, "QUADLETS", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     (tmp_path / "firstlight-vllm.container").write_text("[Container]\nImage=0a1b\n")
     program(
@@ -60,7 +61,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "nvidia-ctk",
         f'[ "$*" = "cdi list" ] && printf "%s\\n" "INFO Found 3 CDI devices" {" ".join(BY_INDEX)}',
     )
-    asked = f"{' '.join(containers.RUN[1:])} --device={ALL} 0a1b nvidia-smi -L"
+    asked = f"{' '.join(driver.RUN_CONTAINER[1:])} --device={ALL} 0a1b nvidia-smi -L"
     program(tmp_path, "podman", f"[ \"$*\" = '{asked}' ] && echo '{SEEN}'")
     return tmp_path
 
@@ -69,21 +70,21 @@ SERVICE = Service(Path("/opt/firstlight"), {"unit": "firstlight-vllm.service"}, 
 
 
 def test_the_image_of_the_service_is_started_with_all_gpus(host: Path) -> None:
-    outcome = containers.run(CheckContext(service=SERVICE))
+    outcome = driver.containers(CheckContext(service=SERVICE))
     assert (outcome.status, outcome.reason) == ("ok", "the CDI specification names all 2 GPUs; a container sees them")
     assert outcome.evidence == {"named": [*BY_INDEX], "seen": SEEN}
 
 
 def test_a_container_that_does_not_start_sees_nothing_and_its_error_is_named(host: Path) -> None:
     program(host, "podman", "echo 'Error: setting up CDI devices: unresolvable CDI devices' >&2; exit 126")
-    outcome = containers.run(CheckContext(service=SERVICE))
+    outcome = driver.containers(CheckContext(service=SERVICE))
     assert outcome.status == "fail"
     assert outcome.reason.endswith("0000:43:00.0: Error: setting up CDI devices: unresolvable CDI devices")
 
 
 def test_without_a_container_of_the_service_none_is_started(host: Path) -> None:
     program(host, "podman", "echo called >&2; exit 1")
-    assert containers.run(CheckContext()).reason.endswith("no container was started, as the service runs in none")
+    assert driver.containers(CheckContext()).reason.endswith("no container was started, as the service runs in none")
 
 
 @pytest.mark.parametrize(
@@ -95,16 +96,16 @@ def test_what_cannot_be_compared_is_skipped(
     gpus: object, reason: str, host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nvml, "gpus", lambda: gpus)
-    outcome = containers.run(CheckContext())
+    outcome = driver.containers(CheckContext())
     assert (outcome.status, outcome.reason.startswith(reason)) == ("skip", True)
 
 
 def test_without_the_toolkit_the_check_is_skipped(host: Path) -> None:
     (host / "nvidia-ctk").unlink()
-    outcome = containers.run(CheckContext())
+    outcome = driver.containers(CheckContext())
     assert (outcome.status, outcome.reason) == ("skip", "NVIDIA's container toolkit is not installed")
 
 
 def test_an_injected_gpu_that_no_specification_names_is_a_failure() -> None:
-    outcome = containers.run(CheckContext(faults=frozenset({"missing-gpu"})))
+    outcome = driver.containers(CheckContext(faults=frozenset({"missing-gpu"})))
     assert (outcome.status, outcome.reason) == ("fail", "the CDI specification lacks 0000:ff:00.0")

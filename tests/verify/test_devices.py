@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import UUID, library
-from verify.checks.devices import cpu, gpus
+from verify.checks.devices import driver as gpus
+from verify.checks.devices import host
 from verify.host import cpu as host_cpu
 from verify.host import devices as survey
 from verify.host.cpu import cpu_flags
@@ -112,7 +113,7 @@ def evaluated(
     **views: tuple[Gpu, ...] | None,
 ) -> tuple[str, str]:
     changed = {**HEALTHY, **{name.replace("_", " "): view for name, view in views.items()}}
-    outcome = gpus.evaluate(changed, variant=variant, masks=masks or {}, split=split)
+    outcome = gpus.evaluate_gpus(changed, variant=variant, masks=masks or {}, split=split)
     return outcome.status, outcome.reason
 
 
@@ -203,7 +204,7 @@ AVX512 = ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq")
 def test_torch_must_use_all_cpus_and_instructions(
     usable: int, threads: int, used: str, flags: tuple[str, ...], status: str
 ) -> None:
-    assert cpu.evaluate(cpus=range(usable), threads=threads, used=used, flags=flags, nodes=()).status == status
+    assert host.evaluate_cpu(cpus=range(usable), threads=threads, used=used, flags=flags, nodes=()).status == status
 
 
 def test_the_flags_of_the_first_cpu_are_read() -> None:
@@ -272,7 +273,7 @@ def test_four_views_of_amd_gpus_are_compared(monkeypatch: pytest.MonkeyPatch) ->
     for driver, seen, split in ((cards, "ok", False), (cards[:1], "fail", False), ((*cards, cards[1]), "warn", True)):
         monkeypatch.setattr(kernel_driver, "amd_gpus", lambda found=driver: found)
         views, parts = gpus.amd_views()
-        outcome = gpus.evaluate({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)
+        outcome = gpus.evaluate_gpus({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)
         assert (outcome.status, parts) == (seen, split), outcome
     monkeypatch.setattr(amd_smi.Query, "ask", lambda _: None)
     assert "amd-smi" not in gpus.amd_views()[0]

@@ -15,7 +15,7 @@ from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
 from verify.binaries import elf
 from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.binaries.gpu_code import read_codes
-from verify.checks.libraries import abi, gpu_code
+from verify.checks.libraries import builds
 from verify.records import CheckContext
 from verify.tables import table
 
@@ -123,7 +123,7 @@ def test_symbols_of_torch_give_the_type_of_strings() -> None:
 def test_an_extension_of_another_torch_is_named(
     wanted: dict[str, set[str]], status: str, words: str, *, cxx11: bool
 ) -> None:
-    outcome = abi.evaluate(wanted, {WANTED, OLD}, cxx11=cxx11)
+    outcome = builds.evaluate_abi(wanted, {WANTED, OLD}, cxx11=cxx11)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
@@ -140,13 +140,13 @@ def test_an_extension_of_another_torch_is_named(
 def test_missing_code_for_the_gpu_is_named_with_the_existing_code(
     codes: dict[str, set[str]], status: str, words: str
 ) -> None:
-    outcome = gpu_code.evaluate("9.0", {owner: {f"{owner}.so": found} for owner, found in codes.items()})
+    outcome = builds.evaluate_gpu_code("9.0", {owner: {f"{owner}.so": found} for owner, found in codes.items()})
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
 def test_a_library_without_code_is_named_although_another_of_its_owner_has_code() -> None:
     libraries = {"vllm/_C.abi3.so": {"80", "90a"}, "vllm/_moe_C.abi3.so": {"80", "86"}}
-    outcome = gpu_code.evaluate("9.0", {"vLLM": libraries})
+    outcome = builds.evaluate_gpu_code("9.0", {"vLLM": libraries})
     assert (outcome.status, outcome.reason) == ("warn", "vllm/_moe_C.abi3.so has no code for 9.0 (it has 80, 86)")
 
 
@@ -159,7 +159,7 @@ def environment(folder: Path, monkeypatch: pytest.MonkeyPatch, **codes: bytes) -
         made[name] = library(place, section).rename(place / ("libtorch_cuda.so" if name == "torch" else f"{name}.so"))
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(folder))
     monkeypatch.setattr(sys, "prefix", str(folder))
-    monkeypatch.setattr(gpu_code, "architecture", lambda _: "9.0")
+    monkeypatch.setattr(builds, "architecture", lambda _: "9.0")
     return made
 
 
@@ -170,8 +170,8 @@ def test_every_library_of_the_environment_is_read_and_the_loaded_ones_without_co
     made = environment(
         tmp_path, monkeypatch, torch=new, old=old, idle=old, jit=container(entry(PTX, 80)), cut=new[:-8], none=b""
     )
-    monkeypatch.setattr(gpu_code, "mapped_libraries", lambda _: [made["torch"], made["old"], made["jit"]])
-    outcome = gpu_code.run(CheckContext(device="cuda:0"))
+    monkeypatch.setattr(builds, "mapped_libraries", lambda _: [made["torch"], made["old"], made["jit"]])
+    outcome = builds.gpu_code(CheckContext(device="cuda:0"))
     assert (outcome.status, outcome.reason) == (
         "ok",
         f"libraries with code for 9.0: torch; {made['old']}, which torch loads, has no code for 9.0 (it has 80)",
@@ -200,5 +200,5 @@ def test_libraries_of_each_path_are_read_on_the_cards_that_they_are_made_for(
 
 
 def test_code_of_an_amd_gpu_has_its_own_name() -> None:
-    assert gpu_code.evaluate("gfx942", {"torch": {"libtorch_hip.so": {"gfx942", "gfx90a"}}}).status == "ok"
-    assert gpu_code.evaluate("gfx1100", {"torch": {"libtorch_hip.so": {"gfx942", "gfx90a"}}}).status == "fail"
+    assert builds.evaluate_gpu_code("gfx942", {"torch": {"libtorch_hip.so": {"gfx942", "gfx90a"}}}).status == "ok"
+    assert builds.evaluate_gpu_code("gfx1100", {"torch": {"libtorch_hip.so": {"gfx942", "gfx90a"}}}).status == "fail"

@@ -17,7 +17,7 @@ from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.report import summarise, write
 from tests.pipeline.test_verify import context_of, probed_hosts
 from tests.report.sample import GPU_STACK, Folder, host
-from verify.checks.devices.gpus import fewer
+from verify.checks.devices.driver import fewer
 from verify.host.views import Gpu
 
 RECORDED = Path(__file__).parents[1] / "probe/recorded"

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from verify.checks.engine import flash_attn
+from verify.checks.engine import packages
 from verify.records import CheckContext
 
 
@@ -29,11 +29,11 @@ def test_the_planned_distribution_is_compared_and_imported(
     folder = tmp_path / "x.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Name: {installed}\nVersion: 4.0.0b36\n")
-    monkeypatch.setattr(flash_attn, "installed", lambda: {installed: [Distribution.at(folder)]})
+    monkeypatch.setattr(packages, "installed", lambda: {installed: [Distribution.at(folder)]})
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     monkeypatch.setitem(sys.modules, "flash_attn.cute", ModuleType("flash_attn.cute"))
     package = planned and {"distribution": "flash-attn-4", "version": planned}
-    outcome = flash_attn.run(
+    outcome = packages.flash_attn(
         CheckContext(expect={"stack": {"flash_attn": {"provider": "bundled", "package": package}}})
     )
     assert f"{outcome.status}: {outcome.reason}".startswith(expected), outcome.reason

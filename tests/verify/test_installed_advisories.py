@@ -12,8 +12,10 @@ from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.verify.expected_gpus import expected_advisories
-from verify.checks.installed import advisories
-from verify.checks.installed.advisories import CRITICAL, ID, OTHER, affects, evaluate, run
+from verify.checks.installed import files
+from verify.checks.installed.files import CRITICAL, ID, OTHER, affects
+from verify.checks.installed.files import advisories as run
+from verify.checks.installed.files import evaluate_advisories as evaluate
 from verify.files import write_atomically
 from verify.host import metrics
 from verify.records import CheckContext
@@ -114,12 +116,10 @@ def test_the_request_has_what_applies_to_the_host() -> None:
 
 
 def test_the_toolkit_of_a_host_without_one_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advisories, "TOOLKIT_VERSION", ("no-such-program", "--version"))
-    assert advisories._toolkit() is None
-    monkeypatch.setattr(
-        advisories, "TOOLKIT_VERSION", ("echo", "NVIDIA Container Toolkit CLI version 1.18.0\ncommit: 1")
-    )
-    assert advisories._toolkit() == "1.18.0"
+    monkeypatch.setattr(files, "TOOLKIT_VERSION", ("no-such-program", "--version"))
+    assert files._toolkit() is None
+    monkeypatch.setattr(files, "TOOLKIT_VERSION", ("echo", "NVIDIA Container Toolkit CLI version 1.18.0\ncommit: 1"))
+    assert files._toolkit() == "1.18.0"
 
 
 def test_the_exporter_counts_what_the_last_verification_found(tmp_path: Path) -> None:

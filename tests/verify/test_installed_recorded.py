@@ -52,7 +52,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def problems(prefix: Path) -> list[str]:
-    outcome = files.run(CheckContext(service=Service(prefix, {"unit": "u"}, None)))
+    outcome = files.files(CheckContext(service=Service(prefix, {"unit": "u"}, None)))
     assert outcome.status == ("fail" if outcome.evidence["problems"] else "ok")
     found: list[str] = outcome.evidence["problems"]
     return found
@@ -104,8 +104,8 @@ def test_files_that_a_later_step_writes_are_known(prefix: Path) -> None:
 
 def test_without_a_record_nothing_can_be_told(prefix: Path) -> None:
     (prefix / "state.files").unlink()
-    assert files.run(CheckContext(service=Service(prefix, {"unit": "u"}, None))).status == "error"
+    assert files.files(CheckContext(service=Service(prefix, {"unit": "u"}, None))).status == "error"
 
 
 def test_an_injected_fault_is_noticed() -> None:
-    assert files.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"
+    assert files.files(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.devices import xid
+from verify.checks.devices import host as xid
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line, booted_at, of_journal, of_kmsg
 from verify.host.xid import Event, explained
@@ -54,7 +54,7 @@ def test_events_are_found_by_card_switch_and_number() -> None:
 
 
 def test_a_new_fault_of_a_card_fails_with_its_meaning() -> None:
-    outcome = xid.evaluate(events(), known_until=0.0, source="journal")
+    outcome = xid.evaluate_xid(events(), known_until=0.0, source="journal")
     assert outcome.status == "fail"
     assert (
         "Xid 79 on 0000:43:00: the GPU has fallen off the bus (new, last 2026-11-18 08:30:00Z, 2 times)"
@@ -65,9 +65,9 @@ def test_a_new_fault_of_a_card_fails_with_its_meaning() -> None:
 
 
 def test_events_of_earlier_runs_are_warnings_at_most() -> None:
-    known = xid.evaluate(events(), known_until=1794990700.0, source="journal")
+    known = xid.evaluate_xid(events(), known_until=1794990700.0, source="journal")
     assert (known.status, "known before this run" in known.reason) == ("warn", True)
-    between = xid.evaluate(events(), known_until=1794990550.0, source="journal")
+    between = xid.evaluate_xid(events(), known_until=1794990550.0, source="journal")
     assert between.status == "fail"
     assert "(new, last 2026-11-18 08:30:00Z)" in between.reason
     assert "known before this run, last 2026-11-18 08:28:20Z" in between.reason
@@ -101,7 +101,7 @@ def test_events_of_earlier_runs_are_warnings_at_most() -> None:
     ],
 )
 def test_each_kind_of_event_has_its_weight(line: str, status: str) -> None:
-    outcome = xid.evaluate(xid_events([Line(1.0, line)]), known_until=0.0, source="journal")
+    outcome = xid.evaluate_xid(xid_events([Line(1.0, line)]), known_until=0.0, source="journal")
     assert outcome.status == status
     assert outcome.remedy or status == "ok"
 
@@ -158,7 +158,7 @@ def test_the_text_of_an_event_says_more_than_its_number(text: str, meaning: str)
 )
 def test_an_event_names_what_to_do(number: int, remedy: str) -> None:
     line = Line(1.0, f"NVRM: Xid (PCI:0000:1b:00): {number}, text")
-    assert remedy in str(xid.evaluate(xid_events([line]), known_until=0.0, source="journal").remedy)
+    assert remedy in str(xid.evaluate_xid(xid_events([line]), known_until=0.0, source="journal").remedy)
 
 
 def test_the_last_run_is_the_one_stored_in_the_installation(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from verify.binaries import manifest
 from verify.binaries.distributions import normalised, parse_lock, same_version
-from verify.checks.libraries import files, loaded, lock, torch_build
+from verify.checks.libraries import builds, files, loaded
 from verify.records import CheckContext
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ VERSIONS = st.from_regex(r"[0-9]{1,2}(?:\.[0-9]{1,2}){0,3}(?:rc[0-9]|\.post[0-9]
 def test_an_environment_equals_its_lock_until_a_change(pins: dict[str, str], data: st.DataObject) -> None:
     parsed = parse_lock("".join(f"{name}=={version} --hash=sha256:00\n" for name, version in pins.items()))
     here = {name: [version] for name, version in pins.items()}
-    assert lock.evaluate(parsed, here, "lock.txt").status == "ok"
+    assert builds.evaluate_lock(parsed, here, "lock.txt").status == "ok"
     name = data.draw(st.sampled_from(sorted(pins)))
     changed = {
         "missing": {key: value for key, value in here.items() if key != name},
@@ -67,13 +67,13 @@ def test_an_environment_equals_its_lock_until_a_change(pins: dict[str, str], dat
         "installed twice": {**here, name: [pins[name], "0.1"]},
     }
     for fault, environment in changed.items():
-        outcome = lock.evaluate(parsed, environment, "lock.txt")
+        outcome = builds.evaluate_lock(parsed, environment, "lock.txt")
         assert outcome.status == "fail"
         assert fault in outcome.reason
 
 
 def test_an_empty_lock_proves_nothing() -> None:
-    assert lock.evaluate({}, {}, "lock.txt").status == "error"
+    assert builds.evaluate_lock({}, {}, "lock.txt").status == "error"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_torch_is_the_planned_build(
     facts: tuple[str, str | None, str | None, dict[str, str | None]], status: str, words: str
 ) -> None:
     version, planned, variant, built = facts
-    outcome = torch_build.evaluate(version, planned, variant, Path(sys.prefix) / "torch/__init__.py", built)
+    outcome = builds.evaluate_torch(version, planned, variant, Path(sys.prefix) / "torch/__init__.py", built)
     assert outcome.status == status
     assert words in outcome.reason
 
@@ -302,7 +302,7 @@ def test_torch_is_the_planned_build(
 @pytest.mark.parametrize(("planned", "status"), [("2.11.0+cu130", "ok"), ("2.11.0+cu128", "fail")])
 def test_the_hosts_own_torch_must_be_the_planned_one(planned: str, status: str) -> None:
     file = Path("/opt/pytorch/lib/python3.12/site-packages/torch/__init__.py")
-    outcome = torch_build.evaluate("2.11.0+cu130", "2.11.0", "cu130", file, BUILT, taken_over=planned)
+    outcome = builds.evaluate_torch("2.11.0+cu130", "2.11.0", "cu130", file, BUILT, taken_over=planned)
     assert outcome.status == status
 
 
@@ -314,7 +314,7 @@ def test_libraries_of_the_hosts_own_torch_come_from_its_folder() -> None:
 
 
 def test_a_torch_from_outside_the_environment_fails() -> None:
-    outcome = torch_build.evaluate(
+    outcome = builds.evaluate_torch(
         "2.11.0", None, None, Path("/usr/lib/python3/dist-packages/torch/__init__.py"), BUILT
     )
     assert outcome.status == "fail"

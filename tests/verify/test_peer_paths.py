@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify.checks.devices import peer_paths as peer_path_check
+from verify.checks.devices import host as peer_path_check
 from verify.host.views import Gpu, nvml, pci
 from verify.host.views.nvml import read_health
 from verify.host.views.pci import PeerPath
@@ -84,7 +84,7 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
     monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
     monkeypatch.setattr(pci, "virtual", lambda: False)
     monkeypatch.setattr(pci, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
-    outcome = peer_path_check.run(CheckContext())
+    outcome = peer_path_check.peer_paths(CheckContext())
     assert outcome.status == "warn"
     assert outcome.reason == "the IOMMU translates writes between GPUs on 4 of 4 GPUs (DMA-FQ)"
 
@@ -105,6 +105,6 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_connected(
     ],
 )
 def test_redirected_writes_between_cards_are_reported(path: PeerPath, joined: bool, status: str, words: str) -> None:
-    outcome = peer_path_check.evaluate([path, PeerPath("0000:43:00.0", "identity", ())], joined=joined)
+    outcome = peer_path_check.evaluate_peer_paths([path, PeerPath("0000:43:00.0", "identity", ())], joined=joined)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome
     assert (outcome.remedy is not None) == (status in ("warn", "skip"))

@@ -8,7 +8,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from verify.checks.installed import advisories
+from verify.checks.installed import files
 from verify.commands import printed
 from verify.files import read_json
 from verify.host.views import amd_smi, kernel_log, pci
@@ -195,9 +195,9 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
     begun = [started_at(run) for run in runs if run.get("status") in PASSED]
     yield Family("firstlight_verify_last_passed_timestamp_seconds", [({}, max(begun, default=0.0))])
     yield Family("firstlight_verify_status", [({"status": str(last.get("status"))}, 1)])
-    records = [record for record in last.get("checks") or () if record.get("id") == advisories.ID]
+    records = [record for record in last.get("checks") or () if record.get("id") == files.ID]
     figures = {figure["name"]: figure["value"] for record in records for figure in record.get("figures") or ()}
-    labels = {"critical": advisories.CRITICAL, "other": advisories.OTHER}
+    labels = {"critical": files.CRITICAL, "other": files.OTHER}
     values = [({"severity": label}, figures[name]) for label, name in labels.items() if name in figures]
     yield Family("firstlight_advisories_open", values)
 

@@ -1,6 +1,6 @@
 """Registry of checks: the rows of data/checks.toml, and a check for each attention provider.
 
-The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`, or `NAME` of the module that its row names. Most of these modules import torch, which may be
+The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`, or FILE:FUNCTION of that folder, as `run` of its row says. Most of these modules import torch, which may be
 missing or broken: a module is imported when its check runs, in the process of the check.
 """
 
@@ -34,9 +34,8 @@ def _declared(id_: str, row: Mapping[str, Any]) -> Check:
     if "aggregate" in row:
         values["aggregate"] = getattr(equal_devices, row["aggregate"])
     family, _, name = id_.partition(".")
-    module = values.pop("module", None)
-    run = f"verify.checks.{family}.{module}:{name}" if module else f"verify.checks.{id_}:run"
-    return Check(id=id_, run=_imported(run), **values)
+    values["run"] = _imported(f"verify.checks.{family}.{row.get('run', f'{name}:run')}")
+    return Check(id=id_, **values)
 
 
 def _of_attention() -> Iterator[Check]:

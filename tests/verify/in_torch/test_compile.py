@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from verify.checks.kernels.compile import _not_made
+from verify.checks.kernels.calls import _not_made
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_products_of_integers_are_checked_separately_from_float_products() -> No
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_product_of_one_precision_alone_is_noticed_and_named(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verify.checks.kernels.gemm.DTYPES", (dtype,))
+    monkeypatch.setattr("verify.checks.kernels.products.DTYPES", (dtype,))
     with Broken("aten::mm") as broken:
         outcome = asked(CHECKS["kernels.gemm"])
     assert broken.hits

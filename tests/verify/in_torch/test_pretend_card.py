@@ -19,8 +19,9 @@ from torch.utils._pytree import tree_leaves
 from tests.verify.in_torch.pretend_card import Profile, pretend
 from tests.verify.nvml_stand_in import library
 from verify import timing
-from verify.checks.kernels import determinism, memory_pattern
-from verify.checks.kernels import gemm as gemm_right
+from verify.checks.kernels import calls as determinism
+from verify.checks.kernels import memory_pattern
+from verify.checks.kernels import products as gemm_right
 from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import throughput
 from verify.host import cpu as host_cpu

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from verify.binaries.vllm_kernels import truncated_types
-from verify.checks.operators import vllm_functions, vllm_products, vllm_quantised
+from verify.checks.operators import vllm_functions, vllm_products
+from verify.checks.operators import vllm_products as vllm_quantised
 from verify.host.cpu import largest_int8_weight
 from verify.operators.vllm import load
 from verify.records import CheckContext, CheckResult

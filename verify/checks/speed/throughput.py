@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from verify.checks.kernels.gemm_8bit import FP8, fp8_product, refuses_fp8
+from verify.checks.kernels.products import FP8, fp8_product, refuses_fp8
 from verify.host.cpu import bind
 from verify.host.load import watch
 from verify.host.views import torch_view

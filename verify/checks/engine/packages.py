@@ -1,4 +1,4 @@
-"""engine.flash_attn: presence and import of the planned flash attention package."""
+"""engine.vllm and flash_attn: presence, import, release and platform of vLLM and of the planned flash attention."""
 
 import importlib
 from collections.abc import Mapping
@@ -8,8 +8,42 @@ from verify.binaries.distributions import installed, same_version
 from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
+PLATFORMS = ("cpu", "cuda", "rocm")
 
-def run(context: CheckContext) -> CheckResult:
+
+def vllm(context: CheckContext) -> CheckResult:
+    planned = context.stack.get("vllm") or {}
+    if "stale-library" in context.faults:
+        planned = {"version": "0.0.0"}
+    try:
+        module = importlib.import_module("vllm")
+        current_platform = importlib.import_module("vllm.platforms").current_platform
+    except ImportError as error:
+        text = f"vLLM does not import: {error}"
+        return CheckResult("fail", text, remedy="reinstall the environment from its lock: ./firstlight provision")
+    found = next((name for name in PLATFORMS if getattr(current_platform, f"is_{name}")()), None)
+    return evaluate_vllm(
+        str(module.__version__), found, planned.get("version"), planned.get("variant"), str(module.__file__)
+    )
+
+
+def evaluate_vllm(
+    version: str, platform: str | None, planned: str | None, variant: str | None, file: str
+) -> CheckResult:
+    """Compare vLLM's version and platform (None: unsupported) with the Stack's release and variant, if any."""
+    evidence = {"call": "vllm.platforms.current_platform", "version": version, "platform": platform, "file": file}
+    if planned and version.partition("+")[0] != planned:
+        return CheckResult("fail", f"vLLM is {version}, and the plan has {planned}", evidence=evidence)
+    if platform is None:
+        return CheckResult("fail", f"vLLM {version} finds no supported platform", evidence=evidence)
+    wanted = {"cu": "cuda", "ro": "rocm", "cp": "cpu"}[variant[:2]] if variant else platform
+    if platform != wanted:
+        text = f"vLLM {version} computes on {platform}, and the plan has {wanted}"
+        return CheckResult("fail", text, evidence=evidence)
+    return CheckResult("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)
+
+
+def flash_attn(context: CheckContext) -> CheckResult:
     plan: Mapping[str, Any] = context.stack.get("flash_attn") or {}
     if "stale-library" in context.faults:
         plan = {"provider": "wheel", "package": {"version": "0.0.0"}}

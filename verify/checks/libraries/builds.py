@@ -1,0 +1,247 @@
+"""libraries.torch_build, lock, abi and gpu_code: the builds that are installed, and what they fit."""
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from verify.binaries import elf
+from verify.binaries.cxx_abi import is_of_torch, text_symbols
+from verify.binaries.distributions import host_packages, installed, parse_lock, same_version, site_files
+from verify.binaries.gpu_code import compiled_for, native_for, read_codes
+from verify.checks.libraries.loaded import mapped_libraries
+from verify.host.devices import architecture
+from verify.host.views import torch_view
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
+from verify.tables import table
+
+AGAIN = "reinstall the environment from its lock: ./firstlight provision"
+
+
+def torch_build(context: CheckContext) -> CheckResult:
+    if context.torch_problem:
+        remedy = f"the message names the missing library or symbol; {AGAIN}"
+        return CheckResult("fail", f"torch does not import: {context.torch_problem}", remedy=remedy)
+    torch = torch_view.load()
+    version = "0.0.0+stale" if "stale-library" in context.faults else str(torch.__version__)
+    planned = context.stack.get("torch") or ({"version": "1.0.0"} if "stale-library" in context.faults else {})
+    built_for = {"cuda": torch.version.cuda, "hip": torch.version.hip}
+    file, taken_over = Path(torch.__file__), (context.stack.get("interpreter") or {}).get("torch")
+    return evaluate_torch(
+        version, planned.get("version"), planned.get("variant"), file, built_for, taken_over=taken_over
+    )
+
+
+def evaluate_torch(
+    version: str,
+    planned: str | None,
+    variant: str | None,
+    file: Path,
+    built_for: dict[str, str | None],
+    *,
+    taken_over: str | None = None,
+) -> CheckResult:
+    """Compare torch with the plan.
+
+    Args:
+        planned: Release without local part; None without a plan.
+        variant: `cpu`, `cu130`, `rocm7.0`; None without a plan.
+        taken_over: Version of the host's own torch, if the Stack uses it.
+    """
+    evidence = {"version": version, "file": str(file), **built_for}
+    if taken_over is not None and version != taken_over:
+        text = f"torch of the host is {version}, and the plan was planned for {taken_over}"
+        return CheckResult("fail", text, evidence=evidence, remedy="plan again: ./firstlight provision")
+    if taken_over is None and Path(sys.prefix).resolve() not in file.resolve().parents:
+        text = f"torch comes from {file.parent}, outside the environment {sys.prefix}"
+        return CheckResult("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
+    if planned and version.partition("+")[0] != planned:
+        return CheckResult("fail", f"torch is {version}, and the plan has {planned}", evidence=evidence)
+    actual = _variant(built_for)
+    if variant and variant != actual:
+        text = f"torch is built for {actual}, and the plan has {variant}"
+        return CheckResult("fail", text, evidence=evidence, remedy=AGAIN)
+    return CheckResult("ok", f"torch {version}, built for {actual}", evidence=evidence)
+
+
+def _variant(built_for: dict[str, str | None]) -> str:
+    if built_for["cuda"]:
+        return "cu" + "".join(built_for["cuda"].split(".")[:2])
+    if built_for["hip"]:
+        return "rocm" + ".".join(built_for["hip"].split(".")[:2])
+    return "cpu"
+
+
+SHOWN_LOCKED = 5
+REMEDY = "reinstall the environment from its lock: ./firstlight provision"
+
+
+def lock(context: CheckContext) -> CheckResult:
+    if context.lock is None:
+        return CheckResult("error", "no lock")
+    locked = parse_lock(context.lock.read_text())
+    if "wrong-lock" in context.faults:
+        locked = {**locked, next(iter(locked), "torch"): "0.0.0"}
+    here = {name: [distribution.version for distribution in found] for name, found in installed().items()}
+    return evaluate_lock(locked, here, str(context.lock))
+
+
+def evaluate_lock(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], source: str) -> CheckResult:
+    """Compare names and versions. Several installed versions of one name are a failure."""
+    twice = [f"{name} {' and '.join(versions)}" for name, versions in here.items() if len(versions) > 1]
+    missing = sorted(set(locked) - set(here))
+    extra = sorted(set(here) - set(locked))
+    other = [
+        f"{name} {here[name][0]}, locked {version}"
+        for name, version in locked.items()
+        if name in here and not same_version(here[name][0], version)
+    ]
+    figures = (Figure("distributions locked", len(locked), "count"), Figure("installed", len(here), "count"))
+    faults = {"installed twice": twice, "another version": other, "missing": missing, "not in the lock": extra}
+    details = [f"{kind}: {first_few(names, SHOWN_LOCKED, separator=', ')}" for kind, names in faults.items() if names]
+    evidence = {"lock": source, **{kind: names for kind, names in faults.items() if names}}
+    if not locked:
+        return CheckResult("error", f"{source} locks nothing", figures, evidence)
+    observations = [Observation("fail", text, REMEDY) for text in details]
+    return combine(observations, f"all {len(locked)} distributions match the lock", figures, evidence)
+
+
+TORCH = "torch/lib/*.so"
+ONE_LOCK = "an extension fits one torch release and C++ ABI: install both from one lock (./firstlight provision)"
+SHOWN = 3
+
+
+def abi(context: CheckContext) -> CheckResult:
+    wanted: dict[str, set[str]] = {}
+    offered: set[str] = set()
+    for path in site_files(table("libraries")["extensions"]["globs"]):
+        wants, offers = elf.open_library(path).symbols()
+        wanted[str(path)] = {symbol for symbol in wants if is_of_torch(symbol)}
+        offered |= offers
+    if "stale-library" in context.faults:
+        wanted["injected.so"] = {"_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"}
+    if not any(wanted.values()):
+        return CheckResult("skip", "no extension here uses torch's C++")
+    for path in site_files([TORCH], fallback=host_packages(context.stack)):
+        offered |= elf.open_library(path).symbols()[1]
+    return evaluate_abi(wanted, offered, cxx11=bool(torch_view.load().compiled_with_cxx11_abi()))
+
+
+def evaluate_abi(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], *, cxx11: bool) -> CheckResult:
+    """Compare the torch symbols that each extension needs with those that torch and the extensions provide."""
+    figures = (
+        Figure("extensions", len(wanted), "count"),
+        Figure("symbols needed from torch", len(set().union(*wanted.values())), "count"),
+    )
+    missing = {path: sorted(symbols - offered) for path, symbols in wanted.items() if symbols - offered}
+    evidence = {"C++11 ABI of torch": cxx11, "missing": {path: names[:50] for path, names in missing.items()}}
+    built, own = ("without", "with") if cxx11 else ("with", "without")
+    problems = [
+        f"{path} is built {built} the C++11 ABI ({foreign[0]}), and torch {own} it"
+        for path, (new, old) in ((path, text_symbols(symbols)) for path, symbols in wanted.items())
+        if (foreign := old if cxx11 else new)
+    ]
+    problems = problems or [
+        f"{path} needs {first_few(names, SHOWN, separator=', ')}, which torch does not have"
+        for path, names in missing.items()
+    ]
+    healthy = f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI"
+    return combine([Observation("fail", text, ONE_LOCK) for text in problems], healthy, figures, evidence)
+
+
+OTHER_BUILDS = "install builds that name this GPU's architecture: ./firstlight plan --explain"
+
+
+def gpu_code(context: CheckContext) -> CheckResult:
+    if "stale-library" in context.faults:
+        return evaluate_gpu_code("12.0", {"torch": {"libtorch_cuda.so": {"80", "90a"}}})
+    if context.device in (None, "cpu"):
+        return CheckResult("skip", "there is no GPU")
+    generation = (context.stack.get("attention") or {}).get("generation")
+    fallback = host_packages(context.stack)
+    capability = architecture(str(context.device))
+    major = capability.partition(".")[0]
+    codes: dict[str, dict[str, set[str]]] = {}
+    for row in table("libraries")["gpu_code"]:
+        if row.get("generation") not in (None, generation) or major not in row.get("majors", [major]):
+            continue
+        found = site_files(row["globs"], fallback=fallback)
+        embedded = {str(path): code for path in found if (code := read_codes(path)) is not None}
+        if embedded:
+            codes[row["owner"]] = embedded
+    homes = {Path(sys.prefix).resolve(), *filter(None, [fallback])}
+    loaded = [path for path in mapped_libraries(Path("/proc/self/maps").read_text()) if homes & set(path.parents)]
+    return evaluate_gpu_code(capability, codes, _others(capability, loaded, codes), [str(path) for path in loaded])
+
+
+def _others(
+    capability: str, loaded: Collection[Path], codes: Mapping[str, Mapping[str, set[str]]]
+) -> dict[str, set[str] | str]:
+    """Return the codes of the environment's other libraries, or what is wrong with a file. AMD's would have to be read whole."""
+    if capability.startswith("gfx"):
+        return {}
+    known = {Path(path).resolve() for libraries in codes.values() for path in libraries}
+    files = {path.resolve() for path in [*site_files(["**/*.so", "**/*.so.*"]), *loaded]} - known
+    return {str(path): code for path in sorted(files) if (code := _codes_or_problem(path))}
+
+
+def _codes_or_problem(path: Path) -> set[str] | str | None:
+    try:
+        return read_codes(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def evaluate_gpu_code(
+    capability: str,
+    codes: Mapping[str, Mapping[str, set[str]]],
+    others: Mapping[str, set[str] | str] | None = None,
+    loaded: Collection[str] = (),
+) -> CheckResult:
+    """Compare the code of libraries with that of a GPU. An owner without code is not evaluated.
+
+    Args:
+        capability: Compute capability, or AMD architecture.
+        codes: Codes of each owner's libraries, by file (see verify/binaries/gpu_code.py).
+        others: Codes of files without an owner, or what is wrong with a file. They are evidence: many are made for some GPUs only.
+        loaded: Files that torch has loaded. The reason names those of `others` that have no code for this GPU.
+    """
+    observations, native = [], []
+    for path, code in (others or {}).items():
+        lacks = isinstance(code, set) and not native_for(code, capability) and not compiled_for(code, capability)
+        if lacks and path in loaded:
+            text = f"{path}, which torch loads, has no code for {capability} (it has {', '.join(sorted(code))})"
+            observations.append(Observation("ok", text))
+    for owner, libraries in codes.items():
+        found = set().union(*libraries.values())
+        listed = ", ".join(sorted(found))
+        if native_for(found, capability):
+            native.append(owner)
+            observations += [
+                Observation(
+                    "warn", f"{path} has no code for {capability} (it has {', '.join(sorted(code))})", OTHER_BUILDS
+                )
+                for path, code in libraries.items()
+                if code and not native_for(code, capability) and not compiled_for(code, capability)
+            ]
+        elif not found:
+            observations.append(Observation("ok", f"the code of {owner} is packed, so its targets cannot be read"))
+        elif compiled_for(found, capability):
+            text = f"{owner} has no code for {capability}, only PTX that the driver compiles at first use ({listed})"
+            observations.append(Observation("warn", text, OTHER_BUILDS))
+        else:
+            observations.append(
+                Observation("fail", f"{owner} has no code for {capability} (it has {listed})", OTHER_BUILDS)
+            )
+    figures = (Figure("owners with code for this GPU", len(native), "count", floor=len(codes)),)
+    evidence = {
+        "capability": capability,
+        "codes": {owner: sorted(set().union(*libraries.values())) for owner, libraries in codes.items()},
+        "files": {owner: list(libraries) for owner, libraries in codes.items()},
+        "other files": {path: code if isinstance(code, str) else sorted(code) for path, code in (others or {}).items()},
+    }
+    if not codes:
+        return CheckResult("error", "cannot tell: no library with GPU code was found", (), evidence)
+    return combine(
+        observations, f"libraries with code for {capability}: {', '.join(native) or 'none'}", figures, evidence
+    )
