@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from provision.core.models.inventory import Host
 from provision.fleet.package_sources import package_sources_answer
@@ -21,10 +20,7 @@ SOURCES_DEADLINE_S = 90.0
 
 
 def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, bool | None]:
-    """Ask hosts that lack OS packages whether their package sources answer; None where one cannot tell.
-
-    They are asked once a run.
-    """
+    """Return whether the package sources of hosts that lack OS packages answer, asked once a run; None where one cannot tell."""
     if context.background.package_sources is None:
         context.background.package_sources = context.run_on_hosts(
             "stage",
@@ -63,7 +59,11 @@ class BackgroundPackages:
         self._context = context
         self._stopped = threading.Event()
         self._started = time.monotonic()
-        targets = [Target(host, _variables(planned, host.name)) for host in hosts]
+        targets = []
+        for host in hosts:
+            stack, paths = planned.stack(host.name), planned.install_paths[host.name]
+            packages = desired_state.packages_of(stack, planned.facts[host.name]) if stack else ()
+            targets.append(Target(host, {**paths.ansible_vars(), "firstlight_system_packages": [*packages]}))
         self._future = ThreadPoolExecutor(1, "firstlight-packages").submit(
             install, context.run, targets, playbook="prepare", cancelled=self._stopped.is_set
         )
@@ -82,9 +82,3 @@ class BackgroundPackages:
         """End the playbook in order; do nothing when it has ended."""
         self._stopped.set()
         futures.wait([self._future])
-
-
-def _variables(planned: PlannedHosts, name: str) -> dict[str, Any]:
-    stack = planned.stack(name)
-    packages = desired_state.packages_of(stack, planned.facts[name]) if stack else ()
-    return {**planned.install_paths[name].ansible_vars(), "firstlight_system_packages": list(packages)}

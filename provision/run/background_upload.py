@@ -68,7 +68,9 @@ class BackgroundUpload:
             with lock:
                 for host in bare:
                     if self._has_ample_disk_space(host, total):
-                        self._queue(host).put(file)
+                        if host.name not in self._queues:
+                            self._start(host)
+                        self._queues[host.name].put(file)
 
         return take if bare else None
 
@@ -88,15 +90,11 @@ class BackgroundUpload:
             self._context.session(self._context.host(name)).close()
         self.wait()
 
-    def _queue(self, host: Host) -> queue.SimpleQueue[StagedFile | None]:
-        if host.name not in self._queues:
-            self._queues[host.name] = queue.SimpleQueue()
-            thread = threading.Thread(
-                target=self._work, args=(host,), name=f"firstlight-upload-{host.name}", daemon=True
-            )
-            self._threads[host.name] = thread
-            thread.start()
-        return self._queues[host.name]
+    def _start(self, host: Host) -> None:
+        self._queues[host.name] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._work, args=(host,), name=f"firstlight-upload-{host.name}", daemon=True)
+        self._threads[host.name] = thread
+        thread.start()
 
     def _work(self, host: Host) -> None:
         files = self._queues[host.name]
@@ -115,12 +113,9 @@ class BackgroundUpload:
                 return
             ended = time.monotonic()
             self._context.state(SentBytes).add(report.bytes_sent, started, ended)
+            seconds = round(ended - started, 3)
             self._context.run.event(
-                "background-upload",
-                host=host.name,
-                phase="stage",
-                bytes=report.bytes_sent,
-                seconds=round(ended - started, 3),
+                "background-upload", host=host.name, phase="stage", bytes=report.bytes_sent, seconds=seconds
             )
 
     def _has_ample_disk_space(self, host: Host, total: int) -> bool:

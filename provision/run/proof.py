@@ -17,8 +17,7 @@ from provision.run.results import ProbedHosts
 PROVE_DEADLINE_S = 3600.0
 
 
-def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]) -> dict[str, ServeRecord]:
-    """Wait for services, check their answers, and return the records of the hosts that could be asked."""
+def _ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]) -> dict[str, ServeRecord]:
 
     def call(host: Host) -> ServeRecord:
         context.progress.current(host.name, "Wait for the engine, and check its answers")
@@ -44,13 +43,13 @@ def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[st
 def ask_in_order(
     context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]
 ) -> dict[str, ServeRecord]:
-    """Ask services as `ask` does, those of spans together.
+    """Wait for services, check their answers, and return the records of the hosts that could be asked.
 
     Other hosts of a span are proven by the answers of its head, and asked for their attention after it.
     """
     headless = {name: request for name, request in requests.items() if request.get("headless")}
-    records = ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
-    return spans.with_one_verdict(context, requests, records | ask(context, probed, headless))
+    records = _ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
+    return spans.with_one_verdict(context, requests, records | _ask(context, probed, headless))
 
 
 def prove(
