@@ -15,7 +15,7 @@ from provision.core.errors import UsageError
 from provision.core.run_folder import require_writable
 from provision.report.difference import compare_runs
 from provision.report.difference.text import render
-from provision.report.history import bundle, retention, run_list, runs
+from provision.report.history import bundle, retention, runs
 from provision.report.history.show import follow_events, summary_text
 from provision.report.page import write_and_open
 
@@ -51,7 +51,7 @@ def show(
 @app.command("list")
 def list_runs(*, as_json: JsonOption = False) -> None:
     """List all runs, the newest first."""
-    typer.echo(run_list.render_json(LOGS) if as_json else run_list.render(LOGS))
+    typer.echo(runs.list_json(LOGS) if as_json else runs.list_text(LOGS))
 
 
 @app.command()

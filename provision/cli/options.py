@@ -19,8 +19,7 @@ from provision.core.models.invocation import Invocation
 from provision.core.models.settings import OPTIONS
 from provision.core.tables import own_table
 from provision.fleet.inventory.settings import PREFIX
-from provision.pipeline import CommandRequest
-from provision.pipeline.batches import Batching
+from provision.pipeline import Batching, CommandRequest
 from provision.pipeline.runner import read_inventory
 from provision.report.layout import fold_names
 

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from provision.core.files import write_atomically
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-from provision.core.models.records import PhaseResult
+from provision.core.models.records import Finding, PhaseResult
 from provision.core.redaction import redact
 from provision.phases.probe.failure_evidence import Source, collect
-from provision.report.diagnosis import diagnose as causes_of
-from provision.report.diagnosis import named
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
+from verify.doctor import render
+from verify.doctor.catalog import Cause, load_causes
+from verify.doctor.engine import diagnose_texts
+from verify.doctor.scoring import LIKELY_AT
 
 DEADLINE_S = 120.0
 ON_HOST = frozenset({"install", "verify", "serve"})
@@ -83,3 +86,34 @@ def diagnose(context: RunContext, probed: ProbedHosts) -> None:
 def failed_results(results: Mapping[Any, PhaseResult]) -> list[PhaseResult]:
     """Return the results of phases that failed."""
     return [result for result in results.values() if result.status == "failed"]
+
+
+def causes_of(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[Finding, ...]:
+    """Match log texts, by the name of a file or a phase, against known causes; the oldest text comes first.
+
+    Causes are never guessed from single words, because a summary must only report what log lines show. Return the findings, most likely
+    first; none when no cause is sufficiently likely.
+    """
+    known = facts.model_dump(mode="json") if facts else None
+    findings = diagnose_texts(texts, known, guess=False).findings
+    if not findings or findings[0].confidence < LIKELY_AT:
+        return ()
+    return tuple(
+        Finding(
+            cause=found.cause.id,
+            confidence=found.confidence,
+            evidence=tuple(f"{hit.file}:{hit.line}: {hit.text.strip()}" for hit, _ in render.evidence_lines(found)),
+            fix=_fixes(found.cause),
+        )
+        for found in findings
+    )
+
+
+def named(cause: str, text: str) -> Finding:
+    """Return the finding for a cause that the failing code named itself; `text` becomes its evidence."""
+    known = next(each for each in load_causes() if each.id == cause)
+    return Finding(cause=cause, confidence=1.0, evidence=(text.splitlines()[0],), fix=_fixes(known))
+
+
+def _fixes(cause: Cause) -> tuple[str, ...]:
+    return tuple(f"{fix.text}: {fix.command}" if fix.command else fix.text for fix in cause.fixes)

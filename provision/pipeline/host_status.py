@@ -12,8 +12,8 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import ServeRecord
 from provision.phases.serve.readiness import load
 from provision.report.endpoint import chat_commands, key_file, names_of
-from provision.report.last_verify import verified_line
 from provision.report.layout import count
+from provision.report.wording import verified_line
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.rollback import readiness_of

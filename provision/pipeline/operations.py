@@ -33,9 +33,8 @@ from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
 from provision.pipeline.runner import execute
-from provision.report.group import SEVERITY, merge_equal_records
-from provision.report.headlines import families
-from provision.report.shell import command
+from provision.report.group import SEVERITY, families, merge_equal_records
+from provision.report.next_steps import command_lines
 from provision.run import playbooks
 from provision.run.context import RunContext, left_out
 from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
@@ -207,7 +206,7 @@ def status(request: CommandRequest) -> int:
         reason = f"; {why.reason}" if (why := out[host.name]) else ""
         write_stdout(redact(f"{host.name}: {line}{reason}"))
     for entry in next((one["call"] for one in serving.values() if one), ()):
-        write_stdout("\n".join(command(entry)))
+        write_stdout("\n".join(command_lines(entry)))
     return code
 
 

@@ -16,7 +16,7 @@ from provision.phases.probe.reading import IN_FULL
 from provision.phases.serve import step as serve
 from provision.phases.stage import step as stage
 from provision.phases.verify import step as verify
-from provision.run import background_packages, background_upload
+from provision.run import background
 from provision.run.step import BackgroundStep, Step
 
 PROBE = Step("probe", probe.probe, "probe", "all", reads_only=True)
@@ -37,8 +37,8 @@ FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == 
 """The steps that come when hosts serve: for what stands before, beside and around them."""
 
 BACKGROUND = (
-    BackgroundStep("packages", background_packages.start, before="stage", awaited_by="install"),
-    BackgroundStep("upload", background_upload.start, before="stage", awaited_by="install"),
+    BackgroundStep("packages", background.start_packages, before="stage", awaited_by="install"),
+    BackgroundStep("upload", background.start_upload, before="stage", awaited_by="install"),
 )
 
 

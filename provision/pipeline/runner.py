@@ -22,8 +22,7 @@ from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query
 from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
-from provision.pipeline import CommandRequest
-from provision.pipeline.batches import Batching
+from provision.pipeline import Batching, CommandRequest
 from provision.pipeline.failure_evidence import diagnose
 from provision.pipeline.host_summary import write_on_hosts
 from provision.pipeline.phases import background_of

@@ -23,8 +23,8 @@ from provision.phases.serve.readiness import load
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import as_interrupt, execute
-from provision.report.devices import describe_devices
 from provision.report.layout import clean, count
+from provision.report.summary_builder import describe_devices
 from provision.run.rollback import readiness_of
 
 EVERY_S = 2.0

@@ -6,7 +6,7 @@ from provision.core.files import write_atomically
 from provision.core.folders import as_typed
 from provision.core.models.records import Summary
 from provision.core.run_folder import RunFolder
-from provision.report import markdown, run_files, summary_builder, text
+from provision.report import run_files, summary_builder, text
 from provision.report.difference import since_green
 from provision.report.history.runs import GREEN_FILE
 
@@ -33,7 +33,7 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     """
     texts = {
         "summary.json": summary.model_dump_json(indent=2) + "\n",
-        "summary.md": markdown.render(summary),
+        "summary.md": text.render_markdown(summary),
         "summary.txt": text.render(summary),
     }
     for name, content in texts.items():

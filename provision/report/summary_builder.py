@@ -1,12 +1,14 @@
-"""Builder of summaries: states, verdict, deviations. Pure functions over a run's files."""
+"""Builder of summaries: states, verdict, deviations, devices. Pure functions over a run's files."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from provision.core.errors import index_access_hint
-from provision.core.models.facts import Installed
+from provision.core.formatting import format_bytes
+from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import (
     ENDED_BADLY,
@@ -25,11 +27,10 @@ from provision.core.models.records import (
 from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
-from provision.report.devices import describe_devices
 from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, question_of, ssh_words
 from provision.report.next_steps import next_commands
 from provision.report.run_files import RunFiles, Verification, own_verification
-from provision.report.start_comparison import compare_starts
+from provision.report.starts import compare_starts
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 """Commands that stop or remove, and the resulting host state."""
@@ -312,3 +313,44 @@ def _slowest(hosts: tuple[HostSummary, ...]) -> dict[str, float]:
             if result.status != "skipped":
                 seconds[phase] = max(seconds.get(phase, 0.0), result.seconds)
     return seconds
+
+
+_VENDORS = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel"}
+
+
+def describe_devices(facts: HostFacts) -> tuple[str, ...]:
+    """Describe cards by kind with number, memory and driver, then the CPU; cards without a driver by PCI id."""
+    kinds: list[tuple[str | None, list[tuple[str, int | None, str | None]]]] = []
+    if facts.nvidia:
+        named = [
+            (gpu.name or "NVIDIA GPU", gpu.memory_total, gpu.compute_capability and f"sm {gpu.compute_capability}")
+            for gpu in facts.nvidia.gpus
+        ]
+        kinds.append((_driver(facts.nvidia.driver_version, "CUDA", facts.nvidia.cuda_version), named))
+    if facts.amd:
+        named = [(gpu.name or "AMD GPU", gpu.memory_total, gpu.gfx) for gpu in facts.amd.gpus]
+        kinds.append((_driver(facts.amd.driver_version, "ROCm", facts.amd.rocm_version), named))
+    lines = [
+        _listed(f"{cards} x {name}", memory and format_bytes(memory), code, driver)
+        for driver, named in kinds
+        for (name, memory, code), cards in Counter(named).items()
+    ]
+    if not lines:
+        unseen = Counter((_VENDORS.get(card.vendor_id, card.vendor_id), card.device_id) for card in facts.pci_gpus)
+        lines += [f"{cards} x {vendor} {device} (PCI; no driver sees it)" for (vendor, device), cards in unseen.items()]
+    cpu = _listed(
+        facts.cpu.model or "CPU of unknown model",
+        facts.cpu.logical and f"{facts.cpu.logical} threads",
+        facts.cpu.isa if facts.cpu.isa != "none" else None,
+        facts.memory.total and f"{format_bytes(facts.memory.total)} memory",
+    )
+    return (*lines, cpu)
+
+
+def _driver(version: str | None, platform: str, release: str | None) -> str | None:
+    """Return the driver, with the release of CUDA that it supports or of ROCm that it belongs to."""
+    return version and f"driver {version}" + (f" ({platform} {release})" if release else "")
+
+
+def _listed(*parts: str | int | None) -> str:
+    return ", ".join(str(part) for part in parts if part)

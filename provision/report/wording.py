@@ -1,8 +1,9 @@
-"""Sentences shared by all renderings: verdict, failures, warnings, Stack, the start of services."""
+"""Sentences shared by all renderings: verdict, failures, warnings, Stack, the last verification."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from provision.catalog.versions import cuda_of
 from provision.core.models.records import ENDED_BADLY, CheckRecord, GatewayRecord, HostSummary, ServeRecord, Summary
@@ -10,7 +11,7 @@ from provision.report.group import SEVERITY, Group
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, number, span, width
 from provision.report.run_files import seconds_between
 from verify.operators.speed import FIXED_POINT
-from verify.records import NEEDS, NETWORK
+from verify.records import LEVELS, NEEDS, NETWORK
 
 STATE_WORDS = {
     "unreachable": "could not be reached",
@@ -35,8 +36,6 @@ SUPERVISORS = {
     "supervisor": "supervisord, which does not survive a reboot: the host has no systemd, or this user is not root and does not linger (loginctl enable-linger)",
 }
 """What starts the service, and starts it again when it fails."""
-LENGTHS = frozenset({"first_answer"})
-"""Phases of a ServeRecord that are durations; all others are seconds since the start of the process."""
 
 
 def headline(summary: Summary) -> str:
@@ -318,36 +317,37 @@ def _in_traffic(names: Sequence[str], out: Mapping[str, str]) -> str:
     return f"{len(names) - len(without)} of {count(len(names), 'host')} in traffic; {', '.join(without)}"
 
 
-def start_points(phases: Mapping[str, float]) -> dict[str, float]:
-    """Return seconds from the start to the end of each phase, in order of time."""
-    known = {phase: seconds for phase, seconds in phases.items() if phase not in LENGTHS and seconds >= 0}
-    return dict(sorted(known.items(), key=lambda item: item[1]))
+def verified_line(last: Mapping[str, Any] | None, now: str, current: str | None = None) -> str:
+    """`verified ok at full, 3 h ago; standard, 5 min ago`, and the checks that failed.
+
+    `last` is the document of the last whole run of checks, `now` the time (ISO 8601) that its age is counted to, `current` the folder of the
+    environment that is live.
+    """
+    if not last:
+        return "never verified"
+    runs = last.get("runs") or {last.get("level"): last}
+    shown = [
+        f"{level}, {age(runs[level].get('started_at'), now)}"
+        for level in reversed(LEVELS)
+        if isinstance(runs.get(level), dict)
+    ]
+    text = f"verified {last.get('status', 'unknown')}" + (f" at {'; '.join(shown)}" if shown else "")
+    environment = last.get("environment")
+    if current and environment and environment != current:
+        text += f"; that was environment {environment}"
+    records = [record for record in last.get("checks") or () if record.get("status") in ("fail", "error")]
+    return text + "".join(f"; {_failure(record, now)}" for record in records)
 
 
-def start_lengths(ends: Mapping[str, float]) -> dict[str, float]:
-    """Return the duration of each phase, from `start_points`."""
-    return {phase: end - before for (phase, end), before in zip(ends.items(), (0.0, *ends.values()), strict=False)}
+def age(since: Any, now: str) -> str:
+    """Return `5 min ago`, or the timestamp when the age cannot be computed."""
+    seconds = seconds_between(since, now)
+    return f"at {since}" if seconds is None else f"{duration(seconds)} ago"
 
 
-def start_phase_words(phase: str) -> str:
-    """Return the displayed name of a phase."""
-    return "verified" if phase == "proven" else phase.replace("_", " ")
-
-
-def starts(hosts: Iterable[HostSummary]) -> dict[str, dict[str, float]]:
-    """Return the `start_points` of each host whose service started."""
-    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
-    return {name: each for name, each in points.items() if each}
-
-
-def slowest_start(summary: Summary) -> str | None:
-    """Describe the slowest start phase by phase; None without any start."""
-    seen = starts(summary.hosts)
-    if not seen:
-        return None
-    name = max(seen, key=lambda host: max(seen[host].values()))
-    whose = f" on {name}, the slowest of {len(seen)}" if len(seen) > 1 else ""
-    shown = ", ".join(
-        f"{start_phase_words(phase)} {duration(seconds)}" for phase, seconds in start_lengths(seen[name]).items()
-    )
-    return f"start of the service{whose}: {shown}; in all {duration(max(seen[name].values()))}"
+def _failure(record: Mapping[str, Any], now: str) -> str:
+    where = f" on {record['device']}" if record.get("device") else ""
+    level = f" at {record['level']}" if record.get("level") else ""
+    found = record.get("found")
+    when = f", found {age(found.get('at'), now)}" if isinstance(found, dict) else ""
+    return f"{record.get('id')}{where}: {record['status']}{level}{when}"

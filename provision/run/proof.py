@@ -17,7 +17,7 @@ from provision.run.results import ProbedHosts
 PROVE_DEADLINE_S = 3600.0
 
 
-def _ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]) -> dict[str, ServeRecord]:
+def ask(context: RunContext, probed: ProbedHosts, requests: Mapping[str, dict[str, Any]]) -> dict[str, ServeRecord]:
 
     def call(host: Host) -> ServeRecord:
         context.progress.current(host.name, "Wait for the engine, and check its answers")
@@ -48,8 +48,8 @@ def ask_in_order(
     Other hosts of a span are proven by the answers of its head, and asked for their attention after it.
     """
     headless = {name: request for name, request in requests.items() if request.get("headless")}
-    records = _ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
-    return spans.with_one_verdict(context, requests, records | _ask(context, probed, headless))
+    records = ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
+    return spans.with_one_verdict(context, requests, records | ask(context, probed, headless))
 
 
 def prove(

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import doctor as benchmark
 from provision.core.models.facts import HostFacts, Nvidia
 from provision.phases.verify.tool import build_zipapp
-from provision.report.diagnosis import diagnose
+from provision.pipeline.failure_evidence import causes_of
 from verify.doctor.catalog import load_causes
 from verify.doctor.cli import main
 from verify.doctor.engine import diagnose_texts
@@ -132,12 +132,12 @@ def test_the_controller_command_finds_the_same(log: Path) -> None:
 
 def test_a_failed_phase_has_findings_in_the_summary() -> None:
     facts = HostFacts(host="n1", probed_at="2026-01-01T00:00:00Z", nvidia=Nvidia(driver_version="580.95.05"))
-    found = diagnose({"serve": BROKEN}, facts)
+    found = causes_of({"serve": BROKEN}, facts)
     assert found[0].cause == "wheel-cuda-mismatch"
     assert found[0].evidence[0].startswith("serve:2: ImportError")
     assert found[0].fix
-    assert diagnose({"serve": "all is well"}, facts) == ()
-    assert diagnose({}) == ()
+    assert causes_of({"serve": "all is well"}, facts) == ()
+    assert causes_of({}) == ()
 
 
 def test_the_benchmark_counts_correct_findings(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from provision.report.diagnosis import diagnose
+from provision.pipeline.failure_evidence import causes_of
 from verify.doctor.catalog import load_causes
 from verify.doctor.cli import READ, main
 from verify.doctor.engine import GUESSED, NOTHING_FAILED, diagnose_texts
@@ -95,8 +95,8 @@ def test_a_guess_is_not_in_a_summary() -> None:
         "why do the ranks of both cards wait for data that never comes, does the hypervisor send these writes astray?"
     )
     assert diagnose_texts({"note": asked}).findings[0].why == GUESSED
-    assert diagnose({"verify": asked}) == ()
-    assert diagnose({"probe": HUNG_PROBE}) == ()
+    assert causes_of({"verify": asked}) == ()
+    assert causes_of({"probe": HUNG_PROBE}) == ()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress
 from provision.report.live import open_progress
-from provision.run.background_upload import DISK_FACTOR, BackgroundUpload
+from provision.run.background import DISK_FACTOR, BackgroundUpload
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
 

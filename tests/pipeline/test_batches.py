@@ -15,8 +15,7 @@ from provision.core.models.inventory import Connection, Host, Span
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
-from provision.pipeline import CommandRequest
-from provision.pipeline.batches import Amount, Batching
+from provision.pipeline import Amount, Batching, CommandRequest
 from provision.pipeline.runner import RunOutcome, execute
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, StagedHosts

@@ -19,7 +19,7 @@ from provision.features.rollout.model import Decision, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe.failure_evidence import collect
-from provision.pipeline import CommandRequest, diagnosis, repair
+from provision.pipeline import CommandRequest, diagnosis
 from tests.pipeline.test_cli import firstlight
 from verify.doctor.catalog import load_causes
 from verify.doctor.engine import diagnose_texts
@@ -181,11 +181,11 @@ def request(tmp_path: Path) -> CommandRequest:
     ],
 )
 def test_an_unsafe_fix_is_left_to_the_user(log: str, message: str, tmp_path: Path) -> None:
-    outcome = repair.repair_host(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
+    outcome = diagnosis.repair_host(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
     assert outcome
     assert (outcome.tag, outcome.gone) == (None, False)
     assert message in outcome.outcome
-    assert repair.repair_host(request(tmp_path), HERE, (), refused) is None
+    assert diagnosis.repair_host(request(tmp_path), HERE, (), refused) is None
 
 
 def test_without_consent_nothing_is_changed_and_the_question_lists_the_changes(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_without_consent_nothing_is_changed_and_the_question_lists_the_changes(t
         asked.append(what)
         return False
 
-    outcome = repair.repair_host(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
+    outcome = diagnosis.repair_host(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
     assert outcome
     assert outcome.text() == "python-headers-missing: not gone: nothing was changed: no consent"
     assert "on here: Install the headers" in asked[0]
@@ -217,7 +217,7 @@ def test_without_consent_nothing_is_changed_and_the_question_lists_the_changes(t
 def test_an_interrupted_repair_reports_its_last_step(phase: PhaseName, message: str) -> None:
     [cause] = [cause for cause in load_causes() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase=phase, status="interrupted", text="interrupted in task `x`")
-    outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
+    outcome = diagnosis.repair_of(last, cause, cause.fixes[0], interrupted=True)
     assert outcome.text().startswith(f"python-headers-missing: interrupted: {message}")
     assert (outcome.gone, outcome.document()["interrupted"]) == (False, True)
 
@@ -225,7 +225,7 @@ def test_an_interrupted_repair_reports_its_last_step(phase: PhaseName, message: 
 def test_a_cause_that_was_verified_as_gone_stays_gone() -> None:
     [cause] = [cause for cause in load_causes() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase="verify", status="ok", text="seen")
-    outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
+    outcome = diagnosis.repair_of(last, cause, cause.fixes[0], interrupted=True)
     assert (outcome.gone, outcome.interrupted) == (True, False)
 
 
@@ -250,9 +250,9 @@ def test_a_tag_for_a_system_package_installs_the_hosts_own() -> None:
         os=OperatingSystem(id="debian", version_id="12", package_manager="apt"),
         pythons=(Python(path="/usr/bin/python3", version="3.11.2"),),
     )
-    assert repair.packages("python-headers", facts) == ["python3-dev"]
-    assert repair.packages("cxx-compiler", facts) == ["g++"]
-    assert repair.packages("nvidia-uvm", facts) == []
+    assert diagnosis.packages("python-headers", facts) == ["python3-dev"]
+    assert diagnosis.packages("cxx-compiler", facts) == ["g++"]
+    assert diagnosis.packages("nvidia-uvm", facts) == []
 
 
 def tags_of(tasks: list[dict[str, Any]]) -> set[str]:

@@ -13,7 +13,7 @@ from provision.phases.install.hosts_file import Target
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import BEFORE_PLAN, CHANGES, PLAN, STEPS
 from provision.pipeline.runner import execute
-from provision.report.history import retention, run_list
+from provision.report.history import retention, runs
 from provision.report.history.retention import KEEP_QUERIES
 from provision.report.history.runs import find, names
 from provision.report.history.show import summary_text
@@ -51,7 +51,7 @@ def test_a_query_is_no_run(request_: CommandRequest) -> None:
     assert (logs / "latest").resolve().name == run
     assert names(logs) == [run]
     assert find(logs).name == run
-    assert query not in run_list.render(logs)
+    assert query not in runs.list_text(logs)
     assert query == f"{QUERIES}/{(logs / QUERIES / 'latest').resolve().name}"
     assert (logs / query / "summary.json").exists()
 

@@ -12,8 +12,7 @@ from provision.core.models.facts import OperatingSystem, Port, User
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.report import summarise, write
-from provision.report.history.bundle import LARGEST, LIST, bundle, render
-from provision.report.history.pseudonyms import Pseudonyms
+from provision.report.history.bundle import LARGEST, LIST, Pseudonyms, bundle, render
 from tests.report.sample import GPU_STACK, Folder, facts
 
 SECRET = "Zq7Rk2Lw9Xv4Bn6T"

@@ -18,8 +18,8 @@ from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.ssh_config import parse
 from provision.fleet.ssh import ssh_command
 from provision.report.endpoint import chat_commands, ssh_words
+from provision.report.next_steps import command_lines
 from provision.report.screen import first_screen_of
-from provision.report.shell import command
 from tests.report.sample import Folder, host, served
 
 LIMITS = {"batchmode", "connecttimeout", "serveraliveinterval", "hashknownhosts", "stricthostkeychecking", "requesttty"}
@@ -97,7 +97,9 @@ def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) 
     called = programs_of(curl, tmp_path)
     assert called.startswith("\n".join(shlex.split(ssh_words(found))))
     for entry in (tunnel, curl):
-        assert programs_of("\n".join(command(entry)), tmp_path) == programs_of(entry, tmp_path), "broken over lines"
+        assert programs_of("\n".join(command_lines(entry)), tmp_path) == programs_of(entry, tmp_path), (
+            "broken over lines"
+        )
 
 
 @pytest.mark.parametrize("columns", [80, 100])
@@ -105,7 +107,7 @@ def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) 
 def test_a_printed_request_fits_its_lines_and_asks_the_same(model: str, columns: int, tmp_path: Path) -> None:
     key = "/opt/firstlight/etc/service.env"
     (call,) = chat_commands(served().model_copy(update={"model": model}), key, host("h", local=True), None)
-    lines = command(call, indent=" " * 11, columns=columns)
+    lines = command_lines(call, indent=" " * 11, columns=columns)
     assert max(map(len, lines)) <= columns
     assert programs_of("\n".join(lines), tmp_path) == programs_of(call, tmp_path)
 

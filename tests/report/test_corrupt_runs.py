@@ -21,7 +21,7 @@ from provision.pipeline import diagnosis
 from provision.report import page, summarise, write
 from provision.report.difference import compare_runs
 from provision.report.difference.text import render
-from provision.report.history import bundle, retention, run_list, show
+from provision.report.history import bundle, retention, runs, show
 from provision.report.history.runs import names
 from tests.report.sample import CPU_STACK, Folder, host, result
 from tests.strange import JSON, changed, paths
@@ -54,8 +54,8 @@ def make(logs: Path) -> Path:
 
 
 COMMANDS: dict[str, Callable[[Path], Any]] = {
-    "list": run_list.render,
-    "list --json": lambda logs: json.loads(run_list.render_json(logs)),
+    "list": runs.list_text,
+    "list --json": lambda logs: json.loads(runs.list_json(logs)),
     "show": lambda logs: show.summary_text(logs, DAMAGED),
     "show --json": lambda logs: json.loads(show.summary_text(logs, DAMAGED, as_json=True)),
     "show --follow": lambda logs: list(show.follow_events(logs / DAMAGED)),

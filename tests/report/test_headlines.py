@@ -7,7 +7,7 @@ import re
 import pytest
 
 from provision.core.models.records import CheckRecord, Figure
-from provision.report.headlines import Headline, families, rules
+from provision.report.group import Headline, families, headlines
 from verify.runner.registry import all_checks
 from verify.tables import table
 
@@ -80,12 +80,12 @@ def test_large_counts_are_shown_exactly() -> None:
     ]
 
 
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.text)
+@pytest.mark.parametrize("rule", headlines(), ids=lambda rule: rule.text)
 def test_each_headline_belongs_to_existing_checks(rule: Headline) -> None:
     assert [check.id for check in all_checks() if re.fullmatch(rule.check, check.id)]
 
 
 def test_every_family_has_a_headline() -> None:
-    found = {check.family for check in all_checks() for rule in rules() if re.fullmatch(rule.check, check.id)}
+    found = {check.family for check in all_checks() for rule in headlines() if re.fullmatch(rule.check, check.id)}
     without_figures = {"engine"}
     assert found == {family["name"] for family in table("families")["family"]} - without_figures

@@ -12,7 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 from provision.core.errors import UsageError
 from provision.core.run_folder import RunFolder, process_start
 from provision.report import summarise, write
-from provision.report.history import run_list
+from provision.report.history import runs
 from provision.report.history.runs import find, names, run_status
 from provision.report.history.show import summary_text
 from tests.report.sample import CPU_STACK, Folder, host, result
@@ -33,7 +33,7 @@ def logs(tmp_path: Path) -> Path:
 
 
 def test_all_runs_are_listed_newest_first(logs: Path, snapshot: SnapshotAssertion) -> None:
-    assert run_list.render(logs) == snapshot
+    assert runs.list_text(logs) == snapshot
 
 
 def test_a_run_is_shown_by_its_name(logs: Path) -> None:
@@ -62,7 +62,7 @@ def test_another_process_with_the_same_pid_is_not_the_run(logs: Path) -> None:
 
 
 def test_list_as_json(logs: Path) -> None:
-    killed, green = json.loads(run_list.render_json(logs))
+    killed, green = json.loads(runs.list_json(logs))
     assert (killed["run_status"], killed["verdict"], killed["hosts"]) == ("killed", None, 1)
     assert (green["verdict"], green["hosts"], green["seconds"]) == ("green", 1, 94.2)
 
@@ -72,9 +72,9 @@ def test_a_run_that_only_planned_has_the_outcome_planned(tmp_path: Path) -> None
     folder.planned(["a"], CPU_STACK)
     folder.results(result("a", "probe"), result("a", "plan"))
     write(folder.run, summarise(folder.run))
-    [only] = json.loads(run_list.render_json(tmp_path))
+    [only] = json.loads(runs.list_json(tmp_path))
     assert (only["verdict"], only["outcome"]) == ("green", "planned")
-    assert " planned " in run_list.render(tmp_path)
+    assert " planned " in runs.list_text(tmp_path)
 
 
 def test_the_tenth_run_of_a_second_comes_after_the_ninth(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_unknown_run_names_the_nearest(logs: Path, snapshot: SnapshotAssertio
 
 
 def test_a_folder_without_runs_is_reported(tmp_path: Path) -> None:
-    assert run_list.render(tmp_path).startswith("no run in")
+    assert runs.list_text(tmp_path).startswith("no run in")
     with pytest.raises(UsageError, match="no run in"):
         summary_text(tmp_path)
 

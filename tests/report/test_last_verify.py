@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.report.last_verify import age, verified_line
+from provision.report.wording import age, verified_line
 
 NOW = "2026-11-20T12:00:00.000Z"
 

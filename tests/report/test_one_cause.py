@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provision.core.models.records import CheckRecord, Finding
 from provision.phases.probe.assemble import parse
 from provision.phases.verify.step import worst_result
-from provision.report.diagnosis import diagnose
+from provision.pipeline.failure_evidence import causes_of
 from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.report.text import render
@@ -83,7 +83,7 @@ def test_a_cause_is_shown_once_with_the_checks_that_it_affects(tmp_path: Path, s
     folder.results(verified)
     folder.run.path("serve/gpu-1.json").unlink()
     seen = parse("gpu-1", (RECORDED / f"{FACTS[name]}.txt").read_text()) if name in FACTS else None
-    findings = diagnose({"verify": verified.text or "", **SOURCES.get(name, {})}, seen)
+    findings = causes_of({"verify": verified.text or "", **SOURCES.get(name, {})}, seen)
     folder.run.write("findings/gpu-1.json", [one.model_dump() for one in findings])
     text = folder.text()
     lines = failed(text)

@@ -28,13 +28,12 @@ from provision.core.models.records import (
     Summary,
 )
 from provision.core.redaction import MASK, redact, register_secret, scrub
-from provision.report import markdown, text, wording
-from provision.report.failures import failures
+from provision.report import text, wording
 from provision.report.group import group_hosts
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
-from provision.report.screen import first_screen_of
-from provision.report.shell import command, rows
-from provision.report.shell import words as split
+from provision.report.next_steps import command_lines, rows
+from provision.report.next_steps import words as split
+from provision.report.screen import failures, first_screen_of
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED
 
 pytestmark = pytest.mark.slow
@@ -218,7 +217,7 @@ def test_json_can_be_read_again(summary: Summary) -> None:
 @settings(max_examples=50, deadline=None)
 def test_markdown_tables_keep_their_columns(summary: Summary) -> None:
     commands = re.compile(r"^```sh\n.*?^```$", re.MULTILINE | re.DOTALL)  # a line of one may begin with a pipe
-    lines = commands.sub("", markdown.render(summary)).split("\n")
+    lines = commands.sub("", text.render_markdown(summary)).split("\n")
     widths = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in lines if line.startswith("|")]
     assert set(widths) <= {3, 5}
 
@@ -252,7 +251,7 @@ def test_a_wrapped_command_has_the_same_words(columns_wide: int, data: list[str]
 
     given_words = [" ".join(word.split()) for word in data]
     whole = shlex.join(["printf", "%s\\n", *given_words])
-    broken = command(whole, columns=columns_wide)
+    broken = command_lines(whole, columns=columns_wide)
     assert all(columns(line) <= columns_wide or is_one_word(line) for line in broken)
     script = "\n".join(broken)
     output = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
@@ -261,7 +260,7 @@ def test_a_wrapped_command_has_the_same_words(columns_wide: int, data: list[str]
 
 def test_command_substitution_inside_double_quotes_survives() -> None:
     whole = "printf %s\\\\n \"key: $(printf %s one two 'three  four' five six)\" seven"
-    script = "\n".join(command(clean(whole), columns=34))
+    script = "\n".join(command_lines(clean(whole), columns=34))
     expected = subprocess.run(["sh", "-c", clean(whole)], capture_output=True, text=True, check=True).stdout
     assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == expected
     assert len(script.splitlines()) > 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.records import CheckRecord, HostSummary, PhaseResult, ServeRecord
-from provision.report.start_comparison import compare_starts
+from provision.report.starts import compare_starts
 from tests.report.sample import CPU_STACK
 
 USUAL = {"imports": 9.0, "engine": 15.0, "weights": 35.0, "compile": 95.0, "graphs": 101.0, "health": 104.0}

@@ -12,9 +12,9 @@ from provision.core.models.records import HostSummary, PhaseName
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
 from provision.report.endpoint import chat_commands
-from provision.report.markdown import render as markdown
 from provision.report.run_files import read
 from provision.report.summary_builder import verdict
+from provision.report.text import render_markdown as markdown
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 RUN = "20261120T101500Z"

@@ -10,6 +10,7 @@ from syrupy.assertion import SnapshotAssertion
 from provision.core.models.facts import Installed
 from provision.core.models.stack import Reason
 from provision.report.screen import RULE
+from provision.report.text import render_markdown
 from tests.report.sample import (
     CHOSEN,
     CPU_STACK,
@@ -100,14 +101,12 @@ def test_forty_hosts_of_which_three_are_odd(tmp_path: Path, snapshot: SnapshotAs
 
 def test_markdown_of_forty_hosts(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     from provision.report import summarise
-    from provision.report.markdown import render
 
-    assert render(summarise(mixed(tmp_path).run)) == snapshot
+    assert render_markdown(summarise(mixed(tmp_path).run)) == snapshot
 
 
 def test_text_and_markdown_have_the_same_sections_and_name_the_same(tmp_path: Path) -> None:
     from provision.report import summarise, write
-    from provision.report.markdown import render
 
     green = fleet(tmp_path, 40)
     write(green.run, summarise(green.run))
@@ -115,7 +114,7 @@ def test_text_and_markdown_have_the_same_sections_and_name_the_same(tmp_path: Pa
     folder = mixed(tmp_path)
     warned = check("host.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true")
     folder.run.write("verify/gpu-12.json", document([warned]))
-    text, markdown = folder.text(), render(summarise(folder.run))
+    text, markdown = folder.text(), render_markdown(summarise(folder.run))
     first, details = (re.findall(r"^[A-Z][a-z]+(?: [a-z]+)*(?=  |$)", part, re.MULTILINE) for part in text.split(RULE))
     tables = [re.findall(r"^## (.*)", part, re.MULTILINE) for part in markdown.split("\n---\n")]
     assert tables[0] == [title for title in first if title != "Changed"]
@@ -250,6 +249,5 @@ def test_dry_run_changes_nothing(tmp_path: Path, snapshot: SnapshotAssertion) ->
 
 def test_markdown(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     from provision.report import summarise
-    from provision.report.markdown import render
 
-    assert render(summarise(local(tmp_path).run)) == snapshot
+    assert render_markdown(summarise(local(tmp_path).run)) == snapshot

@@ -31,7 +31,7 @@ from provision.phases.serve.onhost.ready.service import causes, lines_of_start
 from provision.phases.serve.readiness import prove, readiness_request
 from provision.phases.serve.tools import READY, serve_tools
 from provision.phases.serve.unit import render_service
-from provision.report.diagnosis import diagnose
+from provision.pipeline.failure_evidence import causes_of
 from tests.serve.conftest import card, facts, stack
 
 SERVER = Path(__file__).parent / "serving.py"
@@ -278,7 +278,7 @@ def test_a_process_that_a_signal_stopped_is_named_and_not_waited_for(proven: Pro
     assert answer["state"] == "failed", answer
     assert f"process {(prefix / 'state/pid').read_text()} (" in text
     assert text.endswith("of the service is stopped by a signal (state T)")
-    assert [finding.cause for finding in diagnose({"serve": text})] == ["service-stopped"]
+    assert [finding.cause for finding in causes_of({"serve": text})] == ["service-stopped"]
 
 
 def test_a_start_that_takes_long_is_waiting_with_the_newest_line(proven: Prove) -> None:

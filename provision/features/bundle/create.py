@@ -31,7 +31,7 @@ from provision.pipeline.commands import described_settings, print_summary, shape
 from provision.pipeline.phases import PLAN, PROBE
 from provision.pipeline.runner import execute
 from provision.report.live import report_progress
-from provision.run import background_packages
+from provision.run import background
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, StagedHosts
 from provision.run.step import Step
@@ -127,7 +127,7 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
     context.use_store(store)
     for host in context.hosts():  # so that the bundle has what the plan knows of their wheels
         WheelReader(store).read(planned.facts[host.name], host.settings)
-    context.background.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
+    context.background.package_sources = {host.name: False for host in background.lacking(context, planned)}
     return stage_hosts(context, planned)
 
 

@@ -19,8 +19,7 @@ from provision.core.models.staged import Staged
 from provision.fleet.package_sources import dpkg_status
 from provision.phases.stage import stage as lock_and_fetch
 from provision.run import desired_state, spans
-from provision.run.background_packages import package_sources
-from provision.run.background_upload import BackgroundUpload
+from provision.run.background import BackgroundUpload, package_sources
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, host_tools
 from provision.run.host_changes import is_restart_only, is_up_to_date

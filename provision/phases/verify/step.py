@@ -20,8 +20,8 @@ from provision.phases.verify.in_container import with_container
 from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, resume
 from provision.phases.verify.run_checks import verify as run_checks
 from provision.report.difference import last_green
-from provision.report.last_verify import verified_line
 from provision.report.run_files import HOST_COMPARISON_FILE
+from provision.report.wording import verified_line
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired

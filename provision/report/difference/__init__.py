@@ -10,10 +10,8 @@ from pathlib import Path
 
 from provision.core.models.records import HostDifference
 from provision.core.run_folder import RunFolder
-from provision.report.difference import rules
-from provision.report.difference.compare import differences
-from provision.report.difference.records import FigureKey, HostRecords, read_records
-from provision.report.difference.rules import Span
+from provision.report.difference.compare import differences, figures_of, rules
+from provision.report.difference.records import FigureKey, HostRecords, Span, read_records
 from provision.report.history.runs import find, green_hosts, names, order
 
 
@@ -24,7 +22,7 @@ def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, Hos
     """
     found: dict[str, list[HostRecords]] = {}
     for name in names(logs):
-        wanted = {host for host in hosts if len(found.get(host, ())) < rules.green_runs()}
+        wanted = {host for host in hosts if len(found.get(host, ())) < rules()["figures"]["runs"]}
         if not wanted:
             break
         green = wanted & green_hosts(logs / name) if order(name) < order(run) else ()
@@ -38,7 +36,7 @@ def spans(entries: Sequence[HostRecords]) -> dict[FigureKey, Span]:
     """Return the smallest and largest value of each figure over several runs."""
     found: dict[FigureKey, Span] = {}
     for entry in entries:
-        for key, (value, _) in entry.figures().items():
+        for key, (value, _) in figures_of(entry).items():
             low, high = found.get(key, (value, value))
             found[key] = (min(low, value), max(high, value))
     return found

@@ -1,15 +1,16 @@
-"""Comparison of one host in two runs: settings, Stack, lock, facts, checks and figures."""
+"""Comparison of one host in two runs: settings, Stack, lock, facts, checks and figures, by the rules of rules.toml."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from provision.core.models.facts import NOT_ASKED, HostFacts
 from provision.core.models.records import Change, CheckRecord, DifferencePart, HostDifference, HostState
-from provision.report.difference import rules
-from provision.report.difference.records import HostRecords
-from provision.report.difference.rules import Keys
+from provision.core.tables import own_table
+from provision.report.difference.records import FigureKey, HostRecords, Span
 
 SAME: frozenset[HostState] = frozenset({"serving", "unchanged"})
 LOOKED: frozenset[HostState] = frozenset({"planned", "probed"})
@@ -95,17 +96,13 @@ def _locked(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Cha
         yield Change(part="lock", name=name, before=shown[0], after=shown[1])
 
 
-def _by_place(checks: tuple[CheckRecord, ...]) -> dict[tuple[str, str], CheckRecord]:
-    return {(check.id, check.device or ""): check for check in checks}
-
-
 def _named(check: tuple[str, str]) -> str:
     return " on ".join(filter(None, check))
 
 
 def _checks(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> Iterator[Change]:
     """Yield checks with a changed status; a new check that passes is no change."""
-    one, two = _by_place(before), _by_place(after)
+    one, two = ({(check.id, check.device or ""): check for check in checks} for checks in (before, after))
     for key, check in two.items():
         was = one[key].status if key in one else None
         if check.status != was and not (was is None and check.status in ("ok", "skip")):
@@ -116,12 +113,12 @@ def _checks(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> 
 
 def _figures(before: HostRecords, after: HostRecords) -> Iterator[Change]:
     """Yield figures that moved further than their noise."""
-    one = before.figures()
-    for key, (value, unit) in after.figures().items():
+    one = figures_of(before)
+    for key, (value, unit) in figures_of(after).items():
         if key not in one:
             continue
         was = one[key][0]
-        if not rules.is_figure_noise(unit, before.spans.get(key, (was, was)), value):
+        if not is_figure_noise(unit, before.spans.get(key, (was, was)), value):
             name = f"{_named(key[:2])}: {key[2]}"
             yield Change(part="figures", name=name, before=was, after=value, unit=unit or None)
 
@@ -133,11 +130,13 @@ LABELS = ("name", "version", "driver_version", "process", "mount", "path")
 def compare(part: DifferencePart, before: Any, after: Any) -> Iterator[Change]:
     """Yield every difference of two JSON values in the order of the earlier one, without volatile values and noise."""
     for keys, one, two in _differing((part,), before, after):
-        yield Change(part=part, name=path(keys[1:]), before=one, after=two, text=rules.meaning(keys))
+        # The meaning of a changed fact, where its values do not show it.
+        meaning = next((row["text"] for row in rules()["meaning"] if _fits(row["path"], keys)), None)
+        yield Change(part=part, name=path(keys[1:]), before=one, after=two, text=meaning)
 
 
 def _differing(keys: Keys, before: Any, after: Any) -> Iterator[tuple[Keys, Any, Any]]:
-    if before == after or rules.is_volatile(keys):
+    if before == after or any(_fits(path, keys) for path in _volatile()):
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in dict.fromkeys((*before, *after)):
@@ -149,7 +148,7 @@ def _differing(keys: Keys, before: Any, after: Any) -> Iterator[tuple[Keys, Any,
         new = [item for item in after if item not in before]
         if gone or new:
             yield keys, gone or None, new or None
-    elif not rules.is_noise(keys, before, after):
+    elif not is_noise(keys, before, after):
         yield keys, _short(before), _short(after)
 
 
@@ -171,9 +170,10 @@ def _by_identity(keys: Keys, items: Sequence[dict[str, Any]]) -> dict[str, dict[
     """Return items by identity; equal identities are numbered."""
     found: dict[str, dict[str, Any]] = {}
     for number, item in enumerate(items):
-        if rules.is_passing(keys, item):
+        port = item.get("port")
+        if keys == ("facts", "ports") and isinstance(port, int) and port >= rules()["ports"]["ephemeral_from"]:
             continue
-        name = rules.identity(keys, item) or str(number)
+        name = identity(keys, item) or str(number)
         again = sum(other == f"[{name}]" or other.startswith(f"[{name}#") for other in found)
         found[f"[{name}#{again + 1}]" if again else f"[{name}]"] = item
     return found
@@ -184,3 +184,71 @@ def _short(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return list(value) if isinstance(value, tuple) else value
     return next((value[key] for key in LABELS if value.get(key) is not None), "there")
+
+
+TABLE = Path(__file__).with_name("rules.toml")
+
+Keys: TypeAlias = tuple[str, ...]
+"""Path of a value: `facts`, `settings` or `stack`, field names, and `[identity]` for a list item."""
+
+
+def rules() -> dict[str, Any]:
+    """Return the rules of comparison: ignored values, and noise of figures."""
+    return own_table(TABLE)
+
+
+@cache
+def _volatile() -> tuple[str, ...]:
+    return tuple(path for row in rules()["volatile"] for path in row["paths"])
+
+
+def is_noise(keys: Keys, before: Any, after: Any) -> bool:
+    """Return whether two numbers differ by no more than such a fact does by itself."""
+    share = next((row["share"] for row in rules()["noise"] if _fits(row["path"], keys)), 0.0)
+    return within(before, after, share=share)
+
+
+def figures_of(records: HostRecords) -> dict[FigureKey, tuple[float, str]]:
+    """Return every figure that is compared, with its unit: it has a bound, or it is what a GPU or the service achieves."""
+    only_with_bound = rules()["figures"]["only_with_bound"]
+    return {
+        (check.id, check.device or "", figure.name): (figure.value, figure.unit)
+        for check in records.checks
+        for figure in check.figures
+        if figure.value is not None
+        and (
+            figure.floor is not None
+            or figure.ceiling is not None
+            or (check.device != "cpu" and figure.unit not in only_with_bound)
+        )
+    }
+
+
+def is_figure_noise(unit: str, earlier: Span, after: float) -> bool:
+    """Return whether a figure is within the range of earlier green runs, widened by the noise of its unit."""
+    figures = rules()["figures"]
+    row = next((entry for entry in figures["unit"] if unit in entry["units"]), figures)
+    nearest = min(max(after, earlier[0]), earlier[1])
+    return within(nearest, after, share=row["share"], least=row.get("least", 0.0))
+
+
+def within(before: Any, after: Any, *, share: float, least: float = 0.0) -> bool:
+    """Return whether two numbers differ by at most a share of the earlier one, or by `least`; never for non-numbers."""
+    if isinstance(before, bool) or isinstance(after, bool):
+        return bool(before == after)
+    if not isinstance(before, (int, float)) or not isinstance(after, (int, float)):
+        return False
+    return abs(after - before) <= max(share * abs(before), least)
+
+
+def identity(keys: Keys, item: dict[str, Any]) -> str | None:
+    """Return the identity of a list item; None where only its position identifies it."""
+    fields = rules()["identity"].get(".".join(keys))
+    values = [item.get(field) for field in fields or ()]
+    return ":".join(str(value) for value in values) if values and None not in values else None
+
+
+def _fits(path: str, keys: Keys) -> bool:
+    """Return whether a path of the rules covers a value or one of its parents."""
+    pattern = path.split(".")
+    return len(pattern) <= len(keys) and all(part in ("*", key) for part, key in zip(pattern, keys, strict=False))

@@ -15,13 +15,13 @@ from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
 from provision.core.requirements_file import read_lock
 from provision.core.run_folder import RunFolder
-from provision.report.difference import rules
-from provision.report.difference.rules import Span
 from provision.report.run_files import read
 from provision.report.summary_builder import build
 
 FigureKey: TypeAlias = tuple[str, str, str]
 """Check, device, figure."""
+Span: TypeAlias = tuple[float, float]
+"""Smallest and largest value of a figure."""
 
 REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
 """Fields of a connection that an inventory sets."""
@@ -43,15 +43,6 @@ class HostRecords:
     checks: tuple[CheckRecord, ...] = ()
     spans: Mapping[FigureKey, Span] = field(default_factory=dict)
     """Ranges of figures over this run and earlier green ones; without a range the own value counts."""
-
-    def figures(self) -> dict[FigureKey, tuple[float, str]]:
-        """Return every measured figure that says something of the host, with its unit."""
-        return {
-            (check.id, check.device or "", figure.name): (figure.value, figure.unit)
-            for check in self.checks
-            for figure in check.figures
-            if figure.value is not None and rules.is_compared(figure, check.device)
-        }
 
 
 def read_records(folder: Path) -> dict[str, HostRecords]:

@@ -15,8 +15,7 @@ from provision.report.group import group_endpoints, group_hosts, named_endpoint
 from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
 from provision.report.page.charts import series_charts, startup
-from provision.report.page.figures import LOAD_CHECK, LOAD_COLUMNS, FigureRow, figure_rows, load_rows
-from provision.report.page.gpus import gpu_table
+from provision.report.page.figures import LOAD_CHECK, LOAD_COLUMNS, FigureRow, figure_rows, gpu_table, load_rows
 from provision.report.page.hosts import (
     HostLine,
     HostsClass,

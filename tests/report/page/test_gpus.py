@@ -9,8 +9,7 @@ import pytest
 
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.report import page
-from provision.report.page.figures import figure_rows, load_rows
-from provision.report.page.gpus import Cell, GpuTable, gpu_table
+from provision.report.page.figures import Cell, GpuTable, figure_rows, gpu_table, load_rows
 from provision.report.page.view import Page
 from tests.report.page import fleets
 from tests.report.sample import Folder, check, host

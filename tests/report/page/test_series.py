@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from provision.core.models.records import HostSummary, Summary
-from provision.report.page.charts import Rule, rules, series_charts
+from provision.report.page.charts import Chart, Rule, rules, series_charts
 from provision.report.page.hosts import classes
-from provision.report.page.plot import Chart
 from tests.report.sample import GPU_STACK, STARTED, check
 
 PEAKS = Rule(

@@ -1,15 +1,55 @@
-"""Starts of services on equal hosts: which phase took much longer on one of them than on the others. Pure."""
+"""Starts of services: their phases in words, and which phase took much longer on one of several equal hosts than on the others. Pure."""
 
-from collections.abc import Iterable, Iterator
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
 from provision.core.grouping import gather
-from provision.core.models.records import CheckRecord, HostSummary
+from provision.core.models.records import CheckRecord, HostSummary, Summary
 from provision.core.tables import own_table
 from provision.report.layout import duration
-from provision.report.wording import start_lengths, start_phase_words, start_points
 from verify.records import STARTS, CheckResult, Figure, as_record, first_few
+
+LENGTHS = frozenset({"first_answer"})
+"""Phases of a ServeRecord that are durations; all others are seconds since the start of the process."""
+
+
+def start_points(phases: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds from the start to the end of each phase, in order of time."""
+    known = {phase: seconds for phase, seconds in phases.items() if phase not in LENGTHS and seconds >= 0}
+    return dict(sorted(known.items(), key=lambda item: item[1]))
+
+
+def start_lengths(ends: Mapping[str, float]) -> dict[str, float]:
+    """Return the duration of each phase, from `start_points`."""
+    return {phase: end - before for (phase, end), before in zip(ends.items(), (0.0, *ends.values()), strict=False)}
+
+
+def start_phase_words(phase: str) -> str:
+    """Return the displayed name of a phase."""
+    return "verified" if phase == "proven" else phase.replace("_", " ")
+
+
+def starts(hosts: Iterable[HostSummary]) -> dict[str, dict[str, float]]:
+    """Return the `start_points` of each host whose service started."""
+    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
+    return {name: each for name, each in points.items() if each}
+
+
+def slowest_start(summary: Summary) -> str | None:
+    """Describe the slowest start phase by phase; None without any start."""
+    seen = starts(summary.hosts)
+    if not seen:
+        return None
+    name = max(seen, key=lambda host: max(seen[host].values()))
+    whose = f" on {name}, the slowest of {len(seen)}" if len(seen) > 1 else ""
+    shown = ", ".join(
+        f"{start_phase_words(phase)} {duration(seconds)}" for phase, seconds in start_lengths(seen[name]).items()
+    )
+    return f"start of the service{whose}: {shown}; in all {duration(max(seen[name].values()))}"
+
 
 TABLE = Path(__file__).with_name("starts.toml")
 MOST = 5
