@@ -31,14 +31,14 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setattr(builtin_model, "WEIGHTS_SHA256", digest)
     monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda: WEIGHTS)
     folder = tmp_path / "builtin-1"
-    builtin_model.make(folder, None, "")
+    builtin_model.make(folder, None)
     reference = folder / "reference-abc.json"
-    reference.write_text(json.dumps({"sha256": digest, "environment": "abc", **ANSWER}))
+    reference.write_text(json.dumps({"sha256": digest, **ANSWER}))
     return folder, reference
 
 
-def arguments(folder: Path, reference: Path, environment: str = "abc") -> list[str]:
-    return ["--folder", str(folder), "--reference", str(reference), "--environment", environment]
+def arguments(folder: Path, reference: Path) -> list[str]:
+    return ["--folder", str(folder), "--reference", str(reference)]
 
 
 def test_a_second_run_changes_nothing_and_needs_no_torch(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,15 +60,15 @@ def test_a_file_that_changed_on_disk_is_made_again(made: Made, name: str, conten
     folder, _ = made
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / name).write_bytes(content) if content is not None else (folder / name).unlink()
-    assert builtin_model.make(folder, None, "") == {"changed": True, "seed": 1, "made": [name]}
+    assert builtin_model.make(folder, None) == {"changed": True, "seed": 1, "made": [name]}
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert builtin_model.make(folder, None, "") == {"changed": False, "seed": 1, "made": []}
+    assert builtin_model.make(folder, None) == {"changed": False, "seed": 1, "made": []}
 
 
 def test_an_unknown_file_is_removed_and_reference_answers_stay(made: Made) -> None:
     folder, reference = made
     (folder / "generation_config.json").write_text('{"temperature": 2}')
-    assert builtin_model.make(folder, None, "")["made"] == ["generation_config.json"]
+    assert builtin_model.make(folder, None)["made"] == ["generation_config.json"]
     assert reference.exists()
     assert not (folder / "generation_config.json").exists()
 
@@ -82,7 +82,7 @@ def test_no_reference_is_computed_with_a_damaged_model(made: Made, monkeypatch: 
         return ANSWER
 
     monkeypatch.setattr(builtin_model, "reference_of", computed)
-    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"), "def")) == 0
+    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"))) == 0
 
 
 def test_the_files_are_listed_next_to_their_folder(made: Made) -> None:
@@ -98,16 +98,16 @@ def test_another_environment_needs_its_own_reference(
 ) -> None:
     folder, reference = made
     monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER)
-    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"), "def")) == 0
+    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"))) == 0
     assert json.loads(capsys.readouterr().out)["changed"] is True
-    assert json.loads(reference.with_name("reference-def.json").read_text())["environment"] == "def"
+    assert json.loads(reference.with_name("reference-def.json").read_text())["tokens"] == ANSWER["tokens"]
 
 
 def test_an_answer_to_an_older_prompt_is_computed_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, reference = made
     reference.write_text(json.dumps(json.loads(reference.read_text()) | {"prompt": [builtin_model.BOS, 65]}))
     monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER)
-    assert builtin_model.make(folder, reference, "abc")["changed"] is True
+    assert builtin_model.make(folder, reference)["changed"] is True
     assert json.loads(reference.read_text())["prompt"] == builtin_model.prompt_tokens()
 
 
@@ -120,29 +120,30 @@ def test_weights_other_than_the_known_ones_are_refused(
     assert not (tmp_path / "m" / "model.safetensors").exists()
 
 
-def test_an_environment_with_a_weak_answer_is_refused(
-    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, reference = made
-    monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER | {"tokens": [1, 2] * 16})
-    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"), "def")) == 1
-    assert "2 distinct tokens" in capsys.readouterr().err
-    assert not reference.with_name("reference-def.json").exists()
-
-
 @pytest.mark.parametrize(
-    ("tokens", "gaps", "enough"),
+    ("tokens", "gaps", "reason"),
     [
-        (list(range(32)), [0.05] * 32, True),
-        ([1, 2] * 16, [0.5] * 32, False),
-        (list(range(32)), [*[0.5] * 31, 0.04], False),
+        (list(range(32)), [0.05] * 32, ""),
+        ([1, 2] * 16, [0.5] * 32, "2 distinct tokens"),
+        (list(range(32)), [*[0.5] * 31, 0.04], "a smallest gap of 0.04"),
     ],
     ids=["enough", "two-tokens-in-turn", "gap-too-small"],
 )
 def test_an_answer_is_a_proof_only_with_many_tokens_and_clear_gaps(
-    tokens: list[int], gaps: list[float], enough: bool
+    made: Made,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    tokens: list[int],
+    gaps: list[float],
+    reason: str,
 ) -> None:
-    assert builtin_model.proves_enough({"tokens": tokens, "gaps": gaps}) is enough
+    folder, reference = made
+    monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER | {"tokens": tokens, "gaps": gaps})
+    status = builtin_model.main(arguments(folder, reference.with_name("reference-def.json")))
+    assert status == bool(reason)
+    assert reason in capsys.readouterr().err
+    assert reference.with_name("reference-def.json").exists() is not bool(reason)
 
 
 def test_the_vocabulary_names_every_id_once() -> None:

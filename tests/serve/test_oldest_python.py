@@ -36,9 +36,7 @@ def run(python: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 
 def test_the_proof_of_a_service_can_be_imported(oldest: str, tmp_path: Path) -> None:
     tools = {name: path for name, path in host_tools(tmp_path).items() if name != "verify.pyz"}
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import ready.prove, ready.phases; ready.phases.phases([], 0.0)"
-    )
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import ready.prove, ready.log; ready.log.phases([], 0.0)"
     done = run(oldest, "-c", program, str(tools.pop("ready.pyz")), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for name in ("preflight.pyz", "span.pyz"):

@@ -18,8 +18,8 @@ import pytest
 
 from provision.phases.serve.onhost.preflight import main as preflight_main
 from provision.phases.serve.onhost.preflight import orphans, processes
-from provision.phases.serve.onhost.preflight.gpu_memory import amd_memory, check_gpu_memory
-from provision.phases.serve.onhost.preflight.report import Report
+from provision.phases.serve.onhost.preflight.gpu_memory import amd_memory
+from provision.phases.serve.onhost.preflight.main import Report, check_gpu_memory
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
 from verify.serving.service_plan import assignments
 

@@ -27,7 +27,7 @@ from provision.fleet.ssh.local import LocalSession
 from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel, reference_path
 from provision.phases.serve.onhost import vectors
-from provision.phases.serve.onhost.ready.service import causes, lines_of_start
+from provision.phases.serve.onhost.ready.log import causes, lines_of_start
 from provision.phases.serve.readiness import prove, readiness_request
 from provision.phases.serve.tools import READY, serve_tools
 from provision.phases.serve.unit import render_service

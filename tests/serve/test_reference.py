@@ -14,12 +14,12 @@ from provision.phases.serve.onhost.ready.service import ReadinessRequest
 from verify.serving.answers import NotProvenError
 
 MAKER = """#!/bin/sh
-# As `python -I -B builtin_model.py --folder F --reference R --environment D`, but quick to say what it does.
+# As `python -I -B builtin_model.py --folder F --reference R`, but quick to say what it does.
 echo run >> "$(dirname "$0")/../../runs"
 sleep 0.5
 {ending}
 """
-ANSWERS = 'printf \'{"environment": "%s"}\' "$9" > "$7.new" && mv "$7.new" "$7"'
+ANSWERS = 'printf \'{"folder": "%s"}\' "${5##*/}" > "$7.new" && mv "$7.new" "$7"'
 
 
 def request(prefix: Path, *, ending: str = ANSWERS) -> ReadinessRequest:
@@ -40,7 +40,6 @@ def request(prefix: Path, *, ending: str = ANSWERS) -> ReadinessRequest:
         model_folder=str(prefix / "models/builtin-1"),
         slice_s=1.0,
         reference=reference_path(str(prefix), "abc"),
-        environment="abc",
     )
 
 
@@ -48,7 +47,7 @@ def test_the_reference_is_computed_once_for_many_requests(tmp_path: Path) -> Non
     asked = request(tmp_path)
     for _ in range(3):
         reference.begin(asked)
-    assert reference.wait_for(asked) == {"environment": "abc"}
+    assert reference.wait_for(asked) == {"folder": "builtin-1"}
     reference.begin(asked)
     assert (tmp_path / "runs").read_text() == "run\n"
 
@@ -77,4 +76,4 @@ def test_the_answer_to_the_prompt_of_an_older_release_is_not_used(
     asked = request(tmp_path)
     Path(path).write_text(json.dumps({"tokens": [1]}))
     reference.begin(asked)
-    assert reference.wait_for(asked) == {"environment": "abc"}
+    assert reference.wait_for(asked) == {"folder": "builtin-1"}

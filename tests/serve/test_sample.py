@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from provision.phases.serve.onhost.ready import log as log_module
 from provision.phases.serve.onhost.ready import prove as prove_module
 from provision.phases.serve.onhost.ready import sample as module
-from provision.phases.serve.onhost.ready import service as service_module
 from provision.phases.serve.onhost.ready.prove import faster
 from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, acceptance, count, load, pace, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
@@ -259,7 +259,7 @@ def test_streams_that_the_server_ends_with_an_error_are_read_from_its_log(
     (tmp_path / "journalctl").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat <<EOF\n{JOURNAL}EOF\n')
     (tmp_path / "journalctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert service_module.stream_errors(request_of(1), 1000.25, 2000.5) == 2
+    assert log_module.stream_errors(request_of(1), 1000.25, 2000.5) == 2
     asked = (tmp_path / "asked").read_text()
     assert "--since=@1000.250000 --until=@2000.500000 --unit firstlight-vllm.service" in asked
 
@@ -288,9 +288,9 @@ def test_the_log_of_supervisor_is_read_by_its_times(
     (tmp_path / "logs/vllm.log").write_text(JOURNAL)
     request = replace(request_of(1), supervisor="supervisor")
     begin = time.mktime((2026, 11, 27, 0, 39, 7, 0, 0, -1))
-    assert service_module.stream_errors(request, begin, begin + 60) == 1
-    assert service_module.stream_errors(request, begin - 60, begin + 60) == 2
-    assert service_module.stream_errors(request, begin + 60, begin + 120) == 0
+    assert log_module.stream_errors(request, begin, begin + 60) == 1
+    assert log_module.stream_errors(request, begin - 60, begin + 60) == 2
+    assert log_module.stream_errors(request, begin + 60, begin + 120) == 0
 
 
 def test_the_acceptance_rate_of_speculative_decoding_is_read() -> None:

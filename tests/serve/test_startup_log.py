@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.serve.onhost.ready.phases import phases
+from provision.phases.serve.onhost.ready.log import phases
 from provision.phases.serve.tools import serve_tools
 
 GPU = """\
@@ -81,7 +81,7 @@ def test_the_table_on_a_host_needs_no_toml(tmp_path: Path) -> None:
     serve_tools(tmp_path)
     program = (
         "import sys; sys.modules['tomllib'] = None; sys.path.insert(0, 'ready.pyz')\n"
-        "from ready.phases import phases; import json\n"
+        "from ready.log import phases; import json\n"
         "print(json.dumps(phases(json.load(sys.stdin), float(sys.argv[1]))))"
     )
     began = moment("2026-03-02 09:15:10")

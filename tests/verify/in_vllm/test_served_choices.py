@@ -27,7 +27,7 @@ from provision.phases.plan.fit.weights import in_folder
 from provision.phases.serve import command_line
 from provision.phases.serve.model import ServedModel
 from provision.phases.serve.onhost import builtin_model
-from provision.phases.serve.onhost.ready.kernels import kernels_in_use
+from provision.phases.serve.onhost.ready.attention import kernels_in_use
 from provision.phases.serve.onhost.ready.sample import acceptance
 from tests.verify.in_vllm.engine_server import started
 from verify.checks.serving import answer

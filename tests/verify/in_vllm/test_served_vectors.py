@@ -12,7 +12,6 @@ import torch
 import transformers
 
 from provision.phases.serve.onhost import builtin_model
-from provision.phases.serve.onhost.ready.answer import client_of
 from provision.phases.serve.onhost.ready.reference import wait_for
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 from provision.phases.serve.onhost.ready.vectors import check_vectors
@@ -95,7 +94,7 @@ def proven(service: Service) -> list[str]:
     """Return the evidence of the proof of readiness."""
     more = {"supervisor": "systemd", "asked": "CPU_ATTN", "processes": 1, "slice_s": 1.0, "prefix": str(service.prefix)}
     request = ReadinessRequest(**{**service.readiness, **more})
-    return check_vectors(request, wait_for(request), "float16", client_of(request))
+    return check_vectors(request, wait_for(request), "float16", request.client())
 
 
 def test_a_sound_server_is_ready_and_keeps_its_vectors(service: Service) -> None:

@@ -2,8 +2,8 @@
 
 The environment's Python runs this single file:
 
-    builtin_model.py --folder MODELS/builtin-1                                          the model, in a moment
-    builtin_model.py --folder MODELS/builtin-1 --reference FILE --environment DIGEST    and its answer, by transformers
+    builtin_model.py --folder MODELS/builtin-1                       the model, in a moment
+    builtin_model.py --folder MODELS/builtin-1 --reference FILE      and its answer, by transformers
 
 The model is small and has the Llama architecture. Every weight is a small integer over a power of two, drawn from
 SHAKE-128 of the weight's name: float32, bfloat16 and float16 represent exactly the same model. Each machine makes the
@@ -275,11 +275,6 @@ def reference_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def proves_enough(reference: dict[str, Any]) -> bool:
-    """Return whether equal tokens are meaningful: enough distinct ones, and no near ties."""
-    return len(set(reference["tokens"])) >= MINIMUM_DISTINCT and min(reference["gaps"]) >= MINIMUM_GAP
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a file; empty when it is absent or incomplete."""
     try:
@@ -308,11 +303,7 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def make_model(folder: Path, names: list[str]) -> None:
-    """Write these files of the model, its marker last.
-
-    Raises:
-        ValueError: The bytes differ from the known ones.
-    """
+    """Write these files of the model, its marker last. Raises ValueError where the bytes differ from the known ones."""
     folder.mkdir(parents=True, exist_ok=True)
     files = small_files()
     if WEIGHTS in names:
@@ -352,7 +343,7 @@ def keep_manifest(folder: Path) -> bool:
     return True
 
 
-def make(folder: Path, reference: Path | None, environment: str) -> dict[str, Any]:
+def make(folder: Path, reference: Path | None) -> dict[str, Any]:
     """Bring the model, and the reference if requested, to the desired state, and return what was done."""
     wrong = wrong_files(folder)
     if wrong:
@@ -362,12 +353,14 @@ def make(folder: Path, reference: Path | None, environment: str) -> dict[str, An
     if reference is None:
         return {"changed": changed, "seed": SEED, "made": wrong}
     known = read_json(reference)
-    wanted = {"sha256": WEIGHTS_SHA256, "environment": environment, "prompt": prompt_tokens()}
+    wanted = {"sha256": WEIGHTS_SHA256, "prompt": prompt_tokens()}
     if any(known.get(name) != value for name, value in wanted.items()):
-        known = {**marker(), "environment": environment, **reference_of(folder)}
-        if not proves_enough(known):
+        known = {**marker(), **reference_of(folder)}
+        # Equal tokens mean something only where enough are distinct, and none is a near tie.
+        distinct, gap = len(set(known["tokens"])), min(known["gaps"])
+        if distinct < MINIMUM_DISTINCT or gap < MINIMUM_GAP:
             raise ValueError(
-                f"transformers answers with {len(set(known['tokens']))} distinct tokens and a smallest gap of {min(known['gaps'])};"
+                f"transformers answers with {distinct} distinct tokens and a smallest gap of {gap};"
                 f" the model gives {MINIMUM_DISTINCT} and {MINIMUM_GAP} at least: this environment computes something else"
             )
         reference.parent.mkdir(parents=True, exist_ok=True)
@@ -380,15 +373,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make the built-in model and its reference answer.")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--reference", type=Path)
-    parser.add_argument("--environment", help="digest of the environment that computes the reference")
     options = parser.parse_args(arguments)
-    if (options.reference is None) != (options.environment is None):
-        parser.error("--reference and --environment go together")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     started = time.monotonic()
     try:
-        result = make(options.folder, options.reference, options.environment)
+        result = make(options.folder, options.reference)
     except (OSError, ValueError, ImportError) as problem:
         sys.stderr.write(f"builtin_model: {problem}\n")
         return 1

@@ -1,4 +1,4 @@
-"""Memory of the GPUs, and the processes that hold it."""
+"""Memory of the GPUs, and the processes that hold it; slices of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import describe, read_process
-from .report import Report
+from verify.files import read_number, small_text
 
 NVIDIA_SMI_TIMEOUT_S = 15
 
@@ -68,7 +67,9 @@ def amd_memory(sys: Path = Path("/sys")) -> list[CardMemory]:
         number = read_number(path)
         if not number:  # a processor
             continue
-        properties = dict(line.split()[:2] for line in read_lines(path.parent / "properties") if " " in line)
+        properties = dict(
+            line.split()[:2] for line in small_text(path.parent / "properties").splitlines() if " " in line
+        )
         place, domain = int(properties.get("location_id", 0)), int(properties.get("domain", 0))
         address = f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.{place & 7}"
         total, used = (
@@ -81,34 +82,3 @@ def amd_memory(sys: Path = Path("/sys")) -> list[CardMemory]:
         holders = tuple((pid, size) for pid, size in held if size)
         found.append(CardMemory(len(found), total >> 20, used >> 20, holders))
     return [card for card in found if card.total]
-
-
-def read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-def read_number(path: Path) -> int | None:
-    text = next(iter(read_lines(path)), "").strip()
-    return int(text) if text.isdigit() else None
-
-
-def check_gpu_memory(cards: list[CardMemory], indexes: list[int], share: float, report: Report) -> None:
-    """Report chosen GPUs with less free memory than the server will request, and who holds memory of them."""
-    for card in cards:
-        if card.index not in indexes:
-            continue
-        held = ", ".join(f"{describe_holder(pid)} with {size} MiB" for pid, size in card.holders)
-        if card.used > card.total * (1 - share):
-            report.problems.append(
-                f"GPU {card.index} has {card.total - card.used} of {card.total} MiB free, the server takes {share:.0%}; held by {held or 'no process that the driver names'}"
-            )
-        elif held:
-            report.notes.append(f"GPU {card.index} is also used by {held}")
-
-
-def describe_holder(pid: int) -> str:
-    process = read_process(pid)
-    return describe(process) if process else f"pid {pid} (outside this container)"

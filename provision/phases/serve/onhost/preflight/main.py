@@ -18,16 +18,24 @@ import json
 import os
 import pwd
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from verify.serving.service_plan import assignments
 
-from .gpu_memory import amd_memory, check_gpu_memory, nvidia_memory, slice_problem
+from .gpu_memory import CardMemory, amd_memory, nvidia_memory, slice_problem
 from .orphans import end_processes, find_orphans, remove_stale_proofs
-from .processes import describe, port_problem
-from .report import Report
+from .processes import describe, port_problem, read_process
+
+
+@dataclass
+class Report:
+    """What the checks found. `problems` prevent the start of the server, `notes` do not."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    orphans: list[int] = field(default_factory=list)
 
 
 def check_host(options: argparse.Namespace) -> Report:
@@ -100,6 +108,25 @@ def run_server(command: list[str], environment_file: Path | None, user: str) -> 
     sys.stderr.write(f"preflight: start of {command[0]} with pid {os.getpid()}\n")
     sys.stderr.flush()
     os.execve(command[0], command, environment)  # noqa: S606  # the command is the service's own, no shell is wanted
+
+
+def check_gpu_memory(cards: list[CardMemory], indexes: list[int], share: float, report: Report) -> None:
+    """Report chosen GPUs with less free memory than the server will request, and who holds memory of them."""
+    for card in cards:
+        if card.index not in indexes:
+            continue
+        held = ", ".join(f"{describe_holder(pid)} with {size} MiB" for pid, size in card.holders)
+        if card.used > card.total * (1 - share):
+            report.problems.append(
+                f"GPU {card.index} has {card.total - card.used} of {card.total} MiB free, the server takes {share:.0%}; held by {held or 'no process that the driver names'}"
+            )
+        elif held:
+            report.notes.append(f"GPU {card.index} is also used by {held}")
+
+
+def describe_holder(pid: int) -> str:
+    process = read_process(pid)
+    return describe(process) if process else f"pid {pid} (outside this container)"
 
 
 LEAST_FREE_CACHE_BYTES = 1 << 30

@@ -1,4 +1,4 @@
-"""Attention backends of the running engine's layers, from the plugin's records. A part of ready.pyz."""
+"""Attention backends of the running engine's layers, from the plugin's records, and its other kernels, from its log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ BACKEND_LINE = re.compile(
     r"Using (?:AttentionBackendEnum\.)?[A-Z][A-Z0-9_]+ (?:attention )?backend|Using Flash(?:Infer| ?Attention) (?:backend|version)"
 )
 GENERATION_LINE = re.compile(r"Using FlashAttention version (\d)")
+EXPERTS = re.compile(
+    r"Using '?([\w ]+?)'? (NvFp4|Mxfp4|MxFp8|Fp8|W4A8 Int8|W4A8|Int8|WNA16|Unquantized) MoE (?:LoRA )?backend"
+)
+LINEAR = re.compile(r"(?:Using|Selected) (\w+Kernel) for (\S+)")
+"""Source: vllm/model_executor/kernels/linear/__init__.py and the schemes in layers/quantization, 0.32.0; each kernel's class ends so."""
 
 
 def prove_attention(
@@ -67,3 +72,12 @@ def prove_attention(
 def canonical(backend: str | None) -> str:
     """Return the backend's common name: 0.8 to 0.10 append the engine's generation."""
     return (backend or "unknown").removesuffix("_VLLM_V1")
+
+
+def kernels_in_use(log: list[str], planned: list[str]) -> list[str]:
+    """Return a sentence for each kernel that the log names, and what the plan expected where that is another one."""
+    found = {f"{kind} experts": name for line in log for name, kind in EXPERTS.findall(line)}
+    found |= {f"{kind} weights": name for line in log for name, kind in LINEAR.findall(line)}
+    missing = [name for name in planned if name not in found.values()]
+    expected = f"; the plan expected {' and '.join(missing)}" if missing else ""
+    return [f"{what} use {name}{'' if name in planned else expected}" for what, name in found.items()]

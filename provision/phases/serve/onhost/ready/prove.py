@@ -16,37 +16,27 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from verify.files import read_json, write_atomically
-from verify.serving.answers import NotProvenError, dtype_of, greedy
-from verify.serving.client import Client, RequestError, is_healthy
+from verify.serving.answers import Answer, NotProvenError, compare_reference, dtype_of, forced, greedy
+from verify.serving.client import Client, RefusedError, RequestError, is_healthy
 from verify.serving.processes import attention_notes, read_all
 from verify.serving.service import start_ticks
 
-from .answer import chats, check_builtin_answer, client_of
-from .attention import canonical, prove_attention
-from .kernels import kernels_in_use
-from .phases import phases
+from .attention import canonical, kernels_in_use, prove_attention
+from .log import causes, last_lines, phases, service_log, stream_errors
 from .reference import begin, wait_for
 from .sample import ASKED, acceptance, load, metrics, pace, sample
-from .service import (
-    ReadinessRequest,
-    ServiceState,
-    age_of,
-    causes,
-    last_lines,
-    service_log,
-    service_state,
-    stream_errors,
-)
+from .service import ReadinessRequest, ServiceState, age_of, service_state
 from .user_model import check_adapter, check_model
 from .vectors import check_adapter as check_vectors_of_adapter
 from .vectors import check_vectors
-from .watch import Watch, stopped
+from .watch import stopped, watched
 
 POLL_S = 0.1
 STATE_POLL_S = 1.0
@@ -84,32 +74,28 @@ def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, sta
     notes = attention_notes(service, read_all(service.pids()))
     proof.attention, problem = prove_attention(request, notes, log)
     dtype = dtype_of(notes)
+    adapters = {name: replace(request, served_name=name).client() for name in request.adapters}
     try:
-        if request.task != "generate":
-            reference = wait_for(request)
-            with Watch(service, client.break_off):
+        reference = wait_for(request) if request.reference else {}
+        with watched(service, [client, *adapters.values()]):
+            if request.task != "generate":
                 proof.evidence = check_vectors(request, reference, dtype, client)
-        elif request.reference:
-            reference = wait_for(request)
-            proof.tokens_expected = reference["tokens"]
-            with Watch(service, client.break_off):
+            elif reference:
+                proof.tokens_expected = reference["tokens"]
                 found = greedy(client, reference["prompt"], len(reference["tokens"]))
-            proof.tokens_answered = list(found.tokens)
-            proof.startup_s["first_answer"] = round(found.first_at - asked_at, 2)
-            if started_here and age is not None:
-                proof.startup_s["first_token"] = round(age + found.first_at - asked_at, 2)
-            proof.evidence = [check_builtin_answer(reference, found, dtype, client)]
-        else:
-            with Watch(service, client.break_off):
+                proof.tokens_answered = list(found.tokens)
+                proof.startup_s["first_answer"] = round(found.first_at - asked_at, 2)
+                if started_here and age is not None:
+                    proof.startup_s["first_token"] = round(age + found.first_at - asked_at, 2)
+                proof.evidence = [check_builtin_answer(reference, found, dtype, client)]
+            else:
                 proof.evidence = [*check_model(request, dtype, client), *kernels_in_use(log, request.kernels)]
-        for adapter in request.adapters:
-            asked = client_of(replace(request, served_name=adapter))
-            with Watch(service, asked.break_off):
+            for name, adapter in adapters.items():
                 if request.task == "generate":
-                    proof.evidence.append(check_adapter(adapter, asked, client))
+                    proof.evidence.append(check_adapter(name, adapter, client))
                 else:
-                    proof.evidence.append(check_vectors_of_adapter(adapter, asked, client, request))
-        with Watch(service, client.break_off):
+                    told = check_vectors_of_adapter(name, adapter, client, request.task, reference["inputs"])
+                    proof.evidence.append(told)
             proof.model, proof.task = request.served_name, request.task
             proof.chat = request.task == "generate" and chats(client)
         proof.adapters = request.adapters
@@ -129,6 +115,25 @@ def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, sta
     return proof
 
 
+def chats(client: Client) -> bool:
+    """Return whether the model answers a chat; one without a chat template only completes texts. Raises RequestError."""
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    try:
+        client.post("/v1/chat/completions", body)
+    except RefusedError:
+        return False
+    return True
+
+
+def check_builtin_answer(reference: dict[str, Any], answer: Answer, dtype: str, client: Client) -> str:
+    """Return evidence that the answer matches the reference. Raises NotProvenError and RequestError."""
+
+    def rival(tokens: Sequence[int]) -> list[float]:
+        return forced(client, [*reference["prompt"], *tokens])[-len(tokens) :]
+
+    return compare_reference(answer, reference, rival, length=len(reference["tokens"]), dtype=dtype)
+
+
 def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:
     """Prove the attention backend of a host whose part of the model another host asks; it is asked when that one was proven."""
     proof = Proof(endpoint=None)
@@ -143,7 +148,7 @@ def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:
 def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
     """Run one slice: until the service is proven, has failed, or the time is over."""
     begin(request)
-    client, started_here = client_of(request), request.started_here
+    client, started_here = request.client(), request.started_here
     deadline, next_look = time.monotonic() + request.slice_s, 0.0
     state = ServiceState(request.main_pid, request.start_id, None)
     while True:

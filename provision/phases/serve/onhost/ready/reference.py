@@ -10,7 +10,7 @@ import json
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from verify.serving.answers import NotProvenError
 
@@ -25,19 +25,13 @@ def begin(request: ReadinessRequest) -> None:
         return
     prefix = Path(request.prefix)
     lock(request).parent.mkdir(exist_ok=True)
-    python = [str(prefix / "current/bin/python"), "-I", "-B"]
     program = "builtin_model.py" if request.task == "generate" else "vectors.py"
-    maker = [*python, str(prefix / "bin" / program), "--folder", request.model_folder, "--reference", request.reference]
-    if request.task == "generate":
-        maker += ["--environment", request.environment]
-    else:
-        maker += ["--task", request.task]
-    if request.pooling:
-        maker += ["--unlike", f"firstlight_vllm_args has {', '.join(request.pooling)}"]
+    maker = [str(prefix / "current/bin/python"), "-I", "-B", str(prefix / "bin" / program)]
+    maker += ["--folder", request.model_folder, "--reference", request.reference]
+    maker += ["--task", request.task] if request.task != "generate" else []
+    maker += ["--unlike", f"firstlight_vllm_args has {', '.join(request.pooling)}"] if request.pooling else []
     with lock(request).open("a") as held, log(request).open("a") as output:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if is_locked(held):
             return
         # The child inherits the open file and its lock, which is released when the child exits.
         subprocess.Popen(
@@ -58,15 +52,22 @@ def log(request: ReadinessRequest) -> Path:
     return Path(request.prefix) / "verify" / "reference.log"
 
 
-def wait_for(request: ReadinessRequest) -> dict[str, Any]:
-    """Wait for the reference and return it.
+def is_locked(file: IO[str]) -> bool:
+    """Return whether another process has the lock; else take it, as long as the file is open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
-    Raises:
-        NotProvenError: It does not exist, and no process computes it.
-    """
+
+def wait_for(request: ReadinessRequest) -> dict[str, Any]:
+    """Wait for the reference and return it. Raises NotProvenError where it does not exist, and no process computes it."""
     path = Path(request.reference or "")
     while not path.exists():
-        if is_free(lock(request)) and not path.exists():
+        with lock(request).open("a") as file:
+            ended = not is_locked(file)
+        if ended and not path.exists():
             text = log(request).read_text(errors="replace").strip().splitlines() if log(request).exists() else []
             raise NotProvenError(
                 f"the reference answer could not be computed: {text[-1] if text else 'it printed nothing'}"
@@ -74,12 +75,3 @@ def wait_for(request: ReadinessRequest) -> dict[str, Any]:
         time.sleep(POLL_S)
     reference: dict[str, Any] = json.loads(path.read_text())
     return reference
-
-
-def is_free(path: Path) -> bool:
-    try:
-        with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -13,8 +13,8 @@ from verify.serving.client import Client, RequestError
 from verify.serving.samples import samples, totals
 from verify.serving.vectors import vectors
 
-from .answer import client_of
-from .service import ReadinessRequest, stream_errors
+from .log import stream_errors
+from .service import ReadinessRequest
 
 TIMEOUT_S = 60.0
 """Seconds: an engine at work answers in a few; a frozen one never does."""
@@ -53,35 +53,20 @@ PROMPTS = (
 
 
 def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict[str, Any] | str]:
-    """Return the greedy answer to each text, or why there is none: a server refuses a text that is too long for it.
+    """Return the greedy answer of some tokens to each text, or why there is none: a server refuses a text that is too long for it.
 
     A model that makes vectors has none: the proof of each release compares its vectors.
-
-    Args:
-        tokens: Length of each answer.
-        concurrent: How many are asked for at a time.
     """
     if request.task != "generate":
         return []
     with ThreadPoolExecutor(concurrent) as pool:
-        return list(
-            pool.map(lambda prompt: greedy_answer(client_of(request, timeout_s=TIMEOUT_S), prompt, tokens), PROMPTS)
-        )
+        return list(pool.map(lambda text: greedy_answer(request.client(timeout_s=TIMEOUT_S), text, tokens), PROMPTS))
 
 
 def greedy_answer(client: Client, prompt: str, tokens: int) -> dict[str, Any] | str:
-    """Return the `tokens` of a greedy answer, their `logprobs`, and for each the token in second place and how far it is behind.
-
-    Without an answer the reason is returned.
-    """
-    body = {
-        "prompt": prompt,
-        "max_tokens": tokens,
-        "seed": 0,
-        **GREEDY,
-        "logprobs": 2,
-        "return_tokens_as_token_ids": True,
-    }
+    """Return a greedy answer with the token in second place at each step and how far it is behind, or why there is none."""
+    asked = {"prompt": prompt, "max_tokens": tokens, "seed": 0, **GREEDY}
+    body = {**asked, "logprobs": 2, "return_tokens_as_token_ids": True}
     try:
         found = client.post("/v1/completions", body)["choices"][0]["logprobs"]
         ids, logprobs = [_id(token) for token in found["tokens"]], [float(value) for value in found["token_logprobs"]]
@@ -128,7 +113,7 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
     # First, so that the counters do not show them as requests of clients.
     length = wanted.get("replay", 0)
     whole = replay(request, length, wanted["concurrent"]) if length else []
-    before = counters(request)
+    before = count(metrics(request))
     until = time.monotonic() + wanted.get("seconds", math.inf)
 
     def ask(number: int) -> tuple[float, float | None] | str | None:
@@ -150,7 +135,7 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
         "answers": [found if isinstance(found, dict) else None for found in whole],
         "left_out": {str(number): found for number, found in enumerate(whole, start=1) if isinstance(found, str)},
         "counters_before": before,
-        "counters": counters(request),
+        "counters": count(metrics(request)),
         "stream_errors": stream_errors(request, since, now),
         "until": now,
     }
@@ -158,7 +143,7 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | str:
     """Return the seconds until the first token, or until the vector, of one request, and between tokens, or why it failed."""
-    client = client_of(request, timeout_s=TIMEOUT_S)
+    client = request.client(timeout_s=TIMEOUT_S)
     body = {"prompt": PROMPT, "max_tokens": tokens, **GREEDY}
     started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
@@ -181,10 +166,7 @@ def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | 
 
 
 def pace(request: ReadinessRequest) -> dict[str, Any]:
-    """Return a request, how often it was asked, and the seconds of the fastest: until its first token and between tokens.
-
-    Empty where one failed.
-    """
+    """Return a request, how often it was asked, and the seconds of the fastest until its first token and between tokens; empty where one failed."""
     times: list[tuple[float, float | None]] = []
     began = time.monotonic()
     while len(times) < PACE_REQUESTS and (not times or time.monotonic() - began < PACE_S):
@@ -197,21 +179,16 @@ def pace(request: ReadinessRequest) -> dict[str, Any]:
     return {**ASKED, "requests": len(times), **figures}
 
 
-def counters(request: ReadinessRequest) -> dict[str, float]:
-    """Return finished and failed requests since the server started; empty where it reports none."""
-    return count(metrics(request))
-
-
 def metrics(request: ReadinessRequest) -> str:
     """Return the text of the server's metrics; empty where they cannot be read."""
     try:
-        return client_of(request, timeout_s=TIMEOUT_S).text("/metrics")
+        return request.client(timeout_s=TIMEOUT_S).text("/metrics")
     except RequestError:
         return ""
 
 
 def count(text: str) -> dict[str, float]:
-    """Return what the server's metrics say of requests, all labels together.
+    """Return finished and failed requests since the server started, by its metrics; empty where it reports none.
 
     A request that the engine ended with an error is answered 5xx too, unless it was a stream: the larger count is taken, not both.
     """
@@ -230,11 +207,8 @@ def count(text: str) -> dict[str, float]:
 def acceptance(text: str) -> list[str]:
     """Return what the server's metrics say of speculative decoding; empty without it."""
     drafted, accepted = totals(text, DRAFTS).values()
-    if not drafted:
-        return []
-    return [
-        f"speculative decoding: {accepted / drafted:.0%} of {drafted:.0f} drafted tokens accepted since the server started"
-    ]
+    share = f"{accepted / drafted:.0%} of {drafted:.0f} drafted tokens" if drafted else ""
+    return [f"speculative decoding: {share} accepted since the server started"] if drafted else []
 
 
 def load(text: str) -> dict[str, Any]:

@@ -1,31 +1,21 @@
-"""State and log of the service, from its supervisor."""
+"""What the controller asks, and the state of the service, from its supervisor."""
 
 from __future__ import annotations
 
 import http.client
 import os
-import re
 import socket
 import subprocess
-import time
 import xmlrpc.client
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from verify.serving.client import Client
 from verify.serving.service import Service, stat_fields
-from verify.tables import table
 
-LOG_PREFIX = re.compile(r"^(?:\([^)]* pid=\d+\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
-"""Process, level, time and place, which vLLM puts before each line, including those of a call trace."""
-DECISIVE_LINE = re.compile(
-    r"^[\w.]*(?:Error|Exception|Interrupt)(?:: .*)?$|^\S+(?: serve)?: error: |^preflight refuses: |^group: (?:refuses|ends) |\bKilled\b|[Oo]ut of memory|No space left"
-)
-"""The second one is how argparse refuses an argument."""
-CODE_LINE = re.compile(r"^\s+\S")
-MARK_LINE = re.compile(r"^[\s^~]+$")
-EVIDENCE_LINES = 12
-LOG_TIME = re.compile(r"\b(\d\d-\d\d \d\d:\d\d:\d\d) \[")
+ANSWER_TIMEOUT_S = 300.0
+"""Seconds: the first answer of a large model may wait for kernels that are compiled on first use."""
 PEER_LOST = "75"
 """Exit status of span.pyz when another host was lost or stopped."""
 
@@ -55,8 +45,6 @@ class ReadinessRequest:
     """Options of the user that change how it makes vectors."""
     reference: str | None = None
     """File of the reference answer; None for a user's model that makes text."""
-    environment: str = ""
-    """Digest of the environment that computes the reference."""
     adapters: list[str] = field(default_factory=list)
     """Names of the model's LoRA adapters in the API."""
     in_span: bool = False
@@ -74,6 +62,15 @@ class ReadinessRequest:
     def service(self, main_pid: int | None = None) -> Service:
         """Return the service, whose server has that process."""
         return Service(Path(self.prefix), vars(self), main_pid)
+
+    def client(self, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Client:
+        """Return a client of the service, with its key."""
+        service = self.service()
+        try:
+            key = service.api_key()
+        except OSError:  # then the service does not start either, and says so
+            key = None
+        return Client(service.endpoint, timeout_s, key)
 
 
 @dataclass(frozen=True)
@@ -132,88 +129,12 @@ def supervisor_state(request: ReadinessRequest) -> ServiceState:
     return ServiceState(int(facts["pid"]), None, died)
 
 
-def service_log(request: ReadinessRequest, state: ServiceState) -> list[str]:
-    """Return the lines of this start of the service, oldest first."""
-    if request.supervisor == "supervisor":
-        return lines_of_start(tail(Path(request.prefix) / "logs/vllm.log"), state.main_pid)
-    command = ["journalctl", *scope(request), "--no-pager", "--output=cat", "--lines=3000"]
-    match = f"_SYSTEMD_INVOCATION_ID={state.start_id}" if state.start_id else f"--unit={request.unit}"
-    return run([*command, match]).splitlines()
-
-
-def stream_errors(request: ReadinessRequest, since_s: float, until_s: float) -> int:
-    """Return how many streams the server ended with an event `error` in a time, which no metric of it counts.
-
-    Args:
-        request: The service.
-        since_s: Begin, in seconds since 1970.
-        until_s: End.
-    """
-    if request.supervisor == "supervisor":
-        lines = tail(Path(request.prefix) / "logs/vllm.log")
-        lines = [line for line in lines if since_s <= logged_at(line, until_s) < until_s]
-    else:
-        unit = "--user-unit" if request.supervisor == "systemd-user" else "--unit"
-        during = [f"--since=@{since_s:.6f}", f"--until=@{until_s:.6f}"]
-        lines = run(["journalctl", "--quiet", "--no-pager", "--output=cat", *during, unit, request.unit]).splitlines()
-    logged = table("serving")["stream_error"]["logged"]
-    return sum(re.search(logged, line) is not None for line in lines)
-
-
-def logged_at(line: str, now_s: float) -> float:
-    """Return when vLLM logged a line, to the second, in seconds since 1970; 0 of a line without a time. It names no year."""
-    found = LOG_TIME.search(line)
-    if found is None:
-        return 0.0
-    year = time.localtime(now_s).tm_year
-    return time.mktime(time.strptime(f"{year}-{found[1]}", "%Y-%m-%d %H:%M:%S"))
-
-
-def lines_of_start(lines: list[str], pid: int) -> list[str]:
-    """Return the lines from the preflight with that PID to the next one; without it, all after the last preflight."""
-    starts = [number for number, line in enumerate(lines) if line.startswith("preflight: start of ")]
-    for place, number in enumerate(starts):
-        if lines[number].endswith(f" pid {pid}"):
-            following = starts[place + 1] if place + 1 < len(starts) else len(lines)
-            return lines[number:following]
-    return lines[starts[-1] :] if starts else lines
-
-
-def tail(path: Path, size: int = 2 << 20) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - size, 0))
-            return file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-
-
 def run(command: list[str]) -> str:
     """Return the standard output of a command; empty when it fails or hangs."""
     try:
         return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-
-
-def causes(lines: list[str]) -> list[str]:
-    """Return the lines that explain a failed start, the first cause first, each once, without prefixes and call traces.
-
-    An exception without a message is reported with the line of code that raised it.
-    """
-    chosen: list[str] = []
-    code = ""
-    for raw in lines:
-        line = LOG_PREFIX.sub("", raw.rstrip())
-        if CODE_LINE.match(line) and not MARK_LINE.match(line):
-            code = line.strip()
-        elif DECISIVE_LINE.search(line):
-            chosen.append(line if ":" in line or not code else f"{line} at `{code}`")
-    return [line[:400] for line in dict.fromkeys(chosen)][:EVIDENCE_LINES]
-
-
-def last_lines(lines: list[str]) -> list[str]:
-    return [LOG_PREFIX.sub("", line.rstrip())[:400] for line in lines if line.strip()][-EVIDENCE_LINES:]
 
 
 def age_of(pid: int) -> float | None:

@@ -61,11 +61,7 @@ LENGTH = 32
 
 
 def check_model(request: ReadinessRequest, dtype: str, client: Client) -> list[str]:
-    """Return evidence that a user's model computes, and as in its last green run; store the new values.
-
-    Raises:
-        NotProvenError: It does not.
-    """
+    """Return evidence that a user's model computes, and as in its last green run; store the new values. Raises NotProvenError."""
     tokens = forced_tokens(client, FIXED_TEXT)
     values = [value for _, value in tokens]
     evidence = [check_plausibility(values, vocabulary(Path(request.model_folder)))]
@@ -110,21 +106,11 @@ def compare(
 
 
 def check_adapter(name: str, adapter: Client, base: Client) -> str:
-    """Return evidence that an adapter computes, and answers differently from its base model.
-
-    Args:
-        name: The adapter's name in the API.
-        adapter: The server, asked for the adapter.
-        base: The server, asked for the model itself.
-
-    Raises:
-        NotProvenError: It does not.
-    """
+    """Return evidence that an adapter computes, and answers differently from its base model. Raises NotProvenError."""
     first, found, again = (forced(each, FIXED_TEXT) for each in (base, adapter, base))
     if not all(math.isfinite(value) and value > CLAMPED_LOGPROB for value in found):
         raise NotProvenError(f"adapter `{name}`: log probabilities of a fixed text are not finite")
-    noise = max(abs(one - two) for one, two in zip(first, again, strict=True))
-    effect = max(abs(one - two) for one, two in zip(first, found, strict=True))
+    noise, effect = (max(abs(a - b) for a, b in zip(first, other, strict=True)) for other in (again, found))
     text = f"adapter `{name}` changes log probabilities of a fixed text by up to {effect:.3f}"
     if effect <= max(LEAST_EFFECT, 2 * noise):
         raise NotProvenError(
@@ -149,11 +135,7 @@ def long_answers(client: Client) -> dict[str, Answer]:
 
 
 def check_plausibility(values: list[float], entries: int | None) -> str:
-    """Return evidence that log probabilities come from a working model.
-
-    Args:
-        entries: Size of the vocabulary; None where config.json names none.
-    """
+    """Return evidence that log probabilities come from a working model with a vocabulary of so many entries, as far as config.json names it."""
     wrong = [value for value in values if not math.isfinite(value) or value <= CLAMPED_LOGPROB]
     if wrong or not values:
         raise NotProvenError(f"{len(wrong)} of {len(values)} log probabilities of a fixed text are not finite")

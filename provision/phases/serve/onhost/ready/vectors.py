@@ -13,7 +13,6 @@ from verify.serving.vectors import Vector, alone_and_together, distance, roundin
 from verify.tables import table
 
 from .last_run import LastRun
-from .reference import wait_for
 from .service import ReadinessRequest
 
 LEAST_DIFFERENCE = 0.0001
@@ -23,11 +22,7 @@ UNIT = 0.01
 
 
 def check_vectors(request: ReadinessRequest, reference: dict[str, Any], dtype: str, client: Client) -> list[str]:
-    """Return evidence that the vectors of fixed texts are those of the model, and as in its last green run; store them.
-
-    Raises:
-        NotProvenError: They are not.
-    """
+    """Return evidence that the vectors of fixed texts are those of the model, and as in its last green run; store them. Raises NotProvenError."""
     inputs = reference["inputs"]
     alone, together = alone_and_together(client, request.task, inputs)
     evidence = [check_properties(alone, together, dtype, is_normalised=reference["is_normalised"])]
@@ -39,14 +34,9 @@ def check_vectors(request: ReadinessRequest, reference: dict[str, Any], dtype: s
     return evidence
 
 
-def check_adapter(name: str, adapter: Client, base: Client, request: ReadinessRequest) -> str:
-    """Return evidence that an adapter changes the vectors of its base model.
-
-    Raises:
-        NotProvenError: It does not.
-    """
-    inputs = wait_for(request)["inputs"]
-    first, found, again = (vectors(each, request.task, inputs) for each in (base, adapter, base))
+def check_adapter(name: str, adapter: Client, base: Client, task: str, inputs: Sequence[Any]) -> str:
+    """Return evidence that an adapter changes the vectors of its base model. Raises NotProvenError."""
+    first, found, again = (vectors(each, task, inputs) for each in (base, adapter, base))
     noise, effect = (max(map(distance, other, first)) for other in (again, found))
     text = f"adapter `{name}` changes vectors of fixed texts by up to {effect:.4f}"
     if not effect > max(LEAST_DIFFERENCE, 2 * noise):

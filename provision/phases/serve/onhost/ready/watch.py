@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
+from verify.serving.client import Client
 from verify.serving.processes import STOPPED
 from verify.serving.service import Service, stat_fields
 
@@ -36,33 +37,29 @@ def name_of(pid: int) -> str:
     return words[0].decode(errors="replace")[:80] or "?"
 
 
-class Watch:
-    """Context manager that calls `break_off` with a reason once the service cannot answer any more."""
+@contextmanager
+def watched(service: Service, clients: Sequence[Client]) -> Iterator[None]:
+    """Break requests of clients off, with the reason, once the service cannot answer any more. They ask one after another, without a pause."""
+    over = threading.Event()
 
-    def __init__(self, service: Service, break_off: Callable[[str], None]) -> None:
-        self._service = service
-        self._break_off = break_off
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def _look(self) -> None:
-        used, since = self._service.cpu_seconds(), time.monotonic()
-        while not self._over.wait(POLL_S):
-            reason = stopped(self._service)
-            now, seconds = self._service.cpu_seconds(), time.monotonic() - since
+    def look() -> None:
+        used, since = service.cpu_seconds(), time.monotonic()
+        while not over.wait(POLL_S):
+            reason = stopped(service)
+            now, seconds = service.cpu_seconds(), time.monotonic() - since
             if reason is None and seconds >= STILL_S:
                 if abs(now - used) < STILL_SHARE * seconds:
                     reason = f"the service has computed nothing for {seconds:.0f} s, with a question open"
                 used, since = now, time.monotonic()
             if reason is not None:
-                self._break_off(reason)
+                for client in clients:
+                    client.break_off(reason)
                 return
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
