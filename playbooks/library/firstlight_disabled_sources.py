@@ -8,7 +8,7 @@ import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+from ansible.module_utils.firstlight_host import diff_result, read, text_diff, write
 from ansible.module_utils.firstlight_sources import address, fields_of, stanzas_of
 
 ARGUMENTS = {

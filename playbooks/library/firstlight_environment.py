@@ -16,9 +16,7 @@ import time
 from subprocess import DEVNULL, Popen
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_errors import HostError
-from ansible.module_utils.firstlight_files import diff_result, list_diff, read
+from ansible.module_utils.firstlight_host import HostError, diff_result, last_lines, list_diff, read, run
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},

@@ -11,10 +11,8 @@ import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
-from ansible.module_utils.firstlight_files import differs, read, write
+from ansible.module_utils.firstlight_host import HostError, differs, last_lines, read, run, write
 from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {

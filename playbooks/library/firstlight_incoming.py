@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_files import diff_result, list_diff
+from ansible.module_utils.firstlight_host import diff_result, list_diff
 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},

@@ -11,7 +11,7 @@ import pwd
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_files import diff_result, list_diff
+from ansible.module_utils.firstlight_host import diff_result, list_diff
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},

@@ -11,9 +11,7 @@ import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_commands import run
-from ansible.module_utils.firstlight_errors import HostError
-from ansible.module_utils.firstlight_files import diff_result, list_diff, read, replace_link, write
+from ansible.module_utils.firstlight_host import HostError, diff_result, list_diff, read, replace_link, run, write
 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_apt import Apt
-from ansible.module_utils.firstlight_dnf import Dnf
-from ansible.module_utils.firstlight_errors import HostError
+from ansible.module_utils.firstlight_apt_dnf import Apt, Dnf
+from ansible.module_utils.firstlight_host import HostError
 
 ARGUMENTS = {
     "part": {"type": "dict", "required": True},

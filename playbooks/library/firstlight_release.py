@@ -7,8 +7,16 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_errors import HostError
-from ansible.module_utils.firstlight_files import diff_result, differs, list_diff, read, replace_link, text_diff, write
+from ansible.module_utils.firstlight_host import (
+    HostError,
+    diff_result,
+    differs,
+    list_diff,
+    read,
+    replace_link,
+    text_diff,
+    write,
+)
 from ansible.module_utils.firstlight_releases import (
     ENVIRONMENT,
     RECORD,
@@ -26,11 +34,12 @@ from ansible.module_utils.firstlight_releases import (
     origin_of,
     release,
     release_files,
+    service_files,
     service_of,
+    start_record,
     write_folder,
     write_state,
 )
-from ansible.module_utils.firstlight_service_files import service_files, start_record
 from ansible.module_utils.firstlight_unit import (
     find_hooks,
     has_stopped,

@@ -10,10 +10,8 @@ import shutil
 from fnmatch import fnmatchcase
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_commands import run
-from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
-from ansible.module_utils.firstlight_releases import known, linked, load, needed, service_of, start_caches
-from ansible.module_utils.firstlight_service_files import start_record
+from ansible.module_utils.firstlight_host import diff_result, read, run, text_diff, write
+from ansible.module_utils.firstlight_releases import known, linked, load, needed, service_of, start_caches, start_record
 from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}

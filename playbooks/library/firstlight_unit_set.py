@@ -12,10 +12,8 @@ import urllib.error
 import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_commands import last_lines, run
-from ansible.module_utils.firstlight_errors import HostError
 from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
-from ansible.module_utils.firstlight_files import read, write
+from ansible.module_utils.firstlight_host import HostError, last_lines, read, run, write
 from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {

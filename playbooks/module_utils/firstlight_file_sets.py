@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from ansible.module_utils.firstlight_commands import run
-from ansible.module_utils.firstlight_errors import HostError
-from ansible.module_utils.firstlight_files import diff_result, read, replace_link, text_diff
+from ansible.module_utils.firstlight_host import HostError, diff_result, read, replace_link, run, text_diff
 
 
 class FileSet:

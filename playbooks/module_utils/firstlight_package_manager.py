@@ -10,9 +10,8 @@ import os
 import re
 import time
 
-from ansible.module_utils.firstlight_commands import run as run_program
-from ansible.module_utils.firstlight_errors import HostError
-from ansible.module_utils.firstlight_files import read, write
+from ansible.module_utils.firstlight_host import HostError, read, write
+from ansible.module_utils.firstlight_host import run as run_program
 
 RECORDS = "/var/lib/firstlight-drivers"
 """What came with this product, a file for each repository; `uninstall --drivers` removes it. Lines: a word and a package."""

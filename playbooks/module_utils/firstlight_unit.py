@@ -11,9 +11,7 @@ import re
 import shutil
 from fnmatch import fnmatchcase
 
-from ansible.module_utils.firstlight_commands import TIMED_OUT, run
-from ansible.module_utils.firstlight_errors import HostError
-from ansible.module_utils.firstlight_files import read, write
+from ansible.module_utils.firstlight_host import TIMED_OUT, HostError, read, run, write
 
 SYSTEMD_S = 60
 """Seconds for one answer of systemctl; it takes milliseconds, or never comes."""

@@ -27,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server, as the product starts it for the built-in model; file `fault` names what is wrong with it."""
     prefix = tmp_path_factory.mktemp("served")
     model, reference = prefix / "models/builtin-1", prefix / "reference.json"
-    builtin_model.make(model, reference, "none")
+    builtin_model.make(model, reference)
     with started(prefix, model, reference=str(reference)) as service:
         yield service
 

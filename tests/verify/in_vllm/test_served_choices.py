@@ -82,7 +82,7 @@ def drafted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The built-in model, which drafts for itself, with sampling defaults under which other tokens are the most likely ones."""
     prefix = tmp_path_factory.mktemp("served")
     model, reference = prefix / "models/m", prefix / "reference.json"
-    builtin_model.make(model, reference, "none")
+    builtin_model.make(model, reference)
     shutil.copytree(model, prefix / "small")
     shutil.move(prefix / "small", model / DRAFTED.draft_folder)
     given = (*speculation(DRAFTED, prefix), "--override-generation-config", json.dumps(SAMPLING))
@@ -95,7 +95,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The built-in model in 8-bit integers, with drafts from the prompt."""
     prefix = tmp_path_factory.mktemp("served")
     model = prefix / "models/m"
-    builtin_model.make(model, prefix / "reference.json", "none")
+    builtin_model.make(model, prefix / "reference.json")
     quantise(model)
     with started(prefix, model, *speculation(PROMPTED, prefix)) as service:
         yield service

@@ -1,8 +1,52 @@
-"""Files as the modules of this product read and write them. Runs on any Python from 3.8 on."""
+"""What the modules of this product have in common: programs, files, and why one fails. Runs on any Python from 3.8 on."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+
+TIMED_OUT = 124
+
+
+class HostError(Exception):
+    """What stands against what a module is to do on its host: with values, with a hint that helps, and what a program printed about it."""
+
+    def __init__(self, text, hint=None, output=""):
+        super().__init__(text)
+        self.hint = hint
+        self.output = output
+
+
+def run(*words, timeout_s=None, settings=None, pass_fds=()):
+    """Run a program with messages in English.
+
+    Args:
+        words: The program and its arguments.
+        timeout_s: Seconds after which the program is ended.
+        settings: Environment variables to set; None as a value removes one.
+        pass_fds: File descriptors that the program inherits.
+
+    Returns:
+        Status as a shell has it, standard output, and standard output followed by standard error.
+    """
+    # A login without a profile may have no folder of administrator's programs in its PATH.
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    variables = {**os.environ, "LC_ALL": "C", "PATH": path, **(settings or {})}
+    environment = {name: value for name, value in variables.items() if value is not None}
+    options = {"env": environment, "timeout": timeout_s, "pass_fds": pass_fds}
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, **options)
+    except OSError as error:
+        return 127, "", f"{words[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return TIMED_OUT, "", f"{words[0]}: no answer within {timeout_s} s"
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    return done.returncode, out, out + err
+
+
+def last_lines(text, count):
+    """Return the last lines of an output as one line."""
+    return " ".join(text.strip().splitlines()[-count:])
 
 
 def read(path):
