@@ -165,7 +165,7 @@ class Settings(Record):
     ] = Field(default_factory=dict)
     """Services of a host that serves several models: each has settings of its own, by their names without `firstlight_`, and takes the host's for the others. Default: one service."""
     model: Annotated[Word, Allowed("builtin, a folder, or a hub id such as org/name or org/name@revision")] = "builtin"
-    """Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id. The default replaces another model that a host serves now."""
+    """Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id. The default replaces no other model that a host serves: a run refuses that."""
     model_on_host: Prefix | None = None
     """Folder on the host that has the model's files, such as a share of all hosts. The host compares them with `firstlight_model` and links to them; none are sent."""
     source: Annotated[

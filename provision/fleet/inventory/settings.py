@@ -96,6 +96,8 @@ def settings_of(
         ("gateway_certificate", _file),
         ("alertmanager_config", _file),
     ):
+        if name not in settings.model_fields_set:
+            continue
         located[name], wrong = locate(getattr(settings, name), Path.cwd() if name in overrides else base)
         if wrong:
             note(name, wrong)

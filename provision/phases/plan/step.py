@@ -3,8 +3,9 @@
 import time
 from dataclasses import replace
 
-from provision.core.errors import FirstlightError, NoStackError
+from provision.core.errors import FirstlightError, ModelError, NoStackError
 from provision.core.folders import tools_folder
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, PlannedChange
 from provision.core.models.stack import Resolution
@@ -15,6 +16,7 @@ from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.services import part_of, with_gpus
 from provision.phases.plan.slices import with_slices
+from provision.phases.serve.model import BUILTIN_NAME
 from provision.phases.stage import builds_in, staged_before
 from provision.phases.stage.model_description import describe_all, try_sources
 from provision.phases.stage.vllm_wheel import WheelReader
@@ -31,6 +33,7 @@ def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
     """Choose a Stack for each class of hosts. No host is changed. An earlier plan stays valid for hosts that are not planned again."""
     started = time.monotonic()
     spans.refuse_parts(context, "plan")
+    context.call_for_hosts("plan", lambda host: _require_model(host, probed.facts[host.name]))
     shapes = _shapes(context)
     reader = WheelReader(context.wheelhouse(), client=context.options.client, refresh=context.options.refresh)
     wheels = context.call_for_hosts("plan", lambda host: reader.read(probed.facts[host.name], host.settings))
@@ -109,6 +112,18 @@ def _host_changes(
     before = builds_in(store, current) if current else None
     stack = staged.stack if staged else resolution.stack
     return changes_of(host, facts, stack, staged, desired, before=named_builds(before) if before else None)
+
+
+def _require_model(host: Host, facts: HostFacts) -> None:
+    """Raise ModelError where a host serves a model, and the built-in one would replace it only because nothing names a model."""
+    settings, state = host.settings, (facts.installed and facts.installed.state) or {}
+    served = state.get("model")
+    if served in (None, BUILTIN_NAME) or "model" in settings.model_fields_set or not settings.serve:
+        return
+    raise ModelError(
+        f"host `{host.name}` serves {served}, and neither the inventory nor an option names a model",
+        hint="--model ORG/NAME keeps it, better firstlight_model in the inventory; --model builtin replaces it by the built-in model",
+    )
 
 
 def _shapes(context: RunContext) -> dict[str, Shape]:

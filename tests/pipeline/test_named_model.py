@@ -1,0 +1,48 @@
+"""A model that a host serves is replaced by the built-in one only where the inventory or an option says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.models.facts import HostFacts, Installed
+from provision.fleet.inventory import load
+from provision.phases.plan.step import plan
+from provision.run.results import ProbedHosts
+from tests.pipeline.local_context import local_context
+
+REFUSED = "host `a` serves org-model, and neither the inventory nor an option names a model"
+
+
+def refusal(folder: Path, served: str | None, *, variables: dict[str, Any], **options: Any) -> str | None:
+    """Return why a host gets no plan. The facts are too few for one: without the refusal another text follows."""
+    (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"a": variables}}}))
+    context = local_context(folder, "a")
+    context = replace(context, inventory=load(folder / "hosts.yml", overrides=options))
+    installed = Installed(prefix="/opt/firstlight", state={"model": served} if served else None)
+    facts = HostFacts(host="a", probed_at="2026-01-03T00:00:00Z", installed=installed)
+    plan(context, ProbedHosts({"a": facts}))
+    return context.outcomes.results["a"]["plan"].text
+
+
+@pytest.mark.parametrize(
+    ("served", "variables", "options", "refused"),
+    [
+        ("org-model", {}, {}, True),
+        ("org-model", {"firstlight_port": 9000}, {"port": 9001}, True),
+        ("org-model", {"firstlight_model": "builtin"}, {}, False),
+        ("org-model", {}, {"model": "builtin"}, False),
+        ("org-model", {}, {"model": "org/model"}, False),
+        ("org-model", {"firstlight_serve": False}, {}, False),
+        ("builtin-1", {}, {}, False),
+        (None, {}, {}, False),
+    ],
+)
+def test_a_served_model_is_not_replaced_because_nothing_names_one(
+    served: str | None, variables: dict[str, Any], options: dict[str, Any], refused: bool, tmp_path: Path
+) -> None:
+    assert (refusal(tmp_path, served, variables=variables, **options) == REFUSED) == refused
