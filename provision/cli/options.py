@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
@@ -23,6 +23,7 @@ from provision.pipeline import Batching, CommandRequest
 from provision.pipeline.runner import read_inventory
 from provision.report.layout import fold_names
 
+RunT = TypeVar("RunT", bound=Callable[..., int])
 LOGS = logs_folder()
 BecomeOption = Annotated[
     bool,
@@ -102,11 +103,8 @@ def _options(group: str) -> Iterator[Parameter]:
 
 _REBOOT = tuple(_options("restarting"))
 _PRINT = _option("as_json", JsonOption, default=False)
-HOSTS = (
-    _option("inventory", InventoryOption),
-    *_options("hosts"),
-    _option("verbose", VerboseOption, default=False),
-)
+INVENTORY, VERBOSE = _option("inventory", InventoryOption), _option("verbose", VerboseOption, default=False)
+HOSTS = (INVENTORY, *_options("hosts"), VERBOSE)
 """Options of every command that works on hosts."""
 MODELS = (*HOSTS, *_options("planning"))
 """Those that affect which versions are planned, and for which model."""
@@ -118,7 +116,8 @@ PLANNING = (*SERVICE, *_REBOOT)
 STAGING = (*PLANNING, _option("refresh", RefreshOption, default=False), *_options("staging"))
 """Options of commands that plan, and fetch what is planned."""
 PRINTED = (_PRINT,)
-CHANGED = (_option("ask_become_pass", BecomeOption, default=False), _PRINT)
+BECOME = _option("ask_become_pass", BecomeOption, default=False)
+CHANGED = (BECOME, _PRINT)
 """Options of commands that may need sudo, and print a document."""
 
 
@@ -137,6 +136,36 @@ def takes(*before: Parameter, after: Sequence[Parameter] = ()) -> Callable[[Call
         return command
 
     return take
+
+
+def command(
+    group: typer.Typer, request: str, *before: Parameter, after: Sequence[Parameter] = (), name: str | None = None
+) -> Callable[[RunT], RunT]:
+    """Return a decorator that adds a function to a group of commands. Its docstring is the help, and it returns the exit code.
+
+    It is called with the request that options make, and with its own options.
+
+    Args:
+        request: The name of the request.
+        before: Options of the request that come before its own.
+        after: Options of the request that come after its own.
+        name: The name of the command, where it is not that of the function.
+    """
+
+    def add(run: RunT) -> RunT:
+        _, *own = inspect.signature(run, eval_str=True).parameters.values()
+
+        def typed(**options: Any) -> None:
+            given = {each.name: options.pop(each.name) for each in own}
+            raise typer.Exit(run(asked(request, **options), **given))
+
+        typed.__name__, typed.__doc__ = run.__name__, run.__doc__
+        listed = [*before, *(each.replace(kind=Parameter.KEYWORD_ONLY) for each in own), *after]
+        typed.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+        group.command(name)(typed)
+        return run
+
+    return add
 
 
 def asked(

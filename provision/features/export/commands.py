@@ -1,16 +1,20 @@
-"""`./firstlight export`: hosts are planned from what they are, or from recorded facts, and described in a folder. No host is changed."""
+"""`./firstlight export`: hosts are planned from what they are, or from recorded facts, and described in a folder. No host is changed.
+
+A command raises InventoryError where nothing of the fleet can be described in the format, NoStackError where no combination of versions
+fits a host, and UsageError where the options do not fit, or a file is there already.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from provision.cli.groups import HelpGroup
-from provision.cli.options import MODELS, asked, takes
+from provision.cli.options import MODELS, command
 from provision.core.errors import Exit, InventoryError, NoStackError, UsageError
 from provision.core.files import write_atomically
 from provision.core.models.facts import HostFacts
@@ -36,9 +40,9 @@ app = typer.Typer(
 )
 
 
-@app.command()
-@takes(*MODELS)
+@command(app, "export", *MODELS)
 def kubernetes(
+    request: CommandRequest,
     *,
     kind: Annotated[
         Format,
@@ -52,7 +56,7 @@ def kubernetes(
     ] = Path("kubernetes"),
     digest: Annotated[
         str | None,
-        typer.Option("--digest", metavar="sha256:HEX", help="Digest of the image of the planned vLLM release."),
+        typer.Option(metavar="sha256:HEX", help="Digest of the image of the planned vLLM release."),
     ] = None,
     allow_tag: Annotated[
         bool, typer.Option("--allow-tag", help="Name the image by its tag alone, which its makers can move.")
@@ -60,57 +64,27 @@ def kubernetes(
     facts: Annotated[
         list[Path] | None,
         typer.Option(
-            "--facts",
             metavar="FILE",
             help="Facts of the hosts, as `probe --json` prints them: no host is contacted. Repeatable.",
         ),
     ] = None,
-    **options: Any,
-) -> None:
-    """Write files for Kubernetes, or for a router, that serve the models of the hosts; no host is changed."""
-    request = asked("export", **options)
-    raise typer.Exit(export(request, kind, output, recorded=facts or (), digest=digest, allow_tag=allow_tag))
-
-
-def export(
-    request: CommandRequest,
-    kind: Format,
-    folder: Path,
-    *,
-    recorded: Sequence[Path] = (),
-    digest: str | None = None,
-    allow_tag: bool = False,
 ) -> int:
-    """Write the files of a format and their README, and return the exit code.
-
-    Args:
-        request: The command.
-        kind: The format.
-        folder: Where the files go.
-        recorded: Files with facts of the hosts; none: the hosts are probed.
-        digest: Of the image, `sha256:...`.
-        allow_tag: Whether an image is named by its tag alone, which its makers can move.
-
-    Raises:
-        InventoryError: Nothing of the fleet can be described in this format.
-        NoStackError: No combination of versions fits a host.
-        UsageError: The options do not fit, or a file is there already.
-    """
+    """Write files for Kubernetes, or for a router, that serve the models of the hosts; no host is changed."""
     is_workload = kind != "endpoints"
     _require_image(digest, allow_tag=allow_tag, is_wanted=is_workload)
-    if recorded:
+    if facts:
         hosts = read_inventory(request).hosts
-        facts = _recorded(recorded, hosts)
-        chosen = _plan(hosts, facts) if is_workload else Plan(classes=())
+        known = _recorded(facts, hosts)
+        chosen = _plan(hosts, known) if is_workload else Plan(classes=())
     else:
         outcome = execute(request, (PROBE, PLAN) if is_workload else (PROBE,))
         if outcome.exit_code != Exit.OK:
             return print_summary(outcome)
-        hosts, facts = outcome.hosts, outcome.result.facts
+        hosts, known = outcome.hosts, outcome.result.facts
         chosen = outcome.result.plan if isinstance(outcome.result, PlannedHosts) else Plan(classes=())
     stacks = {name: one.stack for one in chosen.classes for name in one.hosts if one.stack and one.stack.vllm}
-    files, missing, found = _described(kind, hosts, facts, stacks, digest)
-    _write(folder, {**files, README: render(kind, hosts, found, stacks, missing)})
+    files, missing, found = _described(kind, hosts, known, stacks, digest)
+    _write(output, {**files, README: render(kind, hosts, found, stacks, missing)})
     return Exit.OK
 
 

@@ -1,11 +1,32 @@
-"""`./firstlight gateway ...`: one address in front of all hosts, and its traffic. Thin: each command calls one function."""
+"""`./firstlight gateway ...`: one address in front of all hosts, and its traffic.
 
+Commands raise InventoryError where the inventory has no gateway, and FirstlightError where nothing was changed or they were interrupted.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import CHANGED, InventoryOption, VerboseOption, asked, takes
+from provision.cli.options import CHANGED, INVENTORY, VERBOSE, command
+from provision.core.errors import Exit, FirstlightError, InventoryError
+from provision.core.models.inventory import GATEWAY, Inventory
+from provision.core.redaction import redact, scrub
+from provision.features.gateway import draining, traffic
+from provision.features.gateway import usage as tokens
+from provision.features.gateway.draining import Action, TrafficHosts
+from provision.features.gateway.traffic import Traffic
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import run_steps, without_answer, write_stdout
+from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
+from provision.pipeline.runner import execute, read_inventory
+from provision.report.layout import count
+from provision.run.step import Step
 
 app = typer.Typer(
     cls=with_default("set-up"),
@@ -16,46 +37,37 @@ app = typer.Typer(
 HostsArgument = Annotated[list[str], typer.Argument(metavar="HOST", help="Hosts of the inventory.")]
 
 
-@app.command("set-up")
-@takes(after=CHANGED)
-def set_up(*, inventory: InventoryOption = None, verbose: VerboseOption = False, **options: Any) -> None:
+@command(app, "gateway", INVENTORY, VERBOSE, after=CHANGED, name="set-up")
+def set_up(request: CommandRequest) -> int:
     """Set up the gateway in front of the hosts that serve: one address, TLS, a key for each client."""
-    from provision.features.gateway import operations
-
-    request = asked("gateway", inventory=inventory, verbose=verbose, **options)
-    raise typer.Exit(operations.set_up(request))
+    _require_gateway(request)
+    return run_steps(request, (*BEFORE_PLAN, *fleet_steps("gateway", "firewall")))
 
 
-@app.command()
-@takes(after=CHANGED)
-def status(*, inventory: InventoryOption = None, **options: Any) -> None:
+@command(app, "gateway", INVENTORY, after=CHANGED)
+def status(request: CommandRequest) -> int:
     """Show the traffic of each host: state, share, running and total requests, errors."""
-    from provision.features.gateway import operations
-
-    request = asked("gateway", inventory=inventory, **options)
-    raise typer.Exit(operations.status(request))
+    return _show(request, traffic.document, traffic.render)
 
 
-@app.command()
-@takes(after=CHANGED)
-def usage(*, inventory: InventoryOption = None, **options: Any) -> None:
+@command(app, "gateway", INVENTORY, after=CHANGED)
+def usage(request: CommandRequest) -> int:
     """Show the tokens that each client has used in this minute and this day (UTC), and what is left."""
-    from provision.features.gateway import operations
 
-    request = asked("gateway", inventory=inventory, **options)
-    raise typer.Exit(operations.usage(request))
+    def usages(traffics: Sequence[Traffic]) -> dict[str, tokens.Usage]:
+        return {one.gateway: one.usage for one in traffics}
+
+    return _show(request, lambda found: tokens.document(usages(found)), lambda found: tokens.render(usages(found)))
 
 
-@app.command()
-@takes(after=CHANGED)
+@command(app, "gateway", INVENTORY, after=CHANGED)
 def drain(
-    *,
+    request: CommandRequest,
     hosts: HostsArgument,
-    inventory: InventoryOption = None,
+    *,
     within: Annotated[
         float | None,
         typer.Option(
-            "--within",
             min=0,
             metavar="SECONDS",
             help="How long to wait for running requests. Default: firstlight_gateway_drain_seconds.",
@@ -64,23 +76,87 @@ def drain(
     force: Annotated[
         bool, typer.Option("--force", help="Also drain the last host of a model; clients then get 503.")
     ] = False,
-    **options: Any,
-) -> None:
+) -> int:
     """Send no new requests to hosts from any gateway, and wait until the running ones have ended."""
-    from provision.features.gateway import operations
+    traffics = _change(request, "drain", hosts, within_s=within, force=force)
+    for name, left in traffic.sessions_of(traffics, hosts).items() if not request.as_json else ():
+        at = ", ".join(one.gateway for one in traffics if one.of(name))
+        rest = f"{count(left, 'request')} still running" if left else "no request is left"
+        write_stdout(f"{name}: drained at {at}; {rest}")
+    return Exit.OK
 
-    request = asked("gateway", inventory=inventory, **options)
-    raise typer.Exit(operations.drain(request, hosts, within_s=within, force=force))
 
-
-@app.command()
-@takes(after=CHANGED)
-def ready(*, hosts: HostsArgument, inventory: InventoryOption = None, **options: Any) -> None:
+@command(app, "gateway", INVENTORY, after=CHANGED)
+def ready(request: CommandRequest, hosts: HostsArgument) -> int:
     """Send requests to drained hosts again, from every gateway."""
-    from provision.features.gateway import operations
+    traffics = _change(request, "ready", hosts)
+    for name in hosts if not request.as_json else ():
+        at = [(gateway.gateway, one) for gateway in traffics if (one := gateway.of(name))]
+        down = [gateway for gateway, one in at if one.state == "down"]
+        rest = f"; it is down there: {', '.join(down)}, and gets requests when it answers" if down else ""
+        write_stdout(f"{name}: takes requests again at {', '.join(gateway for gateway, _ in at)}{rest}")
+    return Exit.OK
 
-    request = asked("gateway", inventory=inventory, **options)
-    raise typer.Exit(operations.ready(request, hosts))
+
+def _require_gateway(request: CommandRequest) -> Inventory:
+    """Return the inventory of a command. Raises InventoryError where no host of it is a gateway."""
+    inventory = read_inventory(request)
+    if not any(host.is_gateway for host in inventory.hosts):
+        raise InventoryError(
+            f"the inventory `{request.inventory}` has no gateway: no host is in group `{GATEWAY}`",
+            hint="add the group with a host that clients reach; docs/guides/gateway.md shows one",
+        )
+    return inventory
+
+
+def _show(
+    request: CommandRequest,
+    document: Callable[[Sequence[Traffic]], dict[str, Any]],
+    render: Callable[[Sequence[Traffic]], str],
+) -> int:
+    """Ask all gateways, print what they answer as JSON or text, and return the exit code."""
+    _require_gateway(request)
+    outcome = execute(
+        replace(request, limit=GATEWAY), (Step("traffic", draining.status, "serve", "all", reads_only=True),)
+    )
+    traffics = _traffics(outcome.result)
+    missing = without_answer(outcome.summary, {one.gateway for one in traffics})
+    if request.as_json:
+        found: dict[str, Any] = document(traffics) | ({"missing": missing} if missing else {})
+        write_stdout(json.dumps(scrub(found), indent=2))
+        return outcome.exit_code
+    if traffics:
+        write_stdout(redact(render(traffics)))
+    for one in missing:
+        hint = f"\n\nhint: {one['hint']}" if one["hint"] else ""
+        sys.stderr.write(redact(f"error: {one['text']}{hint}\n"))
+    return outcome.exit_code
+
+
+def _change(
+    request: CommandRequest, action: Action, names: Sequence[str], *, within_s: float | None = None, force: bool = False
+) -> tuple[Traffic, ...]:
+    """Make a change, and return the traffic after it, which is printed as JSON where that is asked for."""
+    names = tuple(dict.fromkeys(names))
+    known = tuple(host.name for host in _require_gateway(request).hosts)
+    run = partial(draining.change, action=action, names=names, known=known, within_s=within_s, force=force)
+    outcome = execute(replace(request, limit=GATEWAY), (Step(action, run, "serve", "all"),))
+    if outcome.exit_code == Exit.INTERRUPTED:
+        see, back = (request.invocation.on_inventory("gateway", *words) for words in (("status",), ("ready", *names)))
+        hint = f"to see it: {see}; to bring back: {back}"
+        error = FirstlightError(f"interrupted: {', '.join(names)} may be drained", hint=hint)
+        error.exit_code = Exit.INTERRUPTED
+        raise error
+    if isinstance(outcome.result, TrafficHosts) and outcome.result.error is not None:
+        raise outcome.result.error
+    traffics = _traffics(outcome.result)
+    if request.as_json:
+        write_stdout(json.dumps(scrub(traffic.document(traffics)), indent=2))
+    return traffics
+
+
+def _traffics(result: object) -> tuple[Traffic, ...]:
+    return result.traffics if isinstance(result, TrafficHosts) else ()
 
 
 def add_to(program: typer.Typer) -> None:

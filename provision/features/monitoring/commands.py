@@ -1,14 +1,27 @@
 """`./firstlight monitoring`: Prometheus, its alerts and exporters, and the targets of a Prometheus outside of the inventory."""
 
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import CHANGED, BecomeOption, InventoryOption, VerboseOption, asked, takes
+from provision.cli.options import BECOME, CHANGED, INVENTORY, VERBOSE, command
 from provision.core.errors import InventoryError
+from provision.core.files import write_atomically
 from provision.core.models.inventory import MONITORING
+from provision.features.monitoring.monitoring import ask_card_ports
+from provision.features.monitoring.targets import KEYED, Found, outside_targets, render_targets
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import print_summary, run_steps, write_stdout
+from provision.pipeline.phases import BEFORE_PLAN, PROBE, fleet_steps
+from provision.pipeline.runner import execute, read_inventory
+from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
+from provision.run.served import ask_served
+from provision.run.step import Step
 
 app = typer.Typer(
     cls=with_default("set-up"),
@@ -17,44 +30,61 @@ app = typer.Typer(
 )
 
 
-@app.command("set-up")
-@takes(after=CHANGED)
-def set_up(
-    *,
-    inventory: InventoryOption = None,
-    verbose: VerboseOption = False,
-    **options: Any,
-) -> None:
+@command(app, "monitoring", INVENTORY, VERBOSE, after=CHANGED, name="set-up")
+def set_up(request: CommandRequest) -> int:
     """Set up Prometheus and its alerts on hosts of group `monitoring`, and exporters on all others."""
-    from provision.pipeline.commands import run_steps
-    from provision.pipeline.phases import BEFORE_PLAN, fleet_steps
-    from provision.pipeline.runner import read_inventory
-
-    request = asked("monitoring", inventory=inventory, verbose=verbose, **options)
     if not any(host.is_monitoring for host in read_inventory(request).hosts):
         raise InventoryError(
             f"the inventory `{request.inventory}` has no group `{MONITORING}` with a host",
             hint="add the group with a host that may read the metrics of all others; docs/guides/monitoring.md shows one",
         )
-    raise typer.Exit(run_steps(request, (*BEFORE_PLAN, *fleet_steps("monitoring", "firewall"))))
+    return run_steps(request, (*BEFORE_PLAN, *fleet_steps("monitoring", "firewall")))
 
 
-@app.command()
+@dataclass(frozen=True)
+class _AskedHosts(ProbedHosts):
+    """Hosts, and what a machine outside of the inventory may read there."""
+
+    found: Found = field(default_factory=Found)
+
+
+@command(app, "monitoring", INVENTORY, VERBOSE, after=(BECOME,))
 def targets(
+    request: CommandRequest,
     *,
-    inventory: InventoryOption = None,
-    verbose: VerboseOption = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write, or to replace. Default: standard output."),
     ] = None,
-    ask_become_pass: BecomeOption = False,
-) -> None:
+) -> int:
     """List targets for your own Prometheus, as a file for its `file_sd_configs`; no host is changed."""
-    from provision.features.monitoring import service_discovery
+    outcome = execute(request, (PROBE, Step("targets", _ask, "serve", "all", reads_only=True)))
+    if not isinstance(outcome.result, _AskedHosts):
+        return print_summary(outcome)
+    found = outcome.result.found
+    if not found.targets:
+        raise InventoryError(
+            "no host offers metrics to other machines",
+            hint="set firstlight_bind and firstlight_expose: true, then ./firstlight serve; docs/guides/monitoring.md says more",
+        )
+    text = render_targets(found.targets, indent=1, keyed=KEYED)
+    if output is None:
+        write_stdout(text)
+    else:
+        write_atomically(output, text)
+    notes = [f"{name}: {why}" for name, why in found.missing.items()]
+    if keyed := [target.host for target in found.targets if target.key is not None]:
+        notes.append(
+            f"vLLM of {', '.join(keyed)} asks for its API key; docs/guides/monitoring.md has the scrape configuration"
+        )
+    sys.stderr.write("".join(f"note: {note}\n" for note in notes))
+    return outcome.exit_code
 
-    request = asked("monitoring", inventory=inventory, verbose=verbose, ask_become_pass=ask_become_pass)
-    raise typer.Exit(service_discovery.targets(request, output))
+
+def _ask(context: RunContext, probed: ProbedHosts) -> _AskedHosts:
+    cards = ask_card_ports(context, probed)
+    found = outside_targets(context.inventory.hosts, ask_served(context, probed), cards)
+    return _AskedHosts(**vars(probed), found=found)
 
 
 def add_to(program: typer.Typer) -> None:

@@ -7,10 +7,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from provision.core.models.inventory import Host
-from provision.fleet.inventory.addresses import EVERYWHERE, address_from, gateway_endpoint, metrics_bind, with_port
+from provision.fleet.inventory.addresses import (
+    EVERYWHERE,
+    OUTSIDE,
+    address_from,
+    gateway_endpoint,
+    metrics_bind,
+    with_port,
+)
 from provision.run.served import Served
 
 Job = Literal["vllm", "node", "cards", "gateway", "probe"]
+KEYED = {"__firstlight_key": "required"}
+"""Label of a target that asks for an API key. Prometheus removes it after relabelling, which can choose by it."""
 JOBS: tuple[Job, ...] = ("vllm", "node", "cards", "gateway", "probe")
 """Kinds of targets, by which Prometheus labels their metrics."""
 
@@ -34,8 +43,8 @@ class Target:
 class Found:
     """The targets of a monitoring host, and what it cannot read."""
 
-    targets: tuple[Target, ...]
-    missing: Mapping[str, str]
+    targets: tuple[Target, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     """Why metrics of a host are missing, by the host's name."""
 
 
@@ -92,6 +101,22 @@ def find_targets(
             continue
         targets += [Target(job, host.name, with_port(str(address), port)) for job, port in offered]
     return Found(tuple(targets), missing)
+
+
+def outside_targets(
+    hosts: Sequence[Host], served: Mapping[str, Served | None], card_ports: Mapping[str, Sequence[int]]
+) -> Found:
+    """Return what a machine outside of the inventory may read; arguments as for `find_targets`.
+
+    Gateways and node exporters offer metrics only where the inventory has monitoring hosts. Probes of gateways are left out: they
+    need a blackbox exporter.
+    """
+    is_monitored = any(host.is_monitoring for host in hosts)
+    why = "no node exporter: the inventory has no group `monitoring`"
+    without = {} if is_monitored else {host.name: why for host in hosts}
+    found = find_targets(OUTSIDE, hosts, served, without, card_ports=card_ports)
+    jobs = ("vllm", "node", "cards", "gateway") if is_monitored else ("vllm", "cards")
+    return Found(tuple(target for target in found.targets if target.job in jobs), found.missing)
 
 
 def render_targets(

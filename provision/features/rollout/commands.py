@@ -1,12 +1,40 @@
-"""`./firstlight rollout ...`: a new release, host by host, with a gate after each step."""
+"""`./firstlight rollout ...`: a new release goes to the hosts step by step, each step decided by a gate; a bad one goes back.
 
+A rollout is a row of ordinary runs, each over some hosts: one that sends everything beforehand, for each step those that
+switch its hosts, one for its gate, and runs of `rollback` where it ends badly. Its state is on disk before and after each of
+them, so a killed controller loses nothing: `resume` goes on, `abort` takes back.
+
+A command raises UsageError where an option cannot be used, the wanted rollout is not open or its file is damaged, and HostLockedError
+where another process drives it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import CHANGED, PLANNING, PRINTED, asked, takes
+from provision.cli.options import CHANGED, PLANNING, PRINTED, command
+from provision.core.errors import Exit, InventoryError
+from provision.core.models.inventory import Host, Inventory
+from provision.core.run_folder import utc_now
+from provision.features.rollout.driver import RolloutDriver, print_rollout
+from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
+from provision.features.rollout.steps import DEFAULT_STEPS, STAGING, assign, parse_steps, require_capacity
+from provision.features.rollout.store import RolloutStore, Wish
+from provision.features.rollout.text import ABORTED, described
+from provision.phases.install.step import install
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import print_summary, write_stdout
+from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
+from provision.pipeline.runner import RunOutcome, execute, read_inventory
+from provision.report.layout import quoted
+from provision.run.context import RunContext
+from provision.run.results import StagedHosts
+from provision.run.step import Step
 
 app = typer.Typer(
     cls=with_default("start"),
@@ -15,29 +43,26 @@ app = typer.Typer(
 )
 
 
-@app.command()
-@takes(*PLANNING, after=CHANGED)
+@command(app, "rollout", *PLANNING, after=CHANGED)
 def start(
+    request: CommandRequest,
     *,
     steps: Annotated[
         str,
         typer.Option(
-            "--steps",
             metavar="N[:TIME],...",
             help="Percentage of the changing hosts that serve the new release after each step; 25:1h observes that step for at least an hour (s, m, h).",
         ),
-    ] = "10,25,50,100",
+    ] = DEFAULT_STEPS,
     min_serving: Annotated[
-        int, typer.Option("--min-serving", metavar="N", min=0, help="Number of hosts that must serve at any time.")
+        int, typer.Option(metavar="N", min=0, help="Number of hosts that must serve at any time.")
     ] = 0,
     hold: Annotated[
-        float,
-        typer.Option("--hold", metavar="SECONDS", min=0, help="Observe each step for at least this many seconds."),
+        float, typer.Option(metavar="SECONDS", min=0, help="Observe each step for at least this many seconds.")
     ] = 0.0,
     before_host: Annotated[
         str | None,
         typer.Option(
-            "--before-host",
             metavar="COMMAND",
             help="Command that this machine runs before a host changes, to take the host ($FIRSTLIGHT_HOST) out of traffic.",
         ),
@@ -45,7 +70,6 @@ def start(
     after_host: Annotated[
         str | None,
         typer.Option(
-            "--after-host",
             metavar="COMMAND",
             help="Command that this machine runs after a host changed, to return it to traffic.",
         ),
@@ -53,61 +77,169 @@ def start(
     targets: Annotated[
         Path | None,
         typer.Option(
-            "--targets",
             metavar="FILE",
             help="File that the rollout keeps up to date with the hosts that take requests, in the format of Prometheus' file-based service discovery.",
         ),
     ] = None,
-    **planned: Any,
-) -> None:
+) -> int:
     """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
-    from provision.features.rollout import rollout
-    from provision.features.rollout.model import RolloutOptions
-
+    holds = parse_steps(steps)
     options = RolloutOptions(
         min_serving=min_serving,
         hold_s=hold,
+        holds_s={step: hold_s for step, hold_s in holds.items() if hold_s is not None},
         before_host=before_host,
         after_host=after_host,
         targets=str(targets.resolve()) if targets else None,
     )
-    raise typer.Exit(rollout.start(asked("rollout", **planned), steps, options))
+    inventory = read_inventory(request)
+    serving = _serving(request, inventory)
+    require_capacity(serving=len({host.head for host in serving}), min_serving=min_serving)
+    store = RolloutStore(request.logs)
+    with store.locked():
+        store.require_none_open()
+        store.take_wish()
+        outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("install", _install_beforehand, "install")))
+        if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
+            print_summary(outcome)
+            return outcome.exit_code or Exit.RED
+        rollout = _made(request, options, tuple(holds), inventory, outcome)
+        if not rollout.hosts:
+            rollout = rollout.model_copy(update={"state": "done", "text": "every host serves this release already"})
+            print_rollout(request, rollout)
+            return Exit.OK
+        return RolloutDriver(request, store, rollout, inventory).go_on()
 
 
-@app.command()
-@takes(after=CHANGED)
-def resume(**options: Any) -> None:
+@command(app, "rollout", after=CHANGED)
+def resume(request: CommandRequest) -> int:
     """Continue the open rollout where it was paused, interrupted or killed."""
-    from provision.features.rollout import rollout
+    store = RolloutStore(request.logs)
+    with store.locked():
+        rollout = store.require_open()
+        store.take_wish()
+        return _driver_of(request, store, rollout).go_on()
 
-    raise typer.Exit(rollout.resume(asked("rollout", **options)))
 
-
-@app.command()
-@takes(after=CHANGED)
-def abort(**options: Any) -> None:
+@command(app, "rollout", after=CHANGED)
+def abort(request: CommandRequest) -> int:
     """Return every changed host of the open rollout to the release that it served before."""
-    from provision.features.rollout import rollout
+    store = RolloutStore(request.logs)
+    rollout = store.require_open()
+    if store.is_driven():
+        return _wish(request, store, rollout, "abort", "takes it back before the next host")
+    with store.locked():
+        return _driver_of(request, store, rollout).take_back(ABORTED, wanted=True)
 
-    raise typer.Exit(rollout.abort(asked("rollout", **options)))
 
-
-@app.command()
-@takes(after=PRINTED)
-def pause(**options: Any) -> None:
+@command(app, "rollout", after=PRINTED)
+def pause(request: CommandRequest) -> int:
     """Pause the running rollout before its next host."""
-    from provision.features.rollout import rollout
+    store = RolloutStore(request.logs)
+    rollout = store.require_open()
+    if store.is_driven():
+        return _wish(request, store, rollout, "pause", "pauses before the next host")
+    print_rollout(request, rollout, f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it")
+    return Exit.OK
 
-    raise typer.Exit(rollout.pause(asked("rollout", **options)))
 
-
-@app.command()
-@takes(after=PRINTED)
-def status(**options: Any) -> None:
+@command(app, "rollout", after=PRINTED)
+def status(request: CommandRequest) -> int:
     """Show the progress of the newest rollout, with the numbers behind each decision."""
-    from provision.features.rollout import rollout
+    store = RolloutStore(request.logs)
+    found = store.newest()
+    is_driven = found is not None and store.is_driven()
+    if request.as_json:
+        document = found.model_dump(mode="json") | {"driven": is_driven} if found else None
+        write_stdout(json.dumps(document, indent=2))
+    else:
+        write_stdout("\n".join(described(found, driven=is_driven) if found else ["there was no rollout yet"]))
+    return Exit.OK
 
-    raise typer.Exit(rollout.status(asked("rollout", **options)))
+
+def _wish(request: CommandRequest, store: RolloutStore, rollout: Rollout, wish: Wish, becomes: str) -> int:
+    """Ask the process that drives the rollout for something, and say so."""
+    store.wish(wish)
+    print_rollout(request, rollout, f"the process that drives the rollout {becomes}")
+    return Exit.OK
+
+
+def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout) -> RolloutDriver:
+    """Return what drives a rollout as it was begun; the sudo password comes from the present request."""
+    begun = replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
+    return RolloutDriver(begun, store, rollout, read_inventory(begun))
+
+
+def _serving(request: CommandRequest, inventory: Inventory) -> list[Host]:
+    hosts = [host for host in inventory.hosts if host.is_serving]
+    if not hosts:
+        raise InventoryError(
+            f"the inventory `{request.inventory}` has no host that serves",
+            hint="a rollout changes what hosts serve; look at firstlight_serve",
+        )
+    there = {host.name for host in hosts}
+    for span in (host.span for host in hosts if host.span):
+        if missing := [name for name in span.members if name not in there]:
+            raise InventoryError(
+                f"hosts {quoted(span.members)} serve one model together, and --limit leaves out {quoted(missing)}",
+                hint=f"name all of them: --limit {','.join(span.members)}",
+            )
+    return hosts
+
+
+def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -> None:
+    """Raise InventoryError where only some hosts of a span can return to releases of before."""
+    for span in (host.span for host in hosts if host.span):
+        new = [name for name in span.members if before.get(name) is None]
+        if 0 < len(new) < len(span.members):
+            raise InventoryError(
+                f"hosts {quoted(span.members)} are to serve one model together, and {quoted(new)} served nothing before: "
+                "a rollout could not take them back",
+                hint="begin with ./firstlight provision; later releases go by rollout",
+            )
+
+
+def _install_beforehand(context: RunContext, staged: StagedHosts) -> StagedHosts:
+    """Build new environments next to those that serve, unless a driver is to change, which its host's step has to do."""
+    stacks = [stack for host in context.hosts() if (stack := staged.stack(host.name))]
+    changes = any(stack.driver and stack.driver.action != "keep" for stack in stacks)
+    return staged if changes else install(context, staged)
+
+
+def _made(
+    request: CommandRequest, options: RolloutOptions, steps: tuple[int, ...], inventory: Inventory, outcome: RunOutcome
+) -> Rollout:
+    """Return the rollout of a run that has staged its release."""
+    result = outcome.result
+    assert isinstance(result, StagedHosts)
+    unchanged = result.up_to_date | {host.name for host in outcome.summary.hosts if host.state == "quarantined"}
+    changing = [host for host in inventory.hosts if host.is_serving and host.name not in unchanged]
+    # Hosts that serve one model together change as one: steps count those that answer requests.
+    heads = list(dict.fromkeys(host.head for host in changing))
+    staging = list(dict.fromkeys(host.head for host in changing if STAGING in host.groups))
+    # Behind a gateway a host is tried without requests of clients, also where the inventory has none for that.
+    first_alone = not staging and len(heads) > 1 and any(host.is_gateway for host in inventory.hosts)
+    steps = (0, *steps) if staging or first_alone else steps
+    step_of = assign(heads, steps, staging, first_alone=first_alone)
+    before = {name: facts.installed.release if facts.installed else None for name, facts in result.facts.items()}
+    hosts = [
+        RolloutHost(name=host.name, step=step, before=before[host.name])
+        for head, step in sorted(step_of.items(), key=lambda item: item[1])
+        for host in changing
+        if host.head == head
+    ]
+    _require_way_back(changing, {host.name: host.before for host in hosts})
+    return Rollout(
+        **options.model_dump(),
+        name=outcome.summary.run,
+        inventory=str(request.inventory.resolve()),
+        limit=request.limit,
+        options=dict(request.overrides),
+        steps=steps,
+        started_at=utc_now(),
+        hosts=tuple(hosts),
+        runs=(outcome.summary.run,),
+    )
 
 
 def add_to(program: typer.Typer) -> None:

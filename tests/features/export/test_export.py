@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit, FirstlightError, InventoryError, NoStackError, UsageError
-from provision.features.export.commands import export
+from provision.features.export.commands import kubernetes
 from provision.features.export.formats import Format
 from provision.phases.plan.what_if import parse_what_if
 from provision.pipeline import CommandRequest
@@ -63,7 +63,7 @@ def run(site: Path, kind: Format = "production-stack", model: str | None = None,
         arguments=("export", "kubernetes"),
     )
     wanted = {"allow_tag": kind != "endpoints" and "digest" not in options, **options}
-    return export(request, kind, site / "out", recorded=[site / "facts.json"], **wanted)  # type: ignore[arg-type]
+    return kubernetes(request, kind=kind, output=site / "out", facts=[site / "facts.json"], **wanted)  # type: ignore[arg-type]
 
 
 def test_a_folder_has_the_files_and_says_what_has_no_counterpart(site: Path) -> None:

@@ -23,7 +23,8 @@ from provision.core.models.invocation import Invocation
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.features.gateway import operations, restarts
+from provision.features.gateway import commands as gateway_commands
+from provision.features.gateway import restarts
 from provision.features.gateway.hooks import served_again
 from provision.features.gateway.reconciliation import NO_ROLLOUT, kept_out, reconcile
 from provision.features.gateway.restarts import Restarts
@@ -91,13 +92,13 @@ class Commands:
         return Said(code, self.capsys.readouterr().out)
 
     def drain(self, *names: str, **options: Any) -> Said:
-        return self(operations.drain, *names, **{"within_s": 0, "force": False, **options})
+        return self(gateway_commands.drain, *names, **{"within": 0, "force": False, **options})
 
     def ready(self, *names: str) -> Said:
-        return self(operations.ready, *names)
+        return self(gateway_commands.ready, *names)
 
     def status(self, **options: Any) -> Said:
-        return self(operations.status, **options)
+        return self(gateway_commands.status, **options)
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_a_host_that_is_not_behind_it_is_named(site: Site, commands: Commands, n
 
 def test_all_gateways_drain_or_none(site: Site, commands: Commands, tmp_path: Path) -> None:
     gateways = {"gate": local(site), "gate2": local(site, firstlight_prefix=str(tmp_path))}
-    refused = commands(operations.drain, "h1", within_s=0, force=False, gateways=gateways)
+    refused = commands(gateway_commands.drain, "h1", within=0, force=False, gateways=gateways)
     assert refused.code == 1
     assert refused.error.startswith("gateway `gate2` is not set up")
     assert refused.error.endswith("nothing was changed")

@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from docs.generate import ROOT
-from provision.features.monitoring.service_discovery import KEYED, outside_targets
-from provision.features.monitoring.targets import Target, render_targets
+from provision.features.monitoring.targets import KEYED, Target, outside_targets, render_targets
 from provision.run.served import Served
 from tests.features.gateway.running import wait_until
 from tests.features.monitoring.hosts import MONITOR, host

@@ -15,11 +15,11 @@ from provision.core.errors import Exit
 from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.settings import Settings
+from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
-from provision.features.rollout import rollout
 from provision.features.rollout.canary import CanaryHosts
 from provision.features.rollout.measured import GateResult
-from provision.features.rollout.model import Decision, Rollout, RolloutOptions
+from provision.features.rollout.model import Decision, Rollout
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.runner import RunOutcome
@@ -165,7 +165,7 @@ class Site:
         return CommandRequest(command="rollout", inventory=Path("/site"), limit=limit, overrides={}, logs=self.logs)
 
     def start(self, steps: str = "25,50,100", **options: Any) -> int:
-        return rollout.start(self.request(), steps, RolloutOptions(**options))
+        return rollout.start(self.request(), steps=steps, **options)
 
     def record(self) -> Rollout:
         found = RolloutStore(self.logs).newest()

@@ -12,8 +12,8 @@ import pytest
 
 from provision.core.errors import Exit, HostLockedError, UsageError
 from provision.features.quarantine.marks import Quarantine, QuarantineStore
+from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
-from provision.features.rollout import rollout
 from provision.features.rollout.measured import observed
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import operations
@@ -188,7 +188,7 @@ def test_a_quarantined_host_counts_as_none_that_serves(make: Callable[..., Site]
     mark = Quarantine(at="2026-01-01T00:00:00Z", check="devices.ecc", text="uncorrected errors")
     QuarantineStore(site.logs).put(host, mark, on_host=True)
     targets = site.logs.parent / "targets.json"
-    assert site.start("100", min_serving=2, targets=str(targets)) == Exit.OK
+    assert site.start("100", min_serving=2, targets=targets) == Exit.OK
     assert site.runs[1:] == ["serve b", "serve c", "serve d", "gate b,c,d"]
     assert [entry["labels"]["host"] for entry in json.loads(targets.read_text())] == ["b", "c", "d"]
 
@@ -203,7 +203,7 @@ def test_hosts_of_group_staging_come_first(make: Callable[..., Site]) -> None:
 def test_each_step_holds_for_its_own_time(make: Callable[..., Site]) -> None:
     site = make()
     site.groups["a"] = ("staging",)
-    assert site.start("25:1h,50,100:2h", hold_s=600.0) == Exit.OK
+    assert site.start("25:1h,50,100:2h", hold=600.0) == Exit.OK
     assert site.holds == [600.0, 3600.0, 600.0, 7200.0]
     assert site.record().steps == (0, 25, 50, 100)
     assert site.record().holds_s == {25: 3600.0, 100: 7200.0}

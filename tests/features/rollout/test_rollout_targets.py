@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit
-from provision.features.rollout import rollout
+from provision.features.rollout import commands as rollout
 from tests.features.rollout.site import OLD, KilledError, Site, make, named, watched
 
 __all__ = ["make"]
@@ -17,7 +17,7 @@ __all__ = ["make"]
 def test_the_file_of_targets_has_only_hosts_that_take_requests(make: Callable[..., Site], tmp_path: Path) -> None:
     site, path = make(), tmp_path / "targets.json"
     seen = watched(site, path)
-    assert site.start(targets=str(path)) == Exit.OK
+    assert site.start(targets=path) == Exit.OK
     assert seen == [
         ("serve a", "bcd"),
         ("gate a,b", "abcd"),
@@ -33,7 +33,7 @@ def test_hosts_that_go_back_are_no_targets_meanwhile(make: Callable[..., Site], 
     site, path = make(), tmp_path / "targets.json"
     site.bad, site.stays_bad = {"b"}, True
     seen = watched(site, path)
-    assert site.start(targets=str(path)) == Exit.RED
+    assert site.start(targets=path) == Exit.RED
     assert seen == [("serve a", "bcd"), ("gate a,b", "abcd"), ("serve b", "acd"), ("rollback a,b", "cd")]
     assert named(path) == "abcd"
 
@@ -49,7 +49,7 @@ def test_a_killed_controller_leaves_the_host_at_work_out_of_the_targets(
 
     site.before_run = kill
     with pytest.raises(KilledError):
-        site.start(targets=str(path))
+        site.start(targets=path)
     assert (site.runs[-1], named(path)) == ("serve b", "acd")
     site.before_run = lambda _: None
     assert rollout.resume(site.request()) == Exit.OK
@@ -59,6 +59,6 @@ def test_a_killed_controller_leaves_the_host_at_work_out_of_the_targets(
 def test_targets_that_cannot_be_written_pause_before_a_host_changes(make: Callable[..., Site], tmp_path: Path) -> None:
     site = make()
     (tmp_path / "file").write_text("")
-    assert site.start(targets=str(tmp_path / "file/targets.json")) == Exit.RED
+    assert site.start(targets=tmp_path / "file/targets.json") == Exit.RED
     assert (site.record().state, set(site.serves.values())) == ("paused", {OLD})
     assert "cannot be written" in str(site.record().text)

@@ -10,8 +10,7 @@ from typing import cast
 import pytest
 
 from provision.core.errors import Exit, InventoryError, UsageError
-from provision.features.rollout import rollout
-from provision.features.rollout.model import RolloutOptions
+from provision.features.rollout import commands as rollout
 from provision.features.rollout.store import RolloutStore
 from tests.features.rollout.site import NEW, OLD, KilledError, Site, make, watched
 
@@ -29,7 +28,7 @@ def test_hosts_that_serve_one_model_together_change_as_one(make: Callable[..., S
     site, path = of_spans(make), tmp_path / "targets.json"
     site.has_gateway = True
     seen = watched(site, path)
-    assert site.start("50,100", min_serving=1, targets=str(path)) == Exit.OK
+    assert site.start("50,100", min_serving=1, targets=path) == Exit.OK
     assert site.runs[:-1] == [
         "install a,b,c,d",
         "share 0  +a",
@@ -84,5 +83,5 @@ def test_a_span_that_could_not_return_is_refused_before_a_host_changes(make: Cal
     with pytest.raises(InventoryError, match="`b` served nothing before: a rollout could not take them back"):
         site.start()
     with pytest.raises(InventoryError, match="--limit leaves out `b`"):
-        rollout.start(replace(site.request(), limit="a,c,d"), "100", RolloutOptions())
+        rollout.start(replace(site.request(), limit="a,c,d"), steps="100")
     assert site.runs == ["install a,b,c,d"]
