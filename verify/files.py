@@ -1,9 +1,10 @@
-"""JSON documents, and atomic writes."""
+"""Files of the host, JSON documents, atomic writes, and commands whose output tells something about the host."""
 
 import json
 import os
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -59,3 +60,17 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def printed(command: Sequence[str], *, limit_s: float, may_fail: bool = True, **options: Any) -> str | None:
+    """Return what a command prints; None where it cannot be run, does not end in time, or fails and may not.
+
+    `options` are more arguments of subprocess.run, such as `user` and `env`.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False, **options
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return str(done.stdout) if may_fail or done.returncode == 0 else None

@@ -174,7 +174,7 @@ class Check:
     requires: tuple[str, ...] = ()
     """Ids of checks that must pass first; otherwise this one is skipped as `needs ID`. None of them may be exclusive."""
     preconditions: tuple[Callable[[CheckContext], CheckResult | None], ...] = ()
-    """Conditions under which the check applies, see verify/runner/preconditions.py. The first result other than None is the check's."""
+    """Conditions under which the check applies, see verify/runner/registry.py. The first result other than None is the check's."""
     each_device: bool = False
     all_devices: bool = False
     """Whether one call covers all devices, which are in `CheckContext.devices`."""

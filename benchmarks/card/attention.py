@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from verify.attention.cases import CASES, Case, plain
-from verify.attention.providers import Provider, device_kind, sdpa
+from verify.attention.providers import Provider, device_kind, packed
 from verify.inputs import compute_in_input_precision
 from verify.tables import table
 from verify.timing import timed
 
-PATHS = (sdpa.FLASH, sdpa.CUDNN, sdpa.EFFICIENT, sdpa.MATH)
+PATHS = (packed.FLASH, packed.CUDNN, packed.EFFICIENT, packed.MATH)
 DTYPES = ("bfloat16", "float16")
 BUDGET_S = 0.02
 

@@ -42,7 +42,7 @@ from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
 from verify.printable import printable
 from verify.records import EXIT_CODES, worst_status
-from verify.runner.junit import junit
+from verify.runner.report import junit
 
 READ_DEADLINE_S = 60.0
 DRIVER_RECORDS = "/var/lib/firstlight-drivers"

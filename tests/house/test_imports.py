@@ -131,11 +131,10 @@ SHARED_WITH_HOSTS = frozenset(
         "verify.records",
         "verify.host.comparison",
         "verify.runner.registry",
-        "verify.runner.junit",
+        "verify.runner.report",
         "verify.runner.last_run",
         "verify.binaries.elf",
         "verify.binaries.gpu_code",
-        "verify.binaries.cxx_abi",
         "verify.printable",
         "verify.secret_masking",
     }

@@ -19,7 +19,8 @@ from tests.install.conftest import Site
 from tests.install.modules import run_module, start_module
 from tests.install.scripts import ROLES
 from tests.install.wheels import build_wheel
-from verify.binaries import byte_code, manifest
+from verify.binaries import manifest
+from verify.binaries import manifest as byte_code
 
 pytestmark = pytest.mark.slow
 

@@ -64,7 +64,7 @@ def test_the_checks_load_the_stacks_compatibility_libraries_as_the_service_does(
     program = tmp_path / "program.py"
     program.write_text(
         f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nprint('started', flush=True)\n"
-        "from verify.binaries import cuda_compat\ncuda_compat.restart_with_compat()\nprint(os.environ.get('LD_LIBRARY_PATH'), sys.argv[1:], sys.stdin.read())\n"
+        "from verify.binaries.distributions import restart_with_compat\nrestart_with_compat()\nprint(os.environ.get('LD_LIBRARY_PATH'), sys.argv[1:], sys.stdin.read())\n"
     )
     environment = {"PATH": os.environ["PATH"]} | ({"LD_LIBRARY_PATH": before} if before else {})
 

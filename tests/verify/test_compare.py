@@ -31,8 +31,8 @@ from verify.serving.comparison import (
     with_backend,
     with_mode,
 )
-from verify.serving.resource_usage import gpu_bytes, peak, usage
 from verify.serving.service import Service, start_ticks
+from verify.serving.soak import gpu_bytes, peak, usage
 from verify.tables import table
 
 SERVE = Command(

@@ -19,9 +19,8 @@ import pytest
 
 from tests.verify.served import served
 from verify.serving import service_control
-from verify.serving.drain import MARK, drain_service, resume
 from verify.serving.service import Service
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import MARK, ControlError, drain_service, resume
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +37,7 @@ print(json.dumps({{"state": state, "progress": "loading", "resume": {{"times": t
 HOLD = """
 import sys, time
 from pathlib import Path
-from verify.serving.drain import drain_service
+from verify.serving.service_control import drain_service
 from verify.serving.service import Service
 service = Service(Path(sys.argv[1]), {"supervisor": "supervisor", "unit": "firstlight-vllm"}, 1)
 with drain_service(service):

@@ -10,7 +10,7 @@ from typing import Any
 from tests.verify.test_cli import verify
 from verify.host.comparison import compare
 from verify.records import FLEET, CheckResult, Status, as_record
-from verify.runner.junit import junit
+from verify.runner.report import junit
 
 H200 = "NVIDIA H200"
 

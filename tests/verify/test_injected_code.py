@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.verify.test_installed_files import COMPILE, Environment
-from verify.binaries import byte_code
+from verify.binaries import manifest as byte_code
 from verify.binaries.manifest import listed
 from verify.checks.libraries import injected
 from verify.records import CheckContext, CheckResult
@@ -221,13 +221,13 @@ def test_an_isolated_python_reads_none_of_its_variables() -> None:
 
 
 def test_byte_code_during_compilation_is_no_injected_code(environment: Environment) -> None:
-    (environment.home / byte_code.LIST).unlink()
+    (environment.home / byte_code.BYTE_CODE_LIST).unlink()
     environment.compiled.write_bytes(b"half")
     half_written = environment.compiled.with_name(f"{environment.compiled.name}.140136515334224")
     half_written.write_bytes(b"half")
     assert check(environment).status == "ok"
     environment.compiled.unlink()
-    environment.list(byte_code.LIST)
+    environment.list(byte_code.BYTE_CODE_LIST)
     half_written.write_bytes(b"what a killed process left")
     assert check(environment).status == "warn"
 

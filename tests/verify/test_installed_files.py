@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.binaries import byte_code
+from verify.binaries import manifest
 from verify.binaries.manifest import load_stamps
 from verify.checks.libraries import files
 from verify.records import CheckContext, CheckResult, Level
@@ -156,8 +156,8 @@ def poisoned(environment: Environment) -> None:
     other = environment.prefix / "other.py"
     other.write_text("LIGHT = 2\n")
     made = subprocess.check_output([sys.executable, "-c", COMPILE, other], text=True).strip()
-    head = environment.compiled.read_bytes()[: byte_code.HEADER_BYTES]
-    environment.compiled.write_bytes(head + Path(made).read_bytes()[byte_code.HEADER_BYTES :])
+    head = environment.compiled.read_bytes()[: manifest.HEADER_BYTES]
+    environment.compiled.write_bytes(head + Path(made).read_bytes()[manifest.HEADER_BYTES :])
 
 
 @pytest.mark.parametrize(("change", "status"), [(rewritten, "ok"), (removed, "ok"), (poisoned, "fail")])
@@ -172,7 +172,7 @@ def test_byte_code_may_be_compiled_again_but_must_match_its_source(
 
 @pytest.fixture
 def compiling(environment: Environment) -> Iterator[None]:
-    with (environment.home / byte_code.LOCK).open("w") as lock:
+    with (environment.home / manifest.COMPILING).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -188,7 +188,7 @@ def test_byte_code_with_an_unfinished_list_is_not_accepted(environment: Environm
     (environment.home / "bytecode.txt").unlink()
     outcome = environment.check()
     assert (outcome.status, outcome.remedy) == ("error", "compile it again: ./firstlight provision")
-    (environment.home / byte_code.LOCK).touch()
+    (environment.home / manifest.COMPILING).touch()
     assert environment.check().status == "error"
 
 

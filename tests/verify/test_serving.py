@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from verify.checks.serving.load import evaluate, run
+from verify.checks.serving.requests import evaluate_load as evaluate
+from verify.checks.serving.requests import load as run
 from verify.cli import load as load_cli
 from verify.host import devices
 from verify.records import CheckContext

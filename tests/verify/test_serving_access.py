@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.access import collect, evaluate, file_problems, guarded, listed, numbers, run
+from verify.checks.serving.access import access as run
+from verify.checks.serving.access import collect_access as collect
+from verify.checks.serving.access import evaluate_access as evaluate
+from verify.checks.serving.access import file_problems, guarded, listed, numbers
 from verify.records import CheckContext
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service

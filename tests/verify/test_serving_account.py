@@ -8,7 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from verify.checks.serving.account import AccountFacts, collect, evaluate, run
+from verify.checks.serving.access import AccountFacts
+from verify.checks.serving.access import account as run
+from verify.checks.serving.access import collect_account as collect
+from verify.checks.serving.access import evaluate_account as evaluate
 from verify.records import CheckContext
 
 SOUND = AccountFacts(

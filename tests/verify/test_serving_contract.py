@@ -10,7 +10,8 @@ import pytest
 from tests.verify.served import served
 from tests.verify.stub_api import FAULTS, Api, Handler
 from tests.verify.test_serving_vectors import FAULTS as FAULTS_OF_VECTORS
-from verify.checks.serving.contract import evaluate, run
+from verify.checks.serving.requests import contract as run
+from verify.checks.serving.requests import evaluate_contract as evaluate
 from verify.records import CheckContext
 from verify.serving import expectations
 from verify.serving.client import Client, Endpoint

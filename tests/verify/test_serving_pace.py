@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving import pace
-from verify.checks.serving.pace import PaceFacts, collect, evaluate, run
+from verify.checks.serving import requests as pace
+from verify.checks.serving.requests import PaceFacts
+from verify.checks.serving.requests import collect_pace as collect
+from verify.checks.serving.requests import evaluate_pace as evaluate
+from verify.checks.serving.requests import pace as run
 from verify.records import CheckContext
 from verify.serving.service import Service
 

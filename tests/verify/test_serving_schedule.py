@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serving.schedule import ScheduleFacts, conflicts, evaluate, is_reached, run, shutdown, stopping
+from verify.checks.serving.later import ScheduleFacts, conflicts, is_reached, shutdown, stopping
+from verify.checks.serving.later import evaluate_schedule as evaluate
+from verify.checks.serving.later import schedule as run
 from verify.records import CheckContext
 from verify.serving.service_control import units
 from verify.serving.service_plan import ServicePlan

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serving import start
-from verify.checks.serving.start import StartFacts, evaluate, run
+from verify.checks.serving import later
+from verify.checks.serving.later import StartFacts
+from verify.checks.serving.later import evaluate_start as evaluate
+from verify.checks.serving.later import start as run
 from verify.records import CheckContext
 from verify.serving.service_plan import ServicePlan
 from verify.tables import table
@@ -71,14 +73,14 @@ def test_folders_of_the_service_must_be_its_own(tmp_path: Path) -> None:
     (tmp_path / "cache/compiled").touch()
     plan = ServicePlan("systemd", "x", f"[Service]\nReadWritePaths={tmp_path}/cache {tmp_path}/run {tmp_path}/logs\n")
     mine = os.getuid()
-    assert list(start._not_owned(tmp_path, plan, mine)) == [f"{tmp_path}/run is gone"]
+    assert list(later._not_owned(tmp_path, plan, mine)) == [f"{tmp_path}/run is gone"]
     (tmp_path / "run").mkdir()
-    assert list(start._not_owned(tmp_path, plan, mine)) == []
+    assert list(later._not_owned(tmp_path, plan, mine)) == []
     assert f"{tmp_path}/cache/compiled belongs to user {mine}, and the service runs as 4242" in list(
-        start._not_owned(tmp_path, plan, 4242)
+        later._not_owned(tmp_path, plan, 4242)
     )
     (tmp_path / "run/supervisord.pid").touch()
-    assert "supervisord.pid" not in str(list(start._not_owned(tmp_path, plan, 4242))), "root's, where supervisord runs"
+    assert "supervisord.pid" not in str(list(later._not_owned(tmp_path, plan, 4242))), "root's, where supervisord runs"
 
 
 def test_a_service_must_find_room_where_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +91,7 @@ def test_a_service_must_find_room_where_it_writes(tmp_path: Path, monkeypatch: p
         # In the order of statvfs(3): sizes of blocks, blocks, files, flags, longest name.
         disk = os.statvfs_result((4096, 4096, blocks, blocks, blocks, 9999, files, files, flags, 255))
         monkeypatch.setattr("os.statvfs", lambda _: disk)
-        return sorted(set(start._not_owned(tmp_path, plan, os.getuid())))
+        return sorted(set(later._not_owned(tmp_path, plan, os.getuid())))
 
     assert found() == []
     assert found(flags=os.ST_RDONLY) == [f"{tmp_path}/home is on a file system that is mounted read-only"]
@@ -100,12 +102,12 @@ def test_a_service_must_find_room_where_it_writes(tmp_path: Path, monkeypatch: p
 def test_shared_memory_must_be_for_every_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = tmp_path / "shm"
     monkeypatch.setitem(table("start")["folders"], "shared", str(shared))
-    assert list(start._shared_memory(4242)) == [f"{shared} is gone"]
+    assert list(later._shared_memory(4242)) == [f"{shared} is gone"]
     shared.mkdir(mode=0o755)
-    assert list(start._shared_memory(4242)) == [f"{shared} can be written by root only"]
-    assert list(start._shared_memory(0)) == []
+    assert list(later._shared_memory(4242)) == [f"{shared} can be written by root only"]
+    assert list(later._shared_memory(0)) == []
     shared.chmod(0o1777)
-    assert list(start._shared_memory(4242)) == []
+    assert list(later._shared_memory(4242)) == []
 
 
 def test_names_are_resolved_as_a_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,11 +119,11 @@ def test_names_are_resolved_as_a_server_does(monkeypatch: pytest.MonkeyPatch) ->
         return [(2, 1, 6, "", (addresses[name], 0))]
 
     monkeypatch.setattr("socket.getaddrinfo", resolve)
-    assert list(start._elsewhere("localhost")) == []
+    assert list(later._elsewhere("localhost")) == []
     addresses.update(localhost="192.0.2.7", host2="192.0.2.7")
-    assert list(start._elsewhere("localhost")) == ["192.0.2.7"]
-    assert list(start._elsewhere("host2")) == ["192.0.2.7"]
-    assert list(start._elsewhere("nameless")) == []
+    assert list(later._elsewhere("localhost")) == ["192.0.2.7"]
+    assert list(later._elsewhere("host2")) == ["192.0.2.7"]
+    assert list(later._elsewhere("nameless")) == []
 
 
 def test_an_injected_fault_is_noticed() -> None:

@@ -9,11 +9,9 @@ import pytest
 
 from verify.checks.serving.unit import UnitFacts, evaluate, run
 from verify.records import CheckContext
-from verify.serving.drain import stopped_by
 from verify.serving.service import Service
-from verify.serving.service_control import ServiceState
-from verify.serving.service_plan import ServicePlan, directives
-from verify.serving.unit_differences import changed, differences, recorded
+from verify.serving.service_control import ServiceState, stopped_by
+from verify.serving.service_plan import ServicePlan, changed, differences, directives, recorded
 
 SHOWN = {
     **dict.fromkeys(("Environment", "PassEnvironment", "AmbientCapabilities", "CapabilityBoundingSet"), ""),

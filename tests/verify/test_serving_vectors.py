@@ -15,7 +15,7 @@ import pytest
 
 from tests.verify.served import served
 from verify.checks.serving.answer import collect, evaluate
-from verify.checks.serving.pace import collect as pace
+from verify.checks.serving.requests import collect_pace as pace
 from verify.serving.client import Client
 from verify.serving.contract import Asker, Findings, ask_all
 from verify.serving.service import Service

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from verify.checks.serving.soak import run
+from verify.checks.serving.requests import soak as run
 from verify.records import CheckContext
-from verify.serving import resource_usage
-from verify.serving.resource_usage import Usage
+from verify.serving import soak as resource_usage
 from verify.serving.service import Service
-from verify.serving.soak import Sample, SoakSamples, evaluate, growth, soak
+from verify.serving.soak import Sample, SoakSamples, Usage, growth
+from verify.serving.soak import evaluate_soak as evaluate
+from verify.serving.soak import soak_service as soak
 from verify.tables import table
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,7 @@ from verify.attention import upgrade_attention, restore_attention
 import torch
 from torch import nn
 
-from verify.attention.kernels import package_problem
-from verify.attention.layers import FlashMultiheadAttention, restore_attention, upgrade_attention
+from verify.attention.layers import FlashMultiheadAttention, package_problem, restore_attention, upgrade_attention
 
 __all__ = [
     "FlashAttention2Module",

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import CASES, Case, Inputs, plain
-from verify.attention.providers import Provider, device_kind, flash_attn, sdpa, unified, vllm_cpu
+from verify.attention.providers import Provider, device_kind, packed, paged
 from verify.binaries.distributions import site_files
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
 from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
 from verify.records import CheckContext, CheckResult, Figure, first_few
-from verify.runner import preconditions
+from verify.runner import registry
 from verify.tables import table
 
 Compute = Callable[[Case, Inputs], Tensor]
@@ -25,8 +25,8 @@ Compute = Callable[[Case, Inputs], Tensor]
 PROVIDERS = {
     provider.name: provider
     for provider in (
-        *(sdpa.FLASH, sdpa.EFFICIENT, sdpa.CUDNN, sdpa.MATH, *flash_attn.PACKAGES, *flash_attn.VLLM),
-        *(flash_attn.AITER, unified.AITER, unified.TRITON, unified.ROCM, vllm_cpu.CPU),
+        *(packed.FLASH, packed.EFFICIENT, packed.CUDNN, packed.MATH, *packed.PACKAGES, *packed.VLLM),
+        *(packed.AITER, paged.AITER_UNIFIED, paged.TRITON, paged.ROCM, paged.CPU),
     )
 }
 
@@ -66,7 +66,7 @@ def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str
 
     `codes` is the GPU code in the provider's libraries, see verify/binaries/gpu_code.py.
     """
-    if preconditions.is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
+    if registry.is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
         return None
     return f"it has no code for {capability}, only PTX that the driver would compile for minutes, and the plan does not serve with it"
 

@@ -1,13 +1,20 @@
-"""Distributions installed in this environment, and those that a lock pins."""
+"""What is installed in this environment: distributions, those that a lock pins, vLLM's kernels, and NVIDIA's compatibility libraries."""
 
+import importlib.machinery
 import importlib.metadata
 import importlib.util
+import os
 import re
+import sys
 import sysconfig
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from verify.files import read_json
+from verify.host.views import torch_view
+from verify.tables import table
 
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
 WHEEL = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*@\s*\S*?/(?P<file>[^/\s]+\.whl)")
@@ -79,3 +86,67 @@ def host_packages(stack: Mapping[str, Any]) -> Path | None:
     """Return the folder of the host's own torch if the Stack uses it, otherwise None."""
     spec = importlib.util.find_spec("torch") if (stack.get("interpreter") or {}).get("torch") else None
     return Path(spec.origin).resolve().parents[1] if spec and spec.origin else None
+
+
+def vllm_extensions() -> list[Path]:
+    """Return the extensions for this CPU or GPU; none if vLLM is not installed."""
+    return _variant()[0]
+
+
+def truncated_types() -> frozenset[str]:
+    """Return the types to which the extension for this CPU cuts results instead of rounding them."""
+    return _variant()[1]
+
+
+def _variant() -> tuple[list[Path], frozenset[str]]:
+    for row in table("libraries")["vllm_kernels"]:
+        supported = row["when"] == "always" or getattr(torch_view.load().cpu, row["when"], bool)()
+        if supported and (found := _files(row["glob"])):
+            return found, frozenset(row.get("truncated", ()))
+    return [], frozenset()
+
+
+def further_extensions() -> list[Path]:
+    """Return the additional extensions for GPUs, which need the driver's library."""
+    return _files(table("libraries")["vllm_kernels_next_to_it"]["glob"])
+
+
+def all_extensions() -> list[Path]:
+    """Return every extension of the package that this Python and this CPU can load, by name."""
+    variants = {path for row in table("libraries")["vllm_kernels"] for path in _files(row["glob"])}
+    for_others = variants.difference(vllm_extensions())
+    return [path for path in _files("**/*.so") if path not in for_others and _of_this_python(path)]
+
+
+def _of_this_python(path: Path) -> bool:
+    """Return whether the suffix belongs to this Python: a wheel may hold a module for several versions."""
+    return f".{path.name.partition('.')[2]}" in importlib.machinery.EXTENSION_SUFFIXES
+
+
+def _files(pattern: str) -> list[Path]:
+    """Return the files of vLLM's package that match a pattern, by name; none if it is not installed."""
+    package = importlib.util.find_spec("vllm")
+    folders = (package and package.submodule_search_locations) or ()
+    return sorted(path for folder in folders for path in Path(folder).glob(pattern))
+
+
+SEARCH = "LD_LIBRARY_PATH"
+
+
+def compat_folder(stack: Any) -> str | None:
+    """Return the libraries' folder that a Stack names."""
+    compat = stack.get("cuda_compat") if isinstance(stack, dict) else None
+    return str(compat["folder"]) if isinstance(compat, dict) and compat.get("folder") else None
+
+
+def restart_with_compat() -> None:
+    """Restart this program with the compatibility libraries of its environment's Stack, unless it has them or needs none.
+
+    The loader reads its search path only when a program starts.
+    """
+    folder = compat_folder(read_json(Path(sys.prefix) / "stack.json"))
+    there = os.environ.get(SEARCH, "")
+    if folder is None or folder in there.split(":"):
+        return
+    path = f"{folder}:{there}" if there else folder
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, SEARCH: path})  # noqa: S606 - this very program

@@ -1,20 +1,25 @@
 """Expected content of an environment's files, from the manifest of its build or its wheels' RECORDs, and stamps of verified files.
 
-Stamps are size, times and inode; unchanged files are not read again soon.
+Stamps are size, times and inode; unchanged files are not read again soon. Byte code that was compiled when the environment was built is
+compared with its source.
 """
 
 import base64
 import csv
+import fcntl
 import hashlib
+import importlib.util
 import json
+import marshal
 import os
 import stat
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import Distribution
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from verify.files import read_json, write_atomically
 
@@ -148,3 +153,43 @@ def mapped_files(home: Path) -> frozenset[str]:
             continue
         found |= {line[line.index("/") :] for line in text.splitlines() if f" {home}/" in line}
     return frozenset(found)
+
+
+BYTE_CODE_LIST = "bytecode.txt"
+"""In the environment's folder; written when everything has been compiled."""
+COMPILING = ".compiling"
+"""Next to it; locked by the process that compiles."""
+HEADER_BYTES = 16
+
+
+def listing(home: Path) -> Literal["there", "under way", "absent"]:
+    """Return the state of an environment's byte code list: an environment is in use before it is compiled."""
+    if (home / BYTE_CODE_LIST).exists():
+        return "there"
+    try:
+        with (home / COMPILING).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "under way"
+    except OSError:
+        pass
+    # It may have been written since.
+    return "there" if (home / BYTE_CODE_LIST).exists() else "absent"
+
+
+def stands_for_source(path: str) -> bool:
+    """Return whether a file of byte code equals what this Python compiles from its source.
+
+    The marshalled bytes of a source vary between runs, its code objects do not.
+    """
+    try:
+        source = Path(importlib.util.source_from_cache(path))
+        content = Path(path).read_bytes()
+        if content[:4] != importlib.util.MAGIC_NUMBER:
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = compile(source.read_bytes(), str(source), "exec", dont_inherit=True)
+        return bool(marshal.loads(content[HEADER_BYTES:]) == expected)  # noqa: S302 - in a process of its own; never run
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError):
+        return False

@@ -10,9 +10,8 @@ from verify.cli.arguments import Parser
 from verify.cli.load import add_load, load_of
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT
 from verify.serving import comparison
-from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import ControlError, drain_service
 from verify.tables import table
 
 MODES = ("eager", "compiled")

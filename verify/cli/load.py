@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from verify.checks.serving.load import evaluate
+from verify.checks.serving.requests import evaluate_load as evaluate
 from verify.cli.arguments import Parser
 from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckResult

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from verify import VERSION
-from verify.binaries import cuda_compat
+from verify.binaries import distributions
 from verify.cli.arguments import Parser
 from verify.doctor import cli as doctor
 from verify.files import write_atomically
@@ -33,12 +33,10 @@ from verify.records import (
 )
 from verify.runner import burn_in, last_run
 from verify.runner.execution import FAULTS, Injection, run, with_dependencies
-from verify.runner.junit import junit
 from verify.runner.registry import all_checks, select
-from verify.runner.report import render, render_list
+from verify.runner.report import junit, render, render_list
 from verify.serving import service as own_service
-from verify.serving.drain import drain_service, resume
-from verify.serving.service_control import ControlError
+from verify.serving.service_control import ControlError, drain_service, resume
 from verify.tables import table
 
 OTHERS = ("doctor", "upgrade", "compare", "load", "soak", "multihost", "metrics")
@@ -56,7 +54,7 @@ def main(arguments: list[str]) -> int:
         return _other(*arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
-    cuda_compat.restart_with_compat()
+    distributions.restart_with_compat()
     try:
         checks = _chosen(options)
         injections = [_injection(text) for text in options.inject]

@@ -14,7 +14,7 @@ from verify.runner.execution import Injection, run, with_dependencies
 from verify.runner.registry import all_checks, select
 from verify.runner.report import render
 from verify.serving.service import find
-from verify.serving.soak import evaluate, soak
+from verify.serving.soak import evaluate_soak, soak_service
 from verify.tables import table
 
 KERNELS = ("kernels.gemm", "kernels.vector_add")
@@ -57,8 +57,8 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
         outcome = CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
     else:
         try:
-            seen = soak(service, seconds=60 * minutes, between=between, pause_s=load["pause_s"])
-            outcome = evaluate(seen, service.name)
+            seen = soak_service(service, seconds=60 * minutes, between=between, pause_s=load["pause_s"])
+            outcome = evaluate_soak(seen, service.name)
         except OSError as error:
             outcome = CheckResult("error", f"cannot tell: {error}")
     lasted = time.monotonic() - began

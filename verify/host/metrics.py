@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.checks.installed import files
-from verify.commands import printed
-from verify.files import read_json
+from verify.files import printed, read_json
 from verify.host.views import amd_smi, kernel_log, pci
 from verify.host.views.nvml import Health, NvmlError, read_health
 from verify.host.xid import events, meaning_of

@@ -24,10 +24,18 @@ from verify.attention.check import ErrorComparison, ErrorSize, tolerance_problem
 from verify.attention.layers import FlashMultiheadAttention, torch_layers, upgrade_attention
 from verify.attention.speed import peak
 from verify.inputs import synchronize
-from verify.models import transformers as upgrade_transformers
+from verify.models.layers import (
+    Inputs,
+    best_name,
+    has_interface,
+    implementation,
+    layers_computed,
+    layers_with_unread_weights,
+    switch,
+    with_mask_of,
+    without_cache,
+)
 from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source
-from verify.models.transformers import Inputs
-from verify.models.unread_weights import layers_with_unread_weights
 from verify.records import CheckResult, Figure, first_few
 
 REPEATS = 10
@@ -179,7 +187,7 @@ def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[
     other = subject.to()
     if _by_name(other.model):
         wanted = _wanted(other.model, attention)
-        upgrade_transformers.switch(other.model, wanted)
+        switch(other.model, wanted)
         return _named(other, wanted, subject.model)
     unread = _unread(subject)
     names = upgrade_attention(other.model)
@@ -197,26 +205,26 @@ def _unread(subject: UpgradeSubject) -> list[str]:
 
 
 def _by_name(model: nn.Module) -> bool:
-    return upgrade_transformers.has_interface(model) and not torch_layers(model)
+    return has_interface(model) and not torch_layers(model)
 
 
 def _wanted(model: nn.Module, attention: str | None) -> str:
     """Return the implementation that a model of transformers is to get."""
-    wanted = attention or upgrade_transformers.best_name(model)
-    if upgrade_transformers.implementation(model) == wanted:
+    wanted = attention or best_name(model)
+    if implementation(model) == wanted:
         raise UnusableError(f"the attention of {type(model).__name__} is `{wanted}` already")
     return wanted
 
 
 def _named(subject: UpgradeSubject, wanted: str, original: nn.Module) -> tuple[UpgradeSubject, list[str]]:
     """Return a model of transformers as upgraded, with the layers that its new implementation computes."""
-    if upgrade_transformers.implementation(subject.model) != wanted:
+    if implementation(subject.model) != wanted:
         raise UnusableError(
-            f"no name in the source chooses the attention `{upgrade_transformers.implementation(original)}`: "
+            f"no name in the source chooses the attention `{implementation(original)}`: "
             f'call model.set_attn_implementation("{wanted}") where the model is built'
         )
     found = replace(subject, interface=wanted)
-    names = upgrade_transformers.layers_computed(found.model, wanted, partial(_forward, found))
+    names = layers_computed(found.model, wanted, partial(_forward, found))
     if not names:
         raise UnusableError(f"no layer of {type(found.model).__name__} computes its attention by `{wanted}`")
     return found, names
@@ -263,10 +271,10 @@ def _inputs_of_both(
     """Return the inputs for each layer, original and upgraded, which differ by the form of their mask at most."""
     if not flash.interface:
         return {name: (inputs, inputs) for name, inputs in _layer_inputs(own, names).items()}
-    with upgrade_transformers.without_cache(own.model, flash.model):
+    with without_cache(own.model, flash.model):
         originals, masked = (_layer_inputs(one, names) for one in (own, flash))
     return {
-        name: (inputs, upgrade_transformers.with_mask_of(own.model.get_submodule(name), inputs, masked[name]))
+        name: (inputs, with_mask_of(own.model.get_submodule(name), inputs, masked[name]))
         for name, inputs in originals.items()
     }
 

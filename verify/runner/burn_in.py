@@ -16,8 +16,8 @@ from typing import Any
 from verify.files import read_json, write_atomically
 from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Observation, as_record, combine, worst_status
 from verify.runner.execution import FAILED, environment_name
-from verify.serving.drain import holder
 from verify.serving.service import start_ticks
+from verify.serving.service_control import holder
 from verify.tables import table
 
 STATE = "verify/burn-in.json"

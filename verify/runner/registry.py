@@ -1,19 +1,79 @@
-"""Registry of checks: the rows of data/checks.toml, and a check for each attention provider.
+"""Registry of checks: the rows of data/checks.toml, and a check for each attention provider; and the conditions under which they apply."""
 
-The check `FAMILY.NAME` is the function `run` of `verify/checks/FAMILY/NAME.py`, or FILE:FUNCTION of that folder, as `run` of its row says. Most of these modules import torch, which may be
-missing or broken: a module is imported when its check runs, in the process of the check.
-"""
-
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from verify.records import LEVELS, Check, Level
-from verify.runner import equal_devices, preconditions
+from verify.records import LEVELS, Check, CheckContext, CheckResult, Level
+from verify.runner import equal_devices
 from verify.runner.execution import OVERHEAD_S
+from verify.serving import service_plan
+from verify.serving.service import Service
 from verify.tables import table
 
+
+def vllm(context: CheckContext) -> CheckResult | None:
+    """Require vLLM: planned in the Stack, or installed where there is no Stack."""
+    if "vllm" in context.stack and context.stack["vllm"] is None:
+        return CheckResult("skip", "the plan has no vLLM")
+    if context.stack or importlib.util.find_spec("vllm"):
+        return None  # a planned vLLM that is missing is a failure of the check
+    return CheckResult("skip", "vllm is not installed in this environment, and no plan needs it")
+
+
+def lock(context: CheckContext) -> CheckResult | None:
+    """Require a lock."""
+    if context.lock is not None:
+        return None
+    return CheckResult("skip", "there is no lock to compare with", remedy="pass one: --lock FILE")
+
+
+def service(context: CheckContext) -> CheckResult | None:
+    """Require a live service whose plan this user may read. Injected faults need none."""
+    if context.faults:
+        return None
+    if context.expect.get("serve_follows"):
+        return CheckResult("skip", "the service is started after these checks; ./firstlight verify then asks it")
+    if context.service is None:
+        return CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
+    return _readable_plan(context.service)
+
+
+def _readable_plan(service: Service) -> CheckResult | None:
+    """Require that a service runs from this environment, and that this user may read its plan."""
+    if (service.prefix / "current").resolve() != Path(sys.prefix).resolve():
+        return CheckResult("skip", "the service runs from another environment")
+    try:
+        service_plan.read(service)
+    except PermissionError as error:
+        return CheckResult("skip", f"only the owner may read {error.filename}", remedy="run the checks as root")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return CheckResult("error", f"cannot read the plan of the service: {error}", remedy="./firstlight provision")
+    return None
+
+
+def _planned_attention(row: Mapping[str, Any], context: CheckContext) -> CheckResult | None:
+    """Require that the Stack uses this attention, a row of data/attention.toml; on `full` and without a plan, all are checked."""
+    plan: Mapping[str, Any] | None = context.stack.get("attention")
+    if not plan or context.faults or context.includes("full") or is_planned(row, context):
+        return None
+    generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
+    return CheckResult("skip", f"the plan serves with {plan['backend']}{generation}; other attention: --level full")
+
+
+def is_planned(row: Mapping[str, Any], context: CheckContext) -> bool:
+    """Return whether the Stack serves with this attention, or has its package."""
+    plan: Mapping[str, Any] = context.stack.get("attention") or {}
+    package = (context.stack.get("flash_attn") or {}).get("package") or {}
+    serves = plan.get("backend") in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
+    return serves or str(package.get("version")).startswith(row.get("package", "none"))
+
+
+PRECONDITIONS = {"vllm": vllm, "lock": lock, "service": service}
 AT_ONCE = 2
 """Number of checks that run in parallel on the smallest host."""
 
@@ -30,7 +90,7 @@ def all_checks() -> tuple[Check, ...]:
 
 def _declared(id_: str, row: Mapping[str, Any]) -> Check:
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    values["preconditions"] = tuple(getattr(preconditions, name) for name in row.get("preconditions", ()))
+    values["preconditions"] = tuple(PRECONDITIONS[name] for name in row.get("preconditions", ()))
     if "aggregate" in row:
         values["aggregate"] = getattr(equal_devices, row["aggregate"])
     family, _, name = id_.partition(".")
@@ -40,7 +100,7 @@ def _declared(id_: str, row: Mapping[str, Any]) -> Check:
 
 def _of_attention() -> Iterator[Check]:
     for name, row in table("attention")["provider"].items():
-        unplanned = (partial(preconditions.planned_attention, row),)
+        unplanned = (partial(_planned_attention, row),)
         yield Check(
             id=f"attention.{name}",
             description=f"{row['title']} is as close to a float64 reference as plain torch is, and its own kernel ran.",

@@ -20,8 +20,8 @@ from verify.files import read_json
 from verify.runner.child_processes import end_with_parent, run_one
 from verify.serving import load_benchmark
 from verify.serving.client import is_healthy
-from verify.serving.resource_usage import peak
 from verify.serving.service import Service
+from verify.serving.soak import peak
 from verify.tables import table
 
 LOAD_S = 600.0

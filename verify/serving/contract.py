@@ -1,7 +1,9 @@
-"""The contract of the served API: requests of data/contract.toml, and their answers."""
+"""The contract of the served API: requests of data/contract.toml, and their answers; also as a program on a gateway's host, whose Python may be 3.8."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from verify.serving.client import Client, NoAnswerError, RefusedError, RequestError
+from verify.serving.client import ANOTHER_KEY, Client, Endpoint, NoAnswerError, RefusedError, RequestError
 from verify.serving.expectations import Answer, Choice, deviations
 from verify.tables import table
 
@@ -232,3 +234,40 @@ def stop_text(text: str) -> str:
     middle = [place for place in range(1, len(text) - 1) if text[place : place + 2].isascii() and text[place].strip()]
     place = middle[len(middle) // 2] if middle else 0
     return text[place : place + 2] or "."
+
+
+KEY_IS_UNKNOWN = 401
+
+
+def main() -> None:
+    """Read the request, ask, and write what was found."""
+    sys.stdout.write(json.dumps(ask(json.load(sys.stdin))))
+
+
+def ask(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was found for each model: the names of what was asked, and texts on what deviates or stayed silent."""
+    found: dict[str, Any] = {"asked": [], "late": [], "inherited": [], "deviations": [], "silent": None}
+    silence_s = table("contract")["silence_s"]
+    for model, hosts in request["models"].items():
+        client = Client(Endpoint(model=model, **request["gateway"]), silence_s, request["key"])
+        task = hosts[0]["task"]
+        behind = [
+            Asker(Client(Endpoint(one["host"], one["port"], model), silence_s, one["key"]), is_builtin=False, task=task)
+            for one in hosts
+        ]
+        try:
+            found["deviations"] += [
+                f"expected 401 for a wrong key, got {status}"
+                for status in (client.status("GET", "/v1/models", key) for key in (ANOTHER_KEY, None))
+                if status != KEY_IS_UNKNOWN
+            ]
+            one = ask_all(Asker(client, is_builtin=False, task=task), has_tools=False, behind=behind)
+        except NoAnswerError as silence:
+            found["silent"] = f"{model}: {silence}"
+        except RequestError as problem:
+            found["deviations"].append(f"{model}: {problem}")
+        else:
+            names = {"asked": one.checked, "late": one.late, "inherited": one.inherited, "deviations": one.deviations}
+            for name, texts in names.items():
+                found[name] += texts
+    return found

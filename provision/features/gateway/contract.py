@@ -1,6 +1,6 @@
 """The contract of the served API, asked of a gateway as its clients ask it: on its own host, at its address, with a client's key.
 
-`verify/serving/gateway.py` asks there. Keys reach it on its standard input alone.
+`verify/serving/contract.py` asks there. Keys reach it on its standard input alone.
 """
 
 import base64
@@ -31,7 +31,6 @@ MODULES = (
     "serving/client",
     "serving/contract",
     "serving/expectations",
-    "serving/gateway",
 )
 BOOT = """
 import base64, runpy, sys, tempfile
@@ -50,7 +49,7 @@ def program() -> bytes:
     """Return the questions as one file, for Python 3.8 and later."""
     entries = {f"verify/{name}.py": (SOURCE / f"{name}.py").read_bytes() for name in MODULES}
     table = json.dumps(read_table(SOURCE / "data/contract.toml")).encode()
-    return pack_zipapp({**entries, "verify/data/contract.json": table}, main="verify.serving.gateway:main()")
+    return pack_zipapp({**entries, "verify/data/contract.json": table}, main="verify.serving.contract:main()")
 
 
 def ask(session: Session, host: Host, gateway: Gateway) -> CheckRecord:

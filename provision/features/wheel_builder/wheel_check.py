@@ -18,8 +18,7 @@ from provision.catalog.versions import minor, numbers
 from provision.features.wheel_builder.build_key import BuildKey
 from provision.phases.stage.extension import Extension
 from provision.phases.stage.platforms import Target
-from verify.binaries.cxx_abi import text_symbols
-from verify.binaries.elf import map_library
+from verify.binaries.elf import map_library, text_symbols
 from verify.binaries.gpu_code import native_for
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)

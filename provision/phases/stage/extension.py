@@ -16,8 +16,7 @@ from packaging.version import Version
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
-from verify.binaries.cxx_abi import is_of_torch
-from verify.binaries.elf import Elf
+from verify.binaries.elf import Elf, is_of_torch
 from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
 
 _MOST_METADATA = 1 << 20

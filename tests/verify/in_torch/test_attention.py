@@ -23,8 +23,8 @@ from verify.attention import (
     upgrade_attention,
     upgrade_transformer_attention,
 )
-from verify.attention import kernels as attention_kernels
-from verify.attention.kernels import KERNELS, AttentionProblem, attend
+from verify.attention import layers as attention_kernels
+from verify.attention.layers import KERNELS, AttentionProblem, attend
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 """Tolerance in float64, where a difference in meaning cannot be mistaken for rounding."""

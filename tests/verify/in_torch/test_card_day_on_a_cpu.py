@@ -16,7 +16,7 @@ import pytest
 from benchmarks.card import attention, day
 from tests.verify.in_torch.conftest import ROOT
 from verify.attention.cases import CASES
-from verify.attention.providers import sdpa
+from verify.attention.providers import packed
 
 ABOUT = {"device": "cpu", "cuda": "13.0", "torch": "2.11.0+cu130", "cxx11": True}
 OWN = f"cp{sys.version_info.major}{sys.version_info.minor}"
@@ -61,7 +61,7 @@ def test_a_path_is_not_called_for_cases_that_it_cannot_compute() -> None:
     """torch would compute it anyway, without the cap."""
     capped = next(case for case in CASES if case.softcap)
     entry = attention.row(capped, "bfloat16", "cpu")
-    assert {entry[path.name]["refuses"] for path in (sdpa.FLASH, sdpa.MATH)} == {"softcap"}
+    assert {entry[path.name]["refuses"] for path in (packed.FLASH, packed.MATH)} == {"softcap"}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from verify import timing
-from verify.checks.collectives import processes
-from verify.checks.collectives.processes import evaluate
+from verify.checks.collectives import exchange as processes
+from verify.checks.collectives.exchange import evaluate_collectives as evaluate
 from verify.records import CheckContext
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from provision.phases.serve.options import options
 from tests.verify.in_torch.pretend_card import pretend
-from verify.checks.collectives import pairs
-from verify.checks.collectives import processes as gpu_processes
+from verify.checks.collectives import exchange as gpu_processes
+from verify.checks.collectives import exchange as pairs
 from verify.operators.speed import board_floor
 from verify.records import CheckContext
 from verify.runner.last_run import lasting_warnings
@@ -140,13 +140,13 @@ def test_pairs_of_a_board_that_are_all_slow_are_compared_with_its_floor(speed: f
 @pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn"), (100e9, "fail")])
 def test_a_bus_below_its_floor_is_a_warning_and_far_below_it_a_failure(bus: float, status: str) -> None:
     seconds = 2 * 7 / 8 * gpu_processes.LARGE_BYTES / bus
-    outcome = gpu_processes.evaluate_speed(processes(8, seconds), (H100,) * 8, gpu_processes.LARGE_BYTES, frozenset())
+    outcome = gpu_processes.evaluate_bus(processes(8, seconds), (H100,) * 8, gpu_processes.LARGE_BYTES, frozenset())
     assert outcome.status == status
     assert f"{bus / 1e9:.3g} GB/s" in outcome.reason
 
 
 def test_cards_without_a_floor_are_recorded() -> None:
-    outcome = gpu_processes.evaluate_speed(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
+    outcome = gpu_processes.evaluate_bus(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
     assert (outcome.status, outcome.figures[-1].floor) == ("ok", None)
 
 
@@ -155,7 +155,7 @@ def test_a_process_without_an_answer_is_named() -> None:
         0: {"wrong": {"all-reduce": 0}, "seconds": 0.1},
         1: {"problem": "killed after 45 s", "output": ""},
     }
-    outcome = gpu_processes.evaluate_speed(answers, (H100, H100), 1 << 30, frozenset())
+    outcome = gpu_processes.evaluate_bus(answers, (H100, H100), 1 << 30, frozenset())
     assert (outcome.status, outcome.reason) == (
         "fail",
         "the processes could not communicate: process 1: killed after 45 s",

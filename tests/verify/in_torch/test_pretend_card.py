@@ -172,7 +172,7 @@ def test_each_path_of_torchs_attention_is_called_correctly_on_a_card_and_proven(
 
 def test_cudnn_is_not_called_for_a_single_key(monkeypatch: pytest.MonkeyPatch) -> None:
     from verify.attention.cases import CASES
-    from verify.attention.providers.sdpa import CUDNN
+    from verify.attention.providers.packed import CUDNN
 
     exclusive = next(case for case in CASES if case.name == "one token alone")
     assert CUDNN.refuses(exclusive, "bfloat16", "cuda") == "a single key"

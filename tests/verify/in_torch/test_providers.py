@@ -18,7 +18,7 @@ import torch
 
 from verify.attention.cases import CASES, Case
 from verify.attention.check import left_to_driver
-from verify.attention.providers import Provider, flash_attn, import_problem, unified
+from verify.attention.providers import Provider, import_problem, packed, paged
 from verify.records import CheckContext
 from verify.tables import table
 
@@ -154,11 +154,13 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "aiter.ops.triton.unified_attention": {"unified_attention": unified_aiter},
     "flash_attn.cute": {"flash_attn_func": func_4, "flash_attn_varlen_func": varlen_4},
 }
-PROVIDERS = (*flash_attn.VLLM, *flash_attn.PACKAGES)
+PROVIDERS = (*packed.VLLM, *packed.PACKAGES)
 SMALL = [case for case in CASES if case.level != "full"]
 TAKEN = [(one, case) for one in PROVIDERS for case in SMALL if one.refuses(case, "bfloat16", "cuda") is None]
-TAKEN += [(flash_attn.AITER, case) for case in SMALL if flash_attn.AITER.refuses(case, "bfloat16", "rocm") is None]
-TAKEN += [(unified.AITER, case) for case in SMALL if unified.AITER.refuses(case, "bfloat16", "rocm") is None]
+TAKEN += [(packed.AITER, case) for case in SMALL if packed.AITER.refuses(case, "bfloat16", "rocm") is None]
+TAKEN += [
+    (paged.AITER_UNIFIED, case) for case in SMALL if paged.AITER_UNIFIED.refuses(case, "bfloat16", "rocm") is None
+]
 
 
 @pytest.fixture
@@ -211,7 +213,7 @@ def test_aiter_runs_on_its_own_cards(monkeypatch: pytest.MonkeyPatch, gfx: str, 
     monkeypatch.setattr(torch.version, "hip", "7.2.53211")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setenv("AITER_JIT_DIR", "/nonexistent")
-    assert reason in (flash_attn.AITER.missing("cuda:0") or "")
+    assert reason in (packed.AITER.missing("cuda:0") or "")
 
 
 @pytest.mark.parametrize(("capability", "names"), [((7, 5), ("float16",)), ((8, 0), ("bfloat16", "float16"))])
@@ -219,11 +221,11 @@ def test_old_cards_are_not_asked_for_bfloat16(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], names: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert unified.TRITON.dtypes("cuda", "cuda:0") == names
+    assert paged.TRITON.dtypes("cuda", "cuda:0") == names
 
 
 def test_kernels_that_aiter_compiles_do_not_stay(tmp_path: Path) -> None:
-    code = "from verify.attention.providers import flash_attn; flash_attn.AITER.prepare(); import os; print(os.environ['AITER_JIT_DIR'])"
+    code = "from verify.attention.providers import packed; packed.AITER.prepare(); import os; print(os.environ['AITER_JIT_DIR'])"
     environment = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).parent == tmp_path
@@ -237,8 +239,8 @@ def test_the_packages_reason_against_a_generation_is_reported(monkeypatch: pytes
     sys.modules["vllm"].__spec__ = __spec__
     monkeypatch.setitem(sys.modules, "vllm.vllm_flash_attn", package)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    assert flash_attn.VLLM[0].missing("cuda:0") is None
-    assert flash_attn.VLLM[1].missing("cuda:0") == "FA3 is unavailable due to: no kernel image"
+    assert packed.VLLM[0].missing("cuda:0") is None
+    assert packed.VLLM[1].missing("cuda:0") == "FA3 is unavailable due to: no kernel image"
 
 
 def test_only_installed_providers_are_available() -> None:
@@ -298,12 +300,12 @@ def test_the_unfinished_generation_4_in_flash_attn_2_is_not_used(
     (folder.parent / "__init__.py").touch()
     (folder / "__init__.py").write_text("import types\ntypes.missing\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert import_problem(flash_attn.PACKAGES[2].row) == "no `flash-attn-4` in this environment"
+    assert import_problem(packed.PACKAGES[2].row) == "no `flash-attn-4` in this environment"
     (tmp_path / "flash_attn_4-4.0.0.dist-info").mkdir()
     (tmp_path / "flash_attn_4-4.0.0.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: flash-attn-4\nVersion: 4.0.0\n"
     )
-    assert str(import_problem(flash_attn.PACKAGES[2].row)).startswith(
+    assert str(import_problem(packed.PACKAGES[2].row)).startswith(
         "`flash_attn.cute` does not import: module 'types' has no"
     )
 
@@ -326,7 +328,7 @@ PLANNED = {"backend": "FLASH_ATTN", "flag": "FLASH_ATTN", "generation": 3}
 def test_kernels_that_the_driver_would_compile_are_checked_only_if_they_serve(
     codes: set[str], stack: dict[str, Any], *, skipped: bool
 ) -> None:
-    row = flash_attn.VLLM[0].row
+    row = packed.VLLM[0].row
     reason = left_to_driver(row, CheckContext(level="full", expect={"stack": stack}), codes, "9.0")
     assert (reason is not None) == skipped
     assert not skipped or str(reason).startswith("it has no code for 9.0, only PTX")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention.cases import CASES, Case, Inputs, plain
 from verify.attention.check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
-from verify.attention.providers import sdpa
+from verify.attention.providers import packed
 from verify.checks.operators import vllm_functions
 from verify.inputs import DTYPES, corrupt, normal
 from verify.operators.reference import error_share, share
@@ -51,12 +51,12 @@ def test_results_that_are_cut_instead_of_rounded_pass_only_where_the_operator_cu
     assert share(exact.to(cut.dtype), exact) <= 1
 
 
-FLASH_CASES = [case for case in CASES if sdpa.FLASH.refuses(case, "float32", "cpu") is None]
+FLASH_CASES = [case for case in CASES if packed.FLASH.refuses(case, "float32", "cpu") is None]
 
 
 def compared(case: Case, dtype: str, change: Any) -> list[ErrorComparison]:
     def spoiled(problem: Case, inputs: Inputs) -> Any:
-        return change(sdpa.FLASH.compute(problem, inputs))
+        return change(packed.FLASH.compute(problem, inputs))
 
     return measure(spoiled, case, dtype, "cpu", backward=not case.early)
 
@@ -111,13 +111,13 @@ def test_eight_bit_results_are_compared_with_a_formula_with_eight_bit_weights() 
 
 
 def test_the_profiler_distinguishes_flash_from_the_formula() -> None:
-    row, maps = sdpa.FLASH.row, ""
+    row, maps = packed.FLASH.row, ""
     seen = {
         call: trace_kernels(call, CASES[0], "bfloat16", "cpu") or set()
-        for call in (sdpa.FLASH.compute, sdpa.MATH.compute, plain)
+        for call in (packed.FLASH.compute, packed.MATH.compute, plain)
     }
-    assert check_kernel_trace(row, "cpu", seen[sdpa.FLASH.compute], maps).status == "ok"
-    other = check_kernel_trace(row, "cpu", seen[sdpa.MATH.compute], maps)
+    assert check_kernel_trace(row, "cpu", seen[packed.FLASH.compute], maps).status == "ok"
+    other = check_kernel_trace(row, "cpu", seen[packed.MATH.compute], maps)
     assert (other.status, "aten::_scaled_dot_product_attention_math" in other.reason) == ("fail", True)
     assert check_kernel_trace(row, "cpu", seen[plain], maps).status == "fail"
     assert check_kernel_trace(row, "cpu", [], maps).status == "fail"

@@ -12,7 +12,7 @@ import torch
 
 from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention import FlashMultiheadAttention
-from verify.attention import kernels as attention_kernels
+from verify.attention import layers as attention_kernels
 from verify.attention.speed import peak
 from verify.cli.main import main
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from verify.binaries import vllm_kernels
+from verify.binaries import distributions
 from verify.host import devices
 from verify.host.views import pci, torch_view
 from verify.records import Check, CheckContext, CheckResult, Figure
@@ -233,10 +233,10 @@ def test_extensions_of_other_cpus_and_pythons_are_ignored(tmp_path: Path, monkey
     for name in ("_is_avx512_bf16_supported", "_is_avx512_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: True)
-    assert vllm_kernels.all_extensions() == sorted(package / name for name in ("_C_AVX2.abi3.so", *named))
-    assert vllm_kernels.truncated_types() == {"bfloat16"}
+    assert distributions.all_extensions() == sorted(package / name for name in ("_C_AVX2.abi3.so", *named))
+    assert distributions.truncated_types() == {"bfloat16"}
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert vllm_kernels.truncated_types() == frozenset()
+    assert distributions.truncated_types() == frozenset()
 
 
 def test_a_library_of_the_search_path_that_replaces_the_environments_is_named(verify: Any, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Self
 import pytest
 import torch
 
-from verify.binaries.vllm_kernels import truncated_types
+from verify.binaries.distributions import truncated_types
 from verify.checks.operators import vllm_functions, vllm_products
 from verify.checks.operators import vllm_products as vllm_quantised
 from verify.host.cpu import largest_int8_weight
-from verify.operators.vllm import load
+from verify.operators.check import load
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks
 
@@ -263,5 +263,5 @@ def test_the_second_largest_in_one_row_is_noticed() -> None:
 
 
 def test_the_operators_are_called_without_importing_vllm() -> None:
-    code = "import sys; from verify.operators.vllm import operator; operator('rms_norm', 'cpu'); assert 'vllm' not in sys.modules"
+    code = "import sys; from verify.operators.check import operator; operator('rms_norm', 'cpu'); assert 'vllm' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,7 +13,7 @@ import pytest
 from provision.phases.serve.onhost import builtin_model
 from tests.verify.in_vllm.engine_server import started
 from tests.verify.served_faults import ALL, ServedFault
-from verify.checks.serving import answer, soak
+from verify.checks.serving import answer, requests
 from verify.serving.client import Client
 from verify.serving.contract import Asker, ask_all
 from verify.serving.service import Service
@@ -111,7 +111,7 @@ def short_soak(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short_soak")
 def test_a_sound_server_does_not_leak(service: Service) -> None:
     (service.prefix / "fault").write_text("")
-    outcome = soak.collect(service)
+    outcome = requests.collect_soak(service)
     assert outcome.status == "ok", outcome.reason
 
 
@@ -119,6 +119,6 @@ def test_a_sound_server_does_not_leak(service: Service) -> None:
 @pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "leaks"], ids=lambda fault: fault.name)
 def test_what_requests_leave_behind_is_noticed(service: Service, fault: ServedFault) -> None:
     (service.prefix / "fault").write_text(fault.name)
-    outcome = soak.collect(service)
+    outcome = requests.collect_soak(service)
     assert outcome.status == "fail", outcome.reason
     assert outcome.reason.startswith(fault.words), outcome.reason

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from verify.attention.cases import CASES
-from verify.attention.providers import unified
+from verify.attention.providers import paged
 
 INTERPRETED = f"""
 import json, sys
@@ -28,7 +28,7 @@ import vllm.platforms.rocm
 vllm.platforms.rocm.use_rocm_custom_paged_attention = lambda *_: False  # it is written in HIP
 from verify.attention.cases import CASES, plain
 from verify.attention.check import ErrorComparison, distance, tolerance_problem
-from verify.attention.providers import unified
+from verify.attention.providers import paged as unified
 [provider] = (one for one in (unified.TRITON, unified.ROCM) if one.name == sys.argv[1])
 assert not (provider.prepare and provider.prepare())
 problems = {{}}
@@ -53,7 +53,7 @@ CHEAP = [case for case in CASES if case.name in NAMES]
 
 @pytest.mark.parametrize("name", ["vllm_triton", "vllm_rocm"])
 def test_the_kernels_compute_every_feature_of_their_row(name: str) -> None:
-    [provider] = (one for one in (unified.TRITON, unified.ROCM) if one.name == name)
+    [provider] = (one for one in (paged.TRITON, paged.ROCM) if one.name == name)
     taken = [case for case in CHEAP if provider.refuses(case, "float16", "rocm") is None]
     assert set().union(*(case.required_features for case in taken)) == set(provider.row["takes"]["rocm"])
     done = subprocess.run(

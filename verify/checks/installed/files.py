@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.binaries.distributions import installed, normalised, version_key
-from verify.commands import printed
-from verify.files import small_text
+from verify.files import printed, small_text
 from verify.host.views import kernel_driver
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table

@@ -6,8 +6,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from verify.binaries import elf
-from verify.binaries.cxx_abi import is_of_torch, text_symbols
 from verify.binaries.distributions import host_packages, installed, parse_lock, same_version, site_files
+from verify.binaries.elf import is_of_torch, text_symbols
 from verify.binaries.gpu_code import compiled_for, native_for, read_codes
 from verify.checks.libraries.loaded import mapped_libraries
 from verify.host.devices import architecture

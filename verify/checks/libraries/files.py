@@ -10,18 +10,20 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from verify.binaries import byte_code
 from verify.binaries.distributions import installed
 from verify.binaries.manifest import (
+    BYTE_CODE_LIST,
     MANIFEST,
     Contents,
     FileStamps,
     file_stamp,
     listed,
+    listing,
     load_stamps,
     mapped_files,
     record_contents,
     save_stamps,
+    stands_for_source,
     wrong_contents,
     wrong_sizes,
 )
@@ -38,7 +40,7 @@ def run(context: CheckContext) -> CheckResult:
     contents = listed(home / MANIFEST, home)
     if contents is None:
         return _by_record(context)
-    compiled, listing = listed(home / byte_code.LIST, home) or {}, byte_code.listing(home)
+    compiled, listing_is = listed(home / BYTE_CODE_LIST, home) or {}, listing(home)
     contents = _spoiled({**contents, **compiled}, context)
     known = load_stamps(context.prefix, home)
     marks = {path: file_stamp(path) for path in contents}
@@ -47,9 +49,7 @@ def run(context: CheckContext) -> CheckResult:
     read -= sizes.keys()
     wrong = sizes | wrong_contents({path: contents[path] for path in read})
     # Byte code may be deleted or compiled again.
-    right = {
-        path for path in wrong.keys() & compiled.keys() if marks[path] is None or byte_code.stands_for_source(path)
-    }
+    right = {path for path in wrong.keys() & compiled.keys() if marks[path] is None or stands_for_source(path)}
     wrong = {path: text for path, text in wrong.items() if path not in right}
     now = {**known, **{path: None if path in wrong else marks[path] for path in read}}
     if context.prefix and now != known and not context.faults:
@@ -62,13 +62,13 @@ def run(context: CheckContext) -> CheckResult:
         Figure("read", sum(contents[path][0].size for path in read), "B"),
         Figure("never read", len(contents.keys() - known.keys() - read), "count"),
     )
-    evidence = {"with": MANIFEST, "byte code": listing, "read": len(read), "wrong": list(wrong.values())[:100]}
+    evidence = {"with": MANIFEST, "byte code": listing_is, "read": len(read), "wrong": list(wrong.values())[:100]}
     if wrong:
         return CheckResult("fail", first_few([*wrong.values()], SHOWN), figures, evidence, REMEDY)
-    if listing == "absent":
-        text = f"cannot compare byte code: {home / byte_code.LIST} was never completed"
+    if listing_is == "absent":
+        text = f"cannot compare byte code: {home / BYTE_CODE_LIST} was never completed"
         return CheckResult("error", text, figures, evidence, "compile it again: ./firstlight provision")
-    later = "; byte code is being compiled, and not compared yet" if listing == "under way" else ""
+    later = "; byte code is being compiled, and not compared yet" if listing_is == "under way" else ""
     text = f"{len(contents)} files are as installed, by size and time; {len(read)} of them by content{later}"
     return CheckResult("ok", text, figures, evidence)
 

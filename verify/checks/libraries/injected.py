@@ -12,11 +12,10 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from verify.binaries import byte_code
-from verify.binaries.manifest import MANIFEST, listed
+from verify.binaries.manifest import BYTE_CODE_LIST, MANIFEST, listed, listing, stands_for_source
 from verify.files import read_json, small_text
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
-from verify.runner import preconditions
+from verify.runner import registry
 from verify.serving import service_plan
 from verify.serving.processes import read_all
 from verify.tables import table
@@ -34,7 +33,7 @@ REMOVE = "find its owner (dpkg -S FILE, rpm -qf FILE), remove it, and check agai
 def run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
     contents = listed(home / MANIFEST, home)
-    known = None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
+    known = None if contents is None else frozenset({**contents, **(listed(home / BYTE_CODE_LIST, home) or {})})
     found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
     if known:
         found += unlisted(home, known)
@@ -58,7 +57,7 @@ def run(context: CheckContext) -> CheckResult:
 
 def unlisted(home: Path, known: Collection[str]) -> Iterator[Observation]:
     """Yield files and links of the environment that its manifest does not list. Byte code of a listed source may come and go."""
-    is_compiling = byte_code.listing(home) != "there"
+    is_compiling = listing(home) != "there"
     for folder, folders, names in os.walk(home):
         if folder == str(home):
             continue  # the product's own files
@@ -71,7 +70,7 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[Observation]:
                 continue
             if name.endswith(".pyc") and folder.endswith("/__pycache__"):
                 # Until its list is complete, libraries.files reports on byte code.
-                if not is_compiling and not byte_code.stands_for_source(path):
+                if not is_compiling and not stands_for_source(path):
                     yield Observation("fail", f"{path}: this byte code does not match its source", REBUILD)
             elif is_code(path, is_link=name in links):
                 yield Observation("fail", f"{path}: no wheel of the environment contains it", REBUILD)
@@ -155,7 +154,7 @@ def in_processes(context: CheckContext, known: Collection[str]) -> Iterator[Obse
 
 def _pids(context: CheckContext) -> Iterable[int]:
     """Return the service's processes. Those of another environment, or that restart after the checks, do not count."""
-    serving = context.service if preconditions.service(context) is None else None
+    serving = context.service if registry.service(context) is None else None
     return serving.pids() if serving and serving.main_pid else ()
 
 

@@ -9,9 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from verify.binaries.cuda_compat import compat_folder
-from verify.binaries.distributions import host_packages, site_files
-from verify.binaries.vllm_kernels import all_extensions
+from verify.binaries.distributions import all_extensions, compat_folder, host_packages, site_files
 from verify.host.views import torch_view
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from verify.attention.cases import Case
-from verify.attention.providers import sdpa
+from verify.attention.providers import packed
 from verify.attention.speed import SHARE, dtype_of, peak
 from verify.host.devices import free_bytes
 from verify.inputs import compute_in_input_precision, synchronize
@@ -27,11 +27,11 @@ CPU_LONGEST = {"standard": 8192, "full": 16384}
 
 def run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
-    paths = {"flash": sdpa.FLASH, "standard": sdpa.MATH}
-    if device != "cpu" and (missing := sdpa.FLASH.missing(device)):
+    paths = {"flash": packed.FLASH, "standard": packed.MATH}
+    if device != "cpu" and (missing := packed.FLASH.missing(device)):
         return CheckResult("skip", missing)
     if "wrong-kernel" in context.faults:
-        paths["flash"] = sdpa.MATH
+        paths["flash"] = packed.MATH
     free = free_bytes(device)
     longest = (CPU_LONGEST["full" if context.includes("full") else "standard"]) if device == "cpu" else LENGTHS[-1]
     dtype, heads = dtype_of(device), CPU_HEADS if device == "cpu" else GPU_HEADS

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from verify.host.cpu import largest_int8_weight
 from verify.inputs import normal
+from verify.operators.check import Call, MissingError, OperatorProblem, OperatorSubject, operator, operator_run
 from verify.operators.reference import product, steps, summed
-from verify.operators.vllm import Call, MissingError, OperatorProblem, OperatorSubject, operator, operator_run
 from verify.tables import table
 
 ROWS, PLAIN_DEPTH, PLAIN_COLUMNS = 3, 1101, 1307

@@ -1,16 +1,20 @@
-"""serving.access: address, unguarded routes, and file permissions of the service."""
+"""serving.access: address, unguarded routes, and file permissions of the service. serving.account: what its account may do besides the service."""
 
+import grp
 import ipaddress
+import os
+import pwd
 import re
 import socket
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from verify.binaries.distributions import version_key
-from verify.records import CheckContext, CheckResult, Figure, Observation, combine
+from verify.files import printed, small_text
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 from verify.serving import service_plan
 from verify.serving.client import ANOTHER_KEY, Client, RequestError
 from verify.serving.processes import STOPPED, listeners, read_all
@@ -45,11 +49,11 @@ class AccessFacts:
     """Problems of the installation's files."""
 
 
-def run(context: CheckContext) -> CheckResult:
+def access(context: CheckContext) -> CheckResult:
     service = context.service
     if service is None or context.faults:
         facts = AccessFacts(("127.0.0.1",), frozenset({"127.0.0.1"}), {"POST /v1/completions": (200, 200)})
-        return evaluate(ServicePlan("systemd", "firstlight-vllm.service"), facts)
+        return evaluate_access(ServicePlan("systemd", "firstlight-vllm.service"), facts)
     planned = service_plan.read(service)
     addresses = tuple(one.address for one in listeners(int(service.readiness["port"]), ()))
     stopped = any(one.state in STOPPED for one in read_all(service.pids()))
@@ -58,13 +62,15 @@ def run(context: CheckContext) -> CheckResult:
         return CheckResult("skip", text)
     try:
         version = (context.stack.get("vllm") or {}).get("version")
-        return evaluate(planned, collect(service, planned, addresses, version, whole=context.includes("full")))
+        return evaluate_access(
+            planned, collect_access(service, planned, addresses, version, whole=context.includes("full"))
+        )
     except RequestError as problem:
         text = f"cannot tell which routes need the key: {problem}"
         return CheckResult("error", text, remedy="see serving.answer for whether it computes")
 
 
-def collect(
+def collect_access(
     service: Service, planned: ServicePlan, addresses: tuple[str, ...], version: str | None, *, whole: bool
 ) -> AccessFacts:
     """Request every known guarded route, or with `whole` those that the server lists. Raises RequestError."""
@@ -150,7 +156,7 @@ def file_problems(prefix: Path) -> Iterable[str]:
             yield f"everybody may write {path} (mode {mode:04o})"
 
 
-def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
+def evaluate_access(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
     """Fail on every unplanned access."""
     problems = []
     strange = [address for address in map(_plain, facts.addresses) if facts.planned and address not in facts.planned]
@@ -179,3 +185,88 @@ def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
     key = f"{len(facts.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
     healthy = f"it listens on {', '.join(facts.addresses)} as planned; {key}; only the owner can read its secrets"
     return combine([Observation("fail", text, REMEDY) for text in problems], healthy, figures, evidence)
+
+
+RESTORE_ACCOUNT = "./firstlight provision restores the account; take away sudo rights, groups, keys and passwords that somebody gave it"
+
+
+@dataclass(frozen=True)
+class AccountFacts:
+    """Observations on the host."""
+
+    name: str
+    shell: str
+    groups: tuple[str, ...] = ()
+    sudo: str = ""
+    """Output of `sudo -l` for the account; empty where there is no sudo."""
+    password: str = "!"  # noqa: S105 - the mark of none
+    """Second field of shadow(5)."""
+    keys: tuple[str, ...] = ()
+    """Files of keys that let somebody log in."""
+    others: tuple[str, ...] = ()
+    """Other accounts with its number."""
+
+
+def account(context: CheckContext) -> CheckResult:
+    service = context.service
+    if service is None or context.faults:
+        return evaluate_account(AccountFacts("firstlight", "/usr/sbin/nologin", groups=("sudo",)))
+    user = service_plan.read(service).user
+    if service.prefix.stat().st_uid != 0 or user is None:
+        return CheckResult("skip", "the service runs as the account that installed it")
+    try:
+        return evaluate_account(collect_account(user, pwd.getpwnam(user)))
+    except KeyError:
+        return CheckResult("fail", f"there is no account {user}, as which the service starts", remedy=RESTORE_ACCOUNT)
+
+
+def collect_account(name: str, entry: pwd.struct_passwd) -> AccountFacts:
+    """Read an account's entries, groups, rights and keys."""
+    rows = table("account")["account"]
+    shadow = (line.split(":") for line in small_text("/etc/shadow").splitlines() if line.startswith(f"{name}:"))
+    keys = (Path(entry.pw_dir) / ".ssh" / file for file in ("authorized_keys", "authorized_keys2"))
+    return AccountFacts(
+        name,
+        entry.pw_shell,
+        tuple(_group(number) for number in os.getgrouplist(name, entry.pw_gid)),
+        printed([*rows["sudo"], name], limit_s=rows["limit_s"]) or "",
+        next((fields[1] for fields in shadow), "!"),
+        tuple(str(path) for path in keys if path.exists()),
+        tuple(other.pw_name for other in pwd.getpwall() if other.pw_uid == entry.pw_uid and other.pw_name != name),
+    )
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def evaluate_account(facts: AccountFacts) -> CheckResult:
+    """Fail on everything by which somebody can become this account, or the account more than itself."""
+    problems = list(_problems(facts))
+    evidence = {"shell": facts.shell, "groups": facts.groups, "problems": problems}
+    healthy = f"{facts.name} has no login, no sudo rights and no powerful group ({', '.join(facts.groups) or 'none'})"
+    return combine([Observation("fail", text, RESTORE_ACCOUNT) for text in problems], healthy, (), evidence)
+
+
+def _problems(facts: AccountFacts) -> Iterator[str]:
+    rows = table("account")["account"]
+    shell = facts.shell or "/bin/sh"  # passwd(5)
+    if shell.rpartition("/")[2] not in rows["no_login"]:
+        yield f"{facts.name} has the login shell {shell}"
+    # `sudo -l` prints the commands below a line that ends with a colon, and one sentence where there are none.
+    granted = facts.sudo.partition("may run the following commands")[2].splitlines()[1:]
+    if rules := [line.strip() for line in granted if line.strip()]:
+        yield f"{facts.name} may run commands by sudo: {first_few(rules, 2)}"
+    if powerful := [group for group in facts.groups if group in rows["powerful"]]:
+        yield f"{facts.name} is in group {', '.join(powerful)}"
+    if facts.password and facts.password[0] not in "!*":
+        yield f"{facts.name} has a password"
+    if not facts.password:
+        yield f"{facts.name} needs no password"
+    if facts.keys:
+        yield f"{facts.name} may log in with the keys of {', '.join(facts.keys)}"
+    if facts.others:
+        yield f"{', '.join(facts.others)} is the same account by another name"

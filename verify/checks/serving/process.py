@@ -11,12 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from verify.binaries.cuda_compat import compat_folder
-from verify.binaries.distributions import host_packages
-from verify.commands import printed
+from verify.binaries.distributions import compat_folder, host_packages
+from verify.files import printed
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 from verify.serving import service_plan
-from verify.serving.drain import stopped_by
 from verify.serving.processes import (
     STOPPED,
     ListeningSocket,
@@ -27,7 +25,7 @@ from verify.serving.processes import (
     read_all,
 )
 from verify.serving.service import KEY, Service
-from verify.serving.service_control import ServiceState, observe
+from verify.serving.service_control import ServiceState, observe, stopped_by
 from verify.serving.service_plan import ServicePlan
 from verify.tables import table
 

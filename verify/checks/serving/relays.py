@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from verify.commands import printed
-from verify.files import small_text
+from verify.files import printed, small_text
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving import service_control
 from verify.serving.processes import ListeningSocket, Process, all_listeners

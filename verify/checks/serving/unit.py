@@ -7,11 +7,9 @@ from typing import Any
 
 from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import service_control, service_plan
-from verify.serving.drain import stopped_by
 from verify.serving.service import KEY, Service
-from verify.serving.service_control import ServiceState, observe
-from verify.serving.service_plan import ServicePlan
-from verify.serving.unit_differences import changed, differences, drop_ins, recorded
+from verify.serving.service_control import ServiceState, observe, stopped_by
+from verify.serving.service_plan import ServicePlan, changed, differences, drop_ins, recorded
 from verify.tables import table
 
 REMEDY = "./firstlight provision writes the planned unit again and starts it"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from verify.attention.providers.flash_attn import planned_packages
+from verify.attention.providers.packed import planned_packages
 from verify.attention.speed import Point, SweepRow, dtype_of, measure, measure_package, operations, sweep
 from verify.host.load import watch
 from verify.host.views import torch_view

