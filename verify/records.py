@@ -223,18 +223,10 @@ def as_record(
     *,
     level: Level | None = None,
 ) -> dict[str, Any]:
-    """Return the record of one result.
+    """Return the record of one result, which may be in its JSON form.
 
-    Args:
-        id_: Id of the check.
-        host: Name of the host; None for a statement about several hosts.
-        device: Device that was checked; None for the host as a whole.
-        answer: The result, or its JSON form.
-        seconds: Duration.
-        level: Level at which the check ran; None where levels do not apply.
-
-    Returns:
-        The record. `found` is None; verify/runner/last_run.py sets it in records taken over from an earlier run.
+    `host` is None for a statement about several hosts, `device` for the host as a whole, `level` where levels do not apply.
+    verify/runner/last_run.py sets `found` in records taken over from an earlier run.
     """
     outcome = answer.as_json() if isinstance(answer, CheckResult) else answer
     about = {"id": id_, "family": id_.partition(".")[0], "status": outcome["status"], "host": host, "device": device}

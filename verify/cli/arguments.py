@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from verify.records import USAGE_EXIT
+from verify.serving.service import Service, find
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,3 +20,21 @@ class Parser(argparse.ArgumentParser):
         """Print an error and exit."""
         self.print_usage(sys.stderr)
         self.exit(USAGE_EXIT, f"error: {message}\n\nhint: {self.hint}\n")
+
+    def add_prefix_and_json(self) -> None:
+        """Add the options for the installation and for the whole document."""
+        self.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
+        self.add_argument("--json", action="store_true", help="print the whole document on stdout")
+
+
+def prefix_of(given: Path | None) -> Path:
+    """Return the installation that the user named, by default this environment's."""
+    return given.resolve() if given else Path(sys.prefix).resolve().parent.parent
+
+
+def running_service(prefix: Path) -> Service:
+    """Return the service of an installation. Raises OSError where none runs."""
+    service = find(prefix)
+    if service is None or service.main_pid is None:
+        raise OSError("no service runs from this environment\n\nhint: start it: ./firstlight serve")
+    return service

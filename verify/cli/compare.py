@@ -2,15 +2,14 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from verify.cli.arguments import Parser
+from verify.cli.arguments import Parser, prefix_of, running_service
 from verify.cli.load import add_load, load_of
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT
 from verify.serving import comparison
-from verify.serving.service import Service, find
+from verify.serving.service import Service
 from verify.serving.service_control import ControlError, drain_service
 from verify.tables import table
 
@@ -35,12 +34,8 @@ def main(arguments: list[str]) -> int:
         targets = dict(comparison.parse_target(text) for text in options.target)
     except ValueError as error:
         parser.error(str(error))
-    service = find(options.prefix.resolve() if options.prefix else Path(sys.prefix).resolve().parent.parent)
-    if service is None or service.main_pid is None:
-        sys.stderr.write("error: no service runs from this environment\n\nhint: start it: ./firstlight serve\n")
-        return EXIT_CODES["error"]
     try:
-        document = _compare(service, choices, targets, load_of(options))
+        document = _compare(running_service(prefix_of(options.prefix)), choices, targets, load_of(options))
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     except (ControlError, comparison.VariantError, OSError) as error:
@@ -93,24 +88,19 @@ def table_of(document: Mapping[str, Any]) -> list[str]:
     """Return the lines that a person reads: the load, the measures with their targets, and what became of the service."""
     load, sides = document["load"], [document[side] for side in ("before", "after")]
     details = " and ".join(f"{side['choice']} (layers use {', '.join(side['used']) or 'unknown'})" for side in sides)
-    return [
+    lines = [
         f"{document['kind']}: {details}",
         f"speeds with {sides[1]['at_once']} requests at once, prompts of {load['input_tokens']} tokens, answers of {load['output_tokens']}",
-        *_lines(document["rows"]),
-        "",
-        document["service"]["reason"],
+        HEAD,
+        "-" * len(HEAD),
     ]
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [HEAD, "-" * len(HEAD)]
-    for row in rows:
+    for row in document["rows"]:
         before, after = (NOT_MEASURED if row[side] is None else f"{row[side]:.4g}" for side in ("before", "after"))
         change = NOT_MEASURED if row["change"] is None else f"{row['change']:+.1%}"
         lines.append(
             f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}  {row['target']:<15}{row['verdict']}".rstrip()
         )
-    return lines
+    return [*lines, "", document["service"]["reason"]]
 
 
 def _parser() -> Parser:
@@ -136,6 +126,5 @@ def _parser() -> Parser:
         f"repeatable ({', '.join(measure['name'] for measure in table('compare')['measure'])})",
     )
     add_load(parser)
-    parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
-    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
+    parser.add_prefix_and_json()
     return parser

@@ -15,13 +15,12 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from verify.checks.serving.requests import evaluate_load as evaluate
-from verify.cli.arguments import Parser
+from verify.checks.serving.requests import evaluate_load
+from verify.cli.arguments import Parser, prefix_of, running_service
 from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckResult
 from verify.runner.child_processes import run_one
 from verify.serving.load_benchmark import measure
-from verify.serving.service import find
 from verify.tables import table
 
 REQUESTS = 8
@@ -49,16 +48,14 @@ def main(arguments: list[str]) -> int:
     )
     dataset = "prompts and lengths of answers as ShareGPT has them, instead of random prompts: a JSON file, - for stdin"
     parser.add_argument("--dataset", metavar="FILE", help=dataset)
-    parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
-    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
+    parser.add_prefix_and_json()
     options = parser.parse_args(arguments)
     if options.dataset and options.input_tokens:
         parser.error("the prompts of --dataset have their own lengths: leave out --input-tokens")
     if options.requests and not (options.rate or options.concurrency):
         parser.error("--requests belongs to --rate or --concurrency")
-    prefix = options.prefix.resolve() if options.prefix else Path(sys.prefix).resolve().parent.parent
     try:
-        document = _measured(prefix, options)
+        document = _measured(prefix_of(options.prefix), options)
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     except OSError as error:
@@ -93,19 +90,14 @@ def load_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Return the document, and keep it on the host. Raises OSError."""
-    service, load = find(prefix), load_of(options)
-    if service is None or service.main_pid is None:
-        raise OSError("no service runs from this environment\n\nhint: start it: ./firstlight serve")
+    service, load = running_service(prefix), load_of(options)
     if service.task != "generate":
         raise OSError("its model makes no text, and this load requests text")
     with NamedTemporaryFile(suffix=".json") as file:
         if options.dataset:
             prompts = sys.stdin.buffer.read() if options.dataset == "-" else Path(options.dataset).read_bytes()
-            load |= {
-                "dataset": hashlib.sha256(prompts).hexdigest(),
-                "input_tokens": None,
-                "output_tokens": options.output_tokens,
-            }
+            load |= {"dataset": hashlib.sha256(prompts).hexdigest()}
+            load |= {"input_tokens": None, "output_tokens": options.output_tokens}
             file.write(prompts)
             file.flush()
         # Other random prompts than the last time, which may be in the service's prefix cache.
@@ -114,26 +106,16 @@ def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
     if ending.problem:
         raise OSError(f"cannot measure under load: {ending.problem}")
     kept = read_json(prefix / KEPT).get("loads", [])
-    asked = {
-        "release": service.readiness.get("release"),
-        "load": load,
-        "at": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-    }
-    document = compared(
-        evaluate(ending.value, {}), asked, next((one for one in reversed(kept) if one["load"] == load), None)
-    )
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    asked = {"release": service.readiness.get("release"), "load": load, "at": now}
+    before = next((one for one in reversed(kept) if one["load"] == load), None)
+    document = _compared(evaluate_load(ending.value, {}), asked, before)
     write_atomically(prefix / KEPT, json.dumps({"loads": [*kept, document][-MOST_KEPT:]}, indent=2) + "\n")
     return {**document, "table": _table(document)}
 
 
-def compared(outcome: CheckResult, asked: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the document of a measurement, with the change of each figure since the one before it.
-
-    Args:
-        outcome: What `serving.load` says of the results.
-        asked: What was measured: `release`, `load`, `at`.
-        before: The last document of the same load; None without one.
-    """
+def _compared(outcome: CheckResult, asked: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the document of a measurement, with the change of each figure since the last document of the same load."""
     was = {row["name"]: row["value"] for row in (before or {}).get("rows", ())}
     rows = [
         {
@@ -162,11 +144,8 @@ def _table(document: Mapping[str, Any]) -> list[str]:
         change = "-" if row["change"] is None else f"{row['change']:+.1%}"
         lines.append(f"{row['name']:<44}{now:>12}{then:>12}  {row['unit']:<9}{change:>8}")
     same = before and ("the same release" if before["release"] == document["release"] else "another release")
-    return [
-        *lines,
-        "",
-        f"before: {same}, measured at {before['at']}" if before else "no earlier measurement of this load",
-    ]
+    last = f"before: {same}, measured at {before['at']}" if before else "no earlier measurement of this load"
+    return [*lines, "", last]
 
 
 def _positive(text: str) -> int:

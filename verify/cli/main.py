@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def main(arguments: list[str]) -> int:
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     if arguments[:1] in ([name] for name in OTHERS):
-        return _other(*arguments)
+        command, *words = arguments
+        if command == "doctor":
+            return doctor.main(words, program="verify doctor")
+        return int(import_module(f"verify.cli.{command}").main(words))
     parser = _parser()
     options = parser.parse_args(arguments)
     distributions.restart_with_compat()
@@ -70,7 +74,9 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if options.resume:
-        return _resume(context)
+        outcome = resume(context.service) if context.service else None
+        sys.stdout.write(f"{outcome.reason if outcome else 'no service was stopped for checks'}\n")
+        return EXIT_CODES[outcome.status if outcome else "skip"]
     try:
         document = _checked(checks, context, injections, options)
         document = _with_earlier(document, before, options)
@@ -86,14 +92,6 @@ def main(arguments: list[str]) -> int:
     return EXIT_CODES[document["status"] if all(kept) else "error"]
 
 
-def _other(command: str, *arguments: str) -> int:
-    if command == "doctor":
-        return doctor.main(list(arguments), program="verify doctor")
-    module = import_module(f"verify.cli.{command}")
-    code: int = module.main(list(arguments))
-    return code
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="verify",
@@ -106,7 +104,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
     hours = f"length of level burn-in; an interrupted one goes on with the next call (default: {BURN_IN_HOURS:g})"
-    parser.add_argument("--hours", metavar="N", type=_hours, help=hours)
+    parser.add_argument("--hours", metavar="N", type=partial(_above_zero, "hours"), help=hours)
     repeatable: dict[str, Any] = {"action": "append", "default": []}
     only = "a check or family, with the checks that it requires; repeatable"
     parser.add_argument("--only", metavar="NAME", help=only, **repeatable)
@@ -128,7 +126,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--expect", metavar="FILE", help="JSON with the planned `stack` and the expected `gpus`; - reads stdin"
     )
-    parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
+    parser.add_argument(
+        "--deadline", metavar="SECONDS", type=partial(_above_zero, "seconds"), help="let no check run longer than this"
+    )
     drain = "stop this installation's service for the checks, then start and check it again"
     parser.add_argument("--drain", action="store_true", help=drain)
     parser.add_argument(
@@ -210,21 +210,7 @@ def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: 
     return document
 
 
-def _resume(context: CheckContext) -> int:
-    outcome = resume(context.service) if context.service else None
-    sys.stdout.write(f"{outcome.reason if outcome else 'no service was stopped for checks'}\n")
-    return EXIT_CODES[outcome.status if outcome else "skip"]
-
-
-def _seconds(text: str) -> float:
-    return _above_zero(text, "seconds")
-
-
-def _hours(text: str) -> float:
-    return _above_zero(text, "hours")
-
-
-def _above_zero(text: str, unit: str) -> float:
+def _above_zero(unit: str, text: str) -> float:
     try:
         number = float(text)
     except ValueError:

@@ -11,7 +11,14 @@ from verify.records import EXIT_CODES
 
 def main(arguments: list[str]) -> int:
     """Run the command; it fails only where the file cannot be written."""
-    parser = _parser()
+    parser = Parser(
+        prog="verify metrics",
+        description="Print the health of the GPUs, the release and the last verification as Prometheus reads them.",
+        epilog="exit codes: 0; 3 if the file cannot be written; usage 64",
+        hint="verify metrics --prefix /opt/firstlight",
+    )
+    parser.add_argument("--prefix", metavar="DIR", type=Path, required=True, help="the installation")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="write this file (.prom) and print nothing")
     options = parser.parse_args(arguments)
     text = render(read_families(options.prefix))
     if options.write is None:
@@ -22,15 +29,3 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         parser.exit(EXIT_CODES["error"], f"error: {options.write} cannot be written: {error.strerror}\n")
     return EXIT_CODES["ok"]
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="verify metrics",
-        description="Print the health of the GPUs, the release and the last verification as Prometheus reads them.",
-        epilog="exit codes: 0; 3 if the file cannot be written; usage 64",
-        hint="verify metrics --prefix /opt/firstlight",
-    )
-    parser.add_argument("--prefix", metavar="DIR", type=Path, required=True, help="the installation")
-    parser.add_argument("--write", metavar="FILE", type=Path, help="write this file (.prom) and print nothing")
-    return parser

@@ -53,18 +53,23 @@ class MultihostWorker:
         self._token = secrets.token_hex(16)
         self._listener: Listener | None = None
         found = interfaces()
+        # This imports torch, but touches no GPU in this process.
+        gpus = run_one(torch_view.gpu_count, deadline_s=60.0).value if torch_view.built_for_gpus() else 0
         self.greeting: dict[str, Any] = {
             "interfaces": found,
             "own_name": own_name_leads_to(),
             "ports": rules["ports"],
             "ephemeral": ephemeral_ports(),
-            "gpus": self._gpus(),
+            "gpus": gpus or 0,
             "token": self._token,
         }
         addresses = [interface["address"] for interface in found]
         # Only after all forks above: a forked process must not inherit a thread.
         try:
-            kinds = (self._ports, _sample_ports(*self.greeting["ephemeral"]))
+            lowest, highest = self.greeting["ephemeral"]
+            # A firewall may allow the fixed ports and block these.
+            some = random.sample(range(lowest, highest + 1), min(PORT_SAMPLE, highest + 1 - lowest))
+            kinds = (self._ports, some)
             self._listener = Listener(addresses, kinds, self._token) if addresses else None
         except OSError as error:
             self.greeting["problem"] = f"it cannot listen on any port from {first} to {last}: {error.strerror or error}"
@@ -108,20 +113,6 @@ class MultihostWorker:
             "latency": max(answer["latency"] for answer in answers),
             "bandwidth": min(answer["bandwidth"] for answer in answers),
         }
-
-    @staticmethod
-    def _gpus() -> int:
-        """Return how many GPUs torch sees through CUDA; imports torch, but touches none in this process."""
-        if not torch_view.built_for_gpus():
-            return 0
-        ending = run_one(torch_view.gpu_count, deadline_s=60.0)
-        return ending.value or 0
-
-
-def _sample_ports(first: int, last: int) -> list[int]:
-    """Return some ephemeral ports: a firewall may allow the fixed ports and block these."""
-    ports = range(first, last + 1)
-    return random.sample(ports, min(PORT_SAMPLE, len(ports)))
 
 
 def _write(answer: Mapping[str, Any]) -> None:

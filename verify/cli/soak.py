@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verify.cli.arguments import Parser
+from verify.cli.arguments import Parser, prefix_of
 from verify.files import write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
 from verify.runner.execution import Injection, run, with_dependencies
@@ -23,15 +23,24 @@ SOAK = "serving.soak"
 
 def main(arguments: list[str]) -> int:
     """Run the command; exit codes are those of the checks."""
-    parser = _parser()
+    parser = Parser(
+        prog="verify soak",
+        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory or descriptors.",
+        epilog="exit codes: those of verify",
+        hint="verify soak --minutes 10",
+    )
+    parser.add_argument("--minutes", metavar="N", type=float, required=True, help="how long")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file")
+    parser.add_argument(
+        "--inject", choices=["wrong-result"], help="change what the kernels return, to show that it is detected"
+    )
+    parser.add_prefix_and_json()
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         parser.error(f"--minutes {options.minutes:g}: it must be greater than 0")
-    environment = Path(sys.prefix).resolve()
-    prefix = options.prefix.resolve() if options.prefix else environment.parent.parent
     injections = [Injection("wrong-result", None)] if options.inject else []
     try:
-        document = _soaked(prefix, options.minutes, injections)
+        document = _soaked(prefix_of(options.prefix), options.minutes, injections)
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
@@ -73,20 +82,3 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
     status = worst_status([record["status"] for record in records])
     seconds = round(sum(document["seconds"] for document in documents), 3)
     return {**documents[-1], "status": status, "seconds": seconds, "checks": records}
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="verify soak",
-        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory or descriptors.",
-        epilog="exit codes: those of verify",
-        hint="verify soak --minutes 10",
-    )
-    parser.add_argument("--minutes", metavar="N", type=float, required=True, help="how long")
-    parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
-    parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file")
-    parser.add_argument(
-        "--inject", choices=["wrong-result"], help="change what the kernels return, to show that it is detected"
-    )
-    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
-    return parser

@@ -54,7 +54,10 @@ def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hour
         raise RunningError(f"process {pid} burns this host in; `kill -INT {pid}` ends it and keeps its rounds")
     asked = {"environment": environment_name(context.prefix), "checks": [*ids]}
     before = read_json(file) if file else {}
-    rounds = before["rounds"] if before.get("asked") == asked and is_open(before) else empty()
+    rounds: Mapping[str, Any] = {"count": 0, "seconds": 0.0, "document": {}, "checks": {}, "speeds": {}}
+    if before.get("asked") == asked and not before.get("complete"):
+        statuses = {entry["record"]["status"] for entry in before["rounds"]["checks"].values()}
+        rounds = rounds if statuses & FAILED else before["rounds"]
     own = {"asked": asked, "hours": hours, "pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
     interrupted = False
     try:
@@ -62,14 +65,14 @@ def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hour
             _keep(file, {**own, "rounds": rounds})
             began = time.monotonic()
             done = f"round {rounds['count'] + 1}, {rounds['seconds'] / 3600:.1f} of {hours:g} h: "
-            rounds = added(rounds, run_round(rounds["count"] + 1, done), time.monotonic() - began)
+            rounds = _added(rounds, run_round(rounds["count"] + 1, done), time.monotonic() - began)
     except KeyboardInterrupt:
         if not rounds["count"]:
             raise
         interrupted = True
     finally:
         _keep(file, {**own, "rounds": rounds, "pid": None, "complete": not interrupted})
-    return verdict(rounds, hours, interrupted=interrupted)
+    return _verdict(rounds, hours, interrupted=interrupted)
 
 
 def _keep(file: Path | None, state: Mapping[str, Any]) -> None:
@@ -79,18 +82,7 @@ def _keep(file: Path | None, state: Mapping[str, Any]) -> None:
             write_atomically(file, json.dumps(state) + "\n")
 
 
-def is_open(state: Mapping[str, Any]) -> bool:
-    """Return whether the rounds of a file can go on: they were interrupted, and nothing failed."""
-    entries = state["rounds"]["checks"].values()
-    return not state.get("complete") and not any(entry["record"]["status"] in FAILED for entry in entries)
-
-
-def empty() -> dict[str, Any]:
-    """Return the state before the first round."""
-    return {"count": 0, "seconds": 0.0, "document": {}, "checks": {}, "speeds": {}}
-
-
-def added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dict[str, Any]:
+def _added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dict[str, Any]:
     """Return the rounds with one more: of each check and device the worst record, in how many rounds it ran and was not ok, and speeds."""
     rule, number = table("burn_in")["spread"], rounds["count"] + 1
     checks = dict(rounds["checks"])
@@ -117,7 +109,7 @@ def added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dict
     return {"count": number, "seconds": total, "document": about, "checks": checks, "speeds": speeds}
 
 
-def verdict(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> dict[str, Any]:
+def _verdict(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> dict[str, Any]:
     """Return the document of all rounds: the worst record of each check and device, and one on the rounds themselves."""
     records = [_over_rounds(entry) for entry in rounds["checks"].values()]
     outcome = _of_rounds(rounds, hours, interrupted=interrupted)

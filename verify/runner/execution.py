@@ -52,11 +52,6 @@ def with_dependencies(chosen: Iterable[Check], known: Sequence[Check]) -> list[C
     return [check for check in known if check.id in found]
 
 
-def skipped_because(cause: str) -> CheckResult:
-    """Return the result of a check that was skipped because `cause` failed."""
-    return CheckResult("skip", f"{NEEDS}{cause}")
-
-
 class DependencyTree:
     """Calls of checks that wait for other checks: on their own device, or on all devices if they cover the host."""
 
@@ -178,7 +173,7 @@ def _collect(checks: Sequence[Check], ending: ChildResult) -> tuple[dict[str, An
         ]
         known = {record["id"] for record in records}
         left = (check.id for check in checks if check.id not in known)
-        records += [as_record(id_, platform.node(), None, skipped_because(FRAME), 0.0) for id_ in left]
+        records += [as_record(id_, platform.node(), None, CheckResult("skip", f"{NEEDS}{FRAME}"), 0.0) for id_ in left]
         records.append(as_record(FRAME, platform.node(), None, _problem(ending), ending.seconds))
     order = {check.id: place for place, check in enumerate(checks)}
     return about, sorted(records, key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
@@ -222,7 +217,11 @@ class _Run:
             for check in checks
         }
         concerned = [check for check in checks if self._applies(check)]
-        keys = [key for check in concerned for key in self._keys(check)]
+        keys = []
+        for check in concerned:
+            # A check with an injected fault does not depend on a healthy host.
+            own = replace(check, requires=()) if self._faults[check.id] else check
+            keys += [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
         self._tree, self._number = DependencyTree(keys), len(self._records) + len(keys)
         at_once = max(2, len(os.sched_getaffinity(0)))
         for tasks, limit in ((self._next(), at_once), (self._exclusive, 1)):
@@ -245,16 +244,11 @@ class _Run:
     def _level(self, check: Check) -> Level:
         return self._context.level_overrides.get(check.id, self._context.level)
 
-    def _keys(self, check: Check) -> list[CheckCall]:
-        # A check with an injected fault does not depend on a healthy host.
-        own = replace(check, requires=()) if self._faults[check.id] else check
-        return [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
-
     def _next(self) -> list[Task[CheckCall]]:
         """Return the checks that can start now, those with the longest deadline first."""
         begin, never = self._tree.ready()
         for key, cause in never:
-            self._add_record(key.check, key.device, skipped_because(cause))
+            self._add_record(key.check, key.device, CheckResult("skip", f"{NEEDS}{cause}"))
         self._exclusive += [self._task(key) for key in begin if key.check.exclusive]
         return sorted((self._task(key) for key in begin if not key.check.exclusive), key=lambda one: -one.deadline_s)
 
@@ -295,16 +289,17 @@ def _import_torch() -> tuple[str | None, str | None]:
 
 
 def _call(check: Check, context: CheckContext) -> dict[str, Any]:
-    _inject(context.faults)
-    return (_busy(check, context) or check.run(context)).as_json()
-
-
-def _busy(check: Check, context: CheckContext) -> CheckResult | None:
-    """Return why an exclusive check cannot measure now, None if it can."""
+    if "crash" in context.faults:
+        faulthandler.disable()  # an intended crash needs no dump
+        os.kill(os.getpid(), signal.SIGSEGV)
+    while "hang" in context.faults:
+        time.sleep(60)
+    busy = None  # why an exclusive check cannot measure now
     if check.exclusive and context.device:
-        return devices.skip_if_busy(context)
-    covers_several = check.exclusive and check.all_devices and len(context.devices) > 1
-    return devices.skip_if_any_busy(context) if covers_several else None
+        busy = devices.skip_if_busy(context)
+    elif check.exclusive and check.all_devices and len(context.devices) > 1:
+        busy = devices.skip_if_any_busy(context)
+    return (busy or check.run(context)).as_json()
 
 
 def _problem(ending: ChildResult) -> CheckResult:
@@ -314,12 +309,3 @@ def _problem(ending: ChildResult) -> CheckResult:
 def environment_name(prefix: Path | None) -> str | None:
     """Return the name of the environment's folder below PREFIX/envs; None outside an installation."""
     return Path(sys.prefix).resolve().name if prefix else None
-
-
-def _inject(faults: frozenset[str]) -> None:
-    if "crash" in faults:
-        faulthandler.disable()  # an intended crash needs no dump
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if "hang" in faults:
-        while True:
-            time.sleep(60)

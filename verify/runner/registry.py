@@ -44,7 +44,6 @@ def service(context: CheckContext) -> CheckResult | None:
 
 
 def _readable_plan(service: Service) -> CheckResult | None:
-    """Require that a service runs from this environment, and that this user may read its plan."""
     if (service.prefix / "current").resolve() != Path(sys.prefix).resolve():
         return CheckResult("skip", "the service runs from another environment")
     try:

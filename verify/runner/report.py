@@ -20,9 +20,15 @@ def render(document: Mapping[str, Any]) -> str:
         lines += wrapped(start, record["reason"] or "-")
         if record["status"] not in ("ok", "skip"):
             lines += wrapped(" " * len(HEAD) + "remedy: ", record["remedy"]) if record["remedy"] else []
-            lines += _output(record["evidence"])
-    lines += ["-" * WIDTH, _total(document), ""]
-    return "\n".join(lines)
+            output = record["evidence"].get("output") if isinstance(record["evidence"], dict) else None
+            lines += [f"    | {line}"[:WIDTH] for line in (output or "").rstrip().splitlines()[-5:]]
+    counts = Counter(record["status"] for record in document["checks"])
+    details = ", ".join(f"{counts[status]} {status}" for status in reversed(SEVERITY) if counts[status])
+    torch = document["torch"] or "not importable"
+    total = f"{document['status']}: {details} in {document['seconds']:.1f} s"
+    return "\n".join(
+        [*lines, "-" * WIDTH, total, f"level {document['level']}, Python {document['python']}, torch {torch}", ""]
+    )
 
 
 def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -31,23 +37,6 @@ def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         lines += wrapped(f"{row['id']:<26}{row['level']:<10}", row["description"])
     return "\n".join([*lines, ""])
-
-
-def _total(document: Mapping[str, Any]) -> str:
-    counts = Counter(record["status"] for record in document["checks"])
-    details = ", ".join(f"{counts[status]} {status}" for status in reversed(SEVERITY) if counts[status])
-    torch = document["torch"] or "not importable"
-    return (
-        f"{document['status']}: {details} in {document['seconds']:.1f} s\n"
-        f"level {document['level']}, Python {document['python']}, torch {torch}"
-    )
-
-
-def _output(evidence: Any) -> list[str]:
-    output = evidence.get("output") if isinstance(evidence, dict) else None
-    if not output:
-        return []
-    return [f"    | {line}"[:WIDTH] for line in output.rstrip().splitlines()[-5:]]
 
 
 SECONDS = "{:.3f}"
