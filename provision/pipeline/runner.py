@@ -45,7 +45,7 @@ def read_inventory(request: CommandRequest) -> Inventory:
     """
     overrides = dict(request.overrides)
     if request.become_password is not None:
-        overrides |= {"become": True, "become_password": register_secret(request.become_password)}
+        overrides["become_password"] = register_secret(request.become_password)
     inventory = load(request.inventory, limit=request.limit, overrides=overrides)
     for connection in (host.connection for host in inventory.hosts):
         for secret in (connection.password, connection.become_password):

@@ -4,7 +4,7 @@
 import difflib
 import functools
 import json
-import re
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,9 @@ CONNECTION = (
     *("ansible_become_method", "ansible_become_pass", "ansible_become_password"),
 )
 
-
-_SEPARATORS = re.compile(r"[\s:,]")
-"""Separators between the patterns of a limit."""
 _FILE_HINT = "name a file with one host or group a line"
+_MOST_MEMORY = 4 << 30
+"""Bytes for what an inventory says: aliases in YAML and ranges of hosts multiply."""
 
 
 class Refused(Exception):  # noqa: N818  # becomes the caller's error
@@ -124,15 +123,13 @@ def checked_limit(inventory: InventoryManager, limit: str) -> list[str]:
     left it takes every host.
     """
     parts = split_host_pattern(limit)
-    if not parts or any(not part.strip() for part in limit.split(",")):
-        raise _broken(limit, "one of its patterns is empty")
-    if _SEPARATORS.sub("", "".join(parts)) != _SEPARATORS.sub("", limit):
-        raise _broken(limit, "a bracket has no partner")
-    return [
-        pattern
-        for part in parts
-        for pattern in (_of_file(inventory, part[1:]) if part.startswith("@") else _selected(inventory, part, limit))
-    ]
+    if not parts or any(not part.strip() for part in limit.split(",")) or limit.count("[") != limit.count("]"):
+        raise Refused(
+            f"--limit: {limit!r} cannot be used: one of its patterns is empty, or a bracket has no partner",
+            "name hosts or groups: --limit gpu-1,gpu-2",
+        )
+    selected = (_of_file(inventory, part[1:]) if part.startswith("@") else _selected(inventory, part) for part in parts)
+    return [pattern for patterns in selected for pattern in patterns]
 
 
 def _of_file(inventory: InventoryManager, file: str) -> list[str]:
@@ -144,55 +141,35 @@ def _of_file(inventory: InventoryManager, file: str) -> list[str]:
         raise Refused(f"--limit: the file {file!r} cannot be read: {why}", _FILE_HINT) from None
     found: list[str] = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            found += _selected(inventory, line.strip(), line)
+            found += _selected(inventory, line.strip()) if line.strip() else []
         except Refused:
-            raise Refused(
-                f"--limit: line {number} of {file!r} matches no host or group of this inventory",
-                _FILE_HINT,
-            ) from None
+            text = f"--limit: line {number} of {file!r} matches no host or group of this inventory"
+            raise Refused(text, _FILE_HINT) from None
     if not found:
         raise Refused(f"--limit: the file {file!r} names no host", _FILE_HINT)
     return found
 
 
-def _selected(inventory: InventoryManager, part: str, limit: str) -> list[str]:
+def _selected(inventory: InventoryManager, part: str) -> list[str]:
     """One pattern, or the hosts of its range; of MACHINE@SERVICE the machine, whose services only the caller knows."""
-    sign = part[0] if part[:1] in "!&" else ""
+    sign = part[0] if part[0] in "!&" else ""
     pattern = part[len(sign) :]
-    _check_pattern(pattern, limit)
     expanded = _hosts_of_range(inventory, pattern)
     if expanded is not None:
         return [sign + name for name in expanded]
-    if not _matches(inventory, pattern):
-        machine, _, service = pattern.rpartition("@")
-        if service and machine in inventory.hosts:
-            return [] if sign == "!" else [sign + machine]
-        raise _unknown(inventory, pattern)
-    return [part]
-
-
-def _check_pattern(pattern: str, limit: str) -> None:
-    """Check one pattern of a limit, without its sign. Raises Refused if it is empty, has another sign, or is an invalid expression."""
-    if not pattern.removeprefix("~"):
-        raise _broken(limit, "one of its patterns is empty")
-    if pattern[0] in "!&":
-        raise _broken(limit, "one of its patterns begins with two signs")
-    if pattern.startswith("~"):
-        try:
-            re.compile(pattern[1:])
-        except re.error as error:
-            raise _broken(limit, f"{pattern!r} is no regular expression: {error}") from None
-
-
-def _broken(limit: str, why: str) -> Refused:
-    return Refused(f"--limit: {limit!r} cannot be used: {why}", "name hosts or groups: --limit gpu-1,gpu-2")
+    if _matches(inventory, pattern):
+        return [part]
+    machine, _, service = pattern.rpartition("@")
+    if service and machine in inventory.hosts:
+        return [] if sign == "!" else [sign + machine]
+    raise _unknown(inventory, pattern)
 
 
 def _matches(inventory: InventoryManager, pattern: str) -> bool:
     """Whether a pattern names hosts of this inventory: never the host that Ansible makes up for `localhost`."""
+    if not pattern.removeprefix("~") or pattern[0] in "!&":
+        return False
     try:
         return any(host.name in inventory.hosts for host in inventory.list_hosts(pattern))
     except (AnsibleError, IndexError):  # the latter for a sign without a name after a colon
@@ -236,12 +213,14 @@ def _vault_hint(error: AnsibleError) -> str | None:
 
 
 def main() -> None:
-    """Print the answer."""
+    """Print the answer. What Ansible says of its own accord goes to stderr, errors with the place in their file."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     try:
         answer = read(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
     except Refused as refused:
         answer = refused.answer
     except AnsibleError as error:
+        sys.stderr.write(f"{error}\n{getattr(error.__context__, '_formatted_source_context', '')}\n")
         answer = {"error": _one_line(error), "hint": _vault_hint(error)}
     json.dump(answer, sys.stdout)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,6 @@ from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.machines import require_distinct
 from provision.fleet.inventory.services import as_services, limit_of, variables_by_host
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
-from provision.fleet.inventory.yaml_source import MOST_HOSTS, check, hosts_of_ranges, positions_of
 
 READER_DEADLINE_S = 120.0
 """Time limit of dynamic inventories, seconds."""
@@ -34,7 +34,10 @@ MOST_NAME = 200
 _OF_FOLDER = (
     "correct it; if it is no inventory, move it, or name the inventory's own file with -i: its group_vars are read too"
 )
-_CONNECTION_OPTIONS = ("become", "become_password")
+_YAML_ERROR = re.compile(r"YAML parsing failed: (?P<why>.+)(?s:.*?)^Origin: (?P<place>/.+:\d+:\d+)$", re.MULTILINE)
+_NO_INVENTORY = re.compile(r"^\[WARNING\]: (Failed to parse inventory with '(?!auto).+)$", re.MULTILINE)
+_SKIPPED = re.compile(r"^\[WARNING\]: (?P<what>Skipping .*(?:group|mapping).*)$", re.MULTILINE)
+"""What Ansible leaves out of an inventory, and with it hosts or settings."""
 
 
 class ReadHost(Record):
@@ -63,19 +66,25 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     """Read an inventory: a file or a folder in any form that Ansible reads.
 
     Args:
-        overrides: Command-line options by setting name; None means not given. `become` (bool) and `become_password` (text,
-            kept in memory only) are allowed as well.
+        overrides: Command-line options by setting name; None means not given. `become_password` (text, kept in memory only),
+            with which all hosts become root, is allowed as well.
 
     Raises:
         InventoryError: The inventory is malformed, or two of its hosts are one machine.
         UsageError: There is no inventory at the path, or the limit is empty.
     """
     _check_arguments(path, limit)
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    options = {name: value for name, value in (overrides or {}).items() if value is not None}
+    password = options.pop("become_password", None)
+    as_root = {} if password is None else {"become": True, "become_password": SecretStr(password)}
     within = limit_of(limit)
     key = cache.key(path, limit)
     kept = _restored(key)
-    read = kept or _read_checked(path, limit)
+    if kept is None:
+        with _reported(f"reading the inventory {path} ..."):
+            read = ReadInventory.model_validate(_read(path, limit))
+    else:
+        read = kept
     base = path if path.is_dir() else path.parent
     with _reported(f"hosts: {len(read.hosts)}; reading how each is reached ..."):
         connections = _connections(read, base)
@@ -84,9 +93,8 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     _check_names([entry.name for entry in read.hosts])
     problems = Problems()
     by_machine: dict[str, list[Host]] = {}
-    options = {name: value for name, value in given.items() if name not in _CONNECTION_OPTIONS}
     for entry, reached in zip(read.hosts, connections, strict=True):
-        connection = _with_options(reached, given)
+        connection = reached.model_copy(update=as_root)
         own = {name: value for name, value in entry.variables.items() if name.startswith(PREFIX)}
         by_machine[entry.name] = [
             Host(name=name, groups=entry.groups, connection=connection, settings=settings)
@@ -97,7 +105,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
                 )
             )
         ]
-    problems.raise_any(lambda variable: positions_of(path, variable))
+    problems.raise_any(lambda variable: _places(path, variable))
     hosts = [host for machine, found in by_machine.items() for host in as_services(machine, found)]
     require_distinct(hosts)
     within.require_known(hosts)
@@ -128,8 +136,6 @@ def _check_arguments(path: Path, limit: str | None) -> None:
         raise UsageError(
             "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
         )
-    if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
-        raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
 
 
 def _no_hosts(path: Path, limit: str | None) -> InventoryError:
@@ -165,27 +171,12 @@ def _check_names(names: list[str]) -> None:
             )
 
 
-def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connection:
-    changes: dict[str, Any] = {}
-    if "become" in given:
-        changes["become"] = bool(given["become"])
-    if "become_password" in given:
-        changes["become_password"] = SecretStr(given["become_password"])
-    return connection.model_copy(update=changes) if changes else connection
-
-
 def _restored(key: str | None) -> ReadInventory | None:
     """Return what the cache has; None where it has nothing, or a damaged entry."""
     try:
         return ReadInventory.model_validate(cache.get(key)) if key is not None else None
     except ValueError:
         return None
-
-
-def _read_checked(path: Path, limit: str | None) -> ReadInventory:
-    check(path)
-    with _reported(f"reading the inventory {path} ..."):
-        return ReadInventory.model_validate(_read(path, limit))
 
 
 @contextmanager
@@ -210,6 +201,7 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
             "ANSIBLE_LOCAL_TEMP": str(scratch),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+            "ANSIBLE_DUPLICATE_YAML_DICT_KEY": "error",
             "ANSIBLE_DEPRECATION_WARNINGS": "0",
             "LC_ALL": "C.UTF-8",
         }
@@ -224,12 +216,35 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
             hint=by_hand,
         ) from None
     if "error" in answer:
+        broken = _YAML_ERROR.search(done.stderr)
+        # Ansible reads a file of another form as YAML too.
+        if broken and (".yml:" in broken["place"] or "with 'ini' plugin" not in done.stderr):
+            raise InventoryError(
+                f"{broken['place']}: this is not valid YAML: {broken['why']}",
+                hint="look at that line and the one before: indentation, a missing colon, an unquoted {{, a key that is set twice",
+            )
         # Ansible reports the reason only as a warning
-        why = [line for line in done.stderr.splitlines() if "Failed to parse inventory with" in line]
-        answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
+        why = _NO_INVENTORY.findall(done.stderr)
+        answer["error"] += ": " + "; ".join(why) if why else ""
         hint = _OF_FOLDER if why and path.is_dir() else by_hand
         raise InventoryError(answer["error"], hint=answer["hint"] or hint)
+    if skipped := _SKIPPED.search(done.stderr):
+        raise InventoryError(
+            f"Ansible does not read all of the inventory {path}: {skipped['what']}",
+            hint="variables go below `vars:`, hosts below `hosts:`, each with a colon; see inventory/example",
+        )
     return answer
+
+
+def _places(source: Path, variable: str) -> list[str]:
+    """Return where a variable is set, as `file:line`."""
+    setting = re.compile(rf"[^#]*\b{re.escape(variable)}\b[\"']?\s*[:=]")
+    return [
+        f"{file}:{number}"
+        for file in cache.files_of(source)
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if setting.match(line)
+    ]
 
 
 def _connections(read: ReadInventory, base: Path) -> list[Connection]:
