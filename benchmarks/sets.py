@@ -37,8 +37,8 @@ from provision.features.catalog_refresh.proof import Ground, install, load
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.local_wheels import local_sources
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.locked_wheel import LOCK, locked_hashes
+from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
@@ -104,7 +104,7 @@ def try_set(row: Row, stack: Stack, ground: Ground) -> None:
     row.distributions = len(wheels)
     prune(store, wheels)
     with timing(row, "fetch_s"):
-        fetch_wheels(wheels, sources.settings, sources.indexes, store)
+        fetch_wheels(wheels, sources, store)
     paths = [store.path(wheel.sha256, wheel.name) for wheel in wheels]
     row.wheels = sum(path.stat().st_size for path in paths)
     row.unpacked = unpacked_size(paths)

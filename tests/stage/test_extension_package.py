@@ -16,7 +16,7 @@ from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAtt
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage
 from provision.phases.stage.download import Progress
-from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, PYTHON, make_stack, resolve_to

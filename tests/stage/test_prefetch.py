@@ -14,13 +14,13 @@ import pytest
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation
 from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.phases.stage import stack_lock, stage
 from provision.phases.stage.download import prefetching
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import SolveRequest, solve
+from provision.phases.stage.solve import LockedWheel, SolveRequest, solve
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, make_stack, resolve_to
@@ -76,7 +76,7 @@ def test_a_failed_prefetch_is_reported_by_the_fetch_of_the_lock(site: Site, stor
         prefetch(lambda: [wanted])
         until(lambda: site.requests[path])
         with pytest.raises(StageError, match=r"torch-2\.7\.0.*HTTP 404"):
-            stack_lock.fetch_wheels([locked], SETTINGS, [], store)
+            stack_lock.fetch_wheels([locked], IndexSources(SETTINGS, (), (), {}, IndexClient(OPEN)), store)
 
 
 def test_the_end_of_the_block_stops_the_downloads(site: Site, store: Store) -> None:

@@ -108,4 +108,4 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
         wheels = choose_wheels(solve(SolveRequest(target, pinned), sources.variables), target)
         require_locked(wheels, known, lock)
         wanted.update({wheel.sha256: wheel for wheel in wheels})
-    return sorted(fetch_wheels(wanted.values(), settings, sources.indexes, store).values(), key=lambda path: path.name)
+    return sorted(fetch_wheels(wanted.values(), sources, store).values(), key=lambda path: path.name)

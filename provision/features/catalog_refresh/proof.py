@@ -28,7 +28,7 @@ from provision.features.catalog_refresh.new_releases import NewReleases, write_o
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.local_wheels import local_sources
-from provision.phases.stage.lock_file import LockedWheel, lock_text
+from provision.phases.stage.solve import LockedWheel, lock_text
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
@@ -117,7 +117,7 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
         yield f"{name} is being tested: {len(wheels)} wheels, {format_bytes(size)}; it takes minutes, and about {format_bytes(wanted)} of disk"
         ground = Ground(stack.interpreter.version, libraries and libraries.absolute(), folder)
         _require_space(folder, wanted)
-        fetch_wheels(wheels, sources.settings, sources.indexes, store)
+        fetch_wheels(wheels, sources, store)
         yield f"fetched into {store.root}"
         try:
             install(wheels, [store.path(wheel.sha256, wheel.name) for wheel in wheels], ground)

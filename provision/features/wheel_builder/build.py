@@ -22,9 +22,9 @@ from provision.features.wheel_builder.recipes import Recipe, recipe_for, toolkit
 from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
 from provision.phases.stage.extension import read_extension
-from provision.phases.stage.lock_file import LockedWheel, lock_text
 from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import LockedWheel, lock_text
 from provision.phases.stage.wheelhouse import Store
 
 

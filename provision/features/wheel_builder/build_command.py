@@ -98,7 +98,7 @@ def build(
     sources = find_sources(read_settings())
     wheels = lock_stack(stack, (), sources, store).wheels
     report = ProgressLines()
-    fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=report)
+    fetch_wheels(wheels, sources, store, progress=report)
     target = Target.of(stack.platform, minor_python)
     try:
         with as_interrupt():

@@ -17,14 +17,13 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from provision.catalog.index.http_client import open_client
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.features.wheel_builder.recipes import tools
-from provision.phases.stage.download import Progress, fetch_all
-from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.download import Progress
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
+from provision.phases.stage.solve import LockedWheel, SolveRequest, choose_wheels, solve
+from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store
 
 TORCH = "torch"
@@ -59,7 +58,7 @@ def fetch_build_inputs(
         StageError: The index has no sdist, uv refuses, or a file cannot be had.
     """
     sdist = find_sdist(requirement, target, sources)
-    path = _fetch([sdist], sources, store, progress)[sdist.sha256]
+    path = fetch_wheels([sdist], sources, store, progress=progress)[sdist.sha256]
     torch = next(wheel for wheel in stack if canonicalize_name(wheel.distribution) == TORCH)
     file = store.path(torch.sha256, torch.name)
     wanted = {*tools(), *build_requirements(path), *extra}
@@ -69,7 +68,7 @@ def fetch_build_inputs(
         constraints=tuple(f"{wheel.distribution}=={wheel.version}" for wheel in stack if wheel is not torch),
     )
     wheels = [torch, *choose_wheels(solve(request, sources.variables), target, own=[TORCH])]
-    _fetch([wheel for wheel in wheels if wheel is not torch], sources, store, progress)
+    fetch_wheels(wheels[1:], sources, store, progress=progress)
     return BuildInputs(path, tuple(wheels))
 
 
@@ -118,9 +117,3 @@ def build_requirements(sdist: Path) -> list[str]:
             f"`{sdist.name}` is not a valid sdist: {error}", hint="use another release or index"
         ) from error
     return [str(need) for need in needs if canonicalize_name(need.name) != TORCH]
-
-
-def _fetch(
-    files: Sequence[LockedWheel], sources: IndexSources, store: Store, progress: Progress | None
-) -> dict[str, Path]:
-    return fetch_all(store, files, lambda: open_client(sources.settings, sources.indexes), progress=progress)

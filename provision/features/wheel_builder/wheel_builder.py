@@ -30,9 +30,8 @@ from provision.fleet.ssh import Session, open_session
 from provision.phases.stage.download import Progress
 from provision.phases.stage.extension import read_extension
 from provision.phases.stage.interpreter import stage_interpreter
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import target_of
+from provision.phases.stage.solve import LockedWheel, target_of
 from provision.phases.stage.wheelhouse import Store
 
 CONTROLLER = "controller"

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -28,12 +27,11 @@ from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Reason, Stack
 from provision.core.run_folder import utc_now
 from provision.phases.stage.download import OnStored, Progress, prefetching
-from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
-from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.local_wheels import build_local_wheel, local_sources
 from provision.phases.stage.locked_wheel import LOCK, locked_hashes
-from provision.phases.stage.solve import executor_requirements
+from provision.phases.stage.solve import LockedWheel, executor_requirements
 from provision.phases.stage.stack_lock import Solved, fetch_wheels, lock_stack, unpacked_size
-from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_contents
+from provision.phases.stage.variants import WrongPlatformWheel, find_wrong
 from provision.phases.stage.wheelhouse import Store
 
 FORMAT = 2
@@ -95,22 +93,20 @@ class StageJob:
 
 @dataclass(frozen=True)
 class LockedCandidate:
-    """The locked candidate and the paths of its wheels on this machine."""
+    """The locked candidate, whose wheels are in the wheelhouse."""
 
     stack: Stack
     refused: tuple[Reason, ...]
     locked: LockedStack
-    paths: tuple[Path, ...]
     from_cache: bool
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A candidate with its Stack, its local wheels and its cache key."""
+    """A candidate with its Stack and its cache key."""
 
     candidate: Candidate
     stack: Stack
-    own: list[LocalSource]
     key: str
 
     @property
@@ -119,12 +115,12 @@ class _Attempt:
         package = self.stack.flash_attn.package
         return None if package and package.is_locked else package
 
-    def locked_stack(self, locked: LockedStack) -> Stack:
-        """Return the Stack that is locked, without its package where that is left out."""
-        return without_package(self.stack) if locked.without_package else self.stack
+    def chosen(self, locked: LockedStack, refused: Sequence[Reason], *, from_cache: bool) -> LockedCandidate:
+        stack = without_package(self.stack) if locked.without_package else self.stack
+        return LockedCandidate(stack, tuple(refused), locked, from_cache)
 
 
-def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob) -> LockedCandidate:
+def lock_best_candidate(candidates: Sequence[tuple[Candidate, Stack]], job: StageJob) -> LockedCandidate:
     """Lock the first candidate that can be locked; verify and fetch all of its wheels.
 
     Args:
@@ -133,21 +129,20 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
     Raises:
         StageError: No candidate can be locked, or a wheel cannot be had.
     """
-    attempts: list[_Attempt] = []
+    attempts = [_Attempt(candidate, stack, cache_key(stack, job.settings)) for candidate, stack in candidates]
     refused: list[Reason] = []
-    for candidate, stack in [] if job.refresh and not job.settings.bundled else candidates:
-        attempt = _prepare(candidate, stack, job)
-        attempts.append(attempt)
-        known = _read_cached(attempt.key, job.store)
+    for attempt in [] if job.refresh and not job.settings.bundled else attempts:
+        try:
+            known = CachedLock.model_validate(job.store.get("locks", attempt.key) or {})
+        except ValidationError:
+            known = CachedLock()
         if known.locked and not _package_lost(attempt, known.locked, job.store):
-            paths = _ensure(attempt, known.locked.wheels, job)
-            chosen = attempt.locked_stack(known.locked)
-            return LockedCandidate(chosen, tuple(refused), known.locked, paths, from_cache=True)
+            _ensure(attempt, known.locked.wheels, job)
+            return attempt.chosen(known.locked, refused, from_cache=True)
         if known.refused:
             refused.append(known.refused.model_copy(update={"candidate": attempt.candidate.id}))
         elif not job.settings.bundled:
             break
-    attempts += [_prepare(candidate, stack, job) for candidate, stack in candidates[len(attempts) :]]
     if job.settings.bundled:
         raise StageError(
             f"`{job.settings.bundled.name}` has no environment for this class of host: "
@@ -155,17 +150,6 @@ def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob
             hint="create a bundle for it on a machine with a network: ./firstlight bundle create -i INVENTORY",
         )
     return _solve(attempts, job)
-
-
-def _read_cached(key: str, store: Store) -> CachedLock:
-    try:
-        return CachedLock.model_validate(store.get("locks", key) or {})
-    except ValidationError:
-        return CachedLock()
-
-
-def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
-    return _Attempt(candidate, stack, local_sources(stack), cache_key(stack, job.settings))
 
 
 def cache_key(stack: Stack, settings: ClientSettings) -> str:
@@ -201,7 +185,7 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
         job.progress("solve", 0, 0)
     with ThreadPoolExecutor() as pool:
         # Build the local wheels of the likeliest candidate while the indexes answer.
-        building = [pool.submit(build_local_wheel, source, job.store) for source in attempts[0].own]
+        building = [pool.submit(build_local_wheel, own, job.store) for own in local_sources(attempts[0].stack)]
         sources = find_sources(job.settings)
         for wheel in building:
             wheel.result()
@@ -225,19 +209,17 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
                     refused.append((attempt.key, _refusal(attempt, error)))
                     continue
                 left_out = _left_out(attempt.package, error)
-        paths = tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
         others = [f"{wrong.text}: another build was chosen" for wrong in solved.refused]
         locked = LockedStack(
             wheels=tuple(wheels),
-            unpacked_bytes=unpacked_size(paths),
+            unpacked_bytes=unpacked_size(job.store.path(wheel.sha256, wheel.name) for wheel in wheels),
             notes=(*sources.notes, *solved.notes, *others, *([left_out] if left_out else [])),
             without_package=left_out is not None,
         )
         for key, reason in refused:
             job.store.put("locks", key, CachedLock(refused=reason).model_dump(mode="json"))
         job.store.put("locks", attempt.key, CachedLock(locked=locked).model_dump(mode="json"))
-        stack = attempt.locked_stack(locked)
-        return LockedCandidate(stack, tuple(reason for _, reason in refused), locked, paths, from_cache=False)
+        return attempt.chosen(locked, [reason for _, reason in refused], from_cache=False)
     raise no_lock_error([reason for _, reason in refused])
 
 
@@ -284,7 +266,7 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
             try:
                 solved = lock_stack(
                     attempt.stack,
-                    attempt.own,
+                    local_sources(attempt.stack),
                     sources,
                     job.store,
                     extra,
@@ -293,10 +275,8 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
                 )
             except StageError as error:
                 return error
-            paths = fetch_wheels(
-                solved.wheels, job.settings, sources.indexes, job.store, progress=job.progress, on_stored=job.on_stored
-            )
-            wrong = find_wrong_contents(attempt.stack, solved.wheels, paths)
+            paths = fetch_wheels(solved.wheels, sources, job.store, progress=job.progress, on_stored=job.on_stored)
+            wrong = find_wrong(attempt.stack, solved.wheels, paths)
             if not wrong:
                 return solved
             refused = (*solved.refused, *wrong)
@@ -330,12 +310,11 @@ def _package_lost(attempt: _Attempt, locked: LockedStack, store: Store) -> bool:
     return store.find(wheel.sha256, wheel.name) is None
 
 
-def _ensure(attempt: _Attempt, wheels: Sequence[LockedWheel], job: StageJob) -> tuple[Path, ...]:
-    """Return the path of every wheel. Build or fetch wheels again that were pruned or damaged."""
+def _ensure(attempt: _Attempt, wheels: Sequence[LockedWheel], job: StageJob) -> None:
+    """Build or fetch wheels again that were pruned or damaged."""
     missing = [wheel for wheel in wheels if job.store.find(wheel.sha256, wheel.name) is None]
     if any(not wheel.url for wheel in missing):
-        for source in attempt.own:
+        for source in local_sources(attempt.stack):
             build_local_wheel(source, job.store)
     if any(wheel.url for wheel in missing):
-        fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, progress=job.progress)
-    return tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
+        fetch_wheels(missing, find_sources(job.settings), job.store, progress=job.progress)

@@ -18,7 +18,7 @@ from provision.core.folders import product_path
 from provision.core.models.stack import Stack
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
-from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 
 PLUGIN = product_path("provision") / "phases/serve/plugin"

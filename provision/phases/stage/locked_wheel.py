@@ -15,9 +15,8 @@ from provision.core.folders import product_path
 from provision.core.models.staged import StagedFile
 from provision.core.requirements_file import read_lock
 from provision.core.scratch import scratch_folder
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
+from provision.phases.stage.solve import LockedWheel, SolveRequest, choose_wheels, solve
 from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store
 
@@ -78,7 +77,7 @@ def _fetch_uv(host_platform: str, settings: ClientSettings, store: Store) -> Pat
     target, sources = Target.of(host_platform, "3.11"), find_sources(settings)
     wheels = choose_wheels(solve(SolveRequest(target, (f"uv=={version}",)), sources.variables), target)
     require_locked(wheels, hashes, LOCK)
-    wheel = next(iter(fetch_wheels(wheels, settings, sources.indexes, store).values()))
+    wheel = next(iter(fetch_wheels(wheels, sources, store).values()))
     with scratch_folder() as folder, zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
         return store.add(Path(archive.extract(member, folder)), name="uv")

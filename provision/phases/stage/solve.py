@@ -1,4 +1,4 @@
-"""The request to uv's resolver for a Stack, its answer for the platform and Python of a host, and the choice of the wheels that fit."""
+"""The request to uv's resolver for a Stack, its answer for the platform and Python of a host, and the wheels that fit: the lock."""
 
 from __future__ import annotations
 
@@ -13,15 +13,34 @@ from packaging.pylock import PackageWheel, Pylock, PylockSelectError, PylockVali
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from provision.catalog.index.project_page import IndexLocation, ProjectPage
+from provision.catalog.index.project_page import IndexLocation
 from provision.catalog.index.settings import without_credentials
 from provision.catalog.index.uv import run_uv
-from provision.core.errors import IndexUnreachableError, StageError
+from provision.core.errors import StageError
 from provision.core.models.stack import DependencyPlan, Stack
 from provision.core.scratch import scratch_folder
 from provision.core.tables import own_table
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
+
+
+@dataclass(frozen=True)
+class LockedWheel:
+    """A distribution of the lock, its wheel, and the address of that wheel."""
+
+    distribution: str
+    version: str
+    name: str
+    """File name of the wheel."""
+    sha256: str
+    url: str
+    """Empty for a wheel that is built on the controller."""
+    size: int | None = None
+
+
+def lock_text(locked: Sequence[LockedWheel]) -> str:
+    """Return a requirements file: one line and one hash a distribution, in alphabetical order, no index address."""
+    rows = sorted((canonicalize_name(file.distribution), file.version, file.sha256) for file in locked)
+    return "".join(f"{name}=={version} --hash=sha256:{sha256}\n" for name, version, sha256 in rows)
 
 
 @dataclass(frozen=True)
@@ -72,12 +91,12 @@ def target_of(stack: Stack) -> Target:
 def builds_of(stack: Stack) -> list[PinnedBuild]:
     """Return the builds of an index: vLLM (unless there is none, or its wheel is given), torch (unless the host has its own), kernel packages."""
     torch, vllm, flash = stack.torch, stack.vllm, stack.flash_attn.package
-    wanted = f"{torch.version}+{torch.variant}" if torch.index and not brings_torch(stack) else torch.version
-    builds = [PinnedBuild("torch", wanted, torch.variant, torch.index)]
-    if stack.interpreter.torch:
-        builds = []
+    builds = []
     if vllm and not vllm.wheel:
-        builds.insert(0, PinnedBuild(vllm.distribution, vllm.version, vllm.variant, vllm.index))
+        builds.append(PinnedBuild(vllm.distribution, vllm.version, vllm.variant, vllm.index))
+    if not stack.interpreter.torch:
+        wanted = f"{torch.version}+{torch.variant}" if torch.index and not brings_torch(stack) else torch.version
+        builds.append(PinnedBuild("torch", wanted, torch.variant, torch.index))
     if flash and flash.is_locked:
         builds.append(PinnedBuild(flash.distribution, flash.version, stack.variant, None))
     kernels = stack.flashinfer.packages if stack.flashinfer else ()
@@ -108,43 +127,6 @@ class LocatedBuild:
     version: Version
 
 
-def locate_builds(
-    builds: Sequence[PinnedBuild], pages: Mapping[str, Sequence[ProjectPage]], target: Target
-) -> dict[str, LocatedBuild]:
-    """Choose the first location of each vendor build with a wheel that fits, in the order of the pages.
-
-    Raises:
-        StageError: No location has the build.
-        IndexUnreachableError: A location that may have it did not answer.
-    """
-    tags = target.tags()
-    chosen: dict[str, LocatedBuild] = {}
-    silent: dict[str, str] = {}
-    unknown: list[str] = []
-    for build in builds:
-        if build.vendor is None:
-            continue
-        for page in pages[build.name]:
-            found = [version for version in page.versions(build.name, tags) if build.fits(version, page.location)]
-            if found:
-                chosen[build.name] = LocatedBuild(page.location, max(found))
-                break
-        else:
-            problems = {page.location.label: page.problem for page in pages[build.name] if page.problem}
-            if not problems:
-                locations = ", ".join(page.location.label for page in pages[build.name])
-                raise StageError(
-                    f"none of {locations} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
-                    hint="add an index or find-links folder that has it to your pip or uv settings",
-                    cause="wrong-index",
-                )
-            silent |= problems
-            unknown.append(f"{build.name} {build.version}")
-    if unknown:
-        raise IndexUnreachableError(silent, unknown)
-    return chosen
-
-
 def make_request(
     stack: Stack,
     target: Target,
@@ -152,12 +134,7 @@ def make_request(
     companions: Mapping[str, bool],
     extra: Sequence[str] = (),
 ) -> SolveRequest:
-    """Return the request to uv.
-
-    Args:
-        companions: For each companion, whether torch's index has a build that fits.
-        extra: Further requirements.
-    """
+    """Return the request to uv; `companions`: for each, whether torch's index has a build that fits."""
     pins = {name: source.location.url for name, source in sources.items() if not source.location.flat}
     table = _companions(stack.variant)
     requirements = [
@@ -267,17 +244,15 @@ def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> 
     local = {canonicalize_name(name) for name in own}
     try:
         lock = Pylock.from_dict(tomllib.loads(pylock))
-        chosen = [
-            (package, choice)
-            for package, choice in lock.select(environment=target.markers(), tags=target.tags())
-            if package.name not in local
-        ]
+        chosen = list(lock.select(environment=target.markers(), tags=target.tags()))
     except (PylockSelectError, PylockValidationError, tomllib.TOMLDecodeError) as error:
         raise StageError(
             f"uv's lock does not fit Python {target.python} on {target.machine}: {without_credentials(str(error))}"
         ) from error
     locked = []
     for package, choice in chosen:
+        if package.name in local:
+            continue
         if not isinstance(choice, PackageWheel):
             raise StageError(
                 f"no wheel of {package.name} {package.version} fits {target.wheel_tag}", cause="platform-no-wheel"

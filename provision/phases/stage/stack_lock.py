@@ -6,37 +6,37 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.tags import Tag
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation
-from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.project_page import IndexFile, IndexLocation, ProjectPage
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
 from provision.core.user_path import local_path
 from provision.phases.stage.download import OnStored, Prefetch, Progress, fetch_all
 from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import (
     LocatedBuild,
+    LockedWheel,
     PinnedBuild,
     SolveRequest,
     brings_torch,
     builds_of,
     choose_wheels,
     companions_of,
-    locate_builds,
     make_request,
     solve,
     target_of,
 )
-from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_versions
+from provision.phases.stage.variants import WrongPlatformWheel, find_wrong
 from provision.phases.stage.wheelhouse import Store
 
 
@@ -82,7 +82,7 @@ def lock_stack(
         built = [*pool.map(lambda source: build_local_wheel(source, store), own), *_given(stack, store)]
     local = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
     request = make_request(stack, target, found, companions, [*local, *extra])
-    if request.until and not has_upload_times(stack, sources.indexes, sources.index_client):
+    if request.until and not _has_upload_times(stack, sources):
         request = replace(request, until=None)
     left_out = tuple(refused)
     while True:
@@ -95,9 +95,9 @@ def lock_stack(
                 ) from error
             raise
         wheels = choose_wheels(pylock, target, own=[wheel.distribution for wheel in built])
-        wrong = find_wrong_versions(stack, wheels)
+        wrong = find_wrong(stack, wheels)
         if not wrong:
-            return Solved([*wheels, *built], left_out, tuple(explain_age_limits(stack, dated, wheels)))
+            return Solved([*wheels, *built], left_out, tuple(_explain_age_limits(stack, dated, wheels)))
         if again := next((item for item in wrong if item in left_out), None):
             raise StageError(f"{again.text}, and uv chooses no other")
         left_out += tuple(wrong)
@@ -119,8 +119,7 @@ def _given(stack: Stack, store: Store) -> Iterator[LockedWheel]:
 
 def fetch_wheels(
     locked: Iterable[LockedWheel],
-    settings: ClientSettings,
-    indexes: Iterable[str],
+    sources: IndexSources,
     store: Store,
     *,
     progress: Progress | None = None,
@@ -132,7 +131,9 @@ def fetch_wheels(
         StageError: A file cannot be had, or is not the one that was locked.
     """
     remote = [wheel for wheel in locked if wheel.url]
-    return fetch_all(store, remote, lambda: open_client(settings, indexes), progress=progress, on_stored=on_stored)
+    return fetch_all(
+        store, remote, partial(open_client, sources.settings, sources.indexes), progress=progress, on_stored=on_stored
+    )
 
 
 def unpacked_size(wheels: Iterable[Path]) -> int:
@@ -145,33 +146,63 @@ def unpacked_size(wheels: Iterable[Path]) -> int:
 
 
 def _place_builds(builds: list[PinnedBuild], sources: IndexSources, target: Target) -> dict[str, LocatedBuild]:
-    fixed = [build for build in builds if build.vendor]
+    """Choose the first location of each vendor build with a wheel that fits: local folders, other locations, the vendor's index.
+
+    Raises:
+        StageError: No location has the build.
+        IndexUnreachableError: A location that may have it did not answer.
+    """
+    client, tags = sources.index_client, target.tags()
+    fixed, others = [build for build in builds if build.vendor], [build for build in builds if not build.vendor]
     flat = [IndexLocation(url, flat=True) for url in sources.find_links]
     near = [location for location in flat if local_path(location.url)]
     indexes = [IndexLocation(url) for url in sources.indexes]
-    far = [location for location in flat if location not in near] + indexes
-    pages = {
-        build.name: sources.index_client.fetch_pages((location, build.name) for location in near) for build in fixed
-    }
-    tags = target.tags()
-    unseen = [
-        build
-        for build in fixed
-        if not any(
-            build.fits(one, page.location) for page in pages[build.name] for one in page.versions(build.name, tags)
-        )
-    ]
+    pages = {build.name: client.fetch_pages((location, build.name) for location in near) for build in fixed}
     # uv queries the indexes for the other builds. Query them here too: a silent index is detected once, with a short timeout.
-    others = [(location, build.name) for build in builds if not build.vendor for location in indexes]
-    wanted = [(location, build.name) for build in unseen for location in (*far, IndexLocation(build.vendor or ""))]
-    answers = sources.index_client.fetch_pages([*others, *wanted])
-    for (_, name), page in zip(wanted, answers[len(others) :], strict=True):
-        pages[name].append(page)
-    found = locate_builds(fixed, pages, target)
-    silent = {page.location.label: page.problem for page in answers[: len(others)] if page.problem}
-    if others and not flat and len(silent) == len(indexes):
-        raise IndexUnreachableError(silent, [f"{build.name} {build.version}" for build in builds if not build.vendor])
+    asked = [(location, build.name) for build in others for location in indexes]
+    for build in fixed:
+        if _locate(build, pages[build.name], tags) is None:
+            far = [
+                *(location for location in flat if location not in near),
+                *indexes,
+                IndexLocation(build.vendor or ""),
+            ]
+            asked += [(location, build.name) for location in far]
+    for (_, name), page in zip(asked, client.fetch_pages(asked), strict=True):
+        pages.setdefault(name, []).append(page)
+    found: dict[str, LocatedBuild] = {}
+    silent: dict[str, str] = {}
+    for build in fixed:
+        if source := _locate(build, pages[build.name], tags):
+            found[build.name] = source
+        elif problems := _problems(pages[build.name]):
+            silent |= problems
+        else:
+            locations = ", ".join(page.location.label for page in pages[build.name])
+            raise StageError(
+                f"none of {locations} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
+                hint="add an index or find-links folder that has it to your pip or uv settings",
+                cause="wrong-index",
+            )
+    unknown = [build for build in fixed if build.name not in found]
+    if not unknown and others and not flat:
+        silent = _problems(page for build in others for page in pages.get(build.name, ()))
+        unknown = others if len(silent) == len(indexes) else []
+    if unknown:
+        raise IndexUnreachableError(silent, [f"{build.name} {build.version}" for build in unknown])
     return found
+
+
+def _locate(build: PinnedBuild, pages: Iterable[ProjectPage], tags: Sequence[Tag]) -> LocatedBuild | None:
+    """Return the first location of a build with a wheel that fits."""
+    for page in pages:
+        if fitting := [version for version in page.versions(build.name, tags) if build.fits(version, page.location)]:
+            return LocatedBuild(page.location, max(fitting))
+    return None
+
+
+def _problems(pages: Iterable[ProjectPage]) -> dict[str, str]:
+    return {page.location.label: page.problem for page in pages if page.problem}
 
 
 def _without(
@@ -238,25 +269,19 @@ def _place_companions(
     }
 
 
-def has_upload_times(stack: Stack, indexes: Sequence[str], index_client: IndexClient) -> bool:
+def _has_upload_times(stack: Stack, sources: IndexSources) -> bool:
     """Check whether the main index, the first one, has the upload times of vLLM's files."""
-    if not indexes or stack.vllm is None:
+    if not sources.indexes or stack.vllm is None:
         return False
-    [page] = index_client.fetch_pages([(IndexLocation(indexes[0]), stack.vllm.distribution)])
+    [page] = sources.index_client.fetch_pages([(IndexLocation(sources.indexes[0]), stack.vllm.distribution)])
     return bool(page.files) and all(file.uploaded for file in page.files)
 
 
 def solve_dated(request: SolveRequest, variables: Mapping[str, str]) -> tuple[str, SolveRequest]:
-    """Solve with the age limit, and without it where uv refuses.
+    """Solve with the age limit, and without it where uv refuses; return uv's lock, and the request that it answers.
 
     uv treats a file without an upload time as too new. Where a second index has no upload times, its files are missing from the
     solution, so the limit cannot hold.
-
-    Returns:
-        The text of uv's lock, and the request that it answers.
-
-    Raises:
-        StageError: As `solve` does.
     """
     if request.until:
         try:
@@ -266,7 +291,7 @@ def solve_dated(request: SolveRequest, variables: Mapping[str, str]) -> tuple[st
     return solve(request, variables), request
 
 
-def explain_age_limits(stack: Stack, request: SolveRequest, wheels: Sequence[LockedWheel]) -> Iterator[str]:
+def _explain_age_limits(stack: Stack, request: SolveRequest, wheels: Sequence[LockedWheel]) -> Iterator[str]:
     """Yield one sentence on why dependencies are older than the newest; nothing for a release without limits."""
     if stack.vllm is None or stack.dependencies is None or stack.dependencies.until is None:
         return

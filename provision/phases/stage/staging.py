@@ -25,10 +25,10 @@ from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import Progress
 from provision.phases.stage.image import image_files
 from provision.phases.stage.interpreter import stage_interpreter
-from provision.phases.stage.lock_file import lock_digest, lock_text
 from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.model import stage_model
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import lock_text
 from provision.phases.stage.wheelhouse import Store
 
 STAGED = "staged"
@@ -82,7 +82,7 @@ def stage(
     candidates = accepted(resolution)
     choice = lock_best_candidate(candidates, job)
     wheels = choice.locked.wheels
-    files = [store.staged(path, "wheel") for path in choice.paths]
+    files = [store.staged(store.path(wheel.sha256, wheel.name), "wheel") for wheel in wheels]
     interpreter, archive = _interpreter(choice.stack, client, store, refresh=refresh)
     files += archive
     files.append(stage_uv(choice.stack.platform, client, store))
@@ -100,7 +100,7 @@ def stage(
         stack=choice.stack,
         refused=choice.refused,
         lock=str(_write_lock(store, run, resolution, text)),
-        lock_digest=lock_digest(text),
+        lock_digest=hashlib.sha256(text.encode()).hexdigest(),
         environment=environment,
         files=tuple(files),
         from_cache=choice.from_cache,
@@ -244,7 +244,7 @@ def _interpreter(
 def _write_lock(store: Store, run: RunFolder | None, resolution: Resolution, text: str) -> Path:
     """Write the lock into the run's folder, else into the cache."""
     if run is None:
-        path = store.root / "locks" / f"{lock_digest(text)}.txt"
+        path = store.root / "locks" / f"{hashlib.sha256(text.encode()).hexdigest()}.txt"
         if path.exists():
             return path
     else:

@@ -17,8 +17,7 @@ from packaging.utils import canonicalize_name
 from provision.catalog.index.settings import without_credentials
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
-from provision.phases.stage.lock_file import LockedWheel
-from provision.phases.stage.solve import builds_of, companions_of
+from provision.phases.stage.solve import LockedWheel, builds_of, companions_of
 
 _LOCAL = re.compile(r"(?:cpu|xpu|cu\d+|rocm\d[\d.]*)")
 _VERSION_FILE = re.compile(r"[^/]+/_?version\.py")
@@ -43,22 +42,20 @@ class WrongPlatformWheel:
         return f"`{self.wheel.name}` from {source} is built for {self.built_for}, not for {self.planned}"
 
 
-def find_wrong_versions(stack: Stack, wheels: Iterable[LockedWheel]) -> list[WrongPlatformWheel]:
-    """Return the wheels whose local version names another platform than planned."""
-    planned = _planned(stack)
-    return _find_wrong(
-        ((wheel, named_platform(wheel.version), planned.get(_key(wheel))) for wheel in wheels), by_version=True
-    )
-
-
-def find_wrong_contents(
-    stack: Stack, wheels: Iterable[LockedWheel], paths: Mapping[str, Path]
+def find_wrong(
+    stack: Stack, wheels: Iterable[LockedWheel], paths: Mapping[str, Path] | None = None
 ) -> list[WrongPlatformWheel]:
-    """Return the fetched wheels whose content is for another platform than planned; `paths` by hashes."""
+    """Return the wheels for another platform than planned: by their versions, or by the content of fetched ones (`paths` by hashes)."""
     planned = _planned(stack)
-    fixed = [wheel for wheel in wheels if wheel.url and _key(wheel) in planned]
-    found = ((wheel, platform_inside(paths[wheel.sha256]), planned[_key(wheel)]) for wheel in fixed)
-    return _find_wrong(found, by_version=False)
+    wrong = []
+    for wheel in wheels:
+        variant = planned.get(canonicalize_name(wheel.distribution))
+        if variant is None or (paths is not None and not wheel.url):
+            continue
+        platform = named_platform(wheel.version) if paths is None else platform_inside(paths[wheel.sha256])
+        if platform and not _matches(platform, variant):
+            wrong.append(WrongPlatformWheel(wheel, platform, variant, by_version=paths is None))
+    return wrong
 
 
 def _planned(stack: Stack) -> dict[str, str]:
@@ -70,20 +67,6 @@ def _planned(stack: Stack) -> dict[str, str]:
     else:
         fixed |= dict.fromkeys(companions_of(stack), stack.torch.variant)
     return {canonicalize_name(name): variant for name, variant in fixed.items()}
-
-
-def _key(wheel: LockedWheel) -> str:
-    return canonicalize_name(wheel.distribution)
-
-
-def _find_wrong(
-    found: Iterable[tuple[LockedWheel, str | None, str | None]], *, by_version: bool
-) -> list[WrongPlatformWheel]:
-    return [
-        WrongPlatformWheel(wheel, platform, planned, by_version)
-        for wheel, platform, planned in found
-        if planned and platform and not _matches(platform, planned)
-    ]
 
 
 def named_platform(version: str) -> str | None:

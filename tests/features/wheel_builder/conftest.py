@@ -27,8 +27,8 @@ from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.phases.stage.download import Progress
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key
@@ -164,7 +164,7 @@ def _torch(store: Store, settings: ClientSettings) -> Path:
     )
     sources = find_sources(settings)
     wheels = lock_stack(stack, (), sources, store).wheels
-    fetch_wheels(wheels, sources.settings, sources.indexes, store)
+    fetch_wheels(wheels, sources, store)
     torch = next(wheel for wheel in wheels if wheel.distribution == "torch")
     return store.path(torch.sha256, torch.name)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import find_sources
 from provision.features.wheel_builder.build import BuildJob
-from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key
 from tests.stage.site import make_wheel

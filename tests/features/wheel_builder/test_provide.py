@@ -17,7 +17,7 @@ from provision.core.models.stack import FlashAttnPackage
 from provision.features.wheel_builder import published_wheels as released_module
 from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.conftest import no_interpreter
 from tests.features.wheel_builder.keys import make_key
