@@ -1,24 +1,26 @@
-"""One build, from a build key to a checked wheel in the build cache."""
+"""One build, from a build key to a checked wheel in the build cache, which serves a fleet and every later run."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from provision.catalog.index.sources import IndexSources
+from provision.catalog.versions import numbers
 from provision.core.errors import StageError, TransportError
 from provision.core.files import write_atomically
+from provision.core.models.base import Record
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now
-from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
 from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost, BuildRequest, BuildResult
 from provision.features.wheel_builder.build_inputs import BuildInputs, fetch_build_inputs
-from provision.features.wheel_builder.build_key import BuildKey
-from provision.features.wheel_builder.recipes import Recipe, recipe_for, toolkit
+from provision.features.wheel_builder.recipes import BuildKey, Recipe, recipe_for, toolkit
 from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
 from provision.phases.stage.extension import read_extension
@@ -26,6 +28,68 @@ from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import LockedWheel, lock_text
 from provision.phases.stage.wheelhouse import Store
+from verify.binaries.gpu_code import native_for
+
+_KIND = "builds"
+
+
+class BuiltWheel(Record):
+    """A built wheel, and how it was built."""
+
+    key: BuildKey
+    """The build key, with the C library that the wheel really needs."""
+    torch: str
+    """Full version of the torch that it was built against."""
+    name: str
+    sha256: str
+    size: int
+    codes: tuple[str, ...]
+    """GPU architectures with native code."""
+    builder: str
+    built_at: str
+    jobs: int
+    cpu_seconds: float
+    """CPU time of all processes of the build."""
+    largest_process_gib: float
+    nvcc: str | None
+    log: str
+    """Path of the build log on the controller."""
+
+    def serves(self, wanted: BuildKey) -> bool:
+        """Check whether the wheel matches a key: with native code for its cards, or without code when kernels are compiled on the host."""
+        codes, cards = set(self.codes), wanted.built_for.capabilities
+        fits = all(native_for(codes, card) for card in cards) if recipe_for(wanted).compiled else not codes
+        older = numbers(self.key.built_for.glibc) <= numbers(wanted.built_for.glibc)
+        return fits and older and self.key.same_build(wanted)
+
+
+class BuildCache:
+    """The built wheels in a wheelhouse."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, wanted: BuildKey) -> BuiltWheel | None:
+        """Return an undamaged wheel that matches the key; None when there is none."""
+        for built in self:
+            if built.serves(wanted) and self._store.find(built.sha256, built.name):
+                return built
+        return None
+
+    def put(self, built: BuiltWheel) -> None:
+        """Record a wheel under its key. It replaces an older one."""
+        self._store.put(_KIND, built.key.slug, built.model_dump(mode="json"))
+
+    def __iter__(self) -> Iterator[BuiltWheel]:
+        for path in sorted((self._store.root / _KIND).glob("*.json")):
+            try:
+                yield BuiltWheel.model_validate(self._store.get(_KIND, path.stem) or {})
+            except ValidationError:
+                continue  # written by another release of this product
+
+    def log_path(self, key: BuildKey) -> Path:
+        """Return the path of the log of a build."""
+        return self._store.root / _KIND / f"{key.slug}.log"
 
 
 @dataclass(frozen=True)

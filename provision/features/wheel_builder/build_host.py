@@ -178,7 +178,8 @@ class BuildHost:
 def program() -> bytes:
     """Return the build program as one zipapp."""
     return pack_zipapp(
-        {f"onbuilder/{path.name}": path.read_bytes() for path in _SOURCE.glob("*.py")}, main="onbuilder.main:main()"
+        {f"onbuilder/{path.name}": path.read_bytes() for path in _SOURCE.glob("*.py")},
+        main="onbuilder.build_steps:main()",
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from provision.core.models.stack import Plan
-from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.recipes import BuildKey
 from provision.features.wheel_builder.wheel_builder import WheelBuilder, make_wheel_builder
 from provision.phases.stage import Store
 

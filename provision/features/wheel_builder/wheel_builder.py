@@ -18,12 +18,10 @@ from provision.core.errors import StageError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.stack import FlashAttnPackage, Stack
 from provision.core.models.staged import StagedFile
-from provision.features.wheel_builder.build import BuildJob, build_wheel
-from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
+from provision.features.wheel_builder.build import BuildCache, BuildJob, BuiltWheel, build_wheel
 from provision.features.wheel_builder.build_host import BuildHost
-from provision.features.wheel_builder.build_key import BuildKey
 from provision.features.wheel_builder.published_wheels import fetch_published
-from provision.features.wheel_builder.recipes import recipe_for
+from provision.features.wheel_builder.recipes import BuildKey, recipe_for
 from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
 from provision.fleet.inventory import load
 from provision.fleet.ssh import Session, open_session

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.versions import minor, numbers
-from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.extension import Extension
 from provision.phases.stage.platforms import Target
 from verify.binaries.elf import map_library, text_symbols

@@ -18,10 +18,9 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Interpreter, Stack, TorchBuild
 from provision.core.models.staged import Staged, StagedFile
 from provision.features.wheel_builder import wheel_builder
-from provision.features.wheel_builder.build import BuildJob
-from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
+from provision.features.wheel_builder.build import BuildCache, BuildJob, BuiltWheel
 from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost
-from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.recipes import BuildKey
 from provision.features.wheel_builder.wheel_builder import CONTROLLER, WheelBuilder
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from provision.core.models.stack import FlashAttnKey
-from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.extension import Extension, Library
 
 CHECK_FAIL = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import StageError
-from provision.features.wheel_builder.build_cache import BuildCache
+from provision.features.wheel_builder.build import BuildCache
 from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.fleet.ssh.session import Session

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from provision.features.wheel_builder.build_cache import BuildCache, BuiltWheel
-from provision.features.wheel_builder.build_key import BuildKey
+from provision.features.wheel_builder.build import BuildCache, BuiltWheel
+from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key
 

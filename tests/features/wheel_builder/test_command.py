@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.formatting import format_bytes
-from provision.features.wheel_builder.build_command import ProgressLines
+from provision.features.wheel_builder.commands import ProgressLines
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 from provision.core.models.facts import User
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.features.wheel_builder.build_cache import BuildCache
+from provision.features.wheel_builder.build import BuildCache
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.run.desired_state import desired_state_of

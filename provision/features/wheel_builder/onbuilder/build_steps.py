@@ -1,4 +1,6 @@
-"""One build in its folder, in steps that a later run resumes: environment, source, compilation, wheel.
+"""The commands `builder.pyz facts PYTHON CUDA` and `builder.pyz build FOLDER`; one JSON line an event on standard output.
+
+One build in its folder has steps that a later run resumes: environment, source, compilation, wheel.
 
 FOLDER/request.json  the build request of the controller
 FOLDER/incoming/     wheels of the build environment, the sdist, uv, an interpreter
@@ -18,6 +20,7 @@ import os
 import re
 import resource
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 from typing import (  # noqa: UP035 (for Python 3.8)
@@ -28,8 +31,8 @@ from typing import (  # noqa: UP035 (for Python 3.8)
 )
 
 from . import limits
-from .facts import release_of
-from .process import FailedError, run, send_event, wait_for_cancel
+from .facts import read_facts, release_of
+from .process import CancelledError, FailedError, cancel_on_signals, run, send_event, send_heartbeats, wait_for_cancel
 
 _ERROR = re.compile(r"\berror:|\berror [A-Z]?\d+|^\S*Error: |Killed|No space left on device|undefined reference|signal")
 """Error lines of compilers, linkers and Python."""
@@ -37,13 +40,26 @@ SHOWN = 6
 """Maximum number of error lines that are sent to the controller; the log has all."""
 
 
-def build(folder: Path) -> None:
-    """Build the wheel, or find it built, and send the result to the controller.
+def main() -> int:
+    """Return 0 on success, 1 on failure, 130 when cancelled."""
+    if sys.argv[1] == "facts":
+        sys.stdout.write(json.dumps(read_facts(sys.argv[2], sys.argv[3])) + "\n")
+        return 0
+    cancel_on_signals()
+    send_heartbeats()
+    try:
+        build(Path(sys.argv[2]))
+    except FailedError as failure:
+        send_event("failed", text=failure.text, hint=failure.hint)
+        return 1
+    except CancelledError as reason:
+        send_event("cancelled", text=str(reason))
+        return 130
+    return 0
 
-    Raises:
-        FailedError: A step failed.
-        CancelledError: The controller is gone.
-    """
+
+def build(folder: Path) -> None:
+    """Build the wheel, or find it built, and send the result to the controller. Raises FailedError or CancelledError."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     with _turn(folder), (folder / "build.log").open("ab") as log:
         result = _result(folder)

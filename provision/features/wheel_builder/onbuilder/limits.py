@@ -49,16 +49,10 @@ def _groups(root: Path, controller: str) -> list[Path]:
     found = []
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mount = root / "sys/fs/cgroup"
-            if not (mount / "cgroup.controllers").exists():
-                mount = root / "sys/fs/cgroup/unified"
-        elif controller in controllers.split(","):
-            mount = root / "sys/fs/cgroup" / controllers
-            if not mount.is_dir():
-                mount = root / "sys/fs/cgroup" / controller
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        # One hierarchy for all, or one for these controllers; beside such a one, that for all limits nothing.
+        mount = root / "sys/fs/cgroup" / controllers
         folder = mount / path.lstrip("/")
         while folder != mount and mount in folder.parents:
             found.append(folder)
