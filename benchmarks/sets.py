@@ -37,7 +37,7 @@ from provision.features.catalog_refresh.proof import Ground, install, load
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.local_wheels import local_sources
-from provision.phases.stage.locked_wheel import LOCK, locked_hashes
+from provision.phases.stage.programs import locked_uv
 from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
 from provision.phases.stage.staging import accepted
@@ -134,7 +134,7 @@ def keep(rows: dict[str, Row]) -> None:
     """Store all rows in the order of releases, the newest first."""
     ordered = sorted(rows.values(), key=lambda row: (Version(row.vllm), row.set), reverse=True)
     result = header("sets") | {"host": HOST, "sets": [asdict(row) for row in ordered]}
-    result["versions"]["uv"] = locked_hashes(LOCK, "uv")[0]
+    result["versions"]["uv"] = locked_uv()[0]
     whole = RESULT.with_suffix(".new")
     whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     whole.replace(RESULT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.phases.stage.locked_wheel import LOCK
+from provision.phases.stage.programs import LOCK
 from provision.phases.stage.sbom import controller_sbom
 
 TARGET = "requirements/sbom.cdx.json"

@@ -10,8 +10,8 @@ import pytest
 
 from provision.catalog.index.settings import read_settings
 from provision.core.errors import StageError
-from provision.phases.stage import locked_wheel
-from provision.phases.stage.locked_wheel import LOCK, locked_hashes, stage_uv
+from provision.phases.stage import programs
+from provision.phases.stage.programs import locked_uv, stage_uv
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 
@@ -32,7 +32,7 @@ def uv_wheel(site: Site, version: str) -> bytes:
 
 
 def test_our_own_lock_has_uvs_wheels() -> None:
-    version, hashes = locked_hashes(LOCK, "uv")
+    version, hashes = locked_uv()
     assert version.count(".") == 2
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in hashes)
 
@@ -44,7 +44,7 @@ def test_our_uv_is_sent_to_a_host_of_the_same_architecture_and_runs(store: Store
     program.write_bytes(Path(staged.path).read_bytes())
     program.chmod(0o755)
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[1] == locked_hashes(LOCK, "uv")[0]
+    assert done.stdout.split()[1] == locked_uv()[0]
 
 
 def test_another_architecture_gets_the_program_from_the_locked_wheel(
@@ -56,7 +56,7 @@ def test_another_architecture_gets_the_program_from_the_locked_wheel(
     lock.write_text(
         f"typer==1.0 \\\n    --hash=sha256:{'0' * 64}\nuv==9.8.7 \\\n    --hash=sha256:{hashlib.sha256(content).hexdigest()}\n    # via firstlight\n"
     )
-    monkeypatch.setattr(locked_wheel, "LOCK", lock)
+    monkeypatch.setattr(programs, "LOCK", lock)
     staged = stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store)
     assert Path(staged.path).read_bytes() == b"the program"
     site.close()
@@ -71,12 +71,13 @@ def test_a_wheel_that_is_not_in_our_lock_is_refused(
     lock = tmp_path / "requirements/run.txt"
     lock.parent.mkdir()
     lock.write_text(f"uv==9.8.7 \\\n    --hash=sha256:{'0' * 64}\n")
-    monkeypatch.setattr(locked_wheel, "LOCK", lock)
+    monkeypatch.setattr(programs, "LOCK", lock)
     with pytest.raises(StageError, match=r"which requirements/run\.txt does not know"):
         stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store)
 
 
-def test_a_lock_without_uv_is_named(tmp_path: Path) -> None:
+def test_a_lock_without_uv_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run.txt").write_text("typer==1.0\n")
+    monkeypatch.setattr(programs, "LOCK", tmp_path / "run.txt")
     with pytest.raises(StageError, match="has no hashes of uv"):
-        locked_hashes(tmp_path / "run.txt", "uv")
+        locked_uv()

@@ -13,7 +13,7 @@ import pytest
 from provision.core.models.stack import Interpreter
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.redaction import redact
-from provision.phases.stage.locked_wheel import LOCK
+from provision.phases.stage.programs import LOCK
 from provision.phases.stage.sbom import controller_sbom, environment_sbom, write_sbom
 from tests.stage.site import make_wheel
 from tests.stage.stacks import make_stack

@@ -273,7 +273,7 @@ def test_hosts_with_one_wheel_form_one_class(store: Store, tmp_path: Path) -> No
 def test_inferred_rows_are_kept(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = cuda_wheel(tmp_path)
     first = read(store, path)
-    monkeypatch.setattr("provision.phases.stage.vllm_wheel._content", None)
+    monkeypatch.setattr("provision.phases.stage.vllm_wheel.rows_of", None)
     again = read(store, path)
     assert (asdict(again.release), asdict(again.build)) == (asdict(first.release), asdict(first.build))
 

@@ -1,23 +1,32 @@
 """Access of hosts to each other's incoming folders for the time of a run: a key of its own, a pinned host key, one forced command.
 
-What goes wrong is raised as in `program`.
+A program of this product in a host's incoming folder reports what it moves as lines of JSON. Functions raise SourceError where the host
+cannot run it, or it does not come to its end; StageError where the disk is too small or the folder cannot be used; and TransportError where
+the connection from here breaks.
 """
 
 import base64
 import ipaddress
+import json
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from provision.core.errors import SourceError
+from provision.core.errors import RemoteCommandError, SourceError
+from provision.core.json_text import parse_object
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.features.peers import program
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.host_keys import keys_of
 from provision.fleet.ssh.session import Session
+from provision.fleet.ssh.upload import PEER_FOLDER, check_space, list_remote, part_name
 
+ANSWER_S = 30.0
+SILENCE_S = 60.0
+"""A transfer that moves nothing for so long is broken off. OpenSSH itself notices a dead host after as long."""
 PROGRAM = Path(__file__).parent / "onhost" / "peer.py"
 KEY_LIFE_S = 6 * 3600
 """After that sshd refuses the key, even on a host that lost its power before it could remove it. Longer than a run may send."""
@@ -38,6 +47,85 @@ _OPTIONS = {
     # with AES instructions the first takes about half the time of OpenSSH's default
     "Ciphers": "aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr",
 }
+
+
+def _start(session: Session, folder: str, program: Path, word: str) -> Channel:
+    """Start a program in a host's incoming folder."""
+    own = f"{folder}/{PEER_FOLDER}"
+    done = session.run(f"umask 077; mkdir -p -- {shlex.quote(own)}; command -v python3")
+    if done.rc != 0:
+        raise SourceError(
+            f"host {session.host} cannot run {program.name}: {done.stderr.strip() or 'python3 is not found'}"
+        )
+    try:
+        session.write(f"{own}/{program.name}", program.read_bytes(), mode=0o600)
+    except RemoteCommandError as error:
+        raise SourceError(error.text, hint=error.hint) from None
+    return session.open_channel(f"exec python3 -I {shlex.quote(f'{own}/{program.name}')} {word}")
+
+
+def _exchange(session: Session, channel: Channel, request: dict[str, Any], timeout_s: float) -> str:
+    """Send a program its request, and return its first line."""
+    try:
+        channel.writeline(json.dumps(request))
+    except OSError as error:
+        raise SourceError(f"a program on host {session.host} ended: {error}") from None
+    return channel.readline(timeout_s=timeout_s)
+
+
+def get_files(
+    session: Session,
+    folder: str,
+    files: Sequence[StagedFile],
+    *,
+    program: Path,
+    word: str,
+    request: dict[str, Any],
+    progress: Callable[[int], None],
+    lacks: list[str] | None = None,
+) -> int:
+    """Let a host get files that it lacks, under their names in transfer; return the bytes that came.
+
+    `Session.send` verifies them and sends what is missing.
+
+    Args:
+        request: What the program is told besides the files.
+        progress: Gets the bytes of each report.
+        lacks: Gets why files did not come.
+    """
+    remote = list_remote(session, folder)
+    missing = [(file, remote.part(file)) for file in files if not remote.has(file)]
+    rows = [
+        {**file.model_dump(include={"name", "sha256", "size", "hub_path"}), "offset": offset, "part": part_name(file)}
+        for file, offset in missing
+        if offset < file.size
+    ]
+    if not rows:
+        return 0
+    check_space(f"host {session.host}", folder, sum(row["size"] - row["offset"] for row in rows), remote.free)
+    channel, moved = _start(session, folder, program, word), 0
+    try:
+        record = _record(_exchange(session, channel, {**request, "files": rows}, SILENCE_S))
+        while isinstance(count := record.get("bytes"), int) or "lacks" in record:
+            if isinstance(count, int):
+                moved += count
+                progress(count)
+            elif lacks is not None:
+                lacks.append(str(record.get("why")))
+            record = _record(channel.readline(timeout_s=SILENCE_S))
+        if "done" not in record:
+            problem = record.get("problem") or channel.error_text() or f"nothing moved for {SILENCE_S:g} s"
+            raise SourceError(str(problem))
+    finally:
+        channel.close()
+    return moved
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        return parse_object(line)
+    except ValueError:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -106,9 +194,9 @@ def obstacle(connection: Connection) -> str | None:
 def grant(session: Session, folder: str, key: RunKey) -> Channel:
     """Let the holders of the run's key read verified files of a host, for as long as the channel is open."""
     with ExitStack() as stack:
-        channel = program.start(session, folder, PROGRAM, "grant")
+        channel = _start(session, folder, PROGRAM, "grant")
         stack.callback(channel.close)
-        answer = program.exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S})
+        answer = _exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S}, ANSWER_S)
         if answer != "granted":
             problem = answer or channel.error_text() or "no answer"
             raise SourceError(f"host {session.host} hands nothing on: {problem}")
@@ -119,11 +207,9 @@ def grant(session: Session, folder: str, key: RunKey) -> Channel:
 def fetch(
     session: Session, folder: str, files: Sequence[StagedFile], source: Peer, progress: Callable[[int], None]
 ) -> int:
-    """Let a host get files from another one, as `program.get_files` does; return the bytes that came."""
+    """Let a host get files from another one, as `get_files` does; return the bytes that came."""
     request = {"key": source.key.private, "known_hosts": source.known_hosts(), "ssh": source.ssh_arguments()}
     try:
-        return program.get_files(
-            session, folder, files, program=PROGRAM, word="fetch", request=request, progress=progress
-        )
+        return get_files(session, folder, files, program=PROGRAM, word="fetch", request=request, progress=progress)
     except SourceError as error:
         raise SourceError(f"host {session.host} got no files from host {source.name}: {error.text}") from None

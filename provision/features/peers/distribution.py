@@ -16,7 +16,7 @@ from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
-from provision.features.peers import access, program
+from provision.features.peers import access
 from provision.features.peers.choice import Choice, Way, sample, way_of
 from provision.features.peers.relay import Member, Relay
 from provision.fleet.ssh.channel import Channel
@@ -161,7 +161,7 @@ class Distribution(Sending):
             self._context.progress.note(host.name, doing)
             session = self._context.session(host)
             try:
-                program.get_files(
+                access.get_files(
                     session,
                     incoming,
                     files,

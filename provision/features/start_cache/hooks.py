@@ -4,8 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from provision.core.models.inventory import Host
-from provision.features.start_cache.host_cache import PROGRAM
-from provision.features.start_cache.sharing import StartCaches
+from provision.features.start_cache.sharing import PROGRAM, StartCaches
 from provision.run.context import RunContext
 from provision.run.results import VerifiedHosts
 

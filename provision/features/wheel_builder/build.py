@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import tarfile
+import tomllib
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from provision.catalog.index.sources import IndexSources
@@ -19,18 +25,19 @@ from provision.core.models.base import Record
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now
 from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost, BuildRequest, BuildResult
-from provision.features.wheel_builder.build_inputs import BuildInputs, fetch_build_inputs
-from provision.features.wheel_builder.recipes import BuildKey, Recipe, recipe_for, toolkit
+from provision.features.wheel_builder.recipes import BuildKey, Recipe, recipe_for, toolkit, tools
 from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
 from provision.phases.stage.extension import read_extension
-from provision.phases.stage.locked_wheel import stage_uv
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import LockedWheel, lock_text
+from provision.phases.stage.programs import stage_uv
+from provision.phases.stage.solve import LockedWheel, SolveRequest, choose_wheels, lock_text, solve
+from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store
 from verify.binaries.gpu_code import native_for
 
 _KIND = "builds"
+TORCH = "torch"
 
 
 class BuiltWheel(Record):
@@ -109,7 +116,7 @@ class BuildJob:
     @property
     def torch(self) -> LockedWheel:
         """The torch of the Stack."""
-        return next(wheel for wheel in self.stack if wheel.distribution == "torch")
+        return next(wheel for wheel in self.stack if canonicalize_name(wheel.distribution) == TORCH)
 
     def torch_path(self) -> Path:
         """Return the path of torch's wheel."""
@@ -134,20 +141,12 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
         bool(job.cuda) and recipe.compiled and (home is None or home["release"] != job.cuda) and has_wheels(job.cuda)
     )
     extra = toolkit().requirements(job.cuda) if by_wheels else []
-    inputs = fetch_build_inputs(
-        f"{job.key.name}=={job.key.version}",
-        job.stack,
-        job.target,
-        job.sources,
-        job.store,
-        extra=extra,
-        progress=job.progress,
-    )
+    sdist, wheels = _fetch_inputs(job, extra)
     archive = None if facts.python else interpreter()
     major = job.cuda.partition(".")[0]
     request = BuildRequest(
-        sdist=inputs.sdist.name,
-        lock=lock_text(inputs.wheels),
+        sdist=sdist.name,
+        lock=lock_text(wheels),
         python=facts.python,
         archive=archive.name if archive else None,
         cuda=job.cuda if recipe.compiled else "",
@@ -156,8 +155,15 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
         environment=recipe.variables(job.key),
         memory_gib=recipe.memory_gib,
     )
-    files = [*_files(inputs, job), *([archive] if archive else [])]
-    name = _folder_name(job.key, inputs.sdist.parent.name, request)
+    files = [job.store.staged(sdist, "source")]
+    files += [job.store.staged(job.store.path(wheel.sha256, wheel.name), "wheel") for wheel in wheels]
+    files.append(
+        stage_uv(f"{job.target.machine}-manylinux_2_{job.target.glibc_minor}", job.sources.settings, job.store)
+    )
+    files += [archive] if archive else []
+    # The name stays the same when a build can be resumed, and changes with anything that changes the result.
+    parts = json.dumps([sdist.parent.name, request.lock, request.cuda_home, request.environment])
+    name = f"{job.key.name}-{job.key.version}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
     def report(text: str) -> None:
         if job.progress:
@@ -204,21 +210,6 @@ def _keep(job: BuildJob, build_host: BuildHost, recipe: Recipe, result: BuildRes
     return built
 
 
-def _files(inputs: BuildInputs, job: BuildJob) -> Iterable[StagedFile]:
-    yield job.store.staged(inputs.sdist, "source")
-    for wheel in inputs.wheels:
-        yield job.store.staged(job.store.path(wheel.sha256, wheel.name), "wheel")
-    yield stage_uv(f"{job.target.machine}-manylinux_2_{job.target.glibc_minor}", job.sources.settings, job.store)
-
-
-def _folder_name(key: BuildKey, sdist: str, request: BuildRequest) -> str:
-    """Return a name that stays the same when a build can be resumed, and changes with anything that changes the result."""
-    digest = hashlib.sha256(
-        json.dumps([sdist, request.lock, request.cuda_home, request.environment]).encode()
-    ).hexdigest()
-    return f"{key.name}-{key.version}-{digest[:12]}"
-
-
 def require_builder(key: BuildKey, cuda: str, builder: str, facts: BuilderFacts) -> None:
     """Check that a build host can build a key.
 
@@ -255,3 +246,64 @@ def require_builder(key: BuildKey, cuda: str, builder: str, facts: BuilderFacts)
 def has_wheels(cuda: str) -> bool:
     """Check whether the compiler of a CUDA release is published as wheels."""
     return int(cuda.partition(".")[0]) >= toolkit().since
+
+
+def _fetch_inputs(job: BuildJob, extra: Iterable[str]) -> tuple[Path, list[LockedWheel]]:
+    """Fetch the sdist of a job and its build requirements; return its path, and the wheels of the build environment.
+
+    The environment has the Stack's own torch, from the same file, and torch's requirements at the Stack's versions. So the wheel is built
+    against exactly the torch that it runs with.
+    """
+    sdist = _find_sdist(f"{job.key.name}=={job.key.version}", job)
+    path = fetch_wheels([sdist], job.sources, job.store, progress=job.progress)[sdist.sha256]
+    request = SolveRequest(
+        job.target,
+        (f"{TORCH} @ {job.torch_path().as_uri()}", *sorted({*tools(), *build_requirements(path), *extra})),
+        constraints=tuple(f"{wheel.distribution}=={wheel.version}" for wheel in job.stack if wheel is not job.torch),
+    )
+    wheels = choose_wheels(solve(request, job.sources.variables), job.target, own=[TORCH])
+    fetch_wheels(wheels, job.sources, job.store, progress=job.progress)
+    return path, [job.torch, *wheels]
+
+
+def _find_sdist(requirement: str, job: BuildJob) -> LockedWheel:
+    """Locate the sdist of a release on the user's indexes. Its code is not run, so its requirements are not known yet."""
+    name = Requirement(requirement).name
+    pylock = solve(SolveRequest(job.target, (requirement,), sources=(name,)), job.sources.variables)
+    package: dict[str, Any] = next(
+        entry
+        for entry in tomllib.loads(pylock)["packages"]
+        if canonicalize_name(entry["name"]) == canonicalize_name(name)
+    )
+    sdist = package.get("sdist") or {}
+    sha256 = sdist.get("hashes", {}).get("sha256")
+    url = sdist.get("url") or (Path(sdist["path"]).as_uri() if "path" in sdist else None)
+    if not sha256 or not url:
+        raise StageError(
+            f"the index has no sdist of {requirement} with a sha256",
+            hint="use a release with an sdist, on an index with sha256 hashes",
+        )
+    file = sdist.get("name") or url.rpartition("/")[2]
+    return LockedWheel(name, package["version"], file, sha256, url, sdist.get("size"))
+
+
+def build_requirements(sdist: Path) -> list[str]:
+    """Read the build requirements in an sdist's pyproject.toml, without torch, which is fixed.
+
+    Raises:
+        StageError: The sdist is no gzipped tar (PEP 625), or its pyproject.toml is invalid.
+    """
+    try:
+        with tarfile.open(sdist) as packed:
+            member = next(
+                (entry for entry in packed if entry.name.count("/") == 1 and entry.name.endswith("/pyproject.toml")),
+                None,
+            )
+            file = packed.extractfile(member) if member else None
+            table = tomllib.loads(file.read().decode()) if file else {}
+            needs = [Requirement(text) for text in table.get("build-system", {}).get("requires", [])]
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError, AttributeError) as error:
+        raise StageError(
+            f"`{sdist.name}` is not a valid sdist: {error}", hint="use another release or index"
+        ) from error
+    return [str(need) for need in needs if canonicalize_name(need.name) != TORCH]

@@ -8,29 +8,34 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 
-from provision.catalog.index.settings import read_settings
+from provision.catalog.index.http_client import describe_error, get, open_client
+from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.catalog.index.sources import IndexSources
 from provision.catalog.versions import cuda_of
 from provision.core.errors import StageError
+from provision.core.json_text import parse
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.stack import FlashAttnPackage, Stack
 from provision.core.models.staged import StagedFile
+from provision.core.scratch import scratch_folder
+from provision.core.user_path import local_path
 from provision.features.wheel_builder.build import BuildCache, BuildJob, BuiltWheel, build_wheel
 from provision.features.wheel_builder.build_host import BuildHost
-from provision.features.wheel_builder.published_wheels import fetch_published
 from provision.features.wheel_builder.recipes import BuildKey, recipe_for
 from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
 from provision.fleet.inventory import load
 from provision.fleet.ssh import Session, open_session
-from provision.phases.stage.download import Progress
+from provision.phases.stage.download import Progress, download
 from provision.phases.stage.extension import read_extension
-from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.programs import stage_interpreter
 from provision.phases.stage.solve import LockedWheel, target_of
-from provision.phases.stage.wheelhouse import Store
+from provision.phases.stage.wheelhouse import Store, sha256_of
 
 CONTROLLER = "controller"
 
@@ -67,7 +72,7 @@ class WheelBuilder:
         recipe = recipe_for(key)
         torch = next(wheel for wheel in wheels if canonicalize_name(wheel.distribution) == "torch")
         if package.source == "wheel":
-            path = fetch_published(package, sources, self.store)
+            path = _fetch_published(package, sources, self.store)
         else:
             cuda = cuda_of(stack.torch.variant) or ""
             job = BuildJob(key, wheels, target_of(stack), cuda, sources, self.store, progress)
@@ -130,3 +135,92 @@ def _open_builder(inventory: Path, name: str) -> Session:
 def _interpreter(store: Store, target: Target) -> StagedFile:
     minor = "{}.{}".format(*target.minor)
     return stage_interpreter(replace(target, python=minor), read_settings(), store)[1]
+
+
+_KIND = "published"
+
+
+def _fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Store) -> Path:
+    """Put a published wheel into the wheelhouse, under the name in its own metadata: uv installs no other.
+
+    Raises:
+        StageError: The wheel cannot be had, or differs from the first download.
+    """
+    known = store.get(_KIND, package.file)
+    if known and (path := store.find(known["sha256"], known["name"])):
+        return path
+    expected = known["sha256"] if known else None
+    folders = filter(None, map(local_path, sources.find_links))
+    if local := next((folder / package.file for folder in folders if (folder / package.file).is_file()), None):
+        return _keep(local, package.file, expected, store)
+    if package.community:
+        url, announced = _find_released(package.community, package.file, sources.settings)
+    elif package.url:
+        url, announced = package.url, None
+    else:
+        raise StageError(f"`{package.file}` is not published", hint="build it: firstlight_builder: controller")
+    with scratch_folder() as folder, open_client(sources.settings) as client:
+        part = folder / package.file
+        download(client, url, part, hint=HINT)
+        if announced and (found := sha256_of(part)) != announced:
+            raise StageError(
+                f"`{package.file}` differs from the file on {package.community}: sha256 is `{found}`, announced is `{announced}`",
+                hint="run again; if it fails again, a proxy changes files, or the file was replaced",
+            )
+        return _keep(part, package.file, expected, store)
+
+
+def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:
+    found = sha256_of(source)
+    if expected and found != expected:
+        raise StageError(
+            f"`{name}` has changed: sha256 is `{found}`, it was `{expected}`",
+            hint=f"to accept the change, remove {store.root / _KIND / f'{name}.json'}",
+        )
+    distribution, _, tags = name.split("-", 2)
+    own_version = read_extension(source, published_as=name).own_version
+    path = store.add(source, name=f"{distribution}-{own_version}-{tags}", sha256=found)
+    store.put(_KIND, name, {"sha256": found, "name": path.name})
+    return path
+
+
+API = "https://api.github.com"
+"""Without a login it answers 60 requests an hour. Source: docs.github.com/rest/releases/releases."""
+PAGE = 30
+"""Releases in one answer, newest first; each lists all of its files."""
+MOST_PAGES = 100
+"""Limit of pages. A repository with more releases does not publish wheels."""
+
+HINT = "put that file into a find-links folder of your settings, or build it: firstlight_builder: controller"
+
+
+def _find_released(repository: str, file: str, settings: ClientSettings) -> tuple[str, str | None]:
+    """Find a file in the releases of a repository (`owner/name`), newest first; return its address, and its sha256 where announced."""
+    import httpx
+
+    address = f"{API}/repos/{repository}/releases"
+    try:
+        with open_client(settings) as client:
+            for page in range(1, MOST_PAGES + 1):
+                releases = _page(get(client, address, params={"per_page": PAGE, "page": page}))
+                if not releases:
+                    break
+                for asset in (asset for release in releases for asset in release["assets"]):
+                    if asset["name"] == file:
+                        kind, _, digest = str(asset.get("digest") or "").partition(":")
+                        return asset["browser_download_url"], digest if kind == "sha256" else None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        problem = describe_error(error)
+    except (ValueError, KeyError, TypeError):
+        problem = "the answer is not a list of releases"
+    else:
+        raise StageError(f"no release of {repository} has `{file}`", hint=HINT)
+    raise StageError(f"{urlsplit(API).hostname} cannot locate `{file}`: {problem}", hint=HINT)
+
+
+def _page(answer: Any) -> list[dict[str, Any]]:
+    answer.raise_for_status()
+    found = parse(answer.content)
+    if not isinstance(found, list):
+        raise TypeError(found)
+    return found

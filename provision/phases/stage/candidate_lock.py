@@ -28,7 +28,7 @@ from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPl
 from provision.core.run_folder import utc_now
 from provision.phases.stage.download import OnStored, Progress, prefetching
 from provision.phases.stage.local_wheels import build_local_wheel, local_sources
-from provision.phases.stage.locked_wheel import LOCK, locked_hashes
+from provision.phases.stage.programs import locked_uv
 from provision.phases.stage.solve import LockedWheel, executor_requirements
 from provision.phases.stage.stack_lock import Solved, fetch_wheels, lock_stack, unpacked_size
 from provision.phases.stage.variants import WrongPlatformWheel, find_wrong
@@ -156,7 +156,7 @@ def cache_key(stack: Stack, settings: ClientSettings) -> str:
     """Return the key of a Stack's lock: a digest of all that the lock depends on."""
     parts = {
         "format": FORMAT,
-        "uv": locked_hashes(LOCK, "uv")[0],
+        "uv": locked_uv()[0],
         "settings": settings.digest(),
         "own": [source.digest() for source in local_sources(stack)],
         "stack": stack.model_dump(

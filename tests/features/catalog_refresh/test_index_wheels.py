@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.catalog.index.settings import ClientSettings
-from provision.features.catalog_refresh.http_ranges import BLOCK, RangeError, open_remote
-from provision.features.catalog_refresh.index_wheels import IndexReadError, WheelIndex
+from provision.features.catalog_refresh.index_wheels import BLOCK, IndexReadError, RangeError, WheelIndex, open_remote
 from tests.features.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from provision.features.start_cache.host_cache import MOST_ARCHIVES, Archives
+from provision.features.start_cache.sharing import MOST_ARCHIVES, Archives
 
 
 def test_the_controller_keeps_the_newest_archives_of_an_inventory(tmp_path: Path) -> None:

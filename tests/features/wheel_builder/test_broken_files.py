@@ -13,8 +13,8 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
+from provision.features.wheel_builder.build import build_requirements
 from provision.features.wheel_builder.build_host import BuildHost, BuildRequest
-from provision.features.wheel_builder.build_inputs import build_requirements
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.extension import read_extension
 

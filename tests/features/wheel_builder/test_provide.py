@@ -14,7 +14,7 @@ from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
-from provision.features.wheel_builder import published_wheels as released_module
+from provision.features.wheel_builder import wheel_builder as released_module
 from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.solve import LockedWheel
