@@ -90,7 +90,7 @@ class Gateway:
             for model, backends in models.items()
             for adapter in sorted(set.intersection(*(set(one.adapters) for one in backends)))
         }
-        return {**adapters, **{model: model for model in models}}
+        return adapters | {model: model for model in models}
 
 
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
@@ -147,11 +147,6 @@ def _require_counts(gateway: Host, backends: Iterable[Backend]) -> None:
             f"gateway `{gateway.name}` is to limit tokens, which hosts without an API key do not count: {', '.join(without)}",
             hint="set firstlight_api_key: true for these hosts; then ./firstlight serve",
         )
-
-
-def known_clients(text: str) -> dict[str, str]:
-    """Return the key of each client by its name, from the file of a gateway."""
-    return {name: key for key, _, name in (line.partition(" ") for line in text.splitlines()) if name}
 
 
 def remembered(text: str) -> dict[str, Served]:

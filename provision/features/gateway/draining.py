@@ -1,17 +1,20 @@
-"""The traffic of gateways: read and changed over SSH, in one round trip for each gateway."""
+"""The traffic of gateways: read and changed over SSH, in one round trip for each gateway.
+
+What gateways remember of hosts is desired state: a run compares it, and corrects what an earlier one left behind.
+"""
 
 import shlex
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from provision.core import features
 from provision.core.errors import FirstlightError, ServeError
 from provision.core.install_paths import HOST_PYTHON, default_prefix
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway.traffic import By, Traffic, command_of, left_without_host, parse, refusal, sessions_of
-from provision.fleet.ssh import Session
 from provision.report.layout import count
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
@@ -21,6 +24,7 @@ POLL_S = 1.0
 ABSENT = 44
 """Status of our command where the gateway was not set up yet."""
 NOTHING = "; nothing was changed"
+NO_ROLLOUT = "its share of requests was that of a rollout that is over: it gets requests like the others again"
 Action = Literal["drain", "ready"]
 
 
@@ -64,13 +68,21 @@ def ask(
 
     `canary` has all canaries, each with its share in ten-thousandths; None leaves them as they are.
     """
+    if not gateways:
+        return Answers()
     wish: dict[str, Any] = {"drain": [*drain], "ready": [*ready], "canary": canary}
 
     def call(host: Host) -> Traffic:
-        return _ask(context.session(host), host, command_of(python_of(host), folder_of(host), {**wish, "by": by}))
+        program = shlex.quote(f"{folder_of(host)}/current/traffic.py")
+        command = command_of(python_of(host), folder_of(host), {**wish, "by": by})
+        done = context.session(host).run(f"test -e {program} || exit {ABSENT}; {command}", root=True)
+        if done.rc == ABSENT:
+            raise NotSetUpError(
+                f"gateway `{host.name}` is not set up, or by a version that could not drain hosts",
+                hint="set it up: ./firstlight gateway",
+            )
+        return parse(host.name, done.stdout if done.rc == 0 else done.stderr)
 
-    if not gateways:
-        return Answers()
     done = context.ask_hosts(gateways, call, deadline_s=ASK_DEADLINE_S)
     for host in gateways if drain or ready or canary is not None else ():
         changed = True if host.name in done.values else None
@@ -81,17 +93,6 @@ def ask(
 def python_of(host: Host) -> str:
     """Return the Python of a gateway."""
     return host.connection.python_interpreter or HOST_PYTHON
-
-
-def _ask(session: Session, host: Host, command: str) -> Traffic:
-    program = shlex.quote(f"{folder_of(host)}/current/traffic.py")
-    done = session.run(f"test -e {program} || exit {ABSENT}; {command}", root=True)
-    if done.rc == ABSENT:
-        raise NotSetUpError(
-            f"gateway `{host.name}` is not set up, or by a version that could not drain hosts",
-            hint="set it up: ./firstlight gateway",
-        )
-    return parse(host.name, done.stdout if done.rc == 0 else done.stderr)
 
 
 def status(context: RunContext, probed: ProbedHosts) -> TrafficHosts:
@@ -138,22 +139,29 @@ def change(
     before = ask(context, gateways)
     traffics = tuple(before.traffics.values())
     for_all = f"{', '.join(names)}: {'drained' if is_drain else 'takes requests again'}"
-    error = _combined(before, NOTHING) or refusal(traffics, names, known)
+    error = _combined(before, NOTHING) if before.errors else refusal(traffics, names, known)
     if error is None and is_drain and not force:
         error = left_without_host(traffics, names)
     if error is not None:
         return _nothing(context, probed, before, error)
     after = _set(context, gateways, drain=is_drain, names=names)
     if after.errors:
-        error = _taken_back(context, gateways, before, after, is_drain=is_drain, names=names)
-        return _nothing(context, probed, after, error)
+        stuck = []
+        for host in gateways:
+            was = before.traffics[host.name].drained()
+            # What was drained before stays drained, and what was not does not.
+            undone = [name for name in names if (name in was) != is_drain]
+            if host.name in after.traffics and _set(context, [host], drain=not is_drain, names=undone).errors:
+                stuck.append(host.name)
+        at = f"; it was made at {', '.join(stuck)}, and could not be taken back there" if stuck else NOTHING
+        return _nothing(context, probed, after, _combined(after, at))
     for name in after.traffics:
         changed = before.traffics[name].drained() != after.traffics[name].drained()
         context.record(PhaseResult(host=name, phase="serve", status="ok", changed=changed, text=for_all))
     if is_drain:
         limit = max(host.settings.gateway_drain_seconds for host in gateways) if within_s is None else within_s
         after = wait_until_empty(context, gateways, names, limit)
-    error = _combined(after, f"; {for_all} all the same")
+    error = _combined(after, f"; {for_all} all the same") if after.errors else None
     return TrafficHosts(**vars(probed), traffics=tuple(after.traffics.values()), error=error)
 
 
@@ -161,10 +169,8 @@ def _set(context: RunContext, gateways: Sequence[Host], *, drain: bool, names: S
     return ask(context, gateways, drain=names if drain else (), ready=() if drain else names)
 
 
-def _combined(answers: Answers, then: str = "") -> FirstlightError | None:
-    """Return the errors of gateways as one, which ends with `then`; None without any."""
-    if not answers.errors:
-        return None
+def _combined(answers: Answers, then: str) -> FirstlightError:
+    """Return the errors of gateways as one, which ends with `then`."""
     errors = [
         error if isinstance(error, FirstlightError) else FirstlightError(f"gateway `{name}`: {error}")
         for name, error in answers.errors.items()
@@ -178,29 +184,6 @@ def _nothing(context: RunContext, probed: ProbedHosts, answers: Answers, error: 
     return TrafficHosts(**vars(probed), traffics=tuple(answers.traffics.values()), error=error)
 
 
-def _taken_back(
-    context: RunContext,
-    gateways: Sequence[Host],
-    before: Answers,
-    after: Answers,
-    *,
-    is_drain: bool,
-    names: Sequence[str],
-) -> FirstlightError:
-    """Undo a change at the gateways that made it, since others did not; return the error."""
-    stuck = []
-    for host in gateways:
-        was = before.traffics[host.name].drained()
-        # What was drained before stays drained, and what was not does not.
-        changed = [name for name in names if (name in was) != is_drain]
-        if host.name in after.traffics and _set(context, [host], drain=not is_drain, names=changed).errors:
-            stuck.append(host.name)
-    at = ", ".join(stuck)
-    error = _combined(after, f"; it was made at {at}, and could not be taken back there" if stuck else NOTHING)
-    assert error is not None
-    return error
-
-
 def wait_until_empty(context: RunContext, gateways: Sequence[Host], names: Sequence[str], within_s: float) -> Answers:
     """Wait until drained hosts work on no request, a gateway fails, or the limit is over; return the last figures."""
     deadline = time.monotonic() + within_s
@@ -212,3 +195,53 @@ def wait_until_empty(context: RunContext, gateways: Sequence[Host], names: Seque
         for host in gateways:
             context.progress.note(host.name, f"waits for {count(left, 'request')} of {', '.join(names)}")
         time.sleep(min(POLL_S, max(deadline - time.monotonic(), 0)))
+
+
+def left_shares(context: RunContext, traffics: Iterable[Traffic]) -> dict[str, int]:
+    """Return the shares of canaries that no open rollout has, in ten-thousandths, by host."""
+    if any(steers(context.run.logs) for steers in features.hooks("steers_shares")):
+        return {}
+    canaries = [one for traffic in traffics for one in traffic.hosts]
+    return {one.host: round(one.canary * 100) for one in canaries if one.canary is not None}
+
+
+def bring_back(
+    context: RunContext,
+    gateways: Sequence[Host],
+    left: Mapping[str, int],
+    *,
+    drained: Sequence[str],
+    ended: Collection[str],
+) -> Answers:
+    """Let hosts take requests again that a run may have drained, and end shares of `left_shares`; what an operator drained stays so."""
+    shares = {name: share for name, share in left.items() if name not in ended}
+    if not drained and shares == left:
+        return Answers()
+    return ask(context, gateways, ready=drained, by="run", canary=shares if shares != left else None)
+
+
+def reconcile(context: RunContext, gateways: Sequence[Host]) -> tuple[dict[str, Traffic], dict[str, PhaseResult]]:
+    """End shares that no open rollout has, but those of hosts that failed in this run. Return traffics and results of the gateways that answer."""
+    before = ask(context, gateways).traffics
+    left = left_shares(context, before.values())
+    ended = [name for name in left if not context.has_failed(name)]
+    after = bring_back(context, gateways, left, drained=[], ended=ended).traffics
+    text = f"the share of {', '.join(ended)} was ended: no rollout is open"
+    changed = {name: PhaseResult(host=name, phase="serve", status="ok", changed=True, text=text) for name in after}
+    return before | after, changed
+
+
+def kept_out(context: RunContext, gateway: Host, traffic: Traffic) -> list[PhaseResult]:
+    """Return a warning where a gateway gives hosts no requests that did not fail in this run, and that no operator drained."""
+    names = [one.host for one in traffic.hosts if one.drained_by == "run" and not context.has_failed(one.host)]
+    if not names:
+        return []
+    hint = f"verify them, which brings them back: ./firstlight provision --limit {','.join(names)}"
+    text = f"{', '.join(names)}: drained by an earlier run, and verified by none since"
+    return [PhaseResult(host=gateway.name, phase="serve", status="warn", text=text, hint=hint)]
+
+
+def by_operator(traffics: Iterable[Traffic], name: str) -> str | None:
+    """Return what is to be said of a host that an operator drained; None of any other."""
+    at = [traffic.gateway for traffic in traffics if (one := traffic.of(name)) and one.drained_by == "operator"]
+    return f"an operator drained it at the gateway {', '.join(at)}: ./firstlight gateway ready {name}" if at else None

@@ -17,8 +17,8 @@ from provision.core.models.records import CheckRecord, GatewayRecord, PhaseResul
 from provision.core.redaction import register_secret
 from provision.features.gateway import backends, contract, haproxy, shared_address
 from provision.features.gateway.backends import PACKAGES, Gateway, certificate_names
+from provision.features.gateway.draining import kept_out, reconcile
 from provision.features.gateway.haproxy import Files
-from provision.features.gateway.reconciliation import kept_out, reconcile
 from provision.features.watchdog import health_agent
 from provision.fleet.inventory.addresses import gateway_endpoint, metrics_bind, own_address
 from provision.fleet.ssh import Session
@@ -239,7 +239,7 @@ def _read_before(session: Session, prefix: str) -> Before:
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     found = Before(
-        backends.known_clients(texts.get(haproxy.CLIENTS, "")),
+        {name: key for key, _, name in (line.partition(" ") for line in texts.get(haproxy.CLIENTS, "").splitlines())},
         backends.remembered(texts.get(haproxy.SERVED, "")),
         sums,
         address in sums.splitlines(),
@@ -253,15 +253,10 @@ def _read_before(session: Session, prefix: str) -> Before:
 def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]) -> dict[str, Served]:
     """Return what each host serves: as it says now, or as a gateway knows it from before where it does not answer; none of a host that is left out."""
     answers = ask_served(context, probed)
-    found: dict[str, Served] = {}
-    for host in [
-        host for host in context.inventory.hosts if host.is_serving and host.name not in context.outcomes.left_out
-    ]:
-        known = [one.served[host.name] for one in before if host.name in one.served]
-        now = answers[host.name] if host.name in answers else next(iter(known), None)
-        if now is not None:
-            found[host.name] = now
-    return found
+    known = {name: one for found in reversed([*before]) for name, one in found.served.items()}
+    hosts = [host for host in context.inventory.hosts if host.is_serving]
+    now = {host.name: answers.get(host.name) if host.name in answers else known.get(host.name) for host in hosts}
+    return {name: one for name, one in now.items() if one is not None and name not in context.outcomes.left_out}
 
 
 def _files(

@@ -8,9 +8,17 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord
 from provision.features.gateway import gateway, shared_address
 from provision.features.gateway.backends import PACKAGES, reached_at
-from provision.features.gateway.draining import Answers, ask, folder_of, python_of
+from provision.features.gateway.draining import (
+    NO_ROLLOUT,
+    Answers,
+    ask,
+    bring_back,
+    by_operator,
+    folder_of,
+    left_shares,
+    python_of,
+)
 from provision.features.gateway.haproxy import CLIENTS
-from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
 from provision.features.gateway.restarts import Restarts, moves
 from provision.features.gateway.traffic import HostTraffic
 from provision.fleet.inventory.addresses import gateway_endpoint, listened_on, own_address
@@ -46,32 +54,26 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
 
 def _part(host: Host, answers: Answers) -> StatusPart:
     drained_at = [name for name, traffic in answers.traffics.items() if host.name in traffic.drained()]
-    words = [_words(host, answers)] if host.is_gateway else []
+    gateway, words = _gateway(host, answers) if host.is_gateway else (None, [])
     words += [f"drained at the gateway {', '.join(drained_at)}"] if drained_at else []
     for name, traffic in answers.traffics.items():
         if (one := traffic.of(host.name)) and one.canary is not None:
             words.append(f"canary with {one.canary:g} % of requests at the gateway {name}")
-    gateway = _gateway(host, answers) if host.is_gateway else None
     return StatusPart({"drained_at": drained_at, "gateway": gateway}, "; ".join(words))
 
 
-def _gateway(host: Host, answers: Answers) -> dict[str, Any]:
+def _gateway(host: Host, answers: Answers) -> tuple[dict[str, Any], list[str]]:
+    """Return a gateway as a document, and in words; the figures of its hosts are those of `./firstlight gateway status`."""
     traffic, error = answers.traffics.get(host.name), answers.errors.get(host.name)
-    known = ("host", "model", "state", "share", "drained_by")
-    hosts = traffic and [{name: getattr(one, name) for name in known} for one in traffic.hosts]
     endpoint = gateway_endpoint(host, reached_at(host))
-    return {"endpoint": endpoint, "hosts": hosts, "error": str(error) if error is not None else None}
-
-
-def _words(host: Host, answers: Answers) -> str:
-    """Return a gateway in words; the figures of its hosts are those of `./firstlight gateway status`."""
-    at = f"gateway at {gateway_endpoint(host, reached_at(host))}"
-    if host.name not in answers.traffics:
-        error = answers.errors.get(host.name)
-        return f"{at}, no answer: {' '.join(str(error).split())}" if error is not None else at
-    models = groupby(answers.traffics[host.name].hosts, key=lambda one: one.model)
+    document: dict[str, Any] = {"endpoint": endpoint, "hosts": None, "error": None if error is None else str(error)}
+    if traffic is None:
+        return document, [f"gateway at {endpoint}" + (f", no answer: {' '.join(str(error).split())}" if error else "")]
+    known = ("host", "model", "state", "share", "drained_by")
+    document["hosts"] = [{name: getattr(one, name) for name in known} for one in traffic.hosts]
+    models = groupby(traffic.hosts, key=lambda one: one.model)
     served = ", ".join(f"{model} ({_in_traffic([*hosts])})" for model, hosts in models)
-    return f"{at} for {served}" if served else f"{at}, no host behind it"
+    return document, [f"gateway at {endpoint} for {served}" if served else f"gateway at {endpoint}, no host behind it"]
 
 
 def _in_traffic(hosts: Sequence[HostTraffic]) -> str:

@@ -6,9 +6,16 @@ from collections.abc import Collection, Iterable, Sequence
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.features.gateway.draining import NotSetUpError, ask, wait_until_empty
-from provision.features.gateway.reconciliation import NO_ROLLOUT, bring_back, by_operator, left_shares
-from provision.features.gateway.traffic import Traffic, sessions_of, waves
+from provision.features.gateway.draining import (
+    NO_ROLLOUT,
+    NotSetUpError,
+    ask,
+    bring_back,
+    by_operator,
+    left_shares,
+    wait_until_empty,
+)
+from provision.features.gateway.traffic import Traffic, models_of, sessions_of, waves
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 
@@ -126,16 +133,12 @@ class Restarts:
 
     def _models(self, name: str) -> set[str]:
         """Return the models for which a host got requests when the run began to restart."""
-        return {one.model for traffic in self._traffics if traffic.gets_requests(name) and (one := traffic.of(name))}
+        return models_of(self._traffics, name)
 
     def _only_model(self, name: str, leaving: Sequence[str], now: Iterable[Traffic]) -> str | None:
         """Return a model that would be left without a host by the hosts that leave together."""
-        for traffic in now:
-            for model in self._models(name):
-                serving = traffic.in_traffic(model)
-                if name in serving and serving <= set(leaving):
-                    return model
-        return None
+        serving = ((model, traffic.in_traffic(model)) for traffic in now for model in self._models(name))
+        return next((model for model, hosts in serving if name in hosts and hosts <= set(leaving)), None)
 
     def _is_spared(self, host: Host) -> bool:
         """Record a host that stays as it is since another host of its model did not come back; return whether it is one."""

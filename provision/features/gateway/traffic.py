@@ -204,6 +204,11 @@ def left_without_host(traffics: Iterable[Traffic], names: Iterable[str]) -> Firs
     return None
 
 
+def models_of(traffics: Iterable[Traffic], name: str) -> set[str]:
+    """Return the models for which a host gets new requests."""
+    return {one.model for traffic in traffics if traffic.gets_requests(name) and (one := traffic.of(name))}
+
+
 def waves(restarting: Sequence[str], traffics: Sequence[Traffic], at_once: int) -> list[list[str]]:
     """Return hosts in the order in which they may restart, so that of each model a host stays in traffic, and few enough restart at once.
 
@@ -212,11 +217,10 @@ def waves(restarting: Sequence[str], traffics: Sequence[Traffic], at_once: int) 
     found: list[list[str]] = [[]]
     place = Counter[str]()
     for name in restarting:
-        models = {one.model for traffic in traffics if traffic.gets_requests(name) and (one := traffic.of(name))}
-        if not models:
+        if not (models := models_of(traffics, name)):
             found[0].append(name)
             continue
-        [model, *_] = sorted(models)
+        model = min(models)
         others = min(len(traffic.in_traffic(model) - {name}) for traffic in traffics if traffic.gets_requests(name))
         number = 1 + place[model] // max(1, min(at_once, others))
         place[model] += 1

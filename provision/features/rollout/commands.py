@@ -21,11 +21,11 @@ from provision.cli.options import CHANGED, PLANNING, PRINTED, command
 from provision.core.errors import Exit, InventoryError
 from provision.core.models.inventory import Host, Inventory
 from provision.core.run_folder import utc_now
-from provision.features.rollout.driver import RolloutDriver, print_rollout
+from provision.features.rollout.driver import RolloutDriver
 from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
 from provision.features.rollout.steps import DEFAULT_STEPS, STAGING, assign, parse_steps, require_capacity
 from provision.features.rollout.store import RolloutStore, Wish
-from provision.features.rollout.text import ABORTED, described
+from provision.features.rollout.text import ABORTED, described, print_rollout
 from provision.phases.install.step import install
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout

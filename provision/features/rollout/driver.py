@@ -1,37 +1,35 @@
-"""The process that drives a rollout: it keeps the record on disk ahead of what it does to hosts."""
+"""The process that drives a rollout: it keeps the record on disk ahead of what it does to hosts, and sets the shares of requests at gateways."""
 
-import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.files import write_atomically
-from provision.core.models.inventory import GATEWAY as GATEWAY_GROUP
-from provision.core.models.inventory import Host, Inventory
+from provision.core.models.inventory import GATEWAY, Inventory
 from provision.core.models.records import HostSummary
 from provision.core.process import run_program
 from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
-from provision.features.rollout.canary import CanaryHosts, set_shares
+from provision.features.gateway.draining import ask, record
+from provision.features.gateway.traffic import Traffic
 from provision.features.rollout.gate import Verdict, thresholds
 from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_unreachable
 from provision.features.rollout.model import Decision, HostProgress, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
-from provision.features.rollout.text import described
-from provision.fleet.inventory.addresses import OUTSIDE, address_from, with_port
+from provision.features.rollout.text import print_rollout, targets_text
 from provision.pipeline import CommandRequest
-from provision.pipeline.commands import write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.layout import count
-from provision.run.context import left_out
-from provision.run.results import StagedHosts
+from provision.run.context import RunContext, left_out
+from provision.run.results import ProbedHosts, StagedHosts
 from provision.run.rollback import roll_back
 from provision.run.step import Step
 
@@ -71,12 +69,15 @@ class RolloutDriver:
         through = {one.step for one in self.rollout.decisions if one.verdict == "go on"}
         try:
             for step, percent in enumerate(self.rollout.steps):
-                if step not in through and (self.rollout.of_step(step) or self._is_draw(percent)):
+                # A step may change the share of requests although it changes no host.
+                is_draw = self._gateways and 0 < percent < ALL and self._in_state("updated")
+                if step not in through and (self.rollout.of_step(step) or is_draw):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
                     reason = self._change(step) or (self._decide(step) if self._in_state("updated") else None)
                     if reason is not None:
                         return self.take_back(reason)
-            self._refresh_gateways()
+            if self._gateways or any(host.settings.firewall == "set" for host in self._hosts.values()):
+                self._refresh_gateways()
             updated = len(self._in_state("updated"))
             serve = "serves" if updated == 1 else "serve"
             self._keep(state="done", text=f"{count(updated, 'host')} {serve} the new release")
@@ -88,10 +89,6 @@ class RolloutDriver:
             return Exit.INTERRUPTED
         return self._end()
 
-    def _is_draw(self, percent: int) -> bool:
-        """Return whether a step changes the share of requests although it changes no host."""
-        return self._gateways and 0 < percent < ALL and bool(self._in_state("updated"))
-
     def _change(self, step: int) -> str | None:
         """Switch the hosts of a step; return why all has to go back, None where nothing speaks against it.
 
@@ -101,7 +98,7 @@ class RolloutDriver:
         names = self._whole(host.name for host in self.rollout.of_step(step) if host.state in ("waiting", "changing"))
         percent = self.rollout.steps[step]
         if percent == ALL:
-            self._share([], percent=0)
+            self._share([])
         elif names:
             before = self.rollout.steps[step - 1] if step else 0
             self._share(self._answering(), joining=self._heads(names), percent=before)
@@ -130,17 +127,13 @@ class RolloutDriver:
         return [host.name for host in self.rollout.hosts if host.state in states]
 
     def _share(
-        self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int, out: Sequence[str] = ()
+        self, names: Sequence[str], *, joining: Sequence[str] = (), percent: int = 0, out: Sequence[str] = ()
     ) -> None:
-        """Let the gateways give hosts a share of requests; without names there are no canaries any more. Raises StoppedError where one does not.
-
-        A rollout that ends leaves no share behind: hosts in `out` are drained until a run has proven them.
-        """
+        """Let the gateways give hosts a share of requests, see `set_shares`. Raises StoppedError where one does not."""
         if not self._gateways:
             return
         shared = partial(set_shares, names=names, joining=joining, percent=percent, out=out)
-        step = Step("canary", shared, "serve", "all")
-        outcome = self._execute(GATEWAY_GROUP, (step,))
+        outcome = self._execute(GATEWAY, (Step("canary", shared, "serve", "all"),))
         error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be queried"
         if error is not None:
             raise StoppedError(f"the share of the new release is not known to every gateway: {error}")
@@ -220,7 +213,7 @@ class RolloutDriver:
         touched = [self.rollout.host(name) for name in self._whole(self._touched())]
         try:
             try:
-                self._share(self._heads(self._touched()), percent=0)
+                self._share(self._heads(self._touched()))
             except StoppedError as stop:
                 self._say(stop.text)  # the hosts go back all the same
             # Hosts that served nothing before the rollout have nothing to return to.
@@ -234,7 +227,8 @@ class RolloutDriver:
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
                     self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
                 self._announce(out=())
-            self._share([], percent=0, out=self._heads(self._touched()))
+            # A rollout that ends leaves no share behind.
+            self._share([], out=self._heads(self._touched()))
         except StoppedError as stop:
             self._say(stop.text)
             return self._end()
@@ -306,8 +300,6 @@ class RolloutDriver:
 
     def _refresh_gateways(self) -> None:
         """Let the gateways of the inventory, and the firewalls of hosts, know what the hosts serve now."""
-        if not self._gateways and not any(host.settings.firewall == "set" for host in self._hosts.values()):
-            return
         if self._execute(None, (*BEFORE_PLAN, *FLEET)).exit_code != Exit.OK:
             what = "a gateway" if self._gateways else "a firewall"
             raise StoppedError(f"all hosts serve the new release, and {what} could not be set up for it")
@@ -334,28 +326,57 @@ class RolloutDriver:
         return Exit.OK if self.rollout.state == "done" else Exit.RED
 
 
-def print_rollout(request: CommandRequest, rollout: Rollout, text: str | None = None) -> None:
-    """Print a rollout: as JSON, or the text, which describes it unless another one is given."""
-    if request.as_json:
-        write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2))
-    else:
-        write_stdout(text or "\n".join(described(rollout, driven=True)))
-
-
 def _failure(host: HostSummary) -> str | None:
     """Return why a host failed in a run; None where it did not."""
     bad = [result for result in host.phases.values() if result.has_failed]
     return (bad[0].text or bad[0].status) if bad else None
 
 
-def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
-    """Return the file: one entry for each host that answers requests, without those that are out of rotation."""
-    answering = [host for host in hosts if host.is_serving and host.name == host.head and host.name not in out]
-    entries = [{"targets": [_endpoint(host)], "labels": {"host": host.name}} for host in answering]
-    return json.dumps(entries, indent=1) + "\n"
+@dataclass(frozen=True)
+class CanaryHosts(ProbedHosts):
+    """What became of a wish for canaries."""
+
+    error: str | None = None
+    """Why a gateway does not have the shares."""
 
 
-def _endpoint(host: Host) -> str:
-    """Return address and port as other machines reach them."""
-    address = address_from(OUTSIDE, host, host.settings.bind) or host.connection.address or host.name
-    return with_port(address, host.settings.port)
+def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[str], percent: float) -> dict[str, int]:
+    """Return the share of each canary in ten-thousandths of its model's requests; it is 0 of hosts that are about to join.
+
+    Hosts of one model get equal parts of the percentage. A model without another host in traffic has no canaries: somebody has to
+    take the other requests.
+    """
+    found: dict[str, int] = {}
+    for traffic in traffics:
+        canaries = {*names, *joining}
+        ours = [one for one in traffic.hosts if one.host in canaries and traffic.in_traffic(one.model) - canaries]
+        counts = Counter(one.model for one in ours if one.host in names)
+        found |= {one.host: round(percent * 100 / counts[one.model]) if one.host in names else 0 for one in ours}
+    return found
+
+
+def set_shares(
+    context: RunContext,
+    probed: ProbedHosts,
+    *,
+    names: Sequence[str],
+    joining: Sequence[str],
+    percent: float,
+    out: Sequence[str] = (),
+) -> CanaryHosts:
+    """Make hosts the canaries of all gateways, and no others; without names there are none any more.
+
+    Hosts in `out` get no requests until a run has proven them, as long as their model has others.
+    """
+    gateways, text = context.hosts(), ""
+    answers = ask(context, gateways)
+    if not answers.errors:
+        wanted = shares(answers.traffics.values(), names, joining, percent)
+        drained = [*shares(answers.traffics.values(), [], out, 0)]
+        answers = ask(context, gateways, drain=drained, by="run", canary=wanted)
+        context.run.event("canary", shares=wanted)
+        given = [f"{share / 100:g} % of requests to {host}" for host, share in wanted.items()]
+        given += [f"no requests to {name} until a run has verified it" for name in drained]
+        text = ", ".join(given) or "no host has a share of its own"
+    record(context, answers, changed=True, text=text)
+    return CanaryHosts(**vars(probed), error="; ".join(map(str, answers.errors.values())) or None)

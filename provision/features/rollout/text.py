@@ -1,12 +1,27 @@
-"""What a person reads of a rollout."""
+"""What a person reads of a rollout, and the file of its targets."""
 
+import json
+from collections.abc import Collection, Iterable
+
+from provision.core.models.inventory import Host
 from provision.core.models.invocation import Invocation
 from provision.features.rollout.model import OPEN, Rollout, RolloutHost
 from provision.features.rollout.steps import STAGING
+from provision.fleet.inventory.addresses import OUTSIDE, address_from, with_port
+from provision.pipeline import CommandRequest
+from provision.pipeline.commands import write_stdout
 from provision.report.layout import count
 
 ABORTED = "aborted"
 """The text of a rollout that a person took back."""
+
+
+def print_rollout(request: CommandRequest, rollout: Rollout, text: str | None = None) -> None:
+    """Print a rollout: as JSON, or the text, which describes it unless another one is given."""
+    if request.as_json:
+        write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2))
+    else:
+        write_stdout(text or "\n".join(described(rollout, driven=True)))
 
 
 def described(rollout: Rollout, *, driven: bool) -> list[str]:
@@ -65,3 +80,13 @@ def _state_of(host: RolloutHost, *, is_open: bool) -> str:
     if host.state == "waiting":
         return f"{'not changed yet' if is_open else 'not changed'}: release {host.before or 'none'}"
     return f"{host.state}, release before: {host.before or 'none'}"
+
+
+def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
+    """Return the file: one entry for each host that answers requests, without those that are out of rotation."""
+    answering = [host for host in hosts if host.is_serving and host.name == host.head and host.name not in out]
+    entries = []
+    for host in answering:
+        address = address_from(OUTSIDE, host, host.settings.bind) or host.connection.address or host.name
+        entries.append({"targets": [with_port(address, host.settings.port)], "labels": {"host": host.name}})
+    return json.dumps(entries, indent=1) + "\n"

@@ -25,8 +25,8 @@ from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
 from provision.features.gateway import commands as gateway_commands
 from provision.features.gateway import restarts
+from provision.features.gateway.draining import NO_ROLLOUT, kept_out, reconcile
 from provision.features.gateway.hooks import served_again
-from provision.features.gateway.reconciliation import NO_ROLLOUT, kept_out, reconcile
 from provision.features.gateway.restarts import Restarts
 from provision.features.gateway.traffic import Traffic
 from provision.features.rollout.model import Rollout, RolloutHost, RolloutState

@@ -15,7 +15,7 @@ from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult, ServeRecord
 from provision.core.models.settings import Settings
-from provision.features.gateway import reconciliation, restarts
+from provision.features.gateway import draining, restarts
 from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.phases.serve import step as phase
@@ -39,7 +39,7 @@ class Site:
         self.drained, self.fails, self.before = set[str](), set[str](), dict[str, dict[str, Any]]()
         self.breaks = set[str]()
         self.gateway = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
-        for module in (restarts, reconciliation):
+        for module in (restarts, draining):
             monkeypatch.setattr(module, "ask", self.ask)
         monkeypatch.setattr(restarts, "wait_until_empty", lambda context, gateways, names, limit_s: self.answers())
         monkeypatch.setattr(playbooks, "run_playbook", self.run_playbook)

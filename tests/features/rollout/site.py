@@ -17,7 +17,7 @@ from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.settings import Settings
 from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
-from provision.features.rollout.canary import CanaryHosts
+from provision.features.rollout.driver import CanaryHosts
 from provision.features.rollout.measured import GateResult
 from provision.features.rollout.model import Decision, Rollout
 from provision.features.rollout.store import RolloutStore

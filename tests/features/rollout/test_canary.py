@@ -15,7 +15,7 @@ from provision.core.errors import Exit, ServeError
 from provision.core.models.inventory import GATEWAY
 from provision.core.models.invocation import Invocation
 from provision.features.gateway.traffic import HostTraffic, Traffic
-from provision.features.rollout.canary import set_shares, shares
+from provision.features.rollout.driver import set_shares, shares
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome, execute
 from provision.run.step import Step

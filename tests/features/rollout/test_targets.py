@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.features.rollout.driver import targets_text
+from provision.features.rollout.text import targets_text
 
 
 def host(name: str, bind: str, **settings: object) -> Host:
