@@ -3,7 +3,7 @@
 | module | what it does |
 |---|---|
 | `commands.py` | `add_to(app)` adds commands to the program |
-| `order.py` | `STEP`, a step of a run, with the step of the core that it follows (`provision/run/step.py`) |
+| `step.py` | `STEP`, a step of a run, with the step of the core that it follows (`provision/run/step.py`) |
 | `hooks.py` | functions that the core calls at certain places |
 
 | hook | what it is for |
@@ -20,7 +20,7 @@
 | `hosts_checked(context, probed, answers, options)` | returns the checks of all hosts, with what they say together |
 | `checked_around(context, probed)` | returns checks of what stands around hosts, such as gateways |
 | `try_together(context, probed, hosts, desired)` | returns a check of several hosts together |
-| `neighbours(context, phase, hosts)` | returns at which ports hosts accept others besides gateways and monitoring (`provision/features/firewall/firewall.py`) |
+| `neighbours(context, phase, hosts)` | returns at which ports hosts accept others besides gateways and monitoring (`provision/features/firewall/step.py`) |
 | `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |
 | `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/run/starts.py`) |
 | `served_again(context, hosts)` | acts on hosts that serve again after a command took them back |

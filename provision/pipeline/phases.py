@@ -29,7 +29,7 @@ INSTALL = Step("install", install.install, "install", in_batches=True)
 VERIFY = Step("verify", verify.verify, "verify", in_batches=True)
 SERVE = Step("serve", serve.serve, "serve", in_batches=True)
 CORE = (PROBE, PLAN, CHANGES, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
-OF_FEATURES = sorted((module.STEP for module in features.modules("order")), key=lambda step: step.rank)
+OF_FEATURES = sorted((module.STEP for module in features.modules("step")), key=lambda step: step.rank)
 STEPS = tuple(step for own in CORE for step in (own, *(one for one in OF_FEATURES if one.after == own.name)))
 BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
 """What a command begins with that plans or changes hosts: the probe, and the steps of features that leave hosts out."""

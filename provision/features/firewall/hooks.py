@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from provision.core.models.inventory import Host
-from provision.features.firewall.firewall import wants_rules as needs_full_probe
+from provision.features.firewall.step import wants_rules as needs_full_probe
 from provision.run.results import PlannedHosts
 
 __all__ = ["needs_full_probe", "planned"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord
-from provision.features.gateway import gateway, shared_address
+from provision.features.gateway import shared_address, step
 from provision.features.gateway.backends import PACKAGES, reached_at
 from provision.features.gateway.draining import (
     NO_ROLLOUT,
@@ -108,7 +108,7 @@ def chat_endpoint(host: Host) -> tuple[dict[str, Any], str] | None:
 
 def checked_around(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
     """Return what gateways answer their clients, compared with what their hosts answer."""
-    return gateway.check(context, probed)
+    return step.check(context, probed)
 
 
 def starts(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host], *, still: Collection[str]) -> Restarts:

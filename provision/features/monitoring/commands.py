@@ -12,7 +12,7 @@ from provision.cli.options import BECOME, CHANGED, INVENTORY, VERBOSE, command
 from provision.core.errors import InventoryError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import MONITORING
-from provision.features.monitoring.monitoring import ask_card_ports
+from provision.features.monitoring.step import ask_card_ports
 from provision.features.monitoring.targets import KEYED, Found, outside_targets, render_targets
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, run_steps, write_stdout

@@ -17,7 +17,7 @@ from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.features.audit import audit
+from provision.features.audit import step as audit
 from provision.report.live import PlainProgress
 from provision.run.context import RunContext
 from provision.run.results import StagedHosts

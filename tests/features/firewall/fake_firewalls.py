@@ -19,7 +19,7 @@ from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
-from provision.features.firewall import firewall
+from provision.features.firewall import step as firewall
 from provision.features.firewall.rules import FIREWALL, RULES, START, RuleSet, loaded_command
 from provision.fleet.locks import HostLock
 from provision.fleet.ssh.session import Completed

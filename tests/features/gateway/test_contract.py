@@ -18,7 +18,8 @@ import pytest
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import CheckRecord, Task
 from provision.core.models.settings import Settings
-from provision.features.gateway import contract, gateway
+from provision.features.gateway import contract
+from provision.features.gateway import step as gateway
 from provision.features.gateway.backends import Backend, Gateway
 from provision.features.gateway.haproxy import CONFIG, render
 from provision.fleet.ssh import Completed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.features.gateway import gateway
+from provision.features.gateway import step as gateway
 from provision.run.context import RunOptions
 from provision.run.results import ProbedHosts
 from tests.fleet.command_runner import CommandRunner

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from provision.features.monitoring.monitoring import find_command, known_exporters
+from provision.features.monitoring.step import find_command, known_exporters
 from tests.features.gateway.running import free_port
 from tests.features.monitoring.running import ADDRESS, offering
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import HostFacts, OperatingSystem
-from provision.features.monitoring.monitoring import why_not
+from provision.features.monitoring.step import why_not
 from tests.fleet.command_runner import CommandRunner
 from tests.report.sample import facts
 

@@ -17,13 +17,13 @@ from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import CheckRecord, PhaseResult
 from provision.core.models.settings import Settings
-from provision.features.gateway import gateway
+from provision.features.gateway import step as gateway
 from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.quarantine import quarantine
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
-from provision.features.quarantine.order import STEP
 from provision.features.quarantine.returns import return_to_service
+from provision.features.quarantine.step import STEP
 from provision.phases.verify import step as verify
 from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.phases.verify.step import verify_live

@@ -21,6 +21,7 @@ from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.served import ask_served
+from provision.run.step import Step
 from provision.run.unit_sets import play_differing
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
@@ -183,3 +184,15 @@ def find_command(python: str, exporters: Mapping[str, str]) -> str:
     """Return a command that prints the ports at which exporters listen; nothing without the interpreter."""
     words = shlex.join([python, "-I", "-S", "-c", _SCRIPT, *(f"{at}={sign}" for at, sign in exporters.items())])
     return f"test ! -x {shlex.quote(python)} || {words}"
+
+
+# After the gateways, whose figures it reads.
+STEP = Step(
+    "monitoring",
+    apply,
+    "serve",
+    "all",
+    applies=lambda run: any(host.is_monitoring for host in run.inventory.hosts),
+    after="serve",
+    rank=2,
+)

@@ -29,6 +29,7 @@ from provision.run.context import RunContext
 from provision.run.deb_packages import send_missing
 from provision.run.results import ProbedHosts
 from provision.run.served import Served, ask_served
+from provision.run.step import Step
 from provision.run.unit_sets import has, send_files, sums_command
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
@@ -299,3 +300,15 @@ def _record(session: Session, host: Host, gateway: Gateway, out: dict[str, str])
         out=out,
         self_signed=host.settings.gateway_tls and host.settings.gateway_certificate is None,
     )
+
+
+# Before what watches and protects hosts and gateways.
+STEP = Step(
+    "gateway",
+    apply,
+    "serve",
+    "all",
+    applies=lambda run: any(host.is_gateway for host in run.inventory.hosts),
+    after="serve",
+    rank=1,
+)

@@ -22,6 +22,7 @@ from provision.core.requirements_file import read_lock
 from provision.core.scratch import scratch_folder
 from provision.run.context import RunContext
 from provision.run.results import StagedHosts
+from provision.run.step import Step
 
 LIMIT_S = 10.0
 """Time limit of the audit, seconds."""
@@ -113,3 +114,11 @@ def note_of(answer: Mapping[str, Any], packages: Collection[Package]) -> str | N
     )
     about = "packages have published vulnerabilities that the catalog does not judge"
     return f"{len(found)} of {len(packages)} {about} ({FILE} has all): {'; '.join(told)}"
+
+
+def _is_requested(context: RunContext) -> bool:
+    from_bundle = context.options.client is not None and context.options.client.bundled is not None
+    return not from_bundle and any(host.settings.audit for host in context.inventory.hosts)
+
+
+STEP = Step("audit", apply, "stage", applies=_is_requested, in_batches=True, after="stage")

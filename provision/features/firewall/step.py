@@ -20,6 +20,7 @@ from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.served import Served, ask_served
+from provision.run.step import Step
 from provision.run.unit_sets import differing_sets, play_differing, play_removal
 
 ResultT = TypeVar("ResultT", bound=ProbedHosts)
@@ -280,3 +281,13 @@ class _Setup:
     def _record(self, played: PhaseResult, text: str, *notes: str) -> None:
         result = playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started)
         self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))
+
+
+def _has_rules(context: RunContext) -> bool:
+    """Return whether hosts may need rules, or have some of an earlier run."""
+    found = [facts.installed for facts in context.result.facts.values()]
+    return wants_rules(context) or any(installed and installed.firewall for installed in found)
+
+
+# Last, when it is known who connects to which host.
+STEP = Step("firewall", apply, "serve", "all", applies=_has_rules, after="serve", rank=3)
