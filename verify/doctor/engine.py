@@ -12,10 +12,9 @@ from verify.doctor import scoring
 from verify.doctor.catalog import Cause, Role, Signature, load_causes
 from verify.doctor.facts import extract_facts, fact_patterns, merge_facts
 from verify.doctor.failure_detection import Assessment, assess, is_quotation, is_unrelated
-from verify.doctor.own_output import strip_own_output
 from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.scanner import TEXT_LIMIT, Hit, ScanResult, scan
-from verify.doctor.text_decoding import LINE_BYTES, Readable, plain_lines
+from verify.doctor.text_decoding import LINE_BYTES, Readable, plain_lines, strip_own_output
 from verify.host.xid import explained
 from verify.tables import table
 
@@ -100,17 +99,15 @@ class Doctor:
             candidates += [evidence] if evidence and (not unrelated or evidence.holds_for_any_program) else []
         findings = scoring.rank(candidates)
         if guess and not unrelated and not any(each.is_log for each in assessments):
-            findings = self._with_guess(findings, scans, self._contradicted(hits))
+            own = ((cause, hits[self._of_cause[cause.id]]) for cause in self.causes)
+            contradicted = {cause.id for cause, lines in own if any(lines[len(cause.signatures) :])}
+            findings = self._with_guess(findings, scans, contradicted)
         return Diagnosis(findings, () if findings else self._advice(hits, size))
 
     def _sure_lines(self, found: ScanResult) -> list[str]:
         """Return the lines that make a cause sure by themselves."""
         sure = [number for number, (_, each) in self.signatures.items() if each.weight >= scoring.SURE_AT]
         return [hit.text for number in sure for hit in found.hits[number]]
-
-    def _contradicted(self, hits: Sequence[Sequence[Hit]]) -> frozenset[str]:
-        own = ((cause, hits[self._of_cause[cause.id]]) for cause in self.causes)
-        return frozenset(cause.id for cause, lines in own if any(lines[len(cause.signatures) :]))
 
     def _with_guess(
         self, findings: tuple[scoring.Finding, ...], scans: Sequence[ScanResult], contradicted: Container[str]

@@ -102,7 +102,7 @@ def assess(lines: Sequence[str], signs: Iterable[str] = ()) -> Assessment:
     severities = [severity_of(line) for line in filled]
     is_log = severities.count(Severity.INFO) >= LOG_LINES
     quoted = len(filled) <= QUOTE_LINES
-    least = Severity.COMPLAINT if any(_STARTED.search(line[:LINE_BYTES]) for line in filled) else Severity.WARNING
+    least = Severity.WARNING if _first(_STARTED, filled) is None else Severity.COMPLAINT
     if Severity.FAILURE in severities or any(_is_failure(sign, least) for sign in signs):
         return Assessment(failed=True, is_log=is_log, is_quoted=quoted)
     successes = [
@@ -113,9 +113,10 @@ def assess(lines: Sequence[str], signs: Iterable[str] = ()) -> Assessment:
     begin, least = (successes[-1] + 1, Severity.COMPLAINT) if successes else (0, Severity.WARNING)
     if any(severity >= least for severity in severities[begin:]):
         return Assessment(failed=True, is_log=is_log, is_quoted=quoted)
-    if any(_is_unfinished(filled, *start) for start in _STARTS):
+    begun = ((number, end) for begin, end in _STARTS if (number := _first(begin, filled)) is not None)
+    if any(_first(end, filled[number:]) is None for number, end in begun):
         return Assessment(failed=True, is_log=is_log, is_quoted=quoted, is_unfinished=True)
-    chosen = quoted and not successes and (not is_log or any(_COMPLAINT.search(line[:LINE_BYTES]) for line in filled))
+    chosen = quoted and not successes and (not is_log or _first(_COMPLAINT, filled) is not None)
     return Assessment(failed=chosen, is_log=is_log, is_quoted=quoted)
 
 
@@ -126,9 +127,9 @@ def _is_failure(sign: str, least: Severity) -> bool:
     return severity is Severity.WARNING and _FAILURE.search(sign[:LINE_BYTES]) is not None
 
 
-def _is_unfinished(lines: Sequence[str], begin: re.Pattern[str], end: re.Pattern[str]) -> bool:
-    first = next((number for number, line in enumerate(lines) if begin.search(line[:LINE_BYTES])), None)
-    return first is not None and not any(end.search(line[:LINE_BYTES]) for line in lines[first:])
+def _first(pattern: re.Pattern[str], lines: Sequence[str]) -> int | None:
+    """Return the number of the first line that matches."""
+    return next((number for number, line in enumerate(lines) if pattern.search(line[:LINE_BYTES])), None)
 
 
 def is_binary(lines: Iterable[str]) -> bool:
@@ -143,6 +144,4 @@ def is_binary(lines: Iterable[str]) -> bool:
 
 def is_unrelated(lines: Sequence[str]) -> bool:
     """Return whether a program wrote a text that mentions nothing that the causes are about."""
-    return any(_PROGRAM.search(line[:LINE_BYTES]) for line in lines) and not any(
-        _SUBJECT.search(line[:LINE_BYTES]) for line in lines
-    )
+    return _first(_PROGRAM, lines) is not None and _first(_SUBJECT, lines) is None

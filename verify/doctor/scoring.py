@@ -1,5 +1,6 @@
 """Confidence and order of causes, from the lines that matched. The same hits and facts give the same findings."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,10 +51,7 @@ class Evidence:
     @property
     def confidence(self) -> float:
         """Return the confidence of this cause without regard to others."""
-        doubt = 1.0
-        for match in self.matches:
-            doubt *= 1 - match.signature.weight
-        confidence = 1 - doubt
+        confidence = 1 - math.prod(1 - match.signature.weight for match in self.matches)
         if not any(match.signature.role == "cause" for match in self.matches):
             confidence = min(confidence, SYMPTOMS_ONLY)
         for rule in self.facts:
@@ -77,9 +75,8 @@ class Evidence:
     @property
     def first_cause(self) -> Hit | None:
         """Return the earliest line that is no symptom."""
-        return min(
-            (hit for match in self.matches if match.signature.role == "cause" for hit in match.hits), default=None
-        )
+        causes = (match for match in self.matches if match.signature.role == "cause")
+        return min((hit for match in causes for hit in match.hits), default=None)
 
 
 @dataclass(frozen=True)
@@ -119,11 +116,8 @@ def collect_evidence(
     )
     if not matches or (info_role is None and all(_is_info(hit) for match in matches for hit in match.hits)):
         return None
-    against = tuple(
-        SignatureMatch(counter, tuple(lines))
-        for counter, lines in zip(cause.counters, hits[split:], strict=True)
-        if lines
-    )
+    counters = zip(cause.counters, hits[split:], strict=True)
+    against = tuple(SignatureMatch(counter, tuple(lines)) for counter, lines in counters if lines)
     return Evidence(cause, matches, against, tuple(rule for rule in cause.facts if holds(rule, facts)))
 
 
@@ -162,7 +156,7 @@ def rank(candidates: Sequence[Evidence]) -> tuple[Finding, ...]:
     order = [candidate for candidate in possible if final[candidate.cause.id] >= FINDING_AT]
     order.sort(key=lambda candidate: (-round(final[candidate.cause.id], 6), candidate.first, candidate.cause.id))
     return tuple(
-        Finding(candidate, round(final[candidate.cause.id], 3), _why(candidate, following, final))
+        Finding(candidate, round(final[candidate.cause.id], 3), _rank_reason(candidate, following, final))
         for candidate, following in zip(order, [*order[1:], None], strict=False)
     )
 
@@ -188,31 +182,24 @@ def _precedes(one: Evidence, other: Evidence) -> bool:
     return begin is not None and (begin.source, begin.line) < (later.source, later.line)
 
 
-def _why(one: Evidence, other: Evidence | None, final: Mapping[str, float]) -> str:
+def _rank_reason(one: Evidence, other: Evidence | None, final: Mapping[str, float]) -> str:
+    """Return why a cause ranks before the next."""
     if other is None:
         return "no other cause is as likely"
-    return f"before {other.cause.id}: {_rank_reason(one, other, final)}"
-
-
-def _rank_reason(one: Evidence, other: Evidence, final: Mapping[str, float]) -> str:
-    explained = _override_reason(one, other)
-    if explained is not None and _overrides(one, other):
-        return explained
-    if _precedes(one, other):
+    doubts = [against.signature.why for against in other.against]
+    doubts += [rule.why for rule in other.facts if rule.effect < 0]
+    strongest, weaker = (max(match.signature.weight for match in each.matches) for each in (one, other))
+    if _overrides(one, other):
+        reason = _override_reason(one, other)
+    elif _precedes(one, other):
         begin, later = one.first_cause or one.first, other.first_cause or other.first
-        return f"it appears first, on line {begin.line}, the other on line {later.line}"
-    if final[one.cause.id] - final[other.cause.id] < EQUAL:
-        return "equally likely, but its line comes first"
-    doubts = [against.signature.why for against in other.against] + [
-        rule.why for rule in other.facts if rule.effect < 0
-    ]
-    if doubts:
-        return f"evidence against the other: {doubts[0]}"
-    strongest, weaker = _highest_weight(one), _highest_weight(other)
-    if strongest > weaker:
-        return f"its lines are stronger evidence ({strongest:.2f} against {weaker:.2f})"
-    return f"it has more matching signatures ({len(one.matches)} against {len(other.matches)})"
-
-
-def _highest_weight(evidence: Evidence) -> float:
-    return max(match.signature.weight for match in evidence.matches)
+        reason = f"it appears first, on line {begin.line}, the other on line {later.line}"
+    elif final[one.cause.id] - final[other.cause.id] < EQUAL:
+        reason = "equally likely, but its line comes first"
+    elif doubts:
+        reason = f"evidence against the other: {doubts[0]}"
+    elif strongest > weaker:
+        reason = f"its lines are stronger evidence ({strongest:.2f} against {weaker:.2f})"
+    else:
+        reason = f"it has more matching signatures ({len(one.matches)} against {len(other.matches)})"
+    return f"before {other.cause.id}: {reason}"

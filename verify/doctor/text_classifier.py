@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import ClassVar
 
 from verify.doctor.catalog import load_causes
@@ -92,7 +92,10 @@ class TextClassifier:
         if len(text) > GUESS_BYTES or not _COMPLAINT.search(text):
             return None
         found = stems(text)
-        scores = self._scores(found)
+        scores = [0.0] * len(self.causes)
+        for word in found:
+            for number in self.weights.get(word, ()):
+                scores[number] += self._score(word, number) * (1 if self.causes[number] else HEALTHY_WEIGHT)
         (best, score), (_, second) = sorted(enumerate(scores), key=lambda pair: (-pair[1], pair[0]))[:2]
         lead, possible = score - second, sum(self._rarity(word) for word in found)
         decided = score >= max(MIN_SCORE, MIN_SHARE * possible) and lead >= MIN_LEAD
@@ -103,23 +106,13 @@ class TextClassifier:
         confidence = LOWEST + (HIGHEST - LOWEST) * min(1.0, lead / CLEAR_LEAD)
         return Guess(self.causes[best], round(confidence, 3), words, self._lines(text, best))
 
-    def _scores(self, found: Iterable[str]) -> list[float]:
-        scores = [0.0] * len(self.causes)
-        for word in found:
-            for number in self.weights.get(word, ()):
-                scores[number] += self._score(word, number) * (1 if self.causes[number] else HEALTHY_WEIGHT)
-        return scores
-
     def _score(self, word: str, number: int) -> float:
         return self._rarity(word) * self.weights.get(word, {}).get(number, 0) / 10
 
     def _rarity(self, word: str) -> float:
         """Return how much a word can decide: more if fewer causes have it; an unknown word counts as one cause's."""
-        return self._rarities[len(self.weights[word])] if word in self.weights else self._rarities[1]
-
-    @cached_property
-    def _rarities(self) -> list[float]:
-        return [0.0, *(math.log(len(self.causes) / count) for count in range(1, len(self.causes) + 1))]
+        count = len(self.weights[word]) if word in self.weights else 1
+        return math.log(len(self.causes) / count) if count else 0.0
 
     def _lines(self, text: str, number: int) -> tuple[int, ...]:
         scores = [sum(self._score(word, number) for word in stems(line)) for line in text.split("\n")]
@@ -147,10 +140,6 @@ def stems(text: str) -> set[str]:
         for part in {token, *token.split("_")}:
             word = part.strip("_")
             if len(word) > 1 and not _IDENTIFIER.fullmatch(word):
-                words.add(_stem(word))
+                ending = next((end for end in _ENDINGS if word.endswith(end) and len(word) - len(end) >= MIN_STEM), "")
+                words.add(word.removesuffix(ending))
     return words
-
-
-def _stem(word: str) -> str:
-    ending = next((end for end in _ENDINGS if word.endswith(end) and len(word) - len(end) >= MIN_STEM), "")
-    return word.removesuffix(ending)
