@@ -11,7 +11,7 @@ import pytest
 from verify.checks.devices import host as xid
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line, booted_at, of_journal, of_kmsg
-from verify.host.xid import Event, explained
+from verify.host.xid import Event, explained, meaning_of
 from verify.host.xid import events as xid_events
 from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
@@ -184,3 +184,38 @@ def test_an_empty_journal_does_not_count_as_a_quiet_kernel(tmp_path: Path, monke
     program.write_text(f"#!/bin/sh\n/bin/cat <<'E'\n{JOURNAL}E\n")
     found, source = kernel_log.lines()
     assert (len(found), source.split()[0]) == (5, "journalctl")
+
+
+AMD = """\
+1794990000.000104 gpu-8 kernel: amdgpu 0000:83:00.0: amdgpu: SRAM ECC is active.
+1794990100.000000 gpu-8 kernel: amdgpu 0000:83:00.0: amdgpu: [gfxhub0] no-retry page fault (src_id:0 ring:24 vmid:3 pasid:32771)
+1794990101.000000 gpu-8 kernel: amdgpu 0000:83:00.0: amdgpu: ring comp_1.0.0 timeout, signaled seq=42, emitted seq=44
+1794990102.000000 gpu-8 kernel: amdgpu 0000:83:00.0: amdgpu: ring sdma0 timeout, but soft recovered
+1794990200.000000 gpu-8 kernel: amdgpu 0000:84:00.0: amdgpu: socket: 1, die: 0, 12 new correctable hardware errors detected in umc block
+1794990201.000000 gpu-8 kernel: amdgpu 0000:84:00.0: amdgpu: {7}socket: 1, die: 0, 1 new uncorrectable hardware errors detected in gfx block
+1794990202.000000 gpu-8 kernel: amdgpu 0000:84:00.0: amdgpu: GPU reset begin!. Source:  4
+1794990203.000000 gpu-8 kernel: amdgpu 0000:84:00.0: amdgpu: device lost from bus!
+"""
+"""The forms of the driver's messages with values of ours. No AMD GPU was at hand."""
+
+
+def test_messages_of_amds_driver_are_events() -> None:
+    found = events(AMD)
+    kinds = [(event.pci[5:7], meaning_of(event).kind) for event in found]
+    of_work = [("83", "process"), ("83", "process"), ("83", "note")]
+    assert kinds == [*of_work, ("84", "note"), ("84", "card"), ("84", "process"), ("84", "card")]
+    outcome = xid.evaluate_xid(found, known_until=0.0, source="journal")
+    assert outcome.status == "fail"
+    assert "amdgpu on 0000:84:00.0: the GPU has fallen off the bus (new, last 2026-11-18 08:23:23Z)" in outcome.reason
+    old = xid.evaluate_xid(found, known_until=found[-1].at, source="journal")
+    assert old.status == "warn"
+    said = explained(found[4].text)
+    assert said is not None
+    assert said.startswith("amdgpu: a part of the GPU has an error that it cannot correct. What to do: ")
+
+
+def test_each_row_of_amds_driver_has_known_actions() -> None:
+    known = table("amdgpu")
+    for row in known["event"]:
+        keys = [row["now"], *([row["then"]] if "then" in row else [])] if "now" in row else known["usual"][row["kind"]]
+        assert {*keys} <= {*known["action"]}, row["pattern"]

@@ -1,4 +1,4 @@
-"""Events of NVIDIA's cards (Xid) and switches (SXid) in a kernel log, and their meaning by the vendor's catalogue (`data/xid.toml`)."""
+"""Events of NVIDIA's cards (Xid) and switches (SXid) and of AMD's cards in a kernel log, and their meaning (`data/xid.toml`, `data/amdgpu.toml`)."""
 
 import re
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from verify.tables import table
 _EVENT = re.compile(
     r"(?:NVRM: (?P<card>Xid)|(?P<switch>SXid)) \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)(?P<text>.*)"
 )
+_AMD = re.compile(r"\bamdgpu (?P<pci>[0-9a-f]{4}:[0-9a-f:.]+): (?:amdgpu: )?(?P<text>.*)")
 _LINK = re.compile(r"(?P<unit>[A-Z][A-Z0-9_]+) (?:Nonf|F)atal .*?\((?P<info>0x[0-9a-f]+) (?P<status>0x[0-9a-f]+)")
 _NOT_FATAL = re.compile(r"\bNon-?fatal\b", re.IGNORECASE)
 _FATAL = re.compile(r"\bFatal\b")
@@ -18,13 +19,19 @@ REASON_SHIFT, REASON_MASK = 20, 0x3F
 
 
 class Event(NamedTuple):
-    """One log line about a card (`Xid`) or a switch (`SXid`); `at` is in seconds since 1970."""
+    """One log line about a card (`Xid`, `amdgpu`) or a switch (`SXid`); `at` is in seconds since 1970."""
 
     at: float
     what: str
     pci: str
     number: int
+    """The vendor's; for AMD the place of the row in the table."""
     text: str
+
+    @property
+    def label(self) -> str:
+        """Return the event's name."""
+        return self.what if self.what == "amdgpu" else f"{self.what} {self.number}"
 
 
 class Meaning(NamedTuple):
@@ -40,12 +47,18 @@ class Meaning(NamedTuple):
 
 def events(lines: Iterable[Line]) -> list[Event]:
     """Return the events of cards and switches, in the order of the lines."""
-    found = ((line, _EVENT.search(line.text)) for line in lines)
-    return [
-        Event(line.at, match["card"] or match["switch"], match["pci"].lower(), int(match["number"]), line.text.strip())
-        for line, match in found
-        if match
-    ]
+    return [event for line in lines if (event := _event(line))]
+
+
+def _event(line: Line) -> Event | None:
+    text = line.text.strip()
+    if match := _EVENT.search(text):
+        return Event(line.at, match["card"] or match["switch"], match["pci"].lower(), int(match["number"]), text)
+    if match := _AMD.search(text):
+        for place, row in enumerate(table("amdgpu")["event"]):
+            if re.search(row["pattern"], match["text"]):
+                return Event(line.at, "amdgpu", match["pci"], place, text)
+    return None
 
 
 def explained(text: str) -> str | None:
@@ -55,18 +68,19 @@ def explained(text: str) -> str | None:
         return None
     meaning = meaning_of(found[0])
     named = f" ({meaning.name})" if meaning.name else ""
-    return f"{found[0].what} {found[0].number}{named}: {meaning.means}. What to do: {meaning.remedy}"
+    return f"{found[0].label}{named}: {meaning.means}. What to do: {meaning.remedy}"
 
 
 def meaning_of(event: Event) -> Meaning:
     """Return the meaning of an event; its text says more than its number where the table has details."""
-    about, actions = table("xid")["about"], table("xid")["action"]
-    row = _switch_row(event) if event.what == "SXid" else _card_row(event)
-    usual = table("xid")["usual"][row["kind"]]
-    todo = [actions[key] for key in ((row["now"], row.get("then")) if "now" in row else usual) if key in actions]
-    return Meaning(
-        row.get("name", ""), row["kind"], row.get("means", about["unused"]), "; if it comes back, ".join(todo)
-    )
+    known = table("amdgpu" if event.what == "amdgpu" else "xid")
+    if event.what == "amdgpu":
+        row = known["event"][event.number]
+    else:
+        row = _switch_row(event) if event.what == "SXid" else _card_row(event)
+    keys = (row["now"], row.get("then")) if "now" in row else known["usual"][row["kind"]]
+    remedy = "; if it comes back, ".join(known["action"][key] for key in keys if key in known["action"])
+    return Meaning(row.get("name", ""), row["kind"], row.get("means") or known["about"]["unused"], remedy)
 
 
 def _switch_row(event: Event) -> dict[str, Any]:

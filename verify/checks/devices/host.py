@@ -177,7 +177,7 @@ def xid(context: CheckContext) -> CheckResult:
     injected = Line(context.started, f"NVRM: Xid (PCI:{INJECTED[:-2]}): 79, GPU has fallen off the bus.")
     if "sick-gpu" in context.faults:
         return evaluate_xid(events([injected]), known_until=0.0, source="injected")
-    if skipped := skip_without_cards(context):
+    if (skipped := skip_without_cards(context)) and skip_without_cards(context, "amd"):
         return skipped
     try:
         found, source = kernel_log.lines()
@@ -209,5 +209,5 @@ def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
     when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     times = f", {len(group)} times" if len(group) > 1 else ""
     age = "new" if is_new else "known before this run"
-    text = f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})"
+    text = f"{last.label} on {last.pci}: {means} ({age}, last {when}{times})"
     return Observation((NEW if is_new else KNOWN)[kind], text, remedy)
