@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
@@ -39,6 +39,7 @@ HOST_COMPARISON_FILE = "host_comparison.json"
 """Name of the file with the checks that compare hosts."""
 
 _CHECKS: TypeAdapter[tuple[CheckRecord, ...]] = TypeAdapter(tuple[CheckRecord, ...])
+_FIGURES: TypeAdapter[dict[str, float]] = TypeAdapter(dict[str, FiniteFloat])
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _PHASE_RESULTS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
 
@@ -81,12 +82,8 @@ class RunFiles:
     unreadable: list[str] = field(default_factory=list)
 
 
-def verification(document: dict[str, Any]) -> Verification:
-    """Read the output of `verify --json`; unknown keys of a later release are ignored.
-
-    Raises:
-        ValidationError: A check is malformed.
-    """
+def _verification(document: dict[str, Any]) -> Verification:
+    """Read the output of `verify --json`; unknown keys of a later release are ignored."""
     checks = _CHECKS.validate_python(document.get("checks") or (), extra="ignore")
     at = document.get("started_at")
     return Verification(checks=checks, at=at if isinstance(at, str) else None)
@@ -95,7 +92,7 @@ def verification(document: dict[str, Any]) -> Verification:
 def own_verification(document: Any) -> Verification:
     """Read a host's own record of its last checks; one that is missing or malformed has none."""
     try:
-        return verification(document)
+        return _verification(document)
     except (ValueError, AttributeError, TypeError):
         return Verification()
 
@@ -103,11 +100,10 @@ def own_verification(document: Any) -> Verification:
 def read(run: RunFolder) -> RunFiles:
     """Read everything that a run has written so far; settings and facts that this version does not know are ignored."""
     files = RunFiles(run=run.name, seconds=run.seconds)
-    header = _json(files, run.path("run.json"))
+    header = _read(files, run.path("run.json"), lambda document: document)
     if isinstance(header, dict):
         files.command = str(header.get("command", ""))
         files.started_at = str(header.get("started_at", ""))
-        files.seconds = _number(header.get("seconds"), files.seconds)
         with contextlib.suppress(ValidationError):
             files.invocation = Invocation.model_validate(header.get("invocation"))
     files.inventory = _read(files, run.path("inventory.json"), partial(Inventory.model_validate, extra="ignore"))
@@ -118,13 +114,16 @@ def read(run: RunFolder) -> RunFiles:
     for staged in _by_file(files, run, "stage", Staged.model_validate).values():
         files.staged.update(dict.fromkeys(staged.hosts, staged))
     files.findings = _by_file(files, run, "findings", _FINDINGS.validate_python)
-    files.verified = _by_file(files, run, "verify", verification)
-    host_comparison = _read(files, run.path(HOST_COMPARISON_FILE), verification)
+    files.verified = _by_file(files, run, "verify", _verification)
+    host_comparison = _read(files, run.path(HOST_COMPARISON_FILE), _verification)
     files.host_comparison = host_comparison.checks if host_comparison else ()
     files.served = _by_file(files, run, "serve", ServeRecord.model_validate)
     files.releases = _by_file(files, run, "release", ReleaseRecord.model_validate)
     files.gateways = _by_file(files, run, "gateway", GatewayRecord.model_validate)
     files.monitors = _by_file(files, run, "monitoring", MonitoringRecord.model_validate)
+    files.dispatch = _read(files, run.path("dispatch.json"), _FIGURES.validate_python) or {}
+    files.wheelhouse = _read(files, run.path("wheelhouse.json"), _FIGURES.validate_python) or {}
+    files.transfers = _read(files, run.path(TRANSFERS_FILE), Transfers.model_validate)
     _read_times(files, run)
     return files
 
@@ -140,24 +139,15 @@ def _by_file(files: RunFiles, run: RunFolder, folder: str, validate: Callable[[A
     return {path.stem: record for path in paths if (record := _read(files, path, validate))}
 
 
-def _figures(files: RunFiles, path: Path) -> dict[str, float]:
-    found = _json(files, path)
-    return {key: _number(value, 0.0) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
 def _read_times(files: RunFiles, run: RunFolder) -> None:
-    """Read the seconds of each phase, and the figures of dispatch, wheelhouse and transfers."""
-    files.dispatch = _figures(files, run.path("dispatch.json"))
-    files.wheelhouse = _figures(files, run.path("wheelhouse.json"))
-    files.transfers = _read(files, run.path(TRANSFERS_FILE), Transfers.model_validate)
+    """Read the seconds of the run and of each phase from its events."""
     last = files.started_at
     for event in run.events():
         last = str(event.get("at") or last)
         if event.get("kind") == "phase" and event.get("phase"):
-            phase = str(event["phase"])
-            files.phase_seconds[phase] = round(
-                files.phase_seconds.get(phase, 0.0) + _number(event.get("seconds"), 0.0), 3
-            )
+            phase, seconds = str(event["phase"]), event.get("seconds")
+            spent = float(seconds) if isinstance(seconds, (int, float)) and math.isfinite(seconds) else 0.0
+            files.phase_seconds[phase] = round(files.phase_seconds.get(phase, 0.0) + spent, 3)
     # the run may belong to another process, so only recorded times are known
     files.seconds = max(files.seconds, seconds_between(files.started_at, last) or 0.0)
 
@@ -168,14 +158,6 @@ def seconds_between(start: str, end: str) -> float | None:
         return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
     except (ValueError, TypeError):
         return None
-
-
-def _number(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else default
-
-
-def _json(files: RunFiles, path: Path) -> Any:
-    return _read(files, path, lambda document: document)
 
 
 def _read(files: RunFiles, path: Path, validate: Callable[[Any], T]) -> T | None:

@@ -90,11 +90,16 @@ def within(found: Sequence[Failure], run: Sequence[str], most: int, *, rest: str
             return lines
     alike: dict[str, tuple[str, list[str]]] = {}
     for failure in found:
-        alike.setdefault(_sentence(failure), (_remedy(failure), []))[1].extend(failure.hosts)
+        cause, fixes = (failure.finding.cause, failure.finding.fix) if failure.finding else (None, ())
+        message = next((message for message, _, _ in failure.messages), None)
+        hint = next((hint for _, hint, _ in failure.messages if hint), None)
+        remedy = f"fix: {fixes[0]}" if fixes else f"hint: {hint}" if hint else ""
+        said = ": ".join(filter(None, (cause, message))) or "failed"
+        alike.setdefault(said, (remedy, []))[1].extend(failure.hosts)
     columns = COLUMNS - len(INDENT)
     items, lines = [], []
-    for message, (remedy, names) in alike.items():
-        items.append(f"{short_names(names, run, MOST_NAMES_OF_FAILURE) if names else HOST_COMPARISON}: {message}")
+    for said, (remedy, names) in alike.items():
+        items.append(f"{short_names(names, run, MOST_NAMES_OF_FAILURE) if names else HOST_COMPARISON}: {said}")
         lines += [*shortened(items[-1], 1, columns=columns), *shortened(remedy, 1, first=INDENT, columns=columns)]
     if len(lines) > most:
         lines = fitted(items, most, columns=columns, rest=f": {rest}")
@@ -108,16 +113,14 @@ def short_names(names: Sequence[str], run: Sequence[str], columns: int) -> str:
     shown = clean(named(ordered, run))
     if width(shown) <= columns:
         return shown
-    shown = ""
+    more = f"... and {len(ordered) - 1} more" if len(ordered) > 1 else "..."
+    shown = split_at(clean(ordered[0]), columns - width(more))[0] + more
     for kept in range(1, len(ordered)):
         longer = f"{clean(fold_names(ordered[:kept]))} and {len(ordered) - kept} more"
         if width(longer) > columns:
             break
         shown = longer
-    if shown:
-        return shown
-    more = f"... and {len(ordered) - 1} more" if len(ordered) > 1 else "..."
-    return split_at(clean(ordered[0]), columns - width(more))[0] + more
+    return shown
 
 
 def _body(failure: Failure, detail: Detail) -> Iterable[str]:
@@ -135,20 +138,6 @@ def _body(failure: Failure, detail: Detail) -> Iterable[str]:
             yield from shortened(f"hint: {hint}", detail.hint, first=first)
     if len(failure.messages) > detail.failures:
         yield f"{first}and {len(failure.messages) - detail.failures} more: summary.md in the run's folder"
-
-
-def _sentence(failure: Failure) -> str:
-    """Return the cause and the first sentence."""
-    cause = failure.finding.cause if failure.finding else None
-    message = next((message for message, _, _ in failure.messages), None)
-    return ": ".join(filter(None, (cause, message))) or "failed"
-
-
-def _remedy(failure: Failure) -> str:
-    """Return the fix of the finding, else the hint of the phase or check, else an empty text."""
-    fixes = failure.finding.fix if failure.finding else ()
-    hint = next((hint for _, hint, _ in failure.messages if hint), None)
-    return f"fix: {fixes[0]}" if fixes else (f"hint: {hint}" if hint else "")
 
 
 LINES = 25
@@ -239,6 +228,11 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
     changed = fitted([*_changed(summary)], most.changed, columns=columns) if most.changed else []
     stacks = fitted(_stacks(summary), most.stack, columns=columns) if most.stack else []
     gateways = [fact for host in summary.hosts if host.gateway for fact in [*wording.gateway_facts(host.gateway)][:2]]
+    monitors = []
+    for host in summary.hosts:
+        if host.monitoring:
+            read = {name for names in host.monitoring.targets.values() for name in names}
+            monitors.append(f"{host.monitoring.prometheus} on {host.name} for {count(len(read), 'host')}")
     return [
         *_labelled("Warnings", shown),
         *_labelled("Changed", changed),
@@ -247,21 +241,13 @@ def _block(summary: Summary, most: Most, screen: Screen) -> list[str]:
         *_labelled("Gateway", fitted(gateways, most.endpoint, columns=columns)),
         *_labelled("Endpoint", () if gateways else _endpoints(summary, most.endpoint)),
         *_ask(summary, most.ask),
-        *_labelled("Monitoring", fitted([*_monitors(summary)], most.endpoint, columns=columns)),
+        *_labelled("Monitoring", fitted(monitors, most.endpoint, columns=columns)),
         *_labelled(
             "Attention",
             fitted(_attention(summary, screen.groups, most.attention, screen), most.attention, columns=columns),
         ),
         *_next(summary, most.next, screen),
     ]
-
-
-def _monitors(summary: Summary) -> Iterator[str]:
-    """Yield the address of each Prometheus with the number of hosts that it reads."""
-    for host in summary.hosts:
-        if host.monitoring:
-            read = {name for names in host.monitoring.targets.values() for name in names}
-            yield f"{host.monitoring.prometheus} on {host.name} for {count(len(read), 'host')}"
 
 
 def _labelled(label: str, lines: Iterable[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -16,26 +16,25 @@ LENGTHS = frozenset({"first_answer"})
 """Phases of a ServeRecord that are durations; all others are seconds since the start of the process."""
 
 
-def start_points(phases: Mapping[str, float]) -> dict[str, float]:
-    """Return seconds from the start to the end of each phase, in order of time."""
-    known = {phase: seconds for phase, seconds in phases.items() if phase not in LENGTHS and seconds >= 0}
-    return dict(sorted(known.items(), key=lambda item: item[1]))
+def starts(hosts: Iterable[HostSummary]) -> dict[str, dict[str, float]]:
+    """Return the seconds from the start to the end of each phase, in order of time, of each host whose service started."""
+    found = {}
+    for host in hosts:
+        phases = host.serve.startup_s if host.serve else {}
+        known = [(phase, seconds) for phase, seconds in phases.items() if phase not in LENGTHS and seconds >= 0]
+        if known:
+            found[host.name] = dict(sorted(known, key=lambda item: item[1]))
+    return found
 
 
 def start_lengths(ends: Mapping[str, float]) -> dict[str, float]:
-    """Return the duration of each phase, from `start_points`."""
+    """Return the duration of each phase, from the ends of `starts`."""
     return {phase: end - before for (phase, end), before in zip(ends.items(), (0.0, *ends.values()), strict=False)}
 
 
 def start_phase_words(phase: str) -> str:
     """Return the displayed name of a phase."""
     return "verified" if phase == "proven" else phase.replace("_", " ")
-
-
-def starts(hosts: Iterable[HostSummary]) -> dict[str, dict[str, float]]:
-    """Return the `start_points` of each host whose service started."""
-    points = {host.name: start_points(host.serve.startup_s) for host in hosts if host.serve}
-    return {name: each for name, each in points.items() if each}
 
 
 def slowest_start(summary: Summary) -> str | None:
@@ -56,15 +55,15 @@ MOST = 5
 """Phases that the text names."""
 
 
-def compare_starts(hosts: Iterable[HostSummary]) -> tuple[CheckRecord, ...]:
+def compare_starts(hosts: Sequence[HostSummary]) -> tuple[CheckRecord, ...]:
     """Return a record with a warning about phases that took much longer than on equal hosts; none without such a phase.
 
     Equal hosts have the same devices, Stack and model, started in this run, and all of them were installed in it or none.
     """
     rule = own_table(TABLE)["rule"]
-    started = [(host, start_lengths(start_points(host.serve.startup_s))) for host in hosts if host.serve]
-    equal = gather((_class_of(host), (host.name, phases)) for host, phases in started if phases)
-    slow = [figure for group in equal.values() for figure in _slow(dict(group))]
+    seen = starts(hosts)
+    equal = gather((_class_of(host), host.name) for host in hosts if host.name in seen)
+    slow = [one for names in equal.values() for one in _slow({name: start_lengths(seen[name]) for name in names})]
     if not slow:
         return ()
     details = [f"{one.name} took {duration(one.value or 0)}, more than {duration(one.ceiling or 0)}" for one in slow]

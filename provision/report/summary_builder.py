@@ -8,7 +8,7 @@ from typing import Literal
 
 from provision.core.errors import index_access_hint
 from provision.core.formatting import format_bytes
-from provision.core.models.facts import HostFacts, Installed
+from provision.core.models.facts import HostFacts
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import (
     ENDED_BADLY,
@@ -38,8 +38,11 @@ UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 
 def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
     """Build the summary of a run; docs/reference/summary.md defines the verdict. Contains no secret."""
-    invocation = _invocation(files)
     described = files.inventory.hosts if files.inventory else ()
+    # An unreadable command line is replaced by one that names the same hosts.
+    limit = ",".join(host.name for host in described) if described else None
+    source = files.inventory.source if files.inventory else None
+    invocation = files.invocation or Invocation(inventory=source, limit=limit)
     names = [host.name for host in described] or dict.fromkeys((*files.phases, *files.facts))
     hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in names)
     compared = (*files.host_comparison, *compare_starts(hosts))
@@ -52,7 +55,7 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         seconds=round(files.seconds, 3),
         hosts=hosts,
         host_comparison=compared,
-        phase_seconds=files.phase_seconds or _slowest(hosts),
+        phase_seconds=files.phase_seconds,
         dispatch=files.dispatch,
         wheelhouse=files.wheelhouse,
         transfers=files.transfers,
@@ -68,31 +71,15 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
     return Summary.model_validate(scrub(summary.model_dump(mode="json")))
 
 
-def _invocation(files: RunFiles) -> Invocation:
-    """Return the command line; when unreadable, one that names the same hosts."""
-    if files.invocation is not None or files.inventory is None:
-        return files.invocation or Invocation()
-    names = ",".join(host.name for host in files.inventory.hosts)
-    return Invocation(inventory=files.inventory.source, limit=names)
-
-
 def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
     """Complete every command in hints and remedies for the hosts of the run."""
 
     def complete(text: str | None) -> str | None:
         return invocation.complete(text) if text else text
 
-    return host.model_copy(
-        update={
-            "phases": {
-                name: result.model_copy(update={"hint": complete(result.hint)}) for name, result in host.phases.items()
-            },
-            "checks": tuple(
-                check.model_copy(update={"remedy": complete(check.remedy)}) if check.remedy else check
-                for check in host.checks
-            ),
-        }
-    )
+    phases = {name: result.model_copy(update={"hint": complete(result.hint)}) for name, result in host.phases.items()}
+    checks = tuple(check.model_copy(update={"remedy": complete(check.remedy)}) for check in host.checks)
+    return host.model_copy(update={"phases": phases, "checks": checks})
 
 
 def verdict(
@@ -146,6 +133,11 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     key = key_file(host, prefix) if endpoint else None
     release = files.releases.get(name) or ReleaseRecord(release=installed.release if installed else None)
     user = facts.user.name if facts else None
+    # An unreadable file without the name of a host concerns all.
+    own_files = (f"{name}.json", "plan.json", "phases.json", "inventory.json")
+    earlier = None  # the release before this one: the one that the probe found live, or the one before that
+    if installed is not None and release.release is not None:
+        earlier = installed.previous_release if release.release == installed.release else installed.release
     call = chat_commands(serve, key, host, user) if serve and endpoint and host else ()
     if gateway and host and state not in ENDED_BADLY:
         behind = [record for name in next(iter(gateway.models.values()), ()) if (record := files.served.get(name))]
@@ -164,7 +156,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         release=None if state == "removed" else release.release,
         refused=release.refused,
         rolled_back=release.rolled_back,
-        earlier_release=_earlier_release(installed, release.release),
+        earlier_release=earlier,
         model=serve.model if serve and endpoint else None,
         endpoint=endpoint,
         key_file=key,
@@ -175,7 +167,10 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         monitoring=monitoring if state not in ENDED_BADLY else None,
         findings=files.findings.get(name, ()),
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
-        warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
+        warnings=(
+            *_warnings(phases),
+            *(note for note in files.unreadable if note.split(" ", 1)[0].rpartition("/")[2] in own_files),
+        ),
         notes=(
             *([f"rolled back: {', '.join(release.rolled_back)}"] if release.rolled_back else []),
             *(
@@ -187,13 +182,6 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
             *(note for result in phases.values() for note in result.notes),
         ),
     )
-
-
-def _earlier_release(installed: Installed | None, release: str | None) -> str | None:
-    """Return the release before this one: the one that the probe found live, or the one before that."""
-    if installed is None or release is None:
-        return None
-    return installed.previous_release if release == installed.release else installed.release
 
 
 def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reason, ...]:
@@ -297,22 +285,6 @@ def _warnings(phases: Mapping[PhaseName, PhaseResult]) -> Iterable[str]:
             yield f"{phase}: {result.text or 'ended with a warning'}"
         elif result.status == "quarantined":
             yield f"{result.text}; hint: {result.hint}"
-
-
-def _concerns(note: str, name: str) -> bool:
-    """Return whether an unreadable file concerns this host; a file without a host name concerns all."""
-    file = note.split(" ", 1)[0].rpartition("/")[2]
-    return file in (f"{name}.json", "plan.json", "phases.json", "inventory.json")
-
-
-def _slowest(hosts: tuple[HostSummary, ...]) -> dict[str, float]:
-    """Return seconds of each phase of the slowest host, for runs without events."""
-    seconds: dict[str, float] = {}
-    for host in hosts:
-        for phase, result in host.phases.items():
-            if result.status != "skipped":
-                seconds[phase] = max(seconds.get(phase, 0.0), result.seconds)
-    return seconds
 
 
 _VENDORS = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel"}

@@ -100,7 +100,8 @@ def _rest(summary: Summary) -> list[str]:
     parts = []
     passed = sum(check.status == "ok" for host in summary.hosts for check in host.checks)
     if passed:
-        age = oldest_checks_s(summary)
+        ages = [checks_age_s(summary, host) for host in summary.hosts if host.checks]
+        age = max(ages) if all(ages) else 0.0
         parts.append(f"{count(passed, 'check')} ok" + (f" {duration(age)} ago" if age else ""))
     warned = sum(check.status == "warn" for host in summary.hosts for check in host.checks)
     if warned:
@@ -191,12 +192,6 @@ def checks_age_s(summary: Summary, host: HostSummary) -> float:
     return max(seconds_between(host.checks_at or "", summary.started_at) or 0.0, 0.0)
 
 
-def oldest_checks_s(summary: Summary) -> float:
-    """Return the age of the oldest checks in seconds; 0 when some are of this run."""
-    ages = [checks_age_s(summary, host) for host in summary.hosts if host.checks]
-    return max(ages) if ages and all(ages) else 0.0
-
-
 def verified_when(summary: Summary, host: HostSummary) -> str:
     """Describe the age of a host's checks; empty for checks of this run."""
     age = checks_age_s(summary, host)
@@ -217,8 +212,13 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
         yield "vLLM", "none"
     beside = " from the package index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
     yield "torch", f"{stack.torch.version} for {stack.torch.variant}{beside}"
-    yield "Python", f"{stack.interpreter.version}, {_interpreter(stack.interpreter.origin)}"
-    yield _platform(stack.torch.variant)
+    origin = "the host's own" if stack.interpreter.origin == "host" else "installed by Firstlight"
+    yield "Python", f"{stack.interpreter.version}, {origin}"
+    if stack.torch.variant.startswith("rocm"):
+        yield "ROCm", f"{stack.torch.variant.removeprefix('rocm')}, of torch's build"
+    else:
+        cuda = cuda_of(stack.torch.variant)
+        yield "CUDA", f"{cuda}, of torch's build" if cuda else "none, it computes on the CPU"
     if stack.driver:
         module = f", {stack.driver.module} modules" if stack.driver.module else ""
         yield "driver", f"{stack.driver.version or 'of unknown version'}{module}: {stack.driver.action}"
@@ -236,18 +236,6 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
     if stack.system_packages:
         yield "OS packages", ", ".join(stack.system_packages)
     yield "supervisor", SUPERVISORS[stack.supervisor]
-
-
-def _platform(variant: str) -> tuple[str, str]:
-    """Return the CUDA or ROCm release of a build of torch."""
-    if variant.startswith("rocm"):
-        return "ROCm", f"{variant.removeprefix('rocm')}, of torch's build"
-    cuda = cuda_of(variant)
-    return "CUDA", f"{cuda}, of torch's build" if cuda else "none, it computes on the CPU"
-
-
-def _interpreter(origin: str) -> str:
-    return "the host's own" if origin == "host" else "installed by Firstlight"
 
 
 def device_facts(hosts: Sequence[HostSummary]) -> Iterable[str]:
