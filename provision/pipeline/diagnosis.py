@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,9 @@ class HostDiagnosis:
     def text(self, *, top: int) -> str:
         """Return the findings, then the sources that were read."""
         read = ", ".join(source.name for source in self.sources if source.absent is None) or "nothing"
-        lines = [render.render_text(self.host.name, self.diagnosis, top=top), f"read: {read}; kept in {self.folder}"]
-        lines += [
-            f"no evidence from {source.name}: {source.absent}" for source in self.sources if source.absent is not None
-        ]
-        return "\n".join(lines)
+        absent = [f"no evidence from {one.name}: {one.absent}" for one in self.sources if one.absent is not None]
+        found = render.render_text(self.host.name, self.diagnosis, top=top)
+        return "\n".join([found, f"read: {read}; kept in {self.folder}", *absent])
 
 
 @dataclass(frozen=True)
@@ -116,9 +114,9 @@ def diagnose_host(
     done = repair_host(request, first.host, first.diagnosis.findings, agree) if apply else None
     if request.as_json:
         document = first.document(top=top)
-        write_stdout(json.dumps([{**document, "applied": done.document()} if done else document], indent=2))
+        write_stdout(json.dumps([{**document, "applied": asdict(done)} if done else document], indent=2))
     elif done:
-        write_stdout(done.text() + (f"\nnext: {first.next_command}" if done.gone else ""))
+        write_stdout(done.line() + (f"\nnext: {first.next_command}" if done.gone else ""))
     if not first.diagnosis.findings or (done is not None and done.gone):
         return Exit.OK
     if done is None:
@@ -192,26 +190,17 @@ def earlier(logs: Path, host: str) -> EarlierRun:
     A run of a rollout that is not done may have taken the host back, and is sound then: the run of that rollout which failed on the
     host is read instead, or the decision of the gate.
     """
-    newest = _worked_on(logs, host)
-    if newest is None:
-        return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "none worked on this host")
-    run, results = newest
-    failed = failure_evidence.failed_results(results)
-    if failed:
-        return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
-    sound = f"run {run.name} did not fail there"
-    found: EarlierRun | None = features.first("earlier_failure", logs, host, run.name)
-    return found or EarlierRun(Source("last_run", "", sound), f"none, as {sound}")
-
-
-def _worked_on(logs: Path, host: str) -> tuple[Path, dict[str, PhaseResult]] | None:
-    """Return the newest run that changed a host or was to, with how each phase ended there."""
     runs = (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest")
     for run in sorted(runs, reverse=True):
         results = results_of(RunFolder(run)).get(host, {})
-        if {"install", "serve", "stage"} & set(results):
-            return run, results
-    return None
+        if not {"install", "serve", "stage"} & set(results):
+            continue  # it neither changed the host nor was to
+        if failed := failure_evidence.failed_results(results):
+            return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
+        sound = f"run {run.name} did not fail there"
+        found: EarlierRun | None = features.first("earlier_failure", logs, host, run.name)
+        return found or EarlierRun(Source("last_run", "", sound), f"none, as {sound}")
+    return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "none worked on this host")
 
 
 def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:
@@ -238,23 +227,13 @@ class Repair:
     tag: str | None
     """The tag of the tasks that ran; None when none did."""
     gone: bool
-    outcome: str
+    text: str
     interrupted: bool = False
 
-    def document(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        return {
-            "cause": self.cause,
-            "tag": self.tag,
-            "gone": self.gone,
-            "interrupted": self.interrupted,
-            "text": self.outcome,
-        }
-
-    def text(self) -> str:
+    def line(self) -> str:
         """Return one line."""
         how = "gone" if self.gone else "interrupted" if self.interrupted else "not gone"
-        return f"{self.cause}: {how}: {self.outcome}"
+        return f"{self.cause}: {how}: {self.text}"
 
 
 def repair_host(
@@ -266,16 +245,23 @@ def repair_host(
     """
     if not findings:
         return None
-    first = findings[0]
-    cause = first.cause
+    first, cause = findings[0], findings[0].cause
     fix = next((fix for fix in cause.fixes if fix.safe), None)
     if fix is None:
         return Repair(cause.id, None, False, "no step of its fix is safe to apply automatically; do them as listed")
     if first.confidence < LIKELY_AT:
         text = f"only {first.label} ({first.confidence:.2f}); apply the fix yourself if you agree"
         return Repair(cause.id, None, False, text)
+    needs = f" (needs {', '.join(fix.needs)})" if fix.needs else ""
+    proposal = (
+        f"on {host.name}: {fix.text}{needs}\n"
+        f"  by playbooks/{PLAYBOOK}.yml --tags {fix.tag}\n"
+        f"  then check whether {cause.id} is gone: {cause.check.expect}\n"
+        f"    $ {cause.check.command}\n"
+        "do it?"
+    )
     try:
-        agreed = agree(proposal(host, cause, fix))
+        agreed = agree(proposal)
     except KeyboardInterrupt:
         return Repair(cause.id, None, False, f"nothing was changed on {host.name}", interrupted=True)
     if not agreed:
@@ -283,25 +269,10 @@ def repair_host(
     return apply_fix(request, host, cause, fix)
 
 
-def proposal(host: Host, cause: Cause, fix: Fix) -> str:
-    """Return what would be done, as a question."""
-    needs = f" (needs {', '.join(fix.needs)})" if fix.needs else ""
-    return (
-        f"on {host.name}: {fix.text}{needs}\n"
-        f"  by playbooks/{PLAYBOOK}.yml --tags {fix.tag}\n"
-        f"  then check whether {cause.id} is gone: {cause.check.expect}\n"
-        f"    $ {cause.check.command}\n"
-        "do it?"
-    )
-
-
 def apply_fix(request: CommandRequest, host: Host, cause: Cause, fix: Fix) -> Repair:
     """Apply a fix and run the check of its cause, as a run of its own."""
-    steps = (
-        PROBE,
-        Step("repair", partial(_run_fix, fix=fix), "install"),
-        Step("check", partial(_check_cause, cause=cause), "verify"),
-    )
+    repair = Step("repair", partial(_run_fix, fix=fix), "install")
+    steps = (PROBE, repair, Step("check", partial(_check_cause, cause=cause), "verify"))
     summary = execute(request, steps).summary
     [entry] = [entry for entry in summary.hosts if entry.name == host.name]
     return repair_of(list(entry.phases.values())[-1], cause, fix, interrupted=summary.interrupted)
@@ -359,19 +330,14 @@ def _check_cause(context: RunContext, probed: ProbedHosts, *, cause: Cause) -> P
         return done.rc, " ".join((done.stdout + done.stderr).split())[-200:]
 
     answers = context.run_on_hosts("verify", context.hosts(), call, deadline_s=CHECK_DEADLINE_S + 60)
+    seconds, expected = round(time.monotonic() - started, 3), cause.check.expect
     for name, (code, output) in answers.items():
-        result = PhaseResult(
-            host=name,
-            phase="verify",
-            status="ok",
-            seconds=round(time.monotonic() - started, 3),
-            text=cause.check.expect,
-            evidence=(f"$ {cause.check.command}", f"exit code {code}"),
-        )
+        evidence = (f"$ {cause.check.command}", f"exit code {code}")
+        result = PhaseResult(host=name, phase="verify", status="ok", seconds=seconds, text=expected, evidence=evidence)
         if code == 0:
             context.record(result)
             continue
-        text = f"its check ended with {code}: {output or 'no output'}; expected: {cause.check.expect}"
+        text = f"its check ended with {code}: {output or 'no output'}; expected: {expected}"
         hint = "the fix did not help; do the other steps of the finding by hand"
         context.reject(result.model_copy(update={"status": "failed", "text": text, "hint": hint}))
     return probed

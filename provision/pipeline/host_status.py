@@ -73,13 +73,12 @@ def _streams(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
         return answer.get("stream_errors")  # an earlier version's program does not count them
 
     asked = context.ask_hosts([context.host(name) for name in requests], ask, deadline_s=LOG_DEADLINE_S).values
-    return {name: stream_part(errors) for name, errors in asked.items() if errors is not None}
-
-
-def stream_part(errors: int) -> StatusPart:
-    """Return what `status` says of the streams that a service ended with an error lately."""
-    text = f"ended {count(errors, 'stream')} with an error in the last {LOG_MINUTES} minutes" if errors else ""
-    return StatusPart({"stream_errors": errors}, text)
+    parts = {}
+    for name, errors in asked.items():
+        if errors is not None:
+            text = f"ended {count(errors, 'stream')} with an error in the last {LOG_MINUTES} minutes" if errors else ""
+            parts[name] = StatusPart({"stream_errors": errors}, text)
+    return parts
 
 
 def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:

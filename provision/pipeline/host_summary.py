@@ -54,16 +54,14 @@ def write_on_host(session: Session, paths: InstallPaths, summary: Summary, host:
         RemoteCommandError: The file cannot be written.
     """
     if host.stack is None:
-        host = with_records(host, *(_record(session, paths, name) for name in RECORDS))
+        records: list[dict[str, object]] = []
+        for name in RECORDS:
+            try:
+                records.append(parse_object(session.read(f"{paths.prefix}/{name}", root=paths.root)))
+            except (FirstlightError, OSError, ValueError):  # there is none, or none that can be read
+                records.append({})
+        host = with_records(host, *records)
     session.write(f"{paths.prefix}/{NAME}", render(summary, host).encode(), root=paths.root)
-
-
-def _record(session: Session, paths: InstallPaths, name: str) -> dict[str, object]:
-    """Return the content of a file; empty where there is none, or none that can be read."""
-    try:
-        return parse_object(session.read(f"{paths.prefix}/{name}", root=paths.root))
-    except (FirstlightError, OSError, ValueError):
-        return {}
 
 
 def render(summary: Summary, host: HostSummary) -> str:
@@ -82,11 +80,8 @@ def with_records(
     host: HostSummary, stack: Mapping[str, Any], proof: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> HostSummary:
     """Complete what a run left unknown of a host by the host's own records; a malformed record counts as absent."""
-    found, served, verified = (
-        _valid(Stack, scrub(stack)),
-        _valid(ServeRecord, scrub(proof.get("record"))),
-        own_verification(scrub(checks)),
-    )
+    found, served = _valid(Stack, scrub(stack)), _valid(ServeRecord, scrub(proof.get("record")))
+    verified = own_verification(scrub(checks))
     update: dict[str, Any] = {"stack": found}
     if host.serve is None and found is not None and found.vllm is not None:
         is_stopped = host.state == "stopped"

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -132,15 +132,11 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
     table.add_column("where", overflow="fold", max_width=30)
     table.add_column("result", overflow="fold")
     wrong = merge_equal_records([check for check in checks if check.status in ("warn", "fail", "error")])
-    rows: list[tuple[str, str, str, str]] = [
-        (
-            check.status,
-            check.id,
-            " ".join(filter(None, (check.host, check.device))),
-            f"{check.reason}\nremedy: {check.remedy}" if check.remedy else check.reason,
-        )
-        for check in sorted(wrong, key=lambda check: SEVERITY[check.status])
-    ]
+    rows: list[tuple[str, str, str, str]] = []
+    for check in sorted(wrong, key=lambda check: SEVERITY[check.status]):
+        where = " ".join(filter(None, (check.host, check.device)))
+        result = f"{check.reason}\nremedy: {check.remedy}" if check.remedy else check.reason
+        rows.append((check.status, check.id, where, result))
     rows += [(ended.split()[1].rstrip(","), family, ended, shown) for family, ended, shown in families(checks)]
     for row in rows:
         status, *cells = map(Text, map(printable, row))  # text from a host is neither markup nor a terminal command
@@ -151,8 +147,7 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
 
 def serve(request: CommandRequest) -> int:
     """Start the service in the installed environment with the current settings, prove it, and print the summary."""
-    outcome = execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
-    return print_summary(outcome)
+    return print_summary(execute(request, (*BEFORE_PLAN, PLAN, STAGE, Step("serve", _serve_installed, "serve"))))
 
 
 def _serve_installed(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
@@ -298,21 +293,17 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
 
 def controller_remains(logs: Path) -> str:
     """Return the folders of this product on this machine as text: each with its size, and the command that removes it."""
-    lines = [
-        f"  remains: {path}, {format_bytes(size)} ({what}): rm -rf {shlex.quote(str(path))}"
-        for path, what in _folders(logs)
-        if (size := folder_bytes(path))
-    ]
-    return "\n".join(["this machine, from which the hosts were reached: nothing is removed", *lines])
-
-
-def _folders(logs: Path) -> Iterator[tuple[Path, str]]:
-    yield cache_folder().absolute(), "wheels, interpreters and models"
+    folders = {cache_folder(): "wheels, interpreters and models"}
     with contextlib.suppress(StageError):  # malformed settings of uv must not fail a removal that is done
-        yield Path(run_uv(["cache", "dir"], Path.cwd(), {}).strip()), "packages that uv keeps, also for other programs"
-    yield logs.absolute(), "records of the runs"
-    yield config_folder().absolute(), "keys of bundles, and rows of your package index"
+        uv = Path(run_uv(["cache", "dir"], Path.cwd(), {}).strip())
+        folders[uv] = "packages that uv keeps, also for other programs"
+    folders |= {logs: "records of the runs", config_folder(): "keys of bundles, and rows of your package index"}
     if not overlay.folder().is_relative_to(config_folder()):
-        yield overlay.folder().absolute(), "rows of your package index"
+        folders[overlay.folder()] = "rows of your package index"
     if not IS_INSTALLED and sys.prefix != sys.base_prefix:
-        yield Path(sys.prefix), "the environment of ./firstlight"
+        folders[Path(sys.prefix)] = "the environment of ./firstlight"
+    lines = ["this machine, from which the hosts were reached: nothing is removed"]
+    for path, what in ((folder.absolute(), what) for folder, what in folders.items()):
+        if size := folder_bytes(path):
+            lines.append(f"  remains: {path}, {format_bytes(size)} ({what}): rm -rf {shlex.quote(str(path))}")
+    return "\n".join(lines)

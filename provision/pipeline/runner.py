@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FrameType
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core import features
@@ -47,8 +46,8 @@ def read_inventory(request: CommandRequest) -> Inventory:
     if request.become_password is not None:
         overrides["become_password"] = register_secret(request.become_password)
     inventory = load(request.inventory, limit=request.limit, overrides=overrides)
-    for connection in (host.connection for host in inventory.hosts):
-        for secret in (connection.password, connection.become_password):
+    for host in inventory.hosts:
+        for secret in (host.connection.password, host.connection.become_password):
             if secret is not None:
                 register_secret(secret.get_secret_value())
     return inventory
@@ -70,7 +69,12 @@ def open_run(
         UsageError: An option cannot be used.
     """
     remove_left_folders()
-    client, overrides = _from_bundle(request)
+    client: ClientSettings | None = None
+    overrides: dict[str, str] = {}
+    if request.bundle is not None:
+        if (found := features.first("open_bundle", request)) is None:
+            raise UsageError("no feature of this copy of the product reads bundles", hint="leave --bundle out")
+        client, overrides = found
     inventory = read_inventory(replace(request, overrides={**request.overrides, **overrides}))
     command = shlex.join((request.command, *request.arguments[1:]))
     with contextlib.ExitStack() as stack:
@@ -78,7 +82,7 @@ def open_run(
         run.write("inventory.json", inventory)
         names = [host.name for host in inventory.hosts]
         progress = stack.enter_context(open_progress(names, titles=titles, verbose=request.verbose))
-        context = RunContext(
+        yield RunContext(
             run=run,
             inventory=inventory,
             progress=progress,
@@ -92,7 +96,6 @@ def open_run(
             ),
             stack=stack,
         )
-        yield context
 
 
 def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
@@ -103,21 +106,6 @@ def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
         return [*read_inventory(replace(request, limit=GATEWAY)).hosts]
     except FirstlightError:  # no such group, or a wrong setting, which ./firstlight gateway names
         return []
-
-
-def _from_bundle(request: CommandRequest) -> tuple[ClientSettings | None, dict[str, str]]:
-    """Return the index settings of a command with a bundle, and the overrides for its hosts; nothing for one without.
-
-    Raises:
-        BundleError: The bundle cannot be used.
-        UsageError: Nothing reads bundles, or another option contradicts it.
-    """
-    if request.bundle is None:
-        return None, {}
-    found: tuple[ClientSettings, dict[str, str]] | None = features.first("open_bundle", request)
-    if found is not None:
-        return found
-    raise UsageError("no feature of this copy of the product reads bundles", hint="leave --bundle out")
 
 
 @dataclass(frozen=True)
@@ -246,14 +234,11 @@ def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
     return next(iter(reasons)) if len(reasons) == 1 else Exit.RED
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 @contextmanager
 def as_interrupt() -> Iterator[None]:
-    """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread."""
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does."""
+    ended = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ended}
     try:
         yield
     finally:

@@ -41,17 +41,12 @@ TYPED_OTHERWISE = frozenset(
 
 def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
     """Return the installation prefix on a host: from the inventory, from the probe, or the default."""
-    if host and host.settings.prefix:
-        return install_paths.prefix_of(host, uid=0, home="")
-    if facts and facts.installed:
+    if facts and facts.installed and not (host and host.settings.prefix):
         return facts.installed.prefix
-    if host and host.connection.become:
+    if host and (host.settings.prefix or host.connection.become):
         return install_paths.prefix_of(host, uid=0, home="")
-    if facts and facts.user.uid is not None and facts.user.home:
-        uid, home = facts.user.uid, facts.user.home
-        if host:
-            return install_paths.prefix_of(host, uid=uid, home=home)
-        return str(install_paths.default_prefix(uid=uid, home=home))
+    if host and facts and facts.user.uid is not None and facts.user.home:
+        return install_paths.prefix_of(host, uid=facts.user.uid, home=facts.user.home)
     return None
 
 

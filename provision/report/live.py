@@ -109,7 +109,7 @@ class PlainProgress(Progress):
         self._started = time.monotonic()
         self._entered: set[str] = set()
         self._bytes_said: dict[str, float] = {}
-        self._hinted: set[str] = set()
+        self._hinted: set[str | None] = set()
 
     def phase(self, host: str, phase: PhaseName) -> None:  # noqa: ARG002 - one line stands for all hosts
         with self._lock:
@@ -142,18 +142,11 @@ class PlainProgress(Progress):
             self._line(
                 f"  {clean(host)}: {self._titles.get(result.phase, result.phase)} {ending(result)} ({duration(result.seconds)})"
             )
-            if result.hint and result.status not in ("ok", "skipped") and self._is_new(result.hint, result.status):
+            # Of hosts that are not reached for one reason, the hint of the first one stands for all.
+            kind = kind_of_hint(result.hint or "") if result.status == "unreachable" else None
+            if result.hint and result.status not in ("ok", "skipped") and kind not in self._hinted:
                 self._line(f"    hint: {printable_line(result.hint)}")
-
-    def _is_new(self, hint: str, status: str) -> bool:
-        """Return whether a hint is to be printed: of hosts that are not reached for one reason, the first one's stands for all."""
-        if status != "unreachable":
-            return True
-        kind = kind_of_hint(hint)
-        if kind in self._hinted:
-            return False
-        self._hinted.add(kind)
-        return True
+            self._hinted |= {kind} - {None}
 
     def _line(self, text: str) -> None:
         # A closed terminal does not end the run; the summary is written anyway.

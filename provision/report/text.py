@@ -39,10 +39,13 @@ def render(summary: Summary) -> str:
     screen = first_screen(summary, groups)
     named_groups = [(f"{group.names}: " if len(groups) > 1 else "", group) for group in groups]
     lines = [*screen.lines, "", RULE, "Details"]
+    commands = [
+        line for first, *rest in purposes_and_commands(summary.next_commands, 2) for line in (INDENT + first, *rest)
+    ]
     for title, section in (
         ("What failed", screen.failed if "What failed" in screen.cut else ()),
         ("Warnings", _wrapped(wording.warnings(summary, groups)) if "Warnings" in screen.cut else ()),
-        ("Next", _next(summary.next_commands) if "Next" in screen.cut else ()),
+        ("Next", commands if "Next" in screen.cut else ()),
         ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
         ("Host comparison", table(((status, check), told) for status, check, told in wording.host_comparison(summary))),
@@ -60,11 +63,6 @@ def render(summary: Summary) -> str:
         if body:
             lines += ["", *wrap(title), *body]
     return "\n".join(lines) + "\n"
-
-
-def _next(commands: Iterable[str]) -> Iterable[str]:
-    for first, *rest in purposes_and_commands(commands, len(INDENT)):
-        yield from (INDENT + first, *rest)
 
 
 def _wrapped(lines: Iterable[str], indent: str = INDENT) -> Iterable[str]:
@@ -174,14 +172,13 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     yield from wrap(f"{message}; {age}" if age else message, first=INDENT)
     counts = families(check for host in group.hosts for check in host.checks)
     yield from table((((family, ended), shown) for family, ended, shown in counts), indent=INDENT * 2)
-    yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
+    rows = []
+    for check in (check for check in checks if check.status not in ("ok", "skip")):
+        where, times = f"{check.where}: " if check.where else "", f", {check.count} times" if check.count > 1 else ""
+        shown = "; ".join(filter(None, (check.reason, *check.figures)))
+        rows.append(((check.status, check.id), f"{where}{shown}{times}"))
+    yield from table(rows, indent=INDENT * 2)
     yield from table(_skipped(checks), indent=INDENT * 2)
-
-
-def _check_row(check: GroupedCheck) -> tuple[tuple[str, str], str]:
-    shown = "; ".join(filter(None, (check.reason, *check.figures)))
-    times = f", {check.count} times" if check.count > 1 else ""
-    return (check.status, check.id), f"{check.where}: {shown}{times}" if check.where else f"{shown}{times}"
 
 
 def _skipped(checks: Iterable[GroupedCheck]) -> list[tuple[tuple[str, str], str]]:

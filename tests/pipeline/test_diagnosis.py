@@ -184,7 +184,7 @@ def test_an_unsafe_fix_is_left_to_the_user(log: str, message: str, tmp_path: Pat
     outcome = diagnosis.repair_host(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
     assert outcome
     assert (outcome.tag, outcome.gone) == (None, False)
-    assert message in outcome.outcome
+    assert message in outcome.text
     assert diagnosis.repair_host(request(tmp_path), HERE, (), refused) is None
 
 

@@ -218,7 +218,10 @@ class Pseudonyms:
                 self._add_host(known, f"host-{number}")
         if controller:
             self._add_host(controller, "controller")
-        self._add_domains()
+        # What a full name ends in names the machine as well.
+        domains = dict.fromkeys(name.partition(".")[2] for name in self._names)
+        for number, domain in enumerate((domain for domain in domains if "." in domain), 1):
+            self._names.setdefault(domain, f"domain-{number}.invalid")
         people = [user for user in dict.fromkeys(users) if user not in _KEPT_USERS]
         for number, user in enumerate(people, 1):
             self._names.setdefault(user.casefold(), f"user-{number}")
@@ -233,12 +236,6 @@ class Pseudonyms:
             self._address(name, ipaddress.ip_address(name.strip("[]")))
         except ValueError:
             self._names.setdefault(name.casefold(), f"{pseudonym}.invalid" if "." in name else pseudonym)
-
-    def _add_domains(self) -> None:
-        """What a full name ends in names whose machine it is as well."""
-        domains = dict.fromkeys(name.partition(".")[2] for name in self._names)
-        for number, domain in enumerate((domain for domain in domains if "." in domain), 1):
-            self._names.setdefault(domain, f"domain-{number}.invalid")
 
     def replace(self, text: str) -> str:
         """Return the text with pseudonyms."""

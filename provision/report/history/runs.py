@@ -115,27 +115,23 @@ def listed(folder: Path) -> ListedRun:
     """Return a run from the files written so far."""
     header, summary = document(folder / "run.json"), document(folder / "summary.json")
     hosts = summary.get("hosts", document(folder / "inventory.json").get("hosts"))
+    status, verdict = run_status(folder), _text(summary.get("verdict"))
+    states = {str(host.get("state")) for host in objects(summary.get("hosts"))}
+    outcome = verdict or status
+    if verdict == "green" and states and states <= {"planned", "probed"}:
+        outcome = "planned" if "planned" in states else "probed"
     return ListedRun(
         run=folder.name,
-        run_status=run_status(folder),
-        verdict=_text(summary.get("verdict")),
+        run_status=status,
+        verdict=verdict,
         hosts=len(hosts) if isinstance(hosts, list) else None,
         changed=_number(summary.get("changed")),
         seconds=_number(summary.get("seconds")),
         started_at=_text(header.get("started_at")),
         command=str(header.get("command", "")),
         user=_text(header.get("user")),
-        outcome=outcome(folder, summary),
+        outcome=outcome,
     )
-
-
-def outcome(folder: Path, summary: dict[str, Any]) -> str:
-    """Return the result of a run in one word; a green run that only probed or planned is called so."""
-    verdict = _text(summary.get("verdict"))
-    states = {str(host.get("state")) for host in objects(summary.get("hosts"))}
-    if verdict == "green" and states and states <= {"planned", "probed"}:
-        return "planned" if "planned" in states else "probed"
-    return verdict or run_status(folder)
 
 
 def _text(value: Any) -> str | None:
@@ -148,18 +144,14 @@ def _number(value: Any) -> Any:
 
 def list_text(logs: Path) -> str:
     """Return all runs as text, newest first."""
-    runs = [listed(logs / name) for name in names(logs)]
-    if not runs:
-        return f"no run in {logs}"
-    return "\n".join(table([_row(run) for run in runs], indent=""))
+    rows = []
+    for run in (listed(logs / name) for name in names(logs)):
+        hosts = count(run.hosts, "host") if run.hosts is not None else ""
+        took = duration(run.seconds) if run.seconds is not None else ""
+        rows.append(((run.run, run.outcome, hosts, took), run.command))
+    return "\n".join(table(rows, indent="")) if rows else f"no run in {logs}"
 
 
 def list_json(logs: Path) -> str:
     """Return all runs as a JSON list."""
     return json.dumps([asdict(listed(logs / name)) for name in names(logs)], indent=2)
-
-
-def _row(run: ListedRun) -> tuple[tuple[str, ...], str]:
-    hosts = count(run.hosts, "host") if run.hosts is not None else ""
-    took = duration(run.seconds) if run.seconds is not None else ""
-    return (run.run, run.outcome, hosts, took), run.command

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from provision.core.models.records import HostSummary
 from provision.core.tables import rows_of
@@ -208,11 +208,10 @@ def rules() -> tuple[Rule, ...]:
     return rows_of(TABLE, "chart", Rule)
 
 
-def series_charts(classes: Iterable[HostsClass], table: Iterable[Rule] | None = None) -> Iterator[Chart]:
+def series_charts(classes: Sequence[HostsClass], table: Iterable[Rule] | None = None) -> Iterator[Chart]:
     """Drawings of the classes that measured what a rule names; medians where several devices did."""
-    groups = tuple(classes)
     for rule in rules() if table is None else table:
-        found = [(each, readings) for each in groups if (readings := _readings(rule, each))]
+        found = [(each, readings) for each in classes if (readings := _readings(rule, each))]
         for each, readings in found:
             yield _chart(rule, each, readings, is_alone=len(found) == 1)
 
@@ -223,21 +222,19 @@ def _readings(rule: Rule, group: HostsClass) -> _Readings:
     for host in group.hosts:
         for check in (check for check in host.checks if check.id == rule.check):
             shown = check.evidence.get(rule.evidence) if isinstance(check.evidence, Mapping) else None
-            for series, place, value in _by_series(shown):
-                # what is drawn on a logarithmic axis is above zero
-                if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
-                    found.setdefault(series, {}).setdefault(place, []).append(value)
+            for series, by_place in shown.items() if isinstance(shown, Mapping) else ():
+                for place, value in by_place.items() if isinstance(by_place, Mapping) else ():
+                    # what is drawn on a logarithmic axis is above zero
+                    if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
+                        found.setdefault(str(series), {}).setdefault(str(place), []).append(value)
     return found
 
 
-def _by_series(shown: Any) -> Iterator[tuple[str, str, Any]]:
-    for series, by_place in shown.items() if isinstance(shown, Mapping) else ():
-        for place, value in by_place.items() if isinstance(by_place, Mapping) else ():
-            yield str(series), str(place), value
-
-
 def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool) -> Chart:
-    places = sorted({place for by_place in readings.values() for place in by_place}, key=_order)
+    places = sorted(
+        {place for by_place in readings.values() for place in by_place},
+        key=lambda place: (tuple(int(digits) for digits in re.findall(r"\d+", place)), place),
+    )
     middle = {
         name: [median(by_place[place]) if place in by_place else None for place in places]
         for name, by_place in readings.items()
@@ -259,11 +256,6 @@ def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool
             (place, *(_range(by_place.get(place, []), words) for by_place in readings.values())) for place in places
         ),
     )
-
-
-def _order(place: str) -> tuple[tuple[int, ...], str]:
-    """Places in the order of their numbers."""
-    return tuple(int(digits) for digits in re.findall(r"\d+", place)), place
 
 
 def _range(values: list[float], words: Words) -> str:

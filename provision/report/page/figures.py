@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from provision.core.models.records import CheckRecord, Figure, HostSummary
+from provision.core.models.records import Figure, HostSummary
 from provision.report.layout import number
 
 COUNTED = frozenset({"count", "B"})
@@ -65,30 +65,21 @@ def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ..
     readings: dict[_Key, list[Reading]] = {}
     sources: dict[_Key, str | None] = {}
     for class_number, host in hosts:
-        for check, figure, value in measured(host.checks):
-            key = (class_number, check.id, figure.name, figure.unit, _finite(figure.floor), _finite(figure.ceiling))
-            readings.setdefault(key, []).append(Reading(host.name, check.device, value))
-            sources.setdefault(key, figure.source)
-    rows = [FigureRow(key, each, sources[key]) for key, each in readings.items() if _is_shown(*key[2:])]
-    return tuple(sorted(rows, key=lambda row: not row.bound))
-
-
-def measured(checks: Iterable[CheckRecord]) -> Iterable[tuple[CheckRecord, Figure, float]]:
-    """Yield every figure with a finite value, with its check."""
-    for check in checks:
-        for figure in check.figures:
-            if (value := _finite(figure.value)) is not None:
-                yield check, figure, value
+        for check in host.checks:
+            for figure in check.figures:
+                floor, ceiling = _finite(figure.floor), _finite(figure.ceiling)
+                key = (class_number, check.id, figure.name, figure.unit, floor, ceiling)
+                if (value := _finite(figure.value)) is not None:
+                    readings.setdefault(key, []).append(Reading(host.name, check.device, value))
+                    sources.setdefault(key, figure.source)
+    rows = [FigureRow(key, each, sources[key]) for key, each in readings.items()]
+    # A figure that is named by a PCI address is of one card: the table of GPUs has it.
+    shown = [row for row in rows if not PCI_ADDRESS.search(row.name) and (row.unit not in COUNTED or row.bound)]
+    return tuple(sorted(shown, key=lambda row: not row.bound))
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _is_shown(name: str, unit: str, floor: float | None, ceiling: float | None) -> bool:
-    if PCI_ADDRESS.search(name):  # of one card: the table of GPUs has it
-        return False
-    return unit not in COUNTED or floor is not None or ceiling is not None
 
 
 def load_rows(figures: Iterable[FigureRow]) -> tuple[tuple[str, ...], ...]:

@@ -108,7 +108,9 @@ class HostLine:
 
     def __init__(self, number: int, host: HostSummary, summary: Summary, class_number: int, clock: Clock) -> None:
         self.number, self.host, self.class_number = number, host, class_number
-        self.tone, self.kind, self.warnings = tone_of(host), wording.kind(host), host.has_warnings
+        self.kind, self.warnings = wording.kind(host), host.has_warnings
+        tone = state_tone(host.state)
+        self.tone: Tone = "warning" if tone != "bad" and host.has_warnings else tone
         self.build = describe_build(host.stack) if host.stack else ""
         self.checks = checks_in_words(host.checks)
         self.seconds = duration(sum(result.seconds for result in host.phases.values()))
@@ -128,12 +130,6 @@ def state_tone(state: str) -> Tone:
     if state in ENDED_BADLY:
         return "bad"
     return "good" if state in ("serving", "installed", "unchanged", *wording.ROLES) else "neutral"
-
-
-def tone_of(host: HostSummary) -> Tone:
-    """Return the colour of a host; warning for a host with warnings that did not fail."""
-    tone = state_tone(host.state)
-    return "warning" if tone != "bad" and host.has_warnings else tone
 
 
 def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
@@ -235,17 +231,15 @@ def warnings(summary: Summary) -> Iterable[WarningEntry]:
     alike: dict[str, WarningEntry] = {}
     names: dict[str, dict[str, None]] = {}
     for host in summary.hosts:
-        for warning in _host_warnings(host):
+        found = [WarningEntry("differs from the plan", text, None, host.name) for text in host.deviations]
+        found += [WarningEntry("warned", text, None, host.name) for text in host.warnings]
+        for check in (check for check in host.checks if check.status == "warn"):
+            where = f" on {check.device}" if check.device else ""
+            text = f"{check.id}{where}: {check.reason or check.status}"
+            found.append(WarningEntry("warned", text, check.remedy, host.name))
+        for warning in found:
             likeness = f"{warning.kind}: {_NUMBER.sub('N', warning.text.replace(host.name, 'HOST'))}"
             alike.setdefault(likeness, warning)
             names.setdefault(likeness, {})[host.name] = None
     for likeness, warning in sorted(alike.items(), key=lambda item: item[1].kind):
         yield replace(warning, names=fold_names(list(names[likeness])))
-
-
-def _host_warnings(host: HostSummary) -> Iterable[WarningEntry]:
-    yield from (WarningEntry("differs from the plan", text, None, host.name) for text in host.deviations)
-    yield from (WarningEntry("warned", text, None, host.name) for text in host.warnings)
-    for check in (check for check in host.checks if check.status == "warn"):
-        where = f" on {check.device}" if check.device else ""
-        yield WarningEntry("warned", f"{check.id}{where}: {check.reason or check.status}", check.remedy, host.name)
