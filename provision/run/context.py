@@ -1,4 +1,4 @@
-"""What all phases of a run share: hosts, connections, the run's folder, progress, background tasks, results by host."""
+"""What all phases of a run share: hosts, connections and locks, the run's folder, progress, background tasks, results by host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core import features
@@ -22,13 +22,64 @@ from provision.core.models.inventory import Host, Inventory
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import RunFolder
-from provision.fleet.ssh import FanOut, Session, Task, fan_out
+from provision.fleet.locks import HostLock
+from provision.fleet.ssh import FanOut, Session, Task, fan_out, open_session
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.phases.stage import Store
 from provision.report.live import Progress
-from provision.run.host_sessions import HostSessions
 from provision.run.results import ProbedHosts
 from provision.run.step import Scope
+
+IDLE_AT_MOST = 64
+"""In a run with more hosts, connections that nobody uses are closed. Each open one takes a thread, a socket and about 0.3 MB."""
+CLOSE_DEADLINE_S = 15.0
+
+
+class HostSessions:
+    """Sessions by host, each opened at first use, and locks by host. Thread-safe."""
+
+    def __init__(self, run: RunFolder, *, hosts: int) -> None:
+        """Open nothing yet; changes through the sessions are recorded in the run, which has a number of hosts."""
+        self.locks: dict[str, HostLock] = {}
+        """The lock of each host that no other run may change until this one ends, by its name."""
+        self._run, self._rests = run, hosts > IDLE_AT_MOST
+        self._sessions: dict[str, Session] = {}
+        self._guard = RLock()
+
+    def of(self, host: Host) -> Session:
+        """Return the session of a host."""
+        with self._guard:
+            if host.name not in self._sessions:
+                self._sessions[host.name] = open_session(host)
+                self._sessions[host.name].record = self._run.change
+            return self._sessions[host.name]
+
+    def rest(self, host: Host) -> None:
+        """Close an idle connection where the run has more hosts than connections may stay open."""
+        if self._rests:
+            self.of(host).rest()
+
+    def forget(self, host: Host) -> None:
+        """Close the session of a host that may have been restarted, which ended its lock too."""
+        with self._guard:
+            session, lock = self._sessions.pop(host.name, None), self.locks.pop(host.name, None)
+        if session is not None:
+            session.close()
+        if lock is not None:
+            lock.close()
+
+    def close(self) -> None:
+        """Release all locks and close all sessions, many at a time: a host that does not answer delays no other."""
+
+        def close(name: str) -> None:
+            if name in self.locks:
+                self.locks[name].close()
+            if name in self._sessions:
+                self._sessions[name].close()
+
+        names = dict.fromkeys((*self.locks, *self._sessions))
+        fan_out([Task(name, partial(close, name), deadline_s=CLOSE_DEADLINE_S, retries=0) for name in names])
+
 
 FEW_HOSTS = 16
 """Up to this number of hosts phases.json is written with each result."""
@@ -214,18 +265,19 @@ class RunContext:
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""
-        cause = None
-        if isinstance(error, FirstlightError):
-            text, hint, cause = error.text, error.hint, error.cause
-            self.outcomes.failures.add(error.exit_code)
-        else:
-            self.outcomes.failures.add(Exit.RED)
-            text, hint = f"{type(error).__name__}: {error}", "the run's events.jsonl holds the trace"
+        if not isinstance(error, FirstlightError):
             self.run.event("trace", host=host, phase=phase, trace=traceback.format_exception(error))
-        status: Literal["unreachable", "failed"] = "unreachable" if isinstance(error, TransportError) else "failed"
+            error = FirstlightError(f"{type(error).__name__}: {error}", hint="the run's events.jsonl holds the trace")
+        self.outcomes.failures.add(error.exit_code)
         self.record(
             PhaseResult(
-                host=host, phase=phase, status=status, seconds=round(seconds, 3), text=text, hint=hint, cause=cause
+                host=host,
+                phase=phase,
+                status="unreachable" if isinstance(error, TransportError) else "failed",
+                seconds=round(seconds, 3),
+                text=error.text,
+                hint=error.hint,
+                cause=error.cause,
             )
         )
 
@@ -239,12 +291,10 @@ class RunContext:
         found = {}
         for host in self.hosts():
             try:
-                value = call(host)
+                if (value := call(host)) is not None:
+                    found[host.name] = value
             except FirstlightError as error:
                 self.fail(host.name, phase, error)
-                continue
-            if value is not None:
-                found[host.name] = value
         return found
 
     def run_on_hosts(

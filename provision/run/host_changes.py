@@ -239,11 +239,15 @@ class _Comparison:
     def service(self) -> Iterator[PlannedChange]:
         """Compare what is served, and how."""
         desired, now = self._desired, self._before.get("readiness") or {}
+        # The recorded or the live release is another one than planned.
+        differs = self._installed.release != desired.state["release"] or any(
+            self._before.get(key) != desired.state[key] for key in ("release", "service", "readiness")
+        )
         serves, planned = desired.service.supervisor != "none", desired.readiness or {}
         if not serves:
             if now:
                 yield PlannedChange(part="service", sign="-", text=f"{now.get('unit')} is stopped and removed")
-            elif self._before and self._differs():
+            elif self._before and differs:
                 yield self._changed("service", "the record of what is served")
             return
         if not now and not self._installed.service:
@@ -252,7 +256,7 @@ class _Comparison:
             yield PlannedChange(part="service", sign="+", text=where)
             return
         named = list(_differences(_ENDPOINT, now, planned)) if now else []
-        if named or self._differs():
+        if named or differs:
             text = ", ".join(named) if named else "its unit, arguments or variables"
             yield self._changed("service", f"{text}; it restarts")
         elif self._installed.service != "active":
@@ -264,14 +268,6 @@ class _Comparison:
         if self._before and status not in ("ok", "skip", "warn"):
             ended = f"the last ones ended with `{status}`" if status else "they never ran to their end"
             yield self._changed("checks", f"run again: {ended}")
-
-    def _differs(self) -> bool:
-        """Return whether the recorded or the live release is another one than planned."""
-        keys = ("release", "service", "readiness")
-        planned = self._desired.state
-        return (
-            any(self._before.get(key) != planned[key] for key in keys) or self._installed.release != planned["release"]
-        )
 
     @staticmethod
     def _changed(part: Part, text: str) -> PlannedChange:

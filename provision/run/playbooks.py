@@ -10,7 +10,6 @@ from provision.core.errors import InstallError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseName, PhaseResult
-from provision.core.models.staged import Staged
 from provision.core.run_folder import HOSTS_FILE
 from provision.fleet.locks import HostLock
 from provision.phases.install.drivers import driver_work
@@ -18,7 +17,6 @@ from provision.phases.install.host_results import install, write_hosts_file
 from provision.phases.install.hosts_file import Target
 from provision.report.history.runs import document, names
 from provision.run.context import RunContext
-from provision.run.desired_state import Desired
 from provision.run.results import ProbedHosts, StagedHosts
 
 LOCK_DEADLINE_S = 60.0
@@ -105,26 +103,21 @@ def run_playbook(
             Target(host, {**probed.install_paths[host.name].ansible_vars(), **variables(host)})
             for host in renew_locks(context, phase, each)
         ]
-        succeeded |= _run_playbook(context, playbook, targets, phase=phase, tags=tags)
+        if not targets:
+            continue
+        if playbook in INSTALLING:
+            context.state(Played).targets |= {target.host.name: target for target in targets}
+        results = install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note)
+        for name, found in results.items():
+            result = found.model_copy(update={"phase": phase})
+            context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)
+            if result.status in ("ok", "warn"):
+                succeeded[name] = result
+            else:
+                context.reject(result)
+        if any(result.status == "interrupted" for result in results.values()):
+            raise KeyboardInterrupt
     return succeeded
-
-
-def _run_playbook(
-    context: RunContext, playbook: str, targets: Sequence[Target], *, phase: PhaseName, tags: Sequence[str]
-) -> dict[str, PhaseResult]:
-    if playbook in INSTALLING:
-        context.state(Played).targets |= {target.host.name: target for target in targets}
-    results = (
-        install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note) if targets else {}
-    )
-    results = {name: result.model_copy(update={"phase": phase}) for name, result in results.items()}
-    for name, result in results.items():
-        context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)
-        if result.status not in ("ok", "warn"):
-            context.reject(result)
-    if any(result.status == "interrupted" for result in results.values()):
-        raise KeyboardInterrupt
-    return {name: result for name, result in results.items() if result.status in ("ok", "warn")}
 
 
 def write_inventory(context: RunContext) -> None:
@@ -157,23 +150,20 @@ def _staged_targets(context: RunContext, staged: StagedHosts) -> Iterator[Target
         except InstallError as error:
             context.run.event("not planned", host=name, phase="stage", text=error.text)
             continue
-        yield Target(host, {**drivers, **desired.ansible_vars(), "firstlight_files": _files_to_send(desired, files)})
-
-
-def _files_to_send(desired: Desired, staged: Staged) -> list[dict[str, str | int]]:
-    """Return name, path, bytes and product of each file on the controller: what exists on the host when the file is not needed any more."""
-    environment = f"{desired.paths.prefix}/envs/{desired.environment}/.complete"
-    model = f"{desired.paths.prefix}/models/{desired.model.name if desired.model else ''}"
-    return [
-        {
-            "name": file.name,
-            "path": file.path,
-            "size": file.size,
-            "makes": f"{model}/{file.name}" if file.kind == "model" else environment,
-        }
-        for file in staged.files
-        if file.path
-    ]
+        # `makes` is what exists on the host when a file is not needed any more.
+        environment = f"{desired.paths.prefix}/envs/{desired.environment}/.complete"
+        model = f"{desired.paths.prefix}/models/{desired.model.name if desired.model else ''}"
+        to_send = [
+            {
+                "name": file.name,
+                "path": file.path,
+                "size": file.size,
+                "makes": f"{model}/{file.name}" if file.kind == "model" else environment,
+            }
+            for file in files.files
+            if file.path
+        ]
+        yield Target(host, {**drivers, **desired.ansible_vars(), "firstlight_files": to_send})
 
 
 def _take_over_inventory(context: RunContext) -> bool:

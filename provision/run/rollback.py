@@ -12,7 +12,7 @@ from provision.core.errors import ServeError, UsageError
 from provision.core.json_text import parse_object
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-from provision.core.models.records import PhaseResult, ReleaseRecord
+from provision.core.models.records import ReleaseRecord
 from provision.phases.stage import builds_in
 from provision.run import playbooks, proof, spans
 from provision.run.context import RunContext, left_out
@@ -113,7 +113,8 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
     The hosts stay failed: the release that was asked for does not serve. `tried` is the release that each was to serve, None where that
     is not known. The answer is the hosts that serve the release before again, as a proof shows.
     """
-    refused = {name: result for name in tried if (result := _failure(context, name)) is not None}
+    ended = {name: context.outcomes.results.get(name, {}).get("serve") for name in tried}
+    refused = {name: result for name, result in ended.items() if result is not None and result.status == "failed"}
     hosts = [
         host
         for host in context.inventory.hosts
@@ -132,7 +133,10 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
         first, last = refused[name], context.outcomes.results[name]["serve"]
         former = back.get(name, {}).get("release")
         if name in records:
-            text = _outcome(former, records[name].text)
+            fault = records[name].text
+            text = f"release `{former}` serves again, its answers are right"
+            if fault is not None:
+                text = f"release `{former}` was started again, and does not serve either: {fault}"
         elif last is not first:
             text = f"the return to the release before failed: {last.text}"
         else:  # nothing was proven before
@@ -146,12 +150,6 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
     return {name for name, record in records.items() if record.ready}
 
 
-def _outcome(release: str | None, fault: str | None) -> str:
-    if fault is None:
-        return f"release `{release}` serves again, its answers are right"
-    return f"release `{release}` was started again, and does not serve either: {fault}"
-
-
 def may_return(facts: HostFacts, tried: str | None) -> bool:
     """Return whether a host may have served another release before this one, which was never proven."""
     installed = facts.installed
@@ -160,28 +158,20 @@ def may_return(facts: HostFacts, tried: str | None) -> bool:
     return tried is None or installed.release != tried or (installed.last_ready or {}).get("release") != tried
 
 
-def _failure(context: RunContext, name: str) -> PhaseResult | None:
-    result = context.outcomes.results.get(name, {}).get("serve")
-    return result if result is not None and result.status == "failed" else None
-
-
 def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> None:
     """Remove what no release needs any more, where `live` was proven and more than both ends of the switch to it are there."""
-    hosts = [
-        host for host in context.hosts() if host.name in live and _has_more(probed.facts[host.name], live[host.name])
-    ]
+
+    def has_more(host: Host) -> bool:
+        """Return whether a host had more than one release before; an earlier version of this product kept two environments."""
+        if host.name not in live or (installed := probed.facts[host.name].installed) is None:
+            return False
+        if installed.release is None:
+            return installed.previous is not None
+        return bool(set(installed.releases) - {live[host.name], installed.release})
+
+    hosts = [host for host in context.hosts() if has_more(host)]
     hosts = playbooks.acquire_locks(context, probed, "serve", hosts)
     playbooks.run_playbook(context, probed, "prune", hosts)
-
-
-def _has_more(facts: HostFacts, live: str) -> bool:
-    """Return whether a host had more than one release before; an earlier version of this product kept two environments."""
-    installed = facts.installed
-    if installed is None:
-        return False
-    if installed.release is None:
-        return installed.previous is not None
-    return bool(set(installed.releases) - {live, installed.release})
 
 
 def note_release(context: RunContext, name: str, record: ReleaseRecord) -> None:

@@ -81,7 +81,7 @@ def facts(host: str, free: int) -> HostFacts:
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     made = Sessions()
-    monkeypatch.setattr("provision.run.host_sessions.open_session", made.open)
+    monkeypatch.setattr("provision.run.context.open_session", made.open)
     return made
 
 

@@ -197,7 +197,7 @@ def test_without_consent_nothing_is_changed_and_the_question_lists_the_changes(t
 
     outcome = diagnosis.repair_host(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
     assert outcome
-    assert outcome.text() == "python-headers-missing: not gone: nothing was changed: no consent"
+    assert outcome.line() == "python-headers-missing: not gone: nothing was changed: no consent"
     assert "on here: Install the headers" in asked[0]
     assert "--tags python-headers" in asked[0]
     assert list(tmp_path.iterdir()) == []
@@ -218,8 +218,8 @@ def test_an_interrupted_repair_reports_its_last_step(phase: PhaseName, message: 
     [cause] = [cause for cause in load_causes() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase=phase, status="interrupted", text="interrupted in task `x`")
     outcome = diagnosis.repair_of(last, cause, cause.fixes[0], interrupted=True)
-    assert outcome.text().startswith(f"python-headers-missing: interrupted: {message}")
-    assert (outcome.gone, outcome.document()["interrupted"]) == (False, True)
+    assert outcome.line().startswith(f"python-headers-missing: interrupted: {message}")
+    assert (outcome.gone, outcome.interrupted) == (False, True)
 
 
 def test_a_cause_that_was_verified_as_gone_stays_gone() -> None:

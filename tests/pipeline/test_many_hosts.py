@@ -17,9 +17,8 @@ from provision.fleet.locks import HostLock
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.pipeline import host_summary
 from provision.report.live import PlainProgress
-from provision.run import host_sessions
-from provision.run.context import RunContext
-from provision.run.host_sessions import IDLE_AT_MOST
+from provision.run import context as run_context
+from provision.run.context import IDLE_AT_MOST, RunContext
 
 CONNECTION = Connection(kind="ssh", address="192.0.2.1", user="ops", port=22)
 
@@ -53,7 +52,7 @@ class Fleet:
         self.most = 0
         self.together: threading.Barrier | None = None
         hosts = tuple(Host(name=f"gpu-{place}", connection=CONNECTION, settings=Settings()) for place in range(number))
-        monkeypatch.setattr(host_sessions, "open_session", lambda host: StubSession(host, self))
+        monkeypatch.setattr(run_context, "open_session", lambda host: StubSession(host, self))
         self.context = RunContext(
             run=RunFolder.create(folder, command="test"),
             inventory=Inventory(source="hosts", hosts=hosts),

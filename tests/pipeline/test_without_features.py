@@ -38,7 +38,7 @@ class Session:
 
 
 def test_the_controller_sends_what_a_host_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provision.run.host_sessions.open_session", lambda _: Session())
+    monkeypatch.setattr("provision.run.context.open_session", lambda _: Session())
     paths = InstallPaths(prefix="/opt/firstlight", incoming="/var/tmp/in", owner="firstlight", root=True)
     context = local_context(tmp_path, "a")
     sending = Sending(context, PlannedHosts(install_paths={"a": paths}), {"a": [FILE]})

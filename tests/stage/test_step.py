@@ -52,7 +52,7 @@ def test_each_host_without_package_sources_is_staged_by_itself(tmp_path: Path, m
         return Staged(hosts=resolution.hosts, stack=resolution.stack, **own)
 
     monkeypatch.setattr(step, "lock_and_fetch", staged)
-    monkeypatch.setattr("provision.run.host_sessions.open_session", lambda host: Unreached(host, silent="ab"))
+    monkeypatch.setattr("provision.run.context.open_session", lambda host: Unreached(host, silent="ab"))
     context = local_context(tmp_path, "abcd")
     hosts = tuple(host.model_copy(update={"connection": Connection(kind="ssh")}) for host in context.inventory.hosts)
     context.inventory = context.inventory.model_copy(update={"hosts": hosts})

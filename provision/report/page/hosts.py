@@ -233,10 +233,9 @@ def warnings(summary: Summary) -> Iterable[WarningEntry]:
     for host in summary.hosts:
         found = [WarningEntry("differs from the plan", text, None, host.name) for text in host.deviations]
         found += [WarningEntry("warned", text, None, host.name) for text in host.warnings]
-        for check in (check for check in host.checks if check.status == "warn"):
-            where = f" on {check.device}" if check.device else ""
-            text = f"{check.id}{where}: {check.reason or check.status}"
-            found.append(WarningEntry("warned", text, check.remedy, host.name))
+        for one in (one for one in host.checks if one.status == "warn"):
+            where = f" on {one.device}" if one.device else ""
+            found.append(WarningEntry("warned", f"{one.id}{where}: {one.reason or one.status}", one.remedy, host.name))
         for warning in found:
             likeness = f"{warning.kind}: {_NUMBER.sub('N', warning.text.replace(host.name, 'HOST'))}"
             alike.setdefault(likeness, warning)

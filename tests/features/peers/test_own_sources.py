@@ -54,7 +54,7 @@ def sending(folder: Path, files: list[StagedFile], **settings: Any) -> Iterator[
     paths = InstallPaths(prefix="/opt/firstlight", incoming=str(folder / "in"), owner="firstlight", root=True)
     planned = PlannedHosts(facts={host.name: facts}, install_paths={host.name: paths})
     with open_progress([host.name]) as progress, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("provision.run.host_sessions.open_session", lambda one: Process(one.name, HERE))
+        patch.setattr("provision.run.context.open_session", lambda one: Process(one.name, HERE))
         context = RunContext(
             run=RunFolder.create(folder / "logs", command="test"),
             inventory=Inventory(hosts=(host,), source="test"),

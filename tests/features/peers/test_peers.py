@@ -99,7 +99,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
         progress(SIZE)
         return SIZE
 
-    monkeypatch.setattr("provision.run.host_sessions.open_session", lambda one: Session(one.name, made))
+    monkeypatch.setattr("provision.run.context.open_session", lambda one: Session(one.name, made))
     monkeypatch.setattr(access, "fetch", fetch)
     monkeypatch.setattr(access, "grant", lambda session, *_: Grant(session.host, made))
     return made
