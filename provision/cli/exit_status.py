@@ -32,7 +32,6 @@ VERIFY_EXITS = {1: 3, 2: 64}
 HOMELESS = "Could not determine home directory."
 """The text of the error that pathlib raises without HOME and without an entry in the password file."""
 JSON = "--json"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(command: Callable[[], None]) -> None:
@@ -41,7 +40,11 @@ def run(command: Callable[[], None]) -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
-    _fill_streams()
+    # Otherwise the next file or connection would get the number of a closed stream.
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
     try:
         _require_working_folder()
         command()
@@ -90,14 +93,6 @@ def _print_json(error: FirstlightError, code: int) -> None:
             sys.stdout.flush()
 
 
-def _fill_streams() -> None:
-    """Open closed standard streams on /dev/null: otherwise the next file or connection would get their number."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
-
-
 def _require_working_folder() -> None:
     try:
         os.getcwd()  # noqa: PTH109 - the call that fails when pathlib resolves a path
@@ -122,11 +117,9 @@ def _expected(error: Exception) -> FirstlightError | None:
         own = path.startswith(str(LOGS))
         hint = "runs are kept there; FIRSTLIGHT_LOGS=FOLDER selects another folder" if own else None
         return FirstlightError(f"`{path}`: {error.strerror}", hint=hint)
-    if error.errno in FULL:
-        return FirstlightError(
-            f"output could not be written: {error.strerror}", hint="free some space, and run it again"
-        )
-    return None
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return FirstlightError(f"output could not be written: {error.strerror}", hint="free some space, and run it again")
 
 
 def _code(code: int) -> int:

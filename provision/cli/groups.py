@@ -40,8 +40,9 @@ class HelpGroup(TyperGroup):
         rest = tuple(name for name in self.commands if name not in listed)
         for title, names in {**self.sections, "Commands": rest}.items():
             found = [(name, self.commands[name]) for name in names if name in self.commands]
-            rows = [(name, _sentence(command)) for name, command in found if not command.hidden]
-            if rows:
+            # The first paragraph of each command's help is on one line.
+            texts = {name: (each.help or "").partition("\n\n")[0] for name, each in found if not each.hidden}
+            if rows := [(name, " ".join(text.split())) for name, text in texts.items()]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
@@ -98,8 +99,3 @@ def _pages(context: Any) -> Iterator[str]:
     yield context.get_help()
     for name, command in below.items():
         yield from _pages(type(context)(command, info_name=name, parent=context))
-
-
-def _sentence(command: Any) -> str:
-    """Return the first paragraph of a command's help on one line."""
-    return " ".join((command.help or "").partition("\n\n")[0].split())

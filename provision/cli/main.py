@@ -29,6 +29,7 @@ from provision.cli.options import (
     WhatIfOption,
     YesOption,
     asked,
+    command,
     consent,
     refuse_with,
     require_consent,
@@ -38,8 +39,8 @@ from provision.core import features
 from provision.core.errors import Exit, UsageError
 from provision.core.folders import as_typed, product_path
 from provision.core.own_environment import differences
+from provision.pipeline import CommandRequest, commands, diagnosis, operations
 from provision.pipeline import chat as chat_pipeline
-from provision.pipeline import commands, diagnosis, operations
 from provision.pipeline.watch import watch as watch_hosts
 from verify.doctor import cli as doctor_cli
 from verify.printable import guard_streams
@@ -191,11 +192,10 @@ def provision(
     raise typer.Exit(features.first("measured", request) or code if measure and code == Exit.OK else code)
 
 
-@app.command()
-@takes(*HOSTS, after=PRINTED)
-def probe(**options: Any) -> None:
+@command(app, "probe", *HOSTS, after=PRINTED)
+def probe(request: CommandRequest) -> int:
     """Detect the hardware and software of each host; no host is changed."""
-    raise typer.Exit(commands.probe(asked("probe", **options)))
+    return commands.probe(request)
 
 
 @app.command()
@@ -234,72 +234,64 @@ def plan(
     raise typer.Exit(commands.plan(request, explain=explain, why_not=why_not))
 
 
-@app.command()
-@takes(*STAGING, after=PRINTED)
-def stage(**options: Any) -> None:
+@command(app, "stage", *STAGING, after=PRINTED)
+def stage(request: CommandRequest) -> int:
     """Lock the chosen versions, and fetch their files to this machine; no host is changed."""
-    raise typer.Exit(commands.run(asked("stage", **options), last="stage"))
+    return commands.run(request, last="stage")
 
 
-@app.command()
-@takes(*STAGING, after=CHANGED)
-def install(**options: Any) -> None:
+@command(app, "install", *STAGING, after=CHANGED)
+def install(request: CommandRequest) -> int:
     """Install the planned versions on the hosts, without starting the service."""
-    raise typer.Exit(commands.run(asked("install", **options), last="install"))
+    return commands.run(request, last="install")
 
 
-@app.command()
-@takes(*DRIVERS, after=CHANGED)
-def drivers(**options: Any) -> None:
+@command(app, "drivers", *DRIVERS, after=CHANGED)
+def drivers(request: CommandRequest) -> int:
     """Install the planned drivers, and check that they run; nothing else is installed.
 
     The model and the versions that you name decide which driver is planned. They change nothing else.
     """
-    raise typer.Exit(commands.run_drivers(asked("drivers", **options)))
+    return commands.run_drivers(request)
 
 
-@app.command()
-@takes(*SERVICE, after=CHANGED)
-def serve(**options: Any) -> None:
+@command(app, "serve", *SERVICE, after=CHANGED)
+def serve(request: CommandRequest) -> int:
     """Start the installed service, and check its answers.
 
     The command serves the model of --model, else that of the inventory, else the built-in one. After `stop`, repeat the --model that
     you gave before. Nothing is installed or sent: the planned versions and the model must be on the host already. Other settings and
     options, such as the attention back end or the port, may change. --driver affects only the plan.
     """
-    raise typer.Exit(operations.serve(asked("serve", **options)))
+    return operations.serve(request)
 
 
-@app.command()
-@takes(*HOSTS, after=PRINTED)
+@command(app, "status", *HOSTS, after=PRINTED)
 def status(
+    request: CommandRequest,
     *,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show a live table of requests, tokens and caches, until Ctrl-C.")
     ] = False,
-    **options: Any,
-) -> None:
+) -> int:
     """Show what is installed and serving on the hosts."""
-    request = asked("status", **options)
     if watch:
         if request.as_json:
             raise UsageError("`--watch` redraws a table, and `--json` is one document", hint="leave one of the two out")
-        raise typer.Exit(watch_hosts(request))
-    raise typer.Exit(operations.status(request))
+        return watch_hosts(request)
+    return operations.status(request)
 
 
-@app.command()
-@takes(*HOSTS, after=CHANGED)
-def stop(*, yes: YesOption = False, **options: Any) -> None:
+@command(app, "stop", *HOSTS, after=CHANGED)
+def stop(request: CommandRequest, *, yes: YesOption = False) -> int:
     """Stop the service until the next serve, provision or reboot."""
-    request = asked("stop", **options)
     require_consent(request, "Stop the service, until the next serve, provision or reboot, on", yes=yes)
-    raise typer.Exit(operations.stop(request))
+    return operations.stop(request)
 
 
-@app.command()
-@takes(*HOSTS, after=CHANGED)
+@command(app, "rollback", *HOSTS, after=CHANGED)
 def rollback(
+    request: CommandRequest,
     *,
     to: Annotated[
         str | None,
@@ -309,36 +301,31 @@ def rollback(
             help="Digest of the release to return to, 16 hexadecimal digits. `./firstlight status` lists the digests on each host. Default: the previous release.",
         ),
     ] = None,
-    **options: Any,
-) -> None:
+) -> int:
     """Switch back to the previous release (environment, model, settings), restart, and check its answers."""
-    raise typer.Exit(operations.rollback(asked("rollback", **options), to=to))
+    return operations.rollback(request, to=to)
 
 
-@app.command()
-@takes(*HOSTS, after=CHANGED)
+@command(app, "uninstall", *HOSTS, after=CHANGED)
 def uninstall(
+    request: CommandRequest,
     *,
     drivers: Annotated[
         bool,
         typer.Option("--drivers", help="Also remove drivers, toolkits and repositories that Firstlight installed."),
     ] = False,
     yes: YesOption = False,
-    **options: Any,
-) -> None:
+) -> int:
     """Remove the service and all files of Firstlight from the hosts.
 
     OS packages that were installed stay on the hosts, and drivers unless you add --drivers. Logs and downloaded files stay on this
     machine. The command lists what stays.
     """
-    request = asked("uninstall", **options)
-    what = "the service, its models, the drivers that Firstlight installed, and all its other files"
-    require_consent(
-        request,
-        f"Remove {what if drivers else 'the service, its models and all other files of Firstlight'} from",
-        yes=yes,
-    )
-    raise typer.Exit(operations.uninstall(request, drivers=drivers))
+    what = "the service, its models and all other files of Firstlight"
+    if drivers:
+        what = "the service, its models, the drivers that Firstlight installed, and all its other files"
+    require_consent(request, f"Remove {what} from", yes=yes)
+    return operations.uninstall(request, drivers=drivers)
 
 
 @app.command()
@@ -402,7 +389,7 @@ def doctor(
 @app.command("help")
 def show_help(
     context: typer.Context,
-    command: Annotated[
+    words: Annotated[
         list[str] | None, typer.Argument(metavar="COMMAND", help="The command. Default: the list of all commands.")
     ] = None,
     *,
@@ -412,8 +399,8 @@ def show_help(
 ) -> None:
     """Show the help of a command; without a command, list all commands and exit codes."""
     root = context.find_root()
-    typer.echo(help_of(root, command or (), everything=everything))
-    if not command:
+    typer.echo(help_of(root, words or (), everything=everything))
+    if not words:
         formatter = root.make_formatter()
         with formatter.section("Exit codes"):
             formatter.write_dl([*exit_status.MEANINGS.items()])

@@ -207,7 +207,13 @@ def asked(
         raise UsageError(
             f"`{twice[0]}` is set twice: by {OPTIONS[twice[0]]} and by --set", hint="leave one of the two out"
         )
-    password = _ask_password() if ask_become_pass else None
+    password = None
+    try:
+        password = getpass.getpass("sudo password on the hosts: ") if ask_become_pass else None
+    except EOFError:
+        raise UsageError(
+            "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
+        ) from None
     flags = {"-K": ask_become_pass, "--refresh": refresh, "--older-bundle": older_bundle}
     named = {"--bundle": bundle, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
     options = {OPTIONS[name]: value for name, value in given.items()} | named
@@ -253,15 +259,6 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
             read = value
         assigned[name.replace("-", "_").removeprefix(PREFIX)] = read
     return assigned
-
-
-def _ask_password() -> str:
-    try:
-        return getpass.getpass("sudo password on the hosts: ")
-    except EOFError:
-        raise UsageError(
-            "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
-        ) from None
 
 
 def refuse_with(option: str, **others: Any) -> None:
