@@ -26,15 +26,10 @@ class Amount:
 
     @classmethod
     def parse(cls, option: str, text: str, *, least: int) -> Amount:
-        """Return the amount that an option names.
-
-        Args:
-            option: The option, for the error.
-            text: A whole number, or a percentage such as `25%`.
-            least: The smallest number that the option takes.
+        """Return the amount that the text of an option names: a whole number, or a percentage such as `25%`.
 
         Raises:
-            UsageError: The text is neither, or out of range.
+            UsageError: It is neither, below `least`, or above 100%.
         """
         found = re.fullmatch(r"([0-9]+)(%?)", text)
         hint = f"write a number of hosts or a share of them: {option} 5, or {option} 25%"
@@ -71,10 +66,7 @@ class Batching:
         """
         if size is None:
             if max_fail is not None:
-                raise UsageError(
-                    f"`--max-fail {max_fail}` needs `--batch`",
-                    hint="add --batch, such as --batch 25%",
-                )
+                raise UsageError(f"`--max-fail {max_fail}` needs `--batch`", hint="add --batch, such as --batch 25%")
             return None
         failing = Amount(0) if max_fail is None else Amount.parse("--max-fail", max_fail, least=0)
         return cls(Amount.parse("--batch", size, least=1), failing)

@@ -107,11 +107,9 @@ def run(request: CommandRequest, *, last: PhaseName = "serve") -> int:
     if last == "serve" and request.limit is not None:
         hosts = read_inventory(request).hosts
         if not any(host.is_provisioned for host in hosts):
-            around = {
-                "gateway": any(host.is_gateway for host in hosts),
-                "monitoring": any(h.is_monitoring for h in hosts),
-            }
-            steps = (*BEFORE_PLAN, *fleet_steps(*(name for name, wanted in around.items() if wanted), "firewall"))
+            gateway = ("gateway",) if any(host.is_gateway for host in hosts) else ()
+            monitoring = ("monitoring",) if any(host.is_monitoring for host in hosts) else ()
+            steps = (*BEFORE_PLAN, *fleet_steps(*gateway, *monitoring, "firewall"))
             request = replace(request, limit=None)
     return run_steps(request, steps)
 
@@ -173,9 +171,10 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     gateways = {host.name for host in outcome.hosts if not host.is_provisioned}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
-    took = time_line(request.logs, planned.changes)
-    around = around_lines(outcome.hosts, planned)
-    around += planned.notes if isinstance(planned, deb_packages.LookedHosts) else ()
+    notes = around_lines(outcome.hosts, planned)
+    notes += planned.notes if isinstance(planned, deb_packages.LookedHosts) else ()
+    if took := time_line(request.logs, planned.changes):
+        notes.append(took)
     hosts = PlannedFrom(
         facts,
         settings,
@@ -183,7 +182,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
         wheels=given_wheels(facts, settings) if why_not is not None else {},
         become=frozenset(host.name for host in outcome.hosts if host.connection.become),
         changes=planned.changes,
-        notes=(*around, *([took] if took else [])),
+        notes=tuple(notes),
         is_masked=True,
     )
     if why_not is not None:
@@ -230,7 +229,12 @@ def recorded_facts(files: Iterable[Path], before: Iterable[HostFacts] = ()) -> d
     """
     facts = {entry.host: entry for entry in before}
     for path in files:
-        for entry in read_facts(_text(path), where=str(path)):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            hint = "record facts with ./firstlight probe --json > FILE"
+            raise UsageError(f"`{path}` cannot be read: {error}", hint=hint) from None
+        for entry in read_facts(text, where=str(path)):
             if entry.host in facts:
                 raise UsageError(
                     f"{path}: facts of host `{entry.host}` were given before",
@@ -273,15 +277,6 @@ def given_wheels(facts: Mapping[str, HostFacts], settings: Mapping[str, Settings
         StageError: One cannot be had, or is no wheel of vLLM that a plan can choose.
     """
     return WheelReader(Store(cache_folder())).read_all(facts, settings)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"`{path}` cannot be read: {error}", hint="record facts with ./firstlight probe --json > FILE"
-        ) from None
 
 
 def print_why_not(request: CommandRequest, asked: str, hosts: PlannedFrom) -> None:

@@ -116,8 +116,7 @@ def packages_by_need(needs: Sequence[str], facts: HostFacts, *, python: str) -> 
     """Return the OS packages for what catalog/system.toml names, by their names in a host's distribution."""
     if not needs:
         return ()
-    system = facts.os
-    manager = system.package_manager or "apt"
+    manager, system = facts.os.package_manager or "apt", facts.os
     return os_packages(needs, manager=manager, python=python, os_id=system.id, os_version=system.version_id)
 
 

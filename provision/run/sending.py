@@ -57,10 +57,7 @@ class SentBytes:
     ) -> None:
         """Add to the bytes that hosts got: from the controller, from other hosts, from an index or a hub, and from a folder of their own.
 
-        Args:
-            to: The host that got bytes from another one.
-            refused: A host that another one did not serve.
-            short: A host whose own source did not give all.
+        `to` is the host that got bytes from another one, `refused` one that no other served, `short` one whose own source gave less.
         """
         counts = {"controller": controller, "peers": peers, "host": host, "path": path}
         names = {"from_peers": to, "refused": refused, "short": short}
@@ -91,9 +88,8 @@ class Sent:
             f"from {self.peer}": self.peer_bytes,
             "from the controller": self.bytes_sent,
         }
-        return (
-            ", ".join(f"{format_bytes(count)} {source}" for source, count in parts.items() if count) or "nothing sent"
-        )
+        shown = ", ".join(f"{format_bytes(count)} {source}" for source, count in parts.items() if count)
+        return shown or "nothing sent"
 
 
 class Sending:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
@@ -31,19 +32,11 @@ def sums_command(folder: str, units: Collection[str]) -> str:
 
 
 def has(said: str, files: Mapping[str, str | bytes], units: Mapping[str, str], running: Collection[str]) -> bool:
-    """Return whether a host has these files and units, and the units run.
-
-    Args:
-        said: What `sums_command` printed there.
-        files: Content of each file by its name.
-        units: Text of each unit by its name.
-        running: The units that must be enabled and active.
-    """
-    contents = {**files, **units}.items()
-    wanted = {
-        name: hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
-        for name, content in contents
+    """Return whether a host has these files and units by what `sums_command` printed there, and the units of `running` run."""
+    contents = {
+        name: text.encode() if isinstance(text, str) else text for name, text in (*files.items(), *units.items())
     }
+    wanted = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     lines = said.splitlines()
     found = {path.rpartition("/")[2]: total for total, _, path in (line.partition("  ") for line in lines)}
     return wanted.items() <= found.items() and all(f"enabled active {name}" in lines for name in running)
@@ -70,10 +63,7 @@ def _runs(session: Session, prefix: str, one: UnitSet) -> bool:
 
 
 def play_differing(
-    context: RunContext,
-    probed: ProbedHosts,
-    playbook: str,
-    sets: Mapping[str, Sequence[UnitSet]],
+    context: RunContext, probed: ProbedHosts, playbook: str, sets: Mapping[str, Sequence[UnitSet]]
 ) -> dict[str, PhaseResult]:
     """Send what differs, and play a playbook with role `unit_sets` where something does. Return the result of each host that answered.
 
@@ -97,20 +87,17 @@ def play_differing(
         if wanted
     }
     debs = send_missing(context, probed, packages)
+
+    def variables(host: Host) -> dict[str, Any]:
+        sent = [one.variables(_incoming(one)) for one in differing[host.name]]
+        packed = {"firstlight_system_packages": packages[host.name], "firstlight_debs": debs[host.name]}
+        return {**packed, "firstlight_unit_sets": sent}
+
     results = {
         name: PhaseResult(host=name, phase="serve", status="ok") for name, wanted in differing.items() if not wanted
     }
-    return results | playbooks.run_playbook(
-        context,
-        probed,
-        playbook,
-        [host for host in hosts if host.name in debs],
-        lambda host: {
-            "firstlight_system_packages": packages[host.name],
-            "firstlight_debs": debs[host.name],
-            "firstlight_unit_sets": [one.variables(_incoming(one)) for one in differing[host.name]],
-        },
-    )
+    lacking = [host for host in hosts if host.name in debs]
+    return results | playbooks.run_playbook(context, probed, playbook, lacking, variables)
 
 
 def play_removal(
@@ -120,22 +107,13 @@ def play_removal(
     hosts: Sequence[Host],
     absent: Sequence[tuple[str, Sequence[str]]],
 ) -> dict[str, PhaseResult]:
-    """Stop units and remove them with their files; return the result of each host where that succeeded.
+    """Stop units and remove them with their files on hosts whose locks the run holds; `absent` has name and units of each set.
 
-    Args:
-        hosts: The hosts; the run holds their locks.
-        absent: Name and units of each set.
+    Return the result of each host where that succeeded.
     """
-    return playbooks.run_playbook(
-        context,
-        probed,
-        playbook,
-        hosts,
-        lambda _: {
-            "firstlight_unit_sets": [],
-            "firstlight_unit_sets_absent": [{"name": name, "units": [*units]} for name, units in absent],
-        },
-    )
+    removed = [{"name": name, "units": [*units]} for name, units in absent]
+    variables = {"firstlight_unit_sets": [], "firstlight_unit_sets_absent": removed}
+    return playbooks.run_playbook(context, probed, playbook, hosts, lambda _: variables)
 
 
 def _incoming(one: UnitSet) -> str:

@@ -59,26 +59,21 @@ def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decis
     seen: set[str] = set()
     total = kept = 0
     for past in runs:
-        first_green = [host for host in sorted(past.green) if host not in seen]
+        first_green = sorted(past.green - seen)
         seen |= past.green
-        why = _protected(past, first_green, is_newest=not decisions)
-        fits_number, fits_size = kept < keep, total + past.bytes <= most_bytes
-        if why is None and fits_number and fits_size:
-            why = "within the limits"
-        if why is not None:
-            kept, total = kept + 1, total + past.bytes
-        beyond = f"beyond the limit of {format_bytes(most_bytes) if fits_number else count(keep, 'run')}"
-        decisions.append(Decision(past.run, past.bytes, keep=why is not None, why=why or beyond))
+        is_kept, why = True, "within the limits"
+        if past.run_status == "running":
+            why = "it is still running"
+        elif first_green:
+            why = f"the last green run of {fold_names(first_green)}"
+        elif not decisions:
+            why = "the newest run"
+        elif kept >= keep or total + past.bytes > most_bytes:
+            limit = count(keep, "run") if kept >= keep else format_bytes(most_bytes)
+            is_kept, why = False, f"beyond the limit of {limit}"
+        kept, total = kept + is_kept, total + past.bytes * is_kept
+        decisions.append(Decision(past.run, past.bytes, is_kept, why))
     return decisions
-
-
-def _protected(past: PastRun, first_green: list[str], *, is_newest: bool) -> str | None:
-    """Return why a run is kept regardless of the limits."""
-    if past.run_status == "running":
-        return "it is still running"
-    if first_green:
-        return f"the last green run of {fold_names(first_green)}"
-    return "the newest run" if is_newest else None
 
 
 @dataclass(frozen=True)
