@@ -28,7 +28,7 @@ from provision.core.models.stack import (
 from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
 
-STARTED = "2026-11-20T10:15:00.000Z"
+STARTED, ENDED = "2026-11-20T10:15:00.000Z", "2026-11-20T10:16:34.200Z"
 SECONDS: dict[PhaseName, float] = {
     "probe": 0.41,
     "plan": 0.06,
@@ -157,15 +157,28 @@ class Folder:
         folder.mkdir(parents=True)
         self.run = RunFolder(folder)
         self.phases: dict[str, dict[str, Any]] = {}
-        header = {"run": folder.name, "command": "provision", "started_at": STARTED, "pid": 4194304, "seconds": 94.2}
+        header = {"run": folder.name, "command": "provision", "started_at": STARTED, "pid": 4194304}
         typed = Invocation(inventory=None if source.endswith("inventory/local") else source)
         self.run.write("run.json", {**header, "invocation": typed.model_dump()})
         self.run.write("inventory.json", Inventory(source=source, hosts=tuple(hosts)))
+        self._write_events()
+
+    def _write_events(self) -> None:
+        """Write the events of the phases so far, which end with the run: each took as long as on the slowest host."""
+        slowest: dict[str, float] = {}
+        for by_phase in self.phases.values():
+            for phase, entry in by_phase.items():
+                if entry["status"] != "skipped":
+                    slowest[phase] = max(slowest.get(phase, 0.0), entry["seconds"])
+        events = [{"at": ENDED, "kind": "phase", "phase": phase, "seconds": taken} for phase, taken in slowest.items()]
+        lines = [json.dumps(event) for event in events or [{"at": ENDED, "kind": "enter", "phase": "probe"}]]
+        self.run.path("events.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def results(self, *results: PhaseResult) -> None:
         for entry in results:
             self.phases.setdefault(entry.host, {})[entry.phase] = entry.model_dump()
         self.run.write("phases.json", self.phases)
+        self._write_events()
 
     def planned(self, names: Sequence[str], stack: Stack | None, *reasons: Reason) -> None:
         accepted = Candidate(id="vllm-0.32.0-cpu-community", rank=2, accepted=True, stack=stack)

@@ -114,7 +114,7 @@ def test_an_anonymous_archive_names_no_host_and_only_the_user_sees_the_real_name
     assert (one["host"], two["host"]) == ("host-1", "host-2")
     assert one["ports"][0]["address"] != two["ports"][0]["address"]
     assert one["ports"][1]["address"] == "127.0.0.53"
-    event = json.loads(texts[f"{root}/events.jsonl"])
+    event = json.loads(texts[f"{root}/events.jsonl"].splitlines()[-1])
     assert (event["host"], event["phase"], event["status"]) == ("host-1", "serve", "failed")
     assert two["ports"][0]["address"] in event["text"]
     assert "host-2 is rechenknecht-2" in render(made)

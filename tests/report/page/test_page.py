@@ -118,7 +118,7 @@ def test_a_failed_check_shows_its_evidence(content: Page) -> None:
 
 def test_a_run_without_a_length_still_has_a_page(tmp_path: Path) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host("a")])
-    folder.run.write("run.json", {"run": fleets.RUN, "command": "probe", "started_at": "", "seconds": 0.0})
+    folder.run.write("run.json", {"run": fleets.RUN, "command": "probe", "started_at": ""})
     folder.results(result("a", "probe", seconds=0.0))
     fleets.end(folder.run)
     text = page.render(folder.run)
