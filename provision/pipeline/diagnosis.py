@@ -239,7 +239,7 @@ class Repair:
 def repair_host(
     request: CommandRequest, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]
 ) -> Repair | None:
-    """Remove the cause of the first finding, where its fix is marked as safe and the person agrees.
+    """Remove the cause of the first finding and check it, as a run of its own, where its fix is safe and the person agrees.
 
     Return what was done; None without a finding.
     """
@@ -266,14 +266,9 @@ def repair_host(
         return Repair(cause.id, None, False, f"nothing was changed on {host.name}", interrupted=True)
     if not agreed:
         return Repair(cause.id, None, False, "nothing was changed: no consent")
-    return apply_fix(request, host, cause, fix)
-
-
-def apply_fix(request: CommandRequest, host: Host, cause: Cause, fix: Fix) -> Repair:
-    """Apply a fix and run the check of its cause, as a run of its own."""
     repair = Step("repair", partial(_run_fix, fix=fix), "install")
-    steps = (PROBE, repair, Step("check", partial(_check_cause, cause=cause), "verify"))
-    summary = execute(request, steps).summary
+    check = Step("check", partial(_check_cause, cause=cause), "verify")
+    summary = execute(request, (PROBE, repair, check)).summary
     [entry] = [entry for entry in summary.hosts if entry.name == host.name]
     return repair_of(list(entry.phases.values())[-1], cause, fix, interrupted=summary.interrupted)
 

@@ -163,13 +163,15 @@ def cells(one: WatchedHost) -> tuple[str, ...]:
     if one.problem or not one.readings:
         return (*head, "", "", "", "", "", "", clean(one.problem) or "reads")
     first, now = one.readings[0], one.readings[-1]
+    grown = {limit: total - first.first_token.get(limit, 0.0) for limit, total in now.first_token.items()}
+    times = [quantile(grown, share) for share in (0.5, 0.99)]
     return (
         *head,
         f"{now.values.get('running', 0):.0f}",
         f"{now.values.get('waiting', 0):.0f}",
         _rate(first, now, "finished"),
         _rate(first, now, "tokens"),
-        _first_token(first, now),
+        ", ".join("-" if time is None else f"{time:.2g} s" for time in times) if any(times) else "-",
         f"{now.values.get('cache', 0):.0%}",
         one.cards,
     )
@@ -181,21 +183,11 @@ def _rate(first: Reading, now: Reading, name: str) -> str:
     return f"{grown / seconds:.1f}" if seconds > 0 and grown >= 0 else "-"
 
 
-def _first_token(first: Reading, now: Reading) -> str:
-    grown = {limit: total - first.first_token.get(limit, 0.0) for limit, total in now.first_token.items()}
-    times = [quantile(grown, share) for share in (0.5, 0.99)]
-    return ", ".join("-" if time is None else f"{time:.2g} s" for time in times) if any(times) else "-"
-
-
 def quantile(buckets: Mapping[str, float], share: float) -> float | None:
-    """Return a quantile of a histogram in Prometheus' form, as Prometheus' `histogram_quantile` does.
+    """Return a quantile of a histogram in Prometheus' form, as its `histogram_quantile` does; None without values.
 
-    Args:
-        buckets: Number of values up to each upper limit, by the limit as text; `+Inf` has all of them.
-        share: The quantile, from 0 to 1.
-
-    Returns:
-        The quantile, linear within its bucket; the largest finite limit where it lies above; None without values.
+    `buckets` has the number of values up to each limit, by the limit as text; `+Inf` has all of them. The quantile is linear within
+    its bucket, and the largest finite limit where it lies above.
     """
     rows = sorted((float(limit), total) for limit, total in buckets.items())
     if not rows or rows[-1][1] <= 0:

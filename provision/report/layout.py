@@ -20,7 +20,7 @@ _WORD = re.compile(r"""(?:(?<![^\s(=`])(?:'[^']*'|"[^"]*")(?![^\s.,;:)`])|\S)+""
 """A word, or a quoted path with its blanks: a command that is broken inside one does not run."""
 _FIRST_COLUMN = re.compile(r" *(?:[-+~?!x] )?(?:\S+(?: \S+)*? {2,})?")
 """The indent of a line, and its first column where two blanks end it."""
-_NUMBERED = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
+_NUMBERED = re.compile(r"^(.*?)([0-9]{1,18})([^0-9]*)$", re.DOTALL)
 
 
 def clean(text: str) -> str:
@@ -149,10 +149,8 @@ def fold_names(names: Sequence[str]) -> str:
 def _follows(one: re.Match[str] | None, two: re.Match[str] | None) -> bool:
     if not one or not two or (one[1], one[3]) != (two[1], two[3]):
         return False
-    if not (one[2].isascii() and two[2].isascii()):
-        return False
     padded = len(one[2]) == len(two[2]) or "0" not in (one[2][0], two[2][0])
-    return padded and int(two[2][-18:]) == int(one[2][-18:]) + 1 and one[2][:-18] == two[2][:-18]
+    return padded and int(two[2]) == int(one[2]) + 1
 
 
 def quoted(names: Iterable[str]) -> str:

@@ -172,7 +172,9 @@ def desired_state_of(
             image=image_id(image) if image else None,
         )
     release = release_record(staged.environment, model, stack, settings, command)
-    digest = release_digest(release, service)
+    # It names PREFIX/releases/DIGEST: the beginning of the SHA-256 of its release.json.
+    text = json.dumps({**release, "service": service.model_dump()}, indent=1, sort_keys=True) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     if command is not None and model is not None:
         readiness = readiness_request(
             prefix=paths.prefix,
@@ -233,12 +235,6 @@ def release_record(
         "endpoint": ({"bind": settings.bind, "port": settings.port, "model": command.served_name} if command else None),
         "arguments": list(command.argv) if command else [],
     }
-
-
-def release_digest(record: Mapping[str, Any], service: Service) -> str:
-    """Return the digest that names PREFIX/releases/DIGEST: the beginning of the SHA-256 of its release.json."""
-    text = json.dumps({**record, "service": service.model_dump()}, indent=1, sort_keys=True) + "\n"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def peer_writes_arrive(*documents: Mapping[str, Any] | None) -> bool:

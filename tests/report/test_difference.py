@@ -20,8 +20,7 @@ from provision.core.models.facts import (
 from provision.core.models.records import Change, HostDifference
 from provision.report import summarise, write
 from provision.report.difference import compare_runs, last_green
-from provision.report.difference.compare import differences
-from provision.report.difference.records import HostRecords, read_records
+from provision.report.difference.compare import HostRecords, differences, read_records
 from provision.report.difference.text import render, sentence
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 

@@ -1,6 +1,6 @@
 """What changed between two runs, host by host: records in, differences out (docs/reference/logs.md).
 
-`compare.differences` compares what runs know of their hosts, `records.read_records` reads that from a run's folder, and `last_green`
+`compare.differences` compares what runs know of their hosts, `read_records` there reads that from a run's folder, and `last_green`
 finds for each host the run in which it was green last. Nothing here writes.
 """
 
@@ -10,8 +10,15 @@ from pathlib import Path
 
 from provision.core.models.records import HostDifference
 from provision.core.run_folder import RunFolder
-from provision.report.difference.compare import differences, figures_of, rules
-from provision.report.difference.records import FigureKey, HostRecords, Span, read_records
+from provision.report.difference.compare import (
+    FigureKey,
+    HostRecords,
+    Span,
+    differences,
+    figures_of,
+    read_records,
+    rules,
+)
 from provision.report.history.runs import find, green_hosts, names, order
 
 

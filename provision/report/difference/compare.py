@@ -1,16 +1,84 @@
-"""Comparison of one host in two runs: settings, Stack, lock, facts, checks and figures, by the rules of rules.toml."""
+"""Records of hosts in runs, and their comparison: settings, Stack, lock, facts, checks and figures, by the rules of rules.toml."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 from provision.core.models.facts import NOT_ASKED, HostFacts
 from provision.core.models.records import Change, CheckRecord, DifferencePart, HostDifference, HostState
+from provision.core.models.stack import Stack
+from provision.core.models.staged import Staged
+from provision.core.redaction import scrub
+from provision.core.requirements_file import read_lock
+from provision.core.run_folder import RunFolder
 from provision.core.tables import own_table
-from provision.report.difference.records import FigureKey, HostRecords, Span
+from provision.report.run_files import read
+from provision.report.summary_builder import build
+
+FigureKey: TypeAlias = tuple[str, str, str]
+"""Check, device, figure."""
+Span: TypeAlias = tuple[float, float]
+"""Smallest and largest value of a figure."""
+
+REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
+"""Fields of a connection that an inventory sets."""
+
+
+@dataclass(frozen=True)
+class HostRecords:
+    """One host in one run; None or empty means that the run did not reach this part."""
+
+    host: str
+    run: str
+    state: HostState = "probed"
+    facts: HostFacts | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings, and under `connection` how the host is reached; no secret."""
+    stack: Stack | None = None
+    lock: Mapping[str, str] = field(default_factory=dict)
+    """Distribution to version, with the beginning of its file's sha256."""
+    checks: tuple[CheckRecord, ...] = ()
+    spans: Mapping[FigureKey, Span] = field(default_factory=dict)
+    """Ranges of figures over this run and earlier green ones; without a range the own value counts."""
+
+
+def read_records(folder: Path) -> dict[str, HostRecords]:
+    """Read the records of each host of a run's folder, also of a killed run; a missing or damaged file leaves out its part."""
+    files = read(RunFolder(folder))
+    summary = build(files)
+    connections = {entry.name: entry for entry in files.inventory.hosts} if files.inventory else {}
+    hosts: dict[str, HostRecords] = {}
+    for host in summary.hosts:
+        entry, staged = connections.get(host.name), files.staged.get(host.name)
+        settings: dict[str, Any] = {}
+        if entry is not None:
+            reached = entry.connection.model_dump(mode="json", include=REACHED)
+            settings = {**entry.settings.model_dump(mode="json"), "connection": reached}
+        hosts[host.name] = HostRecords(
+            host=host.name,
+            run=files.run,
+            state=host.state,
+            facts=files.facts.get(host.name),
+            settings=scrub(settings),
+            stack=host.stack,
+            lock=_lock(folder, staged) if staged else {},
+            checks=host.checks,
+        )
+    return hosts
+
+
+def _lock(folder: Path, staged: Staged) -> dict[str, str]:
+    """Read the lock next to the class's record, whose stored path may be of another machine."""
+    with contextlib.suppress(OSError):
+        lock = (folder / "stage" / PurePath(staged.lock).name).read_text(encoding="utf-8")
+        return {one.name: f"{one.version} (sha256 {min(one.hashes)[:12]})" for one in read_lock(lock) if one.hashes}
+    return {}
+
 
 SAME: frozenset[HostState] = frozenset({"serving", "unchanged"})
 LOOKED: frozenset[HostState] = frozenset({"planned", "probed"})
@@ -112,13 +180,15 @@ def _checks(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> 
 
 
 def _figures(before: HostRecords, after: HostRecords) -> Iterator[Change]:
-    """Yield figures that moved further than their noise."""
+    """Yield figures outside the range of earlier green runs, which the noise of their units widens."""
     one = figures_of(before)
     for key, (value, unit) in figures_of(after).items():
         if key not in one:
             continue
         was = one[key][0]
-        if not is_figure_noise(unit, before.spans.get(key, (was, was)), value):
+        low, high = before.spans.get(key, (was, was))
+        row = next((entry for entry in rules()["figures"]["unit"] if unit in entry["units"]), rules()["figures"])
+        if not within(min(max(value, low), high), value, share=row["share"], least=row.get("least", 0.0)):
             name = f"{_named(key[:2])}: {key[2]}"
             yield Change(part="figures", name=name, before=was, after=value, unit=unit or None)
 
@@ -148,8 +218,10 @@ def _differing(keys: Keys, before: Any, after: Any) -> Iterator[tuple[Keys, Any,
         new = [item for item in after if item not in before]
         if gone or new:
             yield keys, gone or None, new or None
-    elif not is_noise(keys, before, after):
-        yield keys, _short(before), _short(after)
+    else:
+        noise = next((row["share"] for row in rules()["noise"] if _fits(row["path"], keys)), 0.0)
+        if not within(before, after, share=noise):
+            yield keys, _short(before), _short(after)
 
 
 def path(keys: Keys) -> str:
@@ -202,12 +274,6 @@ def _volatile() -> tuple[str, ...]:
     return tuple(path for row in rules()["volatile"] for path in row["paths"])
 
 
-def is_noise(keys: Keys, before: Any, after: Any) -> bool:
-    """Return whether two numbers differ by no more than such a fact does by itself."""
-    share = next((row["share"] for row in rules()["noise"] if _fits(row["path"], keys)), 0.0)
-    return within(before, after, share=share)
-
-
 def figures_of(records: HostRecords) -> dict[FigureKey, tuple[float, str]]:
     """Return every figure that is compared, with its unit: it has a bound, or it is what a GPU or the service achieves."""
     only_with_bound = rules()["figures"]["only_with_bound"]
@@ -222,14 +288,6 @@ def figures_of(records: HostRecords) -> dict[FigureKey, tuple[float, str]]:
             or (check.device != "cpu" and figure.unit not in only_with_bound)
         )
     }
-
-
-def is_figure_noise(unit: str, earlier: Span, after: float) -> bool:
-    """Return whether a figure is within the range of earlier green runs, widened by the noise of its unit."""
-    figures = rules()["figures"]
-    row = next((entry for entry in figures["unit"] if unit in entry["units"]), figures)
-    nearest = min(max(after, earlier[0]), earlier[1])
-    return within(nearest, after, share=row["share"], least=row.get("least", 0.0))
 
 
 def within(before: Any, after: Any, *, share: float, least: float = 0.0) -> bool:
