@@ -9,32 +9,49 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fleet.command_runner import ROOT, CommandRunner
+from tests.features.gateway.running import wait_until
+from tests.fleet.command_runner import ROOT, CommandRunner, event
+from tests.fleet.gateway_client import Client, keys
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
-from tests.fleet.serving import PREFIX, ask
+from tests.fleet.serving import PREFIX, ask, wait_until_healthy
 from tests.fleet.snapshots import boot_serving
 
 OTHER_NAME = "another-name"
 RELEASES = pytest.mark.long("releases of a host", seconds=280)
+BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=480)
+SHARING_CORES: dict[str, Any] = {
+    # Threads that wait must sleep, not spin.
+    "firstlight_env": {"OMP_WAIT_POLICY": "passive"},
+    "firstlight_vllm_args": ["--enforce-eager"],
+}
+"""Settings with which hosts of one machine serve together, and start sooner."""
 
 
 @pytest.fixture(scope="module")
-def hosts(fleet: Fleet, host: FleetHost, firstlight: CommandRunner, folder: Path) -> Iterator[list[FleetHost]]:
-    """That host and one more, which takes part in rollouts; a run finds it as planned."""
+def other(fleet: Fleet) -> Iterator[FleetHost]:
+    """One more host."""
     [other] = boot_serving(fleet)
+    yield other
+    other.remove()
+
+
+@pytest.fixture(scope="module")
+def hosts(host: FleetHost, other: FleetHost, firstlight: CommandRunner, folder: Path) -> list[FleetHost]:
+    """Both, which take part in rollouts; a run finds the other one as planned, too."""
     found = firstlight("provision", "-i", str(other.inventory(folder / "other")))
     assert (found.code, found.summary["changed"]) == (0, 0), found.output()
-    yield [host, other]
-    other.remove()
+    return [host, other]
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +289,108 @@ def test_a_rollout_whose_first_host_fails_leaves_the_other_alone(
 def releases(firstlight: CommandRunner, inventory: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = json.loads(firstlight("status", "-i", inventory, "--json").out)
     return found
+
+
+@dataclass(frozen=True)
+class Site:
+    """A gateway in front of the hosts."""
+
+    gateway: FleetHost
+    hosts: list[FleetHost]
+    folder: Path
+    command: CommandRunner
+
+    def inventory(self, **variables: Any) -> str:
+        """Write an inventory, whose variables apply to all hosts."""
+        groups = {"gateway": [self.gateway], "serving": self.hosts}
+        children = {
+            name: {"hosts": {one.name: one.inventory_entry() for one in those}} for name, those in groups.items()
+        }
+        given = {"firstlight_expose": True, "firstlight_bind": "0.0.0.0", **SHARING_CORES, **variables}
+        path = self.folder / f"{'-'.join(['behind', *variables])}.yml"
+        path.write_text(json.dumps({"all": {"children": children, "vars": given}}))
+        return str(path)
+
+    def shown(self, host: FleetHost) -> dict[str, Any]:
+        """Return a host as `gateway status` shows it."""
+        said = self.command("gateway", "status", "-i", self.inventory(), "--json")
+        [gate] = json.loads(said.out)["gateways"]
+        return next(one for one in gate["hosts"] if one["host"] == host.name)
+
+    def answers(self) -> set[int]:
+        """Return the statuses of some requests of a client."""
+        client = Client(self.gateway, keys(self.gateway)["default"])
+        asked = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        return {client.chat("builtin-1", **asked)[0] for _ in range(4)}
+
+
+@pytest.fixture(scope="module")
+def site(fleet: Fleet, host: FleetHost, other: FleetHost, folder: Path) -> Iterator[Site]:
+    [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
+    site = Site(gateway, [host, other], folder, CommandRunner(folder / "logs"))
+    made = site.command("provision", "-i", site.inventory())
+    assert made.code == 0, made.output()
+    yield site
+    gateway.remove()
+
+
+@BEHIND_A_GATEWAY
+def test_a_canary_that_loses_its_power_is_in_traffic_again_after_the_command_that_is_left(site: Site) -> None:
+    (canary, other), inventory, firstlight = site.hosts, site.inventory(), site.command
+    before = releases(firstlight, inventory)
+    rolling = CommandRunner(firstlight.logs, "tests.fleet.times_not_compared")
+    asked = ("-i", site.inventory(firstlight_max_model_len=448), "--steps", "50:1h,100")
+    rollout = rolling.start("rollout", *asked)
+    rolling.wait_for(rollout, lambda run: (run / "gate.json").exists())
+    alone = (firstlight.logs / "latest").resolve()
+    rolling.wait_for(rollout, lambda run: run != alone and event("observed", unread=[])(run))
+    assert (site.shown(canary)["state"], site.shown(canary)["share"]) == ("canary", 50)
+    canary.kill()
+    rolling.wait_for(rollout, event("observed", unread=[f"{canary.name}, which cannot be reached"]))
+    assert site.shown(canary)["state"] == "down"
+    assert site.answers() == {200}
+    paused = rolling.end(rollout, send=signal.SIGINT)
+    assert (paused.code, rollout_of(firstlight)["state"]) == (130, "paused"), paused.output()
+
+    aborted = firstlight("rollout", "abort")
+    assert (aborted.code, rollout_of(firstlight)["state"]) == (1, "failed"), aborted.output()
+    [left] = re.findall(r"^left: (.*)$", aborted.out, re.MULTILINE)
+    assert left.endswith(f"# when {canary.name} answers; it gets no requests until then")
+    canary.boot()
+    wait_until_healthy(canary)
+    assert (site.shown(canary)["state"], site.shown(canary)["healthy"]) == ("drained", True)
+    status = " ".join(firstlight("status", "-i", inventory).out.split())
+    assert f"1 of 2 hosts in traffic: {canary.name} drained, {other.name} up" in status, status
+    found = firstlight("gateway", "-i", inventory)
+    out = found.host(site.gateway.name)["gateway"]["out"]
+    assert out == {canary.name: "drained by a run, until one has verified it"}
+    assert "1 of them in traffic" in found.out, found.output()
+    assert site.answers() == {200}
+
+    back = firstlight(*shlex.split(left, comments=True)[1:])
+    assert back.code == 0, back.output()
+    assert {name: one["release"] for name, one in releases(firstlight, inventory).items()} == {
+        name: one["release"] for name, one in before.items()
+    }
+    requests = site.shown(canary)["requests"]
+    assert (site.shown(canary)["state"], site.answers()) == ("up", {200})
+    assert site.shown(canary)["requests"] > requests
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    assert ended.host(site.gateway.name)["gateway"]["out"] == {}
+
+
+@BEHIND_A_GATEWAY
+def test_a_stopped_engine_is_restarted_and_in_traffic_again(
+    site: Site, record_property: Callable[[str, object], None]
+) -> None:
+    host, started = site.hosts[0], "systemctl show -P InvocationID firstlight-vllm"
+    uptime = "cut -d' ' -f1 /proc/uptime"
+    before, stopped = host.sh(f"{started}; kill -STOP $(pgrep -f ^VLLM::EngineCore); {uptime}").split()
+    wait_until(lambda: site.shown(host)["state"] == "down", "the gateway does not notice")
+    assert site.answers() == {200}
+    host.sh(f'while test "$({started})" = {before}; do sleep 0.5; done', timeout_s=120)
+    wait_until_healthy(host)
+    wait_until(lambda: site.shown(host)["state"] == "up", "it gets no requests again")
+    record_property("seconds", round(float(host.sh(uptime)) - float(stopped)))
+    assert site.answers() == {200}
