@@ -9,6 +9,11 @@ from verify.doctor.scoring import SURE_AT
 
 TARGET = "docs/reference/causes.md"
 PIPE = "\\|"
+OPTIONS = (
+    "The commands show few options. Repeat your `-i`, `--limit` and `-K`, and the `--model` of your last run: without it, and without a model in the "
+    "inventory, `provision` and `serve` replace the served model by the built-in test model. `./firstlight doctor --limit NAME` prints the commands with "
+    "your inventory and host."
+)
 SIGNS = 6
 """Number of signs shown, those with the highest weight; the file of the cause has all."""
 
@@ -25,6 +30,8 @@ def generate() -> str:
         "- *Evidence against it* lists log lines that make the cause less likely.",
         "- *Explains* lists causes that the doctor ranks lower if it also finds this one, with the reason.",
         "- *Needs* lists what a step requires. `./firstlight doctor --limit NAME --apply` can run steps with a tag; a person does the others.",
+        "",
+        OPTIONS,
         "",
         "| cause | what it is | `--apply` |",
         "|---|---|---|",
