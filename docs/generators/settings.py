@@ -20,6 +20,7 @@ def generate() -> str:
         default = field.get_default(call_default_factory=True)
         default = "" if default in (None, {}, ()) else default
         default = str(default).lower() if isinstance(default, bool) else default
+        default = f"[{', '.join(default)}]" if isinstance(default, tuple) else default
         shown = f"`{default}`" if default != "" else ""
         rows.append(f"| `firstlight_{name}` | {shown} | {allowed(name)} | {meanings[name]} |")
     return "\n".join(rows)
