@@ -92,6 +92,6 @@ def test_a_host_without_a_result_of_ansible_is_no_success() -> None:
 
 def test_an_interrupted_host_names_its_task() -> None:
     outcome = HostOutcome("gpu-1")
-    outcome.task_started("Build the environment")
+    outcome.task = "Build the environment"
     result = outcome.result(interrupted=True, playbook_end="")
     assert (result.status, result.text) == ("interrupted", "interrupted in task `Build the environment`")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +30,6 @@ class HostOutcome:
     unreachable: bool = False
     finished: bool = False
     """Whether the playbook ended for this host, with or without a failure."""
-
-    def task_started(self, task: str) -> None:
-        self.task = task
 
     def task_ended(self, event: str, data: Mapping[str, Any]) -> None:
         """Record the end of a task; `event` is the runner's name for how it ended."""
@@ -112,12 +108,6 @@ class TaskReport:
     evidence: tuple[str, ...]
 
 
-@cache
-def _table() -> tuple[tuple[re.Pattern[str], str], ...]:
-    rows = own_table(TABLE)["failure"]
-    return tuple((re.compile(row["pattern"], re.IGNORECASE), row["hint"]) for row in rows)
-
-
 def _outputs(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the task's outputs. Ansible's generic `msg` comes last: any output says more."""
     for key in ("stderr", "module_stderr", "stdout", "module_stdout", "msg"):
@@ -147,14 +137,7 @@ def _detail(outputs: list[str]) -> str:
 
 
 def describe_failure(task: str, host: str, result: Mapping[str, Any]) -> TaskReport:
-    """Describe the failure of a task on a host.
-
-    Args:
-        result: The task's result. Our own modules return `hint` next to `msg`.
-
-    Returns:
-        The sentence, the hint, and the last lines of the output.
-    """
+    """Describe the failure of a task on a host by its result, to which our own modules add a `hint`."""
     outputs = list(_outputs(result))
     whole = "\n".join(outputs)
     own_hint = result.get("hint")
@@ -171,7 +154,8 @@ def describe_failure(task: str, host: str, result: Mapping[str, Any]) -> TaskRep
 
 
 def _known(text: str) -> str | None:
-    return next((hint for pattern, hint in _table() if pattern.search(text)), None)
+    rows = own_table(TABLE)["failure"]
+    return next((row["hint"] for row in rows if re.search(row["pattern"], text, re.IGNORECASE)), None)
 
 
 def describe_unreachable(task: str, host: str, result: Mapping[str, Any]) -> TaskReport:

@@ -131,11 +131,11 @@ class _Recorder:
         outcome = self._outcomes.get(str(data.get("host")))
         if outcome is None:
             return
-        if str(data.get("task")).startswith(_VALIDATION):
-            kind = kind if kind == "runner_on_failed" else ""
+        if str(data.get("task")).startswith(_VALIDATION) and kind != "runner_on_failed":
+            return
         if kind == "runner_on_start":
-            outcome.task_started(str(data.get("task")))
-            self._progress(outcome.host, str(data.get("task")))
+            outcome.task = str(data.get("task"))
+            self._progress(outcome.host, outcome.task)
         elif kind in _ENDINGS:
             outcome.task_ended(kind, data)
             self._append(kind, data)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def run_playbook(
     config.command[0] = ansible_playbook()
     # The runner adds its callback plugin and folders to a copy of the caller's environment.
     added = {name: value for name, value in config.env.items() if os.environ.get(name) != value}
-    config.env = {**added, **kept(os.environ), **settings}
+    config.env = {**added, **{name: os.environ[name] for name in KEPT if name in os.environ}, **settings}
 
     def handle(event: dict[str, Any]) -> bool:
         cancellation.pid = event.get("pid") or cancellation.pid
@@ -124,20 +124,8 @@ CONFIG = Path(__file__).with_name("ansible.cfg")
 """Named, so that Ansible searches no ansible.cfg of the user."""
 
 KEPT = (
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "PATH",
-    "SSH_AUTH_SOCK",
-    "TMPDIR",
-    "XDG_RUNTIME_DIR",
-    "DBUS_SESSION_BUS_ADDRESS",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
+    *("HOME", "USER", "LOGNAME", "PATH", "SSH_AUTH_SOCK", "TMPDIR", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
 """The only variables of the caller that are passed on, so that a playbook gets no tokens and keys."""
 
@@ -158,11 +146,6 @@ def ansible_settings(*, scratch: Path, hosts: int) -> dict[str, str]:
         "ORIGINAL_STDOUT_CALLBACK": "default",
         "LC_ALL": "C.UTF-8",
     }
-
-
-def kept(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of the caller's environment that a playbook gets."""
-    return {name: environment[name] for name in KEPT if name in environment}
 
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -23,15 +23,9 @@ ARGUMENT_AT_MOST = 400
 
 
 def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Describe a task that changed its host, or may have changed it.
+    """Describe a task that changed its host, or may have changed it, by the runner's event of its end; None for one that changed nothing.
 
-    Args:
-        event: The runner's name for how the task ended.
-        data: Data of that event.
-
-    Returns:
-        None for a task that changed nothing. `changed` is None for a task that failed, and for one whose result Ansible
-        hides.
+    `changed` is None for a task that failed, and for one whose result Ansible hides.
     """
     result = data.get("res") or {}
     is_hidden = "censored" in result

@@ -7,7 +7,7 @@ Secrets are excluded: the server gets the API key from the 0600 file of its serv
 from __future__ import annotations
 
 import json
-from functools import partial
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from provision.catalog.versions import numbers
@@ -18,7 +18,7 @@ from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
 from provision.core.models.settings import CHAT_TEMPLATE, HUB_ID, SPECULATIVE, Settings
-from provision.core.models.stack import FlashInferPlan, ModelPlan, Stack
+from provision.core.models.stack import FlashInferPlan, Stack
 from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
@@ -67,6 +67,26 @@ def name_in_api(settings: Settings, staged: str) -> str:
     return hub_id if HUB_ID.fullmatch(hub_id) else PurePath(settings.model).name or staged
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What a command is made from."""
+
+    stack: Stack
+    settings: Settings
+    facts: HostFacts
+    prefix: str
+    model: ServedModel
+    devices: Devices
+    is_shared: bool
+    vllm: str
+    """Its version."""
+
+    @property
+    def is_eager(self) -> bool:
+        is_builtin_on_cpu = self.model.kind == "builtin" and self.devices.platform == "cpu"
+        return is_builtin_on_cpu and bool(options()["builtin"]["eager_on_cpu"])
+
+
 class ServeCommand(Record):
     """Command, environment and devices of the service."""
 
@@ -107,17 +127,17 @@ def serve_command(
     if stack.vllm is None or stack.attention is None:
         raise ServeError("the plan has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
     devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
+    given = _Given(stack, settings, facts, prefix, model, devices, is_shared, stack.vllm.version)
     served_name = name_in_api(settings, model.name)
-    split = ["--dtype", _dtype(settings, devices), *_split_options(devices)]
-    split += _length_options(settings, model, stack.model)
+    split = ["--dtype", _dtype(settings, devices), *_split_options(devices), *_length_options(given)]
+    attention = stack.attention.flag or stack.attention.backend
     # Older releases read an environment variable instead.
-    named = has("attention", stack.vllm.version)
-    backend = (options()["attention"]["option"], stack.attention.flag or stack.attention.backend) if named else ()
+    has_option = has("attention", given.vllm)
     manner = [
         *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
         *_adapter_options(model, prefix),
-        *_speculative_options(settings, model, prefix),
-        *backend,
+        *_speculative_options(given),
+        *((options()["attention"]["option"], attention) if has_option else ()),
         *(
             word
             for choice in (stack.serving.choices if stack.serving else ())
@@ -126,7 +146,7 @@ def serve_command(
         ),
         *(("--middleware", KEY_GUARD) if settings.api_key else ()),
     ]
-    if _is_eager(model, devices):
+    if given.is_eager:
         manner.append("--enforce-eager")
     # The size of the cache may differ: vLLM takes the smallest of all processes.
     agreed = (content, model.name, served_name, *split, *manner, *settings.vllm_args)
@@ -146,43 +166,34 @@ def serve_command(
         "--port",
         str(settings.port),
         *split,
-        *_memory_options(stack, settings, facts, devices, model),
+        *_memory_options(given),
         *manner,
         *(member.options if member else ()),
         *(("--otlp-traces-endpoint", settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else ()),
     ]
-    given, switches = settings.vllm_args, {}
+    more, switches = settings.vllm_args, {}
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
-        given = without_peer_writes(stack.vllm.version, given)
-        switches = peer_write_switches(stack.vllm.version)
-    variables = partial(
-        _environment, stack, settings, facts, prefix=prefix, model=model, devices=devices, is_shared=is_shared
-    )
+        more, switches = without_peer_writes(given.vllm, more), peer_write_switches(given.vllm)
+    if not has_option:
+        switches = {options()["attention"]["environment_before"]: attention} | switches
     key = start_cache.key_of(
         facts,
         devices,
         prefix=prefix,
-        served=(content, model.name, *(member.place if member else ()), *split, *manner, *given),
-        variables=switches | variables(start=""),
+        served=(content, model.name, *(member.place if member else ()), *split, *manner, *more),
+        variables=switches | _environment(given, start=""),
     )
-    environment = switches | variables(start=start_cache.folder_of(prefix, key))
+    environment = switches | _environment(given, start=start_cache.folder_of(prefix, key))
     if member is not None:
-        environment |= {
-            **member.environment,
-            **{name: environment[name] for name in settings.env},
-        }
+        environment |= {**member.environment, **{name: environment[name] for name in settings.env}}
     return ServeCommand(
-        argv=(*argv, *given),
+        argv=(*argv, *more),
         environment=dict(sorted(environment.items())),
         devices=devices,
         served_name=served_name,
         span=member,
-        start_cache=None if devices.platform == "cpu" and "--enforce-eager" in (*manner, *given) else key,
+        start_cache=None if devices.platform == "cpu" and "--enforce-eager" in (*manner, *more) else key,
     )
-
-
-def _is_eager(model: ServedModel, devices: Devices) -> bool:
-    return model.kind == "builtin" and devices.platform == "cpu" and bool(options()["builtin"]["eager_on_cpu"])
 
 
 def _dtype(settings: Settings, devices: Devices) -> str:
@@ -203,12 +214,12 @@ def _split_options(devices: Devices) -> list[str]:
     return [word for option, size in sizes.items() if size > 1 for word in (option, str(size))]
 
 
-def _length_options(settings: Settings, model: ServedModel, plan: ModelPlan | None) -> list[str]:
+def _length_options(given: _Given) -> list[str]:
     """Return the requested length, else the plan's length if the model's own does not fit."""
-    length = settings.max_model_len
+    length, plan = given.settings.max_model_len, given.stack.model
     if length is None and plan is not None and "--max-model-len" in plan.flags:
         length = plan.max_model_len
-    if length is None and model.kind == "builtin":
+    if length is None and given.model.kind == "builtin":
         length = options()["builtin"]["max_model_len"]
     return [] if length is None else ["--max-model-len", str(length)]
 
@@ -234,58 +245,44 @@ def _adapter_options(model: ServedModel, prefix: str) -> tuple[str, ...]:
     return ("--enable-lora", "--max-loras", count, "--max-lora-rank", rank, "--lora-modules", *modules)
 
 
-def _speculative_options(settings: Settings, model: ServedModel, prefix: str) -> tuple[str, ...]:
+def _speculative_options(given: _Given) -> tuple[str, ...]:
     """Return the option of speculative decoding, with the draft model that was sent, or that vLLM fetches itself."""
+    settings = given.settings
     if not settings.speculative:
         return ()
     name, _, revision = (settings.draft or "").partition("@")
     placed = {"model": name, "revision": revision} if revision else {}
-    if model.has_draft:
-        placed = {"model": f"{model.folder(prefix)}/{settings.draft_folder}"}
+    if given.model.has_draft:
+        placed = {"model": f"{given.model.folder(given.prefix)}/{settings.draft_folder}"}
     return (SPECULATIVE, json.dumps(settings.speculative | placed, sort_keys=True))
 
 
-def _memory_options(
-    stack: Stack, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
-) -> list[str]:
-    share = settings.memory_share
-    if share is None and model.kind == "builtin" and devices.platform != "cpu":
+def _memory_options(given: _Given) -> list[str]:
+    share = given.settings.memory_share
+    if share is None and given.model.kind == "builtin" and given.devices.platform != "cpu":
         share = options()["builtin"]["memory_share"]
     words = [] if share is None else ["--gpu-memory-utilization", str(share)]
-    cache = _cache_bytes(stack, settings, facts, devices, model)
-    assert stack.vllm is not None
-    if cache is not None and has("kv_cache_bytes", stack.vllm.version):
+    cache = _cache_bytes(given)
+    if cache is not None and has("kv_cache_bytes", given.vllm):
         words += [options()["kv_cache_bytes"]["option"], str(cache)]
     return words
 
 
-def _cache_bytes(
-    stack: Stack, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
-) -> int | None:
+def _cache_bytes(given: _Given) -> int | None:
     """Return the size of the key-value cache; None where vLLM chooses it."""
-    if model.kind == "builtin":
+    if given.model.kind == "builtin":
         return int(options()["builtin"]["kv_cache_bytes"])
-    if devices.platform != "cpu" or settings.memory_share is not None:
+    if given.devices.platform != "cpu" or given.settings.memory_share is not None:
         return None
-    if stack.model and stack.model.device_cache_bytes:
-        return stack.model.device_cache_bytes
+    if given.stack.model and given.stack.model.device_cache_bytes:
+        return given.stack.model.device_cache_bytes
     row = options()["cpu"]
-    return max(int((facts.memory.usable or 0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
+    return max(int((given.facts.memory.usable or 0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
 
 
-def _environment(
-    stack: Stack,
-    settings: Settings,
-    facts: HostFacts,
-    *,
-    prefix: str,
-    model: ServedModel,
-    devices: Devices,
-    start: str,
-    is_shared: bool,
-) -> dict[str, str]:
+def _environment(given: _Given, *, start: str) -> dict[str, str]:
     """Return our variables overridden by the user's; a list of allowed plugins always includes ours. `start` is the start cache."""
-    assert stack.vllm is not None
+    stack, settings, devices, prefix = given.stack, given.settings, given.devices, given.prefix
     assert stack.attention is not None
     cache = f"{prefix}/cache"
     values = {
@@ -306,20 +303,19 @@ def _environment(
         **_device_environment(devices, settings, start),
         **{name: value.replace("{cache}", start) for name, value in stack.attention.environment.items()},
     }
-    if not has("attention", stack.vllm.version):
-        values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
     values |= _flashinfer(stack.flashinfer, prefix)
     if devices.platform == "cpu":
-        if is_shared:
-            values |= {**options()["services"]["cpu_environment"], "OMP_NUM_THREADS": str(facts.cpu.logical or 1)}
-        if model.kind == "builtin":
+        if given.is_shared:
+            threads = str(given.facts.cpu.logical or 1)
+            values |= {**options()["services"]["cpu_environment"], "OMP_NUM_THREADS": threads}
+        if given.model.kind == "builtin":
             values |= options()["builtin"]["cpu_environment"]
-        if _is_eager(model, devices):
+        if given.is_eager:
             values |= options()["builtin"]["eager_environment"]
-        elif has("aot_compile", stack.vllm.version):
+        elif has("aot_compile", given.vllm):
             values |= options()["aot_compile"]["off"]
-        cache_bytes = _cache_bytes(stack, settings, facts, devices, model)
-        if cache_bytes is not None and not has("kv_cache_bytes", stack.vllm.version):
+        cache_bytes = _cache_bytes(given)
+        if cache_bytes is not None and not has("kv_cache_bytes", given.vllm):
             values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // GIB, 1))
     values |= settings.env
     if stack.cuda_compat is not None:

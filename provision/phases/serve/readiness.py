@@ -1,4 +1,8 @@
-"""Readiness of a host's service: poll until it is proven ready or has failed."""
+"""Readiness of a host's service: poll until it is proven ready or has failed; its load, and synthetic requests to it.
+
+Whatever asks a host raises TransportError where it cannot be reached, RemoteCommandError where it cannot run ready.pyz, and ServeError where
+that does not answer in JSON.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +45,8 @@ def prove(
     Args:
         request: Result of `readiness_request`.
         progress: Receives the newest line of the service's log.
-
-    Raises:
-        TransportError: The host cannot be reached.
-        RemoteCommandError: The host cannot run the proof.
-        ServeError: The proof did not answer in JSON.
     """
-    asked = dict(request)
-    started = time.monotonic()
+    asked, started = dict(request), time.monotonic()
     while True:
         left = deadline_s - (time.monotonic() - started)
         answer = _ask(session, prefix, root, asked | {"slice_s": max(min(SLICE_S, left), 0.0)})
@@ -78,11 +76,6 @@ def sample(
 
     Returns:
         `sent`, `failed`, `first_token_s`, `inter_token_s`, `reasons`, `answers`, the server's `counters`, its `stream_errors` and `until`.
-
-    Raises:
-        TransportError: The host cannot be reached.
-        RemoteCommandError: The host cannot run the program.
-        ServeError: The program did not answer in JSON.
     """
     found: dict[str, Any] = _ask(session, prefix, root, {**request, "slice_s": 0.0, "sample": dict(wanted)})["sample"]
     return found
@@ -99,11 +92,6 @@ def load(
 
     Returns:
         `load`, empty where the service offers no metrics, the live `release`, and with `errors_s` the `stream_errors`.
-
-    Raises:
-        TransportError: The host cannot be reached.
-        RemoteCommandError: The host cannot run the program.
-        ServeError: The program did not answer in JSON.
     """
     counted = {} if errors_s is None else {"errors_s": errors_s}
     return _ask(session, prefix, root, {**request, "slice_s": 0.0, "load": True, **counted})
@@ -120,15 +108,12 @@ def readiness_request(
     environment: str,
     release: str,
 ) -> dict[str, Any]:
-    """Return the request for ready.pyz.
-
-    Raises:
-        ServeError: The Stack names no attention backend.
-    """
+    """Return the request for ready.pyz, of a Stack with vLLM."""
+    assert stack.attention is not None  # as serve_command ensures
     has_reference = model.kind == "builtin" or model.task != "generate"
     headless = command.span is not None and command.span.is_headless
-    if stack.attention is None:
-        raise ServeError("the plan has no vLLM to verify", hint="set firstlight_vllm to `latest` or a version")
+    # Options of the user by which vLLM makes vectors otherwise than the model's files say.
+    pooling = [each for each in options()["pooling"]["changes"] if value_of(settings.vllm_args, each) is not None]
     return {
         "prefix": prefix,
         "supervisor": service.supervisor,
@@ -146,15 +131,10 @@ def readiness_request(
         "processes": command.devices.processes,
         "model_folder": model.folder(prefix),
         "reference": reference_path(prefix, environment, model) if has_reference and not headless else None,
-        **({"task": model.task, "pooling": _pooling(settings)} if model.task != "generate" else {}),
+        **({"task": model.task, "pooling": pooling} if model.task != "generate" else {}),
         "release": release,
         **({"in_span": True, "headless": headless} if command.span else {}),
     }
-
-
-def _pooling(settings: Settings) -> list[str]:
-    """Return the options of the user by which vLLM makes vectors otherwise than the model's files say."""
-    return [option for option in options()["pooling"]["changes"] if value_of(settings.vllm_args, option) is not None]
 
 
 def _ask(session: Session, prefix: str, root: bool, request: dict[str, Any]) -> dict[str, Any]:

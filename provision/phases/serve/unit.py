@@ -26,6 +26,7 @@ KEY = "VLLM_API_KEY"
 STOP_S, RESTART_S = 60, 10
 """Seconds that a server has to end in, and between its end and its next start."""
 
+_HOMES = ("/home/", "/root/", "/run/user/")
 _TEMPLATES = text_templates(Path(__file__).parent / "templates")
 
 
@@ -64,6 +65,7 @@ def render_service(
     """
     unit = unit_path = config = None
     name = unit_of(service)
+    stem = name.removesuffix(".service")
     preflight = preflight_argv(command, settings, prefix=prefix, user=user)
     units = {"systemd": f"/etc/systemd/system/{name}", "systemd-user": f"{home}/.config/systemd/user/{name}"}
     if supervisor in units:
@@ -71,13 +73,13 @@ def render_service(
         unit_path = units[supervisor]
         template = "system.service.j2" if supervisor == "systemd" else "user.service.j2"
         if image is not None:
-            template, unit_path = "quadlet.container.j2", f"/etc/containers/systemd/{_stem(name)}.container"
+            template, unit_path = "quadlet.container.j2", f"/etc/containers/systemd/{stem}.container"
         unit = _TEMPLATES.get_template(template).render(
             prefix=prefix,
             user=user,
             platform=command.devices.platform,
             is_in_span=command.span is not None,
-            is_under_home=any(map(_is_under_home, (prefix, settings.model_on_host or ""))),
+            is_under_home=any(path.startswith(_HOMES) for path in (prefix, settings.model_on_host or "")),
             mount=settings.model_on_host,
             preflight=systemd_line(preflight),
             command=systemd_line(started(command)),
@@ -86,7 +88,7 @@ def render_service(
             image=image,
             part=command.devices.part,
             gpus=command.devices.names,
-            container=_stem(name).replace("@", "-"),
+            container=stem.replace("@", "-"),
             variables=sorted((*command.environment, *([KEY] if settings.api_key else []))),
         )
     elif supervisor == "supervisor":
@@ -106,10 +108,6 @@ def render_service(
         api_key=settings.api_key,
         digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )
-
-
-def _stem(unit: str) -> str:
-    return unit.removesuffix(".service")
 
 
 def started(command: ServeCommand) -> tuple[str, ...]:
@@ -157,7 +155,3 @@ def _quoted(word: str) -> str:
     if word and set(word) <= _PLAIN:
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _is_under_home(folder: str) -> bool:
-    return folder.startswith(("/home/", "/root/", "/run/user/"))
