@@ -36,14 +36,7 @@ def program() -> bytes:
 
 
 def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, listens: bool) -> dict[str, str]:
-    """Return the text of each unit that a host is to have, by its name.
-
-    Args:
-        served: What the host serves, with the unit that serves it.
-        paths: Where its installation is.
-        settings: Whether it has a watchdog, and the port of the agent.
-        listens: Whether a gateway asks the agent, which then listens at the address of the server.
-    """
+    """Return the text of each unit that a host is to have, by its name; an agent that a gateway asks `listens` at the server's address."""
     bind = listened_on(served.bind)
     options = f" --listen {bind} --port {settings.health_port}" if listens else ""
     options += f" --request {paths.prefix}/run/hang" if settings.watchdog else ""

@@ -455,13 +455,8 @@ rocm() {
 }
 
 rocminfo_agents() {
-    if has rocminfo; then
-        limit rocminfo
-    elif has rocm_agent_enumerator; then
-        limit rocm_agent_enumerator
-    else
-        absent 'rocminfo is not installed'
-    fi
+    has rocminfo || absent 'rocminfo is not installed' || return
+    limit rocminfo
 }
 
 amd_smi() {
@@ -830,7 +825,7 @@ group_in_full() {
 # Each tool of a vendor may hang by itself; where there is none, their sections need no processes.
 group_cards() {
     apart=''
-    for tool in nvidia-smi amd-smi rocminfo rocm_agent_enumerator nv-fabricmanager; do has "$tool" && apart=yes; done
+    for tool in nvidia-smi amd-smi rocminfo nv-fabricmanager; do has "$tool" && apart=yes; done
     for name in nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager; do
         if [ -n "$apart" ]; then
             run_group "$name" &

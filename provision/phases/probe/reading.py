@@ -74,13 +74,9 @@ def assembled(
         budget_s: Seconds for all of them.
         parameters: The script's own parameters.
     """
-    frame = {
-        "nonce": nonce or secrets.token_hex(8),
-        "prefix": prefix,
-        "limit_s": str(limit_s),
-        "budget_s": str(budget_s),
-    }
-    return script_of(_HERE / "frame.sh", _HERE / name, **(frame | parameters))
+    frame = {"nonce": nonce or secrets.token_hex(8), "prefix": prefix}
+    limits = {"limit_s": str(limit_s), "budget_s": str(budget_s)}
+    return script_of(_HERE / "frame.sh", _HERE / name, **frame, **limits, **parameters)
 
 
 def probe(host: Host, session: Session, *, more: Collection[str] = ()) -> HostFacts:

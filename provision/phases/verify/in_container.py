@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from provision.core.errors import RemoteCommandError
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord
 from provision.fleet.ssh import Session
-from provision.phases.verify.run_checks import CheckOptions, Verified, broken, read, run_tool
+from provision.phases.verify.run_checks import CheckOptions, Verified, answer_of
+from provision.phases.verify.tool import Picked
 from verify.records import CONTAINER
 
 FAMILIES = ("libraries", "kernels", "attention", "operators", "engine")
@@ -45,32 +44,15 @@ def with_container(
     expect: Mapping[str, Any] | None,
     root: bool,
 ) -> Verified:
-    """Run the checks in a container, and return the results of the host with one record of them.
+    """Run the checks in a container of an image, if there is one, and return the results of the host with one record of them.
 
-    Args:
-        verified: The results on the host itself.
-        image: ID of the image; None where no container is checked.
-        environment: Digest of an environment that is not live yet; None for the live one.
-        devices: Number of devices, on which the time limit depends.
-        expect: As the checks on the host have it.
-
-    Raises:
-        TransportError: The host cannot be reached.
+    The other arguments, and errors, are those of `verify`.
     """
     if image is None:
         return verified
-    place = f"envs/{environment}" if environment else "current"
-    words = ["--level", options.level, "--json"]
-    words += [word for name in FAMILIES for word in ("--only", name)]
-    words += [word for name in LEFT_OUT for word in ("--skip", name)]
-    words += ["--expect", "-"] if expect else []
-    within, asked = container_command(prefix, image, facts), json.dumps(dict(expect)) if expect else None
-    limit_s = options.time_limit_s(devices)
-    try:
-        done = run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root, within=within)
-        found = read(session.host, done, environment=f"{prefix}/{place}")
-    except RemoteCommandError as error:
-        found = broken(session.host, error.text, remedy=error.hint)
+    words = ["--level", options.level, "--json", *Picked(only=FAMILIES, skip=LEFT_OUT).words]
+    limit_s, within = options.time_limit_s(devices), container_command(prefix, image, facts)
+    found = answer_of(session, prefix, environment, words, expect=expect, limit_s=limit_s, root=root, within=within)
     bad = [check for check in found.checks if check.status in ("error", "fail")]
     passed = sum(check.status in ("ok", "warn") for check in found.checks)
     record = CheckRecord(

@@ -118,15 +118,30 @@ def verify(
     Raises:
         TransportError: The host cannot be reached.
     """
-    prefix = prefix.rstrip("/")
+    prefix, is_soak = prefix.rstrip("/"), options.soak_minutes is not None
+    words, limit_s = options.words(prefix), options.time_limit_s(devices)
+    compared = None if is_soak else expect
+    with _followed(session, f"{prefix}/{PROGRESS}", None if is_soak else progress, root=root):
+        return answer_of(session, prefix, environment, words, expect=compared, limit_s=limit_s, root=root)
+
+
+def answer_of(
+    session: Session,
+    prefix: str,
+    environment: str | None,
+    words: Sequence[str],
+    *,
+    expect: Mapping[str, Any] | None,
+    limit_s: float,
+    root: bool,
+    within: str = "",
+) -> Verified:
+    """Run the tool as `run_tool` does, in the live environment or one of a digest, and return what it says of the host."""
     place = f"envs/{environment}" if environment else "current"
-    is_soak = options.soak_minutes is not None
-    words = options.words(prefix) + (["--expect", "-"] if expect and not is_soak else [])
-    asked = json.dumps(dict(expect)) if expect else None
-    limit_s = options.time_limit_s(devices)
+    asked = [*words, *(("--expect", "-") if expect else ())]
+    stdin = json.dumps(dict(expect)) if expect else None
     try:
-        with _followed(session, f"{prefix}/{PROGRESS}", None if is_soak else progress, root=root):
-            done = run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
+        done = run_tool(session, prefix, place, asked, stdin=stdin, limit_s=limit_s, root=root, within=within)
     except RemoteCommandError as error:
         return broken(session.host, error.text, remedy=error.hint)
     return read(session.host, done, environment=f"{prefix}/{place}")
@@ -184,13 +199,13 @@ def run_tool(
     Args:
         prefix: Folder of the installation, without a slash at its end.
         place: The environment's folder below it.
-        words: Arguments of the tool.
-        stdin: What the tool reads.
+        words: Arguments of the tool, which reads `stdin`.
         limit_s: Seconds after which the host is given up.
         within: Command that starts the tool in a container; empty for the host itself.
 
     Raises:
         TransportError: The host cannot be reached.
+        RemoteCommandError: The tool did not end in time.
     """
     command = tool_command(prefix, place, words, within=within)
     done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)

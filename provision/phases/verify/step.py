@@ -65,12 +65,10 @@ def verify_live(
     """
     hosts = [host for host in context.hosts() if names is None or host.name in names]
     if not options.drain:
-        documents, aggregate = check(context, probed, hosts, options)
-        around = _check_around(context, probed) if options.multihost else ()
-        return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate, around=around)
+        return _checked(context, probed, hosts, options)
     hosts = playbooks.acquire_locks(context, probed, "verify", hosts)
     try:
-        documents, aggregate = check(context, probed, hosts, options)
+        return _checked(context, probed, hosts, options)
     except KeyboardInterrupt:
         resume_services(context, probed, hosts)
         raise
@@ -78,6 +76,10 @@ def verify_live(
         for host in hosts:
             path = f"{probed.install_paths[host.name].prefix}/run/drained.json"
             context.run.change("drain", host=host.name, path=path, changed=True)
+
+
+def _checked(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], options: CheckOptions) -> CheckedHosts:
+    documents, aggregate = check(context, probed, hosts, options)
     around = _check_around(context, probed) if options.multihost else ()
     return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate, around=around)
 

@@ -18,13 +18,7 @@ from verify.records import USAGE_EXIT, Level
 
 SOURCE = product_path("verify")
 LIST_S = 60.0
-STAYS_HERE = frozenset(
-    {
-        "verify/doctor/text_classifier.py",
-        "verify/host/comparison.py",
-        "verify/cabi/build.py",
-    }
-)
+STAYS_HERE = {"verify/doctor/text_classifier.py", "verify/host/comparison.py", "verify/cabi/build.py"}
 """Modules that no host needs: comparison of hosts, text classifier, the C interface's build."""
 
 

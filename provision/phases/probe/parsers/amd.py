@@ -1,7 +1,6 @@
 """AMD facts of a host: cards from the amdgpu driver's topology, rocminfo and amd-smi, each enough alone, merged by PCI address."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from provision.catalog.versions import numbers
@@ -66,13 +65,9 @@ def compute_processes(section: Section) -> tuple[GpuProcess, ...]:
 
 
 def agents(section: Section) -> tuple[AmdGpu, ...]:
-    """Return GPU agents of rocminfo, or of rocm_agent_enumerator's plain list where rocminfo is missing."""
-    blocks = re.split(r"^Agent \d+\s*$", section.text, flags=re.MULTILINE)[1:]
-    if not blocks:
-        bare = [line for line in map(str.strip, section.lines()) if _GFX.fullmatch(line) and line != "gfx000"]
-        return tuple(AmdGpu(index=index, gfx=line) for index, line in enumerate(bare))
+    """Return GPU agents of rocminfo."""
     found: list[AmdGpu] = []
-    for block in blocks:
+    for block in re.split(r"^Agent \d+\s*$", section.text, flags=re.MULTILINE)[1:]:
         fields: dict[str, str] = {}
         for key, value in re.findall(r"^ +([A-Za-z][A-Za-z .()]*?): +(.*?) *$", block, re.MULTILINE):
             fields.setdefault(key, value)
@@ -91,14 +86,8 @@ def agents(section: Section) -> tuple[AmdGpu, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class SmiAnswer:
-    cards: tuple[AmdGpu, ...] = ()
-    driver_version: str | None = None
-
-
-def amd_smi(section: Section) -> SmiAnswer:
-    """Parse `amd-smi static --json`.
+def amd_smi(section: Section) -> tuple[tuple[AmdGpu, ...], str | None]:
+    """Return cards and the driver's version in the answer of `amd-smi static --json`.
 
     The output is a list, and from ROCm 7 on an object with `gpu_data`. Before 6.1, sizes are plain numbers of MB.
     """
@@ -125,7 +114,7 @@ def amd_smi(section: Section) -> SmiAnswer:
         )
         details = _part(entry, "driver")
         driver = driver or known(_text(details, "version") or _text(details, "driver_version"))
-    return SmiAnswer(cards=tuple(cards), driver_version=driver)
+    return tuple(cards), driver
 
 
 def rocm_version(section: Section) -> str | None:
@@ -174,11 +163,9 @@ def merge(*views: tuple[AmdGpu, ...]) -> tuple[AmdGpu, ...]:
         if not merged:
             merged = list(view)
             continue
-        # Match views without addresses by position when they show the same number of cards.
-        by_place = len(view) == len(merged) and all(card.pci_address is None for card in view)
-        for place, card in enumerate(view):
+        for card in view:
             same = [at for at, other in enumerate(merged) if card.pci_address and card.pci_address == other.pci_address]
-            for at in [place] if by_place else same[:1]:
+            for at in same[:1]:
                 merged[at] = card.model_copy(update=merged[at].model_dump(exclude_none=True))
     return tuple(merged)
 
@@ -186,8 +173,8 @@ def merge(*views: tuple[AmdGpu, ...]) -> tuple[AmdGpu, ...]:
 def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
     """Return the AMD facts; None for a host without AMD accelerators."""
     kfd, rocminfo, smi = output["kfd"], output["rocminfo_agents"], output["amd_smi"]
-    answer = amd_smi(smi)
-    cards = merge(topology(kfd), agents(rocminfo), answer.cards)
+    smi_cards, driver = amd_smi(smi)
+    cards = merge(topology(kfd), agents(rocminfo), smi_cards)
     version = rocm_version(output["rocm"])
     if not (bus.of(AMD) or cards or version):
         return None
@@ -198,7 +185,7 @@ def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
             "; ".join(section.failure for section in (kfd, rocminfo, smi) if not section.ok) or "no tool shows a GPU"
         )
     return Amd(
-        driver_version=known(output["modules"].value("amdgpu_version")) or answer.driver_version,
+        driver_version=known(output["modules"].value("amdgpu_version")) or driver,
         rocm_version=version,
         gpus=cards,
     )

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from provision.core.models.facts import Drift, EngineProcess
 from provision.phases.probe.sections import Section, marked
+from verify.tables import table
 
 UNIT = "firstlight-vllm.service"
 _UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
@@ -23,21 +24,8 @@ _RUNTIME = re.compile(r" ; start_time=.*")
 """Suffix that `systemctl show` adds to a command that has run."""
 _SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permission denied|No such file .*)""")
 _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
-_EXPANDED = frozenset({"SystemCallFilter"})
-"""Lists that some systemd releases expand: only whether they are empty is compared."""
-_NO_LOGIN = ("nologin", "false")
-POWERFUL = ["root", "sudo", "wheel", "admin", "disk", "shadow", "kmem", "docker", "podman", "lxd", "incus", "libvirt"]
-"""Groups whose members can become root; as in verify/data/account.toml."""
-LATER = [
-    "etc/started",
-    "etc/units",
-    "etc/stopped.json",
-    "etc/set-aside",
-    "releases/switch.json",
-    "models/*/reference-*.json",
-    "models/*/.complete",
-]
-"""What this product writes after its record; as in verify/data/installed.toml."""
+_EXPANDED = "SystemCallFilter"
+"""A list that some systemd releases expand: only whether it is empty is compared."""
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
@@ -74,10 +62,7 @@ def properties(lines: Iterable[str]) -> dict[str, list[str]]:
 
 
 def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
-    """Return small files with changed content, and paths without read permission.
-
-    Both coreutils' and busybox's output of sha256sum is supported.
-    """
+    """Return small files with changed content, and paths without read permission, from the output of coreutils' or busybox's sha256sum."""
     said: dict[str, str] = {}
     changed: dict[str, None] = {}
     for line in lines:
@@ -101,13 +86,8 @@ def summed(lines: Iterable[str]) -> frozenset[str]:
 def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -> tuple[list[Drift], list[str]]:
     """Return missing files, files with changed permissions or content, and paths without access permission.
 
-    A line holds mode, uid, gid, size in bytes, modification and change time in Unix seconds, and path.
-    A field of `-` is not compared.
-
-    Args:
-        sealed: Recorded lines.
-        now: Output of `stat`.
-        compared: Files whose content was compared: their sizes and times do not matter.
+    A line holds mode, uid, gid, size in bytes, modification and change time in Unix seconds, and path. A field of `-` is not compared, nor
+    sizes and times of files whose content was compared.
     """
     lines = tuple(now)
     there = {fields[6]: fields for line in lines if len(fields := line.split(" ", 6)) == 7 and fields[0].isdigit()}
@@ -131,11 +111,7 @@ def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -
 
 
 def imported(paths: Iterable[str], sums: Iterable[str]) -> list[Drift]:
-    """Return files that Python runs at each start of the environment and that have no recorded checksum.
-
-    Args:
-        sums: Output lines of sha256sum.
-    """
+    """Return files that Python runs at each start of the environment and that sha256sum has no recorded checksum of."""
     sealed = {line.rpartition(": ")[0] for line in sums}
     text = "runs at each start of Python, and was not there"
     return [Drift(kind="hook", path=path, text=text) for path in paths if path not in sealed]
@@ -156,7 +132,7 @@ def account(lines: Iterable[str]) -> list[Drift]:
     return [
         Drift(kind="permissions", path="/etc/passwd", text=f"gives {name} the login shell {shell or '/bin/sh'}")
         for name, *_, shell in fields
-        if shell.rpartition("/")[2] not in _NO_LOGIN
+        if shell.rpartition("/")[2] not in table("account")["account"]["no_login"]
     ]
 
 
@@ -165,13 +141,17 @@ def foreign(lines: Sequence[str], prefix: str) -> tuple[str, ...]:
 
     A line is one of a file with rules or groups, after its path; an unrecorded path of the installation; or a file with the key.
     """
-    known = [f"{prefix}/{each}{end}" for each in LATER for end in ("", "/*")]
+    known = [f"{prefix}/{each}{end}" for each in table("installed")["files"]["later"] for end in ("", "/*")]
     found = []
     for line in lines:
         path, _, rule = line.partition(":")
         if path == "/etc/group":
             group = rule.partition(":")[0]
-            found += [f"the service's account is in group {group}"] if group in POWERFUL else []
+            found += (
+                [f"the service's account is in group {group}"]
+                if group in table("account")["account"]["powerful"]
+                else []
+            )
         elif path.startswith("/etc/sudoers") and rule:
             found.append(f"{path} gives the service's account sudo rights: `{rule.strip()}`")
         elif not line.startswith(f"{prefix}/"):
@@ -210,7 +190,7 @@ def _differing(sealed: Values, now: Values) -> Iterator[str]:
         seen = list(now.get(name, ()))
         if name == "DropInPaths" or _alike(seen, values):
             continue
-        if name in _EXPANDED and bool("".join(seen)) == bool("".join(values)):
+        if name == _EXPANDED and bool("".join(seen)) == bool("".join(values)):
             continue
         if name == "NeedDaemonReload":
             yield "systemd has not read its files since they changed"
@@ -259,9 +239,6 @@ def _owned(fields: Sequence[str]) -> str:
 
 
 def _written(fields: Sequence[str]) -> str:
-    return f"{fields[3]} bytes, changed {_utc(fields[5])}"
-
-
-def _utc(seconds: str) -> str:
-    """Return Unix seconds as a time in UTC; another text as it is."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds.isdigit() else seconds
+    at = fields[5]
+    changed = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at.isdigit() else at
+    return f"{fields[3]} bytes, changed {changed}"

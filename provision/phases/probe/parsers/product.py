@@ -50,9 +50,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         release=_release(section.value("release")),
         previous_release=_release(section.value("previous_release")),
         releases=tuple(filter(None, map(_release, section.values("known_release")))),
-        environments=tuple(
-            filter(None, (_digest(path.removesuffix("/.complete")) for path in section.values("environment")))
-        ),
+        environments=tuple(filter(None, map(_digest, section.values("environment")))),
         image=section.value("image"),
         drift=tuple(drifted + drift.processes(service.pid, "".join(service.main_stat[:1]), engines)),
         foreign=drift.foreign(output["drift"].values("foreign"), prefix),
@@ -103,7 +101,7 @@ def _files(section: Section, nonce: str) -> dict[str, str]:
 
 
 def _digest(path: str | None) -> str | None:
-    return (path or "").rstrip("/").rpartition("/")[2] or None
+    return (path or "").removesuffix("/.complete").rstrip("/").rpartition("/")[2] or None
 
 
 def _release(path: str | None) -> str | None:

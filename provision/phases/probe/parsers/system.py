@@ -9,12 +9,8 @@ from provision.core.tables import own_table
 from provision.phases.probe.parsers.values import KINDS, YES_NO, integer, known
 from provision.phases.probe.sections import Output, Section
 
-_MANAGERS: dict[str, Literal["apt", "dnf", "zypper", "apk"]] = {
-    "apt-get": "apt",
-    "dnf": "dnf",
-    "zypper": "zypper",
-    "apk": "apk",
-}
+_MANAGERS: dict[str, Literal["apt", "dnf", "zypper", "apk"]]
+_MANAGERS = {"apt-get": "apt", "dnf": "dnf", "zypper": "zypper", "apk": "apk"}
 
 
 def os_release(section: Section) -> dict[str, str]:

@@ -50,19 +50,9 @@ class Answer(socketserver.BaseRequestHandler):
 def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
     """Look at the engine once. Raises ConnectionRefusedError where none listens."""
     progress, values = server.figures(known["metrics"])
-    seen = processes(paths, known["titles"])
-    return Look(
-        at=time.monotonic(),
-        progress=progress,
-        **values,
-        is_asked=server.is_asked,
-        answers=server.answers,
-        failures=server.failures,
-        engine_cpu_s=seen.engine_cpu_s,
-        all_cpu_s=seen.all_cpu_s,
-        is_stopped=seen.is_stopped,
-        engines=seen.engines,
-    )
+    asked = {"is_asked": server.is_asked, "answers": server.answers, "failures": server.failures}
+    seen = vars(processes(paths, known["titles"]))
+    return Look(at=time.monotonic(), progress=progress, **values, **asked, **seen)
 
 
 def ask_for_restart(request: Path, reason: str | None) -> None:

@@ -69,27 +69,19 @@ class Server:
         finally:
             connection.close()
 
-    def metrics(self) -> str | None:
-        """Return its metrics; None where it does not answer in time.
-
-        Raises:
-            ConnectionRefusedError: Nothing listens there.
-        """
-        try:
-            return self._request("GET", "/metrics", None, self._answer_s)[1].decode(errors="replace")
-        except ConnectionRefusedError:
-            raise
-        except (OSError, http.client.HTTPException):
-            return None
-
     def figures(self, names: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, dict[str, float]]:
         """Return what `values_of` reads in its metrics; None and nothing where it does not answer in time.
 
         Raises:
             ConnectionRefusedError: Nothing listens there.
         """
-        text = self.metrics()
-        return values_of(text, names) if text is not None else (None, {})
+        try:
+            text = self._request("GET", "/metrics", None, self._answer_s)[1].decode(errors="replace")
+        except ConnectionRefusedError:
+            raise
+        except (OSError, http.client.HTTPException):
+            return None, {}
+        return values_of(text, names)
 
     def ask(self) -> None:
         """Ask for one token, and return at once. What becomes of it shows in `is_asked`, `answers` and `failures`."""
@@ -136,12 +128,7 @@ class Processes:
 
 
 def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
-    """Read what the processes of a unit did.
-
-    Args:
-        paths: Files with process numbers; the first one that exists is read.
-        titles: How the titles of the processes that compute begin.
-    """
+    """Read what the processes of a unit did, from the first file with their numbers that exists; titles of those that compute begin so."""
     for path in paths:
         try:
             # podman puts a container into groups below that of its unit.
@@ -150,7 +137,14 @@ def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
             ]
         except OSError:
             continue
-        return _total([found for number in numbers if (found := look_at_process(int(number)))], tuple(titles))
+        found = [one for number in numbers if (one := look_at_process(int(number)))]
+        engine = [one for one in found if one[0].startswith(tuple(titles))]
+        return Processes(
+            engine_cpu_s=sum(cpu for _, cpu, _ in engine) if engine else None,
+            all_cpu_s=sum(cpu for _, cpu, _ in found) if found else None,
+            is_stopped=any(state in "Tt" for _, _, state in found),
+            engines=max(len(engine), 1),
+        )
     return Processes()
 
 
@@ -162,16 +156,6 @@ def look_at_process(number: int) -> tuple[str, float, str] | None:
     except OSError:
         return None
     return title, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0]
-
-
-def _total(found: Sequence[tuple[str, float, str]], titles: tuple[str, ...]) -> Processes:
-    engine = [one for one in found if one[0].startswith(titles)]
-    return Processes(
-        engine_cpu_s=sum(cpu for _, cpu, _ in engine) if engine else None,
-        all_cpu_s=sum(cpu for _, cpu, _ in found) if found else None,
-        is_stopped=any(state in "Tt" for _, _, state in found),
-        engines=max(len(engine), 1),
-    )
 
 
 def values_of(text: str, names: Mapping[str, Any]) -> tuple[tuple[float, ...], dict[str, float]]:
