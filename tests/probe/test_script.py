@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.probe.parsers import drift
 from provision.phases.probe.reading import script
 from tests.probe.here import program, run, traces, with_first
 from tests.probe.test_recorded import RECORDED
