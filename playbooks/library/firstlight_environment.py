@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import filecmp
 import glob
 import json
 import os
@@ -56,11 +55,12 @@ class Build:
 
     def __init__(self, parameters):
         self._asked, self._programs = parameters["environment"], parameters["programs"]
-        self._interpreter, self._torch = self._asked["interpreter"], self._asked["interpreter"].get("torch")
+        self._interpreter = self._asked["interpreter"]
+        self._archive, self._torch = self._interpreter.get("archive"), self._interpreter.get("torch")
         self._prefix, self._incoming = parameters["prefix"], parameters["incoming"]
-        self._digest, self._lock_timeout_s = self._asked["digest"], parameters["lock_timeout_s"]
+        self.digest, self._lock_timeout_s = self._asked["digest"], parameters["lock_timeout_s"]
         self._envs = os.path.join(self._prefix, "envs")
-        self.path = os.path.join(self._envs, self._digest)
+        self.path = os.path.join(self._envs, self.digest)
         self._python = os.path.join(self.path, "bin", "python")
         self._uv = os.path.join(self._prefix, "bin", "uv")
         self._turn = None
@@ -69,7 +69,7 @@ class Build:
     def is_complete(self):
         """Return whether the environment was completed for this lock and its Python still runs."""
         return (
-            f'"digest": "{self._digest}"' in (read(os.path.join(self.path, ".complete")) or "")
+            f'"digest": "{self.digest}"' in (read(os.path.join(self.path, ".complete")) or "")
             and read(os.path.join(self.path, "lock.txt")) == self._asked["lock"]
             and self._run(self._python, "-I", "-c", "")[0] == 0
         )
@@ -87,8 +87,8 @@ class Build:
                 start("rm", "-rf", "--", left)
         # Installed, the wheels and the archive would only hold the space a second time.
         spent = glob.glob(os.path.join(glob.escape(self._incoming), "*.whl"))
-        if self._interpreter.get("archive"):
-            spent.append(os.path.join(self._incoming, self._interpreter.get("archive")))
+        if self._archive:
+            spent.append(os.path.join(self._incoming, self._archive))
         for path in spent:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -113,47 +113,38 @@ class Build:
         deadline = time.monotonic() + limit_s
         while not locked(self._turn):
             if time.monotonic() >= deadline:
-                raise HostError(
-                    f"another installation has worked on {self._envs} for more than {limit_s} s",
-                    f"see what holds it: fuser -v {path}",
-                )
+                text = f"another installation has worked on {self._envs} for more than {limit_s} s"
+                raise HostError(text, f"see what holds it: fuser -v {path}")
             time.sleep(0.2)
 
     def _need(self, name):
         """Return the path of a sent file."""
         path = os.path.join(self._incoming, name)
         if not os.path.isfile(path):
-            raise HostError(
-                f"file {name} is not in {self._incoming}", "run ./firstlight provision: it sends what is missing"
-            )
+            hint = "run ./firstlight provision: it sends what is missing"
+            raise HostError(f"file {name} is not in {self._incoming}", hint)
         return path
 
     def _install_uv(self):
         if not os.path.isfile(os.path.join(self._incoming, self._asked["uv"])) and os.access(self._uv, os.X_OK):
             return
-        sent = self._need(self._asked["uv"])
-        if os.path.isfile(self._uv) and filecmp.cmp(sent, self._uv, shallow=False):
-            return
-        shutil.copyfile(sent, f"{self._uv}.new")
+        shutil.copyfile(self._need(self._asked["uv"]), f"{self._uv}.new")
         os.chmod(f"{self._uv}.new", 0o755)
         os.replace(f"{self._uv}.new", self._uv)
 
     def _place_interpreter(self):
         """Return the interpreter's path. A sent one is unpacked under another name and renamed."""
-        archive = self._interpreter.get("archive")
-        if not archive:
+        if not self._archive:
             return self._interpreter.get("path") or ""
-        home = os.path.join(self._prefix, "python", archive.partition(".tar.")[0])
+        home = os.path.join(self._prefix, "python", self._archive.partition(".tar.")[0])
         python = os.path.join(home, "bin", "python3")
         if self._run(python, "-I", "-c", "")[0]:
-            path = self._need(archive)
+            words = ["tar", "-xf", self._need(self._archive), "-C", f"{home}.new"]
             self._remove(home, f"{home}.new")
             os.makedirs(f"{home}.new")
-            status, _out, said = self._run(
-                "tar", "-xf", path, "-C", f"{home}.new", "--strip-components=1", "--no-same-owner"
-            )
+            status, _out, said = self._run(*words, "--strip-components=1", "--no-same-owner")
             if status:
-                raise HostError(f"interpreter archive {archive} cannot be unpacked", None, said)
+                raise HostError(f"interpreter archive {self._archive} cannot be unpacked", None, said)
             os.replace(f"{home}.new", home)
         return python
 
@@ -185,10 +176,12 @@ class Build:
         virtual = read(os.path.join(python.rpartition("/bin/")[0], "pyvenv.cfg"))
         shares = self._torch and (virtual is None or SHARES_PACKAGES.search(virtual))
         options = ["--system-site-packages"] if shares else []
-        what = f"create environment {self._digest}"
+        what = f"create environment {self.digest}"
         self._use_uv(cache, what, "venv", "--quiet", "--no-project", *options, "--python", python, self.path)
         if self._torch and virtual is not None:
-            self._reach_packages(python)
+            # A file that Python reads at its start puts the virtual environment's packages behind those of the lock.
+            own = self._ask(PACKAGE_FOLDERS).splitlines()[0]
+            store(os.path.join(own, "_firstlight_torch.pth"), self._run(python, "-I", "-c", PACKAGE_FOLDERS)[1])
         store(kept, asked["lock"])
         store(os.path.join(self.path, "stack.json"), json.dumps(asked["stack"]) + "\n")
         self._install_lines(cache)
@@ -202,35 +195,29 @@ class Build:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         marker = os.path.join(self.path, ".complete")
         self._compile()
-        store(f"{marker}.new", json.dumps({"digest": self._digest, "at": at, "interpreter": python}) + "\n")
+        store(f"{marker}.new", json.dumps({"digest": self.digest, "at": at, "interpreter": python}) + "\n")
         os.replace(f"{marker}.new", marker)
 
     def _use_uv(self, cache, what, *words):
         status, _out, said = self._run(self._uv, *words, settings={**UV_SETTINGS, "UV_CACHE_DIR": cache})
         self.output += said
         if status:
-            raise HostError(
-                f"uv could not {what}",
-                "what uv says stands above; run ./firstlight provision to send missing or damaged files anew",
-                self.output,
-            )
+            hint = "what uv says stands above; run ./firstlight provision to send missing or damaged files anew"
+            raise HostError(f"uv could not {what}", hint, self.output)
 
     def _install_lines(self, cache):
         """Install the lock: first what may bring its requirements, then the distributions that go in last."""
-        last = self._asked["last"]
-        groups = {False: [], True: []}
-        for line in self._asked["lock"].splitlines(keepends=True):
-            groups[line.partition("==")[0] in last].append(line)
-        first_file, last_file = os.path.join(cache, "first.txt"), os.path.join(cache, "last.txt")
+        last, lines = self._asked["last"], self._asked["lock"].splitlines(keepends=True)
+        file = os.path.join(cache, "lock.txt")
         places = ["--no-index", "--find-links", self._incoming, "--require-hashes", "--python", self._python]
-        store(first_file, "".join(groups[False]))
-        what = f"install the lock of environment {self._digest}"
-        self._use_uv(cache, what, "pip", "sync", first_file, *places)
+        store(file, "".join(line for line in lines if line.partition("==")[0] not in last))
+        what = f"install the lock of environment {self.digest}"
+        self._use_uv(cache, what, "pip", "sync", file, *places)
         if last:
             # Without its own requirements it cannot bring another torch, and the comparison with the lock would show one.
-            store(last_file, "".join(groups[True]))
-            what = f"install {' '.join(last)} into environment {self._digest}"
-            self._use_uv(cache, what, "pip", "install", "--no-deps", "--requirements", last_file, *places)
+            store(file, "".join(line for line in lines if line.partition("==")[0] in last))
+            what = f"install {' '.join(last)} into environment {self.digest}"
+            self._use_uv(cache, what, "pip", "install", "--no-deps", "--requirements", file, *places)
 
     def _ask(self, program, *arguments):
         """Return what a program prints that the environment's own Python runs."""
@@ -238,12 +225,6 @@ class Build:
         if status:
             raise HostError(last_lines(said, 1), None, said)
         return out.strip()
-
-    def _reach_packages(self, python):
-        """Put a virtual environment's packages behind those of the lock, by a file that Python reads at its start."""
-        folders = self._run(python, "-I", "-c", PACKAGE_FOLDERS)[1]
-        own = self._ask(PACKAGE_FOLDERS).splitlines()[0]
-        store(os.path.join(own, "_firstlight_torch.pth"), folders)
 
     def _compile(self):
         """Compile the byte code in the background: an environment is complete without it.
@@ -290,13 +271,10 @@ def main():
     except HostError as error:
         module.fail_json(msg=str(error), hint=error.hint, stderr=error.output)
     except OSError as error:
-        module.fail_json(
-            msg=f"environment {module.params['environment']['digest']} cannot be built: {error}", stderr=build.output
-        )
+        module.fail_json(msg=f"environment {build.digest} cannot be built: {error}", stderr=build.output)
     paths = [build.path] if built else []
-    module.exit_json(
-        changed=built, paths=paths, stderr=build.output, **diff_result(module, [list_diff(build.path, [], paths)])
-    )
+    diff = diff_result(module, [list_diff(build.path, [], paths)])
+    module.exit_json(changed=built, paths=paths, stderr=build.output, **diff)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,15 @@ import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
+from ansible.module_utils.firstlight_file_sets import FileSet, is_unit, log_of, require_systemd
 from ansible.module_utils.firstlight_host import HostError, differs, last_lines, read, run, write
-from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
     "gateway": {"type": "dict", "required": True},
     "timeout_s": {"type": "int", "default": 30},
 }
-CONFIG = "haproxy.cfg"
-CERTIFICATE = "certificate.pem"
-TRAFFIC = "traffic.py"
-CANARY_MAP = "canary.map"
-PACKAGED = "haproxy.service"
+CONFIG, CERTIFICATE = "haproxy.cfg", "certificate.pem"
 RELOAD_S = 5.0
 """How long one reload is waited for: HAProxy's master loses a signal that comes while it ends the reload before."""
 
@@ -36,9 +31,6 @@ class Gateway(FileSet):
         super().__init__(params["prefix"], "gateway", params["gateway"], params["timeout_s"])
         self.unit = os.path.basename(self.wanted["unit_path"])
         self.socket = f"/run/{self.unit.partition('.')[0]}/admin.sock"
-
-    def is_active(self):
-        return run("systemctl", "is-active", "--quiet", self.unit)[0] == 0
 
     def live(self):
         """Return the name of the files that HAProxy runs with; None where it does not answer."""
@@ -56,7 +48,7 @@ class Gateway(FileSet):
         """Return whether HAProxy runs with the new files, as they should be."""
         if self.live() != self.digest or read(self.wanted["unit_path"]) != self.wanted["unit"]:
             return False
-        if run("systemctl", "is-enabled", "--quiet", self.unit)[0] != 0:
+        if not is_unit("enabled", self.unit):
             return False
         if self.wanted["self_signed"] and not os.path.exists(os.path.join(self.current, CERTIFICATE)):
             return False
@@ -81,7 +73,7 @@ class Gateway(FileSet):
             else:
                 return
         listeners = [line for line in run("ss", "-Hltnp", f"sport = :{port}")[1].splitlines() if line.strip()]
-        if listeners and all('"haproxy"' in line for line in listeners) and self.is_active():
+        if listeners and all('"haproxy"' in line for line in listeners) and is_unit("active", self.unit):
             return
         by = f" by {listeners[0].rpartition('users:')[2]}" if listeners and "users:" in listeners[0] else ""
         raise HostError(
@@ -99,10 +91,8 @@ class Gateway(FileSet):
             # Key and certificate into one file, which openssl lets only its owner read.
             status, _out, said = run(*words, "-keyout", f"{path}.new", "-out", f"{path}.new")
             if status != 0:
-                raise HostError(
-                    f"openssl made no certificate: {last_lines(said, 2)}",
-                    "give one: firstlight_gateway_certificate",
-                )
+                text = f"openssl made no certificate: {last_lines(said, 2)}"
+                raise HostError(text, "give one: firstlight_gateway_certificate")
             os.replace(f"{path}.new", path)
             write(names_path, names)
         return read(path)
@@ -112,10 +102,9 @@ class Gateway(FileSet):
         status, _out, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
         if status != 0:
             alerts = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
-            raise HostError(
-                f"HAProxy refuses the gateway's files: {'; '.join(alerts[:3]) or last_lines(said, 3)}",
-                "what served before goes on; correct the setting that the message names, and run ./firstlight gateway again",
-            )
+            text = f"HAProxy refuses the gateway's files: {'; '.join(alerts[:3]) or last_lines(said, 3)}"
+            hint = "correct the setting that the message names, and run ./firstlight gateway again"
+            raise HostError(text, f"what served before goes on; {hint}")
 
     def write_set(self, folder):
         """Write the new files into a folder that nobody else may enter."""
@@ -127,7 +116,7 @@ class Gateway(FileSet):
         if self.wanted["self_signed"]:
             write(os.path.join(folder, CERTIFICATE), self.self_signed(), 0o600)
         # The shares of a rollout: HAProxy refuses files that name a map that is missing.
-        shares = os.path.join(self.folder, CANARY_MAP)
+        shares = os.path.join(self.folder, "canary.map")
         if not os.path.exists(shares):
             write(shares, "", 0o600)
 
@@ -136,20 +125,13 @@ class Gateway(FileSet):
         require_systemd("the gateway", "put another host into group `gateway`")
         self.require_free_address()
         before, name = self.take_fresh()
-        self.write_unit()
-        self.stop_packaged([PACKAGED])
+        self.write_units({self.wanted["unit_path"]: self.wanted["unit"]})
+        self.stop_packaged(["haproxy.service"])
         self.remember_drained(os.path.join(self.folder, name))
         self.use(name)
         if not self.start():
             self.take_back(before)
         self.remove_others({name, before})
-
-    def write_unit(self):
-        path = self.wanted["unit_path"]
-        record_unit(self.prefix, path)
-        if read(path) != self.wanted["unit"]:
-            write(path, self.wanted["unit"])
-            run("systemctl", "daemon-reload")
 
     def start(self):
         """Start or reload HAProxy; return whether it runs with the new files."""
@@ -168,27 +150,23 @@ class Gateway(FileSet):
 
     def remember_drained(self, folder):
         """Let HAProxy start with the hosts drained that are drained now, where the files in a folder have them."""
-        status, _out, said = run(sys.executable, os.path.join(folder, TRAFFIC), "remember")
+        status, _out, said = run(sys.executable, os.path.join(folder, "traffic.py"), "remember")
         if status != 0:
-            raise HostError(
-                f"which hosts are drained cannot be kept: {last_lines(said, 2)}",
-                f"correct {self.folder}/drained.json on the host, or remove it: then no host is drained",
-            )
+            hint = f"correct {self.folder}/drained.json on the host, or remove it: then no host is drained"
+            raise HostError(f"which hosts are drained cannot be kept: {last_lines(said, 2)}", hint)
 
     def take_back(self, before):
         """Return to the files of before. Always raises HostError."""
-        said = run("journalctl", "-u", self.unit, "-n", "5", "-o", "cat", "--no-pager")[1]
+        said = log_of(self.unit, 5)
         if before is not None:
             self.remember_drained(os.path.join(self.folder, before))
         self.use(before)
         if before is None:
             run("systemctl", "disable", "--now", self.unit)
-        elif not self.is_active():
+        elif not is_unit("active", self.unit):
             run("systemctl", "restart", self.unit)
-        raise HostError(
-            f"HAProxy did not start with the new files: {last_lines(said, 3)}",
-            f"see its log on the host: journalctl -u {self.unit}",
-        )
+        text = f"HAProxy did not start with the new files: {last_lines(said, 3)}"
+        raise HostError(text, f"see its log on the host: journalctl -u {self.unit}")
 
 
 def main():

@@ -44,9 +44,8 @@ def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     folder, owner = module.params["folder"], module.params["owner"]
     if os.path.lexists(folder) and (os.path.islink(folder) or os.lstat(folder).st_uid != owner):
-        module.fail_json(
-            msg=f"folder {folder} does not belong to the login user", hint="remove it if nobody needs what is in it"
-        )
+        text, hint = f"folder {folder} does not belong to the login user", "remove it if nobody needs what is in it"
+        module.fail_json(msg=text, hint=hint)
     paths = {file["name"]: os.path.join(folder, file["name"]) for file in module.params["files"]}
     lacking = [file["name"] for file in module.params["files"] if is_lacking(paths[file["name"]], file)]
     if not module.check_mode:

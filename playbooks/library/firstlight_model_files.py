@@ -91,11 +91,10 @@ def link_file(file, on_host, folder, reader):
     if not os.path.isfile(source):
         text = f"model file {file['name']} is not in {on_host}"
         raise HostError(text, "complete the model there, or leave firstlight_model_on_host out: then it is sent")
-    if os.path.getsize(source) != file["size"]:
-        text = f"{source} has {os.path.getsize(source)} bytes, not {file['size']}"
-        raise HostError(
-            text, "it is another revision, or its copy did not end; firstlight_model names what is expected"
-        )
+    size = os.path.getsize(source)
+    if size != file["size"]:
+        hint = "it is another revision, or its copy did not end; firstlight_model names what is expected"
+        raise HostError(f"{source} has {size} bytes, not {file['size']}", hint)
     if reader and not is_readable(source, reader):
         text = f"{source} cannot be read by account {reader}, which the service runs as"
         raise HostError(text, "let others read the file, and search its folders: chmod -R o+rX")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_host import (
@@ -20,25 +22,19 @@ from ansible.module_utils.firstlight_host import (
 from ansible.module_utils.firstlight_releases import (
     ENVIRONMENT,
     RECORD,
+    STATE,
     SWITCH,
-    can_return,
     folder_of,
+    json_text,
     known,
-    link_at,
     linked,
     linked_digest,
-    links_to_replace,
     load,
-    next_switch,
+    load_json,
     open_switch,
-    origin_of,
     release,
-    release_files,
-    service_files,
     service_of,
     start_record,
-    write_folder,
-    write_state,
 )
 from ansible.module_utils.firstlight_unit import (
     find_hooks,
@@ -60,7 +56,125 @@ ARGUMENTS = {
     "service": {"type": "dict"},
     "state": {"type": "dict"},
 }
+KEY = "VLLM_API_KEY"
+PLAIN = re.compile(r"^[A-Za-z0-9_@%+=:,./-]*$")
 SECRET_FILES = ("service.env", RECORD)
+
+
+def next_switch(switch, live, previous, target):
+    """Return what releases/switch.json says while the release `target` goes live; `switch` is the last one, where it is not proven yet."""
+    if switch is None:
+        return None if target == live else {"from": live, "previous": previous, "to": target}
+    if target in (switch["from"], switch["to"]):
+        return switch
+    if switch["from"] is None:
+        # Nothing was ever proven, as by playbooks alone: a person may go back, a failed start does not.
+        return {"from": None, "previous": live, "to": target}
+    # What was proven before an unproven release stays.
+    return {**switch, "to": target}
+
+
+def wanted_links(prefix, target, switch):
+    """Return the targets of `current` and `previous`; None for a link that is not to be there."""
+    if switch is None:
+        before = linked_digest(prefix, "previous")
+    else:
+        before = switch["previous"] if target["digest"] == switch["from"] else switch["from"] or switch["previous"]
+    digests = {"current": target["digest"], "previous": before if before and load(prefix, before) else None}
+    return {name: digest and os.path.join("releases", digest, ENVIRONMENT) for name, digest in digests.items()}
+
+
+def link_at(path):
+    return os.readlink(path) if os.path.islink(path) else None
+
+
+def links_to_replace(prefix, target, switch):
+    """Yield path and target of each link that differs, `current` first of those below the prefix.
+
+    An environment that was built anew takes the place of the damaged one in every release.
+    """
+    digest = target["record"]["environment"]
+    same = [name for name in known(prefix) if load(prefix, name)["record"]["environment"] == digest]
+    folders = [folder_of(prefix, name) for name in dict.fromkeys([target["digest"], *same])]
+    links = {os.path.join(folder, ENVIRONMENT): f"../../envs/{target['environment']}" for folder in folders}
+    links.update({os.path.join(prefix, name): text for name, text in wanted_links(prefix, target, switch).items()})
+    for path, text in links.items():
+        if link_at(path) != text:
+            yield path, text
+
+
+def release_files(prefix, target):
+    """Return path, text and mode of the files in the folder of a release, the record last."""
+    folder = folder_of(prefix, target["digest"])
+    return [
+        (os.path.join(folder, STATE), json_text(target["state"]), 0o644),
+        (os.path.join(folder, RECORD), json_text(target["record"]), 0o600),
+    ]
+
+
+def write_state(prefix, digest):
+    """Have the state of a release name the environment that its link leads to."""
+    found = load(prefix, digest)
+    if found and found["state"] != load_json(folder_of(prefix, digest), STATE):
+        write(*release_files(prefix, found)[0])
+
+
+def write_folder(prefix, target):
+    folder = folder_of(prefix, target["digest"])
+    os.makedirs(folder, exist_ok=True)
+    # The service's account goes through them, whatever the umask is.
+    for path in (os.path.dirname(folder), folder):
+        os.chmod(path, 0o755)
+    replace_link(os.path.join(folder, ENVIRONMENT), f"../../envs/{target['environment']}")
+    for path, text, mode in release_files(prefix, target):
+        write(path, text, mode)
+
+
+def origin_of(prefix):
+    """Return the digest of what served before a switch that is not proven yet; None where there is no such switch.
+
+    A host that has returned is whole again: its state.json names the release that `current` leads to.
+    """
+    switch = open_switch(prefix)
+    if switch is None:
+        return None
+    live, state = linked_digest(prefix, "current"), load_json(prefix, "state.json")
+    return None if live == switch["from"] == state.get("release") else switch["from"]
+
+
+def can_return(prefix):
+    """Return whether a release served before a switch that is not proven yet."""
+    digest = origin_of(prefix)
+    found = digest and load(prefix, digest)
+    return digest is not None and not (found and found["record"]["service"]["supervisor"] == "none")
+
+
+def assignment(name, value):
+    """Return a line that systemd's EnvironmentFile and a POSIX shell read alike."""
+    if "\n" in value:
+        raise HostError(f"environment variable {name} holds a line break", "set firstlight_env without it")
+    if PLAIN.match(value):
+        return f"{name}={value}\n"
+    return f'{name}="' + re.sub(r'(["\\$`])', r"\\\1", value) + '"\n'
+
+
+def environment_text(service, before):
+    lines = [assignment(name, str(value)) for name, value in sorted((service.get("environment") or {}).items())]
+    if service["api_key"]:
+        kept = re.search(rf"^{KEY}=(\S+)$", before or "", re.MULTILINE)
+        lines.append(f"{KEY}={kept.group(1) if kept else secrets.token_urlsafe(32)}\n")
+    return "".join(lines)
+
+
+def service_files(prefix, target):
+    """Return path, text and mode of the files that the service starts from, its variables first."""
+    service, path = target["record"]["service"], os.path.join(prefix, "etc", "service.env")
+    files = [(path, environment_text(service, read(path)), 0o600)]
+    if service.get("unit"):
+        files.append((service["unit_path"], service["unit"], 0o644))
+    if service.get("config"):
+        files.append((os.path.join(prefix, "etc", "supervisord.conf"), service["config"], 0o644))
+    return files
 
 
 def is_complete(prefix, environment):
@@ -69,8 +183,8 @@ def is_complete(prefix, environment):
 
 def foreign_files(prefix, target):
     """Return files that nobody installed and that decide what starts."""
-    environment = os.path.join(prefix, "envs", target["environment"])
-    return unit_overrides(target["record"]["service"]) + find_hooks(environment)[1]
+    hooks = find_hooks(os.path.join(prefix, "envs", target["environment"]))[1]
+    return unit_overrides(target["record"]["service"]) + hooks
 
 
 def write_release(prefix, target, switch, files):
@@ -151,22 +265,15 @@ def former_release(prefix, to):
 
 
 def whole_release(prefix, digest):
-    """Return a release with all that it needs.
-
-    Raises:
-        HostError: Its record, its environment or its model is gone.
-    """
+    """Return a release with all that it needs. Raises HostError where its record, its environment or its model is gone."""
     target = load(prefix, digest)
     hint = "nothing was changed; to install what the inventory asks for: ./firstlight provision"
     if target is None:
-        raise HostError(
-            f"release {digest} is not whole: {folder_of(prefix, digest)}/{RECORD} is missing or damaged", hint
-        )
+        text = f"is not whole: {folder_of(prefix, digest)}/{RECORD} is missing or damaged"
+        raise HostError(f"release {digest} {text}", hint)
     if not is_complete(prefix, target["environment"]):
-        environment = os.path.join(prefix, "envs", target["environment"])
-        raise HostError(
-            f"release {digest} cannot be served: its environment {environment} is gone or not complete", hint
-        )
+        text = f"its environment {prefix}/envs/{target['environment']} is gone or not complete"
+        raise HostError(f"release {digest} cannot be served: {text}", hint)
     model = (target["state"].get("readiness") or {}).get("model_folder")
     if model and not os.path.exists(os.path.join(model, "config.json")):
         raise HostError(f"release {digest} cannot be served: its model {model} is gone", hint)
@@ -184,12 +291,6 @@ def planned_release(module):
     return target
 
 
-def report(module, *, release):
-    """End with what is served, unchanged."""
-    served = service_of(linked(module.params["prefix"], "current"))
-    module.exit_json(changed=False, release=release, **served, paths=[], former=None, restart=False)
-
-
 def main():
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
@@ -199,10 +300,11 @@ def main():
     )
     prefix, kind = module.params["prefix"], module.params["rollback"]
     try:
-        if kind == "unproven" and not can_return(prefix):
-            report(module, release=None)
-        if kind is None and module.params["release"] is None:
-            report(module, release=linked_digest(prefix, "current"))
+        is_question = kind is None and module.params["release"] is None
+        if is_question or (kind == "unproven" and not can_return(prefix)):
+            served = service_of(linked(prefix, "current"))
+            digest = linked_digest(prefix, "current") if is_question else None
+            module.exit_json(changed=False, release=digest, **served, paths=[], former=None, restart=False)
         if kind is None:
             target = planned_release(module)
         else:

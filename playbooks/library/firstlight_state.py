@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import re
 import shutil
 from fnmatch import fnmatchcase
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_host import diff_result, read, run, text_diff, write
-from ansible.module_utils.firstlight_releases import known, linked, load, needed, service_of, start_caches, start_record
+from ansible.module_utils.firstlight_releases import json_text, known, linked, load, needed, service_of, start_record
 from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 
 ARGUMENTS = {"prefix": {"type": "path", "required": True}}
@@ -52,25 +52,17 @@ class Changes:
             os.unlink(path)
 
 
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
 def hash_lines(prefix, live, *, secret):
     """Yield the lines of state.sha256, or with `secret` those of state.secrets."""
     environment = os.path.join(prefix, "envs", live["environment"])
-    paths = [
-        os.path.join(environment, name) for name in (".complete", "lock.txt", "stack.json", "pyvenv.cfg", "bin/vllm")
-    ]
-    paths += find_hooks(environment)[0]
-    paths += service_paths(live)
-    paths += sorted(path for path in installed_paths(prefix) if not os.path.islink(path))
-    for path in paths:
+    names = (".complete", "lock.txt", "stack.json", "pyvenv.cfg", "bin/vllm")
+    paths = [os.path.join(environment, name) for name in names] + find_hooks(environment)[0] + service_paths(live)
+    for path in paths + sorted(path for path in installed_paths(prefix) if not os.path.islink(path)):
         if os.path.isfile(path) and "\n" not in path:
             found = os.stat(path)
             if found.st_size <= SMALL and secret is not bool(found.st_mode & 0o004):
-                yield f"{sha256(path)}  {path}\n"
+                with open(path, "rb") as file:
+                    yield f"{hashlib.sha256(file.read()).hexdigest()}  {path}\n"
 
 
 def service_paths(live):
@@ -108,19 +100,11 @@ def stat_line(path, *, times):
     return f"{found.st_mode & 0o7777:o} {found.st_uid} {found.st_gid} {written} {path}\n"
 
 
-def interpreter_homes(environments):
-    """Yield the folders of the environments' interpreters, from each pyvenv.cfg."""
-    for environment in environments:
-        for line in (read(os.path.join(environment, "pyvenv.cfg")) or "").splitlines():
-            key, _sign, value = line.partition("=")
-            if key.strip() == "home":
-                yield os.path.realpath(value.strip())
-
-
 def subfolders(prefix, name):
-    """Return the folders below PREFIX/NAME, in order. Those whose name begins with a dot belong to a build, which removes them."""
-    found = sorted(os.scandir(os.path.join(prefix, name)), key=lambda entry: entry.name)
-    return [entry for entry in found if entry.is_dir() and not entry.name.startswith(".")]
+    """Return the folders below PREFIX/NAME, in order; no links, which the service may make in its cache."""
+    folder = os.path.join(prefix, name)
+    found = os.scandir(folder) if os.path.isdir(folder) else ()
+    return sorted((entry for entry in found if entry.is_dir(follow_symlinks=False)), key=lambda entry: entry.name)
 
 
 def prune_folders(prefix, changes):
@@ -130,26 +114,24 @@ def prune_folders(prefix, changes):
     models = {(release["record"].get("model") or {}).get("folder") for release in releases}
     for name, kept in (("releases", {release["digest"] for release in releases}), ("envs", environments)):
         for entry in subfolders(prefix, name):
-            if entry.name not in kept:
+            # A name that begins with a dot is that of a build, which removes it.
+            if entry.name not in kept and not entry.name.startswith("."):
                 changes.remove(entry.path)
     for entry in subfolders(prefix, "models"):
         # The list of its files is what tells a model of ours.
         if entry.name not in models and os.path.exists(listed := f"{entry.path}.manifest.txt"):
             changes.remove(entry.path)
             changes.remove(listed)
-    prune_start_caches(prefix, start_caches(releases), changes)
-    homes = list(interpreter_homes(os.path.join(prefix, "envs", name) for name in sorted(environments)))
+    # What the services of these releases compile into, and what an unpacking that was cut off left.
+    values = [value for one in releases for value in (one["record"]["service"].get("environment") or {}).values()]
+    caches = {name for value in values for name in re.findall(r"/cache/(start-[0-9a-f]+)(?:/|$)", str(value))}
+    for entry in subfolders(prefix, "cache"):
+        if entry.name.startswith(("start-", ".start-")) and entry.name not in caches:
+            changes.remove(entry.path)
+    texts = [read(os.path.join(prefix, "envs", name, "pyvenv.cfg")) or "" for name in environments]
+    homes = [os.path.realpath(home) for text in texts for home in re.findall(r"^home *= *(.*?) *$", text, re.MULTILINE)]
     for entry in subfolders(prefix, "python"):
         if not any(home.startswith(os.path.realpath(entry.path) + os.sep) for home in homes):
-            changes.remove(entry.path)
-
-
-def prune_start_caches(prefix, names, changes):
-    """Remove start caches but those of some names, and what an unpacking that was cut off left."""
-    folder = os.path.join(prefix, "cache")
-    for entry in sorted(os.scandir(folder) if os.path.isdir(folder) else (), key=lambda entry: entry.name):
-        # The service may write here: a link is not followed.
-        if entry.name.startswith(("start-", ".start-")) and entry.name not in names and not entry.is_symlink():
             changes.remove(entry.path)
 
 
@@ -195,8 +177,7 @@ def record_state(prefix, live, changes):
         changes.remove(unit)
     # Pruning changes folders, so their modes are read after it.
     changes.write(os.path.join(prefix, "state.files"), "".join(stat_lines(prefix, live)))
-    state = json.dumps(live["state"], indent=1, sort_keys=True) + "\n"
-    changes.write(os.path.join(prefix, "state.json"), state)
+    changes.write(os.path.join(prefix, "state.json"), json_text(live["state"]))
 
 
 def main():

@@ -12,9 +12,8 @@ import urllib.error
 import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_file_sets import FileSet, require_systemd
+from ansible.module_utils.firstlight_file_sets import FileSet, is_unit, log_of, require_systemd
 from ansible.module_utils.firstlight_host import HostError, last_lines, read, run, write
-from ansible.module_utils.firstlight_unit import record_unit
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
@@ -42,9 +41,7 @@ class UnitSet(FileSet):
             return False
         if self.unproven():
             return False
-        wanted = (("is-enabled", name) for name in self.running)
-        active = (("is-active", name) for name in self.running)
-        return all(run("systemctl", word, "--quiet", name)[0] == 0 for word, name in (*wanted, *active))
+        return all(is_unit(state, name) for state in ("enabled", "active") for name in self.running)
 
     def unproven(self):
         """Return the first command that does not find what the units set up; None when all do."""
@@ -53,9 +50,7 @@ class UnitSet(FileSet):
 
     def require_free_ports(self):
         """Raise HostError when a program that is none of these units listens on a port of theirs, at any address."""
-        mine = set()
-        for name in self.running:
-            mine.add(run("systemctl", "show", "--property=MainPID", "--value", name)[1].strip())
+        mine = [run("systemctl", "show", "--property=MainPID", "--value", name)[1].strip() for name in self.running]
         for port in self.wanted["ports"]:
             said = run("ss", "-Hltnp", f"sport = :{port}")[1]
             for program, pid in re.findall(r'\("([^"]+)",pid=(\d+)', said):
@@ -82,20 +77,18 @@ class UnitSet(FileSet):
         try:
             return pwd.getpwnam(self.wanted["account"])
         except KeyError:
-            raise HostError(
-                f"there is no account `{self.wanted['account']}`, which the operating system's packages make",
-                f"see whether they are installed, and whether `getent passwd {self.wanted['account']}` names it",
-            ) from None
+            name = self.wanted["account"]
+            hint = f"see whether they are installed, and whether `getent passwd {name}` names it"
+            raise HostError(f"there is no account `{name}`, which the operating system's packages make", hint) from None
 
     def check(self, folder):
         """Raise HostError when a program refuses the files in a folder."""
         for check in self.wanted["checks"]:
             status, _out, said = run("env", "-C", folder, *check["command"])
             if status != 0:
-                raise HostError(
-                    f"`{' '.join(check['command'])}` refuses the new files: {last_lines(said, 4)}",
-                    "what ran before goes on; correct the setting that the message names, and run the command again",
-                )
+                text = f"`{' '.join(check['command'])}` refuses the new files: {last_lines(said, 4)}"
+                hint = "correct the setting that the message names, and run the command again"
+                raise HostError(text, f"what ran before goes on; {hint}")
 
     def apply(self):
         """Run the units with the new files, or leave them with those of before."""
@@ -117,16 +110,6 @@ class UnitSet(FileSet):
             self.take_back(before, units, problem)
         self.remove_others({name, before, *self.wanted["data"]})
 
-    def write_units(self, units):
-        """Write units by path; None removes one."""
-        for path, text in units.items():
-            if text is not None:
-                record_unit(self.prefix, path)
-                write(path, text)
-            elif os.path.exists(path):
-                os.unlink(path)
-        run("systemctl", "daemon-reload")
-
     def start(self, changed):
         """Start the units; return what is wrong with them, None when all answer."""
         for name in self.running:
@@ -136,13 +119,11 @@ class UnitSet(FileSet):
         deadline = time.monotonic() + self.timeout_s
         while True:
             problem = next(filter(None, map(self.problem_of, self.wanted["ready"])), None) or self.unproven()
-            failed = [name for name in self.running if run("systemctl", "is-active", "--quiet", name)[0] != 0]
+            failed = [name for name in self.running if not is_unit("active", name)]
             if problem is None and not failed:
                 return None
             if time.monotonic() > deadline:
-                said = "".join(
-                    run("journalctl", "-u", name, "-n", "4", "-o", "cat", "--no-pager")[1] for name in failed
-                )
+                said = "".join(log_of(name, 4) for name in failed)
                 return f"{', '.join(failed)}: {last_lines(said, 3)}" if failed else problem
             time.sleep(0.3)
 
@@ -165,10 +146,8 @@ class UnitSet(FileSet):
         self.use(before)
         for name in kept:
             run("systemctl", "restart", name)
-        raise HostError(
-            f"the new files are not used, since not all units answered with them: {problem}",
-            f"see the logs on the host: journalctl -u {self.running[0]}",
-        )
+        text = f"the new files are not used, since not all units answered with them: {problem}"
+        raise HostError(text, f"see the logs on the host: journalctl -u {self.running[0]}")
 
 
 def main():

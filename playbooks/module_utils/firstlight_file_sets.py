@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 
-from ansible.module_utils.firstlight_host import HostError, diff_result, read, replace_link, run, text_diff
+from ansible.module_utils.firstlight_host import HostError, diff_result, read, replace_link, run, text_diff, write
+from ansible.module_utils.firstlight_unit import record_unit
 
 
 class FileSet:
-    """The files of one purpose: those in use, and the new ones of this run.
+    """The files of one purpose, PREFIX/NAME/..., of which the new ones of this run lie in the folder `incoming` of what is `wanted`.
 
     A subclass has `matches` (whether all is as it should be), `write_set` and `check` (of a folder with the new files), and `apply`.
-
-    Args:
-        prefix: Folder of the installation.
-        name: Folder below it, which holds a folder for each set.
-        wanted: What is asked for; its `incoming` is the folder with the new files, its `digest` their name.
-        timeout_s: Seconds that the programs may take to run with the new files.
     """
 
     def __init__(self, prefix, name, wanted, timeout_s):
         self.prefix, self.wanted, self.timeout_s = prefix, wanted, timeout_s
-        self.incoming, self.digest = wanted["incoming"], wanted["digest"]
+        self.incoming, self.digest = wanted["incoming"], wanted["digest"]  # the digest names the new files
         self.folder = os.path.join(prefix, name)
         self.current = os.path.join(self.folder, "current")
         self.fresh = os.path.join(self.folder, "new")
@@ -46,15 +41,9 @@ class FileSet:
         module.exit_json(changed=changed, **diff_result(module, entries))
 
     def take_fresh(self):
-        """Write and check the new files, and give their folder its lasting name.
+        """Write and check the new files, and return the names of the set in use (None where there is none) and of the new one.
 
         The files in use are not touched, even when new ones have their name because somebody changed them.
-
-        Returns:
-            The names of the set in use, None where there is none, and of the new one.
-
-        Raises:
-            HostError: A program refuses the new files.
         """
         self.write_set(self.fresh)
         try:
@@ -82,12 +71,32 @@ class FileSet:
             if os.path.isdir(path) and not os.path.islink(path) and found not in kept:
                 shutil.rmtree(path)
 
+    def write_units(self, units):
+        """Write units by path; None removes one."""
+        for path, text in units.items():
+            if text is not None:
+                record_unit(self.prefix, path)
+                write(path, text)
+            elif os.path.exists(path):
+                os.unlink(path)
+        run("systemctl", "daemon-reload")
+
     def stop_packaged(self, units):
         """Stop units of packages that came with this product: its own units take their place."""
         ours = (read(os.path.join(self.prefix, "installed-packages.txt")) or "").split()
         for unit in units:
-            if unit.partition(".")[0] in ours and run("systemctl", "is-enabled", "--quiet", unit)[0] == 0:
+            if unit.partition(".")[0] in ours and is_unit("enabled", unit):
                 run("systemctl", "disable", "--now", unit)
+
+
+def is_unit(state, name):
+    """Return whether a unit is `active`, or `enabled`."""
+    return run("systemctl", f"is-{state}", "--quiet", name)[0] == 0
+
+
+def log_of(unit, lines):
+    """Return the newest lines of a unit's log."""
+    return run("journalctl", "-u", unit, "-n", str(lines), "-o", "cat", "--no-pager")[1]
 
 
 def require_systemd(runs, hint):
