@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from provision.core.install_paths import HOST_PYTHON
-from provision.core.models.inventory import Connection, Host
+from provision.core.models.inventory import Host
 from provision.fleet.ssh.openssh import ansible_variables
 
 CONTROLLER_PYTHON = "{{ ansible_playbook_python }}"
+_FIRST_LINE = "{{ lookup('ansible.builtin.file', ansible_become_password_file).splitlines() | first }}"
 
 _HEAD = """\
 # What was planned for each host, as an Ansible inventory. The same by hand:
@@ -56,26 +57,15 @@ def verbatim(value: Any) -> Any:
     return value
 
 
-def _become_password(connection: Connection) -> dict[str, str]:
-    """Return the sudo password by reference: Ansible reads the first line of the file when the playbook runs."""
-    if connection.become_password_file is None:
-        return {}
-    return {
-        "ansible_become_password_file": verbatim(connection.become_password_file),
-        "ansible_become_password": "{{ lookup('ansible.builtin.file', ansible_become_password_file).splitlines() | first }}",
-    }
-
-
 def host_variables(target: Target) -> dict[str, Any]:
     """Return all variables of one host."""
     connection = target.host.connection
     python = CONTROLLER_PYTHON if connection.kind == "local" else HOST_PYTHON
-    return {
-        "ansible_python_interpreter": python,
-        **verbatim(ansible_variables(connection)),
-        **_become_password(connection),
-        **verbatim(dict(target.variables)),
-    }
+    variables = {"ansible_python_interpreter": python, **verbatim(ansible_variables(connection))}
+    if (file := connection.become_password_file) is not None:
+        # By reference: Ansible reads the file when the playbook runs.
+        variables |= {"ansible_become_password_file": verbatim(file), "ansible_become_password": _FIRST_LINE}
+    return {**variables, **verbatim(dict(target.variables))}
 
 
 def render(targets: Sequence[Target], *, path: str) -> str:

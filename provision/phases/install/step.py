@@ -24,16 +24,17 @@ SEND_DEADLINE_S = 4 * 3600.0
 
 def install(context: RunContext, staged: StagedHosts) -> StagedHosts:
     """Send missing files and build the environment next to the live one, which goes on serving."""
+    reasons = {
+        **dict.fromkeys(staged.up_to_date, "in the desired state already"),
+        **dict.fromkeys(staged.restart_only, "installed already: only the start of its service changes"),
+    }
     for host in context.hosts():
-        if host.name in staged.up_to_date:
-            text = "in the desired state already"
+        if text := reasons.get(host.name):
             context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
-        if host.name in staged.restart_only:
-            text = "installed already: only the start of its service changes"
-            context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
-    playbooks.acquire_locks(
-        context, staged, "install", [host for host in context.hosts() if _needs_lock(staged, host.name)]
-    )
+    # A lock whose host lost its power has left files there: releasing it removes them.
+    left = {name for name, facts in staged.facts.items() if facts.installed and facts.installed.lock_is_left}
+    hosts = [host for host in context.hosts() if host.name in left or host.name not in staged.up_to_date]
+    playbooks.acquire_locks(context, staged, "install", hosts)
     write_sboms(context, staged)
     context.background.wait_for("upload")
     _send(context, staged)
@@ -49,12 +50,6 @@ def install(context: RunContext, staged: StagedHosts) -> StagedHosts:
     for result in results.values():
         context.record(result.model_copy(update={"changed": result.changed or result.host in staged.driver_changed}))
     return staged
-
-
-def _needs_lock(staged: StagedHosts, name: str) -> bool:
-    """Return whether a host will be changed, or has the files of a lock whose host lost its power: releasing the lock removes them."""
-    installed = staged.facts[name].installed
-    return name not in staged.up_to_date or (installed is not None and installed.lock_is_left)
 
 
 def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
@@ -91,8 +86,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         except FirstlightError as error:
             context.fail(host.name, "install", error)
 
-    hosts = building(context, staged)
-    if not hosts:
+    if not (hosts := building(context, staged)):
         return
     files = {
         host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)

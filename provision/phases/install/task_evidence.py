@@ -64,8 +64,9 @@ def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
             for name, value in arguments.items()
             if value is not None and name not in _NOT_ARGUMENTS
         )
-    if data.get("task_action") == RAW:
-        return _raw_command(str(data.get("task_path") or ""), str(data.get("task")))
+    path = str(data.get("task_path") or "")
+    if data.get("task_action") == RAW and _source(path):
+        return _raw_commands(path.rpartition(":")[0]).get(str(data.get("task")), "")
     return ""
 
 
@@ -81,17 +82,11 @@ def _source(task_path: str) -> str | None:
     return f"{Path(name).relative_to(PLAYBOOKS.parent)}:{line}"
 
 
-def _raw_command(task_path: str, task: str) -> str:
-    """Return a raw task's command as its role has it: Ansible reports none. Its variables are in install/PLAYBOOK.yml."""
-    file = task_path.rpartition(":")[0]
-    tasks = _raw_tasks(file) if _source(task_path) else ()
-    return next((str(entry[RAW]) for entry in tasks if entry.get("name") == task), "")
-
-
 @cache
-def _raw_tasks(file: str) -> tuple[dict[str, Any], ...]:
+def _raw_commands(file: str) -> dict[str, str]:
+    """Return the commands of raw tasks, by name, as their role has them: Ansible reports none. Their variables are in install/PLAYBOOK.yml."""
     entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    return tuple(entry for entry in entries if RAW in entry)
+    return {str(entry.get("name")): str(entry[RAW]) for entry in entries if RAW in entry}
 
 
 def _output(result: Mapping[str, Any]) -> str:

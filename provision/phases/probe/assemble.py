@@ -37,6 +37,8 @@ def parse(
         unknown["host"] = " ".join(sections.clean(output).split())[:200] or "the probe printed nothing"
     elif read.outcome is None:
         unknown["host"] = CUT
+    if not read.clock or not received_unix_s:
+        unknown["clock_skew_s"] = "the clocks were not read at the end of the round trip"
     processor = hardware.cpu(read["cpu"], unknown)
     mounts = hardware.disks(read["disks"], unknown)
     programs = software.programs(read["programs"], unknown)
@@ -47,7 +49,8 @@ def parse(
         host=host_name,
         probed_at=utc_of(min(received_unix_s or read.clock or 0.0, _LAST_S)),
         seconds=None if sent_unix_s is None or received_unix_s is None else round(received_unix_s - sent_unix_s, 3),
-        clock_skew_s=_skew(read.clock, received_unix_s, unknown),
+        # The script reads the host's clock last: only the way of its answer lies between the two.
+        clock_skew_s=round(read.clock - received_unix_s, 3) if read.clock and received_unix_s else None,
         os=system.operating_system(read, unknown),
         user=system.user(read, unknown),
         cpu=processor,
@@ -74,11 +77,3 @@ def parse(
         configuration=configuration.configuration(read, unknown),
         unknown=unknown,
     )
-
-
-def _skew(clock: float | None, received: float | None, unknown: dict[str, str]) -> float | None:
-    """Return host time minus controller time: the script reads the host's clock last, so only the way of its answer lies between the two."""
-    if clock is None or received is None:
-        unknown["clock_skew_s"] = "the clocks were not read at the end of the round trip"
-        return None
-    return round(clock - received, 3)

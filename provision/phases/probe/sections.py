@@ -109,16 +109,13 @@ class Output:
         found = self.sections.get(name)
         if found is not None and found.status is not None:
             return found
-        return Section(name=name, text=found.text if found else "", reason=self._why_missing)
+        reason = _WHY_MISSING.get(self.outcome, "the probe did not report this")
+        return Section(name=name, text=found.text if found else "", reason=reason)
 
     def overlaid(self, other: Output) -> Output:
         """Return a copy with the complete sections of another output of the same nonce."""
         whole = {name: section for name, section in other.sections.items() if section.status is not None}
         return replace(self, sections={**self.sections, **whole}) if other.nonce == self.nonce else self
-
-    @property
-    def _why_missing(self) -> str:
-        return _WHY_MISSING.get(self.outcome, "the probe did not report this")
 
 
 def clean(output: str | bytes) -> str:
@@ -147,7 +144,9 @@ def split(output: str | bytes) -> Output:
             case "end":
                 _end(sections, rest)
             case "clock":
-                clock = _clock(rest)
+                # busybox's date may not support nanoseconds; it then prints the format letter.
+                read = re.match(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", rest.strip())
+                clock = float(read[0]) if read else None
             case "over":
                 outcome = rest.strip()
     return Output(nonce=nonce, sections=sections, clock=clock, outcome=outcome)
@@ -171,9 +170,3 @@ def _end(sections: dict[str, Section], line: str) -> None:
     match = re.fullmatch(r"(\w+) ([0-9]{1,3}) ?(.*)", line)
     if match and match[1] in sections:
         sections[match[1]] = replace(sections[match[1]], status=int(match[2]), reason=match[3].strip())
-
-
-def _clock(text: str) -> float | None:
-    # busybox's date may not support nanoseconds; it then prints the format letter.
-    match = re.match(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", text.strip())
-    return float(match[0]) if match else None

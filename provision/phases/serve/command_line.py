@@ -136,7 +136,7 @@ def serve_command(
     manner = [
         *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
         *_adapter_options(model, prefix),
-        *_speculative_options(given),
+        *_speculative_options(settings, model, prefix),
         *((options()["attention"]["option"], attention) if has_option else ()),
         *(
             word
@@ -245,15 +245,14 @@ def _adapter_options(model: ServedModel, prefix: str) -> tuple[str, ...]:
     return ("--enable-lora", "--max-loras", count, "--max-lora-rank", rank, "--lora-modules", *modules)
 
 
-def _speculative_options(given: _Given) -> tuple[str, ...]:
+def _speculative_options(settings: Settings, model: ServedModel, prefix: str) -> tuple[str, ...]:
     """Return the option of speculative decoding, with the draft model that was sent, or that vLLM fetches itself."""
-    settings = given.settings
     if not settings.speculative:
         return ()
     name, _, revision = (settings.draft or "").partition("@")
     placed = {"model": name, "revision": revision} if revision else {}
-    if given.model.has_draft:
-        placed = {"model": f"{given.model.folder(given.prefix)}/{settings.draft_folder}"}
+    if model.has_draft:
+        placed = {"model": f"{model.folder(prefix)}/{settings.draft_folder}"}
     return (SPECULATIVE, json.dumps(settings.speculative | placed, sort_keys=True))
 
 

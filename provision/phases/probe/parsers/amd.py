@@ -73,13 +73,15 @@ def agents(section: Section) -> tuple[AmdGpu, ...]:
             fields.setdefault(key, value)
         if fields.get("Device Type") == "GPU":
             gfx = _GFX.match(fields.get("Name", ""))
+            # rocminfo prints `GPU-XX` for cards without a unique number.
+            uuid = re.fullmatch(r"GPU-[0-9a-fA-F]{8,32}", fields.get("Uuid", ""))
             found.append(
                 AmdGpu(
                     index=len(found),
                     pci_address=_address(_leading(fields.get("BDFID")), _leading(fields.get("Domain")) or 0),
                     name=known(fields.get("Marketing Name")),
                     gfx=gfx[0] if gfx else None,
-                    uuid=_uuid(fields.get("Uuid")),
+                    uuid=uuid[0] if uuid else None,
                     memory_total=(_leading(fields.get("Size")) or 0) << 10 or None,
                 )
             )
@@ -101,15 +103,16 @@ def amd_smi(section: Section) -> tuple[tuple[AmdGpu, ...], str | None]:
             continue
         asic, bus, vram = _part(entry, "asic"), _part(entry, "bus"), _part(entry, "vram")
         gfx = _GFX.match(_text(asic, "target_graphics_version"))
+        total = next((vram[key] for key in ("size", "size_mb", "vram_size_mb") if key in vram), None)
+        if isinstance(total, dict):
+            total = f"{total.get('value')} {total.get('unit')}"
         cards.append(
             AmdGpu(
                 index=len(cards),
                 pci_address=pci_address(_text(bus, "bdf")),
                 name=known(_text(asic, "market_name")),
                 gfx=gfx[0] if gfx else None,
-                memory_total=_vram(
-                    next((vram[key] for key in ("size", "size_mb", "vram_size_mb") if key in vram), None)
-                ),
+                memory_total=size(total if isinstance(total, str) and not total.isdecimal() else f"{total} MB"),
             )
         )
         details = _part(entry, "driver")
@@ -130,11 +133,6 @@ def _address(location: int | None, domain: int) -> str | None:
     return f"{domain:04x}:{location >> 8:02x}:{location >> 3 & 0x1F:02x}.{location & 7}"
 
 
-def _uuid(text: str | None) -> str | None:
-    # rocminfo prints `GPU-XX` for cards without a unique number.
-    return text if text and re.fullmatch(r"GPU-[0-9a-fA-F]{8,32}", text) else None
-
-
 def _leading(text: str | None) -> int | None:
     match = re.match(r"[0-9]{1,15}", text or "")
     return int(match[0]) if match else None
@@ -148,12 +146,6 @@ def _part(entry: dict[str, Any], key: str) -> dict[str, Any]:
 def _text(part: dict[str, Any], key: str) -> str:
     value = part.get(key)
     return value if isinstance(value, str) else ""
-
-
-def _vram(value: Any) -> int | None:
-    if isinstance(value, dict):
-        value = f"{value.get('value')} {value.get('unit')}"
-    return size(value if isinstance(value, str) and not value.isdecimal() else f"{value} MB")
 
 
 def merge(*views: tuple[AmdGpu, ...]) -> tuple[AmdGpu, ...]:

@@ -37,23 +37,19 @@ def cpu(section: Section, unknown: dict[str, str]) -> Cpu:
     flags = frozenset((described.get("flags") or described.get("Features") or "").split())
     if section.ok and not flags:
         unknown["cpu.flags"] = "the kernel lists none in /proc/cpuinfo"
+    maker, part = described.get("CPU implementer"), described.get("CPU part")
     packages = {
         number for path, number in section.by_file() if path.endswith("physical_package_id") and number.isdecimal()
     }
     return Cpu(
-        model=described.get("model name") or _arm_name(described),
+        # The kernel names Arm cores by number only.
+        model=described.get("model name") or (f"Arm implementer {maker} part {part}" if maker and part else None),
         flags=tuple(sorted(flags)),
         isa=isa_level(flags),
         logical=count_range(section.value("online") or ""),
         sockets=len(packages) or None,
         numa_nodes=len(section.values("node")) or None,
     )
-
-
-def _arm_name(described: dict[str, str]) -> str | None:
-    # The kernel names Arm cores by number only.
-    maker, part = described.get("CPU implementer"), described.get("CPU part")
-    return f"Arm implementer {maker} part {part}" if maker and part else None
 
 
 _SHARED = "/dev/shm"  # noqa: S108 - a mount on the host; nothing is written there

@@ -84,11 +84,10 @@ def topology(output: Output, unknown: dict[str, str]) -> Topology | None:
     if not devices:
         return None
     kinds = {line.split("|")[4] for line in section.values("device") if line.count("|") >= 5} - {""}
-    return Topology(
-        devices=devices,
-        iommu=_iommu(section, kinds),
-        nvlinks=nvlinks(output["nvidia_topology"]),
-    )
+    iommu: Literal["off", "passthrough", "translating"] | None = None if section.values("iommu") else "off"
+    if kinds:
+        iommu = "translating" if kinds & set(_TRANSLATING) else "passthrough" if kinds == {"identity"} else None
+    return Topology(devices=devices, iommu=iommu, nvlinks=nvlinks(output["nvidia_topology"]))
 
 
 def nvlinks(section: Section) -> dict[str, int]:
@@ -121,9 +120,3 @@ def _device(line: str) -> BusDevice | None:
         numa_node=node if (node := integer(parts[2])) is not None and node >= 0 else None,
         iommu_group=integer(parts[3]),
     )
-
-
-def _iommu(section: Section, kinds: set[str]) -> Literal["off", "passthrough", "translating"] | None:
-    if kinds:
-        return "translating" if kinds & set(_TRANSLATING) else "passthrough" if kinds == {"identity"} else None
-    return None if section.values("iommu") else "off"

@@ -51,8 +51,8 @@ def look(server: Server, paths: list[Path], known: dict[str, Any]) -> Look:
     """Look at the engine once. Raises ConnectionRefusedError where none listens."""
     progress, values = server.figures(known["metrics"])
     asked = {"is_asked": server.is_asked, "answers": server.answers, "failures": server.failures}
-    seen = vars(processes(paths, known["titles"]))
-    return Look(at=time.monotonic(), progress=progress, **values, **asked, **seen)
+    seen: dict[str, Any] = {**values, **asked, **vars(processes(paths, known["titles"]))}
+    return Look(at=time.monotonic(), progress=progress, **seen)
 
 
 def ask_for_restart(request: Path, reason: str | None) -> None:

@@ -69,7 +69,8 @@ class Evaluator:
         # An engine that hangs does not report new requests: until it answers a question again, it owes that answer.
         is_owed = look.is_asked or look.failures >= UNANSWERED
         owes = look.progress is None or is_owed or look.running + look.waiting > 0
-        moved = before is None or (look.progress is not None and look.progress != self._last_progress())
+        last = next((one.progress for one in reversed(self._looks) if one.progress is not None), None)
+        moved = before is None or (look.progress is not None and look.progress != last)
         if moved or not owes or look.answers != getattr(before, "answers", look.answers):
             self._quiet_since = look.at
         if before is None or not look.is_stopped:
@@ -78,9 +79,6 @@ class Evaluator:
         self._looks.append(look)
         while len(self._looks) > 2 and look.at - self._looks[1].at >= self._limits["idle_s"]:
             self._looks.popleft()
-
-    def _last_progress(self) -> tuple[float, ...] | None:
-        return next((one.progress for one in reversed(self._looks) if one.progress is not None), None)
 
     def wants_question(self) -> bool:
         """Return whether nothing else shows that the engine computes: it has no request, and made no token for one."""

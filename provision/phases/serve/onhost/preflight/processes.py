@@ -38,15 +38,12 @@ def all_processes() -> dict[int, Process]:
     return {process.pid: process for process in map(read_process, all_pids()) if process is not None}
 
 
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 def describe(process: Process) -> str:
-    return f"{process.title.split(' --')[0][:80]} (pid {process.pid}, user {user_name(process.uid)})"
+    try:
+        user = pwd.getpwuid(process.uid).pw_name
+    except KeyError:
+        user = str(process.uid)
+    return f"{process.title.split(' --')[0][:80]} (pid {process.pid}, user {user})"
 
 
 def port_problem(bind: str, port: int) -> str | None:

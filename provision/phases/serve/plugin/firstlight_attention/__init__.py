@@ -97,7 +97,7 @@ class _Notes:
             "pid": self.pid,
             "start_ticks": start_ticks(self.pid),
             "invocation_id": os.environ.get("INVOCATION_ID"),
-            "vllm": _vllm_version(),
+            "vllm": getattr(sys.modules.get("vllm"), "__version__", None),
             "watched": self.watched,
             "variables": variables(),
             "layers": self.layers,
@@ -107,7 +107,7 @@ class _Notes:
 
 def describe(layer: Any) -> dict[str, Any]:
     """Return the properties of one attention layer. An attribute that this release lacks is None."""
-    implementation = getattr(layer, "impl", None)
+    implementation, cache_dtype = getattr(layer, "impl", None), getattr(layer, "kv_cache_dtype", None)
     return {
         "name": getattr(layer, "layer_name", None),
         "kind": type(layer).__name__,
@@ -116,7 +116,7 @@ def describe(layer: Any) -> dict[str, Any]:
         "flash_attention_version": flash_attention_version(implementation),
         "flash_functions": flash_functions(implementation),
         "dtype": _dtype(layer),
-        "cache_dtype": _text_or_none(getattr(layer, "kv_cache_dtype", None)),
+        "cache_dtype": None if cache_dtype is None else str(cache_dtype),
         "head_size": getattr(layer, "head_size", None),
         "heads": getattr(layer, "num_heads", None),
         "device": _device(),
@@ -184,10 +184,6 @@ def _first_line(path: str) -> str | None:
         return None
 
 
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
 def _qualified_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -204,10 +200,6 @@ def _device() -> str | None:
     """Return the device of new tensors while a model is being created."""
     torch = sys.modules.get("torch")
     return str(torch.get_default_device()) if torch is not None and hasattr(torch, "get_default_device") else None
-
-
-def _vllm_version() -> str | None:
-    return getattr(sys.modules.get("vllm"), "__version__", None)
 
 
 def _wrap_when_imported(notes: _Notes) -> None:
