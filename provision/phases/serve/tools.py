@@ -18,20 +18,12 @@ _ONHOST = Path(__file__).parent / "onhost"
 SHARED = (_ONHOST / "shared", product_path("verify") / "serving/samples.py")
 """What an engine shows on its own host, for the programs that watch one."""
 _TREE = product_path("provision").parent
+_SERVING = ("answers", "client", "processes", "samples", "service", "service_plan", "vectors")
 VERIFY = tuple(
     product_path("verify") / name
     for name in (
-        "data/serving.toml",
-        "data/start_phases.toml",
-        "files.py",
-        "serving/answers.py",
-        "serving/client.py",
-        "serving/processes.py",
-        "serving/samples.py",
-        "serving/service.py",
-        "serving/service_plan.py",
-        "serving/vectors.py",
-        "tables.py",
+        *("data/serving.toml", "data/start_phases.toml", "files.py", "tables.py"),
+        *(f"serving/{name}.py" for name in _SERVING),
     )
 )
 """What the checks of a service and the programs around its start have in common."""
@@ -51,13 +43,7 @@ def serve_tools(folder: Path) -> dict[str, Path]:
 
 
 def built(target: Path, package: Path, main: str, shared: Sequence[Path] = ()) -> Path:
-    """Return a package of programs as one file, which is made where it is missing or older than its sources.
-
-    Args:
-        package: See `zipapp`, as of `main` and `shared`.
-        main: What runs.
-        shared: See `zipapp`.
-    """
+    """Return a package of programs as one file, as `zipapp` does, which is made where it is missing or older than its sources."""
     sources = (file for path in (package, *shared) for file in _sources(path))
     return kept(target, sources, lambda: zipapp(package, main, shared))
 

@@ -275,15 +275,6 @@ def reference_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file; empty when it is absent or incomplete."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def wrong_files(folder: Path) -> list[str]:
     """Return the model's files that are missing or differ. Expected content never comes from the disk."""
     wanted = small_files()
@@ -352,7 +343,10 @@ def make(folder: Path, reference: Path | None) -> dict[str, Any]:
     changed = keep_manifest(folder) or bool(wrong)
     if reference is None:
         return {"changed": changed, "seed": SEED, "made": wrong}
-    known = read_json(reference)
+    try:
+        known = json.loads(read_bytes(reference) or b"{}")
+    except ValueError:
+        known = {}
     wanted = {"sha256": WEIGHTS_SHA256, "prompt": prompt_tokens()}
     if any(known.get(name) != value for name, value in wanted.items()):
         known = {**marker(), **reference_of(folder)}

@@ -74,11 +74,7 @@ def read_json(path: Path) -> Any:
 
 
 def pooling_of(folder: Path, kind: str) -> tuple[str, bool]:
-    """Return how a model's files pool, and whether the vector then has length 1.
-
-    Raises:
-        UnknownError: In a way that this program does not know.
-    """
+    """Return how a model's files pool, and whether the vector then has length 1. Raises UnknownError for another way."""
     modules = read_json(folder / "modules.json")
     if modules is None:
         return DEFAULT_POOLING[kind], True
@@ -106,11 +102,7 @@ def available_mib() -> int:
 
 
 def require_known(folder: Path, task: str) -> dict[str, Any]:
-    """Return the configuration of a model whose computation is known.
-
-    Raises:
-        UnknownError: It is not, or the memory does not suffice.
-    """
+    """Return the configuration of a model whose computation is known, and for which the memory suffices. Raises UnknownError."""
     config: dict[str, Any] = read_json(folder / "config.json") or {}
     kind, known = config.get("model_type"), DEFAULT_POOLING if task == "embed" else SCORERS
     if kind not in known:
@@ -162,11 +154,7 @@ def scores(folder: Path, pairs: list[list[str]], activation: str) -> list[list[f
 
 
 def activation_of(config: dict[str, Any]) -> str:
-    """Return what a reranker's files make of its last number.
-
-    Raises:
-        UnknownError: Something that this program does not know.
-    """
+    """Return what a reranker's files make of its last number. Raises UnknownError for something else."""
     named = (config.get("sentence_transformers") or {}).get("activation_fn")
     named = named or config.get("sbert_ce_default_activation_function") or "Sigmoid"
     found = "Identity" if config.get("problem_type") == "regression" else str(named).rpartition(".")[2]

@@ -40,13 +40,7 @@ class Look:
 
 
 class Evaluator:
-    """What the agent knows of an engine.
-
-    Args:
-        limits: Table `limits` of health.toml.
-        weights: Table `weights` of health.toml.
-        restart: Table `restart` of health.toml.
-    """
+    """What the agent knows of an engine, by the tables of health.toml."""
 
     def __init__(self, limits: Mapping[str, Any], weights: Mapping[str, Any], restart: Mapping[str, Any]) -> None:
         self._limits, self._weights, self._restart = limits, weights, restart

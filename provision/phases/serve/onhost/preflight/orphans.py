@@ -39,11 +39,6 @@ def remove_stale_proofs(prefix: Path) -> None:
                 path.unlink()
 
 
-def is_vllm(process: Process) -> bool:
-    """Return whether vLLM set the process title, or the command line is that of a server."""
-    return process.title.startswith("VLLM::") or "/vllm serve " in f"{process.title} "
-
-
 def find_orphans(prefix: Path, user: str) -> list[Process]:
     """Return engine and worker processes of ours whose server is gone, oldest first.
 
@@ -58,11 +53,9 @@ def find_orphans(prefix: Path, user: str) -> list[Process]:
 
     def served(process: Process) -> bool:
         above = processes.get(process.parent)
-        while above is not None and is_vllm(above):
-            if not above.title.startswith("VLLM::"):
-                return True
+        while above is not None and above.title.startswith("VLLM::"):
             above = processes.get(above.parent)
-        return False
+        return above is not None and "/vllm serve " in f"{above.title} "
 
     found = [
         process

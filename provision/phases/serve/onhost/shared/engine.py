@@ -26,26 +26,12 @@ UNANSWERED = 100
 
 
 def table(name: str, package: str = __package__) -> dict[str, Any]:
-    """Return a table of a package, which has it as JSON in the program.
-
-    Raises:
-        FileNotFoundError: The package has none of that name.
-    """
-    data = pkgutil.get_data(package, f"{name}.json")
-    if data is None:
-        raise FileNotFoundError(name)
-    return dict(json.loads(data))
+    """Return a table of a package, which has it as JSON in the program."""
+    return dict(json.loads(pkgutil.get_data(package, f"{name}.json") or b""))
 
 
 class Server:
-    """The server of the engine, asked over HTTP.
-
-    Args:
-        address: Where it listens.
-        key: Its API key, where it has one.
-        answer_s: Seconds that its metrics may take.
-        patience_s: Seconds that an answer to a question may take.
-    """
+    """The server of the engine, asked over HTTP: its metrics may take `answer_s` seconds, an answer to a question `patience_s`."""
 
     def __init__(self, address: str, port: int, key: str | None, *, answer_s: float, patience_s: float) -> None:
         self._at = address, port

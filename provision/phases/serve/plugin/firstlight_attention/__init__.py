@@ -167,21 +167,15 @@ def flash_functions(implementation: Any) -> str | None:
 def start_ticks(pid: int) -> int | None:
     """Return the start of a process in clock ticks since boot, which together with the PID identifies the process.
 
-    After a reboot another process may have both values, but then it has overwritten this file. The kernel's boot ID
-    would
-    add nothing: in a container, a service with a protected /proc reads a different one than its neighbours.
+    After a reboot another process may have both values, but then it has overwritten this file. The kernel's boot ID would add nothing: in a
+    container, a service with a protected /proc reads a different one than its neighbours.
     """
-    line = _first_line(f"/proc/{pid}/stat")
-    # The command's name is in parentheses and may contain blanks; field 22 is the twentieth after it.
-    return int(line.rpartition(")")[2].split()[19]) if line else None
-
-
-def _first_line(path: str) -> str | None:
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            return file.readline().strip()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+    # The command's name is in parentheses and may contain blanks; field 22 is the twentieth after it.
+    return int(text.rpartition(")")[2].split()[19])
 
 
 def _qualified_name(kind: type) -> str:

@@ -34,12 +34,9 @@ client: ContextVar[str | None] = ContextVar("client", default=None)
 
 
 def add(counts: dict[str, Any], new: dict[str, list[int]], now: float) -> dict[str, Any]:
-    """Return counts of the windows of a time: those of an earlier window are gone, and new tokens are added.
+    """Return counts of the windows of a time (in seconds since 1970): those of an earlier window are gone, and new tokens are added.
 
-    Args:
-        counts: By window, its number and the tokens of each client: those of prompts, and generated ones. May be empty.
-        new: Tokens of each client.
-        now: Seconds since 1970.
+    A window has its number and, by client, the tokens of prompts and the generated ones.
     """
     found: dict[str, Any] = {}
     for window, seconds in WINDOWS.items():
