@@ -36,11 +36,8 @@ class Apt(Manager):
         """Return addresses of the repository; of the distribution's own by the origin in its Release file."""
         if self.repository["uri"]:
             return {address(self.repository["uri"])}
-        form = "$(ORIGIN)\t$(REPO_URI)"
-        rows = [
-            line.split("\t")
-            for line in run("apt-get", "indextargets", "--format", form, "Created-By: Packages")[1].splitlines()
-        ]
+        said = run("apt-get", "indextargets", "--format", "$(ORIGIN)\t$(REPO_URI)", "Created-By: Packages")[1]
+        rows = [line.split("\t") for line in said.splitlines()]
         return {address(uri) for origin, uri in rows if origin == self.repository["origin"]}
 
     def packages(self):
@@ -110,11 +107,8 @@ class Apt(Manager):
         words = [*(f"{name}={version}" for name, version in sorted(install.items())), *(f"{name}-" for name in remove)]
         status, _out, said = self.patiently("apt-get", *self.options, "install", *words)
         if status != 0:
-            causes = [
-                line.strip()
-                for line in said.splitlines()
-                if re.match("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
-            ]
+            cause = re.compile("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):")
+            causes = [line.strip() for line in said.splitlines() if cause.match(line)]
             text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}{build_error()}"
             raise HostError(text, f"try it on the host: apt-get install {' '.join(words)}")
 

@@ -49,13 +49,7 @@ def kernels():
 
 
 class Manager:
-    """What apt and dnf have in common.
-
-    Args:
-        part: The packages and their repository, as variable `vendor_packages_part` has them.
-        version: Version of the packages of the family; None for that of the part.
-        lock_timeout_s: Seconds to wait for another package manager.
-    """
+    """What apt and dnf have in common. `part` is the variable `vendor_packages_part`; without a `version`, that of the part counts."""
 
     def __init__(self, part, version, lock_timeout_s):
         self.part = part
@@ -85,11 +79,8 @@ class Manager:
             time.sleep(2)
 
     def named_like_family(self, name):
-        return (
-            bool(self.family)
-            and matches(name, self.family["packages"])
-            and not matches(name, self.family.get("apart", ()))
-        )
+        family = self.family or {"packages": ()}
+        return matches(name, family["packages"]) and not matches(name, family.get("apart", ()))
 
     def in_family(self, name, version):
         """Return whether a package has the version scheme of the driver."""
@@ -102,10 +93,8 @@ class Manager:
 
     def satisfied(self, have):
         """Return whether every wanted package is installed in a fitting version; needs no repository."""
-        return all(
-            any(name in have and self.fits(name, have[name]) for name in package.split("|"))
-            for package in self.part["packages"]
-        )
+        names = [package.split("|") for package in self.part["packages"]]
+        return all(any(name in have and self.fits(name, have[name]) for name in each) for each in names)
 
     def choose(self, offers):
         """Return each package with its version, by the first of its names that is available; and the packages without any.
@@ -145,19 +134,15 @@ class Manager:
         if not fitting:
             return self.version
         newest = max(fitting, key=numbers)
-        self.notes.append(
-            f"{self.uri} has no {self.version} of all packages; {newest} is the newest within the plan's bounds"
-        )
+        text = f"has no {self.version} of all packages; {newest} is the newest within the plan's bounds"
+        self.notes.append(f"{self.uri} {text}")
         return newest
 
     def common_versions(self, family):
         """Return versions that the repository has of each of these packages, under any of its names."""
         offers = self.offers_of([name for names in family for name in names])
-        each = [
-            {upstream(version) for name in names for version, is_own in offers.get(name, ()) if is_own}
-            for names in family
-        ]
-        return set.intersection(*each)
+        own = {name: {upstream(version) for version, is_own in each if is_own} for name, each in offers.items()}
+        return set.intersection(*(set().union(*(own.get(name, ()) for name in names)) for names in family))
 
     def install_before(self, make):
         """Install packages that add further repositories. Where none is available, the error for a later package says so."""
@@ -170,44 +155,33 @@ class Manager:
                 self.run_transaction(install, [])
                 self.updated = False
 
-    def wanted_offers(self):
-        return self.offers_of([name for package in self.part["packages"] for name in package.split("|")])
-
     def not_on_offer(self, package, offers):
         names = package.split("|")
         there = sorted({version for name in names for version, _own in offers.get(name, ())}, reverse=True)
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
-        raise HostError(
-            f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",
-            f"check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version{self.elsewhere}",
-        )
+        text = f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}"
+        hint = "check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version"
+        raise HostError(text, f"{hint}{self.elsewhere}")
 
     def transaction(self, have, headers, make):
         """Return what to install (name and version) and what to remove (names)."""
-        install, chosen = {}, {}
+        chosen = {}
         if not self.satisfied(have):
-            offers = self.wanted_offers()
-            chosen, missing = self.choose(offers)
+            names = [name for package in self.part["packages"] for name in package.split("|")]
+            chosen, missing = self.choose(self.offers_of(names))
             if missing and make:
                 self.update()
-                offers = self.wanted_offers()
+                offers = self.offers_of(names)
                 chosen, missing = self.choose(offers)
                 if missing:
                     self.not_on_offer(missing[0], offers)
             # In check mode the source may not be written yet, and what it offers is not known.
             chosen.update({package.split("|")[0]: self.version or "newest" for package in missing})
-            install = {
-                name: version for name, version in chosen.items() if name not in have or not self.fits(name, have[name])
-            }
+        there = {name for name, version in have.items() if self.fits(name, version)}
+        install = {name: version for name, version in chosen.items() if name not in there}
         remove = [name for name in have if matches(name, self.part.get("instead_of", ()))]
-        others = [
-            name
-            for name, version in have.items()
-            if name not in chosen
-            and name not in remove
-            and self.in_family(name, version)
-            and not self.fits(name, version)
-        ]
+        others = [name for name in have if name not in there and self.in_family(name, have[name])]
+        others = [name for name in others if name not in chosen and name not in remove]
         offered = self.offers_of(others)
         for name in others:
             fitting = [version for version, is_own in offered.get(name, ()) if is_own and self.fits(name, version)]
@@ -239,17 +213,10 @@ class Manager:
             return
         before, have = dict(line.split() for line in text.splitlines()), self.installed()
         others = [read(os.path.join(RECORDS, name)) for name in os.listdir(RECORDS)]
-        ours = [
-            line[len("installed ") :] for text in others for line in text.splitlines() if line.startswith("installed ")
-        ]
+        ours = re.findall("^installed (.*)$", "".join(others), re.MULTILINE)
         named = [name for package in self.part["packages"] for name in package.split("|")]
-        replaced = [
-            name
-            for name, version in before.items()
-            if name not in ours
-            and have.get(name) != version
-            and (self.in_family(name, version) if self.family else name in named)
-        ]
+        changed = [name for name, version in before.items() if name not in ours and have.get(name) != version]
+        replaced = [name for name in changed if (self.in_family(name, before[name]) if self.family else name in named)]
         word = "instead" if replaced else "installed"
         self.note_down(word, [name for name in have if name not in before or name in replaced])
         os.unlink(self.before)
@@ -263,8 +230,7 @@ class Manager:
     def no_headers(self, package, kernel, make):
         """Fail where the running kernel has no headers, since it would have no module; note it for other kernels."""
         if make and kernel == os.uname().release:
-            raise HostError(
-                f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs",
-                f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again",
-            )
+            text = f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs"
+            hint = f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again"
+            raise HostError(text, hint)
         self.notes.append(f"package {package} is not on offer: no module is built for kernel {kernel}")
