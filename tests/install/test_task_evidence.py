@@ -15,10 +15,10 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.redaction import MASK
 from provision.core.run_folder import TEXT_AT_MOST, RunFolder, truncate
+from provision.phases.install.host_outcome import describe_change
 from provision.phases.install.host_results import install
 from provision.phases.install.hosts_file import Target
 from provision.phases.install.playbook import PLAYBOOKS
-from provision.phases.install.task_evidence import describe_change
 from tests.install.conftest import Site, make_site
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.phases.probe.assemble import parse
-from provision.phases.probe.parsers import amd, drift, hardware, nvidia, software, system
+from provision.phases.probe.parsers import amd, drift, hardware, nvidia, system
 from provision.phases.probe.parsers.values import integer, pci_address, size, version
 from provision.phases.probe.sections import Output, Section, split
 
@@ -121,13 +121,13 @@ def test_kernel_tables_list_listeners(address: ipaddress.IPv4Address | ipaddress
     words = [address.packed[at : at + 4][::-1].hex().upper() for at in range(0, len(address.packed), 4)]
     name = "tcp" if address.version == 4 else "tcp6"
     row = f"/proc/net/{name}:   0: {''.join(words)}:{number:04X} {'0' * len(''.join(words))}:0000 0A 00000000:00000000 00:00000000 00000000     0"
-    (port,) = software.ports(listing(row), {})
+    (port,) = system.ports(listing(row), {})
     assert (port.port, port.address, port.pid) == (number, str(address), None)
 
 
 def test_established_connections_are_no_listeners() -> None:
     row = "/proc/net/tcp:   0: 0100007F:1F40 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0"
-    assert software.ports(listing(f"{row}\nESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
+    assert system.ports(listing(f"{row}\nESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_compatibility_libraries_are_found_with_and_without_a_toolkit() -> None:
         'toolkit=/usr/local/cuda-12.9\n   "cuda" : {\n      "version" : "12.9.1"\n'
         "toolkit=/usr/local/cuda-13.0\ncompat=/usr/local/cuda-13.0/compat/libcuda.so.1\n"
     )
-    found = software.cuda_toolkits(section(text), (), {})
+    found = system.cuda_toolkits(section(text), (), {})
     assert [(kit.path, kit.version, kit.compat) for kit in found] == [
         ("/usr/local/cuda-12.9", "12.9.1", False),
         ("/usr/local/cuda-13.0", None, True),
@@ -251,7 +251,7 @@ def test_what_a_toolkit_lacks_for_kernels_compiled_at_run_time_is_listed() -> No
         "compat=/usr/local/cuda-13.0/compat/libcuda.so.1\n"
         'toolkit=/usr/local/cuda-12.9\n   "cuda" : {\n      "version" : "12.9.1"\nlacks=bin/nvcc\nlacks=include/curand_kernel.h\n'
     )
-    found = software.cuda_toolkits(section(text), (), {})
+    found = system.cuda_toolkits(section(text), (), {})
     assert [(kit.version, kit.compat, kit.lacks) for kit in found] == [
         ("13.0.88", True, ("include/curand_kernel.h",)),
         ("12.9.1", False, ("bin/nvcc", "include/curand_kernel.h")),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from provision.phases.serve.onhost.preflight import main as preflight_main
-from provision.phases.serve.onhost.preflight import orphans, processes
+from provision.phases.serve.onhost.preflight import processes
 from provision.phases.serve.onhost.preflight.gpu_memory import amd_memory
 from provision.phases.serve.onhost.preflight.main import Report, check_gpu_memory
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
@@ -151,7 +151,7 @@ def test_a_worker_that_outlives_its_engine_is_killed(to_end: list[int]) -> None:
         to_end.append(worker)
         to_end.append(engine.pid)
         found = [one for pid in (engine.pid, worker) if (one := processes.read_process(pid)) is not None]
-        left = orphans.end_processes(found)
+        left = processes.end_processes(found)
         engine.kill()
     assert left == []
     assert not alive(worker)

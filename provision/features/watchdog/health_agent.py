@@ -1,17 +1,20 @@
 """The health agents of a run: each host that serves under systemd, as root's installation, gets one, with the watchdog that acts on what it sees."""
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from provision.core.files import write_atomically
 from provision.core.install_paths import InstallPaths, unit_of
 from provision.core.models.inventory import Host
 from provision.core.models.settings import Settings
 from provision.core.unit_set import filled
-from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_record
 from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.serve.tools import SHARED, zipapp
 from provision.run import playbooks
@@ -28,6 +31,8 @@ ACTING = "watchdog.py"
 FOLDER = "health-agent"
 READ_DEADLINE_S = 60.0
 _HERE = Path(__file__).parent
+RECORD = "health-agent/watchdog.json"
+"""Below the prefix of a host."""
 
 
 def program() -> bytes:
@@ -147,3 +152,55 @@ def _play(
         text = "its health agent was set up" if units[name] else "its health agent was removed"
         context.record(playbooks.added_to_earlier(context, result, text, result.seconds))
     return set(results)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One time that the engine hung."""
+
+    at: str
+    """UTC, as in the names of runs: 20261127T043320Z."""
+    action: str
+    """`restarted` or `left down`."""
+    reason: str
+    dump: str
+    """File on the host with threads and stacks."""
+
+
+@dataclass(frozen=True)
+class WatchdogRecord:
+    """The newest events, the last one last."""
+
+    restarts: int = 0
+    """Restarts since the installation."""
+    events: tuple[Event, ...] = ()
+
+    def since(self, run: str) -> tuple[Event, ...]:
+        """Return the events after the start of a run, or after any other time in its form."""
+        return tuple(one for one in self.events if one.at > run)
+
+
+def parse_record(text: str) -> WatchdogRecord:
+    """Return a record; an empty one where there is none, or none that can be read."""
+    try:
+        return TypeAdapter(WatchdogRecord).validate_json(text)
+    except ValidationError:
+        return WatchdogRecord()
+
+
+def sentence(events: tuple[Event, ...], *, is_down: bool) -> str:
+    """Return what a watchdog did, in one sentence; empty where it did nothing.
+
+    Args:
+        events: What it did lately.
+        is_down: Whether the service does not run.
+    """
+    if not events:
+        return ""
+    last = events[-1]
+    where = f"{last.reason}; threads and stacks in {last.dump}"
+    if last.action == "left down":
+        return f"its watchdog {'left it down' if is_down else 'had left it down'} at {last.at}: {where}"
+    count = sum(one.action == "restarted" for one in events)
+    times = "once" if count == 1 else f"{count} times"
+    return f"its watchdog restarted it {times}, last at {last.at}: {where}"

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-from provision.features.watchdog.health_agent import READ_DEADLINE_S
-from provision.features.watchdog.record import RECORD, WatchdogRecord, parse_record, sentence
+from provision.features.watchdog.health_agent import READ_DEADLINE_S, RECORD, WatchdogRecord, parse_record, sentence
 from provision.pipeline.host_status import StatusPart
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts

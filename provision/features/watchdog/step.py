@@ -2,8 +2,7 @@
 
 from typing import TypeVar
 
-from provision.features.watchdog.health_agent import bring
-from provision.features.watchdog.record import sentence
+from provision.features.watchdog.health_agent import bring, sentence
 from provision.report.history.runs import newest_with
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts

@@ -14,10 +14,9 @@ from provision.core.models.records import PhaseResult
 from provision.core.run_folder import RunFolder, utc_now
 from provision.core.scratch import scratch_folder
 from provision.fleet.ssh.sudo import become_password
-from provision.phases.install.host_outcome import HostOutcome
+from provision.phases.install.host_outcome import HostOutcome, describe_change
 from provision.phases.install.hosts_file import Progress, Target, memory_file, render, render_secrets
 from provision.phases.install.playbook import Cancellation, remembered_signals, run_playbook
-from provision.phases.install.task_evidence import describe_change
 
 TASKS_FILE = "install/tasks.jsonl"
 LOG_FILE = "install/ansible.log"

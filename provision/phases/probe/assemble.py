@@ -3,7 +3,7 @@
 from provision.core.models.facts import HostFacts
 from provision.core.run_folder import utc_of
 from provision.phases.probe import sections
-from provision.phases.probe.parsers import amd, configuration, hardware, nvidia, pci, product, software, system
+from provision.phases.probe.parsers import amd, configuration, hardware, nvidia, product, system
 
 CUT = "the end of the probe's output is missing"
 """Reason in `unknown["host"]`. The missing part may describe a GPU, so no decision may use the rest."""
@@ -41,9 +41,9 @@ def parse(
         unknown["clock_skew_s"] = "the clocks were not read at the end of the round trip"
     processor = hardware.cpu(read["cpu"], unknown)
     mounts = hardware.disks(read["disks"], unknown)
-    programs = software.programs(read["programs"], unknown)
-    bus = pci.bus(read["pci"], unknown)
-    engines = software.engine_processes(read["engines"], unknown)
+    programs = system.programs(read["programs"], unknown)
+    bus = hardware.bus(read["pci"], unknown)
+    engines = system.engine_processes(read["engines"], unknown)
     smi = nvidia.answer(read["nvidia_smi"], read["nvidia_compute"])
     return HostFacts(
         host=host_name,
@@ -56,21 +56,21 @@ def parse(
         cpu=processor,
         memory=hardware.memory(read, mounts, unknown),
         disks=mounts,
-        pythons=software.pythons(read["pythons"], unknown),
+        pythons=system.pythons(read["pythons"], unknown),
         programs=programs,
-        libraries=software.libraries(read["libraries"], unknown),
+        libraries=system.libraries(read["libraries"], unknown),
         pci_gpus=bus.gpus,
-        topology=pci.topology(read, unknown),
-        kernel_modules=pci.kernel_modules(read["modules"], unknown),
+        topology=hardware.topology(read, unknown),
+        kernel_modules=hardware.kernel_modules(read["modules"], unknown),
         secure_boot=system.secure_boot(read, unknown),
         nvidia=nvidia.nvidia(read, bus, smi, unknown),
         amd=amd.amd(read, bus, unknown),
-        cuda_toolkits=software.cuda_toolkits(read["cuda_toolkits"], programs, unknown),
+        cuda_toolkits=system.cuda_toolkits(read["cuda_toolkits"], programs, unknown),
         container=system.container(read["isolation"], unknown),
         virtualization=system.virtualization(read["isolation"], processor.flags),
         product=read["isolation"].value("product_name"),
         wsl=system.wsl(read["isolation"]),
-        ports=software.ports(read, unknown),
+        ports=system.ports(read, unknown),
         gpu_processes=smi.processes + amd.compute_processes(read["kfd"]),
         engine_processes=engines,
         installed=product.installed(read, engines, unknown),

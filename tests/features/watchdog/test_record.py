@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
-from provision.features.watchdog.record import Event, WatchdogRecord, parse_record, sentence
+from provision.features.watchdog.health_agent import Event, WatchdogRecord, parse_record, sentence
 
 FIRST = Event("20261127T043320Z", "restarted", "frozen: stopped by a signal for 6 s", "/opt/x/logs/hang-1.txt")
 SECOND = replace(FIRST, at="20261127T051000Z", dump="/opt/x/logs/hang-2.txt")

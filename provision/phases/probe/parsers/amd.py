@@ -5,7 +5,7 @@ from typing import Any
 
 from provision.catalog.versions import numbers
 from provision.core.models.facts import Amd, AmdGpu, GpuProcess
-from provision.phases.probe.parsers.pci import AMD, Bus
+from provision.phases.probe.parsers.hardware import AMD, Bus
 from provision.phases.probe.parsers.values import integer, json_value, known, pci_address, size
 from provision.phases.probe.sections import Output, Section
 

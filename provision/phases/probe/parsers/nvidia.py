@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from xml.etree import ElementTree as ET
 
 from provision.core.models.facts import GpuProcess, GpuSlice, Nvidia, NvidiaGpu
-from provision.phases.probe.parsers.pci import NVIDIA, Bus
+from provision.phases.probe.parsers.hardware import NVIDIA, Bus
 from provision.phases.probe.parsers.values import integer, known, pci_address, size, version
 from provision.phases.probe.sections import Output, Section
 

@@ -25,8 +25,7 @@ from typing import Any
 from verify.serving.service_plan import assignments
 
 from .gpu_memory import CardMemory, amd_memory, nvidia_memory, slice_problem
-from .orphans import end_processes, find_orphans, remove_stale_proofs
-from .processes import describe, port_problem, read_process
+from .processes import describe, end_processes, find_orphans, port_problem, read_process, remove_stale_proofs
 
 
 @dataclass

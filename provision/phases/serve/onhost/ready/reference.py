@@ -1,6 +1,7 @@
-"""Reference answer of the built-in model, or of a user's that makes vectors, computed while the server starts. A part of ready.pyz.
+"""What answers are compared with: the reference, and what a user's model answered in its last green run. A part of ready.pyz.
 
-The first slice of the proof that needs it starts one process, which locks a file while it lives.
+The reference of the built-in model, or of a user's that makes vectors, is computed while the server starts: the first slice of the proof that
+needs it starts one process, which locks a file while it lives.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import fcntl
 import json
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from verify.files import read_json, write_atomically
 from verify.serving.answers import NotProvenError
 
 from .service import ReadinessRequest
@@ -75,3 +78,34 @@ def wait_for(request: ReadinessRequest) -> dict[str, Any]:
         time.sleep(POLL_S)
     reference: dict[str, Any] = json.loads(path.read_text())
     return reference
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The file with the answers of one kind: `logprobs` or `vectors`."""
+
+    request: ReadinessRequest
+    kind: str
+    asked: dict[str, Any]
+    """Number type and question; answers to another one are not compared."""
+
+    @property
+    def path(self) -> Path:
+        """Return where the answers are."""
+        return Path(self.request.prefix) / "verify" / f"{self.kind}-{Path(self.request.model_folder).name}.json"
+
+    def answers(self) -> dict[str, Any]:
+        """Return the answers of the last green run; empty where it had other files, or was asked otherwise."""
+        last = read_json(self.path)
+        return last if all(last.get(name) == value for name, value in self._key().items()) else {}
+
+    def keep(self, answers: dict[str, Any]) -> None:
+        """Store the answers of a green run."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_atomically(
+            self.path, json.dumps({**self._key(), "release": self.request.release, "at": at, **answers}) + "\n"
+        )
+
+    def _key(self) -> dict[str, Any]:
+        files = (path for path in Path(self.request.model_folder).iterdir() if path.is_file())
+        return {"model": sorted([path.name, path.stat().st_size] for path in files), **self.asked}

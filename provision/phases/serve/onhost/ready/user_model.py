@@ -24,7 +24,7 @@ from verify.serving.answers import (
 from verify.serving.client import Client, RefusedError
 from verify.tables import table
 
-from .last_run import LastRun
+from .reference import LastRun
 from .service import ReadinessRequest
 
 FIXED_TEXT = (

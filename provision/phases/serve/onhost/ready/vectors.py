@@ -12,7 +12,7 @@ from verify.serving.client import Client
 from verify.serving.vectors import Vector, alone_and_together, distance, rounding, vectors
 from verify.tables import table
 
-from .last_run import LastRun
+from .reference import LastRun
 from .service import ReadinessRequest
 
 LEAST_DIFFERENCE = 0.0001
