@@ -157,14 +157,6 @@ def test_a_worker_that_outlives_its_engine_is_killed(to_end: list[int]) -> None:
     assert not alive(worker)
 
 
-def test_a_check_alone_ends_no_process(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
-    pid = orphan()
-    note(prefix, pid)
-    answer = json.loads(preflight_run(prefix, free_port, "--json").stdout)
-    assert (answer["may_start"], answer["orphans"]) == (True, [pid])
-    assert alive(pid)
-
-
 def test_an_engine_of_another_installation_is_not_ended(
     prefix: Path, free_port: int, orphan: Callable[..., int]
 ) -> None:

@@ -1,7 +1,6 @@
 """Check that the server may start. Runs before each start.
 
     preflight.pyz --prefix P --user U [--bind A --port N] [--gpus 0,1 --memory-share 0.9 | --slice UUID]
-                  [--json]                                        # only report, end no process
                   [--environment-file FILE -- COMMAND ...]        # then run the server in this process (under supervisor)
 
 Ends orphaned engine processes of this installation: processes that an earlier start of ours recorded (or whose account
@@ -14,13 +13,11 @@ Exit status 0 when the server may start, 1 with the reasons on stderr, which is 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pwd
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from verify.serving.service_plan import assignments
 
@@ -34,23 +31,19 @@ class Report:
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    orphans: list[int] = field(default_factory=list)
 
 
 def check_host(options: argparse.Namespace) -> Report:
-    """Run all checks. End orphans, except with `--json`."""
+    """End orphans, and run all checks."""
     report = Report()
-    orphans = find_orphans(options.prefix, options.user)
-    report.orphans = [process.pid for process in orphans]
-    if orphans and not options.json:
+    if orphans := find_orphans(options.prefix, options.user):
         names = ", ".join(describe(process) for process in orphans)
         left = end_processes(orphans)
         if left:
             report.problems.append(f"orphans of an earlier start do not end: {', '.join(map(describe, left))}")
         else:
             report.notes.append(f"ended orphans of an earlier start: {names}")
-    if not options.json:
-        remove_stale_proofs(options.prefix)
+    remove_stale_proofs(options.prefix)
     taken = port_problem(options.bind, options.port) if options.port else None
     full = cache_problem(options.prefix)
     lost = slice_problem(options.slice) if options.slice else None
@@ -71,7 +64,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--gpus", default="", help="indexes of the chosen GPUs")
     parser.add_argument("--slice", default="", help="UUID of the slice of a GPU that serves")
     parser.add_argument("--memory-share", type=float, default=0.9)
-    parser.add_argument("--json", action="store_true", help="print a report as JSON and end no process")
     parser.add_argument("--environment-file", type=Path)
     parser.add_argument("command", nargs="*", help="after `--`: the server to run when nothing prevents it")
     return parser.parse_args(arguments)
@@ -80,10 +72,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     report = check_host(options)
-    if options.json:
-        answer: dict[str, Any] = {"may_start": not report.problems, **asdict(report)}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        return 1 if report.problems else 0
     for line in report.notes:
         sys.stderr.write(f"preflight: {line}\n")
     for line in report.problems:
