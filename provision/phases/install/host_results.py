@@ -61,11 +61,7 @@ def install(
     path = write_hosts_file(run, targets, f"install/{playbook}.yml")
     outcomes = {target.host.name: HostOutcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
-    with (
-        scratch_folder() as folder,
-        _passwords(targets) as passwords,
-        remembered_signals() as signalled,
-    ):
+    with scratch_folder() as folder, _passwords(targets) as passwords, remembered_signals() as signalled:
         cancellation = Cancellation(lambda: signalled() or cancelled())
         playbook_end = run_playbook(
             playbook,
@@ -137,20 +133,16 @@ class _Recorder:
             self._progress(outcome.host, outcome.task)
         elif kind in _ENDINGS:
             outcome.task_ended(kind, data)
-            self._append(kind, data)
+            line = {
+                "at": utc_now(),
+                "host": outcome.host,
+                "role": data.get("role"),
+                "task": data.get("task"),
+                "status": kind.removeprefix("runner_on_"),
+                "changed": bool((data.get("res") or {}).get("changed")),
+                "seconds": round(float(data.get("duration") or 0.0), 3),
+            }
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
             if (change := describe_change(kind, data)) is not None:
                 self._run.change("ansible", host=outcome.host, playbook=self._playbook, **change)
-
-    def _append(self, kind: str, data: dict[str, Any]) -> None:
-        result = data.get("res") or {}
-        line = {
-            "at": utc_now(),
-            "host": data.get("host"),
-            "role": data.get("role"),
-            "task": data.get("task"),
-            "status": kind.removeprefix("runner_on_"),
-            "changed": bool(result.get("changed")),
-            "seconds": round(float(data.get("duration") or 0.0), 3),
-        }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")

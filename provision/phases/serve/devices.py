@@ -68,7 +68,10 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
         chosen = _named(cards, stack.gpus, facts.host) if stack.gpus else list(cards)
         available = len(chosen) * span
         planned = stack.model.tensor_parallel if stack.model else None
-        tensor = settings.tensor_parallel or planned or _largest_split(available // others, attention_heads)
+        limit = max(available // others, 1)
+        # The largest number that divides the heads, where these are known.
+        sizes = [size for size in range(1, limit + 1) if (attention_heads or limit) % size == 0]
+        tensor = settings.tensor_parallel or planned or sizes[-1]
         if tensor * others > available or tensor * others % span:
             on = f" on {span} hosts, equally many on each" if span > 1 else ""
             raise InventoryError(
@@ -78,11 +81,14 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
             )
         used = chosen[: tensor * others // span]
         part = _part(used[0], stack.gpu_slice, facts.host) if stack.gpu_slice is not None else None
+    names = tuple(str(card.uuid or card.index) for card in used if isinstance(card, NvidiaGpu))
+    if part is not None:
+        names = (f"{used[0].index}:{part.index}",)
     capabilities = [card.compute_capability for card in used if isinstance(card, NvidiaGpu) and card.compute_capability]
     return Devices(
         platform=platform,
         indexes=tuple(card.index for card in used),
-        names=_names(used, part),
+        names=names,
         part=part,
         compute_capability=min(capabilities, key=numbers, default=None),
         tensor_parallel=tensor,
@@ -90,12 +96,6 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
         data_parallel=settings.data_parallel,
         hosts=span,
     )
-
-
-def _names(used: Sequence[NvidiaGpu | AmdGpu], part: GpuSlice | None) -> tuple[str, ...]:
-    if part is not None:
-        return (f"{used[0].index}:{part.index}",)
-    return tuple(str(card.uuid or card.index) for card in used if isinstance(card, NvidiaGpu))
 
 
 def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ...]:
@@ -129,9 +129,3 @@ def _part(card: NvidiaGpu | AmdGpu, index: int, host: str) -> GpuSlice:
             hint="nvidia-smi -L on the host lists the slices",
         )
     return found
-
-
-def _largest_split(cards: int, heads: int | None) -> int:
-    """Return the largest number of GPUs that divides the heads; all GPUs when the heads are unknown."""
-    limit = max(cards, 1)
-    return limit if heads is None else max(size for size in range(1, limit + 1) if heads % size == 0)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from provision.core.models.facts import HostFacts
+from provision.core.models.facts import AmdGpu, HostFacts
 from provision.phases.serve.devices import Devices
 from provision.phases.serve.options import options
 
@@ -40,13 +40,12 @@ def key_of(
 
 def _cards(facts: HostFacts, devices: Devices) -> list[Any]:
     """Return the driver, and each kind of card that is served on."""
-    if devices.platform == "cuda" and facts.nvidia:
-        kinds = {(gpu.name, gpu.compute_capability) for gpu in facts.nvidia.gpus if gpu.index in devices.indexes}
-        return [facts.nvidia.driver_version, sorted(kinds, key=str)]
-    if devices.platform == "rocm" and facts.amd:
-        kinds = {(gpu.name, gpu.gfx) for gpu in facts.amd.gpus if gpu.index in devices.indexes}
-        return [facts.amd.driver_version, sorted(kinds, key=str)]
-    return []
+    vendor = {"cuda": facts.nvidia, "rocm": facts.amd, "cpu": None}[devices.platform]
+    if vendor is None:
+        return []
+    chosen = [gpu for gpu in vendor.gpus if gpu.index in devices.indexes]
+    kinds = {(gpu.name, gpu.gfx if isinstance(gpu, AmdGpu) else gpu.compute_capability) for gpu in chosen}
+    return [vendor.driver_version, sorted(kinds, key=str)]
 
 
 def folder_of(prefix: str, key: str) -> str:

@@ -33,7 +33,10 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
     unproven = [host for host in unchanged if not proven(verified.desired[host.name], verified.facts[host.name])]
     for host in unchanged:
         if host not in unproven:
-            _keep_last_proof(context, host.name, verified.facts[host.name])
+            installed = verified.facts[host.name].installed
+            # It stays valid for a service that has run ever since.
+            if record := ((installed.last_ready if installed else None) or {}).get("record"):
+                context.run.write(f"serve/{host.name}.json", record)
             text = "serves since its answers were verified" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
     starts = Starts(context, verified, switching, still=again)
@@ -73,14 +76,6 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
     rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *records)})
     check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
     return verified
-
-
-def _keep_last_proof(context: RunContext, name: str, facts: HostFacts) -> None:
-    """Copy the last proof to this run's folder: it stays valid for a service that has run ever since."""
-    installed = facts.installed
-    record = ((installed.last_ready if installed else None) or {}).get("record")
-    if record is not None:
-        context.run.write(f"serve/{name}.json", record)
 
 
 def serves(verified: StagedHosts, name: str) -> bool:

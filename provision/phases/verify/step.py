@@ -116,7 +116,7 @@ def check(
     desired = desired or {}
     expectations = expected(context, probed, hosts, desired)
     if options.serve_follows:
-        expectations = {host.name: {**expectations.get(host.name, {}), "serve_follows": True} for host in hosts}
+        expectations = {name: {**expect, "serve_follows": True} for name, expect in expectations.items()}
     # A check that failed at a deeper level runs at that level again.
     deeper = options.serve_follows and any(failed_checks(probed, host.name) for host in hosts)
     devices = max((device_count(probed.facts.get(host.name)) for host in hosts), default=1)
@@ -224,30 +224,22 @@ def expected(
 ) -> dict[str, dict[str, Any]]:
     """Return what the checks of each host compare with: its Stack, where this run has one, advisories, and its expected GPUs."""
     found: dict[str, dict[str, Any]] = {}
+    with_cards = set()
     for host in hosts:
         stack = desired[host.name].stack if host.name in desired else None
-        asked = {"advisories": expected_advisories(host.settings, stack)}
-        found[host.name] = {"stack": stack, **asked} if stack else asked
-    with_cards = {
-        host.name for host in hosts if (facts := probed.facts.get(host.name)) and (facts.pci_gpus or server_of(facts))
-    }
-    with_cards |= {
-        name for name, expect in found.items() if "stack" in expect and expect["stack"]["torch"]["variant"] != "cpu"
-    }
-    with_cards |= {host.name for host in hosts if host.settings.expected_gpus}
+        facts = probed.facts.get(host.name)
+        named = {"stack": stack} if stack else {}
+        found[host.name] = {**named, "advisories": expected_advisories(host.settings, stack)}
+        is_planned = stack and stack["torch"]["variant"] != "cpu"
+        if facts and (facts.pci_gpus or server_of(facts) or is_planned or host.settings.expected_gpus):
+            with_cards.add(host.name)
     before = last_green(context.run.folder.parent, context.run.name, with_cards) if with_cards else {}
-    for name in with_cards & probed.facts.keys():
-        then, expect = before.get(name), found.setdefault(name, {})
-        torch = expect["stack"]["torch"]["variant"] if "stack" in expect else None
-        torch = torch or (then.stack.torch.variant if then and then.stack else "cpu")
-        gpus = expected_gpus(
-            probed.facts[name],
-            context.host(name).settings,
-            torch,
-            then.facts if then else None,
-            then.run if then else None,
-        )
-        expect |= {"gpus": gpus} if gpus else {}
+    for name in with_cards:
+        then, stack = before.get(name), found[name].get("stack")
+        variant = stack["torch"]["variant"] if stack else then.stack.torch.variant if then and then.stack else "cpu"
+        last = (then.facts, then.run) if then else (None, None)
+        if gpus := expected_gpus(probed.facts[name], context.host(name).settings, variant, *last):
+            found[name]["gpus"] = gpus
     return found
 
 

@@ -83,24 +83,20 @@ def weight_shapes() -> Iterator[tuple[str, tuple[int, ...], int]]:
     yield "lm_head.weight", (VOCABULARY, HIDDEN), 8
 
 
-def weight_integers(name: str, count: int) -> Any:
-    """Return a numpy array of integers in -126..126 with a bell-shaped distribution: sums of four uniform ones."""
-    import numpy as np  # type: ignore[import-not-found]
-
-    stream = hashlib.shake_128(f"firstlight-{VERSION}-{SEED}-{name}".encode()).digest(4 * count)
-    parts = np.frombuffer(stream, dtype=np.uint8).reshape(count, 4) & 63
-    return parts.sum(axis=1, dtype=np.int16) - 126
-
-
 def bfloat16_bytes(name: str, shape: tuple[int, ...], exponent: int) -> bytes:
-    """Return a weight as little-endian bfloat16: the upper half of float32, exact because the values have 7 bits."""
-    import numpy as np
+    """Return a weight as little-endian bfloat16: the upper half of float32, exact because the values have 7 bits.
+
+    They are integers in -126..126 with a bell-shaped distribution, sums of four uniform ones, over a power of two.
+    """
+    import numpy as np  # type: ignore[import-not-found]
 
     count = int(np.prod(shape))
     if exponent < 0:
         values = np.ones(count, dtype="<f4")
     else:
-        values = weight_integers(name, count).astype("<f4") / np.float32(2**exponent)
+        stream = hashlib.shake_128(f"firstlight-{VERSION}-{SEED}-{name}".encode()).digest(4 * count)
+        parts = np.frombuffer(stream, dtype=np.uint8).reshape(count, 4) & 63
+        values = (parts.sum(axis=1, dtype=np.int16) - 126).astype("<f4") / np.float32(2**exponent)
     halves = (values.view("<u4") >> 16).astype("<u2")
     return bytes(halves.tobytes())
 
@@ -147,16 +143,12 @@ def configuration() -> dict[str, Any]:
     }
 
 
-def byte_symbols() -> list[str]:
-    """Return the printable character of each byte in byte-level vocabularies, in the order of the bytes."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    shifted = iter(range(256, 512))
-    return [chr(byte) if byte in plain else chr(next(shifted)) for byte in range(256)]
-
-
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return symbols and merges: 256 bytes, then pairs of frequent letters up to the three special tokens."""
-    symbols = {symbol: number for number, symbol in enumerate(byte_symbols())}
+    # Bytes that are printable characters stand for themselves.
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    shifted = iter(range(256, 512))
+    symbols = {chr(byte if byte in plain else next(shifted)): byte for byte in range(256)}
     letters = "etaoinshrdlucmfw"
     pairs = [(first, second) for first in letters for second in letters][: BOS - len(symbols)]
     return symbols | {a + b: len(symbols) + number for number, (a, b) in enumerate(pairs)}, pairs
