@@ -26,16 +26,10 @@ MODULE_KEY = re.compile(r"^( *- name: .*\n +)firstlight_(\w+:)$", re.MULTILINE)
 ROLE_NAME = re.compile(r"^( *- role: |.*_role:\n +name: )(\w+)$", re.MULTILINE)
 
 
-def python_in_collection(text: str) -> str:
-    """Return a module with the imports that it has in the collection."""
-    return text.replace(
-        "ansible.module_utils.firstlight_", f"ansible_collections.{NAMESPACE}.{NAME}.plugins.module_utils."
-    )
-
-
-def documentation_in_collection(text: str) -> str:
-    """Return the documentation of a module with the name that it has in the collection."""
-    return text.replace("  module: firstlight_", "  module: ", 1)
+def module_in_collection(text: str) -> str:
+    """Return a module with the imports that it has in the collection, or its documentation with the name."""
+    imports = f"ansible_collections.{NAMESPACE}.{NAME}.plugins.module_utils."
+    return text.replace("ansible.module_utils.firstlight_", imports).replace("  module: firstlight_", "  module: ", 1)
 
 
 def tasks_in_collection(text: str) -> str:
@@ -55,13 +49,10 @@ def lay_out(out: Path) -> Path:
     for path in folder.glob("roles/*/*/*.yml"):
         path.write_text(tasks_in_collection(path.read_text(encoding="utf-8")), encoding="utf-8")
     _copy(PLAYBOOKS, "*.yml", folder / "playbooks", tasks_in_collection)
-    _copy(PLAYBOOKS / "action_plugins", "*.py", folder / "plugins/action", python_in_collection)
-    _copy(PLAYBOOKS / "library", "*.py", folder / "plugins/modules", python_in_collection)
-    _copy(PLAYBOOKS / "library", "*.yml", folder / "plugins/modules", documentation_in_collection)
-    _copy(PLAYBOOKS / "module_utils", "*.py", folder / "plugins/module_utils", python_in_collection)
-    shutil.copy(PLAYBOOKS / "README.md", folder)
-    shutil.copy(PLAYBOOKS.parent / "LICENSE", folder)
-    shutil.copy(PLAYBOOKS.parent / "CHANGELOG.md", folder)
+    for source, target in (("action_plugins", "action"), ("library", "modules"), ("module_utils", "module_utils")):
+        _copy(PLAYBOOKS / source, "*.*", folder / "plugins" / target, module_in_collection)
+    for path in (PLAYBOOKS / "README.md", PLAYBOOKS.parent / "LICENSE", PLAYBOOKS.parent / "CHANGELOG.md"):
+        shutil.copy(path, folder)
     (folder / "meta").mkdir()
     _fill_in("galaxy.yml", folder)
     _fill_in("runtime.yml", folder / "meta")

@@ -43,16 +43,14 @@ def entries(origin, own):
     return {(*place, keys[place]): there for place, there in components.items() if "main" in there}
 
 
-def stanza(place, missing):
-    uri, suite, key = place
-    signed = f"Signed-By: {key}\n" if key else ""
-    return f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {' '.join(missing)}\n{signed}"
-
-
 def wanted_text(found, components):
-    """Return the text of our own file; only its head where no component is missing."""
-    missing = {place: [name for name in components if name not in there] for place, there in found.items()}
-    stanzas = [stanza(place, names) for place, names in sorted(missing.items()) if names]
+    """Return the text of our own file, and whether components are missing: where none is, it has only its head."""
+    stanzas = []
+    for (uri, suite, key), there in sorted(found.items()):
+        if missing := [name for name in components if name not in there]:
+            signed = f"Signed-By: {key}\n" if key else ""
+            text = f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {' '.join(missing)}\n"
+            stanzas.append(f"{text}{signed}")
     return "# Written by Firstlight.\n" + "\n".join(stanzas), bool(stanzas)
 
 

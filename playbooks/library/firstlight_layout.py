@@ -36,10 +36,9 @@ def ids_of(owner):
     if not owner:
         return os.geteuid(), os.getegid()
     try:
-        entry = pwd.getpwnam(owner)
+        return pwd.getpwnam(owner)[2:4]
     except KeyError:
         return -1, -1
-    return entry.pw_uid, entry.pw_gid
 
 
 class Layout:

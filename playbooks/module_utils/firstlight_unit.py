@@ -49,11 +49,10 @@ OWN_HOOKS = ("_virtualenv.pth", "_firstlight_torch.pth")
 
 def find_hooks(environment):
     """Return the paths of startup hooks: those that were installed, and foreign ones."""
-    try:
-        with open(os.path.join(environment, "manifest.txt"), encoding="utf-8", errors="surrogateescape") as file:
-            installed = {os.path.join(environment, line.rstrip("\n").split(" ", 2)[2]) for line in file}
-    except OSError:
+    listed = read(os.path.join(environment, "manifest.txt"))
+    if listed is None:
         return [], []
+    installed = {os.path.join(environment, line.split(" ", 2)[2]) for line in listed.split("\n") if line}
     folder = os.path.join(environment, "lib", "python3*", "site-packages")
     found = sorted(path for pattern in HOOKS for path in glob.glob(os.path.join(folder, pattern)))
     known = [path for path in found if path in installed or os.path.basename(path) in OWN_HOOKS]
@@ -108,10 +107,8 @@ def unit_overrides(service):
         folders = [*first, f"{home}/.config/systemd/user", f"{run}/user", f"{home}/.local/share/systemd/user"]
     else:
         return []
-    names = [
-        service["name"],
-        f"{service['name'].partition('-')[0]}-.service",
-    ]  # the second one: all units of this product
+    # The second name is that of all units of this product.
+    names = [service["name"], f"{service['name'].partition('-')[0]}-.service"]
     if service["unit_path"].endswith(".container"):
         folders.append(os.path.dirname(service["unit_path"]))
         names.append(os.path.basename(service["unit_path"]))
@@ -161,9 +158,8 @@ def unit_state(prefix, service):
     """
     answer = systemctl(service, "show", "--property=ActiveState,MainPID", service["name"])
     if answer is None:
-        raise HostError(
-            f"systemd did not report the state of {service['name']} in time", "look at it there: systemctl status"
-        )
+        text = f"systemd did not report the state of {service['name']} in time"
+        raise HostError(text, "look at it there: systemctl status")
     values = dict(line.split("=", 1) for line in answer.splitlines())
     failing = values.get("ActiveState") in ("failed", "activating", "deactivating")
     recorded = (read(os.path.join(prefix, "state.unit")) or "").splitlines()
