@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from provision.core.folders import product_path
 from provision.core.models.facts import Drift, EngineProcess
+from provision.core.tables import own_table
 from provision.phases.probe.sections import Section, marked
-from verify.tables import table
 
 UNIT = "firstlight-vllm.service"
 _UNITS = re.compile(r"firstlight-vllm(@[a-z0-9_-]*)?\.service")
@@ -24,6 +25,8 @@ _RUNTIME = re.compile(r" ; start_time=.*")
 """Suffix that `systemctl show` adds to a command that has run."""
 _SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permission denied|No such file .*)""")
 _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
+_CHECKS = product_path("verify") / "data"
+"""The checks look for the same."""
 _EXPANDED = "SystemCallFilter"
 """A list that some systemd releases expand: only whether it is empty is compared."""
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
@@ -132,7 +135,7 @@ def account(lines: Iterable[str]) -> list[Drift]:
     return [
         Drift(kind="permissions", path="/etc/passwd", text=f"gives {name} the login shell {shell or '/bin/sh'}")
         for name, *_, shell in fields
-        if shell.rpartition("/")[2] not in table("account")["account"]["no_login"]
+        if shell.rpartition("/")[2] not in own_table(_CHECKS / "account.toml")["account"]["no_login"]
     ]
 
 
@@ -141,7 +144,11 @@ def foreign(lines: Sequence[str], prefix: str) -> tuple[str, ...]:
 
     A line is one of a file with rules or groups, after its path; an unrecorded path of the installation; or a file with the key.
     """
-    known = [f"{prefix}/{each}{end}" for each in table("installed")["files"]["later"] for end in ("", "/*")]
+    known = [
+        f"{prefix}/{each}{end}"
+        for each in own_table(_CHECKS / "installed.toml")["files"]["later"]
+        for end in ("", "/*")
+    ]
     found = []
     for line in lines:
         path, _, rule = line.partition(":")
@@ -149,7 +156,7 @@ def foreign(lines: Sequence[str], prefix: str) -> tuple[str, ...]:
             group = rule.partition(":")[0]
             found += (
                 [f"the service's account is in group {group}"]
-                if group in table("account")["account"]["powerful"]
+                if group in own_table(_CHECKS / "account.toml")["account"]["powerful"]
                 else []
             )
         elif path.startswith("/etc/sudoers") and rule:

@@ -14,6 +14,9 @@ Isa = Literal["amx", "avx512", "avx2", "sse4_2", "neon", "none"]
 _MOST_CPUS = 1 << 16
 NVIDIA, AMD, INTEL = "10de", "1002", "8086"
 _BRIDGE = "0680"
+_BUS_LINE = re.compile(
+    r".*/([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])/(vendor|device|class):0x([0-9a-fA-F]{4,6})"
+)
 
 
 def isa_level(flags: frozenset[str]) -> Isa | None:
@@ -119,18 +122,11 @@ def bus(section: Section, unknown: dict[str, str]) -> Bus:
         unknown["pci_gpus"] = section.failure
         if not section.text:
             return Bus()
-    drivers = {
-        match[2].lower(): match[1]
-        for match in (re.fullmatch(r".*/drivers/([^/]+)/([^/]+)", path) for path in section.values("driver"))
-        if match
-    }
+    found = (re.fullmatch(r".*/drivers/([^/]+)/([^/]+)", path) for path in section.values("driver"))
+    drivers = {match[2].lower(): match[1] for match in found if match}
     devices: dict[str, dict[str, str]] = {}
     for line in section.lines():
-        match = re.fullmatch(
-            r".*/([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])/(vendor|device|class):0x([0-9a-fA-F]{4,6})",
-            line,
-        )
-        if match:
+        if match := _BUS_LINE.fullmatch(line):
             devices.setdefault(match[1].lower(), {})[match[2]] = match[3].lower()
     gpus, switches = [], 0
     for address, device in sorted(devices.items()):
@@ -138,15 +134,8 @@ def bus(section: Section, unknown: dict[str, str]) -> Bus:
         if vendor == NVIDIA and kind.startswith(_BRIDGE):
             switches += 1
         elif (kind.startswith("03") and vendor in {NVIDIA, AMD, INTEL}) or (kind.startswith("12") and vendor == AMD):
-            gpus.append(
-                PciGpu(
-                    address=address,
-                    vendor_id=vendor,
-                    device_id=device.get("device", "")[:4],
-                    class_id=kind,
-                    driver=drivers.get(address),
-                )
-            )
+            ids = {"vendor_id": vendor, "device_id": device.get("device", "")[:4], "class_id": kind}
+            gpus.append(PciGpu(address=address, driver=drivers.get(address), **ids))
     return Bus(gpus=tuple(gpus), nvswitches=switches)
 
 

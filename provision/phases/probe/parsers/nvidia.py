@@ -92,12 +92,9 @@ def _parsed(document: str) -> ET.Element | None:
 
 def _words(text: str) -> str | None:
     """Return the text before the document, without the XML head."""
-    lines = [
-        line.strip()
-        for line in text.split("\n")
-        if line.strip() and not line.lstrip().startswith(("<?xml", "<!DOCTYPE"))
-    ]
-    return " ".join(lines)[:_LONGEST_ERROR] or None
+    lines = map(str.strip, text.split("\n"))
+    said = [line for line in lines if line and not line.startswith(("<?xml", "<!DOCTYPE"))]
+    return " ".join(said)[:_LONGEST_ERROR] or None
 
 
 def _listed_slices(text: str) -> Listed:
@@ -150,9 +147,8 @@ def _gpu(element: ET.Element, index: int, capabilities: dict[str, str], listed: 
 def _processes(element: ET.Element, gpu: NvidiaGpu) -> list[GpuProcess]:
     found = []
     for process in element.iterfind("processes/process_info"):
-        pid = integer(process.findtext("pid"))
-        if pid is not None:
-            name, used = known(process.findtext("process_name")), size(process.findtext("used_memory"))
+        name, used = known(process.findtext("process_name")), size(process.findtext("used_memory"))
+        if (pid := integer(process.findtext("pid"))) is not None:
             found.append(GpuProcess(pid=pid, name=name, memory=used, gpu=gpu.uuid or gpu.pci_address))
     return found
 
@@ -177,9 +173,7 @@ def module_flavour(section: Section) -> Literal["open", "proprietary"] | None:
 
 def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nvidia | None:
     """Return the NVIDIA facts; None for a host without NVIDIA devices."""
-    modules, tool, manager, compute = (
-        output[name] for name in ("modules", "nvidia_smi", "fabric_manager", "nvidia_compute")
-    )
+    modules, tool, manager = output["modules"], output["nvidia_smi"], output["fabric_manager"]
     said, module = smi.nvidia, known(modules.value("nvidia_version"))
     if not (bus.of(NVIDIA) or module or said.gpus or said.smi_error or (bus.nvswitches or 0) > 0):
         if tool.status is None or not (tool.ok or tool.absent):
@@ -191,6 +185,7 @@ def nvidia(output: Output, bus: Bus, smi: Answer, unknown: dict[str, str]) -> Nv
     if driver is None:
         unknown["nvidia.driver_version"] = said.smi_error or "no NVIDIA kernel module is loaded"
     if any(gpu.compute_capability is None for gpu in said.gpus):
+        compute = output["nvidia_compute"]
         unknown["nvidia.gpus.compute_capability"] = compute.text.strip()[:200] or compute.failure
     manager.note_failure(unknown, "nvidia.fabric_manager_version", may_be_absent=True)
     more = {

@@ -177,9 +177,14 @@ def programs(section: Section, unknown: dict[str, str]) -> tuple[Program, ...]:
         name, _, rest = block.partition("|")
         path, _, said = rest.partition("|")
         if name and path.startswith("/"):
-            release = _CUDA_RELEASE.search(said)
-            found.append(Program(name=name, path=path, version=release[1] if release else version(said)))
+            found.append(Program(name=name, path=path, version=_release(said)))
     return tuple(found)
+
+
+def _release(said: str) -> str | None:
+    """Return the version that a program says; nvcc says several."""
+    release = _CUDA_RELEASE.search(said)
+    return release[1] if release else version(said)
 
 
 def libraries(section: Section, unknown: dict[str, str]) -> dict[str, str | None]:
@@ -200,10 +205,8 @@ def cuda_toolkits(section: Section, compilers: tuple[Program, ...], unknown: dic
         if path.startswith("/"):
             lacks = tuple(re.findall(r"^lacks=(.+)$", said, flags=re.MULTILINE))
             said, compat, _ = said.partition("compat=")
-            said = said.partition("lacks=")[0]
-            release = _CUDA_RELEASE.search(said)
-            known = release[1] if release else version(said)
-            found.setdefault(path, CudaToolkit(path=path, version=known, compat=bool(compat), lacks=lacks))
+            named = _release(said.partition("lacks=")[0])
+            found.setdefault(path, CudaToolkit(path=path, version=named, compat=bool(compat), lacks=lacks))
     for nvcc in compilers:
         folder = nvcc.path.removesuffix("/bin/nvcc")
         if nvcc.name == "nvcc" and not found and folder != nvcc.path:
@@ -218,10 +221,8 @@ def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineP
         match = re.fullmatch(r"/proc/([0-9]{1,10})/status:(Name|State|PPid|Uid):\s*(.*?)\s*", line)
         if match:
             status.setdefault(int(match[1]), {})[match[2]] = match[3]
-    titles = {
-        int(pid): title.strip()
-        for pid, title in re.findall(r"^/proc/([0-9]{1,10})/cmdline:(.*)$", section.text, re.MULTILINE)
-    }
+    lines = re.findall(r"^/proc/([0-9]{1,10})/cmdline:(.*)$", section.text, re.MULTILINE)
+    titles = {int(pid): title.strip() for pid, title in lines}
     names = {int(uid): name for name, uid in re.findall(r"^([a-z_][^:\s]*):([0-9]{1,10})$", section.text, re.MULTILINE)}
     found = []
     for pid, fields in sorted(status.items()):
