@@ -74,22 +74,12 @@ def next_switch(switch, live, previous, target):
     return {**switch, "to": target}
 
 
-def wanted_links(prefix, target, switch):
-    """Return the targets of `current` and `previous`; None for a link that is not to be there."""
-    if switch is None:
-        before = linked_digest(prefix, "previous")
-    else:
-        before = switch["previous"] if target["digest"] == switch["from"] else switch["from"] or switch["previous"]
-    digests = {"current": target["digest"], "previous": before if before and load(prefix, before) else None}
-    return {name: digest and os.path.join("releases", digest, ENVIRONMENT) for name, digest in digests.items()}
-
-
 def link_at(path):
     return os.readlink(path) if os.path.islink(path) else None
 
 
 def links_to_replace(prefix, target, switch):
-    """Yield path and target of each link that differs, `current` first of those below the prefix.
+    """Yield path and target of each link that differs, `current` before `previous`; None for a link that is not to be there.
 
     An environment that was built anew takes the place of the damaged one in every release.
     """
@@ -97,7 +87,13 @@ def links_to_replace(prefix, target, switch):
     same = [name for name in known(prefix) if load(prefix, name)["record"]["environment"] == digest]
     folders = [folder_of(prefix, name) for name in dict.fromkeys([target["digest"], *same])]
     links = {os.path.join(folder, ENVIRONMENT): f"../../envs/{target['environment']}" for folder in folders}
-    links.update({os.path.join(prefix, name): text for name, text in wanted_links(prefix, target, switch).items()})
+    links[os.path.join(prefix, "current")] = os.path.join("releases", target["digest"], ENVIRONMENT)
+    if switch is None:
+        before = linked_digest(prefix, "previous")
+    else:
+        before = switch["previous"] if target["digest"] == switch["from"] else switch["from"] or switch["previous"]
+    is_whole = before and load(prefix, before)
+    links[os.path.join(prefix, "previous")] = os.path.join("releases", before, ENVIRONMENT) if is_whole else None
     for path, text in links.items():
         if link_at(path) != text:
             yield path, text

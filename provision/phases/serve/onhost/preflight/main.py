@@ -55,7 +55,7 @@ def check_host(options: argparse.Namespace) -> Report:
     return report
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="preflight", description="Check that the server may start.")
     parser.add_argument("--prefix", type=Path, required=True)
     parser.add_argument("--user", required=True, help="account that the server runs as")
@@ -66,11 +66,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-share", type=float, default=0.9)
     parser.add_argument("--environment-file", type=Path)
     parser.add_argument("command", nargs="*", help="after `--`: the server to run when nothing prevents it")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
+    options = parser.parse_args(arguments)
     report = check_host(options)
     for line in report.notes:
         sys.stderr.write(f"preflight: {line}\n")
