@@ -121,14 +121,20 @@ def require_known(folder: Path, task: str) -> dict[str, Any]:
     return config
 
 
-def embeddings(folder: Path, texts: list[str], mode: str, *, is_normalised: bool) -> list[list[float]]:
-    """Return the vector of each text."""
+def loaded(folder: Path, kind: str) -> tuple[Any, Any, Any]:
+    """Return torch, and the tokenizer and the model as a class of transformers reads them, in float32 on the CPU."""
     import torch
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    model = transformers.AutoModel.from_pretrained(str(folder), attn_implementation="eager", local_files_only=True)
-    model = model.to(device="cpu", dtype=torch.float32).eval()
+    reader = getattr(transformers, kind)
+    model = reader.from_pretrained(str(folder), attn_implementation="eager", local_files_only=True)
+    return torch, tokenizer, model.to(device="cpu", dtype=torch.float32).eval()
+
+
+def embeddings(folder: Path, texts: list[str], mode: str, *, is_normalised: bool) -> list[list[float]]:
+    """Return the vector of each text."""
+    torch, tokenizer, model = loaded(folder, "AutoModel")
     found = []
     with torch.inference_mode():
         for text in texts:
@@ -140,14 +146,7 @@ def embeddings(folder: Path, texts: list[str], mode: str, *, is_normalised: bool
 
 def scores(folder: Path, pairs: list[list[str]], activation: str) -> list[list[float]]:
     """Return the score of each pair of texts."""
-    import torch
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        str(folder), attn_implementation="eager", local_files_only=True
-    )
-    model = model.to(device="cpu", dtype=torch.float32).eval()
+    torch, tokenizer, model = loaded(folder, "AutoModelForSequenceClassification")
     with torch.inference_mode():
         logits = [model(**tokenizer(*pair, return_tensors="pt")).logits[0] for pair in pairs]
     return [(each.sigmoid() if activation == "Sigmoid" else each).tolist() for each in logits]
