@@ -268,24 +268,19 @@ def read(host: str, done: Completed, *, environment: str) -> Verified:
         return broken(host, text, remedy="install it first: ./firstlight provision")
     try:
         document = json.loads(done.stdout)
-        checks = [_record(host, check) for check in document["checks"]]
+        # With the inventory's name of the host, and without keys of other releases.
+        given = ({**check, "figures": check.get("figures") or (), "host": host} for check in document["checks"])
+        checks = [CheckRecord.model_validate(check, extra="ignore") for check in given]
     except (ValueError, ValidationError, KeyError, TypeError, AttributeError) as error:
         output = (done.stderr.strip() or done.stdout.strip()).splitlines()[-TAIL_LINES:]
-        text = (
-            f"the checks ended with exit code {done.rc} and without a document: {output[-1] if output else 'no output'}"
-        )
+        last = output[-1] if output else "no output"
+        text = f"the checks ended with exit code {done.rc} and without a document: {last}"
         evidence = {"output": "\n".join(output), "problem": f"{type(error).__name__}: {error}"}
-        return broken(
-            host, text, evidence=evidence, remedy=f"run on the host: {environment}/bin/python -c 'import torch'"
-        )
+        remedy = f"run on the host: {environment}/bin/python -c 'import torch'"
+        return broken(host, text, evidence=evidence, remedy=remedy)
     if not checks:
         return broken(host, "the checks returned an empty list")
     return Verified(tuple(checks), {**document, "host": host, "checks": [check.model_dump() for check in checks]})
-
-
-def _record(host: str, check: Mapping[str, Any]) -> CheckRecord:
-    """Return a check of the tool's document, with the inventory's host name and without keys of other releases."""
-    return CheckRecord.model_validate({**check, "figures": check.get("figures") or (), "host": host}, extra="ignore")
 
 
 def broken(host: str, text: str, *, evidence: Any = None, remedy: str | None = None) -> Verified:
