@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from provision.phases.plan.why_not import WhyNotDocument
+from provision.phases.plan.explain import WhyNotDocument
 
 TARGET = "docs/reference/why_not.schema.json"
 

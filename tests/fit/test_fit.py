@@ -9,8 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from provision.core.models.settings import Settings
-from provision.phases.plan.fit.alternatives import alternatives
-from provision.phases.plan.fit.result import fit
+from provision.phases.plan.fit.result import alternatives, fit
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest, serving_request_of
 from provision.phases.plan.fit.shape import Shape
 from tests.fit.models import GIB, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, mixtral

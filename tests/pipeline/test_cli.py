@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provision import __version__
-from provision.phases.plan.why_not import WhyNotDocument
+from provision.phases.plan.explain import WhyNotDocument
 from tests.fit.models import LLAMA_70B, write_model
 from tests.pipeline.command_lines import Ended, run_all
 from tests.plan.cases import CASES

@@ -9,8 +9,8 @@ import pytest
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
-from provision.phases.plan.document import read_facts, to_json
-from provision.phases.plan.what_if import parse_what_if
+from provision.phases.plan.explain import to_json
+from provision.phases.plan.what_if import parse_what_if, read_facts
 from tests.plan.cases import CASES
 
 KEYS = {"schema_version", "changes", "hosts", "stack", "reasons", "assumptions", "candidates", "nearest"}

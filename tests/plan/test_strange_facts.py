@@ -15,8 +15,7 @@ from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
-from provision.phases.plan.document import read_facts
-from provision.phases.plan.what_if import parse_what_if
+from provision.phases.plan.what_if import parse_what_if, read_facts
 from tests.strange import JSON, TEXT, changed, paths
 
 H100 = "gpu=H100x2 driver=580.65.06 os=ubuntu-24.04 arch=x86_64 ram=512 disk=900 python=3.12 glibc=2.39 cpu=avx512"

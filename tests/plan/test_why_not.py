@@ -7,8 +7,8 @@ import pytest
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
 from provision.phases.plan.choose import classes
+from provision.phases.plan.explain import WhyNot, render_answers, why_not
 from provision.phases.plan.what_if import parse_what_if
-from provision.phases.plan.why_not import WhyNot, render, why_not
 
 R535 = "driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 glibc=2.35 ram=1024 disk=500 container=no"
 
@@ -35,7 +35,7 @@ def test_every_rule_is_evaluated_after_the_first_refusal() -> None:
     answer = ask("vllm==0.20.0", "gpu=V100x8 driver=535.183.01 os=debian-11 python=3.9 arch=x86_64 glibc=2.31")
     assert {"driver-floor", "glibc", "gpu-code", "attention"} <= against(answer)
     assert answer.nearest is None
-    assert "no one or two changes do" in render([answer])
+    assert "no one or two changes do" in render_answers([answer])
 
 
 def test_two_changes_together_make_a_release_possible() -> None:
@@ -70,18 +70,18 @@ def test_compatibility_libraries_are_named_if_they_help(card: str, driver: str, 
 def test_the_release_is_the_one_in_the_plan() -> None:
     answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535}".replace("535.183.01", "580.95.05"))
     assert answer.nearest is None
-    assert "The plan chooses it: vllm-0.33.0-cu130." in render([answer])
+    assert "The plan chooses it: vllm-0.33.0-cu130." in render_answers([answer])
 
 
 def test_the_release_is_possible_and_another_is_preferred() -> None:
-    text = render([ask("vllm==0.30.0", f"gpu=H100x8 {R535}", vllm="newest")])
+    text = render_answers([ask("vllm==0.30.0", f"gpu=H100x8 {R535}", vllm="newest")])
     assert "It is possible: vllm-0.30.0-cu129. The plan chooses vllm-0.31.0-cu129, which ranks higher." in text
-    text = render([ask("vllm==0.30.0", f"gpu=H100x8 {R535}")])
+    text = render_answers([ask("vllm==0.30.0", f"gpu=H100x8 {R535}")])
     assert "The plan chooses vllm-0.19.1-cu129-torch-cu128, which ranks higher." in text
 
 
 def test_a_release_without_a_build_for_this_kind_of_host_is_refused() -> None:
-    text = render([ask("vllm==0.32.0", "gpu=MI300Xx8 os=ubuntu-22.04 python=3.12 arch=x86_64 glibc=2.35")])
+    text = render_answers([ask("vllm==0.32.0", "gpu=MI300Xx8 os=ubuntu-22.04 python=3.12 arch=x86_64 glibc=2.35")])
     assert "the catalog has no build of vllm==0.32.0 for this host" in text
 
 

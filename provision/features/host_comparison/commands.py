@@ -17,7 +17,7 @@ from provision.core.redaction import redact, scrub
 from provision.features.host_comparison.compare import compare
 from provision.features.host_comparison.text import MAJORITY, ComparedClass, document, render
 from provision.features.host_comparison.values import HostValues, cards_of, label_of, values_of
-from provision.phases.plan.document import read_facts
+from provision.phases.plan.what_if import read_facts
 from provision.phases.probe.reading import CONFIGURATION, IN_FULL
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, without_answer, write_stdout

@@ -13,8 +13,8 @@ from provision.core.models.stack import (
     TorchBuild,
     VllmBuild,
 )
-from provision.phases.plan import attention, dependencies, driver, flash, flashinfer, interpreter, rocm
-from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan import attention, driver, flash, interpreter, rocm
+from provision.phases.plan.build_option import BuildOption, dependencies_of, tracing_of
 from provision.phases.plan.family.choices import kernel_choices, serving_plan
 from provision.phases.plan.fit.result import fit
 from provision.phases.plan.host_profile import HostProfile
@@ -31,13 +31,13 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     machine = profile.machine or "x86_64"
     plan = driver.choose(option, profile)
     manager = driver.fabric_manager_version(profile, plan)
-    flashinfer_plan = flashinfer.choose(option, profile)
+    flashinfer_plan = flash.choose_flashinfer(option, profile)
     model = _model(profile)
     headers = python.interpreter.origin == "host" and python.lacks_headers
     return Stack(
         vllm=_vllm(option),
         torch=_torch(option, None if python.interpreter.torch else machine),
-        dependencies=dependencies.choose(option),
+        dependencies=dependencies_of(option),
         driver=plan,
         rocm=rocm.choose(option, profile),
         cuda_compat=driver.choose_compat(option, profile),
@@ -54,7 +54,7 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,
-        tracing=dependencies.for_traces(option) if profile.policy.traces else (),
+        tracing=tracing_of(option) if profile.policy.traces else (),
         packages=profile.policy.packages,
         model=model,
         serving=_serving(option, profile, flashinfer_plan.plan if flashinfer_plan else None, model),

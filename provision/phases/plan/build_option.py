@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Proven, Release, Torch
-from provision.catalog.versions import newest_first, platform_of
-from provision.core.models.stack import WheelFile
+from provision.catalog.versions import between, newest_first, numbers, platform_of
+from provision.core.models.stack import DependencyPlan, WheelFile
+from provision.core.tables import own_table
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, GivenWheel
@@ -140,3 +143,42 @@ def _builds(row: Release, platform: str) -> list[Build]:
     others = [build for build in catalog().builds if build.version == row.version]
     ordered = (default, *sorted(others, key=lambda build: (build.provider != "official", build.variant)))
     return [build for build in ordered if platform_of(build.variant) == platform]
+
+
+def dependencies_of(option: BuildOption) -> DependencyPlan | None:
+    """Return the bounds of a candidate's dependencies; None without vLLM."""
+    if option.release is None:
+        return None
+    oldest, until = catalog().releases[0].version, _horizon(option.release.date)
+    ranges = [row for row in catalog().bounds if between(option.release.version, row.since or oldest, row.until)]
+    bounds = [f"{row.distribution}{row.specifier}" for row in ranges] + (_too_new(until) if until else [])
+    return DependencyPlan(until=until, bounds=tuple(sorted(bounds)))
+
+
+def _horizon(released: str | None) -> str | None:
+    """Return the last upload day for dependencies; None for the newest releases and for an unknown release date."""
+    newest = max(row.date for row in catalog().releases if row.date)
+    table = catalog().horizon
+    if released is None or (date.fromisoformat(newest) - date.fromisoformat(released)).days <= table.current_days:
+        return None
+    return (date.fromisoformat(released) + timedelta(days=table.margin_days)).isoformat()
+
+
+@cache
+def _too_new(until: str) -> list[str]:
+    """Return for each dependency the first release that was uploaded after that day, as an upper bound."""
+    found = []
+    for row in catalog().timelines:
+        entries = (entry.partition(" ") for entry in row.releases)
+        later = next((version for day, _, version in entries if day > until), None)
+        if later:
+            found.append(f"{row.distribution}<{later}")
+    return found
+
+
+def tracing_of(option: BuildOption) -> tuple[str, ...]:
+    """Return the requirements with which a release sends traces; none if vLLM brings them."""
+    table = own_table(Path(__file__).with_name("tracing.toml"))
+    if option.release is None or numbers(option.release.version) >= numbers(table["bundled_since"]):
+        return ()
+    return tuple(table["requirements"])

@@ -1,16 +1,28 @@
-"""The plan as text: the Stack of each class, the refusals, the changes, and with `--explain` the trace: the verdicts on the host, on refused candidates, and on the chosen one."""
+"""The plan as text: the Stack of each class, the refusals, the changes, with `--explain` the verdicts; why a release was not chosen; the plan as JSON."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from types import MappingProxyType
+from typing import Any, Literal
 
+from provision.catalog import catalog
+from provision.catalog.versions import release
+from provision.core.errors import UsageError
 from provision.core.formatting import GIB
 from provision.core.grouping import gather
+from provision.core.models.base import Record
 from provision.core.models.records import PlannedChange
 from provision.core.models.settings import CHOSEN_PORTS, Settings
-from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
-from provision.phases.plan.evaluation import HOST
-from provision.phases.plan.policy import INFERRED
+from provision.core.models.stack import ModelPlan, Nearest, Plan, Reason, Resolution, Stack
+from provision.phases.plan.build_option import options
+from provision.phases.plan.choose import choose
+from provision.phases.plan.evaluation import HOST, evaluate, evaluate_host
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.policy import INFERRED, NEWER_RELEASES
+from provision.phases.plan.suggestion import nearest
+from provision.report.layout import count
 from provision.report.planned_changes import change_lines
 from provision.report.wording import SUPERVISORS
 
@@ -226,3 +238,122 @@ def ports_between(settings: Settings) -> str:
     ray = "{} to {} and ".format(*settings.ray_ports) if settings.executor == "ray" else ""
     how = "by rules of their firewall" if settings.firewall == "set" else "the run says what to type"
     return f"TCP {meeting[0]} and {meeting[1]} of the first host, {ray}{first} to {last} of each, from these hosts alone: {how}"
+
+
+class CandidateEvaluation(Record):
+    """The verdicts of every rule on one build, or on the host (`host`), also after the first refusal."""
+
+    candidate: str
+    accepted: bool
+    reasons: tuple[Reason, ...]
+
+
+class WhyNot(Record):
+    """The answer for one class of hosts. `nearest` is None if a build of the release is possible without a change."""
+
+    requested: str
+    hosts: tuple[str, ...]
+    chosen: str | None
+    """The candidate that the plan chooses; None if no combination of versions fits."""
+    evaluations: tuple[CandidateEvaluation, ...]
+    nearest: Nearest | None
+
+
+class WhyNotDocument(Record):
+    """What `plan --why-not --json` prints."""
+
+    schema_version: Literal[1] = 1
+    classes: tuple[WhyNot, ...]
+
+
+def why_not(requested: str, classes: Mapping[HostProfile, Iterable[str]]) -> list[WhyNot]:
+    """Return one answer for each class of hosts.
+
+    Args:
+        requested: The release, as `vllm==X`.
+        classes: The hosts by profile.
+
+    Raises:
+        UsageError: `requested` has another form, or the catalog has no such release.
+    """
+    version = _release_in(requested)
+    return [_answer(version, profile, tuple(hosts)) for profile, hosts in classes.items()]
+
+
+def render_answers(answers: list[WhyNot]) -> str:
+    """Return the answers as text."""
+    return "\n\n".join("\n".join(_answer_lines(answer)) for answer in answers) + "\n"
+
+
+def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNot:
+    pinned = replace(profile, policy=replace(profile.policy, vllm=f"=={version}"))
+    host = evaluate_host(pinned)
+    evaluations = [evaluate(option, pinned, every_rule=True) for option in options(pinned)]
+    possible = host.accepted and any(result.accepted for result in evaluations)
+    chosen = next((candidate.id for candidate in choose(profile, hosts).candidates if candidate.accepted), None)
+    return WhyNot(
+        requested=f"vllm=={version}",
+        hosts=hosts,
+        chosen=chosen,
+        evaluations=tuple(
+            CandidateEvaluation(
+                candidate=result.name,
+                accepted=result.accepted,
+                reasons=tuple(result.reasons("accept", "warn", "reject")),
+            )
+            for result in (host, *evaluations)
+        ),
+        nearest=None if possible else nearest(pinned, kept=("vllm",)),
+    )
+
+
+def _release_in(requested: str) -> str:
+    match = re.fullmatch(r"vllm==(\S+)", requested)
+    if not match:
+        raise UsageError(f"`--why-not {requested}` is invalid", hint="name one release: --why-not vllm==0.33.0")
+    known = sorted((row.version for row in catalog().releases), key=release)
+    if match[1] not in known:
+        raise UsageError(
+            f"the catalog has no vLLM {match[1]}; its newest is {known[-1]}, its oldest {known[0]}",
+            hint=NEWER_RELEASES,
+        )
+    return match[1]
+
+
+def _answer_lines(answer: WhyNot) -> list[str]:
+    sources: dict[str, int] = {}
+    lines = [f"why not {answer.requested} on {', '.join(answer.hosts)}?"]
+    for evaluation in answer.evaluations:
+        against = [reason for reason in evaluation.reasons if reason.verdict == "reject"]
+        fits = "fits" if evaluation.accepted else f"does not fit: {count(len(against), 'refusal')}"
+        if evaluation.candidate == HOST:
+            fits = "can run a combination of versions" if evaluation.accepted else "can run no combination of versions"
+        ordered = [*against, *(reason for reason in evaluation.reasons if reason.verdict != "reject")]
+        lines += ["", f"    {evaluation.candidate} {fits}", *verdicts(ordered, sources)]
+    if len(answer.evaluations) == 1:
+        lines += ["", f"    the catalog has no build of {answer.requested} for this host"]
+    possible = (
+        [item.candidate for item in answer.evaluations[1:] if item.accepted] if answer.evaluations[0].accepted else []
+    )
+    lines.append("")
+    if answer.chosen in possible:
+        lines.append(f"  The plan chooses it: {answer.chosen}.")
+    elif possible:
+        lines.append(f"  It is possible: {possible[0]}. The plan chooses {answer.chosen}, which ranks higher.")
+    else:
+        lines.append(f"  To make it possible: {answer.nearest.text if answer.nearest else 'no one or two changes do'}.")
+    return [*lines, *source_lines(sources)]
+
+
+def to_json(plan: Plan, changes: Mapping[str, Sequence[PlannedChange]]) -> dict[str, Any]:
+    """Return the document of a plan: one host's resolution at the top level, several as `classes` with the same keys.
+
+    Args:
+        changes: What a run would change, by host.
+    """
+    found = {name: [one.model_dump(mode="json") for one in these] for name, these in changes.items()}
+    answers = [resolution.model_dump(mode="json") for resolution in plan.classes]
+    document = {"schema_version": plan.schema_version, "changes": found}
+    if sum(len(resolution.hosts) for resolution in plan.classes) == 1:
+        return document | answers[0]
+    return document | {"classes": answers}

@@ -16,7 +16,7 @@ from provision.phases.plan.build_option import options
 from provision.phases.plan.cards import serving
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
 from provision.phases.plan.family.choices import AUTO, NONE
-from provision.phases.plan.fit.alternatives import alternatives
+from provision.phases.plan.fit.result import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk

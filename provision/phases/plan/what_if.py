@@ -1,4 +1,4 @@
-"""A hypothetical host from one line of text: `RTX5090`, or `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
+"""Facts that are not probed: read from a file of JSON, or of a hypothetical host from one line of text: `RTX5090`, or `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
 
 import difflib
 import re
@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from provision.catalog import catalog
 from provision.core.errors import UsageError
 from provision.core.formatting import GIB
+from provision.core.json_text import parse
 from provision.core.models.facts import (
     Amd,
     AmdGpu,
@@ -238,3 +241,28 @@ _KEYS = {
     "disk": _gib("disk=64", "disks"),
     "container": _one_of("yes", "no", fact="container", read=lambda text: "container" if text == "yes" else None),
 }
+
+
+_FACTS: TypeAdapter[tuple[HostFacts, ...]] = TypeAdapter(tuple[HostFacts, ...])
+
+
+def read_facts(text: str, *, where: str) -> tuple[HostFacts, ...]:
+    """Return host facts from JSON: one host's, as a run stores them, or a list, as `probe --json` prints them.
+
+    Raises:
+        UsageError: The text contains no facts.
+    """
+    hint = "facts are what `./firstlight probe --json` prints, and what each run keeps under logs/RUN/facts/"
+    try:
+        document = parse(text)
+        found = _FACTS.validate_python(document if isinstance(document, list) else [document])
+    except ValidationError as error:
+        first = error.errors()[0]
+        number, *rest = first["loc"]
+        place = ".".join(map(str, rest if isinstance(document, dict) else (number, *rest))) or "the whole text"
+        raise UsageError(f"{where}: no host facts: {place}: {first['msg']}", hint=hint) from None
+    except ValueError as error:
+        raise UsageError(f"{where}: no host facts: no JSON: {error}", hint=hint) from None
+    if not found:
+        raise UsageError(f"{where}: no host facts: the list is empty", hint=hint)
+    return found

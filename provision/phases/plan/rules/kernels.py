@@ -6,8 +6,7 @@ from typing import Any
 from provision.phases.plan import flash
 from provision.phases.plan.attention import choose as choose_attention
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.flashinfer import choose as choose_flashinfer
-from provision.phases.plan.flashinfer import compiler, newest_gcc, of_major
+from provision.phases.plan.flash import choose_flashinfer, newest_gcc, nvcc, of_major
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, warn
 
@@ -66,7 +65,7 @@ def host_compiler(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     kits = of_major(option, profile)
     if not kits:
         return
-    kit = (compiler(option, profile) or kits[-1]).version
+    kit = (nvcc(option, profile) or kits[-1]).version
     newest, source = newest_gcc(kit)
     gcc = profile.environment.gcc
     if gcc is None:

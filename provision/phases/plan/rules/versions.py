@@ -15,8 +15,7 @@ from provision.phases.plan.advisories import (
     sentence_of,
     text_of,
 )
-from provision.phases.plan.build_option import BuildOption, proof
-from provision.phases.plan.dependencies import choose as limits_of
+from provision.phases.plan.build_option import BuildOption, dependencies_of, proof
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import INFERRED
@@ -96,7 +95,7 @@ def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 @rule(order=130)
 def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
     """Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones."""
-    plan, table = limits_of(option), catalog().horizon
+    plan, table = dependencies_of(option), catalog().horizon
     if plan is None or option.release is None:
         return
     released = option.release.date
