@@ -14,7 +14,7 @@ from provision.catalog.rows import builds as builds_rows
 from provision.catalog.rows import hardware as hardware_rows
 from provision.catalog.rows import packages as packages_rows
 from provision.catalog.rows import system as system_rows
-from provision.core.tables import TableError, build_row, read_table
+from provision.core.tables import build_row, rows_of
 
 FOLDER = Path(__file__).parent
 
@@ -39,7 +39,6 @@ class Catalog:
     def __init__(self, folder: Path = FOLDER, overlays: Sequence[Overlay] = ()) -> None:
         self.folder = folder
         self.overlays = tuple(overlays)
-        self._files: dict[str, dict[str, Any]] = {}
 
     releases = _rows("vllm", "release", builds_rows.Release)
     builds = _rows("vllm_builds", "build", builds_rows.Build)
@@ -112,16 +111,9 @@ class Catalog:
         """Return the rows of one table, those of overlays last.
 
         Raises:
-            TableError: The file, the table or a row is malformed.
+            TableError: The file or a row is malformed.
         """
-        if file not in self._files:
-            self._files[file] = read_table(self.folder / f"{file}.toml")
-        found = self._files[file].get(table)
-        if not found:
-            raise TableError(f"{file}.toml: no table `{table}`")
-        own = tuple(
-            build_row(kind, values, where=f"{file}.toml, {table} {number}") for number, values in enumerate(found, 1)
-        )
+        own = rows_of(self.folder / f"{file}.toml", table, kind)
         return (*own, *self._added(table, kind, {_subject(row) for row in own})) if self.overlays else own
 
     def _added(self, table: str, kind: type[R], known: set[tuple[Any, ...]]) -> Iterator[R]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provision.phases.plan.fit.kv_cache import Cache, cache_of
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.split import Cache, cache_of
 from tests.fit.models import GEMMA3_1B, GIB, GPT_OSS_20B, deepseek_v3, llama_8b, llama_70b, mixtral, shape
 
 

@@ -48,5 +48,5 @@ def test_the_table_of_batches_is_ordered_and_covers_every_size() -> None:
 
 
 def test_estimates_are_marked_as_such() -> None:
-    assert all(row.inferred for row in (*tables.platforms().values(), tables.activation()))
+    assert all(row.inferred for row in (*tables.platforms().values(), tables.engine()))
     assert tables.platforms().keys() == {"cuda", "rocm", "cpu"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from minisign import KeyPair
 
-from provision.phases.plan.fit.kv_cache import cache_of
 from provision.phases.plan.fit.shape import shape_of
+from provision.phases.plan.fit.split import cache_of
 from provision.phases.plan.fit.tables import platforms
 from provision.phases.plan.fit.weights import counted
 from provision.phases.serve.options import options

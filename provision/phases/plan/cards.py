@@ -11,7 +11,6 @@ from typing import Any
 from provision.catalog import catalog
 from provision.catalog.rows.hardware import AmdCard as AmdRow
 from provision.catalog.rows.hardware import NvidiaCard as NvidiaRow
-from provision.catalog.rows.hardware import ServerProduct
 from provision.catalog.versions import newest_first, numbers
 from provision.core.formatting import GIB
 from provision.core.models.facts import BusDevice, HostFacts, NvidiaGpu, PciGpu
@@ -21,21 +20,10 @@ AMD = "1002"
 VGPU = "VGPU"
 """The virtualization mode that nvidia-smi reports in a guest."""
 
-_DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell"}
-_DECORATION |= {
-    "edition",
-    "server",
-    "workstation",
-    "max",
-    "q",
-    "ac",
-    "hbm2",
-    "hbm2e",
-    "hbm3",
-    "hbm3e",
-    "oam",
-    "accelerator",
-}
+_DECORATION = {
+    "nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell", "edition", "server", "workstation",
+    "max", "q", "ac", "hbm2", "hbm2e", "hbm3", "hbm3e", "oam", "accelerator",
+}  # fmt: skip
 
 SLACK = 32 << 20
 """Bytes by which the memory of equal devices may differ."""
@@ -283,10 +271,6 @@ def server_of(facts: HostFacts) -> Server | None:
     found = sum(name in row.cards for name in cards)
     if cards and not found:
         return None
-    return _compared(row, facts, found)
-
-
-def _compared(row: ServerProduct, facts: HostFacts, found: int) -> Server:
     devices = facts.topology.devices if facts.topology else ()
     switches = {_pcie_switch(device) for device in devices if device.kind == "card"}
     near = {

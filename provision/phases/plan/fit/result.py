@@ -9,11 +9,10 @@ from typing import Literal
 
 from provision.core.formatting import GIB
 from provision.core.models.settings import typed
-from provision.phases.plan.fit.kv_cache import Cache, cache_of
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.fit.split import tensor_sizes, weight_bytes, why_not
-from provision.phases.plan.fit.tables import Batch, activation, batches, cpu_cache, length, platforms
+from provision.phases.plan.fit.split import Cache, cache_of, tensor_sizes, weight_bytes, why_not
+from provision.phases.plan.fit.tables import Batch, batches, engine, platforms
 from provision.phases.plan.fit.weights import FLOATS, Weights
 
 MIB = 2**20
@@ -114,7 +113,8 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
         return replace(found, problem="beyond", text=text)
     if wanted <= longest:
         return replace(found, length=wanted)
-    chosen, least = longest // length().step * length().step, min(length().least, wanted)
+    row = engine()
+    chosen, least = longest // row.length_step * row.length_step, min(row.least_length, wanted)
     used = f"after weights ({_gib(found.weights)}) and overhead of the engine ({_gib(found.overhead)})"
     if request.length:
         needed = f"a context of {wanted} tokens needs {_gib(cache.bytes_for(wanted))} of cache on each device"
@@ -128,7 +128,7 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
 
 def _cpu_cache(budget: DeviceBudget, cache: Cache, left: int, wanted: int) -> int:
     """Return a share of the host's memory, more if one request needs it, at most what is left; in whole MiB."""
-    row = cpu_cache()
+    row = engine()
     usual = max(int(budget.device_bytes * row.cpu_share), int(row.cpu_least * GIB))
     needed = -(-cache.bytes_for(wanted) // MIB) * MIB
     return min(max(usual, needed), left) // MIB * MIB
@@ -177,7 +177,7 @@ def _batch(request: ServingRequest, budget: DeviceBudget) -> Batch:
 
 def _activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> int:
     """Return the bytes on a device at the peak of a forward pass: rows of the layers for every token, logits for every sequence."""
-    row = activation()
+    row = engine()
     inner = max(shape.inner) / tensor
     if shape.experts_a_token:
         inner = shape.experts_a_token * (min(shape.inner) / tensor + shape.hidden / row.inner_copies)

@@ -1,4 +1,11 @@
-"""The valid splits of a model by vLLM's conditions, and the weights of one part."""
+"""The valid splits of a model by vLLM's conditions; on the fullest device the bytes of its weights, and of its key-value cache.
+
+Source of the cache: vllm/v1/core/kv_cache_utils.py, 0.32.0.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from provision.phases.plan.fit.shape import Shape
 
@@ -42,7 +49,7 @@ def stages(layers: int, parts: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def stage_windows(shape: Shape, parts: int) -> list[tuple[int | None, ...]]:
+def _stage_windows(shape: Shape, parts: int) -> list[tuple[int | None, ...]]:
     """Return the layers' windows for each stage."""
     found, start = [], 0
     for count in stages(shape.layers, parts):
@@ -70,3 +77,70 @@ def _replicated(shape: Shape, tensor: int, element: int) -> float:
     if tensor <= shape.kv_heads:
         return 0.0
     return 2 * shape.hidden * shape.head_size * (1 - shape.kv_heads / tensor) * element
+
+
+_NEARLY_EQUAL = 1.5
+"""Below this ratio of layers, groups are padded to the larger one (_get_kv_cache_groups_uniform_page_size)."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache of one device. All groups use blocks of one size from one pool."""
+
+    block: int
+    """Tokens of a block."""
+    block_bytes: int
+    windows: tuple[int | None, ...]
+    """The window of each group."""
+    in_flight: int
+    """Tokens that are scheduled but not yet freed."""
+
+    def blocks(self, size: int) -> int:
+        """Return the number of whole blocks in `size` bytes."""
+        return max(size, 0) // self.block_bytes
+
+    def needed(self, length: int) -> int:
+        """Return the number of blocks for one request of `length` tokens."""
+        whole = -(-length // self.block)
+        found = 0
+        for window in self.windows:
+            # one more, since a window can begin inside a block
+            found += -(-min(window - 1 + self.in_flight, length) // self.block) + 1 if window else whole
+        return found
+
+    def bytes_for(self, length: int) -> int:
+        """Return the bytes for a request of `length` tokens, including the one block that the pool reserves."""
+        return (self.needed(length) + 1) * self.block_bytes
+
+    def longest(self, size: int, most: int) -> int:
+        """Return the longest context, up to `most` tokens, whose request fits in `size` bytes; 0 if none does."""
+        return bisect_right(range(1, most + 1), size, key=self.bytes_for)
+
+    def tokens(self, size: int, length: int) -> int:
+        """Return the tokens that vLLM's log reports for `size` bytes: the number of requests of `length` tokens, times `length`."""
+        return int(self.blocks(size) / self.needed(length) * length)
+
+
+def cache_of(shape: Shape, *, tensor: int, pipeline: int, element: int, block: int, in_flight: int) -> Cache:
+    """Return the cache of the device with the largest one.
+
+    Args:
+        element: Bytes of a number in the cache.
+        in_flight: Tokens that are scheduled but not yet freed.
+    """
+    numbers = shape.latent or max(1, shape.kv_heads // tensor) * 2 * shape.head_size
+    kinds, width = dict.fromkeys(shape.windows), _width(shape.windows)
+    # Groups of layers have one width, so a kind with more layers has more groups.
+    groups = {kind: -(-shape.windows.count(kind) // width) for kind in kinds}
+    if pipeline > 1:
+        # vLLM distributes the layers of a kind in a stage over its groups
+        stage_of = _stage_windows(shape, pipeline)
+        width = max(-(-stage.count(kind) // count) for stage in stage_of for kind, count in groups.items())
+    windows = tuple(kind for kind, count in groups.items() for _ in range(count))
+    return Cache(block, width * block * numbers * element, windows, in_flight)
+
+
+def _width(windows: Sequence[int | None]) -> int:
+    counts = [windows.count(kind) for kind in dict.fromkeys(windows)]
+    least, most = min(counts), max(counts)
+    return most if most < least * _NEARLY_EQUAL else least

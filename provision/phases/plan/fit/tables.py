@@ -1,9 +1,8 @@
 """The tables of this package: the architectures of models, and the memory needs of an engine."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from provision.catalog.rows import Row
 from provision.core.models.stack import Input
@@ -47,27 +46,16 @@ class Platform(Row):
     """Compute capabilities, or CPU levels, on which flash kernels read an 8-bit cache."""
 
 
-class Activation(Row):
+class Engine(Row):
+    """Figures of every platform; needs.toml explains the values."""
+
     logit_copies: int
     hidden_copies: int
     inner_copies: int
-
-
-class Length(Row):
-    """Limits of a chosen context, in tokens."""
-
-    least: int
-    step: int
-
-
-class CpuCache(Row):
-    """The cache of a CPU host: a share of its memory, and the minimum in GiB."""
-
+    least_length: int
+    length_step: int
     cpu_share: float
     cpu_least: float
-
-
-R = TypeVar("R", bound=Row)
 
 
 @cache
@@ -95,15 +83,9 @@ def architectures() -> dict[str, Architecture]:
     return {name: row for row in rows_of(_ARCHITECTURES, "architecture", Architecture) for name in row.names}
 
 
-def _row(table: str, kind: type[R]) -> Callable[[], R]:
-    return cache(lambda: rows_of(_NEEDS, table, kind)[0])
-
-
 platforms = cache(lambda: {row.family: row for row in rows_of(_NEEDS, "platform", Platform)})
 batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
-activation = _row("activation", Activation)
-length = _row("length", Length)
-cpu_cache = _row("cache", CpuCache)
+engine = cache(lambda: rows_of(_NEEDS, "engine", Engine)[0])
 
 
 @cache
