@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from benchmarks.harness import GIB, RESULTS
-from provision.catalog.rows.advisories import Advisory
+from provision.catalog.rows.builds import Advisory
 from provision.phases.plan.advisories import advisories_of, condition_of, is_critical, text_of
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.packages import package_system, repository_of_component
-from provision.catalog.rows.packages import PackageSystem
+from provision.catalog.rows.hardware import PackageSystem
 from provision.core.errors import UsageError
 from provision.phases.install.drivers import CONTAINER_TOOLKIT, FAMILY
 from provision.phases.plan import rocm

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from provision.catalog.load import catalog
-from provision.catalog.rows.packages import DistributionDriver, PackageSystem
+from provision.catalog.rows.hardware import DistributionDriver, PackageSystem
 from provision.catalog.versions import minor, numbers
 from provision.core.errors import UsageError
 

@@ -18,7 +18,7 @@ from provision.catalog.packages import (
     repository_of_component,
     repository_of_distribution,
 )
-from provision.catalog.rows.packages import DistributionDriver
+from provision.catalog.rows.hardware import DistributionDriver
 from provision.catalog.versions import numbers
 from provision.core.errors import InstallError, UsageError
 from provision.core.models.base import Record

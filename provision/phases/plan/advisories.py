@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from provision.catalog import catalog
-from provision.catalog.rows.advisories import Advisory, Needs, Product
+from provision.catalog.rows.builds import Advisory, Needs, Product
 from provision.catalog.versions import numbers
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Input

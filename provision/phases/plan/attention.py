@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from provision.catalog import catalog
-from provision.catalog.rows.attention import Generation, PlatformBackend, Spelling
+from provision.catalog.rows.builds import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
 from provision.core.models.stack import AttentionPlan
 from provision.phases.plan.build_option import BuildOption

@@ -6,8 +6,7 @@ from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.packages import distribution_driver, find_package_system, package_system, packages_of_component
-from provision.catalog.rows.hardware import Architecture
-from provision.catalog.rows.packages import DistributionDriver
+from provision.catalog.rows.hardware import Architecture, DistributionDriver
 from provision.catalog.versions import cuda_of, numbers
 from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts, Nvidia

@@ -7,7 +7,7 @@ one wheel fits every key.
 from typing import Literal
 
 from provision.catalog import catalog
-from provision.catalog.rows.attention import CommunityWheels, FlashSource, FlashWheels, OwnWheels
+from provision.catalog.rows.builds import CommunityWheels, FlashSource, FlashWheels, OwnWheels
 from provision.catalog.versions import between, cuda_of, minor, newest_first, numbers, release, within
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, FlashInferPlan, KernelPackage
 from provision.phases.plan import attention, interpreter

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from provision.catalog import catalog
-from provision.catalog.rows.attention import FlashSource
+from provision.catalog.rows.builds import FlashSource
 from provision.core.errors import StageError
 from provision.features.wheel_builder.recipes import recipe_for, toolkit
 from tests.features.wheel_builder.keys import make_key

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from provision.catalog import catalog
-from provision.catalog.rows.advisories import Advisory, Product
+from provision.catalog.rows.builds import Advisory, Product
 from provision.catalog.versions import cuda_of, numbers, release
 from provision.phases.plan.advisories import (
     CRITICAL,
