@@ -38,6 +38,8 @@ NO_INDEX = "UV_NO_INDEX"
 """Named as uv's own variables, but uv 0.13 has only the option: `run_uv` and the launcher give it."""
 _UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", NO_INDEX)
 _UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-index")
+_HARMLESS = ("UV_CACHE", "UV_NO_PROGRESS", "UV_CONCURRENT", "UV_HTTP", "UV_LINK", "UV_SYSTEM_CERTS")
+"""How the variables of uv begin that change no result."""
 _ADDRESSES = ("index-url", "extra-index-url", "find-links", "proxy")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s`'\"]+@")
 
@@ -121,7 +123,9 @@ def read_settings(
         certificate=environ.get("SSL_CERT_FILE") or pip.get("cert"),
         proxy=None if has_proxy else _with_scheme(pip.get("proxy")),
         insecure_hosts=() if environ.get("UV_INSECURE_HOST") else tuple(pip.get("trusted-host", "").split()),
-        uv=tuple(sorted((name, value) for name, value in environ.items() if _bears_on_result(name))),
+        uv=tuple(
+            sorted(pair for pair in environ.items() if pair[0].startswith("UV_") and not pair[0].startswith(_HARMLESS))
+        ),
         uv_files=uv_texts,
     )
 
@@ -184,12 +188,6 @@ def _uv_text(path: Path) -> str:
 def _absolute(location: str) -> str:
     """Make a folder absolute: it is relative to the working directory of the user, and uv runs elsewhere."""
     return location if "://" in location else str(expand_user(location).absolute())
-
-
-def _bears_on_result(name: str) -> bool:
-    return name.startswith("UV_") and not name.startswith(
-        ("UV_CACHE", "UV_NO_PROGRESS", "UV_CONCURRENT", "UV_HTTP", "UV_LINK", "UV_SYSTEM_CERTS")
-    )
 
 
 def _pip_values(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str, str]:

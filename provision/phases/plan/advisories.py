@@ -49,15 +49,7 @@ class Exposure:
     def missing(self, row: Advisory) -> str | None:
         """Return the condition of an advisory that does not hold, as text; None if the host is affected."""
         given = " ".join(self.arguments).replace("=", " ").lower()
-        if not self._does(row.needs):
-            return CONDITIONS[row.needs][1]
-        if row.option is not None and row.option.lower() not in given:
-            return f"`{row.option}` is not given"
-        may_be = self.own_model and (self.architecture is None or re.search(row.architecture or "", self.architecture))
-        return None if row.architecture is None or may_be else "the model is of another class"
-
-    def _does(self, needs: Needs) -> bool:
-        return {
+        does: dict[Needs, bool] = {
             "nothing": True,
             "model": self.own_model,
             "media": "media" in self.inputs,
@@ -65,7 +57,13 @@ class Exposure:
             "several-hosts": self.hosts > 1,
             "unguarded-key": False,
             "own-programs": not self.serves_vllm,
-        }[needs]
+        }
+        if not does[row.needs]:
+            return CONDITIONS[row.needs][1]
+        if row.option is not None and row.option.lower() not in given:
+            return f"`{row.option}` is not given"
+        may_be = self.own_model and (self.architecture is None or re.search(row.architecture or "", self.architecture))
+        return None if row.architecture is None or may_be else "the model is of another class"
 
 
 def exposure_of(settings: Settings, stack: Mapping[str, Any] | None) -> Exposure:

@@ -56,7 +56,9 @@ def options(profile: HostProfile) -> Iterator[BuildOption]:
     With `--vllm latest`, sets that were tried come before all others.
     """
     if not profile.policy.wants_vllm:
-        yield from _torch_alone(profile)
+        for torch in newest_first(row for row in catalog().torches if profile.policy.wants_torch(row.version)):
+            for variant in torch_pair.alone(profile, torch):
+                yield BuildOption(f"torch-{torch.version}-{variant}", torch, variant)
         return
     found = [option for row, build in _wanted(profile) for option in _with_torch(profile, row, build)]
     if profile.policy.vllm == LATEST:
@@ -115,13 +117,6 @@ def _option(row: Release, build: Build, torch: Torch, variant: str, given: Given
     if variant != build.variant:
         name += f"-torch-{variant}"
     return BuildOption(name, torch, variant, row, build, given.file if given else None)
-
-
-def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:
-    wanted = (row for row in catalog().torches if profile.policy.wants_torch(row.version))
-    for torch in newest_first(wanted):
-        for variant in torch_pair.alone(profile, torch):
-            yield BuildOption(f"torch-{torch.version}-{variant}", torch, variant)
 
 
 @cache

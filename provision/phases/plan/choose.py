@@ -132,9 +132,12 @@ def _assumptions(*results: Evaluation) -> tuple[str, ...]:
 def _candidates(results: list[Evaluation], profile: HostProfile) -> tuple[Candidate, ...]:
     ranked = sorted(results, key=lambda result: not result.accepted)
     return tuple(
-        Candidate(id=result.option.id, rank=rank, accepted=True, stack=stack_of(result.option, profile))
-        if result.accepted
-        else Candidate(id=result.option.id, rank=rank, accepted=False)
+        Candidate(
+            id=result.option.id,
+            rank=rank,
+            accepted=result.accepted,
+            stack=stack_of(result.option, profile) if result.accepted else None,
+        )
         for rank, result in enumerate(ranked, 1)
         if result.option is not None
     )

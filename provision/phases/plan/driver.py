@@ -150,17 +150,14 @@ def _newest_of(branch: str | None) -> str:
 
 
 def _installed(action: DriverAction, option: BuildOption, profile: HostProfile, wanted: str = "0") -> DriverPlan:
-    """Return the plan for a driver within one branch, or of the requested version.
-
-    Args:
-        wanted: The lowest version for which the driver is replaced, where its source has that.
-    """
+    """Return the plan for a driver within one branch, or of the requested version; `wanted` replaces it where its source has that."""
     least, requested = least_version(option, profile), profile.policy.driver_version
     found = supply(profile, least)
     branch = found.version.partition(".")[0]
     least = max(least, wanted, key=numbers) if numbers(wanted) <= numbers(found.version) else least
     modules = {row.module for row in architectures(profile) if row.module_only}
     closed = modules == {"proprietary"} and not profile.needs_open_module
+    head, dot, last = (requested or branch).rpartition(".")
     return DriverPlan(
         action=action,
         version=found.version,
@@ -168,14 +165,8 @@ def _installed(action: DriverAction, option: BuildOption, profile: HostProfile, 
         source=found.source,
         branch=branch,
         at_least=requested or max(least, branch, key=numbers),
-        below=_after(requested or branch),
+        below=f"{head}{dot}{int(last) + 1:0{len(last)}}",  # 580.95.06 after 580.95.05, and 581 after 580
     )
-
-
-def _after(version: str) -> str:
-    """Return the version with its last number increased: `580.95.05` gives `580.95.06`, and `580` gives `581`."""
-    head, dot, last = version.rpartition(".")
-    return f"{head}{dot}{int(last) + 1:0{len(last)}}"
 
 
 def least_version(option: BuildOption, profile: HostProfile) -> str:

@@ -90,10 +90,6 @@ def _value(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-LISTED = 6
-"""The number of host names to list; the rest are counted."""
-
-
 def render(
     plan: Plan,
     settings: Mapping[str, Settings],
@@ -121,8 +117,8 @@ def render(
 
 def _block(resolution: Resolution, settings: Settings) -> list[str]:
     hosts = resolution.hosts
-    more = f" and {len(hosts) - LISTED} more" if len(hosts) > LISTED else ""
-    lines = [hosts[0] if len(hosts) == 1 else f"{len(hosts)} equal hosts: {', '.join(hosts[:LISTED])}{more}"]
+    more = f" and {len(hosts) - 6} more" if len(hosts) > 6 else ""
+    lines = [hosts[0] if len(hosts) == 1 else f"{len(hosts)} equal hosts: {', '.join(hosts[:6])}{more}"]
     stack = resolution.stack
     if stack is None:
         refused = [("refused", "no combination of versions fits"), *_by_rule(resolution)]

@@ -16,11 +16,8 @@ from provision.phases.plan.cards import all_native, written
 from provision.phases.plan.host_profile import HostProfile, Toolkit
 from provision.phases.plan.rule import Choice
 
-FILE = "flash_attn-{version}+{toolkit}torch{torch}cxx11abi{abi}-{cp}-{cp}-linux_{machine}.whl"
 URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"
 GENERATION_4 = "flash-attn-4"
-FILE_4 = "flash_attn_4-{version}-py3-none-any.whl"
-COMMUNITY_FILE = "flash_attn-{version}+{variant}torch{torch}-{cp}-{cp}-{platform}.whl"
 CONTROLLER = "controller"
 WANTED = ("package", "both")
 NONE = FlashAttnPlan(provider="none")
@@ -84,14 +81,8 @@ def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnP
         )
         return Choice(package, f"flash-attn {row.version} has the exact wheel {name}", source=row.source)
     if third_party := _community(key, option.torch_variant, requested):
-        cp = f"cp{key.python.replace('.', '')}"
-        name = COMMUNITY_FILE.format(
-            version=third_party.version,
-            variant=third_party.variant,
-            torch=key.torch,
-            cp=cp,
-            platform=third_party.platform,
-        )
+        cp, built = f"cp{key.python.replace('.', '')}", f"{third_party.version}+{third_party.variant}torch{key.torch}"
+        name = f"flash_attn-{built}-{cp}-{cp}-{third_party.platform}.whl"
         package = FlashAttnPackage(
             version=third_party.version, source="wheel", file=name, key=key, community=third_party.repository
         )
@@ -134,7 +125,7 @@ def _generation_4(option: BuildOption, profile: HostProfile, requested: str | No
     elif model in row.without:
         why = f"vLLM cannot load {model} beside {name}"
     else:
-        file = FILE_4.format(version=row.version)
+        file = f"flash_attn_4-{row.version}-py3-none-any.whl"
         package = FlashAttnPackage(distribution=GENERATION_4, version=row.version, source="wheel", file=file)
         return Choice(package, f"{name} fits vLLM {version} and is compiled at first use", source=row.source)
     return Choice(None, why, source=row.source)
@@ -188,8 +179,9 @@ def _built(
         kernels = "ck" if set(key.capabilities) <= set(row.gfx) else "triton"
     whose = {"ck": " with Composable Kernel", "triton": " with Triton's kernels", None: ""}[kernels]
     why = f"{missing}; {builder} builds flash-attn {row.version}{whose} for this key"
-    version = row.version
-    package = FlashAttnPackage(version=version, source="built", file=name, key=key, builder=builder, kernels=kernels)
+    package = FlashAttnPackage(
+        version=row.version, source="built", file=name, key=key, builder=builder, kernels=kernels
+    )
     return Choice(package, why, source=row.source)
 
 
@@ -212,22 +204,20 @@ def _name(version: str, key: FlashAttnKey, option: BuildOption) -> str:
     toolkit = f"cu{key.cuda_major}" if key.cuda_major is not None else option.torch_variant.replace(".", "")
     cp = f"cp{key.python.replace('.', '')}"
     abi = str(key.cxx11_abi).upper()
-    return FILE.format(version=version, toolkit=toolkit, torch=key.torch, abi=abi, cp=cp, machine=key.machine)
+    return f"flash_attn-{version}+{toolkit}torch{key.torch}cxx11abi{abi}-{cp}-{cp}-linux_{key.machine}.whl"
 
 
 def _community(key: FlashAttnKey, variant: str, version: str | None) -> CommunityWheels | None:
     """Return the newest wheels with a key. Their CUDA has the major of torch's and is not newer."""
     cuda = numbers(cuda_of(variant) or "")
 
+    def own(row: CommunityWheels) -> tuple[int, ...]:
+        return numbers(cuda_of(row.variant) or "0")
+
     def fits(row: CommunityWheels) -> bool:
-        return version in {None, row.version} and _cuda(row)[:1] == cuda[:1] and _cuda(row) <= cuda and _has(row, key)
+        return version in {None, row.version} and own(row)[:1] == cuda[:1] and own(row) <= cuda and _has(row, key)
 
-    rows = filter(fits, catalog().community_wheels)
-    return max(rows, key=lambda row: (release(row.version), _cuda(row)), default=None)
-
-
-def _cuda(row: CommunityWheels) -> tuple[int, ...]:
-    return numbers(cuda_of(row.variant) or "0")
+    return max(filter(fits, catalog().community_wheels), key=lambda row: (release(row.version), own(row)), default=None)
 
 
 FLASHINFER = "FLASHINFER"

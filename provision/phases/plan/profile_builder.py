@@ -11,7 +11,7 @@ from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
 from provision.core.models.facts import Disk, HostFacts, Nvidia, Python
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import Server, amd_cards, nvidia_cards, server_of, serving
+from provision.phases.plan.cards import amd_cards, nvidia_cards, server_of, serving
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
@@ -25,15 +25,11 @@ from provision.phases.plan.host_profile import (
 )
 from provision.phases.plan.policy import GivenWheel, policy_of
 
-JOINED = "Completed (Success)"
-"""The fabric state of cards that have all joined."""
 SILENT = "no answer from"
 """Start of the probe's reason for a program that timed out; any other reason means that nvidia-smi is absent."""
 HOMES = ("/root", "/home")
 LIBRARY_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VLLM_NCCL_SO_PATH")
 """Variables that let another copy of a library replace the wheel's."""
-PROGRAMS = "programs"
-NVCC = "bin/nvcc"
 
 
 def profile_of(
@@ -73,7 +69,7 @@ def profile_of(
     lacking, unsure = _system(facts, platform, policy.runtime)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
-    served = None
+    server, served = server_of(facts), None
     if shape and policy.wants_vllm and settings.serve:
         request = serving_request_of(settings, on_cpu=platform == "cpu")
         served = ServedModel(settings.model, shape, request, memory)
@@ -109,7 +105,7 @@ def profile_of(
         if policy.gpus is None
         else tuple(card for place, card in places.items() if place in policy.gpus),
         present=(*nvidia, *amd),
-        server=_server(facts, settings),
+        server=replace(server, gpus=settings.expected_gpus) if server and settings.expected_gpus else server,
         missing_gpus=tuple(place for place in policy.gpus or () if place not in places),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
@@ -120,12 +116,6 @@ def profile_of(
         wheel=wheel,
     )
     return _with_driver(profile, facts) if nvidia else profile
-
-
-def _server(facts: HostFacts, settings: Settings) -> Server | None:
-    """Return the host's product; the setting for the number of GPUs wins over it."""
-    found = server_of(facts)
-    return replace(found, gpus=settings.expected_gpus) if found and settings.expected_gpus else found
 
 
 def platform_of_host(facts: HostFacts) -> Platform:
@@ -143,7 +133,7 @@ def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
     nvidia = facts.nvidia or Nvidia()
     reported = nvidia.driver_version or nvidia.module_version
     # The hypervisor joined the cards to the fabric if they have joined and the VM has no fabric manager.
-    joined_below = nvidia.fabric_state == JOINED and nvidia.fabric_manager_version is None
+    joined_below = nvidia.fabric_state == "Completed (Success)" and nvidia.fabric_manager_version is None
     version = reported if reported and re.match(r"\d+(\.\d+)+", reported) else None
     loaded = "nvidia" in facts.kernel_modules
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
@@ -241,13 +231,13 @@ def _version(facts: HostFacts, name: str) -> str | None:
 def _environment(facts: HostFacts, settings: Settings) -> Environment:
     """Return the environment of a host, in no more detail than rules distinguish."""
     gcc = _version(facts, "gcc")
-    unknown = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
+    unknown = bool({"cuda_toolkits", "programs"} & facts.unknown.keys())
     toolkits = tuple(
         sorted(
             (
                 Toolkit(minor(kit.version), kit.path, kit.lacks)
                 for kit in facts.cuda_toolkits
-                if kit.version and NVCC not in kit.lacks
+                if kit.version and "bin/nvcc" not in kit.lacks
             ),
             key=lambda kit: (numbers(kit.version), not kit.lacks),
         )

@@ -11,8 +11,7 @@ from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.cards import amd_cards, nvidia_cards
 from provision.phases.plan.host_profile import HostProfile
 
-DRIVER = "amdgpu"
-USERSPACE = "rocm"
+DRIVER, USERSPACE = "amdgpu", "rocm"
 
 
 def choose(option: BuildOption, profile: HostProfile) -> RocmPlan | None:

@@ -7,7 +7,6 @@ model fits.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from provision.core.errors import InventoryError
 from provision.core.models.facts import HostFacts
@@ -55,24 +54,20 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
         place = _slice_of(host, facts, shapes, [part for part in slices if part.place not in named])
         return host.settings.model_copy(update={"gpus": (place,)})
     free = [card.index for card in left]
-    claims = [
-        _Claim(name, _sizes(facts, one, shape_for(one, shapes), free))
-        for name, one in host.services
-        if one.gpus == "all"
-    ]
-    if (least := sum(claim.size for claim in claims)) > len(free):
-        needs = " and ".join(f"`{claim.name}` at least {claim.size}" for claim in claims)
+    sizes = {name: _sizes(facts, one, shape_for(one, shapes), free) for name, one in host.services if one.gpus == "all"}
+    if (least := sum(found[0] for found in sizes.values())) > len(free):
+        needs = " and ".join(f"`{name}` at least {found[0]}" for name, found in sizes.items())
         raise InventoryError(
             f"host `{host.machine}`: {len(free)} GPUs are free for its services, and {least} are needed: {needs}",
             hint=f"serve smaller models there, or fewer of them{', or name slices for some: gpus' if any(card.mig for card in cards) else ''}",
         )
-    _widen(claims, len(free))
+    _widen(sizes, len(free))
+    taken: dict[str, list[int]] = {}
     groups = nvlink_groups(facts, free)
-    for claim in sorted(claims, key=lambda claim: -claim.size):
-        claim.cards = _chosen(groups, claim.size)
-        groups = [[index for index in group if index not in claim.cards] for group in groups]
-    own = next(claim for claim in claims if claim.name == host.name)
-    return host.settings.model_copy(update={"gpus": tuple(sorted(own.cards))})
+    for name in sorted(sizes, key=lambda name: -sizes[name][0]):
+        taken[name] = _chosen(groups, sizes[name][0])
+        groups = [[index for index in group if index not in taken[name]] for group in groups]
+    return host.settings.model_copy(update={"gpus": tuple(sorted(taken[host.name]))})
 
 
 def _slice_of(host: Host, facts: HostFacts, shapes: Mapping[str, Shape], free: Sequence[Card]) -> int | str:
@@ -101,29 +96,15 @@ def _slice_of(host: Host, facts: HostFacts, shapes: Mapping[str, Shape], free: S
     return taken[host.name]
 
 
-@dataclass
-class _Claim:
-    """What a service wants of the GPUs that none names."""
-
-    name: str
-    sizes: list[int]
-    """Numbers of GPUs that it can use, ascending."""
-    cards: list[int] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        return self.sizes[0]
-
-
-def _widen(claims: Sequence[_Claim], free: int) -> None:
-    """Let services take more GPUs, one after another, while a larger size of one fits."""
-    left, has_changed = free - sum(claim.size for claim in claims), True
+def _widen(sizes: Mapping[str, list[int]], free: int) -> None:
+    """Drop the smallest of the numbers of GPUs that a service can use, one service after another, while a larger one fits."""
+    left, has_changed = free - sum(found[0] for found in sizes.values()), True
     while has_changed:
         has_changed = False
-        for claim in claims:
-            if len(claim.sizes) > 1 and claim.sizes[1] - claim.size <= left:
-                left -= claim.sizes[1] - claim.size
-                del claim.sizes[0]
+        for found in sizes.values():
+            if len(found) > 1 and found[1] - found[0] <= left:
+                left -= found[1] - found[0]
+                del found[0]
                 has_changed = True
 
 

@@ -96,7 +96,10 @@ def _named(result: Evaluation) -> str:
 def _changes(profile: HostProfile) -> Iterator[Change]:
     """Yield every single change, cheapest first."""
     yield from _relaxed(profile)
-    yield from _packages(profile)
+    if profile.escalates is False and profile.sudo:
+        yield "with `ansible_become: true`", {}, replace(profile, escalates=True)
+    if profile.lacking and profile.escalates is False:
+        yield f"with {', '.join(profile.lacking)} installed", {}, replace(profile, lacking=())
     yield from _model_changes(profile)
     yield from _other_driver(profile)
     yield from _other_rocm(profile)
@@ -169,14 +172,10 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
         text = f"with `--set trust_remote_code=true`, if you trust the code of `{served.model}`,"
         trusting = replace(served, request=replace(request, trust_remote_code=True))
         yield text, {"trust_remote_code": "true"}, replace(profile, served_model=trusting)
-    parsers = (
-        ("tool_parser", request.tool_parser, replace(request, tool_parser=AUTO)),
-        ("reasoning_parser", request.reasoning_parser, replace(request, reasoning_parser=AUTO)),
-    )
-    for name, setting, relaxed in parsers:
-        if setting not in {AUTO, NONE}:
-            changed = replace(profile, served_model=replace(served, request=relaxed))
-            yield f"with `{typed(name, AUTO)}`", {name: AUTO}, changed
+    for name in ("tool_parser", "reasoning_parser"):
+        if getattr(request, name) not in {AUTO, NONE}:
+            relaxed = replace(served, request=replace(request, **{name: AUTO}))
+            yield f"with `{typed(name, AUTO)}`", {name: AUTO}, replace(profile, served_model=relaxed)
     if profile.budget:
         for change in alternatives(served.shape, served.request, profile.budget):
             smaller = replace(served, shape=change.shape, request=change.request, budget=change.budget)
@@ -195,13 +194,6 @@ def _named_release(profile: HostProfile) -> Iterator[Change]:
         if evaluate(option, replace(profile, policy=named)).accepted:
             yield _setting(profile, "vllm", named.vllm, named)
             return
-
-
-def _packages(profile: HostProfile) -> Iterator[Change]:
-    if profile.escalates is False and profile.sudo:
-        yield "with `ansible_become: true`", {}, replace(profile, escalates=True)
-    if profile.lacking and profile.escalates is False:
-        yield f"with {', '.join(profile.lacking)} installed", {}, replace(profile, lacking=())
 
 
 def _other_driver(profile: HostProfile) -> Iterator[Change]:
@@ -229,7 +221,7 @@ def _other_rocm(profile: HostProfile) -> Iterator[Change]:
     if profile.policy.driver != "upgrade" and rocm.can_upgrade(profile):
         yield _setting(profile, "driver", "upgrade", profile.policy.upgrading)
     for row in sorted(catalog().userspaces, key=lambda row: numbers(row.minimum), reverse=True):
-        if not numbers(row.minimum) <= numbers(profile.rocm)[:2] < numbers(row.below):
+        if not rocm.fits(row, profile.rocm):
             yield f"with ROCm {row.minimum} or newer, below {row.below},", {}, replace(profile, rocm=row.minimum)
 
 

@@ -90,11 +90,7 @@ def hosts_of_what_if(text: str) -> int:
 
 
 def _machine(nvidia: Nvidia | None, requested: str | None) -> str | None:
-    """Return the processor's architecture: the value of arch=, else that of a card's board.
-
-    Raises:
-        UsageError: The two differ.
-    """
+    """Return the processor's architecture: the value of arch=, else that of a card's board."""
     rows = [row for gpu in (nvidia.gpus if nvidia else ()) if (row := nvidia_by_name(gpu.name)) and row.machine]
     if requested is not None and rows and rows[0].machine != requested:
         raise UsageError(
@@ -199,11 +195,7 @@ class Key:
     """The path of the fact that is unknown without the key."""
 
     def value(self, key: str, text: str) -> Any:
-        """Return what a text of the key means.
-
-        Raises:
-            UsageError: The text is malformed.
-        """
+        """Return what a text of the key means."""
         if not re.fullmatch(self.form, text):
             raise UsageError(f"`{key}={text}` {self.problem}", hint=self.hint)
         return self.read(text)

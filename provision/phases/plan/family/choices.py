@@ -39,18 +39,15 @@ def serving_plan(shape: Shape, request: ServingRequest, version: str) -> Serving
         *_possible(shape, request),
         *_parser("tool", family, request, version),
         *_parser("reasoning", family, request, version),
-        *_arguments(family, request, version),
-        *_template(family, request),
-        *_quantization(shape),
-        *_trust(shape, request),
+        *_arguments_and_template(family, request, version),
+        *_quantization_and_code(shape, request),
     ]
     return ServingPlan(family=family.name if family else None, choices=tuple(choices))
 
 
 def unknown_parsers(request: ServingRequest, version: str) -> Iterator[str]:
     """Yield a text for each parser in the settings that a release does not have; a plugin may bring any name."""
-    kinds: tuple[Kind, ...] = ("tool", "reasoning")
-    for kind in kinds:
+    for kind, setting in _SETTING.items():
         name = _asked(kind, request)
         if name in {AUTO, NONE} or _given(_PLUGIN[kind], request.arguments):
             continue
@@ -58,17 +55,17 @@ def unknown_parsers(request: ServingRequest, version: str) -> Iterator[str]:
         if name not in rows:
             near = get_close_matches(name, rows, n=3)
             similar = f"; similar are {', '.join(f'`{other}`' for other in near)}" if near else ""
-            yield f"`{_SETTING[kind]}: {name}`: no release of vLLM has this {kind} parser{similar}"
-        elif not _available(kind, rows[name], version):
-            yield f"`{_SETTING[kind]}: {name}`: vLLM {version} does not have this {kind} parser, which exists {rows[name]}"
+            yield f"`{setting}: {name}`: no release of vLLM has this {kind} parser{similar}"
+        elif not _available(kind, name, version):
+            yield f"`{setting}: {name}`: vLLM {version} does not have this {kind} parser, which exists {rows[name]}"
 
 
 def _asked(kind: Kind, request: ServingRequest) -> str:
     return request.tool_parser if kind == "tool" else request.reasoning_parser
 
 
-def _available(kind: Kind, releases: Releases, version: str) -> bool:
-    return version in releases and version in Releases(option_since(kind))
+def _available(kind: Kind, name: str, version: str) -> bool:
+    return version in parsers(kind)[name] and version in Releases(option_since(kind))
 
 
 def _possible(shape: Shape, request: ServingRequest) -> Iterator[ServingChoice]:
@@ -90,7 +87,7 @@ def _parser(kind: Kind, family: Family | None, request: ServingRequest, version:
     elif asked != AUTO:
         yield _of(kind, asked, "setting", f"{label} `{asked}`, as `{setting}` says{instead}")
     elif family and own:
-        if _available(kind, parsers(kind)[own], version):
+        if _available(kind, own, version):
             yield _of(kind, own, "family", f"{label} `{own}`, as the family {family.name} needs", family.source)
         else:
             text = f"no {label}: `{own}` of the family {family.name} exists {parsers(kind)[own]}, this is {version}"
@@ -104,7 +101,7 @@ def _of(kind: Kind, value: str | None, by: str, text: str, source: str | None = 
     return ServingChoice.model_validate(values)
 
 
-def _arguments(family: Family | None, request: ServingRequest, version: str) -> Iterator[ServingChoice]:
+def _arguments_and_template(family: Family | None, request: ServingRequest, version: str) -> Iterator[ServingChoice]:
     for row in family.arguments if family else ():
         words, since = tuple(row["words"]), Releases(row["since"])
         said = f"`{' '.join(words)}`"
@@ -117,9 +114,6 @@ def _arguments(family: Family | None, request: ServingRequest, version: str) -> 
             yield ServingChoice(
                 name="argument", value=" ".join(words), by="family", flags=words, text=text, source=family.source
             )
-
-
-def _template(family: Family | None, request: ServingRequest) -> Iterator[ServingChoice]:
     if request.template is not None:
         name = PurePath(request.template).name
         text = f"chat template `{name}`, as `firstlight_chat_template` says"
@@ -129,16 +123,13 @@ def _template(family: Family | None, request: ServingRequest) -> Iterator[Servin
         yield ServingChoice(name="chat_template", by="family", text=text, source=family.source)
 
 
-def _quantization(shape: Shape) -> Iterator[ServingChoice]:
+def _quantization_and_code(shape: Shape, request: ServingRequest) -> Iterator[ServingChoice]:
     if shape.quantization:
         row = quantizations().get(shape.quantization)
         text = f"quantisation `{shape.quantization}`, as config.json says; vLLM loads it without an argument"
         yield ServingChoice(
             name="quantization", value=shape.quantization, by="model", text=text, source=row.source if row else None
         )
-
-
-def _trust(shape: Shape, request: ServingRequest) -> Iterator[ServingChoice]:
     if request.trust_remote_code:
         need = shape.match.code or "its config.json does not ask for any"
         text = f"code of the model's repository runs on the host, as `firstlight_trust_remote_code: true` says: {need}"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,11 +35,6 @@ class Family(Row):
     arguments: tuple[dict[str, Any], ...] = ()
     template: str | None = None
     code: str | None = None
-
-    @cached_property
-    def pattern(self) -> re.Pattern[str] | None:
-        """Return the condition on the model's name."""
-        return re.compile(self.named) if self.named else None
 
 
 @dataclass(frozen=True)
@@ -156,7 +151,7 @@ def match(config: Mapping[str, Any], model: str) -> Match:
     """
     name = model.partition("@")[0].rstrip("/").rpartition("/")[2]
     fitting = [row for row in families().values() if _fits(row, config)]
-    family = next((row for row in fitting if row.pattern is None or row.pattern.search(name)), None)
+    family = next((row for row in fitting if row.named is None or re.search(row.named, name)), None)
     code = (family.code if family else None) or _code_of_config(config)
     if family:
         return Match(family.name, code=code)
@@ -164,17 +159,17 @@ def match(config: Mapping[str, Any], model: str) -> Match:
 
 
 def _fits(row: Family, config: Mapping[str, Any]) -> bool:
+    def at(path: str) -> Any:
+        found: Any = config
+        for step in path.split("."):
+            found = found.get(step) if isinstance(found, Mapping) else None
+        return found
+
     named = config.get("architectures")
     architecture = named[0] if isinstance(named, list) and named else None
     return architecture in row.architectures and all(
-        any(_at(config, path) == value for path in paths.split("|")) for paths, value in (row.config or {}).items()
+        any(at(path) == value for path in paths.split("|")) for paths, value in (row.config or {}).items()
     )
-
-
-def _at(config: Any, path: str) -> Any:
-    for step in path.split("."):
-        config = config.get(step) if isinstance(config, Mapping) else None
-    return config
 
 
 def _code_of_config(config: Mapping[str, Any]) -> str | None:
@@ -209,15 +204,11 @@ def task_of(config: Mapping[str, Any], files: Collection[str], arguments: Sequen
     task = "embed" if is_pooling and task == "generate" else task
     for option, kinds in table["arguments"].items():
         task = kinds.get(value_of(arguments, option), task)
-    if task == "score" and (labels := _labels(config)) != 1:
+    names = config.get("id2label")  # counted as transformers does
+    labels = len(names) if isinstance(names, dict) else int(config.get("num_labels") or 2)
+    if task == "score" and labels != 1:
         raise ModelError(
             f"config.json of a {architecture} model has {labels} labels: it names classes, and only scores, which have one label, can be checked",
             hint="give a model that makes text, embeddings or scores (docs/guides/serve-your-model.md)",
         )
     return task
-
-
-def _labels(config: Mapping[str, Any]) -> int:
-    """Return the number of labels of a classifier, as transformers counts them."""
-    names = config.get("id2label")
-    return len(names) if isinstance(names, dict) else int(config.get("num_labels") or 2)

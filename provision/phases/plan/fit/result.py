@@ -16,7 +16,6 @@ from provision.phases.plan.fit.tables import Batch, batches, engine, platforms
 from provision.phases.plan.fit.weights import FLOATS, Weights
 
 MIB = 2**20
-_FLOAT32 = 4
 Problem = Literal["split", "memory", "length", "beyond"]
 
 
@@ -58,7 +57,9 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     draft, draft_tensor = shape.draft, request.draft_tensor or tensor
     weights = weight_bytes(shape, tensor, request.pipeline, element)
     weights += weight_bytes(draft, draft_tensor, 1, element) if draft else 0
-    overhead = _activation_bytes(shape, batch, tensor, element) + _fixed_bytes(request, budget, processes)
+    overhead = _activation_bytes(shape, batch, tensor, element)
+    # independent of the model: context, buffers between peers, captured graphs
+    overhead += int((row.context + (row.peers if processes > 1 else 0) + (0 if request.eager else row.graphs)) * GIB)
     memory = int(budget.device_bytes * (request.share or row.memory_share))
     if budget.platform == "cpu":
         memory = memory * request.hosts // processes
@@ -182,13 +183,7 @@ def _activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> 
     if shape.experts_a_token:
         inner = shape.experts_a_token * (min(shape.inner) / tensor + shape.hidden / row.inner_copies)
     rows = batch.tokens * (row.hidden_copies * shape.hidden + row.inner_copies * inner) * element
-    return int(rows + row.logit_copies * batch.sequences * shape.vocabulary * _FLOAT32)
-
-
-def _fixed_bytes(request: ServingRequest, budget: DeviceBudget, processes: int) -> int:
-    """Return the bytes on a device that are independent of the model: context, buffers between peers, captured graphs."""
-    row = platforms()[budget.platform]
-    return int((row.context + (row.peers if processes > 1 else 0) + (0 if request.eager else row.graphs)) * GIB)
+    return int(rows + row.logit_copies * batch.sequences * shape.vocabulary * 4)
 
 
 MOST_DEVICES = 64
@@ -224,10 +219,8 @@ def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> It
         yield Alternative("with `--set dtype=auto`", {"dtype": "auto"}, shape, replace(request, dtype="auto"), budget)
     found = fit(shape, request, budget)
     if found.longest and request.length != found.longest:
-        text = f"with `--set max_model_len={found.longest}`"
-        yield Alternative(
-            text, {"max_model_len": str(found.longest)}, shape, replace(request, length=found.longest), budget
-        )
+        text, shorter = f"with `--set max_model_len={found.longest}`", replace(request, length=found.longest)
+        yield Alternative(text, {"max_model_len": str(found.longest)}, shape, shorter, budget)
     each = budget.devices * request.hosts // (request.pipeline * request.data)
     for size in reversed(tensor_sizes(shape, each)):
         if size != found.tensor:

@@ -129,7 +129,9 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         inner=tuple(dict.fromkeys(inner)),
         length=length,
         usual_length=usual,
-        quantization=_quantization(quantized),
+        quantization=str(quantized.get("quant_method") or quantized.get("quant_algo") or "quantised")
+        if quantized
+        else None,
         quantization_schemes=_quantization_schemes(quantized),
         kernel_format=_kernel_format(quantized),
         expert_inner=expert_inner or inner[0],
@@ -300,9 +302,3 @@ def _groups(quantized: Mapping[str, Any]) -> list[dict[str, Any]]:
     groups = quantized.get("config_groups")
     values = groups.values() if isinstance(groups, dict) else ()
     return [group for group in values if isinstance(group, dict)]
-
-
-def _quantization(quantized: Mapping[str, Any]) -> str | None:
-    if not quantized:
-        return None
-    return str(quantized.get("quant_method") or quantized.get("quant_algo") or "quantised")
