@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from provision.core.models.stack import FlashInferPlan
 from provision.phases.plan.family.choices import kernel_choices, kernels
+from provision.phases.plan.fit.serving_request import ServingRequest
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from provision.phases.serve.options import options
@@ -57,16 +59,11 @@ def names(
     arguments: tuple[str, ...] = (),
 ) -> list[str | None]:
     shape = shape_of(config, counted({"BF16": 1 << 20}, "a test"))
-    found = kernel_choices(
-        shape,
-        version,
-        capability,
-        tensor=tensor,
-        flashinfer=flashinfer,
-        compiled=compiled,
-        plain=plain,
-        arguments=arguments,
-    )
+    kernels_of = {(True, True): "compiled", (True, False): "prebuilt", (False, False): "off"}
+    kind = kernels_of.get((flashinfer, compiled))
+    plan = FlashInferPlan.model_validate({"version": "0.6.0", "kernels": kind}) if kind else None
+    request = ServingRequest(arguments=arguments, adapters=not plain)
+    found = kernel_choices(shape, request, version, capability, tensor=tensor, flashinfer=plan)
     return [choice.value for choice in found]
 
 

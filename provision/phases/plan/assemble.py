@@ -95,15 +95,10 @@ def _serving(
     if served is None or release is None:
         return None
     found = serving_plan(served.shape, served.request, release.version)
+    capability = (profile.cards[0].compute_capability if profile.cards else None) or ""
+    tensor = model.tensor_parallel if model else 1
     kernels = kernel_choices(
-        served.shape,
-        release.version,
-        (profile.cards[0].compute_capability if profile.cards else None) or "",
-        tensor=model.tensor_parallel if model else 1,
-        flashinfer=flashinfer is not None and flashinfer.kernels != "off",
-        compiled=flashinfer is None or flashinfer.kernels == "compiled",
-        plain=served.request.data == 1 and not served.request.adapters,
-        arguments=served.request.arguments,
+        served.shape, served.request, release.version, capability, tensor=tensor, flashinfer=flashinfer
     )
     return found.model_copy(update={"choices": (*found.choices, *kernels)})
 

@@ -13,7 +13,7 @@ from provision.catalog.rows.hardware import AmdCard as AmdRow
 from provision.catalog.rows.hardware import NvidiaCard as NvidiaRow
 from provision.catalog.versions import newest_first, numbers
 from provision.core.formatting import GIB
-from provision.core.models.facts import BusDevice, HostFacts, NvidiaGpu, PciGpu
+from provision.core.models.facts import BusDevice, HostFacts, NvidiaGpu
 
 NVIDIA = "10de"
 AMD = "1002"
@@ -136,12 +136,15 @@ def nvidia_cards(facts: HostFacts) -> tuple[Card, ...]:
     """Return the NVIDIA cards: as the driver names them; by their PCI ids where it names none that the catalog has."""
     if facts.nvidia is not None and facts.nvidia.gpus:
         ids = {gpu.address: gpu.device_id for gpu in facts.pci_gpus}
-        return tuple(_from_driver(gpu, ids.get(gpu.pci_address or "", "")) for gpu in facts.nvidia.gpus)
-    found = [gpu for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA]
-    return tuple(_from_pci(index, gpu) for index, gpu in enumerate(found))
+        return tuple(_nvidia_card(gpu, ids.get(gpu.pci_address or "", "")) for gpu in facts.nvidia.gpus)
+    ids_on_bus = (gpu.device_id for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA)
+    return tuple(
+        _nvidia_card(NvidiaGpu(index=index, name=f"NVIDIA GPU {device_id}"), device_id)
+        for index, device_id in enumerate(ids_on_bus)
+    )
 
 
-def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
+def _nvidia_card(gpu: NvidiaGpu, device_id: str) -> Card:
     row = (nvidia_by_name(gpu.name) if gpu.name else None) or nvidia_by_id(device_id)
     is_split = gpu.mig_mode == "enabled"
     memory = _gib(gpu.mig_memory if is_split else gpu.memory_total)
@@ -160,14 +163,6 @@ def _from_driver(gpu: NvidiaGpu, device_id: str) -> Card:
         virtual=(gpu.virtualization or "").upper() == VGPU,
         persistent=gpu.persistence,
     )
-
-
-def _from_pci(index: int, gpu: PciGpu) -> Card:
-    row = nvidia_by_id(gpu.device_id)
-    if row is None:
-        return Card(NVIDIA, index, f"NVIDIA GPU {gpu.device_id}", nvidia_capability(gpu.device_id))
-    memory = row.memory_of(gpu.device_id)
-    return Card(NVIDIA, index, row.name, row.compute_capability, memory_gib=memory, row=row)
 
 
 def amd_cards(facts: HostFacts) -> tuple[Card, ...]:

@@ -114,7 +114,7 @@ def supply(profile: HostProfile, least: str) -> Supply:
     Args:
         least: The lowest version that the candidate needs.
     """
-    policy, secure_boot = profile.policy, profile.environment.secure_boot
+    policy, secure_boot = profile.policy, profile.secure_boot
     wanted = policy.driver_version or _newest_of(policy.driver_branch)
     if profile.driver and (policy.driver == "upgrade" or (profile.driver_reinstalled and policy.driver != "pinned")):
         # the new one is of no older branch than the one that it replaces

@@ -81,8 +81,11 @@ def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnP
         )
         return Choice(package, f"flash-attn {row.version} has the exact wheel {name}", source=row.source)
     if third_party := _community(key, option.torch_variant, requested):
-        cp, built = f"cp{key.python.replace('.', '')}", f"{third_party.version}+{third_party.variant}torch{key.torch}"
-        name = f"flash_attn-{built}-{cp}-{cp}-{third_party.platform}.whl"
+        cp, made_for = (
+            f"cp{key.python.replace('.', '')}",
+            f"{third_party.version}+{third_party.variant}torch{key.torch}",
+        )
+        name = f"flash_attn-{made_for}-{cp}-{cp}-{third_party.platform}.whl"
         package = FlashAttnPackage(
             version=third_party.version, source="wheel", file=name, key=key, community=third_party.repository
         )
@@ -249,7 +252,7 @@ def choose_flashinfer(option: BuildOption, profile: HostProfile) -> Choice[Flash
 
 def nvcc(option: BuildOption, profile: HostProfile) -> Toolkit | None:
     """Return the newest complete CUDA toolkit of the build's major whose nvcc accepts the host's gcc."""
-    gcc = profile.environment.gcc
+    gcc = profile.gcc
     for kit in reversed(of_major(option, profile)):
         if not kit.lacks and (gcc is None or gcc <= newest_gcc(kit.version)[0]):
             return kit
@@ -259,7 +262,7 @@ def nvcc(option: BuildOption, profile: HostProfile) -> Toolkit | None:
 def of_major(option: BuildOption, profile: HostProfile) -> list[Toolkit]:
     """Return the host's CUDA toolkits of the build's major, by version, ascending."""
     major = numbers(cuda_of(option.variant) or "0")[0]
-    return [kit for kit in profile.environment.toolkits or () if numbers(kit.version)[0] == major]
+    return [kit for kit in profile.toolkits or () if numbers(kit.version)[0] == major]
 
 
 def _without_nvcc(option: BuildOption, profile: HostProfile) -> str:
@@ -285,7 +288,7 @@ def _prebuilt_flashinfer(version: str, option: BuildOption, profile: HostProfile
     short = [row for row in rows if numbers(cuda) < numbers(row.minimum_cuda)]
     if short or len({row.distribution for row in rows}) < len({row.distribution for row in known}):
         row = (short or known)[0]
-        if profile.environment.toolkits is None:
+        if profile.toolkits is None:
             needed = f"the host has an nvcc of CUDA {numbers(cuda)[0]} for the kernels of FlashInfer {version}"
             plan = FlashInferPlan(version=version, kernels="compiled")
             return Choice(plan, needed, assumed=needed, source=row.source)

@@ -4,7 +4,7 @@ Hosts with equal profiles form one class. Sizes are whole GiB, rounded down and 
 so that a megabyte more or less does not create another class.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -30,29 +30,6 @@ class Toolkit:
     path: str
     lacks: tuple[str, ...] = ()
     """What it does not have of what kernels compiled at run time need."""
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The environment of the cards and the Stack on one host. None means unknown."""
-
-    secure_boot: bool | None = None
-    rivals: tuple[str, ...] = ()
-    """Loaded kernel modules for NVIDIA cards that are not NVIDIA's: nouveau, nova."""
-    toolkits: tuple[Toolkit, ...] | None = None
-    """The CUDA toolkits with a compiler, by version, ascending."""
-    gcc: int | None = None
-    """Major version of the host's gcc."""
-    nccl: str | None = None
-    """Path of the system's NCCL."""
-    library_variables: tuple[str, ...] = ()
-    """The LIBRARY_VARIABLES that the settings set."""
-    groups: tuple[str, ...] | None = None
-    """The login's groups among those that may open AMD cards."""
-    peer_paths: tuple[str, ...] | None = None
-    """Obstacles to direct writes between cards, as text; empty if NVLinks join all cards, None in a virtual machine."""
-    umad: bool | None = None
-    """Whether ib_umad is loaded, which NVLink's subnet manager needs."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +113,23 @@ class HostProfile:
     container: str | None = None
     container_known: bool = True
     wsl: bool | None = None
-    environment: Environment = field(default_factory=Environment)
+    secure_boot: bool | None = None
+    rivals: tuple[str, ...] = ()
+    """Loaded kernel modules for NVIDIA cards that are not NVIDIA's: nouveau, nova."""
+    toolkits: tuple[Toolkit, ...] | None = None
+    """The CUDA toolkits with a compiler, by version, ascending."""
+    gcc: int | None = None
+    """Major version of the host's gcc."""
+    nccl: str | None = None
+    """Path of the system's NCCL."""
+    library_variables: tuple[str, ...] = ()
+    """The LIBRARY_VARIABLES that the settings set."""
+    groups: tuple[str, ...] | None = None
+    """The login's groups among those that may open AMD cards."""
+    peer_paths: tuple[str, ...] | None = None
+    """Obstacles to direct writes between cards, as text; empty if NVLinks join all cards, None in a virtual machine."""
+    umad: bool | None = None
+    """Whether ib_umad is loaded, which NVLink's subnet manager needs."""
     served_model: ServedModel | None = None
     """None for the built-in model, and if nothing is served."""
     wheel: GivenWheel | None = None

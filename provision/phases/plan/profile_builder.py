@@ -17,7 +17,6 @@ from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.host_profile import (
     INCOMING,
-    Environment,
     HostProfile,
     Platform,
     ServedModel,
@@ -111,10 +110,10 @@ def profile_of(
         container=facts.container,
         container_known="container" not in facts.unknown,
         wsl=facts.wsl if platform != "cpu" else None,
-        environment=_environment(facts, settings) if platform != "cpu" else Environment(),
         served_model=served,
         wheel=wheel,
     )
+    profile = profile if platform == "cpu" else _with_environment(profile, facts, settings)
     return _with_driver(profile, facts) if nvidia else profile
 
 
@@ -228,8 +227,8 @@ def _version(facts: HostFacts, name: str) -> str | None:
     return next((program.version for program in facts.programs if program.name == name and program.version), None)
 
 
-def _environment(facts: HostFacts, settings: Settings) -> Environment:
-    """Return the environment of a host, in no more detail than rules distinguish."""
+def _with_environment(profile: HostProfile, facts: HostFacts, settings: Settings) -> HostProfile:
+    """Add what surrounds the GPUs and the Stack, in no more detail than rules distinguish."""
     gcc = _version(facts, "gcc")
     unknown = bool({"cuda_toolkits", "programs"} & facts.unknown.keys())
     toolkits = tuple(
@@ -243,7 +242,8 @@ def _environment(facts: HostFacts, settings: Settings) -> Environment:
         )
     )
     needed = {row.name for row in catalog().access_groups}
-    return Environment(
+    return replace(
+        profile,
         secure_boot=facts.secure_boot,
         rivals=tuple(sorted(name for name in facts.kernel_modules if name.startswith(("nouveau", "nova")))),
         toolkits=None if unknown and not toolkits else toolkits,

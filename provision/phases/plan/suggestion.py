@@ -172,10 +172,14 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
         text = f"with `--set trust_remote_code=true`, if you trust the code of `{served.model}`,"
         trusting = replace(served, request=replace(request, trust_remote_code=True))
         yield text, {"trust_remote_code": "true"}, replace(profile, served_model=trusting)
-    for name in ("tool_parser", "reasoning_parser"):
-        if getattr(request, name) not in {AUTO, NONE}:
-            relaxed = replace(served, request=replace(request, **{name: AUTO}))
-            yield f"with `{typed(name, AUTO)}`", {name: AUTO}, replace(profile, served_model=relaxed)
+    parsers = (
+        ("tool_parser", request.tool_parser, replace(request, tool_parser=AUTO)),
+        ("reasoning_parser", request.reasoning_parser, replace(request, reasoning_parser=AUTO)),
+    )
+    for name, setting, relaxed in parsers:
+        if setting not in {AUTO, NONE}:
+            changed = replace(profile, served_model=replace(served, request=relaxed))
+            yield f"with `{typed(name, AUTO)}`", {name: AUTO}, changed
     if profile.budget:
         for change in alternatives(served.shape, served.request, profile.budget):
             smaller = replace(served, shape=change.shape, request=change.request, budget=change.budget)

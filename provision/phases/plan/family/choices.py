@@ -8,7 +8,7 @@ from typing import Literal
 
 from provision.catalog.rows import Row
 from provision.core.models.settings import option_of
-from provision.core.models.stack import ServingChoice, ServingPlan
+from provision.core.models.stack import FlashInferPlan, ServingChoice, ServingPlan
 from provision.core.tables import rows_of
 from provision.phases.plan.family.families import (
     HERE,
@@ -169,27 +169,26 @@ def kernels() -> tuple[Kernel, ...]:
 
 def kernel_choices(
     shape: Shape,
+    request: ServingRequest,
     version: str,
     capability: str,
     *,
     tensor: int,
-    flashinfer: bool,
-    compiled: bool,
-    plain: bool,
-    arguments: Sequence[str],
+    flashinfer: FlashInferPlan | None,
 ) -> Iterator[ServingChoice]:
     """Yield the kernels that a release is expected to take for a model on cards of one compute capability.
 
     Args:
+        request: The user's settings; layers whose kernel its arguments choose are left out.
         tensor: The number of devices that each layer is split over.
-        flashinfer: Whether the host has FlashInfer's kernels.
-        compiled: Whether the host compiles kernels when the service starts.
-        plain: Whether it is one copy without adapters; otherwise vLLM takes other kernels for experts that are not of 4 bits.
-        arguments: The user's arguments of `vllm serve`; layers whose kernel they choose are left out.
     """
-    given = {word.partition("=")[0] for word in arguments}
+    given = {word.partition("=")[0] for word in request.arguments}
     if capability.partition(".")[0] != FAMILY or "--kernel-config" in given:
         return
+    # With several copies or adapters vLLM takes other kernels for experts that are not of 4 bits.
+    plain = request.data == 1 and not request.adapters
+    present = flashinfer is not None and flashinfer.kernels != "off"
+    compiled = flashinfer is None or flashinfer.kernels == "compiled"
     form, cuts = shape.kernel_format, shape.expert_inner % (FP8_BLOCK * tensor) != 0
     for row in kernels():
         if (
@@ -198,7 +197,7 @@ def kernel_choices(
             and (form in {"nvfp4", "mxfp4"} or (plain and (form or shape.quantization is None)))
             and not (form == "fp8-block" and cuts)
             and shape.text_type not in row.without
-            and row.flashinfer in {None, flashinfer}
+            and row.flashinfer in {None, present}
             and row.compiled in {None, compiled}
             and version in Releases(row.since, row.until)
             and _KERNEL_OPTIONS[row.layers] not in given

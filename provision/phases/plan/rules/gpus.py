@@ -173,7 +173,7 @@ def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Ver
 )
 def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """IOMMU and ACS do not redirect writes between GPUs."""
-    paths = profile.environment.peer_paths
+    paths = profile.peer_paths
     if len(profile.cards) < 2 or paths is None:
         return
     if paths:
@@ -193,10 +193,10 @@ def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
     needed = [row.name for row in catalog().access_groups]
     source = catalog().access_groups[0].source
     names = " and ".join(needed)
-    missing = [name for name in needed if name not in (profile.environment.groups or ())]
+    missing = [name for name in needed if name not in (profile.groups or ())]
     if profile.escalates:
         yield accept(f"the service's user becomes a member of {names}", source=source, groups=needed)
-    elif profile.environment.groups is None:
+    elif profile.groups is None:
         yield assume(f"the user is in the groups {names}, which have access to AMD GPUs")
     elif missing:
         text = f"this user is not in {' and '.join(missing)} and cannot open the GPUs; run `usermod -aG {','.join(missing)} USER` as root, then log in again"

@@ -47,7 +47,7 @@ def flashinfer(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     choice = choose_flashinfer(option, profile)
     if choice is None:
         return
-    kits = [kit.version for kit in profile.environment.toolkits or ()]
+    kits = [kit.version for kit in profile.toolkits or ()]
     facts = {"toolkits": kits, "requested": profile.policy.attention}
     if choice.assumed:
         yield assume(choice.assumed)
@@ -67,7 +67,7 @@ def host_compiler(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
         return
     kit = (nvcc(option, profile) or kits[-1]).version
     newest, source = newest_gcc(kit)
-    gcc = profile.environment.gcc
+    gcc = profile.gcc
     if gcc is None:
         yield assume(f"the host's gcc is not newer than {newest}, the limit of nvcc {kit}")
     elif gcc > newest:

@@ -165,7 +165,7 @@ def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     facts: dict[str, Any] = {
         "system": system,
         "packages": supply.source,
-        "secure_boot": profile.environment.secure_boot,
+        "secure_boot": profile.secure_boot,
     }
     if supply.source == "distribution":
         if supply.row is None:
@@ -195,10 +195,10 @@ def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
     plan = driver.choose(option, profile)
     if plan is None or profile.foreign_driver:
         return
-    if profile.environment.rivals:
-        names = " and ".join(profile.environment.rivals)
+    if profile.rivals:
+        names = " and ".join(profile.rivals)
         text = f"{names} is loaded and may use the GPUs: disable it, also in the initramfs, and reboot"
-        yield warn(text, modules=list(profile.environment.rivals), action=plan.action)
+        yield warn(text, modules=list(profile.rivals), action=plan.action)
     elif plan.action == "install":
         yield accept("no other driver uses the GPUs", modules=[])
 
@@ -213,7 +213,7 @@ def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
         return
-    on = profile.environment.secure_boot
+    on = profile.secure_boot
     if on is None:
         yield assume("Secure Boot is off, or the key of the driver's module is enrolled")
     elif on and (row := driver.supply_of(option, profile).row) is not None and row.signed:
@@ -273,7 +273,7 @@ def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdic
     if profile.fabric_manager and profile.fabric_manager != version:
         text = f"fabric manager {profile.fabric_manager} is installed; it must be {version}, the version of the driver"
         yield warn(text, installed=profile.fabric_manager, needed=version)
-    if driver.subnet_managed(profile) and profile.environment.umad is False:
+    if driver.subnet_managed(profile) and profile.umad is False:
         text = "nvlsm needs the kernel module ib_umad for these NVSwitches, and it is not loaded"
         yield warn(text, ib_umad=False)
     additions = ", with nvlsm and ib_umad" if driver.subnet_managed(profile) else ""

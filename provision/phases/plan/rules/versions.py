@@ -80,15 +80,14 @@ def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """NCCL is the one that torch pins."""
     if profile.platform != "cuda":
         return
-    environment = profile.environment
-    facts: dict[str, Any] = {"system": environment.nccl, "variables": list(environment.library_variables)}
-    if environment.library_variables and (environment.nccl or "VLLM_NCCL_SO_PATH" in environment.library_variables):
-        present = f"the system has {environment.nccl}" if environment.nccl else "names a path"
-        text = f"`firstlight_env` sets {' and '.join(environment.library_variables)} and {present}: it may replace the NCCL that torch needs"
+    facts: dict[str, Any] = {"system": profile.nccl, "variables": list(profile.library_variables)}
+    if profile.library_variables and (profile.nccl or "VLLM_NCCL_SO_PATH" in profile.library_variables):
+        present = f"the system has {profile.nccl}" if profile.nccl else "names a path"
+        text = f"`firstlight_env` sets {' and '.join(profile.library_variables)} and {present}: it may replace the NCCL that torch needs"
         yield warn(text, **facts)
     else:
         wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
-        unused = f"; {environment.nccl} of the system is not used" if environment.nccl else ""
+        unused = f"; {profile.nccl} of the system is not used" if profile.nccl else ""
         yield accept(f"NCCL is {wheel}, as torch pins it{unused}", **facts)
 
 
