@@ -1,20 +1,75 @@
 """The tables of the product with the user's overlays: each file is read when it is first used, once a process."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from provision.catalog import overlay
-from provision.catalog.overlay import Overlay
 from provision.catalog.rows import Row
 from provision.catalog.rows import builds as build_rows
 from provision.catalog.rows import hardware as host_rows
-from provision.core.tables import build_row, rows_of
+from provision.core.folders import config_folder
+from provision.core.tables import TableError, build_row, read_table, rows_of
 
 FOLDER = Path(__file__).parent
 
 R = TypeVar("R", bound=Row)
+
+
+OVERLAY_TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch", "proven": "proven"}
+"""The tables of an overlay, with the product's file that has the same table."""
+REFRESH = "delete it, then run ./firstlight catalog refresh"
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One file: its rows by table, as TOML values."""
+
+    path: Path
+    tables: dict[str, list[dict[str, Any]]]
+
+
+def overlay_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of the user's overlays: FIRSTLIGHT_CATALOG, else a folder of the user's configuration."""
+    environ = os.environ if environ is None else environ
+    if named := environ.get("FIRSTLIGHT_CATALOG"):
+        return Path(named).expanduser()
+    return config_folder(environ) / "catalog"
+
+
+def read_overlays(place: Path) -> tuple[Overlay, ...]:
+    """Return every overlay of a folder, oldest first; none if the folder does not exist.
+
+    Raises:
+        TableError: `place` is a file, or an overlay is malformed.
+    """
+    if place.exists() and not place.is_dir():
+        raise TableError(
+            f"the folder of catalog overlays `{place}` is a file",
+            hint="FIRSTLIGHT_CATALOG names the folder of your overlays; the default is ~/.config/firstlight/catalog",
+        )
+    return tuple(read_overlay(path) for path in sorted(place.glob("*.toml")))
+
+
+def read_overlay(path: Path) -> Overlay:
+    """Return one overlay.
+
+    Raises:
+        TableError: The file is unreadable or empty, or it has a table that overlays cannot have.
+    """
+    tables = read_table(path, hint=REFRESH)
+    if not any(tables.values()):
+        raise TableError(f"catalog overlay `{path}` has no row", hint=REFRESH)
+    for name, found in tables.items():
+        if name not in OVERLAY_TABLES:
+            raise TableError(
+                f"catalog overlay `{path}`: unknown table `{name}`", hint=f"an overlay has {', '.join(OVERLAY_TABLES)}"
+            )
+        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+            raise TableError(f"catalog overlay `{path}`: `{name}` is not a list of rows", hint=REFRESH)
+    return Overlay(path, tables)
 
 
 def _rows(file: str, table: str, kind: type[R]) -> cached_property[tuple[R, ...]]:
@@ -115,7 +170,7 @@ class Catalog:
     def _added(self, table: str, kind: type[R], known: set[tuple[Any, ...]]) -> Iterator[R]:
         for extra in self.overlays:
             for number, values in enumerate(extra.tables.get(table, ()), 1):
-                row = build_row(kind, values, where=f"{extra.path}, {table} {number}", hint=overlay.REFRESH)
+                row = build_row(kind, values, where=f"{extra.path}, {table} {number}", hint=REFRESH)
                 if _subject(row) not in known:
                     known.add(_subject(row))
                     yield row
@@ -133,4 +188,4 @@ def catalog() -> Catalog:
     Raises:
         TableError: An overlay is malformed.
     """
-    return Catalog(overlays=overlay.read_all(overlay.folder()))
+    return Catalog(overlays=read_overlays(overlay_folder()))

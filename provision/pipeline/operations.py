@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from provision.catalog import overlay
 from provision.catalog.index.uv import run_uv
+from provision.catalog.load import overlay_folder
 from provision.core import features
 from provision.core.errors import Exit, ServeError, StageError
 from provision.core.files import folder_bytes, write_atomically
@@ -298,8 +298,8 @@ def controller_remains(logs: Path) -> str:
         uv = Path(run_uv(["cache", "dir"], Path.cwd(), {}).strip())
         folders[uv] = "packages that uv keeps, also for other programs"
     folders |= {logs: "records of the runs", config_folder(): "keys of bundles, and rows of your package index"}
-    if not overlay.folder().is_relative_to(config_folder()):
-        folders[overlay.folder()] = "rows of your package index"
+    if not overlay_folder().is_relative_to(config_folder()):
+        folders[overlay_folder()] = "rows of your package index"
     if not IS_INSTALLED and sys.prefix != sys.base_prefix:
         folders[Path(sys.prefix)] = "the environment of ./firstlight"
     lines = ["this machine, from which the hosts were reached: nothing is removed"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from provision.catalog import Catalog, overlay
-from provision.catalog.overlay import Overlay
+from provision.catalog import Catalog
+from provision.catalog.load import Overlay, overlay_folder, read_overlays
 from provision.core.tables import TableError
 
 GOOD = """
@@ -31,7 +31,7 @@ def written(tmp_path: Path, text: str, name: str = "2026-12-01.toml") -> Path:
 
 def test_a_row_is_added(tmp_path: Path) -> None:
     written(tmp_path, GOOD)
-    grown = Catalog(overlays=overlay.read_all(tmp_path))
+    grown = Catalog(overlays=read_overlays(tmp_path))
     assert len(grown.builds) == len(Catalog().builds) + 1
     assert grown.builds[-1].provider == "community"
     assert len(grown.releases) == len(Catalog().releases)
@@ -39,19 +39,19 @@ def test_a_row_is_added(tmp_path: Path) -> None:
 
 def test_a_row_that_the_product_has_now_is_ignored(tmp_path: Path) -> None:
     written(tmp_path, GOOD.replace("0.33.0", "0.32.0").replace("2.28", "9.9"))
-    assert [row.glibc for row in Catalog(overlays=overlay.read_all(tmp_path)).builds] == [
+    assert [row.glibc for row in Catalog(overlays=read_overlays(tmp_path)).builds] == [
         row.glibc for row in Catalog().builds
     ]
 
 
 def test_without_a_folder_there_is_no_overlay(tmp_path: Path) -> None:
-    assert overlay.read_all(tmp_path / "none") == ()
+    assert read_overlays(tmp_path / "none") == ()
 
 
 def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     with pytest.raises(TableError) as caught:
-        overlay.read_all(path)
+        read_overlays(path)
     assert caught.value.text == f"the folder of catalog overlays `{path}` is a file"
     assert "FIRSTLIGHT_CATALOG names the folder" in (caught.value.hint or "")
 
@@ -70,7 +70,7 @@ def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_a_broken_overlay_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(TableError) as caught:
-        overlay.read_all(tmp_path)
+        read_overlays(tmp_path)
     assert message in caught.value.text
     assert str(path) in caught.value.text
     assert caught.value.hint
@@ -79,7 +79,7 @@ def test_a_broken_overlay_is_named(tmp_path: Path, text: str, message: str) -> N
 def test_an_invalid_row_is_named_with_its_file(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace("glibc =", "glib ="))
     with pytest.raises(TableError) as caught:
-        _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
+        _ = Catalog(overlays=read_overlays(tmp_path)).builds
     assert caught.value.text == f"{path}, build 1: unknown field `glib`"
 
 
@@ -96,7 +96,7 @@ def test_a_value_of_the_wrong_type_is_named_when_it_is_loaded(
 ) -> None:
     path = written(tmp_path, GOOD.replace(before, after))
     with pytest.raises(TableError) as caught:
-        _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
+        _ = Catalog(overlays=read_overlays(tmp_path)).builds
     assert caught.value.text.startswith(f"{path}, build 1: {message}")
     assert "catalog refresh" in (caught.value.hint or "")
 
@@ -110,7 +110,7 @@ def test_a_value_of_the_wrong_type_is_named_when_it_is_loaded(
     ],
 )
 def test_the_environment_decides_the_folder_of_overlays(environ: dict[str, str], place: str) -> None:
-    assert overlay.folder(environ) == Path(place)
+    assert overlay_folder(environ) == Path(place)
 
 
 def test_the_same_row_twice_counts_once() -> None:

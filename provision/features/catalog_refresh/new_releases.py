@@ -15,9 +15,8 @@ from typing import Any
 
 from packaging.metadata import RawMetadata, parse_email
 
-from provision.catalog import overlay
 from provision.catalog.index.project_page import Wheel
-from provision.catalog.load import Catalog
+from provision.catalog.load import Catalog, overlay_folder, read_overlays
 from provision.catalog.rows import Row
 from provision.catalog.rows.builds import Release, Torch
 from provision.catalog.versions import cuda_of, newest_first, numbers, release
@@ -51,8 +50,8 @@ def refresh_tables() -> str:
         IndexReadError: No index answers.
         RangeError: The index serves neither metadata nor parts of files.
     """
-    folder = overlay.folder()
-    catalog = Catalog(overlays=overlay.read_all(folder))
+    folder = overlay_folder()
+    catalog = Catalog(overlays=read_overlays(folder))
     today = datetime.now(UTC).date().isoformat()
     with closing(WheelIndex()) as index:
         new = find_new_releases(catalog, index, today=today)

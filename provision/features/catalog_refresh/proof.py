@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provision.catalog import catalog, overlay
+from provision.catalog import catalog
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import find_sources
 from provision.catalog.index.uv import uv_program
+from provision.catalog.load import overlay_folder
 from provision.catalog.rows.builds import Proven
 from provision.catalog.versions import platform_of
 from provision.core.errors import FirstlightError, StageError, UsageError
@@ -129,7 +130,7 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
     today = datetime.now(UTC).date().isoformat()
     source = f"./firstlight catalog refresh --prove, {today}"
     tested = Proven(set=candidate.id, machine=machine, how="loaded", on="this controller", source=source)
-    path = write_overlay(NewReleases(rows=[("proven", tested)]), overlay.folder(), today=today)
+    path = write_overlay(NewReleases(rows=[("proven", tested)]), overlay_folder(), today=today)
     yield f"loaded {loaded} extension modules; written to {path}: `plan` counts {candidate.id} as tested"
 
 

@@ -11,9 +11,9 @@ from provision.catalog.versions import cuda_of, numbers
 from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts, Nvidia
 from provision.core.models.stack import CudaCompat, DriverPlan, Stack
-from provision.phases.plan import attention, torch_pair
+from provision.phases.plan import attention
 from provision.phases.plan.advisories import advisories_of
-from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.build_option import BuildOption, native_floor, torch_codes
 from provision.phases.plan.cards import Coverage, coverage
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import DriverAction
@@ -197,7 +197,7 @@ def floors(option: BuildOption, profile: HostProfile) -> Iterator[Floor]:
 def _ptx_floors(parts: Iterable[LaunchedCode]) -> Iterator[Floor]:
     for part in parts:
         cuda = cuda_of(part.variant) or ""
-        floor = torch_pair.native_floor(cuda)
+        floor = native_floor(cuda)
         for capability in part.capabilities:
             if floor and coverage(part.codes, capability) is Coverage.PTX:
                 only = f"{part.name} has only PTX of CUDA {cuda} for compute capability {capability}"
@@ -225,7 +225,7 @@ def launched(option: BuildOption, profile: HostProfile) -> Iterator[LaunchedCode
             if codes:
                 name = f"vLLM's FlashAttention {extension[-1]} extension"
                 yield LaunchedCode(name, codes, build.variant, row.source, tuple(using))
-    of_torch = torch_pair.torch_codes(option.torch.version, option.torch_variant, profile.machine)
+    of_torch = torch_codes(option.torch.version, option.torch_variant, profile.machine)
     if of_torch is not None:
         name = f"torch {option.torch.version}"
         yield LaunchedCode(name, of_torch, option.torch_variant, option.torch.source, capabilities)

@@ -7,9 +7,8 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, within
 from provision.core.models.facts import Python
 from provision.core.models.stack import Interpreter
-from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.build_option import BuildOption, split_torch
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.torch_pair import split
 
 OWN_FLOOR = ">=3.10"
 """The floor of verify.pyz and ready.pyz, which run in the environment."""
@@ -70,7 +69,7 @@ def _with_torch(option: BuildOption, pythons: tuple[Python, ...]) -> Interpreter
     with_torch = [
         python
         for python in pythons
-        if python.torch and split(python.torch) == (option.torch.version, option.torch_variant)
+        if python.torch and split_torch(python.torch) == (option.torch.version, option.torch_variant)
     ]
     for python in with_torch:
         if fits(option, python.version):

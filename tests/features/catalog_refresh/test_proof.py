@@ -12,7 +12,8 @@ import markupsafe._speedups
 import pytest
 from typer.testing import CliRunner
 
-from provision.catalog import Catalog, overlay
+from provision.catalog import Catalog
+from provision.catalog.load import overlay_folder, read_overlays
 from provision.cli.main import app
 from provision.core.errors import StageError, UsageError
 from provision.core.models.settings import Settings
@@ -80,7 +81,7 @@ def refresh(*options: str) -> str:
 
 
 def overlays() -> list[str]:
-    return sorted(path.read_text(encoding="utf-8") for path in overlay.folder().glob("*.toml"))
+    return sorted(path.read_text(encoding="utf-8") for path in overlay_folder().glob("*.toml"))
 
 
 def planned(vllm: str) -> Resolution:
@@ -100,7 +101,7 @@ def test_a_new_release_that_loads_counts_as_tested(user: Path, tmp_path: Path) -
     chosen = planned("latest")
     assert chosen.candidates[0].id == "vllm-0.40.0-cpu-community"
     assert [reason.verdict for reason in chosen.reasons if reason.rule == "proven"] == ["accept"]
-    assert check(Catalog(overlays=overlay.read_all(overlay.folder()))) == []
+    assert check(Catalog(overlays=read_overlays(overlay_folder()))) == []
     known = overlays()
     assert "is tested already (./firstlight catalog refresh --prove, " in refresh("--prove", *ON_CPU)
     assert overlays() == known

