@@ -46,12 +46,9 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
     import httpx
 
     context = _trusting(settings.certificate)
-    unverified = ssl.create_default_context()
-    unverified.check_hostname = False
-    unverified.verify_mode = ssl.CERT_NONE
     hosts = [*settings.insecure_hosts, *os.environ.get("UV_INSECURE_HOST", "").split()]
     try:
-        mounts = {f"https://{host}": httpx.HTTPTransport(verify=unverified, proxy=settings.proxy) for host in hosts}
+        mounts = {f"https://{host}": httpx.HTTPTransport(verify=False, proxy=settings.proxy) for host in hosts}
         return httpx.Client(
             verify=context,
             proxy=settings.proxy,

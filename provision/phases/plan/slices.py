@@ -7,8 +7,6 @@ from provision.core.models.facts import GpuSlice, HostFacts, NvidiaGpu
 from provision.core.models.settings import Settings
 from provision.phases.plan.cards import NVIDIA
 
-GB = 10**9
-
 
 def layout_of(wanted: Mapping[int, Sequence[str]]) -> str:
     """Return the slices of GPUs as role `gpu_slices` reads them: `0=3g.20gb,3g.20gb 1=`."""
@@ -52,7 +50,7 @@ def with_slices(facts: HostFacts, settings: Settings) -> HostFacts:
             )
         if not _is_split(gpu, profiles):
             slices = tuple(
-                GpuSlice(index=number, profile=profile, memory_total=_gigabytes(profile) * GB)
+                GpuSlice(index=number, profile=profile, memory_total=_bytes(profile))
                 for number, profile in enumerate(profiles)
             )
             mode = "enabled" if profiles else "disabled"
@@ -67,6 +65,6 @@ def with_slices(facts: HostFacts, settings: Settings) -> HostFacts:
     return facts.model_copy(update={"nvidia": facts.nvidia.model_copy(update={"gpus": tuple(gpus.values())})})
 
 
-def _gigabytes(profile: str) -> int:
-    """Return the memory in the name of a profile: 20 of `3g.20gb`."""
-    return int(profile.partition(".")[2].partition("gb")[0])
+def _bytes(profile: str) -> int:
+    """Return the memory in the name of a profile: 20 GB of `3g.20gb`."""
+    return int(profile.partition(".")[2].partition("gb")[0]) * 10**9

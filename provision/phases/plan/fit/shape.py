@@ -112,6 +112,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     inner += [expert_inner] if expert_inner else []
     shares_one_key = text.get("multi_query") and not text.get("new_decoder_architecture")
     quantized = _quantization_config(config) or _quantization_config(text)
+    schemes = _quantization_schemes(quantized)
     windows, odd = _windows(text, row, layers)
     if latent is None and row and row.attention == "latent":
         odd = "config.json has no `kv_lora_rank`"
@@ -132,11 +133,11 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         quantization=str(quantized.get("quant_method") or quantized.get("quant_algo") or "quantised")
         if quantized
         else None,
-        quantization_schemes=_quantization_schemes(quantized),
-        kernel_format=_kernel_format(quantized),
+        quantization_schemes=schemes,
+        kernel_format=_kernel_format(quantized, schemes),
         expert_inner=expert_inner or inner[0],
         text_type=str(text.get("model_type", "")),
-        int8_activations=_has_int8_activations(quantized),
+        int8_activations=any(scheme.endswith(" with int-8") for scheme in schemes),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
         query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
         absorbed=latent * heads * ((_size(text, "qk_nope_head_dim") or 0) + (_size(text, "v_head_dim") or 0))
@@ -258,16 +259,13 @@ def _quantization_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return quantized if isinstance(quantized, dict) else {}
 
 
-def _has_int8_activations(quantized: Mapping[str, Any]) -> bool:
-    """Return whether a group of layers in the format of compressed-tensors rounds its inputs to 8-bit integers."""
-    inputs = [group.get("input_activations") for group in _groups(quantized)]
-    return any(isinstance(one, dict) and _number_format(one) == "int-8" for one in inputs)
-
-
 def _quantization_schemes(quantized: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return type and bits of each group's weights, alone, with those of its inputs, and with the size of its groups."""
+    """Return type and bits of the weights of each group of layers in the format of compressed-tensors, alone, with those of its inputs, and with the size of its groups."""
     names: list[str] = []
-    for group in _groups(quantized):
+    groups = quantized.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        if not isinstance(group, dict):
+            continue
         weights, inputs = group.get("weights"), group.get("input_activations")
         if not isinstance(weights, dict):
             continue
@@ -280,7 +278,7 @@ def _quantization_schemes(quantized: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _kernel_format(quantized: Mapping[str, Any]) -> KernelFormat | None:
+def _kernel_format(quantized: Mapping[str, Any], schemes: Sequence[str]) -> KernelFormat | None:
     if quantized.get("quant_method") == "mxfp4":
         return "mxfp4"
     if quantized.get("quant_method") == "fp8":
@@ -288,17 +286,9 @@ def _kernel_format(quantized: Mapping[str, Any]) -> KernelFormat | None:
         if block is not None:
             return "fp8-block" if block == [FP8_BLOCK, FP8_BLOCK] else None
         return "fp8-static" if quantized.get("activation_scheme") == "static" else "fp8-dynamic"
-    schemes = _quantization_schemes(quantized)
     is_grouped = "float-4 with float-4" in schemes and "float-4 in groups of 16" in schemes
     return "nvfp4" if is_grouped or quantized.get("quant_algo") == "NVFP4" else None
 
 
 def _number_format(quantised: Mapping[str, Any]) -> str:
     return f"{quantised.get('type')}-{quantised.get('num_bits')}"
-
-
-def _groups(quantized: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the groups of layers in the format of compressed-tensors."""
-    groups = quantized.get("config_groups")
-    values = groups.values() if isinstance(groups, dict) else ()
-    return [group for group in values if isinstance(group, dict)]

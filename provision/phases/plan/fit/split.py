@@ -4,8 +4,9 @@ Source of the cache: vllm/v1/core/kv_cache_utils.py, 0.32.0.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from provision.phases.plan.fit.shape import Shape
 
@@ -47,15 +48,6 @@ def stages(layers: int, parts: int) -> tuple[int, ...]:
     for place in range(2, layers % parts + 2):
         counts[-place] += 1
     return tuple(counts)
-
-
-def _stage_windows(shape: Shape, parts: int) -> list[tuple[int | None, ...]]:
-    """Return the layers' windows for each stage."""
-    found, start = [], 0
-    for count in stages(shape.layers, parts):
-        found.append(shape.windows[start : start + count])
-        start += count
-    return found
 
 
 def weight_bytes(shape: Shape, tensor: int, pipeline: int, element: int) -> int:
@@ -129,18 +121,15 @@ def cache_of(shape: Shape, *, tensor: int, pipeline: int, element: int, block: i
         in_flight: Tokens that are scheduled but not yet freed.
     """
     numbers = shape.latent or max(1, shape.kv_heads // tensor) * 2 * shape.head_size
-    kinds, width = dict.fromkeys(shape.windows), _width(shape.windows)
+    counts = Counter(shape.windows)
+    least, most = min(counts.values()), max(counts.values())
+    width = most if most < least * _NEARLY_EQUAL else least
     # Groups of layers have one width, so a kind with more layers has more groups.
-    groups = {kind: -(-shape.windows.count(kind) // width) for kind in kinds}
+    groups = {kind: -(-count // width) for kind, count in counts.items()}
     if pipeline > 1:
         # vLLM distributes the layers of a kind in a stage over its groups
-        stage_of = _stage_windows(shape, pipeline)
-        width = max(-(-stage.count(kind) // count) for stage in stage_of for kind, count in groups.items())
+        ends = accumulate(stages(shape.layers, pipeline), initial=0)
+        parts = [shape.windows[start:end] for start, end in pairwise(ends)]
+        width = max(-(-part.count(kind) // count) for part in parts for kind, count in groups.items())
     windows = tuple(kind for kind, count in groups.items() for _ in range(count))
     return Cache(block, width * block * numbers * element, windows, in_flight)
-
-
-def _width(windows: Sequence[int | None]) -> int:
-    counts = [windows.count(kind) for kind in dict.fromkeys(windows)]
-    least, most = min(counts), max(counts)
-    return most if most < least * _NEARLY_EQUAL else least

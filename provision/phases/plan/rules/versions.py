@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from provision.catalog import catalog
-from provision.catalog.rows.builds import Advisory, Product
+from provision.catalog.rows.builds import Product
 from provision.catalog.versions import cuda_of, numbers, release
 from provision.phases.plan.advisories import (
     CRITICAL,
@@ -201,12 +201,8 @@ def _of(product: Product, version: str, exposure: Exposure, profile: HostProfile
         else:
             yield warn(f"{text}; {ACCEPT} ends this warning", source=row.source, **facts)
     if open_ := [row for row in lesser if row.id not in profile.policy.accepted]:
-        yield _lesser(f"{name} {version}", open_)
-
-
-def _lesser(what: str, rows: list[Advisory]) -> Verdict:
-    first, last = f"{text_of(rows[0])}: {sentence_of(rows[0])}", max((row.fixed for row in rows), key=release)
-    text = f"{what} has {first}; fixed in {last}"
-    if len(rows) > 1:
-        text = f"{what} has {len(rows)} open advisories below CVSS {CRITICAL:g}, the most severe {first}; {last} fixes all of them"
-    return warn(text, source=rows[0].source, advisories=[row.id for row in rows])
+        first, last = f"{text_of(open_[0])}: {sentence_of(open_[0])}", max((row.fixed for row in open_), key=release)
+        text = f"{name} {version} has {first}; fixed in {last}"
+        if len(open_) > 1:
+            text = f"{name} {version} has {len(open_)} open advisories below CVSS {CRITICAL:g}, the most severe {first}; {last} fixes all of them"
+        yield warn(text, source=open_[0].source, advisories=[row.id for row in open_])
