@@ -51,11 +51,7 @@ def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> flo
 def windows(work: Callable[[int], object], device: str, *, seconds: float, once_s: float) -> list[float]:
     """Run `work` with the number of the turn without a pause, and return the seconds of one turn in each window of about a second.
 
-    Args:
-        work: What to run.
-        device: The device.
-        seconds: Time after which no further window starts.
-        once_s: Expected seconds of a turn.
+    After `seconds` no further window starts; a turn is expected to take `once_s`.
     """
     found: list[float] = []
     count, begun = max(1, round(WINDOW_S / once_s)), time.perf_counter()

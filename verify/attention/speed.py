@@ -73,13 +73,8 @@ def measure(
 ) -> dict[str, float]:
     """Return median seconds of `flash` and `standard` attention; of the first alone if there is no memory for all scores.
 
-    Args:
-        point: Batch, length, heads, head dimension.
-        device: The device.
-        causal: Whether a query sees earlier keys only.
-        backward: Whether the backward pass is timed together with the forward pass.
-        budget_s: Seconds for one median.
-        most_sets: Maximum number of sets of inputs; None for as many as no cache holds.
+    With `causal` a query sees earlier keys only, with `backward` the backward pass is timed too. `budget_s` is for one median,
+    `most_sets` limits the sets of inputs; None for as many as no cache holds.
     """
     batch, length, heads, dim = point
     sets = _sets((batch, heads, length, dim), device, most_sets)

@@ -116,13 +116,10 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0, *, truncated: bool = False) -> float:
     """Return the largest error of an element as a share of its bound; NaN and infinity give infinity.
 
-    Args:
-        result: Result of the operator. It may repeat `exact` along its first dimension.
-        exact: Expected values in float64.
-        lost: Absolute error allowed before the last rounding, a number or in the shape of `exact`; see `steps` and `summed`.
-            The last rounding costs half a unit in the last place of the result's type. Near the smallest numbers of a type,
-            float32's smallest normal number may become zero.
-        truncated: Whether the operator cuts its results instead of rounding them, which costs a whole unit.
+    The result may repeat `exact`, which is float64, along its first dimension. `lost` is the absolute error allowed before the last
+    rounding, a number or in the shape of `exact`; see `steps` and `summed`. The last rounding costs half a unit in the last place of
+    the result's type, a whole one where the operator cuts its results (`truncated`). Near the smallest numbers of a type, float32's
+    smallest normal number may become zero.
     """
     kind = torch.finfo(result.dtype)
     least = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).smallest_normal)

@@ -33,11 +33,8 @@ def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
 def board_floor(names: Sequence[str], kind: str) -> tuple[float | None, str | None]:
     """Return the minimum of a board in GB/s for `bus` or `pair`, and its source; None if unknown.
 
-    A floor applies to a complete board of equal cards; no figures are published for other systems.
-
-    Args:
-        names: The names of all GPUs of the host.
-        kind: `bus`, the bus bandwidth of an all-reduce, or `pair`, a copy between two GPUs.
+    `bus` is the bus bandwidth of an all-reduce, `pair` a copy between two GPUs. A floor applies to a complete board of equal cards;
+    no figures are published for other systems.
     """
     rows = table("speed")
     for row in rows["board"]:
@@ -69,16 +66,7 @@ def evaluate(
     """Warn about figures below their floor, fail if one is far below it, and report what slowed the GPU down under this load.
 
     The injected fault `slow` halves every speed. For a device without a floor, its own value minus the allowed spread is the floor
-    then. The fault `sick-gpu` adds a reading of a GPU that is too hot.
-
-    Args:
-        figures: The speeds.
-        context: The run.
-        evidence: What was measured.
-        readings: State of the GPU under this load; empty for CPUs.
-
-    Returns:
-        The result; its evidence includes the readings.
+    then. The fault `sick-gpu` adds a reading of a GPU that is too hot. `readings` are the GPU's under this load; none for CPUs.
     """
     if "slow" in context.faults:
         least = 1 - table("speed")["spread"]["share"]
@@ -96,9 +84,6 @@ def evaluate(
         observations.append(Observation(status, f"slow: {details}", REMEDY))
     with_floor = sum(figure.floor is not None for figure in figures)
     found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:FIGURES_IN_REASON])
-    verdict = (
-        f"{with_floor} of {len(figures)} speeds have a floor, and reach it"
-        if with_floor
-        else "recorded, no floor known"
-    )
+    reached = f"{with_floor} of {len(figures)} speeds have a floor, and reach it"
+    verdict = reached if with_floor else "recorded, no floor known"
     return combine(observations, f"{found}: {verdict}", tuple(figures), {**evidence, **as_evidence(readings)})

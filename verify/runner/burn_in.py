@@ -39,15 +39,8 @@ class RunningError(Exception):
 def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hours: float) -> dict[str, Any]:
     """Run rounds, at least two, until the time is over or the user interrupts, and return the document of all rounds.
 
-    Args:
-        run_round: Runs the checks once.
-        context: The run; without an installation nothing is kept for a next call.
-        ids: The checks of the first round.
-        hours: Time after which no further round starts, that of continued rounds included.
-
-    Raises:
-        RunningError: Another process does it.
-        KeyboardInterrupt: No round has ended yet.
+    After `hours`, those of continued rounds included, no further round starts. Without an installation nothing is kept for a next call.
+    Raises RunningError where another process does it, and KeyboardInterrupt before a round has ended.
     """
     file = context.prefix / STATE if context.prefix else None
     if file and (pid := holder(file)) not in (None, os.getpid()):

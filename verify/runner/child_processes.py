@@ -70,11 +70,7 @@ def run_all(
 ) -> Iterator[tuple[Key, ChildResult]]:
     """Run tasks in order, and yield each result as it arrives. No child process outlives the call.
 
-    Args:
-        tasks: The tasks to start with.
-        limit: Maximum number of tasks that run at once.
-        after: Returns the tasks that may start because one ended; they start before those that wait.
-        begun: Called when a task starts.
+    At most `limit` run at once. `after` returns the tasks that may start because one ended; they start before those that wait.
     """
     waiting = list(tasks)
     running: list[_Child[Key]] = []

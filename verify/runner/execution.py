@@ -114,11 +114,7 @@ def run(
     The run happens in a child process that sends each record as soon as it exists. Records therefore survive a torch that
     aborts on import, and a run that is interrupted.
 
-    Args:
-        checks: Checks to run, including those that they require.
-        context: What is known before the run.
-        injections: Faults to inject.
-        deadline_s: Upper limit in seconds for the deadline of every check.
+    The checks include those that they require. `deadline_s` limits the deadline of every check.
     """
     started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     started = time.monotonic()

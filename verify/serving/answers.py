@@ -58,13 +58,7 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int) -> Answer:
 
     `logprobs` is the form for token ids that every release since 0.6 supports.
     """
-    body = {
-        "prompt": prompt,
-        "max_tokens": length,
-        **GREEDY,
-        "logprobs": 1,
-        "return_tokens_as_token_ids": True,
-    }
+    body = {"prompt": prompt, "max_tokens": length, **GREEDY, "logprobs": 1, "return_tokens_as_token_ids": True}
     tokens: list[int] = []
     logprobs: list[float] = []
     first_at = 0.0
@@ -118,12 +112,8 @@ def compare_reference(
 
     Another token than the reference's is a near tie if the log probabilities of the reference's tokens are right.
 
-    Args:
-        rival: Returns the log probabilities that the server gives tokens after the reference's prompt.
-        length: Number of tokens that were asked for.
-
-    Raises:
-        NotProvenError: It is not.
+    `rival` returns the log probabilities that the server gives tokens after the reference's prompt; `length` tokens were asked for.
+    Raises NotProvenError where it is not.
     """
     expected, logprobs, bound = reference["tokens"][:length], reference["logprobs"][:length], rounding(dtype)
     if len(answer.tokens) != len(expected):
@@ -167,8 +157,7 @@ def _differences(found: Sequence[float], expected: Sequence[float]) -> list[floa
 def check_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) -> None:
     """Compare an answer with the model; `exact` are the model's log probabilities after each of its tokens, in float64.
 
-    Raises:
-        NotProvenError: They differ by more than rounding.
+    Raises NotProvenError where they differ by more than rounding.
     """
     bound = rounding(dtype)
     if not answer.tokens:
@@ -190,10 +179,7 @@ def check_text(values: Sequence[float], exact: Sequence[float], dtype: str) -> N
 
     Tokens that nobody chose differ far more between two models than the most likely ones, of which one may win in both: with one of four
     layers of the built-in model set to zero, 27 random tokens differed by 1.0 to 2.4 at most, and four greedy ones were within the
-    bound in every fifth run.
-
-    Raises:
-        NotProvenError: They differ by more than rounding.
+    bound in every fifth run. Raises NotProvenError where they differ by more than rounding.
     """
     bound = rounding(dtype)
     if len(values) != len(exact):
@@ -265,11 +251,7 @@ def check_mixed(client: Client) -> None:
     """Ask prompts with a common beginning at once, and compare each answer with the same text alone.
 
     The log probabilities of an answer must be those of the same text in a prompt: vLLM computes those anew, without its cache of prefixes.
-    A service with too few positions is not asked.
-
-    Raises:
-        NotProvenError: One differs.
-        RequestError: The service did not answer.
+    A service with too few positions is not asked. Raises NotProvenError where one differs, and RequestError.
     """
     limits = table("serving")["answer"]
     if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client):
@@ -325,12 +307,8 @@ def compare_tokens(
 ) -> str:
     """Return evidence that the fixed text continues as in the last green run; two builds may break a near tie differently.
 
-    Args:
-        rival: Returns the log probabilities that the server gives tokens after the text.
-        length: Number of tokens that were asked for.
-
-    Raises:
-        NotProvenError: It continues otherwise.
+    `rival` returns the log probabilities that the server gives tokens after the text; `length` tokens were asked for.
+    Raises NotProvenError where it continues otherwise.
     """
     before = last["tokens"][:length]
     if len(answer.tokens) != len(before):

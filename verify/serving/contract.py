@@ -112,17 +112,9 @@ class Asker:
 def ask_all(asker: Asker, *, has_tools: bool, behind: Sequence[Asker] = ()) -> Findings:
     """Ask every case that applies; a deviating one is asked again with other prompts.
 
-    Args:
-        asker: Asks the server.
-        has_tools: Whether the server has a parser of tool calls.
-        behind: Where the server is a gateway: they ask the servers that it passes requests on to. What these answer differently
-            than asked is no deviation of the gateway.
-
-    Returns:
-        What was found.
-
-    Raises:
-        NoAnswerError: The server sent nothing within the limit, nor did those behind it.
+    `has_tools` tells whether the server has a parser of tool calls. Where it is a gateway, `behind` ask the servers that it passes
+    requests on to: what these answer differently than asked is no deviation of the gateway. Raises NoAnswerError where the server sent
+    nothing within the limit, nor did those behind it.
     """
     limits = table("contract")
     applies = {"tools": has_tools, "one host": len(behind) <= 1}

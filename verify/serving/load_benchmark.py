@@ -32,13 +32,8 @@ def arguments(
 ) -> list[str]:
     """Return the tool's arguments; none of them is secret.
 
-    Args:
-        service: The service.
-        concurrency: Requests at once, at most.
-        requests: Number of requests.
-        load: Lengths and rate.
-        dataset: File of the load's own prompts, in ShareGPT's form.
-        seed: Decides the random prompts, with the concurrency.
+    The load has lengths and rate, `dataset` is the file of its own prompts in ShareGPT's form, and `seed` decides the random prompts
+    together with the concurrency.
     """
     model = str(service.readiness["model_folder"])
     prompts = [

@@ -140,14 +140,7 @@ class SoakSamples:
 def soak_service(service: Service, *, seconds: float, between: Callable[[int], None], pause_s: float) -> SoakSamples:
     """Send requests in rounds until the time is over. Raises OSError where this user may not read the key or the processes.
 
-    Args:
-        service: The service.
-        seconds: Time after which no further round starts.
-        between: Called with the number of each completed round.
-        pause_s: Seconds between two rounds.
-
-    Returns:
-        What was observed after each round.
+    After `seconds` no further round starts. `between` is called with the number of each completed round.
     """
     seen, client, began = SoakSamples(), Client(service.endpoint, ANSWER_S, service.api_key()), time.monotonic()
     load = table("serving")["load"] | table("soak")["load"]
@@ -173,12 +166,7 @@ def _round(client: Client, task: str, number: int, load: dict[str, Any]) -> list
 def evaluate_soak(seen: SoakSamples, service: str) -> CheckResult:
     """Fail on requests without an answer, and on growth of memory or descriptors beyond noise.
 
-    Args:
-        seen: What the soak observed.
-        service: Name of its unit, for the evidence.
-
-    Returns:
-        The result; `error` where the soak was too short to detect growth.
+    The result is `error` where the soak was too short to detect growth. `service` is the name of its unit, for the evidence.
     """
     rules, problems, short = table("soak"), [], None
     if seen.failed:
@@ -262,14 +250,9 @@ class Growth:
 
 
 def growth(samples: Sequence[tuple[float, float]], rules: Mapping[str, Any]) -> Growth | None:
-    """Fit a line through (requests, value) after the warm-up; return None with too few samples.
+    """Return the line fitted through (requests, value) after the warm-up, with its bound; None with too few samples.
 
-    Args:
-        samples: In the order of their requests.
-        rules: `growth` of data/soak.toml, and the `least` and `least_share` that the values must grow by, in their unit.
-
-    Returns:
-        The line with its bound.
+    `rules` are `growth` of data/soak.toml, and the `least` and `least_share` that the values must grow by, in their unit.
     """
     kept = samples[math.ceil(rules["warm_up_share"] * len(samples)) :]
     if len(kept) < rules["least_samples"]:

@@ -82,9 +82,7 @@ def run_collectives(
 ) -> dict[int, dict[str, Any]]:
     """Run the collectives with one process per device, and time an all-reduce of `large_bytes` unless that is 0.
 
-    Returns:
-        By rank: `wrong`, the number of wrong elements per collective, and `seconds` of the large all-reduce; or `problem` and
-        `output` of a process that failed.
+    Returns by rank `wrong`, the wrong elements per collective, and `seconds`; or `problem` and `output` of a failed process.
     """
     with TemporaryDirectory() as folder:
         run_rank = partial(
@@ -224,10 +222,7 @@ def evaluate_pairs(
 ) -> CheckResult:
     """Compare each pair with the median of the pairs on the same kind of path, and the slowest one with the floor of the board.
 
-    Args:
-        pairs: `writer -> owner`, as from `_copies`.
-        cards: The names of all GPUs.
-        both: `one <-> other`, as from `_both_ways`. Nobody publishes a floor for these speeds, so they are only recorded.
+    `pairs` (`writer -> owner`) are from `_copies`, `both` from `_both_ways`, for whose speeds nobody publishes a floor.
     """
     rule = table("peers")["pairs"]
     shares: dict[str, float] = {}

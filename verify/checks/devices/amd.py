@@ -1,12 +1,12 @@
 """devices.amd_clocks, devices.amd_ecc and devices.amd_links: health of AMD GPUs, as amd-smi reports it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from verify.host.card_health import amd_check
 from verify.host.views import amd_smi
 from verify.host.views.amd_smi import BadPages, EccErrors, GpuLink, Metrics
-from verify.records import CheckResult, Figure, Observation, combine, first_few
+from verify.records import CheckResult, Figure, Observation, Status, combine, first_few
 from verify.tables import table
 
 ECC_SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
@@ -62,32 +62,22 @@ def evaluate_ecc(cards: Sequence[EccErrors], pages: Sequence[BadPages] = ()) -> 
     if known:
         figures.append(Figure("pages retired ever", sum(card.retired or 0 for card in known), "count"))
     evidence = {"cards": [asdict(card) for card in cards], "pages": [asdict(card) for card in pages]}
-    observations = [entry for card in counting for entry in _errors_of(card)]
-    observations += [entry for card in known for entry in _pages_of(card)]
-    return combine(
-        observations,
-        f"no uncorrected memory error on any GPU ({len(counting or known)} checked)",
-        tuple(figures),
-        evidence,
-    )
-
-
-def _errors_of(card: EccErrors) -> Iterator[Observation]:
-    remedy = RESET.format(gpu=card.gpu)
-    if card.uncorrected:
+    found: list[tuple[Status, int, int | None, str]] = []
+    for card in counting:
         where = ", ".join(f"{name} {count}" for name, count in sorted(card.blocks.items()))
-        text = f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors" + (f" ({where})" if where else "")
-        yield Observation("fail", text, remedy)
-    if card.deferred:
-        yield Observation("warn", f"GPU {card.gpu}: {card.deferred} deferred memory errors", remedy)
-
-
-def _pages_of(card: BadPages) -> Iterator[Observation]:
-    remedy = RESET.format(gpu=card.gpu)
-    if card.pending:
-        yield Observation("warn", f"GPU {card.gpu}: {card.pending} memory pages are pending retirement", remedy)
-    if card.unreservable:
-        yield Observation("warn", f"GPU {card.gpu}: {card.unreservable} bad memory pages could not be retired", remedy)
+        text = f"uncorrected memory errors ({where})" if where else "uncorrected memory errors"
+        found.append(("fail", card.gpu, card.uncorrected, text))
+        found.append(("warn", card.gpu, card.deferred, "deferred memory errors"))
+    for page in known:
+        found.append(("warn", page.gpu, page.pending, "memory pages are pending retirement"))
+        found.append(("warn", page.gpu, page.unreservable, "bad memory pages could not be retired"))
+    observations = [
+        Observation(status, f"GPU {gpu}: {number} {text}", RESET.format(gpu=gpu))
+        for status, gpu, number, text in found
+        if number
+    ]
+    healthy = f"no uncorrected memory error on any GPU ({len(counting or known)} checked)"
+    return combine(observations, healthy, tuple(figures), evidence)
 
 
 amd_ecc = amd_check(amd_smi.ERRORS, _evaluate_ecc_and_pages, EccErrors(gpu=0, corrected=0, uncorrected=1, deferred=0))

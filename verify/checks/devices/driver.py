@@ -46,7 +46,9 @@ def _refusal(name: str) -> str | None:
 def evaluate_driver(kernel: str | None, libraries: Mapping[str, Path], missing: Mapping[str, str]) -> CheckResult:
     """Compare the release of the loaded module (None: none is loaded) with those of the libraries."""
     stand_in = table("libraries")["library"]["libcuda"]["shadow"]
-    releases = {name: _release(path) for name, path in libraries.items() if stand_in not in str(path)}
+    # The release of `libcuda.so.580.82.07` is 580.82.07.
+    named = {name: re.search(r"\.so\.(\d+(?:\.\d+)+)$", path.name) for name, path in libraries.items()}
+    releases = {name: found[1] for name, found in named.items() if found and stand_in not in str(libraries[name])}
     evidence = {"kernel module": kernel, "libraries": {name: str(path) for name, path in libraries.items()}, **missing}
     if kernel is None:
         remedy = "modprobe nvidia; dmesg shows why it fails"
@@ -55,19 +57,13 @@ def evaluate_driver(kernel: str | None, libraries: Mapping[str, Path], missing: 
         details = "; ".join(f"{name}: {why}" for name, why in missing.items())
         text = f"the driver's libraries do not load: {details}"
         return CheckResult("fail", text, (), evidence, "install the complete driver")
-    other = [f"{libraries[name]} is of {own}" for name, own in releases.items() if own not in (None, kernel)]
+    other = [f"{libraries[name]} is of {own}" for name, own in releases.items() if own != kernel]
     if other:
         text = f"the loaded kernel module is {kernel}, and {'; '.join(other)}"
         remedy = "reboot to load the module of the installed release; restart a container"
         return CheckResult("fail", text, (), evidence, remedy)
-    details = ", ".join(name for name, own in releases.items() if own) or "no library names its release"
+    details = ", ".join(releases) or "no library names its release"
     return CheckResult("ok", f"kernel module {kernel}, and of the same release: {details}", (), evidence)
-
-
-def _release(library: Path) -> str | None:
-    """Return `580.82.07` for `libcuda.so.580.82.07`; None if the file name has no release."""
-    found = re.search(r"\.so\.(\d+(?:\.\d+)+)$", library.name)
-    return found[1] if found else None
 
 
 MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -254,11 +250,8 @@ def evaluate_containers(
 ) -> CheckResult:
     """Require all GPUs of the host by index or UUID: a failure if the service runs in a container, else a warning.
 
-    Args:
-        gpus: The GPUs in NVML's order.
-        named: The devices of the CDI specification.
-        seen: What `nvidia-smi -L` prints in a container; None where none was started.
-        serves: Whether the service runs in a container.
+    `gpus` are in NVML's order, `named` the devices of the CDI specification, and `seen` is what `nvidia-smi -L` prints in a
+    container; None where none was started. `serves` tells whether the service runs in one.
     """
     if not named and not serves:
         return CheckResult(

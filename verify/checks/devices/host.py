@@ -197,17 +197,13 @@ def evaluate_xid(found: Sequence[Event], *, known_until: float, source: str) -> 
         group: dict[tuple[str, str, int], list[Event]] = defaultdict(list)
         for event in chosen:
             group[event.what, event.pci, event.number].append(event)
-        observations += [_observation(group, is_new=is_new) for group in group.values()]
+        for events_ in group.values():
+            last, times = events_[-1], f", {len(events_)} times" if len(events_) > 1 else ""
+            _, kind, means, remedy = meaning_of(last)
+            when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+            age = "new" if is_new else "known before this run"
+            text = f"{last.label} on {last.pci}: {means} ({age}, last {when}{times})"
+            observations.append(Observation((NEW if is_new else KNOWN)[kind], text, remedy))
     evidence = {"source": source, "known until": known_until or None, "lines": [event.text for event in found[-50:]]}
     evidence["meanings"] = sorted({explained(event.text) or "" for event in found[-50:]})
     return combine(observations, "the kernel log has no fault of a GPU since boot", figures, evidence)
-
-
-def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
-    last = group[-1]
-    _, kind, means, remedy = meaning_of(last)
-    when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
-    times = f", {len(group)} times" if len(group) > 1 else ""
-    age = "new" if is_new else "known before this run"
-    text = f"{last.label} on {last.pci}: {means} ({age}, last {when}{times})"
-    return Observation((NEW if is_new else KNOWN)[kind], text, remedy)

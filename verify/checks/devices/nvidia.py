@@ -108,9 +108,8 @@ def evaluate_fabric(cards: Sequence[Health]) -> CheckResult:
     figures = (Figure("GPUs in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
     observations = [entry for card in members for entry in _fabric_of(card, states, exclusive=len(cards) == 1)]
     evidence = {card.pci: vars(card.fabric) for card in members if card.fabric}
-    return combine(
-        observations, f"{len(complete)} of {len(members)} GPUs are registered with the fabric", figures, evidence
-    )
+    healthy = f"{len(complete)} of {len(members)} GPUs are registered with the fabric"
+    return combine(observations, healthy, figures, evidence)
 
 
 def _fabric_of(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterator[Observation]:
@@ -180,7 +179,13 @@ def evaluate_nvlink(cards: Sequence[Health]) -> CheckResult:
     evidence = {
         card.pci: {"name": card.name, "links": list(card.links), "errors": dict(card.link_errors)} for card in cards
     }
-    observations = [*_too_few(cards, up), *_link_errors(cards)]
+    observations = [*_too_few(cards, up)]
+    for card in cards:
+        # Errors that only the checksum found occur on every long link; they are evidence.
+        told_of = [f"{card.link_errors[kind]} {kind}" for kind in SEVERE if card.link_errors.get(kind)]
+        if told_of:
+            text = f"{card.pci}: NVLink errors since the driver was loaded: {', '.join(told_of)}"
+            observations.append(Observation("warn", text, RESEAT))
     return combine(observations, f"{sum(up.values())} NVLinks of {len(linked)} GPUs are up", figures, evidence)
 
 
@@ -199,15 +204,6 @@ def _too_few(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observatio
         elif not wired and up[card.pci] < most:
             text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal GPU"
             yield Observation("warn", f"{text}{_down(card)}", RESEAT)
-
-
-def _link_errors(cards: Sequence[Health]) -> Iterator[Observation]:
-    """Report replayed packets and retrained links. Errors that only the checksum found occur on every long link; they are evidence."""
-    for card in cards:
-        told_of = [f"{card.link_errors[kind]} {kind}" for kind in SEVERE if card.link_errors.get(kind)]
-        if told_of:
-            text = f"{card.pci}: NVLink errors since the driver was loaded: {', '.join(told_of)}"
-            yield Observation("warn", text, RESEAT)
 
 
 def _down(card: Health) -> str:

@@ -189,18 +189,15 @@ def evaluate_advisories(rows: Sequence[Mapping[str, Any]], versions: Mapping[str
         worst = max(critical, key=lambda row: float(row["severity"]))
         more = f"; {len(open_) - 1} more apply" if len(open_) > 1 else ""
         remedy = f"upgrade {worst['product']} to {worst['fixed']} or newer; {ACCEPT}"
-        return CheckResult("warn", f"{_described(worst, versions)}{more}", figures, evidence, remedy)
+        allows = worst["allows"][:1].lower() + worst["allows"][1:].rstrip(".")
+        what = f"{worst['product']} {versions[worst['product']]} has {worst['id']} (CVSS {worst['severity']:g})"
+        text = f"{what}, fixed in {worst['fixed']}: {allows}{more}"
+        return CheckResult("warn", text, figures, evidence, remedy)
     text = f"no open advisory of CVSS 9 or more in {', '.join(products) or 'what is installed'}"
     if lesser:
         names = ", ".join(f"{row['id']} of {row['product']}" for row in lesser[:SHOWN])
         text += f"; below that: {names}{f' and {len(lesser) - SHOWN} more' if len(lesser) > SHOWN else ''}"
     return CheckResult("ok", text, figures, evidence)
-
-
-def _described(row: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    allows = row["allows"][:1].lower() + row["allows"][1:].rstrip(".")
-    what = f"{row['product']} {versions[row['product']]} has {row['id']} (CVSS {row['severity']:g})"
-    return f"{what}, fixed in {row['fixed']}: {allows}"
 
 
 def affects(row: Mapping[str, Any], version: str) -> bool:

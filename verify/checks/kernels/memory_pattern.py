@@ -97,13 +97,7 @@ def run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(wrong: Mapping[str, int], tested: int, evidence: Mapping[str, Any]) -> CheckResult:
-    """Fail if a word was not read as written.
-
-    Args:
-        wrong: Wrong words by pattern.
-        tested: Bytes under test.
-        evidence: How they were tested; `kept for s` are the seconds of the retention.
-    """
+    """Fail if a word of the `tested` bytes was not read as written; `wrong` counts such words by pattern."""
     source = "what is written is read again"
     figures = (
         Figure("bytes tested", tested, "B"),

@@ -41,12 +41,9 @@ def evaluate_torch(
     *,
     taken_over: str | None = None,
 ) -> CheckResult:
-    """Compare torch with the plan.
+    """Compare torch with the planned release (without local part) and variant (`cpu`, `cu130`, `rocm7.0`), if there is a plan.
 
-    Args:
-        planned: Release without local part; None without a plan.
-        variant: `cpu`, `cu130`, `rocm7.0`; None without a plan.
-        taken_over: Version of the host's own torch, if the Stack uses it.
+    `taken_over` is the version of the host's own torch, if the Stack uses it.
     """
     evidence = {"version": version, "file": str(file), **built_for}
     if taken_over is not None and version != taken_over:
@@ -57,19 +54,12 @@ def evaluate_torch(
         return CheckResult("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
     if planned and version.partition("+")[0] != planned:
         return CheckResult("fail", f"torch is {version}, and the plan has {planned}", evidence=evidence)
-    actual = _variant(built_for)
+    cuda, hip = ((built_for[kind] or "").split(".")[:2] for kind in ("cuda", "hip"))
+    actual = f"cu{''.join(cuda)}" if built_for["cuda"] else f"rocm{'.'.join(hip)}" if built_for["hip"] else "cpu"
     if variant and variant != actual:
         text = f"torch is built for {actual}, and the plan has {variant}"
         return CheckResult("fail", text, evidence=evidence, remedy=AGAIN)
     return CheckResult("ok", f"torch {version}, built for {actual}", evidence=evidence)
-
-
-def _variant(built_for: dict[str, str | None]) -> str:
-    if built_for["cuda"]:
-        return "cu" + "".join(built_for["cuda"].split(".")[:2])
-    if built_for["hip"]:
-        return "rocm" + ".".join(built_for["hip"].split(".")[:2])
-    return "cpu"
 
 
 SHOWN_LOCKED = 5
@@ -200,11 +190,8 @@ def evaluate_gpu_code(
 ) -> CheckResult:
     """Compare the code of libraries with that of a GPU. An owner without code is not evaluated.
 
-    Args:
-        capability: Compute capability, or AMD architecture.
-        codes: Codes of each owner's libraries, by file (see verify/binaries/gpu_code.py).
-        others: Codes of files without an owner, or what is wrong with a file. They are evidence: many are made for some GPUs only.
-        loaded: Files that torch has loaded. The reason names those of `others` that have no code for this GPU.
+    `codes` are those of each owner's libraries by file (see verify/binaries/gpu_code.py), `others` those of files without an owner,
+    or what is wrong with a file. They are evidence, as many are made for some GPUs only; the reason names those that torch has `loaded`.
     """
     observations, native = [], []
     for path, code in (others or {}).items():

@@ -14,6 +14,9 @@ from verify.host.views import torch_view
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.tables import table
 
+SHIPPED = ("torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*")
+"""Libraries of wheels."""
+
 
 def run(context: CheckContext) -> CheckResult:
     torch_view.load()  # with its libraries
@@ -32,8 +35,11 @@ def run(context: CheckContext) -> CheckResult:
         loaded = [*loaded, Path("/usr/local/stale/lib/libtorch_cpu.so")]
     shadowing = os.environ.get("LD_LIBRARY_PATH", "")
     planned = compat_folder(context.expect.get("stack"))
-    homes = [Path(sys.prefix).resolve(), *filter(None, [host_packages(context.stack)])]
-    outcome = evaluate(loaded, homes=homes, search_path=shadowing, compat=planned, bundled=_bundled(context))
+    of_the_host = host_packages(context.stack)
+    homes = [Path(sys.prefix).resolve(), *filter(None, [of_the_host])]
+    shipped = site_files(SHIPPED) + [path for each in SHIPPED if of_the_host for path in of_the_host.glob(each)]
+    bundled = frozenset(map(_name, shipped))
+    outcome = evaluate(loaded, homes=homes, search_path=shadowing, compat=planned, bundled=bundled)
     loaded_with = ["torch", *(extension.name for extension in extensions)]
     return replace(outcome, evidence={**outcome.evidence, "loaded with": loaded_with})
 
@@ -42,13 +48,6 @@ def mapped_libraries(maps: str) -> list[Path]:
     """Return the shared libraries of a /proc/PID/maps, sorted by name."""
     paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if len(line.split(maxsplit=5)) == 6}
     return sorted(Path(path) for path in paths if path.startswith("/") and ".so" in Path(path).name)
-
-
-def _bundled(context: CheckContext) -> frozenset[str]:
-    folders = ["torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*"]
-    fallback = host_packages(context.stack)
-    of_the_host = [path for folder in folders for path in fallback.glob(folder)] if fallback else []
-    return frozenset(map(_name, [*site_files(folders), *of_the_host]))
 
 
 def _name(library: Path) -> str:
@@ -65,13 +64,8 @@ def evaluate(
 ) -> CheckResult:
     """Compare the origin of the loaded libraries with the expected one.
 
-    Args:
-        loaded: The loaded libraries.
-        homes: Folders of the environment, without symlinks, and of a planned torch of the host.
-        search_path: LD_LIBRARY_PATH.
-        compat: Folder that libcuda must come from.
-        bundled: Libraries that the environment has; None for all. Others, for example of a torch that was built against the
-            system's CUDA, cannot be shadowed.
+    `homes` are the folders of the environment and of a planned torch of the host, without symlinks; `compat` is the folder that
+    libcuda must come from. Only what the environment has, `bundled` (None for all), can be shadowed by the `search_path`.
     """
     rows: Mapping[str, dict[str, str]] = table("libraries")["library"]
     by_name: dict[str, list[Path]] = defaultdict(list)
@@ -89,7 +83,9 @@ def evaluate(
         if name in own and not set(homes) & set(path.parents)
     ]
     twice = [f"{name}: {', '.join(map(str, paths))}" for name, paths in by_name.items() if len(paths) > 1]
-    shadows = [str(path) for path in _shadows(search_path, own, homes)]
+    outside = [Path(each) for each in filter(None, search_path.split(":"))]
+    outside = [folder for folder in outside if not set(homes) & set(folder.resolve().parents)]
+    shadows = [str(path) for folder in outside for name in sorted(own) for path in sorted(folder.glob(f"{name}.so*"))]
     evidence = {name: [str(path) for path in paths] for name, paths in sorted(by_name.items())}
     figures = (Figure("libraries evaluated", sum(map(len, by_name.values())), "count"),)
     if not by_name:
@@ -120,11 +116,3 @@ def _driver_libraries(
         elif compat:
             text = f"{name} from {path}, and the plan requires the compatibility libraries of {compat}"
             yield Observation("fail", text, "install them again: ./firstlight drivers")
-
-
-def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Iterable[Path]:
-    for folder in filter(None, search_path.split(":")):
-        if set(homes) & set(Path(folder).resolve().parents):
-            continue
-        for name in sorted(own):
-            yield from sorted(Path(folder).glob(f"{name}.so*"))

@@ -55,12 +55,9 @@ def run(context: CheckContext) -> CheckResult:
 def evaluate(
     peaks: Mapping[str, Mapping[int, int]], free: int, evidence: Mapping[str, object], *, flash_from: int = FIT_FROM
 ) -> CheckResult:
-    """Evaluate the growth of memory.
+    """Evaluate the growth of memory: bytes by length, for `flash` and `standard`.
 
-    Args:
-        peaks: Bytes by length, for `flash` and `standard`.
-        free: Free bytes, which limit the lengths that can run.
-        flash_from: Smallest length for the fit of the flash exponent.
+    `free` bytes limit the lengths that can run; the flash exponent is fitted from the length `flash_from` on.
     """
     rule = table("memory")["attention"]
     starts = {"flash": flash_from, "standard": FIT_FROM}

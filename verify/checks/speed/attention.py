@@ -40,12 +40,9 @@ def run(context: CheckContext) -> CheckResult:
             for point in points
         ]
         lengths = list(sweep(device, level))
-    evidence = {
-        "milliseconds": rows,
-        **milliseconds_by_length(lengths),
-        "dtype": dtype_of(device),
-        **synchronize(device),
-    }
+    evidence = {"milliseconds": rows, **milliseconds_by_length(lengths), "dtype": dtype_of(device)} | synchronize(
+        device
+    )
     card = None if on_cpu else torch_view.load().cuda.get_device_name(device)
     return evaluate([*figures, *gains(lengths, card)], context, evidence, readings)
 
@@ -53,9 +50,7 @@ def run(context: CheckContext) -> CheckResult:
 def gains(rows: Iterable[SweepRow], name: str | None) -> Iterator[Figure]:
     """Yield the speed at the longest length that both paths reached, for each head dimension, mask and pass.
 
-    Args:
-        rows: The sweep over lengths.
-        name: The GPU's name, for the minimum of its type at long lengths; None for a CPU.
+    `name` is the GPU's, for the minimum of its type at long lengths; None for a CPU.
     """
     longest = {
         (row.dim, row.causal, row.backward): row for row in sorted(rows, key=lambda row: row.length) if row.standard

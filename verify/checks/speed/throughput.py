@@ -36,7 +36,7 @@ def gemm(context: CheckContext) -> CheckResult:
         for dtype in DTYPES:
             count = rotation(device, 2 * size * size * 2)
             sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
-            work = partial(_product, sets)
+            work = partial(_in_turn, torch.matmul, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
             least, source = speed_floor(_name(device), f"gemm_{dtype}")
             figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
@@ -46,7 +46,7 @@ def gemm(context: CheckContext) -> CheckResult:
                 )
         if device != "cpu" and refuses_fp8(device) is None:
             sets = random_sets(rotation(device, 2 * size * size), size, size, dtype=FP8, device=device, parts=2)
-            work = partial(_product_fp8, sets)
+            work = partial(_in_turn, fp8_product, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
             least, source = speed_floor(_name(device), "gemm_fp8")
             figures.append(Figure("fp8 products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
@@ -67,11 +67,7 @@ def _long_load(
 def sustained(name: str, turns: Sequence[float], work_of_one: float, lasts: float) -> Iterator[Figure]:
     """Yield the median speed of a long load, and its speed at the end over that at its start.
 
-    Args:
-        name: What was done.
-        turns: Seconds of one turn in each window.
-        work_of_one: What a turn does: 10^12 floating-point operations, or GB of copies.
-        lasts: Seconds of the load.
+    `turns` are the seconds of a turn in each window; a turn does `work_of_one`, 10^12 floating-point operations or GB of copies.
     """
     rule, third = table("speed")["sustained"], len(turns) // 3 or 1
     unit = "GB/s" if name.startswith("copies") else "TFLOP/s"
@@ -81,13 +77,8 @@ def sustained(name: str, turns: Sequence[float], work_of_one: float, lasts: floa
     yield Figure(what, share, "times", floor=rule["share"], source=rule["source"])
 
 
-def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
-    left, right = sets[turn % len(sets)]
-    return left @ right
-
-
-def _product_fp8(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
-    return fp8_product(*sets[turn % len(sets)])
+def _in_turn(product: Callable[..., Tensor], sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
+    return product(*sets[turn % len(sets)])
 
 
 def _name(device: str) -> str | None:
