@@ -115,7 +115,10 @@ def serve_variant(service: Service, command: Command) -> Iterator[Service]:
         except VariantError as error:
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
             message = log.read().decode(errors="replace").strip().splitlines()
-            raise VariantError(f"{error}: {_reason(message)}") from None
+            # The last line that names an error and does not point to another one, otherwise the last line.
+            named = [line for line in message if "Error" in line and POINTS_UP not in line]
+            reason = (named or message or ["it left no message"])[-1].strip()[:400]
+            raise VariantError(f"{error}: {reason}") from None
         finally:
             _end(process)
 
@@ -140,12 +143,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _reason(message: list[str]) -> str:
-    """Return the last line that names an error and does not point to another one, otherwise the last line."""
-    named = [line for line in message if "Error" in line and POINTS_UP not in line]
-    return (named or message or ["it left no message"])[-1].strip()[:400]
 
 
 @dataclass(frozen=True)
@@ -278,19 +275,16 @@ def side_by_side(
     before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, Target] | None = None
 ) -> list[Row]:
     """Return a row per measure of the `figures` with both choices; the user's targets are given by measure."""
-    return [
-        _row(measure, before, after, (targets or {}).get(measure["name"])) for measure in table("compare")["measure"]
-    ]
-
-
-def _row(measure: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], target: Target | None) -> Row:
-    was, now = before.get(measure["name"]), after.get(measure["name"])
-    # 140 is exactly 40 % more than 100, despite floating point
-    change = round(now / was - 1, 9) if was and now is not None else None
-    row = Row(measure["name"], measure["title"], measure["unit"], was, now, change)
-    if target is None:
-        return row
-    less = measure["wanted"] == "less"
-    value = f"{target.value:+.0%}" if target.is_change else f"{target.value:,g}"
-    text = f"at {'most' if less else 'least'} {value}"
-    return replace(row, target=text, met=target.met(now, change, less=less))
+    rows = []
+    for measure in table("compare")["measure"]:
+        name, less = measure["name"], measure["wanted"] == "less"
+        was, now, target = before.get(name), after.get(name), (targets or {}).get(name)
+        # 140 is exactly 40 % more than 100, despite floating point
+        change = round(now / was - 1, 9) if was and now is not None else None
+        row = Row(name, measure["title"], measure["unit"], was, now, change)
+        if target:
+            value = f"{target.value:+.0%}" if target.is_change else f"{target.value:,g}"
+            text = f"at {'most' if less else 'least'} {value}"
+            row = replace(row, target=text, met=target.met(now, change, less=less))
+        rows.append(row)
+    return rows

@@ -126,19 +126,15 @@ def listening(table: str) -> Iterator[tuple[str, int, str]]:
         fields = line.split()
         address, _, number = fields[1].partition(":")
         if fields[3] == LISTENS:
-            yield _address(address), int(number, 16), fields[9]
+            # The kernel writes an address as 32-bit words in host byte order.
+            words = (bytes.fromhex(address[place : place + 8])[::-1] for place in range(0, len(address), 8))
+            yield str(ipaddress.ip_address(b"".join(words))), int(number, 16), fields[9]
 
 
 def mapped_code(maps: str) -> frozenset[str]:
     """Return the files with code in a /proc/PID/maps; those that are no longer on the disk end with `(deleted)`."""
     rows = (line.split(maxsplit=5) for line in maps.splitlines())
     return frozenset(row[5] for row in rows if len(row) == 6 and "x" in row[1] and row[5].startswith("/"))
-
-
-def _address(digits: str) -> str:
-    """Parse an address, which the kernel writes as 32-bit words in host byte order."""
-    words = (bytes.fromhex(digits[place : place + 8])[::-1] for place in range(0, len(digits), 8))
-    return str(ipaddress.ip_address(b"".join(words)))
 
 
 def _limits(text: str, column: int) -> dict[str, str]:

@@ -60,7 +60,8 @@ class Service:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of its living processes since their start."""
-        return sum(map(_ticks, self.pids())) / os.sysconf("SC_CLK_TCK")
+        found = filter(None, map(stat_fields, self.pids()))
+        return sum(int(fields[11]) + int(fields[12]) for fields in found) / os.sysconf("SC_CLK_TCK")
 
     def pids(self) -> tuple[int, ...]:
         """Return the server's process and all its descendants."""
@@ -104,11 +105,6 @@ def _main_pid(prefix: Path) -> int | None:
 def all_pids() -> list[int]:
     """Return the processes of the host."""
     return sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-
-
-def _ticks(pid: int) -> int:
-    fields = stat_fields(pid)
-    return int(fields[11]) + int(fields[12]) if fields else 0
 
 
 def stat_fields(pid: int) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ class Usage:
 def usage(service: Service) -> Usage:
     """Return the usage of all processes of a service. Shared pages count once."""
     pids = service.pids()
-    return Usage(sum(map(_host_bytes, pids)), gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
+    # A process's proportional share; its resident size if this user may not read that.
+    found = (_sizes(pid, "smaps_rollup", "Pss:") or _sizes(pid, "status", "VmRSS:") for pid in pids)
+    host = sum(sizes[0] for sizes in found if sizes)
+    return Usage(host, gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
 
 
 def held(service: Service) -> Usage:
@@ -70,12 +74,6 @@ def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
         if pid.strip().isdigit() and int(pid) in pids and size.strip().isdigit():
             total += int(size) * MIB
     return total
-
-
-def _host_bytes(pid: int) -> int:
-    """Return a process's proportional share; its resident size if this user may not read that."""
-    found = _sizes(pid, "smaps_rollup", "Pss:") or _sizes(pid, "status", "VmRSS:")
-    return found[0] if found else 0
 
 
 def _sizes(pid: int, file: str, *names: str) -> list[int]:
@@ -146,7 +144,10 @@ def soak_service(service: Service, *, seconds: float, between: Callable[[int], N
     load = table("serving")["load"] | table("soak")["load"]
     number = 0
     while time.monotonic() - began < seconds:
-        seen.failed += _round(client, service.task, number, load)
+        # All threads end before `between`, because this process forks for kernels.
+        with ThreadPoolExecutor(load["at_once"]) as pool:
+            ask = partial(_ask, client, service.task, number, load=load)
+            seen.failed += filter(None, pool.map(ask, range(load["at_once"])))
         seen.asked += load["at_once"]
         at = time.monotonic() - began
         seen.samples.append(Sample(at, seen.asked, held(service), open_descriptors(service)))
@@ -154,13 +155,6 @@ def soak_service(service: Service, *, seconds: float, between: Callable[[int], N
         number += 1
         time.sleep(pause_s)
     return seen
-
-
-def _round(client: Client, task: str, number: int, load: dict[str, Any]) -> list[str]:
-    """Send parallel requests and return their problems. All threads end first, because this process forks for kernels."""
-    with ThreadPoolExecutor(load["at_once"]) as pool:
-        answers = pool.map(lambda place: _ask(client, task, number, place, load), range(load["at_once"]))
-    return [problem for problem in answers if problem]
 
 
 def evaluate_soak(seen: SoakSamples, service: str) -> CheckResult:

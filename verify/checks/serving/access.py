@@ -98,12 +98,8 @@ def collect_access(
 def guarded(version: str | None) -> tuple[str, ...]:
     """Return the path prefixes that a release of vLLM guards; for an unknown release those of the newest."""
     rows = table("serving")["access"]["guarded"]
-    return tuple(row["prefix"] for row in rows if version is None or _release(row["since"]) <= _release(version))
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """Return the numbers: a candidate of a release has its routes."""
-    return version_key(version)[0]
+    here = None if version is None else version_key(version)[0]  # a candidate of a release has its routes
+    return tuple(row["prefix"] for row in rows if here is None or version_key(row["since"])[0] <= here)
 
 
 def listed(client: Client) -> list[str]:
@@ -168,9 +164,8 @@ def evaluate_access(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
         text = f"{len(unguarded)} of {len(facts.answers)} guarded routes do not reject a request without the key"
         problems.append(f"{text}: {route} answers {codes[0]} without one, {codes[1]} with a wrong one")
     if facts.with_key != 200:
-        problems.append(
-            f"/v1/models answers {facts.with_key} {'with the key of' if planned.api_key else 'without a key; none is in'} etc/service.env"
-        )
+        how = "with the key of" if planned.api_key else "without a key; none is in"
+        problems.append(f"/v1/models answers {facts.with_key} {how} etc/service.env")
     problems += facts.files
     evidence: dict[str, Any] = {
         "listens on": facts.addresses,

@@ -4,6 +4,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -90,12 +91,9 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
         try:
             compared, unread = compare(service, client, dtype, evidence)
         except NoAnswerError as silence:
-            works_for_others, cores = _watch(service, client)
-            seconds = time.monotonic() - began
-            facts = AnswerFacts(
-                problem=str(silence), is_silent=True, works_for_others=works_for_others, seconds=seconds
-            )
-            if not works_for_others and cores < limits["working_cores"]:
+            works, cores = _watch(service, client)
+            facts = AnswerFacts((), str(silence), True, works_for_others, seconds=time.monotonic() - began)
+            if not works and cores < limits["working_cores"]:
                 break
         except RequestError as problem:
             return AnswerFacts(problem=str(problem))
@@ -196,28 +194,21 @@ def _vectors(service: Service, client: Client, dtype: str, evidence: dict[str, A
     if reference.get("vectors") and reference["inputs"] == inputs:
         compared["transformers in float32"] = against(alone, reference["vectors"], bound)
     if last:
-        allowed = answers.of_last(last, str(service.readiness.get("release")), table("serving")["vectors"]["allowed"])[
-            1
-        ]
+        release, limits = str(service.readiness.get("release")), table("serving")["vectors"]["allowed"]
+        allowed = answers.of_last(last, release, limits)[1]
         compared["the last green run"] = against(alone, last["vectors"], allowed)
     return compared, None
 
 
 def _watch(service: Service, client: Client) -> tuple[bool, float]:
     """Return whether the engine processes tokens for any request, and how many cores its processes keep busy."""
-    watch_s = table("serving")["answer"]["watch_s"]
-    watching = replace(client, silence_s=watch_s)
-    before = _tokens(watching)
-    cores = service.cores(watch_s)
-    after = _tokens(watching)
-    return before is not None and after is not None and after > before, cores
-
-
-def _tokens(client: Client) -> float | None:
-    try:
-        return sum(totals(client.text("/metrics"), TOKENS).values())
-    except RequestError:
-        return None
+    watch_s, seen = table("serving")["answer"]["watch_s"], list[float]()
+    watching, cores = replace(client, silence_s=watch_s), 0.0
+    for is_first in (True, False):
+        with suppress(RequestError):
+            seen.append(sum(totals(watching.text("/metrics"), TOKENS).values()))
+        cores = service.cores(watch_s) if is_first else cores
+    return len(seen) == 2 and seen[1] > seen[0], cores
 
 
 def evaluate(facts: AnswerFacts) -> CheckResult:

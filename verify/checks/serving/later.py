@@ -112,11 +112,8 @@ def evaluate_schedule(planned: ServicePlan, facts: ScheduleFacts) -> CheckResult
 def conflicts(name: str, loaded: Units) -> Iterator[str]:
     """Yield units whose start stops a unit."""
     for other, unit in loaded.items():
-        if (
-            other == unit.get("Id")
-            and other not in ("shutdown.target", name)
-            and name in unit.get("Conflicts", "").split()
-        ):
+        is_other = other == unit.get("Id") and other not in ("shutdown.target", name)
+        if is_other and name in unit.get("Conflicts", "").split():
             yield f"{other} conflicts with it: a start of either one stops the other one"
 
 
@@ -317,12 +314,23 @@ def _elsewhere(name: str) -> Iterator[str]:
 def evaluate_start(planned: ServicePlan, facts: StartFacts) -> CheckResult:
     """Fail on what keeps the service from its start, or has it load other code; warn of other differences."""
     failures = [f"the next start would get {name}={value}" for name, value in _variables(planned, facts, "injecting")]
-    failures += [f"the loader does not find {name} for {path}" for path, name in _missing(facts)]
+    failures += [
+        f"the loader does not find {name} for {path}"
+        for path, answer in facts.loader.items()
+        for name in MISSING.findall(answer)
+        if name not in facts.bundled
+    ]
     failures += facts.owned
     failures += [f"{name} is {', '.join(found)}, which is not this host" for name, found in facts.names.items()]
     warnings = [f"the next start would get {name}" for name, _ in _variables(planned, facts, "computing")]
+    # Libraries of the system that the loader's cache has first in another place.
+    rows, first = table("start")["libraries"], dict[str, str]()
+    for name, path in CACHED.findall(facts.cache):
+        first.setdefault(name, path)
     warnings += [
-        f"the loader finds {name} at {path}, outside the folders of the system" for name, path in _foreign(facts)
+        f"the loader finds {name} at {first[name]}, outside the folders of the system"
+        for name in rows["system"]
+        if name in first and not first[name].startswith(tuple(rows["trusted"]))
     ]
     problems = [Observation("fail", text, REMEDY) for text in failures]
     problems += [Observation("warn", text, REMEDY) for text in warnings]
@@ -334,27 +342,9 @@ def evaluate_start(planned: ServicePlan, facts: StartFacts) -> CheckResult:
 
 def _variables(planned: ServicePlan, facts: StartFacts, kind: str) -> Iterator[tuple[str, str]]:
     """Yield variables of the manager that are of a kind and not planned. Values of proxies may hold passwords."""
-    patterns: list[str] = table("process")["variables"][kind]
-    patterns = patterns + table("start")["variables"]["proxies"] if kind == "computing" else patterns
-    injecting = table("process")["variables"]["injecting"]
+    rows = table("process")["variables"]
+    proxies, others = (table("start")["variables"]["proxies"], rows["injecting"]) if kind == "computing" else ((), ())
     for name, value in sorted(facts.environment.items()):
-        of_other = kind == "computing" and any(fnmatchcase(name, each) for each in injecting)
-        if name not in planned.environment and not of_other and any(fnmatchcase(name, each) for each in patterns):
+        is_of_kind = any(fnmatchcase(name, each) for each in (*rows[kind], *proxies))
+        if name not in planned.environment and is_of_kind and not any(fnmatchcase(name, each) for each in others):
             yield name, value
-
-
-def _missing(facts: StartFacts) -> Iterable[tuple[str, str]]:
-    for path, answer in facts.loader.items():
-        for name in MISSING.findall(answer):
-            if name not in facts.bundled:
-                yield path, name
-
-
-def _foreign(facts: StartFacts) -> Iterable[tuple[str, str]]:
-    """Yield libraries of the system that the loader's cache has first in another place."""
-    rows, first = table("start")["libraries"], dict[str, str]()
-    for name, path in CACHED.findall(facts.cache):
-        first.setdefault(name, path)
-    for name in rows["system"]:
-        if name in first and not first[name].startswith(tuple(rows["trusted"])):
-            yield name, first[name]

@@ -8,16 +8,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from verify.binaries.manifest import (
-    Contents,
-    FileStamps,
-    file_stamp,
-    listed,
-    load_stamps,
-    save_stamps,
-    wrong_contents,
-    wrong_sizes,
-)
+from verify.binaries import manifest
+from verify.binaries.manifest import Contents, FileStamps, file_stamp, listed
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
@@ -59,24 +51,22 @@ def run(context: CheckContext) -> CheckResult:
 
 def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) -> ModelFacts:
     """Compare the files with their manifest, and get the name of the served model."""
-    known = load_stamps(service.prefix, folder, MARKS)
+    known = manifest.load_stamps(service.prefix, folder, MARKS)
     marks = {path: file_stamp(path) for path in contents}
-    wrong = dict(wrong_sizes(contents))
+    wrong = manifest.wrong_sizes(contents)
     wanted = [path for path in chosen(contents, marks, known, whole=whole) if path not in wrong]
     read, until = list[str](), time.monotonic() + table("serving")["model"]["read_s"]
     for path in wanted:
         if time.monotonic() < until:
-            wrong |= wrong_contents({path: contents[path]})
+            wrong |= manifest.wrong_contents({path: contents[path]})
             read.append(path)
     kept = {path: mark for path, mark in known.items() if path in contents}
     kept |= {path: None if path in wrong else marks[path] for path in read}
     with suppress(OSError):  # the next run reads them again
-        save_stamps(service.prefix, folder, kept, MARKS)
-    try:
-        silence_s = table("serving")["model"]["silence_s"]
-        endpoint = Client(service.endpoint, silence_s, service.api_key()).get("/v1/models")
-    except RequestError:
-        endpoint = None
+        manifest.save_stamps(service.prefix, folder, kept, MARKS)
+    client, endpoint = Client(service.endpoint, table("serving")["model"]["silence_s"], service.api_key()), None
+    with suppress(RequestError):
+        endpoint = client.get("/v1/models")
     unread = len(contents.keys() - kept.keys())
     there = tuple(unlisted(folder, contents))
     return ModelFacts(
@@ -114,9 +104,8 @@ def evaluate(found: ModelFacts) -> CheckResult:
         if found.served_name not in models:
             problems.append(f"the endpoint serves {', '.join(models) or 'no model'}, planned {found.served_name}")
         elif models[found.served_name] not in (None, found.folder):
-            problems.append(
-                f"the endpoint serves {models[found.served_name]} as {found.served_name}, planned {found.folder}"
-            )
+            text = f"the endpoint serves {models[found.served_name]} as {found.served_name}, planned {found.folder}"
+            problems.append(text)
     figures = (
         Figure("files", found.files, "count"),
         Figure("read", found.read, "count"),

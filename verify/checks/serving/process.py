@@ -25,7 +25,7 @@ from verify.serving.processes import (
     read_all,
 )
 from verify.serving.service import KEY, Service
-from verify.serving.service_control import ServiceState, observe, stopped_by
+from verify.serving.service_control import observe, stopped_by
 from verify.serving.service_plan import ServicePlan
 from verify.tables import table
 
@@ -85,7 +85,14 @@ def run(context: CheckContext) -> CheckResult:
     planned = service_plan.read(service)
     state = observe(service)
     facts = collect(service, planned, state.main_pid, context.stack)
-    return _without_it(service, planned, state) if facts is None else evaluate(planned, facts)
+    if facts is not None:
+        return evaluate(planned, facts)
+    port = int(service.readiness["port"])
+    others = [process.title for socket in listeners(port, ()) for process in socket.holders]
+    if not others or stopped_by(service, state):
+        return CheckResult("skip", f"{planned.name} does not run: see serving.unit")
+    text = f"port {port} is held by {' and '.join(others)}, and {planned.name} is {state.text}"
+    return CheckResult("fail", text, remedy="end the process that holds the port, then ./firstlight serve")
 
 
 def _with_stranger() -> tuple[ServicePlan, ProcessFacts]:
@@ -101,16 +108,6 @@ def _with_stranger() -> tuple[ServicePlan, ProcessFacts]:
         readiness={"processes": 1, "asked": "CPU_ATTN"},
         notes=({"layers": [{"backend": "CPU_ATTN"}]},),
     )
-
-
-def _without_it(service: Service, planned: ServicePlan, state: ServiceState) -> CheckResult:
-    """Return whether another process has the port of a service that does not run."""
-    port = int(service.readiness["port"])
-    others = [process.title for socket in listeners(port, ()) for process in socket.holders]
-    if not others or stopped_by(service, state):
-        return CheckResult("skip", f"{planned.name} does not run: see serving.unit")
-    text = f"port {port} is held by {' and '.join(others)}, and {planned.name} is {state.text}"
-    return CheckResult("fail", text, remedy="end the process that holds the port, then ./firstlight serve")
 
 
 def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mapping[str, Any]) -> ProcessFacts | None:
@@ -158,8 +155,13 @@ def _with_io_class(process: Process) -> Process:
 
 def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     """Compare the processes with the plan; all differences are in the evidence."""
-    parts = (_listening, _stopped, _command, _variables, _code, _status, _limits, _scheduling, _attention)
-    remedies = {"fail": _remedy(facts), "warn": ANEW if facts.listeners else "check again when it answers"}
+    parts = (_listening, _command, _variables, _code, _status, _limits, _scheduling, _attention)
+    stopped = [str(one.pid) for one in facts.processes if one.state in STOPPED]
+    strangers = {str(one.pid) for socket in facts.listeners for one in facts.strangers(socket)}
+    remedy = f"continue it: kill -CONT {' '.join(stopped)}; or ./firstlight provision" if stopped else RESTART
+    if strangers:
+        remedy = f"end the processes that hold the port: kill {' '.join(sorted(strangers))}; then ./firstlight serve"
+    remedies = {"fail": remedy, "warn": ANEW if facts.listeners else "check again when it answers"}
     found = [Observation(status, text, remedies[status]) for part in parts for status, text in part(planned, facts)]
     evidence = {
         "processes": {one.pid: one.title for one in facts.processes},
@@ -173,34 +175,18 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
     return combine(found, f"{who} run as planned, from this environment's files{since}", figures, evidence)
 
 
-def _remedy(facts: ProcessFacts) -> str:
-    stopped = [str(one.pid) for one in facts.processes if one.state in STOPPED]
-    strangers = {str(one.pid) for socket in facts.listeners for one in facts.strangers(socket)}
-    if strangers:
-        return f"end the processes that hold the port: kill {' '.join(sorted(strangers))}; then ./firstlight serve"
-    return f"continue it: kill -CONT {' '.join(stopped)}; or ./firstlight provision" if stopped else RESTART
-
-
 def _listening(planned: ServicePlan, facts: ProcessFacts) -> Problems:
     for socket in facts.listeners:
-        strangers = [process.title for process in facts.strangers(socket)]
+        strangers = " and ".join(process.title for process in facts.strangers(socket))
         if strangers:
-            yield (
-                "fail",
-                f"port {facts.port} is held by {' and '.join(strangers)}, which {planned.name} did not start",
-            )
+            yield "fail", f"port {facts.port} is held by {strangers}, which {planned.name} did not start"
         elif not socket.holders:
             yield "fail", f"port {facts.port} on {socket.address} is held by a process that is not {planned.name}'s"
-    if facts.listeners:
-        return
-    if facts.age_s > table("process")["start"]["limit_s"]:
+    if not facts.listeners and facts.age_s > table("process")["start"]["limit_s"]:
         yield "fail", f"nothing listens on port {facts.port}, {facts.age_s:.0f} s after {planned.name} was started"
-    else:
+    elif not facts.listeners:
         text = f"{planned.name} was started {facts.age_s:.0f} s ago and does not listen on port {facts.port} yet"
         yield "warn", text
-
-
-def _stopped(_: ServicePlan, facts: ProcessFacts) -> Problems:
     for one in facts.processes:
         if one.state in STOPPED:
             yield "fail", f"{one.title} is stopped by a signal (state {one.state})"

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -59,12 +60,10 @@ def collect(service: Service) -> RelayFacts:
         if holders and not ipaddress.ip_address(socket.address).is_loopback:
             listeners.append((port, replace(socket, holders=holders)))
     processes = {one.pid: one for _, socket in listeners for one in socket.holders}
-    try:
-        loaded = (
-            service_control.shown_units(service, PROPERTIES) if service.readiness["supervisor"] == "systemd" else {}
-        )
-    except ControlError:
-        loaded = {}
+    loaded: dict[str, dict[str, str]] = {}
+    with suppress(ControlError):
+        if service.readiness["supervisor"] == "systemd":
+            loaded = service_control.shown_units(service, PROPERTIES)
     paths = (path for pattern in rows["files"] for path in Path("/").glob(pattern[1:]))
     return RelayFacts(
         str(service.readiness["host"]),
@@ -102,7 +101,10 @@ def evaluate(facts: RelayFacts) -> CheckResult:
     found = [*_inside(facts)]
     healthy = f"the endpoint itself listens on every address ({facts.host})"
     if facts.host not in EVERY_ADDRESS:
-        found += [*_processes(facts), *_sockets(facts), *_rules(facts)]
+        redirects = _pattern(facts, "redirects")
+        rules = [line.strip() for line in facts.rules if redirects.search(line)]
+        found += [*_processes(facts), *_sockets(facts)]
+        found += [f"a rule of the kernel forwards to port {facts.port}: `{line}`" for line in rules]
         healthy = f"none of the {len(facts.listeners)} other listeners of the host forwards to port {facts.port} or works in {facts.prefix}"
     figures = (Figure("listeners for other hosts", len(facts.listeners), "count"),)
     evidence = {"listeners": [f"{socket.address} port {port}" for port, socket in facts.listeners], "relays": found}
@@ -144,10 +146,3 @@ def _sockets(facts: RelayFacts) -> Iterable[str]:
             for started in unit.get("Triggers", "").split():
                 if _named(facts, facts.loaded.get(started, {}).get("ExecStart", "")):
                     yield f"{name} listens on {unit.get('Listen', 'a socket')} and starts {started}, which forwards to port {facts.port}"
-
-
-def _rules(facts: RelayFacts) -> Iterable[str]:
-    pattern = _pattern(facts, "redirects")
-    for line in facts.rules:
-        if pattern.search(line):
-            yield f"a rule of the kernel forwards to port {facts.port}: `{line.strip()}`"

@@ -176,11 +176,9 @@ def collect_pace(service: Service) -> PaceFacts:
     client = Client(service.endpoint, table("serving")["answer"]["silence_s"], service.api_key())
     requests = int(kept.get("requests", 3))
     waiting = is_at_work(client.text("/metrics"))
-    ask = (
-        partial(_ask, client, body)
-        if service.task == "generate"
-        else partial(_ask_vector, client, service.task, prompt)
-    )
+    ask = partial(_ask, client, body)
+    if service.task != "generate":
+        ask = partial(_ask_vector, client, service.task, prompt)
     ask()  # what the first request opens or loads stays
     spent, began, idle = service.cpu_seconds(), time.monotonic(), _idle_s()
     times, opened, files = [], list[int](), open_descriptors(service)

@@ -132,7 +132,8 @@ def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, A
     if planned.unit_path and shown.get(origin, planned.unit_path) != planned.unit_path:
         found.append((f"systemd reads {shown[origin] or 'no file'} instead of {planned.unit_path}", REMEDY))
     if facts.fragment != planned.unit:
-        fields = ", ".join(_other_fields(planned, facts.fragment or ""))
+        wanted, there = planned.directives(), service_plan.directives(facts.fragment or "")
+        fields = ", ".join(name for name in {**wanted, **there} if wanted.get(name) != there.get(name))
         found.append((f"the unit's file is not the planned one: {fields or 'its text'} differs", REMEDY))
     if shown.get("NeedDaemonReload") == "yes":
         found.append(("the unit's files have changed since systemd read them", REMEDY))
@@ -143,24 +144,18 @@ def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, A
     return found
 
 
-def _other_fields(planned: ServicePlan, text: str) -> list[str]:
-    wanted, there = planned.directives(), service_plan.directives(text)
-    return [name for name in {**wanted, **there} if wanted.get(name) != there.get(name)]
-
-
 def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
     """Return the differences of service.env from the plan, without values: one of them may be a secret."""
     if text is None:
         return ["etc/service.env does not exist"]
     there = service_plan.assignments(text)
-    wanted = set(planned.environment)
     key = KEY.rstrip("=")
     found = ["etc/service.env has carriage returns at the ends of its lines"] if "\r" in text else []
     if planned.api_key and not there.get(key):
         found.append("etc/service.env has no API key, and one is planned")
-    ours = {key} if planned.api_key else set()
-    other = [name for name in wanted if there.get(name) != str(planned.environment[name])]
-    other += [name for name in there if name not in wanted | ours]
+    known = {*planned.environment, *([key] if planned.api_key else ())}
+    other = [name for name, value in planned.environment.items() if there.get(name) != str(value)]
+    other += [name for name in there if name not in known]
     if other:
         found.append(f"etc/service.env differs from the plan in {', '.join(sorted(other))}")
     return found
