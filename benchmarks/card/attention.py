@@ -13,9 +13,8 @@ import torch
 
 from verify.attention.cases import CASES, Case, plain
 from verify.attention.providers import Provider, device_kind, packed
-from verify.inputs import compute_in_input_precision
+from verify.inputs import compute_in_input_precision, timed
 from verify.tables import table
-from verify.timing import timed
 
 PATHS = (packed.FLASH, packed.CUDNN, packed.EFFICIENT, packed.MATH)
 DTYPES = ("bfloat16", "float16")

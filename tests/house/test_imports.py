@@ -134,7 +134,6 @@ SHARED_WITH_HOSTS = frozenset(
         "verify.runner.report",
         "verify.runner.last_run",
         "verify.binaries.elf",
-        "verify.binaries.gpu_code",
         "verify.printable",
         "verify.secret_masking",
     }

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from verify.checks.devices.amd import evaluate_clocks, evaluate_ecc, evaluate_links
+from verify.checks.devices.cards import evaluate_amd_clocks as evaluate_clocks
+from verify.checks.devices.cards import evaluate_amd_ecc as evaluate_ecc
+from verify.checks.devices.cards import evaluate_amd_links as evaluate_links
 from verify.host.views import amd_smi
 
 ROCM_6 = """[

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify.checks.devices import driver, host, nvidia
+from verify.checks.devices import cards as nvidia
+from verify.checks.devices import driver, host
 from verify.host import card_health
 from verify.host.cpu import nodes
 from verify.host.views import kernel_driver, nvml, pci

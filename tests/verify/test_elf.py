@@ -13,8 +13,7 @@ import pytest
 
 from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
 from verify.binaries import elf
-from verify.binaries.elf import is_of_torch, text_symbols
-from verify.binaries.gpu_code import read_codes
+from verify.binaries.elf import is_of_torch, read_codes, text_symbols
 from verify.checks.libraries import builds
 from verify.records import CheckContext
 from verify.tables import table

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verify.runner.equal_devices import compare_hashes, compare_speeds, minority
+from verify.runner.registry import compare_hashes, compare_speeds, minority
 
 H100 = "NVIDIA H100 80GB HBM3"
 

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from verify.binaries.gpu_code import cuda_codes, hip_codes, native_for
+from verify.binaries.elf import cuda_codes, hip_codes, native_for
 
 NATIVE, PTX = 2, 1
 PLAIN, EXACT, FAMILY = 0x11, 0x100011, 0x1200011

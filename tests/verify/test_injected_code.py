@@ -16,7 +16,7 @@ import pytest
 from tests.verify.test_installed_files import COMPILE, Environment
 from verify.binaries import manifest as byte_code
 from verify.binaries.manifest import listed
-from verify.checks.libraries import injected
+from verify.checks.libraries import files as injected
 from verify.records import CheckContext, CheckResult
 from verify.serving.processes import mapped_code
 from verify.serving.service import Service
@@ -30,7 +30,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 def check(environment: Environment) -> CheckResult:
-    return injected.run(CheckContext(prefix=environment.prefix))
+    return injected.injected(CheckContext(prefix=environment.prefix))
 
 
 def test_an_unchanged_environment_has_no_injected_code(environment: Environment) -> None:
@@ -201,18 +201,18 @@ def served(environment: Environment) -> Iterator[CheckContext]:
 
 
 def test_modules_in_the_variables_of_the_service_are_a_finding(served: CheckContext) -> None:
-    outcome = injected.run(served)
+    outcome = injected.injected(served)
     assert outcome.status == "fail"
     assert "PYTHONPATH=/srv/modules: set in process" in outcome.reason
 
 
 def test_processes_of_a_replaced_service_do_not_belong_to_a_new_environment(served: CheckContext) -> None:
     anew = replace(served, expect={"serve_follows": True})
-    assert injected.run(anew).status == "ok"
+    assert injected.injected(anew).status == "ok"
     assert served.prefix
     (served.prefix / "current").unlink()
     (served.prefix / "current").symlink_to("envs/former")
-    assert injected.run(served).status == "ok"
+    assert injected.injected(served).status == "ok"
 
 
 def test_an_isolated_python_reads_none_of_its_variables() -> None:
@@ -233,5 +233,5 @@ def test_byte_code_during_compilation_is_no_injected_code(environment: Environme
 
 
 def test_the_injected_fault_is_noticed(environment: Environment) -> None:
-    outcome = injected.run(CheckContext(prefix=environment.prefix, faults=frozenset({"injected-code"})))
+    outcome = injected.injected(CheckContext(prefix=environment.prefix, faults=frozenset({"injected-code"})))
     assert (outcome.status, outcome.remedy) == ("fail", injected.REBUILD)

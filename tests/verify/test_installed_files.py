@@ -47,7 +47,7 @@ class Environment:
         )
 
     def check(self, level: Level = "standard") -> CheckResult:
-        return files.run(CheckContext(level=level, prefix=self.prefix))
+        return files.files(CheckContext(level=level, prefix=self.prefix))
 
 
 COMPILE = "import py_compile, sys; print(py_compile.compile(sys.argv[1]))"
@@ -193,4 +193,4 @@ def test_byte_code_with_an_unfinished_list_is_not_accepted(environment: Environm
 
 
 def test_the_injected_fault_is_noticed(environment: Environment) -> None:
-    assert files.run(CheckContext(faults=frozenset({"stale-library"}))).status == "fail"
+    assert files.files(CheckContext(faults=frozenset({"stale-library"}))).status == "fail"

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from verify.binaries import manifest
 from verify.binaries.distributions import normalised, parse_lock, same_version
-from verify.checks.libraries import builds, files, loaded
+from verify.checks.libraries import builds, files
+from verify.checks.libraries import builds as loaded
 from verify.records import CheckContext
 
 pytestmark = pytest.mark.slow
@@ -152,12 +153,12 @@ def test_without_a_manifest_a_wrong_size_is_a_warning_and_a_missing_file_is_dama
 ) -> None:
     """Like pynvvideocodec 2.0.4, whose RECORD has the sizes from before its libraries were changed."""
     changed = environment_of(distribution, tmp_path, monkeypatch)
-    assert files.run(CheckContext()).status == "ok"
+    assert files.files(CheckContext()).status == "ok"
     changed.write_text("z" * 6000)
-    outcome = files.run(CheckContext())
+    outcome = files.files(CheckContext())
     assert (outcome.status, "this environment has no manifest" in outcome.reason) == ("warn", True)
     changed.unlink()
-    assert files.run(CheckContext()).status == "fail"
+    assert files.files(CheckContext()).status == "fail"
 
 
 def test_without_a_manifest_a_file_of_two_distributions_may_be_either_of_them(
@@ -194,7 +195,7 @@ MAPS = f"""\
 
 
 def evaluated(extra: str = "", search_path: str = "") -> tuple[str, str]:
-    outcome = loaded.evaluate(loaded.mapped_libraries(MAPS + extra), homes=[HOME], search_path=search_path)
+    outcome = loaded.evaluate_loaded(loaded.mapped_libraries(MAPS + extra), homes=[HOME], search_path=search_path)
     return outcome.status, outcome.reason
 
 
@@ -236,7 +237,7 @@ def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning()
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.82.07"
     assert evaluated(mapped(own))[0] == "ok"
     stand_in = "/usr/local/cuda-13.0/compat/libcuda.so.580.65.06"
-    outcome = loaded.evaluate(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
+    outcome = loaded.evaluate_loaded(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
     assert (outcome.status, outcome.reason) == (
         "warn",
         f"a stub shadows the driver's own library: libcuda from {stand_in}",
@@ -248,7 +249,7 @@ def test_a_planned_compatibility_library_must_be_loaded() -> None:
     folder = "/usr/local/cuda-13.0/compat"
 
     def check_library(path: str) -> tuple[str, str]:
-        outcome = loaded.evaluate(
+        outcome = loaded.evaluate_loaded(
             loaded.mapped_libraries(MAPS + mapped(path)), homes=[HOME], search_path=folder, compat=folder
         )
         return outcome.status, outcome.reason
@@ -267,12 +268,12 @@ def test_a_library_of_the_system_that_the_environment_lacks_shadows_nothing() ->
     system = mapped("/usr/local/cuda-13.0/targets/x86_64-linux/lib/libcublas.so.13.1.0.3")
     libraries = loaded.mapped_libraries(MAPS + system)
     options: dict[str, Any] = {"homes": [HOME], "search_path": ""}
-    assert loaded.evaluate(libraries, **options, bundled={"libtorch_cpu"}).status == "ok"
-    assert loaded.evaluate(libraries, **options, bundled={"libtorch_cpu", "libcublas"}).status == "fail"
+    assert loaded.evaluate_loaded(libraries, **options, bundled={"libtorch_cpu"}).status == "ok"
+    assert loaded.evaluate_loaded(libraries, **options, bundled={"libtorch_cpu", "libcublas"}).status == "fail"
 
 
 def test_an_empty_list_of_loaded_libraries_proves_nothing() -> None:
-    assert loaded.evaluate([], homes=[HOME], search_path="").status == "error"
+    assert loaded.evaluate_loaded([], homes=[HOME], search_path="").status == "error"
 
 
 BUILT = {"cuda": "13.0", "hip": None}
@@ -309,8 +310,8 @@ def test_the_hosts_own_torch_must_be_the_planned_one(planned: str, status: str) 
 def test_libraries_of_the_hosts_own_torch_come_from_its_folder() -> None:
     packages = Path("/opt/pytorch/lib/python3.12/site-packages")
     maps = mapped(f"{packages}/torch/lib/libtorch_cpu.so")
-    assert loaded.evaluate(loaded.mapped_libraries(maps), homes=[HOME], search_path="").status == "fail"
-    assert loaded.evaluate(loaded.mapped_libraries(maps), homes=[HOME, packages], search_path="").status == "ok"
+    assert loaded.evaluate_loaded(loaded.mapped_libraries(maps), homes=[HOME], search_path="").status == "fail"
+    assert loaded.evaluate_loaded(loaded.mapped_libraries(maps), homes=[HOME, packages], search_path="").status == "ok"
 
 
 def test_a_torch_from_outside_the_environment_fails() -> None:

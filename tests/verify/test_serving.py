@@ -22,7 +22,7 @@ from verify.cli import load as load_cli
 from verify.host import devices
 from verify.records import CheckContext
 from verify.runner.child_processes import run_one
-from verify.serving import load_benchmark
+from verify.serving import comparison
 from verify.serving import service as own_service
 from verify.serving.service import Service
 from verify.tables import table
@@ -143,7 +143,7 @@ def measured(
         package.__dict__["serve"] = module
         for name, value in (("vllm", ModuleType("vllm")), ("vllm.benchmarks", package), (module.__name__, module)):
             monkeypatch.setitem(sys.modules, name, value)
-        return list(load_benchmark.measure(service, load, warmed=warmed)), calls
+        return list(comparison.under_load(service, load, warmed=warmed)), calls
 
     ending = run_one(call, deadline_s=60)
     assert ending.problem is None, ending.output
@@ -180,7 +180,7 @@ def test_a_slow_service_is_measured_only_with_single_requests(prefix: Path, monk
 def add_prompts(load: dict[str, Any]) -> list[str]:
     """Return the tool's arguments of a load, without those that all loads have."""
     service = Service(Path("/srv"), READINESS, 1)
-    words = load_benchmark.arguments(service, concurrency=4, requests=8, load=load, dataset="/tmp/prompts.json")
+    words = comparison.arguments(service, concurrency=4, requests=8, load=load, dataset="/tmp/prompts.json")
     return words[words.index("small") + 1 : words.index("--percentile-metrics")]
 
 

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.answer import AnswerFacts, collect, evaluate, problem_of, run
+from verify.checks.serving.answer import AnswerFacts, problem_of
+from verify.checks.serving.answer import answer as run
+from verify.checks.serving.answer import collect_answer as collect
+from verify.checks.serving.answer import evaluate_answer as evaluate
 from verify.records import CheckContext
 from verify.serving.answers import (
     Answer,

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from verify.binaries.manifest import STAMPS, Contents, file_stamp, listed
-from verify.checks.serving.model import MARKS, ModelFacts, chosen, collect, evaluate, run
+from verify.checks.serving.answer import MARKS, ModelFacts, chosen
+from verify.checks.serving.answer import collect_model as collect
+from verify.checks.serving.answer import evaluate_model as evaluate
+from verify.checks.serving.answer import model as run
 from verify.records import CheckContext
 from verify.serving import client
 from verify.serving.service import Service

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.answer import collect, evaluate
+from verify.checks.serving.answer import collect_answer as collect
+from verify.checks.serving.answer import evaluate_answer as evaluate
 from verify.checks.serving.requests import collect_pace as pace
 from verify.serving.client import Client
 from verify.serving.contract import Asker, Findings, ask_all

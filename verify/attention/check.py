@@ -13,7 +13,7 @@ from torch import Tensor
 from verify.attention.cases import CASES, Case, Inputs, plain
 from verify.attention.providers import Provider, device_kind, packed, paged
 from verify.binaries.distributions import site_files
-from verify.binaries.gpu_code import compiled_for, native_for, read_codes
+from verify.binaries.elf import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
 from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
 from verify.records import CheckContext, CheckResult, Figure, first_few
@@ -64,7 +64,7 @@ class ErrorComparison:
 def left_to_driver(row: Mapping[str, Any], context: CheckContext, codes: set[str], capability: str) -> str | None:
     """Return why kernels are not checked that the driver would compile first; None if they are checked.
 
-    `codes` is the GPU code in the provider's libraries, see verify/binaries/gpu_code.py.
+    `codes` is the GPU code in the provider's libraries, see verify/binaries/elf.py.
     """
     if registry.is_planned(row, context) or native_for(codes, capability) or not compiled_for(codes, capability):
         return None

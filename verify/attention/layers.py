@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from verify.attention import reference
+from verify.attention import cases
 
 PACKAGE_DIMS = 256
 """Largest head dimension of flash-attn (2.8.3.post2, csrc/flash_attn/flash_api.cpp)."""
@@ -110,7 +110,7 @@ def _sdpa(problem: AttentionProblem) -> Tensor:
 
 def _tiled(problem: AttentionProblem) -> Tensor:
     diagonal = 0 if problem.causal else None
-    result = reference.attention(
+    result = cases.attention(
         problem.query, problem.key, problem.value, diagonal=diagonal, keep=problem.keep, bias=problem.bias
     )
     return result.to(problem.query.dtype)

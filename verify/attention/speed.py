@@ -14,10 +14,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from verify.host.devices import free_bytes
-from verify.inputs import compute_in_input_precision
+from verify.inputs import LEAST_RUNS, WARM_UP, compute_in_input_precision, random_sets, rotation, timed
 from verify.records import Level
 from verify.tables import table
-from verify.timing import LEAST_RUNS, WARM_UP, random_sets, rotation, timed
 
 BUDGET_S = 0.2
 """Time for one median at a fixed point."""

@@ -20,7 +20,7 @@ from verify.cli.arguments import Parser, prefix_of, running_service
 from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckResult
 from verify.runner.child_processes import run_one
-from verify.serving.load_benchmark import measure
+from verify.serving.comparison import under_load
 from verify.tables import table
 
 REQUESTS = 8
@@ -101,7 +101,7 @@ def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
             file.write(prompts)
             file.flush()
         # Other random prompts than the last time, which may be in the service's prefix cache.
-        measuring = partial(measure, service, load, dataset=file.name, seed=int(time.time()), warmed=True)
+        measuring = partial(under_load, service, load, dataset=file.name, seed=int(time.time()), warmed=True)
         ending = run_one(lambda: list(measuring()), deadline_s=LOAD_S)
     if ending.problem:
         raise OSError(f"cannot measure under load: {ending.problem}")

@@ -9,9 +9,8 @@ import torch.distributed as dist
 from torch.distributed import TCPStore
 
 from verify.host import devices
-from verify.inputs import corrupt, count_differences, rank_values
+from verify.inputs import bus_bytes, corrupt, count_differences, median_s, rank_values, reduce_sum
 from verify.tables import table
-from verify.timing import bus_bytes, median_s, reduce_sum
 
 LENGTH = 100_003
 """Numbers per process; not a power of two, so that pieces differ in size."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verify.attention.reference import attention
+from verify.attention.cases import attention
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 """Names of safetensors."""

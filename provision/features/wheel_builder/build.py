@@ -34,7 +34,7 @@ from provision.phases.stage.programs import stage_uv
 from provision.phases.stage.solve import LockedWheel, SolveRequest, choose_wheels, lock_text, solve
 from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store
-from verify.binaries.gpu_code import native_for
+from verify.binaries.elf import native_for
 
 _KIND = "builds"
 TORCH = "torch"

@@ -18,8 +18,7 @@ from provision.catalog.versions import minor, numbers
 from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.extension import Extension
 from provision.phases.stage.platforms import Target
-from verify.binaries.elf import map_library, text_symbols
-from verify.binaries.gpu_code import native_for
+from verify.binaries.elf import map_library, native_for, text_symbols
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)
 """Local part of a version as the authors of flash-attn write it, cu12torch2.8cxx11abiTRUE, or others: cu128torch2.9."""

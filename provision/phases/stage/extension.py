@@ -16,8 +16,7 @@ from packaging.version import Version
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
-from verify.binaries.elf import Elf, is_of_torch
-from verify.binaries.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
+from verify.binaries.elf import CUDA_SECTION, HIP_SECTION, Elf, cuda_codes, hip_codes, is_of_torch
 
 _MOST_METADATA = 1 << 20
 """Bytes of a wheel's metadata that are read; the fields are at its beginning."""

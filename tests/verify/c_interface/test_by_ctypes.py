@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from verify.attention import reference
+from verify.attention import cases
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 LAYOUTS = ["batch_length_heads", "batch_heads_length"]
@@ -80,7 +80,7 @@ def exact(layout: str, tensors: list[Tensor], *, causal: bool, scale: float) -> 
     swap = layout == "batch_length_heads"
     grad, *inputs = [tensor.double().transpose(1, 2) if swap else tensor.double() for tensor in tensors]
     inputs = [tensor.requires_grad_() for tensor in inputs]
-    out = reference.attention(*inputs, diagonal=0 if causal else None, scale=scale or None)
+    out = cases.attention(*inputs, diagonal=0 if causal else None, scale=scale or None)
     gradients = torch.autograd.grad(out, inputs, grad)
     query, key, _ = (tensor.detach() for tensor in inputs)
     scores = (scale or 1 / math.sqrt(query.shape[3])) * query @ key.transpose(2, 3)
@@ -185,7 +185,7 @@ def test_every_kind_of_attention_is_that_of_the_reference(
         return part.transpose(1, 2) if layout == "batch_length_heads" else part
 
     inputs = [heads_first(part).double().requires_grad_() for part in (query, key, value)]
-    out = reference.attention(*inputs, keep=keep)
+    out = cases.attention(*inputs, keep=keep)
     exact = [out.detach(), *torch.autograd.grad(out, inputs, heads_first(grad).double())]
     bound = 1e-10 if dtype == torch.float64 else 16 * torch.finfo(dtype).eps
     for name, one, right in zip(("out", "grad_query", "grad_key", "grad_value"), found, exact, strict=True):

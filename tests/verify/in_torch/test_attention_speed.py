@@ -13,7 +13,7 @@ from verify.attention import speed as attention_speed
 from verify.attention.providers import Provider
 from verify.attention.speed import SweepRow, measure, operations, sweep
 from verify.checks.memory import attention as memory
-from verify.checks.speed import attention as speed
+from verify.checks.speed import throughput as speed
 from verify.host import devices
 from verify.operators.speed import evaluate
 from verify.records import CheckContext
@@ -46,7 +46,7 @@ def test_the_planned_package_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(table("speed")["sweep"], "lengths", [])
     stack = {"flash_attn": {"package": {"version": "4.0.0b36"}}}
     context = CheckContext(level="standard", device="cpu", devices=("cpu",), expect={"stack": stack})
-    named = [figure.name for figure in speed.run(context).figures if "package" in figure.name]
+    named = [figure.name for figure in speed.attention(context).figures if "package" in figure.name]
     [first, *_] = table("speed")["points"]
     assert named == [f"FlashAttention 4 of the flash-attn package ({', '.join(map(str, first))})"]
     assert set(shapes) == {tuple(first)}

@@ -13,7 +13,7 @@ from tests.report.page.test_series import drawn
 from tests.report.sample import check
 from verify.attention.speed import SweepRow
 from verify.checks.memory import attention as memory
-from verify.checks.speed import attention as speed
+from verify.checks.speed import throughput as speed
 from verify.records import CheckContext, CheckResult
 
 
@@ -35,7 +35,7 @@ def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.M
     monkeypatch.setattr(speed, "synchronize", lambda *_: {})
     hosts = {
         "memory.attention": host_with(memory.evaluate(peaks, 10**9, {}), "memory.attention"),
-        "speed.attention": host_with(speed.run(CheckContext(device="cpu")), "speed.attention"),
+        "speed.attention": host_with(speed.attention(CheckContext(device="cpu")), "speed.attention"),
     }
     charts = {rule.id: drawn(hosts[rule.check], rule=rule) for rule in rules()}
     assert charts["attention-memory"][0].rows == (

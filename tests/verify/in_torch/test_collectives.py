@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from verify import timing
+from verify import inputs
 from verify.checks.collectives import exchange as processes
 from verify.checks.collectives.exchange import evaluate_collectives as evaluate
 from verify.records import CheckContext
@@ -32,7 +32,7 @@ def test_the_timed_collective_is_a_sum_that_switches_can_compute(monkeypatch: py
 
     monkeypatch.setattr(dist, "all_reduce", reduce)
     try:
-        timing.reduce_sum(torch.ones(4))
+        inputs.reduce_sum(torch.ones(4))
     finally:
         dist.destroy_process_group()
     assert asked == [dist.ReduceOp.SUM]

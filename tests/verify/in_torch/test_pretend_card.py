@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.verify.in_torch.pretend_card import Profile, pretend
 from tests.verify.nvml_stand_in import library
-from verify import timing
+from verify import inputs
 from verify.checks.kernels import calls as determinism
 from verify.checks.kernels import memory_pattern
 from verify.checks.kernels import products as gemm_right
@@ -26,11 +26,11 @@ from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import throughput
 from verify.host import cpu as host_cpu
 from verify.host.load import watch
+from verify.inputs import windows
 from verify.operators.speed import speed_floor
 from verify.records import CheckContext, CheckResult
 from verify.runner.registry import all_checks
 from verify.tables import table
-from verify.timing import windows
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKS = {check.id: check for check in all_checks()}
@@ -326,7 +326,7 @@ def test_both_paths_compute_in_one_precision(device: str, dtype: torch.dtype, mo
     monkeypatch.setattr(
         attention,
         "random_sets",
-        lambda count, *shape, device, **how: timing.random_sets(count, *shape, device="cpu", **how),
+        lambda count, *shape, device, **how: inputs.random_sets(count, *shape, device="cpu", **how),
     )
     attention.measure((1, 64, 2, 64), device, backward=False)
     assert paths["standard"] == {dtype}
@@ -351,7 +351,7 @@ def test_standard_attention_that_does_not_fit_keeps_the_speed_of_flash(monkeypat
     def full(work: Any, device: str, *, budget_s: float) -> float:
         if device != "cpu" and torch.backends.cuda.math_sdp_enabled():
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return timing.timed(work, device, budget_s=budget_s)
+        return inputs.timed(work, device, budget_s=budget_s)
 
     monkeypatch.setattr(attention, "timed", full)
     outcome = on_card("speed.attention", monkeypatch)

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verify.in_torch.altered_kernels import Broken
-from verify.attention.cases import Case, Inputs
+from verify.attention.cases import Case, Inputs, attention, bottom_right
 from verify.attention.providers import cache, page_table
-from verify.attention.reference import attention, bottom_right
 
 
 def gather_pages(kept: Any, table: Any, lengths: list[int]) -> Any:

@@ -16,9 +16,8 @@ from verify.binaries import distributions
 from verify.host import devices
 from verify.host.views import pci, torch_view
 from verify.records import Check, CheckContext, CheckResult, Figure
-from verify.runner.equal_devices import compare_speeds
 from verify.runner.execution import run
-from verify.runner.registry import all_checks
+from verify.runner.registry import all_checks, compare_speeds
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}

@@ -15,12 +15,11 @@ import torch
 import torch.distributed as dist
 
 from verify.host.views import torch_view
-from verify.inputs import corrupt, count_differences, rank_values, synchronize
+from verify.inputs import bus_bytes, corrupt, count_differences, median_s, rank_values, reduce_sum, synchronize, timed
 from verify.operators.speed import SLOWED, board_floor, status_of
 from verify.records import CheckContext, CheckResult, Figure
 from verify.runner.child_processes import Task, run_all
 from verify.tables import table
-from verify.timing import bus_bytes, median_s, reduce_sum, timed
 
 LENGTH = 100_003
 """Numbers per process; not a power of two, so that pieces differ in size."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from verify.checks.libraries.loaded import mapped_libraries
+from verify.checks.libraries.builds import mapped_libraries
 from verify.files import small_text
 from verify.host.card_health import INJECTED, skip_without_cards
 from verify.host.views import Gpu, amd_smi, kernel_driver, nvml, pci, torch_view

@@ -1,17 +1,20 @@
-"""serving.answer: response and correctness of the service's answers."""
+"""serving.answer: response and correctness of the service's answers. serving.model: identity of the served model, and content of its files."""
 
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from verify.binaries import manifest
+from verify.binaries.manifest import Contents, FileStamps, file_stamp, listed
 from verify.files import read_json
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving import answers
 from verify.serving.client import Client, NoAnswerError, RequestError
 from verify.serving.processes import STOPPED, Process, attention_notes, listeners, read_all
@@ -21,7 +24,7 @@ from verify.serving.vectors import INPUTS, against, alone_and_together, rounding
 from verify.tables import table
 
 ANEW = "restart it: ./firstlight serve; see its log: ./firstlight doctor --limit NAME"
-FILES = "./firstlight provision creates or sends the model's files again"
+FILES_AGAIN = "./firstlight provision creates or sends the model's files again"
 WRONG = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full"
 
 ALONE = "its answers to the same prompts alone"
@@ -52,16 +55,16 @@ class AnswerFacts:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run(context: CheckContext) -> CheckResult:
+def answer(context: CheckContext) -> CheckResult:
     service = context.service
     if service is None or context.faults:
         reference = {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]}
         spoiled = answers.Answer((5, 7), (-0.1, -0.1))
         wrong = problem_of(partial(answers.compare_reference, spoiled, reference, list, length=2, dtype="float32"))
-        return evaluate(AnswerFacts(compared={"the reference": wrong}))
+        return evaluate_answer(AnswerFacts(compared={"the reference": wrong}))
     if not listeners(int(service.readiness["port"]), ()):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
-    return evaluate(collect(service, whole=context.includes("full")))
+    return evaluate_answer(collect_answer(service, whole=context.includes("full")))
 
 
 def problem_of(compare: Callable[[], object]) -> str | None:
@@ -73,7 +76,7 @@ def problem_of(compare: Callable[[], object]) -> str | None:
     return None
 
 
-def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
+def collect_answer(service: Service, *, whole: bool = False) -> AnswerFacts:
     """Request answers, with `whole` also to the longest prompt, unless a process of the service is stopped."""
     processes = read_all(service.pids()) if service.main_pid else ()
     stopped = tuple(process for process in processes if process.state in STOPPED)
@@ -92,7 +95,8 @@ def collect(service: Service, *, whole: bool = False) -> AnswerFacts:
             compared, unread = compare(service, client, dtype, evidence)
         except NoAnswerError as silence:
             works, cores = _watch(service, client)
-            facts = AnswerFacts((), str(silence), True, works_for_others, seconds=time.monotonic() - began)
+            seconds = time.monotonic() - began
+            facts = AnswerFacts(problem=str(silence), is_silent=True, works_for_others=works, seconds=seconds)
             if not works and cores < limits["working_cores"]:
                 break
         except RequestError as problem:
@@ -211,7 +215,7 @@ def _watch(service: Service, client: Client) -> tuple[bool, float]:
     return len(seen) == 2 and seen[1] > seen[0], cores
 
 
-def evaluate(facts: AnswerFacts) -> CheckResult:
+def evaluate_answer(facts: AnswerFacts) -> CheckResult:
     """Report stopped processes and frozen engines as such, and wrong answers with what they were compared with."""
     figures = (Figure("answers", facts.seconds, "s"),)
     evidence = {**facts.evidence, "compared with": list(facts.compared), "problem": facts.problem}
@@ -231,10 +235,111 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
     wrong = [f"its answer differs from {what}: {text}" for what, text in facts.compared.items() if text]
     if wrong or facts.unread:
         text = "; ".join([*wrong, *filter(None, [facts.unread])])
-        return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES)
+        return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES_AGAIN)
     if not set(facts.compared) - {ALONE, ALONE_VECTORS}:
         text = f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with"
         return CheckResult("ok", text, figures, evidence)
     what = "vectors" if ALONE_VECTORS in facts.compared else "greedy answers"
     text = f"its {what} match {' and '.join(facts.compared)}, after {facts.seconds:.1f} s"
     return CheckResult("ok", text, figures, evidence)
+
+
+MARKS = "verify/model-files.json"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Observations on the host."""
+
+    folder: str
+    served_name: str
+    files: int
+    read: int
+    """Number of files compared by content."""
+    unread: int = 0
+    """Number of files that were never compared by content."""
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    unlisted: tuple[str, ...] = ()
+    endpoint: Any = None
+    """Answer of /v1/models; None if there is none."""
+
+
+def model(context: CheckContext) -> CheckResult:
+    service = context.service
+    if service is None or context.faults:
+        other = {"data": [{"id": "m", "root": "/tmp/other"}]}  # noqa: S108 - of no real file
+        return evaluate_model(ModelFacts("/p/models/m", "m", 3, 3, endpoint=other))
+    folder = Path(service.readiness["model_folder"])
+    contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
+    if contents is None:
+        text = f"{folder} has no manifest to compare with: an earlier release installed it"
+        return CheckResult("skip", text, remedy="./firstlight provision writes one when it installs the model")
+    return evaluate_model(collect_model(service, folder, contents, whole=context.includes("full")))
+
+
+def collect_model(service: Service, folder: Path, contents: Contents, *, whole: bool) -> ModelFacts:
+    """Compare the files with their manifest, and get the name of the served model."""
+    known = manifest.load_stamps(service.prefix, folder, MARKS)
+    marks = {path: file_stamp(path) for path in contents}
+    wrong = manifest.wrong_sizes(contents)
+    wanted = [path for path in chosen(contents, marks, known, whole=whole) if path not in wrong]
+    read, until = list[str](), time.monotonic() + table("serving")["model"]["read_s"]
+    for path in wanted:
+        if time.monotonic() < until:
+            wrong |= manifest.wrong_contents({path: contents[path]})
+            read.append(path)
+    kept = {path: mark for path, mark in known.items() if path in contents}
+    kept |= {path: None if path in wrong else marks[path] for path in read}
+    with suppress(OSError):  # the next run reads them again
+        manifest.save_stamps(service.prefix, folder, kept, MARKS)
+    client, endpoint = Client(service.endpoint, table("serving")["model"]["silence_s"], service.api_key()), None
+    with suppress(RequestError):
+        endpoint = client.get("/v1/models")
+    unread = len(contents.keys() - kept.keys())
+    there = tuple(unlisted(folder, contents))
+    return ModelFacts(
+        str(folder), service.readiness["served_name"], len(contents), len(read), unread, wrong, there, endpoint
+    )
+
+
+def chosen(contents: Contents, marks: FileStamps, known: FileStamps, *, whole: bool) -> list[str]:
+    """Return the files to read, never-read ones first: small and changed ones and some others; with `whole` all."""
+    limits = table("serving")["model"]
+    never = [path for path in contents if path not in known]
+    left, found = limits["unread_bytes"], list[str]()
+    for path in (*never, *(path for path in contents if path in known)):
+        size = contents[path][0].size
+        is_due = whole or size <= limits["small_bytes"] or (path in known and known[path] != marks[path])
+        if is_due or (path in never and size <= left):
+            found.append(path)
+            left -= 0 if is_due else size
+    return found
+
+
+def unlisted(folder: Path, contents: Contents) -> Iterable[str]:
+    """Return the files in the model's folder that nobody installed: an engine reads some of them."""
+    later = table("serving")["model"]["later"]
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and str(path) not in contents and not any(fnmatch(path.name, name) for name in later):
+            yield str(path)
+
+
+def evaluate_model(found: ModelFacts) -> CheckResult:
+    """Report files that differ, added files, and another model under the name."""
+    problems = [*found.wrong.values(), *(f"{path}: nobody installed it" for path in found.unlisted)]
+    models = {str(model.get("id")): model.get("root") for model in (found.endpoint or {}).get("data", ())}
+    if found.endpoint is not None:
+        if found.served_name not in models:
+            problems.append(f"the endpoint serves {', '.join(models) or 'no model'}, planned {found.served_name}")
+        elif models[found.served_name] not in (None, found.folder):
+            text = f"the endpoint serves {models[found.served_name]} as {found.served_name}, planned {found.folder}"
+            problems.append(text)
+    figures = (
+        Figure("files", found.files, "count"),
+        Figure("read", found.read, "count"),
+        Figure("never read", found.unread, "count"),
+    )
+    evidence = {"folder": found.folder, "endpoint": models or None, "problems": problems[:100]}
+    healthy = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
+    asked = f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not name its model"
+    return combine([Observation("fail", text, FILES_AGAIN) for text in problems], healthy + asked, figures, evidence)

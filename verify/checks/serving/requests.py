@@ -10,7 +10,7 @@ from typing import Any
 
 from verify.files import read_json
 from verify.records import CheckContext, CheckResult, Figure, Status, first_few
-from verify.serving import load_benchmark, service_plan
+from verify.serving import comparison, service_plan
 from verify.serving.answers import GREEDY
 from verify.serving.client import Client, NoAnswerError, RequestError
 from verify.serving.contract import Asker, Findings, ask_all
@@ -87,7 +87,7 @@ def load(context: CheckContext) -> CheckResult:
     load = table("serving")["load"]
     results: list[Mapping[str, Any]] = [STAND_IN]
     if service is not None and serves:
-        results = list(load_benchmark.measure(service, load))
+        results = list(comparison.under_load(service, load))
     if "failed-requests" in context.faults:
         results = [{**result, "completed": result["completed"] - 1} for result in results]
     return evaluate_load(
@@ -103,7 +103,7 @@ def evaluate_load(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, A
         at_once = _at_once(result)
         figures.append(Figure(f"output, {at_once}", result["output_throughput"], "tokens/s"))
         for metric, name in NAMES.items():
-            for percent in load_benchmark.PERCENTILES:
+            for percent in comparison.PERCENTILES:
                 value = result.get(f"p{percent}_{metric}_ms")
                 if value is not None:
                     figures.append(Figure(f"{name} p{percent}, {at_once}", value, "ms"))

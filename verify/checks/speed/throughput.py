@@ -1,22 +1,23 @@
-"""speed.gemm, memory and copies: speed of matrix products, memory bandwidth, and copies between host and device."""
+"""speed.gemm, memory, copies and attention: matrix products, memory bandwidth, copies between host and device, and flash attention compared with standard attention."""
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from verify.attention.providers.packed import planned_packages
+from verify.attention.speed import Point, SweepRow, dtype_of, measure, measure_package, operations, sweep
 from verify.checks.kernels.products import FP8, fp8_product, refuses_fp8
 from verify.host.cpu import bind
 from verify.host.load import watch
 from verify.host.views import torch_view
 from verify.host.views.pci import link
-from verify.inputs import DTYPES, synchronize
+from verify.inputs import DTYPES, random_sets, rotation, synchronize, timed, windows
 from verify.operators.speed import evaluate, link_floor, speed_floor
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, Level
 from verify.tables import table
-from verify.timing import random_sets, rotation, timed, windows
 
 GPU_SIZE, CPU_SIZE = 8192, 256
 """Rows and columns of the matrices."""
@@ -38,7 +39,7 @@ def gemm(context: CheckContext) -> CheckResult:
             sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
             work = partial(_in_turn, torch.matmul, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
-            least, source = speed_floor(_name(device), f"gemm_{dtype}")
+            least, source = speed_floor(_card(device), f"gemm_{dtype}")
             figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
             if dtype == SUSTAINED:
                 figures += _long_load(
@@ -48,7 +49,7 @@ def gemm(context: CheckContext) -> CheckResult:
             sets = random_sets(rotation(device, 2 * size * size), size, size, dtype=FP8, device=device, parts=2)
             work = partial(_in_turn, fp8_product, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
-            least, source = speed_floor(_name(device), "gemm_fp8")
+            least, source = speed_floor(_card(device), "gemm_fp8")
             figures.append(Figure("fp8 products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
             figures += _long_load("fp8 products", work, context, once_s=seconds, work_of_one=2 * size**3 / 1e12)
     return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
@@ -81,7 +82,7 @@ def _in_turn(product: Callable[..., Tensor], sets: list[tuple[Tensor, ...]], tur
     return product(*sets[turn % len(sets)])
 
 
-def _name(device: str) -> str | None:
+def _card(device: str) -> str | None:
     return None if device == "cpu" else str(torch.cuda.get_device_name(device))
 
 
@@ -92,7 +93,7 @@ def memory(context: CheckContext) -> CheckResult:
     target = torch.empty_like(origin)
     with watch(torch_view.address(device)) as readings:
         seconds = timed(lambda _: target.copy_(origin), device, budget_s=BUDGET_S)
-    least, source = speed_floor(_name(device), "memory")
+    least, source = speed_floor(_card(device), "memory")
     figures = [Figure("memory, read and written", 2 * size / seconds / 1e9, "GB/s", least, source=source)]
     return evaluate(figures, context, {"bytes": size, **synchronize(device)}, readings)
 
@@ -107,7 +108,7 @@ def copies(context: CheckContext) -> CheckResult:
     # On a CPU an injected fault is proven on a copy within the host's memory.
     host = torch.randint(0, 1 << 62, (COPIED_BYTES // 8,), pin_memory=not on_cpu)
     there = torch.empty_like(host, device=device)
-    least, source = speed_floor(_name(device), "copy")
+    least, source = speed_floor(_card(device), "copy")
     figures: list[Figure] = []
     long: list[Figure] = []
     for name, target, origin in (("copies to the device", there, host), ("copies to the host", host, there)):
@@ -123,3 +124,77 @@ def copies(context: CheckContext) -> CheckResult:
 
 def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
     return target.copy_(origin, non_blocking=True)
+
+
+def attention(context: CheckContext) -> CheckResult:
+    device = context.device or "cpu"
+    on_cpu = device == "cpu"
+    level: Level = "full" if context.includes("full") else "standard"
+    points = table("speed")["points"]
+    if on_cpu and level != "full":
+        points = points[:1]
+    figures, rows = [], []
+    with watch(torch_view.address(device)) as readings:
+        for point in points:
+            row = measure(point, device)
+            rows.append({"point": point, **{name: seconds * 1000 for name, seconds in row.items()}})
+            figures.append(Figure(f"flash {_shape(point)}", operations(point) / row["flash"] / 1e12, "TFLOP/s"))
+            # A faster standard attention is a warning on GPUs; on CPUs it is only recorded.
+            least = None if on_cpu else 1.0
+            if "standard" not in row:
+                continue
+            ratio = row["standard"] / row["flash"]
+            name, source = f"standard over flash {_shape(point)}", "no gain, no flash"
+            figures.append(Figure(name, ratio, "times the time", floor=least, source=source))
+        figures += [
+            Figure(
+                f"{title} {_shape(point)}", operations(point) / measure_package(call, point, device) / 1e12, "TFLOP/s"
+            )
+            for title, call in planned_packages(context, device)
+            for point in points
+        ]
+        lengths = list(sweep(device, level))
+    evidence = {"milliseconds": rows, **milliseconds_by_length(lengths), "dtype": dtype_of(device)} | synchronize(
+        device
+    )
+    card = None if on_cpu else torch_view.load().cuda.get_device_name(device)
+    return evaluate([*figures, *gains(lengths, card)], context, evidence, readings)
+
+
+def gains(rows: Iterable[SweepRow], name: str | None) -> Iterator[Figure]:
+    """Yield the speed at the longest length that both paths reached, for each head dimension, mask and pass.
+
+    `name` is the GPU's, for the minimum of its type at long lengths; None for a CPU.
+    """
+    longest = {
+        (row.dim, row.causal, row.backward): row for row in sorted(rows, key=lambda row: row.length) if row.standard
+    }
+    for row in longest.values():
+        assert row.standard is not None
+        if not row.causal and not row.backward:
+            long = row.length >= table("speed")["attention"]["length"]
+            least, source = speed_floor(name if long else None, f"attention_{row.dim}")
+            speed = operations(row.point) / row.flash / 1e12
+            yield Figure(f"flash {_shape(row.point)}", speed, "TFLOP/s", least, source=source)
+        kind = f"{_passes(row)}, {'causal' if row.causal else 'not causal'}"
+        yield Figure(f"standard over flash, {kind}, {_shape(row.point)}", row.standard / row.flash, "times the time")
+
+
+def milliseconds_by_length(rows: Iterable[SweepRow]) -> Mapping[str, Mapping[str, Mapping[int, float]]]:
+    """Return milliseconds for each pass and head dimension, by path and mask, then by length."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        series = found.setdefault(f"{_passes(row)}, head dimension {row.dim}, milliseconds by length", {})
+        mask = ", causal" if row.causal else ""
+        for path, seconds in (("flash", row.flash), ("standard", row.standard)):
+            if seconds is not None:
+                series.setdefault(f"{path}{mask}", {})[row.length] = 1000 * seconds
+    return found
+
+
+def _passes(row: SweepRow) -> str:
+    return "forward and backward" if row.backward else "forward"
+
+
+def _shape(point: Point) -> str:
+    return f"({', '.join(map(str, point))})"
