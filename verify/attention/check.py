@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from verify.attention.cases import CASES, Case, Inputs, plain
-from verify.attention.providers import Provider, device_kind, packed, paged
+from verify.attention.providers import device_kind, packed, paged
 from verify.binaries.distributions import site_files
 from verify.binaries.elf import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
@@ -87,7 +87,8 @@ def run(name: str, context: CheckContext) -> CheckResult:
     compute: Compute = plain if missing else provider.compute
     dtypes = DTYPES if missing else provider.dtypes(kind, device)
     measured: list[ErrorComparison] = []
-    refused = {} if missing else _left_to_full(provider, dtypes, context)
+    at_standard = dtypes if missing or context.includes("full") else provider.row.get("standard_dtypes", dtypes)
+    refused = {dtype: TOO_LONG for dtype in dtypes if dtype not in at_standard}
     dtypes = tuple(dtype for dtype in dtypes if dtype not in refused)
     taken: list[tuple[Case, str]] = []
     require_full_float32()
@@ -121,12 +122,6 @@ def run(name: str, context: CheckContext) -> CheckResult:
     ran = NO_KERNEL_TRACE if trace is None else check_kernel_trace(provider.row, kind, trace, maps)
     outcome = evaluate(measured, ran)
     return replace(outcome, evidence={**outcome.evidence, "does not support": refused, **synchronize(device)})
-
-
-def _left_to_full(provider: Provider, dtypes: Sequence[str], context: CheckContext) -> dict[str, str]:
-    """Return the precisions that only level full compares, with the reason."""
-    compared = dtypes if context.includes("full") else provider.row.get("standard_dtypes", dtypes)
-    return {dtype: TOO_LONG for dtype in dtypes if dtype not in compared}
 
 
 def _fits(case: Case, context: CheckContext, taken: Collection[Case], seconds: float) -> bool:

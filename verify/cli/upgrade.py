@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         traceback.print_exc()
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
         return _refuse(problem, "it must run forward and backward on its own, on that device and in that precision")
-    compared = [*measured, *(layer.error for layer in layers)]
+    compared = [*measured, *(error for error, _ in layers)]
     kernels = upgrade.kernels_used(flash, names)
     outcome = upgrade.evaluate(compared, kernels, same=upgrade.same_state(own, flash))
     is_kept = outcome.status in ("ok", "warn") and not {*kernels.values()} <= {None, "torch"}
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         "model": options.model,
         "device": device,
         "upgraded": names,
-        "layers": [layer.as_json() for layer in layers],
+        "layers": [row for _, row in layers],
         **outcome.as_json(),
     }
     document["saved"] = str(options.save) if options.save and is_kept else None

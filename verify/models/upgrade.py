@@ -79,33 +79,12 @@ class UpgradeSubject:
 
     def call(self) -> Tensor:
         """Return the model's output; for a tuple, list or mapping its first tensor."""
-        return _first(self.model(*self.arguments, **self.keywords))
-
-
-@dataclass(frozen=True)
-class LayerComparison:
-    """One attention layer, original and upgraded, with the same inputs."""
-
-    name: str
-    error: ErrorComparison
-    milliseconds: tuple[float, float]
-    """Median of a forward call: original, upgraded."""
-    peak_bytes: tuple[int, int]
-    """Peak memory of a forward call, its result included: original, upgraded."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the layer's part of the document."""
-        original, changed = self.milliseconds
-        before, after = self.peak_bytes
-        return {
-            "name": self.name,
-            "error": self.error.ours.largest,
-            "original_error": self.error.theirs.largest,
-            "original_ms": original,
-            "upgraded_ms": changed,
-            "original_peak_bytes": before,
-            "upgraded_peak_bytes": after,
-        }
+        output = self.model(*self.arguments, **self.keywords)
+        values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+        for value in (output, *values):
+            if isinstance(value, Tensor):
+                return value
+        raise UnusableError(f"the model returned {type(output).__name__}, in which no tensor stands first")
 
 
 def default_device() -> str:
@@ -131,10 +110,7 @@ def load(name: str) -> UpgradeSubject:
         factory = getattr(module, factory_name)
     except (ImportError, AttributeError) as error:
         raise UnusableError(f"`{name}` cannot be imported: {error}") from error
-    return _subject(name, factory(), Path(module.__file__) if module.__file__ else None)
-
-
-def _subject(name: str, answer: Any, source: Path | None) -> UpgradeSubject:
+    answer, source = factory(), Path(module.__file__) if module.__file__ else None
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], nn.Module)):
         raise UnusableError(f"`{name}` returned {type(answer).__name__}, not a model and its inputs")
     model, inputs = answer
@@ -250,8 +226,11 @@ def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]
 
 def compare_layers(
     own: UpgradeSubject, flash: UpgradeSubject, names: Sequence[str], device: str
-) -> list[LayerComparison]:
-    """Compare each upgraded layer that the model calls with its original, both with the inputs of the original's last call."""
+) -> list[tuple[ErrorComparison, dict[str, Any]]]:
+    """Compare each upgraded layer that the model calls with its original, both with the inputs of the original's last call.
+
+    Returns the errors of each, and its part of the document: medians and peak memory of forward calls, the result included.
+    """
     found = []
     for name, (inputs, others) in _inputs_of_both(own, flash, names).items():
         original = UpgradeSubject(own.model.get_submodule(name), *inputs)
@@ -260,8 +239,11 @@ def compare_layers(
             exact, theirs, mine = (one.call() for one in (original.to(torch.float64), original, changed))
         error = ErrorComparison(f"layer {name}", _dtype(own.model), _share(mine, exact), _share(theirs, exact))
         times = _alternating(_forward, {"original": original, "upgraded": changed}, device)
-        peaks = tuple(peak(partial(_forward, one), device) for one in (original, changed))
-        found.append(LayerComparison(name, error, (times["original"], times["upgraded"]), (peaks[0], peaks[1])))
+        row: dict[str, Any] = {"name": name, "error": error.ours.largest, "original_error": error.theirs.largest}
+        row |= {f"{which}_ms": milliseconds for which, milliseconds in times.items()}
+        for which, subject in (("original", original), ("upgraded", changed)):
+            row[f"{which}_peak_bytes"] = peak(partial(_forward, subject), device)
+        found.append((error, row))
     return found
 
 
@@ -329,10 +311,8 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
         text = "the model reads the weights of every attention, which flash kernels cannot return: nothing is faster"
         remedy = "pass need_weights=False to the attention where the model can do without its weights"
         return CheckResult("warn", text, figures, evidence, remedy)
-    counts = {
-        "gradients": sum(one.gradient for one in measured),
-        "layers": sum(one.what.startswith("layer ") for one in measured),
-    }
+    layers = sum(one.what.startswith("layer ") for one in measured)
+    counts = {"gradients": sum(one.gradient for one in measured), "layers": layers}
     more = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
     text = f"the output{', ' * bool(more)}{more} are as close to float64 as the original's"
     return CheckResult("ok", text, figures, evidence)
@@ -408,13 +388,3 @@ def _moved(value: Any, where: tuple[Any, ...]) -> Any:
     if not value.is_floating_point():
         where = tuple(part for part in where if not isinstance(part, torch.dtype))
     return value.detach().clone().to(*where) if where else value.detach().clone()
-
-
-def _first(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    for value in values:
-        if isinstance(value, Tensor):
-            return value
-    raise UnusableError(f"the model returned {type(output).__name__}, in which no tensor stands first")

@@ -69,7 +69,12 @@ def _run_comparisons(compare: tuple[Compare, ...], dtypes: tuple[str, ...], cont
     for dtype in dtypes:
         shares = {one.what: one.share(spoiled=spoiled) for each in compare for one in each(device, dtype)}
         taken += [what for what in shares if what not in taken]
-        wrong += [f"{what}, {dtype}: {_excess(value)}" for what, value in shares.items() if not value <= 1]
+        for what, value in shares.items():
+            if not value <= 1:
+                excess = f"{value:.3g} times the error bound"
+                wrong.append(
+                    f"{what}, {dtype}: {excess if value < math.inf else 'an element is wrong or not a number'}"
+                )
         source = table("tolerances")["operators"]["source"]
         figures.append(Figure(f"error, {dtype}", max(shares.values()), "share of bound", ceiling=1, source=source))
     evidence = {"compared": taken, **synchronize(device)}
@@ -79,10 +84,6 @@ def _run_comparisons(compare: tuple[Compare, ...], dtypes: tuple[str, ...], cont
     worst = max(figure.value or 0 for figure in figures)
     text = f"{len(taken)} comparisons in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
     return CheckResult("ok", text, tuple(figures), evidence)
-
-
-def _excess(value: float) -> str:
-    return f"{value:.3g} times the error bound" if value < math.inf else "an element is wrong or not a number"
 
 
 Call = Callable[..., Any]

@@ -104,22 +104,17 @@ def _added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dic
 
 def _verdict(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> dict[str, Any]:
     """Return the document of all rounds: the worst record of each check and device, and one on the rounds themselves."""
-    records = [_over_rounds(entry) for entry in rounds["checks"].values()]
+    records = []
+    for entry in rounds["checks"].values():
+        record, count, bad, first = (entry[name] for name in ("record", "rounds", "bad", "first"))
+        reason = f"{record['reason']} ({count} rounds)"
+        if bad:
+            reason = f"in {bad} of {count} rounds, first in round {first}: {record['reason']}"
+        records.append(dict(record) if count == 1 or record["status"] == "skip" else {**record, "reason": reason})
     outcome = _of_rounds(rounds, hours, interrupted=interrupted)
     records.append(as_record(RECORD, rounds["document"]["host"], None, outcome, rounds["seconds"]))
     status = worst_status([record["status"] for record in records])
     return {**rounds["document"], "status": status, "seconds": rounds["seconds"], "checks": records}
-
-
-def _over_rounds(entry: Mapping[str, Any]) -> dict[str, Any]:
-    record, count = entry["record"], entry["rounds"]
-    if count == 1 or record["status"] == "skip":
-        return dict(record)
-    bad, first = entry["bad"], entry["first"]
-    reason = f"{record['reason']} ({count} rounds)"
-    if bad:
-        reason = f"in {bad} of {count} rounds, first in round {first}: {record['reason']}"
-    return {**record, "reason": reason}
 
 
 def _of_rounds(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> CheckResult:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import linear_regression, pvariance
 from typing import Any
 
 from verify.files import printed
@@ -261,10 +262,8 @@ def growth(samples: Sequence[tuple[float, float]], rules: Mapping[str, Any]) -> 
 
 def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Return the slope of the fitted line, its standard error, and the line's first value."""
-    count = len(points)
     places, values = zip(*points, strict=True)
-    middle, mean = sum(places) / count, sum(values) / count
-    spread = sum((at - middle) ** 2 for at in places)
-    slope = sum((at - middle) * (value - mean) for at, value in points) / spread
-    rest = sum((value - mean - slope * (at - middle)) ** 2 for at, value in points)
-    return slope, math.sqrt(rest / (count - 2) / spread), mean - slope * (middle - places[0])
+    slope, start = linear_regression(places, values)
+    rest = sum((value - start - slope * at) ** 2 for at, value in points)
+    spread = pvariance(places) * len(points)
+    return slope, math.sqrt(rest / (len(points) - 2) / spread), start + slope * places[0]

@@ -172,11 +172,8 @@ def _results(device: str) -> Iterator[tuple[str, Tensor]]:
     yield "norm", functional.layer_norm(values.float(), (SIZE,)).cpu()
     size = CPU_LARGE if device == "cpu" else GPU_LARGE
     left, right = (normal(size, size, seed=seed, dtype="bfloat16").to(device) for seed in (53, 54))
-    yield "large product", _checksum(left @ right)
+    # An integer checksum of the bits and positions of a large result, computed on its device; independent of the order.
+    words = (left @ right).flatten().view(torch.int16).long()
+    checksum = (words * (torch.arange(words.numel(), device=words.device) * MULTIPLIER + 1)).sum()
+    yield "large product", checksum.reshape(1).cpu()
     yield "exponential", values.float().exp().cpu()
-
-
-def _checksum(result: Tensor) -> Tensor:
-    """Return an integer checksum of the bits and positions of a large result, computed on its device; independent of the order."""
-    words = result.flatten().view(torch.int16).long()
-    return (words * (torch.arange(words.numel(), device=result.device) * MULTIPLIER + 1)).sum().reshape(1).cpu()

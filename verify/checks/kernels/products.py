@@ -75,22 +75,19 @@ def _measured(dtype: str, device: str, shapes: tuple[Shape, ...], *, spoiled: bo
         yield _text((rows, depth, columns)), error_share(left, right, corrupt(result) if spoiled else result)
 
 
-def _ways() -> Mapping[str, Callable[[Tensor, Tensor], Tensor]]:
-    return {
-        "a @ b": lambda left, right: left @ right,
-        "torch.mm": torch.mm,
-        "functional.linear": lambda left, right: functional.linear(left, right.t().contiguous()),
-        "functional.linear, bias": lambda left, right: (
-            functional.linear(left, right.t(), torch.ones_like(right[0])) - 1
-        ),
-        "a @ b of a batch": lambda left, right: (left[None] @ right)[0],
-    }
+WAYS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a @ b": lambda left, right: left @ right,
+    "torch.mm": torch.mm,
+    "functional.linear": lambda left, right: functional.linear(left, right.t().contiguous()),
+    "functional.linear, bias": lambda left, right: functional.linear(left, right.t(), torch.ones_like(right[0])) - 1,
+    "a @ b of a batch": lambda left, right: (left[None] @ right)[0],
+}
 
 
 def _thin(dtype: str, device: str, *, spoiled: bool) -> Iterator[tuple[str, int]]:
     for shape in THIN:
         left, right = _pair(dtype, device, shape)
-        for name, way in _ways().items():
+        for name, way in WAYS.items():
             result = way(left, right)
             yield f"{_text(shape)}, {name}", wrong_rows(left, right, corrupt(result) if spoiled else result)
 
@@ -263,7 +260,8 @@ HEADS = 11
 """Heads per sequence of the first batch, which has three sequences."""
 
 
-def _batched(device: str, dtype: str) -> Iterator[Comparison]:
+@comparison_run
+def gemm_batched(device: str, dtype: str) -> Iterator[Comparison]:
     for batch, rows, depth, columns in BATCHED_SHAPES:
         where = f"{batch} of {rows}x{depth}x{columns}"
         left, right = (
@@ -280,14 +278,9 @@ def _batched(device: str, dtype: str) -> Iterator[Comparison]:
         if batch % HEADS == 0:
             split = (part.unflatten(0, (-1, HEADS)) for part in (near, turned))
             yield Comparison(f"a @ b of heads, {where}", torch.matmul(*split).flatten(0, 1), exact)
-        left, right = (
-            normal(batch, rows, depth, seed=12, dtype=dtype),
-            normal(batch, depth, columns, seed=13, dtype=dtype),
-        )
+        left = normal(batch, rows, depth, seed=12, dtype=dtype)
+        right = normal(batch, depth, columns, seed=13, dtype=dtype)
         exact = product(left, right)
         lengths = left.double().norm(dim=-1)[..., None] * right.double().norm(dim=-2)[..., None, :]
         result = left.to(device) @ right.to(device)
         yield Comparison(f"a @ b of any numbers, {where}", result, exact, summed(lengths, depth))
-
-
-gemm_batched = comparison_run(_batched)

@@ -1,8 +1,9 @@
 """memory.attention: growth of attention's memory with the sequence length."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
+from statistics import linear_regression
 
 import torch
 
@@ -47,9 +48,8 @@ def run(context: CheckContext) -> CheckResult:
             with torch.inference_mode(), compute_in_input_precision(device):
                 found[length] = peak(partial(provider.compute, case, inputs), device)
     flash_from = FIT_FROM if device == "cpu" else GPU_FLASH_FIT_FROM
-    return evaluate(
-        peaks, free, {"lengths": longest, "heads": heads, "dtype": dtype, **synchronize(device)}, flash_from=flash_from
-    )
+    evidence = {"lengths": longest, "heads": heads, "dtype": dtype, **synchronize(device)}
+    return evaluate(peaks, free, evidence, flash_from=flash_from)
 
 
 def evaluate(
@@ -67,32 +67,23 @@ def evaluate(
     if not common or None in exponents.values():
         return CheckResult("error", "too few lengths fit into the free memory to fit an exponent", (), details)
     flash, standard = exponents["flash"] or 0.0, exponents["standard"] or 0.0
+    most, least, source = rule["flash_exponent_at_most"], rule["standard_exponent_at_least"], rule["source"]
     figures = [
-        Figure(
-            "exponent, flash", flash, "of the length", ceiling=rule["flash_exponent_at_most"], source=rule["source"]
-        ),
-        Figure(
-            "exponent, standard", standard, "of the length", rule["standard_exponent_at_least"], source=rule["source"]
-        ),
-        *(
-            Figure(
-                f"standard over flash at {length}",
-                peaks["standard"][length] / peaks["flash"][length],
-                "times the memory",
-            )
-            for length in common
-        ),
+        Figure("exponent, flash", flash, "of the length", ceiling=most, source=source),
+        Figure("exponent, standard", standard, "of the length", least, source=source),
     ]
+    for length in common:
+        ratio = peaks["standard"][length] / peaks["flash"][length]
+        figures.append(Figure(f"standard over flash at {length}", ratio, "times the memory"))
     for name, found in peaks.items():
-        power = max(
-            exponents[name] or 1.0, 1.0
-        )  # constants lose weight with length: no path grows slower than its inputs
+        # Constants lose weight with length: no path grows slower than its inputs.
+        power = max(exponents[name] or 1.0, 1.0)
         longest = max(found) * (free / found[max(found)]) ** (1 / power)
         figures.append(Figure(f"longest sequence, {name}, by the fit", math.floor(longest), "tokens"))
-    if not flash <= rule["flash_exponent_at_most"]:
+    if not flash <= most:
         text = f"memory of flash attention grows with the power {flash:.2f} of the length: it stores the scores"
         return CheckResult("fail", text, tuple(figures), details, "see which path torch takes: TORCH_LOGS=+all")
-    if not standard >= rule["standard_exponent_at_least"]:
+    if not standard >= least:
         text = f"memory of standard attention grows with the power {standard:.2f} of the length: the measurement is not valid"
         return CheckResult("error", text, tuple(figures), details)
     text = "memory of flash attention grows linearly with the length, of standard attention quadratically"
@@ -101,10 +92,5 @@ def evaluate(
 
 def exponent(found: Mapping[int, int], fit_from: int = FIT_FROM) -> float | None:
     """Return the least-squares slope of log bytes over log length; None for fewer than two lengths."""
-    points: Sequence[tuple[float, float]] = [
-        (math.log(length), math.log(size)) for length, size in found.items() if length >= fit_from and size > 0
-    ]
-    if len(points) < 2:
-        return None
-    centre = sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
-    return sum((x - centre[0]) * (y - centre[1]) for x, y in points) / sum((x - centre[0]) ** 2 for x, _ in points)
+    points = {math.log(length): math.log(size) for length, size in found.items() if length >= fit_from and size > 0}
+    return linear_regression([*points], [*points.values()]).slope if len(points) > 1 else None

@@ -44,7 +44,8 @@ SIZES = ((1.0, 1e-5), (2e-3, 1e-5), (1e-3, 1e-6))
 """Standard deviation of the values, and epsilon: the mean square is larger, or about equal."""
 
 
-def _exp(device: str, dtype: str) -> Iterator[Comparison]:
+@comparison_run
+def exp(device: str, dtype: str) -> Iterator[Comparison]:
     values = (normal(EXPONENTS, seed=71, dtype=dtype) * 4).clamp(max=10.5)
     values[-len(EDGES) :] = torch.tensor(EDGES)
     exact = map_elements(math.exp, values)
@@ -57,10 +58,8 @@ def _exp(device: str, dtype: str) -> Iterator[Comparison]:
     yield Comparison("exp in place", many.exp_(), exact, lost)
 
 
-exp = comparison_run(_exp)
-
-
-def _activation(device: str, dtype: str) -> Iterator[Comparison]:
+@comparison_run
+def activation(device: str, dtype: str) -> Iterator[Comparison]:
     values = normal(VALUES, seed=76, dtype=dtype) * 3
     many = values.to(device).repeat(copies(device, VALUES))
     swish = map_elements(silu, values)
@@ -82,12 +81,13 @@ def _activation(device: str, dtype: str) -> Iterator[Comparison]:
     yield Comparison("gated silu", result, exact, lost)
 
 
-activation = comparison_run(_activation)
-
-
-def _softmax(device: str, dtype: str) -> Iterator[Comparison]:
+@comparison_run
+def softmax(device: str, dtype: str) -> Iterator[Comparison]:
     for rows, columns in SOFTMAX_SHAPES:
-        values = _scores(rows, columns, dtype)
+        # Every seventh score of the second row is masked, those of the last row are far from zero.
+        values = normal(rows, columns, seed=72, dtype=dtype) * 3
+        values[1, ::7] = -math.inf
+        values[-1] += 60
         exact = exact_softmax(values)
         below = values.double().amax(dim=1, keepdim=True) - values.double()
         # The score minus the maximum is rounded before the exponential.
@@ -105,18 +105,8 @@ def _softmax(device: str, dtype: str) -> Iterator[Comparison]:
         yield Comparison(f"Tensor.log_softmax {where}", result, exact, steps(exact) + summed(one, columns))
 
 
-def _scores(rows: int, columns: int, dtype: str) -> Tensor:
-    """Return scores; every seventh of the second row is masked, those of the last row are far from zero."""
-    values = normal(rows, columns, seed=72, dtype=dtype) * 3
-    values[1, ::7] = -math.inf
-    values[-1] += 60
-    return values
-
-
-softmax = comparison_run(_softmax)
-
-
-def _norm(device: str, dtype: str) -> Iterator[Comparison]:
+@comparison_run
+def norm(device: str, dtype: str) -> Iterator[Comparison]:
     for width in WIDTHS:
         weight, bias = (normal(width, seed=seed, dtype=dtype) + 1 for seed in (73, 74))
         there, shift = weight.to(device), bias.to(device)
@@ -151,9 +141,6 @@ def _formula(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     wide = values.float()
     result: Tensor = wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + epsilon) * weight.float()
     return result.to(values.dtype)
-
-
-norm = comparison_run(_norm)
 
 
 ROW = 32_003
@@ -198,14 +185,10 @@ def _fetched(device: str, dtype: str) -> Iterator[Comparison]:
     columns = (many * 3) % WIDTH
     picked = torch.tensor([element(row, row * 3 % WIDTH) for row in IDS])
     yield Comparison("gather", weights[many].gather(1, columns[:, None])[:, 0], picked)
-    yield Comparison("rows put in their places", _put(weights, many[: len(IDS)]), exact)
-
-
-def _put(weights: Tensor, ids: Tensor) -> Tensor:
-    """Write rows to positions of another table, as into a cache, and read them from there."""
-    other = torch.zeros_like(weights)
-    other[ids] = weights[ids]
-    return other.index_select(0, ids)
+    # Write rows to positions of another table, as into a cache, and read them from there.
+    other, places = torch.zeros_like(weights), many[: len(IDS)]
+    other[places] = weights[places]
+    yield Comparison("rows put in their places", other.index_select(0, places), exact)
 
 
 lookup = comparison_run(_largest_of, _fetched)

@@ -44,10 +44,6 @@ TURNED = 64
 """Rotated elements of a head, as in models with partial rotary embedding; the others stay."""
 
 
-def _quick(value: float) -> float:
-    return value * sigmoid(QUICK * value)
-
-
 def _activation(dtype: str, *, function: Callable[[float], float], gated: bool) -> OperatorProblem:
     values = normal(ROWS, COLUMNS, seed=76, dtype="float32")
     values[1] *= 4  # far from zero, where one side is flat
@@ -85,7 +81,7 @@ vllm_activation = operator_run(
     # GPU kernels for these two round every step to the precision of the inputs.
     _activation_subject("gelu_new", gelu_tanh, dtypes=("float32",)),
     _activation_subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
-    _activation_subject("gelu_quick", _quick),
+    _activation_subject("gelu_quick", lambda value: value * sigmoid(QUICK * value)),
     _activation_subject("gelu_tanh", gelu_tanh),
 )
 
@@ -100,16 +96,15 @@ def _rows(seed: int) -> Tensor:
     return rows
 
 
-def _weight(dtype: str) -> Tensor:
-    """Return powers of two in 16 bits: some kernels round before they apply them, others after, and both are correct."""
-    weight = normal(NORM_COLUMNS, seed=72, dtype="float32")
-    return weight if dtype == "float32" else weight.sign() * 2.0 ** weight.round().clamp(-2, 2).to(torch.float32)
-
-
 def _norm(dtype: str, *, added: bool) -> OperatorProblem:
     kind = getattr(torch, dtype)
-    rows, weight = _rows(70).to(kind), _weight(dtype).to(kind)
-    residual = _rows(71).to(kind)
+    rows, residual = _rows(70).to(kind), _rows(71).to(kind)
+    weight = normal(NORM_COLUMNS, seed=72, dtype="float32")
+    if (
+        dtype != "float32"
+    ):  # powers of two: some kernels round before they apply them, others after, and both are correct
+        weight = weight.sign() * 2.0 ** weight.round().clamp(-2, 2)
+    weight = weight.to(kind)
     exact = rms_norm((rows.double() + residual.double()) if added else rows, weight, epsilon=EPSILON)
 
     def compute(call: Call, device: str) -> Tensor:
@@ -124,13 +119,8 @@ def _norm(dtype: str, *, added: bool) -> OperatorProblem:
         call(result, given, weight.to(device), EPSILON)
         return result
 
-    return OperatorProblem(
-        f"{NORM_ROWS * NORM_COPIES} rows of {NORM_COLUMNS}",
-        compute,
-        exact,
-        dtype,
-        steps(exact) + summed(exact, NORM_COLUMNS),
-    )
+    lost = steps(exact) + summed(exact, NORM_COLUMNS)
+    return OperatorProblem(f"{NORM_ROWS * NORM_COPIES} rows of {NORM_COLUMNS}", compute, exact, dtype, lost)
 
 
 vllm_norm = operator_run(
@@ -219,10 +209,8 @@ def _penalised(_: str) -> OperatorProblem:
     generator = torch.Generator().manual_seed(94)
     masks = [torch.rand(LOGIT_ROWS, WIDE, generator=generator) < part for part in (0.2, 0.1)]
     penalty = 1 + torch.rand(LOGIT_ROWS, generator=generator)
-    wide = penalty.double()[:, None]
-    exact = torch.where(
-        masks[0] | masks[1], torch.where(rows > 0, rows.double() / wide, rows.double() * wide), rows.double()
-    )
+    wide, given = penalty.double()[:, None], rows.double()
+    exact = torch.where(masks[0] | masks[1], torch.where(rows > 0, given / wide, given * wide), given)
 
     def compute(call: Call, device: str) -> Tensor:
         result = rows.to(device)

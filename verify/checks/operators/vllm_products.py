@@ -65,6 +65,7 @@ LARGEST = {"int8": 127.0, FP8: 448.0}
 TOKENS, WIDTH = 384, 1040
 DEPTH, COLUMNS = 1104, 1312
 """Multiples of 16, as CUTLASS's kernels require."""
+CUTLASS_TYPES = ("bfloat16", "float16")
 SCALE = 0.25
 """A power of two. The largest values are chosen so that kernels compute this scale too; the only rounding is then that to 8 bits,
 and the result is exact.
@@ -77,9 +78,8 @@ def _values(kind: str, *, beyond: bool) -> Tensor:
     if kind == "int8":
         values = (places % 511 - 255.0) / 2
     else:
-        values = (places % 31 - 15.0) * 2.0 ** (
-            places // 31 % 16 - 12
-        )  # 4 bits: one more than the mantissa of an 8-bit number
+        # 4 bits: one more than the mantissa of an 8-bit number
+        values = (places % 31 - 15.0) * 2.0 ** (places // 31 % 16 - 12)
         values = values.clamp(-LARGEST[kind], LARGEST[kind])
     if beyond:
         values[:, ::7] *= 4
@@ -134,11 +134,8 @@ def _product(dtype: str, *, kind: str, largest_weight: int | None = None) -> Ope
     exact = product(left.double(), right.double().t()) * factor
     lost = steps(exact)
     if kind == FP8:
-        rule = table("tolerances")["gemm_8bit"]
-        lost = (
-            lost
-            + rule["margin"] * rule["accumulation"] * product(left.double().abs(), right.double().abs().t()) * factor
-        )
+        rule, magnitude = table("tolerances")["gemm_8bit"], product(left.double().abs(), right.double().abs().t())
+        lost = lost + rule["margin"] * rule["accumulation"] * magnitude * factor
 
     def compute(call: Call, device: str) -> Tensor:
         found = []
@@ -204,15 +201,7 @@ vllm_quantised = operator_run(
         find=_onednn,
     ),
     OperatorSubject(
-        "cutlass_scaled_mm, int8",
-        partial(_product, kind="int8"),
-        dtypes=("bfloat16", "float16"),
-        find=partial(_cutlass, "int8"),
+        "cutlass_scaled_mm, int8", partial(_product, kind="int8"), CUTLASS_TYPES, partial(_cutlass, "int8")
     ),
-    OperatorSubject(
-        "cutlass_scaled_mm, fp8",
-        partial(_product, kind=FP8),
-        dtypes=("bfloat16", "float16"),
-        find=partial(_cutlass, FP8),
-    ),
+    OperatorSubject("cutlass_scaled_mm, fp8", partial(_product, kind=FP8), CUTLASS_TYPES, partial(_cutlass, FP8)),
 )
