@@ -305,7 +305,7 @@ def test_a_load_is_compared_with_the_last_one_of_its_kind_and_kept_with_its_rele
     def measure(speed: float, release: str, *words: str) -> dict[str, Any]:
         state = {"environment": "ab12", "readiness": {**READINESS, "release": release}}
         (prefix / "state.json").write_text(json.dumps(state))
-        monkeypatch.setattr(load_cli, "measure", lambda *_, **__: [result(1, speed=speed)])
+        monkeypatch.setattr(load_cli, "under_load", lambda *_, **__: [result(1, speed=speed)])
         assert load_cli.main(["--prefix", str(prefix), "--json", *words]) == 0
         document: dict[str, Any] = json.loads(capsys.readouterr().out)
         return document
@@ -337,7 +337,7 @@ def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(
         assert (Path(dataset).read_text(), load["input_tokens"], warmed) == (prompts.read_text(), None, True)
         return [result(1)]
 
-    monkeypatch.setattr(load_cli, "measure", measure)
+    monkeypatch.setattr(load_cli, "under_load", measure)
     assert load_cli.main(["--prefix", str(prefix), "--dataset", str(prompts), "--json"]) == 0
     digest = hashlib.sha256(prompts.read_bytes()).hexdigest()
     assert json.loads(capsys.readouterr().out)["load"]["dataset"] == digest
@@ -349,7 +349,7 @@ def test_a_load_that_the_tool_refuses_is_an_error_and_is_not_kept(
     def measure(*_: object, **__: object) -> list[dict[str, Any]]:
         raise ValueError("no such prompts")
 
-    monkeypatch.setattr(load_cli, "measure", measure)
+    monkeypatch.setattr(load_cli, "under_load", measure)
     assert load_cli.main(["--prefix", str(prefix), "--json"]) == 3
     assert capsys.readouterr().err == "error: cannot measure under load: ValueError: no such prompts\n"
     assert not (prefix / "verify" / "loads.json").exists()

@@ -110,9 +110,8 @@ def _sdpa(problem: AttentionProblem) -> Tensor:
 
 def _tiled(problem: AttentionProblem) -> Tensor:
     diagonal = 0 if problem.causal else None
-    result = cases.attention(
-        problem.query, problem.key, problem.value, diagonal=diagonal, keep=problem.keep, bias=problem.bias
-    )
+    parts = (problem.query, problem.key, problem.value)
+    result = cases.attention(*parts, diagonal=diagonal, keep=problem.keep, bias=problem.bias)
     return result.to(problem.query.dtype)
 
 
@@ -180,13 +179,13 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         batched = query.dim() == 3
         if not batched:
             key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
-        heads = [self._split(part) for part in self._project(*self._batch_first(query, key, value))]
+        parts = self._project(*self._batch_first(query, key, value))
+        heads = [part.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
         causal = is_causal and key_padding_mask is None
         keep, bias = (None, None) if causal else self._masks(attn_mask, key_padding_mask, heads[0])
         dropout = self.dropout if self.training else 0.0
-        result, self.used = attend(
-            AttentionProblem(heads[0], heads[1], heads[2], keep, bias, causal, dropout), self.kernels
-        )
+        problem = AttentionProblem(heads[0], heads[1], heads[2], keep, bias, causal, dropout)
+        result, self.used = attend(problem, self.kernels)
         joined = functional.linear(result.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
         if not batched:
             return joined[0], None
@@ -203,10 +202,8 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         if not self._qkv_same_embed_dim:
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         elif query is key and key is value:
-            joined: tuple[Tensor, ...] = functional.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(
-                3, dim=-1
-            )
-            return joined
+            joined = functional.linear(query, self.in_proj_weight, self.in_proj_bias)
+            return tuple(joined.chunk(3, dim=-1))
         else:
             weights = self.in_proj_weight.chunk(3)
         biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
@@ -215,9 +212,6 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
             for part, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
 
-    def _split(self, part: Tensor) -> Tensor:
-        return part.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
-
     def _masks(
         self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -225,9 +219,8 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         masks = []
         if attn_mask is not None:
             # (queries, keys), or one mask per sequence and head, one after the other
-            masks.append(
-                attn_mask[None, None] if attn_mask.dim() == 2 else attn_mask.unflatten(0, (-1, self.num_heads))
-            )
+            of_all = attn_mask.dim() == 2
+            masks.append(attn_mask[None, None] if of_all else attn_mask.unflatten(0, (-1, self.num_heads)))
         if key_padding_mask is not None:
             masks.append(key_padding_mask[:, None, None])
         if not masks:

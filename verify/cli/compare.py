@@ -27,9 +27,8 @@ def main(arguments: list[str]) -> int:
     kind, names = ("backend", options.backend) if options.backend else ("mode", options.mode)
     choices = [comparison.Choice(kind, name) for name in names]
     if len(choices) != 2 or choices[0] == choices[1]:
-        parser.error(
-            f"compare needs two different choices, {len(choices)} given: {', '.join(c.value for c in choices)}"
-        )
+        given = ", ".join(choice.value for choice in choices)
+        parser.error(f"compare needs two different choices, {len(choices)} given: {given}")
     try:
         targets = dict(comparison.parse_target(text) for text in options.target)
     except ValueError as error:
@@ -97,9 +96,8 @@ def table_of(document: Mapping[str, Any]) -> list[str]:
     for row in document["rows"]:
         before, after = (NOT_MEASURED if row[side] is None else f"{row[side]:.4g}" for side in ("before", "after"))
         change = NOT_MEASURED if row["change"] is None else f"{row['change']:+.1%}"
-        lines.append(
-            f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}  {row['target']:<15}{row['verdict']}".rstrip()
-        )
+        columns = f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}"
+        lines.append(f"{columns}  {row['target']:<15}{row['verdict']}".rstrip())
     return [*lines, "", document["service"]["reason"]]
 
 

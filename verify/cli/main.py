@@ -257,9 +257,8 @@ def _context(options: argparse.Namespace) -> CheckContext:
         prefix = options.prefix.resolve()
         current = (options.prefix / "current").resolve()
         if current != environment:
-            raise ValueError(
-                f"this Python belongs to {environment}, not to {current}; run {options.prefix}/current/bin/python"
-            )
+            text = f"this Python belongs to {environment}, not to {current}"
+            raise ValueError(f"{text}; run {options.prefix}/current/bin/python")
     if options.lock and not options.lock.is_file():
         raise ValueError(f"no lock at {options.lock}")
     lock, stack = options.lock or environment / "lock.txt", environment / "stack.json"

@@ -135,10 +135,8 @@ def _of_rounds(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) ->
             observations.append(Observation("warn", text, rule["remedy"]))
     figures = [Figure("rounds", count, "count"), Figure("time of all rounds", done, "h")]
     if gaps:
-        worst = max(gaps.values())
-        figures.append(
-            Figure("slowest round", worst, "behind the median", ceiling=rule["share"], source=rule["source"])
-        )
+        bounds = {"ceiling": rule["share"], "source": rule["source"]}
+        figures.append(Figure("slowest round", max(gaps.values()), "behind the median", **bounds))
     speeds = f"no speed is more than {max(gaps.values()):.0%} behind its median" if gaps else "no speeds to compare"
     healthy = f"{count} round{'s' if count > 1 else ''} in {done:.2f} h; {speeds}"
     return combine(observations, healthy, tuple(figures), {"speeds": rounds["speeds"]})

@@ -80,9 +80,8 @@ def run_all(
                 running.append(_Child(waiting.pop(0)))
                 begun(running[-1].task.key)
             ended = any(child.closed for child in running)
-            select.select(
-                [child.pipe for child in running if not child.closed], [], [], ENDED_POLL_S if ended else POLL_S
-            )
+            pipes = [child.pipe for child in running if not child.closed]
+            select.select(pipes, [], [], ENDED_POLL_S if ended else POLL_S)
             for child in list(running):
                 ending = child.poll()
                 if ending is not None:

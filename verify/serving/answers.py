@@ -116,6 +116,7 @@ def compare_reference(
     Raises NotProvenError where it is not.
     """
     expected, logprobs, bound = reference["tokens"][:length], reference["logprobs"][:length], rounding(dtype)
+    rounds = f"{dtype} rounds by at most {bound}"
     if len(answer.tokens) != len(expected):
         raise NotProvenError(f"the server answered {len(answer.tokens)} tokens instead of {len(expected)}")
     place = _first_difference(answer.tokens, expected)
@@ -124,22 +125,18 @@ def compare_reference(
         text = f"{len(expected)} greedy tokens equal those of transformers in float32"
         # A log probability depends on two logits: its own and the largest one.
         if worst > 2 * bound:
-            raise NotProvenError(
-                f"{text}, but log probabilities differ by up to {worst:.2f}; {dtype} rounds by at most {bound}"
-            )
+            raise NotProvenError(f"{text}, but log probabilities differ by up to {worst:.2f}; {rounds}")
         return f"{text}; log probabilities differ by at most {worst:.3f}"
     gap = reference["gaps"][place]
     token, runner_up = answer.tokens[place], reference["runners_up"][place]
     text = f"token {place + 1} of {len(expected)} is {token}, transformers in float32 says {expected[place]}"
     if gap >= bound:
-        raise NotProvenError(f"{text}, whose logit leads by {gap:.2f}; {dtype} rounds by at most {bound}")
+        raise NotProvenError(f"{text}, whose logit leads by {gap:.2f}; {rounds}")
     if token != runner_up:
         raise NotProvenError(f"{text}, and after that {runner_up}")
     worst = max(_differences(rival(expected), logprobs))
     if worst > bound:
-        raise NotProvenError(
-            f"{text}, and log probabilities differ by up to {worst:.2f}; {dtype} rounds by at most {bound}"
-        )
+        raise NotProvenError(f"{text}, and log probabilities differ by up to {worst:.2f}; {rounds}")
     return f"{text}: a near tie (gap {gap:.3f}); teacher-forced log probabilities differ by at most {worst:.3f}"
 
 
@@ -160,18 +157,17 @@ def check_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) ->
     Raises NotProvenError where they differ by more than rounding.
     """
     bound = rounding(dtype)
+    rounds = f"{dtype} rounds by at most {bound}"
     if not answer.tokens:
         raise NotProvenError("no token was returned")
     for place, (token, logprob, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True), 1):
         lead = max(row) - row[token]
         if lead > 2 * bound:
-            raise NotProvenError(
-                f"token {place} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
-            )
+            text = f"token {place} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}"
+            raise NotProvenError(f"{text}; {rounds}")
         if not abs(logprob - row[token]) <= 2 * bound:
-            raise NotProvenError(
-                f"token {place} has log probability {logprob:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
-            )
+            text = f"token {place} has log probability {logprob:.3f}, the model has {row[token]:.3f}"
+            raise NotProvenError(f"{text}; {rounds}")
 
 
 def check_text(values: Sequence[float], exact: Sequence[float], dtype: str) -> None:
@@ -186,9 +182,8 @@ def check_text(values: Sequence[float], exact: Sequence[float], dtype: str) -> N
         raise NotProvenError(f"{len(values)} log probabilities came for a prompt of {len(exact) + 1} tokens")
     for place, (value, expected) in enumerate(zip(values, exact, strict=True), 2):
         if not abs(value - expected) <= 2 * bound:
-            raise NotProvenError(
-                f"token {place} of a prompt has log probability {value:.3f}, the model has {expected:.3f}; {dtype} rounds by at most {bound}"
-            )
+            text = f"token {place} of a prompt has log probability {value:.3f}, the model has {expected:.3f}"
+            raise NotProvenError(f"{text}; {dtype} rounds by at most {bound}")
 
 
 @dataclass(frozen=True)
@@ -220,13 +215,11 @@ def check_prompt(fitted: Fit, length: int, dtype: str) -> None:
     limits = table("serving")["answer"]
     bound, allowed = limits["spread"].get(dtype, limits["spread"]["float32"]), limits["scale"]["allowed"]
     if not fitted.off <= bound:
-        raise NotProvenError(
-            f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square); {dtype} rounds by at most {bound}"
-        )
+        text = f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square)"
+        raise NotProvenError(f"{text}; {dtype} rounds by at most {bound}")
     if not abs(fitted.scale) <= allowed:
-        raise NotProvenError(
-            f"a prompt of {length} tokens is answered as by a model whose attention scale is {fitted.scale:+.1%} off; allowed {allowed:.0%}"
-        )
+        text = f"a prompt of {length} tokens is answered as by a model whose attention scale is {fitted.scale:+.1%} off"
+        raise NotProvenError(f"{text}; allowed {allowed:.0%}")
 
 
 def shared_prompts(client: Client, shared: int, ends: int) -> list[list[int]]:
@@ -281,9 +274,8 @@ def of_last(last: Mapping[str, Any], release: str, bounds: Mapping[str, float]) 
 def compare_text(values: Sequence[float], last: Mapping[str, Any], release: str) -> str:
     """Return evidence that a fixed text is as likely as in the last green run. Raises NotProvenError."""
     if len(values) != len(last["logprobs"]):
-        raise NotProvenError(
-            f"a fixed text has {len(values) + 1} tokens, {len(last['logprobs']) + 1} in the last green run ({last['at']})"
-        )
+        before = f"{len(last['logprobs']) + 1} in the last green run ({last['at']})"
+        raise NotProvenError(f"a fixed text has {len(values) + 1} tokens, {before}")
     whose, allowed = of_last(last, release, table("serving")["answer"]["text"])
     off = _differences(values, last["logprobs"])
     drift, worst = fmean(off), off.index(max(off))

@@ -83,18 +83,15 @@ def under_load(
     parser = argparse.ArgumentParser(allow_abbrev=False)
     tool.add_cli_args(parser)
     with TemporaryDirectory() as folder:
+        asked_of = partial(arguments, service, load=load, dataset=dataset)
         for concurrency in load["concurrencies"] if warmed else ():
-            asked = arguments(
-                service, concurrency=concurrency, requests=concurrency, load=load, dataset=dataset, seed=seed + 1
-            )
+            asked = asked_of(concurrency=concurrency, requests=concurrency, seed=seed + 1)
             tool.main(parser.parse_args(asked))
         begun = time.monotonic()
         for concurrency, requests in zip(load["concurrencies"], load["requests"], strict=True):
             if concurrency != load["concurrencies"][0] and time.monotonic() - begun > load["budget_s"]:
                 return
-            asked = arguments(
-                service, concurrency=concurrency, requests=requests, load=load, dataset=dataset, seed=seed
-            )
+            asked = asked_of(concurrency=concurrency, requests=requests, seed=seed)
             kept = ["--save-result", "--result-dir", folder, "--result-filename", f"{concurrency}.json"]
             before = service.cpu_seconds()
             tool.main(parser.parse_args([*asked, *kept]))
@@ -335,9 +332,8 @@ def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], aft
     """Raise VariantError where the layers held one back end with both choices, according to the `figures` of each."""
     if choices[0].kind == "backend" and before["used"] and before["used"] == after["used"]:
         asked = " and ".join(choice.value for choice in choices)
-        raise VariantError(
-            f"the back ends {asked} were requested, but the layers used {', '.join(before['used'])} both times: nothing was compared"
-        )
+        text = f"the back ends {asked} were requested, but the layers used {', '.join(before['used'])} both times"
+        raise VariantError(f"{text}: nothing was compared")
 
 
 def backends(server: Service) -> list[str]:

@@ -46,11 +46,8 @@ def distance(found: Vector, expected: Vector) -> float:
 def against(found: Sequence[Vector], expected: Sequence[Vector], allowed: float) -> str | None:
     """Return what is wrong with vectors; None where none is further than allowed from the expected one."""
     place, off = max(enumerate(map(distance, found, expected)), key=lambda one: one[1])
-    return (
-        None
-        if off <= allowed
-        else f"vector {place + 1} of {len(found)} is off by {off:.3g} of its length; allowed {allowed}"
-    )
+    text = f"vector {place + 1} of {len(found)} is off by {off:.3g} of its length; allowed {allowed}"
+    return None if off <= allowed else text
 
 
 def rounding(dtype: str) -> float:

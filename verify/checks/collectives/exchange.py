@@ -150,9 +150,8 @@ def _run_rank(
         # gloo has it since torch 2.8, and older releases fail before they send anything; vLLM does not use it with gloo.
         if "does not support reduce_scatter" not in str(error):
             raise
-    counted = {
-        name: count_differences(corrupt(one.cpu()) if spoiled else one.cpu(), two) for name, (one, two) in got.items()
-    }
+    here = {name: (one.cpu(), two) for name, (one, two) in got.items()}
+    counted = {name: count_differences(corrupt(one) if spoiled else one, two) for name, (one, two) in here.items()}
     seconds = None
     if large_bytes:
         large = torch.ones(large_bytes // 4, device=device)
@@ -242,10 +241,8 @@ def evaluate_pairs(
     slow = [name for name, share in shares.items() if not share >= rule["share"]]
     if slow:
         details = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
-        text = (
-            f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {details}"
-        )
-        return CheckResult("warn", text, figures, evidence, rule["remedy"])
+        text = f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median"
+        return CheckResult("warn", f"{text}: {details}", figures, evidence, rule["remedy"])
     status = status_of(speed, least)
     if status != "ok":
         text = f"copies between two GPUs reach {speed:.3g} GB/s ({slowest}), the floor of this board is {least:.3g}"

@@ -82,10 +82,8 @@ def gpus(context: CheckContext) -> CheckResult:
         between, split = amd_views()
     else:
         answer = nvml.gpus()
-        between, split = (
-            {"kernel driver": kernel_driver.gpus(), "NVML": answer and answer[0]},
-            bool(answer and answer[1]),
-        )
+        between = {"kernel driver": kernel_driver.gpus(), "NVML": answer and answer[0]}
+        split = bool(answer and answer[1])
     views |= between
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
@@ -254,17 +252,15 @@ def evaluate_containers(
     container; None where none was started. `serves` tells whether the service runs in one.
     """
     if not named and not serves:
-        return CheckResult(
-            "skip", "no CDI specification names GPUs, and the service runs in no container", remedy=SPECIFY_AGAIN
-        )
+        text = "no CDI specification names GPUs, and the service runs in no container"
+        return CheckResult("skip", text, remedy=SPECIFY_AGAIN)
     status: Status = "fail" if serves else "warn"
     observations = []
     names = {f"{gpu.pci}": {f"nvidia.com/gpu={index}", f"nvidia.com/gpu={gpu.uuid}"} for index, gpu in enumerate(gpus)}
     lacking = [pci for pci, either in names.items() if not either & {*named}]
     if lacking or ALL_GPUS not in named:
-        observations.append(
-            Observation(status, f"the CDI specification lacks {', '.join(lacking) or ALL_GPUS}", SPECIFY_AGAIN)
-        )
+        text = f"the CDI specification lacks {', '.join(lacking) or ALL_GPUS}"
+        observations.append(Observation(status, text, SPECIFY_AGAIN))
     hidden = [f"{gpu.pci}" for gpu in gpus if seen is not None and f"{gpu.uuid}" not in seen]
     if hidden:
         last = (seen or "it lists none").splitlines()[-1]

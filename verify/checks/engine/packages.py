@@ -22,9 +22,8 @@ def vllm(context: CheckContext) -> CheckResult:
         text = f"vLLM does not import: {error}"
         return CheckResult("fail", text, remedy="reinstall the environment from its lock: ./firstlight provision")
     found = next((name for name in PLATFORMS if getattr(current_platform, f"is_{name}")()), None)
-    return evaluate_vllm(
-        str(module.__version__), found, planned.get("version"), planned.get("variant"), str(module.__file__)
-    )
+    wanted = (planned.get("version"), planned.get("variant"))
+    return evaluate_vllm(str(module.__version__), found, *wanted, str(module.__file__))
 
 
 def evaluate_vllm(

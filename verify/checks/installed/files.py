@@ -37,9 +37,8 @@ def files(context: CheckContext) -> CheckResult:
     if context.service is None or context.faults:
         return evaluate_files(1, ["/opt/firstlight/bin/x has mode 0777 of user 0, recorded with 0755 of 0"])
     prefix, key = context.service.prefix, context.service.api_key()
-    record = recorded(
-        *(small_text(prefix / f"state.{name}", limit=RECORD_BYTES) for name in ("files", "sha256", "secrets"))
-    )
+    texts = (small_text(prefix / f"state.{name}", limit=RECORD_BYTES) for name in ("files", "sha256", "secrets"))
+    record = recorded(*texts)
     if not record.owned:
         remedy = "./firstlight provision records it again"
         return CheckResult("error", f"{prefix}/state.files cannot be read", remedy=remedy)

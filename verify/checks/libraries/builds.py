@@ -228,9 +228,8 @@ def evaluate_gpu_code(
             text = f"{owner} has no code for {capability}, only PTX that the driver compiles at first use ({listed})"
             observations.append(Observation("warn", text, OTHER_BUILDS))
         else:
-            observations.append(
-                Observation("fail", f"{owner} has no code for {capability} (it has {listed})", OTHER_BUILDS)
-            )
+            text = f"{owner} has no code for {capability} (it has {listed})"
+            observations.append(Observation("fail", text, OTHER_BUILDS))
     figures = (Figure("owners with code for this GPU", len(native), "count", floor=len(codes)),)
     evidence = {
         "capability": capability,
@@ -240,9 +239,8 @@ def evaluate_gpu_code(
     }
     if not codes:
         return CheckResult("error", "cannot tell: no library with GPU code was found", (), evidence)
-    return combine(
-        observations, f"libraries with code for {capability}: {', '.join(native) or 'none'}", figures, evidence
-    )
+    healthy = f"libraries with code for {capability}: {', '.join(native) or 'none'}"
+    return combine(observations, healthy, figures, evidence)
 
 
 SHIPPED = ("torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*")

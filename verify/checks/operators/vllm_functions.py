@@ -198,9 +198,8 @@ def _largest(_: str) -> OperatorProblem:
     rows = normal(LOGIT_ROWS, WIDE, seed=92, dtype="float32")
     places = torch.arange(LOGIT_ROWS) * (WIDE - 1) // (LOGIT_ROWS - 1)
     rows[torch.arange(LOGIT_ROWS), places] = torch.nextafter(rows.amax(dim=1), torch.tensor(math.inf))
-    return OperatorProblem(
-        f"{LOGIT_ROWS} rows of {WIDE}", lambda call, device: call(rows.to(device)).double(), places.double(), "float64"
-    )
+    what, exact = f"{LOGIT_ROWS} rows of {WIDE}", places.double()
+    return OperatorProblem(what, lambda call, device: call(rows.to(device)).double(), exact, "float64")
 
 
 def _penalised(_: str) -> OperatorProblem:

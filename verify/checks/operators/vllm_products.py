@@ -52,9 +52,8 @@ def _problem(dtype: str) -> OperatorProblem:
             call(found[-1], left.repeat(copies, 1), right.t())
         return torch.cat(found)
 
-    return OperatorProblem(
-        f"{ROWS * COPIES}x{PLAIN_DEPTH}x{PLAIN_COLUMNS}", compute, exact, dtype, summed(magnitude, PLAIN_DEPTH)
-    )
+    what = f"{ROWS * COPIES}x{PLAIN_DEPTH}x{PLAIN_COLUMNS}"
+    return OperatorProblem(what, compute, exact, dtype, summed(magnitude, PLAIN_DEPTH))
 
 
 vllm_products = operator_run(OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find))
@@ -146,9 +145,8 @@ def _product(dtype: str, *, kind: str, largest_weight: int | None = None) -> Ope
         return torch.cat(found)
 
     limit = f"int8 weights beyond {largest_weight}, which this CPU multiplies wrongly, were left out: it has no VNNI"
-    return OperatorProblem(
-        f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, lost, limit if largest_weight else None
-    )
+    what = f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}"
+    return OperatorProblem(what, compute, exact, dtype, lost, limit if largest_weight else None)
 
 
 def _for_nvidia(name: str, device: str) -> Call:

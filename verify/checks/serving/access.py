@@ -62,9 +62,8 @@ def access(context: CheckContext) -> CheckResult:
         return CheckResult("skip", text)
     try:
         version = (context.stack.get("vllm") or {}).get("version")
-        return evaluate_access(
-            planned, collect_access(service, planned, addresses, version, whole=context.includes("full"))
-        )
+        facts = collect_access(service, planned, addresses, version, whole=context.includes("full"))
+        return evaluate_access(planned, facts)
     except RequestError as problem:
         text = f"cannot tell which routes need the key: {problem}"
         return CheckResult("error", text, remedy="see serving.answer for whether it computes")

@@ -258,30 +258,23 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
     """Yield what the service writes and another account owns, or what has no room. Its logs belong to the supervisor, as do supervisord's own files."""
     of_supervisor = {f"{prefix}/run/supervisord.pid", f"{prefix}/run/supervisor.sock"}
-    folders = " ".join(planned.directives().get("ReadWritePaths", [])).split() or [
-        str(prefix / name) for name in ("cache", "run")
-    ]
-    for top in (*folders, str(prefix / "home")):
+    named = " ".join(planned.directives().get("ReadWritePaths", [])).split()
+    for top in (*(named or (f"{prefix}/cache", f"{prefix}/run")), f"{prefix}/home"):
         if top == str(prefix / "logs"):
             continue
         if not os.path.isdir(top):  # noqa: PTH112 - as below
             yield f"{top} is gone"
             continue
-        yield from _room(top)
+        rows, disk = table("start")["folders"], os.statvfs(top)
+        if disk.f_flag & os.ST_RDONLY:
+            yield f"{top} is on a file system that is mounted read-only"
+        if disk.f_bavail * disk.f_frsize < rows["free_bytes"] or (disk.f_files and disk.f_favail < rows["free_files"]):
+            yield f"{top} has room for {disk.f_bavail * disk.f_frsize >> 20} MiB and {disk.f_favail} files"
         for above, _, names in os.walk(top):
             for path in (above, *(f"{above}/{name}" for name in names)):
                 found = os.lstat(path)
                 if found.st_uid != uid and path not in of_supervisor:
                     yield f"{path} belongs to user {found.st_uid}, and the service runs as {uid}"
-
-
-def _room(folder: str) -> Iterator[str]:
-    """Yield why a folder takes no files: its file system is read-only, or full."""
-    rows, disk = table("start")["folders"], os.statvfs(folder)
-    if disk.f_flag & os.ST_RDONLY:
-        yield f"{folder} is on a file system that is mounted read-only"
-    if disk.f_bavail * disk.f_frsize < rows["free_bytes"] or (disk.f_files and disk.f_favail < rows["free_files"]):
-        yield f"{folder} has room for {disk.f_bavail * disk.f_frsize >> 20} MiB and {disk.f_favail} files"
 
 
 def _shared_memory(uid: int) -> Iterator[str]:

@@ -90,9 +90,8 @@ def load(context: CheckContext) -> CheckResult:
         results = list(comparison.under_load(service, load))
     if "failed-requests" in context.faults:
         results = [{**result, "completed": result["completed"] - 1} for result in results]
-    return evaluate_load(
-        results, {"tool": "vllm bench serve", "endpoint": service.url if service else None, "load": load}
-    )
+    evidence = {"tool": "vllm bench serve", "endpoint": service.url if service else None, "load": load}
+    return evaluate_load(results, evidence)
 
 
 def evaluate_load(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> CheckResult:
@@ -110,16 +109,15 @@ def evaluate_load(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, A
         failed += result["num_prompts"] - result["completed"]
         requests += result["num_prompts"]
     share = failed / requests if requests else 1.0
-    figures.append(
-        Figure("requests without an answer", share, "share", ceiling=bound["ceiling"], source=bound["source"])
-    )
+    most, source = bound["ceiling"], bound["source"]
+    figures.append(Figure("requests without an answer", share, "share", ceiling=most, source=source))
     kept = {**evidence, "requests": requests, "seconds": [result["duration"] for result in results]}
-    if not share <= bound["ceiling"]:
+    if not share <= most:
         text = f"{failed} of {requests} requests got no answer"
         remedy = "its log shows the reason: ./firstlight doctor --limit NAME"
         return CheckResult("fail", text, tuple(figures), kept, remedy)
-    most = max(results, key=lambda result: result["output_throughput"])
-    text = f"{requests} requests answered; at most {most['output_throughput']:.0f} tokens/s, {_at_once(most)}"
+    best = max(results, key=lambda result: result["output_throughput"])
+    text = f"{requests} requests answered; at most {best['output_throughput']:.0f} tokens/s, {_at_once(best)}"
     if first := results[0].get("p50_ttft_ms"):
         alone = ", alone" if results[0]["max_concurrency"] == 1 else ""
         text += f"; first token after {first:.0f} ms (median{alone})"

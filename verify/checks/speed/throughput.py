@@ -32,7 +32,7 @@ BUDGET_S, COPIES_BUDGET_S = 0.2, 0.3
 def gemm(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     size = CPU_SIZE if device == "cpu" else GPU_SIZE
-    figures = []
+    figures, flops = [], 2 * size**3
     with watch(torch_view.address(device)) as readings:
         for dtype in DTYPES:
             count = rotation(device, 2 * size * size * 2)
@@ -40,18 +40,16 @@ def gemm(context: CheckContext) -> CheckResult:
             work = partial(_in_turn, torch.matmul, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
             least, source = speed_floor(_card(device), f"gemm_{dtype}")
-            figures.append(Figure(f"{dtype} products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
+            figures.append(Figure(f"{dtype} products", flops / seconds / 1e12, "TFLOP/s", least, source=source))
             if dtype == SUSTAINED:
-                figures += _long_load(
-                    f"{dtype} products", work, context, once_s=seconds, work_of_one=2 * size**3 / 1e12
-                )
+                figures += _long_load(f"{dtype} products", work, context, once_s=seconds, work_of_one=flops / 1e12)
         if device != "cpu" and refuses_fp8(device) is None:
             sets = random_sets(rotation(device, 2 * size * size), size, size, dtype=FP8, device=device, parts=2)
             work = partial(_in_turn, fp8_product, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
             least, source = speed_floor(_card(device), "gemm_fp8")
-            figures.append(Figure("fp8 products", 2 * size**3 / seconds / 1e12, "TFLOP/s", least, source=source))
-            figures += _long_load("fp8 products", work, context, once_s=seconds, work_of_one=2 * size**3 / 1e12)
+            figures.append(Figure("fp8 products", flops / seconds / 1e12, "TFLOP/s", least, source=source))
+            figures += _long_load("fp8 products", work, context, once_s=seconds, work_of_one=flops / 1e12)
     return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
 
 
@@ -146,17 +144,13 @@ def attention(context: CheckContext) -> CheckResult:
             ratio = row["standard"] / row["flash"]
             name, source = f"standard over flash {_shape(point)}", "no gain, no flash"
             figures.append(Figure(name, ratio, "times the time", floor=least, source=source))
-        figures += [
-            Figure(
-                f"{title} {_shape(point)}", operations(point) / measure_package(call, point, device) / 1e12, "TFLOP/s"
-            )
-            for title, call in planned_packages(context, device)
-            for point in points
-        ]
+        for title, call in planned_packages(context, device):
+            for point in points:
+                speed = operations(point) / measure_package(call, point, device) / 1e12
+                figures.append(Figure(f"{title} {_shape(point)}", speed, "TFLOP/s"))
         lengths = list(sweep(device, level))
-    evidence = {"milliseconds": rows, **milliseconds_by_length(lengths), "dtype": dtype_of(device)} | synchronize(
-        device
-    )
+    evidence = {"milliseconds": rows, **milliseconds_by_length(lengths), "dtype": dtype_of(device)}
+    evidence |= synchronize(device)
     card = None if on_cpu else torch_view.load().cuda.get_device_name(device)
     return evaluate([*figures, *gains(lengths, card)], context, evidence, readings)
 
