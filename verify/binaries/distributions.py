@@ -1,6 +1,5 @@
 """What is installed in this environment: distributions, those that a lock pins, vLLM's kernels, and NVIDIA's compatibility libraries."""
 
-import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
@@ -9,6 +8,7 @@ import sys
 import sysconfig
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,9 @@ def all_extensions() -> list[Path]:
     """Return every extension of the package that this Python and this CPU can load, by name."""
     variants = {path for row in table("libraries")["vllm_kernels"] for path in _files(row["glob"])}
     for_others = variants.difference(vllm_extensions())
-    return [path for path in _files("**/*.so") if path not in for_others and _of_this_python(path)]
-
-
-def _of_this_python(path: Path) -> bool:
-    """Return whether the suffix belongs to this Python: a wheel may hold a module for several versions."""
-    return f".{path.name.partition('.')[2]}" in importlib.machinery.EXTENSION_SUFFIXES
+    # A wheel may hold a module for several versions of Python.
+    own = [path for path in _files("**/*.so") if f".{path.name.partition('.')[2]}" in EXTENSION_SUFFIXES]
+    return [path for path in own if path not in for_others]
 
 
 def _files(pattern: str) -> list[Path]:

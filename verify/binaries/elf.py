@@ -43,8 +43,12 @@ class Elf:
             raise ValueError("it is not a 64-bit ELF file")
         self._content = content
         try:
-            self._sections = self._read_sections()
-            number = _HEADER.unpack_from(content)[1]
+            _, number, _, _, _, start, _, _, _, _, size, count, names_at = _HEADER.unpack_from(content)
+            rows = [_SECTION.unpack_from(content, start + size * index) for index in range(count)]
+            if not rows:
+                raise ValueError("it has no section headers")
+            names = bytes(content[rows[names_at][4] : rows[names_at][4] + rows[names_at][5]])
+            self._sections = [_Section(_string(names, row[0]), row[1], row[4], row[5], row[6]) for row in rows]
             self.machine = MACHINES.get(number, str(number))
         except (struct.error, IndexError) as error:
             raise ValueError(f"its headers are cut off: {error}") from None
@@ -94,14 +98,6 @@ class Elf:
         for table in self._sections:
             if table.kind == kind:
                 yield self._bytes(table), bytes(self._bytes(self._sections[table.link]))
-
-    def _read_sections(self) -> list[_Section]:
-        _, _, _, _, _, start, _, _, _, _, size, count, names_at = _HEADER.unpack_from(self._content)
-        rows = [_SECTION.unpack_from(self._content, start + size * index) for index in range(count)]
-        if not rows:
-            raise ValueError("it has no section headers")
-        names = bytes(self._content[rows[names_at][4] : rows[names_at][4] + rows[names_at][5]])
-        return [_Section(_string(names, row[0]), row[1], row[4], row[5], row[6]) for row in rows]
 
     def _bytes(self, section: _Section) -> memoryview:
         end = section.offset + section.size

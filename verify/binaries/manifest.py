@@ -85,16 +85,13 @@ def _wrong(path: str, any_of: tuple[Content, ...], *, by_content: bool) -> str |
         if not by_content:
             return None
         if is_link:
-            return None if _crc_of_link(path) == same_size[0].digest else f"{path}: it points elsewhere than recorded"
+            target = f"{CRC}={zlib.crc32(os.fsencode(os.readlink(path))):08x}"  # noqa: PTH115 - see above
+            return None if target == same_size[0].digest else f"{path}: it points elsewhere than recorded"
         if any(_digest(path, content.digest.partition("=")[0]) == content.digest for content in same_size):
             return None
     except OSError as error:
         return f"{path}: {error.strerror}"
     return f"{path}: its content is not the recorded one"
-
-
-def _crc_of_link(path: str) -> str:
-    return f"{CRC}={zlib.crc32(os.fsencode(os.readlink(path))):08x}"  # noqa: PTH115 - see above
 
 
 def _digest(path: str, algorithm: str) -> str:

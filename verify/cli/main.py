@@ -176,8 +176,8 @@ def _run(
 
 def _repeated(checks: list[Check]) -> list[Check]:
     """Return the checks of further rounds."""
-    families = table("burn_in")["families"]
-    return with_dependencies((check for check in checks if check.family in families), all_checks())
+    chosen = (check for check in checks if check.family in table("burn_in")["families"])
+    return with_dependencies(chosen, all_checks())
 
 
 def _with_failed(
@@ -200,10 +200,8 @@ def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: 
     """Add results of the last run that still hold; a selection of checks makes no statement about the others."""
     if options.refute:
         return last_run.merge_rerun(document, before)
-    document |= {
-        "carried": last_run.lasting_warnings(document, before),
-        "runs": last_run.runs_by_level(document, before),
-    }
+    carried = last_run.lasting_warnings(document, before)
+    document |= {"carried": carried, "runs": last_run.runs_by_level(document, before)}
     if not (options.only or options.skip or options.inject):
         document["checks"] = last_run.keep_open_failures(document, before)
         document["status"] = worst_status([record["status"] for record in document["checks"]])
@@ -223,9 +221,7 @@ def _above_zero(unit: str, text: str) -> float:
 def _chosen(options: argparse.Namespace) -> list[Check]:
     if options.hours is not None and options.level != BURN_IN:
         raise ValueError(f"--hours is the length of level {BURN_IN}, and the level is {options.level}")
-    level = LEVELS.index(options.level)
-    only = select(tuple(options.only))
-    skipped = select(tuple(options.skip))
+    level, only, skipped = LEVELS.index(options.level), select(tuple(options.only)), select(tuple(options.skip))
     chosen = [
         check
         for check in all_checks()

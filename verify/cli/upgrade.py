@@ -63,13 +63,8 @@ def main(arguments: list[str]) -> int:
         outcome = replace(outcome, figures=(*outcome.figures, *upgrade.timed(own, flash, device)))
         if is_kept and (failure := _keep(flash, options.save, own.source if options.write else None, text)):
             return _refuse(failure, "name another file with --save")
-    document = {
-        "model": options.model,
-        "device": device,
-        "upgraded": names,
-        "layers": [row for _, row in layers],
-        **outcome.as_json(),
-    }
+    document = {"model": options.model, "device": device, "upgraded": names, "layers": [row for _, row in layers]}
+    document |= outcome.as_json()
     document["saved"] = str(options.save) if options.save and is_kept else None
     document["written"] = str(beside(own.source)) if options.write and is_kept and own.source else None
     document["difference"] = difference(own.source, text) if text is not None and own.source else None
@@ -93,12 +88,10 @@ def render(document: dict[str, Any]) -> str:
     if document["layers"]:
         lines.append(f"{'layer, original and upgraded':<36}{'error':>20}{'ms':>20}{'peak MiB':>20}")
     for layer in document["layers"]:
-        columns = (
-            f"{layer['original_error']:>8.1e} {layer['error']:>8.1e}",
-            f"{layer['original_ms']:>8.3g} {layer['upgraded_ms']:>8.3g}",
-            f"{layer['original_peak_bytes'] / MIB:>8.3g} {layer['upgraded_peak_bytes'] / MIB:>8.3g}",
-        )
-        lines.append(f"{layer['name'] or 'the model':<36}" + "".join(f"{column:>20}" for column in columns))
+        error = f"{layer['original_error']:>8.1e} {layer['error']:>8.1e}"
+        time = f"{layer['original_ms']:>8.3g} {layer['upgraded_ms']:>8.3g}"
+        memory = f"{layer['original_peak_bytes'] / MIB:>8.3g} {layer['upgraded_peak_bytes'] / MIB:>8.3g}"
+        lines.append(f"{layer['name'] or 'the model':<36}{error:>20}{time:>20}{memory:>20}")
     lines += wrapped("remedy: ", document["remedy"]) if document["remedy"] else []
     kept = [f"{what} to {document[what]}" for what in ("saved", "written") if document[what]]
     lines.append("; ".join(kept) or "not saved")

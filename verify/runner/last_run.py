@@ -75,7 +75,11 @@ def keep_open_failures(
         here = [one for one in records if one["id"] == failure["id"] and one.get("device") == device]
         passed = [records.index(one) for one in here if one["status"] not in FAILED]
         start = next(iter(passed), len(records))
-        records[start : start + len(passed)] = [_found_before(failure, before)]
+        if not failure.get("found"):
+            at, level = before.get("started_at"), failure["level"]
+            failure |= {"reason": f"{failure['reason']} (found at {level} at {at}; not passed at {level} since)"}
+            failure |= {"seconds": 0.0, "found": {"at": at, "environment": before.get("environment")}}
+        records[start : start + len(passed)] = [failure]
     return records
 
 
@@ -109,12 +113,3 @@ def _failures(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _depth(record: Mapping[str, Any], document: Mapping[str, Any]) -> int:
     return LEVELS.index(record.get("level") or document["level"])
-
-
-def _found_before(failure: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a failure of an earlier run as a record of the new document."""
-    if failure.get("found"):
-        return failure
-    at, level = before.get("started_at"), failure["level"]
-    reason = f"{failure['reason']} (found at {level} at {at}; not passed at {level} since)"
-    return {**failure, "reason": reason, "seconds": 0.0, "found": {"at": at, "environment": before.get("environment")}}

@@ -55,24 +55,20 @@ def prove(service: Service) -> str | None:
     """Wait until the service answers correctly; return the problem if it does not. Raises ControlError."""
     request = dict(service.readiness)
     began = time.monotonic()
+    python, program = service.prefix / "current/bin/python", service.prefix / "bin/ready.pyz"
     while True:
-        answer = _ask(service, {**request, "slice_s": SLICE_S})
+        stdin = json.dumps({**request, "slice_s": SLICE_S})
+        done = _run([str(python), "-I", "-S", str(program)], stdin=stdin, limit_s=SLICE_S + ANSWER_S)
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            raise ControlError(f"{program} ended with {done.returncode}: {_last(done)}") from None
         if answer["state"] != "waiting":
             text: str | None = answer["record"]["text"]
             return None if answer["state"] == "ready" else text or "it did not become ready"
         if time.monotonic() - began > PROVE_S:
             return f"it has not answered within {PROVE_S:g} s after its start: {answer['progress']}"
         request |= answer["resume"]
-
-
-def _ask(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    python, program = service.prefix / "current/bin/python", service.prefix / "bin/ready.pyz"
-    done = _run([str(python), "-I", "-S", str(program)], stdin=json.dumps(request), limit_s=SLICE_S + ANSWER_S)
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        raise ControlError(f"{program} ended with {done.returncode}: {_last(done)}") from None
-    return answer
 
 
 def shown(service: Service, names: Iterable[str]) -> dict[str, str]:
@@ -173,7 +169,15 @@ class ServiceState:
 def observe(service: Service) -> ServiceState:
     """Ask the supervisor. A dead supervisord is a state. Raises ControlError where systemd does not answer."""
     if service.readiness["supervisor"] == "supervisor":
-        return _under_supervisord(service)
+        try:
+            program = _supervisord(service, "getProcessInfo", service.name)
+        except (ControlError, xmlrpc.client.Fault) as problem:
+            # The last entry of its log is about its end.
+            log = service.prefix / "logs" / "supervisord.log"
+            ended_at = time.monotonic() - (time.time() - log.stat().st_mtime) if log.exists() else None
+            return ServiceState(str(problem), runs=False, ended=ended_at)
+        runs = program["statename"] == "RUNNING"
+        return ServiceState(program["statename"], runs, int(program["pid"]), failed=not runs)
     names = ("LoadState", "ActiveState", "SubState", "MainPID", "InactiveEnterTimestampMonotonic", "UnitFileState")
     files = ("FragmentPath", "SourcePath", "DropInPaths", "NeedDaemonReload", "NRestarts")
     found = shown(service, (*names, *files, *properties()))
@@ -186,18 +190,6 @@ def observe(service: Service) -> ServiceState:
         failed=active not in ("active", "inactive"),
         shown=found,
     )
-
-
-def _under_supervisord(service: Service) -> ServiceState:
-    log = service.prefix / "logs" / "supervisord.log"
-    try:
-        program = _supervisord(service, "getProcessInfo", service.name)
-    except (ControlError, xmlrpc.client.Fault) as problem:
-        # The last entry of its log is about its end.
-        ended = time.monotonic() - (time.time() - log.stat().st_mtime) if log.exists() else None
-        return ServiceState(str(problem), runs=False, ended=ended)
-    runs = program["statename"] == "RUNNING"
-    return ServiceState(program["statename"], runs, int(program["pid"]), failed=not runs)
 
 
 MARK = "run/drained.json"
