@@ -212,9 +212,14 @@ class _Run:
             check.id: frozenset(injection.fault for injection in self._injections if injection.hits(check))
             for check in checks
         }
-        concerned = [check for check in checks if self._applies(check)]
-        keys = []
-        for check in concerned:
+        keys, concerned = [], []
+        for check in checks:
+            own_context = replace(self._context, level=self._level(check), faults=self._faults[check.id])
+            outcome = next((outcome for need in check.preconditions if (outcome := need(own_context))), None)
+            if outcome:
+                self._add_record(check, None, outcome)
+                continue
+            concerned.append(check)
             # A check with an injected fault does not depend on a healthy host.
             own = replace(check, requires=()) if self._faults[check.id] else check
             keys += [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
@@ -225,17 +230,10 @@ class _Run:
             for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
                 pass
         for check in checks:
-            if (outcome := check.compare_devices((record["device"], record) for record in self._records)) is not None:
-                self._add_record(check, None, outcome)
+            compared = check.compare_devices((record["device"], record) for record in self._records)
+            if compared is not None:
+                self._add_record(check, None, compared)
         return {fault for check in concerned for fault in self._faults[check.id]}
-
-    def _applies(self, check: Check) -> bool:
-        """Return whether the preconditions of a check hold; record its result if they do not."""
-        own = replace(self._context, level=self._level(check), faults=self._faults[check.id])
-        outcome = next((outcome for need in check.preconditions if (outcome := need(own))), None)
-        if outcome:
-            self._add_record(check, None, outcome)
-        return outcome is None
 
     def _level(self, check: Check) -> Level:
         return self._context.level_overrides.get(check.id, self._context.level)

@@ -150,21 +150,15 @@ AT_ONCE = 2
 @cache
 def all_checks() -> tuple[Check, ...]:
     """Return every check, ordered by family and id."""
-    declared = (
-        _declared(f"{family}.{name}", row) for family, rows in table("checks").items() for name, row in rows.items()
-    )
+    found = [*_of_attention()]
+    for family, name, row in ((family, *item) for family, rows in table("checks").items() for item in rows.items()):
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        values["preconditions"] = tuple(PRECONDITIONS[each] for each in row.get("preconditions", ()))
+        values["aggregate"] = AGGREGATES[row["aggregate"]] if "aggregate" in row else None
+        values["run"] = _imported(f"verify.checks.{family}.{row.get('run', f'{name}:run')}")
+        found.append(Check(id=f"{family}.{name}", **values))
     order = [family["name"] for family in table("families")["family"]]
-    return tuple(sorted([*declared, *_of_attention()], key=lambda check: (order.index(check.family), check.id)))
-
-
-def _declared(id_: str, row: Mapping[str, Any]) -> Check:
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    values["preconditions"] = tuple(PRECONDITIONS[name] for name in row.get("preconditions", ()))
-    if "aggregate" in row:
-        values["aggregate"] = AGGREGATES[row["aggregate"]]
-    family, _, name = id_.partition(".")
-    values["run"] = _imported(f"verify.checks.{family}.{row.get('run', f'{name}:run')}")
-    return Check(id=id_, **values)
+    return tuple(sorted(found, key=lambda check: (order.index(check.family), check.id)))
 
 
 def _of_attention() -> Iterator[Check]:

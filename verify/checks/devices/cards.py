@@ -34,7 +34,16 @@ def evaluate_clocks(cards: Sequence[Health]) -> CheckResult:
         for card in cards
         if card.power_limit_w is not None
     )
-    observations = [entry for card in cards for entry in _clocks_of(card)]
+    observations = []
+    for card in cards:
+        for row in _reasons(card):
+            if row["status"] in ("fail", "warn"):
+                text = f"{card.pci} is slowed down: {row['name']}"
+                observations.append(Observation(row["status"], text, row["remedy"]))
+        limit, usual = card.power_limit_w, card.power_default_w
+        if limit is not None and usual is not None and limit < usual:
+            text = f"{card.pci} is limited to {limit:.0f} W, the default is {usual:.0f} W"
+            observations.append(Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}"))
     seen = sorted({name for names in named.values() for name in names})
     healthy = f"nothing slows a GPU down ({len(cards)} checked; current clock limits: {', '.join(seen) or 'none'})"
     evidence = {"reasons": named, "source": table("devices")["clock_reasons"]["source"]}
@@ -43,16 +52,6 @@ def evaluate_clocks(cards: Sequence[Health]) -> CheckResult:
 
 def _reasons(card: Health) -> list[dict[str, Any]]:
     return [row for row in table("devices")["clock_reason"] if (card.clock_reasons or 0) & row["bit"]]
-
-
-def _clocks_of(card: Health) -> Iterator[Observation]:
-    for row in _reasons(card):
-        if row["status"] in ("fail", "warn"):
-            yield Observation(row["status"], f"{card.pci} is slowed down: {row['name']}", row["remedy"])
-    limit, usual = card.power_limit_w, card.power_default_w
-    if limit is not None and usual is not None and limit < usual:
-        text = f"{card.pci} is limited to {limit:.0f} W, the default is {usual:.0f} W"
-        yield Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
 
 
 clocks = nvidia_check(evaluate_clocks, clock_reasons=0x48)
@@ -137,32 +136,30 @@ def evaluate_modes(cards: Sequence[Health]) -> CheckResult:
     """Report persistence mode without evaluating it: without it, first uses take seconds longer and volatile error counts are lost."""
     split = sum(1 for card in cards if card.mig and card.mig[0])
     figures = (Figure("GPUs split by MIG", split, "count"),)
-    observations = [entry for card in cards for entry in _modes_of(card)]
+    observations, states = [], dict[str, dict[str, Any]]()
+    for card in cards:
+        mode = _mode(card)
+        states[card.pci] = {"compute mode": mode, "MIG": card.mig, "persistence": card.persistence}
+        remedy = f"nvidia-smi -i {card.pci} --compute-mode=DEFAULT"
+        if mode == PROHIBITED:
+            text = f"{card.pci} is in compute mode {mode}: no process may compute on it"
+            observations.append(Observation("fail", text, remedy))
+        elif mode not in (None, "default"):
+            text = f"{card.pci} is in compute mode {mode}: one process at a time"
+            observations.append(Observation("warn", text, remedy))
+        if card.mig and card.mig[0] != card.mig[1]:
+            text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
+            observations.append(Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot"))
     lazy = [card.pci for card in cards if card.persistence is False]
     if lazy:
         text = f"persistence mode is off on {', '.join(lazy)}: each first use waits for the driver"
         observations.append(Observation("ok", text))
-    evidence = {
-        card.pci: {"compute mode": _mode(card), "MIG": card.mig, "persistence": card.persistence} for card in cards
-    }
-    return combine(observations, f"every GPU accepts any process ({len(cards)} checked)", figures, evidence)
+    return combine(observations, f"every GPU accepts any process ({len(cards)} checked)", figures, states)
 
 
 def _mode(card: Health) -> str | None:
     names: list[str] = table("devices")["compute_mode"]["names"]
     return names[card.compute_mode] if card.compute_mode is not None and card.compute_mode < len(names) else None
-
-
-def _modes_of(card: Health) -> Iterator[Observation]:
-    mode = _mode(card)
-    remedy = f"nvidia-smi -i {card.pci} --compute-mode=DEFAULT"
-    if mode == PROHIBITED:
-        yield Observation("fail", f"{card.pci} is in compute mode {mode}: no process may compute on it", remedy)
-    elif mode not in (None, "default"):
-        yield Observation("warn", f"{card.pci} is in compute mode {mode}: one process at a time", remedy)
-    if card.mig and card.mig[0] != card.mig[1]:
-        text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
-        yield Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
 
 
 modes = nvidia_check(evaluate_modes, compute_mode=2)
@@ -181,8 +178,15 @@ def evaluate_nvlink(cards: Sequence[Health]) -> CheckResult:
     evidence = {
         card.pci: {"name": card.name, "links": list(card.links), "errors": dict(card.link_errors)} for card in cards
     }
-    observations = [*_too_few(cards, up)]
+    observations = []
     for card in cards:
+        wired, most = _wired(card), max(up[other.pci] for other in cards if other.name == card.name)
+        if wired and up[card.pci] < wired:
+            text = f"{card.pci}: {up[card.pci]} of {wired} NVLinks are up{_down(card)}"
+            observations.append(Observation("fail", text, RESEAT))
+        elif not wired and up[card.pci] < most:
+            text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal GPU{_down(card)}"
+            observations.append(Observation("warn", text, RESEAT))
         # Errors that only the checksum found occur on every long link; they are evidence.
         told_of = [f"{card.link_errors[kind]} {kind}" for kind in SEVERE if card.link_errors.get(kind)]
         if told_of:
@@ -195,17 +199,6 @@ def _wired(card: Health) -> int | None:
     """Return the number of links on a board of this type; None if it depends on bridges."""
     rows = table("devices")["nvlink"]
     return next((row["links"] for row in rows if re.search(row["match"], card.name)), None)
-
-
-def _too_few(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
-    """Report cards with fewer links than their type has, and of an unknown type than an equal card of the host has."""
-    for card in cards:
-        wired, most = _wired(card), max(up[other.pci] for other in cards if other.name == card.name)
-        if wired and up[card.pci] < wired:
-            yield Observation("fail", f"{card.pci}: {up[card.pci]} of {wired} NVLinks are up{_down(card)}", RESEAT)
-        elif not wired and up[card.pci] < most:
-            text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal GPU"
-            yield Observation("warn", f"{text}{_down(card)}", RESEAT)
 
 
 def _down(card: Health) -> str:

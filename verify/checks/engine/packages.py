@@ -21,18 +21,12 @@ def vllm(context: CheckContext) -> CheckResult:
     except ImportError as error:
         text = f"vLLM does not import: {error}"
         return CheckResult("fail", text, remedy="reinstall the environment from its lock: ./firstlight provision")
-    found = next((name for name in PLATFORMS if getattr(current_platform, f"is_{name}")()), None)
-    wanted = (planned.get("version"), planned.get("variant"))
-    return evaluate_vllm(str(module.__version__), found, *wanted, str(module.__file__))
-
-
-def evaluate_vllm(
-    version: str, platform: str | None, planned: str | None, variant: str | None, file: str
-) -> CheckResult:
-    """Compare vLLM's version and platform (None: unsupported) with the Stack's release and variant, if any."""
-    evidence = {"call": "vllm.platforms.current_platform", "version": version, "platform": platform, "file": file}
-    if planned and version.partition("+")[0] != planned:
-        return CheckResult("fail", f"vLLM is {version}, and the plan has {planned}", evidence=evidence)
+    platform = next((name for name in PLATFORMS if getattr(current_platform, f"is_{name}")()), None)
+    release, variant, version = planned.get("version"), planned.get("variant"), str(module.__version__)
+    evidence: dict[str, Any] = {"call": "vllm.platforms.current_platform", "version": version}
+    evidence |= {"platform": platform, "file": str(module.__file__)}
+    if release and version.partition("+")[0] != release:
+        return CheckResult("fail", f"vLLM is {version}, and the plan has {release}", evidence=evidence)
     if platform is None:
         return CheckResult("fail", f"vLLM {version} finds no supported platform", evidence=evidence)
     wanted = {"cu": "cuda", "ro": "rocm", "cp": "cpu"}[variant[:2]] if variant else platform

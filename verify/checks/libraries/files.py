@@ -242,7 +242,8 @@ def shadowing(folder: Path) -> Iterator[Observation]:
 
 def in_processes(context: CheckContext, known: Collection[str]) -> Iterator[Observation]:
     """Yield unplanned variables that inject code into this process or into those of the service."""
-    planned = planned_variables(context.prefix)
+    record = read_json(service_plan.record_of(context.prefix)) if context.prefix else {}
+    planned = (record.get("service") or {}).get("environment") or {}
     seen = set()
     for process in read_all((os.getpid(), *_pids(context))):
         is_isolated = process.pid == os.getpid()
@@ -257,12 +258,6 @@ def _pids(context: CheckContext) -> Iterable[int]:
     """Return the service's processes. Those of another environment, or that restart after the checks, do not count."""
     serving = context.service if registry.service(context) is None else None
     return serving.pids() if serving and serving.main_pid else ()
-
-
-def planned_variables(prefix: Path | None) -> Mapping[str, str]:
-    """Return the planned variables of the service, as far as this user may read them."""
-    record = read_json(service_plan.record_of(prefix)) if prefix else {}
-    return dict((record.get("service") or {}).get("environment") or {})
 
 
 def injecting(
