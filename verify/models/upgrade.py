@@ -24,17 +24,7 @@ from verify.attention.check import ErrorComparison, ErrorSize, tolerance_problem
 from verify.attention.layers import FlashMultiheadAttention, torch_layers, upgrade_attention
 from verify.attention.speed import peak
 from verify.inputs import synchronize
-from verify.models.layers import (
-    Inputs,
-    best_name,
-    has_interface,
-    implementation,
-    layers_computed,
-    layers_with_unread_weights,
-    switch,
-    with_mask_of,
-    without_cache,
-)
+from verify.models import layers
 from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source
 from verify.records import CheckResult, Figure, first_few
 
@@ -163,7 +153,7 @@ def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[
     other = subject.to()
     if _by_name(other.model):
         wanted = _wanted(other.model, attention)
-        switch(other.model, wanted)
+        layers.switch(other.model, wanted)
         return _named(other, wanted, subject.model)
     unread = _unread(subject)
     names = upgrade_attention(other.model)
@@ -177,30 +167,30 @@ def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[
 def _unread(subject: UpgradeSubject) -> list[str]:
     """Return the layers whose attention weights the model does not read, found on a copy: it may keep state."""
     other = subject.to()
-    return layers_with_unread_weights(other.model, lambda: other.model(*other.arguments, **other.keywords))
+    return layers.layers_with_unread_weights(other.model, lambda: other.model(*other.arguments, **other.keywords))
 
 
 def _by_name(model: nn.Module) -> bool:
-    return has_interface(model) and not torch_layers(model)
+    return layers.has_interface(model) and not torch_layers(model)
 
 
 def _wanted(model: nn.Module, attention: str | None) -> str:
     """Return the implementation that a model of transformers is to get."""
-    wanted = attention or best_name(model)
-    if implementation(model) == wanted:
+    wanted = attention or layers.best_name(model)
+    if layers.implementation(model) == wanted:
         raise UnusableError(f"the attention of {type(model).__name__} is `{wanted}` already")
     return wanted
 
 
 def _named(subject: UpgradeSubject, wanted: str, original: nn.Module) -> tuple[UpgradeSubject, list[str]]:
     """Return a model of transformers as upgraded, with the layers that its new implementation computes."""
-    if implementation(subject.model) != wanted:
+    if layers.implementation(subject.model) != wanted:
         raise UnusableError(
-            f"no name in the source chooses the attention `{implementation(original)}`: "
+            f"no name in the source chooses the attention `{layers.implementation(original)}`: "
             f'call model.set_attn_implementation("{wanted}") where the model is built'
         )
     found = replace(subject, interface=wanted)
-    names = layers_computed(found.model, wanted, partial(_forward, found))
+    names = layers.layers_computed(found.model, wanted, partial(_forward, found))
     if not names:
         raise UnusableError(f"no layer of {type(found.model).__name__} computes its attention by `{wanted}`")
     return found, names
@@ -249,20 +239,20 @@ def compare_layers(
 
 def _inputs_of_both(
     own: UpgradeSubject, flash: UpgradeSubject, names: Sequence[str]
-) -> dict[str, tuple[Inputs, Inputs]]:
+) -> dict[str, tuple[layers.Inputs, layers.Inputs]]:
     """Return the inputs for each layer, original and upgraded, which differ by the form of their mask at most."""
     if not flash.interface:
         return {name: (inputs, inputs) for name, inputs in _layer_inputs(own, names).items()}
-    with without_cache(own.model, flash.model):
+    with layers.without_cache(own.model, flash.model):
         originals, masked = (_layer_inputs(one, names) for one in (own, flash))
     return {
-        name: (inputs, with_mask_of(own.model.get_submodule(name), inputs, masked[name]))
+        name: (inputs, layers.with_mask_of(own.model.get_submodule(name), inputs, masked[name]))
         for name, inputs in originals.items()
     }
 
 
-def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, Inputs]:
-    inputs: dict[str, Inputs] = {}
+def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, layers.Inputs]:
+    inputs: dict[str, layers.Inputs] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         return lambda _module, arguments, keywords: inputs.update({name: (arguments, keywords)})
@@ -311,8 +301,8 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
         text = "the model reads the weights of every attention, which flash kernels cannot return: nothing is faster"
         remedy = "pass need_weights=False to the attention where the model can do without its weights"
         return CheckResult("warn", text, figures, evidence, remedy)
-    layers = sum(one.what.startswith("layer ") for one in measured)
-    counts = {"gradients": sum(one.gradient for one in measured), "layers": layers}
+    of_layers = sum(one.what.startswith("layer ") for one in measured)
+    counts = {"gradients": sum(one.gradient for one in measured), "layers": of_layers}
     more = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
     text = f"the output{', ' * bool(more)}{more} are as close to float64 as the original's"
     return CheckResult("ok", text, figures, evidence)

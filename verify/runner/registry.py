@@ -152,7 +152,7 @@ def all_checks() -> tuple[Check, ...]:
     """Return every check, ordered by family and id."""
     found = [*_of_attention()]
     for family, name, row in ((family, *item) for family, rows in table("checks").items() for item in rows.items()):
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
         values["preconditions"] = tuple(PRECONDITIONS[each] for each in row.get("preconditions", ()))
         values["aggregate"] = AGGREGATES[row["aggregate"]] if "aggregate" in row else None
         values["run"] = _imported(f"verify.checks.{family}.{row.get('run', f'{name}:run')}")

