@@ -65,7 +65,17 @@ def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hour
         interrupted = True
     finally:
         _keep(file, {**own, "rounds": rounds, "pid": None, "complete": not interrupted})
-    return _verdict(rounds, hours, interrupted=interrupted)
+    records = []
+    for entry in rounds["checks"].values():
+        record, count, bad, first = (entry[name] for name in ("record", "rounds", "bad", "first"))
+        reason = f"{record['reason']} ({count} rounds)"
+        if bad:
+            reason = f"in {bad} of {count} rounds, first in round {first}: {record['reason']}"
+        records.append(dict(record) if count == 1 or record["status"] == "skip" else {**record, "reason": reason})
+    outcome = _of_rounds(rounds, hours, interrupted=interrupted)
+    records.append(as_record(RECORD, rounds["document"]["host"], None, outcome, rounds["seconds"]))
+    status = worst_status([record["status"] for record in records])
+    return {**rounds["document"], "status": status, "seconds": rounds["seconds"], "checks": records}
 
 
 def _keep(file: Path | None, state: Mapping[str, Any]) -> None:
@@ -100,21 +110,6 @@ def _added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dic
     about["started_at"] = rounds["document"].get("started_at", about["started_at"])
     total = round(rounds["seconds"] + seconds, 3)
     return {"count": number, "seconds": total, "document": about, "checks": checks, "speeds": speeds}
-
-
-def _verdict(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> dict[str, Any]:
-    """Return the document of all rounds: the worst record of each check and device, and one on the rounds themselves."""
-    records = []
-    for entry in rounds["checks"].values():
-        record, count, bad, first = (entry[name] for name in ("record", "rounds", "bad", "first"))
-        reason = f"{record['reason']} ({count} rounds)"
-        if bad:
-            reason = f"in {bad} of {count} rounds, first in round {first}: {record['reason']}"
-        records.append(dict(record) if count == 1 or record["status"] == "skip" else {**record, "reason": reason})
-    outcome = _of_rounds(rounds, hours, interrupted=interrupted)
-    records.append(as_record(RECORD, rounds["document"]["host"], None, outcome, rounds["seconds"]))
-    status = worst_status([record["status"] for record in records])
-    return {**rounds["document"], "status": status, "seconds": rounds["seconds"], "checks": records}
 
 
 def _of_rounds(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> CheckResult:

@@ -60,36 +60,27 @@ def junit(documents: Sequence[Mapping[str, Any]], together: Sequence[Mapping[str
 
 
 def _suite(root: ET.Element, records: Sequence[Mapping[str, Any]], seconds: float, **about: str) -> None:
-    counts = {
-        "tests": len(records),
-        "failures": sum(record["status"] == "fail" for record in records),
-        "errors": sum(record["status"] == "error" for record in records),
-        "skipped": sum(record["status"] == "skip" for record in records),
-    }
-    details = {name: str(count) for name, count in counts.items()}
-    suite = ET.SubElement(root, "testsuite", {**about, "time": SECONDS.format(seconds), **details})
+    counts = Counter(record["status"] for record in records)
+    tests = {"tests": len(records), "failures": counts["fail"], "errors": counts["error"], "skipped": counts["skip"]}
+    details = {"time": SECONDS.format(seconds), **{name: str(count) for name, count in tests.items()}}
+    suite = ET.SubElement(root, "testsuite", {**about, **details})
     for record in records:
-        _case(suite, record)
+        name = record["id"] if record["device"] is None else f"{record['id']}[{record['device']}]"
+        spent = SECONDS.format(record["seconds"])
+        case = ET.SubElement(suite, "testcase", classname=f"verify.{record['family']}", name=name, time=spent)
+        reason = _of_xml(record["reason"])
+        if record["status"] in ("fail", "error"):
+            kind = "failure" if record["status"] == "fail" else "error"
+            shown = {key: record[key] for key in ("remedy", "figures", "evidence") if record[key]}
+            ET.SubElement(case, kind, message=reason, type=record["id"]).text = _of_xml(json.dumps(shown, indent=1))
+        elif record["status"] == "skip":
+            ET.SubElement(case, "skipped", message=reason)
+        else:
+            ET.SubElement(case, "system-out").text = f"{record['status']}: {reason}"
 
 
 def _started(document: Mapping[str, Any]) -> str:
     return str(document["started_at"]).rstrip("Z")
-
-
-def _case(suite: ET.Element, record: Mapping[str, Any]) -> None:
-    name = record["id"] if record["device"] is None else f"{record['id']}[{record['device']}]"
-    case = ET.SubElement(
-        suite, "testcase", classname=f"verify.{record['family']}", name=name, time=SECONDS.format(record["seconds"])
-    )
-    reason = _of_xml(record["reason"])
-    if record["status"] in ("fail", "error"):
-        kind = "failure" if record["status"] == "fail" else "error"
-        details = {key: record[key] for key in ("remedy", "figures", "evidence") if record[key]}
-        ET.SubElement(case, kind, message=reason, type=record["id"]).text = _of_xml(json.dumps(details, indent=1))
-    elif record["status"] == "skip":
-        ET.SubElement(case, "skipped", message=reason)
-    else:
-        ET.SubElement(case, "system-out").text = f"{record['status']}: {reason}"
 
 
 def _of_xml(text: str) -> str:
