@@ -101,8 +101,7 @@ class WheelIndex:
     def wheels(self, package: str) -> list[Wheel]:
         """Return every wheel of a package, oldest release first; an empty list when no index has it.
 
-        Raises:
-            IndexReadError: No index answers.
+        Raises IndexReadError where no index answers.
         """
         wanted = ((IndexLocation(index), package) for index in self._sources.indexes)
         pages = self._sources.index_client.fetch_pages(wanted)

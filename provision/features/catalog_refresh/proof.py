@@ -63,8 +63,7 @@ class Ground:
     def run(self, step: str, command: Sequence[str | Path]) -> str:
         """Run a program with nothing of the user's environment but PATH, and return its output.
 
-        Raises:
-            ProofError: It fails, or does not end in time.
+        Raises ProofError where it fails, or does not end in time.
         """
         for name in ("home", "tmp"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -135,11 +134,7 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
 
 
 def install(wheels: Iterable[LockedWheel], paths: Iterable[Path], ground: Ground) -> None:
-    """Make the environment anew from these files alone.
-
-    Raises:
-        ProofError: It cannot be made.
-    """
+    """Make the environment anew from these files alone. Raises ProofError where it cannot be made."""
     shutil.rmtree(ground.environment, ignore_errors=True)
     incoming, lock = ground.folder / "incoming", ground.folder / "lock.txt"
     shutil.rmtree(incoming, ignore_errors=True)
@@ -156,8 +151,7 @@ def install(wheels: Iterable[LockedWheel], paths: Iterable[Path], ground: Ground
 def load(stack: Stack, ground: Ground) -> int:
     """Load every extension module, and run vLLM as far as that goes without a GPU; return the number of modules.
 
-    Raises:
-        ProofError: One cannot be loaded.
+    Raises ProofError where one cannot be loaded.
     """
     assert stack.vllm is not None
     build = (stack.vllm.distribution, platform_of(stack.vllm.variant))

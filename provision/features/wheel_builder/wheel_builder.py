@@ -65,8 +65,7 @@ class WheelBuilder:
     ) -> LockedWheel:
         """Put the wheel of the package into the wheelhouse.
 
-        Raises:
-            StageError: The wheel cannot be had, or does not fit this torch, ABI, Python, C library and cards.
+        Raises StageError where the wheel cannot be had, or does not fit this torch, ABI, Python, C library and cards.
         """
         key = BuildKey.of(package)
         recipe = recipe_for(key)
@@ -143,8 +142,7 @@ _KIND = "published"
 def _fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Store) -> Path:
     """Put a published wheel into the wheelhouse, under the name in its own metadata: uv installs no other.
 
-    Raises:
-        StageError: The wheel cannot be had, or differs from the first download.
+    Raises StageError where the wheel cannot be had, or differs from the first download.
     """
     known = store.get(_KIND, package.file)
     if known and (path := store.find(known["sha256"], known["name"])):

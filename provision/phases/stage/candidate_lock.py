@@ -54,8 +54,7 @@ class Packager(Protocol):
     ) -> LockedWheel:
         """Put the wheel of the package into the wheelhouse. The `url` of a built wheel is empty.
 
-        Raises:
-            StageError: The wheel cannot be had, or does not fit the Stack.
+        Raises StageError where the wheel cannot be had, or does not fit the Stack.
         """
 
 
@@ -256,8 +255,7 @@ def _lock_or_leave_out(
 def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | StageError:
     """Solve a candidate and fetch its wheels, none of them for another platform than planned. Return a refusal as an error.
 
-    Raises:
-        StageError: A wheel cannot be had.
+    Raises StageError where a wheel cannot be had.
     """
     extra = job.packager.requires(attempt.package) if attempt.package and job.packager else ()
     refused: tuple[WrongPlatformWheel, ...] = ()

@@ -163,11 +163,7 @@ def prefetching(store: Store, open_client: Callable[[], httpx.Client]) -> Iterat
 
 
 def download(client: httpx.Client, url: str, target: Path, *, hint: str) -> None:
-    """Download a file whose hash is unknown.
-
-    Raises:
-        StageError: It cannot be fetched or written.
-    """
+    """Download a file whose hash is unknown. Raises StageError where it cannot be fetched or written."""
     import httpx
 
     try:

@@ -39,11 +39,7 @@ class Library:
 
 
 def read_library(content: bytes, name: str) -> Library:
-    """Read a 64-bit ELF library.
-
-    Raises:
-        StageError: The content is not a complete library.
-    """
+    """Read a 64-bit ELF library. Raises StageError where the content is not a complete library."""
     try:
         elf = Elf(memoryview(content))
         versions = [match[1] for version in elf.versions() if (match := _GLIBC.fullmatch(version))]

@@ -23,11 +23,7 @@ HINT = "firstlight_image takes a file of one image: podman save --format oci-arc
 
 
 def stage_image(path: Path) -> StagedFile:
-    """Return the file of an image.
-
-    Raises:
-        StageError: It is no archive of one image in OCI's layout.
-    """
+    """Return the file of an image. Raises StageError where it is no archive of one image in OCI's layout."""
     try:
         with tarfile.open(path) as archive:
             manifest, *others = _json(archive, "index.json")["manifests"]

@@ -74,8 +74,7 @@ def stage_model(
 def adapter_files(adapter: str, files: Iterable[StagedFile]) -> list[StagedFile]:
     """Return the files of an adapter that vLLM reads, by their names in the folder of the model.
 
-    Raises:
-        StageError: It is no complete LoRA adapter.
+    Raises StageError where it is no complete LoRA adapter.
     """
     found = {file.name: file for file in files}
     weights = next((name for name in _ADAPTER_WEIGHTS if name in found), None)
@@ -150,11 +149,7 @@ def _signature(path: Path) -> str:
 
 
 def require_complete(model: str, files: dict[str, Path]) -> None:
-    """Check that a configuration and all weights are present.
-
-    Raises:
-        StageError: A file is missing.
-    """
+    """Check that a configuration and all weights are present. Raises StageError where a file is missing."""
     missing = [] if "config.json" in files else ["config.json"]
     for name, path in files.items():
         if name.endswith(".index.json") and "/" not in name and (shards := _shards(path)):

@@ -15,8 +15,8 @@ from provision.core.models.settings import Settings
 from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit.shape import Shape, shape_of
-from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, Weights, counted, in_folder, of_headers, read_header
-from provision.phases.stage.model_hub import HubModel, HubSilentError, fetch_hub_model, model_key, try_hub_model
+from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, counted, in_folder, of_headers, read_header
+from provision.phases.stage.model_hub import HubModel, HubSilentError, model_key, open_hub
 from provision.phases.stage.wheelhouse import Store, flat_name
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
@@ -45,7 +45,23 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
     if folder.is_dir():
         config = _config(folder / "config.json")
         return shape_of(config, in_folder(folder, layers=_layers(config)), model=str(folder.resolve()))
-    return _of_hub(settings, store, refresh=refresh)
+    key = model_key(settings.model)
+    staged = None if refresh else store.get("models", key)
+    if staged and (found := _of_staged(settings.model, staged, store)):
+        return found
+    if not refresh and (kept := store.get("described", key)):
+        with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again
+            return _shape(settings.model, HubModel.model_validate(kept))
+    try:
+        with open_hub(settings.model, settings.hf_token_file, read_settings()) as hub:
+            known = hub.description()
+    except HubSilentError:
+        if shipped := _known(settings.model):
+            return shipped
+        raise
+    shape = _shape(settings.model, known)
+    store.put("described", key, known.model_dump())
+    return shape
 
 
 def describe_all(settings: Settings, store: Store, *, refresh: bool = False) -> dict[str, Shape]:
@@ -78,8 +94,8 @@ def try_sources(settings: Settings, store: Store, tried: set[str]) -> None:
         is_here = expand_user(source).is_dir() or store.get("models", model_key(source))
         if source == "builtin" or source in tried or is_read or is_here:
             continue
-        with contextlib.suppress(HubSilentError):
-            try_hub_model(source, settings.hf_token_file, read_settings())
+        with contextlib.suppress(HubSilentError), open_hub(source, settings.hf_token_file, read_settings()) as hub:
+            hub.try_access()
         tried.add(source)
 
 
@@ -95,49 +111,29 @@ def _of_staged(model: str, staged: Mapping[str, Any], store: Store) -> Shape | N
     return shape_of(read, of_headers(headers, layers=_layers(read)), model=model)
 
 
-def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
-    key = model_key(settings.model)
-    staged = None if refresh else store.get("models", key)
-    if staged and (found := _of_staged(settings.model, staged, store)):
-        return found
-    if not refresh and (kept := store.get("described", key)):
-        with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again
-            return _shape(settings.model, HubModel.model_validate(kept))
-    try:
-        known = fetch_hub_model(settings.model, settings.hf_token_file, read_settings())
-    except HubSilentError:
-        if shipped := _known(settings.model):
-            return shipped
-        raise
-    shape = _shape(settings.model, known)
-    store.put("described", key, known.model_dump())
-    return shape
-
-
 def _known(model: str) -> Shape | None:
     """Return the shape of a model by the figures of the product; None where it has none."""
     name = model.partition("@")[0]
     row = next((row for row in rows_of(_KNOWN_MODELS, "model", KnownModel) if row.id == name), None)
     if row is None:
         return None
-    sizes = {dtype: int(count * BYTES_OF[dtype]) for dtype, count in row.parameters.items()}
-    return shape_of({"architectures": [row.architecture], **row.config}, counted(sizes, KNOWN), model=model)
+    config = {"architectures": [row.architecture], **row.config}
+    return shape_of(config, counted(_sizes(row.parameters), KNOWN), model=model)
 
 
 def _shape(model: str, known: HubModel) -> Shape:
-    return shape_of(known.config, _weights(known), model=model)
-
-
-def _weights(known: HubModel) -> Weights:
-    """Return the weights by the hub's parameter counts, else by file sizes in the format of config.json."""
-    if known.parameters and known.parameters.keys() <= BYTES_OF.keys():
-        sizes = {dtype: int(count * BYTES_OF[dtype]) for dtype, count in known.parameters.items()}
-        return counted(sizes, "the hub's count of parameters")
+    """Return the shape, its weights by the hub's parameter counts, else by file sizes in the format of config.json."""
     config, nested = known.config, known.config.get("text_config")
+    if known.parameters and known.parameters.keys() <= BYTES_OF.keys():
+        return shape_of(config, counted(_sizes(known.parameters), "the hub's count of parameters"), model=model)
     dtype = config.get("dtype") or config.get("torch_dtype")
     dtype = dtype or (nested.get("torch_dtype") if isinstance(nested, dict) else None)
     stored = _STORED_AS.get(str(dtype), "BF16") if not config.get("quantization_config") else "U8"
-    return counted({stored: known.bytes}, "the size of the files")
+    return shape_of(config, counted({stored: known.bytes}, "the size of the files"), model=model)
+
+
+def _sizes(parameters: Mapping[str, int]) -> dict[str, int]:
+    return {dtype: int(count * BYTES_OF[dtype]) for dtype, count in parameters.items()}
 
 
 def _layers(config: Mapping[str, Any]) -> int | None:

@@ -9,8 +9,10 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,13 +117,13 @@ def stage_hub_model(
     """
     key = model_key(model)
     known = None if refresh else store.get("models", key)
-    client = _clients(token_file, settings)
     if known:
         files = [HubFile(**row) for row in known["files"]]
     else:
-        with client() as opened:
-            files = _Hub(opened, endpoint(), model).files(store, weights=weights)
+        with open_hub(model, token_file, settings) as hub:
+            files = hub.files(store, weights=weights)
     wanted = [file for file in files if weights or not file.path.endswith(WEIGHTS)]
+    client = partial(_open_client, settings, _token(token_file))
     paths = fetch_all(store, wanted, client, what="model", progress=progress)
     if not known:
         store.put("models", key, {"model": model, "files": [asdict(file) for file in files]})
@@ -138,24 +140,11 @@ def stage_hub_model(
     ]
 
 
-def fetch_hub_model(model: str, token_file: str | None, settings: ClientSettings) -> HubModel:
-    """Fetch what the hub has on a model besides its weights.
-
-    Raises:
-        StageError: The hub does not answer or does not have the model, wants a token, or sends an invalid answer.
-    """
-    with _clients(token_file, settings)() as opened:
-        return _Hub(opened, endpoint(), model).description()
-
-
-def try_hub_model(model: str, token_file: str | None, settings: ClientSettings) -> None:
-    """Fetch the configuration of a model, or of an adapter: where a hub refuses it, it refuses all files.
-
-    Raises:
-        StageError: As `stage_hub_model`.
-    """
-    with _clients(token_file, settings)() as opened:
-        _Hub(opened, endpoint(), model).try_access()
+@contextmanager
+def open_hub(model: str, token_file: str | None, settings: ClientSettings) -> Iterator[Hub]:
+    """Provide the hub for one model. What it is asked raises StageError, as in `stage_hub_model`."""
+    with _open_client(settings, _token(token_file)) as client:
+        yield Hub(client, endpoint(), model)
 
 
 def endpoint() -> str:
@@ -168,37 +157,36 @@ def model_key(model: str) -> str:
     return hashlib.sha256(f"{endpoint()}\0{model}".encode()).hexdigest()[:32]
 
 
-def _clients(token_file: str | None, settings: ClientSettings) -> Callable[[], httpx.Client]:
-    token = _token(token_file)
-
-    def client() -> httpx.Client:
-        opened = open_client(settings)
-        if token:
-            opened.headers["Authorization"] = f"Bearer {token}"
-        return opened
-
-    return client
+def _open_client(settings: ClientSettings, token: str | None) -> httpx.Client:
+    opened = open_client(settings)
+    if token:
+        opened.headers["Authorization"] = f"Bearer {token}"
+    return opened
 
 
-class _Hub:
+class Hub:
+    """The hub, asked for one model."""
+
     def __init__(self, client: httpx.Client, endpoint: str, model: str) -> None:
         self._client, self._endpoint = client, endpoint
         self._model, _, revision = model.partition("@")
         self._revision = revision or "main"
 
     def files(self, store: Store, *, weights: bool) -> list[HubFile]:
+        """Return the files of the model that vLLM reads; those without a sha256 in the listing are fetched."""
         listed, wanted = self._listed()
         fetched = (file.bytes for file in wanted if weights or not file.path.endswith(WEIGHTS))
         store.require_space(sum(fetched), f"model `{self._model}`")
         return [self._file(file, listed.commit, store) for file in wanted]
 
     def try_access(self) -> None:
+        """Fetch the configuration of a model, or of an adapter: where a hub refuses it, it refuses all files."""
         listed, wanted = self._listed()
-        name = next((file.path for file in wanted if file.path.endswith("config.json")), None)
-        if name:
+        for name in [file.path for file in wanted if file.path.endswith("config.json")][:1]:
             self._get(self._address(listed.commit, name))
 
     def description(self) -> HubModel:
+        """Fetch what the hub has on a model besides its weights."""
         listed, wanted = self._listed()
         if not any(file.path == "config.json" for file in wanted):
             raise StageError(

@@ -32,8 +32,7 @@ class Target:
     def of(cls, platform: str, python: str) -> Target:
         """Return the target for a Stack's platform and interpreter version.
 
-        Raises:
-            StageError: No wheel can be chosen for this platform.
+        Raises StageError where no wheel can be chosen for this platform.
         """
         found = re.fullmatch(r"(x86_64|aarch64)-manylinux_2_(\d+)", platform)
         if not found:

@@ -60,8 +60,7 @@ def require_locked(wheels: Iterable[LockedWheel], hashes: Collection[str], lock:
 def stage_uv(host_platform: str, settings: ClientSettings, store: Store) -> StagedFile:
     """Put the uv program for a host into the wheelhouse, as an executable file.
 
-    Raises:
-        StageError: Its wheel cannot be had, or its hash is not in the lock.
+    Raises StageError where its wheel cannot be had, or its hash is not in the lock.
     """
     version, hashes = locked_uv()
     machine = host_platform.split("-", 1)[0]

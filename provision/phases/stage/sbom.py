@@ -64,8 +64,7 @@ def environment_sbom(staged: Staged) -> str:
 def write_sbom(staged: Staged, folder: Path) -> Path:
     """Write the document of an environment to a folder; its name is that of the environment.
 
-    Raises:
-        OSError: A file cannot be read or written.
+    Raises OSError where a file cannot be read or written.
     """
     path = folder / f"{staged.environment}.cdx.json"
     write_atomically(path, environment_sbom(staged), durable=False)

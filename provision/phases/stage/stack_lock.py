@@ -104,11 +104,7 @@ def lock_stack(
 
 
 def _given(stack: Stack, store: Store) -> Iterator[LockedWheel]:
-    """Yield the wheel of vLLM that the settings name.
-
-    Raises:
-        StageError: It is no longer in the wheelhouse.
-    """
+    """Yield the wheel of vLLM that the settings name. Raises StageError where it is no longer in the wheelhouse."""
     if stack.vllm is None or (wheel := stack.vllm.wheel) is None:
         return
     if (path := store.find(wheel.sha256, wheel.name)) is None:
@@ -127,8 +123,7 @@ def fetch_wheels(
 ) -> dict[str, Path]:
     """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash.
 
-    Raises:
-        StageError: A file cannot be had, or is not the one that was locked.
+    Raises StageError where a file cannot be had, or is not the one that was locked.
     """
     remote = [wheel for wheel in locked if wheel.url]
     return fetch_all(

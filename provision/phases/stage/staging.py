@@ -214,11 +214,7 @@ def disk_needed(staged: Staged) -> DiskNeed:
 
 
 def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
-    """Return the accepted candidates with their Stacks, the best first.
-
-    Raises:
-        StageError: There is none.
-    """
+    """Return the accepted candidates with their Stacks, the best first. Raises StageError where there is none."""
     ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
     found = [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]
     if not found and resolution.stack:

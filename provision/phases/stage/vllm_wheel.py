@@ -71,8 +71,7 @@ class WheelReader:
     def read(self, facts: HostFacts, settings: Settings) -> GivenWheel | None:
         """Return the wheel that a host's settings name; None if they name none.
 
-        Raises:
-            StageError: It cannot be had, or is no wheel of vLLM that a plan can choose.
+        Raises StageError where it cannot be had, or is no wheel of vLLM that a plan can choose.
         """
         if not names_wheel(settings.vllm):
             return None
@@ -218,8 +217,7 @@ def _address(page: ProjectPage, wheel: Wheel) -> str:
 def rows_of(path: Path) -> tuple[Release, Build]:
     """Return the rows of the wheel's release and build from its tags, metadata, and the GPU code and symbols of its libraries.
 
-    Raises:
-        StageError: It is not a wheel of vLLM, or one that no rule can choose by its content.
+    Raises StageError where it is not a wheel of vLLM, or one that no rule can choose by its content.
     """
     extension, file = read_extension(path), path.name
     version = Version(extension.version)

@@ -49,8 +49,7 @@ _HOSTILE = "the server of this list is broken or hostile; use another index or h
 def default_limit() -> int:
     """Return the size limit of the wheelhouse in bytes: FIRSTLIGHT_CACHE_GIB, else 200 GiB.
 
-    Raises:
-        StageError: The variable is not a positive number.
+    Raises StageError where the variable is not a positive number.
     """
     text = os.environ.get("FIRSTLIGHT_CACHE_GIB", "")
     try:
@@ -97,8 +96,7 @@ class Slot:
     def commit(self, digest: str) -> Path:
         """Make the partial file the final one: synced to disk, renamed, marked as verified.
 
-        Raises:
-            StageError: `digest` is not the expected hash; the partial file is then removed.
+        Raises StageError where `digest` is not the expected hash; the partial file is then removed.
         """
         if digest != self.sha256:
             self.part.unlink(missing_ok=True)
@@ -136,8 +134,7 @@ class Store:
     def path(self, sha256: str, name: str) -> Path:
         """Return the path of a file, present or not.
 
-        Raises:
-            StageError: The name is not a file name in that folder.
+        Raises StageError where the name is not a file name in that folder.
         """
         if not is_safe_path(name) or "/" in name or name in {_STAMP, _LOCK}:
             raise StageError(f"`{name[:80]}` is not a safe file name", hint=_HOSTILE)
@@ -247,11 +244,7 @@ class Store:
         return path
 
     def require_space(self, wanted: int, what: str) -> None:
-        """Check the free disk space for a number of further bytes.
-
-        Raises:
-            StageError: The disk is too full.
-        """
+        """Check the free disk space for a number of further bytes. Raises StageError where the disk is too full."""
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if wanted > free:
@@ -284,11 +277,7 @@ class Store:
 
 
 def _lock(folder: Path) -> IO[str]:
-    """Open and lock the lock file of a folder. The kernel releases it when the process ends.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Open and lock the lock file of a folder. The kernel releases it when the process ends. Raises OSError."""
     for _ in range(_TRIES):
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

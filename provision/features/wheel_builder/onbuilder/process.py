@@ -103,11 +103,7 @@ def run(
 
 
 def wait_for_cancel(timeout_s: float) -> None:
-    """Wait for some seconds.
-
-    Raises:
-        CancelledError: The controller closed our input.
-    """
+    """Wait for some seconds. Raises CancelledError where the controller closed our input."""
     with selectors.DefaultSelector() as selector:
         selector.register(0, selectors.EVENT_READ)
         if selector.select(timeout_s) and not os.read(0, 4096):
