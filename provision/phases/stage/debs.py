@@ -44,9 +44,6 @@ def fetch_debs(
         controller: Keys of this machine's os-release; None to read the file.
         bundled: Whether to take only what a bundle has: the packages that were fetched for this host when the bundle was made.
 
-    Returns:
-        The files; an empty list when the host lacks nothing.
-
     Raises:
         StageError: This machine has no apt or is of another release than the host, or apt refuses.
     """
@@ -56,7 +53,10 @@ def fetch_debs(
         return []
     if architecture is None:
         raise StageError(f"no OS packages can be fetched for machine `{host.machine}`", hint=_HINT)
-    key = _key(names, dpkg_status, architecture, host)
+    # Of the host's status only its packages matter.
+    has = re.findall(r"^(?:Package|Status|Version|Architecture): .*$", dpkg_status, re.MULTILINE)
+    parts = [host.id or "", host.version_id or "", architecture, *names, "", *has]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     if known := store.get("debs", key):
         paths = [store.find(row["sha256"], row["name"]) for row in known["files"]]
         if all(paths):
@@ -89,13 +89,6 @@ def _own_release() -> dict[str, str]:
         return platform.freedesktop_os_release()
     except OSError:
         return {}
-
-
-def _key(names: list[str], dpkg_status: str, architecture: str, host: OperatingSystem) -> str:
-    """Return a cache key of the request and of the packages of the host; other parts of the status file do not matter."""
-    has = re.findall(r"^(?:Package|Status|Version|Architecture): .*$", dpkg_status, re.MULTILINE)
-    parts = [host.id or "", host.version_id or "", architecture, *names, "", *has]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _sources(names: list[str], host: OperatingSystem, controller: dict[str, str], etc_apt: Path) -> str:
@@ -159,12 +152,7 @@ def _run_apt(what: str, arguments: list[str]) -> None:
 
 
 def release_sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> str:
-    """Return every binary source for a release or one of its pockets, as deb822 text.
-
-    Args:
-        codename: Code name of the release, such as `bookworm`; `bookworm-updates` is one of its pockets.
-        etc_apt: Folder with `sources.list` and `sources.list.d`.
-    """
+    """Return every binary source for a release (`bookworm`) or one of its pockets (`bookworm-updates`), as deb822 text."""
     files = [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]
     stanzas = [stanza for path in files if path.is_file() for stanza in _stanzas(path)]
     return "\n\n".join(kept for stanza in stanzas if (kept := _of_release(stanza, codename))) + "\n"

@@ -57,26 +57,6 @@ class RemoteFile(Protocol):
     def size(self) -> int | None: ...
 
 
-@dataclass
-class ProgressCounter:
-    """Bytes done of bytes in all, counted from several threads."""
-
-    what: str
-    total: int
-    progress: Progress | None
-
-    def __post_init__(self) -> None:
-        self._lock = Lock()
-        self._done: dict[str, int] = {}
-
-    def at(self, sha256: str, done: int) -> None:
-        """Set the number of bytes of one file that are done."""
-        with self._lock:
-            self._done[sha256] = done
-            if self.progress:
-                self.progress(self.what, sum(self._done.values()), self.total)
-
-
 def fetch_all(
     store: Store,
     files: Iterable[RemoteFile],
@@ -84,7 +64,7 @@ def fetch_all(
     *,
     what: str = "download",
     progress: Progress | None = None,
-    on_stored: OnStored | None = None,
+    on_stored: OnStored = lambda _path, _total: None,
     stop: Event | None = None,
     attempts: int = ATTEMPTS,
     pause_s: float = 0.5,
@@ -112,22 +92,32 @@ def fetch_all(
             missing[file.sha256] = file
     here = sum(path.stat().st_size for path in found.values())
     if not missing:
-        _report_stored(on_stored, found.values(), here)
+        for path in found.values():
+            on_stored(path, here)
         return found
     stop = stop or Event()
     with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
         sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
         store.require_space(sum(sizes.values()), what)
         total = sum(sizes.values()) if all(sizes.values()) else 0
-        fetch = _Fetch(store, client, ProgressCounter(what, total, progress), stop, attempts, pause_s)
         everything = total and total + here
+        done: dict[str, int] = {}
+        lock = Lock()
+
+        def tally(sha256: str, count: int) -> None:
+            with lock:
+                done[sha256] = count
+                if progress:
+                    progress(what, sum(done.values()), total)
 
         def one(file: RemoteFile) -> Path:
             path = fetch.one(file)
-            _report_stored(on_stored, [path], everything)
+            on_stored(path, everything)
             return path
 
-        _report_stored(on_stored, found.values(), everything)
+        fetch = _Fetch(store, client, tally, stop, attempts, pause_s)
+        for path in found.values():
+            on_stored(path, everything)
         # The largest first, so that the last download is not a large one.
         ordered = sorted(missing.values(), key=lambda file: -sizes[file.sha256])
         futures = {pool.submit(one, file): file.sha256 for file in ordered}
@@ -180,12 +170,6 @@ def download(client: httpx.Client, url: str, target: Path, *, hint: str) -> None
     raise StageError(f"`{target.name}` could not be fetched from {_host(url)}: {problem}", hint=hint)
 
 
-def _report_stored(on_stored: OnStored | None, paths: Iterable[Path], total: int) -> None:
-    if on_stored:
-        for path in paths:
-            on_stored(path, total)
-
-
 def _size(client: httpx.Client, file: RemoteFile) -> int:
     """Return the bytes of a file, 0 where the server does not announce them."""
     import httpx
@@ -209,25 +193,11 @@ class _SlowError(Exception):
     """The connection is too slow."""
 
 
-class _Pace:
-    """Raises _SlowError when too few bytes arrived for too long. Counts from the start of the file."""
-
-    def __init__(self, have: int) -> None:
-        self._have, self._since = have, time.monotonic()
-
-    def at(self, have: int) -> None:
-        now = time.monotonic()
-        if have - self._have >= SLOW_BYTES:
-            self._have, self._since = have, now
-        elif now - self._since > SLOW_S:
-            raise _SlowError(f"only {have - self._have} bytes arrived in {now - self._since:.0f} s")
-
-
 @dataclass(frozen=True)
 class _Fetch:
     store: Store
     client: httpx.Client
-    tally: ProgressCounter
+    tally: Callable[[str, int], None]
     stop: Event
     attempts: int
     pause_s: float
@@ -236,11 +206,11 @@ class _Fetch:
         try:
             if source := local_path(file.url):
                 path = self.store.add(source, name=file.name, sha256=file.sha256)
-                self.tally.at(file.sha256, path.stat().st_size)
+                self.tally(file.sha256, path.stat().st_size)
                 return path
             with self.store.slot(file.sha256, file.name) as slot:
                 path = slot.stored() or self._download(slot, file)
-                self.tally.at(file.sha256, path.stat().st_size)
+                self.tally(file.sha256, path.stat().st_size)
                 return path
         except OSError as error:
             raise StageError(
@@ -292,8 +262,8 @@ class _Fetch:
             answer.raise_for_status()
             if have and answer.status_code != 206:
                 digest, have = hashlib.sha256(), 0
-            self.tally.at(file.sha256, have)
-            pace, most = _Pace(have), file.size or MOST_BYTES
+            self.tally(file.sha256, have)
+            since, counted, most = time.monotonic(), have, file.size or MOST_BYTES
             with part.open("ab" if have else "wb") as writing:
                 for block in answer.iter_raw():
                     if self.stop.is_set():
@@ -307,8 +277,12 @@ class _Fetch:
                         )
                     writing.write(block)
                     digest.update(block)
-                    self.tally.at(file.sha256, have)
-                    pace.at(have)
+                    self.tally(file.sha256, have)
+                    now = time.monotonic()
+                    if have - counted >= SLOW_BYTES:
+                        since, counted = now, have
+                    elif now - since > SLOW_S:
+                        raise _SlowError(f"only {have - counted} bytes arrived in {now - since:.0f} s")
         return digest.hexdigest()
 
 

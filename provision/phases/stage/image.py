@@ -37,18 +37,14 @@ def stage_image(path: Path) -> StagedFile:
     return StagedFile(name=name, path=str(path), sha256=sha256_of(path), size=path.stat().st_size, kind="image")
 
 
-def image_files(path: Path | None, store: Store, *, is_bundled: bool) -> list[StagedFile]:
-    """Return the file of a container's image; none without containers.
+def image_files(image: str | None, store: Store, *, is_bundled: bool) -> list[StagedFile]:
+    """Return the file of a container's image, from the wheelhouse where a run has its files from a bundle; none without containers.
 
-    Args:
-        store: Where the file of a bundle is.
-        is_bundled: Whether this run has its files from a bundle.
-
-    Raises:
-        StageError: It is no image.
+    Raises StageError where it is no image.
     """
-    if path is None:
+    if not image:
         return []
+    path = Path(image)
     key = hashlib.sha256(path.name.encode()).hexdigest()
     kept = store.get(IMAGES, key) if is_bundled else None
     found = store.find(kept["sha256"], path.name) if kept else None

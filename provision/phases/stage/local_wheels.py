@@ -45,7 +45,10 @@ def local_sources(stack: Stack) -> list[LocalSource]:
     """Return the projects to build for a Stack; none without vLLM."""
     if stack.vllm is None:
         return []
-    sources = [_from_folder(PLUGIN)]
+    if not (PLUGIN / "pyproject.toml").is_file():
+        raise StageError(f"`{PLUGIN}` has no pyproject.toml", hint="this checkout is incomplete; clone it again")
+    files = [path for path in sorted(PLUGIN.rglob("*")) if path.suffix in {".py", ".toml", ".md", ".typed"}]
+    sources = [LocalSource(tuple((path.relative_to(PLUGIN).as_posix(), path.read_bytes()) for path in files))]
     if stack.vllm.distribution != "vllm":
         sources.append(_shim(stack.vllm.distribution, stack.vllm.version, stack.vllm.variant))
     return sources
@@ -72,17 +75,6 @@ def build_local_wheel(source: LocalSource, store: Store) -> LockedWheel:
         built = LockedWheel(distribution, version, path.name, path.parent.name, "", path.stat().st_size)
     store.put("own", source.digest(), asdict(built))
     return built
-
-
-def _from_folder(folder: Path) -> LocalSource:
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix in {".py", ".toml", ".md", ".typed"}
-    )
-    if not (folder / "pyproject.toml").is_file():
-        raise StageError(f"`{folder}` has no pyproject.toml", hint="this checkout is incomplete; clone it again")
-    return LocalSource(tuple((path.relative_to(folder).as_posix(), path.read_bytes()) for path in paths))
 
 
 def _shim(distribution: str, version: str, variant: str) -> LocalSource:

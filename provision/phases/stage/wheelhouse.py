@@ -13,7 +13,6 @@ number of processes may use one wheelhouse.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -39,8 +38,6 @@ BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
 _REFERENCES = "references"
-_TRIES = 20
-"""Limit for locking a folder that is pruned again and again."""
 _DEFAULT_LIMIT_GIB = 200.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HOSTILE = "the server of this list is broken or hostile; use another index or hub"
@@ -196,13 +193,9 @@ class Store:
             yield slot
 
     def add(self, source: Path, *, name: str | None = None, sha256: str | None = None) -> Path:
-        """Copy a file into the wheelhouse and verify it.
+        """Copy a file into the wheelhouse and verify it; without an expected hash its content is accepted as it is.
 
-        Args:
-            sha256: The expected hash; None to accept the content as it is.
-
-        Raises:
-            StageError: The file has another hash, or cannot be read.
+        Raises StageError where the file has another hash, or cannot be read.
         """
         name = name or source.name
         try:
@@ -254,11 +247,7 @@ class Store:
             )
 
     def prune(self) -> int:
-        """Remove the least recently used files until the limit holds, except those that an environment of a host needs.
-
-        Returns:
-            The number of removed bytes.
-        """
+        """Remove the least recently used files until the limit holds, except those that a host needs; return the removed bytes."""
         needed = self.references.needed()
         entries: list[tuple[float, int, Path]] = []
         for folder in (self.root / "files").glob("??/*"):
@@ -278,7 +267,7 @@ class Store:
 
 def _lock(folder: Path) -> IO[str]:
     """Open and lock the lock file of a folder. The kernel releases it when the process ends. Raises OSError."""
-    for _ in range(_TRIES):
+    while True:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             lock = (folder / _LOCK).open("w")
@@ -286,7 +275,6 @@ def _lock(folder: Path) -> IO[str]:
             if _is_current(lock, folder):
                 return lock
             lock.close()
-    raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again", str(folder))
 
 
 def _is_current(lock: IO[str], folder: Path) -> bool:
