@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from provision.core.formatting import format_bytes
 from provision.core.models.inventory import Host
-from provision.core.models.settings import CHAT_TEMPLATE, SourceKind
+from provision.core.models.settings import SourceKind
 from provision.core.models.staged import FileKind, StagedFile
 from provision.features.peers import access
 from provision.features.peers.relay import AT_ONCE, FIRST
@@ -25,10 +25,6 @@ HANDOVER_S = 2.0
 """Seconds until a host gets the first byte of another: the source's key and the connection. Estimated, not measured."""
 BETWEEN_BYTES_S = 110e6
 """Bytes a second that hosts of one network are taken to exchange at least: 1 Gbit/s without the headers of packets. Not measured."""
-SAMPLE = 3
-"""Files of a shared folder that each host hashes before it copies any."""
-SAMPLED_BELOW = 256 << 20
-"""Larger files are not hashed before they are copied, bytes. Nor is a chat template, which a setting may replace."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +90,6 @@ def handed_on_s(hosts: int, size: float, bytes_s: float) -> float:
         seconds += HANDOVER_S + ceil(served / there) * size / max(bytes_s, BETWEEN_BYTES_S)
         there += served
     return seconds
-
-
-def sample(files: Sequence[StagedFile], host: str) -> frozenset[str]:
-    """Return the hashes of the files of a folder that a host checks before it copies: other ones on each host."""
-    small = sorted(file.sha256 for file in files if file.size < SAMPLED_BELOW and file.name != CHAT_TEMPLATE)
-    first = sum(host.encode()) % len(small) if small else 0
-    return frozenset((small[first:] + small[:first])[:SAMPLE])
 
 
 def _sources(host: Host, files: Mapping[str, Sequence[StagedFile]] | None) -> frozenset[str]:

@@ -17,7 +17,7 @@ from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.features.peers import access
-from provision.features.peers.choice import Choice, Way, sample, way_of
+from provision.features.peers.choice import Choice, Way, way_of
 from provision.features.peers.relay import Member, Relay
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
@@ -63,8 +63,11 @@ class Distribution(Sending):
             return self._bring(host, progress, None, self._get(host, progress))
         try:
             own_bytes = self._get(host, progress)
-            source = self._begin(host)
-            sent = self._bring(host, progress, source, own_bytes)
+            with self._changed:
+                while (turn := self._relay.begin(host.name)) is None:
+                    self._changed.wait()
+                    self._check(host)
+            sent = self._bring(host, progress, turn.source, own_bytes)
             serves = self._grant(host)
         except BaseException:
             with self._change() as relay:
@@ -100,14 +103,6 @@ class Distribution(Sending):
         with self._changed:
             yield self._relay
             self._changed.notify_all()
-
-    def _begin(self, host: Host) -> str | None:
-        """Wait for the turn of a host; return its source, None for the controller."""
-        with self._changed:
-            while (turn := self._relay.begin(host.name)) is None:
-                self._changed.wait()
-                self._check(host)
-            return turn.source
 
     def _check(self, host: Host) -> None:
         if host.name in self._abandoned:
@@ -179,8 +174,7 @@ class Distribution(Sending):
                 get("host", files, "fetches its files", self._places(host))
             # By itself: without its index a host may still have the folder.
             if files := self._coming(host.name, "path"):
-                request = {"folder": folder, "sample": sorted(sample(files, host.name))}
-                get("path", files, f"copies its files from {folder}", request)
+                get("path", files, f"copies its files from {folder}", {"folder": folder})
         finally:
             # `send` reports what is there already
             progress(-moved.total())
@@ -216,8 +210,10 @@ class Distribution(Sending):
             self._context.state(SentBytes).count(peers=moved, to=host.name)
         if source is not None:
             self._compare(host, source, sent.bytes_sent)
-        if own_bytes:
-            self._compare_own(host, sent.bytes_sent)
+        others = sum(file.size for way in ("controller", "peers") for file in self._coming(host.name, way))
+        if own_bytes and sent.bytes_sent > others and host.name not in self._context.state(SentBytes).transfers.short:
+            # The controller had to send what the host seemed to have got by itself.
+            self._note_short(host, [f"the local source of host {host.name} gave wrong bytes"])
         return replace(sent, seconds=seconds, peer=source, peer_bytes=moved, own_bytes=own_bytes)
 
     def _compare(self, host: Host, source: str, bytes_sent: int) -> None:
@@ -230,12 +226,6 @@ class Distribution(Sending):
         with self._changed:
             self._relay.distrust(source)
         self._note_refusal(host, source, text)
-
-    def _compare_own(self, host: Host, bytes_sent: int) -> None:
-        """Note where the controller had to send what a host seemed to have got by itself."""
-        others = sum(file.size for way in ("controller", "peers") for file in self._coming(host.name, way))
-        if bytes_sent > others and host.name not in self._context.state(SentBytes).transfers.short:
-            self._note_short(host, [f"the local source of host {host.name} gave wrong bytes"])
 
     def _note_refusal(self, host: Host, source: str, text: str) -> None:
         self._context.progress.note(host.name, text)

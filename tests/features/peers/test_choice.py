@@ -9,7 +9,7 @@ import pytest
 from provision.core.models.inventory import Connection, Host, Service
 from provision.core.models.settings import Settings
 from provision.core.models.staged import FileKind, StagedFile
-from provision.features.peers.choice import Choice, choose, controller_s, handed_on_s, sample, way_of
+from provision.features.peers.choice import Choice, choose, controller_s, handed_on_s, way_of
 from provision.run.sending import ENOUGH_BYTES, SentBytes
 
 GB = 1_000_000_000
@@ -128,12 +128,3 @@ def test_the_bandwidth_counts_the_time_in_which_anything_was_sent_once() -> None
     assert seen.bytes_s == pytest.approx(2 * ENOUGH_BYTES / 10)
     seen.add(2 * ENOUGH_BYTES, 100.0, 110.0)
     assert seen.bytes_s == pytest.approx(4 * ENOUGH_BYTES / 20)
-
-
-def test_hosts_hash_different_small_files_of_a_shared_folder() -> None:
-    files = [file("wheel", f"{number:02}", 1) for number in range(30)] + [file("model", "weights", 10 * GB)]
-    samples = [sample(files, f"gpu-{number}") for number in range(9)]
-    assert {len(found) for found in samples} == {3}
-    assert len(set(samples)) > 5
-    assert not any("weights" in sha256 for found in samples for sha256 in found)
-    assert sample([], "gpu-1") == frozenset()

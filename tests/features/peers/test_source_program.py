@@ -241,24 +241,16 @@ def folder_of(tmp_path: Path) -> Path:
 
 
 def test_files_are_copied_from_a_folder(run: Run, tmp_path: Path) -> None:
-    request = {"folder": str(folder_of(tmp_path)), "sample": [ROWS[0]["sha256"]], "files": ROWS}
+    request = {"folder": str(folder_of(tmp_path)), "files": ROWS}
     answers = run("path", request)
     assert (arrived(tmp_path), moved(answers)) == (WHEELS, sum(map(len, WHEELS.values())))
-
-
-def test_a_folder_whose_sample_is_wrong_is_not_copied(run: Run, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
-    (folder / ROWS[0]["name"]).write_bytes(b"x" * ROWS[0]["size"])
-    [answer] = run("path", {"folder": str(folder), "sample": [ROWS[0]["sha256"]], "files": ROWS})
-    assert answer["problem"].startswith(f"{folder / ROWS[0]['name']} has another SHA-256 than")
-    assert arrived(tmp_path) == {}
 
 
 def test_files_of_a_wrong_size_or_none_are_named_and_the_others_copied(run: Run, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     (folder / ROWS[0]["name"]).write_bytes(b"short")
     absent = row("sub/d.json", b"d")
-    request = {"folder": str(folder), "sample": [absent["sha256"]], "files": [*ROWS, absent]}
+    request = {"folder": str(folder), "files": [*ROWS, absent]}
     whys = [f"{folder / ROWS[0]['name']} has 5 bytes, not 500000", f"{folder} does not have sub/d.json"]
     answers = run("path", request)
     assert [answer["why"] for answer in answers if "lacks" in answer] == whys

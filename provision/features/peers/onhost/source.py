@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import configparser
 import contextlib
-import hashlib
 import http.client
 import io
 import json
@@ -86,22 +85,10 @@ def host(request: dict[str, Any], report: Report) -> None:
 
 
 def path(request: dict[str, Any], report: Report) -> None:
-    """Copy files from a folder, after a sample of them was hashed."""
-    folder = Path(request["folder"])
-    found: list[tuple[File, Path]] = []
+    """Copy files from a folder."""
     for file in request["files"]:
         try:
-            found.append((file, place(folder, file)))
-        except (OSError, SourceError) as error:
-            report.lack(file["sha256"], str(error))
-    for file, at in found:
-        if file["sha256"] in request["sample"] and digest(at, report) != file["sha256"]:
-            raise SourceError(f"{at} has another SHA-256 than {file['sha256']}")
-    for file, at in found:
-        try:
-            with at.open("rb") as content:
-                content.seek(file["offset"])
-                save(content, file, report)
+            copy(place(Path(request["folder"]), file), file, report)
         except (OSError, SourceError) as error:
             report.lack(file["sha256"], str(error))
 
@@ -119,13 +106,10 @@ def place(folder: Path, file: File) -> Path:
     return found
 
 
-def digest(found: Path, report: Report) -> str:
-    sha256 = hashlib.sha256()
-    with found.open("rb") as content:
-        for block in iter(lambda: content.read(PIECE), b""):
-            sha256.update(block)
-            report.add(0)  # the controller hears that this goes on
-    return sha256.hexdigest()
+def copy(source: Path, file: File, report: Report) -> None:
+    with source.open("rb") as content:
+        content.seek(file["offset"])
+        save(content, file, report)
 
 
 def save(source: io.BufferedIOBase, file: File, report: Report, *, again: bool = False) -> None:
@@ -165,8 +149,8 @@ class Client:
         if own["proxy"]:
             handlers.append(urllib.request.ProxyHandler({"http": own["proxy"][0], "https": own["proxy"][0]}))
         self._opener = urllib.request.build_opener(*handlers)
-        logins = (urlsplit(url) for url, _ in self._locations)
-        self._logins = {(parts.scheme, place_of(parts.netloc)): parts.netloc.rpartition("@")[0] for parts in logins}
+        logins = [(urlsplit(url).scheme, urlsplit(url).netloc.rpartition("@")) for url, _ in self._locations]
+        self._logins = {(scheme, server): login for scheme, (login, _, server) in logins}
         self._silent: dict[str, str] = {}
         """By location that did not answer: why."""
         self._pages: dict[str, dict[str, tuple[str, str]]] = {}
@@ -179,9 +163,7 @@ class Client:
         else:
             address, headers = self._address(file), {}
         if (local := local_path(address)) is not None:
-            with local.open("rb") as content:
-                content.seek(file["offset"])
-                save(content, file, report)
+            copy(local, file, report)
             return
         if file["offset"]:
             headers["Range"] = f"bytes={file['offset']}-"
@@ -247,22 +229,16 @@ class Client:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https"):
             raise SourceError(f"{plain(address)} is no address of a server")
-        server = place_of(parts.netloc)
+        login, _, server = parts.netloc.rpartition("@")
         # The files of an index ask for its login too.
-        login = parts.netloc.rpartition("@")[0] or self._logins.get((parts.scheme, server), "")
+        login = login or self._logins.get((parts.scheme, server), "")
         request = urllib.request.Request(urlunsplit(parts._replace(netloc=server)))  # noqa: S310 - checked above
         for name, value in headers.items():
             request.add_header(name, value) if name != "Authorization" else request.add_unredirected_header(name, value)
         if login:
-            request.add_unredirected_header(
-                "Authorization", f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
-            )
+            encoded = base64.b64encode(unquote(login).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {encoded}")
         return self._opener.open(request, timeout=SILENCE_S)
-
-
-def place_of(netloc: str) -> str:
-    """Return host and port of an address's part that may begin with a login."""
-    return netloc.rpartition("@")[2]
 
 
 def local_path(address: str) -> Path | None:
@@ -278,21 +254,16 @@ def hub_headers() -> dict[str, str]:
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     token = os.environ.get("HF_TOKEN", "")
     with contextlib.suppress(OSError):
-        token = token or Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser().read_text(
-            encoding="ascii"
-        )
+        file = Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()
+        token = token or file.read_text(encoding="ascii")
     return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
 
 
 def own_settings() -> dict[str, list[str]]:
     """Return the package settings of this host: uv's variables, else pip's variables and files."""
     home, environ = Path.home(), os.environ
-    files: list[str | Path] = [
-        "/etc/xdg/pip/pip.conf",
-        "/etc/pip.conf",
-        home / ".pip/pip.conf",
-        home / ".config/pip/pip.conf",
-    ]
+    files: list[str | Path]
+    files = ["/etc/xdg/pip/pip.conf", "/etc/pip.conf", home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
     files += [environ["PIP_CONFIG_FILE"]] if "PIP_CONFIG_FILE" in environ else []
     found: dict[str, str] = {}
     for section in ("global", "install"):
