@@ -21,11 +21,14 @@ PUBLIC_FILE = "bundle.pub"
 
 def signing_key(named: Path | None) -> SecretKey:
     """Read a secret key; without a file the user's own, which is created when absent. Raises BundleError where it is none, or needs a password."""
-    from minisign import SecretKey
+    from minisign import KeyPair, SecretKey
 
     path = named or config_folder() / PRIVATE_FILE
     if named is None and not path.exists():
-        _make(path)
+        pair = KeyPair.generate()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(path, bytes(pair.secret_key) + b"\n", mode=0o600)
+        write_atomically(path.with_name(PUBLIC_FILE), bytes(pair.public_key) + b"\n")
     try:
         key = SecretKey.from_file(path)
     except (OSError, ValueError) as error:
@@ -39,15 +42,6 @@ def signing_key(named: Path | None) -> SecretKey:
             hint="use one without a password that only you can read: minisign -G -W -s FILE",
         )
     return key
-
-
-def _make(path: Path) -> None:
-    from minisign import KeyPair
-
-    pair = KeyPair.generate()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(path, bytes(pair.secret_key) + b"\n", mode=0o600)
-    write_atomically(path.with_name(PUBLIC_FILE), bytes(pair.public_key) + b"\n")
 
 
 def public_text(key: SecretKey) -> str:

@@ -5,10 +5,9 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import BundleError, StageError
@@ -52,29 +51,23 @@ def open_bundle(
     Raises:
         BundleError: The file, its signature or a member is wrong. Nothing of such a bundle is used.
     """
-    with _reading(path) as tar:
-        text = _whole(tar, MANIFEST, path)
-        verify(text, _whole(tar, SIGNATURE, path), trust, str(path))
-        manifest = read_manifest(text, str(path))
-        _take(tar, manifest, path, store, progress)
-    model = _lay_out(manifest, store)
-    for entry in manifest.cache_entries:
-        store.put(entry.kind, entry.key, entry.value)
-    bundled = Bundled(path.name, manifest.made_at, manifest.classes, accepts_older)
-    return OpenedBundle(manifest, ClientSettings(no_index=True, sealed=True, bundled=bundled), model)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r|") as tar:
-            yield tar
+            text = _whole(tar, MANIFEST, path)
+            verify(text, _whole(tar, SIGNATURE, path), trust, str(path))
+            manifest = read_manifest(text, str(path))
+            _take(tar, manifest, path, store, progress)
     except (tarfile.TarError, EOFError) as error:
         raise BundleError(
             f"`{path}` is not a bundle, or is truncated: {error}", hint="copy it again and compare the sizes"
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
+    model = _lay_out(manifest, store)
+    for entry in manifest.cache_entries:
+        store.put(entry.kind, entry.key, entry.value)
+    bundled = Bundled(path.name, manifest.made_at, manifest.classes, accepts_older)
+    return OpenedBundle(manifest, ClientSettings(no_index=True, sealed=True, bundled=bundled), model)
 
 
 def _whole(tar: tarfile.TarFile, name: str, path: Path) -> bytes:
@@ -192,8 +185,14 @@ class Bundled:
 
     def difference(self, stack: Stack) -> str:
         """Describe the difference between a Stack and the nearest one of the bundle."""
-        differences = sorted((_differences(stack, row.stack) for row in self.classes), key=len)
-        return "; ".join(differences[0]) or "another release of the product created it"
+        wanted = _parts(stack)
+        found: list[list[str]] = []
+        for row in self.classes:
+            pairs = [(what, wanted[what], there) for what, there in _parts(row.stack).items()]
+            found.append(
+                [f"{what} {here} is wanted, the bundle has {there}" for what, here, there in pairs if here != there]
+            )
+        return "; ".join(min(found, key=len)) or "another release of the product created it"
 
     def accept(self, host: Host, logs: Path) -> None:
         """Keep this bundle as the last one of a host whose environment changes. Raises BundleError where that is newer, unless the user accepts it."""
@@ -209,36 +208,19 @@ class Bundled:
         records.put(host, LastBundle(address=address_of(host), name=self.name, made_at=self.made_at))
 
 
-def _differences(wanted: Stack, present: Stack) -> list[str]:
-    pairs = [
-        ("vLLM", _build(wanted.vllm), _build(present.vllm)),
-        ("torch", _build(wanted.torch), _build(present.torch)),
-        ("Python", wanted.interpreter.version, present.interpreter.version),
-        ("platform", wanted.platform, present.platform),
-        ("flash-attn", _package(wanted), _package(present)),
-        ("service manager", _supervisor(wanted), _supervisor(present)),
-        ("executor", wanted.executor, present.executor),
-        ("wheel of vLLM", _wheel(wanted), _wheel(present)),
-        ("packages", ", ".join(wanted.packages) or "none", ", ".join(present.packages) or "none"),
-        ("packages for traces", ", ".join(wanted.tracing) or "none", ", ".join(present.tracing) or "none"),
-    ]
-    return [f"{what} {here} is wanted, the bundle has {there}" for what, here, there in pairs if here != there]
-
-
-def _build(build: Any) -> str:
-    return f"{build.version} ({build.variant})" if build else "none"
-
-
-def _wheel(stack: Stack) -> str:
-    return stack.vllm.wheel.name if stack.vllm and stack.vllm.wheel else "none"
-
-
-def _package(stack: Stack) -> str:
-    package = stack.flash_attn.package
-    if package is None:
-        return "none"
-    return f"{package.version} for {', '.join(package.key.capabilities)}" if package.key else package.version
-
-
-def _supervisor(stack: Stack) -> str:
-    return "supervisor" if stack.supervisor == "supervisor" else "that of the system"
+def _parts(stack: Stack) -> dict[str, str]:
+    """Return what decides whether an environment fits, as people read it."""
+    vllm, torch, package = stack.vllm, stack.torch, stack.flash_attn.package
+    cards = f" for {', '.join(package.key.capabilities)}" if package and package.key else ""
+    return {
+        "vLLM": f"{vllm.version} ({vllm.variant})" if vllm else "none",
+        "torch": f"{torch.version} ({torch.variant})",
+        "Python": stack.interpreter.version,
+        "platform": stack.platform,
+        "flash-attn": f"{package.version}{cards}" if package else "none",
+        "service manager": "supervisor" if stack.supervisor == "supervisor" else "that of the system",
+        "executor": stack.executor,
+        "wheel of vLLM": vllm.wheel.name if vllm and vllm.wheel else "none",
+        "packages": ", ".join(stack.packages) or "none",
+        "packages for traces": ", ".join(stack.tracing) or "none",
+    }

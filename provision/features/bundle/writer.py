@@ -76,7 +76,16 @@ class BundleContents:
         return Manifest(
             product=__version__,
             made_at=utc_now(),
-            classes=tuple(map(_class_of, self.staged)),
+            classes=tuple(
+                BundledClass(
+                    hosts=staged.hosts,
+                    stack=staged.stack,
+                    interpreter=staged.interpreter,
+                    environment=staged.environment,
+                    os_packages=sum(file.kind == "deb" for file in staged.files),
+                )
+                for staged in self.staged
+            ),
             model=BundledModel(name=self.model, files=model) if self.model is not None else None,
             cache_entries=self.cache_entries,
             files=tuple(files.values()),
@@ -162,13 +171,3 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: io.BytesIO | _Hash
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = size, mode
     tar.addfile(entry, content)
-
-
-def _class_of(staged: Staged) -> BundledClass:
-    return BundledClass(
-        hosts=staged.hosts,
-        stack=staged.stack,
-        interpreter=staged.interpreter,
-        environment=staged.environment,
-        os_packages=sum(file.kind == "deb" for file in staged.files),
-    )

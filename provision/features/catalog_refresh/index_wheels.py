@@ -28,21 +28,15 @@ class RangeError(FirstlightError):
     """The server does not send parts of a file."""
 
 
-def open_remote(client: httpx.Client, url: str) -> io.BufferedReader:
-    """Open a remote file for reading. Opening and reading raise RangeError when the server does not send the requested part."""
-    return io.BufferedReader(_RangeFile(client, url), BLOCK)
-
-
-class _RangeFile(io.RawIOBase):
-    """The file without a buffer: each read is a request."""
+class RangeFile(io.RawIOBase):
+    """A remote file without a buffer: each read is a request. Raises RangeError where the server does not send that part."""
 
     def __init__(self, client: httpx.Client, url: str) -> None:
-        self._client = client
-        self._url = url
-        self._at = 0
+        self._client, self._url, self._at = client, url, 0
+        self._name = url.rpartition("/")[2]
         total = self._get(0, 1).headers.get("content-range", "").rpartition("/")[2]
         if not total.isdigit():
-            raise RangeError(f"`{self._name()}`: the server does not send the size of the file")
+            raise RangeError(f"`{self._name}`: the server does not send the size of the file")
         self._size = int(total)
 
     def readable(self) -> bool:
@@ -60,7 +54,7 @@ class _RangeFile(io.RawIOBase):
         wanted = max(0, min(len(buffer), self._size - self._at))
         content = self._get(self._at, wanted).content if wanted else b""
         if len(content) != wanted:
-            raise RangeError(f"`{self._name()}`: the server sent {len(content)} bytes instead of {wanted}")
+            raise RangeError(f"`{self._name}`: the server sent {len(content)} bytes instead of {wanted}")
         buffer[:wanted] = content
         self._at += wanted
         return wanted
@@ -70,13 +64,10 @@ class _RangeFile(io.RawIOBase):
         answer = get_once(self._client, self._url, headers=part)
         if answer.status_code != 206:
             raise RangeError(
-                f"`{self._name()}`: the server sends no parts of files (HTTP {answer.status_code})",
+                f"`{self._name}`: the server sends no parts of files (HTTP {answer.status_code})",
                 hint="the index serves no metadata files either; use another index of the same packages",
             )
         return answer
-
-    def _name(self) -> str:
-        return self._url.rpartition("/")[2]
 
 
 MOST_BYTES = 16 << 20
@@ -116,11 +107,7 @@ class WheelIndex:
         return []
 
     def read(self, file: IndexFile, member: str) -> str | None:
-        """Return the text of a file in a wheel; None when the wheel does not have it.
-
-        Args:
-            file: The wheel.
-            member: `METADATA` or a path.
+        """Return the text of a member of a wheel, `METADATA` or a path; None when the wheel does not have it.
 
         Raises:
             RangeError: The server sends no parts of files.
@@ -134,7 +121,7 @@ class WheelIndex:
                 if answer.is_success:
                     return answer.text
             path = local_path(file.url)
-            with path.open("rb") if path else open_remote(self._client, file.url) as content:
+            with path.open("rb") if path else io.BufferedReader(RangeFile(self._client, file.url), BLOCK) as content:
                 return _text(zipfile.ZipFile(content), member)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             problem = f"`{file.name}` cannot be fetched: {describe_error(error)}"

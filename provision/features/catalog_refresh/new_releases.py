@@ -69,14 +69,7 @@ def refresh_tables() -> str:
 def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> NewReleases:
     """Find releases that the index has and the catalog lacks. Releases older than the catalog's oldest row are ignored.
 
-    Args:
-        catalog: The known releases.
-        index: The user's index.
-        today: ISO date.
-
-    Raises:
-        IndexReadError: No index answers.
-        RangeError: The index serves neither metadata nor parts of files.
+    Raises as `refresh_tables` does.
     """
     new = NewReleases()
     torches = {row.version: row for row in catalog.torches}

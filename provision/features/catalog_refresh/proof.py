@@ -116,7 +116,10 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
         wanted = int(size * (1 + UNPACKED))
         yield f"{name} is being tested: {len(wheels)} wheels, {format_bytes(size)}; it takes minutes, and about {format_bytes(wanted)} of disk"
         ground = Ground(stack.interpreter.version, libraries and libraries.absolute(), folder)
-        _require_space(folder, wanted)
+        if wanted > (free := shutil.disk_usage(folder).free):
+            need = f"wheels and environment need about {format_bytes(wanted)} in `{folder.parent}`"
+            hint = "free some space, or set TMPDIR to a folder on a larger disk"
+            raise StageError(f"{need}, and {format_bytes(free)} are free there", hint=hint)
         fetch_wheels(wheels, sources, store)
         yield f"fetched into {store.root}"
         try:
@@ -182,12 +185,3 @@ def _require_libraries(stack: Stack, libraries: Path | None) -> None:
                 f"extensions of vLLM for CUDA need `{name}` of NVIDIA's driver: {error}",
                 hint="run this on a machine with the driver, or give `--libraries DIR` with both files of Debian's libcuda1 and libnvidia-ml1",
             ) from None
-
-
-def _require_space(folder: Path, wanted: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise StageError(
-            f"wheels and environment need about {format_bytes(wanted)} in `{folder.parent}`, and {format_bytes(free)} are free there",
-            hint="free some space, or set TMPDIR to a folder on a larger disk",
-        )

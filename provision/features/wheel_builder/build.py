@@ -115,11 +115,10 @@ class BuildJob:
 
     @property
     def torch(self) -> LockedWheel:
-        """The torch of the Stack."""
         return next(wheel for wheel in self.stack if canonicalize_name(wheel.distribution) == TORCH)
 
+    @property
     def torch_path(self) -> Path:
-        """Return the path of torch's wheel."""
         return self.store.path(self.torch.sha256, self.torch.name)
 
 
@@ -184,7 +183,7 @@ def _keep(job: BuildJob, build_host: BuildHost, recipe: Recipe, result: BuildRes
     """Fetch the wheel into the wheelhouse, check it against its key, and record it."""
     path = job.store.add_content(build_host.fetch(result.wheel), Path(result.wheel).name, result.sha256)
     extension = read_extension(path)
-    wrong = find_mismatches(extension, job.key, torch=job.torch_path(), compiled=recipe.compiled)
+    wrong = find_mismatches(extension, job.key, torch=job.torch_path, compiled=recipe.compiled)
     if wrong:
         raise StageError(
             f"the wheel that {build_host.name} built does not match the request: {'; '.join(wrong)}",
@@ -211,15 +210,7 @@ def _keep(job: BuildJob, build_host: BuildHost, recipe: Recipe, result: BuildRes
 
 
 def require_builder(key: BuildKey, cuda: str, builder: str, facts: BuilderFacts) -> None:
-    """Check that a build host can build a key.
-
-    Args:
-        cuda: Release of the toolkit, `13.0`; empty for ROCm.
-        builder: Name of the build host, for messages.
-
-    Raises:
-        StageError: The build host lacks a requirement.
-    """
+    """Check that a build host can build a key. Raises StageError where it lacks a requirement."""
     recipe, wants = recipe_for(key), key.built_for.machine
     if facts.machine != wants:
         raise StageError(
@@ -258,7 +249,7 @@ def _fetch_inputs(job: BuildJob, extra: Iterable[str]) -> tuple[Path, list[Locke
     path = fetch_wheels([sdist], job.sources, job.store, progress=job.progress)[sdist.sha256]
     request = SolveRequest(
         job.target,
-        (f"{TORCH} @ {job.torch_path().as_uri()}", *sorted({*tools(), *build_requirements(path), *extra})),
+        (f"{TORCH} @ {job.torch_path.as_uri()}", *sorted({*tools(), *build_requirements(path), *extra})),
         constraints=tuple(f"{wheel.distribution}=={wheel.version}" for wheel in job.stack if wheel is not job.torch),
     )
     wheels = choose_wheels(solve(request, job.sources.variables), job.target, own=[TORCH])

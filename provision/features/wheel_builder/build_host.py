@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -83,12 +82,7 @@ class BuildHost:
         self._session, self._folder, self._python = session, folder, python
 
     def read_facts(self, python: str, cuda: str) -> BuilderFacts:
-        """Read the properties of the machine.
-
-        Raises:
-            StageError: It has no Python for the build program.
-            TransportError: The connection broke.
-        """
+        """Read the properties of the machine. Raises StageError where it has no Python for the build program."""
         self._session.run(f"mkdir -p {shlex.quote(self._folder)}")
         self._session.write(f"{self._folder}/{PROGRAM}", program())
         done = self._session.run(self._command("facts", python, cuda), timeout_s=120)
@@ -119,11 +113,13 @@ class BuildHost:
             while True:
                 line = channel.readline(timeout_s=SILENT_S)
                 if not line:
+                    lines = channel.error_text().strip().splitlines()
+                    why = f": {lines[-1]}" if lines else ""
                     raise StageError(
-                        f"the build on {self._session.host} ended without a result{_last_line(channel.error_text())}",
+                        f"the build on {self._session.host} ended without a result{why}",
                         hint="run again: the build is resumed",
                     )
-                if (built := self._handle(self._parse_event(line), report)) is not None:
+                if (built := self._handle(line, report)) is not None:
                     return built
         finally:
             channel.close()
@@ -144,20 +140,16 @@ class BuildHost:
         """Remove the folder of a finished build."""
         self._session.run(f"rm -rf -- {shlex.quote(f'{self._folder}/{name}')}", timeout_s=FETCH_S)
 
-    def _parse_event(self, line: str) -> dict[str, Any]:
+    def _handle(self, line: str, report: Report) -> BuildResult | None:
+        """Report an event of the build program; return the result with which it ends."""
         try:
             event = json.loads(line)
-        except ValueError:
-            event = None
-        if not isinstance(event, dict) or "event" not in event:
+            kind = event.pop("event")
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise StageError(
                 f"build host {self._session.host} sent `{line.strip()[:200]}`, which is not from the build program",
                 hint="its shell must not print anything at the start of a command: check ~/.bashrc there",
-            )
-        return event
-
-    def _handle(self, event: dict[str, Any], report: Report) -> BuildResult | None:
-        kind = event.pop("event")
+            ) from None
         if kind == "built":
             return BuildResult.model_validate(event)
         if kind == "units":
@@ -181,8 +173,3 @@ def program() -> bytes:
         {f"onbuilder/{path.name}": path.read_bytes() for path in _SOURCE.glob("*.py")},
         main="onbuilder.build_steps:main()",
     )
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return f": {lines[-1]}" if lines else ""

@@ -93,9 +93,7 @@ class WheelBuilder:
     def find_or_build(self, job: BuildJob, builder: str) -> BuiltWheel:
         """Return the wheel from the build cache, else build it for the cards of all keys of the fleet that one build can serve.
 
-        Raises:
-            StageError: The build failed.
-            TransportError: The connection to the build host broke.
+        Raises as `build_wheel` does.
         """
         build_cache = BuildCache(self.store)
         if found := build_cache.find(job.key):

@@ -77,17 +77,14 @@ def _local(named: re.Match[str], key: BuildKey) -> Iterator[str]:
     want = _LOCAL.match(key.local)
     assert want
     runtime = named["runtime"].lower()
-    if runtime != want["runtime"] and not _minor_of(runtime, want["runtime"]):
+    # A CUDA release with minor (`cu128`) belongs to its major (`cu12`).
+    has_minor = want["runtime"].startswith("cu") and runtime.startswith(want["runtime"])
+    if runtime != want["runtime"] and not has_minor:
         yield f"its version names {named['runtime']}, and the plan has {want['runtime']}"
     if minor(named["torch"]) != key.built_for.torch:
         yield f"its version names torch {named['torch']}, and the plan has {key.built_for.torch}"
     if named["abi"] and named["abi"].lower() != str(key.built_for.cxx11_abi).lower():
         yield f"its version names cxx11abi{named['abi'].upper()}, and torch has cxx11abi{str(key.built_for.cxx11_abi).upper()}"
-
-
-def _minor_of(release: str, wanted: str) -> bool:
-    """Check whether a CUDA release with minor (`cu128`) belongs to a major (`cu12`)."""
-    return wanted.startswith("cu") and len(release) > len(wanted) and release.startswith(wanted)
 
 
 def _libraries(extension: Extension, key: BuildKey) -> Iterator[str]:
@@ -121,15 +118,7 @@ def _code(extension: Extension, key: BuildKey) -> Iterator[str]:
         yield f"it has no native code for {', '.join(lacking)} (it has {', '.join(sorted(codes)) or 'none'})"
 
 
-_FIRST = (
-    "libc10.so",
-    "libc10_cuda.so",
-    "libc10_hip.so",
-    "libtorch_python.so",
-    "libtorch_cpu.so",
-    "libtorch_cuda.so",
-    "libtorch_hip.so",
-)
+_FIRST = ("c10", "c10_cuda", "c10_hip", "torch_python", "torch_cpu", "torch_cuda", "torch_hip")
 """Libraries with the symbols that extensions need, small ones first: a library of a gigabyte is unpacked only when necessary."""
 
 
@@ -137,11 +126,11 @@ def missing_symbols(torch: Path, wanted: frozenset[str]) -> frozenset[str]:
     """Return the symbols that no library in a torch wheel defines."""
     missing = wanted
     with zipfile.ZipFile(torch) as archive:
-        members = {Path(name).name: name for name in archive.namelist() if name.startswith("torch/lib/lib")}
-        for library in (name for name in _FIRST if name in members):
-            if not missing:
-                break
-            with archive.open(members[library]) as packed, tempfile.TemporaryFile() as file:
+        members = set(archive.namelist())
+        for member in (f"torch/lib/lib{name}.so" for name in _FIRST):
+            if not missing or member not in members:
+                continue
+            with archive.open(member) as packed, tempfile.TemporaryFile() as file:
                 shutil.copyfileobj(packed, file)
                 file.flush()
                 missing -= map_library(file).symbols()[1]

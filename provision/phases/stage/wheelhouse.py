@@ -13,6 +13,7 @@ number of processes may use one wheelhouse.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -37,6 +38,8 @@ from provision.core.scratch import scratch_folder
 BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
+_TRIES = 20
+"""Limit for locking a folder that is pruned again and again."""
 _REFERENCES = "references"
 _DEFAULT_LIMIT_GIB = 200.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -267,7 +270,7 @@ class Store:
 
 def _lock(folder: Path) -> IO[str]:
     """Open and lock the lock file of a folder. The kernel releases it when the process ends. Raises OSError."""
-    while True:
+    for _ in range(_TRIES):
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             lock = (folder / _LOCK).open("w")
@@ -275,6 +278,7 @@ def _lock(folder: Path) -> IO[str]:
             if _is_current(lock, folder):
                 return lock
             lock.close()
+    raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again", str(folder))
 
 
 def _is_current(lock: IO[str], folder: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.catalog.index.settings import ClientSettings
-from provision.features.catalog_refresh.index_wheels import BLOCK, IndexReadError, RangeError, WheelIndex, open_remote
+from provision.features.catalog_refresh.index_wheels import BLOCK, IndexReadError, RangeError, RangeFile, WheelIndex
 from tests.features.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 
@@ -19,7 +19,7 @@ def test_a_file_read_by_ranges_equals_the_file(site: Site, index: WheelIndex) ->
     generator = random.Random(7)
     content = generator.randbytes(3 * BLOCK + 1234)
     site.content["/files/big"] = content
-    file = open_remote(index._client, f"{site.url}/files/big")
+    file = io.BufferedReader(RangeFile(index._client, f"{site.url}/files/big"), BLOCK)
     for _ in range(200):
         at, size = generator.randrange(len(content)), generator.randrange(1, 2 * BLOCK)
         file.seek(at)

@@ -72,7 +72,7 @@ def test_a_wheel_is_not_used_for_another_key(site: Site, change: dict[str, objec
 def test_the_torch_that_it_was_built_against_has_all_its_symbols(site: Site) -> None:
     extension = read_extension(wheel_of(site))
     assert any("torchCheckFail" in symbol for symbol in extension.torch_symbols)
-    assert find_mismatches(extension, sample_key(), torch=site.job.torch_path()) == []
+    assert find_mismatches(extension, sample_key(), torch=site.job.torch_path) == []
 
 
 def test_another_torch_is_refused_by_its_symbols(site: Site, tmp_path: Path) -> None:

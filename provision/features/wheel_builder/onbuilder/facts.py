@@ -24,7 +24,7 @@ def read_facts(python: str, cuda: str) -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "glibc": platform.libc_ver()[1] or None,
-        "compiler": _first_line(["c++", "--version"]),
+        "compiler": next(iter(_output(["c++", "--version"]).splitlines()), None),
         "python": _python(python),
         "cuda_home": _toolkit(cuda) if cuda else None,
         "hipcc": shutil.which("hipcc") or (HIPCC if Path(HIPCC).exists() else None),
@@ -42,25 +42,16 @@ def _toolkit(cuda: str) -> dict[str, str] | None:
 
     1. CUDA_HOME; 2. nvcc on PATH; 3. /usr/local/cuda-RELEASE; 4. /usr/local/cuda; 5. /usr/local/cuda-MAJOR.*
     """
-    homes = [os.environ.get("CUDA_HOME", ""), _home_of("nvcc")]
-    homes += ["/usr/local/cuda-" + cuda, "/usr/local/cuda"]
-    homes += sorted(str(path) for path in Path("/usr/local").glob("cuda-" + cuda.split(".", maxsplit=1)[0] + ".*"))
-    found = []
-    for home in homes:
-        # A compiler without the runtime's headers cannot build extensions.
-        if home and Path(home, "include", "cuda_runtime.h").is_file():
-            release = release_of(home + "/bin/nvcc")
-            if release == cuda:
-                return {"home": home, "release": release}
-            if release.split(".")[0] == cuda.split(".", maxsplit=1)[0]:
-                found.append({"home": home, "release": release})
-    return found[0] if found else None
-
-
-def _home_of(nvcc: str) -> str:
-    """Return the real folder of an nvcc on PATH, which is often a script or a link."""
-    found = re.search(r"^#\$ _HERE_=(.+)/bin$", _output([nvcc, "--dryrun", "-x", "cu", os.devnull]), re.MULTILINE)
-    return found.group(1) if found else ""
+    major = cuda.split(".", maxsplit=1)[0]
+    # An nvcc on PATH is often a script or a link; it names its real folder.
+    on_path = re.findall(r"^#\$ _HERE_=(.+)/bin$", _output(["nvcc", "--dryrun", "-x", "cu", os.devnull]), re.MULTILINE)
+    homes = [os.environ.get("CUDA_HOME", ""), *on_path[:1], "/usr/local/cuda-" + cuda, "/usr/local/cuda"]
+    homes += sorted(str(path) for path in Path("/usr/local").glob("cuda-" + major + ".*"))
+    # A compiler without the runtime's headers cannot build extensions.
+    whole = [home for home in homes if home and Path(home, "include", "cuda_runtime.h").is_file()]
+    found = [{"home": home, "release": release_of(home + "/bin/nvcc")} for home in whole]
+    same_major = [each for each in found if each["release"].split(".")[0] == major]
+    return next((each for each in same_major if each["release"] == cuda), same_major[0] if same_major else None)
 
 
 def _python(minor: str) -> str | None:
@@ -73,11 +64,6 @@ def _python(minor: str) -> str | None:
             if headers and version.startswith(minor + "."):
                 return str(path)
     return None
-
-
-def _first_line(command: list[str]) -> str | None:
-    lines = _output(command).splitlines()
-    return lines[0] if lines else None
 
 
 def _output(command: list[str]) -> str:

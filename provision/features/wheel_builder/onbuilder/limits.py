@@ -22,12 +22,16 @@ def cpus(root: Path = Path("/"), allowed: int | None = None) -> int:
 
 def memory(root: Path = Path("/")) -> int:
     """Return the free bytes of the machine, within the limits of each cgroup. Droppable page cache counts as free."""
-    free = _meminfo(root)
+    lines = [line.split() for line in _text(root / "proc/meminfo").splitlines()]
+    free = next((int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"), 0)
     for folder in _groups(root, "memory"):
         limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
         used = _text(folder / "memory.current") or _text(folder / "memory.usage_in_bytes")
         if limit.isdigit() and used.isdigit():
-            free = min(free, int(limit) - max(0, int(used) - _droppable(folder)))
+            # The kernel frees inactive page cache before it refuses memory.
+            values = dict(line.split(None, 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
+            droppable = int(values.get("total_inactive_file", values.get("inactive_file", "0")))
+            free = min(free, int(limit) - max(0, int(used) - droppable))
     return max(0, free)
 
 
@@ -59,20 +63,6 @@ def _groups(root: Path, controller: str) -> list[Path]:
             folder = folder.parent
         found.append(mount)
     return [folder for folder in found if folder.is_dir()]
-
-
-def _meminfo(root: Path) -> int:
-    for line in _text(root / "proc/meminfo").splitlines():
-        name, _, rest = line.partition(":")
-        if name == "MemAvailable":
-            return int(rest.split()[0]) * 1024
-    return 0
-
-
-def _droppable(folder: Path) -> int:
-    """Return the bytes of inactive page cache, which the kernel frees before it refuses memory."""
-    values = dict(line.split(None, 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
-    return int(values.get("total_inactive_file", values.get("inactive_file", "0")))
 
 
 def _text(path: Path) -> str:
