@@ -192,7 +192,8 @@ class Bundled:
             found.append(
                 [f"{what} {here} is wanted, the bundle has {there}" for what, here, there in pairs if here != there]
             )
-        return "; ".join(min(found, key=len)) or "another release of the product created it"
+        nearest = min(found, key=len)
+        return "; ".join(nearest) or "another release of the product created it"
 
     def accept(self, host: Host, logs: Path) -> None:
         """Keep this bundle as the last one of a host whose environment changes. Raises BundleError where that is newer, unless the user accepts it."""
