@@ -36,7 +36,6 @@ from provision.core.models.stack import Candidate, Stack
 from provision.features.catalog_refresh.proof import Ground, install, load
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
-from provision.phases.stage.local_wheels import local_sources
 from provision.phases.stage.programs import locked_uv
 from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
@@ -99,7 +98,7 @@ def try_set(row: Row, stack: Stack, ground: Ground) -> None:
     """Fill the row. Raises ProofError, or StageError if there is no lock."""
     sources, store = find_sources(read_settings()), Store(ground.folder / "wheels", limit_bytes=1 << 40)
     with timing(row, "lock_s"):
-        wheels = lock_stack(stack, local_sources(stack), sources, store).wheels
+        wheels = lock_stack(stack, sources, store).wheels
     row.versions = {wheel.distribution: wheel.version for wheel in wheels if wheel.distribution in SHOWN}
     row.distributions = len(wheels)
     prune(store, wheels)

@@ -28,7 +28,6 @@ from provision.core.scratch import remove_left_folders, scratch_folder
 from provision.features.catalog_refresh.new_releases import NewReleases, write_overlay
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
-from provision.phases.stage.local_wheels import local_sources
 from provision.phases.stage.solve import LockedWheel, lock_text
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.phases.stage.staging import accepted
@@ -110,7 +109,7 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
     _require_libraries(stack, libraries)
     remove_left_folders()
     sources, store = find_sources(read_settings()), Store(cache_folder())
-    wheels = lock_stack(stack, local_sources(stack), sources, store).wheels
+    wheels = lock_stack(stack, sources, store).wheels
     size = sum(wheel.size or 0 for wheel in wheels)
     with scratch_folder() as folder:
         wanted = int(size * (1 + UNPACKED))

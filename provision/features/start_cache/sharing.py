@@ -33,6 +33,10 @@ PROGRAM = Path(__file__).parent / "onhost" / "start_cache_archive.py"
 ARCHIVE = "start-cache.tar"
 """Of each key: what a killed run left on a host is removed or replaced by the next one."""
 LOOK_S, MOVE_S = 60.0, 300.0
+SPARE_S = 30.0
+"""Seconds that a host gets beyond the limits of its commands, before its connection is closed."""
+FETCHED_AT_ONCE = 2
+"""Caches are in memory for as long as they come."""
 
 
 class Look(Record):
@@ -64,6 +68,7 @@ class Unpacked(Record):
     now: int
 
 
+T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=Record)
 
 
@@ -173,14 +178,6 @@ class Archives:
         by_age = sorted(self._folder.glob("*.tar"), key=lambda one: one.stat().st_mtime_ns, reverse=True)
         for old in by_age[MOST_ARCHIVES:]:
             old.unlink(missing_ok=True)
-
-
-T = TypeVar("T")
-
-SPARE_S = 30.0
-"""Seconds that a host gets beyond the limits of its commands, before its connection is closed."""
-FETCHED_AT_ONCE = 2
-"""Caches are in memory for as long as they come."""
 
 
 class StartCaches:

@@ -279,10 +279,7 @@ def _find_sdist(requirement: str, job: BuildJob) -> LockedWheel:
 
 
 def build_requirements(sdist: Path) -> list[str]:
-    """Read the build requirements in an sdist's pyproject.toml, without torch, which is fixed.
-
-    Raises StageError where the sdist is no gzipped tar (PEP 625), or its pyproject.toml is invalid.
-    """
+    """Read the build requirements in an sdist's pyproject.toml, without torch, which is fixed. Raises StageError."""
     try:
         with tarfile.open(sdist) as packed:
             member = next(

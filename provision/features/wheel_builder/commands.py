@@ -127,7 +127,7 @@ def build(
     require_builder(key, toolkit, builder, facts)
     stack = _stack(row, variant, minor_python, platform(facts.machine, facts.glibc or row.glibc))
     sources = find_sources(read_settings())
-    wheels = lock_stack(stack, (), sources, store).wheels
+    wheels = lock_stack(stack, sources, store).wheels
     report = ProgressLines()
     fetch_wheels(wheels, sources, store, progress=report)
     target = Target.of(stack.platform, minor_python)

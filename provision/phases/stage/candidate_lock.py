@@ -262,15 +262,8 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
     with prefetching(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
         while True:
             try:
-                solved = lock_stack(
-                    attempt.stack,
-                    local_sources(attempt.stack),
-                    sources,
-                    job.store,
-                    extra,
-                    prefetch=None if refused else prefetch,
-                    refused=refused,
-                )
+                early = None if refused else prefetch
+                solved = lock_stack(attempt.stack, sources, job.store, extra, prefetch=early, refused=refused)
             except StageError as error:
                 return error
             paths = fetch_wheels(solved.wheels, sources, job.store, progress=job.progress, on_stored=job.on_stored)

@@ -55,10 +55,7 @@ def local_sources(stack: Stack) -> list[LocalSource]:
 
 
 def build_local_wheel(source: LocalSource, store: Store) -> LockedWheel:
-    """Build a wheel and put it into the wheelhouse, unless it is there from the same sources.
-
-    Raises StageError where the project cannot be built.
-    """
+    """Build a wheel and put it into the wheelhouse, unless it is there from the same sources. Raises StageError."""
     known = store.get("own", source.digest())
     if known and store.find(known["sha256"], known["name"]):
         return LockedWheel(**known)

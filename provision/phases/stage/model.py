@@ -72,10 +72,7 @@ def stage_model(
 
 
 def adapter_files(adapter: str, files: Iterable[StagedFile]) -> list[StagedFile]:
-    """Return the files of an adapter that vLLM reads, by their names in the folder of the model.
-
-    Raises StageError where it is no complete LoRA adapter.
-    """
+    """Return the files of an adapter that vLLM reads, by their names in the folder of the model. Raises StageError."""
     found = {file.name: file for file in files}
     weights = next((name for name in _ADAPTER_WEIGHTS if name in found), None)
     missing = [

@@ -21,7 +21,7 @@ from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
 from provision.core.user_path import local_path
 from provision.phases.stage.download import OnStored, Prefetch, Progress, fetch_all
-from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
+from provision.phases.stage.local_wheels import build_local_wheel, local_sources
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import (
     LocatedBuild,
@@ -52,7 +52,6 @@ class Solved:
 
 def lock_stack(
     stack: Stack,
-    own: Iterable[LocalSource],
     sources: IndexSources,
     store: Store,
     extra: Iterable[str] = (),
@@ -65,7 +64,6 @@ def lock_stack(
     A wheel whose version names another platform than planned is refused, and the rest is solved without it.
 
     Args:
-        own: Projects whose wheels are built on the controller.
         extra: Further requirements.
         prefetch: Fetches the pinned builds while uv solves the rest.
         refused: Wheels that were refused before.
@@ -79,7 +77,8 @@ def lock_stack(
     if prefetch:
         prefetch(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
-        built = [*pool.map(lambda source: build_local_wheel(source, store), own), *_given(stack, store)]
+        own = pool.map(lambda source: build_local_wheel(source, store), local_sources(stack))
+        built = [*own, *_given(stack, store)]
     local = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
     request = make_request(stack, target, found, companions, [*local, *extra])
     if request.until and not _has_upload_times(stack, sources):
@@ -89,11 +88,10 @@ def lock_stack(
         try:
             pylock, dated = solve_dated(_without(request, left_out, builds_of(stack), sources), sources.variables)
         except StageError as error:
-            if left_out:
-                raise StageError(
-                    f"{'; '.join(item.text for item in left_out)}; without: {error.text}", hint=error.hint
-                ) from error
-            raise
+            if not left_out:
+                raise
+            refusals = "; ".join(item.text for item in left_out)
+            raise StageError(f"{refusals}; without: {error.text}", hint=error.hint) from error
         wheels = choose_wheels(pylock, target, own=[wheel.distribution for wheel in built])
         wrong = find_wrong(stack, wheels)
         if not wrong:

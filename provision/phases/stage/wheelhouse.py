@@ -47,10 +47,7 @@ _HOSTILE = "the server of this list is broken or hostile; use another index or h
 
 
 def default_limit() -> int:
-    """Return the size limit of the wheelhouse in bytes: FIRSTLIGHT_CACHE_GIB, else 200 GiB.
-
-    Raises StageError where the variable is not a positive number.
-    """
+    """Return the size limit of the wheelhouse in bytes: FIRSTLIGHT_CACHE_GIB, else 200 GiB. Raises StageError."""
     text = os.environ.get("FIRSTLIGHT_CACHE_GIB", "")
     try:
         limit = (float(text) if text else _DEFAULT_LIMIT_GIB) * GIB

@@ -162,7 +162,7 @@ def _torch(store: Store, settings: ClientSettings) -> Path:
         platform=f"{platform.machine()}-manylinux_2_28",
     )
     sources = find_sources(settings)
-    wheels = lock_stack(stack, (), sources, store).wheels
+    wheels = lock_stack(stack, sources, store).wheels
     fetch_wheels(wheels, sources, store)
     torch = next(wheel for wheel in wheels if wheel.distribution == "torch")
     return store.path(torch.sha256, torch.name)

@@ -190,8 +190,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.action == "look":
         become(options.owner)
         return look(folder, options.since)
-    if options.archive is None:
-        raise ArchiveError("--archive is missing")
     if options.action == "unpack":
         with options.archive.open("rb") as archive:
             become(options.owner)
