@@ -25,7 +25,14 @@ class Node:
 
 def nodes(folder: Path = NODES) -> tuple[Node, ...]:
     """Return the nodes by number; none if the kernel knows none (a container may hide them)."""
-    found = [_node(path) for path in folder.glob("node[0-9]*") if (path / "cpulist").exists()]
+    found = []
+    for path in folder.glob("node[0-9]*"):
+        if (path / "cpulist").exists():
+            memory = re.search(r"MemTotal:\s+(\d+) kB", (path / "meminfo").read_text())
+            # A CPU list is such as `0-3,8`.
+            ends = [part.split("-") for part in (path / "cpulist").read_text().strip().split(",") if part]
+            cpus = frozenset(number for part in ends for number in range(int(part[0]), int(part[-1]) + 1))
+            found.append(Node(int(path.name.removeprefix("node")), cpus, int(memory[1]) << 10 if memory else 0))
     return tuple(sorted(found, key=lambda node: node.number))
 
 
@@ -33,21 +40,6 @@ def near(address: str, devices: Path = DEVICES) -> int | None:
     """Return the node of a card by PCI address; None if the kernel names none (-1: a host with a single node)."""
     number = read_number(devices / address / "numa_node")
     return None if number is None or number < 0 else number
-
-
-def _node(folder: Path) -> Node:
-    memory = re.search(r"MemTotal:\s+(\d+) kB", (folder / "meminfo").read_text())
-    return Node(
-        number=int(folder.name.removeprefix("node")),
-        cpus=cpu_list((folder / "cpulist").read_text()),
-        memory=int(memory[1]) << 10 if memory else 0,
-    )
-
-
-def cpu_list(text: str) -> frozenset[int]:
-    """Parse a CPU list such as `0-3,8`."""
-    ends = [part.split("-") for part in text.strip().split(",") if part]
-    return frozenset(number for part in ends for number in range(int(part[0]), int(part[-1]) + 1))
 
 
 def bind(address: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -56,7 +57,7 @@ def read_families(prefix: Path) -> list[Family]:
     for service, one in _services(prefix):
         for family in (*_read_release(one), *_read_verification(one), *_read_service(one)):
             values.setdefault(family.name, []).extend(({**labels, **service}, value) for labels, value in family.values)
-    return [*_read_cards(), *_read_log(), *(Family(name, found) for name, found in values.items())]
+    return [*_read_cards(), *(Family(name, found) for name, found in values.items())]
 
 
 def _services(prefix: Path) -> Iterator[tuple[dict[str, str], Path]]:
@@ -78,6 +79,8 @@ def _read_cards() -> Iterator[Family]:
             cards = ()
         answering["nvidia"] = len(cards)
         yield from nvidia_families(cards)
+        with suppress(kernel_log.UnreadableError):
+            yield xid_family(kernel_log.lines()[0])
     if "amd" in on_bus:
         try:
             both = amd_smi.ERRORS_AND_METRICS.ask() or ()
@@ -146,16 +149,6 @@ def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[amd_smi.
     yield Family("firstlight_card_slowed", slowed)
     counted = [({"card": str(row.gpu)}, row.uncorrected) for row in errors if row.uncorrected is not None]
     yield Family("firstlight_card_ecc_uncorrected_errors_total", counted, vendor="amd")
-
-
-def _read_log() -> Iterator[Family]:
-    if not pci.gpus("nvidia"):
-        return
-    try:
-        found, _ = kernel_log.lines()
-    except kernel_log.UnreadableError:
-        return
-    yield xid_family(found)
 
 
 def xid_family(lines: Iterable[kernel_log.Line]) -> Family:

@@ -20,8 +20,7 @@ from provision.core.files import write_atomically
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.stack import Plan, Stack
-from provision.features.export.formats import Format, endpoints_of, files_of, fits, text_of
-from provision.features.export.readme import render
+from provision.features.export.formats import Format, endpoints_of, files_of, fits, readme, text_of
 from provision.features.export.workloads import Workload, table, workloads
 from provision.phases.plan import plan
 from provision.pipeline import CommandRequest
@@ -74,7 +73,12 @@ def kubernetes(
     _require_image(digest, allow_tag=allow_tag, is_wanted=is_workload)
     if facts:
         hosts = read_inventory(request).hosts
-        known = _recorded(facts, hosts)
+        known: Mapping[str, HostFacts] = recorded_facts(facts)
+        if absent := [host.name for host in hosts if host.is_serving and host.name not in known]:
+            raise UsageError(
+                f"the recorded facts have nothing of {fold_names(absent)}",
+                hint="record these hosts too, or name the others by --limit",
+            )
         chosen = _plan(hosts, known) if is_workload else Plan(classes=())
     else:
         outcome = execute(request, (PROBE, PLAN) if is_workload else (PROBE,))
@@ -84,7 +88,12 @@ def kubernetes(
         chosen = outcome.result.plan if isinstance(outcome.result, PlannedHosts) else Plan(classes=())
     stacks = {name: one.stack for one in chosen.classes for name in one.hosts if one.stack and one.stack.vllm}
     files, missing, found = _described(kind, hosts, known, stacks, digest)
-    _write(output, {**files, README: render(kind, hosts, found, stacks, missing)})
+    files[README] = readme(kind, hosts, found, stacks, missing)
+    if there := [name for name in files if (output / name).exists()]:
+        raise UsageError(f"`{output / there[0]}` exists already", hint="name another folder by -o, or remove the file")
+    for name, text in files.items():
+        write_atomically(output / name, text)
+        write_stdout(f"{output / name} is written")
     return Exit.OK
 
 
@@ -101,16 +110,6 @@ def _require_image(digest: str | None, *, allow_tag: bool, is_wanted: bool) -> N
         raise UsageError(
             f"`{digest}` is no digest of an image", hint="write --digest sha256: and 64 hexadecimal digits"
         )
-
-
-def _recorded(paths: Sequence[Path], hosts: Sequence[Host]) -> Mapping[str, HostFacts]:
-    facts = recorded_facts(paths)
-    if absent := [host.name for host in hosts if host.is_serving and host.name not in facts]:
-        raise UsageError(
-            f"the recorded facts have nothing of {fold_names(absent)}",
-            hint="record these hosts too, or name the others by --limit",
-        )
-    return facts
 
 
 def _plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> Plan:
@@ -155,14 +154,6 @@ def _described(
     if not files:
         raise InventoryError(f"--format {kind} has nothing to describe: {why}", hint="choose another --format")
     return files, missing, found
-
-
-def _write(folder: Path, files: Mapping[str, str]) -> None:
-    if there := [name for name in files if (folder / name).exists()]:
-        raise UsageError(f"`{folder / there[0]}` exists already", hint="name another folder by -o, or remove the file")
-    for name, text in files.items():
-        write_atomically(folder / name, text)
-        write_stdout(f"{folder / name} is written")
 
 
 def add_to(program: typer.Typer) -> None:

@@ -1,4 +1,6 @@
-"""The files of each format, from workloads and templates. Pure: equal workloads give equal text."""
+"""The files of each format, from workloads and templates, and README.md beside them: what they came from, and what of the fleet has no
+counterpart in them. Pure: equal workloads give equal text.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,13 @@ import yaml
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Stack
+from provision.core.tables import own_table
+from provision.core.templates import text_templates
 from provision.features.export.workloads import HERE, Workload, escaped, readiness_of, table
 from provision.fleet.inventory.addresses import OUTSIDE, address_from
+from provision.report.layout import fold_names
 
 Format = Literal["production-stack", "lws", "kserve", "endpoints"]
 TEMPLATES_FILE = "chat-templates.yaml"
@@ -27,10 +34,6 @@ def filled(node: Any, values: Mapping[str, Any]) -> Any:
 
     A text `$name` is the value of that name. A mapping with the key `if` is there if the value that it names is; entries without a
     value are left out. A list within a list is part of it.
-
-    Args:
-        node: The part.
-        values: By name.
     """
     if isinstance(node, str):
         found = _VALUE.fullmatch(node)
@@ -66,7 +69,6 @@ def files_of(kind: Format, found: Sequence[Workload], digest: str | None) -> dic
 
     Args:
         kind: One of the formats that describe workloads.
-        found: The workloads.
         digest: Of the image, `sha256:...`; None: its tag alone.
     """
     fitting = [each for each in found if fits(kind, each)]
@@ -151,3 +153,47 @@ def endpoints_of(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> tuple
             labels = {"model": now["served_name"]}
             entries.append({"name": host.name, "address": address, "port": str(now["port"]), "labels": labels})
     return entries, missing
+
+
+def readme(
+    kind: Format,
+    hosts: Sequence[Host],
+    found: Sequence[Workload],
+    stacks: Mapping[str, Stack],
+    missing: Mapping[str, str],
+) -> str:
+    """Return the text of README.md, from templates/README.md.
+
+    Args:
+        hosts: All hosts that the export was asked for.
+        found: The workloads; none for endpoints.
+        stacks: By host; none for endpoints.
+        missing: Why hosts are not in the files, by name.
+    """
+    described = [each for each in found if fits(kind, each)]
+    others = [each for each in found if not fits(kind, each)]
+    elsewhere = {name for each in others for name in each.hosts}
+    here = [host for host in hosts if host.name not in elsewhere] if kind != "endpoints" else []
+    settings = own_table(HERE / "settings.toml")
+    left = [(name, instead) for instead, names in settings["left"].items() for name in names]
+    templates = text_templates(HERE / "templates")
+    templates.filters |= {"names": fold_names, "cell": lambda text: text.replace("|", "&#124;")}
+    return templates.get_template("README.md").render(
+        kind=kind,
+        entry=table()["format"][kind],
+        hosts=hosts,
+        described=described,
+        others=others,
+        stacks=stacks,
+        missing=missing,
+        folders=sorted({each.model for each in described if not each.on_hub}),
+        templates_file=TEMPLATES_FILE,
+        taken=[(name, where) for name, where in settings["taken"].items() if _is_set(name, here)],
+        left=[(name, names, instead) for name, instead in left if (names := _is_set(name, here))],
+    )
+
+
+def _is_set(name: str, hosts: Sequence[Host]) -> list[str]:
+    """Return the hosts on which a setting is not the default."""
+    default = getattr(Settings(), name)
+    return [host.name for host in hosts if getattr(host.settings, name) != default]

@@ -69,7 +69,9 @@ class _Setup:
         installed = {host.name: self._probed.facts[host.name].installed for host in hosts}
         having = [host for host in hosts if (there := installed[host.name]) and there.firewall]
         if gone := [host for host in having if host not in chosen]:
-            self._remove(gone)
+            locked = playbooks.acquire_locks(self._context, self._probed, "serve", gone)
+            for result in self._play_removal(locked, rules.FIREWALL, rules.START).values():
+                self._record(result, "the rules of its firewall were removed")
         if not chosen and not advised:
             return
         served = ask_served(self._context, self._probed)
@@ -257,21 +259,14 @@ class _Setup:
             )
             self._context.fail(one.host.name, "serve", error)
 
-    def _remove(self, hosts: Sequence[Host]) -> None:
-        """Remove the rules of hosts that are to have none."""
-        locked = playbooks.acquire_locks(self._context, self._probed, "serve", hosts)
-        for result in self._play_removal(locked, rules.FIREWALL, rules.START).values():
-            self._record(result, "the rules of its firewall were removed")
-
     def _with_start_rules(self, hosts: Sequence[Host]) -> list[Host]:
         """Return the hosts of spans that have rules of a start."""
         command, spans = f"test -e /etc/systemd/system/{rules.START.unit}", [host for host in hosts if host.span]
-        found = self._context.run_on_hosts(
-            "serve",
-            spans,
-            lambda host: self._context.session(host).run(command).rc == 0,
-            deadline_s=rules.READ_DEADLINE_S,
-        )
+
+        def ask(host: Host) -> bool:
+            return self._context.session(host).run(command).rc == 0
+
+        found = self._context.run_on_hosts("serve", spans, ask, deadline_s=rules.READ_DEADLINE_S)
         return [host for host in spans if found.get(host.name)]
 
     def _play_removal(self, hosts: Sequence[Host], *rule_sets: rules.RuleSet) -> dict[str, PhaseResult]:

@@ -96,12 +96,12 @@ class Gateway:
 def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Served]) -> tuple[Backend, ...]:
     """Return the back ends of a gateway, from what hosts said; those that serve nothing are missing.
 
-    Raises InventoryError where a host listens where the gateway cannot reach it, there is none at all, or a name is that of two models or adapters.
+    Raises InventoryError where a host listens where the gateway cannot reach it, there is none at all, a name is that of two models or
+    adapters, or clients have budgets of tokens that a host does not count.
     """
     found, unreachable = [], []
     for host in hosts:
-        said = served.get(host.name)
-        if said is None:
+        if (said := served.get(host.name)) is None:
             continue
         address = address_from(gateway, host, said.bind)
         if address is None:
@@ -119,34 +119,22 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
             f"gateway `{gateway.name}` has nothing to pass requests to: no host of the inventory serves",
             hint="start the hosts first: ./firstlight provision",
         )
-    _require_own_names(gateway, found)
-    _require_counts(gateway, found)
-    return tuple(found)
-
-
-def _require_own_names(gateway: Host, backends: Iterable[Backend]) -> None:
-    """Raise InventoryError where an adapter has the name of a model, or adapters of two models have the same."""
-    owners: dict[str, set[str]] = {}
-    for one in backends:
-        for name in (one.model, *one.adapters):
-            owners.setdefault(name, set()).add(one.model)
+    owners = gather((name, one.model) for one in found for name in (one.model, *one.adapters))
     for name, models in sorted(owners.items()):
-        if len(models) > 1:
+        if len({*models}) > 1:
             raise InventoryError(
-                f"gateway `{gateway.name}`: the name `{name}` stands for several: of the models {', '.join(sorted(models))}",
+                f"gateway `{gateway.name}`: the name `{name}` stands for several: of the models {', '.join(sorted({*models}))}",
                 hint="give each adapter in firstlight_lora a name of its own; then ./firstlight serve",
             )
-
-
-def _require_counts(gateway: Host, backends: Iterable[Backend]) -> None:
-    """Raise InventoryError where clients have budgets of tokens, and a host counts none: what counts them also asks for the key."""
     settings = gateway.settings
-    without = sorted(one.name for one in backends if one.key is None)
+    # What counts tokens also asks for the key.
+    without = sorted(one.name for one in found if one.key is None)
     if without and (settings.gateway_tokens_per_minute or settings.gateway_tokens_per_day):
         raise InventoryError(
             f"gateway `{gateway.name}` is to limit tokens, which hosts without an API key do not count: {', '.join(without)}",
             hint="set firstlight_api_key: true for these hosts; then ./firstlight serve",
         )
+    return tuple(found)
 
 
 def remembered(text: str) -> dict[str, Served]:
@@ -183,13 +171,13 @@ def read_certificate(path: str | None, host: str) -> str | None:
     """Return the user's certificate, chain and key; None where no file was given. Raises InventoryError where the file has no such pair."""
     if path is None:
         return None
-    hint = (
-        "firstlight_gateway_certificate names one PEM file: the certificate, its chain, and its key without a password"
-    )
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path, password=lambda: "")
         return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         why = "its key belongs to another certificate" if "KEY_VALUES_MISMATCH" in str(error) else str(error)
-        raise InventoryError(f"gateway `{host}`: certificate `{path}` cannot be used: {why}", hint=hint) from None
+        raise InventoryError(
+            f"gateway `{host}`: certificate `{path}` cannot be used: {why}",
+            hint="firstlight_gateway_certificate names one PEM file: the certificate, its chain, and its key without a password",
+        ) from None

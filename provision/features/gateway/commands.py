@@ -18,7 +18,6 @@ from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.models.inventory import GATEWAY, Inventory
 from provision.core.redaction import redact, scrub
 from provision.features.gateway import draining, traffic
-from provision.features.gateway import usage as tokens
 from provision.features.gateway.draining import Action, TrafficHosts
 from provision.features.gateway.traffic import Traffic
 from provision.pipeline import CommandRequest
@@ -53,11 +52,7 @@ def status(request: CommandRequest) -> int:
 @command(app, "gateway", INVENTORY, after=CHANGED)
 def usage(request: CommandRequest) -> int:
     """Show the tokens that each client has used in this minute and this day (UTC), and what is left."""
-
-    def usages(traffics: Sequence[Traffic]) -> dict[str, tokens.Usage]:
-        return {one.gateway: one.usage for one in traffics}
-
-    return _show(request, lambda found: tokens.document(usages(found)), lambda found: tokens.render(usages(found)))
+    return _show(request, traffic.usage_document, traffic.render_usage)
 
 
 @command(app, "gateway", INVENTORY, after=CHANGED)

@@ -62,18 +62,13 @@ def ask(session: Session, host: Host, gateway: Gateway) -> CheckRecord:
     if (most := gateway.settings.gateway_requests_per_minute) is not None:
         text = f"not tested: firstlight_gateway_requests_per_minute lets a client send {most} requests"
         return record(host, "skip", text)
-    if _without_budget(gateway) is None:
+    if all(gateway.budgets().values()):
         return record(host, "skip", "not tested: it would use up the tokens of a client, and each has a budget")
     started = time.monotonic()
     command = f"exec {shlex.quote(python_of(host))} -I -c {shlex.quote(BOOT)}"
     stdin = f"{base64.b64encode(program()).decode()}\n{json.dumps(request_of(gateway))}"
     done = session.run(command, stdin=stdin, timeout_s=deadline_s(gateway), root=True)
     return evaluate(host, done).model_copy(update={"seconds": round(time.monotonic() - started, 3)})
-
-
-def _without_budget(gateway: Gateway) -> str | None:
-    """Return the client that is asked as: one whose tokens have no limit."""
-    return next((name for name, budget in gateway.budgets().items() if not budget), None)
 
 
 def deadline_s(gateway: Gateway) -> float:
@@ -88,8 +83,7 @@ def request_of(gateway: Gateway) -> dict[str, Any]:
         model: [{"host": one.address, "port": one.port, "key": one.key, "task": one.task} for one in hosts]
         for model, hosts in gateway.models().items()
     }
-    client = _without_budget(gateway)
-    assert client is not None
+    client = next(name for name, budget in gateway.budgets().items() if not budget)
     at = {"host": own_address(gateway.bind), "port": gateway.settings.gateway_port, "certificate": certificate}
     return {"gateway": at, "key": gateway.clients[client], "models": models}
 
@@ -113,9 +107,8 @@ def evaluate(host: Host, done: Completed) -> CheckRecord:
         return record(host, "warn", text, found, "check again when fewer requests wait: ./firstlight gateway status")
     parts = [f"{count(len(asked), 'kind')} of requests answered correctly through the gateway"] if asked else []
     if judged_not:
-        parts.append(
-            f"{count(len(judged_not), 'kind')} of requests not evaluated through it: its hosts themselves answer incorrectly"
-        )
+        kinds = f"{count(len(judged_not), 'kind')} of requests"
+        parts.append(f"{kinds} not evaluated through it: its hosts themselves answer incorrectly")
     if found["late"]:
         parts.append(f"not tested in time: {', '.join(found['late'])}")
     return record(host, "ok" if asked else "skip", "; ".join(parts), found)

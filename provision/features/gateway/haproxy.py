@@ -125,8 +125,7 @@ def _texts(gateway: Gateway) -> dict[str, str]:
         TRAFFIC_PROGRAM: (Path(__file__).parent / "onhost" / TRAFFIC_PROGRAM).read_text(encoding="utf-8"),
     }
     if len(models) > 1:
-        numbers = {model: number for number, model in enumerate(models)}
-        files[MODELS] = _lines(f"{name} model-{numbers[model]}" for name, model in gateway.names().items())
+        files[MODELS] = _lines(f"{name} model-{[*models].index(model)}" for name, model in gateway.names().items())
         listed = [{"id": name, "object": "model", "owned_by": "firstlight"} for name in gateway.names()]
         files[MODEL_LIST] = json.dumps({"object": "list", "data": listed}) + "\n"
     return files
@@ -135,13 +134,14 @@ def _texts(gateway: Gateway) -> dict[str, str]:
 def _tokens(gateway: Gateway) -> str:
     """Return the program of HAProxy that knows the tokens of clients, from tokens.lua."""
     budgets = gateway.budgets()
-    limits = {
-        client: ", ".join(f"{window} = {most}" for window, most in own.items()) for client, own in budgets.items()
-    }
+    limits = []
+    for client, own in budgets.items():
+        windows = ", ".join(f"{window} = {most}" for window, most in own.items())
+        limits.append(f'["{client}"] = {{{windows}}}')
     return filled(
         Path(__file__).with_name(TOKENS),
         hosts=", ".join(f'"{server}"' for server, one in _servers(gateway.backends) if one.key),
-        budgets=", ".join(f'["{client}"] = {{{own}}}' for client, own in limits.items()),
+        budgets=", ".join(limits),
         socket=f"{gateway.run_folder}/hosts.sock",
         pause_s=_ASKED_S if any(budgets.values()) else _ASKED_WITHOUT_BUDGETS_S,
         body=_body("the budget of tokens is used up: %s", "rate_limit_error"),

@@ -125,11 +125,13 @@ def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: st
 
 def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str, str]:
     """Return the interface of each gateway that shares an address; one that cannot share it fails."""
+
+    def ask(host: Host) -> str:
+        return context.session(host).run(find_command(host)).stdout
+
     asked = [host for host in gateways if host.settings.gateway_address is not None]
     every = [host for host in context.inventory.hosts if host.is_gateway]
-    said = context.run_on_hosts(
-        "serve", asked, lambda host: context.session(host).run(find_command(host)).stdout, deadline_s=READ_DEADLINE_S
-    )
+    said = context.run_on_hosts("serve", asked, ask, deadline_s=READ_DEADLINE_S)
     found = {}
     for host in [host for host in asked if host.name in said]:
         try:

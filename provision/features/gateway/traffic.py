@@ -1,4 +1,4 @@
-"""What goes through gateways: figures of each host, and which hosts may be drained. Pure."""
+"""What goes through gateways: figures of each host, which hosts may be drained, and the tokens of clients. Pure."""
 
 import csv
 import difflib
@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from provision.core.errors import FirstlightError, ServeError, UsageError
-from provision.features.gateway.usage import Usage, aligned, read_usage
 from provision.report.layout import quoted
 
 By = Literal["operator", "run"]
@@ -25,6 +24,8 @@ COUNTERS = {"sessions": ("scur",), "requests": ("stot",), "errors_5xx": ("hrsp_5
 HAProxy 2.6 counts a stream that its server broke off in both of the last two, and one that it ended itself, since it marked the
 server down, in `srv_abrt` alone.
 """
+SILENT_S = 60
+"""Seconds after which a host that tells no counts is named."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,50 @@ class HostTraffic:
         if self.state == "canary":
             return None if self.share else "canary, 0 %"
         return "down" if self.state == "down" else None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one client in this minute or this day (UTC)."""
+
+    prompt: int
+    generated: int
+    limit: int | None
+    """None without one."""
+
+    @property
+    def left(self) -> int | None:
+        """Return the tokens that are left; None without a limit."""
+        return None if self.limit is None else max(self.limit - self.prompt - self.generated, 0)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of all clients of one gateway."""
+
+    clients: Mapping[str, Mapping[str, Tokens]] = field(default_factory=dict)
+    """By client, and by `minute` and `day`; empty where the gateway knows none."""
+    uncounted: tuple[str, ...] = ()
+    """Hosts that have told no counts for a minute."""
+
+
+def read_usage(text: str, names: Mapping[str, str]) -> Usage:
+    """Return what HAProxy told with tokens.lua.
+
+    Args:
+        text: Its answer; one that is something else has no clients.
+        names: Hosts by their names in HAProxy.
+    """
+    clients: dict[str, dict[str, Tokens]] = {}
+    uncounted = {*names.values()}
+    for words in map(str.split, sorted(text.splitlines(), reverse=True)):
+        match words:
+            case ["client", client, window, *counts]:
+                prompt, generated, limit = map(int, counts)
+                clients.setdefault(client, {})[window] = Tokens(prompt, generated, limit or None)
+            case ["host", server, age] if 0 <= int(age) < SILENT_S:
+                uncounted.discard(names[server])
+    return Usage(dict(sorted(clients.items())), tuple(sorted(uncounted)))
 
 
 @dataclass(frozen=True)
@@ -257,3 +302,48 @@ def _table_lines(traffic: Traffic) -> list[str]:
         counts = (one.sessions, one.requests, one.errors_5xx, one.broken)
         rows.append((one.model, one.host, state, f"{one.share:g} %", *map(str, counts)))
     return [f"{traffic.gateway}:", *aligned(rows, words=3)]
+
+
+def usage_document(traffics: Iterable[Traffic]) -> dict[str, Any]:
+    """Return what `./firstlight gateway usage --json` prints (docs/guides/gateway.md)."""
+    return {
+        "gateways": [
+            {
+                "gateway": traffic.gateway,
+                "clients": [
+                    {"client": client} | {name: asdict(one) | {"left": one.left} for name, one in windows.items()}
+                    for client, windows in traffic.usage.clients.items()
+                ],
+                "uncounted": [*traffic.usage.uncounted],
+            }
+            for traffic in traffics
+        ]
+    }
+
+
+def render_usage(traffics: Iterable[Traffic]) -> str:
+    """Return the same as text: a table for each gateway."""
+    return "\n".join(line for traffic in traffics for line in _usage_lines(traffic.gateway, traffic.usage))
+
+
+def _usage_lines(gateway: str, usage: Usage) -> list[str]:
+    if not usage.clients:
+        why = "it was set up by an earlier version, or its HAProxy is built without Lua"
+        return [f"{gateway}: knows no tokens of clients: {why}; set it up again: ./firstlight gateway"]
+    rows: list[tuple[str, ...]] = [("client", "in this", "prompt", "generated", "limit", "left")]
+    for client, windows in usage.clients.items():
+        for window, tokens in windows.items():
+            numbers = (tokens.prompt, tokens.generated, tokens.limit, tokens.left)
+            rows.append((client, window, *("-" if one is None else f"{one:,}" for one in numbers)))
+    lines = [f"{gateway}:", *aligned(rows, words=2)]
+    if usage.uncounted:
+        hosts = ", ".join(usage.uncounted)
+        lines.append(f"  not counted: {hosts}, down or started by an earlier version; start anew: ./firstlight serve")
+    return lines
+
+
+def aligned(rows: Sequence[Sequence[str]], *, words: int) -> Iterable[str]:
+    """Return rows as lines of a table: so many first columns have words, which are on the left; numbers are on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [f"{{:{'<' if place < words else '>'}{width}}}" for place, width in enumerate(widths)]
+    return ["  ".join(["", *cells]).format(*row).rstrip() for row in rows]

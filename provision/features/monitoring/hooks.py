@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.features.monitoring.unit_sets import EXPORTER_PACKAGES, PACKAGES
 from provision.fleet.inventory.addresses import own_address, with_port
@@ -25,15 +24,13 @@ def needed_packages(hosts: Sequence[Host]) -> dict[str, list[str]]:
 
 def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
     """Return what is known of the monitoring hosts among those that were probed, and that others are none."""
-    return {host.name: _part(host, probed.facts[host.name]) for host in context.hosts() if host.name in probed.facts}
-
-
-def _part(host: Host, facts: HostFacts) -> StatusPart:
-    if not host.is_monitoring:
-        return StatusPart({"monitoring": None})
-    settings = host.settings
-    url = f"http://{with_port(own_address(settings.monitoring_bind.strip('[]')), settings.monitoring_port)}"
-    is_known = "ports" not in facts.unknown
-    listens = any(port.port == settings.monitoring_port for port in facts.ports) if is_known else None
-    text = f"nothing listens at {url}" if listens is False else f"Prometheus at {url}"
-    return StatusPart({"monitoring": {"prometheus": url, "listens": listens}}, f"monitoring host, {text}")
+    parts = {name: StatusPart({"monitoring": None}) for name in probed.facts}
+    for host in [host for host in context.hosts() if host.is_monitoring and host.name in probed.facts]:
+        facts, settings = probed.facts[host.name], host.settings
+        url = f"http://{with_port(own_address(settings.monitoring_bind.strip('[]')), settings.monitoring_port)}"
+        is_known = "ports" not in facts.unknown
+        listens = any(port.port == settings.monitoring_port for port in facts.ports) if is_known else None
+        text = f"nothing listens at {url}" if listens is False else f"Prometheus at {url}"
+        document = {"monitoring": {"prometheus": url, "listens": listens}}
+        parts[host.name] = StatusPart(document, f"monitoring host, {text}")
+    return parts

@@ -53,14 +53,7 @@ def why_not(facts: HostFacts, *, root: bool) -> str | None:
 
 
 def read_alertmanager(path: str | None, host: str) -> str | None:
-    """Return the user's configuration of Alertmanager.
-
-    Args:
-        path: The file; None where none was given.
-
-    Raises:
-        InventoryError: The file cannot be read.
-    """
+    """Return the user's configuration of Alertmanager; None where no file was given. Raises InventoryError where it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8") if path is not None else None
     except (OSError, UnicodeDecodeError) as error:
@@ -80,18 +73,13 @@ def _set_up(context: RunContext, probed: ProbedHosts, monitors: Sequence[Host]) 
             hint = "put a host with Debian or Ubuntu, systemd and root into group `monitoring`"
             error = InventoryError(f"host `{host.name}`: {SUPPORTED}, and {why}", hint=hint)
             context.fail(host.name, "serve", error)
-    monitors = [host for host in monitors if not context.has_failed(host.name)]
-    if not monitors:
+    if not (monitors := [host for host in monitors if not context.has_failed(host.name)]):
         return
     without = {name: f"no node exporter: {why}" for name, why in reasons.items() if why}
     hosts = playbooks.acquire_locks(context, probed, "serve", [host for host in hosts if host.name not in without])
     hosts = [host for host in hosts if not context.has_failed(host.name)]
-    known = context.run_on_hosts(
-        "serve",
-        [host for host in hosts if host in monitors],
-        partial(_known_targets, context, probed),
-        deadline_s=READ_DEADLINE_S,
-    )
+    readers = [host for host in hosts if host in monitors]
+    known = context.run_on_hosts("serve", readers, partial(_known_targets, context, probed), deadline_s=READ_DEADLINE_S)
     served, cards = ask_served(context, probed), ask_card_ports(context, probed)
     found: dict[str, Found] = {}
     sets: dict[str, list[UnitSet]] = {}

@@ -122,12 +122,7 @@ def outside_targets(
 def render_targets(
     targets: Iterable[Target], *, indent: int | None = None, keyed: Mapping[str, str] | None = None
 ) -> str:
-    """Return targets in Prometheus' form (file_sd), by job and host; equal targets give equal text.
-
-    Args:
-        indent: Blanks of each level; None for one line.
-        keyed: More labels for targets that ask for an API key.
-    """
+    """Return targets in Prometheus' form (file_sd), by job and host; `keyed` are more labels of those that ask for an API key."""
     entries = []
     for target in sorted(targets, key=lambda one: (one.job, one.host)):
         labels = {"job": target.job, "host": target.host} | ({"model": target.model} if target.model else {})
@@ -138,19 +133,11 @@ def render_targets(
 
 
 def parse_targets(text: str, keys: Mapping[str, str]) -> tuple[Target, ...]:
-    """Return the targets in files of `render_targets`; none of a line that cannot be read.
-
-    Args:
-        keys: API key of each host that has one, by the host's name.
-    """
+    """Return the targets in files of `render_targets`, with the API keys of hosts; none of a line that cannot be read."""
     found: list[Target] = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, AttributeError):
-            found += [
-                Target(
-                    labels["job"], labels["host"], entry["targets"][0], labels.get("model"), keys.get(labels["host"])
-                )
-                for entry in json.loads(line)
-                for labels in [entry["labels"]]
-            ]
+            for entry in json.loads(line):
+                labels, host = entry["labels"], entry["labels"]["host"]
+                found.append(Target(labels["job"], host, entry["targets"][0], labels.get("model"), keys.get(host)))
     return tuple(found)

@@ -12,8 +12,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
 from provision.features.gateway.draining import NotSetUpError, ask
-from provision.features.rollout.answers import Comparison
-from provision.features.rollout.gate import Measure, Observed, Verdict, decide, failed_requests, thresholds
+from provision.features.rollout.gate import Comparison, Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
 from provision.run.context import RunContext

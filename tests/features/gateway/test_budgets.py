@@ -10,7 +10,7 @@ import pytest
 
 from provision.core.errors import InventoryError
 from provision.features.gateway.backends import backends_of
-from provision.features.gateway.usage import Tokens, Usage, document, read_usage, render
+from provision.features.gateway.traffic import Tokens, Traffic, Usage, read_usage, render_usage, usage_document
 from provision.run.served import Served
 from tests.features.gateway.running import Answer, Site, running, wait_until
 from tests.features.gateway.test_backends import host
@@ -112,8 +112,9 @@ TOLD = "client app minute 12 30 1000\nclient app day 1200 3000 0\nhost h1 1\nhos
 
 
 def test_usage_is_shown_with_what_is_left_and_the_hosts_that_are_missing() -> None:
-    usages = {"gate": read_usage(TOLD, NAMES), "old": read_usage("Unknown command: 'show tokens'\n", NAMES)}
-    assert render(usages).splitlines() == [
+    told = {"gate": TOLD, "old": "Unknown command: 'show tokens'\n"}
+    traffics = [Traffic(gateway, (), read_usage(text, NAMES)) for gateway, text in told.items()]
+    assert render_usage(traffics).splitlines() == [
         "gate:",
         "  client  in this  prompt  generated  limit  left",
         "  app     minute       12         30  1,000   958",
@@ -121,7 +122,7 @@ def test_usage_is_shown_with_what_is_left_and_the_hosts_that_are_missing() -> No
         "  not counted: h2, h3, down or started by an earlier version; start anew: ./firstlight serve",
         "old: knows no tokens of clients: it was set up by an earlier version, or its HAProxy is built without Lua; set it up again: ./firstlight gateway",
     ]
-    [gate, old] = json.loads(json.dumps(document(usages)))["gateways"]
+    [gate, old] = json.loads(json.dumps(usage_document(traffics)))["gateways"]
     minute = {"prompt": 12, "generated": 30, "limit": 1000, "left": 958}
     day = {"prompt": 1200, "generated": 3000, "limit": None, "left": None}
     assert gate == {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.features.rollout.answers import Comparison
+from provision.features.rollout.gate import Comparison
 
 TOKENS = [11, 12, 13, 14]
 

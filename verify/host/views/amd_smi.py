@@ -129,14 +129,12 @@ def _errors(row: Any) -> list[EccErrors]:
 
 
 def _pages(row: Any) -> list[BadPages]:
-    return [BadPages(int(row["gpu"]), *(_page_count(row[kind]) for kind in ("retired", "pending", "un_res")))]
+    def count(pages: Any) -> int | None:  # a list, one page without its list, or a text
+        if isinstance(pages, (list, dict)):
+            return len(pages) if isinstance(pages, list) else 1
+        return None if pages == "N/A" else 0
 
-
-def _page_count(pages: Any) -> int | None:
-    """Return how many pages are listed: a list, one page without its list, or a text."""
-    if isinstance(pages, (list, dict)):
-        return len(pages) if isinstance(pages, list) else 1
-    return None if pages == "N/A" else 0
+    return [BadPages(int(row["gpu"]), *(count(row[kind]) for kind in ("retired", "pending", "un_res")))]
 
 
 def _metrics(row: Any) -> list[Metrics]:
@@ -162,9 +160,8 @@ def _highest_clock(row: Any, key: str) -> float | None:
 
 
 def _limits(row: Any) -> list[Limits]:
-    limit = row.get("limit")
     keys = ("socket_power", "slowdown_hotspot_temperature", "slowdown_vram_temperature")
-    return [Limits(int(row["gpu"]), *(_first(limit, key) for key in keys))]
+    return [Limits(int(row["gpu"]), *(_first(row.get("limit"), key) for key in keys))]
 
 
 def _links(row: Any) -> list[GpuLink]:

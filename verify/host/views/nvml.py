@@ -30,7 +30,7 @@ MEMORY_SENSOR = 82
 """NVML_FI_DEV_MEMORY_TEMP: degrees, an unsigned number."""
 MULTIPROCESSORS = 1
 """NVML_CLOCK_SM of nvmlClockType_t."""
-LINK_STATE, MOST_LINKS = "nvmlDeviceGetNvLinkState", 36
+MOST_LINKS = 36
 """NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers reject numbers that they do not have."""
 LINK_ERRORS = {0: "replay", 1: "recovery", 2: "CRC of flits", 3: "CRC of data"}
 """nvmlNvLinkErrorCounter_t."""
@@ -78,6 +78,19 @@ class _FieldValue(ctypes.Structure):
         ("nvmlReturn", ctypes.c_uint),
         ("uiVal", ctypes.c_uint),
         ("rest", ctypes.c_uint),
+    )
+
+
+class _FabricInfo(ctypes.Structure):
+    """nvmlGpuFabricInfo_v2_t of nvml.h."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint),
+        ("clusterUuid", ctypes.c_uint8 * 16),
+        ("status", ctypes.c_uint),
+        ("cliqueId", ctypes.c_uint32),
+        ("state", ctypes.c_uint),
+        ("healthMask", ctypes.c_uint32),
     )
 
 
@@ -172,19 +185,6 @@ def ask(nvml: Any, name: str, *arguments: Any) -> None:
         raise NvmlError(f"{name}: {nvml.nvmlErrorString(code).decode()} ({code})")
 
 
-class _FabricInfo(ctypes.Structure):
-    """nvmlGpuFabricInfo_v2_t of nvml.h."""
-
-    _fields_ = (
-        ("version", ctypes.c_uint),
-        ("clusterUuid", ctypes.c_uint8 * 16),
-        ("status", ctypes.c_uint),
-        ("cliqueId", ctypes.c_uint32),
-        ("state", ctypes.c_uint),
-        ("healthMask", ctypes.c_uint32),
-    )
-
-
 @dataclass(frozen=True)
 class Fabric:
     """NVSwitch state of a card: nvmlGpuFabricState_t, an NVML return code, bits of NVML_GPU_FABRIC_HEALTH_MASK."""
@@ -270,20 +270,16 @@ def read_load(nvml: Any, handle: ctypes.c_void_p, known: Health) -> Health:
     reasons = one("nvmlDeviceGetCurrentClocksEventReasons", wide=True)
     if reasons is None:  # its name before driver 535
         reasons = one("nvmlDeviceGetCurrentClocksThrottleReasons", wide=True)
+    memory = _FieldValue(fieldId=MEMORY_SENSOR)
+    has_sensor = is_known(nvml, "nvmlDeviceGetFieldValues", handle, ctypes.c_int(1), ctypes.byref(memory))
     return replace(
         known,
         clock_reasons=reasons,
         clock_mhz=one("nvmlDeviceGetClockInfo", before=(MULTIPROCESSORS,)),
         temperature_c=one("nvmlDeviceGetTemperature", before=(SENSOR,)),
-        memory_c=_memory_temperature(nvml, handle),
+        memory_c=memory.uiVal if has_sensor and memory.nvmlReturn == SUCCESS else None,
         power_w=one("nvmlDeviceGetPowerUsage", _watts),
     )
-
-
-def _memory_temperature(nvml: Any, handle: ctypes.c_void_p) -> int | None:
-    found = _FieldValue(fieldId=MEMORY_SENSOR)
-    known = is_known(nvml, "nvmlDeviceGetFieldValues", handle, ctypes.c_int(1), ctypes.byref(found))
-    return found.uiVal if known and found.nvmlReturn == SUCCESS else None
 
 
 def _watts(milliwatts: int) -> float:
@@ -301,6 +297,10 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         one("nvmlDeviceGetTotalEccErrors", before=(UNCORRECTED, since), wide=True) for since in (VOLATILE, AGGREGATE)
     )
     rows = numbers(nvml, "nvmlDeviceGetRemappedRows", handle, 4)
+    states = (one("nvmlDeviceGetNvLinkState", before=(link,)) for link in range(MOST_LINKS))
+    info = _FabricInfo(version=FABRIC_VERSION)
+    # None before driver 535 too, which does not report its health.
+    has_fabric = is_known(nvml, "nvmlDeviceGetGpuFabricInfoV", handle, ctypes.byref(info))
     return replace(
         read_load(nvml, handle, read_limits(nvml, handle)),
         ecc=two("nvmlDeviceGetEccMode"),
@@ -313,11 +313,9 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         persistence=one("nvmlDeviceGetPersistenceMode", bool),
         compute_mode=one("nvmlDeviceGetComputeMode"),
         mig=two("nvmlDeviceGetMigMode"),
-        links=tuple(
-            bool(state) for link in range(MOST_LINKS) if (state := one(LINK_STATE, before=(link,))) is not None
-        ),
+        links=tuple(bool(state) for state in states if state is not None),
         link_errors=_link_errors(nvml, handle),
-        fabric=_fabric(nvml, handle),
+        fabric=Fabric(info.state, info.status, info.healthMask) if has_fabric else None,
     )
 
 
@@ -329,10 +327,3 @@ def _link_errors(nvml: Any, handle: ctypes.c_void_p) -> dict[str, int]:
             if count:
                 found[kind] = found.get(kind, 0) + count[0]
     return found
-
-
-def _fabric(nvml: Any, handle: ctypes.c_void_p) -> Fabric | None:
-    """Return the fabric state; None before driver 535 too, which does not report its health."""
-    info = _FabricInfo(version=FABRIC_VERSION)
-    known = is_known(nvml, "nvmlDeviceGetGpuFabricInfoV", handle, ctypes.byref(info))
-    return Fabric(info.state, info.status, info.healthMask) if known else None
