@@ -182,12 +182,8 @@ def _cuda_compat(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] |
     plan = stack.cuda_compat
     if plan is None or has_compat(facts, plan.folder):
         return None
-    return {
-        "version": plan.cuda,
-        "folder": plan.folder,
-        "packages": [plan.package],
-        **_source(host, facts, "cuda-compat"),
-    }
+    packages = _component(host, facts, "cuda-compat", cuda=plan.cuda)
+    return {"version": plan.cuda, "folder": plan.folder, **packages}
 
 
 def has_compat(facts: HostFacts, folder: str) -> bool:
@@ -238,10 +234,6 @@ def _component(
 ) -> dict[str, Any]:
     """Return the packages of a component, and their repository."""
     packages = packages_of_component(component, branch=branch, cuda=cuda)
-    return {"packages": list(packages), **_source(host, facts, component, mirror=mirror)}
-
-
-def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True) -> dict[str, Any]:
     repository = repository_of_component(
         component,
         os_id=facts.os.id,
@@ -251,7 +243,7 @@ def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True
         key=host.settings.driver_key if mirror else None,
     )
     before = packages_before(component, facts.os.id, facts.os.version_id)
-    return {"repository": asdict(repository), "before": list(before)}
+    return {"packages": list(packages), "repository": asdict(repository), "before": list(before)}
 
 
 def _branch(version: str) -> str:
