@@ -176,5 +176,6 @@ def test_only_a_stopped_process_of_the_service_is_drift() -> None:
 
 
 def test_a_section_without_files_is_read_as_before() -> None:
-    parts = drift.parts(Section(name="drift", text="/p/a: OK\n/p/b: FAILED"), "0")
-    assert (parts.sums, parts.files, parts.unit) == (("/p/a: OK", "/p/b: FAILED"), (), {})
+    section = Section(name="drift", text="/p/a: OK\n/p/b: FAILED", status=0)
+    [found], unread = drift.differences(section, "0", {})
+    assert (found.path, found.text, unread) == ("/p/b", "has another content", None)

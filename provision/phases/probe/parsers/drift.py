@@ -5,7 +5,6 @@ The recording is in playbooks/library/firstlight_state.py. All functions are pur
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -32,26 +31,24 @@ _EXPANDED = "SystemCallFilter"
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Parts of the section."""
+def differences(section: Section, nonce: str, unit_now: Values) -> tuple[list[Drift], str | None]:
+    """Return differences from the recorded state, and why some parts could not be compared.
 
-    sums: tuple[str, ...]
-    unit: Values
-    files: tuple[str, ...]
-    now: tuple[str, ...]
-
-
-def parts(section: Section, nonce: str) -> Parts:
-    """Split the section into sha256sum's output, the recorded unit, the recorded files, and their `stat` output now."""
+    The section has sha256sum's output, the recorded unit, the recorded files, and their `stat` output now.
+    """
+    if section.absent:
+        return [], None
     marks = marked(section.text, nonce, "sealed unit", "sealed files", "now")
-    found = {name: tuple(text.strip("\n").split("\n")) for name, text in marks}
-    return Parts(
-        sums=tuple(f"\n{section.text}".partition(f"\n@@{nonce} ")[0][1:].split("\n")),
-        unit=properties(found.get("sealed unit", ())),
-        files=tuple(line for line in found.get("sealed files", ()) if line),
-        now=found.get("now", ()),
-    )
+    parts = {name: text.strip("\n").split("\n") for name, text in marks}
+    lines = f"\n{section.text}".partition(f"\n@@{nonce} ")[0][1:].split("\n")
+    changed, forbidden = sums(lines)
+    others, hidden = files(parts.get("sealed files", ()), parts.get("now", ()), summed(lines))
+    found = list({(each.kind, each.path): each for each in (*others, *changed)}.values())
+    found += imported(section.values("imported"), lines)
+    found += exposed(section.values("exposed")) + account(section.values("account"))
+    found += unit(properties(parts.get("sealed unit", ())), unit_now)
+    unread = f"no permission to read {', '.join(sorted({*forbidden, *hidden}))}" if forbidden or hidden else None
+    return found, unread if section.ok else section.failure
 
 
 def properties(lines: Iterable[str]) -> dict[str, list[str]]:

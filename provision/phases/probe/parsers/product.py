@@ -36,7 +36,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
     files = _files(section, output.nonce)
     service = _service(output["service"])
     output["service"].note_failure(unknown, "installed.service")
-    drifted, unread = _drifted(output["drift"], output.nonce, service)
+    drifted, unread = drift.differences(output["drift"], output.nonce, service.unit)
     if output["drift"].absent and "state.json" in files:
         # One task writes both files, so somebody deleted the list.
         drifted = [Drift(kind="file", path=f"{prefix}/state.sha256", text="is gone")]
@@ -77,21 +77,6 @@ class _Service:
     main_stat: tuple[str, ...] = ()
     """Fields 3 and following of the main process's /proc/PID/stat."""
     unit: drift.Values = field(default_factory=dict)
-
-
-def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drift], str | None]:
-    """Return differences from the recorded state, and why some parts could not be compared."""
-    if section.absent:
-        return [], None
-    parts = drift.parts(section, nonce)
-    sums, forbidden = drift.sums(parts.sums)
-    files, hidden = drift.files(parts.files, parts.now, drift.summed(parts.sums))
-    hooks = drift.imported(section.values("imported"), parts.sums)
-    found = list({(each.kind, each.path): each for each in (*files, *sums)}.values()) + hooks
-    found += drift.exposed(section.values("exposed")) + drift.account(section.values("account"))
-    found += drift.unit(parts.unit, service.unit)
-    unread = f"no permission to read {', '.join(sorted({*forbidden, *hidden}))}" if forbidden or hidden else None
-    return found, unread if section.ok else section.failure
 
 
 def _files(section: Section, nonce: str) -> dict[str, str]:
