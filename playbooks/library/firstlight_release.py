@@ -62,7 +62,7 @@ SECRET_FILES = ("service.env", RECORD)
 
 
 def next_switch(switch, live, previous, target):
-    """Return what releases/switch.json says while the release `target` goes live; `switch` is the last one, where it is not proven yet."""
+    """Return what switch.json says while release `target` goes live; `switch` is one that is not proven yet."""
     if switch is None:
         return None if target == live else {"from": live, "previous": previous, "to": target}
     if target in (switch["from"], switch["to"]):
@@ -79,7 +79,7 @@ def link_at(path):
 
 
 def links_to_replace(prefix, target, switch):
-    """Yield path and target of each link that differs, `current` before `previous`; None for a link that is not to be there.
+    """Yield path and target of each link that differs, `current` before `previous`; None for one that goes.
 
     An environment that was built anew takes the place of the damaged one in every release.
     """
@@ -261,7 +261,7 @@ def former_release(prefix, to):
 
 
 def whole_release(prefix, digest):
-    """Return a release with all that it needs. Raises HostError where its record, its environment or its model is gone."""
+    """Return a release with all that it needs. Raises HostError where its record, environment or model is gone."""
     target = load(prefix, digest)
     hint = "nothing was changed; to install what the inventory asks for: ./firstlight provision"
     if target is None:

@@ -10,7 +10,7 @@ from ansible.module_utils.firstlight_unit import record_unit
 
 
 class FileSet:
-    """The files of one purpose, PREFIX/NAME/..., of which the new ones of this run lie in the folder `incoming` of what is `wanted`.
+    """The files of one purpose below PREFIX/NAME; the new ones of this run lie in `incoming` of what is `wanted`.
 
     A subclass has `matches` (whether all is as it should be), `write_set` and `check` (of a folder with the new files), and `apply`.
     """
@@ -41,7 +41,7 @@ class FileSet:
         module.exit_json(changed=changed, **diff_result(module, entries))
 
     def take_fresh(self):
-        """Write and check the new files, and return the names of the set in use (None where there is none) and of the new one.
+        """Write and check the new files, and return the names of the set in use (or None) and of the new one.
 
         The files in use are not touched, even when new ones have their name because somebody changed them.
         """

@@ -1,4 +1,4 @@
-"""What the modules of this product have in common: programs, files, and why one fails. Runs on any Python from 3.8 on."""
+"""What modules have in common: programs, files, and why one fails. Runs on any Python from 3.8 on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TIMED_OUT = 124
 
 
 class HostError(Exception):
-    """What stands against what a module is to do on its host: with values, with a hint that helps, and what a program printed about it."""
+    """What stands against what a module is to do: a text with values, a hint that helps, and what a program printed."""
 
     def __init__(self, text, hint=None, output=""):
         super().__init__(text)

@@ -49,7 +49,7 @@ def kernels():
 
 
 class Manager:
-    """What apt and dnf have in common. `part` is the variable `vendor_packages_part`; without a `version`, that of the part counts."""
+    """What apt and dnf have in common. `part` is variable `vendor_packages_part`; None for its own `version`."""
 
     def __init__(self, part, version, lock_timeout_s):
         self.part = part

@@ -41,7 +41,7 @@ def program() -> bytes:
 
 
 def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, listens: bool) -> dict[str, str]:
-    """Return the text of each unit that a host is to have, by its name; an agent that a gateway asks `listens` at the server's address."""
+    """Return the text of each unit that a host is to have, by its name; an agent that a gateway asks `listens`."""
     bind = listened_on(served.bind)
     options = f" --listen {bind} --port {settings.health_port}" if listens else ""
     options += f" --request {paths.prefix}/run/hang" if settings.watchdog else ""

@@ -1,4 +1,4 @@
-"""ansible-runner's events: one outcome a host, and what each task did to it, as evidence. Pure: an event goes in, the outcome changes."""
+"""ansible-runner's events, reduced to one outcome a host, and to what each task did there, as evidence. Pure."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def describe_unreachable(task: str, host: str, result: Mapping[str, Any]) -> Tas
 
 
 def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Describe a task that changed its host, or may have changed it, by the runner's event of its end; None for one that changed nothing.
+    """Describe a task that changed its host, or may have changed it, by the event of its end; None for another one.
 
     `changed` is None for a task that failed, and for one whose result Ansible hides.
     """
@@ -243,7 +243,7 @@ def _source(task_path: str) -> str | None:
 
 @cache
 def _raw_commands(file: str) -> dict[str, str]:
-    """Return the commands of raw tasks, by name, as their role has them: Ansible reports none. Their variables are in install/PLAYBOOK.yml."""
+    """Return the commands of raw tasks, by name, as their role has them, with variables: Ansible reports none."""
     entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     return {str(entry.get("name")): str(entry[RAW]) for entry in entries if RAW in entry}
 

@@ -1,7 +1,7 @@
 """Readiness of a host's service: poll until it is proven ready or has failed; its load, and synthetic requests to it.
 
-Whatever asks a host raises TransportError where it cannot be reached, RemoteCommandError where it cannot run ready.pyz, and ServeError where
-that does not answer in JSON.
+Whatever asks a host raises TransportError where it cannot be reached, RemoteCommandError where it cannot run ready.pyz,
+and ServeError where that does not answer in JSON.
 """
 
 from __future__ import annotations

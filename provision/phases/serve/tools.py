@@ -43,7 +43,7 @@ def serve_tools(folder: Path) -> dict[str, Path]:
 
 
 def built(target: Path, package: Path, main: str, shared: Sequence[Path] = ()) -> Path:
-    """Return a package of programs as one file, as `zipapp` does, which is made where it is missing or older than its sources."""
+    """Return what `zipapp` makes as a file, which is made where it is missing or older than its sources."""
     sources = (file for path in (package, *shared) for file in _sources(path))
     return kept(target, sources, lambda: zipapp(package, main, shared))
 

@@ -44,7 +44,7 @@ def with_container(
     expect: Mapping[str, Any] | None,
     root: bool,
 ) -> Verified:
-    """Run the checks in a container of an image, if there is one, and return the results of the host with one record of them.
+    """Run the checks in a container, if there is an image, and return the host's results with one record of them.
 
     The other arguments, and errors, are those of `verify`.
     """

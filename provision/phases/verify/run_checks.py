@@ -136,7 +136,7 @@ def answer_of(
     root: bool,
     within: str = "",
 ) -> Verified:
-    """Run the tool as `run_tool` does, in the live environment or one of a digest, and return what it says of the host."""
+    """Run the tool as `run_tool` does, in the live environment or another one, and return what it says."""
     place = f"envs/{environment}" if environment else "current"
     asked = [*words, *(("--expect", "-") if expect else ())]
     stdin = json.dumps(dict(expect)) if expect else None

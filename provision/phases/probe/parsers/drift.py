@@ -62,7 +62,7 @@ def properties(lines: Iterable[str]) -> dict[str, list[str]]:
 
 
 def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
-    """Return small files with changed content, and paths without read permission, from the output of coreutils' or busybox's sha256sum."""
+    """Return small files with changed content, and paths without read permission, from sha256sum's output."""
     said: dict[str, str] = {}
     changed: dict[str, None] = {}
     for line in lines:
@@ -86,8 +86,8 @@ def summed(lines: Iterable[str]) -> frozenset[str]:
 def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -> tuple[list[Drift], list[str]]:
     """Return missing files, files with changed permissions or content, and paths without access permission.
 
-    A line holds mode, uid, gid, size in bytes, modification and change time in Unix seconds, and path. A field of `-` is not compared, nor
-    sizes and times of files whose content was compared.
+    A line holds mode, uid, gid, size in bytes, modification and change time in Unix seconds, and path. A field of `-`
+    is not compared, nor sizes and times of files whose content was compared.
     """
     lines = tuple(now)
     there = {fields[6]: fields for line in lines if len(fields := line.split(" ", 6)) == 7 and fields[0].isdigit()}

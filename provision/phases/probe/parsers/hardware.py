@@ -1,4 +1,4 @@
-"""Processor, memory, control group limits and disks; devices on the PCI bus, which are visible without a driver, and the loaded kernel modules."""
+"""Processor, memory, disks; devices on the PCI bus, which need no driver to be seen, and loaded kernel modules."""
 
 import re
 from dataclasses import dataclass

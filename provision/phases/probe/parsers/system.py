@@ -1,4 +1,4 @@
-"""Operating system, C library and user; container, virtual machine, WSL and Secure Boot; interpreters, programs and libraries; listeners."""
+"""Operating system, user, kind of machine, Secure Boot; interpreters, programs, libraries; processes, listeners."""
 
 import ipaddress
 import re

@@ -74,7 +74,7 @@ def read_json(path: Path) -> Any:
 
 
 def pooling_of(folder: Path, kind: str) -> tuple[str, bool]:
-    """Return how a model's files pool, and whether the vector then has length 1. Raises UnknownError for another way."""
+    """Return how a model's files pool, and whether the vector then has length 1. Raises UnknownError."""
     modules = read_json(folder / "modules.json")
     if modules is None:
         return DEFAULT_POOLING[kind], True
@@ -102,7 +102,7 @@ def available_mib() -> int:
 
 
 def require_known(folder: Path, task: str) -> dict[str, Any]:
-    """Return the configuration of a model whose computation is known, and for which the memory suffices. Raises UnknownError."""
+    """Return the configuration of a model that can be computed here. Raises UnknownError for any other."""
     config: dict[str, Any] = read_json(folder / "config.json") or {}
     kind, known = config.get("model_type"), DEFAULT_POOLING if task == "embed" else SCORERS
     if kind not in known:

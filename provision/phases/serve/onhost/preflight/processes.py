@@ -1,4 +1,4 @@
-"""Processes as /proc describes them, which of them listens on a port, and engine processes of this installation whose server is gone."""
+"""Processes as /proc describes them, who listens on a port, and engine processes whose server is gone."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def service_log(request: ReadinessRequest, state: ServiceState) -> list[str]:
 
 
 def stream_errors(request: ReadinessRequest, since_s: float, until_s: float) -> int:
-    """Return how many streams the server ended with an event `error` between two times (in seconds since 1970): no metric counts them."""
+    """Return how many streams the server ended with an event `error` in a time: no metric of it counts them."""
     if request.supervisor == "supervisor":
         lines = tail(Path(request.prefix) / "logs/vllm.log")
         times = ((line, LOG_TIME.search(line)) for line in lines)
@@ -99,7 +99,7 @@ def last_lines(lines: list[str]) -> list[str]:
 
 
 def phases(log: list[str], began: float) -> dict[str, float]:
-    """Return seconds from the start of the process (since 1970) to the end of each startup phase in the log, in order of time.
+    """Return seconds from the start of the process (since 1970) to the end of each phase in the log, in order.
 
     Lines of earlier starts are ignored.
     """

@@ -1,7 +1,7 @@
-"""What answers are compared with: the reference, and what a user's model answered in its last green run. A part of ready.pyz.
+"""What answers are compared with: the reference, and those of a user's model in its last green run.
 
-The reference of the built-in model, or of a user's that makes vectors, is computed while the server starts: the first slice of the proof that
-needs it starts one process, which locks a file while it lives.
+The reference of the built-in model, or of a user's that makes vectors, is computed while the server starts: the first
+slice of the proof that needs it starts one process, which locks a file while it lives. A part of ready.pyz.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def is_locked(file: IO[str]) -> bool:
 
 
 def wait_for(request: ReadinessRequest) -> dict[str, Any]:
-    """Wait for the reference and return it. Raises NotProvenError where it does not exist, and no process computes it."""
+    """Wait for the reference and return it. Raises NotProvenError where no process computes it."""
     path = Path(request.reference or "")
     while not path.exists():
         with lock(request).open("a") as file:

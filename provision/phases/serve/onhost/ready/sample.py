@@ -53,7 +53,7 @@ PROMPTS = (
 
 
 def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict[str, Any] | str]:
-    """Return the greedy answer of some tokens to each text, or why there is none: a server refuses a text that is too long for it.
+    """Return the greedy answer to each text, or why there is none: a server refuses a text that is too long for it.
 
     A model that makes vectors has none: the proof of each release compares its vectors.
     """
@@ -64,7 +64,7 @@ def replay(request: ReadinessRequest, tokens: int, concurrent: int) -> list[dict
 
 
 def greedy_answer(client: Client, prompt: str, tokens: int) -> dict[str, Any] | str:
-    """Return a greedy answer with the token in second place at each step and how far it is behind, or why there is none."""
+    """Return a greedy answer with each token in second place and how far it is behind, or why there is none."""
     asked = {"prompt": prompt, "max_tokens": tokens, "seed": 0, **GREEDY}
     body = {**asked, "logprobs": 2, "return_tokens_as_token_ids": True}
     try:
@@ -166,7 +166,7 @@ def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | 
 
 
 def pace(request: ReadinessRequest) -> dict[str, Any]:
-    """Return a request, how often it was asked, and the seconds of the fastest until its first token and between tokens; empty where one failed."""
+    """Return a request, how often it was asked, and the fastest times of its tokens; empty where one failed."""
     times: list[tuple[float, float | None]] = []
     began = time.monotonic()
     while len(times) < PACE_REQUESTS and (not times or time.monotonic() - began < PACE_S):

@@ -61,7 +61,7 @@ LENGTH = 32
 
 
 def check_model(request: ReadinessRequest, dtype: str, client: Client) -> list[str]:
-    """Return evidence that a user's model computes, and as in its last green run; store the new values. Raises NotProvenError."""
+    """Return evidence that a user's model computes, and as in its last green run; keep it. Raises NotProvenError."""
     tokens = forced_tokens(client, FIXED_TEXT)
     values = [value for _, value in tokens]
     evidence = [check_plausibility(values, vocabulary(Path(request.model_folder)))]
@@ -135,7 +135,7 @@ def long_answers(client: Client) -> dict[str, Answer]:
 
 
 def check_plausibility(values: list[float], entries: int | None) -> str:
-    """Return evidence that log probabilities come from a working model with a vocabulary of so many entries, as far as config.json names it."""
+    """Return evidence that a working model has these log probabilities; config.json may name no `entries`."""
     wrong = [value for value in values if not math.isfinite(value) or value <= CLAMPED_LOGPROB]
     if wrong or not values:
         raise NotProvenError(f"{len(wrong)} of {len(values)} log probabilities of a fixed text are not finite")

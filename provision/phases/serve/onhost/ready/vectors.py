@@ -22,7 +22,7 @@ UNIT = 0.01
 
 
 def check_vectors(request: ReadinessRequest, reference: dict[str, Any], dtype: str, client: Client) -> list[str]:
-    """Return evidence that the vectors of fixed texts are those of the model, and as in its last green run; store them. Raises NotProvenError."""
+    """Return evidence that vectors are right, and as in the last green run; keep them. Raises NotProvenError."""
     inputs = reference["inputs"]
     alone, together = alone_and_together(client, request.task, inputs)
     evidence = [check_properties(alone, together, dtype, is_normalised=reference["is_normalised"])]

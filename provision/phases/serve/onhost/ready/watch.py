@@ -39,7 +39,7 @@ def name_of(pid: int) -> str:
 
 @contextmanager
 def watched(service: Service, clients: Sequence[Client]) -> Iterator[None]:
-    """Break requests of clients off, with the reason, once the service cannot answer any more. They ask one after another, without a pause."""
+    """Break off requests of clients, which ask without a pause, once the service cannot answer any more."""
     over = threading.Event()
 
     def look() -> None:

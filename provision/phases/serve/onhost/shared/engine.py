@@ -31,7 +31,7 @@ def table(name: str, package: str = __package__) -> dict[str, Any]:
 
 
 class Server:
-    """The server of the engine, asked over HTTP: its metrics may take `answer_s` seconds, an answer to a question `patience_s`."""
+    """The engine's server, asked over HTTP: its metrics may take `answer_s` seconds, other answers `patience_s`."""
 
     def __init__(self, address: str, port: int, key: str | None, *, answer_s: float, patience_s: float) -> None:
         self._at = address, port
@@ -114,7 +114,7 @@ class Processes:
 
 
 def processes(paths: Sequence[Path], titles: Sequence[str]) -> Processes:
-    """Read what the processes of a unit did, from the first file with their numbers that exists; titles of those that compute begin so."""
+    """Read what a unit's processes did, by the first file with their numbers; `titles` begin those that compute."""
     for path in paths:
         try:
             # podman puts a container into groups below that of its unit.

@@ -167,8 +167,8 @@ def flash_functions(implementation: Any) -> str | None:
 def start_ticks(pid: int) -> int | None:
     """Return the start of a process in clock ticks since boot, which together with the PID identifies the process.
 
-    After a reboot another process may have both values, but then it has overwritten this file. The kernel's boot ID would add nothing: in a
-    container, a service with a protected /proc reads a different one than its neighbours.
+    After a reboot another process may have both values, but then it has overwritten this file. The kernel's boot ID
+    would add nothing: in a container, a service with a protected /proc reads a different one than its neighbours.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

@@ -34,7 +34,7 @@ client: ContextVar[str | None] = ContextVar("client", default=None)
 
 
 def add(counts: dict[str, Any], new: dict[str, list[int]], now: float) -> dict[str, Any]:
-    """Return counts of the windows of a time (in seconds since 1970): those of an earlier window are gone, and new tokens are added.
+    """Return counts of the windows of a time (seconds since 1970): earlier windows are gone, new tokens are added.
 
     A window has its number and, by client, the tokens of prompts and the generated ones.
     """
