@@ -24,8 +24,7 @@ from provision.core.models.records import CheckRecord
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.verify import run_checks
-from provision.phases.verify.in_container import with_container
-from provision.phases.verify.run_checks import CheckOptions, read, verify
+from provision.phases.verify.run_checks import CheckOptions, read, verify, with_container
 from provision.phases.verify.tool import STAYS_HERE, Picked, build_zipapp, zipapp
 from provision.pipeline.operations import checks_table
 from tests.verify.localhost import LOCALHOST

@@ -16,8 +16,7 @@ from provision.phases.plan.cards import server_of
 from provision.phases.stage.image import image_id
 from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
-from provision.phases.verify.in_container import with_container
-from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, resume
+from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, resume, with_container
 from provision.phases.verify.run_checks import verify as run_checks
 from provision.report.difference import last_green
 from provision.report.run_files import HOST_COMPARISON_FILE
