@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -72,21 +73,19 @@ def verify(
         options.selection.listed(options.level)
     if junit_file:
         require_writable(junit_file, "--junit")
-    outcome = execute(
-        request, (PROBE, Step("verify", lambda context, probed: check_hosts(context, probed, options), "verify"))
-    )
-    if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
+    step = Step("verify", lambda context, probed: check_hosts(context, probed, options), "verify")
+    outcome = execute(request, (PROBE, step))
+    checked = outcome.result
+    if outcome.exit_code == Exit.INTERRUPTED or not isinstance(checked, CheckedHosts):
         return print_summary(outcome)
-    documents = {name: scrub(outcome.result.documents[name]) for name in sorted(outcome.result.documents)}
+    documents = {name: scrub(checked.documents[name]) for name in sorted(checked.documents)}
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
-    records += (*outcome.result.aggregate, *outcome.result.around)
-    aggregate, around = (
-        scrub([record.model_dump() for record in part]) for part in (outcome.result.aggregate, outcome.result.around)
-    )
+    records += (*checked.aggregate, *checked.around)
+    aggregate, around = (scrub([one.model_dump() for one in part]) for part in (checked.aggregate, checked.around))
     if junit_file:
         write_atomically(junit_file, junit(list(documents.values()), [*aggregate, *around]))
-    conclusion = outcome.result.conclusion
-    asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in outcome.result.left_out]
+    conclusion = checked.conclusion
+    asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in checked.left_out]
     unreached = len(documents) < len(asked)
     if request.as_json:
         others = {host.name for host in outcome.hosts} - {host.name for host in asked}
@@ -178,17 +177,12 @@ def status(request: CommandRequest) -> int:
     drifted = any(facts.installed and facts.installed.drift for facts in found.values())
     code = outcome.exit_code or (Exit.RED if drifted else Exit.OK)
     if request.as_json:
-        installed = {
-            name: {
-                **facts.installed.model_dump(),
-                "quarantine": why.record if (why := out[name]) else None,
-                "serving": serving[name],
-                **{key: value for part in parts.get(name, ()) for key, value in part.document.items()},
-            }
-            if facts.installed
-            else None
-            for name, facts in found.items()
-        }
+        installed: dict[str, Any] = dict.fromkeys(found)
+        for name, had in ((name, facts.installed) for name, facts in found.items() if facts.installed):
+            why = out[name]
+            installed[name] = {**had.model_dump(), "quarantine": why.record if why else None, "serving": serving[name]}
+            for part in parts.get(name, ()):
+                installed[name] |= part.document
         write_stdout(json.dumps(scrub(installed), indent=2))
         return code
     summaries = {host.name: host for host in outcome.summary.hosts}

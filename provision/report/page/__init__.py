@@ -53,7 +53,10 @@ def write(run: RunFolder) -> Path:
 
 def render(run: RunFolder) -> str:
     """Return the page's text without secrets; earlier runs in the same log folder are used for the comparison."""
-    summary = _summary(run)
+    try:
+        summary = Summary.model_validate_json(run.path("summary.json").read_bytes())
+    except (OSError, ValueError):  # the run was killed, or belongs to another release
+        summary = summarise(run, interrupted=not run.path("summary.json").exists())
     names = [host.name for host in summary.hosts]
     content = Page(
         summary,
@@ -62,14 +65,6 @@ def render(run: RunFolder) -> str:
         added=tuple(filter(None, (section(run) for section in features.hooks("page_section")))),
     )
     return render_page(content)
-
-
-def _summary(run: RunFolder) -> Summary:
-    """Return the run's summary; rebuilt from its files when it was killed or belongs to another release."""
-    try:
-        return Summary.model_validate_json(run.path("summary.json").read_bytes())
-    except (OSError, ValueError):
-        return summarise(run, interrupted=not run.path("summary.json").exists())
 
 
 def render_page(page: Page) -> str:

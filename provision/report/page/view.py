@@ -28,11 +28,6 @@ from provision.report.page.hosts import (
 )
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
-MAP_FROM = 12
-"""Number of hosts above which a map of them is shown."""
-BEYOND = "Figures beyond their bounds"
-GPUS_SHOWN = 32
-"""Number of GPUs above which only those beyond a bound are shown at first."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,11 @@ class Page:
     """
 
     LOAD_COLUMNS = tuple(LOAD_COLUMNS.values())
-    GPUS_SHOWN = GPUS_SHOWN
-    BEYOND = BEYOND
-    MAP_FROM = MAP_FROM
+    GPUS_SHOWN = 32
+    """Number of GPUs above which only those beyond a bound are shown at first."""
+    BEYOND = "Figures beyond their bounds"
+    MAP_FROM = 12
+    """Number of hosts above which a map of them is shown."""
 
     def __init__(
         self,
@@ -144,7 +141,7 @@ class Page:
     def figure_tables(self) -> tuple[tuple[str, tuple[FigureRow, ...]], ...]:
         """Return title and rows of figures that miss their bound, keep it, or have none."""
         return (
-            (BEYOND, tuple(row for row in self.figures if row.beyond)),
+            (self.BEYOND, tuple(row for row in self.figures if row.beyond)),
             ("Figures within their bounds", tuple(row for row in self.figures if row.bound and not row.beyond)),
             ("Figures without a bound", tuple(row for row in self.figures if not row.bound)),
         )
