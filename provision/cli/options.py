@@ -207,7 +207,6 @@ def asked(
         raise UsageError(
             f"`{twice[0]}` is set twice: by {OPTIONS[twice[0]]} and by --set", hint="leave one of the two out"
         )
-    password = None
     try:
         password = getpass.getpass("sudo password on the hosts: ") if ask_become_pass else None
     except EOFError:
@@ -217,6 +216,7 @@ def asked(
     flags = {"-K": ask_become_pass, "--refresh": refresh, "--older-bundle": older_bundle}
     named = {"--bundle": bundle, "--trust": trust, "--batch": batch, "--max-fail": max_fail}
     options = {OPTIONS[name]: value for name, value in given.items()} | named
+    options |= {name: True for name, is_on in flags.items() if is_on}
     typed = {name: None if value is True else str(value) for name, value in options.items() if value is not None}
     return CommandRequest(
         command=command,
@@ -236,7 +236,7 @@ def asked(
         invocation=Invocation(
             inventory=None if inventory is None else str(inventory),
             limit=limit,
-            options=typed | {name: None for name, is_on in flags.items() if is_on},
+            options=typed,
             settings=tuple(assignments or ()),
         ),
     )

@@ -105,30 +105,25 @@ def serving_of(host: Host, facts: HostFacts) -> dict[str, Any] | None:
 def described(host: Host, facts: HostFacts, *, serving: Mapping[str, Any] | None, parts: Sequence[StatusPart]) -> str:
     """Return one line of what is on a host; `serving` is the result of `serving_of`, and `parts` what features say of it."""
     installed = facts.installed
-    is_bare = installed is None or (installed.state is None and not installed.environments)
     words = []
     if serving:
         key = f", API key in {serving['key_file']} on the host" if serving["key_file"] else ""
         words.append(f"model {names_of(serving['model'], serving['adapters'])} at {serving['endpoint']}{key}")
-    words += _installed(facts) if not is_bare else ["nothing installed"] if host.is_provisioned else []
+    if installed is not None and (installed.state is not None or installed.environments):
+        others = sorted(set(installed.releases) - {installed.release, installed.previous_release})
+        words += [
+            f"release {installed.release}" if installed.release else "no release",
+            *([f"previous release {installed.previous_release}"] if installed.previous_release else []),
+            *(f"release {digest} not in use" for digest in others),
+            f"environment {installed.current}" if installed.current else "no environment in use",
+            f"service {installed.service}" if installed.service else "no service",
+            verified_line(installed.last_verify, facts.probed_at, installed.current),
+            *(f"drift: {drift.sentence}" for drift in installed.drift),
+            *(f"of others: {text}" for text in installed.foreign),
+        ]
+    elif host.is_provisioned:
+        words.append("nothing installed")
     words += [part.text for part in parts if part.text]
     if installed is not None and installed.locked_by:
         words.append(f"locked by run {installed.locked_by.get('run', '?')}")
     return "; ".join(words)
-
-
-def _installed(facts: HostFacts) -> list[str]:
-    installed = facts.installed
-    if installed is None:
-        return []
-    others = sorted(set(installed.releases) - {installed.release, installed.previous_release})
-    return [
-        f"release {installed.release}" if installed.release else "no release",
-        *([f"previous release {installed.previous_release}"] if installed.previous_release else []),
-        *(f"release {digest} not in use" for digest in others),
-        f"environment {installed.current}" if installed.current else "no environment in use",
-        f"service {installed.service}" if installed.service else "no service",
-        verified_line(installed.last_verify, facts.probed_at, installed.current),
-        *(f"drift: {drift.sentence}" for drift in installed.drift),
-        *(f"of others: {text}" for text in installed.foreign),
-    ]

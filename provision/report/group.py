@@ -229,12 +229,17 @@ def headlines() -> tuple[Headline, ...]:
 
 
 def families(checks: Iterable[CheckRecord]) -> Iterator[tuple[str, str, str]]:
-    """Yield family, counts (`3 ok, 8 skip`, the worst first) and headline figures, in the order of the checks' first records."""
+    """Yield family, counts (`3 ok, 8 skip`, the worst first) and headline figures, in the order of the checks' first records.
+
+    Without such figures the reason of the first passed check stands for them.
+    """
     for family, members in gather((check.id.partition(".")[0], check) for check in checks).items():
         counts = Counter[str](check.status for check in members)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
         shown = [*_headlines(members), *_without_floor(members)]
-        yield family, ended, "; ".join(shown) or _first(members)
+        if not shown and (passed := group_records((one.host or "", one) for one in members if one.status == "ok")):
+            shown = [passed[0].reason] if passed[0].reason else [*passed[0].figures]
+        yield family, ended, "; ".join(shown)
 
 
 def _takes(rule: Headline, check: CheckRecord, figure: Figure) -> bool:
@@ -249,7 +254,8 @@ def _headlines(checks: Iterable[CheckRecord]) -> Iterator[str]:
             continue
         none = rule.text_if_zero if not any(values) else None
         scaled = [float(int(value * 100)) for value in values] if rule.as_percent else values
-        yield none or rule.text.format(_taken(scaled, rule.take))
+        taken = span(scaled) if rule.take == "range" else number(max(scaled) if rule.take == "max" else min(scaled))
+        yield none or rule.text.format(taken)
 
 
 def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
@@ -266,15 +272,3 @@ def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
                 cards.setdefault(str(name), {})[figure.name] = None
     for name, figures in cards.items():
         yield f"recorded, no floor is known for {name}: {', '.join(figures)}"
-
-
-def _taken(values: Sequence[float], take: str) -> str:
-    if take == "range":
-        return span(values)
-    return number(max(values) if take == "max" else min(values))
-
-
-def _first(checks: Iterable[CheckRecord]) -> str:
-    """Return the reason of the first passed check; empty when none passed."""
-    passed = group_records((check.host or "", check) for check in checks if check.status == "ok")
-    return (passed[0].reason or "; ".join(passed[0].figures)) if passed else ""

@@ -21,7 +21,8 @@ def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = Fals
     there = {host.name for host in context.hosts()}
     of_run = {host.name for host in context.inventory.hosts}
     for host in context.hosts():
-        missing = [name for name in host.span.members if name not in there] if host.span else []
+        members = host.span.members if host.span else ()
+        missing = [name for name in members if name not in there]
         if not missing:
             continue
         text = f"it serves a model together with {quoted(missing)}"
@@ -30,7 +31,7 @@ def refuse_parts(context: RunContext, phase: PhaseName, *, switched: bool = Fals
             what = "this one waits for it" if switched else "nothing of this one was switched"
             error = ServeError(f"{text}, which failed", hint=f"the reason is in the result of that host; {what}")
         else:
-            hint = f"name all of them: --limit {','.join(host.span.members if host.span else ())}"
+            hint = f"name all of them: --limit {','.join(members)}"
             error = InventoryError(f"{text}, and --limit leaves that out", hint=hint)
         context.fail(host.name, phase, error)
 

@@ -66,7 +66,10 @@ def follow_events(folder: Path, *, wait: Callable[[], None] = lambda: time.sleep
     while True:
         # checked first, so that the last events of an ending run are read
         is_over = run_status(folder) != "running"
-        content = _from(path, read)
+        content = b""
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            file.seek(read)
+            content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
         read += len(whole)
         for line in whole.splitlines():
@@ -76,15 +79,6 @@ def follow_events(folder: Path, *, wait: Callable[[], None] = lambda: time.sleep
         if is_over:
             return
         wait()
-
-
-def _from(path: Path, start: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read()
-    except OSError:
-        return b""
 
 
 def sentence(event: dict[str, Any]) -> str | None:
