@@ -332,8 +332,7 @@ def uninstall(
 def doctor(
     *,
     files: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="FILE", help="Log files, or any other text; - reads standard input."),
+        list[str] | None, typer.Argument(metavar="FILE", help="Log files, or any other text; - reads standard input.")
     ] = None,
     limit: Annotated[
         str | None,
@@ -377,11 +376,7 @@ def doctor(
         raise UsageError("--facts is for files: with --limit the host is probed", hint="leave --facts out")
     request = asked("doctor", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, as_json=as_json)
     code = diagnosis.diagnose_host(
-        request,
-        top=top,
-        apply=apply,
-        agree=lambda what: yes or consent(what),
-        exit_code=exit_code,
+        request, top=top, apply=apply, agree=lambda what: yes or consent(what), exit_code=exit_code
     )
     raise typer.Exit(code)
 

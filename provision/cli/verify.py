@@ -38,8 +38,7 @@ JunitOption = Annotated[
 def check(
     *,
     level: Annotated[
-        Level | None,
-        typer.Option("--level", help="How many checks run, and how deep they go. Default: standard."),
+        Level | None, typer.Option("--level", help="How many checks run, and how deep they go. Default: standard.")
     ] = None,
     hours: Annotated[
         float | None,

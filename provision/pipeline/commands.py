@@ -33,15 +33,7 @@ from provision.phases.stage import Store
 from provision.phases.stage.model_description import describe_all
 from provision.phases.stage.vllm_wheel import WheelReader
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import (
-    BEFORE_PLAN,
-    CHANGES,
-    DRIVERS,
-    PLAN,
-    PROBE_IN_FULL,
-    fleet_steps,
-    steps_until,
-)
+from provision.pipeline.phases import BEFORE_PLAN, CHANGES, DRIVERS, PLAN, PROBE_IN_FULL, fleet_steps, steps_until
 from provision.pipeline.runner import RunOutcome, execute, read_inventory
 from provision.report.history.retention import prune_quietly
 from provision.report.layout import folded
@@ -192,12 +184,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
 
 
 def plan_recorded(
-    request: CommandRequest,
-    *,
-    what_if: str | None,
-    files: Sequence[Path],
-    explain: bool,
-    why_not: str | None = None,
+    request: CommandRequest, *, what_if: str | None, files: Sequence[Path], explain: bool, why_not: str | None = None
 ) -> int:
     """Plan hosts from recorded facts or from a description. Needs no network and no host."""
     described = [parse_what_if(what_if)] if what_if is not None else []

@@ -83,12 +83,7 @@ class DiagnosedHosts(ProbedHosts):
 
 
 def diagnose_host(
-    request: CommandRequest,
-    *,
-    top: int,
-    apply: bool,
-    agree: Callable[[str], bool],
-    exit_code: bool = False,
+    request: CommandRequest, *, top: int, apply: bool, agree: Callable[[str], bool], exit_code: bool = False
 ) -> int:
     """Read one host, name the causes of its failure, print them, and return the exit code.
 

@@ -208,12 +208,7 @@ def _undone(command: str) -> HostState | None:
 
 
 def _state(
-    command: str,
-    phases: Mapping[PhaseName, PhaseResult],
-    checks: Verification,
-    *,
-    ready: bool,
-    interrupted: bool,
+    command: str, phases: Mapping[PhaseName, PhaseResult], checks: Verification, *, ready: bool, interrupted: bool
 ) -> HostState:
     done = {phase: result.status for phase, result in phases.items()}
     statuses = set(done.values())

@@ -43,10 +43,7 @@ def changes(entry: HostDifference, *, indent: str = INDENT, most: int | None = N
         yield from wrap(f"{change.part}: {sentence(change)}", first=indent, rest=indent + INDENT * 2)
     left_out = len(entry.changes) - most if most is not None else 0
     if left_out > 0:
-        yield from wrap(
-            f"and {left_out} more: ./firstlight logs diff {entry.before} {entry.after}",
-            first=indent,
-        )
+        yield from wrap(f"and {left_out} more: ./firstlight logs diff {entry.before} {entry.after}", first=indent)
     for unknown in entry.unknown:
         yield from wrap(f"unknown: {unknown}", first=indent, rest=indent + INDENT * 2)
 
