@@ -219,9 +219,9 @@ def purposes_and_commands(commands: Iterable[str], indent: int) -> Iterator[list
         yield [name.ljust(widest) + first.lstrip(), *rest]
 
 
-def rows(lines: Iterable[str], columns: int = COLUMNS) -> int:
+def rows(lines: Iterable[str]) -> int:
     """Return how many lines of a terminal the lines of a command take."""
-    return sum(max(-(-width(line) // columns), 1) for line in lines)
+    return sum(max(-(-width(line) // COLUMNS), 1) for line in lines)
 
 
 def words(text: str) -> list[str]:
