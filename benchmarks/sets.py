@@ -28,8 +28,8 @@ from packaging.version import Version
 
 from benchmarks.harness import RESULTS, header, parser, say
 from provision.catalog import catalog
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Stack

@@ -22,12 +22,12 @@ from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
 from provision.fleet.inventory.settings import Problems, settings_of
 from provision.phases.plan import plan as resolve
+from provision.phases.plan.cards import with_slices
 from provision.phases.plan.choose import classes
 from provision.phases.plan.explain import WhyNotDocument, render_answers, to_json, why_not
 from provision.phases.plan.explain import render as render_plans
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.policy import GivenWheel
-from provision.phases.plan.slices import with_slices
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if, read_facts
 from provision.phases.stage import Store
 from provision.phases.stage.model_description import describe_all

@@ -13,9 +13,8 @@ import pytest
 from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexLocation
+from provision.catalog.index.project_page import IndexLocation, find_sources
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import find_sources
 from provision.core.folders import cache_folder
 from provision.phases.stage.download import fetch_all
 from provision.phases.stage.platforms import Target

@@ -9,8 +9,7 @@ import pytest
 from provision.core.errors import InventoryError
 from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, PciGpu
 from provision.core.models.settings import Settings
-from provision.phases.plan.cards import nvidia_cards
-from provision.phases.plan.slices import is_made, layout_of, with_slices
+from provision.phases.plan.cards import is_made, layout_of, nvidia_cards, with_slices
 
 A100 = PciGpu(address="0000:1b:00.0", vendor_id="10de", device_id="20b2", class_id="030200")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.catalog.index.sources import IndexSources
+from provision.catalog.index.project_page import IndexSources
 from provision.core.errors import StageError, TransportError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Stack

@@ -12,9 +12,8 @@ from threading import Event, Timer
 import pytest
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation
+from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation, IndexSources
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.phases.stage import stack_lock, stage

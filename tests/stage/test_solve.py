@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from provision.catalog.index.http_client import open_client
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import find_sources
 from provision.catalog.index.uv import read_uv_locations, refusal
 from provision.core.errors import StageError
 from provision.phases.stage.download import fetch_all

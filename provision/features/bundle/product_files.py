@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provision import __version__
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.index.sources import find_sources
 from provision.core.errors import BundleError
 from provision.core.folders import product_path
 from provision.core.requirements_file import read_lock

@@ -9,9 +9,8 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from provision.catalog.index.http_client import describe_error, get_once, open_client
-from provision.catalog.index.project_page import IndexFile, IndexLocation, Wheel
+from provision.catalog.index.project_page import IndexFile, IndexLocation, Wheel, find_sources
 from provision.catalog.index.settings import ClientSettings, read_settings
-from provision.catalog.index.sources import find_sources
 from provision.core.errors import FirstlightError
 from provision.core.formatting import format_bytes
 from provision.core.user_path import local_path

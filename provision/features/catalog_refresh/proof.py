@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from provision.catalog import catalog
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import find_sources
 from provision.catalog.index.uv import uv_program
 from provision.catalog.load import overlay_folder
 from provision.catalog.rows.builds import Proven

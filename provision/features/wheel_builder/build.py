@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
-from provision.catalog.index.sources import IndexSources
+from provision.catalog.index.project_page import IndexSources
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError, TransportError
 from provision.core.files import write_atomically

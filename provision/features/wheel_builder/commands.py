@@ -14,8 +14,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from provision.catalog import catalog
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import find_sources
 from provision.catalog.rows.builds import Torch
 from provision.catalog.versions import cuda_of, minor, numbers, release
 from provision.cli.groups import HelpGroup

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 
 from provision.catalog.index.http_client import describe_error, get, open_client
+from provision.catalog.index.project_page import IndexSources
 from provision.catalog.index.settings import ClientSettings, read_settings
-from provision.catalog.index.sources import IndexSources
 from provision.catalog.versions import cuda_of
 from provision.core.errors import StageError
 from provision.core.json_text import parse

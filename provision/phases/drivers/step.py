@@ -13,7 +13,7 @@ from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
 from provision.phases.plan import rocm
 from provision.phases.plan import step as plan
-from provision.phases.plan.slices import is_made
+from provision.phases.plan.cards import is_made
 from provision.phases.probe import step as probe
 from provision.run import playbooks
 from provision.run.context import RunContext

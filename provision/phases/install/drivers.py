@@ -26,8 +26,8 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.stack import DriverPlan, Stack
 from provision.phases.plan import rocm
+from provision.phases.plan.cards import is_made, layout_of
 from provision.phases.plan.driver import needs_fabric_manager
-from provision.phases.plan.slices import is_made, layout_of
 
 FAMILY = "nvidia-driver"
 CONTAINER_TOOLKIT, TOOLKIT_PROGRAM = "container-toolkit", "nvidia-ctk"

@@ -12,10 +12,10 @@ from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
 from provision.phases.plan import plan as choose_stacks
+from provision.phases.plan.cards import with_slices
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.services import part_of, with_gpus
-from provision.phases.plan.slices import with_slices
 from provision.phases.serve.model import BUILTIN_NAME
 from provision.phases.stage import builds_in, staged_before
 from provision.phases.stage.model_description import describe_all, try_sources

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from provision.catalog.index.http_client import open_client
+from provision.catalog.index.project_page import IndexSources, find_sources
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.index.sources import IndexSources, find_sources
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.grouping import gather
 from provision.core.models.base import Record

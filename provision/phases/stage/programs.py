@@ -16,8 +16,8 @@ import zipfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import ClientSettings, uv_variables, without_credentials
-from provision.catalog.index.sources import find_sources
 from provision.catalog.index.uv import refusal, uv_program
 from provision.core.errors import StageError
 from provision.core.folders import product_path

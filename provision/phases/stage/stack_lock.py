@@ -15,8 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexFile, IndexLocation, ProjectPage
-from provision.catalog.index.sources import IndexSources
+from provision.catalog.index.project_page import IndexFile, IndexLocation, IndexSources, ProjectPage
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
 from provision.core.user_path import local_path

@@ -19,9 +19,8 @@ from packaging.version import Version
 
 from provision.catalog import catalog
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexClient, IndexLocation, ProjectPage, Wheel
+from provision.catalog.index.project_page import IndexClient, IndexLocation, ProjectPage, Wheel, find_sources
 from provision.catalog.index.settings import ClientSettings, read_settings, without_credentials
-from provision.catalog.index.sources import find_sources
 from provision.catalog.rows.builds import Build, Release
 from provision.catalog.versions import cuda_of, numbers, platform_of
 from provision.catalog.wheels import exact_pins, main_cuda, oldest_glibc

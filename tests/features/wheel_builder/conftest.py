@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import ClientSettings, read_settings
-from provision.catalog.index.sources import find_sources
 from provision.core.models.inventory import Connection
 from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Interpreter, Stack, TorchBuild

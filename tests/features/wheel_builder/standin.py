@@ -8,8 +8,8 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import find_sources
 from provision.features.wheel_builder.build import BuildJob
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import LockedWheel

@@ -9,9 +9,8 @@ from typing import NoReturn
 
 import pytest
 
-from provision.catalog.index.project_page import IndexClient
+from provision.catalog.index.project_page import IndexClient, IndexSources
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
 from provision.features.wheel_builder import wheel_builder as released_module
