@@ -46,8 +46,7 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     if os_id is None:
         # only a described host lacks it
         raise UsageError(
-            "driver packages depend on the operating system, which is unknown",
-            hint="add os=ubuntu-24.04 to --what-if",
+            "driver packages depend on the operating system, which is unknown", hint="add os=ubuntu-24.04 to --what-if"
         )
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     by_hand = next((row for row in catalog().drivers_by_hand if row.covers(os_id, version_id)), None)

@@ -310,8 +310,7 @@ def _release_in(requested: str) -> str:
     known = sorted((row.version for row in catalog().releases), key=release)
     if match[1] not in known:
         raise UsageError(
-            f"the catalog has no vLLM {match[1]}; its newest is {known[-1]}, its oldest {known[0]}",
-            hint=NEWER_RELEASES,
+            f"the catalog has no vLLM {match[1]}; its newest is {known[-1]}, its oldest {known[0]}", hint=NEWER_RELEASES
         )
     return match[1]
 

@@ -15,13 +15,7 @@ from provision.phases.plan.cards import amd_cards, nvidia_cards, server_of, serv
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.host_profile import (
-    INCOMING,
-    HostProfile,
-    Platform,
-    ServedModel,
-    Toolkit,
-)
+from provision.phases.plan.host_profile import INCOMING, HostProfile, Platform, ServedModel, Toolkit
 from provision.phases.plan.policy import GivenWheel, policy_of
 
 SILENT = "no answer from"

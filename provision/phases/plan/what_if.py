@@ -111,8 +111,7 @@ def _pairs(text: str) -> dict[str, str]:
         if key not in _KEYS:
             near = difflib.get_close_matches(key.lower(), _KEYS, n=1, cutoff=0.0)
             raise UsageError(
-                f"`{key}` is not a key of --what-if",
-                hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_KEYS)}",
+                f"`{key}` is not a key of --what-if", hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_KEYS)}"
             )
         if key in found:
             raise UsageError(f"`{key}` occurs twice: {found[key]} and {value}", hint="remove one of the two")
@@ -162,10 +161,7 @@ def _unknown_card(name: str) -> UsageError:
     near = difflib.get_close_matches(plain_name(name), folded, n=MOST_SIMILAR, cutoff=0.5)
     named = ", ".join(f"`{folded[item]}`" for item in near)
     meant = f"did you mean {'one of ' if len(near) > 1 else ''}{named}? " if near else ""
-    return UsageError(
-        f"`{name}` is not a GPU in the catalog",
-        hint=f"{meant}provision/catalog/gpus.toml has all names",
-    )
+    return UsageError(f"`{name}` is not a GPU in the catalog", hint=f"{meant}provision/catalog/gpus.toml has all names")
 
 
 def _os(value: str) -> dict[str, Any]:

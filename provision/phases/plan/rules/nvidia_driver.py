@@ -162,11 +162,7 @@ def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
         return
     supply = driver.supply_of(option, profile)
     system = f"{profile.os_id} {profile.os_version or ''}".rstrip()
-    facts: dict[str, Any] = {
-        "system": system,
-        "packages": supply.source,
-        "secure_boot": profile.secure_boot,
-    }
+    facts: dict[str, Any] = {"system": system, "packages": supply.source, "secure_boot": profile.secure_boot}
     if supply.source == "distribution":
         if supply.row is None:
             branch = f" of branch {plan.branch}" if profile.policy.driver == "pinned" else ""
@@ -226,10 +222,7 @@ def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
         yield warn(text, secure_boot=True, action=plan.action)
     else:
-        yield accept(
-            "Secure Boot is off: the driver's module needs no enrolled key",
-            secure_boot=False,
-        )
+        yield accept("Secure Boot is off: the driver's module needs no enrolled key", secure_boot=False)
 
 
 @rule(reads=("nvidia.gpus",), order=260, source="docs.nvidia.com/deploy/driver-persistence")

@@ -146,13 +146,7 @@ ACCEPT = "firstlight_accept_advisories"
 
 
 @rule(
-    reads=(
-        "settings.vllm",
-        "settings.model",
-        "settings.span",
-        "settings.vllm_args",
-        "settings.accept_advisories",
-    ),
+    reads=("settings.vllm", "settings.model", "settings.span", "settings.vllm_args", "settings.accept_advisories"),
     order=910,
 )
 def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
