@@ -129,16 +129,9 @@ def repository_of_component(
     """
     system, machine = package_system(os_id, version_id), machine or "x86_64"
     wanted = catalog().package_components[name].repository
-    row = next(
-        (
-            row
-            for row in catalog().package_repositories
-            if row.name == wanted
-            and row.manager == system.manager
-            and (not row.only or {system.id, f"{system.id} {system.version_id}"} & set(row.only))
-        ),
-        None,
-    )
+    rows = (row for row in catalog().package_repositories if (row.name, row.manager) == (wanted, system.manager))
+    is_for = {system.id, f"{system.id} {system.version_id}"}
+    row = next((row for row in rows if not row.only or is_for & set(row.only)), None)
     spelling = next((entry for entry in catalog().package_machines if entry.machine == machine), None)
     if row is None or spelling is None:
         raise UsageError(
@@ -190,12 +183,8 @@ def os_packages(
     for name in names:
         package: str = getattr(needs[name], manager).format(python=minor(python))
         if name == "python-headers":
-            own = (
-                row.headers
-                for row in catalog().python_packages
-                if row.python == minor(python) and row.covers(os_id, os_version)
-            )
-            package = next(own, package)
+            named = (row for row in catalog().python_packages if row.python == minor(python))
+            package = next((row.headers for row in named if row.covers(os_id, os_version)), package)
         found.append(package)
     return tuple(found)
 

@@ -116,9 +116,7 @@ def read_settings(
     return ClientSettings(
         index=None if uv_owns_indexes else pip.get("index-url"),
         extra_indexes=() if uv_owns_indexes else tuple(pip.get("extra-index-url", "").split()),
-        find_links=()
-        if uv_owns_links
-        else tuple(_absolute(location) for location in pip.get("find-links", "").split()),
+        find_links=tuple(_absolute(location) for location in pip.get("find-links", "").split() if not uv_owns_links),
         no_index=not uv_owns_indexes and pip.get("no-index", "").lower() in {"1", "true", "yes", "on"},
         certificate=environ.get("SSL_CERT_FILE") or pip.get("cert"),
         proxy=None if has_proxy else _with_scheme(pip.get("proxy")),

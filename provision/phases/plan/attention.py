@@ -54,12 +54,11 @@ def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
         why = "; ".join(refusals.values()) or "none is known"
         return AttentionChoice(None, f"vLLM {version} has no attention back end for {_whom(profile)}: {why}")
     best = unasked[0]
-    able = (
-        f"every GPU and vLLM {version} support it"
-        if profile.kinds
-        else f"the back end of vLLM {version} on {profile.platform}"
-    )
-    because = f"{reason}; {best.backend} serves instead" if reason and not best.flash else able
+    because = f"the back end of vLLM {version} on {profile.platform}"
+    if reason and not best.flash:
+        because = f"{reason}; {best.backend} serves instead"
+    elif profile.kinds:
+        because = f"every GPU and vLLM {version} support it"
     return _plan(version, best, profile, because)
 
 

@@ -40,11 +40,8 @@ class BuildOption:
 
     def torch_index(self, machine: str) -> str | None:
         """Return the index of torch; None for the default package index."""
-        return (
-            None
-            if self.torch_variant == self.torch.default(machine)
-            else TORCH_INDEX.format(variant=self.torch_variant)
-        )
+        is_default = self.torch_variant == self.torch.default(machine)
+        return None if is_default else TORCH_INDEX.format(variant=self.torch_variant)
 
     def index_hosts(self, machine: str | None) -> frozenset[str]:
         """Return the hosts of the vendors' indexes for vLLM and torch; empty if the default package index has both."""

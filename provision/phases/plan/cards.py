@@ -270,11 +270,8 @@ def server_of(facts: HostFacts) -> Server | None:
         return None
     devices = facts.topology.devices if facts.topology else ()
     switches = {_pcie_switch(device) for device in devices if device.kind == "card"}
-    near = {
-        device.address.partition(".")[0]
-        for device in devices
-        if device.kind == "network" and _pcie_switch(device) in switches
-    }
+    network = [device for device in devices if device.kind == "network" and _pcie_switch(device) in switches]
+    near = {device.address.partition(".")[0] for device in network}
     return Server(row.name, row.gpus, found, row.nics if devices else None, len(near), row.source)
 
 

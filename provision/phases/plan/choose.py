@@ -94,11 +94,9 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
             text = f"`{given.file.name}` is built for {given.build.variant} with torch {given.release.torch}, which this host or `--torch` excludes"
         elif profile.policy.torch == "existing":
             present = " and ".join(python.torch for python in profile.usable_pythons if python.torch)
-            text = (
-                f"no vLLM release for `--vllm {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
-                if profile.policy.wants_vllm
-                else f"the catalog has no torch {present}, which the host has"
-            )
+            text = f"the catalog has no torch {present}, which the host has"
+            if profile.policy.wants_vllm:
+                text = f"no vLLM release for `--vllm {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
         elif profile.policy.torch_version:
             text = f"no build for `--vllm {profile.policy.vllm}` on {profile.platform} has torch {profile.policy.torch_version}"
         elif not profile.policy.wants_vllm:

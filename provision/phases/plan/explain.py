@@ -318,6 +318,7 @@ def _release_in(requested: str) -> str:
 def _answer_lines(answer: WhyNot) -> list[str]:
     sources: dict[str, int] = {}
     lines = [f"why not {answer.requested} on {', '.join(answer.hosts)}?"]
+    host, *candidates = answer.evaluations
     for evaluation in answer.evaluations:
         against = [reason for reason in evaluation.reasons if reason.verdict == "reject"]
         fits = "fits" if evaluation.accepted else f"does not fit: {count(len(against), 'refusal')}"
@@ -325,11 +326,9 @@ def _answer_lines(answer: WhyNot) -> list[str]:
             fits = "can run a combination of versions" if evaluation.accepted else "can run no combination of versions"
         ordered = [*against, *(reason for reason in evaluation.reasons if reason.verdict != "reject")]
         lines += ["", f"    {evaluation.candidate} {fits}", *verdicts(ordered, sources)]
-    if len(answer.evaluations) == 1:
+    if not candidates:
         lines += ["", f"    the catalog has no build of {answer.requested} for this host"]
-    possible = (
-        [item.candidate for item in answer.evaluations[1:] if item.accepted] if answer.evaluations[0].accepted else []
-    )
+    possible = [item.candidate for item in candidates if item.accepted and host.accepted]
     lines.append("")
     if answer.chosen in possible:
         lines.append(f"  The plan chooses it: {answer.chosen}.")

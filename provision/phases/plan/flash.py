@@ -81,10 +81,8 @@ def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnP
         )
         return Choice(package, f"flash-attn {row.version} has the exact wheel {name}", source=row.source)
     if third_party := _community(key, option.torch_variant, requested):
-        cp, made_for = (
-            f"cp{key.python.replace('.', '')}",
-            f"{third_party.version}+{third_party.variant}torch{key.torch}",
-        )
+        cp = f"cp{key.python.replace('.', '')}"
+        made_for = f"{third_party.version}+{third_party.variant}torch{key.torch}"
         name = f"flash_attn-{made_for}-{cp}-{cp}-{third_party.platform}.whl"
         package = FlashAttnPackage(
             version=third_party.version, source="wheel", file=name, key=key, community=third_party.repository
@@ -109,22 +107,18 @@ def _generation_4(option: BuildOption, profile: HostProfile, requested: str | No
     """Return flash-attn-4 for a candidate, or the reason against it."""
     version = option.release.version if option.release else None
     rows = newest_first(row for row in catalog().flash_4 if requested in {None, row.version})
-    fitting = (row for row in rows if version and between(version, row.since, row.until))
-    row = next(fitting, None)
+    row = next((row for row in rows if version and between(version, row.since, row.until)), None)
     if row is None:
-        return Choice(
-            None, f"{GENERATION_4}{f' {requested}' if rows and requested else ''} is for other releases of vLLM"
-        )
+        named = f"{GENERATION_4} {requested}" if rows and requested else GENERATION_4
+        return Choice(None, f"{named} is for other releases of vLLM")
     name = f"{GENERATION_4} {row.version}"
     cuda = numbers(cuda_of(option.variant) or "0")[0]
     model = profile.served_model.shape.architecture if profile.served_model else None
     if cuda != row.cuda_major:
         why = f"{name} is for builds of CUDA {row.cuda_major}"
-    elif others := sorted(
-        {card for _, card in profile.kinds if not card or numbers(card)[0] not in row.majors}, key=str
-    ):
+    elif others := {card for _, card in profile.kinds if not card or numbers(card)[0] not in row.majors}:
         majors = ", ".join(f"{major}.x" for major in row.majors)
-        why = f"{name} is for compute capability {majors}; the GPUs have {', '.join(card or 'an unknown one' for card in others)}"
+        why = f"{name} is for compute capability {majors}; the GPUs have {', '.join(card or 'an unknown one' for card in sorted(others, key=str))}"
     elif model in row.without:
         why = f"vLLM cannot load {model} beside {name}"
     else:

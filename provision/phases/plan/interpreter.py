@@ -66,11 +66,8 @@ def _of_host(python: Python, why: str, torch: str | None = None) -> InterpreterC
 
 def _with_torch(option: BuildOption, pythons: tuple[Python, ...]) -> InterpreterChoice:
     """Return a Python of the host that contains the candidate's torch."""
-    with_torch = [
-        python
-        for python in pythons
-        if python.torch and split_torch(python.torch) == (option.torch.version, option.torch_variant)
-    ]
+    wanted_torch = (option.torch.version, option.torch_variant)
+    with_torch = [python for python in pythons if python.torch and split_torch(python.torch) == wanted_torch]
     for python in with_torch:
         if fits(option, python.version):
             return _of_host(python, f"is in {wanted(option)} and contains torch {python.torch}", python.torch)

@@ -66,6 +66,10 @@ def profile_of(
     if shape and policy.wants_vllm and settings.serve:
         request = serving_request_of(settings, on_cpu=platform == "cpu")
         served = ServedModel(settings.model, shape, request, memory)
+    rounds_to_int8 = served is not None and served.shape.int8_activations
+    cards = serving(usable)
+    if policy.gpus is not None:
+        cards = tuple(card for place, card in places.items() if place in policy.gpus)
     profile = HostProfile(
         policy=policy,
         platform=platform,
@@ -80,9 +84,7 @@ def profile_of(
         sudo=facts.user.passwordless_sudo,
         lingering=facts.user.lingering,
         isa=facts.cpu.isa if platform == "cpu" else None,
-        multiplies_int8=_multiplies_int8(facts)
-        if platform == "cpu" and served and served.shape.int8_activations
-        else None,
+        multiplies_int8=_multiplies_int8(facts) if platform == "cpu" and rounds_to_int8 else None,
         ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
         disk_gib=_free_gib(disk, most_disk(served), installed=installed),
         incoming_gib=_free_gib(incoming, most_disk(served), installed=installed),
@@ -94,9 +96,7 @@ def profile_of(
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        cards=serving(usable)
-        if policy.gpus is None
-        else tuple(card for place, card in places.items() if place in policy.gpus),
+        cards=cards,
         present=(*nvidia, *amd),
         server=replace(server, gpus=settings.expected_gpus) if server and settings.expected_gpus else server,
         missing_gpus=tuple(place for place in policy.gpus or () if place not in places),
@@ -225,16 +225,9 @@ def _with_environment(profile: HostProfile, facts: HostFacts, settings: Settings
     """Add what surrounds the GPUs and the Stack, in no more detail than rules distinguish."""
     gcc = _version(facts, "gcc")
     unknown = bool({"cuda_toolkits", "programs"} & facts.unknown.keys())
-    toolkits = tuple(
-        sorted(
-            (
-                Toolkit(minor(kit.version), kit.path, kit.lacks)
-                for kit in facts.cuda_toolkits
-                if kit.version and "bin/nvcc" not in kit.lacks
-            ),
-            key=lambda kit: (numbers(kit.version), not kit.lacks),
-        )
-    )
+    compiling = (kit for kit in facts.cuda_toolkits if "bin/nvcc" not in kit.lacks)
+    kits = [Toolkit(minor(kit.version), kit.path, kit.lacks) for kit in compiling if kit.version]
+    toolkits = tuple(sorted(kits, key=lambda kit: (numbers(kit.version), not kit.lacks)))
     needed = {row.name for row in catalog().access_groups}
     return replace(
         profile,

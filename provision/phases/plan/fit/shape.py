@@ -112,6 +112,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     inner += [expert_inner] if expert_inner else []
     shares_one_key = text.get("multi_query") and not text.get("new_decoder_architecture")
     quantized = _quantization_config(config) or _quantization_config(text)
+    method = quantized.get("quant_method") or quantized.get("quant_algo") or "quantised"
     schemes = _quantization_schemes(quantized)
     windows, odd = _windows(text, row, layers)
     if latent is None and row and row.attention == "latent":
@@ -130,9 +131,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         inner=tuple(dict.fromkeys(inner)),
         length=length,
         usual_length=usual,
-        quantization=str(quantized.get("quant_method") or quantized.get("quant_algo") or "quantised")
-        if quantized
-        else None,
+        quantization=str(method) if quantized else None,
         quantization_schemes=schemes,
         kernel_format=_kernel_format(quantized, schemes),
         expert_inner=expert_inner or inner[0],

@@ -240,11 +240,8 @@ def container_runtime(profile: HostProfile) -> Iterator[Verdict]:
     elif "podman" in profile.unsure:
         yield assume(f"podman {oldest} or newer is on the host, and with GPUs NVIDIA's container toolkit")
     elif profile.platform == "cuda" and numbers(profile.container_toolkit or "0") < numbers(TOOLKIT):
-        has = (
-            f"NVIDIA container toolkit {profile.container_toolkit}"
-            if profile.container_toolkit
-            else "no NVIDIA container toolkit"
-        )
+        version = profile.container_toolkit
+        has = f"NVIDIA container toolkit {version}" if version else "no NVIDIA container toolkit"
         yield reject(
             f"{asked}: the host has {has}, and {TOOLKIT} or newer names its GPUs for podman; "
             "install it first: `./firstlight provision --set container_toolkit=true --set runtime=venv`"

@@ -161,16 +161,14 @@ def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 def exposure_in(option: BuildOption, profile: HostProfile) -> Exposure:
     """Return what a host does with a candidate."""
     policy, served = profile.policy, profile.served_model
-    family = (
-        serving_plan(served.shape, served.request, option.release.version).flags if served and option.release else ()
-    )
+    plan = serving_plan(served.shape, served.request, option.release.version) if served and option.release else None
     return Exposure(
         serves_vllm=option.release is not None,
         own_model=served is not None,
         inputs=served.shape.inputs if served else (),
         architecture=served.shape.architecture if served else None,
         hosts=policy.span,
-        arguments=(*policy.arguments, *family),
+        arguments=(*policy.arguments, *(plan.flags if plan else ())),
     )
 
 
