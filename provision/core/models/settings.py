@@ -197,9 +197,9 @@ class Settings(Record):
     """Speculative decoding: the values of vLLM's `--speculative-config`. `model` is the draft model, a folder on the controller (absolute, or relative to the inventory) or a hub id. It is sent with the model."""
     served_model_name: Annotated[Word, Allowed("text without blanks")] | None = None
     """Model name in the API. Default: the hub id without its revision, or the name of the folder."""
-    tool_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the release")] = "auto"
+    tool_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the vLLM version")] = "auto"
     """vLLM's parser of tool calls. auto: the one of the model's family, if it is known; none: no tool calls."""
-    reasoning_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the release")] = "auto"
+    reasoning_parser: Annotated[Word, Allowed("auto, none, or the name of a parser of the vLLM version")] = "auto"
     """vLLM's parser of a model's reasoning. auto: the one of the model's family, if it is known; none: reasoning stays in the answer."""
     chat_template: File | None = None
     """File on the controller with a chat template, in Jinja, that replaces the model's own."""
@@ -209,13 +209,13 @@ class Settings(Record):
     """File on the controller with the token for the model hub; never the token itself."""
 
     vllm: VllmPolicy = "latest"
-    """vLLM release. latest: the newest tested one that fits; newest: the newest one that fits, tested or not. A wheel is read, and what it needs is inferred from it."""
+    """vLLM version. latest: the newest tested one that fits; newest: the newest one that fits, tested or not. A wheel is read, and what it needs is inferred from it."""
     packages: Annotated[
         tuple[Requirement, ...], Allowed("a list of requirements such as [lmcache==0.4.2, hf-transfer>=0.1.9]")
     ] = ()
     """Further Python packages of the environment. They are locked with all others."""
     accept_advisories: Annotated[tuple[Word, ...], Allowed("a list of ids such as [CVE-2026-22778, NVIDIA-5861]")] = ()
-    """Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. It does not let `latest` or a range choose an affected release."""
+    """Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. It does not let `latest` or a range choose an affected version."""
     driver: DriverPolicy = "keep"
     """NVIDIA driver. keep: a working driver stays, and GPUs without one get one; install: a driver that does not answer is also installed again; upgrade: a driver that is too old for the chosen versions is also replaced; or the required version or branch."""
     driver_source: Literal["auto", "vendor", "distribution"] = "auto"
@@ -231,7 +231,7 @@ class Settings(Record):
     cuda_toolkit: ToolkitVersion | None = None
     """CUDA toolkit (nvcc) to install, for builds on the host."""
     container_toolkit: bool = False
-    """Whether to install the NVIDIA container toolkit, or to upgrade one below the vendor's fixed release."""
+    """Whether to install the NVIDIA container toolkit, or to upgrade one below the vendor's fixed version."""
     flash_attn: FlashAttnPolicy = "auto"
     """Flash attention kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits: flash-attn, else flash-attn-4 on Hopper and Blackwell."""
     builder: Annotated[Word, Allowed("controller, or the name of a host")] | None = None
@@ -239,7 +239,7 @@ class Settings(Record):
     flash_attn_wheels: Literal["official", "community"] = "official"
     """Publishers of flash-attn wheels to accept: its authors only, or also others."""
     torch: TorchPolicy = "managed"
-    """Whether Firstlight installs torch or uses the host's; or the release to install."""
+    """Whether Firstlight installs torch or uses the host's; or the version to install."""
     python: Annotated[Prefix, Allowed("an absolute path without blanks")] | None = None
     """The only interpreter of the host to use; may be in a virtual environment. Default: any on PATH or in the usual folders."""
     attention: Backend = "auto"

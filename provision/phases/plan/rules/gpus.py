@@ -51,7 +51,7 @@ def server_product(profile: HostProfile) -> Iterator[Verdict]:
 
 @host_rule(reads=("nvidia.gpus", "amd.gpus", "settings.gpus"), order=70)
 def mixed_cards(profile: HostProfile) -> Iterator[Verdict]:
-    """Only GPUs of one kind serve: of the kinds that the newest release supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing."""
+    """Only GPUs of one kind serve: of the kinds that the newest vLLM version supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing."""
     serve = profile.cards
     left = [card for card in profile.present if card not in serve]
     if not serve:

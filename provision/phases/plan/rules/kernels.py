@@ -13,7 +13,7 @@ from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, wa
 
 @rule(reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"), order=160)
 def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """Flash attention serves if every GPU and the release support it, else the best other back end."""
+    """Flash attention serves if every GPU and the vLLM version support it, else the best other back end."""
     if option.release is None:
         return
     choice = choose_attention(option, profile)
@@ -30,7 +30,7 @@ def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 @rule(reads=("nvidia.gpus", "settings.flash_attn"), order=180)
 def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI; where there is none, flash-attn-4 on the GPUs and beside the vLLM releases that it fits."""
+    """The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI; where there is none, flash-attn-4 on the GPUs and beside the vLLM versions that it fits."""
     choice = flash.choose(option, profile)
     requested = profile.policy.flash_attn
     if choice.refused:

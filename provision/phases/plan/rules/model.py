@@ -118,7 +118,7 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
 
 @rule(reads=("nvidia.gpus", "cpu.flags", "settings.model"))
 def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """The release loads the quantisation that config.json names, and these GPUs, or this processor, compute with it."""
+    """The vLLM version loads the quantisation that config.json names, and these GPUs, or this processor, compute with it."""
     served, release = profile.served_model, option.release
     row = quantizations().get(served.shape.quantization or "") if served else None
     if served is None or row is None or release is None:
@@ -154,7 +154,7 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
     source="provision/phases/plan/fit/needs.toml: tried with vLLM 0.32.0",
 )
 def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """On CPUs, the release draws the tokens of speculative decoding as requests specify."""
+    """On CPUs, the vLLM version draws the tokens of speculative decoding as requests specify."""
     row = option.release
     if row is None or profile.platform != "cpu" or not speculates(profile.policy.arguments):
         return
@@ -170,7 +170,7 @@ def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 @rule(reads=("settings.model",), source="vllm/model_executor/models/registry.py of each release's wheel")
 def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """The release knows the class of the model."""
+    """The vLLM version knows the class of the model."""
     served, row = profile.served_model, option.release
     since = class_since().get(served.shape.architecture) if served else None
     if served is None or row is None or since is None:
@@ -185,7 +185,7 @@ def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     source="provision/phases/plan/family/parsers.toml: the wheels of each release",
 )
 def serving_choices(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """The release has the parsers in the settings; the family of the model decides the rest."""
+    """The vLLM version has the parsers in the settings; the family of the model decides the rest."""
     served, release = profile.served_model, option.release
     if served is None or release is None:
         return
@@ -211,7 +211,7 @@ LINK = {
     source="vllm/engine/arg_utils.py of the wheels 0.11.0 and 0.11.1; github.com/vllm-project/vllm/pull/23691",
 )
 def span(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """If several hosts are to serve one model together, the release supports that."""
+    """If several hosts are to serve one model together, the vLLM version supports that."""
     policy, release = profile.policy, option.release
     if policy.span == 1 or release is None:
         return
@@ -242,7 +242,7 @@ WITHOUT_RAY = {"cpu": "current platform cpu does not support ray"}
     source="github.com/vllm-project/vllm/pull/36836; github.com/NovaSky-AI/SkyRL/issues/1653",
 )
 def executor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """If Ray is to start the processes of a model over several hosts, the release supports Ray on this platform."""
+    """If Ray is to start the processes of a model over several hosts, the vLLM version supports Ray on this platform."""
     policy, release = profile.policy, option.release
     if policy.executor != "ray" or policy.span == 1 or release is None:
         return

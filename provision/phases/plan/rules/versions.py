@@ -92,7 +92,7 @@ def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 @rule(order=130)
 def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
-    """Dependencies without an upper bound in vLLM's metadata are no newer than the release; the newest vLLM releases may use the newest ones."""
+    """Dependencies without an upper bound in vLLM's metadata are no newer than the vLLM version; the newest versions may use the newest ones."""
     plan, table = dependencies_of(option), catalog().horizon
     if plan is None or option.release is None:
         return
@@ -113,7 +113,7 @@ def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
 
 @rule(order=290)
 def imports(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
-    """The vLLM release can be installed and imported."""
+    """The vLLM version can be installed and imported."""
     version = option.release.version if option.release else "0"
     for row in catalog().broken_releases:
         if numbers(row.since) <= numbers(version) < numbers(row.cured):
@@ -150,7 +150,7 @@ ACCEPT = "firstlight_accept_advisories"
     order=910,
 )
 def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """No advisory of CVSS 9 or more applies to a vLLM release that the settings do not name; one of a named release, or of torch alone, is reported."""
+    """No advisory of CVSS 9 or more applies to a vLLM version that the settings do not name; one of a named version, or of torch alone, is reported."""
     exposure = exposure_in(option, profile)
     if option.release is not None:
         yield from _of("vllm", option.release.version, exposure, profile, named=profile.policy.names_vllm)
