@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from provision.core.files import write_atomically
 from provision.core.json_text import parse_object
@@ -23,42 +23,29 @@ class HostRecord(Record):
 RecordT = TypeVar("RecordT", bound=HostRecord)
 
 
-class HostRecords(Generic[RecordT]):
-    """The records of one kind.
+def record_file(folder: Path, host: Host) -> Path:
+    """Return the file of a host in the folder of one kind of record."""
+    return folder / f"{host.name}.json"
 
-    Args:
-        folder: Their folder.
-        model: What they are.
+
+def put_record(folder: Path, host: Host, record: HostRecord) -> None:
+    """Keep the record of a host; after a power failure the old or the new one is there."""
+    write_atomically(record_file(folder, host), json.dumps(scrub(record.model_dump(mode="json")), indent=2) + "\n")
+
+
+def get_record(folder: Path, host: Host, model: type[RecordT]) -> RecordT | None:
+    """Return the record of a host; None without one, and where it is that of a host at another address.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no such record.
     """
-
-    def __init__(self, folder: Path, model: type[RecordT]) -> None:
-        self._folder, self._model = folder, model
-
-    def put(self, host: Host, record: RecordT) -> None:
-        """Keep the record of a host; after a power failure the old or the new one is there."""
-        write_atomically(self.path(host), json.dumps(scrub(record.model_dump(mode="json")), indent=2) + "\n")
-
-    def get(self, host: Host) -> RecordT | None:
-        """Return the record of a host; None without one, and where it is that of a host at another address.
-
-        Raises:
-            OSError: It cannot be read.
-            ValueError: It is no such record.
-        """
-        try:
-            content = self.path(host).read_bytes()
-        except FileNotFoundError:
-            return None
-        record = self._model.model_validate(parse_object(content))
-        return record if record.address == address_of(host) else None
-
-    def remove(self, host: Host) -> None:
-        """Remove the record of a host."""
-        self.path(host).unlink(missing_ok=True)
-
-    def path(self, host: Host) -> Path:
-        """Return the file of a host."""
-        return self._folder / f"{host.name}.json"
+    try:
+        content = record_file(folder, host).read_bytes()
+    except FileNotFoundError:
+        return None
+    record = model.model_validate(parse_object(content))
+    return record if record.address == address_of(host) else None
 
 
 def address_of(host: Host) -> str:

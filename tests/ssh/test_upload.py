@@ -19,12 +19,12 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed
 from provision.fleet.ssh.upload import (
     RemoteFiles,
-    Upload,
     check_space,
     checked_names,
     damage_error,
     part_name,
     require_here,
+    send_by_stream,
     tar_stream,
 )
 
@@ -164,8 +164,8 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
 def test_arrived_files_are_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     files = [staged(name, name.encode() * 1000, tmp_path) for name in ("a.whl", "b.whl", "deep/c.json")]
-    first = Upload(shell, files[:1], str(folder), print).send()
-    again = Upload(shell, files, str(folder), print).send()
+    first = send_by_stream(shell, files[:1], str(folder), print)
+    again = send_by_stream(shell, files, str(folder), print)
     assert (first.sent, again.present, again.sent) == (("a.whl",), ("a.whl",), ("b.whl", "deep/c.json"))
     assert {file.name: (folder / file.name).read_bytes() for file in files} == {
         file.name: Path(file.path).read_bytes() for file in files
@@ -175,7 +175,7 @@ def test_arrived_files_are_verified_and_named_also_on_a_host_without_python(shel
 
 def test_a_host_that_verifies_shows_that_it_is_at_work(shell: Shell, tmp_path: Path) -> None:
     file = staged("a.whl", b"12345" * 2**21, tmp_path)
-    Upload(shell, [file], str(tmp_path / "in"), print).send()
+    send_by_stream(shell, [file], str(tmp_path / "in"), print)
     assert "".join(shell.errors).splitlines() == [""] * 3  # 10 MiB in pieces of 4
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_arrives_damaged_twice_is_reported_with_both_hashes(shell: S
     file = staged("a.whl", b"12345", tmp_path)
     wrong = file.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
-        Upload(shell, [wrong], str(tmp_path / "in"), print).send()
+        send_by_stream(shell, [wrong], str(tmp_path / "in"), print)
     assert not (tmp_path / "in" / "a.whl").exists()
 
 

@@ -15,7 +15,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.stack import Stack
 from provision.features.bundle.keys import verify
 from provision.features.bundle.manifest import MANIFEST, SIGNATURE, BundledClass, BundledFile, Manifest, read_manifest
-from provision.fleet.host_records import HostRecord, HostRecords, address_of
+from provision.fleet.host_records import HostRecord, address_of, get_record, put_record
 from provision.phases.stage.model import remember_hashes
 from provision.phases.stage.wheelhouse import BLOCK, Store, flat_name
 
@@ -197,16 +197,16 @@ class Bundled:
 
     def accept(self, host: Host, logs: Path) -> None:
         """Keep this bundle as the last one of a host whose environment changes. Raises BundleError where that is newer, unless the user accepts it."""
-        records, last = HostRecords(logs / "bundles", LastBundle), None
+        folder, last = logs / "bundles", None
         with contextlib.suppress(OSError, ValueError):
-            last = records.get(host)
+            last = get_record(folder, host, LastBundle)
         if last is not None and self.made_at < last.made_at and not self.accepts_older:
             raise BundleError(
                 f"`{self.name}` was created {self.made_at}, and `{host.name}` got an environment from "
                 f"`{last.name}` of {last.made_at} already",
                 hint="use the newer bundle; to go back on purpose, add --older-bundle",
             )
-        records.put(host, LastBundle(address=address_of(host), name=self.name, made_at=self.made_at))
+        put_record(folder, host, LastBundle(address=address_of(host), name=self.name, made_at=self.made_at))
 
 
 def _parts(stack: Stack) -> dict[str, str]:

@@ -35,12 +35,10 @@ def host_checked(context: RunContext, probed: ProbedHosts, host: Host, document:
         run=context.run.name,
         controller=platform.node(),
     )
-    store, reason = store_of(context), "quarantined: later runs leave it out"
-    store.put(host, mark, on_host=False)
+    store_of(context).put(host, mark)
     refused = write_mark(context, probed, host, mark)
-    if refused is None:
-        store.put(host, mark, on_host=True)
-    else:
+    reason = "quarantined: later runs leave it out"
+    if refused is not None:
         reason += "; the mark could not be written on the host, this controller has it"
     context.outcomes.left_out[host.name] = because_of(host, mark, reason)
     context.run.event("quarantine", host=host.name, phase="verify", text=mark.sentence, refused=refused)

@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
-from provision.fleet.host_records import HostRecord, HostRecords, address_of
+from provision.fleet.host_records import HostRecord, address_of, get_record, put_record, record_file
 
 NAME = "quarantine.json"
 """The mark of a host, below its prefix."""
-UNKNOWN_TIME = "an unknown time"
 
 
 class MarkedCard(Record):
@@ -56,8 +55,7 @@ class Quarantine(Record):
 class KeptMark(HostRecord):
     """A mark in the controller's state."""
 
-    on_host: bool
-    """Whether the host has the mark too."""
+    model_config = ConfigDict(extra="ignore")  # earlier releases kept more
     mark: Quarantine
 
 
@@ -65,31 +63,31 @@ class QuarantineStore:
     """The marks that this controller knows of, beside its runs."""
 
     def __init__(self, logs: Path) -> None:
-        self._records = HostRecords(logs / "quarantine", KeptMark)
+        self._folder = logs / "quarantine"
 
-    def put(self, host: Host, mark: Quarantine, *, on_host: bool) -> None:
+    def put(self, host: Host, mark: Quarantine) -> None:
         """Keep a mark; after a power failure the old or the new state is there."""
-        self._records.put(host, KeptMark(address=address_of(host), on_host=on_host, mark=mark))
+        put_record(self._folder, host, KeptMark(address=address_of(host), mark=mark))
 
-    def get(self, host: Host) -> KeptMark | None:
+    def get(self, host: Host) -> Quarantine | None:
         """Return the mark of a host; None without one. One that cannot be read is in force: nobody knows what it says."""
         try:
-            return self._records.get(host)
+            kept = get_record(self._folder, host, KeptMark)
         except (OSError, ValueError):
-            mark = _unreadable(str(self._records.path(host)))
-            return KeptMark(address=address_of(host), on_host=False, mark=mark)
+            return _unreadable(str(record_file(self._folder, host)))
+        return kept.mark if kept else None
 
     def forget(self, host: Host) -> None:
         """Remove the mark of a host."""
         if self.get(host) is not None:
-            self._records.remove(host)
+            record_file(self._folder, host).unlink(missing_ok=True)
 
 
 def mark_in_force(store: QuarantineStore, host: Host, facts: HostFacts | None) -> Quarantine | None:
     """Return the mark in force of a host; None without one."""
-    installed, kept = facts.installed if facts else None, store.get(host)
+    installed = facts.installed if facts else None
     on_host = mark_of(installed.quarantine, f"{installed.prefix}/{NAME}") if installed else None
-    return in_force(on_host, kept.mark if kept else None)
+    return in_force(on_host, store.get(host))
 
 
 def mark_of(document: Mapping[str, Any] | None, path: str) -> Quarantine | None:
@@ -116,4 +114,4 @@ def in_force(on_host: Quarantine | None, kept: Quarantine | None) -> Quarantine 
 
 def _unreadable(path: str) -> Quarantine:
     """Return the mark of a host whose own cannot be read."""
-    return Quarantine(at=UNKNOWN_TIME, check="unknown", text=f"`{path}` cannot be read")
+    return Quarantine(at="an unknown time", check="unknown", text=f"`{path}` cannot be read")

@@ -44,11 +44,10 @@ def known_mark(context: RunContext, probed: ProbedHosts, host: Host) -> Quaranti
     """Return the mark in force of a host, and bring the controller's state up to date with what the host says."""
     store, facts = store_of(context), probed.facts.get(host.name)
     mark = mark_in_force(store, host, facts)
-    kept = store.get(host)
     if mark is None:
         store.forget(host)
-    elif kept is None or kept.mark != mark:  # another controller marked it
-        store.put(host, mark, on_host=True)
+    elif store.get(host) != mark:  # another controller marked it
+        store.put(host, mark)
     return mark
 
 

@@ -9,7 +9,7 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.process import Limit, LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
-from provision.fleet.ssh.upload import LocalUpload
+from provision.fleet.ssh.upload import send_by_links
 
 
 class LocalSession(Session):
@@ -30,7 +30,7 @@ class LocalSession(Session):
         return Channel(LocalProcess(argv), first)
 
     def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
-        return LocalUpload(self, files, folder, progress).send()
+        return send_by_links(self, files, folder, progress)
 
     def rest(self) -> None:
         """There is no connection."""

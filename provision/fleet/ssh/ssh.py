@@ -17,7 +17,7 @@ from provision.fleet.ssh.client import OpenConnection, connect
 from provision.fleet.ssh.errors import broken_error, where
 from provision.fleet.ssh.process import PIECE, Limit, Process, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
-from provision.fleet.ssh.upload import Upload
+from provision.fleet.ssh.upload import send_by_stream
 
 _CHANNEL_S = 20.0
 _ALIVE_S = 5.0
@@ -134,7 +134,7 @@ class SshSession(Session):
         return broken_error(self.host, self.connection, error)
 
     def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
-        return Upload(self, files, folder, progress).send()
+        return send_by_stream(self, files, folder, progress)
 
     def stream(self, command: str, pieces: Iterable[bytes]) -> None:
         """Stream bulk data into a POSIX sh command on the host.

@@ -12,9 +12,8 @@ import shlex
 import shutil
 import tarfile
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -94,114 +93,95 @@ def part_name(file: StagedFile) -> str:
     return f".{hashlib.sha256(f'{file.sha256} {file.name}'.encode()).hexdigest()[:20]}.part"
 
 
-class _Upload(ABC):
-    """One upload; how files get to their names in transfer is left open."""
-
-    def __init__(self, session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress) -> None:
-        self._session = session
-        self._files = checked_names(files)
-        self._folder = folder
-        self._progress = progress
-
-    def send(self) -> SendReport:
-        """Upload the files. Raises StageError, TransportError."""
-        started = time.monotonic()
-        remote = list_remote(self._session, self._folder)
-        present = [file for file in self._files if remote.has(file)]
-        missing = [file for file in self._files if not remote.has(file)]
-        resumed = sum(remote.part(file) for file in missing)
-        need = sum(file.size for file in missing) - resumed
-        self._check_space(need, remote.free)
-        require_here(self._session.host, [file for file in missing if remote.part(file) < file.size])
-        self._progress(sum(file.size for file in present) + resumed)
-        damaged = self._transfer(missing, remote.part)
-        if damaged:
-            again = [file for file in missing if file.name in damaged]
-            require_here(self._session.host, again)
-            self._progress(-sum(file.size for file in again))
-            twice = self._transfer(again, lambda _: 0)
-            for file in again:
-                if file.name in twice:
-                    raise damage_error(f"host {self._session.host}", file, twice[file.name])
-            need += sum(file.size for file in again)
-        return SendReport(
-            sent=tuple(file.name for file in missing),
-            present=tuple(file.name for file in present),
-            bytes_sent=need,
-            bytes_resumed=resumed,
-            seconds=time.monotonic() - started,
-        )
-
-    def _transfer(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> dict[str, str]:
-        """Send and verify files; return damaged ones with their hash on the host."""
-        if not files:
-            return {}
-        self._move(files, part)
-        lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
-        script = script_of(_FINISH, folder=self._folder, ledger=LEDGER)
-        finished = self._session.run(script, stdin=lines, silent_s=_SILENT_S)
-        if finished.rc != 0:
-            raise StageError(
-                f"what arrived on host {self._session.host} cannot be put in place: {' '.join(finished.stderr.split())}",
-                hint=f"check the folder {self._folder} there",
-            )
-        return {name: got for got, _, name in (line.partition(" ") for line in finished.stdout.splitlines())}
-
-    def _check_space(self, need: int, free: int) -> None:
-        check_space(f"host {self._session.host}", self._folder, need, free)
-
-    @abstractmethod
-    def _move(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> None:
-        """Get files to their names in transfer; `part` returns the bytes of a file that are there."""
+Move = Callable[[Sequence[StagedFile], RemoteFiles], None]
+"""Gets files to their names in transfer, from what is there of them."""
 
 
-class Upload(_Upload):
-    """An upload in streams: small files together, each large one from where it was interrupted."""
+def send_by_stream(session: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
+    """Upload in streams: small files together, each large one from where it was interrupted. Raises StageError, TransportError."""
+    enter = f"umask 077; cd -- {shlex.quote(folder)} &&"
 
-    def __init__(self, session: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress) -> None:
-        super().__init__(session, files, folder, progress)
-        self._streamer = session
-
-    def _move(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> None:
-        enter = f"umask 077; cd -- {shlex.quote(self._folder)} &&"
-        together = [file for file in files if file.size < TAR_BELOW and not part(file)]
+    def move(files: Sequence[StagedFile], remote: RemoteFiles) -> None:
+        need = sum(file.size - remote.part(file) for file in files)
+        check_space(f"host {session.host}", folder, need, remote.free)
+        together = [file for file in files if file.size < TAR_BELOW and not remote.part(file)]
         if together:
             # -m and -o: without times and owners of this machine
-            self._streamer.stream(f"{enter} exec tar -xmof -", tar_stream(together, self._progress))
+            session.stream(f"{enter} exec tar -xmof -", tar_stream(together, progress))
         for file in files:
-            offset = part(file)
-            if file in together or offset == file.size:
-                continue
-            writes = ">>" if offset else ">"
-            self._streamer.stream(f"{enter} exec cat {writes} {part_name(file)}", self._pieces(file, offset))
+            offset = remote.part(file)
+            if file not in together and offset < file.size:
+                writes = ">>" if offset else ">"
+                session.stream(f"{enter} exec cat {writes} {part_name(file)}", _pieces(file, offset, progress))
 
-    def _pieces(self, file: StagedFile, offset: int) -> Iterator[bytes]:
-        with Path(file.path).open("rb") as content:
-            content.seek(offset)
-            while piece := content.read(_PIECE):
-                yield piece
-                self._progress(len(piece))
+    return _send(session, files, folder, progress, move)
 
 
-class LocalUpload(_Upload):
-    """An upload to a folder of this machine, by hard links where the file system allows them."""
+def send_by_links(session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
+    """Upload to a folder of this machine, by hard links where the file system allows them. Raises StageError."""
 
-    _free = 0
-
-    def _check_space(self, need: int, free: int) -> None:
-        del need
-        self._free = free
-
-    def _move(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> None:
+    def move(files: Sequence[StagedFile], remote: RemoteFiles) -> None:
         for file in files:
-            target = Path(self._folder, part_name(file))
+            target = Path(folder, part_name(file))
             target.unlink(missing_ok=True)
             try:
                 target.hardlink_to(file.path)
             except OSError:  # another file system, or no hard links
-                super()._check_space(file.size, self._free)
+                check_space(f"host {session.host}", folder, file.size, remote.free)
                 shutil.copyfile(file.path, target)
-            self._progress(file.size - part(file))
+            progress(file.size - remote.part(file))
+
+    return _send(session, files, folder, progress, move)
+
+
+def _send(session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress, move: Move) -> SendReport:
+    started = time.monotonic()
+    files = checked_names(files)
+    remote = list_remote(session, folder)
+    present = [file for file in files if remote.has(file)]
+    missing = [file for file in files if not remote.has(file)]
+    resumed = sum(map(remote.part, missing))
+    progress(sum(file.size for file in present) + resumed)
+    damaged = _transfer(session, missing, folder, remote, move)
+    again = [file for file in missing if file.name in damaged]
+    progress(-sum(file.size for file in again))
+    twice = _transfer(session, again, folder, replace(remote, files={}), move)
+    for file in again:
+        if file.name in twice:
+            raise damage_error(f"host {session.host}", file, twice[file.name])
+    return SendReport(
+        sent=tuple(file.name for file in missing),
+        present=tuple(file.name for file in present),
+        bytes_sent=sum(file.size for file in (*missing, *again)) - resumed,
+        bytes_resumed=resumed,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _transfer(
+    session: Runner, files: Sequence[StagedFile], folder: str, remote: RemoteFiles, move: Move
+) -> dict[str, str]:
+    """Send and verify files; return damaged ones with their hash on the host."""
+    if not files:
+        return {}
+    require_here(session.host, [file for file in files if remote.part(file) < file.size])
+    move(files, remote)
+    lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
+    finished = session.run(script_of(_FINISH, folder=folder, ledger=LEDGER), stdin=lines, silent_s=_SILENT_S)
+    if finished.rc != 0:
+        raise StageError(
+            f"what arrived on host {session.host} cannot be put in place: {' '.join(finished.stderr.split())}",
+            hint=f"check the folder {folder} there",
+        )
+    return {name: got for got, _, name in (line.partition(" ") for line in finished.stdout.splitlines())}
+
+
+def _pieces(file: StagedFile, offset: int, progress: Progress) -> Iterator[bytes]:
+    with Path(file.path).open("rb") as content:
+        content.seek(offset)
+        while piece := content.read(_PIECE):
+            yield piece
+            progress(len(piece))
 
 
 def list_remote(session: Runner, folder: str) -> RemoteFiles:

@@ -24,7 +24,7 @@ from provision.features.peers.choice import choose
 from provision.features.peers.distribution import Distribution
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress, SendReport
-from provision.fleet.ssh.upload import Upload
+from provision.fleet.ssh.upload import send_by_stream
 from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
@@ -38,7 +38,7 @@ class Process(LocalSession):
     """A session that sends as one over SSH does, to a folder of this machine."""
 
     def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
-        return Upload(self, files, folder, progress).send()
+        return send_by_stream(self, files, folder, progress)
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None:
         subprocess.run(["sh", "-c", command], input=b"".join(pieces), check=True)

@@ -138,8 +138,7 @@ def test_a_host_with_a_failing_card_is_marked_on_itself_and_here(site: Site) -> 
     on_host, kept = site.mark_on_host("a"), site.kept("a")
     assert on_host is not None
     assert (on_host["check"], on_host["text"]) == ("devices.ecc", "as it should not be")
-    assert kept.mark.model_dump() == on_host
-    assert kept.on_host
+    assert kept.model_dump() == on_host
     assert (site.mark_on_host("b"), site.kept("b")) == (None, None)
     result = next(host for host in outcome.summary.hosts if host.name == "a").phases["verify"]
     assert result.notes == ("quarantined: later runs leave it out",)
@@ -175,7 +174,7 @@ def test_a_host_that_cannot_be_written_is_marked_here(site: Site) -> None:
     site.bad["a"] = ("devices.ecc", "fail")
     (site.folder / "a").rmdir()
     outcome = site.verify()
-    assert not site.kept("a").on_host
+    assert site.kept("a") is not None
     notes = next(host for host in outcome.summary.hosts if host.name == "a").phases["verify"].notes
     assert "could not be written on the host" in notes[0]
     assert state(site.provision(), "a") == "quarantined"
@@ -231,7 +230,7 @@ def test_another_controller_sees_the_mark(site: Site) -> None:
     site.verify()
     site.logs = site.folder / "logs of another controller"
     assert state(site.provision(), "a") == "quarantined"
-    assert site.kept("a").mark.check == "devices.ecc"
+    assert site.kept("a").check == "devices.ecc"
 
 
 def test_a_mark_that_nobody_can_read_holds(site: Site) -> None:
@@ -244,7 +243,7 @@ def test_a_mark_that_nobody_can_read_holds(site: Site) -> None:
 def test_a_host_of_the_same_name_at_another_address_is_not_meant(site: Site) -> None:
     there = Host(name="a", connection=Connection(kind="ssh", address="192.0.2.7"), settings=Settings())
     store = QuarantineStore(site.logs)
-    store.put(there, MARK, on_host=True)
+    store.put(there, MARK)
     assert store.get(there) is not None
     assert site.kept("a") is None
     site.provision()
@@ -323,7 +322,7 @@ def test_a_gateway_forgets_what_a_marked_host_served(site: Site, monkeypatch: py
 
     steps = (Step("probe", site.probe, "probe", "all"), STEP, Step("gateway", set_up, "serve", "all"))
     execute(site.request("gateway"), steps)
-    QuarantineStore(site.logs).put(site.host("a"), MARK, on_host=True)
+    QuarantineStore(site.logs).put(site.host("a"), MARK)
     execute(site.request("gateway"), steps)
     assert found == [{"a", "b"}, {"b"}]
 
