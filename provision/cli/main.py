@@ -38,7 +38,7 @@ from provision.cli.options import (
 from provision.core import features
 from provision.core.errors import Exit, UsageError
 from provision.core.folders import as_typed, product_path
-from provision.core.own_environment import differences
+from provision.core.requirements_file import differences
 from provision.pipeline import CommandRequest, commands, diagnosis, operations
 from provision.pipeline import chat as chat_pipeline
 from provision.pipeline.watch import watch as watch_hosts

@@ -18,22 +18,11 @@ from typing import Any, Self
 from provision.core.errors import HostLockedError, RemoteCommandError
 from provision.core.run_folder import account, utc_now
 from provision.fleet.ssh import Session
-from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.script import script_of
 
 _SCRIPT = Path(__file__).with_name("lock.sh")
 ANSWER_DEADLINE_S = 20.0
-
-
-def lock_record(run: str) -> dict[str, Any]:
-    """Return the content of PREFIX/lock.json for this run."""
-    return {
-        "run": run,
-        "controller": os.uname().nodename,
-        "user": account(),
-        "pid": os.getpid(),
-        "since": utc_now(),
-    }
 
 
 def describe_holder(holder: dict[str, Any]) -> str:
@@ -64,7 +53,13 @@ class HostLock:
 
     def __init__(self, session: Session, *, prefix: str, run: str, root: bool) -> None:
         self._session, self._prefix, self._root = session, prefix, root
-        self._record = lock_record(run)
+        self._record = {
+            "run": run,
+            "controller": os.uname().nodename,
+            "user": account(),
+            "pid": os.getpid(),
+            "since": utc_now(),
+        }
         self._script = script_of(_SCRIPT, prefix=prefix, holder=json.dumps(self._record))
         self._channel = self._take()
         self._renewing = threading.Lock()

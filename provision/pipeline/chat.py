@@ -18,7 +18,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.invocation import Invocation
 from provision.fleet.inventory.addresses import own_address, with_port
 from provision.fleet.ssh import open_session
-from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.process import Channel
 from provision.phases import serve as serve_phase
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from provision.core.own_environment import differences
+from provision.core.requirements_file import differences
 
 
 def test_only_what_differs_from_the_lock_is_named() -> None:

@@ -29,7 +29,7 @@ from provision.features.peers import access, relay
 from provision.features.peers.choice import Choice
 from provision.features.peers.distribution import Distribution
 from provision.fleet.ssh import Session, open_session
-from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.upload import list_remote
 from provision.report.live import open_progress
 from provision.run.context import RunContext

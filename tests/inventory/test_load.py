@@ -263,7 +263,6 @@ WRONG = {
     "cards": "{firstlight_gpus: [0, 1], firstlight_tensor_parallel: 4}",
     "two slices": "firstlight_gpus: ['0:0', '0:1']",
     "a slice and a GPU": "firstlight_gpus: [1, '0:1']",
-    "a slice without quotes": "firstlight_gpus: [1:1]",
     "a slice of a slice": "firstlight_gpus: ['0:1:2']",
     "a model split over a slice": "{firstlight_gpus: ['0:1'], firstlight_tensor_parallel: 2}",
     "a slice of a span": "{firstlight_gpus: ['0:1'], firstlight_span: 2, firstlight_expose: true}",

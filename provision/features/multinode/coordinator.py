@@ -22,7 +22,7 @@ from provision.features.multinode.interface_map import (
     rounds,
     tournament,
 )
-from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.process import Channel
 from provision.phases.verify.run_checks import tool_command
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from provision.core.errors import InventoryError
+from provision.core.grouping import gather
 from provision.core.models.inventory import GATEWAY, MONITORING, Host, Span
 from provision.fleet.inventory.addresses import is_ip
 from provision.report.layout import count, quoted
@@ -25,11 +26,11 @@ def with_spans(hosts: Sequence[Host]) -> tuple[Host, ...]:
 
 
 def _spans(hosts: Sequence[Host]) -> Iterator[Span]:
-    alike: dict[tuple[int, tuple[str, ...]], list[Host]] = {}
-    for host in hosts:
-        if host.settings.span > 1 and host.is_serving and host.settings.vllm != "none":
-            groups = tuple(sorted(set(host.groups) - {GATEWAY, MONITORING}))
-            alike.setdefault((host.settings.span, groups), []).append(host)
+    alike = gather(
+        ((host.settings.span, tuple(sorted(set(host.groups) - {GATEWAY, MONITORING}))), host)
+        for host in hosts
+        if host.settings.span > 1 and host.is_serving and host.settings.vllm != "none"
+    )
     for (size, groups), found in alike.items():
         if len(found) % size:
             where = f"group {quoted(groups)}" if groups else "the inventory"

@@ -19,8 +19,8 @@ from provision.core.errors import RemoteCommandError, SourceError
 from provision.core.json_text import parse_object
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.host_keys import keys_of
+from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.session import Session
 from provision.fleet.ssh.upload import PEER_FOLDER, check_space, list_remote, part_name
 

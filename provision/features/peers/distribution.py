@@ -19,8 +19,8 @@ from provision.core.models.staged import StagedFile
 from provision.features.peers import access
 from provision.features.peers.choice import Choice, Way, way_of
 from provision.features.peers.relay import Member, Relay
-from provision.fleet.ssh.channel import Channel
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
+from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.session import Progress
 from provision.phases.stage.model_hub import endpoint
 from provision.run.context import RunContext

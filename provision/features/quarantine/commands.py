@@ -10,7 +10,7 @@ from provision.cli.options import asked, takes
 from provision.cli.verify import app
 from provision.cli.verify import check as check_hosts
 from provision.core.errors import UsageError
-from provision.features.quarantine.returns import return_to_service
+from provision.features.quarantine.quarantine import return_to_service
 from provision.phases.verify.run_checks import CheckOptions
 from provision.pipeline import operations
 

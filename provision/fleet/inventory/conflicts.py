@@ -12,8 +12,6 @@ from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE
 
 LAST_PORT = 65535
-BASE_60 = 60
-"""What YAML multiplies the first of two numbers with that a colon joins: 1:0 without quotes is 60."""
 _DEFAULTS = Settings()
 _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
 
@@ -241,13 +239,6 @@ def _parallel(settings: Settings) -> Iterator[Conflict]:
             "gpus",
             f"{list(settings.gpus)}: a model is served on one slice alone, as a process sees one, and none is split over several",
             f'name one slice, such as ["{slices[0]}"], for a model that is not split, or name whole GPUs',
-        )
-        return
-    if any(isinstance(index, int) and index >= BASE_60 for index in settings.gpus):
-        yield Conflict(
-            "gpus",
-            f"{list(settings.gpus)}: no host has so many GPUs; YAML reads 1:0 without quotes as {BASE_60}",
-            'write a slice in quotes: ["1:0"]',
         )
         return
     named = len(settings.gpus) * settings.span

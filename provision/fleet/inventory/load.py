@@ -34,7 +34,10 @@ MOST_NAME = 200
 _OF_FOLDER = (
     "correct it; if it is no inventory, move it, or name the inventory's own file with -i: its group_vars are read too"
 )
-_YAML_ERROR = re.compile(r"YAML parsing failed: (?P<why>.+)(?s:.*?)^Origin: (?P<place>/.+:\d+:\d+)$", re.MULTILINE)
+YAML_SUFFIXES = (".yml", ".yaml", ".json")
+_YAML_ERROR = re.compile(
+    r"YAML parsing failed: (?P<why>.+)(?s:.*?)^Origin: (?P<file>/.+)(?P<at>:\d+:\d+)$", re.MULTILINE
+)
 _NO_INVENTORY = re.compile(r"^\[WARNING\]: (Failed to parse inventory with '(?!auto).+)$", re.MULTILINE)
 _SKIPPED = re.compile(r"^\[WARNING\]: (?P<what>Skipping .*(?:group|mapping).*)$", re.MULTILINE)
 """What Ansible leaves out of an inventory, and with it hosts or settings."""
@@ -80,11 +83,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     within = limit_of(limit)
     key = cache.key(path, limit)
     kept = _restored(key)
-    if kept is None:
-        with _reported(f"reading the inventory {path} ..."):
-            read = ReadInventory.model_validate(_read(path, limit))
-    else:
-        read = kept
+    read = kept or ReadInventory.model_validate(_read(path, limit))
     base = path if path.is_dir() else path.parent
     with _reported(f"hosts: {len(read.hosts)}; reading how each is reached ..."):
         connections = _connections(read, base)
@@ -96,15 +95,13 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     for entry, reached in zip(read.hosts, connections, strict=True):
         connection = reached.model_copy(update=as_root)
         own = {name: value for name, value in entry.variables.items() if name.startswith(PREFIX)}
-        by_machine[entry.name] = [
-            Host(name=name, groups=entry.groups, connection=connection, settings=settings)
-            for name, variables in variables_by_host(entry.name, own, problems).items()
-            if (
-                settings := settings_of(
-                    name, variables=variables, near=entry.near, overrides=options, base=base, problems=problems
-                )
+        found = by_machine[entry.name] = []
+        for name, given in variables_by_host(entry.name, own, problems).items():
+            settings = settings_of(
+                name, variables=given, near=entry.near, overrides=options, base=base, problems=problems
             )
-        ]
+            if settings:
+                found.append(Host(name=name, groups=entry.groups, connection=connection, settings=settings))
     problems.raise_any(lambda variable: _places(path, variable))
     hosts = [host for machine, found in by_machine.items() for host in as_services(machine, found)]
     require_distinct(hosts)
@@ -115,14 +112,15 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     # Only now: what is refused because of a secret in it must not lie in the cache.
     if key is not None and kept is None and not read.has_passwords:
         cache.put(key, read.model_dump(mode="json"))
-    if not any(host.settings.span > 1 for host in hosts):
-        return Inventory(source=str(path), hosts=tuple(hosts))
-    if limit is None:
-        return Inventory(source=str(path), hosts=_with_spans(tuple(hosts)))
-    # Which hosts belong together does not depend on the limit.
-    names = {host.name for host in hosts}
-    whole = load(path, overrides=overrides).hosts
-    return Inventory(source=str(path), hosts=tuple(host for host in whole if host.name in names))
+    if any(host.settings.span > 1 for host in hosts):
+        # Which hosts belong together does not depend on the limit.
+        names = {host.name for host in hosts}
+        if limit is not None:
+            hosts = [host for host in load(path, overrides=overrides).hosts if host.name in names]
+        else:
+            for with_spans in features.hooks("with_spans"):
+                hosts = with_spans(hosts)
+    return Inventory(source=str(path), hosts=tuple(hosts))
 
 
 def _check_arguments(path: Path, limit: str | None) -> None:
@@ -143,13 +141,6 @@ def _no_hosts(path: Path, limit: str | None) -> InventoryError:
     return InventoryError(
         f"the inventory {path} has no hosts{of}", hint="hosts stand below `hosts:` of a group; see inventory/example"
     )
-
-
-def _with_spans(hosts: tuple[Host, ...]) -> tuple[Host, ...]:
-    """Return the hosts of a whole inventory, each with the span that it belongs to."""
-    for with_spans in features.hooks("with_spans"):
-        hosts = with_spans(hosts)
-    return hosts
 
 
 def _check_names(names: list[str]) -> None:
@@ -196,7 +187,8 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
     late = f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s"
     command = [sys.executable, "-P", str(cache.READER), str(path.absolute()), *([limit] if limit else [])]
-    with scratch_folder() as scratch:  # the home may not be writable
+    # The home may not be writable.
+    with scratch_folder() as scratch, _reported(f"reading the inventory {path} ..."):
         environment = os.environ | {
             "ANSIBLE_LOCAL_TEMP": str(scratch),
             "ANSIBLE_NOCOLOR": "1",
@@ -218,9 +210,9 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
     if "error" in answer:
         broken = _YAML_ERROR.search(done.stderr)
         # Ansible reads a file of another form as YAML too.
-        if broken and (".yml:" in broken["place"] or "with 'ini' plugin" not in done.stderr):
+        if broken and (Path(broken["file"]).suffix in YAML_SUFFIXES or "with 'ini' plugin" not in done.stderr):
             raise InventoryError(
-                f"{broken['place']}: this is not valid YAML: {broken['why']}",
+                f"{broken['file']}{broken['at']}: this is not valid YAML: {broken['why']}",
                 hint="look at that line and the one before: indentation, a missing colon, an unquoted {{, a key that is set twice",
             )
         # Ansible reports the reason only as a warning

@@ -91,7 +91,7 @@ def settings_of(
         ("vllm", _wheel),
         ("chat_template", _file),
         ("hf_token_file", _file),
-        ("image", _image),
+        ("image", _bundled),
         ("driver_key", _file),
         ("gateway_certificate", _file),
         ("alertmanager_config", _file),
@@ -155,14 +155,14 @@ def _speculative(given: Mapping[str, Any], base: Path) -> tuple[dict[str, Any], 
     return {**given, "model": model}, wrong
 
 
-def _wheel(vllm: str, base: Path) -> tuple[str, str | None]:
-    """A wheel that is named by its path, by its absolute path; a bundle has it where this machine does not."""
-    return (str((base / expand_user(vllm)).resolve()) if vllm.endswith(".whl") and "://" not in vllm else vllm), None
-
-
-def _image(path: str | None, base: Path) -> tuple[str | None, str | None]:
-    """The file of an image, by its absolute path; a bundle has it where this machine does not."""
+def _bundled(path: str | None, base: Path) -> tuple[str | None, str | None]:
+    """A file by its absolute path; a bundle has it where this machine does not."""
     return (str((base / expand_user(path)).resolve()) if path else None), None
+
+
+def _wheel(vllm: str, base: Path) -> tuple[str | None, str | None]:
+    """A wheel that is named by its path, by its absolute path."""
+    return _bundled(vllm, base) if vllm.endswith(".whl") and "://" not in vllm else (vllm, None)
 
 
 def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:

@@ -21,8 +21,8 @@ MOST_JUMPS = 8
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_S = 30.0
 """Seconds for `ssh -G`, which may run commands of the user's configuration."""
-ALIVE_INTERVAL_S, ALIVE_COUNT = 15, 3
-"""Defaults without user values: an upload notices a lost host after 45 s."""
+ALIVE_INTERVAL_S = 15
+"""Default without a user's value: Ansible notices a lost host after 45 s."""
 
 Resolved = dict[str, list[str]]
 
@@ -116,11 +116,11 @@ def resolve(
         identities_only=_first(options, "identitiesonly", "no") == "yes",
         identity_agent=None if agent == "SSH_AUTH_SOCK" else _agent(agent, tokens),
         known_hosts_files=tuple(known_hosts),
-        host_key_alias=_first(options, "hostkeyalias", "") or None,
+        host_key_alias=_first(options, "hostkeyalias") or None,
         accept_new_host_keys=strict == "accept-new",
         hash_known_hosts=_first(options, "hashknownhosts", "no") == "yes",
         address_family=_first(options, "addressfamily", "any"),  # type: ignore[arg-type]  # validated by the record
-        bind_address=_first(options, "bindaddress", "") or None,
+        bind_address=_first(options, "bindaddress") or None,
         algorithms={
             key: tuple(options[key][0].split(","))
             for key in _table()["algorithms"]
@@ -211,6 +211,7 @@ def _configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
 
 def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
     """Return arguments with which OpenSSH behaves equally without reading any configuration."""
+    interval = _first(options, "serveraliveinterval")
     settings = [
         ("HostName", str(connection.address)),
         ("Port", str(connection.port)),
@@ -218,8 +219,8 @@ def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
         ("StrictHostKeyChecking", "accept-new" if connection.accept_new_host_keys else "yes"),
         ("ConnectTimeout", f"{connection.connect_timeout_s:.0f}"),
         ("HashKnownHosts", "yes" if connection.hash_known_hosts else "no"),
-        ("ServerAliveInterval", _number(options, "serveraliveinterval", ALIVE_INTERVAL_S)),
-        ("ServerAliveCountMax", _number(options, "serveralivecountmax", ALIVE_COUNT)),
+        ("ServerAliveInterval", str(ALIVE_INTERVAL_S) if interval == "0" else interval),
+        ("ServerAliveCountMax", _first(options, "serveralivecountmax")),
     ]
     if any(options.get(key) != _defaults().get(key) for key in ("userknownhostsfile", "globalknownhostsfile")):
         settings += [
@@ -239,24 +240,14 @@ def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
     return ("-F", "none", *(word for key, value in settings for word in ("-o", f"{key}={value}")))
 
 
-def _number(options: Resolved, key: str, default: int) -> str:
-    value = _first(options, key, "0")
-    return value if value != "0" else str(default)
-
-
 def _quoted(path: str) -> str:
     """Return a path as a value of ssh_config: tokens literal, blanks kept."""
     literal = path.replace("%", "%%")
     return f'"{literal}"' if re.search(r"\s", literal) else literal
 
 
-def _first(options: Resolved, key: str, default: str | None = None) -> str:
-    values = options.get(key)
-    if values:
-        return values[0]
-    if default is None:
-        raise InventoryError(f"OpenSSH's answer names no {key}", hint="OpenSSH 7.3 or newer is wanted")
-    return default
+def _first(options: Resolved, key: str, default: str = "") -> str:
+    return next(iter(options.get(key, [])), default)
 
 
 def _paths(options: Resolved, key: str, tokens: dict[str, str]) -> list[str]:

@@ -5,9 +5,8 @@ commands and uploads; it is made as OpenSSH resolves the user's configuration.
 """
 
 from provision.fleet.ssh.dispatch import FanOut, Task, fan_out
-from provision.fleet.ssh.errors import AuthenticationError
 from provision.fleet.ssh.local import open_session
-from provision.fleet.ssh.openssh import ansible_variables, ssh_command
+from provision.fleet.ssh.openssh import AuthenticationError, ansible_variables, ssh_command
 from provision.fleet.ssh.session import Completed, SendReport, Session
 
 __all__ = [

@@ -15,8 +15,8 @@ from paramiko.auth_strategy import AuthFailure
 from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.authentication import Login
-from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable_error, where
 from provision.fleet.ssh.host_keys import KnownKey, check_host_key, keys_of, preferred_kinds
+from provision.fleet.ssh.openssh import AuthenticationError, reason, unreachable_error, where
 from provision.fleet.ssh.proxy import Proxy, proxy_error
 
 # Paramiko reports by log what it also raises; without a handler Python would print that to the terminal.

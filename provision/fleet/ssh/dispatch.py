@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.quantile import quantile
-from provision.fleet.ssh.errors import AuthenticationError
+from provision.fleet.ssh.openssh import AuthenticationError
 
 T = TypeVar("T")
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.channel import Channel
-from provision.fleet.ssh.process import Limit, LocalProcess, Raw, converse
+from provision.fleet.ssh.process import Channel, Limit, LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.upload import send_by_links
 

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.channel import LONGEST_S, Channel
-from provision.fleet.ssh.process import Limit, OutputLimitError, Raw
+from provision.fleet.ssh.process import LONGEST_S, Channel, Limit, OutputLimitError, Raw
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
 
 _ABSENT = 44

@@ -12,10 +12,9 @@ import paramiko
 from provision.core.errors import StageError, TransportError
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.channel import LONGEST_S, Channel
 from provision.fleet.ssh.client import OpenConnection, connect
-from provision.fleet.ssh.errors import broken_error, where
-from provision.fleet.ssh.process import PIECE, Limit, Process, Raw, converse
+from provision.fleet.ssh.openssh import broken_error, where
+from provision.fleet.ssh.process import LONGEST_S, PIECE, Channel, Limit, Process, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.upload import send_by_stream
 

@@ -11,7 +11,7 @@ import pytest
 
 from provision.core.errors import TransportError
 from provision.features.multinode.coordinator import meet
-from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.process import Channel
 from tests.features.multinode.test_interface_map import hello
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]

@@ -19,7 +19,7 @@ from provision.core.models.inventory import Span
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.features.multinode.hooks import host_programs
-from provision.features.multinode.onhost.span.watched import LOOK_S
+from provision.features.multinode.onhost.span.server import LOOK_S
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.unit import render_service

@@ -22,7 +22,7 @@ from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import HostTraffic, Traffic
 from provision.features.quarantine import quarantine
 from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStore, in_force, mark_of
-from provision.features.quarantine.returns import return_to_service
+from provision.features.quarantine.quarantine import return_to_service
 from provision.features.quarantine.step import STEP
 from provision.phases.verify import step as verify
 from provision.phases.verify.run_checks import CheckOptions, Verified

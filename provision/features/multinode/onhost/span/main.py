@@ -23,7 +23,6 @@ import socket
 import struct
 import time
 from pathlib import Path
-from types import FrameType
 
 from .hang import EngineWatch
 from .link import Link, LostError
@@ -43,20 +42,20 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 class Stop:
     """Whether the service is to stop."""
 
-    def __init__(self) -> None:
-        self.is_set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._notice)
+    is_set = False
 
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def notice(self, *_: object) -> None:
+        """Handle a signal."""
         self.is_set = True
 
 
 def watch(programs: Programs, links: list[Link], member: Member, stop: Stop, engine: EngineWatch | None) -> int:
     """Wait until the server or another host ends; return the exit status. The other hosts get the reason."""
     while not stop.is_set:
-        if (why := fault_of(programs, engine)) is not None:
+        why = programs.look()
+        if why is None and engine is not None and engine.hangs_for_s is not None:
+            why = f"the engine has computed nothing for {engine.hangs_for_s:.0f} s, although it has requests"
+        if why is not None:
             note(f"ends on all hosts: {why}")
             tell(links, ENDED)
             return 1
@@ -83,15 +82,6 @@ def interface_after_boot(address: str, stop: Stop) -> str | None:
         while interface_of(address) is None and time.clock_gettime(time.CLOCK_BOOTTIME) < BOOT_S and not stop.is_set:
             time.sleep(TICK_S)
     return interface_of(address)
-
-
-def fault_of(programs: Programs, engine: EngineWatch | None) -> str | None:
-    """Return why the server of this host is lost; None while it is not."""
-    if (lost := programs.look()) is not None:
-        return lost
-    if engine is not None and (silent_s := engine.hangs_for_s) is not None:
-        return f"the engine has computed nothing for {silent_s:.0f} s, although it has requests"
-    return None
 
 
 def part(links: list[Link], lost: Link, member: Member, word: str, why: str) -> int:
@@ -129,6 +119,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop.notice)
     member = Member(options.rank, tuple(options.addresses.split(",")), options.port, options.agreement)
     own = member.addresses[member.rank]
     interface = interface_after_boot(own, stop)
