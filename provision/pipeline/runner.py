@@ -19,7 +19,6 @@ from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.records import PHASES, PhaseName, PhaseResult, Summary
 from provision.core.redaction import register_secret
 from provision.core.run_folder import QUERIES, RunFolder, is_query
-from provision.core.scratch import remove_left_folders
 from provision.fleet.inventory import load
 from provision.pipeline import Batching, CommandRequest
 from provision.pipeline.failure_evidence import diagnose
@@ -68,7 +67,6 @@ def open_run(
         InventoryError: The inventory cannot be used.
         UsageError: An option cannot be used.
     """
-    remove_left_folders()
     client: ClientSettings | None = None
     overrides: dict[str, str] = {}
     if request.bundle is not None:

@@ -24,7 +24,7 @@ from provision.core.formatting import format_bytes
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.core.process import run_program
-from provision.core.scratch import remove_left_folders, scratch_folder
+from provision.core.scratch import scratch_folder
 from provision.features.catalog_refresh.new_releases import NewReleases, write_overlay
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
@@ -107,7 +107,6 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
         yield f"{name} is tested already ({row.source})"
         return
     _require_libraries(stack, libraries)
-    remove_left_folders()
     sources, store = find_sources(read_settings()), Store(cache_folder())
     wheels = lock_stack(stack, sources, store).wheels
     size = sum(wheel.size or 0 for wheel in wheels)

@@ -42,6 +42,13 @@ class AllReduceTrial:
         """Return the problems, one sentence a host."""
         return [f"{host}: {answer['problem']}" for host, answer in self.answers.items() if "problem" in answer]
 
+    @property
+    def wrong(self) -> list[str]:
+        """Return a sentence with the wrong numbers, if there are any."""
+        wrong = [f"{answer['wrong']} on {host}" for host, answer in self.answers.items() if answer.get("wrong")]
+        where = f"{_describe(self.interface_map)} between {' and '.join(self.answers)}"
+        return [f"{self.backend} gives wrong numbers on {where}: {', '.join(wrong)}"] if wrong else []
+
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
         return {"interfaces": dict(self.interface_map), "backend": self.backend, "hosts": dict(self.answers)}
@@ -113,9 +120,8 @@ def evaluate_trials(
     if silent:
         text = "; ".join(f"{host} did not come: {why}" for host, why in silent.items())
         return CheckResult("error", f"cannot tell: {text}", (), evidence, "./firstlight verify --limit names one host")
-    wrong_trials = [trial for trial in trials if any(answer.get("wrong") for answer in trial.answers.values())]
-    if wrong_trials:
-        text = "; ".join(dict.fromkeys(_describe_wrong(trial) for trial in wrong_trials))
+    if wrong := dict.fromkeys(sentence for trial in trials for sentence in trial.wrong):
+        text = "; ".join(wrong)
         remedy = "check cables, switch and network cards on that way (ethtool -S), and use another interface"
         return CheckResult("fail", text, (), evidence, remedy)
     if interface_map is None:
@@ -184,11 +190,6 @@ def _remedy(hellos: Hellos) -> str:
         f"let the hosts reach one another on one interface by TCP, ports {ports[0]}-{ports[1]}, where they meet, and {low}-{high}, where "
         "gloo and NCCL listen; nothing that is served from one host needs it"
     )
-
-
-def _describe_wrong(trial: AllReduceTrial) -> str:
-    wrong = ", ".join(f"{answer['wrong']} on {host}" for host, answer in trial.answers.items() if answer.get("wrong"))
-    return f"{trial.backend} gives wrong numbers on {_describe(trial.interface_map)} between {' and '.join(trial.answers)}: {wrong}"
 
 
 def _by_backend(

@@ -15,8 +15,6 @@ from provision.core.user_path import expand_user
 from provision.fleet.inventory.conflicts import conflicts
 
 PREFIX = "firstlight_"
-PREFIX_LIKENESS = 0.7
-"""Ratio of equal letters from which the beginning of a name is a misspelt prefix."""
 _VALUE = re.compile(rf"(?:set )?{PREFIX}(\w+): ([\w.-]+)")
 """A setting with its value, as an inventory file has it."""
 _MOST_SHOWN = 8
@@ -174,13 +172,10 @@ def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
 
 def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:
     # Without the prefix, which would make every name look like every other; it may be misspelt, too.
-    prefix, _, name = variable.lower().partition("_")
-    if difflib.SequenceMatcher(None, f"{prefix}_", PREFIX).ratio() < PREFIX_LIKENESS:
-        name = variable.lower()
-    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
-    if not near:
-        return "docs/reference/inventory.md lists all settings"
-    return f"did you mean {spell(near[0])}?"
+    for name in (variable.lower().partition("_")[2], variable.lower()):
+        if near := difflib.get_close_matches(name, Settings.model_fields, n=1):
+            return f"did you mean {spell(near[0])}?"
+    return "docs/reference/inventory.md lists all settings"
 
 
 def _option(name: str) -> str:

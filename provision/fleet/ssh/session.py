@@ -111,16 +111,9 @@ class Session(ABC):
         with self._failure_recorded("send", folder=folder):
             report = self._send(files, folder, progress or (lambda _: None))
         if report.sent:
-            sums = {file.name: file.sha256 for file in files}
-            self.record(
-                "send",
-                host=self.host,
-                folder=folder,
-                changed=True,
-                sha256={name: sums.get(name) for name in report.sent},
-                bytes=report.bytes_sent,
-                seconds=round(report.seconds, 3),
-            )
+            sent = {file.name: file.sha256 for file in files if file.name in report.sent}
+            took = {"bytes": report.bytes_sent, "seconds": round(report.seconds, 3)}
+            self.record("send", host=self.host, folder=folder, changed=True, sha256=sent, **took)
         return report
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644, root: bool = False) -> None:
