@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import header, parser, publish
-from provision.core.quantile import quantile
+from provision.core.grouping import quantile
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT, Task, fan_out
 from provision.phases.stage.wheelhouse import Store
 

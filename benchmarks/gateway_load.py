@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import header, parser, publish
-from provision.core.quantile import quantile
+from provision.core.grouping import quantile
 from tests.features.gateway.running import KEY, Site, running
 from tests.features.gateway.test_backends import make_certificate
 

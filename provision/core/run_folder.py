@@ -129,13 +129,14 @@ def is_query(run: str) -> bool:
     return run.startswith(f"{QUERIES}/")
 
 
-def truncate(text: str, limit: int = TEXT_AT_MOST) -> str:
-    """Shorten a text to about `limit` characters: more of its end than of its beginning, with the number of omitted ones."""
+def truncate(text: str) -> str:
+    """Shorten a text to about `TEXT_AT_MOST` characters: more of its end than of its beginning, with the number of omitted ones."""
     redacted = redact(text)  # redact before cutting: half a secret is not recognised
-    if len(redacted) <= limit:
+    if len(redacted) <= TEXT_AT_MOST:
         return redacted
-    head, tail = limit // 4, limit - limit // 4
-    return f"{redacted[:head]}\n[{len(redacted) - limit} characters left out]\n{redacted[-tail:]}"
+    head = TEXT_AT_MOST // 4
+    left_out = len(redacted) - TEXT_AT_MOST
+    return f"{redacted[:head]}\n[{left_out} characters left out]\n{redacted[head + left_out :]}"
 
 
 class RunFolder:

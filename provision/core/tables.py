@@ -27,7 +27,6 @@ def read_table(path: Path, *, hint: str | None = None) -> dict[str, Any]:
 
     Raises:
         TableError: The file is absent, no UTF-8, or no TOML. The error carries `hint`.
-
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +43,6 @@ def rows_of(path: Path, table: str, kind: type[R]) -> tuple[R, ...]:
 
     Raises:
         TableError: As `read_table` and `build_row`.
-
     """
     rows = own_table(path)[table]
     return tuple(build_row(kind, row, where=f"{path.name}, {table} {number}") for number, row in enumerate(rows, 1))
@@ -60,7 +58,6 @@ def build_row(kind: type[R], values: dict[str, Any], *, where: str, hint: str | 
 
     Raises:
         TableError: A field is missing, unknown or of the wrong type, or the row's `source` is empty.
-
     """
     known = {field.name for field in fields(kind)}
     unknown = sorted(values.keys() - known)

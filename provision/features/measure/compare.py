@@ -7,11 +7,9 @@ from functools import partial
 from typing import Any, Literal
 
 from provision.core.errors import Exit, RemoteCommandError
-from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
-from provision.fleet.ssh import Session
 from provision.phases.verify.run_checks import DRAIN_S, run_tool
 from provision.phases.verify.step import resume_services
 from provision.pipeline import CommandRequest
@@ -38,14 +36,7 @@ class ComparedHosts(ProbedHosts):
 
 
 def measure(request: CommandRequest, kind: Kind, words: Sequence[str], stdin: str | None = None) -> int:
-    """Measure each host's service by a command of `verify.pyz`, print the tables, and return the exit code of the checks.
-
-    Args:
-        request: The command.
-        kind: The command of `verify.pyz`.
-        words: Its arguments.
-        stdin: What it reads.
-    """
+    """Measure each host's service by a command of `verify.pyz`, print the tables, and return the exit code of the checks."""
     measuring = partial(_measure_hosts, kind=kind, words=words, stdin=stdin)
     outcome = execute(request, (PROBE, Step(kind, measuring, "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
@@ -67,7 +58,16 @@ def _measure_hosts(
     context: RunContext, probed: ProbedHosts, *, kind: Kind, words: Sequence[str], stdin: str | None
 ) -> ComparedHosts:
     def call(host: Host) -> dict[str, Any]:
-        return _measure(context.session(host), probed.install_paths[host.name], [kind, *words], stdin)
+        paths, command = probed.install_paths[host.name], [kind, *words, "--json"]
+        prefix, session = paths.prefix.rstrip("/"), context.session(host)
+        done = run_tool(session, prefix, "current", command, stdin=stdin, limit_s=COMPARE_S, root=paths.root)
+        try:
+            document: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            output = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
+            text, _, hint = output.partition("\n\nhint: ")
+            raise RemoteCommandError(f"host `{host.name}`: {text}", hint=hint or "./firstlight status") from None
+        return document
 
     hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
     try:
@@ -90,16 +90,3 @@ def _text(document: Mapping[str, Any]) -> str:
     missed = ", ".join(document["missed"])
     named = any(row["target"] for row in document["rows"])
     return f"targets missed: {missed}" if missed else "every target is met" if named else "measured"
-
-
-def _measure(session: Session, paths: InstallPaths, words: Sequence[str], stdin: str | None) -> dict[str, Any]:
-    """Return the document of a command of `verify.pyz` on a host. Raises RemoteCommandError."""
-    asked, prefix = [*words, "--json"], paths.prefix.rstrip("/")
-    done = run_tool(session, prefix, "current", asked, stdin=stdin, limit_s=COMPARE_S, root=paths.root)
-    try:
-        document: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        output = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
-        text, _, hint = output.partition("\n\nhint: ")
-        raise RemoteCommandError(f"host `{session.host}`: {text}", hint=hint or "./firstlight status") from None
-    return document

@@ -208,10 +208,11 @@ def _floor(found: Sequence[Reading]) -> LearnedFloor | None:
     """Return the floor of one figure; None where its equals differ too much."""
     kept = list(found)
     while True:
-        steadiness = _middle([reading.value for reading in kept])
-        if steadiness is None:
+        middle = median(reading.value for reading in kept)
+        deviation = median(abs(reading.value - middle) for reading in kept) / middle
+        tolerance = max(rule().share, rule().deviations * rule().mad_scale * deviation)
+        if tolerance > rule().widest:
             return None
-        middle, tolerance = steadiness
         inside = [reading for reading in kept if abs(reading.value - middle) <= tolerance * middle]
         if len(inside) == len(kept):
             break
@@ -230,14 +231,6 @@ def _floor(found: Sequence[Reading]) -> LearnedFloor | None:
         hosts=len(hosts),
         left_out=tuple(sorted(reading.where for reading in found if reading not in kept)),
     )
-
-
-def _middle(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the median and the tolerance as a share of it; None where that is too wide."""
-    middle = median(values)
-    deviation = median(abs(value - middle) for value in values) / middle
-    tolerance = max(rule().share, rule().deviations * rule().mad_scale * deviation)
-    return (middle, tolerance) if tolerance <= rule().widest else None
 
 
 def beyond(document: Mapping[str, Any], learned: LearnedClass) -> list[tuple[Reading, LearnedFloor]]:

@@ -71,11 +71,7 @@ def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]
 
 
 def _key_file(name: str, path: str, base: Path) -> Path:
-    """Return a key file by its absolute path: from the working folder as in Ansible, else from the inventory's folder.
-
-    Raises:
-        InventoryError: There is no such file.
-    """
+    """Return a key file by its absolute path: from the working folder as in Ansible, else from the inventory's folder."""
     files = [folder / expand_user(path) for folder in dict.fromkeys((Path.cwd(), base.absolute()))]
     found = next((file for file in files if file.is_file()), None)
     if found is None:

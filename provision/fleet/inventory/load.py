@@ -144,11 +144,7 @@ def _no_hosts(path: Path, limit: str | None) -> InventoryError:
 
 
 def _check_names(names: list[str]) -> None:
-    """Check that host names can name files of a run.
-
-    Raises:
-        InventoryError: A name cannot.
-    """
+    """Raise InventoryError for a host name that cannot name files of a run."""
     for name in names:
         if "/" in name or name in {".", ".."} or not name.isprintable():
             raise InventoryError(

@@ -13,11 +13,7 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 
 
 def require_distinct(hosts: Sequence[Host]) -> None:
-    """Check that no two hosts that an environment is installed on are reached at one address and port.
-
-    Raises:
-        InventoryError: Two of them are; it names both.
-    """
+    """Raise InventoryError if two hosts that an environment is installed on are reached at one address and port; it names both."""
     reached = {
         host.machine: (connection.address.lower(), connection.port, connection.proxy_command)
         for host in hosts

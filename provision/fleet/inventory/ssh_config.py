@@ -32,11 +32,7 @@ def _table() -> dict[str, Any]:
 
 
 def read_ssh_config(name: str, target: str, arguments: Sequence[str]) -> Resolved:
-    """Return the options of a host from `ssh -G`.
-
-    Raises:
-        InventoryError: OpenSSH refuses the arguments or the configuration.
-    """
+    """Return the options of a host from `ssh -G`. Raises InventoryError if OpenSSH refuses the arguments or the configuration."""
     command = ["ssh", "-G", *arguments, "--", target]
     try:
         answer = _ssh(name, command)
@@ -73,15 +69,7 @@ def resolve(
     depth: int = 0,
     **extra: Any,
 ) -> Connection:
-    """Resolve the connection of a host, or of a jump host before one.
-
-    Args:
-        name: What messages call it.
-        target: Its address, as the inventory has it.
-        arguments: Those of `ssh`, in Ansible's order.
-        connect_timeout_s: Seconds, where the user's configuration has none.
-        depth: How many hosts come after a jump host.
-        extra: Further fields of the Connection.
+    """Resolve the connection of a host, or of a jump host with `depth` hosts behind it; `extra` are further fields of the Connection.
 
     Raises:
         InventoryError: OpenSSH refuses it, Fabric does not support it, or host keys would not be checked.

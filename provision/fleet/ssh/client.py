@@ -161,11 +161,7 @@ _DEAD_AFTER_MS = 30_000
 
 
 def connect_socket(connection: Connection) -> socket.socket:
-    """Connect to the first address of the host that answers.
-
-    Raises:
-        OSError: The error of the last address.
-    """
+    """Connect to the first address of the host that answers. Raises OSError, that of the last address."""
     source = (connection.bind_address, 0) if connection.bind_address else None
     last: OSError = OSError(f"no address for {connection.address}")
     family = _FAMILIES[connection.address_family]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
-from provision.core.quantile import quantile
+from provision.core.grouping import quantile
 from provision.fleet.ssh.openssh import AuthenticationError
 
 T = TypeVar("T")
@@ -171,11 +171,7 @@ class _Job(Generic[T]):
         self._is_cancelled = threading.Event()
 
     def work(self, slot_at: float) -> bool:
-        """Call the task until it has a result that another attempt would not change. Return whether it missed its deadline.
-
-        Args:
-            slot_at: Monotonic time since when its slot was free.
-        """
+        """Call the task until it has a result that another attempt would not change. Return whether it missed its deadline."""
         self._slot_at = slot_at
         is_done = False
         while not is_done:

@@ -102,14 +102,7 @@ def preferred_kinds(known: Sequence[KnownKey]) -> list[str]:
 
 
 def check_host_key(host: str, connection: Connection, known: Sequence[KnownKey], kind: str, blob: bytes) -> None:
-    """Check the key that a host shows; a new host is stored where the user's configuration allows it.
-
-    Args:
-        host: The host's name in the inventory.
-        connection: How it is reached.
-        known: What `keys_of` returned for it.
-        kind: The type of the key.
-        blob: The key.
+    """Check the key that a host shows, against what `keys_of` returned; a new host is stored where the user's configuration allows it.
 
     Raises:
         HostKeyError: The key is revoked, changed or unknown.
@@ -125,7 +118,12 @@ def check_host_key(host: str, connection: Connection, known: Sequence[KnownKey],
     if any(key.blob == blob for key in plain):
         return
     if plain:
-        raise _changed(host, connection, plain, kind, blob)
+        expected = "; ".join(f"{key.kind} {fingerprint(key.blob)} in {key.file}, line {key.line}" for key in plain)
+        raise HostKeyError(
+            f"the key of host {host} ({name}) has CHANGED: it shows {kind} {fingerprint(blob)}, known is {expected}."
+            " Somebody may be listening in between, or the host was installed anew",
+            hint=renewal_hint(connection),
+        )
     authorities = [key for key in known if key.marker == "@cert-authority"]
     if authorities:
         raise HostKeyError(
@@ -140,15 +138,6 @@ def check_host_key(host: str, connection: Connection, known: Sequence[KnownKey],
     raise HostKeyError(
         f"host {host} ({name}) is not known: it shows {kind} {fingerprint(blob)}, and none of its keys is in {files}",
         hint=f"compare the fingerprint with the host's own, then: {scan_command(connection)}",
-    )
-
-
-def _changed(host: str, connection: Connection, known: Sequence[KnownKey], kind: str, blob: bytes) -> HostKeyError:
-    expected = "; ".join(f"{key.kind} {fingerprint(key.blob)} in {key.file}, line {key.line}" for key in known)
-    return HostKeyError(
-        f"the key of host {host} ({name_of(connection)}) has CHANGED: it shows {kind} {fingerprint(blob)}, known is {expected}."
-        " Somebody may be listening in between, or the host was installed anew",
-        hint=renewal_hint(connection),
     )
 
 

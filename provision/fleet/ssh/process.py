@@ -66,16 +66,11 @@ class Limit(NamedTuple):
 
 
 def converse(process: Process, stdin: bytes, limit: Limit, limit_bytes: int) -> Raw:
-    """Give a command its whole input, and return its output and exit status.
-
-    Args:
-        stdin: Its input; it may end without reading all of it.
-        limit: When it is ended.
-        limit_bytes: What it may print, to each of both outputs.
+    """Give a command its whole input, which it need not read, and return its output and exit status.
 
     Raises:
         TimeoutError: It did not end in time.
-        OutputLimitError: It printed more.
+        OutputLimitError: It printed more than `limit_bytes` to one of both outputs.
         EOFError, OSError: The connection broke.
     """
     deadline = _Deadline(limit)
@@ -157,11 +152,7 @@ class Channel:
         return line.decode(errors="replace")
 
     def writeline(self, line: str) -> None:
-        """Write one line to the command's input.
-
-        Raises:
-            OSError: The command has ended, or the connection broke.
-        """
+        """Write one line to the command's input. Raises OSError if the command has ended, or the connection broke."""
         self._process.write(f"{line}\n".encode(), _WRITE_S)
 
     def error_text(self) -> str:

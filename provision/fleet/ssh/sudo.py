@@ -52,11 +52,7 @@ def wrap(
 
 
 def become_password(connection: Connection) -> str | None:
-    """Return the sudo password, from memory or the file named in the inventory.
-
-    Raises:
-        RemoteCommandError: The file cannot be read.
-    """
+    """Return the sudo password, from memory or the file named in the inventory. Raises RemoteCommandError if that cannot be read."""
     if connection.become_password is not None:
         return connection.become_password.get_secret_value()
     if connection.become_password_file is None:
@@ -73,11 +69,7 @@ def become_password(connection: Connection) -> str | None:
 
 
 def checked_stderr(host: str, stderr: bytes, *, had_password: bool) -> bytes:
-    """Return the command's stderr without sudo's marker.
-
-    Raises:
-        RemoteCommandError: sudo refused.
-    """
+    """Return the command's stderr without sudo's marker. Raises RemoteCommandError if sudo refused."""
     before, entered, after = stderr.partition(_ENTERED.encode())
     if entered:
         return after

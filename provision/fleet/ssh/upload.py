@@ -187,9 +187,7 @@ def _pieces(file: StagedFile, offset: int, progress: Progress) -> Iterator[bytes
 def list_remote(session: Runner, folder: str) -> RemoteFiles:
     """Make a host's incoming folder where it is absent, and list it. What a run left there for other hosts is removed.
 
-    Raises:
-        StageError: The folder cannot be used.
-        TransportError: The connection broke.
+    Raises StageError if the folder cannot be used, and TransportError.
     """
     done = session.run(script_of(_LIST, folder=folder, ledger=LEDGER, peers=PEER_FOLDER))
     if done.rc != 0:
@@ -223,11 +221,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=,~!-]*(/[A-Za-z0-9_][A-Za-z0-9._
 
 
 def checked_names(files: Sequence[StagedFile]) -> list[StagedFile]:
-    """Return the files without duplicates.
-
-    Raises:
-        StageError: A name would leave the folder, or belongs to two files.
-    """
+    """Return the files without duplicates. Raises StageError if a name would leave the folder, or belongs to two files."""
     by_name: dict[str, StagedFile] = {}
     for file in files:
         if not _NAME.fullmatch(file.name):
@@ -240,11 +234,7 @@ def checked_names(files: Sequence[StagedFile]) -> list[StagedFile]:
 
 
 def require_here(host: str, files: Sequence[StagedFile]) -> None:
-    """Check that the controller has files that it is to send.
-
-    Raises:
-        StageError: It left them to the host's own source.
-    """
+    """Raise StageError for files that the controller has not, as it left them to the host's own source."""
     absent = [file.name for file in files if not file.path]
     if absent:
         raise StageError(
@@ -254,11 +244,7 @@ def require_here(host: str, files: Sequence[StagedFile]) -> None:
 
 
 def check_space(at: str, folder: str, need: int, free: int) -> None:
-    """Check the free disk space before anything is sent.
-
-    Raises:
-        StageError: The disk is too small.
-    """
+    """Raise StageError if the disk is too small, before anything is sent."""
     if need and need + SPARE > free:
         raise StageError(
             f"{at} has {format_bytes(free)} free at {folder}; {format_bytes(need)} are to come, and {format_bytes(SPARE)} must stay free",

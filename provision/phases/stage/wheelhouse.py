@@ -31,8 +31,8 @@ from urllib.parse import quote, unquote
 from provision.core.errors import StageError
 from provision.core.files import write_atomically
 from provision.core.formatting import GIB, format_bytes
+from provision.core.grouping import quantile
 from provision.core.models.staged import FileKind, StagedFile
-from provision.core.quantile import quantile
 from provision.core.scratch import scratch_folder
 
 BLOCK = 1 << 20
