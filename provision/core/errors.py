@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from urllib.parse import urlsplit
 
+from provision.core.grouping import gather
+
 
 class Exit(IntEnum):
     """Exit codes of all commands except `verify` and `doctor`, which have their own."""
@@ -90,11 +92,7 @@ class DamagedSourceError(StageError):
     """A file on the controller changed after its hash was verified."""
 
     def __init__(self, path: str, found: str, recorded: str) -> None:
-        """Describe the file.
-
-        Args:
-            recorded: The SHA-256 that it had when it was verified.
-        """
+        """Describe the file; `recorded` is the SHA-256 that it had when it was verified."""
         super().__init__(
             f"{path} is damaged: its SHA-256 is {found}, recorded is {recorded}",
             hint="run the command again: what the wheelhouse keeps is fetched anew. Replace a file of your own",
@@ -108,17 +106,10 @@ class IndexUnreachableError(StageError):
     cause = "index-unreachable"
 
     def __init__(self, places: Mapping[str, str], builds: Iterable[str]) -> None:
-        """Describe unreachable indexes.
-
-        Args:
-            places: Problem by the index's address, without credentials.
-            builds: Builds that were requested.
-        """
+        """Describe unreachable indexes: the problem by each one's address, without credentials, and the builds that were requested."""
         self.places = dict(places)
         self.builds = tuple(builds)
-        hosts_by_problem: dict[str, list[str]] = {}
-        for address, problem in places.items():
-            hosts_by_problem.setdefault(problem, []).append(urlsplit(address).netloc or address)
+        hosts_by_problem = gather((problem, urlsplit(address).netloc or address) for address, problem in places.items())
         sentences = (
             f"{' and '.join(dict.fromkeys(hosts))} cannot be reached ({problem})"
             for problem, hosts in hosts_by_problem.items()

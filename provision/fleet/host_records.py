@@ -34,12 +34,7 @@ def put_record(folder: Path, host: Host, record: HostRecord) -> None:
 
 
 def get_record(folder: Path, host: Host, model: type[RecordT]) -> RecordT | None:
-    """Return the record of a host; None without one, and where it is that of a host at another address.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is no such record.
-    """
+    """Return the record of a host; None without one, and where it is that of a host at another address. Raises OSError, ValueError."""
     try:
         content = record_file(folder, host).read_bytes()
     except FileNotFoundError:

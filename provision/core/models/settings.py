@@ -43,11 +43,7 @@ class Allowed:
 
 
 def _number(value: Any) -> Any:
-    """Reject booleans, which Python accepts as numbers.
-
-    Raises:
-        ValueError: The value is a boolean.
-    """
+    """Reject booleans, which Python accepts as numbers. Raises ValueError."""
     if isinstance(value, bool):
         raise ValueError("true and false are no numbers")  # noqa: TRY004 - what pydantic takes for a wrong value
     return value
@@ -144,8 +140,6 @@ CHAT_TEMPLATE = "chat_template.jinja"
 """A model's file with its chat template, which transformers prefers to the one in tokenizer_config.json."""
 ADAPTERS = "lora"
 """Folder of a model's LoRA adapters in that of the model, with a folder for each, by its name."""
-
-
 DRAFTS = "draft"
 """Folder of a model's draft model in that of the model. Within it, the draft model has a folder of its own name: vLLM tells `eagle3` and other methods by it (vllm/config/speculative.py, 0.32.0)."""
 

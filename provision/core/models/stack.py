@@ -346,11 +346,7 @@ class Plan(Record):
     classes: tuple[Resolution, ...]
 
     def for_host(self, name: str) -> Resolution:
-        """Return the resolution of a host.
-
-        Raises:
-            KeyError: The host is not in this plan.
-        """
+        """Return the resolution of a host. Raises KeyError if it is not in this plan."""
         for resolution in self.classes:
             if name in resolution.hosts:
                 return resolution

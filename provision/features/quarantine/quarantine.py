@@ -128,8 +128,8 @@ def why_not(document: Mapping[str, Any], mark: Quarantine) -> str | None:
 
 def _lift(context: RunContext, probed: ProbedHosts, name: str, mark: Quarantine) -> str | None:
     """Lift a mark on its host, then here; return why that was not possible."""
-    host, lifted = context.host(name), mark.model_copy(update={"released_at": utc_now()})
-    refused = write_mark(context, probed, host, lifted)
+    host = context.host(name)
+    refused = write_mark(context, probed, host, mark.model_copy(update={"released_at": utc_now()}))
     if refused is not None:
         return f"its mark cannot be changed: {refused}"
     store_of(context).forget(host)

@@ -4,7 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from provision.core.models.settings import RAY_PORTS, Settings, SourceKind, option_of, speculates
 from provision.core.redaction import redact
@@ -12,6 +12,7 @@ from provision.core.tables import own_table
 from provision.fleet.inventory.addresses import EVERYWHERE
 
 LAST_PORT = 65535
+TABLE = Path(__file__).with_name("limits.toml")
 _DEFAULTS = Settings()
 _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
 
@@ -22,10 +23,6 @@ class Conflict(NamedTuple):
     setting: str
     text: str
     hint: str
-
-
-def _table() -> dict[str, Any]:
-    return own_table(Path(__file__).with_name("limits.toml"))
 
 
 def conflicts(settings: Settings) -> list[Conflict]:
@@ -49,7 +46,7 @@ def conflicts(settings: Settings) -> list[Conflict]:
 def _excluded(settings: Settings) -> Iterator[Conflict]:
     """Refuse settings that exclude one another, by the rows of the table."""
     changed = {name for name, value in settings if value != getattr(_DEFAULTS, name)}
-    for row in _table()["excluded"]:
+    for row in own_table(TABLE)["excluded"]:
         is_so = changed.issuperset(row.get("changed", ())) and changed.isdisjoint(row.get("default", ()))
         is_reached = "reached_at" not in row or _is_loopback(getattr(settings, row["reached_at"])) is False
         if is_so and is_reached:
@@ -163,7 +160,7 @@ def _firewall(settings: Settings) -> Iterator[Conflict]:
 
 
 def _arguments(settings: Settings) -> Iterator[Conflict]:
-    table = _table()
+    table = own_table(TABLE)
     owned, refused, secret = table["owned"], table["refused"], table["secret"]["arguments"]
     for argument, following in _with_following(settings.vllm_args):
         option = _named(argument, following, (*owned, *refused, *secret))
@@ -209,8 +206,8 @@ def _named(argument: str, following: str, options: Iterable[str]) -> str | None:
 
 
 def _environment(settings: Settings) -> Iterator[Conflict]:
-    owned = _table()["owned_environment"]
-    pattern = re.compile(_table()["secret"]["name"])
+    owned = own_table(TABLE)["owned_environment"]
+    pattern = re.compile(own_table(TABLE)["secret"]["name"])
     for name, value in settings.env.items():
         if pattern.search(name) or redact(value) != value:
             yield Conflict(
@@ -266,7 +263,7 @@ def _span(settings: Settings) -> Iterator[Conflict]:
             f"{settings.span_port} leaves too few ports for Ray, which listens on {RAY_PORTS} after these two",
             f"name one of at most {LAST_PORT - 1 - RAY_PORTS}",
         )
-    refused = _table()["refused_of_spans"]
+    refused = own_table(TABLE)["refused_of_spans"]
     for argument, following in _with_following(settings.vllm_args):
         if option := _named(argument, following, refused):
             yield Conflict("vllm_args", f"{argument!r}: {refused[option]['why']}", refused[option]["do"])

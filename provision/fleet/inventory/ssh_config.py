@@ -17,6 +17,7 @@ from provision.core.models.inventory import Connection
 from provision.core.process import run_program
 from provision.core.tables import own_table
 
+TABLE = Path(__file__).with_name("ssh_options.toml")
 MOST_JUMPS = 8
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_S = 30.0
@@ -25,10 +26,6 @@ ALIVE_INTERVAL_S = 15
 """Default without a user's value: Ansible notices a lost host after 45 s."""
 
 Resolved = dict[str, list[str]]
-
-
-def _table() -> dict[str, Any]:
-    return own_table(Path(__file__).with_name("ssh_options.toml"))
 
 
 def read_ssh_config(name: str, target: str, arguments: Sequence[str]) -> Resolved:
@@ -111,7 +108,7 @@ def resolve(
         bind_address=_first(options, "bindaddress") or None,
         algorithms={
             key: tuple(options[key][0].split(","))
-            for key in _table()["algorithms"]
+            for key in own_table(TABLE)["algorithms"]
             if options.get(key) != _defaults().get(key)
         },
         proxy_jump=jumps,
@@ -143,7 +140,7 @@ def _ssh(host: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _refuse(name: str, options: Resolved) -> None:
-    for row in _table()["refused"]:
+    for row in own_table(TABLE)["refused"]:
         for value in options.get(row["option"], []):
             if value not in row["fine"]:
                 raise InventoryError(
@@ -222,7 +219,7 @@ def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
     settings += [("IdentityAgent", _quoted(connection.identity_agent))] if connection.identity_agent else []
     settings += [("HostKeyAlias", connection.host_key_alias)] if connection.host_key_alias else []
     settings += [("ProxyCommand", connection.proxy_command)] if connection.proxy_command else []
-    for key in _table()["passed_on"]:
+    for key in own_table(TABLE)["passed_on"]:
         if key in options and options[key] != _defaults().get(key):
             settings += [(key, value) for value in options[key]]
     return ("-F", "none", *(word for key, value in settings for word in ("-o", f"{key}={value}")))
