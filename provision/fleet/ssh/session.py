@@ -112,7 +112,7 @@ class Session(ABC):
             report = self._send(files, folder, progress or (lambda _: None))
         if report.sent:
             sent = {file.name: file.sha256 for file in files if file.name in report.sent}
-            took = {"bytes": report.bytes_sent, "seconds": round(report.seconds, 3)}
+            took: dict[str, Any] = {"bytes": report.bytes_sent, "seconds": round(report.seconds, 3)}
             self.record("send", host=self.host, folder=folder, changed=True, sha256=sent, **took)
         return report
 
