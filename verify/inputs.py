@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 DTYPES = ("float32", "bfloat16", "float16")
+FP8 = "float8_e4m3fn"
 
 
 def normal(*shape: int, seed: int, dtype: str) -> Tensor:

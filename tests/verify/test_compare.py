@@ -28,8 +28,6 @@ from verify.serving.comparison import (
     running,
     serve_variant,
     side_by_side,
-    with_backend,
-    with_mode,
 )
 from verify.serving.service import Service, start_ticks
 from verify.serving.soak import gpu_bytes, peak, usage
@@ -54,19 +52,20 @@ BEFORE = {
 
 
 def test_a_back_end_is_passed_in_the_form_of_the_release() -> None:
-    assert with_backend(SERVE, "TRITON_ATTN").argv[3:5] == ("--attention-backend", "TRITON_ATTN")
+    assert Choice("backend", "TRITON_ATTN").apply(SERVE).argv[3:5] == ("--attention-backend", "TRITON_ATTN")
     older = Command(("vllm", "serve", "/m"), {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN_VLLM_V1"}, 0, 0)
-    assert with_backend(older, "TRITON_ATTN_VLLM_V1").environment["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
+    changed = Choice("backend", "TRITON_ATTN_VLLM_V1").apply(older)
+    assert changed.environment["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
     with pytest.raises(VariantError, match="names no attention back end"):
-        with_backend(Command(("vllm", "serve", "/m"), {}, 0, 0), "TRITON_ATTN")
+        Choice("backend", "TRITON_ATTN").apply(Command(("vllm", "serve", "/m"), {}, 0, 0))
 
 
 def test_compiled_and_eager_differ_only_in_the_compiler_option() -> None:
-    eager, compiled = with_mode(SERVE, "eager"), with_mode(SERVE, "compiled")
+    eager, compiled = Choice("mode", "eager").apply(SERVE), Choice("mode", "compiled").apply(SERVE)
     assert eager == SERVE
     assert compiled.argv == SERVE.argv[:-1]
     assert compiled.environment == {"HOME": "/opt/firstlight/cache"}
-    assert with_mode(compiled, "eager").argv == SERVE.argv
+    assert Choice("mode", "eager").apply(compiled).argv == SERVE.argv
 
 
 def test_the_command_of_a_running_process_is_read_completely(tmp_path: Path) -> None:

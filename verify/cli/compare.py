@@ -20,7 +20,29 @@ NOT_MEASURED = "-"
 
 def main(arguments: list[str]) -> int:
     """Return 0: all targets are met; 1: one is missed; 2: the service did not come back; 3: a choice cannot be measured."""
-    parser = _parser()
+    parser = Parser(
+        prog="verify compare",
+        description="Measure this host's service with two choices; then restart it as it was.",
+        epilog="exit codes: 0 every target is met, 1 one is missed, 2 the service did not come back, 3 a choice cannot "
+        "be measured, 64 usage",
+        hint="verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
+    )
+    parser.add_argument(
+        "--backend", metavar="NAME", action="append", default=[], help="a back end of attention; two are compared"
+    )
+    parser.add_argument(
+        "--mode", choices=MODES, action="append", default=[], help="instead of back ends: with and without compilation"
+    )
+    parser.add_argument(
+        "--target",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="what a measure must reach with the second choice, as a change or in its unit: first_token=-40%%, ttft=30ms, output=1400; "
+        f"repeatable ({', '.join(measure['name'] for measure in table('compare')['measure'])})",
+    )
+    add_load(parser)
+    parser.add_prefix_and_json()
     options = parser.parse_args(arguments)
     if bool(options.backend) == bool(options.mode):
         parser.error("pass either --backend or --mode twice")
@@ -99,30 +121,3 @@ def table_of(document: Mapping[str, Any]) -> list[str]:
         columns = f"{row['title']:<28}{before:>12}{after:>12}  {row['unit']:<9}{change:>8}"
         lines.append(f"{columns}  {row['target']:<15}{row['verdict']}".rstrip())
     return [*lines, "", document["service"]["reason"]]
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="verify compare",
-        description="Measure this host's service with two choices; then restart it as it was.",
-        epilog="exit codes: 0 every target is met, 1 one is missed, 2 the service did not come back, 3 a choice cannot "
-        "be measured, 64 usage",
-        hint="verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
-    )
-    parser.add_argument(
-        "--backend", metavar="NAME", action="append", default=[], help="a back end of attention; two are compared"
-    )
-    parser.add_argument(
-        "--mode", choices=MODES, action="append", default=[], help="instead of back ends: with and without compilation"
-    )
-    parser.add_argument(
-        "--target",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="what a measure must reach with the second choice, as a change or in its unit: first_token=-40%%, ttft=30ms, output=1400; "
-        f"repeatable ({', '.join(measure['name'] for measure in table('compare')['measure'])})",
-    )
-    add_load(parser)
-    parser.add_prefix_and_json()
-    return parser

@@ -144,26 +144,6 @@ def running(service: Service) -> Command:
     return Command(tuple(map(os.fsdecode, words)), environment, uid, gid, groups, where)
 
 
-def with_backend(command: Command, backend: str) -> Command:
-    """Return the command with another attention back end. Raises VariantError where it names none."""
-    if BACKEND in command.argv[:-1]:
-        argv = list(command.argv)
-        argv[argv.index(BACKEND) + 1] = backend
-        return replace(command, argv=tuple(argv))
-    if BACKEND_BEFORE in command.environment:
-        return replace(command, environment={**command.environment, BACKEND_BEFORE: backend})
-    raise VariantError("the service's command names no attention back end: install it again with ./firstlight serve")
-
-
-def with_mode(command: Command, mode: str) -> Command:
-    """Return the command in mode `eager` or `compiled`."""
-    argv = tuple(word for word in command.argv if word != EAGER)
-    environment = {name: value for name, value in command.environment.items() if name != UNCOMPILED}
-    if mode == "eager":
-        return replace(command, argv=(*argv, EAGER))
-    return replace(command, argv=argv, environment=environment)
-
-
 @contextmanager
 def serve_variant(service: Service, command: Command) -> Iterator[Service]:
     """Run a server with a command within the block, which starts when the server is healthy. It ends with this process.
@@ -230,7 +210,20 @@ class Choice:
 
     def apply(self, command: Command) -> Command:
         """Return the service's command with this choice. Raises VariantError where it cannot have it."""
-        return (with_backend if self.kind == "backend" else with_mode)(command, self.value)
+        if self.kind == "mode":
+            argv = tuple(word for word in command.argv if word != EAGER)
+            if self.value == "eager":
+                return replace(command, argv=(*argv, EAGER))
+            environment = {name: value for name, value in command.environment.items() if name != UNCOMPILED}
+            return replace(command, argv=argv, environment=environment)
+        if BACKEND in command.argv[:-1]:
+            place = command.argv.index(BACKEND) + 1
+            return replace(command, argv=(*command.argv[:place], self.value, *command.argv[place + 1 :]))
+        if BACKEND_BEFORE in command.environment:
+            return replace(command, environment={**command.environment, BACKEND_BEFORE: self.value})
+        raise VariantError(
+            "the service's command names no attention back end: install it again with ./firstlight serve"
+        )
 
 
 @dataclass(frozen=True)

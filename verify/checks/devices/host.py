@@ -197,8 +197,8 @@ def evaluate_xid(found: Sequence[Event], *, known_until: float, source: str) -> 
         group: dict[tuple[str, str, int], list[Event]] = defaultdict(list)
         for event in chosen:
             group[event.what, event.pci, event.number].append(event)
-        for events_ in group.values():
-            last, times = events_[-1], f", {len(events_)} times" if len(events_) > 1 else ""
+        for alike in group.values():
+            last, times = alike[-1], f", {len(alike)} times" if len(alike) > 1 else ""
             _, kind, means, remedy = meaning_of(last)
             when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
             age = "new" if is_new else "known before this run"

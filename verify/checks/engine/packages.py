@@ -9,6 +9,7 @@ from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
 PLATFORMS = ("cpu", "cuda", "rocm")
+AGAIN = "reinstall the environment from its lock: ./firstlight provision"
 
 
 def vllm(context: CheckContext) -> CheckResult:
@@ -20,7 +21,7 @@ def vllm(context: CheckContext) -> CheckResult:
         current_platform = importlib.import_module("vllm.platforms").current_platform
     except ImportError as error:
         text = f"vLLM does not import: {error}"
-        return CheckResult("fail", text, remedy="reinstall the environment from its lock: ./firstlight provision")
+        return CheckResult("fail", text, remedy=AGAIN)
     platform = next((name for name in PLATFORMS if getattr(current_platform, f"is_{name}")()), None)
     release, variant, version = planned.get("version"), planned.get("variant"), str(module.__version__)
     evidence: dict[str, Any] = {"call": "vllm.platforms.current_platform", "version": version}
@@ -55,11 +56,10 @@ def flash_attn(context: CheckContext) -> CheckResult:
 
 def judge_package(name: str, version: str | None, planned: str | None, problem: str | None) -> CheckResult:
     """Compare the installed version of a distribution with the planned one (None if there is none); `problem` is the import error."""
-    again = "reinstall the environment from its lock: ./firstlight provision"
     if version is None:
-        return CheckResult("fail", f"{name} {planned} is planned and not installed", remedy=again)
+        return CheckResult("fail", f"{name} {planned} is planned and not installed", remedy=AGAIN)
     if planned and not same_version(version, planned):
-        return CheckResult("fail", f"{name} is {version}, and the plan has {planned}", remedy=again)
+        return CheckResult("fail", f"{name} is {version}, and the plan has {planned}", remedy=AGAIN)
     if problem:
         remedy = "a flash-attn wheel fits one torch release, CUDA major and C++ ABI; remove it or take the exact one"
         return CheckResult("fail", f"{name} {version} does not import: {problem}", remedy=remedy)

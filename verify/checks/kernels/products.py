@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from verify.inputs import DTYPES, corrupt, normal, require_full_float32, synchronize
+from verify.inputs import DTYPES, FP8, corrupt, normal, require_full_float32, synchronize
 from verify.operators.check import Comparison, comparison_run
 from verify.operators.reference import error_share, product, summed, whole_numbers, wrong_rows
 from verify.records import CheckContext, CheckResult, Figure
@@ -169,7 +169,6 @@ INT8_SHAPES = {
     "gpu": ((64, 512, 128), (17, 520, 136), (33, 4104, 8)),
 }
 """Shapes of int8 products, some with remainders on each side. GPUs require depths and columns in multiples of 8 and more than 16 rows."""
-FP8 = "float8_e4m3fn"
 
 
 def gemm_8bit(context: CheckContext) -> CheckResult:

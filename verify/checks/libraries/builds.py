@@ -74,7 +74,6 @@ def evaluate_torch(
 
 
 SHOWN_LOCKED = 5
-REMEDY = "reinstall the environment from its lock: ./firstlight provision"
 
 
 def lock(context: CheckContext) -> CheckResult:
@@ -103,7 +102,7 @@ def evaluate_lock(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], 
     evidence = {"lock": source, **{kind: names for kind, names in faults.items() if names}}
     if not locked:
         return CheckResult("error", f"{source} locks nothing", figures, evidence)
-    observations = [Observation("fail", text, REMEDY) for text in details]
+    observations = [Observation("fail", text, AGAIN) for text in details]
     return combine(observations, f"all {len(locked)} distributions match the lock", figures, evidence)
 
 

@@ -35,7 +35,7 @@ def files(context: CheckContext) -> CheckResult:
     contents = manifest.listed(home / manifest.MANIFEST, home)
     if contents is None:
         return _by_record(context)
-    compiled, listing_is = manifest.listed(home / manifest.BYTE_CODE_LIST, home) or {}, manifest.listing(home)
+    compiled, state = manifest.listed(home / manifest.BYTE_CODE_LIST, home) or {}, manifest.listing(home)
     contents = _spoiled({**contents, **compiled}, context)
     known = manifest.load_stamps(context.prefix, home)
     marks = {path: manifest.file_stamp(path) for path in contents}
@@ -57,14 +57,14 @@ def files(context: CheckContext) -> CheckResult:
         Figure("read", sum(contents[path][0].size for path in read), "B"),
         Figure("never read", len(contents.keys() - known.keys() - read), "count"),
     )
-    evidence = {"with": manifest.MANIFEST, "byte code": listing_is, "read": len(read)}
+    evidence = {"with": manifest.MANIFEST, "byte code": state, "read": len(read)}
     evidence |= {"wrong": list(wrong.values())[:100]}
     if wrong:
         return CheckResult("fail", first_few([*wrong.values()], SHOWN), figures, evidence, REBUILD)
-    if listing_is == "absent":
+    if state == "absent":
         text = f"cannot compare byte code: {home / manifest.BYTE_CODE_LIST} was never completed"
         return CheckResult("error", text, figures, evidence, "compile it again: ./firstlight provision")
-    later = "; byte code is being compiled, and not compared yet" if listing_is == "under way" else ""
+    later = "; byte code is being compiled, and not compared yet" if state == "under way" else ""
     text = f"{len(contents)} files are as installed, by size and time; {len(read)} of them by content{later}"
     return CheckResult("ok", text, figures, evidence)
 

@@ -13,12 +13,10 @@ from verify.inputs import normal
 from verify.operators import reference
 from verify.operators.check import Comparison, comparison_run, copies
 
-EXPONENTS = 4099
-"""A prime, so that each value occurs at every position of a vector."""
+EXPONENTS, VALUES = 4099, 2053
+"""Primes, so that each value occurs at every position of a vector."""
 EDGES = (0.0, -0.0, 1.0, -1.0, 10.5, -16.0, -80.0, -math.inf)
 """In addition to normal numbers. None above 11, because float16 cannot hold the result."""
-VALUES = 2053
-"""A prime, so that each value occurs at every position of a vector."""
 SOFTMAX_SHAPES = ((7, 129), (3, 1500), (2, 32003))
 """Rows and columns. Kernels differ by length: short rows, longer ones, and the logits of two tokens."""
 NORM_ROWS = 3

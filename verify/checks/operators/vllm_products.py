@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verify.host.cpu import largest_int8_weight
-from verify.inputs import normal
+from verify.inputs import FP8, normal
 from verify.operators.check import Call, MissingError, OperatorProblem, OperatorSubject, operator, operator_run
 from verify.operators.reference import product, steps, summed
 from verify.tables import table
@@ -59,7 +59,6 @@ def _problem(dtype: str) -> OperatorProblem:
 vllm_products = operator_run(OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find))
 
 
-FP8 = "float8_e4m3fn"
 LARGEST = {"int8": 127.0, FP8: 448.0}
 TOKENS, WIDTH = 384, 1040
 DEPTH, COLUMNS = 1104, 1312

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from verify.attention.providers.packed import planned_packages
 from verify.attention.speed import Point, SweepRow, dtype_of, measure, measure_package, operations, sweep
-from verify.checks.kernels.products import FP8, fp8_product, refuses_fp8
+from verify.checks.kernels.products import fp8_product, refuses_fp8
 from verify.host.cpu import bind
 from verify.host.load import watch
 from verify.host.views import torch_view
 from verify.host.views.pci import link
-from verify.inputs import DTYPES, random_sets, rotation, synchronize, timed, windows
+from verify.inputs import DTYPES, FP8, random_sets, rotation, synchronize, timed, windows
 from verify.operators.speed import evaluate, link_floor, speed_floor
 from verify.records import CheckContext, CheckResult, Figure, Level
 from verify.tables import table
