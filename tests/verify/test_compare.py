@@ -144,7 +144,8 @@ def test_a_server_runs_in_the_cgroup_of_the_service_and_reports_the_engines_erro
 def test_only_back_ends_of_the_servers_own_processes_are_reported(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for pid, name in ((os.getpid(), "TRITON_ATTN"), (1, "FLASH_ATTN")):
-        notes = {"pid": pid, "layers": [{"backend": name}, {"backend": name}]}
+        ticks = int(start_ticks(pid) or 0)
+        notes = {"pid": pid, "start_ticks": ticks, "layers": [{"backend": name}, {"backend": name}]}
         (tmp_path / "run" / f"attention-{pid}.json").write_text(json.dumps(notes))
     (tmp_path / "run" / "attention-7.json").write_text("{")
     assert backends(Service(tmp_path, {}, os.getpid())) == ["TRITON_ATTN"]

@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
-from verify.files import read_json
 from verify.runner.child_processes import end_with_parent, run_one
 from verify.serving.client import is_healthy
+from verify.serving.processes import attention_notes, read_all
 from verify.serving.service import Service
 from verify.serving.soak import peak
 from verify.tables import table
@@ -331,12 +331,8 @@ def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], aft
 
 def backends(server: Service) -> list[str]:
     """Return the attention back ends of a server's layers, from the notes of its plugin."""
-    held = set()
-    for path in (server.prefix / "run").glob("attention-*.json"):
-        notes = read_json(path)
-        if notes.get("pid") in server.pids():
-            held |= {str(layer["backend"]) for layer in notes["layers"]}
-    return sorted(held)
+    notes = attention_notes(server, read_all(server.pids()))
+    return sorted({str(layer["backend"]) for note in notes for layer in note["layers"]})
 
 
 def side_by_side(
