@@ -1,6 +1,5 @@
 """The service of the checked installation: its endpoint and processes."""
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verify.files import read_json
 from verify.serving.client import Endpoint
 
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - requests go to the loopback
@@ -71,14 +71,13 @@ class Service:
 
 def find(prefix: Path | None) -> Service | None:
     """Return the service of the live environment; None if there is none."""
-    if prefix is None:
-        return None
-    try:
-        state = json.loads((prefix / "state.json").read_text())
-    except (OSError, ValueError):
-        return None
+    state = read_json(prefix / "state.json") if prefix else {}
     readiness = state.get("readiness")
-    if not isinstance(readiness, dict) or state.get("environment") != (prefix / "current").resolve().name:
+    if (
+        prefix is None
+        or not isinstance(readiness, dict)
+        or state.get("environment") != (prefix / "current").resolve().name
+    ):
         return None
     return Service(prefix, readiness, _main_pid(prefix))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from verify.files import read_json
 from verify.records import CheckResult
 from verify.serving.service import Service, start_ticks
 from verify.serving.service_plan import properties, shown_properties
@@ -265,12 +266,9 @@ def _bring_back(service: Service, began: float) -> CheckResult:
 
 def holder(mark: Path) -> int | None:
     """Return the PID of the living process that has the service stopped."""
-    try:
-        noted = json.loads(mark.read_text())
-        pid, ticks = int(noted["pid"]), noted["start_ticks"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return pid if ticks is not None and start_ticks(pid) == ticks else None
+    noted = read_json(mark)
+    pid, ticks = noted.get("pid"), noted.get("start_ticks")
+    return pid if isinstance(pid, int) and ticks is not None and start_ticks(pid) == ticks else None
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -281,10 +279,8 @@ def stopped_by(service: Service, state: ServiceState) -> str | None:
     """Return who stopped it on purpose, according to this product's records; None if none of them is about this stop."""
     if holder(service.prefix / MARK) is not None:
         return "it is stopped for the checks (--drain)"
-    try:
-        record = json.loads((service.prefix / STOPPED).read_text())
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        is_of_this_end = record["boot_id"] == boot_id and state.ended is not None and state.ended <= record["monotonic"]
-    except (OSError, ValueError, KeyError, TypeError):
+    record = read_json(service.prefix / STOPPED)
+    is_of_this_boot = record.get("boot_id") == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if not is_of_this_boot or state.failed or state.ended is None or state.ended > record.get("monotonic", 0.0):
         return None
-    return f"it was stopped by ./firstlight stop at {record['at']}" if is_of_this_end and not state.failed else None
+    return f"it was stopped by ./firstlight stop at {record.get('at')}"
