@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,6 @@ UNLIMITED = "18446744073709551615"
 """Infinity as releases before 229 show it."""
 ARGV = re.compile(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=")
 SPAN = re.compile(r"([\d.]+)\s*([a-z]*)")
-OF_THE_TYPE = "/service.d/"
-"""Folders of drop-ins for all services (systemd.unit(5)); distributions ship some."""
 
 
 def properties() -> list[str]:
@@ -147,12 +145,6 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tupl
         for name, was in before.items()
         if sorted(now.get(name, was).split()) != sorted(was.split())
     }
-
-
-def drop_ins(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Split drop-ins into those of our unit and those of all services."""
-    listed = list(paths)
-    return [path for path in listed if OF_THE_TYPE not in path], [path for path in listed if OF_THE_TYPE in path]
 
 
 def _alike(kind: str, planned: str, effective: str) -> bool:

@@ -9,7 +9,7 @@ from verify.records import CheckContext, CheckResult, Figure
 from verify.serving import service_control, service_plan
 from verify.serving.service import KEY, Service
 from verify.serving.service_control import ServiceState, observe, stopped_by
-from verify.serving.service_plan import ServicePlan, changed, differences, drop_ins, recorded
+from verify.serving.service_plan import ServicePlan, changed, differences, recorded
 from verify.tables import table
 
 REMEDY = "./firstlight provision writes the planned unit again and starts it"
@@ -17,6 +17,8 @@ DROPPED = (
     "./firstlight provision removes it; its settings belong into the inventory (firstlight_env, firstlight_vllm_args)"
 )
 
+OF_THE_TYPE = "/service.d/"
+"""Folders of drop-ins for all services (systemd.unit(5)); distributions ship some."""
 GENERATED = ("Environment", "ExecStop", "ExecStopPost")
 """Directives that podman's generator adds."""
 OF_ALL = "remove it, or limit it to other services: systemctl daemon-reload, then ./firstlight provision"
@@ -117,13 +119,15 @@ def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, A
         if facts.fragment != planned.config:
             found.append(("supervisord's configuration is not the planned one", REMEDY))
         return found
-    own, of_all = drop_ins(facts.drop_ins or {})
+    texts = facts.drop_ins or {}
+    own = [path for path in texts if OF_THE_TYPE not in path]
+    of_all = [path for path in texts if OF_THE_TYPE in path]
     generated = GENERATED if planned.container else ()
     differing = {**differences(planned.directives(), shown), **facts.changed}
     differing = {name: values for name, values in differing.items() if name not in generated}
     evidence["differences"] = {name: {"planned": was, "effective": now} for name, (was, now) in differing.items()}
     for path in own:
-        fields = ", ".join(service_plan.directives((facts.drop_ins or {})[path])) or "nothing"
+        fields = ", ".join(service_plan.directives(texts[path])) or "nothing"
         found.append((f"drop-in {path} changes {fields}", DROPPED))
     if of_all and differing and not own:
         found.append((f"drop-ins of all services ({', '.join(of_all)}) change {', '.join(differing)}", OF_ALL))
