@@ -98,40 +98,36 @@ def unknown(prefix: Path, known: Iterable[str]) -> Iterator[str]:
     for path in prefix.iterdir():
         if path.is_file() and not path.is_symlink() and not any(fnmatchcase(path.name, each) for each in rows["top"]):
             yield f"{path} is unknown: nobody installed it"
-    for folder in rows["recorded"]:
-        for above, folders, files in os.walk(prefix / folder):
-            here = os.path.relpath(above, prefix)
-            for name in (*folders, *files):
-                place = f"{here}/{name}"
-                if place not in names and not any(
-                    fnmatchcase(place, f"{each}{end}") for each in rows["later"] for end in ("", "/*")
-                ):
-                    yield f"{prefix}/{place} is unknown: nobody installed it"
+    later = [f"{each}{end}" for each in rows["later"] for end in ("", "/*")]
+    for entry in _below(prefix, rows["recorded"]):
+        place = entry.removeprefix(f"{prefix}/")
+        if place not in names and not any(fnmatchcase(place, each) for each in later):
+            yield f"{entry} is unknown: nobody installed it"
+
+
+def _below(prefix: Path, folders: Iterable[str]) -> Iterator[str]:
+    """Yield everything in some folders of an installation."""
+    for folder in folders:
+        for above, inner, files in os.walk(prefix / folder):
+            yield from (f"{above}/{name}" for name in (*inner, *files))
 
 
 def exposed(prefix: Path) -> Iterator[str]:
     """Yield what others than the owner of the installation may change, among what decides what is served."""
     owner = prefix.stat()
-    for folder in table("installed")["files"]["protected"]:
-        for above, folders, files in os.walk(prefix / folder):
-            for name in (*folders, *files):
-                found = os.lstat(path := f"{above}/{name}")
-                if stat.S_ISLNK(found.st_mode):
-                    continue
-                others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != owner.st_gid)
-                if others or found.st_uid not in (0, owner.st_uid):
-                    yield f"{path} may be changed by others (mode {stat.S_IMODE(found.st_mode):04o} of user {found.st_uid})"
+    for path in _below(prefix, table("installed")["files"]["protected"]):
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            continue
+        others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != owner.st_gid)
+        if others or found.st_uid not in (0, owner.st_uid):
+            yield f"{path} may be changed by others (mode {stat.S_IMODE(found.st_mode):04o} of user {found.st_uid})"
 
 
 def copies(prefix: Path, key: str) -> Iterator[str]:
     """Yield files with the key that everybody may read: in the folders of the installation, and directly in well-known ones."""
     rows = table("installed")["files"]
-    below = (
-        Path(above, name)
-        for folder in (*rows["recorded"], "logs", "verify")
-        for above, _, names in os.walk(prefix / folder)
-        for name in names
-    )
+    below = map(Path, _below(prefix, (*rows["recorded"], "logs", "verify")))
     outside = (path for pattern in rows["copies"] for path in Path("/").glob(f"{pattern[1:]}/*"))
     for path in (*prefix.iterdir(), *below, *outside):
         try:
