@@ -172,10 +172,8 @@ class Dnf(Manager):
             return {}
         out = self.dnf("repoquery", "--requires", "--resolve", "--recursive", "--qf", "%{name}", *specs)[1]
         needed = sorted({name for name in out.split() if self.named_like_family(name) and name not in install})
-        fitting = {
-            name: [version for version, is_own in offers if is_own and self.fits(name, version)]
-            for name, offers in self.offers_of(needed).items()
-        }
+        offers = self.offers_of(needed)
+        fitting = {name: self.own_versions(name, offers) for name in offers}
         return {name: versions[0] for name, versions in fitting.items() if versions}
 
     def headers(self, have, make):

@@ -54,6 +54,8 @@ class Manager:
     def __init__(self, part, version, lock_timeout_s):
         self.part = part
         self.repository = part["repository"]
+        self.wanted = [package.split("|") for package in part["packages"]]
+        self.names = [name for names in self.wanted for name in names]
         self.family = part.get("family")
         self.version = (version or part["version"]) if self.family else None
         self.oldest = part.get("oldest") or {}
@@ -93,8 +95,8 @@ class Manager:
 
     def satisfied(self, have):
         """Return whether every wanted package is installed in a fitting version; needs no repository."""
-        names = [package.split("|") for package in self.part["packages"]]
-        return all(any(name in have and self.fits(name, have[name]) for name in each) for each in names)
+        there = {name for name, version in have.items() if self.fits(name, version)}
+        return all(there.intersection(names) for names in self.wanted)
 
     def choose(self, offers):
         """Return each package with its version, by the first of its names that is available; and the packages without any.
@@ -102,16 +104,16 @@ class Manager:
         The driver's packages come from the vendor's repository in the wanted version; others (dkms) from any source.
         """
         chosen, missing = {}, []
-        for package in self.part["packages"]:
-            for name in package.split("|"):
-                own = [version for version, is_own in offers.get(name, ()) if is_own and self.fits(name, version)]
+        for names in self.wanted:
+            for name in names:
+                own = self.own_versions(name, offers)
                 if not own and not self.named_like_family(name):
                     own = [version for version, _own in offers.get(name, ()) if self.fits(name, version)]
                 if own:
                     chosen[name] = own[0]
                     break
             else:
-                missing.append(package)
+                missing.append(names)
         return chosen, missing
 
     def choose_version(self, along, make):
@@ -119,7 +121,7 @@ class Manager:
 
         Packages in `along` (the fabric manager) must be available in the same version.
         """
-        wanted = [package.split("|") for package in (*self.part["packages"], *along)]
+        wanted = [*self.wanted, *(package.split("|") for package in along)]
         family = [names for names in wanted if any(self.named_like_family(name) for name in names)]
         if not family or self.satisfied(self.installed()):
             return self.version
@@ -155,8 +157,11 @@ class Manager:
                 self.run_transaction(install, [])
                 self.updated = False
 
-    def not_on_offer(self, package, offers):
-        names = package.split("|")
+    def own_versions(self, name, offers):
+        """Return the fitting versions of a package that the repository itself has, the newest first."""
+        return [version for version, is_own in offers.get(name, ()) if is_own and self.fits(name, version)]
+
+    def not_on_offer(self, names, offers):
         there = sorted({version for name in names for version, _own in offers.get(name, ())}, reverse=True)
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
         text = f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}"
@@ -167,16 +172,15 @@ class Manager:
         """Return what to install (name and version) and what to remove (names)."""
         chosen = {}
         if not self.satisfied(have):
-            names = [name for package in self.part["packages"] for name in package.split("|")]
-            chosen, missing = self.choose(self.offers_of(names))
+            chosen, missing = self.choose(self.offers_of(self.names))
             if missing and make:
                 self.update()
-                offers = self.offers_of(names)
+                offers = self.offers_of(self.names)
                 chosen, missing = self.choose(offers)
                 if missing:
                     self.not_on_offer(missing[0], offers)
             # In check mode the source may not be written yet, and what it offers is not known.
-            chosen.update({package.split("|")[0]: self.version or "newest" for package in missing})
+            chosen.update({names[0]: self.version or "newest" for names in missing})
         there = {name for name, version in have.items() if self.fits(name, version)}
         install = {name: version for name, version in chosen.items() if name not in there}
         remove = [name for name in have if matches(name, self.part.get("instead_of", ()))]
@@ -184,8 +188,7 @@ class Manager:
         others = [name for name in others if name not in chosen and name not in remove]
         offered = self.offers_of(others)
         for name in others:
-            fitting = [version for version, is_own in offered.get(name, ()) if is_own and self.fits(name, version)]
-            if fitting:
+            if fitting := self.own_versions(name, offered):
                 install[name] = fitting[0]
             else:
                 remove.append(name)
@@ -214,9 +217,10 @@ class Manager:
         before, have = dict(line.split() for line in text.splitlines()), self.installed()
         others = [read(os.path.join(RECORDS, name)) for name in os.listdir(RECORDS)]
         ours = re.findall("^installed (.*)$", "".join(others), re.MULTILINE)
-        named = [name for package in self.part["packages"] for name in package.split("|")]
         changed = [name for name, version in before.items() if name not in ours and have.get(name) != version]
-        replaced = [name for name in changed if (self.in_family(name, before[name]) if self.family else name in named)]
+        replaced = [
+            name for name in changed if (self.in_family(name, before[name]) if self.family else name in self.names)
+        ]
         word = "instead" if replaced else "installed"
         self.note_down(word, [name for name in have if name not in before or name in replaced])
         os.unlink(self.before)

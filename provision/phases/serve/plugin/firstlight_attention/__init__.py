@@ -108,6 +108,11 @@ class _Notes:
 def describe(layer: Any) -> dict[str, Any]:
     """Return the properties of one attention layer. An attribute that this release lacks is None."""
     implementation, cache_dtype = getattr(layer, "impl", None), getattr(layer, "kv_cache_dtype", None)
+    # What torch takes for new tensors while a model is being created.
+    torch, dtype = sys.modules.get("torch"), getattr(layer, "dtype", None)
+    if dtype is None and torch is not None:
+        dtype = torch.get_default_dtype()
+    device = torch.get_default_device() if torch is not None and hasattr(torch, "get_default_device") else None
     return {
         "name": getattr(layer, "layer_name", None),
         "kind": type(layer).__name__,
@@ -115,11 +120,11 @@ def describe(layer: Any) -> dict[str, Any]:
         "implementation": None if implementation is None else _qualified_name(type(implementation)),
         "flash_attention_version": flash_attention_version(implementation),
         "flash_functions": flash_functions(implementation),
-        "dtype": _dtype(layer),
+        "dtype": None if dtype is None else re.sub(r"^torch\.", "", str(dtype)),
         "cache_dtype": None if cache_dtype is None else str(cache_dtype),
         "head_size": getattr(layer, "head_size", None),
         "heads": getattr(layer, "num_heads", None),
-        "device": _device(),
+        "device": None if device is None else str(device),
     }
 
 
@@ -180,20 +185,6 @@ def start_ticks(pid: int) -> int | None:
 
 def _qualified_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _dtype(layer: Any) -> str | None:
-    """Return the number type of the layer: torch's default while a model is being created."""
-    torch = sys.modules.get("torch")
-    own = getattr(layer, "dtype", None)
-    value = own if own is not None else (torch.get_default_dtype() if torch is not None else None)
-    return None if value is None else re.sub(r"^torch\.", "", str(value))
-
-
-def _device() -> str | None:
-    """Return the device of new tensors while a model is being created."""
-    torch = sys.modules.get("torch")
-    return str(torch.get_default_device()) if torch is not None and hasattr(torch, "get_default_device") else None
 
 
 def _wrap_when_imported(notes: _Notes) -> None:
