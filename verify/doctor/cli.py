@@ -42,7 +42,6 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool, exi
         files: Paths; `-` is standard input.
         facts: Path of a file with the host's facts.
         top: Maximum number of findings of each file.
-        as_json: Print one JSON document instead of text.
         exit_code: Whether a finding is an exit code of its own.
     """
     if top < 1:

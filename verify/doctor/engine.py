@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from verify.doctor import scoring
 from verify.doctor.catalog import Cause, Role, Signature, load_causes
 from verify.doctor.facts import extract_facts, fact_patterns, merge_facts
-from verify.doctor.failure_detection import Assessment, assess, is_quotation, is_unrelated
+from verify.doctor.failure_detection import assess, is_quotation, is_unrelated
 from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.scanner import TEXT_LIMIT, Hit, ScanResult, scan
 from verify.doctor.text_decoding import LINE_BYTES, Readable, plain_lines, strip_own_output
@@ -92,7 +92,10 @@ class Doctor:
         if not any(each.failed for each in assessments):
             return Diagnosis((), (NOTHING_FAILED, NO_KNOWN_CAUSE) if size else self._advice((), size))
         unrelated = all(is_unrelated(lines) for lines in texts)
-        info_role = _info_role(assessments)
+        # The highest role of lines with the severity INFO.
+        info_role: Role | None = "symptom" if any(each.is_unfinished for each in assessments) else None
+        if all(each.is_quoted for each in assessments):
+            info_role = "cause"
         candidates = []
         for cause in self.causes:
             evidence = scoring.collect_evidence(cause, hits[self._of_cause[cause.id]], known, info_role=info_role)
@@ -152,13 +155,6 @@ class Doctor:
             if lines
         ]
         return tuple(found) or (NO_KNOWN_CAUSE,)
-
-
-def _info_role(assessments: Sequence[Assessment]) -> Role | None:
-    """Return the highest role of lines with the severity INFO in texts with these assessments."""
-    if all(each.is_quoted for each in assessments):
-        return "cause"
-    return "symptom" if any(each.is_unfinished for each in assessments) else None
 
 
 def _sample_lines(found: ScanResult, signatures: Container[int]) -> list[str]:

@@ -5,7 +5,7 @@ unknown fact has no effect.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from verify.doctor.catalog import FactRule
@@ -39,8 +39,8 @@ def values_at(facts: Mapping[str, Any], path: str) -> list[Any]:
     """Return the values at a path: none for an unknown fact, one per element where the path leads through a list."""
     found: list[Any] = [facts]
     for key in path.split("."):
-        found = [item for value in found for item in _step(value, key)]
-    return [item for value in found for item in (value if isinstance(value, (list, tuple)) else [value])]
+        found = [value[key] for value in _flat(found) if isinstance(value, Mapping) and key in value]
+    return [*_flat(found)]
 
 
 def holds(rule: FactRule, facts: Mapping[str, Any]) -> bool:
@@ -60,12 +60,10 @@ def merge_facts(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def _step(value: Any, key: str) -> list[Any]:
-    if isinstance(value, Mapping):
-        return [value[key]] if key in value else []
-    if isinstance(value, (list, tuple)):
-        return [item for element in value for item in _step(element, key)]
-    return []
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield the values, and those in lists among them."""
+    for value in values:
+        yield from _flat(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _passes(rule: FactRule, value: Any) -> bool:

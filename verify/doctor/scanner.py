@@ -67,14 +67,7 @@ class ScanResult:
 
 
 def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -> ScanResult:
-    """Search a text for all patterns of an index in one pass. Raises OSError where it cannot be read.
-
-    Args:
-        stream: The text.
-        index: The patterns.
-        name: The name of the text, for its hits.
-        source: Its number, for its hits.
-    """
+    """Search a text for all patterns of an index in one pass; its hits have its name and number. Raises OSError where it cannot be read."""
     found = ScanResult([[] for _ in index.patterns], name=name)
     search = _Search(index, found, source)
     buffer, begin, number, tail = b"", 0, 1, b""

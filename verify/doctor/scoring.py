@@ -103,7 +103,6 @@ def collect_evidence(
     """Collect the evidence for one cause; None if no signature matched.
 
     Args:
-        cause: The cause.
         hits: The hits of its signatures, then of its counters.
         facts: What is known of the host.
         info_role: The highest role of lines with the severity INFO; None if they alone are no evidence.

@@ -150,11 +150,8 @@ class _Joined:
 def strip_own_output(stream: Readable) -> tuple[Readable, bool]:
     """Blank the lines of a plan or a summary; the numbers of other lines stay the same.
 
-    The section "What failed" of a summary stays, because it quotes programs.
-
-    Returns:
-        The stream without own output, and whether the rest may be a description that a person wrote.
-        An error message of Firstlight is not such a description.
+    The section "What failed" of a summary stays, because it quotes programs. Returned is also whether the rest may be a description
+    that a person wrote, which an error message of Firstlight is not.
     """
     head = stream.read(HEAD_BYTES)
     summary, plan = _SUMMARY.search(head), _PLAN.search(head)

@@ -24,11 +24,8 @@ def run_trial(
     Args:
         rank: Its number among all processes.
         world: Number of processes on all hosts.
-        interface: Interface to use.
         address: Address of the process with rank 0.
-        port: Its port.
         device: Its GPU, for NCCL; `cpu` for gloo.
-        faults: Injected faults.
 
     Returns:
         `wrong` numbers, `latency` of the smallest all-reduce in s, bus `bandwidth` of a large one in bytes/s; or `skip`, a reason.

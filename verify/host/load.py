@@ -20,11 +20,7 @@ def watch(address: str | None, library: str = LIBRARY) -> Iterator[list[Health]]
     """Read a GPU again and again while the block runs; the list grows until then.
 
     It stays empty without an address, for a GPU that neither NVML nor amd-smi lists, and without both. A call of amd-smi takes about a
-    second, so short loads of AMD GPUs have no reading; one that ends after the load does not count.
-
-    Args:
-        address: PCI address of the GPU.
-        library: The NVML library.
+    second, so short loads of AMD GPUs have no reading; one that ends after the load does not count. `address` is that of the PCI bus.
     """
     readings: list[Health] = []
     done = Event()

@@ -195,35 +195,29 @@ def _read_verification(prefix: Path) -> Iterator[Family]:
 
 
 def _read_service(prefix: Path) -> Iterator[Family]:
-    """Yield whether the service of this installation runs, and how often systemd started it again by itself."""
+    """Yield whether the service of this installation runs, how often systemd started it again by itself, and what its watchdog did.
+
+    vLLM's own metrics do not count the streams that it ended with an error. Of a watchdog that is not there, or had nothing to do, there
+    are zeros.
+    """
     unit = str(_part(read_json(prefix / "state.json"), "readiness").get("unit") or "")
     words = ["systemctl", "show", "--property=NRestarts,ActiveState", unit]
     shown = printed(words, limit_s=SYSTEMCTL_S) if unit.endswith(".service") else None
     if shown is None:
         return
-    said = dict(line.partition("=")[::2] for line in shown.splitlines())
-    yield from _stream_errors(unit)
-    is_active = said.get("ActiveState") == "active"
-    yield Family("firstlight_service_active", [({}, int(is_active))])
-    yield from _watchdog(prefix, is_active=is_active)
-    if said.get("NRestarts", "").isdigit():
-        yield Family("firstlight_service_restarts_total", [({}, int(said["NRestarts"]))])
-
-
-def _watchdog(prefix: Path, *, is_active: bool) -> Iterator[Family]:
-    """Yield what the watchdog of the service did; zeros where it had nothing to do, or there is none."""
-    noted = read_json(prefix / "health-agent" / "watchdog.json")
-    last = [event.get("action") for event in (noted.get("events") or ())[-1:]]
-    yield Family("firstlight_watchdog_restarts_total", [({}, int(noted.get("restarts") or 0))])
-    yield Family("firstlight_watchdog_left_down", [({}, int(last == ["left down"] and not is_active))])
-
-
-def _stream_errors(unit: str) -> Iterator[Family]:
-    """Yield how many streams vLLM ended with an error lately, which its own metrics do not count."""
     known = table("serving")["stream_error"]
     words = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=-{known['minutes']}min", f"--unit={unit}"]
     if (logged := printed(words, limit_s=SYSTEMCTL_S)) is not None:
         yield Family("firstlight_stream_errors", [({}, len(re.findall(known["logged"], logged)))])
+    said = dict(line.partition("=")[::2] for line in shown.splitlines())
+    is_active = said.get("ActiveState") == "active"
+    yield Family("firstlight_service_active", [({}, int(is_active))])
+    noted = read_json(prefix / "health-agent" / "watchdog.json")
+    last = [event.get("action") for event in (noted.get("events") or ())[-1:]]
+    yield Family("firstlight_watchdog_restarts_total", [({}, int(noted.get("restarts") or 0))])
+    yield Family("firstlight_watchdog_left_down", [({}, int(last == ["left down"] and not is_active))])
+    if said.get("NRestarts", "").isdigit():
+        yield Family("firstlight_service_restarts_total", [({}, int(said["NRestarts"]))])
 
 
 def _part(content: Mapping[str, Any], key: str) -> dict[str, Any]:

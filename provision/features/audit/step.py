@@ -64,13 +64,9 @@ def packages_of(lock: str) -> set[Package]:
 
 
 def ask(packages: Collection[Package], service: str | None = None) -> dict[str, Any]:
-    """Return the answer of `uv audit` about packages.
+    """Return the answer of `uv audit` about packages; `service` is the address of another service than uv's own.
 
-    Args:
-        service: Address of the service; None for uv's own.
-
-    Raises:
-        StageError: It did not answer within the time limit. The text is uv's own sentence.
+    Raises StageError, with uv's own sentence, where it did not answer within the time limit.
     """
     command = [uv_program(), "audit", "--frozen", "--output-format", "json", "--no-config"]
     command += ["--preview-features", "audit-command,json-output", *(["--service-url", service] if service else [])]

@@ -67,9 +67,7 @@ def fits(kind: Format, workload: Workload) -> bool:
 def files_of(kind: Format, found: Sequence[Workload], digest: str | None) -> dict[str, str]:
     """Return the text of each file by its name; none where the format has no place for any workload.
 
-    Args:
-        kind: One of the formats that describe workloads.
-        digest: Of the image, `sha256:...`; None: its tag alone.
+    Without a `digest` (`sha256:...`) the image is named by its tag alone.
     """
     fitting = [each for each in found if fits(kind, each)]
     if not fitting:
@@ -85,7 +83,7 @@ def files_of(kind: Format, found: Sequence[Workload], digest: str | None) -> dic
 
 
 def _values(kind: Format, each: Workload, digest: str | None) -> dict[str, Any]:
-    """Return the values of a workload, by their names in templates."""
+    """Return the values of a workload, by their names in templates: its own, and what follows from them."""
     images, gpu, row = table()["image"], table()["gpu"], table()["format"][kind]
     tag = f"v{each.version}@{digest}" if digest else f"v{each.version}"
     resource, label = gpu["resource"].get(each.platform), gpu["label"].get(each.platform)
@@ -95,10 +93,8 @@ def _values(kind: Format, each: Workload, digest: str | None) -> dict[str, Any]:
     words = each.words(*row["fields"])
     revision = f":{each.revision}" if each.revision else ""
     return {
-        "name": each.name,
-        "served_name": each.served_name,
+        **vars(each),
         "replicas": each.replicas,
-        "size": each.size,
         "repository": images[each.platform],
         "tag": tag,
         "image": f"{images[each.platform]}:{tag}",
@@ -106,11 +102,8 @@ def _values(kind: Format, each: Workload, digest: str | None) -> dict[str, Any]:
         "model": each.model if each.on_hub else f"/mnt/fleet-models/{each.model}",
         "uri": f"hf://{each.model}{revision}" if each.on_hub else f"pvc://models/{each.model}",
         "own_files": not each.on_hub,
-        "revision": each.revision,
         "revision_words": ["--revision", each.revision] if each.revision else [],
-        "cores": each.cores,
         "memory": f"{each.memory_gib}Gi",
-        "gpus": each.gpus,
         "gpu_resource": resource,
         "requests": {"cpu": str(each.cores), "memory": f"{each.memory_gib}Gi", **gpus},
         "limits": gpus,
@@ -124,20 +117,12 @@ def _values(kind: Format, each: Workload, digest: str | None) -> dict[str, Any]:
         "span_port": str(each.span_port),
         "arguments": [shlex.quote(word) for word in words] if row.get("shell") else words,
         "environment": [{"name": name, "value": escaped(value)} for name, value in each.environment],
-        "api_key": each.api_key,
-        "hf_token": each.hf_token,
-        "chat_template": each.chat_template,
         "config_map": f"{each.name}-chat-template",
     }
 
 
 def endpoints_of(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return the entries of endpoints.yaml, and why hosts have none, by name.
-
-    Args:
-        hosts: Hosts that serve, without those of spans that answer no requests.
-        facts: By host.
-    """
+    """Return the entries of endpoints.yaml for hosts that answer requests, and why hosts have none, by name."""
     entries: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     for host in hosts:

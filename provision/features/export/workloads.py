@@ -90,15 +90,9 @@ class Workload:
 
 
 def workloads(hosts: Sequence[Host], facts: Mapping[str, HostFacts], stacks: Mapping[str, Stack]) -> list[Workload]:
-    """Return the workloads of hosts that serve, in inventory order.
+    """Return the workloads of hosts that serve, in inventory order. Hosts without a Stack, and all but the first of a span, are passed over.
 
-    Args:
-        hosts: All hosts; those without a Stack, and all but the first of a span, are passed over.
-        facts: By host.
-        stacks: By host.
-
-    Raises:
-        InventoryError: A host serves the built-in model or with a wheel that no image has, or its GPUs do not suffice.
+    Raises InventoryError where a host serves the built-in model or with a wheel that no image has, or its GPUs do not suffice.
     """
     alike: dict[Workload, list[str]] = {}
     known: dict[tuple[str | None, ...], str] = {}
@@ -182,11 +176,11 @@ def readiness_of(facts: HostFacts) -> dict[str, Any]:
 
 def _memory_gib(stack: Stack, command: ServeCommand) -> int:
     """Return what a pod needs: as much as the plan asks of a host, and room for its part of the weights; on CPUs also the cache."""
-    need, model = catalog().needs[command.devices.platform], stack.model
-    if model is None:
-        return math.ceil(need.memory)
-    cache = (model.device_cache_bytes or 0) if command.devices.platform == "cpu" else 0
-    return math.ceil(need.memory + (model.weights_bytes / command.devices.hosts + cache) / GIB)
+    devices, needed = command.devices, 0.0
+    if stack.model:
+        cache = (stack.model.device_cache_bytes or 0) if devices.platform == "cpu" else 0
+        needed = stack.model.weights_bytes / devices.hosts + cache
+    return math.ceil(catalog().needs[devices.platform].memory + needed / GIB)
 
 
 def _options(command: ServeCommand, given: int) -> tuple[tuple[str, ...], ...]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from provision.core.models.inventory import Host
 from provision.features.firewall.step import wants_rules as needs_full_probe
+from provision.features.firewall.step import with_rules
 from provision.run.results import PlannedHosts
 
 __all__ = ["needs_full_probe", "planned"]
@@ -11,8 +12,5 @@ __all__ = ["needs_full_probe", "planned"]
 
 def planned(hosts: Sequence[Host], _plan: PlannedHosts) -> dict[str, list[str]]:
     """Return the hosts whose firewalls a run sets, by what `plan` says of them."""
-    around = any(host.is_gateway or host.is_monitoring for host in hosts)
-    names = [
-        host.name for host in hosts if host.is_serving and host.settings.firewall == "set" and (around or host.span)
-    ]
+    names = [host.name for host in with_rules(hosts, hosts)]
     return {"firewall, closes the ports of the service to hosts that do not use them": names}

@@ -71,13 +71,12 @@ def openings_of(
 ) -> tuple[Opening, ...]:
     """Return the ports of a host that only some may connect to, in order; none where nobody is known to use them.
 
+    Raises InventoryError where one of them is the port of SSH.
+
     Args:
         port: Port of its server; None where it serves nothing.
         gateways: Addresses from which gateways connect; None without a gateway, when anybody may use the server.
         monitors: Addresses from which monitoring hosts connect; None without one.
-
-    Raises:
-        InventoryError: One of them is the port of SSH.
     """
     settings = host.settings
     accepted: dict[int, list[str]] = {}

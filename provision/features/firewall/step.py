@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +41,12 @@ def wants_rules(context: RunContext) -> bool:
     return any(host.span or host.is_gateway or host.is_monitoring for host in context.inventory.hosts)
 
 
+def with_rules(inventory: Sequence[Host], hosts: Iterable[Host]) -> list[Host]:
+    """Return those of some hosts for which the settings ask for rules, and the inventory has somebody to let in."""
+    around = any(host.is_gateway or host.is_monitoring for host in inventory)
+    return [host for host in hosts if host.is_serving and host.settings.firewall == "set" and (around or host.span)]
+
+
 def apply(context: RunContext, earlier: ResultT) -> ResultT:
     """Bring the rules of hosts up to date. Nothing is done in a run over a part of the inventory: who connects has to be known."""
     if not context.options.limited:
@@ -64,7 +70,7 @@ class _Setup:
     def run(self) -> None:
         hosts = [host for host in self._context.hosts() if host.name in self._probed.facts]
         serving = [host for host in hosts if host.is_serving]
-        chosen = [host for host in serving if host.settings.firewall == "set" and (self._viewers or host.span)]
+        chosen = with_rules(self._context.inventory.hosts, hosts)
         advised = [host for host in serving if host.settings.firewall == "tell" and (self._gateways or host.span)]
         installed = {host.name: self._probed.facts[host.name].installed for host in hosts}
         having = [host for host in hosts if (there := installed[host.name]) and there.firewall]

@@ -55,9 +55,7 @@ def program() -> bytes:
 def ask(session: Session, host: Host, gateway: Gateway) -> CheckRecord:
     """Ask a gateway, and return the record of the check. What its hosts answer differently themselves is not judged.
 
-    Raises:
-        RemoteCommandError: It did not end in time.
-        TransportError: The host cannot be reached.
+    Raises RemoteCommandError where it did not end in time, and TransportError where the host cannot be reached.
     """
     if (most := gateway.settings.gateway_requests_per_minute) is not None:
         text = f"not tested: firstlight_gateway_requests_per_minute lets a client send {most} requests"

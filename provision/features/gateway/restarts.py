@@ -69,8 +69,7 @@ class Restarts:
     def before(self, hosts: Sequence[Host]) -> list[Host]:
         """Keep requests away from hosts, and wait for those that run; return the hosts that may restart.
 
-        Raises:
-            KeyboardInterrupt: The run was interrupted; these hosts take requests again.
+        When the run is interrupted, which is raised again, these hosts take requests again.
         """
         allowed = [host for host in hosts if not self._is_spared(host)]
         names = [host.name for host in allowed if self._models(host.name) and host.name not in self._together]

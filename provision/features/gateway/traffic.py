@@ -87,12 +87,7 @@ class Usage:
 
 
 def read_usage(text: str, names: Mapping[str, str]) -> Usage:
-    """Return what HAProxy told with tokens.lua.
-
-    Args:
-        text: Its answer; one that is something else has no clients.
-        names: Hosts by their names in HAProxy.
-    """
+    """Return what HAProxy told with tokens.lua; another answer has no clients. `names` has hosts by their names in HAProxy."""
     clients: dict[str, dict[str, Tokens]] = {}
     uncounted = {*names.values()}
     for words in map(str.split, sorted(text.splitlines(), reverse=True)):

@@ -181,9 +181,8 @@ class RolloutDriver:
         waiting = [host.name for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
         old = next(iter(self._heads(waiting)), None)
         has_changed = bool(self.rollout.of_step(step))
-        observed = partial(
-            gate, new=new, old=old, step=step, hold_s=self.rollout.hold_of(step), has_changed=has_changed
-        )
+        hold_s = self.rollout.holds_s.get(self.rollout.steps[step], self.rollout.hold_s)
+        observed = partial(gate, new=new, old=old, step=step, hold_s=hold_s, has_changed=has_changed)
         observe = Step("gate", observed, "serve")
         deadline = time.monotonic() + thresholds()["blind"]["patience_s"]
         while True:

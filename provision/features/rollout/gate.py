@@ -219,19 +219,17 @@ class Comparison:
     @property
     def text(self) -> str | None:
         """Return what was found; None where nothing was to be compared."""
-        if not self.left_out:
-            return self._compared
-        were = "was" if self.left_out == 1 else "were"
-        left_out = f"{self.left_out} of {self.answers + self.left_out} texts {were} left out: {self.why}"
-        return f"{self._compared or 'no greedy answers were compared'}; {left_out}"
-
-    @property
-    def _compared(self) -> str | None:
         if not self.answers:
-            return None
-        if not self.differing:
-            ties = f", {self.near_ties} after a near tie" if self.near_ties else ""
-            return (
-                f"{self.answers - self.near_ties} of {self.answers} greedy answers equal those of the old release{ties}"
+            found = "no greedy answers were compared" if self.left_out else None
+        elif self.differing:
+            found = (
+                f"{self.differing} of {self.answers} greedy answers differ from those of the old release: {self.first}"
             )
-        return f"{self.differing} of {self.answers} greedy answers differ from those of the old release: {self.first}"
+        else:
+            ties = f", {self.near_ties} after a near tie" if self.near_ties else ""
+            equal = f"{self.answers - self.near_ties} of {self.answers}"
+            found = f"{equal} greedy answers equal those of the old release{ties}"
+        if not self.left_out:
+            return found
+        were = "was" if self.left_out == 1 else "were"
+        return f"{found}; {self.left_out} of {self.answers + self.left_out} texts {were} left out: {self.why}"

@@ -99,10 +99,6 @@ class Rollout(RolloutOptions):
         """Return a host by its name."""
         return next(host for host in self.hosts if host.name == name)
 
-    def hold_of(self, step: int) -> float:
-        """Return the seconds that a step lasts at least."""
-        return self.holds_s.get(self.steps[step], self.hold_s)
-
     def taken_back(self) -> list[RolloutHost]:
         """Return the hosts that `./firstlight rollback` has taken back."""
         return [host for host in self.hosts if host.returned_to is not None]

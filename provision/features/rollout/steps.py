@@ -15,16 +15,9 @@ STAGING = "staging"
 
 
 def parse_steps(text: str) -> dict[int, float | None]:
-    """Return the percentages of `--steps` in their order, each with the seconds that its step lasts at least.
+    """Return the percentages of `--steps` (`25:1h,50:30m,100`) in their order, each with the seconds that its step lasts at least.
 
-    Args:
-        text: Percentages, each alone or with a time: `25:1h,50:30m,100`.
-
-    Returns:
-        The seconds by percentage; None where no time is given.
-
-    Raises:
-        UsageError: They are no whole numbers that rise to 100, or a time is none.
+    Raises UsageError where they are no whole numbers that rise to 100, or a time is none.
     """
     hint = f"write rising percentages that end with 100: --steps {DEFAULT_STEPS}, or with times: --steps 25:1h,100:30m"
     parts = [STEP.fullmatch(part) for part in text.split(",")]
