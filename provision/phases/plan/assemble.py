@@ -26,17 +26,17 @@ TRITON_PACKAGE = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
 
 def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     """Return the Stack of a candidate that every rule accepts for a class."""
-    python = interpreter.choose(option, profile)
-    assert python.interpreter is not None
+    python = interpreter.choose(option, profile).plan
+    assert python is not None
     machine = profile.machine or "x86_64"
     plan = driver.choose(option, profile)
     manager = driver.fabric_manager_version(profile, plan)
     flashinfer_plan = flash.choose_flashinfer(option, profile)
     model = _model(profile)
-    headers = python.interpreter.origin == "host" and python.lacks_headers
+    without_headers = {each.path for each in profile.pythons if each.headers is False}
     return Stack(
         vllm=_vllm(option),
-        torch=_torch(option, None if python.interpreter.torch else machine),
+        torch=_torch(option, None if python.torch else machine),
         dependencies=dependencies_of(option),
         driver=plan,
         rocm=rocm.choose(option, profile),
@@ -48,10 +48,10 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
         gpus=tuple(card.index for card in profile.cards),
         gpu_slice=next((card.part.index for card in profile.cards if card.part), None),
-        python=minor(python.interpreter.version),
-        interpreter=python.interpreter,
+        python=minor(python.version),
+        interpreter=python,
         platform=platform(machine, profile.glibc or glibc_floor(option)[0]),
-        system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
+        system_packages=(*profile.lacking, *(("python-headers",) if python.path in without_headers else ())),
         supervisor=supervisor(profile),
         executor=profile.policy.executor,
         tracing=tracing_of(option) if profile.policy.traces else (),

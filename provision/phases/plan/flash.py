@@ -60,7 +60,7 @@ def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:
 
 def _package_for(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPackage | None]:
     """Return the package: a wheel of the authors for the key, an allowed third-party one, a build by the builder, or flash-attn-4."""
-    found = interpreter.choose(option, profile).interpreter
+    found = interpreter.choose(option, profile).plan
     policy, requested = profile.policy, profile.policy.flash_version
     cuda = cuda_of(option.torch_variant)
     key = FlashAttnKey(

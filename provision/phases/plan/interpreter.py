@@ -1,7 +1,6 @@
 """The Python of an environment: the host's if it is in range, else a managed one."""
 
 import re
-from dataclasses import dataclass
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, within
@@ -9,19 +8,11 @@ from provision.core.models.facts import Python
 from provision.core.models.stack import Interpreter
 from provision.phases.plan.build_option import BuildOption, split_torch
 from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rule import Choice
 
 OWN_FLOOR = ">=3.10"
 """The floor of verify.pyz and ready.pyz, which run in the environment."""
 _OLDER_FLOOR = re.compile(r">=3\.\d(?!\d)")
-
-
-@dataclass(frozen=True)
-class InterpreterChoice:
-    """The choice with its reason. `interpreter` is None if no Python is in range; `lacks_headers` is None if unknown."""
-
-    interpreter: Interpreter | None
-    why: str
-    lacks_headers: bool | None = False
 
 
 def wanted(option: BuildOption) -> str:
@@ -37,8 +28,8 @@ def fits(option: BuildOption, version: str) -> bool:
     return within(version, wanted(option)) and minor(version) in option.torch.pythons
 
 
-def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
-    """Return the interpreter for a candidate: one of a class, or a managed one."""
+def choose(option: BuildOption, profile: HostProfile) -> Choice[Interpreter | None]:
+    """Return the interpreter for a candidate: one of a class, or a managed one; None if no Python is in range."""
     if profile.policy.torch == "existing":
         return _with_torch(option, profile.usable_pythons)
     fitting = [python for python in profile.usable_pythons if fits(option, python.version)]
@@ -49,22 +40,21 @@ def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
     versions = [row.version for row in catalog().managed_pythons if fits(option, f"{row.version}.0")]
     version = next((version for version in versions if version in locked), versions[0] if versions else None)
     if version is None:
-        return InterpreterChoice(None, f"no Python in {wanted(option)} has a wheel of torch {option.torch.version}")
+        return Choice(None, f"no Python in {wanted(option)} has a wheel of torch {option.torch.version}")
     why = _why_managed(option, profile, fitting)
-    return InterpreterChoice(
-        Interpreter(version=version, origin="managed"), f"{why}: Firstlight installs Python {version}"
-    )
+    return Choice(Interpreter(version=version, origin="managed"), f"{why}: Firstlight installs Python {version}")
 
 
-def _of_host(python: Python, why: str, torch: str | None = None) -> InterpreterChoice:
-    return InterpreterChoice(
+def _of_host(python: Python, why: str, torch: str | None = None) -> Choice[Interpreter | None]:
+    headers = f"the headers of Python {python.version} are installed on the host, or a run installs them"
+    return Choice(
         Interpreter(version=python.version, origin="host", path=python.path, torch=torch),
         f"the host's Python {python.version} ({python.path}) {why}",
-        None if python.headers is None else not python.headers,
+        assumed=headers if python.headers is None else None,
     )
 
 
-def _with_torch(option: BuildOption, pythons: tuple[Python, ...]) -> InterpreterChoice:
+def _with_torch(option: BuildOption, pythons: tuple[Python, ...]) -> Choice[Interpreter | None]:
     """Return a Python of the host that contains the candidate's torch."""
     wanted_torch = (option.torch.version, option.torch_variant)
     with_torch = [python for python in pythons if python.torch and split_torch(python.torch) == wanted_torch]
@@ -72,7 +62,7 @@ def _with_torch(option: BuildOption, pythons: tuple[Python, ...]) -> Interpreter
         if fits(option, python.version):
             return _of_host(python, f"is in {wanted(option)} and contains torch {python.torch}", python.torch)
     seen = ", ".join(f"{python.version} ({python.path})" for python in with_torch)
-    return InterpreterChoice(
+    return Choice(
         None, f"torch {option.torch.version} belongs to the host's Python {seen}, which is not in {wanted(option)}"
     )
 

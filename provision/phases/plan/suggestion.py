@@ -4,10 +4,10 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import takewhile
 from typing import TypeAlias
 
 from provision.catalog import catalog
-from provision.catalog.rows.builds import Release
 from provision.catalog.versions import numbers
 from provision.core.models.settings import typed
 from provision.core.models.stack import Nearest, Reason
@@ -57,25 +57,15 @@ def upgrade_benefit(profile: HostProfile, best: Evaluation) -> Reason | None:
         or best.option.release is None
     ):
         return None
-    found = _newer(replace(profile, policy=profile.policy.upgrading), best.option.release)
+    upgraded, known = replace(profile, policy=profile.policy.upgrading), best.option.release
+    newer = takewhile(lambda option: option.release is not known, options(upgraded))
+    accepted = (result for option in newer if (result := evaluate(option, upgraded)).accepted)
+    found = next(accepted, None) if evaluate_host(upgraded).accepted else None
     if found is None:
         return None
     text = f"the driver stays at {profile.driver}; with `--driver upgrade` this host could run {_named(found)}"
     facts = {"driver": profile.driver, "offer": catalog().driver_offer.version}
     return Reason(rule="driver-policy", verdict="accept", candidate=best.option.id, facts=facts, text=text)
-
-
-def _newer(profile: HostProfile, known: Release) -> Evaluation | None:
-    """Return the best accepted candidate of a newer release than a known one."""
-    if not evaluate_host(profile).accepted:
-        return None
-    for option in options(profile):
-        if option.release is known:
-            return None
-        result = evaluate(option, profile)
-        if result.accepted:
-            return result
-    return None
 
 
 @lru_cache(maxsize=4096)

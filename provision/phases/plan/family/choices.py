@@ -142,7 +142,7 @@ def _given(option: str, arguments: Sequence[str]) -> bool:
     return any(option_of(word).replace("--no-", "--", 1) == option for word in arguments)
 
 
-FAMILY = "12"
+KERNELS_MAJOR = "12"
 """Major of the compute capability that kernels.toml is about."""
 _KERNEL_OPTIONS = {"experts": "--moe-backend", "linear": "--linear-backend"}
 _KERNEL_LAYERS = {"experts": "experts", "linear": "layers with weights of 4 bits besides experts"}
@@ -183,7 +183,7 @@ def kernel_choices(
         tensor: The number of devices that each layer is split over.
     """
     given = {word.partition("=")[0] for word in request.arguments}
-    if capability.partition(".")[0] != FAMILY or "--kernel-config" in given:
+    if capability.partition(".")[0] != KERNELS_MAJOR or "--kernel-config" in given:
         return
     # With several copies or adapters vLLM takes other kernels for experts that are not of 4 bits.
     plain = request.data == 1 and not request.adapters

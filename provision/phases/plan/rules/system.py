@@ -91,13 +91,11 @@ def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     choice = interpreter.choose(option, profile)
     source = option.release.source if option.release else option.torch.source
     seen = [python.version for python in profile.usable_pythons]
-    if choice.interpreter is None:
+    if choice.plan is None:
         yield reject(choice.why, source=source, pythons=seen)
         return
-    if choice.interpreter.origin == "host" and choice.lacks_headers is None:
-        yield assume(
-            f"the headers of Python {choice.interpreter.version} are installed on the host, or a run installs them"
-        )
+    if choice.assumed:
+        yield assume(choice.assumed)
     yield accept(choice.why, source=source, pythons=seen)
 
 
