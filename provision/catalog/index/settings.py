@@ -112,6 +112,9 @@ def read_settings(
     uv_keys = {key for text in uv_texts for key in _toml_keys(text)}
     uv_owns_indexes = any(environ.get(name) for name in _UV_INDEX_VARIABLES) or bool(uv_keys & set(_UV_INDEX_KEYS))
     uv_owns_links = bool(environ.get("UV_FIND_LINKS")) or "find-links" in uv_keys
+    proxy = pip.get("proxy")
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"  # pip accepts `host:port`
     has_proxy = any(environ.get(name) for name in ("ALL_PROXY", "HTTPS_PROXY", "https_proxy", "all_proxy"))
     return ClientSettings(
         index=None if uv_owns_indexes else pip.get("index-url"),
@@ -119,7 +122,7 @@ def read_settings(
         find_links=tuple(_absolute(location) for location in pip.get("find-links", "").split() if not uv_owns_links),
         no_index=not uv_owns_indexes and pip.get("no-index", "").lower() in {"1", "true", "yes", "on"},
         certificate=environ.get("SSL_CERT_FILE") or pip.get("cert"),
-        proxy=None if has_proxy else _with_scheme(pip.get("proxy")),
+        proxy=None if has_proxy else proxy,
         insecure_hosts=() if environ.get("UV_INSECURE_HOST") else tuple(pip.get("trusted-host", "").split()),
         uv=tuple(
             sorted(pair for pair in environ.items() if pair[0].startswith("UV_") and not pair[0].startswith(_HARMLESS))
@@ -166,11 +169,6 @@ def _require_addresses(key: str, text: str) -> None:
                 f"pip's setting `{key}` has the invalid address `{without_credentials(address)}`: {problem or 'it has no host'}",
                 hint=f"correct it; see `pip config list` and PIP_{key.upper().replace('-', '_')}",
             )
-
-
-def _with_scheme(proxy: str | None) -> str | None:
-    """Add the scheme to a proxy `host:port`, which pip accepts."""
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def _uv_text(path: Path) -> str:

@@ -1,6 +1,6 @@
 """The NVIDIA driver of a candidate: the lowest versions that it needs, and where it comes from; what extends it, and the fabric manager."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -186,31 +186,28 @@ def floors(option: BuildOption, profile: HostProfile) -> Iterator[Floor]:
         if row.major == major:  # vLLM and torch share it
             why = f"CUDA {row.major} builds need driver {row.driver} or newer"
             yield Floor(row.driver, "driver-floor", why, row.source)
-    yield from _ptx_floors(launched(option, profile))
-    yield from _compiler_floors(option, profile, major)
+    yield from _ptx_floors(option, profile)
+    # FlashAttention extensions without GPU code, which the host compiles
+    for extension, using in attention.flash_extensions(option, profile).items():
+        for compiler in catalog().flash_compilers:
+            if (compiler.extension, compiler.major) == (extension, major):
+                what = f"compiles FlashAttention {extension[-1]} for compute capability {', '.join(using)}"
+                why = f"{compiler.name} {what}, which needs driver {compiler.driver} or newer"
+                yield Floor(compiler.driver, "ptx", why, compiler.source)
     for card in architectures(profile):
         if card.first_driver:
             why = f"GPUs of compute capability {card.compute_capability} need driver {card.first_driver} or newer"
             yield Floor(card.first_driver, "driver-card", why, card.source)
 
 
-def _ptx_floors(parts: Iterable[LaunchedCode]) -> Iterator[Floor]:
-    for part in parts:
+def _ptx_floors(option: BuildOption, profile: HostProfile) -> Iterator[Floor]:
+    for part in launched(option, profile):
         cuda = cuda_of(part.variant) or ""
         floor = native_floor(cuda)
         for capability in part.capabilities:
             if floor and coverage(part.codes, capability) is Coverage.PTX:
                 only = f"{part.name} has only PTX of CUDA {cuda} for compute capability {capability}"
                 yield Floor(floor, "ptx", f"{only}, which needs driver {floor} or newer", part.source)
-
-
-def _compiler_floors(option: BuildOption, profile: HostProfile, major: int) -> Iterator[Floor]:
-    """Yield the floors of FlashAttention extensions without GPU code, which the host compiles."""
-    for extension, using in attention.flash_extensions(option, profile).items():
-        for row in catalog().flash_compilers:
-            if (row.extension, row.major) == (extension, major):
-                why = f"{row.name} compiles FlashAttention {extension[-1]} for compute capability {', '.join(using)}"
-                yield Floor(row.driver, "ptx", f"{why}, which needs driver {row.driver} or newer", row.source)
 
 
 def launched(option: BuildOption, profile: HostProfile) -> Iterator[LaunchedCode]:

@@ -70,11 +70,9 @@ def inputs() -> dict[Input, list[str]]:
     return {name: words for name, words in own_table(_ARCHITECTURES)["inputs"].items() if name != "source"}
 
 
-@cache
 def rope() -> dict[str, Any]:
     """Return the rules of rotary scaling, which can extend the context in config.json."""
-    found: dict[str, Any] = own_table(_ARCHITECTURES)["rope"]
-    return found
+    return dict(own_table(_ARCHITECTURES)["rope"])
 
 
 @cache
@@ -88,8 +86,6 @@ batches = cache(lambda: rows_of(_NEEDS, "batch", Batch))
 engine = cache(lambda: rows_of(_NEEDS, "engine", Engine)[0])
 
 
-@cache
 def speculative() -> dict[str, Any]:
     """Return the methods of speculative decoding that have no layers of their own, and the last release that is wrong on CPUs."""
-    found: dict[str, Any] = own_table(_NEEDS)["speculative"]
-    return found
+    return dict(own_table(_NEEDS)["speculative"])
