@@ -25,8 +25,7 @@ import time
 from pathlib import Path
 
 from .hang import EngineWatch
-from .link import Link, LostError
-from .meeting import TICK_S, Member, meet, note
+from .meeting import TICK_S, Link, LostError, Member, meet, note
 from .ray import Ray
 from .server import Programs
 
