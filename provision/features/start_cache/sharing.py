@@ -263,7 +263,12 @@ class StartCaches:
         A cache that was sent to a host whose service was not proven then goes to no other one.
         """
         del serving
-        self._drop([host for host in hosts if host.name in self._sent and host.name not in proven])
+        # It may be the reason why the host does not serve.
+        doubted = [host for host in hosts if host.name in self._sent and host.name not in proven]
+        for host in doubted:
+            self._archives.remove(self._keys[host.name])
+        for name in self._ask(doubted, lambda host: self._cache(host).drop(), deadline_s=LOOK_S + SPARE_S):
+            self._tell(name, "removed", note="start cache of another host removed again: the service was not verified")
         started = [host for host in hosts if host.name in self._keys and host.name in proven]
         before = [host for host in started if host.name in self._since]
         looks = self._ask(
@@ -287,17 +292,9 @@ class StartCaches:
         new = [host for key, host in makers.items() if has_others and self._archives.find(key) is None]
         for name, size in self._ask(new, call, deadline_s=3 * MOVE_S, limit=FETCHED_AT_ONCE).items():
             self._tell(name, "kept", note=f"start cache kept for other hosts ({format_bytes(size)})")
-        for host in started:
-            self._add_note(host.name)
-
-    def _drop(self, hosts: Sequence[Host]) -> None:
-        """Remove caches that may be the reason why their hosts do not serve."""
-        for host in hosts:
-            self._archives.remove(self._keys[host.name])
-        for name in self._ask(hosts, lambda host: self._cache(host).drop(), deadline_s=LOOK_S + SPARE_S):
-            self._tell(name, "removed", note="start cache of another host removed again: the service was not verified")
-        for host in hosts:
-            self._add_note(host.name)
+        for host in (*doubted, *started):
+            if (note := self._notes.pop(host.name, None)) is not None:
+                self._context.add_note(host.name, note)
 
     def _cache(self, host: Host) -> HostCache:
         desired = self._verified.desired[host.name]
@@ -318,7 +315,3 @@ class StartCaches:
     def _tell(self, name: str, state: str, *, note: str) -> None:
         self._context.run.event("start-cache", host=name, phase="serve", state=state, key=self._keys[name], text=note)
         self._notes[name] = f"{self._notes[name]}; {note}" if name in self._notes else note
-
-    def _add_note(self, name: str) -> None:
-        if (note := self._notes.pop(name, None)) is not None:
-            self._context.add_note(name, note)

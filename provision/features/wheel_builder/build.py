@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import tarfile
 import tomllib
 import zlib
@@ -136,11 +137,9 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
     facts = build_host.read_facts(job.key.built_for.python, job.cuda)
     require_builder(job.key, job.cuda, build_host.name, facts)
     home = facts.cuda_home if recipe.compiled else None
-    by_wheels = (
-        bool(job.cuda) and recipe.compiled and (home is None or home["release"] != job.cuda) and has_wheels(job.cuda)
-    )
-    extra = toolkit().requirements(job.cuda) if by_wheels else []
-    sdist, wheels = _fetch_inputs(job, extra)
+    is_there = home is not None and home["release"] == job.cuda
+    by_wheels = bool(job.cuda) and recipe.compiled and not is_there and has_wheels(job.cuda)
+    sdist, wheels = _fetch_inputs(job, toolkit().requirements(job.cuda) if by_wheels else [])
     archive = None if facts.python else interpreter()
     major = job.cuda.partition(".")[0]
     request = BuildRequest(
@@ -154,12 +153,9 @@ def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], 
         environment=recipe.variables(job.key),
         memory_gib=recipe.memory_gib,
     )
-    files = [job.store.staged(sdist, "source")]
-    files += [job.store.staged(job.store.path(wheel.sha256, wheel.name), "wheel") for wheel in wheels]
-    files.append(
-        stage_uv(f"{job.target.machine}-manylinux_2_{job.target.glibc_minor}", job.sources.settings, job.store)
-    )
-    files += [archive] if archive else []
+    uv = stage_uv(f"{job.target.machine}-manylinux_2_{job.target.glibc_minor}", job.sources.settings, job.store)
+    files = [job.store.staged(job.store.path(wheel.sha256, wheel.name), "wheel") for wheel in wheels]
+    files += [job.store.staged(sdist, "source"), uv, *([archive] if archive else [])]
     # The name stays the same when a build can be resumed, and changes with anything that changes the result.
     parts = json.dumps([sdist.parent.name, request.lock, request.cuda_home, request.environment])
     name = f"{job.key.name}-{job.key.version}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
@@ -194,16 +190,12 @@ def _keep(job: BuildJob, build_host: BuildHost, recipe: Recipe, result: BuildRes
         key=job.key.model_copy(update={"built_for": job.key.built_for.model_copy(update={"glibc": oldest})}),
         torch=job.torch.version,
         name=path.name,
-        sha256=result.sha256,
         size=path.stat().st_size,
         codes=tuple(sorted(extension.codes)),
         builder=build_host.name,
         built_at=utc_now(),
-        jobs=result.jobs,
-        cpu_seconds=result.cpu_seconds,
-        largest_process_gib=result.largest_process_gib,
-        nvcc=result.nvcc,
         log=str(BuildCache(job.store).log_path(job.key)),
+        **result.model_dump(exclude={"wheel"}),
     )
     BuildCache(job.store).put(built)
     return built
@@ -261,11 +253,8 @@ def _find_sdist(requirement: str, job: BuildJob) -> LockedWheel:
     """Locate the sdist of a release on the user's indexes. Its code is not run, so its requirements are not known yet."""
     name = Requirement(requirement).name
     pylock = solve(SolveRequest(job.target, (requirement,), sources=(name,)), job.sources.variables)
-    package: dict[str, Any] = next(
-        entry
-        for entry in tomllib.loads(pylock)["packages"]
-        if canonicalize_name(entry["name"]) == canonicalize_name(name)
-    )
+    packages: list[dict[str, Any]] = tomllib.loads(pylock)["packages"]
+    package = next(entry for entry in packages if canonicalize_name(entry["name"]) == canonicalize_name(name))
     sdist = package.get("sdist") or {}
     sha256 = sdist.get("hashes", {}).get("sha256")
     url = sdist.get("url") or (Path(sdist["path"]).as_uri() if "path" in sdist else None)
@@ -282,15 +271,11 @@ def build_requirements(sdist: Path) -> list[str]:
     """Read the build requirements in an sdist's pyproject.toml, without torch, which is fixed. Raises StageError."""
     try:
         with tarfile.open(sdist) as packed:
-            member = next(
-                (entry for entry in packed if entry.name.count("/") == 1 and entry.name.endswith("/pyproject.toml")),
-                None,
-            )
+            member = next((entry for entry in packed if re.fullmatch(r"[^/]+/pyproject\.toml", entry.name)), None)
             file = packed.extractfile(member) if member else None
             table = tomllib.loads(file.read().decode()) if file else {}
             needs = [Requirement(text) for text in table.get("build-system", {}).get("requires", [])]
     except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError, AttributeError) as error:
-        raise StageError(
-            f"`{sdist.name}` is not a valid sdist: {error}", hint="use another release or index"
-        ) from error
+        problem = f"`{sdist.name}` is not a valid sdist: {error}"
+        raise StageError(problem, hint="use another release or index") from error
     return [str(need) for need in needs if canonicalize_name(need.name) != TORCH]

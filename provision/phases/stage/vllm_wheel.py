@@ -102,11 +102,11 @@ class WheelReader:
             )
         if path:
             file = self._add(path)
+        elif _is_wheel(setting):
+            url, fragment = urldefrag(setting)
+            file = self._fetch(url, fragment.removeprefix("sha256="), kept)
         else:
-            url, sha256 = (
-                urldefrag(setting) if _is_wheel(setting) else self._on_an_index(setting, machine, platform, is_index)
-            )
-            file = self._fetch(url, sha256.removeprefix("sha256="), kept)
+            file = self._fetch(*self._on_an_index(setting, machine, platform, is_index), kept)
         self._store.put(FILES, key, file.model_dump())
         return file
 
