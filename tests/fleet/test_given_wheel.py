@@ -17,7 +17,7 @@ from provision.catalog.index.project_page import IndexLocation, find_sources
 from provision.catalog.index.settings import read_settings
 from provision.core.folders import cache_folder
 from provision.phases.stage.download import fetch_all
-from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import Target
 from provision.phases.stage.wheelhouse import Store
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet

@@ -16,8 +16,8 @@ from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.phases.stage import stage
-from provision.phases.stage.platforms import Target
 from provision.phases.stage.programs import pack, stage_interpreter
+from provision.phases.stage.solve import Target
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, make_stack, resolve_to

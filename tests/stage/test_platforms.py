@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from packaging.tags import parse_tag, sys_tags
 
 from provision.core.errors import StageError
-from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import Target
 
 
 @pytest.mark.skipif(

@@ -18,8 +18,7 @@ from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.phases.stage import stack_lock, stage
 from provision.phases.stage.download import prefetching
-from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import LockedWheel, SolveRequest, solve
+from provision.phases.stage.solve import LockedWheel, SolveRequest, Target, solve
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, make_stack, resolve_to

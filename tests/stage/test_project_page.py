@@ -10,7 +10,7 @@ import stamina
 from provision.catalog.index.http_client import ATTEMPTS, open_client
 from provision.catalog.index.project_page import IndexClient, IndexLocation
 from provision.catalog.index.settings import ClientSettings
-from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import Target
 from tests.stage.site import Site, make_wheel
 
 TAGS = Target.of("x86_64-manylinux_2_36", "3.11").tags()

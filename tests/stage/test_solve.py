@@ -15,8 +15,7 @@ from provision.catalog.index.settings import read_settings
 from provision.catalog.index.uv import read_uv_locations, refusal
 from provision.core.errors import StageError
 from provision.phases.stage.download import fetch_all
-from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
+from provision.phases.stage.solve import SolveRequest, Target, choose_wheels, solve
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 

@@ -12,7 +12,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage
-from provision.phases.stage.variants import named_platform, platform_inside
+from provision.phases.stage.stack_lock import named_platform, platform_inside
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, PLATFORM, PYTHON, make_stack, resolve_to

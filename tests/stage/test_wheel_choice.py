@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.core.errors import StageError
-from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import LockedWheel, choose_wheels, lock_text
+from provision.phases.stage.solve import LockedWheel, Target, choose_wheels, lock_text
 
 INTEL = Target.of("x86_64-manylinux_2_34", "3.12.4")
 

@@ -12,9 +12,8 @@ from provision.core.folders import product_path
 from provision.core.requirements_file import read_lock
 from provision.core.tables import own_table
 from provision.features.bundle.manifest import PRODUCT, Manifest
-from provision.phases.stage.platforms import Target
 from provision.phases.stage.programs import LOCK, require_locked
-from provision.phases.stage.solve import SolveRequest, choose_wheels, solve
+from provision.phases.stage.solve import SolveRequest, Target, choose_wheels, solve
 from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store, sha256_of
 

@@ -30,9 +30,8 @@ from provision.features.wheel_builder.recipes import BuildKey, Recipe, recipe_fo
 from provision.features.wheel_builder.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
 from provision.phases.stage.extension import read_extension
-from provision.phases.stage.platforms import Target
 from provision.phases.stage.programs import stage_uv
-from provision.phases.stage.solve import LockedWheel, SolveRequest, choose_wheels, lock_text, solve
+from provision.phases.stage.solve import LockedWheel, SolveRequest, Target, choose_wheels, lock_text, solve
 from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store
 from verify.binaries.elf import native_for

@@ -30,7 +30,7 @@ from provision.features.wheel_builder.wheel_builder import make_wheel_builder
 from provision.phases.plan.assemble import platform
 from provision.phases.plan.build_option import TORCH_INDEX
 from provision.phases.stage import Store
-from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.runner import as_interrupt

@@ -32,9 +32,8 @@ from provision.fleet.inventory import load
 from provision.fleet.ssh import Session, open_session
 from provision.phases.stage.download import Progress, download
 from provision.phases.stage.extension import read_extension
-from provision.phases.stage.platforms import Target
 from provision.phases.stage.programs import stage_interpreter
-from provision.phases.stage.solve import LockedWheel, target_of
+from provision.phases.stage.solve import LockedWheel, Target, target_of
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 CONTROLLER = "controller"

@@ -17,7 +17,7 @@ from packaging.version import Version
 from provision.catalog.versions import minor, numbers
 from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.extension import Extension
-from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import Target
 from verify.binaries.elf import map_library, native_for, text_symbols
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)

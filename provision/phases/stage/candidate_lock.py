@@ -30,8 +30,14 @@ from provision.phases.stage.download import OnStored, Progress, prefetching
 from provision.phases.stage.local_wheels import build_local_wheel, local_sources
 from provision.phases.stage.programs import locked_uv
 from provision.phases.stage.solve import LockedWheel, executor_requirements
-from provision.phases.stage.stack_lock import Solved, fetch_wheels, lock_stack, unpacked_size
-from provision.phases.stage.variants import WrongPlatformWheel, find_wrong
+from provision.phases.stage.stack_lock import (
+    Solved,
+    WrongPlatformWheel,
+    fetch_wheels,
+    find_wrong,
+    lock_stack,
+    unpacked_size,
+)
 from provision.phases.stage.wheelhouse import Store
 
 FORMAT = 2

@@ -25,8 +25,7 @@ from provision.core.models.staged import StagedFile
 from provision.core.process import run_program
 from provision.core.requirements_file import read_lock
 from provision.core.scratch import scratch_folder
-from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import LockedWheel, SolveRequest, choose_wheels, solve
+from provision.phases.stage.solve import LockedWheel, SolveRequest, Target, choose_wheels, solve
 from provision.phases.stage.stack_lock import fetch_wheels
 from provision.phases.stage.wheelhouse import Store
 

@@ -25,9 +25,8 @@ from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import Progress
 from provision.phases.stage.image import image_files
 from provision.phases.stage.model import stage_model
-from provision.phases.stage.platforms import Target
 from provision.phases.stage.programs import stage_interpreter, stage_uv
-from provision.phases.stage.solve import lock_text
+from provision.phases.stage.solve import Target, lock_text
 from provision.phases.stage.wheelhouse import Store
 
 STAGED = "staged"

@@ -35,7 +35,7 @@ from provision.phases.plan.policy import GivenWheel, names_wheel
 from provision.phases.plan.profile_builder import platform_of_host
 from provision.phases.stage.download import download
 from provision.phases.stage.extension import Extension, read_extension
-from provision.phases.stage.variants import platform_inside
+from provision.phases.stage.stack_lock import platform_inside
 from provision.phases.stage.wheelhouse import Store
 
 FORMAT = 1

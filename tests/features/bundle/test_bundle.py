@@ -25,9 +25,8 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Stack
 from provision.core.models.staged import Staged
 from provision.features.bundle import keys as bundle_keys
-from provision.features.bundle.create import RecordingStore
+from provision.features.bundle.create import BundleContents, RecordingStore, write_bundle
 from provision.features.bundle.reader import OpenedBundle, open_bundle
-from provision.features.bundle.writer import BundleContents, write_bundle
 from provision.phases.stage import stage
 from provision.phases.stage.image import image_id
 from provision.phases.stage.model_description import describe

@@ -26,8 +26,7 @@ from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.phases.stage.download import Progress
-from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import LockedWheel
+from provision.phases.stage.solve import LockedWheel, Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key

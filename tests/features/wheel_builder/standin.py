@@ -11,8 +11,7 @@ from pathlib import Path
 from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import read_settings
 from provision.features.wheel_builder.build import BuildJob
-from provision.phases.stage.platforms import Target
-from provision.phases.stage.solve import LockedWheel
+from provision.phases.stage.solve import LockedWheel, Target
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key
 from tests.stage.site import make_wheel

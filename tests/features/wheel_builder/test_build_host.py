@@ -15,7 +15,7 @@ from provision.core.models.staged import StagedFile
 from provision.features.wheel_builder import build_host, wheel_builder
 from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost
 from provision.features.wheel_builder.wheel_builder import CONTROLLER, WheelBuilder
-from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import Target
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.conftest import PYTHON, no_interpreter, open_local
 from tests.features.wheel_builder.standin import SETUP, standin_job

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.features.wheel_builder.onbuilder import limits
+from provision.features.wheel_builder.onbuilder import facts
 
-GIB = limits.GIB
+GIB = facts.GIB
 NO_LIMIT_V1 = "9223372036854771712"
 
 
@@ -31,14 +31,14 @@ def v2(*levels: dict[str, str]) -> dict[str, str]:
 
 def test_without_limits_the_resources_of_the_machine_count(tmp_path: Path) -> None:
     root = tree(tmp_path, v2({"memory.max": "max", "memory.current": "5", "cpu.max": "max 100000"}))
-    assert (limits.cpus(root, 16), limits.memory(root)) == (16, 32 * GIB)
+    assert (facts.cpus(root, 16), facts.memory(root)) == (16, 32 * GIB)
 
 
 def test_the_narrowest_level_of_the_unified_hierarchy_counts(tmp_path: Path) -> None:
     outer = {"memory.max": str(8 * GIB), "memory.current": str(3 * GIB), "cpu.max": "250000 100000"}
     inner = {"memory.max": str(20 * GIB), "memory.current": str(GIB), "cpu.max": "400000 100000"}
     root = tree(tmp_path, v2(outer, {}, inner))
-    assert (limits.cpus(root, 16), limits.memory(root)) == (2, 5 * GIB)
+    assert (facts.cpus(root, 16), facts.memory(root)) == (2, 5 * GIB)
 
 
 def test_pages_that_can_be_dropped_are_free(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_pages_that_can_be_dropped_are_free(tmp_path: Path) -> None:
         "memory.current": str(7 * GIB),
         "memory.stat": f"anon 1\ninactive_file {6 * GIB}",
     }
-    assert limits.memory(tree(tmp_path, v2(level))) == 7 * GIB
+    assert facts.memory(tree(tmp_path, v2(level))) == 7 * GIB
 
 
 def test_the_older_hierarchies_count_too(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_older_hierarchies_count_too(tmp_path: Path) -> None:
         "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
     }
     root = tree(tmp_path, files)
-    assert (limits.cpus(root, 16), limits.memory(root)) == (1, 3 * GIB)
+    assert (facts.cpus(root, 16), facts.memory(root)) == (1, 3 * GIB)
 
 
 def test_in_a_container_the_mount_has_the_limit(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_in_a_container_the_mount_has_the_limit(tmp_path: Path) -> None:
         "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
         "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
     }
-    assert limits.memory(tree(tmp_path, files)) == GIB
+    assert facts.memory(tree(tmp_path, files)) == GIB
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_in_a_container_the_mount_has_the_limit(tmp_path: Path) -> None:
 def test_the_number_of_jobs_follows_cores_and_memory_and_is_never_zero(
     cores: int, free: int, each: float, jobs: int
 ) -> None:
-    assert limits.jobs(cores, free, each) == jobs
+    assert facts.jobs(cores, free, each) == jobs
 
 
 def test_a_possible_lack_of_memory_is_reported_before_a_compiler_is_killed() -> None:
-    assert limits.describe(2, 23 * GIB, 2, 7.0) == "23.0 GiB free, 2 cores: 2 at once"
-    text = limits.describe(2, 3 * GIB, 1, 7.0)
+    assert facts.describe(2, 23 * GIB, 2, 7.0) == "23.0 GiB free, 2 cores: 2 at once"
+    text = facts.describe(2, 3 * GIB, 1, 7.0)
     assert text == "3.0 GiB free, 2 cores: 1 at once; one may need 7 GiB and be killed for lack of memory"

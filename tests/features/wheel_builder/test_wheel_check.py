@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
-from provision.phases.stage.platforms import Target
+from provision.phases.stage.solve import Target
 from tests.features.wheel_builder.keys import CHECK_FAIL, CHECK_FAIL_OLD, make_extension, make_key, make_library
 
 

@@ -30,7 +30,7 @@ from typing import (  # noqa: UP035 (for Python 3.8)
     Iterator,
 )
 
-from . import limits
+from . import facts
 from .facts import read_facts, release_of
 from .process import CancelledError, FailedError, cancel_on_signals, run, send_event, send_heartbeats, wait_for_cancel
 
@@ -76,9 +76,9 @@ class _Build:
         self._python = self._env / "bin" / "python"
 
     def make(self) -> dict[str, Any]:
-        cores, free = limits.cpus(), limits.memory()
-        jobs = limits.jobs(cores, free, self._request["memory_gib"])
-        send_event("step", text=limits.describe(cores, free, jobs, self._request["memory_gib"]))
+        cores, free = facts.cpus(), facts.memory()
+        jobs = facts.jobs(cores, free, self._request["memory_gib"])
+        send_event("step", text=facts.describe(cores, free, jobs, self._request["memory_gib"]))
         self._prepare_environment()
         source = self._unpack()
         environ = self._environ(jobs)
