@@ -21,7 +21,6 @@ from provision.core.folders import cache_folder
 from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable, utc_now
-from provision.features.bundle.keys import public_text, sign, signing_key
 from provision.features.bundle.manifest import (
     CONTROLLER,
     FILES,
@@ -34,6 +33,9 @@ from provision.features.bundle.manifest import (
     BundledModel,
     CacheEntry,
     Manifest,
+    public_text,
+    sign,
+    signing_key,
 )
 from provision.features.bundle.product_files import controller_wheels, list_user_files, product_files
 from provision.phases.plan import plan

@@ -13,8 +13,15 @@ from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import BundleError, StageError
 from provision.core.models.inventory import Host
 from provision.core.models.stack import Stack
-from provision.features.bundle.keys import verify
-from provision.features.bundle.manifest import MANIFEST, SIGNATURE, BundledClass, BundledFile, Manifest, read_manifest
+from provision.features.bundle.manifest import (
+    MANIFEST,
+    SIGNATURE,
+    BundledClass,
+    BundledFile,
+    Manifest,
+    read_manifest,
+    verify,
+)
 from provision.fleet.host_records import HostRecord, address_of, get_record, put_record
 from provision.phases.stage.model import remember_hashes
 from provision.phases.stage.wheelhouse import BLOCK, Store, flat_name

@@ -96,12 +96,7 @@ class BuildHost:
             ) from None
 
     def build(self, name: str, request: BuildRequest, files: Sequence[StagedFile], report: Report) -> BuildResult:
-        """Build in the folder of that name, or resume there.
-
-        Raises:
-            StageError: The build failed; the text has the compiler errors.
-            TransportError: The connection broke.
-        """
+        """Build in the folder of that name, or resume there. Raises StageError with the errors of the compiler."""
         folder = f"{self._folder}/{name}"
         report("sending the build inputs")
         self._session.send(files, f"{folder}/incoming")

@@ -90,10 +90,7 @@ class WheelBuilder:
         return LockedWheel(extension.name, extension.own_version, path.name, path.parent.name, "", path.stat().st_size)
 
     def find_or_build(self, job: BuildJob, builder: str) -> BuiltWheel:
-        """Return the wheel from the build cache, else build it for the cards of all keys of the fleet that one build can serve.
-
-        Raises as `build_wheel` does.
-        """
+        """Return the wheel from the build cache, else build it for all cards of the fleet that one build can serve."""
         build_cache = BuildCache(self.store)
         if found := build_cache.find(job.key):
             return found

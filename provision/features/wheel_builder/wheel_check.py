@@ -25,12 +25,7 @@ _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11ab
 
 
 def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, compiled: bool = True) -> list[str]:
-    """Return the reasons why a wheel does not fit a Stack; an empty list when it fits.
-
-    Args:
-        torch: The wheel of the Stack's torch, whose exports must have the extension's symbols.
-        compiled: Whether the package must have a compiled extension.
-    """
+    """Return why a wheel does not fit a Stack, whose wheel of torch must have the symbols that it needs; empty when it fits."""
     found = [*_metadata(extension, key)]
     if not extension.libraries:
         return [*found, "it has no compiled extension"] if compiled else found

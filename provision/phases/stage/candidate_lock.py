@@ -126,13 +126,9 @@ class _Attempt:
 
 
 def lock_best_candidate(candidates: Sequence[tuple[Candidate, Stack]], job: StageJob) -> LockedCandidate:
-    """Lock the first candidate that can be locked; verify and fetch all of its wheels.
+    """Lock the first candidate that can be locked, the best first; verify and fetch all of its wheels.
 
-    Args:
-        candidates: Candidates with their Stacks, the best first.
-
-    Raises:
-        StageError: No candidate can be locked, or a wheel cannot be had.
+    Raises StageError where no candidate can be locked, or a wheel cannot be had.
     """
     attempts = [_Attempt(candidate, stack, cache_key(stack, job.settings)) for candidate, stack in candidates]
     refused: list[Reason] = []
@@ -259,10 +255,7 @@ def _lock_or_leave_out(
 
 
 def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | StageError:
-    """Solve a candidate and fetch its wheels, none of them for another platform than planned. Return a refusal as an error.
-
-    Raises StageError where a wheel cannot be had.
-    """
+    """Solve a candidate and fetch its wheels, none of them for another platform than planned. Return a refusal as an error."""
     extra = job.packager.requires(attempt.package) if attempt.package and job.packager else ()
     refused: tuple[WrongPlatformWheel, ...] = ()
     with prefetching(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:

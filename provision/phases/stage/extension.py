@@ -107,13 +107,9 @@ class Extension:
 
 
 def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension:
-    """Read a wheel.
+    """Read a wheel, which may be stored under another name than its authors published it as.
 
-    Args:
-        published_as: The file name of its authors, where it is stored under another.
-
-    Raises:
-        StageError: The file is no valid wheel, or one of its libraries cannot be read.
+    Raises StageError where the file is no valid wheel, or one of its libraries cannot be read.
     """
     file = published_as or wheel.name
     try:

@@ -32,23 +32,17 @@ _LONGEST_NAME = 100
 
 
 def controller_sbom(lock: str) -> str:
-    """Return the document of the controller's own environment.
+    """Return the document of the controller's own environment, from the text of requirements/run.txt.
 
     A package with several wheels has the hashes of all. Licences are not in a lock, and therefore not in this document.
-
-    Args:
-        lock: Text of requirements/run.txt.
     """
     return _document("firstlight", __version__, [_python_package(package) for package in read_lock(lock)], lock)
 
 
 def environment_sbom(staged: Staged) -> str:
-    """Return the document of an environment of hosts: the packages of its lock, and its interpreter.
+    """Return the document of an environment of hosts: the packages of its lock, and its interpreter. Raises OSError.
 
     Licences and file names are those of the wheels; a package whose wheel is not on this machine has none.
-
-    Raises:
-        OSError: The lock cannot be read.
     """
     lock = Path(staged.lock).read_text(encoding="utf-8")
     wheels = {file.sha256: file for file in staged.files if file.kind == "wheel"}

@@ -257,13 +257,9 @@ def _companions(variant: str) -> dict[str, list[str]]:
 
 
 def solve(request: SolveRequest, variables: Mapping[str, str]) -> str:
-    """Solve a request with uv.
+    """Solve a request with uv; return a pylock.toml with every file of every distribution.
 
-    Returns:
-        The text of a pylock.toml with every file of every distribution.
-
-    Raises:
-        StageError: uv refuses, or an index cannot be reached. The text is uv's own sentence.
+    Raises StageError with uv's own sentence where uv refuses, or an index cannot be reached.
     """
     with scratch_folder() as folder:
         (folder / "pyproject.toml").write_text(_project(request), encoding="utf-8")
@@ -315,13 +311,9 @@ def _project(request: SolveRequest) -> str:
 
 
 def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> list[LockedWheel]:
-    """Choose the wheel of each distribution.
+    """Choose the wheel of each distribution but `own`, which are built on the controller.
 
-    Args:
-        own: Names of distributions to leave out, since they are built on the controller.
-
-    Raises:
-        StageError: A distribution has no wheel that fits, or one without a sha256.
+    Raises StageError where a distribution has no wheel that fits, or one without a sha256.
     """
     local = {canonicalize_name(name) for name in own}
     try:

@@ -120,10 +120,7 @@ def fetch_wheels(
     progress: Progress | None = None,
     on_stored: OnStored = lambda _path, _total: None,
 ) -> dict[str, Path]:
-    """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash.
-
-    Raises StageError where a file cannot be had, or is not the one that was locked.
-    """
+    """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash. Raises StageError as `fetch_all` does."""
     remote = [wheel for wheel in locked if wheel.url]
     return fetch_all(
         store, remote, partial(open_client, sources.settings, sources.indexes), progress=progress, on_stored=on_stored
@@ -140,12 +137,7 @@ def unpacked_size(wheels: Iterable[Path]) -> int:
 
 
 def _place_builds(builds: list[PinnedBuild], sources: IndexSources, target: Target) -> dict[str, LocatedBuild]:
-    """Choose the first location of each vendor build with a wheel that fits: local folders, other locations, the vendor's index.
-
-    Raises:
-        StageError: No location has the build.
-        IndexUnreachableError: A location that may have it did not answer.
-    """
+    """Choose the first location of each vendor build: local folders, other locations, the vendor's index. Raises StageError."""
     client, tags = sources.index_client, target.tags()
     fixed, others = [build for build in builds if build.vendor], [build for build in builds if not build.vendor]
     flat = [IndexLocation(url, flat=True) for url in sources.find_links]
@@ -204,8 +196,7 @@ def _without(
 ) -> SolveRequest:
     """Return the request that cannot choose these wheels again.
 
-    Where the version tells them apart, it is excluded. Else the package is bound to the next index with another wheel of that version;
-    uv then ignores find-links for it.
+    Where the version tells them apart, it is excluded. Else the package is bound to the next index with another wheel of that version.
     """
     constraints = [f"{item.wheel.distribution}!={item.wheel.version}" for item in refused if item.by_version]
     pins = dict(request.pins)

@@ -24,7 +24,7 @@ from provision.core.folders import config_folder
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Stack
 from provision.core.models.staged import Staged
-from provision.features.bundle import keys as bundle_keys
+from provision.features.bundle import manifest as bundle_keys
 from provision.features.bundle.create import BundleContents, RecordingStore, write_bundle
 from provision.features.bundle.reader import OpenedBundle, open_bundle
 from provision.phases.stage import stage

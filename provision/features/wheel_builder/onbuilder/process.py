@@ -68,12 +68,7 @@ def cancel_on_signals() -> None:
 def run(
     command: Sequence[str], log: IO[bytes], environ: Mapping[str, str], folder: Path, watch: Watcher | None = None
 ) -> list[str]:
-    """Run a program with its output in the log, and call `watch` with each line. Return the last lines.
-
-    Raises:
-        CancelledError: The controller is gone; all processes of the program have ended.
-        FailedError: The program failed.
-    """
+    """Run a program with its output in the log; `watch` gets each line. Return the last lines. Raises FailedError or CancelledError."""
     log.write(("$ " + " ".join(command) + "\n").encode())
     process = subprocess.Popen(
         command,
