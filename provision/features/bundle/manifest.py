@@ -9,8 +9,8 @@ A bundle is an uncompressed tar, in this order:
     sbom/ENVIRONMENT.cdx.json   what each environment consists of (CycloneDX)
     files/SHA256/NAME           files for the wheelhouse
 
-Keys and signatures are in minisign's format, by py-minisign: `minisign -V` can check the manifest. A key pair without a password is created
-on first use in the user's configuration folder. Only its owner can read the secret key.
+Keys and signatures are in minisign's format, by py-minisign: `minisign -V` can check the manifest. A key pair without a
+password is created on first use in the user's configuration folder. Only its owner can read the secret key.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class RangeError(FirstlightError):
 
 
 class RangeFile(io.RawIOBase):
-    """A remote file without a buffer: each read is a request. Raises RangeError where the server does not send that part."""
+    """A remote file without a buffer: each read is a request, and raises RangeError where the server refuses it."""
 
     def __init__(self, client: httpx.Client, url: str) -> None:
         self._client, self._url, self._at = client, url, 0

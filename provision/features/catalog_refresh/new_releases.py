@@ -1,7 +1,7 @@
 """New releases on the user's index as rows of a dated overlay.
 
-A row is made from what its wheels have: METADATA, file names, and the file with the CUDA release. Values that these lack are carried over
-and marked.
+A row is made from what its wheels have: METADATA, file names, and the file with the CUDA release. Values that these
+lack are carried over and marked.
 """
 
 import json
@@ -136,7 +136,7 @@ def _text(new: NewReleases) -> str:
 
 
 def _unknown(index: WheelIndex, package: str, rows: Iterable[Any]) -> list[tuple[str, list[Wheel]]]:
-    """Return the wheels of final, not yanked releases without local part that are newer than the oldest row, oldest first."""
+    """Return the wheels of final, not yanked releases that are newer than the oldest row, oldest first."""
     known = {row.version for row in rows}
     oldest = min(release(version) for version in known)
     offered = gather(

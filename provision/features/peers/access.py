@@ -1,8 +1,8 @@
 """Access of hosts to each other's incoming folders for the time of a run: a key of its own, a pinned host key, one forced command.
 
-A program of this product in a host's incoming folder reports what it moves as lines of JSON. Functions raise SourceError where the host
-cannot run it, or it does not come to its end; StageError where the disk is too small or the folder cannot be used; and TransportError where
-the connection from here breaks.
+A program of this product in a host's incoming folder reports what it moves as lines of JSON. Functions raise
+SourceError where the host cannot run it, or it does not come to its end; StageError where the disk is too small or the
+folder cannot be used; and TransportError where the connection from here breaks.
 """
 
 import base64

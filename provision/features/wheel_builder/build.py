@@ -233,8 +233,8 @@ def has_wheels(cuda: str) -> bool:
 def _fetch_inputs(job: BuildJob, extra: Iterable[str]) -> tuple[Path, list[LockedWheel]]:
     """Fetch the sdist of a job and its build requirements; return its path, and the wheels of the build environment.
 
-    The environment has the Stack's own torch, from the same file, and torch's requirements at the Stack's versions. So the wheel is built
-    against exactly the torch that it runs with.
+    The environment has the Stack's own torch, from the same file, and torch's requirements at the Stack's versions. So
+    the wheel is built against exactly the torch that it runs with.
     """
     sdist = _find_sdist(f"{job.key.name}=={job.key.version}", job)
     path = fetch_wheels([sdist], job.sources, job.store, progress=job.progress)[sdist.sha256]
@@ -249,7 +249,7 @@ def _fetch_inputs(job: BuildJob, extra: Iterable[str]) -> tuple[Path, list[Locke
 
 
 def _find_sdist(requirement: str, job: BuildJob) -> LockedWheel:
-    """Locate the sdist of a release on the user's indexes. Its code is not run, so its requirements are not known yet."""
+    """Locate the sdist of a release on the user's indexes. Its code is not run, so its requirements are unknown."""
     name = Requirement(requirement).name
     pylock = solve(SolveRequest(job.target, (requirement,), sources=(name,)), job.sources.variables)
     packages: list[dict[str, Any]] = tomllib.loads(pylock)["packages"]

@@ -187,7 +187,7 @@ HINT = "put that file into a find-links folder of your settings, or build it: fi
 
 
 def _find_released(repository: str, file: str, settings: ClientSettings) -> tuple[str, str | None]:
-    """Find a file in the releases of a repository (`owner/name`), newest first; return its address, and its sha256 where announced."""
+    """Return the address of a file in the newest release that has it, and its sha256 where announced."""
     import httpx
 
     address = f"{API}/repos/{repository}/releases"

@@ -25,7 +25,7 @@ _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11ab
 
 
 def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, compiled: bool = True) -> list[str]:
-    """Return why a wheel does not fit a Stack, whose wheel of torch must have the symbols that it needs; empty when it fits."""
+    """Return why a wheel does not fit a Stack, whose torch must have the symbols that it needs; empty when it fits."""
     found = [*_metadata(extension, key)]
     if not extension.libraries:
         return [*found, "it has no compiled extension"] if compiled else found

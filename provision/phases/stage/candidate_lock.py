@@ -255,7 +255,7 @@ def _lock_or_leave_out(
 
 
 def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | StageError:
-    """Solve a candidate and fetch its wheels, none of them for another platform than planned. Return a refusal as an error."""
+    """Solve a candidate and fetch its wheels, none of them for another platform than planned; return a refusal."""
     extra = job.packager.requires(attempt.package) if attempt.package and job.packager else ()
     refused: tuple[WrongPlatformWheel, ...] = ()
     with prefetching(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:

@@ -152,7 +152,7 @@ def _run_apt(what: str, arguments: list[str]) -> None:
 
 
 def release_sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> str:
-    """Return every binary source for a release (`bookworm`) or one of its pockets (`bookworm-updates`), as deb822 text."""
+    """Return every binary source for a release (`bookworm`) or a pocket of it (`bookworm-updates`), as deb822 text."""
     files = [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]
     stanzas = [stanza for path in files if path.is_file() for stanza in _stanzas(path)]
     return "\n\n".join(kept for stanza in stanzas if (kept := _of_release(stanza, codename))) + "\n"

@@ -38,10 +38,7 @@ def stage_image(path: Path) -> StagedFile:
 
 
 def image_files(image: str | None, store: Store, *, is_bundled: bool) -> list[StagedFile]:
-    """Return the file of a container's image, from the wheelhouse where a run has its files from a bundle; none without containers.
-
-    Raises StageError where it is no image.
-    """
+    """Return the file of a container's image, that of a bundle where a run has one. Raises StageError."""
     if not image:
         return []
     path = Path(image)

@@ -65,7 +65,7 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
 
 
 def describe_all(settings: Settings, store: Store, *, refresh: bool = False) -> dict[str, Shape]:
-    """Return the shapes of the model and of a draft model whose size can be told, by their sources. Raises as `describe`."""
+    """Return the shapes of the model and of a draft model whose size can be told. Raises as `describe`."""
     shape = describe(settings, store, refresh=refresh)
     found = {settings.model: shape} if shape else {}
     if shape and settings.draft:
@@ -78,8 +78,8 @@ def describe_all(settings: Settings, store: Store, *, refresh: bool = False) -> 
 def try_sources(settings: Settings, store: Store, tried: set[str]) -> None:
     """Try whether the hub gives what is not here yet: adapters, which no plan reads, and all that needs a token.
 
-    A silent hub is no reason not to plan. `tried` has the sources that were tried before, and gets those that are tried now. Raises
-    StageError where the hub refuses one, or does not have it.
+    A silent hub is no reason not to plan. `tried` has the sources that were tried before, and gets those that are tried
+    now. Raises StageError where the hub refuses one, or does not have it.
     """
     for source in settings.model_sources:
         is_read = source not in settings.lora.values() and settings.hf_token_file is None

@@ -1,7 +1,7 @@
 """Programs for hosts: uv by the hashes in this product's own lock, and Python where a host has none that fits.
 
-Such a Python is a standalone build, fetched and verified by uv, packed for the upload. uv's settings apply: UV_PYTHON_INSTALL_MIRROR,
-UV_PYTHON_DOWNLOADS_JSON_URL, and their like in the user's uv.toml.
+Such a Python is a standalone build, fetched and verified by uv, packed for the upload. uv's settings apply:
+UV_PYTHON_INSTALL_MIRROR, UV_PYTHON_DOWNLOADS_JSON_URL, and their like in the user's uv.toml.
 """
 
 from __future__ import annotations

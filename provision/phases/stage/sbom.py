@@ -104,7 +104,7 @@ def _document(name: str, version: str, components: list[Component], lock: str) -
 
 
 def _licences(wheel: Path) -> list[License]:
-    """Return what a package says about its licence: an SPDX expression, else classifiers, else a short name; nothing of a pruned wheel."""
+    """Return the licence of a wheel: an SPDX expression, else classifiers, else a short name; none of a pruned one."""
     factory = LicenseFactory()
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -1,4 +1,7 @@
-"""The request to uv's resolver for a Stack, its answer for the platform and Python of a host, and the wheels that fit: the lock."""
+"""The request to uv's resolver for a Stack, its answer for the platform of a host, and the wheels that fit: the lock.
+
+Wheel tags and dependency markers are those of the host's platform and Python, not of the controller's.
+"""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def fetch_wheels(
     progress: Progress | None = None,
     on_stored: OnStored = lambda _path, _total: None,
 ) -> dict[str, Path]:
-    """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash. Raises StageError as `fetch_all` does."""
+    """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash. Raises StageError."""
     remote = [wheel for wheel in locked if wheel.url]
     return fetch_all(
         store, remote, partial(open_client, sources.settings, sources.indexes), progress=progress, on_stored=on_stored
@@ -137,7 +137,7 @@ def unpacked_size(wheels: Iterable[Path]) -> int:
 
 
 def _place_builds(builds: list[PinnedBuild], sources: IndexSources, target: Target) -> dict[str, LocatedBuild]:
-    """Choose the first location of each vendor build: local folders, other locations, the vendor's index. Raises StageError."""
+    """Choose the first location of each vendor build: local folders, others, the vendor's index. Raises StageError."""
     client, tags = sources.index_client, target.tags()
     fixed, others = [build for build in builds if build.vendor], [build for build in builds if not build.vendor]
     flat = [IndexLocation(url, flat=True) for url in sources.find_links]
@@ -196,7 +196,8 @@ def _without(
 ) -> SolveRequest:
     """Return the request that cannot choose these wheels again.
 
-    Where the version tells them apart, it is excluded. Else the package is bound to the next index with another wheel of that version.
+    Where the version tells them apart, it is excluded. Else the package is bound to the next index with another wheel
+    of that version; uv then ignores find-links for it.
     """
     constraints = [f"{item.wheel.distribution}!={item.wheel.version}" for item in refused if item.by_version]
     pins = dict(request.pins)
@@ -316,7 +317,7 @@ class WrongPlatformWheel:
 def find_wrong(
     stack: Stack, wheels: Iterable[LockedWheel], paths: Mapping[str, Path] | None = None
 ) -> list[WrongPlatformWheel]:
-    """Return the wheels for another platform than planned: by their versions, or by the content of fetched ones (`paths` by hashes)."""
+    """Return the wheels for another platform than planned: by their versions, or by the content at `paths` by hash."""
     planned = _planned(stack)
     wrong = []
     for wheel in wheels:

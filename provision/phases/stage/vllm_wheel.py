@@ -214,7 +214,7 @@ def _address(page: ProjectPage, wheel: Wheel) -> str:
 
 
 def rows_of(path: Path) -> tuple[Release, Build]:
-    """Return the rows of the wheel's release and build from its tags, metadata, and the GPU code and symbols of its libraries.
+    """Return the rows of the wheel's release and build: from its tags, metadata, GPU code and symbols.
 
     Raises StageError where it is not a wheel of vLLM, or one that no rule can choose by its content.
     """

@@ -247,7 +247,7 @@ class Store:
             )
 
     def prune(self) -> int:
-        """Remove the least recently used files until the limit holds, except those that a host needs; return the removed bytes."""
+        """Remove the oldest files until the limit holds, except those that a host needs; return the removed bytes."""
         needed = self.references.needed()
         entries: list[tuple[float, int, Path]] = []
         for folder in (self.root / "files").glob("??/*"):

@@ -1,4 +1,4 @@
-"""The commands `builder.pyz facts PYTHON CUDA` and `builder.pyz build FOLDER`; one JSON line an event on standard output.
+"""The commands `builder.pyz facts PYTHON CUDA` and `builder.pyz build FOLDER`; an event is a line of JSON.
 
 One build in its folder has steps that a later run resumes: environment, source, compilation, wheel.
 
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def build(folder: Path) -> None:
-    """Build the wheel, or find it built, and send the result to the controller. Raises FailedError or CancelledError."""
+    """Build the wheel, or find it built, and send the result. Raises FailedError or CancelledError."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     with _turn(folder), (folder / "build.log").open("ab") as log:
         result = _result(folder)

@@ -68,7 +68,7 @@ def cancel_on_signals() -> None:
 def run(
     command: Sequence[str], log: IO[bytes], environ: Mapping[str, str], folder: Path, watch: Watcher | None = None
 ) -> list[str]:
-    """Run a program with its output in the log; `watch` gets each line. Return the last lines. Raises FailedError or CancelledError."""
+    """Run a program with its output in the log; return the last lines. Raises FailedError or CancelledError."""
     log.write(("$ " + " ".join(command) + "\n").encode())
     process = subprocess.Popen(
         command,
