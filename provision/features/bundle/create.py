@@ -58,6 +58,12 @@ from provision.run.step import Step
 if TYPE_CHECKING:
     from minisign import SecretKey
 
+_LOCAL = frozenset({"manifests", "builds", "published"})
+"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads."""
+_TAR_BLOCK = 10240
+_HEADER = 1536
+"""Maximum overhead of a tar member: its header and one for a long name."""
+
 
 def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
     """Make a bundle for the hosts of an inventory, or for a described host; return the exit code.
@@ -178,10 +184,6 @@ def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> 
     write_stdout("\n".join(lines))
 
 
-_LOCAL = frozenset({"manifests", "builds", "published"})
-"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads."""
-
-
 class RecordingStore(Store):
     """A wheelhouse that records the cache entries that stage reads or writes, for the bundle."""
 
@@ -206,11 +208,6 @@ class RecordingStore(Store):
             for (kind, key), value in sorted(self._recorded.items())
             if kind not in _LOCAL
         )
-
-
-_TAR_BLOCK = 10240
-_HEADER = 1536
-"""Maximum overhead of a tar member: its header and one for a long name."""
 
 
 @dataclass

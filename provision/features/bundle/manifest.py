@@ -37,6 +37,8 @@ PRODUCT = "product/"
 SBOM = "sbom/"
 FILES = "files/"
 FORMAT: Literal[1] = 1
+PRIVATE_FILE = "bundle.key"
+PUBLIC_FILE = "bundle.pub"
 
 
 class BundledFile(Record):
@@ -119,10 +121,6 @@ def read_manifest(content: bytes, where: str) -> Manifest:
         if path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise BundleError(f"`{where}`: {path} is outside the bundle", hint="do not use it")
     return manifest
-
-
-PRIVATE_FILE = "bundle.key"
-PUBLIC_FILE = "bundle.pub"
 
 
 def signing_key(named: Path | None) -> SecretKey:

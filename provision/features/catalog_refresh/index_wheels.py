@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BLOCK = 64 * 1024
 """The least bytes of one request."""
+MOST_BYTES = 16 << 20
+"""Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""
 
 
 class RangeError(FirstlightError):
@@ -67,10 +69,6 @@ class RangeFile(io.RawIOBase):
                 hint="the index serves no metadata files either; use another index of the same packages",
             )
         return answer
-
-
-MOST_BYTES = 16 << 20
-"""Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""
 
 
 class IndexReadError(FirstlightError):

@@ -37,6 +37,14 @@ from provision.phases.stage.solve import LockedWheel, Target, target_of
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
 CONTROLLER = "controller"
+_KIND = "published"
+API = "https://api.github.com"
+"""Without a login it answers 60 requests an hour. Source: docs.github.com/rest/releases/releases."""
+PAGE = 30
+"""Releases in one answer, newest first; each lists all of its files."""
+MOST_PAGES = 100
+"""Limit of pages. A repository with more releases does not publish wheels."""
+HINT = "put that file into a find-links folder of your settings, or build it: firstlight_builder: controller"
 
 
 @dataclass(frozen=True)
@@ -130,9 +138,6 @@ def _interpreter(store: Store, target: Target) -> StagedFile:
     return stage_interpreter(replace(target, python=minor), read_settings(), store)[1]
 
 
-_KIND = "published"
-
-
 def _fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Store) -> Path:
     """Put a published wheel into the wheelhouse, under the name in its own metadata: uv installs no other.
 
@@ -174,16 +179,6 @@ def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:
     path = store.add(source, name=f"{distribution}-{own_version}-{tags}", sha256=found)
     store.put(_KIND, name, {"sha256": found, "name": path.name})
     return path
-
-
-API = "https://api.github.com"
-"""Without a login it answers 60 requests an hour. Source: docs.github.com/rest/releases/releases."""
-PAGE = 30
-"""Releases in one answer, newest first; each lists all of its files."""
-MOST_PAGES = 100
-"""Limit of pages. A repository with more releases does not publish wheels."""
-
-HINT = "put that file into a find-links folder of your settings, or build it: firstlight_builder: controller"
 
 
 def _find_released(repository: str, file: str, settings: ClientSettings) -> tuple[str, str | None]:

@@ -40,6 +40,11 @@ from provision.phases.stage.solve import (
 )
 from provision.phases.stage.wheelhouse import Store
 
+_LOCAL = re.compile(r"(?:cpu|xpu|cu\d+|rocm\d[\d.]*)")
+_VERSION_FILE = re.compile(r"[^/]+/_?version\.py")
+_NAMED = re.compile(r"^__version__\b[^\n]*?['\"]([^'\"\n]+)['\"]", re.MULTILINE)
+_TOOLKIT = re.compile(r"^(cuda|hip)\b[^\n=]*= *(?:None|['\"]([^'\"\n]+)['\"]) *$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -289,12 +294,6 @@ def _explain_age_limits(stack: Stack, request: SolveRequest, wheels: Sequence[Lo
     bounds = [Requirement(text) for text in stack.dependencies.bounds]
     used = [f"{bound} ({locked[name]})" for bound in bounds if (name := canonicalize_name(bound.name)) in locked]
     yield f"{subject} by the catalog's bounds, because upload times are unknown: {', '.join(used) or 'none applies'}"
-
-
-_LOCAL = re.compile(r"(?:cpu|xpu|cu\d+|rocm\d[\d.]*)")
-_VERSION_FILE = re.compile(r"[^/]+/_?version\.py")
-_NAMED = re.compile(r"^__version__\b[^\n]*?['\"]([^'\"\n]+)['\"]", re.MULTILINE)
-_TOOLKIT = re.compile(r"^(cuda|hip)\b[^\n=]*= *(?:None|['\"]([^'\"\n]+)['\"]) *$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

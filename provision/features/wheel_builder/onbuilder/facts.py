@@ -17,6 +17,7 @@ _PYTHON_QUERY = (
     "import json,platform,sysconfig,os,sys;h=os.path.join(sysconfig.get_paths()['include'],'Python.h');"
     "print(json.dumps([platform.python_version(),os.path.exists(h),sys.executable]))"
 )
+GIB = 1 << 30
 
 
 def read_facts(python: str, cuda: str) -> dict[str, Any]:
@@ -73,9 +74,6 @@ def _output(command: list[str]) -> str:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-GIB = 1 << 30
 
 
 def cpus(root: Path = Path("/"), allowed: int | None = None) -> int:
