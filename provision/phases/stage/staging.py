@@ -98,13 +98,19 @@ def stage(
         files += model_files
     files += image_files(settings.image, store, is_bundled=client.bundled is not None)
     text = lock_text(wheels)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    lock = kept_lock = store.root / "locks" / f"{digest}.txt"
+    write_atomically(kept_lock, text)
+    if run is not None:
+        lock = run.path(f"stage/{resolution.hosts[0]}.lock.txt")
+        write_atomically(lock, text)
     environment = environment_digest(text, interpreter, archive.sha256 if archive else None)
     staged = Staged(
         hosts=resolution.hosts,
         stack=choice.stack,
         refused=choice.refused,
-        lock=str(_write_lock(store, run, resolution, text)),
-        lock_digest=hashlib.sha256(text.encode()).hexdigest(),
+        lock=str(lock),
+        lock_digest=digest,
         environment=environment,
         files=tuple(files),
         from_cache=choice.from_cache,
@@ -121,8 +127,7 @@ def stage(
         store.references.keep_only(facts.host, set(map(digest_of, live)))
     key = _key(candidates, settings, client)
     kept = tuple(file for file in files if file.kind not in ("deb", "image"))  # those of one host
-    lock = _write_lock(store, None, resolution, text)
-    result = staged.model_copy(update={"files": kept, "lock": str(lock)}).model_dump(mode="json")
+    result = staged.model_copy(update={"files": kept, "lock": str(kept_lock)}).model_dump(mode="json")
     for table, name, value in ((STAGED, key, result), (ENVIRONMENTS, environment, builds_of(choice.stack))):
         if store.get(table, name) != value:
             store.put(table, name, value)
@@ -225,15 +230,3 @@ def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
             "there is no plan to stage", hint="run `./firstlight plan` to see why each candidate was refused"
         )
     return found
-
-
-def _write_lock(store: Store, run: RunFolder | None, resolution: Resolution, text: str) -> Path:
-    """Write the lock into the run's folder, else into the cache."""
-    if run is None:
-        path = store.root / "locks" / f"{hashlib.sha256(text.encode()).hexdigest()}.txt"
-        if path.exists():
-            return path
-    else:
-        path = run.path(f"stage/{resolution.hosts[0]}.lock.txt")
-    write_atomically(path, text)
-    return path
