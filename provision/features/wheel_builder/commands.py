@@ -101,7 +101,7 @@ def build(
     toolkit = cuda or cuda_of(variant)
     if toolkit is None:
         raise UsageError(f"torch {torch} is of no CUDA release", hint="name the toolkit: --cuda 13.0")
-    capabilities = tuple(sorted({_capability(arch) for arch in arch}, key=numbers))
+    capabilities = tuple(sorted({_capability(one) for one in arch}, key=numbers))
     store = Store(cache_folder())
     wheel_builder = make_wheel_builder(store, inventory or default_inventory())
     minor_python = python or "{}.{}".format(*sys.version_info[:2])

@@ -74,12 +74,9 @@ def stage_model(
 def adapter_files(adapter: str, files: Iterable[StagedFile]) -> list[StagedFile]:
     """Return the files of an adapter that vLLM reads, by their names in the folder of the model. Raises StageError."""
     found = {file.name: file for file in files}
-    weights = next((name for name in _ADAPTER_WEIGHTS if name in found), None)
-    missing = [
-        *([] if ADAPTER_CONFIG in found else [ADAPTER_CONFIG]),
-        *([] if weights else [_ADAPTER_WEIGHTS[0]]),
-    ]
-    if weights is None or missing:
+    weights = next((name for name in _ADAPTER_WEIGHTS if name in found), _ADAPTER_WEIGHTS[0])
+    missing = [name for name in (ADAPTER_CONFIG, weights) if name not in found]
+    if missing:
         raise StageError(
             f"adapter `{adapter}` lacks {', '.join(missing)}",
             hint="firstlight_lora takes LoRA adapters in the format of PEFT, as its `save_pretrained` writes them",
