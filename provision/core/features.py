@@ -22,7 +22,7 @@
 | `try_together(context, probed, hosts, desired)` | returns a check of several hosts together |
 | `neighbours(context, phase, hosts)` | returns at which ports hosts accept others besides gateways and monitoring (`provision/features/firewall/step.py`) |
 | `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |
-| `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/run/starts.py`) |
+| `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/phases/serve/step.py`) |
 | `served_again(context, hosts)` | acts on hosts that serve again after a command took them back |
 | `steers_shares(logs)` | returns whether a rollout is open, which decides the shares of requests at gateways |
 | `measured(request)` | measures what the hosts of a command serve, and returns the exit code (`provision --measure`) |

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
+from provision.core import features
 from provision.core.models.facts import HostFacts
+from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ReleaseRecord, ServeRecord
 from provision.phases.install.step import changing
 from provision.phases.verify.step import check_again
@@ -14,7 +17,22 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.proof import prove
 from provision.run.results import StagedHosts, VerifiedHosts
-from provision.run.starts import Starts
+
+
+class StartPart(Protocol):
+    """The part of a feature in the starts of a run, which its hook `starts` returns."""
+
+    def turns(self, wave: Sequence[Host], /) -> list[list[Host]]:
+        """Return hosts that may start together in the order in which they start: at least one list."""
+
+    def before(self, hosts: Sequence[Host], /) -> list[Host]:
+        """Prepare hosts that start next; return those of them that may."""
+
+    def after(self, hosts: Sequence[Host], /, *, serving: Collection[str], proven: Collection[str]) -> None:
+        """Act on hosts that were started, or found in the desired state.
+
+        `serving` are those of them that serve, be it with the release before, and `proven` all whose services were proven in this run.
+        """
 
 
 def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str] = ()) -> VerifiedHosts:
@@ -39,12 +57,14 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
                 context.run.write(f"serve/{host.name}.json", record)
             text = "serves since its answers were verified" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
-    starts = Starts(context, verified, switching, still=again)
-    waves = starts.turns(switching)
+    parts: list[StartPart] = [hook(context, verified, switching, still=again) for hook in features.hooks("starts")]
+    waves = _turns(parts, switching)
     restarted: dict[str, PhaseResult] = {}
     records: dict[str, ServeRecord] = {}
     for wave in waves:
-        hosts = starts.before(wave)
+        hosts = wave
+        for part in reversed(parts):  # what is first after a start is last before it
+            hosts = part.before(hosts)
         done = playbooks.run_playbook(
             context, verified, "serve", hosts, lambda host: verified.desired[host.name].ansible_vars()
         )
@@ -67,15 +87,20 @@ def serve(context: RunContext, verified: VerifiedHosts, *, again: Collection[str
         records |= prove(context, verified, requests, done, started)
         settled = [*hosts, *(unchanged if wave is waves[0] else ())]
         former = rollback.return_refused(context, verified, {host.name: releases[host.name] for host in settled})
-        starts.after(
-            settled,
-            serving={host.name for host in settled if host.name in former or not context.has_failed(host.name)},
-            proven={name for name, record in records.items() if record.ready},
-        )
+        serving = {host.name for host in settled if host.name in former or not context.has_failed(host.name)}
+        for part in parts:
+            part.after(settled, serving=serving, proven={name for name, record in records.items() if record.ready})
         restarted |= done
     rollback.prune(context, verified, {name: releases[name] for name in (*restarted, *records)})
     check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
     return verified
+
+
+def _turns(parts: Sequence[StartPart], hosts: Sequence[Host]) -> list[list[Host]]:
+    found = [[*hosts]]
+    for part in parts:
+        found = [turn for wave in found for turn in part.turns(wave)]
+    return found
 
 
 def serves(verified: StagedHosts, name: str) -> bool:
