@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
@@ -16,6 +16,7 @@ from provision import __version__
 from provision.cli import exit_status, logs, verify
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
+    BATCHED,
     CHANGED,
     DRIVERS,
     HOSTS,
@@ -33,7 +34,6 @@ from provision.cli.options import (
     consent,
     refuse_with,
     require_consent,
-    takes,
 )
 from provision.core import features
 from provision.core.errors import Exit, UsageError
@@ -153,43 +153,24 @@ for feature in features.modules("commands"):
     feature.add_to(app)
 
 
-@app.command()
-@takes(*STAGING, after=PRINTED)
+@command(app, "provision", *BATCHED, after=PRINTED)
 def provision(
+    request: CommandRequest,
     *,
-    ask_become_pass: BecomeOption = False,
-    batch: Annotated[
-        str | None,
-        typer.Option(
-            "--batch",
-            metavar="N|N%",
-            help="Change this many hosts at a time. The next batch starts when all of them serve.",
-        ),
-    ] = None,
-    max_fail: Annotated[
-        str | None,
-        typer.Option(
-            "--max-fail",
-            metavar="N|N%",
-            help="With --batch: start no further batch when more than this many hosts have failed. Default: 0.",
-        ),
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Then measure the service under load, as `verify load` does.")
     ] = False,
-    **options: Any,
-) -> None:
+) -> int:
     """Install the planned versions, check the hosts, start the service, and check its first answers."""
-    request = asked("provision", ask_become_pass=ask_become_pass, batch=batch, max_fail=max_fail, **options)
     if measure and (dry_run or request.as_json):
         raise UsageError("`--measure` prints tables after the summary of a run", hint="./firstlight verify load --json")
     if dry_run:
         if request.batching is not None:
             raise UsageError("`--dry-run` changes no host, so `--batch` has no effect", hint="leave one of the two out")
-        raise typer.Exit(commands.plan(request, explain=False))
+        return commands.plan(request, explain=False)
     code = commands.run(request)
-    raise typer.Exit(features.first("measured", request) or code if measure and code == Exit.OK else code)
+    return features.first("measured", request) or code if measure and code == Exit.OK else code
 
 
 @command(app, "probe", *HOSTS, after=PRINTED)
@@ -198,9 +179,9 @@ def probe(request: CommandRequest) -> int:
     return commands.probe(request)
 
 
-@app.command()
-@takes(*PLANNING, after=PRINTED)
+@command(app, "plan", *PLANNING, after=PRINTED)
 def plan(
+    request: CommandRequest,
     *,
     what_if: WhatIfOption = None,
     facts: Annotated[
@@ -220,18 +201,13 @@ def plan(
             "--why-not", metavar="RELEASE", help="Show why one release fits or does not, such as vllm==0.33.0."
         ),
     ] = None,
-    **options: Any,
-) -> None:
+) -> int:
     """Choose the versions for each host, with the reasons; no host is changed."""
-    request = asked("plan", **options)
-    if what_if is not None or facts:
-        option = "--what-if" if what_if is not None else "--facts"
-        refuse_with(option, inventory=options["inventory"], limit=options["limit"])
-        code = commands.plan_recorded(
-            request, what_if=what_if, files=tuple(facts or ()), explain=explain, why_not=why_not
-        )
-        raise typer.Exit(code)
-    raise typer.Exit(commands.plan(request, explain=explain, why_not=why_not))
+    if what_if is None and not facts:
+        return commands.plan(request, explain=explain, why_not=why_not)
+    option = "--facts" if what_if is None else "--what-if"
+    refuse_with(option, inventory=request.invocation.inventory, limit=request.limit)
+    return commands.plan_recorded(request, what_if=what_if, files=tuple(facts or ()), explain=explain, why_not=why_not)
 
 
 @command(app, "stage", *STAGING, after=PRINTED)

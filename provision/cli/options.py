@@ -117,6 +117,8 @@ STAGING = (*PLANNING, _option("refresh", RefreshOption, default=False), *_option
 """Options of commands that plan, and fetch what is planned."""
 PRINTED = (_PRINT,)
 BECOME = _option("ask_become_pass", BecomeOption, default=False)
+BATCHED = (*STAGING, BECOME, *_options("batching"))
+"""Options of a command that may change its hosts batch by batch."""
 CHANGED = (BECOME, _PRINT)
 """Options of commands that may need sudo, and print a document."""
 
