@@ -1,7 +1,4 @@
-"""One run: the phases in order, their context and results, background tasks, recovery.
-
-A command with its options, and its batches: hosts that change together, and how many of them may fail before no further batch begins.
-"""
+"""Commands and how they run. Here: a command with its options, and the batches of hosts that change together."""
 
 from __future__ import annotations
 
