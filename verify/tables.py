@@ -11,11 +11,11 @@ from typing import Any
 @lru_cache(maxsize=None)
 def table(name: str) -> dict[str, Any]:
     """Return the table `data/NAME`. Raises FileNotFoundError."""
-    packed = _read(f"data/{name}.json")
+    packed = resource(f"data/{name}.json")
     if packed is not None:
         content: dict[str, Any] = json.loads(packed)
         return content
-    source = _read(f"data/{name}.toml")
+    source = resource(f"data/{name}.toml")
     if source is None:
         raise FileNotFoundError(f"data/{name}.toml")
     return parse_toml(source.decode())
@@ -32,7 +32,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _read(path: str) -> bytes | None:
+def resource(path: str) -> bytes | None:
+    """Return a file of this package, also from a zipapp; None where there is none."""
     try:
         return pkgutil.get_data("verify", path)
     except OSError:  # zipimport raises no narrower exception for a missing file

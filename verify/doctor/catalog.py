@@ -1,14 +1,13 @@
 """The catalog of causes, the lines that show each of them, and its fixes: a TOML file for each in the repository, one JSON file in the zipapp."""
 
 import json
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from verify.tables import parse_toml
+from verify.tables import parse_toml, resource
 
 Role = Literal["cause", "symptom"]
 SYMPTOM_WEIGHT = 0.4
@@ -121,11 +120,8 @@ ENTRIES: dict[str, tuple[str, type[Any]]] = {
 @cache
 def load_causes() -> tuple[Cause, ...]:
     """Return all causes, sorted by id. Raises CatalogError."""
-    try:
-        packed = pkgutil.get_data("verify.doctor", PACKED_CAUSES)
-    except OSError:  # zipimport raises no narrower error for a file that the archive does not hold
-        packed = None
-    return parse_causes(_read_folder(FOLDER) if packed is None else json.loads(packed))
+    content = resource(f"doctor/{PACKED_CAUSES}")
+    return parse_causes(_read_folder(FOLDER) if content is None else json.loads(content))
 
 
 def parse_causes(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
