@@ -101,16 +101,6 @@ def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, ke
     return tuple(name.format(branch=branch, kernel=kernel, flavour=flavour) for name in names)
 
 
-def packages_before(name: str, os_id: str | None, version_id: str | None) -> tuple[str, ...]:
-    """Return the packages to install before a component's: they add the repositories of its dependencies."""
-    return package_system(os_id, version_id).also if catalog().package_components[name].builds else ()
-
-
-def repository_of_distribution(row: DistributionDriver) -> Repository:
-    """Return the distribution's sources with the components of a driver; the host already has address and key."""
-    return Repository(row.id, "apt", row.components, rivals=("NVIDIA",), origin=row.origin)
-
-
 def repository_of_component(
     name: str, *, os_id: str | None, version_id: str | None, machine: str | None, mirror: str | None, key: str | None
 ) -> Repository:
@@ -187,8 +177,3 @@ def os_packages(
             package = next((row.headers for row in named if row.covers(os_id, os_version)), package)
         found.append(package)
     return tuple(found)
-
-
-def install_command(packages: Iterable[str], *, manager: str) -> str:
-    """Return the command line that installs OS packages."""
-    return f"{catalog().install_commands[manager].install} {' '.join(packages)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.catalog.packages import install_command, os_packages
+from provision.catalog.packages import os_packages
 from provision.core.errors import UsageError
 
 ALL = ("libnuma", "cxx-compiler", "python-headers")
@@ -25,10 +25,6 @@ def test_packages(
     manager: str, python: str, os_id: str | None, os_version: str | None, packages: tuple[str, ...]
 ) -> None:
     assert os_packages(ALL, manager=manager, python=python, os_id=os_id, os_version=os_version) == packages
-
-
-def test_the_command_that_installs_packages_is_given() -> None:
-    assert install_command(("libnuma1", "g++"), manager="apt") == "sudo apt-get install -y libnuma1 g++"
 
 
 def test_a_package_manager_without_known_names_is_refused() -> None:

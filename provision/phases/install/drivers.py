@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from provision.catalog import catalog
 from provision.catalog.packages import (
+    Repository,
     distribution_driver,
-    packages_before,
+    package_system,
     packages_of_component,
     packages_of_distribution,
     repository_of_component,
-    repository_of_distribution,
 )
 from provision.catalog.rows.hardware import DistributionDriver
 from provision.catalog.versions import numbers
@@ -158,7 +158,8 @@ def _in_family(
         source = _component(host, facts, component, branch=_branch(version))
     else:
         packages = packages_of_distribution(names, row, facts.os.kernel)
-        repository = asdict(repository_of_distribution(row))
+        # the host has address and key of its distribution's sources
+        repository = asdict(Repository(row.id, "apt", row.components, rivals=("NVIDIA",), origin=row.origin))
         source = {"packages": list(packages), "repository": repository, "before": []}
     apart = list(row.apart) if row else []
     return {**source, "family": {"packages": list(family.packages), "version": family.version, "apart": apart}}
@@ -242,7 +243,9 @@ def _component(
         mirror=host.settings.driver_repository if mirror else None,
         key=host.settings.driver_key if mirror else None,
     )
-    before = packages_before(component, facts.os.id, facts.os.version_id)
+    # packages that add the repositories of a module's dependencies
+    builds = catalog().package_components[component].builds
+    before = package_system(facts.os.id, facts.os.version_id).also if builds else ()
     return {"packages": list(packages), "repository": asdict(repository), "before": list(before)}
 
 

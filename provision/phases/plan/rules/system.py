@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from provision.catalog import catalog
-from provision.catalog.packages import install_command, os_packages
+from provision.catalog.packages import os_packages
 from provision.catalog.versions import numbers
 from provision.phases.plan import interpreter
 from provision.phases.plan.build_option import BuildOption, offered_torch, unfit_torch
@@ -210,12 +210,13 @@ def system_packages(profile: HostProfile) -> Iterator[Verdict]:
 
 def _how_to_install(profile: HostProfile) -> str:
     manager = profile.manager or ""
-    if manager not in catalog().install_commands:
+    command = catalog().install_commands.get(manager)
+    if command is None:
         return "install their packages"
     packages = os_packages(
         profile.lacking, manager=manager, python="3", os_id=profile.os_id, os_version=profile.os_version
     )
-    return f"run `{install_command(packages, manager=manager)}`"
+    return f"run `{command.install} {' '.join(packages)}`"
 
 
 @host_rule(reads=("programs", "os.init", "user", "settings.runtime"), order=135)
