@@ -11,7 +11,7 @@ TARGET = "docs/reference/causes.md"
 PIPE = "\\|"
 OPTIONS = (
     "The commands show few options. Repeat your `-i`, `--limit` and `-K`, and the `--model` of your last run: without it, and without a model in the "
-    "inventory, `provision` and `serve` replace the served model by the built-in test model. `./firstlight doctor --limit NAME` prints the commands with "
+    "inventory, `provision` and `serve` stop where a host serves a model of yours. `./firstlight doctor --limit NAME` prints the commands with "
     "your inventory and host."
 )
 SIGNS = 6
