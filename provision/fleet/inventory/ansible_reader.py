@@ -31,7 +31,7 @@ CONNECTION = (
 
 _FILE_HINT = "name a file with one host or group a line"
 _MOST_MEMORY = 4 << 30
-"""Bytes for what an inventory says: aliases in YAML and ranges of hosts multiply."""
+"""Bytes for what an inventory says, as aliases in YAML and ranges of hosts multiply; what a program only reserves does not count."""
 
 
 class Refused(Exception):  # noqa: N818  # becomes the caller's error
@@ -214,7 +214,7 @@ def _vault_hint(error: AnsibleError) -> str | None:
 
 def main() -> None:
     """Print the answer. What Ansible says of its own accord goes to stderr, errors with the place in their file."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     try:
         answer = read(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
     except Refused as refused:
