@@ -1,4 +1,7 @@
-"""`bundle create`: what `stage` fetches, in one signed file with the product and the wheels of its launcher."""
+"""`bundle create`: what `stage` fetches, in one signed file with the product and the wheels of its launcher.
+
+The size of the file is known first, everything in it is hashed again, and the result is complete or absent.
+"""
 
 from __future__ import annotations
 

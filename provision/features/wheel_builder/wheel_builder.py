@@ -141,7 +141,8 @@ def _interpreter(store: Store, target: Target) -> StagedFile:
 def _fetch_published(package: FlashAttnPackage, sources: IndexSources, store: Store) -> Path:
     """Put a published wheel into the wheelhouse, under the name in its own metadata: uv installs no other.
 
-    Raises StageError where the wheel cannot be had, or differs from the first download.
+    It is that of the user's find-links folders, else that at the address in the plan. Authors publish no hashes: that of the
+    first download is kept, and later ones must have it too. Raises StageError.
     """
     known = store.get(_KIND, package.file)
     if known and (path := store.find(known["sha256"], known["name"])):

@@ -1,4 +1,8 @@
-"""The lock of a Stack: locate its pinned builds, solve the rest with uv, choose the wheels, fetch them."""
+"""The lock of a Stack: locate its pinned builds, solve the rest with uv, choose the wheels, fetch them.
+
+Two builds of one release differ at most in the local version (`2.13.0` and `2.13.0+cpu`), and the requirement `==2.13.0`
+accepts both. So each pinned wheel is compared with the plan twice: its version before it is fetched, then its content.
+"""
 
 from __future__ import annotations
 

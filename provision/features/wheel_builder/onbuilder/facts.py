@@ -1,4 +1,4 @@
-"""Properties of the build host: C library, compilers, Pythons."""
+"""Properties of the build host: C library, compilers, Pythons; cores and memory within the limits of cgroups (v1 and v2)."""
 
 from __future__ import annotations
 
