@@ -1,4 +1,4 @@
-"""Properties of the build host: C library, compilers, Pythons; cores and memory within the limits of cgroups (v1 and v2)."""
+"""Properties of the build host: C library, compilers, Pythons; cores and memory that its cgroups (v1, v2) allow."""
 
 from __future__ import annotations
 
