@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import typer
 from typer.core import TyperArgument, TyperGroup
 
 from provision.core.errors import UsageError
@@ -45,6 +46,11 @@ class HelpGroup(TyperGroup):
             if rows := [(name, " ".join(text.split())) for name, text in texts.items()]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def command_group(text: str) -> typer.Typer:
+    """Return a group of commands with this help."""
+    return typer.Typer(cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None, help=text)
 
 
 class ProductGroup(HelpGroup):

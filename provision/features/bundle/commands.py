@@ -5,15 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.groups import HelpGroup
+from provision.cli.groups import command_group
 from provision.cli.options import PLANNING, RefreshOption, WhatIfOption, asked, refuse_with, takes
 
-app = typer.Typer(
-    cls=HelpGroup,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Write everything that hosts need into one signed file, for offline installation.",
-)
+app = command_group("Write everything that hosts need into one signed file, for offline installation.")
 
 
 @app.command("create")

@@ -7,15 +7,10 @@ from typing import Annotated
 
 import typer
 
-from provision.cli.groups import HelpGroup
+from provision.cli.groups import command_group
 from provision.core.errors import UsageError
 
-app = typer.Typer(
-    cls=HelpGroup,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Add new releases to the catalog, which lists the known builds.",
-)
+app = command_group("Add new releases to the catalog, which lists the known builds.")
 
 
 @app.command("refresh")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from provision.cli.groups import HelpGroup
+from provision.cli.groups import command_group
 from provision.cli.options import MODELS, command
 from provision.core.errors import Exit, InventoryError, NoStackError, UsageError
 from provision.core.files import write_atomically
@@ -31,12 +31,7 @@ from provision.report.layout import fold_names
 from provision.run.results import PlannedHosts
 
 README = "README.md"
-app = typer.Typer(
-    cls=HelpGroup,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Write files with which another system, such as Kubernetes, serves the same models.",
-)
+app = command_group("Write files with which another system, such as Kubernetes, serves the same models.")
 
 
 @command(app, "export", *MODELS)

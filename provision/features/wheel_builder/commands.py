@@ -18,7 +18,7 @@ from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import read_settings
 from provision.catalog.rows.builds import Torch
 from provision.catalog.versions import cuda_of, minor, numbers, release
-from provision.cli.groups import HelpGroup
+from provision.cli.groups import command_group
 from provision.cli.options import JsonOption
 from provision.core.errors import UsageError
 from provision.core.folders import cache_folder, default_inventory
@@ -38,12 +38,7 @@ from provision.pipeline.runner import as_interrupt
 _STEPS, _STEP = 10, 100_000_000
 """Lines about a download at most, and bytes between two of them at least."""
 
-app = typer.Typer(
-    cls=HelpGroup,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Build packages such as flash-attn from source, once for all hosts.",
-)
+app = command_group("Build packages such as flash-attn from source, once for all hosts.")
 
 
 @app.command("build")
