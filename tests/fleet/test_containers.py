@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.bundles import OfflineController
 from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
@@ -26,7 +27,7 @@ from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_h
 from tests.serve.test_unit import CPU, CUDA, IMAGE, UUIDS, container, sliced
 from verify.serving.service_plan import ServicePlan
 
-pytestmark = pytest.mark.long(seconds=600)
+pytestmark = pytest.mark.long(seconds=750)
 GUIDE = ROOT / "docs/guides/containers.md"
 UNIT = "firstlight-vllm.service"
 QUADLET, SYSTEM_UNIT = "/etc/containers/systemd/firstlight-vllm.container", f"/etc/systemd/system/{UNIT}"
@@ -287,3 +288,18 @@ def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: Fleet
     assert host.sh(f"ls -d {PREFIX}* /var/tmp/firstlight-* 2>/dev/null; getent passwd firstlight; true") == ""
     assert host.sh("ls /etc/containers/systemd /etc/systemd/system | grep firstlight || true") == ""
     assert host.sh(f"systemctl list-units --all --no-legend {UNIT}").strip() == ""
+
+
+@pytest.mark.long("a container from a bundle", seconds=300)
+def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
+    host: FleetHost, image: Path, folder: Path
+) -> None:
+    site = folder / "offline"
+    site.mkdir()
+    controller, _ = OfflineController.made(site, inventory(host, image))
+    settings = {"firstlight_runtime": "podman", "firstlight_image": image.name}
+    found = controller.provision(str(host.inventory(site / "inventory", **settings)))
+    assert not (site / "inventory" / image.name).exists()
+    assert found["hosts"][0]["state"] == "serving"
+    assert host.sh("podman ps -q | wc -l").strip() == "1"
+    assert ask(host)["with"][0] == 200
