@@ -20,6 +20,7 @@ from tests.fleet.command_runner import ROOT, CommandRunner, event, task_ended
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
+from tests.install.test_uninstall import STEPS
 
 SECOND_HOST = pytest.mark.long("a second host", seconds=400)
 """Tests that continue on the host which an interrupted run left."""
@@ -265,6 +266,11 @@ def test_rollback_activates_the_previous_environment_and_proves_it(
     assert host.sh("systemctl is-active firstlight-vllm.service", check=False).strip() != "active"
     ended = firstlight("rollback", "-i", inventory, "--limit", host.name)
     assert ended.code == 0, ended.output()
+    rows = [json.loads(row) for row in (ended.run / "install/tasks.jsonl").read_text().splitlines()]
+    done = [row["task"] for row in rows if row["status"] != "skipped"]
+    # The former service is stopped, its units are loaded and it is started: nothing is fetched or built.
+    assert {*STEPS} <= {*done}, done
+    assert len(done) <= len(STEPS) + 4, done
     assert host.sh(f"readlink {PREFIX}/current").strip() == serving
     assert ended.host(host.name)["serve"]["ready"]
     assert ask(host)["with"][0] == 200
