@@ -227,7 +227,7 @@ class Settings(Record):
     container_toolkit: bool = False
     """Whether to install the NVIDIA container toolkit, or to upgrade one below the vendor's fixed version."""
     flash_attn: FlashAttnPolicy = "auto"
-    """Flash attention kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits: flash-attn, else flash-attn-4 on Hopper and Blackwell."""
+    """Flash attention kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none. auto: those in vLLM's wheel, and the package where a wheel fits: flash-attn, else flash-attn-4 on GPUs of compute capability 9.x to 11.x with CUDA 13."""
     builder: Annotated[Word, Allowed("controller, or the name of a host")] | None = None
     """Machine that builds the flash-attn package from source if no published wheel fits. Default: none, nothing is built."""
     flash_attn_wheels: Literal["official", "community"] = "official"
