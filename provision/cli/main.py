@@ -126,7 +126,7 @@ def _read() -> str | None:
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to; existing files are kept.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to: a new one, or an empty one.")],
 ) -> None:
     """Write an example inventory with comments, for you to edit."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -235,8 +235,8 @@ def drivers(request: CommandRequest) -> int:
 def serve(request: CommandRequest) -> int:
     """Start the installed service, and check its answers.
 
-    The command serves the model of --model, else that of the inventory, else the built-in one. After `stop`, repeat the --model that
-    you gave before. Nothing is installed or sent: the planned versions and the model must be on the host already. Other settings and
+    The command serves the model of --model, else that of the inventory, else the built-in one. After `stop`, repeat the options of
+    your last run, such as --model, --vllm and --port. Nothing is installed or sent: the planned versions and the model must be on the host already. Other settings and
     options, such as the attention back end or the port, may change. --driver affects only the plan.
     """
     return operations.serve(request)

@@ -169,6 +169,8 @@ def add_to(program: typer.Typer) -> None:
     del program
     app.command()(compare)
     app.command()(load)
-    app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
-        upgrade
-    )
+    app.command(
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+        options_metavar="FILE:FACTORY [OPTIONS]",
+        epilog="The options for the model: ./firstlight verify upgrade --help",
+    )(upgrade)
