@@ -211,7 +211,7 @@ class Settings(Record):
     accept_advisories: Annotated[tuple[Word, ...], Allowed("a list of ids such as [CVE-2026-22778, NVIDIA-5861]")] = ()
     """Security advisories whose risk you take: the plan and the checks of a host no longer warn of them. It does not let `latest` or a range choose an affected version."""
     driver: DriverPolicy = "keep"
-    """NVIDIA driver. keep: a working driver stays, and GPUs without one get one; install: a driver that does not answer is also installed again; upgrade: a driver that is too old for the chosen versions is also replaced; or the required version or branch."""
+    """NVIDIA driver. keep: a working driver stays, and GPUs without one get one; install: a driver that does not answer is also installed again; upgrade: a driver that is too old for the chosen versions, or lacks security fixes of its branch, is also replaced; or the required version or branch."""
     driver_source: Literal["auto", "vendor", "distribution"] = "auto"
     """Source of the NVIDIA driver packages. auto: the vendor, or the distribution if only its modules load under Secure Boot."""
     cuda_compat: bool = False

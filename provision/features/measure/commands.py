@@ -63,7 +63,7 @@ def compare(
     prefix: PrefixOption = None,
     **options: Any,
 ) -> None:
-    """Compare two attention back ends, or eager and compiled mode, under load; then restore the service."""
+    """Compare two attention back ends, or eager and compiled mode, under load. The service restarts with each, and is then restored."""
     named = tuple(dict.fromkeys(backend or mode or ()))
     if len(named) != 2 or (backend and mode):
         raise UsageError(
