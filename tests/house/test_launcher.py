@@ -84,6 +84,7 @@ class Checkout:
             "requirements/pip_settings.py",
             "provision/catalog/index/settings.py",
             "provision/core/errors.py",
+            "provision/core/grouping.py",
             "provision/core/user_path.py",
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

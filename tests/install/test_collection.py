@@ -296,7 +296,7 @@ def test_each_command_of_the_guide_is_accepted_by_ansible(archive: Path, tmp_pat
     commands = [command for command in written if command.startswith("ansible-") and CREATE not in command]
     assert [command for command in written if command not in commands] == [
         ".venv/bin/python -m playbooks.collection build/collection",  # by the fixture
-        "./firstlight stage -i inventory",  # on hosts
+        "./firstlight stage -i inventory --limit gpu",  # on hosts
         f"{CREATE} build/collection/execution-environment.yml -c build/context",  # in the test of the image
     ]
     (tmp_path / "build").mkdir()
