@@ -204,7 +204,7 @@ class Site:
         self.digest = files.digest
 
     def start(self) -> None:
-        """Start HAProxy as its unit does."""
+        """Start HAProxy as its unit does; returns when its master listens, which may be later than its worker."""
         words = ["haproxy", "-W", "-S", f"{self.folder}/master.sock,mode,600"]
         with (self.folder / "haproxy.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -214,6 +214,12 @@ class Site:
                 stderr=log,
                 env={**os.environ, **unit_variables()},
             )
+        wait_until(self._master_listens, "HAProxy's master never listens")
+
+    def _master_listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"{self.folder}/master.sock")
+        return True
 
     def _runs_new_files(self) -> bool:
         return self.digest in self.admin("get var proc.firstlight")
