@@ -38,6 +38,7 @@ def refusal(folder: Path, served: str | None, *, variables: dict[str, Any], **op
         ("org-model", {}, {"model": "builtin"}, False),
         ("org-model", {}, {"model": "org/model"}, False),
         ("org-model", {"firstlight_serve": False}, {}, False),
+        ("org-model", {}, {"vllm": "none"}, False),
         ("builtin-1", {}, {}, False),
         (None, {}, {}, False),
     ],

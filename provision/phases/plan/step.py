@@ -118,7 +118,8 @@ def _require_model(host: Host, facts: HostFacts) -> None:
     """Raise ModelError where a host serves a model, and the built-in one would replace it only because nothing names a model."""
     settings, state = host.settings, (facts.installed and facts.installed.state) or {}
     served = state.get("model")
-    if served in (None, BUILTIN_NAME) or "model" in settings.model_fields_set or not settings.serve:
+    is_served = settings.serve and settings.vllm != "none"
+    if served in (None, BUILTIN_NAME) or "model" in settings.model_fields_set or not is_served:
         return
     raise ModelError(
         f"host `{host.name}` serves {served}, and neither the inventory nor an option names a model",
