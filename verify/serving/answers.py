@@ -240,11 +240,17 @@ def shared_prompts(client: Client, shared: int, ends: int) -> list[list[int]]:
     return [*prompts, prompts[0]]
 
 
-def check_mixed(client: Client) -> None:
+def check_mixed(client: Client, allowed: float) -> None:
     """Ask prompts with a common beginning at once, and compare each answer with the same text alone.
 
     The log probabilities of an answer must be those of the same text in a prompt: vLLM computes those anew, without its cache of prefixes.
-    A service with too few positions is not asked. Raises NotProvenError where one differs, and RequestError.
+    A service with too few positions is not asked.
+
+    Args:
+        client: Client of the service.
+        allowed: Allowed average difference over an answer, in nats.
+
+    Raises NotProvenError where one differs, and RequestError.
     """
     limits = table("serving")["answer"]
     if limits["shared"] + limits["ends"] + limits["tokens"] >= positions(client):
@@ -259,10 +265,10 @@ def check_mixed(client: Client) -> None:
             raise NotProvenError(f"{where}: no token was returned")
         alone = forced(client, [*prompt, *answer.tokens])[-len(answer.tokens) :]
         off = fmean(_differences(answer.logprobs, alone))
-        if off > limits["alone"]:
+        if off > allowed:
             raise NotProvenError(
                 f"{where}: log probabilities of its answer differ by {off:.2f} on average from those of the same text alone;"
-                f" allowed {limits['alone']}"
+                f" allowed {allowed}"
             )
 
 

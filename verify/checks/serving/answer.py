@@ -136,7 +136,7 @@ def _builtin(service: Service, client: Client, dtype: str, evidence: dict[str, A
         answers.check_text(answers.forced(client, tokens), small_llama.of_tokens(exact, tokens), dtype)
         _check_long(client, model, dtype, evidence, whole=whole)
 
-    alone = problem_of(partial(answers.check_mixed, client))
+    alone = problem_of(partial(answers.check_mixed, client, limits["alone"].get(dtype, limits["alone"]["float32"])))
     return {**compared, "the model in float64": problem_of(compare_model), ALONE: alone}, None
 
 
@@ -166,7 +166,7 @@ def _users(service: Service, client: Client, dtype: str, evidence: dict[str, Any
     limits = table("serving")["answer"]
     answer = answers.greedy(client, text, limits["tokens"])
     evidence["tokens"] = answer.tokens
-    compared = {ALONE: problem_of(partial(answers.check_mixed, client))}
+    compared = {ALONE: problem_of(partial(answers.check_mixed, client, limits["alone"]["users"]))}
     if not last:
         return compared, None
 
