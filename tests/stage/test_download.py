@@ -14,6 +14,7 @@ import pytest
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
+from provision.phases.stage import download
 from provision.phases.stage.download import ATTEMPTS, fetch_all
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site
@@ -29,6 +30,11 @@ class File:
     size: int | None = None
 
 
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "FIRST_PAUSE_S", 0.0)
+
+
 def client() -> httpx.Client:
     return open_client(ClientSettings())
 
@@ -39,7 +45,7 @@ def offer(site: Site, name: str = "a.whl", content: bytes = CONTENT) -> File:
 
 
 def fetch(store: Store, *files: File, make: Callable[[], httpx.Client] = client) -> dict[str, Path]:
-    return fetch_all(store, files, make, pause_s=0.0)
+    return fetch_all(store, files, make)
 
 
 def test_files_are_fetched_verified_and_counted(site: Site, store: Store) -> None:

@@ -146,13 +146,14 @@ def test_an_endless_large_file_is_abandoned_and_removed(hub: Site, store: Store)
 
 def test_a_very_slow_large_file_is_abandoned(site: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "SLOW_S", 0.05)
+    monkeypatch.setattr(download, "FIRST_PAUSE_S", 0.0)
     site.content["/shard"] = b"x"
     site.faults.endless["/shard"] = 0.02
     file = HubFile("shard", f"{site.url}/shard", "0" * 64, 1 << 20)
     with pytest.raises(
         StageError, match=r"`shard` could not be fetched from 127\.0\.0\.1: only \d+ bytes arrived in 0 s"
     ):
-        download.fetch_all(store, [file], lambda: http_client.open_client(ClientSettings()), attempts=2, pause_s=0.0)
+        download.fetch_all(store, [file], lambda: http_client.open_client(ClientSettings()))
 
 
 @given(answer=st.dictionaries(st.sampled_from(["sha", "siblings", "safetensors", "x"]), JSON))

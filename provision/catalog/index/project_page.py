@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -92,16 +92,6 @@ class ProjectPage:
         """Return the versions with a wheel that fits one of the tags."""
         fitting = set(tags)
         return {wheel.version for wheel in self.wheels(package) if fitting & wheel.tags}
-
-    def best(self, package: str, version: Version, tags: Sequence[Tag]) -> IndexFile | None:
-        """Return the wheel of a version with the best tag; the first tag is the best. None when none fits."""
-        ranks = {tag: rank for rank, tag in enumerate(tags)}
-        fitting = [
-            (min(ranks[tag] for tag in wheel.tags if tag in ranks), wheel.file)
-            for wheel in self.wheels(package)
-            if wheel.version == version and not ranks.keys().isdisjoint(wheel.tags)
-        ]
-        return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
     def wheels(self, package: str) -> Iterator[Wheel]:
         """Yield each wheel of the package."""

@@ -11,14 +11,11 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from provision.catalog.index.http_client import open_client
 from provision.catalog.index.project_page import IndexSources, find_sources
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
@@ -26,18 +23,11 @@ from provision.core.grouping import gather
 from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, FlashAttnPlan, Reason, Stack
 from provision.core.run_folder import utc_now
-from provision.phases.stage.download import OnStored, Progress, prefetching
+from provision.phases.stage.download import OnStored, Progress
 from provision.phases.stage.local_wheels import build_local_wheel, local_sources
 from provision.phases.stage.programs import locked_uv
 from provision.phases.stage.solve import LockedWheel, executor_requirements
-from provision.phases.stage.stack_lock import (
-    Solved,
-    WrongPlatformWheel,
-    fetch_wheels,
-    find_wrong,
-    lock_stack,
-    unpacked_size,
-)
+from provision.phases.stage.stack_lock import Solved, fetch_wheels, lock_stack, unpacked_size, wrong_platform
 from provision.phases.stage.wheelhouse import Store
 
 FORMAT = 2
@@ -184,12 +174,7 @@ def cache_key(stack: Stack, settings: ClientSettings) -> str:
 def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
     if job.progress:
         job.progress("solve", 0, 0)
-    with ThreadPoolExecutor() as pool:
-        # Build the local wheels of the likeliest candidate while the indexes answer.
-        building = [pool.submit(build_local_wheel, own, job.store) for own in local_sources(attempts[0].stack)]
-        sources = find_sources(job.settings)
-        for wheel in building:
-            wheel.result()
+    sources = find_sources(job.settings)
     refused: list[tuple[str, Reason]] = []
     for attempt in attempts:
         solved, left_out = _lock_or_leave_out(attempt, sources, job)
@@ -210,11 +195,10 @@ def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
                     refused.append((attempt.key, _refusal(attempt, error)))
                     continue
                 left_out = _left_out(attempt.package, error)
-        others = [f"{wrong.text}: another build was chosen" for wrong in solved.refused]
         locked = LockedStack(
             wheels=tuple(wheels),
             unpacked_bytes=unpacked_size(job.store.path(wheel.sha256, wheel.name) for wheel in wheels),
-            notes=(*sources.notes, *solved.notes, *others, *([left_out] if left_out else [])),
+            notes=(*sources.notes, *solved.notes, *([left_out] if left_out else [])),
             without_package=left_out is not None,
         )
         for key, reason in refused:
@@ -257,19 +241,12 @@ def _lock_or_leave_out(
 def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | StageError:
     """Solve a candidate and fetch its wheels, none of them for another platform than planned; return a refusal."""
     extra = job.packager.requires(attempt.package) if attempt.package and job.packager else ()
-    refused: tuple[WrongPlatformWheel, ...] = ()
-    with prefetching(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
-        while True:
-            try:
-                early = None if refused else prefetch
-                solved = lock_stack(attempt.stack, sources, job.store, extra, prefetch=early, refused=refused)
-            except StageError as error:
-                return error
-            paths = fetch_wheels(solved.wheels, sources, job.store, progress=job.progress, on_stored=job.on_stored)
-            wrong = find_wrong(attempt.stack, solved.wheels, paths)
-            if not wrong:
-                return solved
-            refused = (*solved.refused, *wrong)
+    try:
+        solved = lock_stack(attempt.stack, sources, job.store, extra)
+    except StageError as error:
+        return error
+    paths = fetch_wheels(solved.wheels, sources, job.store, progress=job.progress, on_stored=job.on_stored)
+    return wrong_platform(attempt.stack, solved.wheels, paths) or solved
 
 
 def _left_out(package: FlashAttnPackage, error: FirstlightError) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from provision.catalog.index.http_client import describe_error
-from provision.core.errors import FirstlightError, StageError
+from provision.core.errors import StageError
 from provision.core.formatting import format_bytes
 from provision.core.user_path import local_path
 from provision.phases.stage.wheelhouse import Slot, Store
@@ -31,6 +30,8 @@ SLOW_BYTES = 1 << 16
 """A connection that transfers fewer bytes than this within SLOW_S is dropped."""
 ATTEMPTS = 5
 """Maximum number of failures of one file in a row without progress."""
+FIRST_PAUSE_S = 0.5
+"""Pause after a failure; it doubles each time."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the step (`download`, `model` ...), the bytes done and the bytes in all; the total is 0 while unknown."""
@@ -38,10 +39,6 @@ Progress = Callable[[str, int, int], None]
 
 OnStored = Callable[[Path, int], None]
 """Called from any thread for each file in the wheelhouse, with the bytes of all requested files, 0 while unknown."""
-
-
-Prefetch = Callable[[Callable[[], Sequence["RemoteFile"]]], object]
-"""Fetches the files that a function returns, which may query indexes."""
 
 
 class RemoteFile(Protocol):
@@ -65,17 +62,11 @@ def fetch_all(
     what: str = "download",
     progress: Progress | None = None,
     on_stored: OnStored = lambda _path, _total: None,
-    stop: Event | None = None,
-    attempts: int = ATTEMPTS,
-    pause_s: float = 0.5,
 ) -> dict[str, Path]:
     """Fetch files that the wheelhouse lacks. No client is opened when none is missing.
 
     Args:
         what: Name of the step for `progress`.
-        stop: Cancels the downloads from another thread.
-        attempts: Maximum number of failures of one file in a row without progress.
-        pause_s: First pause after a failure, in seconds; it doubles each time.
 
     Returns:
         The path of every file by its hash.
@@ -95,7 +86,7 @@ def fetch_all(
         for path in found.values():
             on_stored(path, here)
         return found
-    stop = stop or Event()
+    stop = Event()
     with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
         sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
         store.require_space(sum(sizes.values()), what)
@@ -115,7 +106,7 @@ def fetch_all(
             on_stored(path, everything)
             return path
 
-        fetch = _Fetch(store, client, tally, stop, attempts, pause_s)
+        fetch = _Fetch(store, client, tally, stop)
         for path in found.values():
             on_stored(path, everything)
         # The largest first, so that the last download is not a large one.
@@ -130,26 +121,6 @@ def fetch_all(
     for future in sorted(broken, key=lambda future: isinstance(future.exception(), _StoppedError)):
         future.result()
     return found | {sha256: future.result() for future, sha256 in futures.items()}
-
-
-@contextlib.contextmanager
-def prefetching(store: Store, open_client: Callable[[], httpx.Client]) -> Iterator[Prefetch]:
-    """Yield a function that fetches files in the background until the block ends.
-
-    Its result is not awaited. The fetch of the whole lock finds the files that are present, waits for those in progress, and fetches and
-    reports what failed here.
-    """
-    stop = Event()
-
-    def fetch(find: Callable[[], Sequence[RemoteFile]]) -> None:
-        with contextlib.suppress(FirstlightError):
-            fetch_all(store, find(), open_client, stop=stop, attempts=1)
-
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            yield lambda find: pool.submit(fetch, find)
-        finally:
-            stop.set()
 
 
 def download(client: httpx.Client, url: str, target: Path, *, hint: str) -> None:
@@ -199,8 +170,6 @@ class _Fetch:
     client: httpx.Client
     tally: Callable[[str, int], None]
     stop: Event
-    attempts: int
-    pause_s: float
 
     def one(self, file: RemoteFile) -> Path:
         try:
@@ -222,9 +191,9 @@ class _Fetch:
         import httpx
 
         problem, failures = "", 0
-        while failures < self.attempts:
+        while failures < ATTEMPTS:
             if failures:
-                self.stop.wait(self.pause_s * 2 ** (failures - 1))
+                self.stop.wait(FIRST_PAUSE_S * 2 ** (failures - 1))
             before = _length(slot.part)
             try:
                 digest = self._stream(slot.part, file)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,16 +17,15 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.tags import Tag
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexFile, IndexLocation, IndexSources, ProjectPage
+from provision.catalog.index.project_page import IndexLocation, IndexSources, ProjectPage
 from provision.catalog.index.settings import without_credentials
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
 from provision.core.tables import own_table
 from provision.core.user_path import local_path
-from provision.phases.stage.download import OnStored, Prefetch, Progress, fetch_all
+from provision.phases.stage.download import OnStored, Progress, fetch_all
 from provision.phases.stage.local_wheels import build_local_wheel, local_sources
 from provision.phases.stage.solve import (
     LocatedBuild,
@@ -52,31 +51,20 @@ _TOOLKIT = re.compile(r"^(cuda|hip)\b[^\n=]*= *(?:None|['\"]([^'\"\n]+)['\"]) *$
 
 @dataclass(frozen=True)
 class Solved:
-    """The wheels of an environment, and the wheels that were refused before."""
+    """The wheels of an environment."""
 
     wheels: list[LockedWheel]
-    refused: tuple[WrongPlatformWheel, ...] = ()
     notes: tuple[str, ...] = ()
     """Notes for the report on how the wheels were found."""
 
 
-def lock_stack(
-    stack: Stack,
-    sources: IndexSources,
-    store: Store,
-    extra: Iterable[str] = (),
-    *,
-    prefetch: Prefetch | None = None,
-    refused: Sequence[WrongPlatformWheel] = (),
-) -> Solved:
+def lock_stack(stack: Stack, sources: IndexSources, store: Store, extra: Iterable[str] = ()) -> Solved:
     """Choose every wheel of a Stack's environment.
 
     A wheel whose version names another platform than planned is refused, and the rest is solved without it.
 
     Args:
         extra: Further requirements.
-        prefetch: Fetches the pinned builds while uv solves the rest.
-        refused: Wheels that were refused before.
 
     Raises:
         StageError: A build cannot be found, uv refuses, or no wheel fits.
@@ -84,31 +72,26 @@ def lock_stack(
     target = target_of(stack)
     found = _place_builds(builds_of(stack), sources, target)
     companions = _place_companions(stack, found["torch"].location if "torch" in found else None, sources, target)
-    if prefetch:
-        prefetch(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
         own = pool.map(lambda source: build_local_wheel(source, store), local_sources(stack))
         built = [*own, *_given(stack, store)]
     local = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
     request = make_request(stack, target, found, companions, [*local, *extra])
-    if request.until and not _has_upload_times(stack, sources):
-        request = replace(request, until=None)
-    left_out = tuple(refused)
+    refused: dict[str, str] = {}
     while True:
+        limited = replace(request, constraints=(*request.constraints, *refused))
         try:
-            pylock, dated = solve_dated(_without(request, left_out, builds_of(stack), sources), sources.variables)
+            pylock, dated = _solve_dated(limited, sources.variables)
         except StageError as error:
-            if not left_out:
+            if not refused:
                 raise
-            refusals = "; ".join(item.text for item in left_out)
-            raise StageError(f"{refusals}; without: {error.text}", hint=error.hint) from error
+            raise StageError(f"{'; '.join(refused.values())}; without: {error.text}", hint=error.hint) from error
         wheels = choose_wheels(pylock, target, own=[wheel.distribution for wheel in built])
-        wrong = find_wrong(stack, wheels)
+        wrong = _of_other_platforms(stack, wheels, lambda wheel: named_platform(wheel.version))
         if not wrong:
-            return Solved([*wheels, *built], left_out, tuple(_explain_age_limits(stack, dated, wheels)))
-        if again := next((item for item in wrong if item in left_out), None):
-            raise StageError(f"{again.text}, and uv chooses no other")
-        left_out += tuple(wrong)
+            others = (f"{text}: another build was chosen" for text in refused.values())
+            return Solved([*wheels, *built], (*_explain_age_limits(stack, dated, wheels), *others))
+        refused |= wrong
 
 
 def _given(stack: Stack, store: Store) -> Iterator[LockedWheel]:
@@ -200,52 +183,6 @@ def _problems(pages: Iterable[ProjectPage]) -> dict[str, str]:
     return {page.location.label: page.problem for page in pages if page.problem}
 
 
-def _without(
-    request: SolveRequest, refused: Sequence[WrongPlatformWheel], builds: Sequence[PinnedBuild], sources: IndexSources
-) -> SolveRequest:
-    """Return the request that cannot choose these wheels again.
-
-    Where the version tells them apart, it is excluded. Else the package is bound to the next index with another wheel
-    of that version; uv then ignores find-links for it.
-    """
-    constraints = [f"{item.wheel.distribution}!={item.wheel.version}" for item in refused if item.by_version]
-    pins = dict(request.pins)
-    for item in refused:
-        if item.by_version:
-            continue
-        name, version = item.wheel.distribution, Version(item.wheel.version)
-        vendors = [build.vendor for build in builds if build.vendor and canonicalize_name(build.name) == name]
-        locations = [IndexLocation(url) for url in dict.fromkeys([*sources.indexes, *vendors])]
-        known = {one.wheel.sha256 for one in refused}
-        for page in sources.index_client.fetch_pages((location, name) for location in locations):
-            file = page.best(name, version, request.target.tags())
-            if file and file.sha256 not in known:
-                pins[name] = page.location.url
-                break
-        else:
-            raise StageError(
-                f"{item.text}, and no other index has a wheel of {name} {version} that fits",
-                hint="add an index that has it to your pip or uv settings, or remove that file from its index",
-            )
-    return replace(request, pins=tuple(sorted(pins.items())), constraints=(*request.constraints, *constraints))
-
-
-def _files_of(
-    builds: list[PinnedBuild], found: Mapping[str, LocatedBuild], sources: IndexSources, target: Target
-) -> list[IndexFile]:
-    """Return the wheel of each build that only one location with a hash can serve; uv may still choose another."""
-    tags, files = target.tags(), []
-    for fixed in builds:
-        source = found.get(fixed.name)
-        locations = [source.location] if source else [IndexLocation(url) for url in sources.indexes]
-        version = source.version if source else Version(fixed.version)
-        pages = sources.index_client.fetch_pages((location, fixed.name) for location in locations)
-        wheels = [wheel for page in pages if (wheel := page.best(fixed.name, version, tags))]
-        if len(wheels) == 1 and wheels[0].sha256:
-            files += wheels
-    return files
-
-
 def _place_companions(
     stack: Stack, torch: IndexLocation | None, sources: IndexSources, target: Target
 ) -> dict[str, bool]:
@@ -264,18 +201,10 @@ def _place_companions(
     }
 
 
-def _has_upload_times(stack: Stack, sources: IndexSources) -> bool:
-    """Check whether the main index, the first one, has the upload times of vLLM's files."""
-    if not sources.indexes or stack.vllm is None:
-        return False
-    [page] = sources.index_client.fetch_pages([(IndexLocation(sources.indexes[0]), stack.vllm.distribution)])
-    return bool(page.files) and all(file.uploaded for file in page.files)
-
-
-def solve_dated(request: SolveRequest, variables: Mapping[str, str]) -> tuple[str, SolveRequest]:
+def _solve_dated(request: SolveRequest, variables: Mapping[str, str]) -> tuple[str, SolveRequest]:
     """Solve with the age limit, and without it where uv refuses; return uv's lock, and the request that it answers.
 
-    uv treats a file without an upload time as too new. Where a second index has no upload times, its files are missing from the
+    uv treats a file without an upload time as too new. Where an index has no upload times, its files are missing from the
     solution, so the limit cannot hold.
     """
     if request.until:
@@ -300,37 +229,27 @@ def _explain_age_limits(stack: Stack, request: SolveRequest, wheels: Sequence[Lo
     yield f"{subject} by the catalog's bounds, because upload times are unknown: {', '.join(used) or 'none applies'}"
 
 
-@dataclass(frozen=True)
-class WrongPlatformWheel:
-    """A locked wheel that was built for another platform than planned."""
-
-    wheel: LockedWheel
-    built_for: str
-    planned: str
-    by_version: bool
-    """Whether its version names that platform; else its content does."""
-
-    @property
-    def text(self) -> str:
-        """The file, its index, and both platforms."""
-        source = without_credentials(self.wheel.url.rpartition("/")[0])
-        return f"`{self.wheel.name}` from {source} is built for {self.built_for}, not for {self.planned}"
+def wrong_platform(stack: Stack, wheels: Iterable[LockedWheel], paths: Mapping[str, Path]) -> StageError | None:
+    """Return why the content of fetched wheels, at `paths` by hash, is for another platform than planned; None where it is not."""
+    fetched = (wheel for wheel in wheels if wheel.url)
+    wrong = _of_other_platforms(stack, fetched, lambda wheel: platform_inside(paths[wheel.sha256]))
+    hint = "remove that file from its index or folder, or list an index with the planned build before it"
+    return StageError("; ".join(wrong.values()), hint=hint) if wrong else None
 
 
-def find_wrong(
-    stack: Stack, wheels: Iterable[LockedWheel], paths: Mapping[str, Path] | None = None
-) -> list[WrongPlatformWheel]:
-    """Return the wheels for another platform than planned: by their versions, or by the content at `paths` by hash."""
-    planned = _planned(stack)
-    wrong = []
+def _of_other_platforms(
+    stack: Stack, wheels: Iterable[LockedWheel], platform_of: Callable[[LockedWheel], str | None]
+) -> dict[str, str]:
+    """Return why wheels are for another platform than planned, by the constraint that excludes each."""
+    planned, found = _planned(stack), {}
     for wheel in wheels:
         variant = planned.get(canonicalize_name(wheel.distribution))
-        if variant is None or (paths is not None and not wheel.url):
-            continue
-        platform = named_platform(wheel.version) if paths is None else platform_inside(paths[wheel.sha256])
-        if platform and not _matches(platform, variant):
-            wrong.append(WrongPlatformWheel(wheel, platform, variant, by_version=paths is None))
-    return wrong
+        platform = platform_of(wheel) if variant else None
+        if variant and platform and not _matches(platform, variant):
+            source = without_credentials(wheel.url.rpartition("/")[0])
+            text = f"`{wheel.name}` from {source} is built for {platform}, not for {variant}"
+            found[f"{wheel.distribution}!={wheel.version}"] = text
+    return found
 
 
 def _planned(stack: Stack) -> dict[str, str]:
