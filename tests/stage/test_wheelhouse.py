@@ -134,35 +134,17 @@ def test_pruning_removes_least_recently_used_files_first_and_keeps_files_that_a_
     ]
 
 
-def test_a_file_that_was_pruned_while_waiting_for_its_lock_is_stored_again(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "a-1-py3-none-any.whl"
-    source.write_bytes(b"wheel")
-    flock = fcntl.flock
-
-    def pruned_first(lock: IO[str], how: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", flock)
-        shutil.rmtree(Path(lock.name).parent)
-        flock(lock, how)
-
-    monkeypatch.setattr(fcntl, "flock", pruned_first)
-    assert store.add(source).read_bytes() == b"wheel"
-
-
-def test_a_late_pruning_keeps_a_file_that_was_stored_again(
+def test_a_late_pruning_keeps_a_file_that_was_used_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = put(store, tmp_path, b"wheel")
     flock = fcntl.flock
 
-    def stored_again_first(lock: IO[str], how: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", flock)
-        shutil.rmtree(Path(lock.name).parent)
-        store.add(tmp_path / path.name)
+    def used_first(lock: IO[str], how: int) -> None:
+        os.utime(path.parent / "verified", (1000, 1000))
         flock(lock, how)
 
-    monkeypatch.setattr(fcntl, "flock", stored_again_first)
+    monkeypatch.setattr(fcntl, "flock", used_first)
     store.limit_bytes = 1
     assert store.prune() == 0
     assert path.exists()
@@ -175,7 +157,7 @@ def test_pruning_keeps_a_file_that_is_being_stored(store: Store, tmp_path: Path)
         assert store.prune() == 0
         assert path.exists()
     assert store.prune() > 0
-    assert not path.parent.exists()
+    assert not path.exists()
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -13,7 +13,6 @@ number of processes may use one wheelhouse.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -25,7 +24,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
 from provision.core.errors import StageError
@@ -38,8 +37,6 @@ from provision.core.scratch import scratch_folder
 BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
-_TRIES = 20
-"""Limit for locking a folder that is pruned again and again."""
 _REFERENCES = "references"
 _DEFAULT_LIMIT_GIB = 200.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -189,7 +186,10 @@ class Store:
     def slot(self, sha256: str, name: str) -> Iterator[Slot]:
         """Lock the place of a file that is to be stored. Other processes wait."""
         slot = Slot(self, sha256, name)
-        with _lock(slot.folder):
+        slot.folder.mkdir(parents=True, exist_ok=True)
+        # The kernel releases the lock when the process ends.
+        with (slot.folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield slot
 
     def add(self, source: Path, *, name: str | None = None, sha256: str | None = None) -> Path:
@@ -252,46 +252,31 @@ class Store:
         entries: list[tuple[float, int, Path]] = []
         for folder in (self.root / "files").glob("??/*"):
             with contextlib.suppress(FileNotFoundError):
-                sizes = [entry.stat().st_size for entry in folder.iterdir()]
-                stamp = folder / _STAMP
-                entries.append(((stamp if stamp.exists() else folder).stat().st_mtime, sum(sizes), folder))
+                if taken := sum(entry.stat().st_size for entry in folder.iterdir()):
+                    entries.append((_last_use(folder), taken, folder))
         excess = sum(taken for _, taken, _ in entries) - self.limit_bytes
         removed = 0
-        for _, taken, folder in sorted(entries):
+        for used, taken, folder in sorted(entries):
             if removed >= excess:
                 break
-            if folder.name not in needed and _remove(folder):
+            if folder.name not in needed and _remove(folder, used):
                 removed += taken
         return removed
 
 
-def _lock(folder: Path) -> IO[str]:
-    """Open and lock the lock file of a folder. The kernel releases it when the process ends. Raises OSError."""
-    for _ in range(_TRIES):
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            lock = (folder / _LOCK).open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if _is_current(lock, folder):
-                return lock
-            lock.close()
-    raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again", str(folder))
+def _last_use(folder: Path) -> float:
+    stamp = folder / _STAMP
+    return (stamp if stamp.exists() else folder).stat().st_mtime
 
 
-def _is_current(lock: IO[str], folder: Path) -> bool:
-    """Check that the lock file is still in the folder, which may have been pruned and created again while waiting."""
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), (folder / _LOCK).stat())
-    except FileNotFoundError:
-        return False
-
-
-def _remove(folder: Path) -> bool:
-    """Remove the folder of a file, unless another process is storing it."""
+def _remove(folder: Path, used: float) -> bool:
+    """Remove the files in a folder, unless another process stores there or has used them since; their lock stays."""
     with contextlib.suppress(OSError), (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_current(lock, folder):
-            shutil.rmtree(folder)
+        if _last_use(folder) == used:
+            for path in folder.iterdir():
+                if path.name != _LOCK:
+                    path.unlink()
             return True
     return False
 
