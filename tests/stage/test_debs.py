@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.core.models.facts import OperatingSystem
-from provision.phases.stage.debs import fetch_debs, release_sources
+from provision.phases.stage import debs
+from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.wheelhouse import Store
 
 HOST = OperatingSystem(id="debian", version_id="12", machine="x86_64")
-CONTROLLER = {"ID": "debian", "VERSION_ID": "12", "VERSION_CODENAME": "bookworm"}
 needs_apt = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="this machine has no apt and dpkg-deb"
 )
@@ -42,7 +43,7 @@ def installed(*packages: str) -> str:
 
 
 @pytest.fixture
-def etc_apt(tmp_path: Path) -> Path:
+def etc_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Apt settings of a controller with one archive in a folder: compiler -> linker -> base; numa."""
     archive = tmp_path / "archive/dists/bookworm/main/binary-amd64"
     archive.mkdir(parents=True)
@@ -64,44 +65,40 @@ def etc_apt(tmp_path: Path) -> Path:
     (root / "dists/bookworm/Release").write_text(f"{head}Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n{rows}")
     folder = tmp_path / "etc"
     (folder / "sources.list.d").mkdir(parents=True)
-    (folder / "sources.list").write_text(
-        f"deb [trusted=yes] file:{root} bookworm main\ndeb http://third.example/repo other-suite main\n"
-    )
+    (folder / "sources.list").write_text(f"deb [trusted=yes] copy:{root} bookworm main\n")
+    monkeypatch.setattr(debs, "ETC_APT", folder)
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "debian", "VERSION_ID": "12"})
     return folder
 
 
 @needs_apt
 def test_missing_packages_are_fetched_with_their_dependencies(store: Store, etc_apt: Path) -> None:
-    files = fetch_debs(
-        ["compiler", "numa"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER
-    )
+    files = fetch_debs(["compiler", "numa"], installed("base"), HOST, store=store)
     assert [(file.name, file.kind) for file in files] == [
         ("compiler_1.0_amd64.deb", "deb"), ("linker_1.0_amd64.deb", "deb"), ("numa_2+1.0_amd64.deb", "deb"),
     ]  # fmt: skip
-    bare = fetch_debs(["compiler"], "", HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
+    bare = fetch_debs(["compiler"], "", HOST, store=store)
     assert [file.name.split("_")[0] for file in bare] == ["base", "compiler", "linker"]
 
 
 @needs_apt
 def test_nothing_is_fetched_for_installed_packages(store: Store, etc_apt: Path) -> None:
-    assert fetch_debs(["base"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER) == []
-    assert fetch_debs([], "", HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER) == []
+    assert fetch_debs(["base"], installed("base"), HOST, store=store) == []
+    assert fetch_debs([], "", HOST, store=store) == []
 
 
 @needs_apt
 def test_a_second_run_needs_no_archive(store: Store, etc_apt: Path, tmp_path: Path) -> None:
-    first = fetch_debs(["compiler"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
+    first = fetch_debs(["compiler"], installed("base"), HOST, store=store)
     shutil.rmtree(tmp_path / "archive")
-    assert (
-        fetch_debs(["compiler"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER) == first
-    )
+    assert fetch_debs(["compiler"], installed("base"), HOST, store=store) == first
 
 
 @needs_apt
 def test_this_machine_is_not_changed(store: Store, etc_apt: Path) -> None:
     watched = [Path("/var/lib/dpkg/status"), Path("/var/lib/apt/lists"), Path("/var/cache/apt/archives")]
     before = [path.stat().st_mtime_ns for path in watched if path.exists()]
-    fetch_debs(["compiler"], "", HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
+    fetch_debs(["compiler"], "", HOST, store=store)
     assert [path.stat().st_mtime_ns for path in watched if path.exists()] == before
 
 
@@ -110,7 +107,7 @@ def test_an_archive_without_a_signature_is_refused(store: Store, etc_apt: Path) 
     sources = etc_apt / "sources.list"
     sources.write_text(sources.read_text().replace("[trusted=yes] ", ""))
     with pytest.raises(StageError, match="not signed"):
-        fetch_debs(["compiler"], "", HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
+        fetch_debs(["compiler"], "", HOST, store=store)
 
 
 @needs_apt
@@ -118,13 +115,13 @@ def test_a_package_with_the_wrong_hash_is_refused(store: Store, etc_apt: Path, t
     deb = tmp_path / "archive/linker_1.0_amd64.deb"
     deb.write_bytes(deb.read_bytes()[:-1] + b"X")
     with pytest.raises(StageError, match=r"(?i)hash sum mismatch"):
-        fetch_debs(["compiler"], installed("base"), HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
+        fetch_debs(["compiler"], installed("base"), HOST, store=store)
 
 
 @needs_apt
 def test_an_unknown_package_is_named(store: Store, etc_apt: Path) -> None:
     with pytest.raises(StageError, match="Unable to locate package no-such-package"):
-        fetch_debs(["no-such-package"], "", HOST, store=store, etc_apt=etc_apt, controller=CONTROLLER)
+        fetch_debs(["no-such-package"], "", HOST, store=store)
 
 
 @needs_apt
@@ -133,26 +130,10 @@ def test_another_release_than_the_controllers_is_refused_with_both_names(store: 
     with pytest.raises(
         StageError, match=r"needs numa for ubuntu 22\.04, and this machine has package sources of debian 12"
     ):
-        fetch_debs(["numa"], "", ubuntu, store=store, etc_apt=etc_apt, controller=CONTROLLER)
+        fetch_debs(["numa"], "", ubuntu, store=store)
 
 
 def test_a_controller_without_apt_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StageError, match="this machine has no apt"):
-        fetch_debs(["numa"], "", HOST, store=store, controller=CONTROLLER)
-
-
-def test_sources_of_the_release_are_read_in_both_formats_without_third_parties(tmp_path: Path) -> None:
-    (tmp_path / "sources.list.d").mkdir()
-    (tmp_path / "sources.list").write_text(
-        "# comment\ndeb [arch=arm64 signed-by=/k.gpg] http://one.example/debian bookworm main contrib\ndeb-src http://one.example/debian bookworm main\n"
-        "deb http://one.example/debian trixie main\ndeb http://tools.example cloud-sdk-bookworm main\n"
-    )
-    (tmp_path / "sources.list.d/debian.sources").write_text(
-        "Types: deb deb-src\n# a note\nURIs: http://two.example/debian\nSuites: bookworm bookworm-updates trixie\nComponents: main\nArchitectures: amd64\nSigned-By: /k.gpg\n\n"
-        "Types: deb\nURIs: http://off.example\nSuites: bookworm\nComponents: main\nEnabled: no\n"
-    )
-    assert release_sources("bookworm", tmp_path) == (
-        "Types: deb\nURIs: http://one.example/debian\nSuites: bookworm\nComponents: main contrib\nSigned-By: /k.gpg\n\n"
-        "Types: deb\nURIs: http://two.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n"
-    )
+        fetch_debs(["numa"], "", HOST, store=store)
