@@ -44,8 +44,6 @@ _OPTIONS = {
     "ConnectTimeout": "10",
     "ServerAliveInterval": "15",
     "ServerAliveCountMax": "3",
-    # with AES instructions the first takes about half the time of OpenSSH's default
-    "Ciphers": "aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr",
 }
 
 

@@ -43,7 +43,7 @@ class Distribution(Sending):
                 Member(
                     name,
                     access.network_of(context.host(name).connection),
-                    {file.sha256: file.size for file in self._coming(name, "peers")},
+                    frozenset(file.sha256 for file in self._coming(name, "peers")),
                 )
                 for name in files
                 if name in choice.names
@@ -122,7 +122,7 @@ class Distribution(Sending):
         user = self._planned.facts[name].user.name or str(connection.user)
         peer = access.Peer(name, connection, user, self._key)
         try:
-            access.fetch(context.session(host), folder, self._handed_on(name, host), peer, report)
+            access.fetch(context.session(host), folder, self._coming(host.name, "peers"), peer, report)
         except SourceError as error:
             is_refused = True
             self._note_refusal(host, name, f"{error.text}; the controller sends the rest")
@@ -137,11 +137,6 @@ class Distribution(Sending):
         """Return the files of a host that come to it in a way."""
         host = self._context.host(name)
         return [file for file in self._files[name] if way_of(host, file, self._choice) == way]
-
-    def _handed_on(self, source: str, host: Host) -> list[StagedFile]:
-        """Return the files of a host that another one has too."""
-        there = {file.sha256 for file in self._coming(source, "peers")}
-        return [file for file in self._coming(host.name, "peers") if file.sha256 in there]
 
     def _get(self, host: Host, progress: Progress) -> int:
         """Let a host get files by itself, where its settings say so; return the bytes, and leave to the controller what did not come."""
@@ -190,15 +185,13 @@ class Distribution(Sending):
         self._context.state(SentBytes).count(short=host.name)
 
     def _places(self, host: Host) -> dict[str, Any]:
-        """Return the indexes and the hub of a host, and what it asks where neither the inventory nor its own settings name any."""
-        own, open_indexes = host.settings, []
-        if not own.source_index:
-            # Of the controller's those that ask for no login.
+        """Return the indexes and the hub of a host; where the inventory names no index, those of the controller that ask for no login."""
+        indexes = [*host.settings.source_index]
+        if not indexes:
             client = replace(self._context.options.client or read_settings(), extra_indexes=())
-            indexes, _ = read_uv_locations(uv_variables(client, default_index=""))
-            open_indexes = [url for url in indexes if url.startswith(("http://", "https://")) and "@" not in url]
-        named = {"indexes": own.source_index, "hub": own.source_hub}
-        return {**named, "default_indexes": open_indexes, "default_hub": endpoint()}
+            known, _ = read_uv_locations(uv_variables(client, default_index=""))
+            indexes = [url for url in known if url.startswith(("http://", "https://")) and "@" not in url]
+        return {"indexes": indexes, "hub": host.settings.source_hub, "default_hub": endpoint()}
 
     def _bring(self, host: Host, progress: Progress, source: str | None, own_bytes: int) -> Sent:
         started = time.monotonic()
@@ -218,8 +211,7 @@ class Distribution(Sending):
 
     def _compare(self, host: Host, source: str, bytes_sent: int) -> None:
         """Ask a source no more when the controller had to send what the source has too."""
-        handed_on = self._handed_on(source, host)
-        others = sum(file.size for file in self._files[host.name] if file not in handed_on)
+        others = sum(file.size for way in ("controller", "host", "path") for file in self._coming(host.name, way))
         if bytes_sent <= others or host.name in self._context.state(SentBytes).transfers.refused:
             return
         text = f"host {source} sent wrong bytes to host {host.name}; the controller sent these files"

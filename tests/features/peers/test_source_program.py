@@ -18,7 +18,7 @@ from tests.features.peers.programs import answers_of
 
 WHEELS = {"a_b-1-py3-none-any.whl": b"0123456789" * 50_000, "c-2-py3-none-any.whl": b"c" * 1000}
 WEIGHTS = b"weights" * 1000
-NOTHING: dict[str, Any] = {"indexes": [], "default_indexes": [], "hub": None, "default_hub": "http://127.0.0.1:1"}
+NOTHING: dict[str, Any] = {"indexes": [], "hub": None, "default_hub": "http://127.0.0.1:1"}
 
 
 def row(name: str, content: bytes, **more: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ ROWS = [row(name, content) for name, content in WHEELS.items()]
 
 
 class Server(ThreadingHTTPServer):
-    """An index below /simple in JSON and below /html in HTML, and a hub that sends its files from another place."""
+    """An index below /simple without hashes and below /html with them, and a hub that sends its files from another place."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -63,8 +63,7 @@ class Handler(BaseHTTPRequestHandler):
         parts = self.path.strip("/").split("/")
         name = next((name for name in WHEELS if name.startswith(parts[-1].replace("-", "_") + "-")), "")
         if parts[0] == "simple" and name:
-            file = {"filename": name, "url": f"../../files/{name}", "hashes": {}}
-            self.answer(json.dumps({"files": [file]}).encode(), "application/vnd.pypi.simple.v1+json")
+            self.answer(f'<a href="../../files/{name}">x</a>'.encode())
         elif parts[0] == "html" and name:
             self.answer(f'<a href="/files/{name}#sha256={hashlib.sha256(WHEELS[name]).hexdigest()}">x</a>'.encode())
         elif parts[0] == "other" and name:
@@ -80,12 +79,12 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def answer(self, content: bytes, kind: str = "text/html") -> None:
+    def answer(self, content: bytes) -> None:
         begin = 0
         if self.server.ranges and (asked := self.headers.get("Range")):
             begin = int(asked.removeprefix("bytes=").rstrip("-"))
         self.send_response(206 if begin else 200)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
         end = len(content)
@@ -185,7 +184,7 @@ def test_a_login_goes_to_its_index_with_its_files_and_into_no_message(password: 
     [
         b"garbage\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nends",
-        b'HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{"errors": []}',
+        b'HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{"files": []}',
         b"",
     ],
 )
@@ -197,27 +196,14 @@ def test_an_answer_of_another_form_loses_that_file_alone(odd: bytes, server: Ser
     assert arrived(tmp_path)[ROWS[1]["name"]] == WHEELS[ROWS[1]["name"]]
 
 
-def test_without_an_index_of_the_inventory_the_hosts_own_settings_are_asked(
-    server: Server, run: Run, tmp_path: Path
-) -> None:
-    links = tmp_path / "links"
-    links.mkdir()
-    (links / ROWS[1]["name"]).write_bytes(WHEELS[ROWS[1]["name"]])
-    pip = tmp_path / "home" / ".config/pip/pip.conf"
-    pip.parent.mkdir(parents=True)
-    pip.write_text(f"[global]\nindex-url = {server.url}/html\nfind-links = {links}\n")
-    answers = run("host", NOTHING | {"default_indexes": [f"{server.url}/never"], "files": ROWS})
+def test_wheels_come_from_an_index_in_a_folder(run: Run, tmp_path: Path) -> None:
+    for package, name in zip(("a-b", "c"), WHEELS, strict=True):
+        (tmp_path / "index" / package).mkdir(parents=True)
+        (tmp_path / "index" / package / name).write_bytes(WHEELS[name])
+    (tmp_path / "index/c/index.html").write_text(f'<a href="{ROWS[1]["name"]}#sha256={ROWS[1]["sha256"]}">x</a>')
+    answers = run("host", NOTHING | {"indexes": [(tmp_path / "index").as_uri()], "files": ROWS})
     assert answers[-1] == {"done": True}
     assert arrived(tmp_path) == WHEELS
-    assert not [path for path, _, _ in server.asked if path.startswith("/never")]
-
-
-def test_uvs_variables_and_the_controllers_default_are_asked(server: Server, run: Run, tmp_path: Path) -> None:
-    request = NOTHING | {"default_indexes": [f"{server.url}/simple"]}
-    run("host", request | {"files": ROWS[:1]}, UV_INDEX=f"mine={server.url}/other")
-    run("host", request | {"files": ROWS[1:]}, UV_DEFAULT_INDEX=f"{server.url}/html")
-    assert arrived(tmp_path) == WHEELS
-    assert server.asked[-2][0] == "/html/c/"
 
 
 def test_weights_come_from_the_hub_and_a_token_goes_to_the_hub_alone(server: Server, run: Run, tmp_path: Path) -> None:

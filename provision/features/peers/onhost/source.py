@@ -8,7 +8,6 @@ end of the input ends the program.
 from __future__ import annotations
 
 import base64
-import configparser
 import contextlib
 import http.client
 import io
@@ -16,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import ssl
 import sys
 import threading
 import time
@@ -40,7 +38,6 @@ AT_ONCE = 4
 """Files that are fetched at a time."""
 TRIES = 2
 LONGEST_PAGE = 64 << 20
-ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 File = dict[str, Any]
 UNEXPECTED = (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException)
@@ -132,29 +129,15 @@ def save(source: io.BufferedIOBase, file: File, report: Report, *, again: bool =
 
 
 class Client:
-    """The indexes and the hub of a request; where it names none, those of the host's own settings."""
+    """The indexes and the hub of a request."""
 
     def __init__(self, request: dict[str, Any]) -> None:
-        own = own_settings()
-        indexes = request["indexes"] or [*own["index"], *own["extra"]]
-        if not request["indexes"] and not own["index"]:
-            indexes = [*request["default_indexes"], *indexes]
-        self._locations = [(url, False) for url in indexes]
-        if not request["indexes"]:
-            self._locations += [(url, True) for url in own["links"]]
+        self._indexes: list[str] = request["indexes"]
         self._hub = (request["hub"] or os.environ.get("HF_ENDPOINT") or request["default_hub"]).rstrip("/")
-        handlers: list[urllib.request.BaseHandler] = []
-        if own["cert"]:
-            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=own["cert"][0])))
-        if own["proxy"]:
-            handlers.append(urllib.request.ProxyHandler({"http": own["proxy"][0], "https": own["proxy"][0]}))
-        self._opener = urllib.request.build_opener(*handlers)
-        logins = [(urlsplit(url).scheme, urlsplit(url).netloc.rpartition("@")) for url, _ in self._locations]
+        logins = [(urlsplit(url).scheme, urlsplit(url).netloc.rpartition("@")) for url in self._indexes]
         self._logins = {(scheme, server): login for scheme, (login, _, server) in logins}
         self._silent: dict[str, str] = {}
-        """By location that did not answer: why."""
-        self._pages: dict[str, dict[str, tuple[str, str]]] = {}
-        self._locks: dict[str, threading.Lock] = {}
+        """By index that did not answer: why."""
 
     def fetch(self, file: File, report: Report) -> None:
         """Get a file. Raises OSError, ValueError, SourceError."""
@@ -171,16 +154,16 @@ class Client:
             save(answer, file, report, again=answer.status != 206)
 
     def _address(self, file: File) -> str:
-        """Return the address of a wheel: that of the first location whose page has its name, and no other hash."""
+        """Return the address of a wheel: that of the first index whose page has its name, and no other hash."""
         problems = []
-        for url, flat in self._locations:
+        for url in self._indexes:
             package = re.sub(r"[-_.]+", "-", file["name"].partition("-")[0]).lower()
-            page = url if flat else f"{url.rstrip('/')}/{package}/"
+            page = f"{url.rstrip('/')}/{package}/"
             if url in self._silent:
                 problems.append(f"{page}: {self._silent[url]}")
                 continue
             try:
-                address, sha256 = self._page(page).get(file["name"], ("", ""))
+                address, sha256 = self._read_page(page).get(file["name"], ("", ""))
             except UNEXPECTED as error:
                 problems.append(f"{page}: {describe(error)}")
                 # Nobody waits for it again.
@@ -193,37 +176,21 @@ class Client:
                 problems.append(f"{page} has it with another SHA-256, {sha256}")
         raise SourceError("; ".join(problems) or f"no index has {file['name']}")
 
-    def _page(self, address: str) -> dict[str, tuple[str, str]]:
-        """Return address and hash by file name."""
-        with self._locks.setdefault(address, threading.Lock()):
-            if address not in self._pages:
-                self._pages[address] = self._read_page(address)
-            return self._pages[address]
-
     def _read_page(self, address: str) -> dict[str, tuple[str, str]]:
+        """Return address and hash by file name."""
         local = local_path(address)
         if local is not None:
             index = local / "index.html"
-            if local.is_dir() and not index.is_file():
-                return {entry.name: (entry.as_uri(), "") for entry in local.iterdir()}
-            if not local.exists():
-                return {}
-            text = (index if local.is_dir() else local).read_text(encoding="utf-8")
-            return linked(text, local.as_uri() + ("/" if local.is_dir() else ""))
+            if index.is_file():
+                return linked(index.read_text(encoding="utf-8"), f"{local.as_uri()}/")
+            return {entry.name: (entry.as_uri(), "") for entry in local.iterdir()} if local.is_dir() else {}
         try:
-            with self._open(address, {"Accept": ACCEPT}) as answer:
-                content, kind = answer.read(LONGEST_PAGE), answer.headers.get("content-type", "")
-                address = answer.url
+            with self._open(address, {"Accept": "text/html"}) as answer:
+                return linked(answer.read(LONGEST_PAGE).decode(errors="replace"), answer.url)
         except urllib.error.HTTPError as error:
             if error.code in (404, 410):
                 return {}
             raise
-        if "json" not in kind:
-            return linked(content.decode(errors="replace"), address)
-        return {
-            str(file["filename"]): (urljoin(address, file["url"]), (file.get("hashes") or {}).get("sha256", ""))
-            for file in json.loads(content)["files"]
-        }
 
     def _open(self, address: str, headers: dict[str, str]) -> Any:
         parts = urlsplit(address)
@@ -238,15 +205,13 @@ class Client:
         if login:
             encoded = base64.b64encode(unquote(login).encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {encoded}")
-        return self._opener.open(request, timeout=SILENCE_S)
+        return urllib.request.urlopen(request, timeout=SILENCE_S)  # noqa: S310 - as above
 
 
 def local_path(address: str) -> Path | None:
-    """Return the path of a local address, `file:///` or a plain path; None for that of a server."""
+    """Return the path of an address that begins with `file:///`; None for that of a server."""
     parts = urlsplit(address)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if parts.scheme else Path(address).expanduser()
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def hub_headers() -> dict[str, str]:
@@ -257,37 +222,6 @@ def hub_headers() -> dict[str, str]:
         file = Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()
         token = token or file.read_text(encoding="ascii")
     return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
-
-
-def own_settings() -> dict[str, list[str]]:
-    """Return the package settings of this host: uv's variables, else pip's variables and files."""
-    home, environ = Path.home(), os.environ
-    files: list[str | Path]
-    files = ["/etc/xdg/pip/pip.conf", "/etc/pip.conf", home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
-    files += [environ["PIP_CONFIG_FILE"]] if "PIP_CONFIG_FILE" in environ else []
-    found: dict[str, str] = {}
-    for section in ("global", "install"):
-        for file in files:
-            parser = configparser.RawConfigParser()
-            with contextlib.suppress(configparser.Error, UnicodeDecodeError, OSError):
-                parser.read(file, encoding="utf-8")
-                found.update(parser.items(section) if parser.has_section(section) else ())
-    found.update((name[4:].lower().replace("_", "-"), text) for name, text in environ.items() if name[:4] == "PIP_")
-
-    def words(key: str, *variables: str) -> list[str]:
-        values = [environ[name] for name in variables if environ.get(name)] or [found.get(key, "")]
-        return [word for value in values for word in re.split(r"[\s,]+", value) if word]
-
-    return {
-        "index": words("index-url", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
-        "extra": [
-            word.partition("=")[2] if re.match(r"[\w.-]+=", word) else word
-            for word in words("extra-index-url", "UV_INDEX", "UV_EXTRA_INDEX_URL")
-        ],
-        "links": words("find-links", "UV_FIND_LINKS"),
-        "cert": [environ["SSL_CERT_FILE"]] if environ.get("SSL_CERT_FILE") else words("cert"),
-        "proxy": words("proxy"),
-    }
 
 
 def linked(text: str, address: str) -> dict[str, tuple[str, str]]:
