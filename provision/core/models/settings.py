@@ -168,11 +168,11 @@ class Settings(Record):
             "auto, controller, peers, host or path; or a mapping of wheels, interpreter and model to these, such as {wheels: host, model: path}"
         ),
     ] = "auto"
-    """Source of wheels, interpreter and model, or of each kind: the controller, hosts of the run that have them (peers), a package index or model hub of the host (host), or a folder on the host (path). auto: peers where that is faster, else the controller."""
+    """Source of wheels, interpreter and model, or of each kind: the controller, hosts of the run that have them (peers), a package index or model hub of the host (host), or a folder on the host (path). auto: peers where at least four hosts need files and reach each other, else the controller."""
     source_index: Annotated[
         tuple[Address, ...], Allowed("a list of addresses that begin with https://, http:// or file:///")
     ] = ()
-    """Package index, or several, of a host with source `host`. Default: those of the host's uv or pip settings."""
+    """Package index, or several, of a host with source `host`. Default: those of the controller that ask for no login."""
     source_hub: Address | None = None
     """Model hub of a host with source `host`. Default: the host's HF_ENDPOINT, else the controller's."""
     source_folder: Prefix | None = None

@@ -14,11 +14,10 @@ from provision.run.sending import SentBytes
 
 
 def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequence[StagedFile]]) -> Distribution:
-    """Return the transfers of a step, from the sources that its settings and its bandwidth so far make best."""
+    """Return the transfers of a step."""
     seen = context.state(SentBytes)
-    bytes_s = seen.bytes_s
-    choice = choose([context.host(name) for name, missing in files.items() if missing], files, bytes_s)
-    update = {"reason": choice.reason, "bytes_s": bytes_s and round(bytes_s)}
+    choice = choose([context.host(name) for name, missing in files.items() if missing], files)
+    update = {"reason": choice.reason, "bytes_s": seen.bytes_s and round(seen.bytes_s)}
     seen.transfers = seen.transfers.model_copy(update=update)
     return Distribution(context, planned, files, choice)
 

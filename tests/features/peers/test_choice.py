@@ -1,4 +1,4 @@
-"""Where files come from: what settings say for each kind, and what is quicker by the measured bandwidth."""
+"""Where files come from: what settings say for each kind, and how many hosts need some."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from provision.core.models.inventory import Connection, Host, Service
 from provision.core.models.settings import Settings
 from provision.core.models.staged import FileKind, StagedFile
-from provision.features.peers.choice import Choice, choose, controller_s, handed_on_s, way_of
+from provision.features.peers.choice import Choice, choose, way_of
 from provision.run.sending import ENOUGH_BYTES, SentBytes
 
 GB = 1_000_000_000
@@ -74,50 +74,10 @@ def test_this_machine_gets_files_from_its_own_cache() -> None:
     assert way_of(local, HUB, Choice(frozenset(), "")) == "controller"
 
 
-@pytest.mark.parametrize(
-    ("hosts", "megabytes_s", "handed_on"),
-    [
-        (3, 5, True),  # a slow line: the third host has its files from a neighbour long before
-        (3, 400, False),
-        (4, 100, True),
-        (8, 100, True),
-        (8, 2000, True),
-        (2, 1, False),
-    ],
-)
-def test_auto_hands_on_where_the_bandwidth_and_the_number_of_hosts_make_that_shorter(
-    hosts: int, megabytes_s: float, handed_on: bool
-) -> None:
-    members = [host(number) for number in range(hosts)]
-    files = {one.name: [file("wheel", size=4 * GB)] for one in members}
-    choice = choose(members, files, megabytes_s * 1e6)
-    assert bool(choice.names) is handed_on
-    assert hosts == 2 or "/s, " in choice.reason
-
-
-def test_few_bytes_are_sent_by_the_controller() -> None:
-    members = [host(number) for number in range(8)]
-    files = {one.name: [file("model", size=1 << 20)] for one in members}
-    assert not choose(members, files, 100e6).names
-    assert choose(members, files).names, "without a bandwidth the number of hosts decides"
-
-
-def test_what_is_set_needs_no_bandwidth() -> None:
-    members = [host(number, "peers") for number in range(3)]
-    files = {one.name: [file("wheel", size=1)] for one in members}
-    assert len(choose(members, files, 1e9).names) == 3
-
-
 def test_hosts_that_need_nothing_from_others_take_no_part() -> None:
     members = [host(number, {"wheels": "path"}) for number in range(8)]
     choice = choose(members, {one.name: [file("wheel")] for one in members})
     assert (choice.names, choice.reason) == (frozenset(), "firstlight_source is `path`")
-
-
-def test_more_hosts_never_take_less_time_and_handing_on_gains_with_each() -> None:
-    for count in range(3, 64):
-        assert handed_on_s(count + 1, GB, 50e6) >= handed_on_s(count, GB, 50e6)
-    assert handed_on_s(64, GB, 50e6) < controller_s(64, GB, 50e6) / 10
 
 
 def test_the_bandwidth_counts_the_time_in_which_anything_was_sent_once() -> None:
