@@ -15,8 +15,6 @@ from typing import TypeVar
 from provision.core.errors import DamagedSourceError, FirstlightError, RemoteCommandError, ServeError
 from provision.core.formatting import format_bytes
 from provision.core.install_paths import InstallPaths
-from provision.core.json_text import parse_object
-from provision.core.models.base import Record
 from provision.core.models.inventory import Host
 from provision.core.models.staged import StagedFile
 from provision.features.start_cache.onhost.start_cache_archive import MOST_BYTES
@@ -38,38 +36,7 @@ SPARE_S = 30.0
 FETCHED_AT_ONCE = 2
 """Caches are in memory for as long as they come."""
 
-
-class Look(Record):
-    """What is in a cache."""
-
-    code: int
-    """Files of compiled code."""
-    new: int
-    """Those of them that were written after a moment."""
-    names: tuple[str, ...]
-    """Some of these."""
-    now: int
-    """Moment of the host's clock, in nanoseconds."""
-
-
-class Packed(Record):
-    """An archive on a host."""
-
-    files: int
-    bytes: int
-    size: int
-    sha256: str
-
-
-class Unpacked(Record):
-    """A cache that was unpacked."""
-
-    files: int
-    now: int
-
-
 T = TypeVar("T")
-AnswerT = TypeVar("AnswerT", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -86,9 +53,12 @@ class HostCache:
     """Folder below PREFIX/envs whose Python runs the program."""
     key: str
 
-    def look(self, *, since: int = 0) -> Look:
-        """Ask for what is in it, and what is newer than a moment of the host's clock, in nanoseconds."""
-        return self._ask(Look, "look", "--since", str(since), timeout_s=LOOK_S)
+    def has_code(self) -> bool:
+        """Ask whether compiled code is in it."""
+        said = self._run("look", timeout_s=LOOK_S).strip()
+        if not said.isdigit():
+            raise ServeError(f"{PROGRAM.name} look on host {self.session.host} answered {said[:200]!r}")
+        return int(said) > 0
 
     def fetch(self) -> bytes:
         """Return its archive."""
@@ -96,28 +66,21 @@ class HostCache:
         archive = f"{self.paths.prefix}/verify/{ARCHIVE}"
         self._remove(archive, root=self.paths.root)
         try:
-            packed = self._ask(Packed, "pack", "--archive", archive)
-            # The content, its manifest and the blocks of the tar.
-            content = self.session.read(archive, root=self.paths.root, timeout_s=MOVE_S, limit_bytes=2 * MOST_BYTES)
+            self._run("pack", "--archive", archive)
+            # The content and the blocks of the tar.
+            return self.session.read(archive, root=self.paths.root, timeout_s=MOVE_S, limit_bytes=2 * MOST_BYTES)
         finally:
             self._remove(archive, root=self.paths.root)
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != packed.sha256:
-            raise ServeError(
-                f"the start cache of host {self.session.host} has SHA-256 {digest} here, {packed.sha256} there",
-                hint="check that host's disk and network; the other hosts compile for themselves",
-            )
-        return content
 
-    def send(self, archive: StagedFile) -> tuple[int, int]:
-        """Give the host the cache of its key. Return the bytes sent, and when it was there by the host's clock, in nanoseconds. Raises StageError."""
+    def send(self, archive: StagedFile) -> int:
+        """Give the host the cache of its key, and return the bytes sent. Raises StageError."""
         arrived = f"{self.paths.incoming}/{archive.name}"
         try:
             report = self.session.send([archive], self.paths.incoming)
-            answer = self._ask(Unpacked, "unpack", "--archive", arrived)
+            self._run("unpack", "--archive", arrived)
         finally:
             self._remove(arrived, root=False)
-        return report.bytes_sent, answer.now
+        return report.bytes_sent
 
     def drop(self) -> None:
         """Remove the cache from the host."""
@@ -126,7 +89,8 @@ class HostCache:
     def _remove(self, path: str, *, root: bool) -> None:
         self.session.run(f"rm -rf -- {shlex.quote(path)}", root=root)
 
-    def _ask(self, answer: type[AnswerT], action: str, *words: str, timeout_s: float = MOVE_S) -> AnswerT:
+    def _run(self, action: str, *words: str, timeout_s: float = MOVE_S) -> str:
+        """Run the program, and return what it printed."""
         prefix = self.paths.prefix
         owner = ("--owner", self.paths.owner) if self.paths.root else ()
         argv = [f"{prefix}/envs/{self.environment}/bin/python", "-I", "-S", f"{prefix}/bin/{PROGRAM.name}", action]
@@ -138,11 +102,7 @@ class HostCache:
                 f"{PROGRAM.name} {action} ended with {done.rc} on host {self.session.host}: {last}",
                 hint="the service starts without it, and compiles for itself",
             )
-        try:
-            return answer.model_validate(parse_object(done.stdout))
-        except ValueError as error:
-            answered = f"on host {self.session.host} answered {done.stdout[:200]!r}"
-            raise ServeError(f"{PROGRAM.name} {action} {answered}") from error
+        return done.stdout
 
 
 class Archives:
@@ -206,10 +166,8 @@ class StartCaches:
             for host in hosts
             if (key := self._keys.get(host.name)) and (counted[key] > 1 or self._archives.find(key))
         ]
-        found = self._ask(asked, lambda host: self._cache(host).look(), deadline_s=LOOK_S + SPARE_S)
-        self._since = {name: answer.now for name, answer in found.items() if answer.code}
-        """Moments of the clocks of hosts that have a cache: what they compile is written later."""
-        self._empty = {name for name, answer in found.items() if not answer.code}
+        found = self._ask(asked, lambda host: self._cache(host).has_code(), deadline_s=LOOK_S + SPARE_S)
+        self._empty = {name for name, has_code in found.items() if not has_code}
 
     def turns(self, wave: Sequence[Host]) -> list[list[Host]]:
         """Return the hosts of a wave in the order in which they start: of those with an equal key and no cache, one starts first.
@@ -239,7 +197,7 @@ class StartCaches:
         archives = {host.name: one for host in empty if (one := self._archives.find(self._keys[host.name]))}
         wanted = [host for host in empty if host.name in archives]
 
-        def call(host: Host) -> tuple[int, int]:
+        def call(host: Host) -> int:
             archive = archives[host.name]
             self._context.progress.note(host.name, f"gets a start cache of {format_bytes(archive.size)}")
             try:
@@ -248,17 +206,16 @@ class StartCaches:
                 Path(archive.path).unlink(missing_ok=True)
                 raise
 
-        for name, (size, now) in self._ask(wanted, call, deadline_s=2 * MOVE_S).items():
+        for name, size in self._ask(wanted, call, deadline_s=2 * MOVE_S).items():
             self._empty.discard(name)
             self._sent.add(name)
-            self._since[name] = now
             self._context.state(SentBytes).count(size)
             self._context.run.change("start-cache", host=name, key=self._keys[name], changed=True)
             self._tell(name, "sent", note=f"start cache of another host sent ({format_bytes(size)})")
         return [*hosts]
 
     def after(self, hosts: Sequence[Host], *, serving: Collection[str], proven: Collection[str]) -> None:
-        """Say of hosts whose services were proven whether they used their caches, and keep one cache of each key for other hosts.
+        """Keep one cache of each key of hosts whose services were proven, for other hosts.
 
         A cache that was sent to a host whose service was not proven then goes to no other one.
         """
@@ -270,16 +227,6 @@ class StartCaches:
         for name in self._ask(doubted, lambda host: self._cache(host).drop(), deadline_s=LOOK_S + SPARE_S):
             self._tell(name, "removed", note="start cache of another host removed again: the service was not verified")
         started = [host for host in hosts if host.name in self._keys and host.name in proven]
-        before = [host for host in started if host.name in self._since]
-        looks = self._ask(
-            before, lambda host: self._cache(host).look(since=self._since[host.name]), deadline_s=LOOK_S + SPARE_S
-        )
-        for name, answer in looks.items():
-            if answer.new:
-                more = f"{answer.new} files, such as {', '.join(answer.names)}"
-                self._tell(name, "compiled more", note=f"more was compiled than the start cache has: {more}")
-            else:
-                self._tell(name, "used", note="start cache used: nothing was compiled")
         makers = {self._keys[host.name]: host for host in reversed(started)}
 
         def call(host: Host) -> int:

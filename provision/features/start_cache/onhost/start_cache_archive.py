@@ -1,43 +1,33 @@
 """Look at, pack and unpack the folder of a start cache: what an engine compiled when it started.
 
-    start_cache_archive.py look   --folder PREFIX/cache/start-KEY [--since NS]
+    start_cache_archive.py look   --folder PREFIX/cache/start-KEY
     start_cache_archive.py pack   --folder PREFIX/cache/start-KEY --archive FILE
     start_cache_archive.py unpack --folder PREFIX/cache/start-KEY --archive FILE
 
-An archive is a tar of regular files; its last entry lists their sizes and SHA-256, and the key. `unpack` refuses links, devices,
-names that leave the folder, files that are not listed or differ, and the cache of another key. It fills a folder of another name
-and renames it at the end, so that no engine sees half of a cache; a folder with compiled code is never replaced.
+`look` prints the number of files of compiled code: those that begin as an ELF file does, libraries and kernels for cards of NVIDIA
+and AMD. An archive is a tar of regular files, whose SHA-256 the sender checks. `unpack` refuses links, devices and names that leave
+the folder. It fills a folder of another name and renames it at the end, so that no engine sees half of a cache; a folder with compiled
+code is never replaced.
 
 With `--owner`, root opens the archive and becomes that account before it touches the cache: whoever can write there may have put
-links in it. Compiled code is what begins as an ELF file does: libraries, and kernels for cards of NVIDIA and AMD.
-
-Prints one JSON line. Exits with 1 and a message on stderr on failure.
+links in it. Exits with 1 and a message on stderr on failure.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import pwd
 import shutil
 import sys
 import tarfile
-import time
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-"""Its entry has this name alone; files of the cache are below `cache/` in the archive."""
-BELOW = "cache/"
 MOST_BYTES = 512 << 20
 """Of a cache that is sent; a larger one is left where it is."""
-MANIFEST_BYTES = 64 << 20
 ELF = b"\x7fELF"
-SHOWN = 3
 
 
 class ArchiveError(Exception):
@@ -65,27 +55,23 @@ def files_in(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def look(folder: Path, since: int) -> dict[str, Any]:
-    """Count the files of compiled code, and those that were written after a moment."""
-    code, new = 0, []
-    for name in files_in(folder):
-        with open_below(folder, name) as file:
-            if file.read(len(ELF)) == ELF:
-                code += 1
-                # The time of change, which no program can set back.
-                new += [name] if os.fstat(file.fileno()).st_ctime_ns > since else []
-    return {"code": code, "new": len(new), "names": new[:SHOWN], "now": time.time_ns()}
-
-
 def open_below(folder: Path, name: str) -> IO[bytes]:
     return os.fdopen(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW), "rb")
 
 
-def pack(folder: Path, archive: IO[bytes]) -> dict[str, Any]:
+def look(folder: Path) -> int:
+    """Return the number of files of compiled code."""
+    code = 0
+    for name in files_in(folder):
+        with open_below(folder, name) as file:
+            code += file.read(len(ELF)) == ELF
+    return code
+
+
+def pack(folder: Path, archive: IO[bytes]) -> None:
     """Write the archive of a cache. Raises ArchiveError where it has no compiled code, is too large to be sent, or an engine still writes in it."""
-    listed: dict[str, list[Any]] = {}
     total = 0
-    if not look(folder, 0)["code"]:
+    if not look(folder):
         raise ArchiveError(f"{folder} has no compiled code")
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in files_in(folder):
@@ -98,112 +84,63 @@ def pack(folder: Path, archive: IO[bytes]) -> dict[str, Any]:
                 raise ArchiveError(f"{folder} has more than {MOST_BYTES >> 20} MiB, which is too much to send")
             if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(content)):
                 raise ArchiveError(f"{name} was written while it was read")
-            listed[name] = [len(content), hashlib.sha256(content).hexdigest()]
-            add(tar, BELOW + name, content)
-        add(tar, MANIFEST, json.dumps({"format": FORMAT, "key": folder.name, "files": listed}).encode())
-    return {"files": len(listed), "bytes": total}
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, BytesIO(content))
 
 
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    tar.addfile(entry, BytesIO(content))
-
-
-def unpack(folder: Path, archive: IO[bytes]) -> dict[str, Any]:
-    """Make a cache from an archive. Raises ArchiveError where `pack` did not write it for this key, or compiled code is there already."""
+def unpack(folder: Path, archive: IO[bytes]) -> None:
+    """Make a cache from an archive. Raises ArchiveError where `pack` did not write it, or compiled code is there already."""
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     try:
-        arrived, manifest = extract(archive, new)
-        compare(arrived, manifest, folder.name)
-        if look(folder, 0)["code"]:
+        extract(archive, new)
+        if look(folder):
             raise ArchiveError(f"{folder} has compiled code already")
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    return {"files": len(arrived), "now": time.time_ns()}
 
 
-def extract(archive: IO[bytes], folder: Path) -> tuple[dict[str, list[Any]], Any]:
-    """Write the files of an archive below an empty folder; return their sizes and hashes, and the manifest."""
-    arrived: dict[str, list[Any]] = {}
+def extract(archive: IO[bytes], folder: Path) -> None:
+    """Write the files of an archive below an empty folder."""
     total = 0
     try:
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             for entry in tar:
                 if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
                     raise ArchiveError(f"{entry.name!r} is not a regular file")
-                content = tar.extractfile(entry)
-                assert content is not None
-                if entry.name == MANIFEST:
-                    if entry.size > MANIFEST_BYTES:
-                        raise ArchiveError(f"the manifest has {entry.size} bytes")
-                    return arrived, json.loads(content.read())
+                if any(part in ("", ".", "..") for part in entry.name.split("/")):
+                    raise ArchiveError(f"{entry.name!r} leaves the folder")
                 total += entry.size
                 if total > MOST_BYTES:
                     raise ArchiveError(f"the files have more than {MOST_BYTES >> 20} MiB")
-                name = inner_name(entry.name)
-                arrived[name] = [entry.size, write(folder / name, content)]
-    except (tarfile.TarError, ValueError, OSError, RecursionError) as error:
+                path, content = folder / entry.name, tar.extractfile(entry)
+                assert content is not None
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    shutil.copyfileobj(content, file)
+    except (tarfile.TarError, ValueError, OSError) as error:
         raise ArchiveError(f"it cannot be read: {error}") from error
-    raise ArchiveError("it has no manifest")
 
 
-def inner_name(name: str) -> str:
-    """Return the name of an entry below the cache's folder. Raises ArchiveError where it would be elsewhere."""
-    inner = name[len(BELOW) :]
-    if not name.startswith(BELOW) or any(part in ("", ".", "..") for part in inner.split("/")):
-        raise ArchiveError(f"{name!r} leaves the folder")
-    return inner
-
-
-def write(path: Path, content: IO[bytes]) -> str:
-    """Write a new file, and return the SHA-256 of its content."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with path.open("xb") as file:
-        while block := content.read(1 << 20):
-            file.write(block)
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def compare(arrived: dict[str, list[Any]], manifest: Any, key: str) -> None:
-    """Compare what was unpacked with its manifest. Raises ArchiveError where it differs, or is of another key."""
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ArchiveError("its manifest has another form")
-    if manifest.get("key") != key:
-        raise ArchiveError(f"it is the cache of {manifest.get('key')!r}, wanted is {key!r}")
-    listed = manifest.get("files")
-    if arrived != listed:
-        listed = listed if isinstance(listed, dict) else {}
-        names = sorted(name for name in {*arrived, *listed} if arrived.get(name) != listed.get(name))
-        raise ArchiveError(f"{len(names)} files differ from its manifest, such as {', '.join(names[:SHOWN])}")
-
-
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Do what the command line says, and return the answer."""
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line says."""
     folder: Path = options.folder
     if options.action == "look":
         become(options.owner)
-        return look(folder, options.since)
-    if options.action == "unpack":
+        sys.stdout.write(f"{look(folder)}\n")
+    elif options.action == "unpack":
         with options.archive.open("rb") as archive:
             become(options.owner)
-            return unpack(folder, archive)
-    descriptor = os.open(options.archive, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w+b") as archive:
-        become(options.owner)
-        packed = pack(folder, archive)
-        size = archive.tell()
-        archive.seek(0)
-        digest = hashlib.sha256()
-        while block := archive.read(1 << 20):
-            digest.update(block)
-    return {**packed, "size": size, "sha256": digest.hexdigest()}
+            unpack(folder, archive)
+    else:
+        descriptor = os.open(options.archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as archive:
+            become(options.owner)
+            pack(folder, archive)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -212,15 +149,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--archive", type=Path)
     parser.add_argument("--owner", help="account of the service, which root becomes")
-    parser.add_argument("--since", type=int, default=0, help="nanoseconds of this host's clock")
     options = parser.parse_args(arguments)
     os.umask(0o077)
     try:
-        answer = run(options)
+        run(options)
     except (ArchiveError, OSError, KeyError) as problem:
         sys.stderr.write(f"start_cache_archive: {problem}\n")
         return 1
-    sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 
