@@ -147,9 +147,7 @@ class BuildHost:
             ) from None
         if kind == "built":
             return BuildResult.model_validate(event)
-        if kind == "units":
-            report(f"{event['done']} of {event['total']} units compiled")
-        elif kind == "step":
+        if kind == "step":
             report(event["text"])
         elif kind != "alive":
             raise StageError(

@@ -34,9 +34,7 @@ from provision.phases.stage.solve import Target
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.runner import as_interrupt
-
-_STEPS, _STEP = 10, 100_000_000
-"""Lines about a download at most, and bytes between two of them at least."""
+from provision.report.live import report_progress
 
 app = command_group("Build packages such as flash-attn from source, once for all hosts.")
 
@@ -123,14 +121,15 @@ def build(
     stack = _stack(row, variant, minor_python, platform(facts.machine, facts.glibc or row.glibc))
     sources = find_sources(read_settings())
     wheels = lock_stack(stack, sources, store).wheels
-    report = ProgressLines()
-    fetch_wheels(wheels, sources, store, progress=report)
+    fetch_wheels(wheels, sources, store, progress=_report)
     target = Target.of(stack.platform, minor_python)
     try:
         with as_interrupt():
-            built = wheel_builder.find_or_build(BuildJob(key, wheels, target, toolkit, sources, store, report), builder)
+            built = wheel_builder.find_or_build(
+                BuildJob(key, wheels, target, toolkit, sources, store, _report), builder
+            )
     except KeyboardInterrupt:
-        report(f"stopped; nothing of it runs on {builder} any more; the same command continues there", 0, 0)
+        _report(f"stopped; nothing of it runs on {builder} any more; the same command continues there", 0, 0)
         raise
     _print(built, store, as_json=as_json)
 
@@ -211,22 +210,13 @@ def _capability(arch: str) -> str:
     return f"{found[1]}.{found[2]}"
 
 
-class ProgressLines:
-    """Progress as plain lines: each step once, a download in at most ten."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Print a step, with the bytes done of all where it is a download."""
-        line = what
-        if total:
-            step = max(_STEP, total // _STEPS)
-            line = f"{what}: {format_bytes(done if done >= total else done // step * step)} of {format_bytes(total)}"
-        if line != self._last:
-            self._last = line
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+def _report(what: str, done: int, total: int) -> None:
+    """Print each step of a build, and the bytes of a download where a person looks on."""
+    if total:
+        report_progress(what, done, total)
+    else:
+        sys.stderr.write(f"{what}\n")
+        sys.stderr.flush()
 
 
 def add_to(program: typer.Typer) -> None:

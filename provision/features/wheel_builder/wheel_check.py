@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import zipfile
@@ -14,14 +13,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from provision.catalog.versions import minor, numbers
+from provision.catalog.versions import numbers
 from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.extension import Extension
 from provision.phases.stage.solve import Target
 from verify.binaries.elf import map_library, native_for, text_symbols
-
-_LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)
-"""Local part of a version as the authors of flash-attn write it, cu12torch2.8cxx11abiTRUE, or others: cu128torch2.9."""
 
 
 def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, compiled: bool = True) -> list[str]:
@@ -64,22 +60,6 @@ def _metadata(extension: Extension, key: BuildKey) -> Iterator[str]:
     machine = key.built_for.machine
     if not any(platform == "any" or platform.endswith(machine) for platform in extension.platforms):
         yield f"it is for {', '.join(sorted(extension.platforms))}, not {machine}"
-    if version.local and (named := _LOCAL.match(version.local.replace("-", "."))):
-        yield from _local(named, key)
-
-
-def _local(named: re.Match[str], key: BuildKey) -> Iterator[str]:
-    want = _LOCAL.match(key.local)
-    assert want
-    runtime = named["runtime"].lower()
-    # A CUDA release with minor (`cu128`) belongs to its major (`cu12`).
-    has_minor = want["runtime"].startswith("cu") and runtime.startswith(want["runtime"])
-    if runtime != want["runtime"] and not has_minor:
-        yield f"its version names {named['runtime']}, and the plan has {want['runtime']}"
-    if minor(named["torch"]) != key.built_for.torch:
-        yield f"its version names torch {named['torch']}, and the plan has {key.built_for.torch}"
-    if named["abi"] and named["abi"].lower() != str(key.built_for.cxx11_abi).lower():
-        yield f"its version names cxx11abi{named['abi'].upper()}, and torch has cxx11abi{str(key.built_for.cxx11_abi).upper()}"
 
 
 def _libraries(extension: Extension, key: BuildKey) -> Iterator[str]:

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.formatting import format_bytes
-from provision.features.wheel_builder.commands import ProgressLines
-
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,26 +42,6 @@ def test_a_wrong_option_is_named_with_a_hint(
     assert done.stderr.startswith(f"error: {text}")
     assert hint in done.stderr.partition("hint: ")[2]
     assert not (tmp_path / "files").exists()
-
-
-@pytest.mark.parametrize(
-    ("total", "text"),
-    [
-        (2_700_000_000, ["0 B", "257.5 MiB", "515.0 MiB", "772.5 MiB", "1.0 GiB", "1.3 GiB", "1.5 GiB", "1.8 GiB"]),
-        (8_500_000, ["0 B", "8.1 MiB"]),
-    ],
-)
-def test_a_download_is_printed_in_few_lines(total: int, text: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    printer = ProgressLines()
-    printer("flash-attn on controller: building", 0, 0)
-    for done in range(0, total + 1, 100_000):
-        printer("download", done, total)
-    printer("flash-attn on controller: building", 0, 0)
-    first, *lines, last = capsys.readouterr().err.splitlines()
-    assert first == last == "flash-attn on controller: building"
-    assert len(lines) <= 12
-    assert [line.partition(" of ")[0] for line in lines][: len(text)] == [f"download: {words}" for words in text]
-    assert lines[-1].removeprefix("download: ").split(" of ") == [format_bytes(total)] * 2
 
 
 def test_an_empty_build_cache_is_reported(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from provision.features.wheel_builder.onbuilder import facts
 
 GIB = facts.GIB
-NO_LIMIT_V1 = "9223372036854771712"
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -50,28 +49,11 @@ def test_pages_that_can_be_dropped_are_free(tmp_path: Path) -> None:
     assert facts.memory(tree(tmp_path, v2(level))) == 7 * GIB
 
 
-def test_the_older_hierarchies_count_too(tmp_path: Path) -> None:
-    files = {
-        "proc/self/cgroup": "4:memory:/job\n3:cpu,cpuacct:/job\n0::/job\n",
-        "sys/fs/cgroup/memory/job/memory.limit_in_bytes": str(6 * GIB),
-        "sys/fs/cgroup/memory/job/memory.usage_in_bytes": str(4 * GIB),
-        "sys/fs/cgroup/memory/job/memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB}\n",
-        "sys/fs/cgroup/memory/memory.limit_in_bytes": NO_LIMIT_V1,
-        "sys/fs/cgroup/memory/memory.usage_in_bytes": str(40 * GIB),
-        "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "150000",
-        "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000",
-        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
-        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
-    }
-    root = tree(tmp_path, files)
-    assert (facts.cpus(root, 16), facts.memory(root)) == (1, 3 * GIB)
-
-
 def test_in_a_container_the_mount_has_the_limit(tmp_path: Path) -> None:
     files = {
-        "proc/self/cgroup": "5:memory:/docker/0123abcd\n",
-        "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
-        "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
+        "proc/self/cgroup": "0::/docker/0123abcd\n",
+        "sys/fs/cgroup/memory.max": str(2 * GIB),
+        "sys/fs/cgroup/memory.current": str(GIB),
     }
     assert facts.memory(tree(tmp_path, files)) == GIB
 

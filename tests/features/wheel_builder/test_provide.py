@@ -168,9 +168,6 @@ def test_releases_that_cannot_be_read_are_an_error_with_a_hint(
 @pytest.mark.parametrize(
     ("version", "requires", "text"),
     [
-        ("2.8.3+rocm64torch2.9cxx11abitrue", ("torch",), "its version names torch 2.9, and the plan has 2.8"),
-        ("2.8.3+cu12torch2.8cxx11abitrue", ("torch",), "its version names cu12, and the plan has rocm64"),
-        ("2.8.3+rocm64torch2.8cxx11abifalse", ("torch",), "its version names cxx11abiFALSE"),
         (VERSION, ("torch==2.9.*",), "it requires torch==2.9.*, and the lock has 2.8.0"),
         (VERSION, ("torch", "einops"), "it requires einops, and the lock has none"),
     ],

@@ -19,10 +19,6 @@ def test_the_wheel_of_a_key_has_no_mismatch() -> None:
     assert mismatches() == []
 
 
-def test_a_community_wheel_may_name_the_minor_of_its_cuda() -> None:
-    assert mismatches(wheel={"version": "2.8.3+cu128torch2.8"}) == []
-
-
 @pytest.mark.parametrize(
     ("wheel", "key", "text"),
     [
@@ -34,15 +30,6 @@ def test_a_community_wheel_may_name_the_minor_of_its_cuda() -> None:
         ({"name": "flash-attn-3"}, {}, "it is flash-attn-3 "),
         ({"pythons": frozenset({"cp311"})}, {}, "it is for cp311, not cp312"),
         ({"platforms": frozenset({"linux_aarch64"})}, {}, "it is for linux_aarch64, not x86_64"),
-        ({}, {"torch": "2.9"}, "its version names torch 2.8, and the plan has 2.9"),
-        ({}, {"cuda_major": 13}, "its version names cu12, and the plan has cu13"),
-        ({"version": "2.8.3+cu130torch2.8"}, {}, "its version names cu130, and the plan has cu12"),
-        ({"version": "2.8.3+cu118torch2.8"}, {}, "its version names cu118, and the plan has cu12"),
-        (
-            {"version": "2.8.3+cu12torch2.8cxx11abifalse"},
-            {},
-            "its version names cxx11abiFALSE, and torch has cxx11abiTRUE",
-        ),
         ({"libraries": ()}, {}, "it has no compiled extension"),
     ],
 )

@@ -23,19 +23,16 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
-from typing import (  # noqa: UP035 (for Python 3.8)
-    IO,
-    Any,
-    Callable,
-    Iterator,
-)
+from typing import IO, Any
 
 from . import facts
 from .facts import read_facts, release_of
-from .process import CancelledError, FailedError, cancel_on_signals, run, send_event, send_heartbeats, wait_for_cancel
+from .process import CancelledError, FailedError, cancel_on_signals, run, send_event, send_heartbeats
 
 _ERROR = re.compile(r"\berror:|\berror [A-Z]?\d+|^\S*Error: |Killed|No space left on device|undefined reference|signal")
 """Error lines of compilers, linkers and Python."""
+_STEP = re.compile(r"\[(\d+)/(\d+)\] ")
+"""A line of ninja; a resumed ninja counts the rest alone."""
 SHOWN = 6
 """Maximum number of error lines that are sent to the controller; the log has all."""
 
@@ -61,7 +58,13 @@ def main() -> int:
 def build(folder: Path) -> None:
     """Build the wheel, or find it built, and send the result. Raises FailedError or CancelledError."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    with _turn(folder), (folder / "build.log").open("ab") as log:
+    with (folder / ".lock").open("w") as lock, (folder / "build.log").open("ab") as log:
+        # A second run waits and then uses the same wheel. A signal ends the waiting too.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            send_event("step", text="waiting for another run that builds this")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         result = _result(folder)
         if result is None:
             result = _Build(folder, request, log).make()
@@ -84,11 +87,10 @@ class _Build:
         environ = self._environ(jobs)
         out = self._folder / "out"
         shutil.rmtree(str(out), ignore_errors=True)
-        units = Units(source, lambda done, total: send_event("units", done=done, total=total))
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [str(self._python), "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check"]
         send_event("step", text="building")
-        self._compile([*command, "--outdir", str(out), str(source)], environ, units)
+        self._compile([*command, "--outdir", str(out), str(source)], environ)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         wheels = sorted(out.glob("*.whl"))
         if len(wheels) != 1:
@@ -102,11 +104,12 @@ class _Build:
             "nvcc": release_of(environ["CUDA_HOME"] + "/bin/nvcc") if "CUDA_HOME" in environ else None,
         }
 
-    def _compile(self, command: list[str], environ: dict[str, str], units: Units) -> None:
+    def _compile(self, command: list[str], environ: dict[str, str]) -> None:
         errors: list[str] = []
 
         def watch(line: str) -> None:
-            units.see(line)
+            if step := _STEP.match(line):
+                send_event("step", text="{} of {} units compiled".format(*step.groups()))
             if len(errors) < SHOWN and _ERROR.search(line):
                 errors.append(line)
 
@@ -209,51 +212,3 @@ def _result(folder: Path) -> dict[str, Any] | None:
         if Path(result["wheel"]).is_file():
             return result
     return None
-
-
-@contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Lock the folder. A second run waits and then uses the same wheel."""
-    with (folder / ".lock").open("w") as lock:
-        if not _taken(lock):
-            send_event("step", text="waiting for another run that builds this")
-            while not _taken(lock):
-                wait_for_cancel(5.0)
-        yield
-
-
-def _taken(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-_STEP = re.compile(r"^\[(\d+)/(\d+)\] ")
-_UNIT = re.compile(r"^build [^:]+: (?!phony\b)", re.MULTILINE)
-
-
-class Units:
-    """Counts compiled units. A resumed ninja counts only the rest, so the total comes from its plan."""
-
-    def __init__(self, source: Path, report: Callable[[int, int], None]) -> None:
-        self._source = source
-        self._report = report
-        self._before = 0
-        self._left = 0
-        self._total = 0
-
-    def see(self, line: str) -> None:
-        """Parse a line of the build's output."""
-        step = _STEP.match(line)
-        if not step:
-            return
-        number, left = int(step.group(1)), int(step.group(2))
-        if number == 1 or left != self._left:
-            self._left = left
-            plans = self._source.glob("build/**/build.ninja")
-            planned = sum(len(_UNIT.findall(path.read_text(errors="replace"))) for path in plans)
-            self._total = max(planned, self._before + left)
-            self._before = self._total - left
-        self._report(self._before + number, self._total)

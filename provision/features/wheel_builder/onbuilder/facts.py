@@ -1,4 +1,4 @@
-"""Properties of the build host: C library, compilers, Pythons; cores and memory that its cgroups (v1, v2) allow."""
+"""Properties of the build host: C library, compilers, Pythons; cores and memory that its cgroups allow."""
 
 from __future__ import annotations
 
@@ -79,10 +79,8 @@ def _output(command: list[str]) -> str:
 def cpus(root: Path = Path("/"), allowed: int | None = None) -> int:
     """Return the cores that this process may use, within the quota of its cgroups."""
     count = float(len(os.sched_getaffinity(0)) if allowed is None else allowed)
-    for folder in _groups(root, "cpu"):
+    for folder in _groups(root):
         quota, _, period = _text(folder / "cpu.max").partition(" ")
-        if not quota:
-            quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit() and int(period):
             count = min(count, int(quota) / int(period))
     return max(1, int(count))
@@ -92,14 +90,12 @@ def memory(root: Path = Path("/")) -> int:
     """Return the free bytes of the machine, within the limits of each cgroup. Droppable page cache counts as free."""
     lines = [line.split() for line in _text(root / "proc/meminfo").splitlines()]
     free = next((int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"), 0)
-    for folder in _groups(root, "memory"):
-        limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
-        used = _text(folder / "memory.current") or _text(folder / "memory.usage_in_bytes")
+    for folder in _groups(root):
+        limit, used = _text(folder / "memory.max"), _text(folder / "memory.current")
         if limit.isdigit() and used.isdigit():
             # The kernel frees inactive page cache before it refuses memory.
             values = dict(line.split(None, 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
-            droppable = int(values.get("total_inactive_file", values.get("inactive_file", "0")))
-            free = min(free, int(limit) - max(0, int(used) - droppable))
+            free = min(free, int(limit) - max(0, int(used) - int(values.get("inactive_file", "0"))))
     return max(0, free)
 
 
@@ -116,21 +112,12 @@ def describe(cores: int, free: int, at_once: int, gib_each: float) -> str:
     return text
 
 
-def _groups(root: Path, controller: str) -> list[Path]:
-    """Return the folders of this process's cgroup and its parents. In a container the path may be the host's; then only the mount."""
-    found = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        # One hierarchy for all, or one for these controllers; beside such a one, that for all limits nothing.
-        mount = root / "sys/fs/cgroup" / controllers
-        folder = mount / path.lstrip("/")
-        while folder != mount and mount in folder.parents:
-            found.append(folder)
-            folder = folder.parent
-        found.append(mount)
-    return [folder for folder in found if folder.is_dir()]
+def _groups(root: Path) -> list[Path]:
+    """Return the folders of this process's cgroup (v2) and its parents. In a container the path may be the host's; then only the mount."""
+    mount = root / "sys/fs/cgroup"
+    lines = [line for line in _text(root / "proc/self/cgroup").splitlines() if line.startswith("0::")]
+    folder = mount / lines[0][len("0::/") :] if lines else mount
+    return [each for each in (folder, *folder.parents) if each.is_dir() and (each == mount or mount in each.parents)]
 
 
 def _text(path: Path) -> str:

@@ -97,14 +97,6 @@ def run(
     return last
 
 
-def wait_for_cancel(timeout_s: float) -> None:
-    """Wait for some seconds. Raises CancelledError where the controller closed our input."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(0, selectors.EVENT_READ)
-        if selector.select(timeout_s) and not os.read(0, 4096):
-            raise CancelledError("the controller is gone")
-
-
 def end_session(process: subprocess.Popen[bytes]) -> None:
     """End all processes of a session. ninja puts each compiler into its own process group, so ending the group is not enough."""
     for number, patience in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, TERM_S)):
