@@ -47,27 +47,27 @@ _OPTIONS = {
 }
 
 
-def _start(session: Session, folder: str, program: Path, word: str) -> Channel:
-    """Start a program in a host's incoming folder."""
+def _start(session: Session, folder: str, word: str) -> Channel:
+    """Start the program in a host's incoming folder."""
     own = f"{folder}/{PEER_FOLDER}"
     done = session.run(f"umask 077; mkdir -p -- {shlex.quote(own)}; command -v python3")
     if done.rc != 0:
         raise SourceError(
-            f"host {session.host} cannot run {program.name}: {done.stderr.strip() or 'python3 is not found'}"
+            f"host {session.host} cannot run {PROGRAM.name}: {done.stderr.strip() or 'python3 is not found'}"
         )
     try:
-        session.write(f"{own}/{program.name}", program.read_bytes(), mode=0o600)
+        session.write(f"{own}/{PROGRAM.name}", PROGRAM.read_bytes(), mode=0o600)
     except RemoteCommandError as error:
         raise SourceError(error.text, hint=error.hint) from None
-    return session.open_channel(f"exec python3 -I {shlex.quote(f'{own}/{program.name}')} {word}")
+    return session.open_channel(f"exec python3 -I {shlex.quote(f'{own}/{PROGRAM.name}')} {word}")
 
 
 def _exchange(session: Session, channel: Channel, request: dict[str, Any], timeout_s: float) -> str:
-    """Send a program its request, and return its first line."""
+    """Send the program its request, and return its first line."""
     try:
         channel.writeline(json.dumps(request))
     except OSError as error:
-        raise SourceError(f"a program on host {session.host} ended: {error}") from None
+        raise SourceError(f"the program on host {session.host} ended: {error}") from None
     return channel.readline(timeout_s=timeout_s)
 
 
@@ -76,7 +76,6 @@ def get_files(
     folder: str,
     files: Sequence[StagedFile],
     *,
-    program: Path,
     word: str,
     request: dict[str, Any],
     progress: Callable[[int], None],
@@ -87,7 +86,8 @@ def get_files(
     `Session.send` verifies them and sends what is missing.
 
     Args:
-        request: What the program is told besides the files.
+        word: What it is to do.
+        request: What it is told besides the files.
         progress: Gets the bytes of each report.
         lacks: Gets why files did not come.
     """
@@ -101,7 +101,7 @@ def get_files(
     if not rows:
         return 0
     check_space(f"host {session.host}", folder, sum(row["size"] - row["offset"] for row in rows), remote.free)
-    channel, moved = _start(session, folder, program, word), 0
+    channel, moved = _start(session, folder, word), 0
     try:
         record = _record(_exchange(session, channel, {**request, "files": rows}, SILENCE_S))
         while isinstance(count := record.get("bytes"), int) or "lacks" in record:
@@ -192,7 +192,7 @@ def obstacle(connection: Connection) -> str | None:
 def grant(session: Session, folder: str, key: RunKey) -> Channel:
     """Let the holders of the run's key read verified files of a host, for as long as the channel is open."""
     with ExitStack() as stack:
-        channel = _start(session, folder, PROGRAM, "grant")
+        channel = _start(session, folder, "grant")
         stack.callback(channel.close)
         answer = _exchange(session, channel, {"key": key.public, "seconds": KEY_LIFE_S}, ANSWER_S)
         if answer != "granted":
@@ -208,6 +208,6 @@ def fetch(
     """Let a host get files from another one, as `get_files` does; return the bytes that came."""
     request = {"key": source.key.private, "known_hosts": source.known_hosts(), "ssh": source.ssh_arguments()}
     try:
-        return get_files(session, folder, files, program=PROGRAM, word="fetch", request=request, progress=progress)
+        return get_files(session, folder, files, word="fetch", request=request, progress=progress)
     except SourceError as error:
         raise SourceError(f"host {session.host} got no files from host {source.name}: {error.text}") from None

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from provision.catalog.index.settings import read_settings, uv_variables
@@ -26,8 +25,6 @@ from provision.phases.stage.model_hub import endpoint
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
 from provision.run.sending import Sending, Sent, SentBytes
-
-PROGRAM = Path(__file__).parent / "onhost" / "source.py"
 
 
 class Distribution(Sending):
@@ -151,16 +148,7 @@ class Distribution(Sending):
             self._context.progress.note(host.name, doing)
             session = self._context.session(host)
             try:
-                access.get_files(
-                    session,
-                    incoming,
-                    files,
-                    program=PROGRAM,
-                    word=way,
-                    request=request,
-                    progress=report,
-                    lacks=problems,
-                )
+                access.get_files(session, incoming, files, word=way, request=request, progress=report, lacks=problems)
             except SourceError as error:
                 problems.append(error.text)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provision.features.peers.distribution import PROGRAM
+from provision.features.peers.access import PROGRAM
 from tests.features.peers.programs import answers_of
 
 WHEELS = {"a_b-1-py3-none-any.whl": b"0123456789" * 50_000, "c-2-py3-none-any.whl": b"c" * 1000}

@@ -1,1 +1,1 @@
-"""The programs on hosts that hand files on, or get them by themselves."""
+"""The program on hosts that hand files on, or get them by themselves."""
