@@ -294,7 +294,8 @@ def write_bundle(
         part.replace(output)
     except OSError as error:
         raise BundleError(
-            f"`{output}` cannot be written: {error.strerror}", hint="choose another folder with -o"
+            f"`{error.filename or output}` cannot be read or written: {error.strerror}",
+            hint="choose another folder with -o, or run the command again",
         ) from None
     finally:
         part.unlink(missing_ok=True)
@@ -302,40 +303,27 @@ def write_bundle(
 
 
 def _add_file(tar: tarfile.TarFile, file: BundledFile, source: Path) -> None:
-    try:
-        mode = 0o755 if source.stat().st_mode & 0o100 else 0o644
-        reading = source.open("rb")
-    except OSError as error:
-        raise _unreadable(source, error) from None
-    with reading:
-        hashed = _Hashed(reading, source)
+    mode = 0o755 if source.stat().st_mode & 0o100 else 0o644
+    with source.open("rb") as reading:
+        hashed = _Hashed(reading)
         try:
             _add(tar, file.path, file.size, hashed, mode=mode)
         except OSError as error:
-            if error.errno is not None:  # an error of the target disk
+            if error.errno is not None:  # else the file became shorter
                 raise
-            raise _unreadable(source, error) from None
     if hashed.digest.hexdigest() != file.sha256:
         raise BundleError(f"`{source}` changed while the bundle was written", hint="create it again")
-
-
-def _unreadable(source: Path, error: OSError) -> BundleError:
-    return BundleError(f"`{source}` cannot be read: {error}", hint="stage again")
 
 
 class _Hashed:
     """A file that is hashed while it is read."""
 
-    def __init__(self, file: IO[bytes], source: Path) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._source = source
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        try:
-            block = self._file.read(size)
-        except OSError as error:
-            raise _unreadable(self._source, error) from None
+        block = self._file.read(size)
         self.digest.update(block)
         return block
 

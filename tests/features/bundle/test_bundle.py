@@ -354,9 +354,9 @@ def test_an_unfinished_bundle_is_removed(made: Made, tmp_path: Path) -> None:
     wheel = wheel.model_copy(update={"path": str(own), "size": 3})
     staged = made.staged.model_copy(update={"files": (wheel,)})
     key = bundle_keys.signing_key(None)
-    for content, text in ((b"two", "changed while the bundle was written"), (b"on", "cannot be read")):
+    for content in (b"two", b"on"):
         own.write_bytes(content)
-        with pytest.raises(BundleError, match=rf"own\.whl` {text}"):
+        with pytest.raises(BundleError, match=r"own\.whl` changed while the bundle was written"):
             write_bundle(made.path, BundleContents([staged], (), [], []), key)
     assert not list(tmp_path.glob("site.bundle*"))
 
@@ -389,7 +389,10 @@ def test_an_error_of_the_disk_is_not_reported_as_an_error_of_the_file_read(
     assert str(other.root) in refused.value.text
     key, target = bundle_keys.signing_key(None), tmp_path / "again.bundle"
     contents = BundleContents([made.staged], (), [], [])
-    with no_file_beyond(4096), pytest.raises(BundleError, match=f"`{target}` cannot be written: File too large"):
+    with (
+        no_file_beyond(4096),
+        pytest.raises(BundleError, match=f"`{target}` cannot be read or written: File too large"),
+    ):
         write_bundle(target, contents, key)
     assert not list(tmp_path.glob("again.bundle*"))
 
