@@ -131,40 +131,39 @@ def unpacked_size(wheels: Iterable[Path]) -> int:
 def _place_builds(builds: list[PinnedBuild], sources: IndexSources, target: Target) -> dict[str, LocatedBuild]:
     """Choose the first location of each vendor build: local folders, others, the vendor's index. Raises StageError."""
     client, tags = sources.index_client, target.tags()
-    fixed, others = [build for build in builds if build.vendor], [build for build in builds if not build.vendor]
     flat = [IndexLocation(url, flat=True) for url in sources.find_links]
     near = [location for location in flat if local_path(location.url)]
     indexes = [IndexLocation(url) for url in sources.indexes]
-    pages = {build.name: client.fetch_pages((location, build.name) for location in near) for build in fixed}
-    # uv queries the indexes for the other builds. Query them here too: a silent index is detected once, with a short timeout.
-    asked = [(location, build.name) for build in others for location in indexes]
-    for build in fixed:
-        if _locate(build, pages[build.name], tags) is None:
-            far = [
+    found: dict[str, LocatedBuild] = {}
+    silent: dict[str, str] = {}
+    for build in (build for build in builds if build.vendor):
+        pages = client.fetch_pages((location, build.name) for location in near)
+        source = _locate(build, pages, tags)
+        if source is None:
+            far = (
                 *(location for location in flat if location not in near),
                 *indexes,
                 IndexLocation(build.vendor or ""),
-            ]
-            asked += [(location, build.name) for location in far]
-    for (_, name), page in zip(asked, client.fetch_pages(asked), strict=True):
-        pages.setdefault(name, []).append(page)
-    found: dict[str, LocatedBuild] = {}
-    silent: dict[str, str] = {}
-    for build in fixed:
-        if source := _locate(build, pages[build.name], tags):
+            )
+            pages += client.fetch_pages((location, build.name) for location in far)
+            source = _locate(build, pages, tags)
+        if source:
             found[build.name] = source
-        elif problems := _problems(pages[build.name]):
+        elif problems := _problems(pages):
             silent |= problems
         else:
-            locations = ", ".join(page.location.label for page in pages[build.name])
+            locations = ", ".join(page.location.label for page in pages)
             raise StageError(
                 f"none of {locations} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
                 hint="add an index or find-links folder that has it to your pip or uv settings",
                 cause="wrong-index",
             )
-    unknown = [build for build in fixed if build.name not in found]
+    unknown = [build for build in builds if build.vendor and build.name not in found]
+    others = [build for build in builds if not build.vendor]
     if not unknown and others and not flat:
-        silent = _problems(page for build in others for page in pages.get(build.name, ()))
+        # uv queries the indexes for these builds. Query them here too: a silent index is detected with a short timeout.
+        asked = client.fetch_pages((location, build.name) for build in others for location in indexes)
+        silent = _problems(asked)
         unknown = others if len(silent) == len(indexes) else []
     if unknown:
         raise IndexUnreachableError(silent, [f"{build.name} {build.version}" for build in unknown])
