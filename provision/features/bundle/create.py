@@ -45,6 +45,7 @@ from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
 from provision.phases.stage.download import Progress
+from provision.phases.stage.model_description import describe_all
 from provision.phases.stage.step import stage as stage_hosts
 from provision.phases.stage.vllm_wheel import WheelReader
 from provision.phases.stage.wheelhouse import Store, flat_name, sha256_of
@@ -101,6 +102,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
     wheel = WheelReader(store).read(facts, settings)
     wheels = {facts.host: wheel} if wheel else {}
     planned = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings), wheels=wheels)
+    describe_all(settings, store)  # so that the bundle has what the plan knows of the model
     [resolution] = planned.classes
     if resolution.stack is None:
         raise NoStackError(
@@ -153,7 +155,8 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
     context.options = replace(context.options, client=replace(read_settings(), sealed=True))
     context.use_store(store)
-    for host in context.hosts():  # so that the bundle has what the plan knows of their wheels
+    for host in context.hosts():  # so that the bundle has what the plan knows of their models and wheels
+        describe_all(host.settings, store)
         WheelReader(store).read(planned.facts[host.name], host.settings)
     context.background.package_sources = {host.name: False for host in background.lacking(context, planned)}
     return stage_hosts(context, planned)

@@ -15,9 +15,9 @@ from provision.core.models.settings import Settings
 from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit.shape import Shape, shape_of
-from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, counted, in_folder, of_headers, read_header
+from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, counted, in_folder
 from provision.phases.stage.model_hub import HubModel, HubSilentError, model_key, open_hub
-from provision.phases.stage.wheelhouse import Store, flat_name
+from provision.phases.stage.wheelhouse import Store
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -46,9 +46,6 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
         config = _config(folder / "config.json")
         return shape_of(config, in_folder(folder, layers=_layers(config)), model=str(folder.resolve()))
     key = model_key(settings.model)
-    staged = None if refresh else store.get("models", key)
-    if staged and (found := _of_staged(settings.model, staged, store)):
-        return found
     if not refresh and (kept := store.get("described", key)):
         with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again
             return _shape(settings.model, HubModel.model_validate(kept))
@@ -89,18 +86,6 @@ def try_sources(settings: Settings, store: Store, tried: set[str]) -> None:
         with contextlib.suppress(HubSilentError), open_hub(source, settings.hf_token_file, read_settings()) as hub:
             hub.try_access()
         tried.add(source)
-
-
-def _of_staged(model: str, staged: Mapping[str, Any], store: Store) -> Shape | None:
-    """Return the shape of a model that was fetched before; None when files of it are gone."""
-    paths = {row["path"]: store.find(row["sha256"], flat_name(row["path"])) for row in staged["files"]}
-    config = paths.get("config.json")
-    weights = {name: path for name, path in paths.items() if name.endswith(".safetensors")}
-    if config is None or not weights or not all(weights.values()):
-        return None
-    read = _config(config)
-    headers = (read_header(path) for path in weights.values() if path)
-    return shape_of(read, of_headers(headers, layers=_layers(read)), model=model)
 
 
 def _known(model: str) -> Shape | None:

@@ -40,6 +40,7 @@ from tests.stage.stacks import FACTS, TAG, make_stack, resolve_to
 from tests.stage.test_image import CONFIG, MEMBERS, archive
 from tests.stage.test_model import offer, write_model
 
+HUB_MODEL = "org/tiny"
 TINY = "tiny_dependency-1.0-py3-none-any.whl"
 
 PACKAGE = FlashAttnPackage(
@@ -70,6 +71,8 @@ def make(
         site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG))
         site.add_wheel(*make_wheel("tiny-dependency", "1.0"))
         stack, store = make_stack(None, None), RecordingStore(folder / "maker")
+        if model == HUB_MODEL:
+            describe(wanted, store)
         staged = stage(resolve_to(stack), wanted, FACTS, store=store, client=settings)
     finally:
         site.close()
@@ -202,12 +205,12 @@ def test_a_bundle_has_the_image_of_a_container(other: Store, tmp_path: Path) -> 
 
 
 def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Site) -> None:
-    made = make(tmp_path, "org/tiny")
+    made = make(tmp_path, HUB_MODEL)
     hub.close()
     # without a network, and without what this machine knows
-    staged = stage_there(made, made.open(other), other, model="org/tiny")
+    staged = stage_there(made, made.open(other), other, model=HUB_MODEL)
     assert staged.model == made.staged.model
-    assert describe(Settings(model="org/tiny"), other)
+    assert describe(Settings(model=HUB_MODEL), other)
 
 
 def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
