@@ -74,7 +74,7 @@ class BundledClass(Record):
 class CacheEntry(Record):
     """An entry of the wheelhouse's cache, which replaces queries to a network."""
 
-    kind: str = Field(pattern=r"^[a-z]+$")
+    kind: str = Field(pattern=r"^[a-z_]+$")
     key: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     value: dict[str, Any]
 

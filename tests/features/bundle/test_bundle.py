@@ -31,6 +31,7 @@ from provision.phases.stage import stage
 from provision.phases.stage.image import image_id
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.sbom import write_sbom
+from provision.phases.stage.vllm_wheel import FILES, ROWS
 from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key
 from tests.fit.models import LLAMA_8B
@@ -220,6 +221,13 @@ def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
         store.put(kind, "b+cu12", {"path": "of this machine alone"})
     [noted] = store.cache_entries()
     assert (noted.kind, noted.key, noted.value) == ("locks", "a", {"url": "https://***@index.example/a.whl", "size": 3})
+
+
+def test_a_bundle_has_what_is_known_of_a_wheel_that_settings_name(tmp_path: Path) -> None:
+    store = RecordingStore(tmp_path)
+    for table in (FILES, ROWS):
+        store.put(table, "0" * 32, {"name": "vllm"})
+    assert {noted.kind for noted in store.cache_entries()} == {FILES, ROWS}
 
 
 @pytest.mark.parametrize(
