@@ -20,8 +20,8 @@ from provision.core.zipapp import pack_zipapp
 from provision.fleet.ssh.session import Session
 
 PROGRAM = "builder.pyz"
-SILENT_S = 120.0
-"""The build program sends an event at least every 10 s. After this many seconds of silence it counts as gone."""
+SILENT_S = 6 * 3600.0
+"""A compiler may say nothing for as long. A lost connection ends the wait before."""
 FETCH_S = 900.0
 """Time limit for a wheel of some hundred megabytes over a slow line, seconds."""
 MOST_FETCHED = 4 << 30
@@ -147,13 +147,12 @@ class BuildHost:
             ) from None
         if kind == "built":
             return BuildResult.model_validate(event)
-        if kind == "step":
-            report(event["text"])
-        elif kind != "alive":
+        if kind != "step":
             raise StageError(
                 f"the build on {self._session.host} {'was cancelled' if kind == 'cancelled' else 'failed'}: {event['text']}",
                 hint=event.get("hint") or "run again: it continues where it stopped",
             )
+        report(event["text"])
         return None
 
     def _command(self, *arguments: str) -> str:

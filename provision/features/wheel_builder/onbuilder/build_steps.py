@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from . import facts
 from .facts import read_facts, release_of
-from .process import CancelledError, FailedError, cancel_on_signals, run, send_event, send_heartbeats
+from .process import CancelledError, FailedError, cancel_on_signals, run, send_event
 
 _ERROR = re.compile(r"\berror:|\berror [A-Z]?\d+|^\S*Error: |Killed|No space left on device|undefined reference|signal")
 """Error lines of compilers, linkers and Python."""
@@ -43,7 +43,6 @@ def main() -> int:
         sys.stdout.write(json.dumps(read_facts(sys.argv[2], sys.argv[3])) + "\n")
         return 0
     cancel_on_signals()
-    send_heartbeats()
     try:
         build(Path(sys.argv[2]))
     except FailedError as failure:

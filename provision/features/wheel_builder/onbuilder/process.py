@@ -9,17 +9,12 @@ import selectors
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import IO, Any, Callable, Mapping, Sequence  # noqa: UP035 (for Python 3.8)
 
-BEAT_S = 10.0
-"""Seconds between heartbeats. The controller treats a long silence as the end."""
 TERM_S = 2.0
 """Seconds that a build has to end before it is killed. The controller waits five."""
-
-_OUTPUT_LOCK = threading.Lock()
 
 Watcher = Callable[[str], None]
 
@@ -39,20 +34,9 @@ class FailedError(Exception):
 
 def send_event(event: str, **data: Any) -> None:
     """Send one line of JSON to the controller."""
-    with _OUTPUT_LOCK, contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):
         sys.stdout.write(json.dumps({"event": event, **data}) + "\n")
         sys.stdout.flush()
-
-
-def send_heartbeats() -> None:
-    """Send heartbeats in the background, also during long steps."""
-
-    def beat() -> None:
-        while True:
-            time.sleep(BEAT_S)
-            send_event("alive")
-
-    threading.Thread(target=beat, daemon=True).start()
 
 
 def cancel_on_signals() -> None:
