@@ -240,7 +240,8 @@ def _of_other_platforms(
     stack: Stack, wheels: Iterable[LockedWheel], platform_of: Callable[[LockedWheel], str | None]
 ) -> dict[str, str]:
     """Return why wheels are for another platform than planned, by the constraint that excludes each."""
-    planned, found = _planned(stack), {}
+    planned = _planned(stack)
+    found: dict[str, str] = {}
     for wheel in wheels:
         variant = planned.get(canonicalize_name(wheel.distribution))
         platform = platform_of(wheel) if variant else None
