@@ -17,7 +17,7 @@ from provision.catalog.versions import numbers
 from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.extension import Extension
 from provision.phases.stage.solve import Target
-from verify.binaries.elf import map_library, native_for, text_symbols
+from verify.binaries.elf import map_library, native_for
 
 
 def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, compiled: bool = True) -> list[str]:
@@ -25,7 +25,7 @@ def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, 
     found = [*_metadata(extension, key)]
     if not extension.libraries:
         return [*found, "it has no compiled extension"] if compiled else found
-    found += [*_libraries(extension, key), *_abi(extension, key), *_code(extension, key)]
+    found += [*_libraries(extension, key), *_code(extension, key)]
     if torch is not None and (missing := missing_symbols(torch, extension.torch_symbols)):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         found.append(f"it needs {min(missing)}{more} of torch, which `{torch.name}` lacks")
@@ -75,15 +75,6 @@ def _libraries(extension: Extension, key: BuildKey) -> Iterator[str]:
         )
     if extension.glibc and numbers(extension.glibc) > numbers(key.built_for.glibc):
         yield f"it needs glibc {extension.glibc}, and the oldest host has {key.built_for.glibc}"
-
-
-def _abi(extension: Extension, key: BuildKey) -> Iterator[str]:
-    """Only symbols with strings show the ABI; a library without them gives no result."""
-    new, old = text_symbols(extension.torch_symbols)
-    if key.built_for.cxx11_abi and old:
-        yield f"it is built without the C++11 ABI ({old[0]}), and torch with it"
-    if not key.built_for.cxx11_abi and new:
-        yield f"it is built with the C++11 ABI ({new[0]}), and torch without it"
 
 
 def _code(extension: Extension, key: BuildKey) -> Iterator[str]:

@@ -9,7 +9,6 @@ from provision.features.wheel_builder.recipes import BuildKey
 from provision.phases.stage.extension import Extension, Library
 
 CHECK_FAIL = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
-CHECK_FAIL_OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
 
 
 def make_key(name: str = "flash-attn", version: str = "2.8.3", **changes: Any) -> BuildKey:

@@ -6,7 +6,7 @@ import pytest
 
 from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
 from provision.phases.stage.solve import Target
-from tests.features.wheel_builder.keys import CHECK_FAIL, CHECK_FAIL_OLD, make_extension, make_key, make_library
+from tests.features.wheel_builder.keys import make_extension, make_key, make_library
 
 
 def mismatches(library: dict[str, Any] | None = None, wheel: dict[str, Any] | None = None, **key: Any) -> list[str]:
@@ -47,10 +47,6 @@ def test_metadata_names_the_target_of_a_wheel(wheel: dict[str, Any], key: dict[s
         ({"codes": frozenset({"80"})}, {}, "it has no native code for 9.0 (it has 80)"),
         ({"codes": frozenset({"p90"})}, {}, "it has no native code for 9.0 (it has p90)"),
         ({}, {"capabilities": ("8.6", "9.0")}, None),
-        ({"torch_symbols": frozenset({CHECK_FAIL_OLD})}, {}, "it is built without the C++11 ABI"),
-        ({"torch_symbols": frozenset({CHECK_FAIL})}, {"cxx11_abi": False}, "it is built with the C++11 ABI"),
-        ({"torch_symbols": frozenset({"_ZN3c1010ProcessSs9getStreamEv"})}, {}, None),
-        ({"torch_symbols": frozenset()}, {"cxx11_abi": False}, None),
     ],
 )
 def test_symbols_and_code_name_the_target_of_a_library(
