@@ -30,7 +30,7 @@ def parameters(site: Site, **changes: Any) -> dict[str, Any]:
     environment = site.variables["firstlight_environment"]
     for name in ("envs", "bin"):
         (site.prefix / name).mkdir(parents=True, exist_ok=True)
-    programs = {name: program(name) for name in ("check_lock", "manifest")}
+    programs = {"manifest": program("manifest"), "warm": changes.pop("warm", "")}
     wanted = {
         **environment,
         "uv": changes.pop("uv", "uv"),
@@ -39,7 +39,7 @@ def parameters(site: Site, **changes: Any) -> dict[str, Any]:
     return {
         "prefix": str(site.prefix),
         "incoming": str(site.incoming),
-        "programs": {**programs, "warm": changes.pop("warm", "")},
+        "programs": programs,
         "lock_timeout_s": 1,
         "environment": {**wanted, "interpreter": {**environment["interpreter"], **changes}},
     }
@@ -140,8 +140,6 @@ def test_the_hosts_own_torch_is_used(site: Site, tmp_path: Path) -> None:
     python = python_with_torch(tmp_path / "base", "2.7.0+cu126")
     site.send()
     built(site, path=str(python), torch="2.7.0+cu126")
-    checked = run_checker(site)
-    assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize("shared", ["false", "true"])
@@ -162,22 +160,6 @@ def test_a_torch_of_a_virtual_environment_is_used(site: Site, tmp_path: Path, sh
     python = str(site.environment / "bin" / "python")
     seen = subprocess.run([python, "-I", "-c", find], capture_output=True, text=True, check=True).stdout
     assert seen.split() == [str(packages / "torch" / "__init__.py"), str(shared == "true")]
-    checked = run_checker(site)
-    assert checked.returncode == 0, checked.stderr
-
-
-def test_another_torch_than_the_planned_one_is_refused(site: Site, tmp_path: Path) -> None:
-    python = python_with_torch(tmp_path / "base", "2.8.0+cu128")
-    site.send()
-    text = failure(site, path=str(python), torch="2.7.0+cu126")
-    assert text == f"torch of {python} is 2.8.0+cu128, and the plan was made for 2.7.0+cu126"
-
-
-def run_checker(site: Site) -> subprocess.CompletedProcess[str]:
-    checker = program("check_lock")
-    lock = str(site.environment / "lock.txt")
-    command = [str(site.environment / "bin/python"), "-I", "-c", checker, lock]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_byte_code_is_stored_next_to_the_sources(site: Site) -> None:
@@ -275,14 +257,6 @@ def test_a_missing_package_to_install_last_is_named(site: Site) -> None:
     next(site.incoming.glob("gamma-*.whl")).unlink()
     text = failure(site, last=["gamma"])
     assert text == f"uv could not install gamma into environment {site.environment.name}"
-
-
-def test_an_interpreter_of_another_version_is_refused(site: Site) -> None:
-    site.send()
-    path = site.variables["firstlight_environment"]["interpreter"]["path"]
-    text = failure(site, version="3.99")
-    assert text.startswith(f"interpreter {path} is Python")
-    assert "3.99" in text
 
 
 def test_a_sent_interpreter_is_unpacked_under_the_prefix(site: Site) -> None:

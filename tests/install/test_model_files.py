@@ -1,11 +1,9 @@
-"""Moving a model's files into their folder, and the check that the folder is complete."""
+"""Moving a model's files into their folder."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 
 from tests.install.conftest import Site
 from tests.install.modules import run_module
-from tests.install.scripts import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -167,22 +164,3 @@ def test_a_file_that_the_service_cannot_read_is_refused(site: Site) -> None:
         weights.chmod(0o600)
         done = take(site, SHARED, on_host=share, reader="nobody")
     assert f"{weights} cannot be read by account nobody, which the service runs as" in done["msg"]
-
-
-def weights(folder: Path, size: int) -> Path:
-    """Return a file with one tensor of 4 bytes whose header declares `size` bytes."""
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, size]}}).encode()
-    path = folder / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    return path
-
-
-def test_a_folder_is_complete_with_its_configuration_and_all_of_its_weights(tmp_path: Path) -> None:
-    path = weights(tmp_path, 4)
-    assert "config.json" in run_python("model/files/check_weights.py", str(tmp_path)).stderr
-    (tmp_path / "config.json").write_text("{}")
-    assert run_python("model/files/check_weights.py", str(tmp_path)).returncode == 0
-    weights(tmp_path, 8)
-    done = run_python("model/files/check_weights.py", str(tmp_path))
-    assert f"{path} has {path.stat().st_size} bytes, not {path.stat().st_size + 4}" in done.stderr
-    assert "firstlight-hint: run ./firstlight provision" in done.stderr
