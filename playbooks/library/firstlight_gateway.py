@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shutil
 import socket
@@ -59,28 +58,6 @@ class Gateway(FileSet):
     def mode(self, name):
         return 0o600 if name in self.wanted["secret"] else 0o644
 
-    def require_free_address(self):
-        """Raise HostError when another program listens where the gateway is to listen."""
-        address, port = self.wanted["address"], self.wanted["port"]
-        address = "127.0.0.1" if address == "localhost" else address.strip("[]")
-        kind = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-        with socket.socket(kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-            except OSError as error:
-                reason = error.strerror
-            else:
-                return
-        listeners = [line for line in run("ss", "-Hltnp", f"sport = :{port}")[1].splitlines() if line.strip()]
-        if listeners and all('"haproxy"' in line for line in listeners) and is_unit("active", self.unit):
-            return
-        by = f" by {listeners[0].rpartition('users:')[2]}" if listeners and "users:" in listeners[0] else ""
-        raise HostError(
-            f"the gateway cannot listen on {address}:{port}{by}: {reason}",
-            "end that program, or set firstlight_gateway_bind or firstlight_gateway_port",
-        )
-
     def self_signed(self):
         """Return the self-signed certificate with its key; it is made again when its names change."""
         names = ",".join(self.wanted["self_signed"])
@@ -101,8 +78,7 @@ class Gateway(FileSet):
         """Raise HostError when HAProxy refuses the files in a folder."""
         status, _out, said = run("haproxy", "-c", "-f", os.path.join(folder, CONFIG))
         if status != 0:
-            alerts = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
-            text = f"HAProxy refuses the gateway's files: {'; '.join(alerts[:3]) or last_lines(said, 3)}"
+            text = f"HAProxy refuses the gateway's files: {alerts(said)}"
             hint = "correct the setting that the message names, and run ./firstlight gateway again"
             raise HostError(text, f"what served before goes on; {hint}")
 
@@ -123,7 +99,6 @@ class Gateway(FileSet):
     def apply(self):
         """Run HAProxy with the new files, or leave it with those of before."""
         require_systemd("the gateway", "put another host into group `gateway`")
-        self.require_free_address()
         before, name = self.take_fresh()
         self.write_units({self.wanted["unit_path"]: self.wanted["unit"]})
         self.stop_packaged(["haproxy.service"])
@@ -157,7 +132,7 @@ class Gateway(FileSet):
 
     def take_back(self, before):
         """Return to the files of before. Always raises HostError."""
-        said = log_of(self.unit, 5)
+        said = log_of(self.unit, 20)
         if before is not None:
             self.remember_drained(os.path.join(self.folder, before))
         self.use(before)
@@ -165,8 +140,16 @@ class Gateway(FileSet):
             run("systemctl", "disable", "--now", self.unit)
         elif not is_unit("active", self.unit):
             run("systemctl", "restart", self.unit)
-        text = f"HAProxy did not start with the new files: {last_lines(said, 3)}"
-        raise HostError(text, f"see its log on the host: journalctl -u {self.unit}")
+        hint = f"see its log on the host: journalctl -u {self.unit}"
+        if "cannot bind" in said:
+            hint = "end the program that listens there, or set firstlight_gateway_bind or firstlight_gateway_port"
+        raise HostError(f"HAProxy did not start with the new files: {alerts(said)}", hint)
+
+
+def alerts(said):
+    """Return what HAProxy says was wrong, the first three of these lines."""
+    found = [line.partition(" : ")[2] or line for line in said.splitlines() if "ALERT" in line]
+    return "; ".join(found[:3]) or last_lines(said, 3)
 
 
 def main():
