@@ -9,7 +9,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_host import diff_result, read, text_diff, write
-from ansible.module_utils.firstlight_sources import address, fields_of, stanzas_of
+from ansible.module_utils.firstlight_package_manager import address
 
 ARGUMENTS = {
     "manager": {"type": "str", "choices": ["apt", "dnf"], "required": True},
@@ -24,6 +24,17 @@ VARIABLES = {"$basearch": os.uname().machine, "$releasever": "9"}
 """In addresses of dnf; drivers are planned for this release of Enterprise Linux."""
 NOTE = "# by Firstlight, which names this repository in "
 """By it `uninstall --drivers` finds what it enables again."""
+
+
+def stanzas_of(text):
+    """Return the stanzas of a .sources file, each with the blank lines before it."""
+    return re.split(r"(?m)^(?=[ \t]*$)", text)
+
+
+def fields_of(entry):
+    """Return the fields of a stanza, or of a section of a .repo file, by name in lower case; indented lines continue a value."""
+    found = re.findall(r"^([\w-]+)[ \t]*[:=][ \t]*(.*(?:\n[ \t]+\S.*)*)$", entry, re.MULTILINE)
+    return {name.lower(): value.rstrip() for name, value in found}
 
 
 def disabled_line(line, uri, own):

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
-import time
 
 from ansible.module_utils.firstlight_host import HostError
-from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, kernels, run
-from ansible.module_utils.firstlight_sources import address
+from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, address, kernels, run
 
-
-def build_error():
-    """Return the first compiler error of a module that dkms failed to build within the last hour."""
-    logs = glob.glob("/var/lib/dkms/nvidia*/*/build/make.log")
-    logs = [path for path in logs if time.time() - os.path.getmtime(path) < 3600]
-    for path in sorted(logs, key=os.path.getmtime, reverse=True):
-        with open(path, errors="replace") as file:
-            said = [line.strip() for line in file if re.search(r"\berror: ", line)]
-        if said:
-            return f"; {path}: {re.sub(r'^.*/', '', said[0])}"
-    return ""
+BUILDS = "why a module could not be built: /var/lib/dkms/*/*/build/make.log"
 
 
 class Apt(Manager):
@@ -82,8 +69,8 @@ class Apt(Manager):
             status, _out, said = self.patiently("apt-get", *self.options, "-f", "install")
         if status != 0:
             causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
-            text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}{build_error()}"
-            raise HostError(text, "try it on the host: dpkg --configure -a")
+            text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}"
+            raise HostError(text, f"try it on the host: dpkg --configure -a; {BUILDS}")
 
     def headers(self, have, make):
         """Return header packages for installed kernels, and those that follow the distribution's newest kernel."""
@@ -109,8 +96,8 @@ class Apt(Manager):
         if status != 0:
             cause = re.compile("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):")
             causes = [line.strip() for line in said.splitlines() if cause.match(line)]
-            text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}{build_error()}"
-            raise HostError(text, f"try it on the host: apt-get install {' '.join(words)}")
+            text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}"
+            raise HostError(text, f"try it on the host: apt-get install {' '.join(words)}; {BUILDS}")
 
     def hold(self, make):
         """Hold the driver's packages, so that no upgrade of the distribution changes one of them alone."""

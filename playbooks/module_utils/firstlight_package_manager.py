@@ -36,6 +36,11 @@ def numbers(version):
     return [int(part) for part in re.findall("[0-9]+", version)]
 
 
+def address(uri):
+    """Return an address without its scheme, since apt spells schemes differently: file:///srv is file:/srv."""
+    return re.sub("^[a-z+]+:/*", "", uri).rstrip("/")
+
+
 def matches(name, globs):
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in globs)
 
@@ -166,6 +171,8 @@ class Manager:
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
         text = f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}"
         hint = "check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version"
+        if not self.repository["uri"]:
+            hint = f"enable {' '.join(self.repository['components'])} of the archive in the host's package sources"
         raise HostError(text, f"{hint}{self.elsewhere}")
 
     def transaction(self, have, headers, make):

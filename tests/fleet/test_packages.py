@@ -194,12 +194,10 @@ def held_lock(root: AptRoot) -> Iterator[Callable[[float], None]]:
         process.communicate()
 
 
-def test_a_module_that_dkms_cannot_build_is_reported_with_the_compiler_error(root: AptRoot) -> None:
+def test_a_module_that_dkms_cannot_build_is_reported_with_the_log_of_the_compiler(root: AptRoot) -> None:
     """Like Debian's 550.163.01 on its own kernel 6.12.117: dpkg reports only that a script failed."""
     folder = root.path / "broken"
-    log = "/var/lib/dkms/nvidia-current-open/550.163.01/build"
-    said_by = "/build/nvidia/nv-pci.c:237:9: error: too few arguments to function 'pci_resize_resource'"
-    script = f'#!/bin/sh\nmkdir -p {log}\necho "{said_by}" >{log}/make.log\nexit 10\n'
+    script = "#!/bin/sh\nexit 10\n"
     with signer(root.path / "root") as by:
         broken = [Package("broken-dkms", "1-1", files={"DEBIAN/postinst": script})]
         build_repository(folder, by, path="x", content=broken)
@@ -207,10 +205,10 @@ def test_a_module_that_dkms_cannot_build_is_reported_with_the_compiler_error(roo
     (root.path / "etc/apt/sources.list").write_text("deb [signed-by=/usr/share/keyrings/x.asc] file:///broken/x /\n")
     status, output = packages(root, packages=["broken-dkms"], family=None, version=None)
     assert status == 1
-    assert f"{log}/make.log: nv-pci.c:237:9: error: too few arguments" in output
+    assert "packages broken-dkms=1-1 were not installed" in output
+    assert "why a module could not be built: /var/lib/dkms/*/*/build/make.log" in output
     status, output = packages(root, packages=["broken-dkms"], family=None, version=None)
     assert "error: half-configured packages could not be repaired" in output
-    assert "error: too few arguments" in output
 
 
 def test_the_role_waits_for_the_lock_of_another_package_manager(

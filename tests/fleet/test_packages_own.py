@@ -17,13 +17,12 @@ from tests.fleet.package_roots import AptRoot, bare
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, build_suite, signer
 from tests.fleet.vendor_others import UBUNTUS_KERNEL, distribution_packages, signed_packages, ubuntu_packages
 
-OURS = "etc/apt/sources.list.d/firstlight-ubuntu.sources"
 KEY = "/usr/share/keyrings/archive.asc"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
-    """A root with only `main` of the distribution's archive, and the vendor's repository. The tests of this file run in order on it."""
+    """A root with only `main` of the distribution's archive at first, and the vendor's repository. The tests of this file run in order on it."""
     folder = tmp_path_factory.mktemp("own")
     with signer(folder) as by, bare(folder) as path:
         mirror = path / PLACE.lstrip("/")
@@ -47,18 +46,13 @@ def part(*, fabric: bool = False, **changes: Any) -> dict[str, Any]:
     return {"instead_of": [], "along": [], **planned, "headers": False, "lock_timeout_s": 60, **changes}
 
 
-def test_components_of_the_archive_are_enabled_once_with_its_own_address_and_key(root: AptRoot) -> None:
-    repository = part()["repository"]
-    what = {"origin": repository["origin"], "components": repository["components"], "path": f"/{OURS}"}
-    assert root.module("firstlight_archive_components", "look", what) == (0, "")
-    status, output = root.module("firstlight_archive_components", "make", what)
-    assert (status, output) == (0, f"changed: /{OURS}\n")
-    text = (root.path / OURS).read_text()
-    assert f"URIs: file:{PLACE}/ubuntu/\nSuites: noble\nComponents: restricted multiverse\nSigned-By: {KEY}\n" in text
-    assert PLACE + "/ubuntu2404" not in text
+def test_components_of_the_archive_that_hold_the_packages_must_be_enabled(root: AptRoot) -> None:
+    status, output = root.module("firstlight_packages", "make", part())
+    assert status == 1
+    assert "hint: enable restricted multiverse of the archive in the host's package sources" in output
+    sources = root.path / "etc/apt/sources.list"
+    sources.write_text(sources.read_text().replace(" noble main\n", " noble main restricted multiverse\n"))
     root.run("apt-get", "-qq", "update")
-    for mode in ("look", "make"):
-        assert root.module("firstlight_archive_components", mode, what) == (0, "")
 
 
 def test_the_driver_is_as_new_as_its_fabric_manager(root: AptRoot) -> None:

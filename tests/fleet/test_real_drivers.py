@@ -34,6 +34,11 @@ done >Makefile
 printf 'modules:\\n\\tmake -C /lib/modules/$(KERNEL_UNAME)/build M=$(CURDIR) modules\\n' >>Makefile
 """
 """Modules with the names and the version of the driver's, for the driver's own dkms.conf."""
+ENABLE = (
+    "sed -Ei 's/^(Components:.*|deb .*) main( .*)?$/\\1 main contrib non-free non-free-firmware/' "
+    "$(find /etc/apt -name '*.list' -o -name '*.sources')"
+)
+"""A command that enables the components which hold the driver."""
 IMAGE = r"^ *linux-image-(6[\d.]+-\d+-(?:cloud-)?amd64) .* bookworm/main "
 
 
@@ -41,7 +46,7 @@ IMAGE = r"^ *linux-image-(6[\d.]+-\d+-(?:cloud-)?amd64) .* bookworm/main "
 def host(fleet: Fleet) -> Iterator[FleetHost]:
     [booted] = fleet.boot(1, online=True)
     give_cards(booted)
-    booted.sh("apt-get -qq update", timeout_s=600)
+    booted.sh(f"{ENABLE} && apt-get -qq update", timeout_s=600)
     yield booted
     booted.remove()
 
@@ -89,7 +94,6 @@ def test_debians_own_driver_is_built_for_the_installed_kernel(
     assert f"{MODULE}/{VERSION}, {kernel}, x86_64: installed" in host.sh("dkms status")
     assert (module(host, kernel, "version"), module(host, kernel, "vermagic").split()[0]) == (VERSION, kernel)
     assert module(host, kernel, "signer") == "DKMS module signing key"
-    assert host.sh("ls /etc/apt/sources.list.d/firstlight-debian.sources")
     upgrade = [
         line for line in host.sh("apt-get -s dist-upgrade", timeout_s=600).splitlines() if line.startswith("Inst ")
     ]
