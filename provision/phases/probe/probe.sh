@@ -459,11 +459,6 @@ rocminfo_agents() {
     limit rocminfo
 }
 
-amd_smi() {
-    has amd-smi || absent 'amd-smi is not installed' || return
-    limit amd-smi static --asic --bus --vram --driver --json
-}
-
 # ---- ports and engines ------------------------------------------------------------------------------------------
 
 # The kernel's tables lead through all connections, so they come last.
@@ -825,8 +820,8 @@ group_in_full() {
 # Each tool of a vendor may hang by itself; where there is none, their sections need no processes.
 group_cards() {
     apart=''
-    for tool in nvidia-smi amd-smi rocminfo nv-fabricmanager; do has "$tool" && apart=yes; done
-    for name in nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager; do
+    for tool in nvidia-smi rocminfo nv-fabricmanager; do has "$tool" && apart=yes; done
+    for name in nvidia_smi nvidia_compute nvidia_topology rocminfo_agents fabric_manager; do
         if [ -n "$apart" ]; then
             run_group "$name" &
         else

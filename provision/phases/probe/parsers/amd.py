@@ -1,12 +1,11 @@
-"""AMD facts of a host: cards from the amdgpu driver's topology, rocminfo and amd-smi, each enough alone, merged by PCI address."""
+"""AMD facts of a host: cards from the amdgpu driver's topology, with what rocminfo adds by PCI address; each enough alone."""
 
 import re
-from typing import Any
 
 from provision.catalog.versions import numbers
 from provision.core.models.facts import Amd, AmdGpu, GpuProcess
 from provision.phases.probe.parsers.hardware import AMD, Bus
-from provision.phases.probe.parsers.values import integer, json_value, known, pci_address, size
+from provision.phases.probe.parsers.values import integer, known
 from provision.phases.probe.sections import Output, Section
 
 # Heaps of device memory in the driver's topology: public and private frame buffer.
@@ -88,38 +87,6 @@ def agents(section: Section) -> tuple[AmdGpu, ...]:
     return tuple(found)
 
 
-def amd_smi(section: Section) -> tuple[tuple[AmdGpu, ...], str | None]:
-    """Return cards and the driver's version in the answer of `amd-smi static --json`.
-
-    The output is a list, and from ROCm 7 on an object with `gpu_data`. Before 6.1, sizes are plain numbers of MB.
-    """
-    start = min((at for at in (section.text.find("["), section.text.find("{")) if at >= 0), default=0)
-    value = json_value(section.text[start:])
-    entries = value.get("gpu_data") if isinstance(value, dict) else value
-    cards: list[AmdGpu] = []
-    driver = None
-    for entry in entries if isinstance(entries, list) else []:
-        if not isinstance(entry, dict):
-            continue
-        asic, bus, vram = _part(entry, "asic"), _part(entry, "bus"), _part(entry, "vram")
-        gfx = _GFX.match(_text(asic, "target_graphics_version"))
-        total = next((vram[key] for key in ("size", "size_mb", "vram_size_mb") if key in vram), None)
-        if isinstance(total, dict):
-            total = f"{total.get('value')} {total.get('unit')}"
-        cards.append(
-            AmdGpu(
-                index=len(cards),
-                pci_address=pci_address(_text(bus, "bdf")),
-                name=known(_text(asic, "market_name")),
-                gfx=gfx[0] if gfx else None,
-                memory_total=size(total if isinstance(total, str) and not total.isdecimal() else f"{total} MB"),
-            )
-        )
-        details = _part(entry, "driver")
-        driver = driver or known(_text(details, "version") or _text(details, "driver_version"))
-    return tuple(cards), driver
-
-
 def rocm_version(section: Section) -> str | None:
     """Return the version of /opt/rocm, else of the newest /opt/rocm-* folder, without the build number."""
     found = {path: line.partition("-")[0] for path, line in section.by_file() if re.match(r"[0-9]+\.[0-9]", line)}
@@ -138,46 +105,29 @@ def _leading(text: str | None) -> int | None:
     return int(match[0]) if match else None
 
 
-def _part(entry: dict[str, Any], key: str) -> dict[str, Any]:
-    part = entry.get(key)
-    return part if isinstance(part, dict) else {}
-
-
-def _text(part: dict[str, Any], key: str) -> str:
-    value = part.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def merge(*views: tuple[AmdGpu, ...]) -> tuple[AmdGpu, ...]:
-    """Merge views into one entry per card, in the order of the first view that has cards; earlier values win."""
-    merged: list[AmdGpu] = []
-    for view in views:
-        if not merged:
-            merged = list(view)
-            continue
-        for card in view:
-            same = [at for at, other in enumerate(merged) if card.pci_address and card.pci_address == other.pci_address]
-            for at in same[:1]:
-                merged[at] = card.model_copy(update=merged[at].model_dump(exclude_none=True))
-    return tuple(merged)
+def merged(cards: tuple[AmdGpu, ...], agents: tuple[AmdGpu, ...]) -> tuple[AmdGpu, ...]:
+    """Return the driver's cards with what rocminfo knows besides; its agents where the driver shows none."""
+    same = {agent.pci_address: agent for agent in agents if agent.pci_address}
+    return tuple(
+        same.get(card.pci_address or "", card).model_copy(update=card.model_dump(exclude_none=True))
+        for card in cards or agents
+    )
 
 
 def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
     """Return the AMD facts; None for a host without AMD accelerators."""
-    kfd, rocminfo, smi = output["kfd"], output["rocminfo_agents"], output["amd_smi"]
-    smi_cards, driver = amd_smi(smi)
-    cards = merge(topology(kfd), agents(rocminfo), smi_cards)
+    kfd, rocminfo = output["kfd"], output["rocminfo_agents"]
+    cards = merged(topology(kfd), agents(rocminfo))
     version = rocm_version(output["rocm"])
     if not (bus.of(AMD) or cards or version):
         return None
     rocminfo.note_failure(unknown, "amd.rocminfo", may_be_absent=True)
-    smi.note_failure(unknown, "amd.amd-smi", may_be_absent=True)
     if not cards:
         unknown["amd.gpus"] = (
-            "; ".join(section.failure for section in (kfd, rocminfo, smi) if not section.ok) or "no tool shows a GPU"
+            "; ".join(section.failure for section in (kfd, rocminfo) if not section.ok) or "no tool shows a GPU"
         )
     return Amd(
-        driver_version=known(output["modules"].value("amdgpu_version")) or driver,
+        driver_version=known(output["modules"].value("amdgpu_version")),
         rocm_version=version,
         gpus=cards,
     )

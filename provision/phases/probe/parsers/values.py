@@ -49,17 +49,11 @@ def known(text: str | None) -> str | None:
     return None if stripped.upper() in {"", "N/A", "[N/A]", "NONE", "NOT AVAILABLE"} else stripped
 
 
-def json_value(text: str) -> Any:
-    """Return a JSON value of limited depth and encodable text, or None."""
+def json_object(text: str) -> dict[str, Any] | None:
+    """Return a JSON object of limited depth and encodable text, or None."""
     try:
         value = parse(text)
         json.dumps(value, allow_nan=False)  # an infinite number could not be written again
     except ValueError:
         return None
-    return value
-
-
-def json_object(text: str) -> dict[str, Any] | None:
-    """Return a JSON object, or None."""
-    value = json_value(text)
     return value if isinstance(value, dict) else None
