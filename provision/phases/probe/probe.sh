@@ -461,16 +461,9 @@ rocminfo_agents() {
 
 # ---- ports and engines ------------------------------------------------------------------------------------------
 
-# The kernel's tables lead through all connections, so they come last.
 ports() {
-    if has ss; then
-        say tool ss
-        limit ss -Hltnp
-    else
-        say tool proc
-        grep -Hs ' 0A ' /proc/net/tcp /proc/net/tcp6
-        return 0
-    fi
+    has ss || absent 'ss is not installed' || return
+    limit ss -Hltnp
 }
 
 # vLLM sets the titles of its processes to VLLM::...; the pattern cannot match the command line of this grep.

@@ -1,6 +1,5 @@
 """Operating system, user, kind of machine, Secure Boot; interpreters, programs, libraries; processes, listeners."""
 
-import ipaddress
 import re
 from collections.abc import Collection
 from typing import Literal
@@ -241,7 +240,6 @@ def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineP
 
 
 _OWNER = re.compile(r'users:\(\("((?:[^"\\]|\\.)*)",pid=([0-9]{1,10})')
-_TABLE_ROW = re.compile(r"^/proc/net/tcp6?:\s*[0-9]+: ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) [0-9A-F:]+ 0A ")
 
 
 def ports(output: Output, unknown: dict[str, str]) -> tuple[Port, ...]:
@@ -252,13 +250,13 @@ def ports(output: Output, unknown: dict[str, str]) -> tuple[Port, ...]:
         unknown["ports"] = section.failure if asked else NOT_ASKED
     found: dict[tuple[int, str], Port] = {}
     for line in section.lines():
-        port = _from_ss(line) or _from_table(line)
+        port = _listener(line)
         if port:
             found.setdefault((port.port, port.address or ""), port)
     return tuple(port for _, port in sorted(found.items()))
 
 
-def _from_ss(line: str) -> Port | None:
+def _listener(line: str) -> Port | None:
     fields = line.split()
     if len(fields) < 5 or fields[0] != "LISTEN":
         return None
@@ -272,13 +270,3 @@ def _from_ss(line: str) -> Port | None:
         pid=int(owner[2]) if owner else None,
         process=owner[1] if owner else None,
     )
-
-
-def _from_table(line: str) -> Port | None:
-    match = _TABLE_ROW.match(line)
-    if not match:
-        return None
-    # The kernel prints each 32-bit word of the address in the byte order of the machine.
-    words = [match[1][at : at + 8] for at in range(0, len(match[1]), 8)]
-    packed = b"".join(bytes.fromhex(word)[::-1] for word in words)
-    return Port(port=int(match[2], 16), address=str(ipaddress.ip_address(packed)))
