@@ -196,32 +196,16 @@ def test_a_release_gets_only_options_that_it_has_for_such_writes(version: str, v
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (("--compilation-config", '{"mode": 3}'), ('{"mode": 3, "pass_config": {"fuse_allreduce_rms": false}}',)),
-        (('--compilation_config={"pass_config": {"fuse_gemm_comms": true}}',),
-         ('{"pass_config": {"fuse_gemm_comms": true, "fuse_allreduce_rms": false}}',)),
-        (("-cc.mode=3",), ("-cc.mode=3", "-cc.pass_config.fuse_allreduce_rms=false")),
-        (("--max-num-seqs", "8"), (FUSED,)),
-    ],
-)  # fmt: skip
-def test_disabling_the_fusion_keeps_the_users_compilation_settings(
-    given: tuple[str, ...], expected: tuple[str, ...]
-) -> None:
-    words = options.without_peer_writes("0.32.0", given)
-    assert words[-len(expected) :] == expected
-    assert sum("fuse_allreduce_rms" in word for word in words) == 1
-
-
-@pytest.mark.parametrize(
     "given",
     [
         ("--compilation-config.pass_config.fuse_allreduce_rms=true",),
         ("-cc", '{"pass_config": {"fuse_allreduce_rms": true}}'),
         ("-cc", "3"),
+        ("-cc.mode=3",),
+        ('--compilation_config={"mode": 3}',),
     ],
 )
-def test_a_users_own_setting_of_the_fusion_is_kept(given: tuple[str, ...]) -> None:
+def test_a_users_own_settings_of_the_compiler_are_kept(given: tuple[str, ...]) -> None:
     assert options.without_peer_writes("0.32.0", given) == ("--disable-custom-all-reduce", *given)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,34 +29,13 @@ def peer_write_switches(version: str) -> dict[str, str]:
 
 
 def without_peer_writes(version: str, given: Sequence[str]) -> tuple[str, ...]:
-    """Return the user's arguments of `vllm serve` plus options against peer writes; the user's own choices win.
+    """Return the user's arguments of `vllm serve` plus options against peer writes; the user's own choices win, also of the compiler.
 
-    vLLM uses only the last of several compiler settings, so the addition is merged into the user's own one.
+    vLLM takes only the last of several compiler settings, so nothing is added to those of the user.
     """
     row = options()["no_peer_writes"]
     own = (row["option"],) if row["option"] not in given else ()
-    field = row["fusion"]["field"]
-    if Version(version) < Version(row["fusion"]["since"]) or any(field in word for word in given):
-        return (*own, *given)
-    names = row["compilation"]
-    for place, word in enumerate(given):
-        option, assigned, value = word.partition("=")
-        if option_of(option) not in names:
-            continue
-        end = place + 1 if assigned else place + 2
-        merged = _merged(value if assigned else "".join(given[place + 1 : end]), field)
-        return (*own, *given[:place], option, merged, *given[end:])
-    dotted = (word.split(".", 1)[0] for word in given)
-    name = next((found for found in dotted if option_of(found) in names), names[0])
-    return (*own, *given, f"{name}.pass_config.{field}=false")
-
-
-def _merged(text: str, field: str) -> str:
-    """Return the user's JSON object with the field off; unchanged text if it is no object, which vLLM then rejects."""
-    try:
-        content: Any = json.loads(text)
-    except ValueError:
-        return text
-    if not isinstance(content, dict) or not isinstance(content.get("pass_config", {}), dict):
-        return text
-    return json.dumps({**content, "pass_config": {**content.get("pass_config", {}), field: False}})
+    is_fused = Version(version) >= Version(row["fusion"]["since"])
+    chosen = any(option_of(word).partition(".")[0] in row["compilation"] for word in given)
+    fusion = (f"{row['compilation'][0]}.pass_config.{row['fusion']['field']}=false",)
+    return (*own, *given, *(fusion if is_fused and not chosen else ()))
