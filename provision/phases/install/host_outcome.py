@@ -6,11 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import MASK
@@ -18,7 +15,6 @@ from provision.core.tables import own_table
 from provision.phases.install.playbook import PLAYBOOKS
 
 _LEFT = "firstlight-left: "
-RAW = "ansible.builtin.raw"
 _NOT_ARGUMENTS = frozenset({"stdin", "_raw_params", "_uses_shell", "argv"})
 """Arguments of `command` that are shown in the command, or are its input."""
 _LISTS = ("paths", "files", "actions", "changes")
@@ -139,31 +135,22 @@ def _decisive(text: str) -> list[str]:
     return _causes(text) or likely[-LINES_AT_MOST:] or lines[-LINES_AT_MOST:]
 
 
-def _detail(outputs: list[str]) -> str:
-    """Return the errors of our own scripts with their causes; else the lines that look decisive."""
-    if not outputs:
-        return "no reason was given"
-    whole = "\n".join(outputs)
-    if own := _OWN_ERROR.findall(whole):
-        return "; ".join(dict.fromkeys([*own, *_causes(whole)]))
-    return "; ".join(_decisive(outputs[0]))
-
-
 def describe_failure(task: str, host: str, result: Mapping[str, Any]) -> TaskReport:
-    """Describe the failure of a task on a host by its result, to which our own modules add a `hint`."""
+    """Describe the failure of a task on a host by its result, to which our own modules add a `hint`.
+
+    The errors of our own scripts and modules come first, with their causes; without any, the lines that look decisive.
+    """
     outputs = list(_outputs(result))
     whole = "\n".join(outputs)
-    own_hint = result.get("hint")
-    code, detail = "", "; ".join(dict.fromkeys([str(result.get("msg")), *_causes(whole)]))
-    if own_hint is None:
-        detail = _detail(outputs)
-        if not _OWN_ERROR.search(whole) and isinstance(result.get("rc"), int):
-            code = f" (exit code {result['rc']})"
-    found = _OWN_HINT.search(whole)
-    hint = own_hint or (found.group(1) if found else None) or _known(whole) or _HINT
+    own = _OWN_ERROR.findall(whole) if result.get("hint") is None else [str(result.get("msg"))]
+    said = [*own, *_causes(whole)] if own else _decisive(outputs[0]) if outputs else ["no reason was given"]
+    code = f" (exit code {result['rc']})" if not own and isinstance(result.get("rc"), int) else ""
     lines = [line for line in whole.splitlines() if line.strip() and not line.startswith(_NOISE)]
-    text = f"task `{task}` failed on host {host}{code}: {detail}"
-    return TaskReport(text, hint, tuple(lines[-EVIDENCE_AT_MOST:]))
+    return TaskReport(
+        text=f"task `{task}` failed on host {host}{code}: {'; '.join(dict.fromkeys(said))}",
+        hint=result.get("hint") or next(iter(_OWN_HINT.findall(whole)), None) or _known(whole) or _HINT,
+        evidence=tuple(lines[-EVIDENCE_AT_MOST:]),
+    )
 
 
 def _known(text: str) -> str | None:
@@ -201,7 +188,7 @@ def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | Non
         "task": data.get("task"),
         "module": data.get("resolved_action") or data.get("task_action"),
         "source": _source(str(data.get("task_path") or "")),
-        "command": MASK if is_hidden else "\n".join(_command(data, part) for part in parts),
+        "command": MASK if is_hidden else "\n".join(_command(part) for part in parts),
         "changed": True if is_change else None,
         "exit_code": next((code for code in codes if code), codes[0] if codes else None),
         "seconds": round(float(data.get("duration") or 0.0), 3),
@@ -209,8 +196,8 @@ def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | Non
     }
 
 
-def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Return the command that ran; for a module that runs none, its arguments."""
+def _command(result: Mapping[str, Any]) -> str:
+    """Return the command that ran; for a module that runs none, its arguments. Of a raw task, Ansible reports nothing."""
     command = result.get("cmd")
     if isinstance(command, list):
         return shlex.join(_shortened(str(word)) for word in command)
@@ -223,9 +210,6 @@ def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
             for name, value in arguments.items()
             if value is not None and name not in _NOT_ARGUMENTS
         )
-    path = str(data.get("task_path") or "")
-    if data.get("task_action") == RAW and _source(path):
-        return _raw_commands(path.rpartition(":")[0]).get(str(data.get("task")), "")
     return ""
 
 
@@ -239,13 +223,6 @@ def _source(task_path: str) -> str | None:
     if not name or not Path(name).is_relative_to(PLAYBOOKS):
         return None
     return f"{Path(name).relative_to(PLAYBOOKS.parent)}:{line}"
-
-
-@cache
-def _raw_commands(file: str) -> dict[str, str]:
-    """Return the commands of raw tasks, by name, as their role has them, with variables: Ansible reports none."""
-    entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    return {str(entry.get("name")): str(entry[RAW]) for entry in entries if RAW in entry}
 
 
 def _output(result: Mapping[str, Any]) -> str:
