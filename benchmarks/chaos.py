@@ -8,9 +8,9 @@ own events tell when the moment has come. When the fault is over and the run has
 be as one that had the same change without a fault: files, units, users, packages, processes, temporary files, keys and firewall rules; and
 no process or temporary file may be left here.
 
-Each row is kept as the run ends, in rows.jsonl of the state folder. `--resume` goes on there, also after a change of the product, and repeats
-the runs that failed before it: each row names its commit; on a machine without that folder it goes on from the published table. The table with all rows of the seed goes to benchmarks/results/chaos.json; nothing is timed, so it is always kept. The exit
-code is 1 if a run did not end as an undisturbed host.
+Each row is kept as the run ends, in rows.jsonl of the state folder. `--resume` goes on there, and repeats the runs that
+failed: each row names its commit; on a machine without that folder it goes on from the published table. The table with
+all rows of the seed goes to benchmarks/results/chaos.json; nothing is timed, so it is always kept. The exit code is 1 if a run did not end as an undisturbed host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.chaos_cases.draw import Trial, to_do
 from benchmarks.chaos_cases.faults import FAULTS, NOT_MADE
 from benchmarks.chaos_cases.state import State
 from benchmarks.chaos_cases.subject import Subject
-from benchmarks.chaos_cases.table import GOOD, NOT_COUNTED, failed_before, keep, kept, made, restore, totals
+from benchmarks.chaos_cases.table import GOOD, NOT_COUNTED, keep, kept, made, restore, totals
 from benchmarks.chaos_cases.trial import Bench, UndisturbedRunError
 from benchmarks.fleet import hosts_to_boot
 from benchmarks.harness import RESULTS, ROOT, header, parser, publish, say
@@ -105,7 +105,7 @@ def main() -> int:
     if given.resume and not path.exists():
         restore(path, RESULTS / "chaos.json")
     rows = kept(path, given.seed) if given.resume else []
-    trials = to_do(given.seed, given.runs, made(rows, commit()), given.only)
+    trials = to_do(given.seed, given.runs, made(rows), given.only)
     if given.list:
         for trial in trials:
             print(f"{trial.number:3} {trial.fault}: {trial.change}, {trial.moment} + {trial.delay_s} s")
@@ -125,7 +125,6 @@ def main() -> int:
             "aim": {"runs": RUNS, "met": met},
             "not_on_test_hosts": NOT_MADE,
             "rows": rows,
-            "failed_before": failed_before(path, given.seed),
         }
         if rows:
             publish(result, "chaos", always=True)

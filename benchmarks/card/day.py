@@ -2,9 +2,10 @@
 
     benchmarks/card/run [--beside FOLDER] [--out FILE] [--level full] [--only STEP]
 
-Needs a python3 that has torch. FOLDER may contain a flash-attn wheel of the wheel builder. Each step is a process of its own with a limit of
-its own; its result is written before the next one begins, so that a failed step loses no other result. Without a GPU the steps run on the
-CPU, and the result names that device. Exits with 1 if a step failed or exceeded its limit.
+Needs a python3 that has torch. FOLDER may contain a flash-attn wheel of the wheel builder, for this Python, torch and
+CUDA. Each step is a process of its own with a limit of its own; its result is written before the next one begins, so
+that a failed step loses no other result. Without a GPU the steps run on the CPU, and the result names that device.
+Exits with 1 if a step failed or exceeded its limit.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import re
 import signal
 import subprocess
 import sys
@@ -51,7 +50,6 @@ print(json.dumps({
     "device": "cuda:0" if card else "cpu", "card": one.name if one else None, "memory_gib": round(one.total_memory / 2**30, 1) if one else None,
     "multiprocessors": one.multi_processor_count if one else None, "torch": torch.__version__, "cuda": torch.version.cuda,
     "hip": torch.version.hip, "triton": compiler, "capability": list(torch.cuda.get_device_capability(0)) if card else None,
-    "cxx11": torch.compiled_with_cxx11_abi(),
 }))
 """
 
@@ -137,41 +135,17 @@ def attention(day: Day, limit_s: float) -> Any:
 
 
 def wheel(day: Day, limit_s: float) -> dict[str, Any]:
-    """Check a flash-attn wheel of the folder: unpack it, compare its symbols and GPU code, and compare its attention with float64."""
-    wheels = sorted(day.beside.glob("flash_attn-*.whl")) if day.beside.is_dir() else []
-    refused = {path.name: why for path in wheels if (why := unfit(path.name, day.about))}
-    chosen = next((path for path in wheels if path.name not in refused), None)
+    """Check the flash-attn wheel of the folder: unpack it, compare its symbols and GPU code, and compare its attention with float64."""
+    chosen = next(iter(sorted(day.beside.glob("flash_attn-*.whl"))), None)
     if chosen is None:
-        return {
-            "skipped": "no flash-attn wheel beside the checkout fits" if wheels else "none is beside it",
-            "refused": refused,
-        }
+        return {"skipped": "no flash-attn wheel is beside the checkout"}
     site = day.folder / "site"
     with zipfile.ZipFile(chosen) as archive:
         archive.extractall(site)
     names = ("libraries.abi", "libraries.gpu_code", "engine.flash_attn", "attention.flash_attn_2")
     only = [word for name in names for word in ("--only", name)]
     found = day.call(limit_s, day.tool, "--level", day.level, *only, "--json", good=(0, 1, 2, 3), site=site)
-    return {"wheel": chosen.name, "bytes": chosen.stat().st_size, "refused": refused, **_outcomes(found)}
-
-
-def unfit(name: str, about: dict[str, Any]) -> str | None:
-    """Return why the name of a flash-attn wheel does not fit this Python and torch; None if it fits.
-
-    Its authors' names contain CUDA's major, torch's minor and the C++ ABI: `flash_attn-2.8.3+cu12torch2.6cxx11abiTRUE-cp312-cp312-linux_x86_64.whl`.
-    """
-    _, version, *_, interpreter, abi, machine = name.removesuffix(".whl").split("-")
-    own = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    tags = re.search(r"\+cu(\d+)torch(\d+\.\d+)(?:\.\d+)?cxx11abi(TRUE|FALSE)", version)
-    cuda, torch = (about["cuda"] or "none").partition(".")[0], ".".join(about["torch"].split(".")[:2])
-    wanted = {
-        "Python": (interpreter, own if abi != "abi3" else interpreter),
-        "machine": (machine.endswith(platform.machine()), True),
-        "CUDA": (tags[1][:2] if tags else cuda, cuda),
-        "torch": (tags[2] if tags else torch, torch),
-        "C++11 ABI": (tags[3] == "TRUE" if tags else about["cxx11"], about["cxx11"]),
-    }
-    return next((f"{what}: {has}, {needs} is needed" for what, (has, needs) in wanted.items() if has != needs), None)
+    return {"wheel": chosen.name, "bytes": chosen.stat().st_size, **_outcomes(found)}
 
 
 def upgrade(day: Day, limit_s: float) -> Any:

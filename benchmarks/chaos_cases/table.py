@@ -38,27 +38,13 @@ def kept(path: Path, seed: int) -> list[dict[str, Any]]:
 def restore(path: Path, published: Path) -> None:
     """Write the rows of a published table to a file, as if their runs had been carried out here."""
     if published.exists():
-        table = json.loads(published.read_bytes())
-        for row in (*table.get("failed_before", ()), *table["rows"]):
+        for row in json.loads(published.read_bytes())["rows"]:
             keep(path, row)
 
 
-def made(rows: Sequence[Mapping[str, Any]], commit: str) -> set[int]:
-    """Return the numbers of the runs that are done: the others had no fault, or failed with another product than this commit's."""
-    return {
-        row["run"]
-        for row in rows
-        if row["result"] == GOOD or (row["result"] not in NOT_COUNTED and row["commit"] == commit)
-    }
-
-
-def failed_before(path: Path, seed: int) -> list[dict[str, Any]]:
-    """Return the rows of a seed that failed and were done again with a later product."""
-    newest = kept(path, seed)
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return [
-        row for row in rows if row["seed"] == seed and row["result"] not in (GOOD, *NOT_COUNTED) and row not in newest
-    ]
+def made(rows: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Return the numbers of the runs that are done: the others had no fault, or failed."""
+    return {row["run"] for row in rows if row["result"] == GOOD}
 
 
 def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

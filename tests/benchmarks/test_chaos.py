@@ -15,7 +15,7 @@ from benchmarks.chaos_cases.draw import draw, to_do
 from benchmarks.chaos_cases.faults import FAULTS
 from benchmarks.chaos_cases.on_controller import flip
 from benchmarks.chaos_cases.state import State, compare, left_in, shortened
-from benchmarks.chaos_cases.table import failed_before, keep, kept, made, restore, totals
+from benchmarks.chaos_cases.table import keep, kept, made, restore, totals
 
 KEY = "etc/service.env"
 
@@ -77,19 +77,17 @@ def test_a_run_whose_fault_was_not_made_is_done_again_and_its_newest_row_counts(
     path = tmp_path / "rows.jsonl"
     keep(path, row(0, "not made"))
     keep(path, row(1))
-    assert made(kept(path, 1), "a") == {1}
+    assert made(kept(path, 1)) == {1}
     keep(path, row(0, "differs"))
     assert kept(path, 1) == [row(0, "differs"), row(1)]
 
 
-def test_a_run_that_failed_is_done_again_with_another_product_and_stays_in_the_table(tmp_path: Path) -> None:
+def test_a_run_that_failed_is_done_again(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    failed = row(0, "differs")
-    keep(path, failed)
-    assert (made(kept(path, 1), "a"), made(kept(path, 1), "b")) == ({0}, set())
-    assert failed_before(path, 1) == []
+    keep(path, row(0, "differs"))
+    assert made(kept(path, 1)) == set()
     keep(path, row(0, commit="b"))
-    assert (kept(path, 1), failed_before(path, 1)) == ([row(0, commit="b")], [failed])
+    assert (made(kept(path, 1)), kept(path, 1)) == ({0}, [row(0, commit="b")])
 
 
 def test_a_machine_without_rows_goes_on_from_the_published_table(tmp_path: Path) -> None:
