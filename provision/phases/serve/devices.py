@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import gcd
 from typing import Literal
 
@@ -48,7 +47,7 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
         attention_heads: Query heads, which tensor parallelism has to divide; None where unknown.
 
     Raises:
-        InventoryError: A GPU does not exist, or the requested split needs more GPUs than are chosen.
+        InventoryError: No GPU works, or the requested split needs more GPUs than are chosen.
     """
     platform = platform_of(stack.variant)
     pipeline, span = settings.pipeline(on_cpu=platform == "cpu"), settings.span
@@ -65,7 +64,7 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
             )
     else:
         cards = _cards(platform, facts)
-        chosen = _named(cards, stack.gpus, facts.host) if stack.gpus else list(cards)
+        chosen = [cards[index] for index in stack.gpus] if stack.gpus else [*cards.values()]
         available = len(chosen) * span
         planned = stack.model.tensor_parallel if stack.model else None
         limit = max(available // others, 1)
@@ -98,25 +97,14 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
     )
 
 
-def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ...]:
+def _cards(platform: Platform, facts: HostFacts) -> dict[int, NvidiaGpu | AmdGpu]:
     vendor = facts.nvidia if platform == "cuda" else facts.amd
     if vendor is None or not vendor.gpus:
         raise InventoryError(
             f"host `{facts.host}`: the plan is for {platform.upper()} GPUs, and the probe found none that works",
             hint=f"look at the driver: ./firstlight probe --limit {facts.host}",
         )
-    return tuple(vendor.gpus)
-
-
-def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: str) -> list[NvidiaGpu | AmdGpu]:
-    by_index = {card.index: card for card in cards}
-    missing = [index for index in indexes if index not in by_index]
-    if missing:
-        raise InventoryError(
-            f"host `{host}`: firstlight_gpus names GPU {', '.join(map(str, missing))}, the host has {', '.join(map(str, by_index))}",
-            hint="name GPUs by their index in PCI order in firstlight_gpus, or leave `all`; ./firstlight probe lists the GPUs",
-        )
-    return [by_index[index] for index in indexes]
+    return {card.index: card for card in vendor.gpus}
 
 
 def _part(card: NvidiaGpu | AmdGpu, index: int, host: str) -> GpuSlice:
