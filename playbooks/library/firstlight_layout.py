@@ -61,8 +61,7 @@ class Layout:
         found = ""
         if os.path.exists(path):
             there = os.stat(path)
-            kind = "folder" if stat.S_ISDIR(there.st_mode) else "file"
-            found = f"{path} {kind} {stat.S_IMODE(there.st_mode):o} {there.st_uid}:{there.st_gid}"
+            found = f"{path} folder {stat.S_IMODE(there.st_mode):o} {there.st_uid}:{there.st_gid}"
         if self._differs(path, found, f"{path} folder {mode:o} {ids[0]}:{ids[1]}"):
             os.makedirs(path, exist_ok=True)
             os.chown(path, *ids)
@@ -73,18 +72,18 @@ class Layout:
         ids = ids_of("")
         for above, _folders, names in os.walk(folder):
             for path in [above, *(os.path.join(above, name) for name in names)]:
-                try:
-                    there = os.lstat(path)
-                except FileNotFoundError:  # the installation of a controller that was killed still ends
-                    continue
-                mode = stat.S_IMODE(there.st_mode)
-                is_open = mode & stat.S_IWOTH or there.st_gid != ids[1]
-                wanted = mode & ~(stat.S_IWOTH | stat.S_IWGRP) if is_open else mode
-                found = f"{path} {mode:o} {there.st_uid}"
-                if not stat.S_ISLNK(there.st_mode) and self._differs(path, found, f"{path} {wanted:o} {ids[0]}"):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.chown(path, *ids)
-                        os.chmod(path, wanted)
+                # The installation of a controller that was killed still ends, and removes files.
+                with contextlib.suppress(FileNotFoundError):
+                    self._protect(path, os.lstat(path), ids)
+
+    def _protect(self, path, there, ids):
+        mode = stat.S_IMODE(there.st_mode)
+        is_open = mode & stat.S_IWOTH or there.st_gid != ids[1]
+        wanted = mode & ~(stat.S_IWOTH | stat.S_IWGRP) if is_open else mode
+        line = f"{path} {wanted:o} {ids[0]}"
+        if not stat.S_ISLNK(there.st_mode) and self._differs(path, f"{path} {mode:o} {there.st_uid}", line):
+            os.chown(path, *ids)
+            os.chmod(path, wanted)
 
     def tool(self, path, content):
         found = ""

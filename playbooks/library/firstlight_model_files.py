@@ -11,7 +11,8 @@ import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import HostError, diff_result, list_diff, read, replace_link, run, write
+from ansible.module_utils.firstlight_host import HostError, diff_result, list_diff, replace_link, run, write
+from ansible.module_utils.firstlight_releases import load_json
 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},
@@ -39,15 +40,6 @@ def mark_of(path):
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
-def checked_before(folder):
-    """Return the record of hashes that were checked; empty where it is missing or damaged."""
-    try:
-        known = json.loads(read(os.path.join(folder, MARKER)) or "{}")
-    except (OSError, ValueError):
-        return {}
-    return {name: entry for name, entry in known.items() if isinstance(entry, dict)}
 
 
 def is_there(file, incoming, folder, checked, on_host=None):
@@ -91,10 +83,6 @@ def link_file(file, on_host, folder, reader):
     if not os.path.isfile(source):
         text = f"model file {file['name']} is not in {on_host}"
         raise HostError(text, "complete the model there, or leave firstlight_model_on_host out: then it is sent")
-    size = os.path.getsize(source)
-    if size != file["size"]:
-        hint = "it is another revision, or its copy did not end; firstlight_model names what is expected"
-        raise HostError(f"{source} has {size} bytes, not {file['size']}", hint)
     if reader and not is_readable(source, reader):
         text = f"{source} cannot be read by account {reader}, which the service runs as"
         raise HostError(text, "let others read the file, and search its folders: chmod -R o+rX")
@@ -148,7 +136,7 @@ def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     folder, incoming, model = (module.params[name] for name in ("folder", "incoming", "model"))
     files, on_host, reader = model.get("files") or [], model.get("on_host"), module.params["reader"]
-    checked = checked_before(folder)
+    checked = load_json(folder, MARKER)
     missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]
 
     def take(file):

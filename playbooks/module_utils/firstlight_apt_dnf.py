@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from ansible.module_utils.firstlight_host import HostError
+from ansible.module_utils.firstlight_host import HostError, last_lines
 from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, address, kernels, run
 
 BUILDS = "why a module could not be built: /var/lib/dkms/*/*/build/make.log"
@@ -68,8 +68,7 @@ class Apt(Manager):
         if status != 0:
             status, _out, said = self.patiently("apt-get", *self.options, "-f", "install")
         if status != 0:
-            causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
-            text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}"
+            text = f"half-configured packages could not be repaired: {last_lines(said, 3)}"
             raise HostError(text, f"try it on the host: dpkg --configure -a; {BUILDS}")
 
     def headers(self, have, make):
