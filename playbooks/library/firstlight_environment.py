@@ -15,7 +15,7 @@ import time
 from subprocess import DEVNULL, Popen
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import HostError, diff_result, last_lines, list_diff, read, run
+from ansible.module_utils.firstlight_host import HostError, last_lines, read, run
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
@@ -251,8 +251,7 @@ def main():
     except OSError as error:
         module.fail_json(msg=f"environment {build.digest} cannot be built: {error}", stderr=build.output)
     paths = [build.path] if built else []
-    diff = diff_result(module, [list_diff(build.path, [], paths)])
-    module.exit_json(changed=built, paths=paths, stderr=build.output, **diff)
+    module.exit_json(changed=built, paths=paths, stderr=build.output)
 
 
 if __name__ == "__main__":

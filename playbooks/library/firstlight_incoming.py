@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import diff_result, list_diff
 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},
@@ -53,8 +52,7 @@ def main():
             make_folder(os.path.dirname(paths[name]), owner)
             if os.path.lexists(paths[name]):  # in part, and perhaps read-only
                 os.unlink(paths[name])
-    diff = [list_diff(folder, [], lacking)]
-    module.exit_json(changed=bool(lacking), lacking=lacking, **diff_result(module, diff))
+    module.exit_json(changed=bool(lacking), lacking=lacking)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import os
 import pwd
 import stat
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import diff_result, list_diff
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
@@ -42,27 +41,22 @@ def ids_of(owner):
 
 
 class Layout:
-    """Folders and tools, each with a line that describes it. With `check` nothing is made."""
+    """Folders and tools, and the paths of those that differ. With `check` nothing is made."""
 
     def __init__(self, check):
         self._check = check
-        self.paths, self.before, self.after = [], [], []
+        self.paths = []
 
-    def _differs(self, path, found, wanted):
-        """Note a path whose line differs. Return whether it is to be made."""
-        if found == wanted:
-            return False
-        self.paths.append(path)
-        self.before += [found] if found else []
-        self.after.append(wanted)
-        return not self._check
+    def _is_made(self, path, *, differs):
+        """Note a path that differs. Return whether it is to be made."""
+        if differs:
+            self.paths.append(path)
+        return differs and not self._check
 
     def folder(self, path, mode, ids):
-        found = ""
-        if os.path.exists(path):
-            there = os.stat(path)
-            found = f"{path} folder {stat.S_IMODE(there.st_mode):o} {there.st_uid}:{there.st_gid}"
-        if self._differs(path, found, f"{path} folder {mode:o} {ids[0]}:{ids[1]}"):
+        there = os.stat(path) if os.path.exists(path) else None
+        differs = there is None or (stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid) != (mode, *ids)
+        if self._is_made(path, differs=differs):
             os.makedirs(path, exist_ok=True)
             os.chown(path, *ids)
             os.chmod(path, mode)
@@ -80,18 +74,13 @@ class Layout:
         mode = stat.S_IMODE(there.st_mode)
         is_open = mode & stat.S_IWOTH or there.st_gid != ids[1]
         wanted = mode & ~(stat.S_IWOTH | stat.S_IWGRP) if is_open else mode
-        line = f"{path} {wanted:o} {ids[0]}"
-        if not stat.S_ISLNK(there.st_mode) and self._differs(path, f"{path} {mode:o} {there.st_uid}", line):
+        differs = (mode, there.st_uid) != (wanted, ids[0])
+        if not stat.S_ISLNK(there.st_mode) and self._is_made(path, differs=differs):
             os.chown(path, *ids)
             os.chmod(path, wanted)
 
     def tool(self, path, content):
-        found = ""
-        if os.path.exists(path):
-            with open(path, "rb") as file:
-                kind = "executable" if os.access(path, os.X_OK) else "file"
-                found = f"{path} {kind} sha256:{hashlib.sha256(file.read()).hexdigest()}"
-        if self._differs(path, found, f"{path} executable sha256:{hashlib.sha256(content).hexdigest()}"):
+        if self._is_made(path, differs=not os.access(path, os.X_OK) or Path(path).read_bytes() != content):
             with open(f"{path}.new", "wb") as file:
                 file.write(content)
             os.chmod(f"{path}.new", 0o755)
@@ -108,8 +97,7 @@ def main():
         layout.protect(os.path.join(prefix, name))
     for name, text in module.params["tools"].items():
         layout.tool(os.path.join(prefix, "bin", name), base64.b64decode(text))
-    diff = [list_diff("folders and tools", layout.before, layout.after)]
-    module.exit_json(changed=bool(layout.paths), paths=layout.paths, **diff_result(module, diff))
+    module.exit_json(changed=bool(layout.paths), paths=layout.paths)
 
 
 if __name__ == "__main__":

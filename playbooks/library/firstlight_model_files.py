@@ -11,7 +11,7 @@ import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import HostError, diff_result, list_diff, replace_link, run, write
+from ansible.module_utils.firstlight_host import HostError, replace_link, run, write
 from ansible.module_utils.firstlight_releases import load_json
 
 ARGUMENTS = {
@@ -144,16 +144,14 @@ def main():
             return link_file(file, on_host, folder, reader), True
         return move_file(file, incoming, folder)
 
-    others = other_files(folder, files)
-    diff = [list_diff(folder, others, [file["name"] for file in missing])]
     if module.check_mode:
-        changed = [file["name"] for file in missing] + others
+        changed = [file["name"] for file in missing] + other_files(folder, files)
     else:
         try:
             changed = take_files(files, missing, folder, checked, take)
         except HostError as error:
             module.fail_json(msg=str(error), hint=error.hint)
-    module.exit_json(changed=bool(changed), files=changed, **diff_result(module, diff))
+    module.exit_json(changed=bool(changed), files=changed)
 
 
 if __name__ == "__main__":

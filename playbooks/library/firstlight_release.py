@@ -13,7 +13,6 @@ from ansible.module_utils.firstlight_host import (
     HostError,
     diff_result,
     differs,
-    list_diff,
     read,
     replace_link,
     text_diff,
@@ -74,10 +73,6 @@ def next_switch(switch, live, previous, target):
     return {**switch, "to": target}
 
 
-def link_at(path):
-    return os.readlink(path) if os.path.islink(path) else None
-
-
 def links_to_replace(prefix, target, switch):
     """Yield path and target of each link that differs, `current` before `previous`; None for one that goes.
 
@@ -95,7 +90,7 @@ def links_to_replace(prefix, target, switch):
     is_whole = before and load(prefix, before)
     links[os.path.join(prefix, "previous")] = os.path.join("releases", before, ENVIRONMENT) if is_whole else None
     for path, text in links.items():
-        if link_at(path) != text:
+        if (os.readlink(path) if os.path.islink(path) else None) != text:
             yield path, text
 
 
@@ -223,8 +218,6 @@ def activate(prefix, target, *, check):
     links = list(links_to_replace(prefix, target, switch))
     paths = [path for path, _text, _mode in differing] + overrides + others + [path for path, _text in links]
     diff = [file_diff(path, text) for path, text, _mode in differing]
-    diff += [list_diff("set aside", overrides, [])] if overrides else []
-    diff += [list_diff(path, filter(None, [link_at(path)]), filter(None, [text])) for path, text in links]
     restart = bool(paths) or read(os.path.join(prefix, "etc", "started")) != start_record(target, wanted[0][1])
     now, other, failing = service_of(target), False, False
     if now["supervisor"] in ("systemd", "systemd-user"):

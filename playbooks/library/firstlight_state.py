@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import diff_result, read, run, text_diff, write
+from ansible.module_utils.firstlight_host import read, run, write
 from ansible.module_utils.firstlight_releases import json_text, known, linked, load, needed, service_of, start_record
 from ansible.module_utils.firstlight_unit import find_hooks, unit_properties
 
@@ -30,20 +31,17 @@ class Changes:
 
     def __init__(self, check):
         self.check = check
-        self.paths, self.diff = [], []
+        self.paths = []
 
     def write(self, path, text, mode=0o644):
-        before = read(path)
-        if before == text:
+        if read(path) == text:
             return
         self.paths.append(path)
-        self.diff.append(text_diff(path, before, text))
         if not self.check:
             write(path, text, mode)
 
     def remove(self, path):
         self.paths.append(path)
-        self.diff.append(text_diff(path, "present\n", None))
         if self.check:
             return
         if os.path.isdir(path):
@@ -61,8 +59,7 @@ def hash_lines(prefix, live, *, secret):
         if os.path.isfile(path) and "\n" not in path:
             found = os.stat(path)
             if found.st_size <= SMALL and secret is not bool(found.st_mode & 0o004):
-                with open(path, "rb") as file:
-                    yield f"{hashlib.sha256(file.read()).hexdigest()}  {path}\n"
+                yield f"{hashlib.sha256(Path(path).read_bytes()).hexdigest()}  {path}\n"
 
 
 def service_paths(live):
@@ -187,7 +184,7 @@ def main():
     if live is None:
         module.fail_json(msg=f"nothing is active in {prefix}", hint="run ./firstlight provision")
     record_state(prefix, live, changes)
-    module.exit_json(changed=bool(changes.paths), paths=changes.paths, **diff_result(module, changes.diff))
+    module.exit_json(changed=bool(changes.paths), paths=changes.paths)
 
 
 if __name__ == "__main__":

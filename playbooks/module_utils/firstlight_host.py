@@ -96,11 +96,6 @@ def text_diff(path, before, after):
     return {"before_header": path, "after_header": path, "before": before or "", "after": after or ""}
 
 
-def list_diff(title, before, after):
-    """Return an entry of a module's `diff` for lists of lines."""
-    return text_diff(title, "".join(f"{line}\n" for line in before), "".join(f"{line}\n" for line in after))
-
-
 def diff_result(module, entries):
     """Return the `diff` part of a module's result, where `--diff` asks for it."""
     return {"diff": entries} if module._diff and entries else {}  # noqa: SLF001 - Ansible's name for it
