@@ -10,7 +10,7 @@ from provision.core.errors import Exit, RemoteCommandError
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact, scrub
-from provision.phases.verify.run_checks import DRAIN_S, run_tool
+from provision.phases.verify.run_checks import DRAIN_S, Tool
 from provision.phases.verify.step import resume_services
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
@@ -60,7 +60,7 @@ def _measure_hosts(
     def call(host: Host) -> dict[str, Any]:
         paths, command = probed.install_paths[host.name], [kind, *words, "--json"]
         prefix, session = paths.prefix.rstrip("/"), context.session(host)
-        done = run_tool(session, prefix, "current", command, stdin=stdin, limit_s=COMPARE_S, root=paths.root)
+        done = Tool(session, prefix, "current", paths.root).run(command, stdin=stdin, limit_s=COMPARE_S)
         try:
             document: dict[str, Any] = json.loads(done.stdout)
         except ValueError:

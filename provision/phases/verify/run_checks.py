@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Thread
 from typing import Any, cast
 
@@ -114,6 +114,7 @@ def verify(
     expect: Mapping[str, Any] | None = None,
     root: bool = False,
     progress: Callable[[str], None] | None = None,
+    container: str | None = None,
 ) -> Verified:
     """Run the checks on a host in one round trip, or two if its tool is of another release.
 
@@ -124,37 +125,20 @@ def verify(
         devices: Number of devices, on which the time limit depends.
         expect: `stack`, `gpus` and `advisories`; the Stack defaults to the environment's own.
         progress: Gets number and name of the running check every few seconds, from another thread.
+        container: Command that starts a program in the service's container, where checks run too; one record tells of them.
 
     Raises:
         TransportError: The host cannot be reached.
     """
-    prefix, is_soak = prefix.rstrip("/"), options.soak_minutes is not None
-    words, limit_s = options.words(prefix), options.time_limit_s(devices)
-    compared = None if is_soak else expect
-    with _followed(session, f"{prefix}/{PROGRESS}", None if is_soak else progress, root=root):
-        return answer_of(session, prefix, environment, words, expect=compared, limit_s=limit_s, root=root)
-
-
-def answer_of(
-    session: Session,
-    prefix: str,
-    environment: str | None,
-    words: Sequence[str],
-    *,
-    expect: Mapping[str, Any] | None,
-    limit_s: float,
-    root: bool,
-    within: str = "",
-) -> Verified:
-    """Run the tool as `run_tool` does, in the live environment or another one, and return what it says."""
-    place = f"envs/{environment}" if environment else "current"
-    asked = [*words, *(("--expect", "-") if expect else ())]
-    stdin = json.dumps(dict(expect)) if expect else None
-    try:
-        done = run_tool(session, prefix, place, asked, stdin=stdin, limit_s=limit_s, root=root, within=within)
-    except RemoteCommandError as error:
-        return broken(session.host, error.text, remedy=error.hint)
-    return read(session.host, done, environment=f"{prefix}/{place}")
+    is_soak, limit_s = options.soak_minutes is not None, options.time_limit_s(devices)
+    tool = Tool(session, prefix.rstrip("/"), f"envs/{environment}" if environment else "current", root)
+    with _followed(session, f"{tool.prefix}/{PROGRESS}", None if is_soak else progress, root=root):
+        verified = tool.answer(options.words(tool.prefix), expect=None if is_soak else expect, limit_s=limit_s)
+    if container is None:
+        return verified
+    words = ["--level", options.level, "--json", *Picked(only=FAMILIES, skip=LEFT_OUT).words]
+    found = replace(tool, within=container).answer(words, expect=expect, limit_s=limit_s)
+    return verified.plus(_in_container(found, session.host, options.level))
 
 
 @contextmanager
@@ -188,42 +172,47 @@ def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, 
         TransportError: The host cannot be reached.
         RemoteCommandError: The tool cannot run.
     """
-    done = run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
+    done = Tool(session, prefix.rstrip("/"), "current", root).run(["--resume"], limit_s=DRAIN_S)
     output = (done.stdout.strip() or done.stderr.strip()).splitlines()
     return done.rc == 0, output[-1] if output else f"verify.pyz ended with {done.rc}"
 
 
-def run_tool(
-    session: Session,
-    prefix: str,
-    place: str,
-    words: Sequence[str],
-    *,
-    stdin: str | None,
-    limit_s: float,
-    root: bool,
-    within: str = "",
-) -> Completed:
-    """Run the tool with the environment's own Python; send this release's tool first if the host has another one.
+@dataclass(frozen=True)
+class Tool:
+    """This release's tool, run by an environment's own Python on a host."""
 
-    Args:
-        prefix: Folder of the installation, without a slash at its end.
-        place: The environment's folder below it.
-        words: Arguments of the tool, which reads `stdin`.
-        limit_s: Seconds after which the host is given up.
-        within: Command that starts the tool in a container; empty for the host itself.
+    session: Session
+    prefix: str
+    """Folder of the installation, without a slash at its end."""
+    place: str
+    """The environment's folder below it."""
+    root: bool
+    within: str = ""
+    """Command that starts the tool in a container; empty for the host itself."""
 
-    Raises:
-        TransportError: The host cannot be reached.
-        RemoteCommandError: The tool did not end in time.
-    """
-    command = tool_command(prefix, place, words, within=within)
-    done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
-    if done.rc == OTHER_TOOL:
-        session.run(f"mkdir -p {shlex.quote(f'{prefix}/verify')}", root=root)
-        session.write(f"{prefix}/{SENT_TOOL}", zipapp(), mode=0o755, root=root)
-        done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
-    return done
+    def run(self, words: Sequence[str], *, limit_s: float, stdin: str | None = None) -> Completed:
+        """Run the tool with arguments; send it first if the host has another release's.
+
+        Raises:
+            TransportError: The host cannot be reached.
+            RemoteCommandError: The tool did not end in time.
+        """
+        command = tool_command(self.prefix, self.place, words, within=self.within)
+        done = self.session.run(command, stdin=stdin, timeout_s=limit_s, root=self.root)
+        if done.rc == OTHER_TOOL:
+            self.session.run(f"mkdir -p {shlex.quote(f'{self.prefix}/verify')}", root=self.root)
+            self.session.write(f"{self.prefix}/{SENT_TOOL}", zipapp(), mode=0o755, root=self.root)
+            done = self.session.run(command, stdin=stdin, timeout_s=limit_s, root=self.root)
+        return done
+
+    def answer(self, words: Sequence[str], *, expect: Mapping[str, Any] | None, limit_s: float) -> Verified:
+        """Run the tool, and return what it says."""
+        asked = [*words, *(("--expect", "-") if expect else ())]
+        try:
+            done = self.run(asked, stdin=json.dumps(dict(expect)) if expect else None, limit_s=limit_s)
+        except RemoteCommandError as error:
+            return broken(self.session.host, error.text, remedy=error.hint)
+        return read(self.session.host, done, environment=f"{self.prefix}/{self.place}")
 
 
 def tool_command(prefix: str, place: str, words: Sequence[str], *, within: str = "") -> str:
@@ -309,41 +298,21 @@ def container_command(prefix: str, image: str, facts: HostFacts | None) -> str:
     return f"{_RUN}{gpus} --volume={shlex.quote(f'{prefix}:{prefix}:ro')} {image}"
 
 
-def with_container(
-    session: Session,
-    verified: Verified,
-    image: str | None,
-    facts: HostFacts | None,
-    *,
-    prefix: str,
-    options: CheckOptions,
-    environment: str | None,
-    devices: int,
-    expect: Mapping[str, Any] | None,
-    root: bool,
-) -> Verified:
-    """Run the checks in a container, if there is an image, and return the host's results with one record of them.
-
-    The other arguments, and errors, are those of `verify`.
-    """
-    if image is None:
-        return verified
-    words = ["--level", options.level, "--json", *Picked(only=FAMILIES, skip=LEFT_OUT).words]
-    limit_s, within = options.time_limit_s(devices), container_command(prefix, image, facts)
-    found = answer_of(session, prefix, environment, words, expect=expect, limit_s=limit_s, root=root, within=within)
+def _in_container(found: Verified, host: str, level: Level) -> CheckRecord:
+    """Return one record of the checks in the service's container."""
     bad = [check for check in found.checks if check.status in ("error", "fail")]
     passed = sum(check.status in ("ok", "warn") for check in found.checks)
-    record = CheckRecord(
+    text = f"{passed} checks passed, of {', '.join(FAMILIES)} and what they require"
+    if bad:
+        text = f"{bad[0].id}: {bad[0].reason}"
+    return CheckRecord(
         id=CONTAINER,
         family="frame",
         status=bad[0].status if bad else "ok",
-        host=session.host,
-        reason=f"in the service's container, {bad[0].id}: {bad[0].reason}"
-        if bad
-        else f"in the service's container, {passed} checks passed, of {', '.join(FAMILIES)} and what they require",
+        host=host,
+        reason=f"in the service's container, {text}",
         evidence=[check.model_dump(exclude_none=True) for check in bad] or None,
         remedy=bad[0].remedy if bad else None,
         seconds=found.document["seconds"],
-        level=options.level,
+        level=level,
     )
-    return verified.plus(record)

@@ -16,7 +16,7 @@ from provision.phases.plan.cards import server_of
 from provision.phases.stage.image import image_id
 from provision.phases.stage.step import recompute_desired
 from provision.phases.verify.expected_gpus import expected_advisories, expected_gpus
-from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, resume, with_container
+from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, container_command, resume
 from provision.phases.verify.run_checks import verify as run_checks
 from provision.report.difference import last_green
 from provision.report.run_files import HOST_COMPARISON_FILE
@@ -122,18 +122,17 @@ def check(
 
     def call(host: Host) -> Verified:
         paths, state = probed.install_paths[host.name], desired.get(host.name)
-        common: dict[str, Any] = {
-            "prefix": paths.prefix,
-            "options": options,
-            "environment": state.environment if state and not options.refute else None,
-            "devices": device_count(probed.facts.get(host.name)),
-            "expect": expectations.get(host.name),
-            "root": paths.root,
-        }
-        report = partial(context.progress.current, host.name) if context.progress.shows_current else None
-        verified = run_checks(context.session(host), progress=report, **common)
-        verified = with_container(
-            context.session(host), verified, images.get(host.name), probed.facts.get(host.name), **common
+        facts, image = probed.facts.get(host.name), images.get(host.name)
+        verified = run_checks(
+            context.session(host),
+            prefix=paths.prefix,
+            options=options,
+            environment=state.environment if state and not options.refute else None,
+            devices=device_count(facts),
+            expect=expectations.get(host.name),
+            root=paths.root,
+            progress=partial(context.progress.current, host.name) if context.progress.shows_current else None,
+            container=container_command(paths.prefix, image, facts) if image else None,
         )
         # At once: what it says must be kept even if the run ends while other hosts are still at work.
         features.call("host_checked", context, probed, host, verified.document)
