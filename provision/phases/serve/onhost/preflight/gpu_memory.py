@@ -1,12 +1,9 @@
-"""Memory of the GPUs, and the processes that hold it; slices of them."""
+"""Memory of NVIDIA GPUs, and the processes that hold it; slices of them."""
 
 from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-
-from verify.files import read_number, small_text
 
 NVIDIA_SMI_TIMEOUT_S = 15
 
@@ -57,28 +54,3 @@ def nvidia_memory() -> list[CardMemory]:
         for row in query_nvidia_smi("--query-gpu=index,uuid,memory.total,memory.used")
         if len(row) == 4 and all(row[cell].isdigit() for cell in (0, 2, 3))
     ]
-
-
-def amd_memory(sys: Path = Path("/sys")) -> list[CardMemory]:
-    """Return the memory of AMD GPUs from the amdgpu driver's files, in HIP's order; empty where there are none."""
-    nodes = (sys / "class/kfd/kfd/topology/nodes").glob("*/gpu_id")
-    found: list[CardMemory] = []
-    for path in sorted(nodes, key=lambda path: int(path.parent.name)):
-        number = read_number(path)
-        if not number:  # a processor
-            continue
-        properties = dict(
-            line.split()[:2] for line in small_text(path.parent / "properties").splitlines() if " " in line
-        )
-        place, domain = int(properties.get("location_id", 0)), int(properties.get("domain", 0))
-        address = f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.{place & 7}"
-        total, used = (
-            read_number(sys / f"bus/pci/devices/{address}/mem_info_vram_{kind}") or 0 for kind in ("total", "used")
-        )
-        held = (
-            (int(file.parent.name), (read_number(file) or 0) >> 20)
-            for file in (sys / "class/kfd/kfd/proc").glob(f"*/vram_{number}")
-        )
-        holders = tuple((pid, size) for pid, size in held if size)
-        found.append(CardMemory(len(found), total >> 20, used >> 20, holders))
-    return [card for card in found if card.total]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from verify.serving.service_plan import assignments
 
-from .gpu_memory import CardMemory, amd_memory, nvidia_memory, slice_problem
+from .gpu_memory import CardMemory, nvidia_memory, slice_problem
 from .processes import describe, end_processes, find_orphans, port_problem, read_process, remove_stale_proofs
 
 
@@ -50,7 +50,7 @@ def check_host(options: argparse.Namespace) -> Report:
     report.problems += [problem for problem in (taken, full, lost) if problem]
     if options.gpus:
         indexes = [int(index) for index in options.gpus.split(",")]
-        check_gpu_memory(nvidia_memory() or amd_memory(), indexes, options.memory_share, report)
+        check_gpu_memory(nvidia_memory(), indexes, options.memory_share, report)
         check_shared_memory(len(indexes), report)
     return report
 
@@ -116,12 +116,10 @@ LEAST_FREE_CACHE_BYTES = 1 << 30
 """A compiled model of a few dozen layers takes some hundred MB in the caches."""
 NCCL_BUFFER_BYTES = 9_637_888
 """Size of each of NCCL's shared memory segments, as NCCL's own error reports it."""
-WANTED_SHARED_BYTES = 1 << 30
-"""What NVIDIA's NCCL user guide gives a container (troubleshooting, shared memory); Docker's default is 64 MB."""
 
 
 def check_shared_memory(cards: int, report: Report, folder: Path = Path("/dev/shm")) -> None:  # noqa: S108 - looked at, not used
-    """Report shared memory that is too small for NCCL's first buffer of each GPU; note one that is merely small."""
+    """Report shared memory that is too small for NCCL's first buffer of each GPU."""
     if cards < 2:
         return
     try:
@@ -130,12 +128,11 @@ def check_shared_memory(cards: int, report: Report, folder: Path = Path("/dev/sh
         report.problems.append(f"cannot use {folder}, by which the processes of {cards} GPUs talk: {problem.strerror}")
         return
     free, least = status.f_bavail * status.f_frsize, cards * NCCL_BUFFER_BYTES
-    state = f"{free >> 20} MiB free, by which the processes of {cards} GPUs talk"
-    hint = "give the container --ipc=host or --shm-size=1g, or remove what ended processes left there"
     if free < least:
-        report.problems.append(f"{folder} is too small: {state}, and {least >> 20} MiB are the least; {hint}")
-    elif free < WANTED_SHARED_BYTES:
-        report.notes.append(f"{folder} has {state}, and NCCL asks for 1 GiB; {hint}")
+        report.problems.append(
+            f"{folder} is too small: {free >> 20} MiB free, by which the processes of {cards} GPUs talk, and {least >> 20} MiB are "
+            "the least; give the container --ipc=host or --shm-size=1g, or remove what ended processes left there"
+        )
 
 
 def cache_problem(prefix: Path) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
 from pathlib import Path
@@ -68,14 +67,8 @@ def tail(path: Path, size: int = 2 << 20) -> list[str]:
 
 
 def moment(written: str, near: float) -> float:
-    """Return a time of the log in seconds since 1970: it names no year, so the time nearest to another one counts."""
-    year = time.localtime(near).tm_year
-    moments = [
-        time.mktime(time.strptime(f"{year + offset}-{written}", "%Y-%m-%d %H:%M:%S"))
-        for offset in (-1, 0, 1)
-        if not (written.startswith("02-29") and not calendar.isleap(year + offset))
-    ]
-    return min(moments, key=lambda found: abs(found - near))
+    """Return a time of the log in seconds since 1970: it names no year, so that of another time counts."""
+    return time.mktime(time.strptime(f"{time.localtime(near).tm_year}-{written}", "%Y-%m-%d %H:%M:%S"))
 
 
 def causes(lines: list[str]) -> list[str]:
