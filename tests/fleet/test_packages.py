@@ -294,30 +294,3 @@ def test_a_kernel_without_headers_is_an_error_only_if_it_is_running(root: AptRoo
     status, output = packages(root)
     assert status == 1
     assert f"package linux-headers-{runs} is not on offer, so no module can be built for kernel {runs}" in output
-
-
-def test_other_entries_for_the_repository_are_disabled_and_kept(root: AptRoot) -> None:
-    folder = root.path / "etc/apt/sources.list.d"
-    line = f"deb [signed-by=/usr/share/keyrings/other.gpg] file:{PLACE}/debian12/x86_64 /"
-    (folder / "cuda.list").write_text(f"# CUDA\n{line}\ndeb http://elsewhere.example.com/debian stable main\n")
-    (folder / "cuda.sources").write_text(
-        f"Types: deb\nURIs: file://{PLACE}/debian12/x86_64/\nSuites: /\nSigned-By: /x.gpg\n\nTypes: deb\nURIs: http://elsewhere.example.com/\nSuites: /\n"
-    )
-    before = [(folder / name).read_text() for name in ("cuda.list", "cuda.sources")]
-    assert "Conflicting values" in root.run("apt-get", "update").stderr
-    what = {"uri": f"file://{PLACE}/debian12/x86_64/", "own": Path(SOURCE).name, "manager": "apt"}
-    status, output = root.module("firstlight_disabled_sources", "look", what)
-    assert (status, output.count("changed: /etc/apt/sources.list.d/cuda.")) == (0, 2)
-    assert root.module("firstlight_disabled_sources", "make", what) == (status, output)
-    assert root.module("firstlight_disabled_sources", "make", what) == (0, "")
-    lines = (folder / "cuda.list").read_text().splitlines()
-    assert lines[0] == "# CUDA"
-    assert lines[1].startswith("#")
-    assert lines[1].endswith(line)
-    assert lines[2] == "deb http://elsewhere.example.com/debian stable main"
-    first, second = (folder / "cuda.sources").read_text().split("\n\n")
-    assert ("Enabled: no" in first, "Enabled" in second) == (True, False)
-    assert "Conflicting values" not in root.run("apt-get", "update").stderr
-    assert packages(root)[0] == 0
-    root.uninstall(drivers=True)
-    assert [(folder / name).read_text() for name in ("cuda.list", "cuda.sources")] == before

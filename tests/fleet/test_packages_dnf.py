@@ -241,21 +241,6 @@ def test_an_unavailable_version_changes_nothing(root: DnfRoot) -> None:
     assert root.versions() == before
 
 
-def test_other_entries_for_the_repository_are_disabled_and_kept(root: DnfRoot) -> None:
-    file = root.path / "etc/yum.repos.d/cuda-rhel9.repo"
-    text = f"[cuda-rhel9]\nname=cuda\nbaseurl=file://{PLACE}/rhel9/$basearch\nenabled=1\ngpgcheck=1\n\n[other]\nname=other\nbaseurl=file:///srv/other\nenabled=1\n"
-    file.write_text(text)
-    what = {"uri": f"file://{REPOSITORY}/", "own": "firstlight-nvidia-cuda.repo", "manager": "dnf"}
-    assert root.module("firstlight_disabled_sources", "look", what)[1] == "changed: /etc/yum.repos.d/cuda-rhel9.repo\n"
-    assert file.read_text() == text
-    root.module("firstlight_disabled_sources", "make", what)
-    assert root.module("firstlight_disabled_sources", "make", what) == (0, "")
-    first, second = file.read_text().split("[other]")
-    assert ("enabled=0" in first, "enabled=1" in first) == (True, False)
-    assert "enabled=1" in second
-    file.unlink()
-
-
 class RootSite(FleetSite):
     """The root as a host: an SSH server runs in it."""
 

@@ -71,7 +71,7 @@ def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
     lists = " ".join(f"/etc/apt/sources.list.d/{name}.sources /usr/share/keyrings/{name}.asc" for name in OURS.split())
     there.sh(
         f"systemctl stop docker; dpkg --purge --force-all {PACKAGES} >/dev/null 2>&1; "
-        f"rm -rf {PLACE} {lists} /etc/apt/preferences.d/firstlight-* /etc/apt/sources.list.d/distribution.list /etc/apt/sources.list.d/amd-6.4.1.list /etc/systemd/system/docker.service /etc/docker /usr/bin/dockerd /dev/kfd /run/docker-reloaded; "
+        f"rm -rf {PLACE} {lists} /etc/apt/preferences.d/firstlight-* /etc/apt/sources.list.d/distribution.list /etc/apt/sources.list.d/amd-6.4.1.list /etc/apt/sources.list.d/container.list /etc/systemd/system/docker.service /etc/docker /usr/bin/dockerd /dev/kfd /run/docker-reloaded; "
         "systemctl daemon-reload; apt-get -qq update || true",
         timeout_s=180,
     )
@@ -125,6 +125,20 @@ def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_on
     assert host.sh("find /etc /usr/share/keyrings /var/lib -name '*firstlight*'") == ""
     again = site.play("uninstall")
     assert (again.status, again.changed) == ("ok", False), again
+
+
+def test_an_entry_of_the_host_for_the_same_repository_is_used(host: FleetHost, site: FleetSite, tmp_path: Path) -> None:
+    """Its key is named by another path: apt would refuse an entry of our own beside it."""
+    entry = f"deb [signed-by=/usr/share/keyrings/distribution.asc] file://{PLACE}/container /\n"
+    (host.machine.root / "etc/apt/sources.list.d/container.list").write_text(entry)
+    made = make_fleet_site(tmp_path / "toolkit", host)
+    made.plan(firstlight_container_toolkit=site.variables["firstlight_container_toolkit"])
+    first = made.play("drivers")
+    assert (first.status, first.changed) == ("ok", True), first
+    assert "1.19.1" in host.sh("dpkg-query -W nvidia-container-toolkit")
+    assert host.sh("ls /etc/apt/sources.list.d /usr/share/keyrings | grep firstlight || true") == ""
+    second = made.play("drivers")
+    assert (second.status, second.changed) == ("ok", False), second
 
 
 def test_rocm_and_its_driver_are_upgraded_in_place_once(host: FleetHost, key: Path, tmp_path: Path) -> None:

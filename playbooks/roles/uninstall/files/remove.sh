@@ -255,11 +255,6 @@ purge() {
 }
 
 remove_driver_files() {
-    note='^# by Firstlight, which names this repository in '
-    grep -ls "$note" /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/yum.repos.d/* | while IFS= read -r file; do
-        sed -i -e "s/${note}[^:]*: //" -e "/${note}[^:]*\$/{N;d}" "$file"
-        removed "entries of $file are enabled again"
-    done
     settings=/etc/modprobe.d/firstlight-nvidia.conf
     [ ! -e "$settings" ] || blocked=1
     for file in /etc/apt/sources.list.d/firstlight-* /etc/apt/preferences.d/firstlight-* /etc/apt/apt.conf.d/52firstlight-* \
