@@ -31,7 +31,6 @@ def write_proof() -> None:
     layer["flash_attention_version"] = CONFIGURATION.get("generation")
     layer["flash_functions"] = CONFIGURATION.get("flash_functions")
     proof = {
-        "schema_version": 1,
         "pid": os.getpid(),
         "start_ticks": ticks + CONFIGURATION.get("ticks_off", 0),
         "layers": [

@@ -237,16 +237,6 @@ def test_the_variables_of_a_backend_are_proven_in_every_engine_process(proven: P
     assert said in answer["record"]["attention"]["evidence"]
 
 
-def test_log_lines_are_second_evidence_and_name_the_generation(proven: Prove, prefix: Path) -> None:
-    (prefix / "state/journal").write_text(
-        "(EngineCore pid=7) INFO 11-20 08:00:00 [cuda.py:1] Using AttentionBackendEnum.FLASH_ATTN backend.\n"
-        "(EngineCore pid=7) INFO 11-20 08:00:00 [flash_attn.py:1] Using FlashAttention version 3\n"
-    )
-    attention = proven(request={"generation": 3})["record"]["attention"]
-    assert attention["generation"] == 3
-    assert [line for line in attention["evidence"] if line.startswith("log: ")]
-
-
 def test_the_evidence_names_whose_flash_attention_the_layers_call(proven: Prove) -> None:
     module = "vllm.vllm_flash_attn.flash_attn_interface"
     evidence = proven(generation=4, flash_functions=module)["record"]["attention"]["evidence"]

@@ -225,24 +225,14 @@ def _length_options(given: _Given) -> list[str]:
 
 
 def _adapter_options(model: ServedModel, prefix: str) -> tuple[str, ...]:
-    """Return the options of LoRA adapters: one batch may have requests for all of them.
-
-    Raises:
-        ServeError: The rank of one is larger than any that vLLM takes.
-    """
+    """Return the options of LoRA adapters: one batch may have requests for all of them. vLLM refuses a rank above the largest."""
     if not model.adapters:
         return ()
     ranks = options()["lora"]["ranks"]
-    name, largest = max(model.adapters.items(), key=lambda item: item[1])
-    rank = next((rank for rank in ranks if rank >= largest), None)
-    if rank is None:
-        raise ServeError(
-            f"adapter `{name}` has rank {largest}, and vLLM takes at most {ranks[-1]}",
-            hint="leave it out of firstlight_lora, or merge it into the model",
-        )
+    largest = max(model.adapters.values())
+    rank = str(next((rank for rank in ranks if rank >= largest), largest))
     modules = [f"{name}={model.adapter_folder(prefix, name)}" for name in model.adapters]
-    count, rank = str(len(modules)), str(rank)
-    return ("--enable-lora", "--max-loras", count, "--max-lora-rank", rank, "--lora-modules", *modules)
+    return ("--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank", rank, "--lora-modules", *modules)
 
 
 def _speculative_options(settings: Settings, model: ServedModel, prefix: str) -> tuple[str, ...]:

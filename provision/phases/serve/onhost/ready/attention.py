@@ -9,10 +9,6 @@ from typing import Any
 
 from .service import ReadinessRequest
 
-BACKEND_LINE = re.compile(
-    r"Using (?:AttentionBackendEnum\.)?[A-Z][A-Z0-9_]+ (?:attention )?backend|Using Flash(?:Infer| ?Attention) (?:backend|version)"
-)
-GENERATION_LINE = re.compile(r"Using FlashAttention version (\d)")
 EXPERTS = re.compile(
     r"Using '?([\w ]+?)'? (NvFp4|Mxfp4|MxFp8|Fp8|W4A8 Int8|W4A8|Int8|WNA16|Unquantized) MoE (?:LoRA )?backend"
 )
@@ -21,7 +17,7 @@ LINEAR = re.compile(r"(?:Using|Selected) (\w+Kernel) for (\S+)")
 
 
 def prove_attention(
-    request: ReadinessRequest, proofs: Sequence[Mapping[str, Any]], log: list[str]
+    request: ReadinessRequest, proofs: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], str | None]:
     """Return the record of requested and used backend, and a problem if there is one."""
     holding = [proof for proof in proofs if proof["layers"]]
@@ -40,14 +36,12 @@ def prove_attention(
         for (module, version), number in called.items()
         if module
     ]
-    evidence += list(dict.fromkeys(f"log: {line.strip()[:200]}" for line in log if BACKEND_LINE.search(line)))[:4]
     held_switches = [{name: proof.get("variables", {}).get(name) for name in request.variables} for proof in holding]
     if request.variables and holding and all(switches == request.variables for switches in held_switches):
         evidence.append(
             f"in every engine process: {' '.join(f'{name}={value}' for name, value in request.variables.items())}"
         )
-    logged = {int(found.group(1)) for line in log if (found := GENERATION_LINE.search(line))}
-    generation = next(iter(generations or logged)) if len(generations or logged) == 1 else None
+    generation = next(iter(generations)) if len(generations) == 1 else None
     used = next(iter(held)) if len(held) == 1 else None
     problem = None
     if len(holding) < request.processes:

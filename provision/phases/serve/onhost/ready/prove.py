@@ -72,7 +72,7 @@ def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, sta
             "health": round(age, 2)
         }
     notes = attention_notes(service, read_all(service.pids()))
-    proof.attention, problem = prove_attention(request, notes, log)
+    proof.attention, problem = prove_attention(request, notes)
     dtype = dtype_of(notes)
     adapters = {name: replace(request, served_name=name).client() for name in request.adapters}
     try:
@@ -137,10 +137,9 @@ def check_builtin_answer(reference: dict[str, Any], answer: Answer, dtype: str, 
 def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:
     """Prove the attention backend of a host whose part of the model another host asks; it is asked when that one was proven."""
     proof = Proof(endpoint=None)
-    log = service_log(request, state)
     service = request.service(state.main_pid)
     notes = attention_notes(service, read_all(service.pids()))
-    proof.attention, proof.text = prove_attention(request, notes, log)
+    proof.attention, proof.text = prove_attention(request, notes)
     proof.ready = proof.text is None
     return proof
 

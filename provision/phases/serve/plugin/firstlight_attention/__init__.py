@@ -24,8 +24,6 @@ from typing import Any
 
 from . import stacks
 
-SCHEMA_VERSION = 1
-
 LAYER_CLASSES = (
     # From vLLM 0.15: one module per kind of layer.
     ("vllm.model_executor.layers.attention.attention", "Attention"),
@@ -93,10 +91,8 @@ class _Notes:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "schema_version": SCHEMA_VERSION,
             "pid": self.pid,
             "start_ticks": start_ticks(self.pid),
-            "invocation_id": os.environ.get("INVOCATION_ID"),
             "vllm": getattr(sys.modules.get("vllm"), "__version__", None),
             "watched": self.watched,
             "variables": variables(),
@@ -107,7 +103,7 @@ class _Notes:
 
 def describe(layer: Any) -> dict[str, Any]:
     """Return the properties of one attention layer. An attribute that this release lacks is None."""
-    implementation, cache_dtype = getattr(layer, "impl", None), getattr(layer, "kv_cache_dtype", None)
+    implementation = getattr(layer, "impl", None)
     # What torch takes for new tensors while a model is being created.
     torch, dtype = sys.modules.get("torch"), getattr(layer, "dtype", None)
     if dtype is None and torch is not None:
@@ -121,9 +117,6 @@ def describe(layer: Any) -> dict[str, Any]:
         "flash_attention_version": flash_attention_version(implementation),
         "flash_functions": flash_functions(implementation),
         "dtype": None if dtype is None else re.sub(r"^torch\.", "", str(dtype)),
-        "cache_dtype": None if cache_dtype is None else str(cache_dtype),
-        "head_size": getattr(layer, "head_size", None),
-        "heads": getattr(layer, "num_heads", None),
         "device": None if device is None else str(device),
     }
 
