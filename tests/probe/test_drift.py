@@ -115,8 +115,7 @@ def test_of_a_folder_only_the_write_permissions_are_compared() -> None:
 
 def test_a_file_that_was_put_back_with_the_same_content_is_no_drift() -> None:
     later = ["600 0 0 483 300 300 /p/etc/a b"]
-    for said, kinds in (("OK", []), ("FAILED", []), ("FAILED open or read", ["file"])):
-        compared = drift.summed([f"/p/etc/a b: {said}", "sha256sum: WARNING: 1 computed checksum did NOT match"])
+    for compared, kinds in ((["/p/etc/a b"], []), ([], ["file"])):
         found, _ = drift.files(["600 0 0 483 100 200 /p/etc/a b"], later, compared)
         assert [each.kind for each in found] == kinds, "other content is drift by its checksum"
     [other] = drift.files(["600 0 0 483 100 200 /p/a"], ["644 0 0 483 100 300 /p/a"], {"/p/a"})[0]

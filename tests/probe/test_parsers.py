@@ -204,9 +204,8 @@ def test_secure_boot_is_read(text: str, expected: bool | None) -> None:
 
 def test_changed_files_in_the_format_of_busybox_are_read() -> None:
     text = "sha256sum: can't open '/p/a': No such file or directory\n/p/a: FAILED\n/p/b: OK\n/p/c: FAILED\nsha256sum: can't open '/p/d': Permission denied\n/p/d: FAILED"
-    found, forbidden = drift.sums(text.split("\n"))
-    assert [each.sentence for each in found] == ["/p/a is gone", "/p/c has another content"]
-    assert forbidden == ["/p/d"]
+    found = drift.sums(text.split("\n"))
+    assert found == {"/p/a": drift.GONE, "/p/b": "OK", "/p/c": drift.CHANGED, "/p/d": drift.FORBIDDEN}
 
 
 def test_errors_on_the_standard_output_of_a_tool_are_quoted() -> None:

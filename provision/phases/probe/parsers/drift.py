@@ -22,6 +22,8 @@ Values = Mapping[str, Sequence[str]]
 
 _RUNTIME = re.compile(r" ; start_time=.*")
 """Suffix that `systemctl show` adds to a command that has run."""
+CHANGED, GONE, FORBIDDEN = "has another content", "is gone", "may not be read"
+IMPORTED = "runs at each start of Python, and was not there"
 _SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permission denied|No such file .*)""")
 _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
 _CHECKS = product_path("verify") / "data"
@@ -41,13 +43,17 @@ def differences(section: Section, nonce: str, unit_now: Values) -> tuple[list[Dr
     marks = marked(section.text, nonce, "sealed unit", "sealed files", "now")
     parts = {name: text.strip("\n").split("\n") for name, text in marks}
     lines = f"\n{section.text}".partition(f"\n@@{nonce} ")[0][1:].split("\n")
-    changed, forbidden = sums(lines)
-    others, hidden = files(parts.get("sealed files", ()), parts.get("now", ()), summed(lines))
-    found = list({(each.kind, each.path): each for each in (*others, *changed)}.values())
-    found += imported(section.values("imported"), lines)
+    said = sums(lines)
+    compared = [path for path, word in said.items() if word in ("OK", CHANGED)]
+    found, hidden = files(parts.get("sealed files", ()), parts.get("now", ()), compared)
+    noted = {each.path for each in found if each.kind == "file"}
+    changed = [(path, word) for path, word in said.items() if word in (CHANGED, GONE) and path not in noted]
+    found += [Drift(kind="file", path=path, text=word) for path, word in changed]
+    found += [Drift(kind="hook", path=path, text=IMPORTED) for path in section.values("imported") if path not in said]
     found += exposed(section.values("exposed")) + account(section.values("account"))
     found += unit(properties(parts.get("sealed unit", ())), unit_now)
-    unread = f"no permission to read {', '.join(sorted({*forbidden, *hidden}))}" if forbidden or hidden else None
+    forbidden = sorted({*hidden, *(path for path, word in said.items() if word == FORBIDDEN)})
+    unread = f"no permission to read {', '.join(forbidden)}" if forbidden else None
     return found, unread if section.ok else section.failure
 
 
@@ -61,26 +67,15 @@ def properties(lines: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
-    """Return small files with changed content, and paths without read permission, from sha256sum's output."""
-    said: dict[str, str] = {}
-    changed: dict[str, None] = {}
+def sums(lines: Iterable[str]) -> dict[str, str]:
+    """Return what sha256sum says of each file: `OK`, CHANGED, GONE or FORBIDDEN; the last two also where it counts the file as failed."""
+    found: dict[str, str] = {}
     for line in lines:
-        if unread := _SUM_UNREAD.fullmatch(line):
-            said[unread[1]] = unread[2]
-        elif failed := re.fullmatch(r"(/.*): FAILED(?: open or read)?", line):
-            changed[failed[1]] = None
-    forbidden = [path for path, why in said.items() if why == "Permission denied"]
-    return [
-        Drift(kind="file", path=path, text="is gone" if path in said else "has another content")
-        for path in changed
-        if path not in forbidden
-    ], forbidden
-
-
-def summed(lines: Iterable[str]) -> frozenset[str]:
-    """Return the files whose content sha256sum compared, whether it was the same or not."""
-    return frozenset(found[1] for line in lines if (found := re.fullmatch(r"(/.*): (?:OK|FAILED)", line)))
+        if told := re.fullmatch(r"(/.*): (OK|FAILED|FAILED open or read)", line):
+            found.setdefault(told[1], "OK" if told[2] == "OK" else CHANGED)
+        elif unread := _SUM_UNREAD.fullmatch(line):
+            found[unread[1]] = FORBIDDEN if unread[2] == "Permission denied" else GONE
+    return found
 
 
 def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -> tuple[list[Drift], list[str]]:
@@ -98,7 +93,7 @@ def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -
             continue
         path, seen = fields[6], there.get(fields[6])
         if seen is None:
-            found.append(Drift(kind="file", path=path, text="is gone"))
+            found.append(Drift(kind="file", path=path, text=GONE))
             continue
         other = {name for name, one, two in zip(_IDENTITY, fields, seen, strict=False) if one not in ("-", two)}
         if other & {"mode", "uid", "gid"}:
@@ -108,13 +103,6 @@ def files(sealed: Iterable[str], now: Iterable[str], compared: Container[str]) -
             text = f"was written to: {_written(seen)}, sealed with {_written(fields)}"
             found.append(Drift(kind="file", path=path, text=text))
     return found, sorted(forbidden)
-
-
-def imported(paths: Iterable[str], sums: Iterable[str]) -> list[Drift]:
-    """Return files that Python runs at each start of the environment and that sha256sum has no recorded checksum of."""
-    sealed = {line.rpartition(": ")[0] for line in sums}
-    text = "runs at each start of Python, and was not there"
-    return [Drift(kind="hook", path=path, text=text) for path in paths if path not in sealed]
 
 
 def exposed(lines: Iterable[str]) -> list[Drift]:
