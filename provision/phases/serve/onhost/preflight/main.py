@@ -3,9 +3,9 @@
     preflight.pyz --prefix P --user U [--bind A --port N] [--gpus 0,1 --memory-share 0.9 | --slice UUID]
                   [--environment-file FILE -- COMMAND ...]        # then run the server in this process (under supervisor)
 
-Ends orphaned engine processes of this installation: processes that an earlier start of ours recorded (or whose account
-runs nothing else) and whose server is gone. Then checks the port, the memory of the GPUs, the memory that processes
-share, and the disk space of the caches.
+Ends orphaned engine processes of this installation: processes that an earlier start of ours recorded and whose server
+is gone. Then checks the port, the memory of the GPUs, the memory that processes share, and the disk space of the
+caches.
 
 Exit status 0 when the server may start, 1 with the reasons on stderr, which is the journal.
 """

@@ -14,13 +14,11 @@ from pathlib import Path
 
 from verify.files import read_json
 from verify.serving.processes import listeners
-from verify.serving.service import all_pids, stat_fields
+from verify.serving.service import stat_fields
 
 TERMINATE_S, KILL_S = 2.0, 30.0
 """Seconds until a signal has ended a process. An engine without its server ignores SIGTERM (vLLM 0.32.0), so waiting longer does not
 help; after SIGKILL the kernel still gives back the memory of the process and of its GPUs."""
-SERVICE_ACCOUNT = "firstlight"
-"""The account that a system-wide installation creates: nothing else runs as it."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,6 @@ def read_process(pid: int) -> Process | None:
         return Process(pid, int(fields[1]), folder.stat().st_uid, title, start_ticks=int(fields[19]))
     except OSError:
         return None
-
-
-def all_processes() -> dict[int, Process]:
-    return {process.pid: process for process in map(read_process, all_pids()) if process is not None}
 
 
 def describe(process: Process) -> str:
@@ -75,52 +69,40 @@ def port_problem(bind: str, port: int) -> str | None:
     return None
 
 
-def recorded_processes(prefix: Path) -> set[int]:
+def recorded_processes(prefix: Path) -> list[Process]:
     """Return the living engine processes that wrote a proof of their attention back end."""
     notes = (read_json(path) for path in (prefix / "run").glob("attention-*.json"))
-    return {
-        process.pid
+    return [
+        process
         for note in notes
         if (process := read_process(note.get("pid", 0))) and process.start_ticks == note.get("start_ticks")
-    }
+    ]
 
 
 def remove_stale_proofs(prefix: Path) -> None:
     """Remove the proofs of processes that are gone, so that the folder does not grow with every start."""
-    living = recorded_processes(prefix)
+    living = {str(process.pid) for process in recorded_processes(prefix)}
     for path in (prefix / "run").glob("attention-*.json"):
-        if path.stem.removeprefix("attention-") not in map(str, living):
+        if path.stem.removeprefix("attention-") not in living:
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 def find_orphans(prefix: Path, user: str) -> list[Process]:
-    """Return engine and worker processes of ours whose server is gone, oldest first.
+    """Return engine processes of that user that an earlier start recorded and whose server is gone, oldest first.
 
     A process with a living server above it is never returned: it is in use.
     """
-    processes = all_processes()
-    recorded = recorded_processes(prefix)
-    try:
-        account = pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return []
 
     def served(process: Process) -> bool:
-        above = processes.get(process.parent)
+        above = read_process(process.parent)
         while above is not None and above.title.startswith("VLLM::"):
-            above = processes.get(above.parent)
+            above = read_process(above.parent)
         return above is not None and "/vllm serve " in f"{above.title} "
 
-    found = [
-        process
-        for process in processes.values()
-        if process.title.startswith("VLLM::")
-        and process.uid == account
-        and (process.pid in recorded or user == SERVICE_ACCOUNT)
-        and not served(process)
-    ]
-    return sorted(found, key=lambda process: process.start_ticks)
+    account = pwd.getpwnam(user).pw_uid
+    ours = (one for one in recorded_processes(prefix) if one.uid == account and one.title.startswith("VLLM::"))
+    return sorted((one for one in ours if not served(one)), key=lambda process: process.start_ticks)
 
 
 def end_processes(processes: list[Process]) -> list[Process]:
