@@ -113,8 +113,6 @@ secure_boot() {
     if [ -r "$variable" ]; then
         # The variable has four bytes of attributes before its value.
         say efivar "$(od -An -tu1 "$variable")"
-    elif has mokutil; then
-        say mokutil "$(limit mokutil --sb-state 2>&1)"
     elif [ -d /sys/firmware/efi ]; then
         say firmware efi
     elif [ -d /sys/firmware ]; then

@@ -146,10 +146,7 @@ def secure_boot(output: Output, unknown: dict[str, str]) -> bool | None:
     section = output["secure_boot"]
     if value := section.value("efivar"):
         return value.split()[-1] == "1"
-    text = section.text.lower()
-    if match := re.search(r"secureboot (enabled|disabled)", text):
-        return match[1] == "enabled"
-    if "not supported" in text or section.value("firmware") == "other":
+    if section.value("firmware") == "other":
         return False
     unknown["secure_boot"] = section.reason or "the firmware's variables cannot be read here"
     return None
