@@ -345,12 +345,6 @@ def test_a_length_that_was_not_reduced_is_left_to_the_model() -> None:
     assert value_of(command, "--kv-cache-memory-bytes") == str(3 * GIB)
 
 
-def test_old_cpu_releases_get_whole_gibibytes() -> None:
-    command = serve_command(stack("0.9.2"), Settings(), facts(), prefix=PREFIX, model=QWEN)
-    assert command.environment["VLLM_CPU_KVCACHE_SPACE"] == "16"
-    assert "--kv-cache-memory-bytes" not in command.argv
-
-
 @pytest.mark.parametrize(("capability", "dtype"), [("7.5", "float16"), ("8.0", "auto"), ("12.0", "auto")])
 def test_cards_without_bfloat16_get_float16(capability: str, dtype: str) -> None:
     triton = stack("0.26.0", "cu130", "TRITON_ATTN")

@@ -13,7 +13,6 @@ from pathlib import PurePath
 from provision.catalog.versions import numbers
 from provision.core import features
 from provision.core.errors import ServeError
-from provision.core.formatting import GIB
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
@@ -303,9 +302,6 @@ def _environment(given: _Given, *, start: str) -> dict[str, str]:
             values |= options()["builtin"]["eager_environment"]
         elif has("aot_compile", given.vllm):
             values |= options()["aot_compile"]["off"]
-        cache_bytes = _cache_bytes(given)
-        if cache_bytes is not None and not has("kv_cache_bytes", given.vllm):
-            values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // GIB, 1))
     values |= settings.env
     if stack.cuda_compat is not None:
         # Only for the service: a host-wide setting would hide the libraries of the host's own driver (error 803).
