@@ -11,14 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from benchmarks.card import attention, day
 from tests.verify.in_torch.conftest import ROOT
 from verify.attention.cases import CASES
 from verify.attention.providers import packed
 
-ABOUT = {"device": "cpu", "cuda": "13.0", "torch": "2.11.0+cu130", "cxx11": True}
+ABOUT = {"device": "cpu"}
 OWN = f"cp{sys.version_info.major}{sys.version_info.minor}"
 TAGS = f"{OWN}-{OWN}-linux_{platform.machine()}.whl"
 
@@ -62,22 +60,6 @@ def test_a_path_is_not_called_for_cases_that_it_cannot_compute() -> None:
     capped = next(case for case in CASES if case.softcap)
     entry = attention.row(capped, "bfloat16", "cpu")
     assert {entry[path.name]["refuses"] for path in (packed.FLASH, packed.MATH)} == {"softcap"}
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        (f"flash_attn-2.8.3.post2-{TAGS}", None),
-        (f"flash_attn-2.8.3.post2+cu13torch2.11cxx11abiTRUE-{TAGS}", None),
-        (f"flash_attn-2.8.3.post2+cu12torch2.11cxx11abiTRUE-{TAGS}", "CUDA: 12, 13 is needed"),
-        (f"flash_attn-2.8.3.post2+cu13torch2.8cxx11abiTRUE-{TAGS}", "torch: 2.8, 2.11 is needed"),
-        (f"flash_attn-2.8.3.post2+cu13torch2.11cxx11abiFALSE-{TAGS}", "C++11 ABI: False, True is needed"),
-        (f"flash_attn-2.8.3.post2-cp39-cp39-linux_{platform.machine()}.whl", f"Python: cp39, {OWN} is needed"),
-        (f"flash_attn-2.8.3.post2-{OWN}-{OWN}-linux_riscv64.whl", "machine: False, True is needed"),
-    ],
-)
-def test_a_wheel_for_another_torch_is_refused_by_its_name(name: str, why: str | None) -> None:
-    assert day.unfit(name, ABOUT) == why
 
 
 def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) -> None:
