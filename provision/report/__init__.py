@@ -26,14 +26,13 @@ def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
 
 
 def write(run: RunFolder, summary: Summary) -> dict[str, str]:
-    """Write summary.json, summary.md and summary.txt into the run's folder, and the names of green hosts, each atomically.
+    """Write summary.json and summary.txt into the run's folder, and the names of green hosts, each atomically.
 
     Raises:
         OSError: The folder cannot be written.
     """
     texts = {
         "summary.json": summary.model_dump_json(indent=2) + "\n",
-        "summary.md": text.render_markdown(summary),
         "summary.txt": text.render(summary),
     }
     for name, content in texts.items():

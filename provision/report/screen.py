@@ -137,7 +137,7 @@ def _body(failure: Failure, detail: Detail) -> Iterable[str]:
         if hint and detail.hint:
             yield from shortened(f"hint: {hint}", detail.hint, first=first)
     if len(failure.messages) > detail.failures:
-        yield f"{first}and {len(failure.messages) - detail.failures} more: summary.md in the run's folder"
+        yield f"{first}and {len(failure.messages) - detail.failures} more: {wording.details()}"
 
 
 LINES = 25

@@ -58,8 +58,7 @@ def run_folder(folder: Path) -> None:
     made = Folder(folder / "logs" / RUN, [host("a", local=True)], source=HOSTILE)
     made.run.write("facts/a.json", facts("a").model_copy(update={"unknown": {"driver": HOSTILE}}))
     made.planned(["a"], CPU_STACK)
-    for name in ("summary.txt", "summary.md"):
-        made.run.path(name).write_text(HOSTILE)
+    made.run.path("summary.txt").write_text(HOSTILE)
     made.run.path("summary.json").write_text(json.dumps({"verdict": "green", "command": HOSTILE, "hosts": []}))
     header = json.loads(made.run.path("run.json").read_text())
     made.run.path("run.json").write_text(json.dumps({**header, "command": HOSTILE, "user": HOSTILE}))

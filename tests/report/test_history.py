@@ -95,7 +95,7 @@ def test_a_folder_without_runs_is_reported(tmp_path: Path) -> None:
         summary_text(tmp_path)
 
 
-def test_three_files_are_written_completely(logs: Path) -> None:
+def test_two_files_are_written_completely(logs: Path) -> None:
     folder = logs / "20261119T080000Z"
-    assert {path.name for path in folder.glob("summary.*")} == {"summary.txt", "summary.md", "summary.json"}
+    assert {path.name for path in folder.glob("summary.*")} == {"summary.txt", "summary.json"}
     assert not list(folder.glob(".summary*"))

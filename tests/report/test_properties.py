@@ -213,15 +213,6 @@ def test_json_can_be_read_again(summary: Summary) -> None:
     assert len(document["hosts"]) == len(summary.hosts)
 
 
-@given(summaries)
-@settings(max_examples=50, deadline=None)
-def test_markdown_tables_keep_their_columns(summary: Summary) -> None:
-    commands = re.compile(r"^```sh\n.*?^```$", re.MULTILINE | re.DOTALL)  # a line of one may begin with a pipe
-    lines = commands.sub("", text.render_markdown(summary)).split("\n")
-    widths = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in lines if line.startswith("|")]
-    assert set(widths) <= {3, 5}
-
-
 @pytest.mark.parametrize("quote", ["'", '"'])
 @pytest.mark.parametrize("columns", range(20, 60))
 def test_a_command_in_a_sentence_is_not_broken_inside_a_quoted_path(quote: str, columns: int) -> None:

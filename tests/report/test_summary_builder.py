@@ -10,11 +10,9 @@ import pytest
 from provision.core.models.facts import Drift, HostFacts, Installed
 from provision.core.models.records import HostSummary, PhaseName
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
-from provision.report import summarise
 from provision.report.endpoint import chat_commands
 from provision.report.run_files import read
 from provision.report.summary_builder import verdict
-from provision.report.text import render_markdown as markdown
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 RUN = "20261120T101500Z"
@@ -64,7 +62,6 @@ def test_the_host_comparison_counts_for_the_verdict(folder: Folder, status: str,
     assert ("hosts differ in 1 check" in text.splitlines()[0]) is (status != "ok")
     assert "Host comparison" in text
     assert reason in " ".join(text.split())
-    assert reason in markdown(summarise(folder.run))
 
 
 def test_hosts_that_cannot_communicate_are_reported_on_the_first_line(folder: Folder) -> None:

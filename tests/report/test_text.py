@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from syrupy.assertion import SnapshotAssertion
 
 from provision.core.models.facts import Installed
 from provision.core.models.stack import Reason
-from provision.report.screen import RULE
-from provision.report.text import render_markdown
 from tests.report.sample import (
     CHOSEN,
     CPU_STACK,
@@ -97,33 +94,6 @@ def mixed(tmp_path: Path) -> Folder:
 
 def test_forty_hosts_of_which_three_are_odd(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     assert mixed(tmp_path).text() == snapshot
-
-
-def test_markdown_of_forty_hosts(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    from provision.report import summarise
-
-    assert render_markdown(summarise(mixed(tmp_path).run)) == snapshot
-
-
-def test_text_and_markdown_have_the_same_sections_and_name_the_same(tmp_path: Path) -> None:
-    from provision.report import summarise, write
-
-    green = fleet(tmp_path, 40)
-    write(green.run, summarise(green.run))
-    green.run.folder.rename(tmp_path / "20261119T101500Z")
-    folder = mixed(tmp_path)
-    warned = check("host.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true")
-    folder.run.write("verify/gpu-12.json", document([warned]))
-    text, markdown = folder.text(), render_markdown(summarise(folder.run))
-    first, details = (re.findall(r"^[A-Z][a-z]+(?: [a-z]+)*(?=  |$)", part, re.MULTILINE) for part in text.split(RULE))
-    tables = [re.findall(r"^## (.*)", part, re.MULTILINE) for part in markdown.split("\n---\n")]
-    assert tables[0] == [title for title in first if title != "Changed"]
-    assert [title for title in details if title not in ("Details", *tables[0])] == tables[1]
-    assert {"Warnings", "What failed"} <= set(tables[0])
-    assert "Changed since green" in tables[1]
-    for part in ("port-in-use", "the clock is 41 s off", "timedatectl set-ntp true", "gpu-31", "no answer within 10 s"):
-        assert part in text
-        assert part in markdown
 
 
 def test_the_verdict_is_one_line_however_many_hosts_failed(tmp_path: Path) -> None:
@@ -245,9 +215,3 @@ def test_dry_run_changes_nothing(tmp_path: Path, snapshot: SnapshotAssertion) ->
     folder.planned(["gpu-1"], GPU_STACK)
     folder.results(result("gpu-1", "probe"), result("gpu-1", "plan"))
     assert folder.text() == snapshot
-
-
-def test_markdown(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    from provision.report import summarise
-
-    assert render_markdown(summarise(local(tmp_path).run)) == snapshot
