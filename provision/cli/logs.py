@@ -106,9 +106,6 @@ def prune(
 def archive(
     *,
     run: RunArgument = None,
-    anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Replace the names of hosts and people, and addresses.")
-    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -118,10 +115,10 @@ def archive(
 ) -> None:
     """Pack a run into an archive for a bug report, without secrets."""
     folder = runs.find(LOGS, run)
-    target = output or bundle.default_target(folder.name, anonymous=anonymous)
+    target = output or Path(f"firstlight-{folder.name}.tar.gz")
     require_writable(target, "--output")
     try:
-        made = bundle.bundle(folder, target, anonymous=anonymous)
+        made = bundle.bundle(folder, target)
     except OSError as error:
         raise UsageError(
             f"`{target}` cannot be written: {error.strerror}", hint="name another file with --output"

@@ -62,7 +62,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "diff": lambda logs: render(compare_runs(logs)),
     "diff A B": lambda logs: render(compare_runs(logs, DAMAGED, NEWER)),
     "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),
-    "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
+    "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz"),
     "the end of a failing run": lambda logs: summarise(RunFolder(logs / DAMAGED)).model_dump_json(),
     "doctor --limit": lambda logs: diagnosis.earlier(logs, "a"),
     "prune": lambda logs: retention.render(retention.prune(logs, keep=1)),
