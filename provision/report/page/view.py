@@ -1,4 +1,4 @@
-"""Content of the page as plain values: the summary, host groups, and drawings."""
+"""Content of the page as plain values: the summary, host groups, and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from provision.report.difference.text import grouped
 from provision.report.group import group_endpoints, group_hosts, named_endpoint
 from provision.report.layout import clean, duration, fold_names
 from provision.report.next_steps import purpose
-from provision.report.page.charts import series_charts, startup
 from provision.report.page.figures import LOAD_CHECK, LOAD_COLUMNS, FigureRow, figure_rows, gpu_table, load_rows
 from provision.report.page.hosts import (
     HostLine,
@@ -26,6 +25,7 @@ from provision.report.page.hosts import (
     state_counts,
     warnings,
 )
+from provision.report.page.series import series_tables, startup
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 
@@ -86,7 +86,7 @@ class Page:
         self.gpus = gpu_table(summary.hosts)
         self.changes = sorted(grouped((changed or {}).values()), key=lambda group: -len(group[1].changes))
         """What changed since the last green run, hosts with equal changes together."""
-        self.charts = tuple(series_charts(self.classes))
+        self.series = tuple(series_tables(self.classes))
         figures = figure_rows((each.number, host) for each in self.classes for host in each.hosts)
         self.figures = tuple(row for row in figures if row.check != LOAD_CHECK or row.bound)
         self.load = load_rows(figures)
@@ -114,7 +114,7 @@ class Page:
             ("gpus", "GPUs", self.gpus.rows),
             ("serving", "Serving", self.load or self.startup),
             ("changes", "Since the last green run", self.changes),
-            ("measured", "Measured", self.charts or self.figures),
+            ("measured", "Measured", self.series or self.figures),
             ("checks", "Checks", any(each.checks for each in self.classes)),
             ("stack", "Versions", self.planned),
         )

@@ -1,4 +1,4 @@
-"""The checks of attention give the evidence that the charts of the page read."""
+"""The checks of attention give the evidence that the tables of the page read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 
 from provision.core.models.records import HostSummary
-from provision.report.page.charts import rules
-from tests.report.page.test_series import drawn
+from provision.report.page.series import rules
+from tests.report.page.test_series import tables
 from tests.report.sample import check
 from verify.attention.speed import SweepRow
 from verify.checks.memory import attention as memory
@@ -24,7 +24,7 @@ def host_with(outcome: CheckResult, id_: str) -> HostSummary:
     return HostSummary.model_validate({"name": "a", "state": "serving", "changed": True, "checks": [record]})
 
 
-def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checks_give_the_evidence_that_the_page_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = {"flash": {512: 1000, 1024: 2000, 2048: 4000}, "standard": {512: 9000, 1024: 36000}}
     monkeypatch.setattr(speed, "measure", lambda *_, **__: {"flash": 0.0001, "standard": 0.001})
     lengths = [
@@ -37,17 +37,17 @@ def test_the_checks_give_the_evidence_that_the_charts_read(monkeypatch: pytest.M
         "memory.attention": host_with(memory.evaluate(peaks, 10**9, {}), "memory.attention"),
         "speed.attention": host_with(speed.attention(CheckContext(device="cpu")), "speed.attention"),
     }
-    charts = {rule.id: drawn(hosts[rule.check], rule=rule) for rule in rules()}
-    assert charts["attention-memory"][0].rows == (
+    forward, backward, peak = (tables(hosts[rule.check], rule=rule)[0] for rule in rules())
+    assert peak.rows == (
         ("512", "1 kB", "9 kB"),
         ("1024", "2 kB", "36 kB"),
         ("2048", "4 kB", ""),
     )
-    for name in ("attention-forward", "attention-backward"):
-        assert charts[name][0].headers == (
-            "length", "flash, ms", "standard, ms", "flash, causal, ms", "standard, causal, ms",
+    for times in (forward, backward):
+        assert times.headers == (
+            "length in tokens", "flash, ms", "standard, ms", "flash, causal, ms", "standard, causal, ms",
         )  # fmt: skip
-        assert charts[name][0].rows == (
+        assert times.rows == (
             ("128", "0.128", "0.512", "0.128", "0.512"),
             ("256", "0.256", "1.024", "0.256", "1.024"),
         )
