@@ -2,7 +2,6 @@
 
     .venv/bin/python -m docs.pictures alerts                    # Prometheus' page of alerts; needs root, apt and Debian's packages
     .venv/bin/python -m docs.pictures runs                      # pages of made-up runs: one GPU host, and a hundred hosts
-    .venv/bin/python -m docs.pictures rollouts                  # the top of the pages of made-up rollouts: one done, one that returned
     .venv/bin/python -m docs.pictures watch INVENTORY           # the table of `status --watch`, read for 30 seconds
 
 The alerts are those of a real Prometheus of Debian's package with the files of a monitoring host; it reads two stub hosts, one of which loses
@@ -33,7 +32,6 @@ from provision.pipeline.watch import table
 from provision.report import page as run_page
 from tests.features.monitoring.hosts import host
 from tests.features.monitoring.running import ADDRESS, offering, prometheus
-from tests.features.rollout import runs
 from tests.report.page import fleets
 
 IMAGES = Path(__file__).with_name("images")
@@ -131,14 +129,6 @@ def draw_runs() -> None:
         seen.locator("main").screenshot(path=IMAGES / "run-page-measured.png")
 
 
-def draw_rollouts() -> None:
-    """Draw the top of the pages of made-up rollouts: one that is done, and one whose gate sent the hosts back."""
-    with tempfile.TemporaryDirectory() as name, browser_page(888) as seen:
-        for picture, make in (("rollout-done", runs.finished), ("rollout-taken-back", runs.returned)):
-            seen.goto(run_page.write(make(Path(name) / picture)).as_uri())
-            seen.screenshot(path=IMAGES / f"{picture}.png")
-
-
 def draw_watch(inventory: Path) -> None:
     """Read the metrics of all hosts for the time that the table is about, and draw it."""
     with tempfile.TemporaryDirectory() as logs:
@@ -170,8 +160,6 @@ def main() -> int:
             draw_alerts_here()
         case ["runs"]:
             draw_runs()
-        case ["rollouts"]:
-            draw_rollouts()
         case ["watch", inventory]:
             draw_watch(Path(inventory))
         case _:

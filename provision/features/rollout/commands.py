@@ -74,13 +74,6 @@ def start(
             help="Command that this machine runs after a host changed, to return it to traffic.",
         ),
     ] = None,
-    targets: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File that the rollout keeps up to date with the hosts that take requests, in the format of Prometheus' file-based service discovery.",
-        ),
-    ] = None,
 ) -> int:
     """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
     holds = parse_steps(steps)
@@ -90,7 +83,6 @@ def start(
         holds_s={step: hold_s for step, hold_s in holds.items() if hold_s is not None},
         before_host=before_host,
         after_host=after_host,
-        targets=str(targets.resolve()) if targets else None,
     )
     inventory = read_inventory(request)
     serving = _serving(request, inventory)

@@ -4,13 +4,11 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
-from provision.core.files import write_atomically
 from provision.core.models.inventory import GATEWAY, Inventory
 from provision.core.models.records import HostSummary
 from provision.core.process import run_program
@@ -23,7 +21,7 @@ from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_u
 from provision.features.rollout.model import Decision, HostProgress, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
-from provision.features.rollout.text import print_rollout, targets_text
+from provision.features.rollout.text import print_rollout
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
@@ -55,9 +53,8 @@ class RolloutDriver:
                 f"the inventory has lost hosts of rollout {rollout.name}: {', '.join(gone)}",
                 hint="put them back until the rollout is over",
             )
-        self._left_out = {host.name for host in inventory.hosts if left_out(request.logs, host) is not None}
         serving = [host for host in inventory.hosts if host.is_serving]
-        out = {host.head for host in serving if host.name in self._left_out}
+        out = {host.head for host in serving if left_out(request.logs, host) is not None}
         self._serving = len({host.head for host in serving} - out)
         self._gateways = any(host.is_gateway for host in inventory.hosts)
 
@@ -152,7 +149,6 @@ class RolloutDriver:
             outcome = self._between_hooks(batch, partial(self._execute, ",".join(batch), SWITCH))
             away = self._unreachable(outcome, batch)
             bad = [self._switched(self._summary(outcome, name), outcome) for name in batch if name not in away]
-            self._announce(out=())
             if any(bad):
                 return next(filter(None, bad))
             if away:
@@ -225,7 +221,6 @@ class RolloutDriver:
                     fault = _failure(self._summary(outcome, name))
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
                     self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
-                self._announce(out=())
             # A rollout that ends leaves no share behind.
             self._share([], out=self._heads(self._touched()))
         except StoppedError as stop:
@@ -257,7 +252,6 @@ class RolloutDriver:
     def _between_hooks(self, names: Sequence[str], work: Callable[[], RunOutcome]) -> RunOutcome:
         """Take hosts out of traffic, do the work, and bring them back, whatever became of it."""
         out: list[str] = []
-        self._announce(out=names)
         try:
             for name in names:
                 out.append(name)
@@ -269,17 +263,6 @@ class RolloutDriver:
         finally:
             for name in out:
                 self._hook(self.rollout.after_host, name, "after")
-
-    def _announce(self, *, out: Collection[str]) -> None:
-        """Write which hosts take requests, for balancers that read it: not those at work, those that do not serve, nor quarantined ones."""
-        if self.rollout.targets is None:
-            return
-        broken = {host.name for host in self.rollout.hosts if host.state in {"changing", "failed", "quarantined"}}
-        try:
-            text = targets_text(self._hosts.values(), broken.union(out, self._left_out))
-            write_atomically(Path(self.rollout.targets), text)
-        except OSError as error:
-            raise StoppedError(f"`{self.rollout.targets}` cannot be written: {error.strerror}") from None
 
     def _hook(self, command: str | None, name: str, when: str) -> None:
         """Run a hook on this machine. Raises StoppedError where it fails."""
@@ -317,10 +300,6 @@ class RolloutDriver:
 
     def _end(self) -> int:
         """Print the rollout, and return the exit code of its state."""
-        try:
-            self._announce(out=())
-        except StoppedError as stop:
-            self._say(stop.text)
         print_rollout(self._request, self.rollout)
         return Exit.OK if self.rollout.state == "done" else Exit.RED
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from provision.core.models.base import Record
 
@@ -70,12 +69,12 @@ class RolloutOptions(Record):
     """The same for single steps, by their percentage."""
     before_host: str | None = None
     after_host: str | None = None
-    targets: str | None = None
-    """File on the controller that names the hosts which take requests."""
 
 
 class Rollout(RolloutOptions):
     """One rollout, as it is on disk after every transition."""
+
+    model_config = ConfigDict(extra="ignore")  # earlier releases kept more
 
     schema_version: Literal[1] = 1
     name: str
@@ -113,34 +112,22 @@ class Rollout(RolloutOptions):
         return self.model_copy(update={"hosts": hosts})
 
 
-@dataclass(frozen=True)
-class Move:
-    """What a run of `rollback` did to one host; None where a release is not known."""
+def with_releases(rollout: Rollout, releases: Mapping[str, str | None], run: str) -> Rollout:
+    """Return the rollout with hosts marked that a run of `rollback` took away from the release that the rollout gave them, or back to it.
 
-    source: str | None
-    """Digest of the release that the host served before the run."""
-    target: str | None
-    """Digest of the release that it serves since."""
+    A host that the rollout could not take back is marked when it has its earlier release.
 
-
-def with_moves(rollout: Rollout, moves: Mapping[str, Move], run: str) -> Rollout:
-    """Return the rollout with hosts marked that a run took away, with success, from the release that the rollout gave them, or back to it.
-
-    A release is named by its content, so one that served before the run shows that the host is the one of the rollout, and that
-    nothing else has changed it in between. A host that the rollout could not take back is marked when it has its earlier release.
+    Args:
+        releases: Digest of the release that each host serves since the run; None where it is not known.
     """
     for host in rollout.hosts:
-        move = moves.get(host.name)
-        if host.state == "failed" and move is not None and host.before is not None and move.target == host.before:
-            rollout = rollout.with_host(host.name, state="returned", returned_to=host.before, run=run)
+        release = releases.get(host.name)
+        is_followed = host.state == "updated" or host.returned_to is not None
+        is_back = host.state == "failed" and release == host.before
+        if release is None or release == (host.returned_to or host.after) or not (is_followed or is_back):
             continue
-        serves = host.after if host.state == "updated" else host.returned_to
-        if move is not None and serves is not None and move.source == serves and move.target not in (None, serves):
-            is_back = move.target == host.after
-            rollout = rollout.with_host(
-                host.name,
-                state="updated" if is_back else "returned",
-                returned_to=None if is_back else move.target,
-                run=run,
-            )
+        if release == host.after:
+            rollout = rollout.with_host(host.name, state="updated", returned_to=None, run=run)
+        else:
+            rollout = rollout.with_host(host.name, state="returned", returned_to=release, run=run)
     return rollout

@@ -1,13 +1,10 @@
-"""What a person reads of a rollout, and the file of its targets."""
+"""What a person reads of a rollout."""
 
 import json
-from collections.abc import Collection, Iterable
 
-from provision.core.models.inventory import Host
 from provision.core.models.invocation import Invocation
 from provision.features.rollout.model import OPEN, Rollout, RolloutHost
 from provision.features.rollout.steps import STAGING
-from provision.fleet.inventory.addresses import OUTSIDE, address_from, with_port
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import write_stdout
 from provision.report.layout import count
@@ -80,13 +77,3 @@ def _state_of(host: RolloutHost, *, is_open: bool) -> str:
     if host.state == "waiting":
         return f"{'not changed yet' if is_open else 'not changed'}: release {host.before or 'none'}"
     return f"{host.state}, release before: {host.before or 'none'}"
-
-
-def targets_text(hosts: Iterable[Host], out: Collection[str]) -> str:
-    """Return the file: one entry for each host that answers requests, without those that are out of rotation."""
-    answering = [host for host in hosts if host.is_serving and host.name == host.head and host.name not in out]
-    entries = []
-    for host in answering:
-        address = address_from(OUTSIDE, host, host.settings.bind) or host.connection.address or host.name
-        entries.append({"targets": [with_port(address, host.settings.port)], "labels": {"host": host.name}})
-    return json.dumps(entries, indent=1) + "\n"

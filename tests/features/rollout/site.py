@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -183,20 +182,3 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]
         return site
 
     return make
-
-
-def watched(site: Site, path: Path) -> list[tuple[str, str]]:
-    """Return a list that gets each run with the targets that were named during it."""
-    seen: list[tuple[str, str]] = []
-
-    def look(_count: int) -> None:
-        if path.exists():
-            seen.append((site.runs[-1], named(path)))
-
-    site.before_run = look
-    return seen
-
-
-def named(path: Path) -> str:
-    """Return the hosts of a file of targets."""
-    return "".join(entry["labels"]["host"] for entry in json.loads(path.read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_the_rollout_of_a_run_is_found_by_the_names_that_it_keeps(tmp_path: Path
     assert store.with_run("20260101T000100Z") == first
     assert store.with_run("20260101T000200Z") is None, "a run between two rollouts"
     assert store.with_run("20251231T000000Z") is None
+
+
+def test_a_record_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path)
+    store.put(ROLLOUT)
+    path = tmp_path / "rollouts" / f"{ROLLOUT.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"targets": "/srv/targets.json"}))
+    assert store.newest() == ROLLOUT
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"name": "x"}', b"\xff"])
