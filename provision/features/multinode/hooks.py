@@ -10,7 +10,6 @@ from provision.core.models.settings import Settings
 from provision.features.multinode.addresses import SpanAddresses
 from provision.features.multinode.coordinator import try_together
 from provision.features.multinode.spans import with_spans
-from provision.fleet.inventory.addresses import listened_on, own_address
 from provision.phases.serve.command_line import SpanMember
 from provision.phases.serve.devices import Devices
 from provision.phases.serve.options import options
@@ -40,8 +39,6 @@ def span_member(
     threads = {"VLLM_CPU_OMP_THREADS_BIND": str(options()["span"]["cpu_threads"])} if devices.platform == "cpu" else {}
     python = (f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/{PROGRAM}")
     place = ("--rank", str(rank), "--addresses", ",".join(span.addresses), "--port", str(settings.span_port + 1))
-    # The head alone asks its own server.
-    asked = () if headless else ("--engine", own_address(listened_on(settings.bind)), str(settings.port))
     ray = ("--ray", *map(str, (devices.processes, settings.span_port, *settings.ray_ports))) if with_ray else ()
     return SpanMember(
         place=(str(rank), str(len(span.members))),
@@ -49,7 +46,7 @@ def span_member(
         is_headless=headless,
         options=_options(span, settings, rank),
         environment={"VLLM_HOST_IP": span.addresses[rank], **threads},
-        launcher=(*python, *place, "--agreement", digest, *asked, *ray),
+        launcher=(*python, *place, "--agreement", digest, *ray),
         has_server=not (with_ray and headless),
     )
 

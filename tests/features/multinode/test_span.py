@@ -61,7 +61,7 @@ def test_with_ray_the_head_alone_has_a_server_and_each_host_its_part_of_ray(cuda
         unit = render_service(each, settings, prefix=PREFIX, supervisor="systemd", user="firstlight", home="/root").unit
         [start] = [line for line in (unit or "").splitlines() if line.startswith("ExecStart=")]
         starts.append(start)
-    assert "--engine 127.0.0.1 8000 --ray 8 29501 29503 29582 -- /opt/firstlight/current/bin/vllm serve" in starts[0]
+    assert "--ray 8 29501 29503 29582 -- /opt/firstlight/current/bin/vllm serve" in starts[0]
     assert starts[1].endswith(" --ray 8 29501 29503 29582")
 
 

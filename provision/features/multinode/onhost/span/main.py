@@ -1,12 +1,12 @@
 """Serve one model together with other hosts: start when all are there, end when one is gone.
 
-    span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST [--engine ADDRESS PORT] [--ray ...] [-- COMMAND ...]
+    span.pyz --rank R --addresses A0,A1,... --port P --agreement DIGEST [--ray ...] [-- COMMAND ...]
 
 The server starts when every host of the span has said that it is there with the same release, and is killed with all its
 processes when another host's server ends, or the host hangs up or falls silent. A server counts as ended when a process of its
-engine has ended, when a signal has stopped one of its processes, and when it answers at --engine, has computed before, and has
-computed nothing for too long. With --ray, Ray starts on each host with the server, which the head alone has, and counts as a part of it. Then this program ends too, and whoever keeps the service running starts it again: nothing serves
-until all hosts have met anew.
+engine has ended, and when a signal has stopped one of its processes. With --ray, Ray starts on each host with the server, which the head
+alone has, and counts as a part of it. Then this program ends too, and whoever keeps the service running starts it again: nothing serves
+until all hosts have met anew. An engine that hangs is for the watchdog of the first host, which ends its server.
 
 Exit status: 0 when it was stopped, 75 when another host was lost or stopped, else 1.
 """
@@ -24,7 +24,6 @@ import struct
 import time
 from pathlib import Path
 
-from .hang import EngineWatch
 from .meeting import TICK_S, Link, LostError, Member, meet, note
 from .ray import Ray
 from .server import Programs
@@ -48,12 +47,10 @@ class Stop:
         self.is_set = True
 
 
-def watch(programs: Programs, links: list[Link], member: Member, stop: Stop, engine: EngineWatch | None) -> int:
+def watch(programs: Programs, links: list[Link], member: Member, stop: Stop) -> int:
     """Wait until the server or another host ends; return the exit status. The other hosts get the reason."""
     while not stop.is_set:
         why = programs.look()
-        if why is None and engine is not None and engine.hangs_for_s is not None:
-            why = f"the engine has computed nothing for {engine.hangs_for_s:.0f} s, although it has requests"
         if why is not None:
             note(f"ends on all hosts: {why}")
             tell(links, ENDED)
@@ -103,7 +100,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--addresses", required=True, help="of all hosts, the head first, divided by commas")
     parser.add_argument("--port", type=int, required=True, help="port of the head")
     parser.add_argument("--agreement", required=True)
-    parser.add_argument("--engine", nargs=2, metavar=("ADDRESS", "PORT"), help="where the server answers, on the head")
     parser.add_argument(
         "--ray",
         nargs=4,
@@ -140,8 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     ray = Ray(member, *options.ray) if options.ray else None
     programs = Programs(options.command, environment, ray)
     try:
-        engine = EngineWatch(options.engine[0], int(options.engine[1])) if options.engine else None
-        return watch(programs, links, member, stop, engine)
+        return watch(programs, links, member, stop)
     finally:
         programs.end(gently=stop.is_set)
 
