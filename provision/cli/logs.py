@@ -1,9 +1,8 @@
-"""`./firstlight logs ...`: past runs read, compared, followed, put away. Thin: each command calls one function and prints."""
+"""`./firstlight logs ...`: past runs read, compared, put away. Thin: each command calls one function and prints."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from provision.core.run_folder import require_writable
 from provision.report.difference import compare_runs
 from provision.report.difference.text import render
 from provision.report.history import bundle, retention, runs
-from provision.report.history.show import follow_events, summary_text
+from provision.report.history.show import summary_text
 from provision.report.page import write_and_open
 
 app = typer.Typer(
@@ -35,16 +34,9 @@ def show(
     full: Annotated[
         bool, typer.Option("--full", help="Show the details too: checks, devices, versions, durations.")
     ] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow a run in progress until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the summary of a run: the screen that it printed, or with --full everything."""
-    if follow:
-        folder = runs.find(LOGS, run)
-        for line in follow_events(folder):
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
-        run = folder.name
     typer.echo(summary_text(LOGS, run, full=full, as_json=as_json))
 
 

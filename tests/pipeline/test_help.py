@@ -17,7 +17,7 @@ from provision.core.errors import Exit
 
 WHOLE: Any = get_command(app)
 GROUPS = sorted(name for name, one in WHOLE.commands.items() if hasattr(one, "commands"))
-DEFAULTS = {"verify": "--level", "rollout": "--steps", "gateway": "--inventory", "logs": "--follow"}
+DEFAULTS = {"verify": "--level", "rollout": "--steps", "gateway": "--inventory", "logs": "--full"}
 
 
 def ended(*words: str) -> str:

@@ -119,7 +119,6 @@ SOURCES: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "setting": _settings,
     "facts": _facts,
     "run shown": _runs("logs", "show"),
-    "run followed": _runs("logs", "show", "--follow"),
     "runs listed": _runs("logs", "list"),
     "runs compared": _runs("logs", "diff", RUN, RUN),
     "bundle": _runs("logs", "bundle"),

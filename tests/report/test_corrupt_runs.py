@@ -58,7 +58,6 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "list --json": lambda logs: json.loads(runs.list_json(logs)),
     "show": lambda logs: show.summary_text(logs, DAMAGED),
     "show --json": lambda logs: json.loads(show.summary_text(logs, DAMAGED, as_json=True)),
-    "show --follow": lambda logs: list(show.follow_events(logs / DAMAGED)),
     "diff": lambda logs: render(compare_runs(logs)),
     "diff A B": lambda logs: render(compare_runs(logs, DAMAGED, NEWER)),
     "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),

@@ -59,11 +59,6 @@ def test_another_run_is_shown_by_its_name_and_as_json(folder: Path) -> None:
     assert json.loads(typed(OLD, "--json").stdout)["verdict"] == "green"
 
 
-def test_following_an_ended_run_shows_its_events_once_and_then_its_summary(folder: Path) -> None:
-    done = typed(OLD, "--follow")
-    assert done.stdout.startswith("GREEN: ")
-
-
 def test_list(folder: Path) -> None:
     assert [line.split()[:2] for line in typed("list").stdout.splitlines()] == [[NEW, "red"], [OLD, "green"]]
     assert [run["run"] for run in json.loads(typed("list", "--json").stdout)] == [NEW, OLD]
