@@ -14,9 +14,9 @@ logs/RUN/
   verify/HOST.json       verify
   host_comparison.json          verify: what two hosts or more say side by side
   serve/HOST.json        serve
-  firewall/HOST.sh       gateway: what a person may type on hosts, where the run changes no firewall
+  firewall/HOST.nft      gateway: rules that a person may load on hosts, where the run changes no firewall
   findings/HOST.json     what the doctor says of a host that failed
-  summary.txt .md .json  summary
+  summary.txt .json      summary
   green.json             names of the hosts that the summary shows as green
 
 logs/queries/RUN has the same of a command that only read hosts.

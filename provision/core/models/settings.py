@@ -307,7 +307,7 @@ class Settings(Record):
     health_port: Port = 8009
     """Port of the health agent of a host behind a gateway. The agent listens at the address of the server."""
     firewall: Literal["tell", "set"] = "tell"
-    """Firewall rules that admit only gateways, monitoring hosts and the other hosts of the same model. tell: Firstlight writes the commands to a file; set: it sets the rules."""
+    """Firewall rules that admit only gateways, monitoring hosts and the other hosts of the same model. tell: Firstlight writes them to a file; set: it sets the rules."""
     firewall_accept: Annotated[
         tuple[Word, ...], Allowed("a list of IP addresses and networks such as 10.0.0.0/24")
     ] = ()

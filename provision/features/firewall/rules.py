@@ -1,4 +1,4 @@
-"""Who may connect to the ports of a host that serves: rules for nftables, and what to type for other firewalls. Pure."""
+"""Who may connect to the ports of a host that serves: rules for nftables. Pure."""
 
 import ipaddress
 import re
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from provision.core.errors import InventoryError
 from provision.core.models.facts import Port
@@ -21,7 +21,6 @@ _UNIT_TEXT = "firstlight-firewall.service"
 REACH_S = 3
 """Seconds in which a connection is accepted, or counts as refused."""
 
-Firewall = Literal["ufw", "firewalld", "nftables"]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -57,9 +56,9 @@ class Opening:
     for_span: bool = False
     """Whether it is for the other hosts of a span."""
 
-    def ports(self, to: str = "-") -> str:
-        """Return the port, or the first and the last one with a sign between."""
-        return str(self.port) if self.last in (None, self.port) else f"{self.port}{to}{self.last}"
+    def ports(self) -> str:
+        """Return the port, or the first and the last one."""
+        return str(self.port) if self.last in (None, self.port) else f"{self.port}-{self.last}"
 
 
 def openings_of(
@@ -166,57 +165,6 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
         checks=(("nft", "-c", "-f", RULES),),
         proofs=(("nft", "list", "table", *rule_set.table.split()),),
     )
-
-
-def find_command() -> str:
-    """Return a command that prints which firewall a host runs."""
-    ufw, firewalld = "$(ufw status 2>/dev/null | head -n 1)", "$(firewall-cmd --state 2>/dev/null)"
-    return f'LC_ALL=C; export LC_ALL; echo "ufw: {ufw}"; echo "firewalld: {firewalld}"'
-
-
-def firewall_of(said: str) -> Firewall:
-    """Return the firewall that a host runs, from what `find_command` printed there; nftables, which every kernel has, without another."""
-    if re.search(r"^ufw: Status: active", said, re.MULTILINE):
-        return "ufw"
-    return "firewalld" if re.search(r"^firewalld: running", said, re.MULTILINE) else "nftables"
-
-
-def commands(firewall: Firewall, openings: Sequence[Opening], *, refuse: bool = True) -> tuple[str, ...]:
-    """Return what root types on a host to let only some connect; without `refuse` others are refused already."""
-    allowed = [(one, source) for one in openings for source in one.sources]
-    if firewall == "ufw":
-        # A rule that is put in front of all others comes last here.
-        closed = [f"ufw prepend deny proto tcp to {_ufw(one)}" for one in openings if refuse]
-        return (*closed, *(f"ufw prepend allow proto tcp from {source} to {_ufw(one)}" for one, source in allowed))
-    if firewall == "firewalld":
-        rich = [
-            f'rule priority="-20" {_firewalld_family(source)} source address="{source}" {_firewalld(one)} accept'
-            for one, source in allowed
-        ]
-        if refuse:
-            family = {one: f"{_firewalld_family(one.address)} " if one.address else "" for one in openings}
-            rich += [f'rule priority="-10" {family[one]}{_firewalld(one)} reject' for one in openings]
-        return (
-            *(f"firewall-cmd --permanent --add-rich-rule={shlex.quote(rule)}" for rule in rich),
-            "firewall-cmd --reload",
-        )
-    table = FIREWALL.table
-    chain = f"add chain {table} input {{ type filter hook input priority 0; policy accept; }}"
-    rules = [f"add rule {table} input {rule}" for rule in _rules(openings)]
-    return (f"nft {shlex.quote('; '.join((f'add table {table}', f'flush table {table}', chain, *rules)))}",)
-
-
-def _ufw(opening: Opening) -> str:
-    return f"{opening.address or 'any'} port {opening.ports(':')}"
-
-
-def _firewalld_family(address: str) -> str:
-    return f'family="{"ipv6" if ":" in address else "ipv4"}"'
-
-
-def _firewalld(opening: Opening) -> str:
-    to = f'destination address="{opening.address}" ' if opening.address else ""
-    return f'{to}port port="{opening.ports()}" protocol="tcp"'
 
 
 def source_command(targets: Mapping[str, str]) -> str:

@@ -1,15 +1,14 @@
-"""Firewall of the hosts behind a gateway, and of those of spans: rules are loaded where the settings say so, else the run says what to type."""
+"""Firewall of the hosts behind a gateway, and of those of spans: rules are loaded where the settings say so, else the run writes them into a file."""
 
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from provision.core import features
 from provision.core.errors import InventoryError, ServeError
 from provision.core.files import write_atomically
+from provision.core.grouping import gather
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
@@ -145,43 +144,25 @@ class _Setup:
         return [source for viewer in viewers for source in self._known[viewer.name][host.name]] if group else None
 
     def _advise(self, wanted: Sequence[_Rules]) -> None:
-        """Say what to type on the hosts: at the gateway, where equal hosts are named together, and at each host of a span."""
+        """Say how the rules are loaded by hand: at the gateway, where equal hosts are named together, and at each host of a span."""
         gateway = next((host.name for host in self._gateways if self._has_result(host.name)), None)
-        advised = [one for one in wanted if one.host.span or gateway]
-        found = self._firewalls([one.host for one in advised])
-        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for one in [one for one in advised if one.host.name in found]:
-            groups[rules.commands(found[one.host.name], one.openings)].append(one.host.name)
-        for lines, names in groups.items():
-            host = self._context.host(names[0])
-            at = host.name if host.span else gateway
+        alike = gather((one.openings, one.host) for one in wanted)
+        for openings, hosts in alike.items():
+            at = hosts[0].name if hosts[0].span else gateway
             if at is None or not self._has_result(at):
                 continue
-            allowed = {"the gateway": self._gateways, "the hosts of its model": host.span}
+            allowed = {"the gateway": self._gateways, "the hosts of its model": hosts[0].span}
             who = " and ".join(name for name, some in allowed.items() if some)
+            path = self._context.run.path(f"firewall/{hosts[0].name}.nft")
+            write_atomically(path, rules.render(openings))
             note = (
-                f"no firewall was changed; so that only {who} can reach {fold_names(names)}: firstlight_firewall: set, "
-                f"or as root there what is in {self._write(names, lines)}"
+                f"no firewall was changed; so that only {who} can reach {fold_names([host.name for host in hosts])}: "
+                f"firstlight_firewall: set, or as root there nft -f with {path}"
             )
             self._context.add_note(at, note)
 
     def _has_result(self, name: str) -> bool:
         return "serve" in self._context.outcomes.results.get(name, {})
-
-    def _write(self, names: Sequence[str], lines: Sequence[str]) -> Path:
-        """Write what a person may run on hosts into the run's folder: long lines of a summary are folded."""
-        path = self._context.run.path(f"firewall/{names[0]}.sh")
-        package = "; nft is in the package nftables" if lines[0].startswith("nft ") else ""
-        header = ("#!/bin/sh", f"# As root on {fold_names(names)}{package}.", "set -e")
-        write_atomically(path, "\n".join((*header, *lines, "")))
-        return path
-
-    def _firewalls(self, hosts: Sequence[Host]) -> dict[str, rules.Firewall]:
-        def ask(host: Host) -> rules.Firewall:
-            root = self._probed.install_paths[host.name].root
-            return rules.firewall_of(self._context.session(host).run(rules.find_command(), root=root).stdout)
-
-        return self._context.run_on_hosts("serve", hosts, ask, deadline_s=rules.READ_DEADLINE_S)
 
     def _set(self, wanted: Sequence[_Rules]) -> None:
         """Load rules where others or none are loaded, and take them back where they lock a gateway out."""
@@ -211,20 +192,13 @@ class _Setup:
         results = play_differing(context, self._probed, "firewall", {one.host.name: sets[one.host.name] for one in new})
         lost = before - self._reached([one for one in new if one.host.name in results])
         self._take_back([one for one in new if one.host.name in {name for _, name, _ in lost}], lost)
-        found = self._firewalls([one.host for one in new if one.host.name in results and self._is_well(one.host)])
-        for one in [one for one in new if one.host.name in found]:
+        for one in [one for one in new if one.host.name in results and self._is_well(one.host)]:
             parts = {
                 "only gateways and monitoring reach port": [one.ports() for one in one.openings if not one.for_span],
                 "only the hosts of its model reach port": [one.ports() for one in one.openings if one.for_span],
             }
             text = "; ".join(f"{who} {', '.join(ports)}" for who, ports in parts.items() if ports)
-            firewall = found[one.host.name]
-            notes = []
-            if firewall != "nftables":
-                path = self._write([one.host.name], rules.commands(firewall, one.openings, refuse=False))
-                why = f"{firewall} decides there as well; where it refuses one of them"
-                notes = [f"{why}, as root there what is in {path}"]
-            self._record(results[one.host.name], text, *notes)
+            self._record(results[one.host.name], text)
 
     def _is_well(self, host: Host) -> bool:
         return not self._context.has_failed(host.name)
@@ -279,9 +253,8 @@ class _Setup:
         absent = [(one.name, (one.unit,)) for one in rule_sets]
         return play_removal(self._context, self._probed, "firewall", hosts, absent)
 
-    def _record(self, played: PhaseResult, text: str, *notes: str) -> None:
-        result = playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started)
-        self._context.record(result.model_copy(update={"notes": (*result.notes, *notes)}))
+    def _record(self, played: PhaseResult, text: str) -> None:
+        self._context.record(playbooks.added_to_earlier(self._context, played, text, time.monotonic() - self._started))
 
 
 def _has_rules(context: RunContext) -> bool:

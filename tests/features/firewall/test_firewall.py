@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +21,7 @@ from provision.features.firewall.rules import (
     START,
     Opening,
     RuleSet,
-    commands,
     covers,
-    find_command,
-    firewall_of,
     firewall_set,
     openings_of,
     reach_command,
@@ -114,76 +110,9 @@ def test_rules_cover_openings_that_are_all_among_them() -> None:
     assert not covers("", OPENINGS)
 
 
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ("ufw: Status: active\nfirewalld: \n", "ufw"),
-        ("ufw: Status: inactive\nfirewalld: running\n", "firewalld"),
-        ("ufw: Status: inactive\nfirewalld: not running\n", "nftables"),
-        ("ufw: \nfirewalld: \n", "nftables"),
-        ("", "nftables"),
-    ],
-)
-def test_the_firewall_of_a_host_is_found(said: str, expected: str) -> None:
-    assert firewall_of(said) == expected
-
-
-def test_the_command_that_finds_it_says_nothing_of_what_is_not_installed(tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", find_command()], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True
-    )
-    assert firewall_of(done.stdout) == "nftables"
-    (tmp_path / "ufw").write_text("#!/bin/sh\necho 'Status: active'\n")
-    (tmp_path / "ufw").chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    done = subprocess.run(
-        ["/bin/sh", "-c", find_command()], env=environment, capture_output=True, text=True, check=True
-    )
-    assert firewall_of(done.stdout) == "ufw"
-
-
-def test_what_is_typed_for_other_firewalls() -> None:
-    opening = (Opening(8000, ("10.0.0.1", "fd00::1")),)
-    assert commands("ufw", opening) == (
-        "ufw prepend deny proto tcp to any port 8000",
-        "ufw prepend allow proto tcp from 10.0.0.1 to any port 8000",
-        "ufw prepend allow proto tcp from fd00::1 to any port 8000",
-    )
-    rich = 'rule priority="-20" family="{}" source address="{}" port port="8000" protocol="tcp" accept'
-    assert commands("firewalld", opening) == (
-        f"firewall-cmd --permanent --add-rich-rule='{rich.format('ipv4', '10.0.0.1')}'",
-        f"firewall-cmd --permanent --add-rich-rule='{rich.format('ipv6', 'fd00::1')}'",
-        'firewall-cmd --permanent --add-rich-rule=\'rule priority="-10" port port="8000" protocol="tcp" reject\'',
-        "firewall-cmd --reload",
-    )
-    ports = (Opening(32768, ("10.1.0.2",), last=60999, address="10.1.0.1"),)
-    assert commands("ufw", ports) == (
-        "ufw prepend deny proto tcp to 10.1.0.1 port 32768:60999",
-        "ufw prepend allow proto tcp from 10.1.0.2 to 10.1.0.1 port 32768:60999",
-    )
-    to = 'destination address="10.1.0.1" port port="32768-60999" protocol="tcp"'
-    assert commands("firewalld", ports)[:2] == (
-        f'firewall-cmd --permanent --add-rich-rule=\'rule priority="-20" family="ipv4" source address="10.1.0.2" {to} accept\'',
-        f'firewall-cmd --permanent --add-rich-rule=\'rule priority="-10" family="ipv4" {to} reject\'',
-    )
-    assert not [line for line in commands("ufw", opening, refuse=False) if "deny" in line]
-    assert not [line for line in commands("firewalld", opening, refuse=False) if "reject" in line]
-
-
-def test_the_addresses_of_a_gateway_are_those_that_it_connects_from() -> None:
-    said = (
-        "gpu-1 10.0.0.5 dev eth1 src 10.0.0.1 uid 0 \\    cache \n"
-        "gpu-1 2001:db8::5 from :: dev eth1 proto kernel src 2001:db8::1 metric 256 pref medium\n"
-        "gpu-2 local 10.0.0.1 dev lo src 127.0.0.1 uid 0 \\    cache <local> \n"
-        "gpu-3 \n"
-    )
-    assert sources_of(said) == {"gpu-1": ("10.0.0.1", "2001:db8::1")}
-    assert sources_of("") == {}
-
-
 IN_NAMESPACE = r"""
 import json, socket, subprocess, sys, threading
-rules, typed, source, reach = json.loads(sys.argv[1])
+rules, source, reach = json.loads(sys.argv[1])
 
 def run(*words, **more):
     return subprocess.run(words, capture_output=True, text=True, check=True, **more).stdout
@@ -264,10 +193,6 @@ found["changed"] = look()
 found["stream"] = stream.communicate("\n", timeout=20)[0].strip()
 run("nft", "delete", "table", "inet", "firstlight")
 found["removed"] = look()
-run("sh", "-c", typed)
-found["typed"] = look()
-run("sh", "-c", typed)
-found["typed twice"] = look()
 found["tables"] = run("nft", "list", "tables").split("\n")
 print(json.dumps(found))
 """
@@ -288,7 +213,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         return Opening(8000, sources), Opening(8009, sources[:1]), ports
 
     rules = [render(openings(sources)) for sources in (gateway, other)]
-    typed = " && ".join(commands("nftables", openings(gateway)))
     source = source_command({"gpu-1": "10.9.0.1", "gpu-2": "fd09::1"})
     reach = reach_command({"gpu-1": ("10.9.0.1", 8000), "gpu-2": ("10.9.0.1", 8010)})
     script = tmp_path_factory.mktemp("namespace") / "try.py"
@@ -303,7 +227,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"',
     ]
     done = subprocess.run(
-        [*command, "sh", sys.executable, str(script), json.dumps([rules, typed, source, reach])],
+        [*command, "sh", sys.executable, str(script), json.dumps([rules, source, reach])],
         capture_output=True,
         text=True,
         check=False,
@@ -343,11 +267,6 @@ def test_another_gateway_takes_the_place_of_the_first_and_running_streams_go_on(
 def test_nothing_is_left_of_removed_rules_and_tables_of_others_stay(found: dict[str, Any]) -> None:
     assert found["removed"] == found["before"]
     assert "table inet other" in found["tables"]
-
-
-def test_what_a_person_types_does_the_same(found: dict[str, Any]) -> None:
-    assert found["typed"] == found["loaded"]
-    assert found["typed twice"] == found["loaded"]
 
 
 def test_a_gateway_says_where_it_connects_from_and_what_it_reaches(found: dict[str, Any]) -> None:
