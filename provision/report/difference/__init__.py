@@ -4,48 +4,22 @@
 finds for each host the run in which it was green last. Nothing here writes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from provision.core.models.records import HostDifference
 from provision.core.run_folder import RunFolder
-from provision.report.difference.compare import (
-    FigureKey,
-    HostRecords,
-    Span,
-    differences,
-    figures_of,
-    read_records,
-    rules,
-)
+from provision.report.difference.compare import HostRecords, differences, read_records
 from provision.report.history.runs import find, green_hosts, names, order
 
 
 def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, HostRecords]:
-    """Return each host's records of its last green run before `run`; hosts that never were green are left out.
-
-    `spans` of the records cover the figures of earlier green runs as well.
-    """
-    found: dict[str, list[HostRecords]] = {}
+    """Return each host's records of its last green run before `run`; hosts that never were green are left out."""
+    found: dict[str, HostRecords] = {}
     for name in names(logs):
-        wanted = {host for host in hosts if len(found.get(host, ())) < rules()["figures"]["runs"]}
-        if not wanted:
-            break
-        green = wanted & green_hosts(logs / name) if order(name) < order(run) else ()
-        for host, entry in read_records(logs / name).items() if green else ():
-            if host in green:
-                found.setdefault(host, []).append(entry)
-    return {host: replace(entries[0], spans=spans(entries)) for host, entries in found.items()}
-
-
-def spans(entries: Sequence[HostRecords]) -> dict[FigureKey, Span]:
-    """Return the smallest and largest value of each figure over several runs."""
-    found: dict[FigureKey, Span] = {}
-    for entry in entries:
-        for key, (value, _) in figures_of(entry).items():
-            low, high = found.get(key, (value, value))
-            found[key] = (min(low, value), max(high, value))
+        green = green_hosts(logs / name) & (set(hosts) - found.keys()) if order(name) < order(run) else frozenset()
+        if green:
+            found |= {host: records for host, records in read_records(logs / name).items() if host in green}
     return found
 
 

@@ -22,8 +22,6 @@ from provision.report.summary_builder import build
 
 FigureKey: TypeAlias = tuple[str, str, str]
 """Check, device, figure."""
-Span: TypeAlias = tuple[float, float]
-"""Smallest and largest value of a figure."""
 
 REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
 """Fields of a connection that an inventory sets."""
@@ -43,8 +41,6 @@ class HostRecords:
     lock: Mapping[str, str] = field(default_factory=dict)
     """Distribution to version, with the beginning of its file's sha256."""
     checks: tuple[CheckRecord, ...] = ()
-    spans: Mapping[FigureKey, Span] = field(default_factory=dict)
-    """Ranges of figures over this run and earlier green ones; without a range the own value counts."""
 
 
 def read_records(folder: Path) -> dict[str, HostRecords]:
@@ -134,23 +130,12 @@ def _comparable(before: HostFacts | None, after: HostFacts | None) -> tuple[Any,
     """Return the facts of both runs without those that one of them did not ask for."""
     if before is None or after is None:
         return None, None
-    one, two = _others(before), _others(after)
+    one, two = before.model_dump(mode="json"), after.model_dump(mode="json")
     for name in [name for facts in (before, after) for name, why in facts.unknown.items() if why == NOT_ASKED]:
         for known in (one, two):
             known.pop(name, None)
             known["unknown"].pop(name, None)
     return one, two
-
-
-def _others(facts: HostFacts) -> dict[str, Any]:
-    """Return facts without processes and ports of the service; whether it runs is a separate fact."""
-    main = facts.installed.service_pid if facts.installed else None
-    engines = {process.pid for process in facts.engine_processes if main and process.parent == main}
-    ours = {main, *engines} - {None}
-    known: dict[str, Any] = facts.model_dump(mode="json")
-    for name in ("ports", "gpu_processes", "engine_processes"):
-        known[name] = [item for item in known[name] if item["pid"] not in ours]
-    return known
 
 
 def _locked(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
@@ -180,15 +165,14 @@ def _checks(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> 
 
 
 def _figures(before: HostRecords, after: HostRecords) -> Iterator[Change]:
-    """Yield figures outside the range of earlier green runs, which the noise of their units widens."""
+    """Yield figures that moved by more than the noise of their units."""
     one = figures_of(before)
     for key, (value, unit) in figures_of(after).items():
         if key not in one:
             continue
         was = one[key][0]
-        low, high = before.spans.get(key, (was, was))
         row = next((entry for entry in rules()["figures"]["unit"] if unit in entry["units"]), rules()["figures"])
-        if not within(min(max(value, low), high), value, share=row["share"], least=row.get("least", 0.0)):
+        if not within(was, value, share=row["share"], least=row.get("least", 0.0)):
             name = f"{_named(key[:2])}: {key[2]}"
             yield Change(part="figures", name=name, before=was, after=value, unit=unit or None)
 
@@ -239,16 +223,7 @@ def _are_records(value: Any) -> bool:
 
 
 def _by_identity(keys: Keys, items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return items by identity; equal identities are numbered."""
-    found: dict[str, dict[str, Any]] = {}
-    for number, item in enumerate(items):
-        port = item.get("port")
-        if keys == ("facts", "ports") and isinstance(port, int) and port >= rules()["ports"]["ephemeral_from"]:
-            continue
-        name = identity(keys, item) or str(number)
-        again = sum(other == f"[{name}]" or other.startswith(f"[{name}#") for other in found)
-        found[f"[{name}#{again + 1}]" if again else f"[{name}]"] = item
-    return found
+    return {f"[{identity(keys, item) or number}]": item for number, item in enumerate(items)}
 
 
 def _short(value: Any) -> Any:
