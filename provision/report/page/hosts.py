@@ -1,12 +1,11 @@
-"""Hosts on the page: their classes, warnings, a line for each host with its details, when its phases ran, and the states for the filter."""
+"""Hosts on the page: their classes, a line for each host with its details, when its phases ran, and the states for the filter."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.core.grouping import gather
@@ -17,7 +16,6 @@ from provision.report.group import Group, named_endpoint
 from provision.report.layout import count, duration, fold_names
 from provision.report.run_files import seconds_between
 from provision.report.summary_builder import describe_build
-from verify.records import NETWORK
 
 Tone = Literal["good", "warning", "bad", "neutral"]
 """Colour of a state; the page always shows its word as well."""
@@ -27,8 +25,6 @@ WARNING = "warning"
 """Filter key for hosts with warnings or deviations, in any state."""
 NARROWEST = 0.4
 """Percent of the width: a span of an instant is still seen."""
-WarningKind = Literal["hosts differ", "network between hosts", "differs from the plan", "warned"]
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -209,36 +205,3 @@ def host_spans(clock: Clock, results: Iterable[PhaseResult]) -> tuple[Span, ...]
         text = f"{result.phase} {result.status}, {duration(result.seconds)}"
         spans.append(Span(result.phase, result.status, round(min(left, 100 - width), 2), round(width, 2), text))
     return tuple(spans)
-
-
-@dataclass(frozen=True)
-class WarningEntry:
-    """One reason for an amber run, and its hosts."""
-
-    kind: WarningKind
-    text: str
-    """Text of the first host where only numbers differ."""
-    remedy: str | None
-    names: str
-
-
-def warnings(summary: Summary) -> Iterable[WarningEntry]:
-    """Yield host differences first, then deviations and warnings; texts that differ only in numbers appear once."""
-    for status, check, messages in wording.host_comparison(summary):
-        if status not in ("ok", "skip"):
-            kind: WarningKind = "network between hosts" if check == NETWORK else "hosts differ"
-            yield WarningEntry(kind, f"{check}: {messages}", None, "all hosts")
-    alike: dict[str, WarningEntry] = {}
-    names: dict[str, dict[str, None]] = {}
-    for host in summary.hosts:
-        found = [WarningEntry("differs from the plan", text, None, host.name) for text in host.deviations]
-        found += [WarningEntry("warned", text, None, host.name) for text in host.warnings]
-        for one in (one for one in host.checks if one.status == "warn"):
-            where = f" on {one.device}" if one.device else ""
-            found.append(WarningEntry("warned", f"{one.id}{where}: {one.reason or one.status}", one.remedy, host.name))
-        for warning in found:
-            likeness = f"{warning.kind}: {_NUMBER.sub('N', warning.text.replace(host.name, 'HOST'))}"
-            alike.setdefault(likeness, warning)
-            names.setdefault(likeness, {})[host.name] = None
-    for likeness, warning in sorted(alike.items(), key=lambda item: item[1].kind):
-        yield replace(warning, names=fold_names(list(names[likeness])))

@@ -23,7 +23,6 @@ from provision.report.page.hosts import (
     classes,
     read_clock,
     state_counts,
-    warnings,
 )
 from provision.report.page.series import series_tables, startup
 
@@ -69,12 +68,18 @@ class Page:
         self.headline = wording.headline(summary).partition(": ")[2]
         self.facts = tuple(_facts(summary))
         self.next_commands = tuple((purpose(command), command) for command in summary.next_commands)
-        self.problems = wording.wrong_groups(group_hosts(summary.hosts))
+        groups = group_hosts(summary.hosts)
+        self.problems = wording.wrong_groups(groups)
         self.endpoints = tuple(_endpoints(summary))
         """What clients have to know, and the hosts that it is about."""
         self.call = wording.first_call(summary)
         """Commands that send a prompt."""
-        self.warnings = tuple(warnings(summary))
+        odd = (
+            f"check {check}: {told}"
+            for status, check, told in wording.host_comparison(summary)
+            if status in ("fail", "error")
+        )
+        self.warnings = (*odd, *wording.warnings(summary, groups))
         self.classes = classes(summary)
         clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
         class_of = {host.name: each.number for each in self.classes for host in each.hosts}
