@@ -1,23 +1,16 @@
-"""Which failures of a host's checks speak of its hardware (hardware.toml), and of which card. Pure."""
+"""Which failures of a host's checks speak of its hardware (hardware.toml), and of which GPU. Pure."""
 
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from provision.core.models.facts import AmdGpu, HostFacts, NvidiaGpu
 from provision.core.tables import rows_of
-from provision.features.quarantine.marks import MarkedCard
 
 TABLE = Path(__file__).with_name("hardware.toml")
 CARD = "cuda:"
 """How torch's devices on cards begin, those of AMD too."""
-CARDS = "devices.gpus"
-"""The check whose evidence has the cards in torch's order."""
-_PCI = re.compile(r"\b([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\b", re.IGNORECASE)
 
 Check = Mapping[str, Any]
 """A record of a document of checks."""
@@ -41,7 +34,8 @@ class HardwareFailure:
 
     check: str
     text: str
-    card: MarkedCard | None
+    device: str | None
+    """Of torch, in the order of PCI addresses; None where the check is about the whole host."""
 
 
 @cache
@@ -50,7 +44,7 @@ def hardware_checks() -> tuple[HardwareCheck, ...]:
     return rows_of(TABLE, "hardware", HardwareCheck)
 
 
-def hardware_failure(document: Mapping[str, Any], facts: HostFacts | None) -> HardwareFailure | None:
+def hardware_failure(document: Mapping[str, Any]) -> HardwareFailure | None:
     """Return the most telling failure of a host's hardware; None where nothing speaks of one.
 
     Failures that an earlier run found do not count: that run marked the host. Injected faults never count.
@@ -66,7 +60,8 @@ def hardware_failure(document: Mapping[str, Any], facts: HostFacts | None) -> Ha
         bad = [check for check in own if check["status"] == "fail" and not check.get("found") and _is_meant(check, row)]
         if not bad or (row.unless_all_cards and len(bad) == len(own) > 1):
             continue
-        return HardwareFailure(row.check, bad[0]["reason"], _card(bad[0], checks, facts))
+        device = bad[0]["device"] if _is_on_card(bad[0]) else None
+        return HardwareFailure(row.check, bad[0]["reason"], device)
     return None
 
 
@@ -83,33 +78,3 @@ def _is_meant(check: Check, row: HardwareCheck) -> bool:
         and figure["value"] < figure["floor"]
         for figure in check.get("figures") or ()
     )
-
-
-def _card(check: Check, checks: Sequence[Check], facts: HostFacts | None) -> MarkedCard | None:
-    """Return what is known of the card of a failure; None where it names none."""
-    device = check["device"] if _is_on_card(check) else None
-    seen = _seen(device, checks) if device else {}
-    address = _place(seen.get("pci") or ("" if device else check["reason"]))
-    uuid = seen.get("uuid")
-    vendors = (facts.nvidia, facts.amd) if facts else ()
-    gpus: list[NvidiaGpu | AmdGpu] = [gpu for vendor in vendors if vendor for gpu in vendor.gpus]
-    for gpu in gpus:
-        if (uuid and gpu.uuid == uuid) or (address and _place(gpu.pci_address or "") == address):
-            known = {"name": gpu.name, "pci_address": gpu.pci_address, "uuid": gpu.uuid or uuid}
-            return MarkedCard(device=device, serial=getattr(gpu, "serial", None), **known)
-    return MarkedCard(device=device, pci_address=address, uuid=uuid) if device or address else None
-
-
-def _seen(device: str, checks: Sequence[Check]) -> Mapping[str, Any]:
-    """Return what torch says of a device; empty where no check recorded it."""
-    for check in checks:
-        with suppress(KeyError, TypeError, ValueError, IndexError):
-            if check["id"] == CARDS:
-                return dict(check["evidence"]["seen"]["torch"][int(device.removeprefix(CARD))])
-    return {}
-
-
-def _place(text: str) -> str | None:
-    """Return the first PCI address in a text without its function, which Xid events leave out."""
-    found = _PCI.search(text)
-    return f"{int(found[1], 16):04x}:{found[2]}:{found[3]}".lower() if found else None

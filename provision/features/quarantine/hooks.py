@@ -24,14 +24,14 @@ def left_out(logs: Path, host: Host, facts: HostFacts | None) -> LeftOut | None:
 
 def host_checked(context: RunContext, probed: ProbedHosts, host: Host, document: Mapping[str, Any]) -> None:
     """Mark a host whose hardware failed a check: first in the controller's state, which is always possible, then on itself."""
-    failure = hardware_failure(document, probed.facts.get(host.name))
+    failure = hardware_failure(document)
     if failure is None:
         return
     mark = Quarantine(
         at=utc_now(),
         check=failure.check,
         text=failure.text,
-        card=failure.card,
+        device=failure.device,
         run=context.run.name,
         controller=platform.node(),
     )
