@@ -23,14 +23,13 @@ from provision.core.errors import UsageError
 from provision.core.files import write_atomically
 from provision.core.folders import as_typed
 from provision.core.models.records import Summary
-from provision.core.redaction import scrub
 from provision.core.run_folder import RunFolder, account
 from provision.report import summarise
 from provision.report.difference import since_green
 from provision.report.difference.text import sentence
 from provision.report.history.runs import find
 from provision.report.history.show import require_end
-from provision.report.layout import number
+from provision.report.layout import duration, number
 from provision.report.page.hosts import evidence_lines
 from provision.report.page.view import Page
 from provision.report.wording import failures
@@ -60,7 +59,6 @@ def render(run: RunFolder) -> str:
     names = [host.name for host in summary.hosts]
     content = Page(
         summary,
-        scrub(list(run.events())),
         changed=since_green(run.logs, run.name, names),
         added=tuple(filter(None, (section(run) for section in features.hooks("page_section")))),
     )
@@ -96,7 +94,13 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    own = {"failures": failures, "sentence": sentence, "evidence_lines": evidence_lines, "number": number}
+    own = {
+        "failures": failures,
+        "sentence": sentence,
+        "evidence_lines": evidence_lines,
+        "number": number,
+        "duration": duration,
+    }
     made.filters |= own | {"words": _words, "web": _web}
     return made
 

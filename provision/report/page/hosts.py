@@ -1,4 +1,4 @@
-"""Hosts on the page: their classes, a line for each host with its details, when its phases ran, and the states for the filter."""
+"""Hosts on the page: their classes, a line for each host with its details, and the states for the filter."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.core.grouping import gather
-from provision.core.models.records import ENDED_BADLY, PHASES, CheckRecord, HostSummary, PhaseResult, Summary
+from provision.core.models.records import ENDED_BADLY, CheckRecord, HostSummary, Summary
 from provision.core.models.stack import Reason
 from provision.report import wording
 from provision.report.group import Group, named_endpoint
-from provision.report.layout import count, duration, fold_names
-from provision.report.run_files import seconds_between
+from provision.report.layout import count, fold_names
 from provision.report.summary_builder import describe_build
 
 Tone = Literal["good", "warning", "bad", "neutral"]
@@ -23,8 +22,6 @@ LONGEST_EVIDENCE = 600
 """Maximum characters of one value."""
 WARNING = "warning"
 """Filter key for hosts with warnings or deviations, in any state."""
-NARROWEST = 0.4
-"""Percent of the width: a span of an instant is still seen."""
 
 
 @dataclass(frozen=True)
@@ -70,26 +67,6 @@ def classes(summary: Summary) -> tuple[HostsClass, ...]:
 
 
 @dataclass(frozen=True)
-class Span:
-    """One stretch of work; `left` and `width` in percent of the run."""
-
-    phase: str
-    status: str
-    left: float
-    width: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The length of a run, and when each phase ended for each host, in seconds from its start."""
-
-    seconds: float
-    results: Mapping[tuple[str, str], float]
-    """Host and phase to its end."""
-
-
-@dataclass(frozen=True)
 class StateCount:
     """One choice of the filter."""
 
@@ -102,15 +79,14 @@ class StateCount:
 class HostLine:
     """One host: the visible line, and its details."""
 
-    def __init__(self, number: int, host: HostSummary, summary: Summary, class_number: int, clock: Clock) -> None:
+    def __init__(self, number: int, host: HostSummary, summary: Summary, class_number: int) -> None:
         self.number, self.host, self.class_number = number, host, class_number
         self.kind, self.warnings = wording.kind(host), host.has_warnings
         tone = state_tone(host.state)
         self.tone: Tone = "warning" if tone != "bad" and host.has_warnings else tone
         self.build = describe_build(host.stack) if host.stack else ""
         self.checks = checks_in_words(host.checks)
-        self.seconds = duration(sum(result.seconds for result in host.phases.values()))
-        self.spans = host_spans(clock, host.phases.values())
+        self.seconds = sum(result.seconds for result in host.phases.values())
         self.wrong = tuple(check for check in host.checks if check.status in ("warn", "fail", "error"))
         """Checks that did not pass."""
         self.facts = tuple(_facts(summary, host))
@@ -180,28 +156,3 @@ def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
         yield "prefix", host.prefix
     if host.key_file:
         yield "API key", f"on the host, in {host.key_file}"
-
-
-def read_clock(events: Iterable[Mapping[str, Any]], *, started_at: str, seconds: float) -> Clock:
-    """Read the times of a run's events; malformed times are ignored."""
-    results: dict[tuple[str, str], float] = {}
-    for event in events:
-        end = seconds_between(started_at, str(event.get("at")))
-        if end is not None and event.get("kind") == "result" and event.get("phase") in PHASES:
-            results[str(event.get("host")), str(event.get("phase"))] = end
-    return Clock(max((seconds, *results.values())), results)
-
-
-def host_spans(clock: Clock, results: Iterable[PhaseResult]) -> tuple[Span, ...]:
-    """Return spans of one host's phases, without skipped phases and phases without a recorded end."""
-    spans, whole = [], clock.seconds or 1.0
-    for result in results:
-        end = clock.results.get((result.host, result.phase))
-        if end is None or result.status == "skipped":
-            continue
-        right = min(max(end / whole, 0.0), 1.0) * 100
-        left = min(max((end - result.seconds) / whole * 100, 0.0), right)
-        width = max(right - left, NARROWEST)
-        text = f"{result.phase} {result.status}, {duration(result.seconds)}"
-        spans.append(Span(result.phase, result.status, round(min(left, 100 - width), 2), round(width, 2), text))
-    return tuple(spans)

@@ -21,7 +21,6 @@ from provision.report.page.hosts import (
     Tone,
     checks_in_words,
     classes,
-    read_clock,
     state_counts,
 )
 from provision.report.page.series import series_tables, startup
@@ -44,7 +43,6 @@ class Page:
 
     Args:
         summary: Summary of the run.
-        events: Events of the run, oldest first.
         changed: What changed on each host since it was green last.
         added: Sections of features.
     """
@@ -59,7 +57,6 @@ class Page:
     def __init__(
         self,
         summary: Summary,
-        events: Iterable[Mapping[str, Any]],
         *,
         changed: Mapping[str, HostDifference] | None = None,
         added: tuple[Section, ...] = (),
@@ -81,12 +78,13 @@ class Page:
         )
         self.warnings = (*odd, *wording.warnings(summary, groups))
         self.classes = classes(summary)
-        clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
         class_of = {host.name: each.number for each in self.classes for host in each.hosts}
         self.hosts = tuple(
-            HostLine(number, host, summary, class_of[host.name], clock) for number, host in enumerate(summary.hosts, 1)
+            HostLine(number, host, summary, class_of[host.name]) for number, host in enumerate(summary.hosts, 1)
         )
         """In inventory order."""
+        self.longest = max((line.seconds for line in self.hosts), default=0.0) or 1.0
+        """Seconds of the slowest host, which the bars of the phases are measured by."""
         self.states = state_counts(self.hosts)
         self.gpus = gpu_table(summary.hosts)
         self.changes = sorted(grouped((changed or {}).values()), key=lambda group: -len(group[1].changes))

@@ -21,5 +21,5 @@ def summary(large: RunFolder) -> Summary:
 
 
 @pytest.fixture(scope="session")
-def content(summary: Summary, large: RunFolder) -> Page:
-    return Page(summary, list(large.events()))
+def content(summary: Summary) -> Page:
+    return Page(summary)

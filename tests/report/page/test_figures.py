@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from provision.core.models.records import HostSummary, ServeRecord
 from provision.core.run_folder import RunFolder
 from provision.report import page
 from provision.report.page.figures import figure_rows
-from provision.report.page.hosts import Clock, host_spans, read_clock
 from provision.report.page.series import startup
 from provision.report.page.view import Page
 from tests.report.page import fleets
-from tests.report.sample import CPU_STACK, Folder, check, host, result
+from tests.report.sample import CPU_STACK, Folder, check, host
 
 
 def test_figures_name_the_odd_reading(content: Page) -> None:
@@ -53,28 +49,11 @@ def test_one_reading_for_each_device_is_shown_once(tmp_path: Path, large: RunFol
     assert ">reading</th>" not in page.render(large)
 
 
-def test_phases_are_drawn_at_their_times(content: Page) -> None:
-    install = next(span for span in content.hosts[0].spans if span.phase == "install")
-    assert install.left + install.width == pytest.approx((60.2 - 0.1) / 94.2 * 100, abs=0.1)
-
-
-def test_malformed_times_are_ignored_and_late_results_make_the_run_longer() -> None:
-    def event(at: str, phase: str) -> dict[str, Any]:
-        return {"at": at, "kind": "result", "host": "h", "phase": phase}
-
-    events = [
-        event("2026-11-20T10:15:30.000Z", "install"),
-        event("soon", "plan"),
-        event("2026-11-20T10:15:12Z", "kitchen"),
-    ]
-    clock = read_clock([*events, {"kind": "result"}], started_at="2026-11-20T10:15:00.000Z", seconds=20.0)
-    assert (clock.seconds, dict(clock.results)) == (30.0, {("h", "install"): 30.0})
-
-
-def test_a_skipped_phase_and_one_without_a_time_have_no_span() -> None:
-    clock = Clock(20.0, {("h", "probe"): 5.0, ("h", "stage"): 9.0})
-    spans = host_spans(clock, [result("h", "probe"), result("h", "stage", "skipped"), result("h", "serve")])
-    assert [span.phase for span in spans] == ["probe"]
+def test_the_bars_of_phases_are_measured_by_the_slowest_host(content: Page, large: RunFolder) -> None:
+    slowest = max(content.hosts, key=lambda line: line.seconds)
+    assert content.longest == slowest.seconds
+    install = slowest.host.phases["install"]
+    assert f'width:{100 * install.seconds / slowest.seconds:.2f}%" title="install ok' in page.render(large)
 
 
 def test_the_slowest_start_is_the_first() -> None:

@@ -37,7 +37,7 @@ def test_the_endpoint_and_the_reasons_for_an_amber_run_come_first(tmp_path: Path
         "devices.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true"
     )
     folder.run.write("verify/gpu-2.json", document([late]))
-    amber = Page(summarise(folder.run), [])
+    amber = Page(summarise(folder.run))
     assert (amber.tone, [id_ for id_, _ in amber.sections[:3]]) == ("warning", ["endpoint", "warnings", "next"])
     assert [text for text in amber.warnings if "clock" in text] == [
         "gpu-2: check devices.clock: the clock is 41 s off; hint: timedatectl set-ntp true"
@@ -52,14 +52,14 @@ def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
         for id_, status in (("fleet.alike", "ok"), ("kernels.determinism", "fail"))
     ]
     summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
-    assert Page(summary, []).warnings[0] == f"check kernels.determinism: {reason}"
-    assert reason in render_page(page=Page(summary, []))
+    assert Page(summary).warnings[0] == f"check kernels.determinism: {reason}"
+    assert reason in render_page(page=Page(summary))
 
 
 def test_a_warning_of_the_network_between_hosts_is_shown(content: Page) -> None:
     record = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
     summary = content.summary.model_copy(update={"host_comparison": (CheckRecord.model_validate(record),)})
-    assert "check fleet.network: no interface joins the 2 hosts" in Page(summary, []).warnings
+    assert "check fleet.network: no interface joins the 2 hosts" in Page(summary).warnings
 
 
 def test_a_warning_names_its_host_and_what_to_do(content: Page) -> None:
