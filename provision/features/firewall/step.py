@@ -157,7 +157,7 @@ class _Setup:
             write_atomically(path, rules.render(openings))
             note = (
                 f"no firewall was changed; so that only {who} can reach {fold_names([host.name for host in hosts])}: "
-                f"firstlight_firewall: set, or as root there nft -f with {path}"
+                f"firstlight_firewall: set, or as root there nft -f on a copy of {path}"
             )
             self._context.add_note(at, note)
 
