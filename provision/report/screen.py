@@ -23,26 +23,8 @@ MOST_NAMES_OF_FAILURE = 40
 """Maximum columns of host names where cause and hosts share a line."""
 
 
-@dataclass(frozen=True)
-class Detail:
-    """Maximum lines of each part of a failure. The cause and the first sentence are always shown."""
-
-    fix: int
-    failures: int
-    message: int
-    evidence: int
-    hint: int
-
-
-WHOLE = Detail(fix=2, failures=4, message=4, evidence=4, hint=3)
-"""Together with host name and finding at most 15 lines for one cause."""
-DETAILS = (
-    WHOLE,
-    Detail(fix=2, failures=2, message=2, evidence=1, hint=1),
-    Detail(fix=1, failures=1, message=1, evidence=0, hint=1),
-    Detail(fix=1, failures=1, message=1, evidence=0, hint=0),
-)
-"""From most to least detailed."""
+DETAILS = (4, 2, 1)
+"""Maximum lines of each part of a failure, from most to least detailed. With the first, one cause has at most 15 lines with the host's name."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +52,7 @@ def failures(summary: Summary, groups: Iterable[Group]) -> list[Failure]:
     return [*found, Failure((), None, shown)] if shown else found
 
 
-def failure_lines(found: Sequence[Failure], run: Sequence[str], detail: Detail = WHOLE) -> list[str]:
+def failure_lines(found: Sequence[Failure], run: Sequence[str], detail: int = DETAILS[0]) -> list[str]:
     """Return a block of lines for each cause: hosts, finding, then the message of the phase or check."""
     lines: list[str] = []
     bodies: dict[tuple[str, ...], list[str]] = {}
@@ -123,21 +105,21 @@ def short_names(names: Sequence[str], run: Sequence[str], columns: int) -> str:
     return shown
 
 
-def _body(failure: Failure, detail: Detail) -> Iterable[str]:
+def _body(failure: Failure, most: int) -> Iterable[str]:
     finding, first = failure.finding, INDENT * 2
     if finding:
         yield from shortened(f"cause: {finding.cause} ({finding.confidence:.0%} sure)", 1, first=first)
         for fix in finding.fix[:1]:
-            yield from shortened(f"fix: {fix}", detail.fix, first=first)
-    for message, hint, evidence in failure.messages[: detail.failures]:
-        yield from shortened(message, detail.message, first=first)
+            yield from shortened(f"fix: {fix}", min(most, 2), first=first)
+    for message, hint, evidence in failure.messages[:most]:
+        yield from shortened(message, most, first=first)
         # The last lines of an output are those that say why.
-        for line in evidence[max(len(evidence) - detail.evidence, 0) :]:
+        for line in evidence[-most:] if most > 1 else ():
             yield from shortened(line, 1, first=f"{first}| ")
-        if hint and detail.hint:
-            yield from shortened(f"hint: {hint}", detail.hint, first=first)
-    if len(failure.messages) > detail.failures:
-        yield f"{first}and {len(failure.messages) - detail.failures} more: {wording.details()}"
+        if hint:
+            yield from shortened(f"hint: {hint}", min(most, 3), first=first)
+    if len(failure.messages) > most:
+        yield f"{first}and {len(failure.messages) - most} more: {wording.details()}"
 
 
 LINES = 25
