@@ -39,15 +39,11 @@ SUPERVISORS = {
 
 
 def headline(summary: Summary) -> str:
-    """Return the verdict with its reasons in one line; the most important reasons are cut last."""
+    """Return the verdict with its reasons in one line; where they do not fit, hosts are counted and not named."""
     rest = _rest(summary)
-    forms = (
-        [*_states(summary), *rest],
-        [*_short_states(summary, most_names=4), *rest],
-        [*_short_states(summary, most_names=1), *rest],
-        _short_states(summary, most_names=1),
-        _short_states(summary, most_names=0),
-    )
+    states = ((len(names), "not finished" if each == "interrupted" else each) for each, names in _by_kind(summary))
+    counts = f"{count(len(summary.hosts), 'host')}: {', '.join(f'{hosts} {state}' for hosts, state in states)}"
+    forms = ([*_states(summary), *rest], [counts, *rest], [counts])
     lines = [f"{summary.verdict.upper()}: {'; '.join(parts) or 'no host'}" for parts in forms]
     return next((line for line in lines if width(clean(line)) <= COLUMNS), lines[-1])
 
@@ -77,22 +73,8 @@ def _states(summary: Summary) -> Iterable[str]:
             yield count(len(names), ROLES[each])
             continue
         of_all = count(len(names), "host") if len(names) == others else f"{len(names)} of {others} hosts"
-        yield f"{of_all} {STATE_WORDS[each]}{_some(each, names, most=4)}"
-
-
-def _short_states(summary: Summary, *, most_names: int) -> list[str]:
-    message = [
-        f"{len(names)} {'not finished' if each == 'interrupted' else each}{_some(each, names, most=most_names)}"
-        for each, names in _by_kind(summary)
-    ]
-    return [f"{count(len(summary.hosts), 'host')}: {', '.join(message)}"]
-
-
-def _some(state: str, names: list[str], *, most: int) -> str:
-    """Return names of failed hosts, at most `most`."""
-    if not most or state not in ENDED_BADLY:
-        return ""
-    return f" ({fold_names(names[:most])}{', ...' if len(names) > most else ''})"
+        named = f" ({fold_names(names[:4])}{', ...' if len(names) > 4 else ''})" if each in ENDED_BADLY else ""
+        yield f"{of_all} {STATE_WORDS[each]}{named}"
 
 
 def _rest(summary: Summary) -> list[str]:
