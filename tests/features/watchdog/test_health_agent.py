@@ -37,7 +37,7 @@ STEP: float = LIMITS["look_s"]
 
 
 def evaluator(*looks: Look) -> Evaluator:
-    made = Evaluator(LIMITS, HEALTH["weights"], RESTART)
+    made = Evaluator(LIMITS, RESTART)
     for one in looks:
         made.see(one)
     return made
@@ -179,7 +179,7 @@ def test_a_deadlock_has_to_be_restarted_where_others_wait_actively() -> None:
         pytest.param(
             row(
                 within(600),
-                replace(WORKS, running=256.0, waiting=900.0, tokens=1.0, cache=1.0),
+                replace(WORKS, running=256.0, waiting=900.0, tokens=1.0),
                 progress=lambda n: (float(n * STEP // 100),),
                 engine_cpu_s=lambda n: n * STEP,
                 failures=lambda n: n,
@@ -210,15 +210,6 @@ def test_a_slow_but_honest_engine_is_not_restarted(looks: list[Look]) -> None:
 def test_stacks_are_taken_before_vllm_ends_itself() -> None:
     assert RESTART["busy_s"] < 300.0
     assert RESTART["idle_s"] > LIMITS["idle_s"], "a gateway stops sending before that"
-
-
-@pytest.mark.parametrize(
-    ("running", "waiting", "cache", "weight"),
-    [(8, 0, 0.5, 100), (8, 8, 0.5, 50), (1, 99, 0.5, 10), (8, 0, 0.99, 50), (8, 24, 0.99, 25)],
-)
-def test_load_lowers_the_weight(running: float, waiting: float, cache: float, weight: int) -> None:
-    looks = row(2, replace(WORKS, running=running, waiting=waiting, cache=cache), progress=lambda n: (float(n),))
-    assert evaluator(*looks).word() == f"up {weight}%"
 
 
 @pytest.mark.parametrize("route", ["/v1/completions", "/v1/embeddings", "/v1/score"])

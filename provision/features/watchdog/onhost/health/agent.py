@@ -17,7 +17,7 @@ from typing import Any
 
 from provision.phases.serve.onhost.shared.engine import Server, processes, table
 
-from .evaluation import Evaluator, Look
+from .evaluation import UP, Evaluator, Look
 
 SEND_S = 1.0
 
@@ -29,7 +29,7 @@ class Listener(socketserver.TCPServer):
 
     def __init__(self, address: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.word = "up 100%"
+        self.word = UP
         super().__init__((address, port), Answer)
 
     def handle_error(self, *_: object) -> None:
@@ -69,7 +69,7 @@ def run(
     server: Server, listener: Listener | None, request: Path | None, paths: list[Path], known: dict[str, Any]
 ) -> None:
     """Look at the engine again and again."""
-    evaluator = Evaluator(known["limits"], known["weights"], known["restart"])
+    evaluator = Evaluator(known["limits"], known["restart"])
     said, asked_at = "up", 0.0
     while True:
         started = time.monotonic()

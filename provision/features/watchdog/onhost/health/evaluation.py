@@ -9,6 +9,9 @@ from typing import Any
 
 from provision.phases.serve.onhost.shared.engine import UNANSWERED
 
+UP = "up 100%"
+"""The weight is that of HAProxy's configuration; agents of earlier releases lowered it."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -21,8 +24,6 @@ class Look:
     tokens: float = 0.0
     running: float = 0.0
     waiting: float = 0.0
-    cache: float = 0.0
-    """Share of its cache in use, up to 1."""
     is_asked: bool = False
     """Whether a question of the agent waits for its answer."""
     answers: int = 0
@@ -42,8 +43,8 @@ class Look:
 class Evaluator:
     """What the agent knows of an engine, by the tables of health.toml."""
 
-    def __init__(self, limits: Mapping[str, Any], weights: Mapping[str, Any], restart: Mapping[str, Any]) -> None:
-        self._limits, self._weights, self._restart = limits, weights, restart
+    def __init__(self, limits: Mapping[str, Any], restart: Mapping[str, Any]) -> None:
+        self._limits, self._restart = limits, restart
         self._looks: deque[Look] = deque()
         self._quiet_since = self._stopped_since = 0.0
         self._has_made_tokens = False
@@ -85,12 +86,12 @@ class Evaluator:
         return now.tokens - before.tokens <= now.answers - before.answers
 
     def word(self) -> str:
-        """Return the answer to HAProxy: `up` with a weight, or `down` with the reason.
+        """Return the answer to HAProxy: `up`, or `down` with the reason.
 
         Only words of health are used. `drain`, `maint` and `ready` would set or undo what an administrator decided.
         """
         if not self._looks:
-            return "up 100%"
+            return UP
         now = self._looks[-1]
         quiet_s = now.at - self._quiet_since
         if quiet_s >= self._limits["patience_s"]:
@@ -100,7 +101,7 @@ class Evaluator:
             return f"down #frozen: has requests and has computed nothing for {quiet_s:.1f} s"
         if now.failures >= self._limits["failures"]:
             return f"down #answered 5xx to {now.failures} questions"
-        return f"up {self._weight(now)}%"
+        return UP
 
     def hang(self) -> str | None:
         """Return why the engine has to be restarted; None while it computes, or may compute.
@@ -128,11 +129,3 @@ class Evaluator:
         if before_s is None or now_s is None:
             return False
         return bool(0 <= now_s - before_s <= self._limits["idle_cores"] * now.engines * (now.at - first.at))
-
-    def _weight(self, look: Look) -> int:
-        weight = 100.0
-        if look.waiting > 0:
-            weight *= look.running / (look.running + look.waiting)
-        if look.cache >= self._weights["cache_full"]:
-            weight = min(weight, self._weights["cache_full_weight"])
-        return max(round(weight), int(self._weights["least"]))
