@@ -138,4 +138,4 @@ def test_causes_of_rules_are_known_to_the_doctor() -> None:
     assert named
     assert named <= {cause.id for cause in load_causes()}
     assert plan.cause_of("driver-floor") == "driver-too-old"
-    assert plan.cause_of("provider") is None
+    assert plan.cause_of("machine") is None

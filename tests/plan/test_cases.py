@@ -49,10 +49,8 @@ def test_a_case_has_its_expected_plan(case: Case) -> None:
 
 
 ONE_SIDED = {
-    "dependencies": "it limits dependencies and refuses none",
     "imports": "it refuses releases by name and has no verdict on others",
     "rights": "it tells a user what sudo would change and refuses nothing",
-    "provider": "it names the provider of a build and refuses none",
     "cuda-compat": "it refuses only what another rule has refused, for --why-not; tests/plan/test_why_not.py has both sides",
     "model-fit": "case files contain no model; tests/plan/test_model_fit.py has both sides",
     "gpus-used": "the same; it refuses nothing",

@@ -57,8 +57,9 @@ def test_many_equal_hosts_are_counted() -> None:
 def test_a_release_that_nothing_has_is_refused_without_a_candidate() -> None:
     facts = {"h": parse_what_if("gpu=L4x1 driver=580.65.06")}
     lines = render(plan(facts, {"h": Settings(vllm="==0.99.0")}), {}).splitlines()
-    assert lines[2] == "  vllm-requested  the catalog has no vLLM build for `--vllm ==0.99.0` on cuda"
-    assert "./firstlight catalog refresh" in lines[3]
+    assert lines[2].startswith(
+        "  vllm-requested  the catalog has no build for `--vllm ==0.99.0` on cuda; ./firstlight catalog refresh"
+    )
 
 
 def test_compatibility_libraries_and_wheel_publishers_are_named() -> None:

@@ -62,7 +62,6 @@ class Card:
     """The slice that serves, whose memory is the card's; None for the whole card."""
     virtual: bool = False
     """Whether the card is a vGPU, whose driver must match the hypervisor."""
-    persistent: bool | None = None
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -163,7 +162,6 @@ def _nvidia_card(gpu: NvidiaGpu, device_id: str) -> Card:
         slices=gpu.mig_devices,
         parts=tuple(Slice(part.index, part.profile, _gib(part.memory_total)) for part in gpu.slices),
         virtual=(gpu.virtualization or "").upper() == VGPU,
-        persistent=gpu.persistence,
     )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from provision.catalog import catalog
 from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
@@ -89,29 +88,12 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
     furthest = sorted(results, key=lambda result: -len(result.verdicts))
     refusals = [reason for result in (host, *furthest) for reason in result.reasons("reject")]
     if not refusals:
-        text = f"the catalog has no vLLM build for `--vllm {profile.policy.vllm}` on {profile.platform}"
-        if given := profile.given:
-            text = f"`{given.file.name}` is built for {given.build.variant} with torch {given.release.torch}, which this host or `--torch` excludes"
-        elif profile.policy.torch == "existing":
-            present = " and ".join(python.torch for python in profile.usable_pythons if python.torch)
-            text = f"the catalog has no torch {present}, which the host has"
-            if profile.policy.wants_vllm:
-                text = f"no vLLM release for `--vllm {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
-        elif profile.policy.torch_version:
-            text = f"no build for `--vllm {profile.policy.vllm}` on {profile.platform} has torch {profile.policy.torch_version}"
-        elif not profile.policy.wants_vllm:
-            text = f"the catalog has no torch variant for ROCm {profile.rocm}"
         facts = {"vllm": profile.policy.vllm, "platform": profile.platform, "rocm": profile.rocm}
+        text = _without_candidate(profile)
         refusals = [Reason(rule="vllm-requested", verdict="reject", candidate=HOST, facts=facts, text=text)]
     change = nearest(profile) or Nearest(
         text="no one or two changes of settings, driver, memory or disk make a combination of versions possible on this host"
     )
-    if (
-        profile.policy.wants_vllm
-        and not profile.wheel
-        and not any(profile.policy.wants_release(row.version) for row in catalog().releases)
-    ):
-        change = change.model_copy(update={"text": f"{change.text}; {NEWER_RELEASES}"})
     return Resolution(
         hosts=hosts,
         stack=None,
@@ -120,6 +102,18 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
         candidates=_candidates(results, profile),
         nearest=change,
     )
+
+
+def _without_candidate(profile: HostProfile) -> str:
+    """Return what the settings request that the catalog does not have."""
+    policy = profile.policy
+    if given := profile.given:
+        return f"`{given.file.name}` is built for {given.build.variant} with torch {given.release.torch}, which this host or `--torch` excludes"
+    present = " and ".join(python.torch for python in profile.usable_pythons if python.torch)
+    torch = f" with torch {policy.torch_version or present}" if policy.torch_version or present else ""
+    newer = f"; {NEWER_RELEASES}" if policy.wants_vllm else ""
+    where = f"ROCm {profile.rocm}" if profile.rocm else profile.platform
+    return f"the catalog has no build for `--vllm {policy.vllm}` on {where}{torch}{newer}"
 
 
 def _assumptions(*results: Evaluation) -> tuple[str, ...]:

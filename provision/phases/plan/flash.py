@@ -230,52 +230,45 @@ def choose_flashinfer(option: BuildOption, profile: HostProfile) -> Choice[Flash
     if version is None:
         missing = f"vLLM {option.release.version} does not depend on FlashInfer"
         return Choice(None, missing, missing, source=option.release.source) if wanted else None
-    kit = nvcc(option, profile)
+    kit, lacking = _toolkit(option, profile)
     if kit is not None:
+        limit = f"the host's gcc is not newer than {newest_gcc(kit.version)}, the limit of nvcc {kit.version}"
         return Choice(
             FlashInferPlan(version=version, kernels="compiled", toolkit=kit.path),
             f"nvcc {kit.version} of the host compiles the kernels of FlashInfer {version} at first use",
+            assumed=limit if profile.gcc is None else None,
         )
     if not wanted:
-        return Choice(
-            FlashInferPlan(version=version, kernels="off"),
-            f"{_without_nvcc(option, profile)} for FlashInfer {version}: vLLM samples without it",
-        )
-    return _prebuilt_flashinfer(version, option, profile)
+        off = FlashInferPlan(version=version, kernels="off")
+        return Choice(off, f"{lacking} for FlashInfer {version}: vLLM samples without it")
+    return _prebuilt_flashinfer(version, option, profile, lacking)
 
 
-def nvcc(option: BuildOption, profile: HostProfile) -> Toolkit | None:
-    """Return the newest complete CUDA toolkit of the build's major whose nvcc accepts the host's gcc."""
-    gcc = profile.gcc
-    for kit in reversed(of_major(option, profile)):
-        if not kit.lacks and (gcc is None or gcc <= newest_gcc(kit.version)[0]):
-            return kit
-    return None
-
-
-def of_major(option: BuildOption, profile: HostProfile) -> list[Toolkit]:
-    """Return the host's CUDA toolkits of the build's major, by version, ascending."""
+def _toolkit(option: BuildOption, profile: HostProfile) -> tuple[Toolkit | None, str]:
+    """Return the newest complete CUDA toolkit of the build's major whose nvcc accepts the host's gcc, or what the newest lacks."""
     major = numbers(cuda_of(option.variant) or "0")[0]
-    return [kit for kit in profile.toolkits or () if numbers(kit.version)[0] == major]
+    lacking: list[str] = []
+    for kit in reversed([kit for kit in profile.toolkits or () if numbers(kit.version)[0] == major]):
+        newest = newest_gcc(kit.version)
+        if kit.lacks:
+            lacking.append(f"{kit.path} has no {' and no '.join(kit.lacks)}")
+        elif profile.gcc is not None and profile.gcc > newest:
+            lacking.append(f"nvcc {kit.version} accepts gcc up to {newest}; the host has {profile.gcc}")
+        else:
+            return kit, ""
+    return None, lacking[0] if lacking else "the host has no nvcc of the build's CUDA major"
 
 
-def _without_nvcc(option: BuildOption, profile: HostProfile) -> str:
-    """Return why no toolkit of the host compiles FlashInfer's kernels."""
-    short = next((kit for kit in reversed(of_major(option, profile)) if kit.lacks), None)
-    if short is None:
-        return "the host has no nvcc of the build's CUDA major"
-    return f"{short.path} has no {' and no '.join(short.lacks)}"
-
-
-def newest_gcc(toolkit: str) -> tuple[int, str]:
-    """Return the newest gcc major that a toolkit's nvcc accepts, and the source. A minor without a row uses the row before it."""
+def newest_gcc(toolkit: str) -> int:
+    """Return the newest gcc major that a toolkit's nvcc accepts. A minor without a row uses the row before it."""
     rows = sorted(catalog().host_compilers, key=lambda row: numbers(row.cuda))
     known = [row for row in rows if numbers(row.cuda) <= numbers(toolkit)]
-    row = known[-1] if known else rows[0]
-    return row.gcc, row.source
+    return (known[-1] if known else rows[0]).gcc
 
 
-def _prebuilt_flashinfer(version: str, option: BuildOption, profile: HostProfile) -> Choice[FlashInferPlan | None]:
+def _prebuilt_flashinfer(
+    version: str, option: BuildOption, profile: HostProfile, lacking: str
+) -> Choice[FlashInferPlan | None]:
     cuda = cuda_of(option.variant) or "0"
     known = sorted(catalog().flashinfer_kernels, key=lambda row: row.distribution)
     rows = [row for row in known if between(version, row.since, row.until)]
@@ -286,7 +279,7 @@ def _prebuilt_flashinfer(version: str, option: BuildOption, profile: HostProfile
             needed = f"the host has an nvcc of CUDA {numbers(cuda)[0]} for the kernels of FlashInfer {version}"
             plan = FlashInferPlan(version=version, kernels="compiled")
             return Choice(plan, needed, assumed=needed, source=row.source)
-        why = f"FlashInfer {version} compiles its kernels, and {_without_nvcc(option, profile)}"
+        why = f"FlashInfer {version} compiles its kernels, and {lacking}"
         return Choice(None, why, f"{why}; prebuilt kernels need CUDA {row.minimum_cuda} or newer", source=row.source)
     packages = tuple(
         KernelPackage(

@@ -120,10 +120,6 @@ class HostProfile:
     """The CUDA toolkits with a compiler, by version, ascending."""
     gcc: int | None = None
     """Major version of the host's gcc."""
-    nccl: str | None = None
-    """Path of the system's NCCL."""
-    library_variables: tuple[str, ...] = ()
-    """The LIBRARY_VARIABLES that the settings set."""
     groups: tuple[str, ...] | None = None
     """The login's groups among those that may open AMD cards."""
     peer_paths: tuple[str, ...] | None = None

@@ -21,8 +21,6 @@ from provision.phases.plan.policy import GivenWheel, policy_of
 SILENT = "no answer from"
 """Start of the probe's reason for a program that timed out; any other reason means that nvidia-smi is absent."""
 HOMES = ("/root", "/home")
-LIBRARY_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VLLM_NCCL_SO_PATH")
-"""Variables that let another copy of a library replace the wheel's."""
 
 
 def profile_of(
@@ -107,7 +105,7 @@ def profile_of(
         served_model=served,
         wheel=wheel,
     )
-    profile = profile if platform == "cpu" else _with_environment(profile, facts, settings)
+    profile = profile if platform == "cpu" else _with_environment(profile, facts)
     return _with_driver(profile, facts) if nvidia else profile
 
 
@@ -221,7 +219,7 @@ def _version(facts: HostFacts, name: str) -> str | None:
     return next((program.version for program in facts.programs if program.name == name and program.version), None)
 
 
-def _with_environment(profile: HostProfile, facts: HostFacts, settings: Settings) -> HostProfile:
+def _with_environment(profile: HostProfile, facts: HostFacts) -> HostProfile:
     """Add what surrounds the GPUs and the Stack, in no more detail than rules distinguish."""
     gcc = _version(facts, "gcc")
     unknown = bool({"cuda_toolkits", "programs"} & facts.unknown.keys())
@@ -235,8 +233,6 @@ def _with_environment(profile: HostProfile, facts: HostFacts, settings: Settings
         rivals=tuple(sorted(name for name in facts.kernel_modules if name.startswith(("nouveau", "nova")))),
         toolkits=None if unknown and not toolkits else toolkits,
         gcc=numbers(gcc)[0] if gcc else None,
-        nccl=facts.libraries.get("libnccl.so.2"),
-        library_variables=tuple(name for name in LIBRARY_VARIABLES if name in settings.env),
         peer_paths=_peer_paths(facts),
         groups=None if facts.user.groups is None else tuple(sorted(needed & set(facts.user.groups))),
         umad="ib_umad" in facts.kernel_modules if facts.kernel_modules else None,

@@ -6,9 +6,9 @@ from typing import Any
 from provision.phases.plan import flash
 from provision.phases.plan.attention import choose as choose_attention
 from provision.phases.plan.build_option import BuildOption
-from provision.phases.plan.flash import choose_flashinfer, newest_gcc, nvcc, of_major
+from provision.phases.plan.flash import choose_flashinfer
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Verdict, accept, assume, reject, rule, warn
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
 @rule(reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"), order=160)
@@ -55,23 +55,3 @@ def flashinfer(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield reject(choice.refused, source=choice.source, **facts)
     else:
         yield accept(choice.why, source=choice.source or (option.release.source if option.release else None), **facts)
-
-
-@rule(reads=("cuda_toolkits", "programs"), order=200)
-def host_compiler(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """An nvcc that compiles at run time accepts the host's gcc."""
-    if option.release is None or option.release.flashinfer is None or profile.platform != "cuda":
-        return
-    kits = of_major(option, profile)
-    if not kits:
-        return
-    kit = (nvcc(option, profile) or kits[-1]).version
-    newest, source = newest_gcc(kit)
-    gcc = profile.gcc
-    if gcc is None:
-        yield assume(f"the host's gcc is not newer than {newest}, the limit of nvcc {kit}")
-    elif gcc > newest:
-        text = f"nvcc {kit} accepts gcc up to {newest}; the host has {gcc}, so nvcc cannot compile at run time"
-        yield warn(text, source=source, gcc=gcc, toolkit=kit)
-    else:
-        yield accept(f"nvcc {kit} accepts gcc up to {newest}; the host has {gcc}", source=source, gcc=gcc, toolkit=kit)

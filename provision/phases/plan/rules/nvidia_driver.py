@@ -69,9 +69,6 @@ def _reached(rule_id: str, option: BuildOption, profile: HostProfile, plan: Driv
             yield verdict_of(text, source=floor.source, driver=plan.version, floor=floor.driver)
 
 
-_DOING = {"keep": "is kept", "install": "will be installed", "upgrade": "will replace the present one"}
-
-
 @rule(reads=("nvidia.driver_version", "settings.driver"), order=40, cause="driver-too-old")
 def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The driver runs builds of this CUDA major."""
@@ -81,8 +78,6 @@ def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
     yield from _reached("driver-floor", option, profile, plan)
     if plan.version is None:
         yield assume(f"the NVIDIA driver is {driver.least_version(option, profile)} or newer")
-    else:
-        yield accept(f"driver {plan.version} {_DOING[plan.action]}", driver=plan.version, action=plan.action)
 
 
 @rule(reads=("nvidia.driver_version", "nvidia.gpus"), order=170, cause="ptx-toolchain")
@@ -225,21 +220,6 @@ def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept("Secure Boot is off: the driver's module needs no enrolled key", secure_boot=False)
 
 
-@rule(reads=("nvidia.gpus",), order=260, source="docs.nvidia.com/deploy/driver-persistence")
-def persistence(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """nvidia-persistenced keeps the driver loaded for idle GPUs."""
-    plan = driver.choose(option, profile)
-    known = [card for card in profile.cards if card.persistent is not None]
-    if plan is None or plan.action != "keep" or profile.foreign_driver or not known:
-        return
-    off = [card.index for card in known if not card.persistent]
-    if off:
-        text = f"persistence is off for GPU {', '.join(map(str, off))}: enable `nvidia-persistenced`"
-        yield warn(text, off=off)
-    else:
-        yield accept("persistence is on for the GPUs that serve", off=[])
-
-
 @rule(
     reads=(
         "nvidia.nvswitches",
@@ -304,7 +284,10 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
     open_ = [row for row in rows if row.id not in profile.policy.accepted]
     if open_:
         newest = max(open_, key=lambda row: numbers(row.fixed))
-        change = _change(profile, plan.action)
+        stays = plan.action == "keep" and profile.policy.driver != "upgrade" and not profile.foreign_driver
+        guest = any(card.virtual for card in profile.cards)
+        offer = driver.replacement(profile) if stays and not guest else None
+        change = f"; `--driver upgrade` installs {offer}" if offer else ""
         text = f"driver {plan.version} has {' and '.join(map(text_of, open_))}, fixed in {newest.fixed}"
         ids = [row.id for row in open_]
         yield warn(f"{text}: {sentence_of(newest)}{change}", source=newest.source, driver=plan.version, advisories=ids)
@@ -318,17 +301,6 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
         yield accept(f"no advisory of its branch is open in driver {plan.version}", driver=plan.version)
 
 
-def _change(profile: HostProfile, action: str) -> str:
-    if profile.foreign_driver:
-        return f"; the driver cannot be changed from {profile.foreign_driver}"
-    guest = any(card.virtual for card in profile.cards)
-    offer = None if guest else driver.replacement(profile)
-    if action == "keep" and profile.policy.driver != "upgrade" and offer:
-        rights = "" if profile.escalates is not False else ", as root or with `ansible_become: true`"
-        return f"; `--driver upgrade` installs {offer}{rights}"
-    return ""
-
-
 @rule(
     reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
     order=280,
@@ -337,7 +309,6 @@ def _change(profile: HostProfile, action: str) -> str:
 def cuda_compat(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre GPUs only."""
     if not driver.needs_compat(option, profile):
-        yield from _unused(option, profile)
         return
     facts: dict[str, Any] = {"driver": profile.driver, "cards": sorted({card.name for card in profile.usable})}
     package = driver.compat_libraries(option).package
@@ -349,13 +320,3 @@ def cuda_compat(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     else:
         text = f"`--set cuda_compat=true` would make it possible: {package} from NVIDIA's repository extends driver {profile.driver}"
         yield accept(text, **facts)
-
-
-def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """Explain why allowed libraries are not installed: the driver of the Stack runs the candidate without them."""
-    plan = driver.choose(option, profile) if profile.policy.cuda_compat else None
-    if plan is None or plan.version is None:
-        return
-    which = {"keep": "kept", "install": "to be installed", "upgrade": "from `--driver upgrade`"}[plan.action]
-    text = f"`--set cuda_compat=true` has no effect: driver {plan.version} ({which}) runs {option.variant} builds without it"
-    yield accept(text, driver=plan.version, action=plan.action)

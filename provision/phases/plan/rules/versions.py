@@ -1,4 +1,4 @@
-"""The version combination: its provider, its parts, and what is known of it."""
+"""The version combination: its parts, and what is known of it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,31 +15,10 @@ from provision.phases.plan.advisories import (
     sentence_of,
     text_of,
 )
-from provision.phases.plan.build_option import BuildOption, dependencies_of, native_floor, proof, runs_natively
+from provision.phases.plan.build_option import BuildOption, native_floor, proof, runs_natively
 from provision.phases.plan.family.choices import serving_plan
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.policy import INFERRED
 from provision.phases.plan.rule import Verdict, accept, reject, rule, warn
-
-
-@rule(order=10)
-def provider(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
-    """The vLLM project's build ranks before a community build, and the plan says if the build is a community build, or a wheel that the tables lack."""
-    build = option.build
-    if build is None:
-        return
-    if option.wheel is not None:
-        yield accept(f"{option.wheel.name}: {INFERRED}", source=build.source, sha256=option.wheel.sha256)
-    elif build.provider == "community":
-        text = f"{build.distribution} {build.version} is a community build, not the vLLM project's"
-        yield accept(text, source=build.source)
-    else:
-        where = f" from {build.index}" if build.index else " from the package index (PyPI or your mirror)"
-        yield accept(f"the vLLM project's build{where}", source=build.source)
-    if option.torch_variant != build.variant == "cpu":
-        row = next(row for row in catalog().torch_stand_ins if row.torch == option.torch.version)
-        text = f"torch {option.torch.version} from the package index: a CUDA build ({row.variant}) that computes on the CPU"
-        yield accept(text, source=row.source)
 
 
 @rule(reads=("nvidia.driver_version",), order=140)
@@ -68,47 +47,6 @@ def cuda_pair(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         source=option.torch.source,
         **facts,
     )
-
-
-@rule(
-    reads=("libraries", "settings.env"),
-    order=210,
-    source="github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571",
-)
-def nccl(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """NCCL is the one that torch pins."""
-    if profile.platform != "cuda":
-        return
-    facts: dict[str, Any] = {"system": profile.nccl, "variables": list(profile.library_variables)}
-    if profile.library_variables and (profile.nccl or "VLLM_NCCL_SO_PATH" in profile.library_variables):
-        present = f"the system has {profile.nccl}" if profile.nccl else "names a path"
-        text = f"`firstlight_env` sets {' and '.join(profile.library_variables)} and {present}: it may replace the NCCL that torch needs"
-        yield warn(text, **facts)
-    else:
-        wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
-        unused = f"; {profile.nccl} of the system is not used" if profile.nccl else ""
-        yield accept(f"NCCL is {wheel}, as torch pins it{unused}", **facts)
-
-
-@rule(order=130)
-def dependencies(option: BuildOption, _: HostProfile) -> Iterator[Verdict]:
-    """Dependencies without an upper bound in vLLM's metadata are no newer than the vLLM version; the newest versions may use the newest ones."""
-    plan, table = dependencies_of(option), catalog().horizon
-    if plan is None or option.release is None:
-        return
-    released = option.release.date
-    if plan.until is not None:
-        text = (
-            f"the release date is {released}: no dependency is newer than {plan.until}, by upload times if the package index has "
-            f"them, else by {len(plan.bounds)} version bounds"
-        )
-    elif released:
-        text = (
-            f"this vLLM is at most {table.current_days} days older than the newest: the newest dependencies are allowed"
-        )
-    else:
-        text = "the release date is unknown: the newest dependencies are allowed"
-    yield accept(text, source=table.source, released=released, bounds=plan.bounds)
 
 
 @rule(order=290)
