@@ -56,7 +56,7 @@ def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
     )
     offered = [change.text for change in alternatives(llama_70b(), ServingRequest(), cards(1, 79))]
     assert offered[0] == "with 2 such GPUs"
-    assert "with the model quantised to 4 bits (40 GiB of weights)" in offered
+    assert "with GPUs of 192 GiB" in offered
 
 
 def test_a_length_that_does_not_fit_is_refused_with_one_that_does() -> None:
@@ -226,7 +226,7 @@ def test_the_chosen_length_fits_and_the_suggestion_helps(
         assert found.weights + found.overhead + (found.cache_bytes or 0) <= found.memory
     for change in islice(alternatives(model, wanted, budget), 3):
         assert found.problem is not None
-        assert fit(change.shape, change.request, change.budget).problem is None
+        assert fit(model, change.request, change.budget).problem is None
 
 
 def test_other_arguments_do_not_change_the_answer() -> None:

@@ -15,8 +15,6 @@ from provision.phases.plan.advisories import Exposure, affects, exposure_of, is_
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
 from provision.phases.plan.policy import policy_of
-from provision.phases.plan.profile_builder import profile_of
-from provision.phases.plan.suggestion import nearest
 from provision.phases.plan.what_if import parse_what_if
 from tests.family.models import LLAMA, TEXT, nested
 
@@ -52,14 +50,6 @@ def test_the_same_range_reaches_it_for_a_model_of_text() -> None:
     assert f"{VIDEO_HOLE} (CVSS 9.8) of vLLM 0.13.0 does not apply: the model takes no images or video" in told(
         found, "accept"
     )
-
-
-def test_the_last_resort_is_to_name_the_release() -> None:
-    settings = Settings(model="org/model", vllm=">=0.9", torch="==2.9.0")
-    shape = shape_of(PICTURES, counted({"BF16": 1 << 30}, "a test"))
-    change = nearest(profile_of(parse_what_if(HOST.format("535.309.01")), settings, shape=shape), kept=("torch",))
-    assert change
-    assert change.policy == {"vllm": "==0.13.0"}
 
 
 def test_a_named_release_is_planned_with_a_warning_until_it_is_accepted() -> None:

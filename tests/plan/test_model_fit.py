@@ -129,7 +129,7 @@ def test_the_built_in_model_is_not_evaluated() -> None:
             "supports 131072",
             "with `--set max_model_len=131072`",
         ),
-        (CPU.format(16), llama_8b(), {}, "the host has 16.0 GiB of memory", "with the model quantised to 8 bits"),
+        (CPU.format(16), llama_8b(), {}, "the host has 16.0 GiB of memory", "with 32 GiB of memory"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_with_the_smallest_change(

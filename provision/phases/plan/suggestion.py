@@ -1,5 +1,6 @@
 """The smallest change that makes a Stack possible. Each change is evaluated by the same rules."""
 
+import json
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -20,7 +21,6 @@ from provision.phases.plan.fit.result import alternatives
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import LATEST, NEWEST, Policy
 from provision.phases.plan.profile_builder import most_disk
-from provision.phases.plan.rules.versions import advisories
 
 Change: TypeAlias = tuple[str, dict[str, str], HostProfile]
 """A change as text, the settings that make it (empty if settings cannot), and the changed profile."""
@@ -97,7 +97,6 @@ def _changes(profile: HostProfile) -> Iterator[Change]:
         yield _setting(profile, "vllm", LATEST, replace(profile.policy, vllm=LATEST))
     yield from _more_memory(profile)
     yield from _other_cards(profile)
-    yield from _named_release(profile)
     if any(card.mig for card in profile.cards):
         without = tuple(replace(card, mig=False, slices=0) for card in profile.cards)
         yield "with MIG off", {}, replace(profile, cards=without)
@@ -138,18 +137,16 @@ def _relaxed(profile: HostProfile) -> Iterator[Change]:
 
 
 def _other_cards(profile: HostProfile) -> Iterator[Change]:
-    """Yield each other kind of card alone."""
-    for kind in dict.fromkeys(card.kind for card in profile.usable):
-        cards = tuple(card for card in profile.usable if card.kind == kind)
+    """Yield each other kind of card, and of slice, alone."""
+    kinds = dict.fromkeys(card.kind for card in profile.usable)
+    whole = [tuple(card for card in profile.usable if card.kind == kind) for kind in kinds]
+    slices = [part for card in profile.usable for part in card.sliced()]
+    parts = [(part,) for part in {part.kind: part for part in reversed(slices)}.values()]
+    for cards in (*whole, *parts):
         if cards != profile.cards:
-            listed = f"[{', '.join(str(card.index) for card in cards)}]"
+            listed = json.dumps([card.place for card in cards])
             changed = replace(profile, cards=cards, missing_gpus=())
             yield f"with `{typed('gpus', listed)}`", {"gpus": listed}, changed
-    slices = [part for card in profile.usable for part in card.sliced()]
-    for card in {part.kind: part for part in reversed(slices)}.values():
-        listed = f'["{card.place}"]'
-        changed = replace(profile, cards=(card,), missing_gpus=())
-        yield f"with `{typed('gpus', listed)}`", {"gpus": listed}, changed
 
 
 def _model_changes(profile: HostProfile) -> Iterator[Change]:
@@ -172,22 +169,8 @@ def _model_changes(profile: HostProfile) -> Iterator[Change]:
             yield f"with `{typed(name, AUTO)}`", {name: AUTO}, changed
     if profile.budget:
         for change in alternatives(served.shape, served.request, profile.budget):
-            smaller = replace(served, shape=change.shape, request=change.request, budget=change.budget)
+            smaller = replace(served, request=change.request, budget=change.budget)
             yield change.text, change.policy, replace(profile, served_model=smaller)
-
-
-def _named_release(profile: HostProfile) -> Iterator[Change]:
-    """Yield the newest release that only its advisories exclude from `latest` or a range, by its name."""
-    policy = profile.policy
-    if not policy.wants_vllm or policy.names_vllm or not evaluate_host(profile).accepted:
-        return
-    for option in options(profile):
-        if option.release is None or all(verdict.kind != "reject" for verdict in advisories.evaluate(option, profile)):
-            continue
-        named = replace(policy, vllm=f"=={option.release.version}")
-        if evaluate(option, replace(profile, policy=named)).accepted:
-            yield _setting(profile, "vllm", named.vllm, named)
-            return
 
 
 def _other_driver(profile: HostProfile) -> Iterator[Change]:
