@@ -26,9 +26,6 @@ MOST_BYTES = 128 << 20
 """Size limit of a small document. The longest index pages have about 10 MB, model files without weights less."""
 ATTEMPTS = 4
 """Maximum number of requests for a small document while the server is busy or drops the connection."""
-_PROXY_VARIABLES = tuple(
-    spelling for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY") for spelling in (name, name.lower())
-)
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 """Headers that describe the transferred body, not the decoded one."""
@@ -59,7 +56,10 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
             headers={"User-Agent": "firstlight"},
         )
     except (ValueError, ImportError, httpx.InvalidURL) as error:
-        raise _unusable(settings, error) from None
+        raise StageError(
+            f"the network settings cannot be used: {without_credentials(str(error))}",
+            hint="check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and pip's settings `proxy` and `trusted-host`; a proxy is an HTTP proxy, such as http://proxy.example:3128",
+        ) from None
 
 
 def _trusting(certificate: str | None) -> ssl.SSLContext:
@@ -72,21 +72,6 @@ def _trusting(certificate: str | None) -> ssl.SSLContext:
             f"the certificate file `{certificate}` cannot be used: {problem}",
             hint="correct SSL_CERT_FILE or pip's setting `cert`; without both, the certificates of the system are used",
         ) from None
-
-
-def _unusable(settings: ClientSettings, error: Exception) -> StageError:
-    """Return the error for proxies and hosts that no client accepts."""
-    named = {name: os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)}
-    named |= {"pip's setting `proxy`": settings.proxy} if settings.proxy else {}
-    named |= {"pip's setting `trusted-host`": " ".join(settings.insecure_hosts)} if settings.insecure_hosts else {}
-    values = "; ".join(f"{name} is `{without_credentials(value)}`" for name, value in named.items())
-    socks = any("socks" in value for value in named.values())
-    return StageError(
-        "SOCKS proxies are not supported: " + values
-        if socks
-        else f"the network settings cannot be used: {without_credentials(str(error))}: {values or 'no setting is known'}",
-        hint="use an HTTP proxy, such as http://proxy.example:3128, or unset the variable",
-    )
 
 
 def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
