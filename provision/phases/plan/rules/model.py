@@ -198,12 +198,6 @@ def serving_choices(option: BuildOption, profile: HostProfile) -> Iterator[Verdi
 SPAN_SINCE = "0.11.1"
 """The first release whose processes start on several hosts without a scheduler (`--nnodes`)."""
 
-LINK = {
-    "layers": "the network between the {hosts} hosts carries what one part of the layers hands to the next",
-    "each layer": "the network between the {hosts} hosts is as fast as a link between GPUs: each layer waits for it",
-}
-"""What is assumed of the network, by what is split over the hosts: no fact names the speed of a link between hosts."""
-
 
 @rule(
     reads=("settings.span", "settings.pipeline_parallel", "nvidia.gpus", "amd.gpus"),
@@ -223,10 +217,13 @@ def span(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     pipeline = policy.pipeline or (1 if on_cpu else policy.span)
     cards = len(profile.cards)
     hosts = f"{policy.span} hosts" if on_cpu else f"{policy.span} hosts with {cards} GPU{'s' if cards > 1 else ''} each"
-    whole_layers = pipeline % policy.span == 0
-    split = "each has a part of the layers" if whole_layers else "all share each layer"
+    if pipeline % policy.span == 0:
+        split, link = "each has a part of the layers", "carries what one part of the layers hands to the next"
+    else:
+        split, link = "all share each layer", "is as fast as a link between GPUs: each layer waits for it"
     yield accept(f"{hosts} serve one model together: {split}", hosts=policy.span, pipeline=pipeline)
-    yield assume(LINK["layers" if whole_layers else "each layer"].format(hosts=policy.span))
+    # no fact names the speed of a link between hosts
+    yield assume(f"the network between the {policy.span} hosts {link}")
 
 
 RAY_SINCE = "0.23.0"
