@@ -22,7 +22,6 @@ def cuda_wheel(folder: Path, **changes: object) -> Path:
     files = {
         "vllm/_C_stable_libtorch.abi3.so": main,
         "vllm/vllm_flash_attn/_vllm_fa3_C.abi3.so": compiled(folder / "fa3", FLASH_3, "libcudart.so.13"),
-        "vllm/vllm_flash_attn/cute/__init__.py": b"",
         "vllm/envs.py": b'VLLM_MAIN_CUDA_VERSION: str = "13.0"\n',
     }
     return wheel(folder, **({"files": files} | changes))  # type: ignore[arg-type]

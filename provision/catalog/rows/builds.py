@@ -20,13 +20,9 @@ class Release(Row):
     core_aarch64: tuple[str, ...] = ()
     fa2: tuple[str, ...] = ()
     fa3: tuple[str, ...] = ()
-    fa4: bool = False
     flash_commit: str | None = None
     python_locked: tuple[str, ...] = ()
-    torchvision: str | None = None
-    torchaudio: str | None = None
     flashinfer: str | None = None
-    flashinfer_cubin: bool = False
 
     def core_of(self, machine: str | None) -> tuple[str, ...]:
         """Return the GPU code of the main extension in the wheel for an architecture."""

