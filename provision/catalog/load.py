@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from provision.catalog.rows import Row
 from provision.catalog.rows import builds as build_rows
@@ -18,8 +20,10 @@ FOLDER = Path(__file__).parent
 R = TypeVar("R", bound=Row)
 
 
-OVERLAY_TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch", "proven": "proven"}
-"""The tables of an overlay, with the product's file that has the same table."""
+_OVERLAY: TypeAdapter[dict[str, list[dict[str, Any]]]] = TypeAdapter(
+    dict[Literal["release", "build", "torch", "proven"], list[dict[str, Any]]]
+)
+"""The tables of an overlay."""
 REFRESH = "delete it, then run ./firstlight catalog refresh"
 
 
@@ -50,26 +54,17 @@ def read_overlays(place: Path) -> tuple[Overlay, ...]:
             f"the folder of catalog overlays `{place}` is a file",
             hint="FIRSTLIGHT_CATALOG names the folder of your overlays; the default is ~/.config/firstlight/catalog",
         )
-    return tuple(read_overlay(path) for path in sorted(place.glob("*.toml")))
+    return tuple(map(_overlay, sorted(place.glob("*.toml"))))
 
 
-def read_overlay(path: Path) -> Overlay:
-    """Return one overlay.
-
-    Raises:
-        TableError: The file is unreadable or empty, or it has a table that overlays cannot have.
-    """
+def _overlay(path: Path) -> Overlay:
     tables = read_table(path, hint=REFRESH)
-    if not any(tables.values()):
-        raise TableError(f"catalog overlay `{path}` has no row", hint=REFRESH)
-    for name, found in tables.items():
-        if name not in OVERLAY_TABLES:
-            raise TableError(
-                f"catalog overlay `{path}`: unknown table `{name}`", hint=f"an overlay has {', '.join(OVERLAY_TABLES)}"
-            )
-        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise TableError(f"catalog overlay `{path}`: `{name}` is not a list of rows", hint=REFRESH)
-    return Overlay(path, tables)
+    try:
+        return Overlay(path, _OVERLAY.validate_python(tables))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join(map(str, first["loc"]))
+        raise TableError(f"catalog overlay `{path}`: {where}: {first['msg']}", hint=REFRESH) from None
 
 
 def _rows(file: str, table: str, kind: type[R]) -> cached_property[tuple[R, ...]]:

@@ -59,12 +59,13 @@ def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no row"),
-        ("build = []\n", "has no row"),
         (GOOD[: len(GOOD) // 2], "cannot be read"),
-        (GOOD.replace("[[build]]", "[[driver]]"), "unknown table `driver`"),
-        ('build = "all"\n', "`build` is not a list of rows"),
-        ("[build]\na = 1\n", "`build` is not a list of rows"),
+        (
+            GOOD.replace("[[build]]", "[[driver]]"),
+            "driver [key]: Input should be 'release', 'build', 'torch' or 'proven'",
+        ),
+        ('build = "all"\n', "build: Input should be a valid list"),
+        ("[build]\na = 1\n", "build: Input should be a valid list"),
     ],
 )
 def test_a_broken_overlay_is_named(tmp_path: Path, text: str, message: str) -> None:

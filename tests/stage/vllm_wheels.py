@@ -17,7 +17,7 @@ FLASH_3 = container(entry(NATIVE, 90, EXACT))
 
 
 def cuda_wheel(folder: Path, **changes: object) -> Path:
-    """A CUDA 13 build with code for 8.0 and 9.0, FlashAttention 3 for 9.0, and FlashAttention 4."""
+    """A CUDA 13 build with code for 8.0 and 9.0, and FlashAttention 3 for 9.0."""
     main = compiled(folder / "main", CODE, "libcudart.so.13")
     files = {
         "vllm/_C_stable_libtorch.abi3.so": main,
