@@ -128,11 +128,6 @@ def amd_by_name(name: str) -> AmdRow | None:
     return {plain_name(row.name): row for row in catalog().amd_cards}.get(plain_name(name))
 
 
-@cache
-def amd_by_id(device_id: str) -> AmdRow | None:
-    return {identity: row for row in catalog().amd_cards for identity in row.ids}.get(device_id.lower())
-
-
 def nvidia_cards(facts: HostFacts) -> tuple[Card, ...]:
     """Return the NVIDIA cards: as the driver names them; by their PCI ids where it names none that the catalog has."""
     if facts.nvidia is not None and facts.nvidia.gpus:
@@ -178,7 +173,8 @@ def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
             )
             for gpu, row in ((gpu, amd_by_name(gpu.name or "")) for gpu in facts.amd.gpus)
         )
-    rows = [amd_by_id(gpu.device_id) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD]
+    by_id = {identity: row for row in catalog().amd_cards for identity in row.ids}
+    rows = (by_id.get(gpu.device_id.lower()) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD)
     return tuple(Card(AMD, index, row.name, gfx=row.gfx) for index, row in enumerate(row for row in rows if row))
 
 

@@ -62,7 +62,9 @@ def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
     short = profile.driver is None or too_old(option, profile, profile.driver) is not None
     if profile.policy.driver == "pinned":
         return _installed("upgrade", option, profile) if short or not is_pinned(profile) else _kept(profile)
-    fixed = _fixed(profile)
+    is_guest = any(card.virtual for card in profile.cards)
+    advisories = () if is_guest or profile.escalates is False else advisories_of("nvidia-driver", profile.driver or "")
+    fixed = max((row.fixed for row in advisories), key=numbers, default="")
     if profile.driver and (short or fixed):
         plan = _installed("upgrade", option, profile, wanted="0" if short else fixed)
         if numbers(plan.version or "") > numbers(profile.driver):
@@ -72,14 +74,6 @@ def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
 
 def _kept(profile: HostProfile) -> DriverPlan:
     return DriverPlan(action="keep", version=profile.driver, module=profile.module)
-
-
-def _fixed(profile: HostProfile) -> str:
-    """Return the vendor's fixed release of the driver's branch, if the driver is below it and may be replaced; else an empty text."""
-    guest = any(card.virtual for card in profile.cards)
-    if profile.policy.driver != "upgrade" or profile.escalates is False or guest or not profile.driver:
-        return ""
-    return max((row.fixed for row in advisories_of("nvidia-driver", profile.driver)), key=numbers, default="")
 
 
 def replacement(profile: HostProfile) -> str | None:
@@ -94,11 +88,6 @@ def is_pinned(profile: HostProfile) -> bool:
     if policy.driver_version:
         return present == numbers(policy.driver_version)
     return present[:1] == numbers(policy.driver_branch or "")
-
-
-def supply_of(option: BuildOption, profile: HostProfile) -> Supply:
-    """Return the source of a driver to install for a candidate."""
-    return supply(profile, least_version(option, profile))
 
 
 def supply(profile: HostProfile, least: str) -> Supply:
@@ -293,20 +282,15 @@ def switched(profile: HostProfile) -> bool | None:
     return None if subnet_managed(profile) else profile.nvswitches
 
 
-def looks_switched(profile: HostProfile) -> bool:
-    """Return whether the host has as many cards of the serving kind as a board with NVSwitches."""
-    first = profile.cards[0] if profile.cards else None
-    if first is None or first.row is None:
-        return False
-    return first.row.switched_board == sum(card.name == first.name for card in profile.present)
-
-
 def fabric_manager_version(profile: HostProfile, plan: DriverPlan | None) -> str | None:
     """Return the fabric manager's version, which is the driver's; None if this system needs none."""
     if plan is None or profile.foreign_driver or profile.fabric_below:
         return None
     found = switched(profile)
-    return plan.version if found or (found is None and looks_switched(profile)) else None
+    if found is None and (first := next(iter(profile.cards), None)) and first.row:
+        # as many cards of the serving kind as a board with NVSwitches has
+        found = first.row.switched_board == sum(card.name == first.name for card in profile.present)
+    return plan.version if found else None
 
 
 def needs_fabric_manager(stack: Stack, facts: HostFacts) -> bool:

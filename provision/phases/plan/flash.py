@@ -28,21 +28,16 @@ def choose(option: BuildOption, profile: HostProfile) -> Choice[FlashAttnPlan]:
     policy = profile.policy.flash_attn
     if policy == "none":
         return Choice(NONE, "`--flash-attn none` disables flash kernels")
-    if profile.platform == "cpu":
-        refused = "the flash-attn package is for GPUs; this host serves from its processor"
-        return Choice(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
     bundled = _bundled(option, profile)
     if policy == "bundled":
         return Choice(bundled, "the kernels in vLLM's wheel, as `--flash-attn bundled` requests")
+    obstacle = "it is for GPUs, and this host serves from its processor" if profile.platform == "cpu" else ""
     if profile.policy.torch == "existing":
-        why = "the package cannot be checked against a torch that only the host has"
-        return Choice(bundled, f"without the package: {why}", why if policy in WANTED else None)
-    found = _package_for(option, profile)
+        obstacle = "it cannot be checked against a torch that only the host has"
+    found: Choice[FlashAttnPackage | None] = Choice(None, obstacle) if obstacle else _package_for(option, profile)
     if found.plan is None:
-        refused = f"the flash-attn package is requested: {found.why}"
-        return Choice(
-            bundled, f"without the package: {found.why}", refused if policy in WANTED else None, source=found.source
-        )
+        refused = f"the flash-attn package is requested: {found.why}" if policy in WANTED else None
+        return Choice(bundled, f"without the package: {found.why}", refused, source=found.source)
     decodes = "; vLLM still decodes with its own kernels" if bundled is not NONE else ""
     package, plan = found.plan, bundled.model_copy(update={"package": found.plan})
     if option.release is None:  # the package's kernels serve

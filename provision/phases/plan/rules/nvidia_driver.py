@@ -155,7 +155,7 @@ def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     if profile.os_id is None:
         yield assume(f"driver {plan.version} has packages for the host's system")
         return
-    supply = driver.supply_of(option, profile)
+    supply = driver.supply(profile, driver.least_version(option, profile))
     system = f"{profile.os_id} {profile.os_version or ''}".rstrip()
     facts: dict[str, Any] = {"system": system, "packages": supply.source, "secure_boot": profile.secure_boot}
     if supply.source == "distribution":
@@ -207,7 +207,7 @@ def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     on = profile.secure_boot
     if on is None:
         yield assume("Secure Boot is off, or the key of the driver's module is enrolled")
-    elif on and (row := driver.supply_of(option, profile).row) is not None and row.signed:
+    elif on and (row := driver.supply(profile, driver.least_version(option, profile)).row) is not None and row.signed:
         text = f"Secure Boot is on, and {row.id} signs the modules of driver {plan.version}: no key must be enrolled"
         yield accept(text, source=row.source, secure_boot=True, action=plan.action)
     elif on:

@@ -89,18 +89,9 @@ ACCEPT = "firstlight_accept_advisories"
 )
 def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """No advisory of CVSS 9 or more applies to a vLLM version that the settings do not name; one of a named version, or of torch alone, is reported."""
-    exposure = exposure_in(option, profile)
-    if option.release is not None:
-        yield from _of("vllm", option.release.version, exposure, profile, named=profile.policy.names_vllm)
-    else:
-        yield from _of("torch", option.torch.version, exposure, profile, named=True)
-
-
-def exposure_in(option: BuildOption, profile: HostProfile) -> Exposure:
-    """Return what a host does with a candidate."""
     policy, served = profile.policy, profile.served_model
     plan = serving_plan(served.shape, served.request, option.release.version) if served and option.release else None
-    return Exposure(
+    exposure = Exposure(
         serves_vllm=option.release is not None,
         own_model=served is not None,
         inputs=served.shape.inputs if served else (),
@@ -108,6 +99,10 @@ def exposure_in(option: BuildOption, profile: HostProfile) -> Exposure:
         hosts=policy.span,
         arguments=(*policy.arguments, *(plan.flags if plan else ())),
     )
+    if option.release is not None:
+        yield from _of("vllm", option.release.version, exposure, profile, named=policy.names_vllm)
+    else:
+        yield from _of("torch", option.torch.version, exposure, profile, named=True)
 
 
 def _of(product: Product, version: str, exposure: Exposure, profile: HostProfile, *, named: bool) -> Iterator[Verdict]:
