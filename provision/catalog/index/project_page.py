@@ -41,9 +41,6 @@ class IndexLocation:
         """The address without credentials, for messages."""
         return without_credentials(self.url)
 
-    def page_url(self, package: str) -> str:
-        return self.url if self.flat else f"{self.url.rstrip('/')}/{canonicalize_name(package)}/"
-
 
 @dataclass(frozen=True)
 class IndexFile:
@@ -131,7 +128,7 @@ def _host(location: IndexLocation) -> str:
 
 def fetch_page(client: httpx.Client, location: IndexLocation, package: str) -> ProjectPage:
     """Query a location for one package. An unknown package gives an empty page without a problem."""
-    address = location.page_url(package)
+    address = location.url if location.flat else f"{location.url.rstrip('/')}/{canonicalize_name(package)}/"
     if folder := local_path(address):
         return _list_folder(location, folder)
     import httpx

@@ -24,10 +24,6 @@ class Release(Row):
     python_locked: tuple[str, ...] = ()
     flashinfer: str | None = None
 
-    def core_of(self, machine: str | None) -> tuple[str, ...]:
-        """Return the GPU code of the main extension in the wheel for an architecture."""
-        return self.core_aarch64 if machine == "aarch64" else self.core
-
 
 class Build(Row):
     """A vLLM build that is not the default wheel: from another index, or under another name."""

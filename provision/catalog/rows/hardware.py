@@ -75,10 +75,6 @@ class NvidiaCard(Row):
     machines: tuple[str, ...] = ()
     """Machines with one such card, whose names `--what-if` takes as well."""
 
-    def memory_of(self, device_id: str) -> int:
-        """Return the memory of the card with a PCI device id, or of the usual card for another one."""
-        return (self.smaller or {}).get(device_id.lower(), self.memory_gib)
-
 
 class ServerProduct(Row):
     """A server by its product name."""

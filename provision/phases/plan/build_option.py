@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Proven, Release, Torch
-from provision.catalog.versions import between, cuda_of, newest_first, numbers, platform_of
+from provision.catalog.versions import between, cuda_of, newest_first, numbers, platform_of, within
 from provision.core.models.stack import DependencyPlan, WheelFile
 from provision.core.tables import own_table
 from provision.phases.plan.cards import Coverage, coverage
 from provision.phases.plan.host_profile import HostProfile, Platform
-from provision.phases.plan.policy import LATEST, GivenWheel
+from provision.phases.plan.policy import LATEST, NEWEST, GivenWheel
 
 TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
@@ -73,8 +73,9 @@ def _wanted(profile: HostProfile) -> Iterator[tuple[Release, Build]]:
         if platform_of(given.build.variant) == profile.platform:
             yield given.release, given.build
         return
+    wanted = profile.policy.vllm
     for row in newest_first(catalog().releases):
-        if profile.policy.wants_release(row.version):
+        if wanted in (LATEST, NEWEST) or within(row.version, wanted):
             yield from ((row, build) for build in _builds(row, profile.platform))
 
 

@@ -145,7 +145,7 @@ def _nvidia_card(gpu: NvidiaGpu, device_id: str) -> Card:
     is_split = gpu.mig_mode == "enabled"
     memory = _gib(gpu.mig_memory if is_split else gpu.memory_total)
     if memory is None and row is not None and not is_split:
-        memory = row.memory_of(device_id)
+        memory = (row.smaller or {}).get(device_id.lower(), row.memory_gib)
     return Card(
         NVIDIA,
         index=gpu.index,

@@ -204,7 +204,7 @@ def launched(option: BuildOption, profile: HostProfile) -> Iterator[LaunchedCode
     capabilities = profile.capabilities
     row, build = option.release, option.build
     if row is not None and build is not None:
-        core = row.core_of(profile.machine)
+        core = row.core_aarch64 if profile.machine == "aarch64" else row.core
         yield LaunchedCode("vLLM's main extension", core, build.variant, row.source, capabilities)
         for extension, using in attention.flash_extensions(option, profile).items():
             codes = {"fa2": row.fa2, "fa3": row.fa3}.get(extension, ())

@@ -10,7 +10,6 @@ from packaging.version import Version
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Release
-from provision.catalog.versions import within
 from provision.core.errors import UsageError
 from provision.core.models.settings import SPECULATIVE, Settings
 from provision.core.models.stack import WheelFile
@@ -79,15 +78,6 @@ class Policy:
     @property
     def wants_vllm(self) -> bool:
         return self.vllm != "none"
-
-    @property
-    def names_vllm(self) -> bool:
-        """Return whether the settings name one vLLM release."""
-        return self.vllm.startswith("==")
-
-    def wants_release(self, version: str) -> bool:
-        """Return whether a vLLM release is in the requested range."""
-        return self.vllm in (LATEST, NEWEST) or within(version, self.vllm)
 
     def wants_torch(self, version: str) -> bool:
         """Return whether a torch release may be used."""

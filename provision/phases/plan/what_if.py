@@ -183,8 +183,6 @@ class Key:
 
     form: str
     """A regular expression."""
-    problem: str = ""
-    """What is wrong with a value of another form."""
     hint: str = ""
     read: Callable[[str], Any] = str
     fact: str | None = None
@@ -193,34 +191,30 @@ class Key:
     def value(self, key: str, text: str) -> Any:
         """Return what a text of the key means."""
         if not re.fullmatch(self.form, text):
-            raise UsageError(f"`{key}={text}` {self.problem}", hint=self.hint)
+            raise UsageError(f"`{key}={text}` cannot be read", hint=self.hint)
         return self.read(text)
 
 
 def _version(example: str, fact: str | None = None) -> Key:
     hint = f"numbers with dots, as in {example}"
-    return Key(
-        r"none|\d{1,9}(\.\d{1,9})+", "is not a version", hint, lambda text: None if text == "none" else text, fact
-    )
+    return Key(r"none|\d{1,9}(\.\d{1,9})+", hint, lambda text: None if text == "none" else text, fact)
 
 
 def _one_of(*words: str, fact: str, read: Callable[[str], Any] = str) -> Key:
-    return Key("|".join(words), "is not known", f"one of: {', '.join(words)}", read, fact)
+    return Key("|".join(words), f"one of: {', '.join(words)}", read, fact)
 
 
 def _gib(example: str, fact: str) -> Key:
-    hint = f"as in {example}"
-    return Key(r"\d{1,9}(\.\d+)?", "is not a number of GiB", hint, lambda text: int(float(text) * GIB), fact)
+    hint = f"a number of GiB, as in {example}"
+    return Key(r"\d{1,9}(\.\d+)?", hint, lambda text: int(float(text) * GIB), fact)
 
 
 _KEYS = {
-    HOSTS: Key(r"0?[1-9]|[1-5]\d|6[0-4]", "is not a number of hosts from 1 to 64", f"as in {HOSTS}=2", int),
+    HOSTS: Key(r"0?[1-9]|[1-5]\d|6[0-4]", f"a number of hosts from 1 to 64, as in {HOSTS}=2", int),
     "gpu": Key(r"(?s:.+)", read=_gpu, fact="pci_gpus"),
     "driver": _version("driver=580.95.05", "nvidia.driver_version"),
     "rocm": _version("rocm=7.2.2"),
-    "os": Key(
-        "[^-]*-.+", "is not ID-VERSION_ID", "as in os-release: os=ubuntu-22.04, os=debian-12, os=rhel-9.4", _os, "os.id"
-    ),
+    "os": Key("[^-]*-.+", "ID-VERSION_ID as in os-release: os=ubuntu-22.04, os=debian-12, os=rhel-9.4", _os, "os.id"),
     "python": replace(_version("python=3.12", "pythons"), form=r"\d{1,9}(\.\d{1,9})+"),
     "arch": _one_of("x86_64", "aarch64", fact="os.machine"),
     "cpu": _one_of("sse4_2", "avx2", "avx512", "amx", fact="cpu.isa"),

@@ -100,7 +100,7 @@ def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         arguments=(*policy.arguments, *(plan.flags if plan else ())),
     )
     if option.release is not None:
-        yield from _of("vllm", option.release.version, exposure, profile, named=policy.names_vllm)
+        yield from _of("vllm", option.release.version, exposure, profile, named=policy.vllm.startswith("=="))
     else:
         yield from _of("torch", option.torch.version, exposure, profile, named=True)
 
