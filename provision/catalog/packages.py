@@ -84,15 +84,7 @@ def distribution_driver(
 
 
 def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, kernel: str | None) -> tuple[str, ...]:
-    """Return the packages of a distribution's driver for the running kernel (`uname -r`).
-
-    Raises:
-        UsageError: Their names contain the kernel, which is unknown.
-    """
-    if kernel is None and any("{kernel}" in name or "{flavour}" in name for name in names):
-        raise UsageError(
-            f"the packages of {row.id}'s driver contain the kernel in their names, and the running kernel is unknown"
-        )
+    """Return the packages of a distribution's driver for the running kernel (`uname -r`)."""
     flavour = (kernel or "").rpartition("-")[2]
     later = row.first_kernel is not None and minor(kernel or "") != row.first_kernel
     if flavour == GENERIC and later:

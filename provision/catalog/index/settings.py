@@ -100,15 +100,15 @@ def read_settings(
     """Read the settings of this user. Files of pip that cannot be read are ignored.
 
     Raises:
-        StageError: An address is invalid, or a uv.toml cannot be read.
+        StageError: An address is invalid.
     """
     environ = os.environ if environ is None else environ
     pip = _pip_values(environ, _pip_files(environ) if pip_files is None else pip_files)
     for key in _ADDRESSES:
         _require_addresses(key, pip.get(key, ""))
-    uv_texts = tuple(
-        _uv_text(path) for path in (_uv_files(environ) if uv_files is None else uv_files) if path.is_file()
-    )
+    # what is wrong with one, uv itself says
+    readable = (path for path in (_uv_files(environ) if uv_files is None else uv_files) if os.access(path, os.R_OK))
+    uv_texts = tuple(path.read_text(encoding="utf-8", errors="replace") for path in readable if path.is_file())
     uv_keys = {key for text in uv_texts for key in _toml_keys(text)}
     uv_owns_indexes = any(environ.get(name) for name in _UV_INDEX_VARIABLES) or bool(uv_keys & set(_UV_INDEX_KEYS))
     uv_owns_links = bool(environ.get("UV_FIND_LINKS")) or "find-links" in uv_keys
@@ -169,16 +169,6 @@ def _require_addresses(key: str, text: str) -> None:
                 f"pip's setting `{key}` has the invalid address `{without_credentials(address)}`: {problem or 'it has no host'}",
                 hint=f"correct it; see `pip config list` and PIP_{key.upper().replace('-', '_')}",
             )
-
-
-def _uv_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise StageError(
-            f"uv's configuration `{path}` cannot be read: {reason}", hint="correct it, or unset UV_CONFIG_FILE"
-        ) from None
 
 
 def _absolute(location: str) -> str:

@@ -25,19 +25,19 @@ MOST_BYTES = 16 << 20
 """Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""
 
 
-class RangeError(FirstlightError):
-    """The server does not send parts of a file."""
+class IndexReadError(FirstlightError):
+    """None of the user's indexes answers, or a listed file cannot be read."""
 
 
 class RangeFile(io.RawIOBase):
-    """A remote file without a buffer: each read is a request, and raises RangeError where the server refuses it."""
+    """A remote file without a buffer: each read is a request, and raises IndexReadError where the server refuses it."""
 
     def __init__(self, client: httpx.Client, url: str) -> None:
         self._client, self._url, self._at = client, url, 0
         self._name = url.rpartition("/")[2]
         total = self._get(0, 1).headers.get("content-range", "").rpartition("/")[2]
         if not total.isdigit():
-            raise RangeError(f"`{self._name}`: the server does not send the size of the file")
+            raise IndexReadError(f"`{self._name}`: the server does not send the size of the file")
         self._size = int(total)
 
     def readable(self) -> bool:
@@ -55,7 +55,7 @@ class RangeFile(io.RawIOBase):
         wanted = max(0, min(len(buffer), self._size - self._at))
         content = self._get(self._at, wanted).content if wanted else b""
         if len(content) != wanted:
-            raise RangeError(f"`{self._name}`: the server sent {len(content)} bytes instead of {wanted}")
+            raise IndexReadError(f"`{self._name}`: the server sent {len(content)} bytes instead of {wanted}")
         buffer[:wanted] = content
         self._at += wanted
         return wanted
@@ -64,15 +64,11 @@ class RangeFile(io.RawIOBase):
         part = {"Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
         answer = get_once(self._client, self._url, headers=part)
         if answer.status_code != 206:
-            raise RangeError(
+            raise IndexReadError(
                 f"`{self._name}`: the server sends no parts of files (HTTP {answer.status_code})",
                 hint="the index serves no metadata files either; use another index of the same packages",
             )
         return answer
-
-
-class IndexReadError(FirstlightError):
-    """None of the user's indexes answers, or a listed file cannot be read."""
 
 
 class WheelIndex:
@@ -107,8 +103,7 @@ class WheelIndex:
         """Return the text of a member of a wheel, `METADATA` or a path; None when the wheel does not have it.
 
         Raises:
-            RangeError: The server sends no parts of files.
-            IndexReadError: The server sends nothing, or no valid wheel.
+            IndexReadError: The server sends nothing, no parts of files, or no valid wheel.
         """
         import httpx
 

@@ -47,8 +47,7 @@ def refresh_tables() -> str:
 
     Raises:
         TableError: An overlay cannot be read.
-        IndexReadError: No index answers.
-        RangeError: The index serves neither metadata nor parts of files.
+        IndexReadError: No index answers, or it serves neither metadata nor parts of files.
     """
     folder = overlay_folder()
     catalog = Catalog(overlays=read_overlays(folder))

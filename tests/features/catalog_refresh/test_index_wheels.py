@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.catalog.index.settings import ClientSettings
-from provision.features.catalog_refresh.index_wheels import BLOCK, IndexReadError, RangeError, RangeFile, WheelIndex
+from provision.features.catalog_refresh.index_wheels import BLOCK, IndexReadError, RangeFile, WheelIndex
 from tests.features.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 
@@ -59,7 +59,7 @@ def test_a_server_without_range_requests_is_named(site: Site, index: WheelIndex)
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     site.faults.no_range = True
     (found,) = index.wheels("vllm")
-    with pytest.raises(RangeError, match=r"vllm-0\.40\.0.*sends no parts of files \(HTTP 200\)"):
+    with pytest.raises(IndexReadError, match=r"vllm-0\.40\.0.*sends no parts of files \(HTTP 200\)"):
         index.read(found.file, "METADATA")
 
 

@@ -90,7 +90,7 @@ def test_a_binary_uv_configuration_is_named(
     assert refresh_only.url
     (tmp_path / "uv.toml").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
-    refused(r"uv's configuration `.*uv\.toml` cannot be read: it is not UTF-8 text")
+    refused(r"uv\.toml")
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e308", "many"])
