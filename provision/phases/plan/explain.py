@@ -48,14 +48,9 @@ def render_trace(resolution: Resolution) -> list[str]:
             reason for reason in resolution.reasons if reason.candidate == chosen and reason.verdict != "reject"
         ]
         lines += ["", f"    Chosen: {chosen}", *verdicts(of_chosen, sources)]
-    if resolution.assumptions:
-        lines += ["", "    Assumed, since the facts are unknown:"]
-        lines += [f"      assumed: {text}" for text in resolution.assumptions]
     later = [candidate.id for candidate in resolution.candidates if candidate.accepted][1:]
     if later:
         lines += ["", f"    Next candidates, if its packages cannot be resolved: {', '.join(later)}"]
-    if resolution.nearest:
-        lines += ["", f"    No combination of versions fits. Possible: {resolution.nearest.text}"]
     return [*lines, *source_lines(sources)]
 
 
@@ -272,8 +267,15 @@ def why_not(requested: str, classes: Mapping[HostProfile, Iterable[str]]) -> lis
     Raises:
         UsageError: `requested` has another form, or the catalog has no such release.
     """
-    version = _release_in(requested)
-    return [_answer(version, profile, tuple(hosts)) for profile, hosts in classes.items()]
+    match = re.fullmatch(r"vllm==(\S+)", requested)
+    if not match:
+        raise UsageError(f"`--why-not {requested}` is invalid", hint="name one release: --why-not vllm==0.33.0")
+    known = sorted((row.version for row in catalog().releases), key=release)
+    if match[1] not in known:
+        raise UsageError(
+            f"the catalog has no vLLM {match[1]}; its newest is {known[-1]}, its oldest {known[0]}", hint=NEWER_RELEASES
+        )
+    return [_answer(match[1], profile, tuple(hosts)) for profile, hosts in classes.items()]
 
 
 def render_answers(answers: list[WhyNot]) -> str:
@@ -301,18 +303,6 @@ def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNo
         ),
         nearest=None if possible else nearest(pinned, kept=("vllm",)),
     )
-
-
-def _release_in(requested: str) -> str:
-    match = re.fullmatch(r"vllm==(\S+)", requested)
-    if not match:
-        raise UsageError(f"`--why-not {requested}` is invalid", hint="name one release: --why-not vllm==0.33.0")
-    known = sorted((row.version for row in catalog().releases), key=release)
-    if match[1] not in known:
-        raise UsageError(
-            f"the catalog has no vLLM {match[1]}; its newest is {known[-1]}, its oldest {known[0]}", hint=NEWER_RELEASES
-        )
-    return match[1]
 
 
 def _answer_lines(answer: WhyNot) -> list[str]:

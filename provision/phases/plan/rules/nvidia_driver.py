@@ -107,15 +107,11 @@ def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     plan = driver.choose(option, profile)
     if plan is None or plan.module is None or not driver.architectures(profile):
         return
-    demanding = {row.module: row for row in driver.architectures(profile) if row.module_only}
-    source = next((row.source for row in demanding.values()), None)
-    if len(demanding) > 1:
-        names = " and ".join(sorted(row.name for row in demanding.values()))
-        yield reject(f"{names} GPUs need different kernel modules", source=source, modules=sorted(demanding))
-    elif demanding and plan.module not in demanding:
-        name, needed = next((row.name, row.module) for row in demanding.values())
-        text = f"{name} needs the {needed} kernel module; the {plan.module} one is loaded"
-        yield reject(text, source=source, module=plan.module)
+    demanding = [row for row in driver.architectures(profile) if row.module_only]
+    source = demanding[0].source if demanding else None
+    if {row.module for row in demanding} - {plan.module}:
+        needs = " and ".join(f"{row.name} needs the {row.module} kernel module" for row in demanding)
+        yield reject(f"{needs}; the {plan.module} one is loaded", source=source, module=plan.module)
     else:
         yield accept(f"the {plan.module} kernel module supports the GPUs", source=source, module=plan.module)
 
