@@ -24,8 +24,8 @@ MODELS = [
 many = hypothesis_settings(max_examples=80, deadline=None)
 
 
-def cards(count: int, gib: int, *, fp8: bool = False) -> DeviceBudget:
-    return DeviceBudget("cuda", count, gib * GIB, fp8)
+def cards(count: int, gib: int) -> DeviceBudget:
+    return DeviceBudget("cuda", count, gib * GIB)
 
 
 def test_a_small_model_on_a_large_card_keeps_its_own_length() -> None:
@@ -65,13 +65,6 @@ def test_a_length_that_does_not_fit_is_refused_with_one_that_does() -> None:
     assert found.problem == "length"
     assert "65536 tokens needs 8.0 GiB of cache" in found.text
     assert next(alternatives(llama_8b(), wanted, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
-
-
-def test_an_eight_bit_cache_is_suggested_if_kernels_support_it() -> None:
-    wanted = ServingRequest(length=40000, arguments=("--enable-log-requests",))
-    policies = [change.policy for change in alternatives(llama_8b(), wanted, cards(1, 23, fp8=True))]
-    assert {"vllm_args": '["--enable-log-requests", "--kv-cache-dtype", "fp8"]'} in policies
-    assert all("vllm_args" not in change.policy for change in alternatives(llama_8b(), wanted, cards(1, 23)))
 
 
 def test_a_context_beyond_the_models_own_length_is_refused() -> None:
@@ -219,7 +212,7 @@ def test_twice_the_devices_halve_the_share_of_each(model: Shape, tensor: int, gi
 def test_the_chosen_length_fits_and_the_suggestion_helps(
     model: Shape, count: int, gib: int, wanted: ServingRequest
 ) -> None:
-    budget = cards(count, gib, fp8=True)
+    budget = cards(count, gib)
     found = fit(model, wanted, budget)
     if found.problem is None and found.cache and found.length:
         assert found.cache.bytes_for(found.length) <= (found.cache_bytes or 0)

@@ -14,7 +14,6 @@ from provision.core.models.facts import Python
 from provision.phases.plan.cards import NVIDIA, Card, Server
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
-from provision.phases.plan.fit.tables import platforms
 from provision.phases.plan.policy import GivenWheel, Policy
 
 Platform = Literal["cpu", "cuda", "rocm"]
@@ -142,15 +141,12 @@ class HostProfile:
         served = self.served_model
         if served is None or served.budget is not None:
             return served.budget if served else None
-        fp8_cache = platforms()[self.platform].fp8_cache
         if self.platform == "cpu":
-            reads_fp8 = self.isa in fp8_cache
-            return DeviceBudget("cpu", 1, served.memory, reads_fp8) if served.memory else None
+            return DeviceBudget("cpu", 1, served.memory) if served.memory else None
         sizes = [card.memory_gib for card in self.cards]
         if not sizes or not all(sizes):
             return None
-        reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_cache)
-        return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
+        return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB)
 
     @property
     def foreign_driver(self) -> str | None:

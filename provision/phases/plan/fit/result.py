@@ -1,6 +1,5 @@
 """The result of a fit: the split of a model, its memory on a device, and the longest context."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,7 +7,6 @@ from math import gcd
 from typing import Literal
 
 from provision.core.formatting import GIB
-from provision.core.models.settings import typed
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import Cache, cache_of, tensor_sizes, weight_bytes, why_not
@@ -221,11 +219,6 @@ def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> It
         if size != found.tensor:
             text = f"with `--set tensor_parallel={size}`"
             yield Alternative(text, {"tensor_parallel": str(size)}, replace(request, tensor=size), budget)
-    if budget.fp8_cache and not request.cache_dtype.startswith("fp8"):
-        arguments = [*request.arguments, "--kv-cache-dtype", "fp8"]
-        listed = json.dumps(arguments)
-        text = f"with `{typed('vllm_args', listed)}` (an 8-bit cache)"
-        yield Alternative(text, {"vllm_args": listed}, replace(request, cache_dtype="fp8"), budget)
 
 
 def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:

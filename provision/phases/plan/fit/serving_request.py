@@ -79,5 +79,3 @@ class DeviceBudget:
     platform: Literal["cuda", "rocm", "cpu"]
     devices: int
     device_bytes: int
-    fp8_cache: bool = False
-    """Whether the flash kernels of these devices read an 8-bit cache."""

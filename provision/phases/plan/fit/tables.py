@@ -42,8 +42,6 @@ class Platform(Row):
     context: float
     peers: float
     graphs: float
-    fp8_cache: tuple[str, ...] = ()
-    """Compute capabilities, or CPU levels, on which flash kernels read an 8-bit cache."""
 
 
 class Engine(Row):
