@@ -73,11 +73,7 @@ def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if row is None:
         yield warn(f"this combination is untested on {profile.machine or 'x86_64'}: it was never installed there")
     else:
-        on_cards = [each for each in catalog().proven if each.how == "served" and "-cpu-" not in each.set]
-        served = [each for each in on_cards if each.machine == row.machine]
-        others = ", ".join(f"{each.set} on {each.on}" for each in served)
-        also = f" (one that has: {others})" if row.how == "loaded" and others else ""
-        yield accept(f"{HOW[row.how].format(on=row.on)}{also}", source=row.source)
+        yield accept(HOW[row.how].format(on=row.on), source=row.source)
 
 
 ACCEPT = "firstlight_accept_advisories"
