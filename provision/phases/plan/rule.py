@@ -1,4 +1,4 @@
-"""The interface of a rule: what it reads, and a function that evaluates it, whose docstring is the statement that must hold."""
+"""The interface of a rule: a function that evaluates it, whose docstring is the statement that must hold."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,8 +38,6 @@ class Verdict(NamedTuple):
 class Rule(Generic[P]):
     """A rule on one candidate for one class of hosts, or on the host alone. It yields nothing where it does not apply."""
 
-    reads: tuple[str, ...]
-    """Facts, and settings as `settings.NAME`."""
     order: int
     """Lower orders are evaluated first, and the first refusal ends the evaluation of a candidate."""
     cause: str | None
@@ -64,17 +62,17 @@ class HostRule(Rule[[HostProfile]]):
 
 
 def rule(
-    *, reads: tuple[str, ...] = (), order: int = LAST, cause: str | None = None, source: str | None = None
+    *, order: int = LAST, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[P, Iterable[Verdict]]], Rule[P]]:
     """Declare a function of a module in rules/ as a rule on candidates: its docstring is the statement. Arguments are the fields of `Rule`."""
-    return lambda evaluate: Rule(reads, order, cause, source, evaluate)
+    return lambda evaluate: Rule(order, cause, source, evaluate)
 
 
 def host_rule(
-    *, reads: tuple[str, ...], order: int, cause: str | None = None, source: str | None = None
+    *, order: int, cause: str | None = None, source: str | None = None
 ) -> Callable[[Callable[[HostProfile], Iterable[Verdict]]], HostRule]:
     """Declare a function of a module in rules/ as a rule on the host, as `rule` does."""
-    return lambda evaluate: HostRule(reads, order, cause, source, evaluate)
+    return lambda evaluate: HostRule(order, cause, source, evaluate)
 
 
 def accept(text: str, *, source: str | None = None, **facts: Any) -> Verdict:

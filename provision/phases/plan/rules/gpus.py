@@ -13,7 +13,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
 
 
-@host_rule(reads=("pci_gpus", "nvidia.gpus", "settings.gpus"), order=20)
+@host_rule(order=20)
 def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
     """Every requested GPU exists."""
     if not profile.bus_known:
@@ -30,7 +30,7 @@ def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
         yield accept("every requested GPU exists", requested=list(profile.policy.gpus))
 
 
-@host_rule(reads=("product", "pci_gpus", "topology", "settings.expected_gpus"), order=25)
+@host_rule(order=25)
 def server_product(profile: HostProfile) -> Iterator[Verdict]:
     """A server whose product is known has the GPUs and the network cards of that product."""
     server = profile.server
@@ -49,7 +49,7 @@ def server_product(profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=server.source, nics=server.nics_found, expected=server.nics)
 
 
-@host_rule(reads=("nvidia.gpus", "amd.gpus", "settings.gpus"), order=70)
+@host_rule(order=70)
 def mixed_cards(profile: HostProfile) -> Iterator[Verdict]:
     """Only GPUs of one kind serve: of the kinds that the newest vLLM version supports, the one with the most memory in total on the host. Integrated graphics serve only if there is no other GPU. The plan names the other GPUs, which limit nothing."""
     serve = profile.cards
@@ -78,7 +78,6 @@ def _listed(cards: Sequence[Card]) -> str:
 
 
 @host_rule(
-    reads=("nvidia.gpus",),
     order=80,
     source="docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848",
 )
@@ -97,7 +96,7 @@ def mig(profile: HostProfile) -> Iterator[Verdict]:
         yield accept("MIG is off for the GPUs that serve")
 
 
-@rule(reads=("nvidia.gpus", "settings.gpus", "settings.runtime"), order=145, cause="mig-uuid")
+@rule(order=145, cause="mig-uuid")
 def gpu_slice(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """vLLM finds the slice that it is given. On the host it finds a slice by UUID, and then takes the index of the slice on its GPU for that of a GPU; a container has the slice alone."""
     card = next((card for card in profile.cards if card.part), None)
@@ -120,7 +119,7 @@ def gpu_slice(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=row.source, slice=card.place)
 
 
-@rule(reads=("nvidia.gpus",), order=150, cause="arch-not-in-build")
+@rule(order=150, cause="arch-not-in-build")
 def gpu_code(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """Every extension that is launched has code for every GPU."""
     if profile.platform != "cuda":
@@ -166,11 +165,7 @@ def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Ver
         yield accept(text, source=part.source, compute_capability=capability)
 
 
-@rule(
-    reads=("topology", "virtualization"),
-    order=220,
-    source="NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization",
-)
+@rule(order=220, source="NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization")
 def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """IOMMU and ACS do not redirect writes between GPUs."""
     paths = profile.peer_paths
@@ -185,7 +180,7 @@ def peer_paths(_: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept("neither IOMMU nor ACS is active between the GPUs")
 
 
-@host_rule(reads=("user.groups", "user"), order=90, cause="rocm-device-permission")
+@host_rule(order=90, cause="rocm-device-permission")
 def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
     """The service has access to the AMD GPUs."""
     if profile.platform != "rocm":
@@ -205,7 +200,7 @@ def rocm_access(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"the user is in {names}", source=source, groups=needed)
 
 
-@rule(reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
+@rule(order=100, cause="rocm-arch-unsupported")
 def rocm_gfx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The build contains code for every AMD GPU."""
     if profile.platform != "rocm":
@@ -226,7 +221,7 @@ def rocm_gfx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             yield verdict_of(text, source=source, gfx=card.gfx)
 
 
-@rule(reads=("amd.rocm_version", "settings.driver"), order=90)
+@rule(order=90)
 def rocm_userspace(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The build runs on the host's ROCm."""
     if profile.platform != "rocm":

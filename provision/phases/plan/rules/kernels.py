@@ -11,7 +11,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
-@rule(reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"), order=160)
+@rule(order=160)
 def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """Flash attention serves if every GPU and the vLLM version support it, else the best other back end."""
     if option.release is None:
@@ -28,7 +28,7 @@ def attention(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     yield accept(f"{choice.plan.backend}{generation}: {choice.why}", source=choice.source, **facts)
 
 
-@rule(reads=("nvidia.gpus", "settings.flash_attn"), order=180)
+@rule(order=180)
 def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI; where there is none, flash-attn-4 on the GPUs and beside the vLLM versions that it fits."""
     choice = flash.choose(option, profile)
@@ -41,7 +41,7 @@ def flash_attn(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-@rule(reads=("cuda_toolkits", "programs", "settings.attention"), order=190)
+@rule(order=190)
 def flashinfer(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt for exactly its version, or off."""
     choice = choose_flashinfer(option, profile)

@@ -18,15 +18,6 @@ from provision.phases.plan.rule import Verdict, accept, assume, host_rule, rejec
 
 
 @host_rule(
-    reads=(
-        "nvidia.gpus",
-        "amd.gpus",
-        "memory",
-        "settings.model",
-        "settings.speculative",
-        "settings.max_model_len",
-        "settings.tensor_parallel",
-    ),
     order=120,
     cause="model-too-large",
     source="provision/phases/plan/fit: vLLM's own arithmetic; the overhead of the engine is estimated",
@@ -55,7 +46,7 @@ def model_fit(profile: HostProfile) -> Iterator[Verdict]:
     yield accept(_describe(found, served), length=found.length, tokens=found.tokens, **facts)
 
 
-@host_rule(reads=("nvidia.gpus", "amd.gpus", "settings.model", "settings.tensor_parallel"), order=130)
+@host_rule(order=130)
 def gpus_used(profile: HostProfile) -> Iterator[Verdict]:
     """A model that cannot be split over all GPUs of the host uses the first ones."""
     served, budget = profile.served_model, profile.budget
@@ -98,11 +89,7 @@ def _describe(found: Fit, served: ServedModel) -> str:
     return f"{weights} with {length}; the KV cache holds {found.tokens} tokens"
 
 
-@host_rule(
-    reads=("settings.model", "settings.trust_remote_code"),
-    order=110,
-    source="vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0",
-)
+@host_rule(order=110, source="vllm/transformers_utils/config.py and vllm/tokenizers/hf.py, 0.32.0")
 def remote_code(profile: HostProfile) -> Iterator[Verdict]:
     """A model that needs Python code of its repository has the user's explicit trust."""
     served = profile.served_model
@@ -116,7 +103,7 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
 
 
-@rule(reads=("nvidia.gpus", "cpu.flags", "settings.model"))
+@rule()
 def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The vLLM version loads the quantisation that config.json names, and these GPUs, or this processor, compute with it."""
     served, release = profile.served_model, option.release
@@ -149,10 +136,7 @@ def quantization(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         yield accept(f"vLLM {release.version} loads weights quantised as `{row.name}`", source=row.source, **facts)
 
 
-@rule(
-    reads=("settings.speculative", "settings.vllm_args"),
-    source="provision/phases/plan/fit/needs.toml: tried with vLLM 0.32.0",
-)
+@rule(source="provision/phases/plan/fit/needs.toml: tried with vLLM 0.32.0")
 def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """On CPUs, the vLLM version draws the tokens of speculative decoding as requests specify."""
     row = option.release
@@ -168,7 +152,7 @@ def speculation(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     yield reject(text, vllm=row.version)
 
 
-@rule(reads=("settings.model",), source="vllm/model_executor/models/registry.py of each release's wheel")
+@rule(source="vllm/model_executor/models/registry.py of each release's wheel")
 def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The vLLM version knows the class of the model."""
     served, row = profile.served_model, option.release
@@ -180,10 +164,7 @@ def model_class(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     yield (accept if known else reject)(text, vllm=row.version)
 
 
-@rule(
-    reads=("settings.model", "settings.tool_parser", "settings.reasoning_parser", "settings.vllm_args"),
-    source="provision/phases/plan/family/parsers.toml: the wheels of each release",
-)
+@rule(source="provision/phases/plan/family/parsers.toml: the wheels of each release")
 def serving_choices(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The vLLM version has the parsers in the settings; the family of the model decides the rest."""
     served, release = profile.served_model, option.release
@@ -200,7 +181,6 @@ SPAN_SINCE = "0.11.1"
 
 
 @rule(
-    reads=("settings.span", "settings.pipeline_parallel", "nvidia.gpus", "amd.gpus"),
     order=130,
     source="vllm/engine/arg_utils.py of the wheels 0.11.0 and 0.11.1; github.com/vllm-project/vllm/pull/23691",
 )
@@ -233,11 +213,7 @@ WITHOUT_RAY = {"cpu": "current platform cpu does not support ray"}
 """Platforms for which vLLM takes no Ray, with what it says there: `ray_device_key` in vllm/platforms/cpu.py of 0.32.0 is empty."""
 
 
-@rule(
-    reads=("settings.executor", "settings.span", "nvidia.gpus", "amd.gpus"),
-    order=131,
-    source="github.com/vllm-project/vllm/pull/36836; github.com/NovaSky-AI/SkyRL/issues/1653",
-)
+@rule(order=131, source="github.com/vllm-project/vllm/pull/36836; github.com/NovaSky-AI/SkyRL/issues/1653")
 def executor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """If Ray is to start the processes of a model over several hosts, the vLLM version supports Ray on this platform."""
     policy, release = profile.policy, option.release

@@ -15,7 +15,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
 
 
-@host_rule(reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"), order=60)
+@host_rule(order=60)
 def driver_answers(profile: HostProfile) -> Iterator[Verdict]:
     """A loaded driver answers, or may be reinstalled."""
     row = next((row for row in catalog().driver_faults if row.name == profile.driver_fault), None)
@@ -32,7 +32,6 @@ def driver_answers(profile: HostProfile) -> Iterator[Verdict]:
 
 
 @host_rule(
-    reads=("container", "wsl", "nvidia", "settings.driver"),
     order=50,
     source="docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit",
 )
@@ -69,7 +68,7 @@ def _reached(rule_id: str, option: BuildOption, profile: HostProfile, plan: Driv
             yield verdict_of(text, source=floor.source, driver=plan.version, floor=floor.driver)
 
 
-@rule(reads=("nvidia.driver_version", "settings.driver"), order=40, cause="driver-too-old")
+@rule(order=40, cause="driver-too-old")
 def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The driver runs builds of this CUDA major."""
     plan = driver.choose(option, profile)
@@ -80,7 +79,7 @@ def driver_floor(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         yield assume(f"the NVIDIA driver is {driver.least_version(option, profile)} or newer")
 
 
-@rule(reads=("nvidia.driver_version", "nvidia.gpus"), order=170, cause="ptx-toolchain")
+@rule(order=170, cause="ptx-toolchain")
 def ptx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """If an extension that is launched has only PTX for a GPU, or is compiled on the host, the driver is as new as the toolkit."""
     plan = driver.choose(option, profile)
@@ -88,7 +87,7 @@ def ptx(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield from _reached("ptx", option, profile, plan)
 
 
-@rule(reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
+@rule(order=50)
 def driver_card(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The driver's branch supports every GPU."""
     plan = driver.choose(option, profile)
@@ -101,7 +100,7 @@ def driver_card(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             yield reject(text, source=row.source, driver=plan.version, last_branch=row.last_branch)
 
 
-@rule(reads=("nvidia.module_flavour", "nvidia.gpus"), order=60)
+@rule(order=60)
 def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The kernel module has the flavour that the GPUs need."""
     plan = driver.choose(option, profile)
@@ -117,7 +116,6 @@ def driver_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
 
 
 @rule(
-    reads=("nvidia.gpus",),
     order=70,
     source="docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there",
 )
@@ -135,10 +133,7 @@ def vgpu(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, **facts)
 
 
-@rule(
-    reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
-    order=80,
-)
+@rule(order=80)
 def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """There are packages of a driver that is to be installed, and root can install them. They are the vendor's, or the distribution's if only those load under Secure Boot, if the vendor has none, or if the settings request them."""
     plan = driver.choose(option, profile)
@@ -173,7 +168,6 @@ def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
 
 
 @rule(
-    reads=("kernel_modules",),
     order=240,
     source="github.com/NVIDIA/ansible-role-nvidia-driver issue 51; docs.nvidia.com driver-installation-guide, disabling nouveau",
 )
@@ -191,7 +185,6 @@ def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
 
 
 @rule(
-    reads=("secure_boot", "settings.driver"),
     order=250,
     source="docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69",
 )
@@ -216,18 +209,7 @@ def secure_boot(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept("Secure Boot is off: the driver's module needs no enrolled key", secure_boot=False)
 
 
-@rule(
-    reads=(
-        "nvidia.nvswitches",
-        "nvidia.driver_version",
-        "nvidia.fabric_manager_version",
-        "nvidia.fabric_state",
-        "virtualization",
-        "kernel_modules",
-    ),
-    order=230,
-    source="docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide",
-)
+@rule(order=230, source="docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide")
 def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The fabric manager has exactly the version of the driver."""
     plan = driver.choose(option, profile)
@@ -249,7 +231,7 @@ def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdic
     yield accept(f"fabric manager {version}, equal to the driver{additions}", driver=plan.version)
 
 
-@rule(reads=("nvidia.driver_version",), order=270)
+@rule(order=270)
 def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """A driver branch without support is reported."""
     if profile.driver_odd:
@@ -270,7 +252,7 @@ def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
         yield accept(text, source=row.source, driver=plan.version)
 
 
-@rule(reads=("nvidia.driver_version", "settings.driver", "settings.accept_advisories"), order=272)
+@rule(order=272)
 def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """A driver below the vendor's fixed release of its branch is reported."""
     plan = driver.choose(option, profile)
@@ -298,7 +280,6 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
 
 
 @rule(
-    reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
     order=280,
     source="docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0",
 )

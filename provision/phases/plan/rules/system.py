@@ -14,7 +14,7 @@ TOOLKIT = "1.18"
 """The oldest release of NVIDIA's container toolkit that describes GPUs at each boot. It names them by UUID since 1.15, and puts the driver's libraries first since 1.16. Source: github.com/NVIDIA/nvidia-container-toolkit/releases."""
 
 
-@host_rule(reads=("os.libc",), order=10, cause="musl")
+@host_rule(order=10, cause="musl")
 def libc(profile: HostProfile) -> Iterator[Verdict]:
     """The host's C library is glibc."""
     if profile.libc == "musl":
@@ -34,7 +34,7 @@ def glibc_floor(option: BuildOption) -> tuple[str, str, str]:
     return max(needs, key=lambda need: numbers(need[0]))
 
 
-@rule(reads=("os.libc_version",), order=110, cause="glibc-too-old")
+@rule(order=110, cause="glibc-too-old")
 def glibc(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The host's glibc is as new as the wheels need."""
     has, (needed, part, source) = profile.glibc, glibc_floor(option)
@@ -46,7 +46,7 @@ def glibc(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"the host has glibc {has}; {part} needs {needed}", source=source, glibc=has, needed=needed)
 
 
-@rule(reads=("os.machine",), order=20)
+@rule(order=20)
 def machine(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """There is a wheel for the host's processor architecture."""
     has, machines = profile.machine, option.build.machines if option.build else ("x86_64", "aarch64")
@@ -66,7 +66,7 @@ def machine(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"there is a wheel for {has}", machine=has)
 
 
-@rule(reads=("cpu.isa",), order=30, cause="cpu-isa")
+@rule(order=30, cause="cpu-isa")
 def cpu_isa(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """The processor supports the instructions that the CPU build needs."""
     if option.build is None or not option.build.isa:
@@ -85,7 +85,7 @@ def cpu_isa(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=option.build.source, isa=profile.isa)
 
 
-@rule(reads=("pythons",), order=120, cause="python-version-unsupported")
+@rule(order=120, cause="python-version-unsupported")
 def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """A Python that the build supports is on the host or can be installed."""
     choice = interpreter.choose(option, profile)
@@ -99,7 +99,7 @@ def python(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     yield accept(choice.why, source=source, pythons=seen)
 
 
-@host_rule(reads=("pythons", "settings.python"), order=30)
+@host_rule(order=30)
 def python_requested(profile: HostProfile) -> Iterator[Verdict]:
     """The requested interpreter exists."""
     requested = profile.policy.python
@@ -116,7 +116,7 @@ def python_requested(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(f"{text} (found: {', '.join(seen) or 'none'})", python=requested, pythons=seen)
 
 
-@host_rule(reads=("pythons", "settings.torch", "settings.python"), order=40)
+@host_rule(order=40)
 def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
     """With `--set torch=existing` the host has a torch, and it is a release for the host's devices."""
     if profile.policy.torch != "existing":
@@ -137,7 +137,7 @@ def torch_existing(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, pythons=[python.path for python in usable])
 
 
-@host_rule(reads=("memory",), order=100)
+@host_rule(order=100)
 def memory(profile: HostProfile) -> Iterator[Verdict]:
     """The host's memory, or its cgroup's limit, is enough for the service."""
     need = catalog().needs[profile.platform]
@@ -156,7 +156,7 @@ def memory(profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-@host_rule(reads=("disks", "settings.prefix"), order=110, cause="disk-full")
+@host_rule(order=110, cause="disk-full")
 def disk(profile: HostProfile) -> Iterator[Verdict]:
     """The disks have space for the environment, its files and the model."""
     need, python = catalog().needs[profile.platform], catalog().python_need
@@ -186,7 +186,7 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(text, source=need.source, needed_gib=round(needed, 1))
 
 
-@host_rule(reads=("libraries", "programs", "user", "os.package_manager"), order=130)
+@host_rule(order=130)
 def system_packages(profile: HostProfile) -> Iterator[Verdict]:
     """Libraries and compilers of the distribution are installed, or the user may install them."""
     for name in profile.unsure:
@@ -219,7 +219,7 @@ def _how_to_install(profile: HostProfile) -> str:
     return f"run `{command.install} {' '.join(packages)}`"
 
 
-@host_rule(reads=("programs", "os.init", "user", "settings.runtime"), order=135)
+@host_rule(order=135)
 def container_runtime(profile: HostProfile) -> Iterator[Verdict]:
     """A service in a container has a podman that is new enough, and what gives it the GPUs."""
     if profile.policy.runtime != "podman":
@@ -251,7 +251,7 @@ def container_runtime(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"the host has podman {profile.podman}; containers need {oldest}", podman=profile.podman)
 
 
-@host_rule(reads=("user",), order=140)
+@host_rule(order=140)
 def rights(profile: HostProfile) -> Iterator[Verdict]:
     """A user who could become root is told so."""
     if profile.escalates is False and profile.sudo:

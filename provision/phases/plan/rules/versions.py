@@ -21,7 +21,7 @@ from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, reject, rule, warn
 
 
-@rule(reads=("nvidia.driver_version",), order=140)
+@rule(order=140)
 def cuda_pair(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """vLLM and torch have the same CUDA major; the same minor is preferred."""
     if option.build is None or profile.platform != "cuda":
@@ -79,10 +79,7 @@ def proven(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 ACCEPT = "firstlight_accept_advisories"
 
 
-@rule(
-    reads=("settings.vllm", "settings.model", "settings.span", "settings.vllm_args", "settings.accept_advisories"),
-    order=910,
-)
+@rule(order=910)
 def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """No advisory of CVSS 9 or more applies to a vLLM version that the settings do not name; one of a named version, or of torch alone, is reported."""
     policy, served = profile.policy, profile.served_model
