@@ -99,8 +99,6 @@ class HostProfile:
     rocm: str | None = None
     driver: str | None = None
     driver_absent: bool = False
-    driver_odd: str | None = None
-    """The version string of the driver, if it is not a version."""
     driver_fault: str | None = None
     """Name of the catalog's fault if the driver is loaded and does not answer."""
     module: Literal["open", "proprietary"] | None = None

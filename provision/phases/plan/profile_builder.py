@@ -131,7 +131,6 @@ def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
     return replace(
         profile,
         driver=version,
-        driver_odd=reported if version is None else None,
         driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not unknown),
         driver_fault=_fault(facts) if loaded else None,
         module=nvidia.module_flavour,

@@ -234,8 +234,6 @@ def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdic
 @rule(order=270)
 def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """A driver branch without support is reported."""
-    if profile.driver_odd:
-        yield warn(f"the driver reports `{profile.driver_odd}` as its version", driver=profile.driver_odd)
     plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
         return
