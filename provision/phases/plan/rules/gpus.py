@@ -38,12 +38,10 @@ def server_product(profile: HostProfile) -> Iterator[Verdict]:
         return
     facts: dict[str, Any] = {"product": server.name, "gpus": server.found, "expected": server.gpus}
     there = f"{server.found} of {server.gpus} GPUs of this server are there ({server.name})"
-    if server.found >= server.gpus:
-        yield accept(f"the server has its {server.gpus} GPUs ({server.name})", source=server.source, **facts)
-    elif profile.policy.gpus is None:
+    if server.found < server.gpus and profile.policy.gpus is None:
         yield warn(f"{there}: its checks will fail", source=server.source, **facts)
     else:
-        yield accept(f"{there}; the GPUs in use are named", source=server.source, **facts)
+        yield accept(there, source=server.source, **facts)
     if server.nics is not None and server.nics_found < server.nics:
         text = f"{server.nics_found} of {server.nics} network cards for the fabric of GPUs are there ({server.name})"
         yield warn(text, source=server.source, nics=server.nics_found, expected=server.nics)

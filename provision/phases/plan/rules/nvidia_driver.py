@@ -270,11 +270,6 @@ def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Ver
     elif rows:
         text = f"driver {plan.version} has {' and '.join(map(text_of, rows))}; firstlight_accept_advisories names it"
         yield accept(text, source=rows[0].source, driver=plan.version)
-    elif any(
-        row.product == "nvidia-driver" and numbers(row.since)[:1] == numbers(plan.version)[:1]
-        for row in catalog().advisories
-    ):
-        yield accept(f"no advisory of its branch is open in driver {plan.version}", driver=plan.version)
 
 
 @rule(

@@ -49,18 +49,17 @@ def glibc(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 @rule(order=20)
 def machine(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """There is a wheel for the host's processor architecture."""
+    is_managed = profile.policy.torch == "managed"
     has, machines = profile.machine, option.build.machines if option.build else ("x86_64", "aarch64")
     if has is None:
         yield assume("the processor architecture is x86_64")
     elif has not in machines:
         source = option.build.source if option.build else None
         yield reject(f"the build is for {' and '.join(machines)}; the host is {has}", source=source, machine=has)
-    elif profile.policy.torch == "existing":
-        yield accept(f"there is a vLLM wheel for {has}, and the host has torch", machine=has)
-    elif profile.platform == "cuda" and option.torch_variant not in offered_torch(has, option.torch):
+    elif is_managed and profile.platform == "cuda" and option.torch_variant not in offered_torch(has, option.torch):
         text = f"torch {option.torch.version} has no CUDA variant for {has} that matches {option.variant}"
         yield reject(text, source=option.torch.source, machine=has)
-    elif option.torch_variant.startswith("rocm") and has != "x86_64":
+    elif is_managed and option.torch_variant.startswith("rocm") and has != "x86_64":
         yield reject(f"torch for ROCm is built for x86_64; the host is {has}", machine=has)
     else:
         yield accept(f"there is a wheel for {has}", machine=has)
