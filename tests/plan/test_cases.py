@@ -49,6 +49,7 @@ def test_a_case_has_its_expected_plan(case: Case) -> None:
 
 
 ONE_SIDED = {
+    "driver-advisories": "it warns of a driver and says nothing of others",
     "imports": "it refuses releases by name and has no verdict on others",
     "rights": "it tells a user what sudo would change and refuses nothing",
     "cuda-compat": "it refuses only what another rule has refused, for --why-not; tests/plan/test_why_not.py has both sides",

@@ -1,7 +1,7 @@
 """The NVIDIA driver of a candidate: the lowest versions that it needs, and where it comes from; what extends it, and the fabric manager."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from provision.catalog import catalog
@@ -74,12 +74,6 @@ def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
 
 def _kept(profile: HostProfile) -> DriverPlan:
     return DriverPlan(action="keep", version=profile.driver, module=profile.module)
-
-
-def replacement(profile: HostProfile) -> str | None:
-    """Return the release that `--driver upgrade` would install; None if the present one is as new."""
-    version = supply(replace(profile, policy=profile.policy.upgrading), "0").version
-    return version if numbers(version) > numbers(profile.driver or "") else None
 
 
 def is_pinned(profile: HostProfile) -> bool:

@@ -9,7 +9,6 @@ from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver
-from provision.phases.plan.advisories import advisories_of, sentence_of, text_of
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule, warn
@@ -248,28 +247,6 @@ def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     elif row.end_of_life:
         text = f"driver branch {row.branch} gets fixes until {row.end_of_life}"
         yield accept(text, source=row.source, driver=plan.version)
-
-
-@rule(order=272)
-def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """A driver below the vendor's fixed release of its branch is reported."""
-    plan = driver.choose(option, profile)
-    if plan is None or plan.version is None:
-        return
-    rows = advisories_of("nvidia-driver", plan.version)
-    open_ = [row for row in rows if row.id not in profile.policy.accepted]
-    if open_:
-        newest = max(open_, key=lambda row: numbers(row.fixed))
-        stays = plan.action == "keep" and profile.policy.driver != "upgrade" and not profile.foreign_driver
-        guest = any(card.virtual for card in profile.cards)
-        offer = driver.replacement(profile) if stays and not guest else None
-        change = f"; `--driver upgrade` installs {offer}" if offer else ""
-        text = f"driver {plan.version} has {' and '.join(map(text_of, open_))}, fixed in {newest.fixed}"
-        ids = [row.id for row in open_]
-        yield warn(f"{text}: {sentence_of(newest)}{change}", source=newest.source, driver=plan.version, advisories=ids)
-    elif rows:
-        text = f"driver {plan.version} has {' and '.join(map(text_of, rows))}; firstlight_accept_advisories names it"
-        yield accept(text, source=rows[0].source, driver=plan.version)
 
 
 @rule(

@@ -6,6 +6,7 @@ from typing import Any
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Product
 from provision.catalog.versions import cuda_of, numbers, release
+from provision.phases.plan import driver
 from provision.phases.plan.advisories import (
     CRITICAL,
     Exposure,
@@ -98,8 +99,21 @@ def advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield from _of("torch", option.torch.version, exposure, profile, named=True)
 
 
-def _of(product: Product, version: str, exposure: Exposure, profile: HostProfile, *, named: bool) -> Iterator[Verdict]:
-    name = "vLLM" if product == "vllm" else product
+@rule(order=272)
+def driver_advisories(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    """A driver below the vendor's fixed release of its branch is reported."""
+    plan = driver.choose(option, profile)
+    if plan is None or plan.version is None:
+        return
+    stays = plan.action == "keep" and profile.policy.driver != "upgrade" and not profile.foreign_driver
+    remedy = "; `--driver upgrade` replaces it" if stays else ""
+    yield from _of("nvidia-driver", plan.version, Exposure(), profile, named=True, remedy=remedy)
+
+
+def _of(
+    product: Product, version: str, exposure: Exposure, profile: HostProfile, *, named: bool, remedy: str = ""
+) -> Iterator[Verdict]:
+    name = {"vllm": "vLLM", "nvidia-driver": "driver"}.get(product, product)
     lesser = []
     for row in advisories_of(product, version):
         missing = exposure.missing(row)
@@ -123,4 +137,4 @@ def _of(product: Product, version: str, exposure: Exposure, profile: HostProfile
         text = f"{name} {version} has {first}; fixed in {last}"
         if len(open_) > 1:
             text = f"{name} {version} has {len(open_)} open advisories below CVSS {CRITICAL:g}, the most severe {first}; {last} fixes all of them"
-        yield warn(text, source=open_[0].source, advisories=[row.id for row in open_])
+        yield warn(f"{text}{remedy}", source=open_[0].source, advisories=[row.id for row in open_])
