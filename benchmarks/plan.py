@@ -32,7 +32,8 @@ def once(count: int) -> dict[str, float]:
     from provision.phases.plan import plan  # noqa: PLC0415 - importing is measured
 
     imported = time.perf_counter()
-    catalog().tables()
+    for name in vars(type(catalog())):
+        getattr(catalog(), name)  # loads the table of that name
     loaded = time.perf_counter()
     facts, settings = hosts(count)
     before, cpu_before = time.perf_counter(), time.process_time()

@@ -147,12 +147,6 @@ class Catalog:
         others = {row.backend for row in self.platform_backends if not row.flash}
         return frozenset(row.backend for row in self.platform_backends if row.flash) - others
 
-    def tables(self) -> dict[str, Any]:
-        """Return every table by name, for checks of all rows."""
-        return {
-            name: getattr(self, name) for name, value in vars(type(self)).items() if isinstance(value, cached_property)
-        }
-
     def read_rows(self, file: str, table: str, kind: type[R]) -> tuple[R, ...]:
         """Return the rows of one table, those of overlays last.
 

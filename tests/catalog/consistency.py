@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from provision.catalog.load import Catalog
@@ -41,9 +42,15 @@ def check(catalog: Catalog) -> list[str]:
     ]
 
 
+def tables(catalog: Catalog) -> dict[str, Any]:
+    """Return every table by its name."""
+    names = (name for name, value in vars(Catalog).items() if isinstance(value, cached_property))
+    return {name: getattr(catalog, name) for name in names}
+
+
 def _all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
     """Yield every row with its table's name."""
-    for name, table in catalog.tables().items():
+    for name, table in tables(catalog).items():
         found = table.values() if isinstance(table, dict) else table if isinstance(table, tuple) else (table,)
         yield from ((name, row) for row in found)
 

@@ -22,6 +22,7 @@ from provision.phases.plan.build_option import options
 from provision.phases.plan.evaluation import evaluate
 from provision.phases.plan.profile_builder import profile_of
 from provision.phases.plan.what_if import parse_what_if
+from tests.catalog.consistency import tables
 from tests.plan import strategies
 from tests.plan.cases import CASES
 from tests.plan.checker import CARDS, LAST_BRANCH, broken
@@ -86,17 +87,17 @@ def test_the_nearest_change_gives_a_stack(line: str, settings: Settings) -> None
 @contextmanager
 def shuffled(seed: int) -> Iterator[None]:
     """Reorder the rows of the tables; caches computed from them are cleared before and after."""
-    tables = catalog()
-    kept = dict(tables.tables())
+    found = catalog()
+    kept = tables(found)
     generator = random.Random(seed)
     try:
         for name, table in kept.items():
             if isinstance(table, tuple) and name not in ORDERED:
-                tables.__dict__[name] = tuple(generator.sample(table, len(table)))
+                found.__dict__[name] = tuple(generator.sample(table, len(table)))
         forget()
         yield
     finally:
-        tables.__dict__.update(kept)
+        found.__dict__.update(kept)
         forget()
 
 
