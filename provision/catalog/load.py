@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from provision.catalog.rows import Row
 from provision.catalog.rows import builds as build_rows
@@ -20,9 +20,8 @@ FOLDER = Path(__file__).parent
 R = TypeVar("R", bound=Row)
 
 
-_OVERLAY: TypeAdapter[dict[str, list[dict[str, Any]]]] = TypeAdapter(
-    dict[Literal["release", "build", "torch", "proven"], list[dict[str, Any]]]
-)
+_Table = Annotated[str, Field(pattern="^(release|build|torch|proven)$")]
+_OVERLAY = TypeAdapter(dict[_Table, list[dict[str, Any]]])
 """The tables of an overlay."""
 REFRESH = "delete it, then run ./firstlight catalog refresh"
 

@@ -248,7 +248,7 @@ def _toolkit(option: BuildOption, profile: HostProfile) -> tuple[Toolkit | None,
         if kit.lacks:
             lacking.append(f"{kit.path} has no {' and no '.join(kit.lacks)}")
         elif profile.gcc is not None and profile.gcc > newest:
-            lacking.append(f"nvcc {kit.version} accepts gcc up to {newest}; the host has {profile.gcc}")
+            lacking.append(f"nvcc {kit.version} refuses gcc {profile.gcc} (it accepts up to {newest})")
         else:
             return kit, ""
     return None, lacking[0] if lacking else "the host has no nvcc of the build's CUDA major"
