@@ -1,30 +1,22 @@
-"""Where measuring takes part in the work of the core: learned floors, comparisons on the page of a run, a load after a launch.
+"""Where measuring takes part in the work of the core: learned floors, and a load after a launch.
 
 The controller keeps floors in LOGS/learned/CLASS.json.
 """
 
 import json
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from provision.core.files import write_atomically
-from provision.core.json_text import parse, parse_object
+from provision.core.json_text import parse_object
 from provision.core.models.records import CheckRecord
 from provision.core.redaction import scrub
-from provision.core.run_folder import RunFolder
 from provision.features.measure.compare import measure
 from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
 from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.pipeline import CommandRequest
-from provision.report.page.hosts import Tone
-from provision.report.page.view import Section
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
-
-PAGE = Path(__file__).with_name("page.html")
 
 
 def hosts_checked(
@@ -71,44 +63,3 @@ def _kept(path: Path, host_class: HostClass) -> LearnedClass | None:
 def measured(request: CommandRequest) -> int:
     """Measure what the hosts of a command serve under the usual load, and return the exit code of `verify load`."""
     return measure(replace(request, command="verify"), "load", ())
-
-
-TONES: dict[str, Tone] = {"met": "good", "not met": "bad"}
-
-
-class ComparedRow(BaseModel):
-    """One measure before and after, as in the document of `verify.pyz compare`."""
-
-    title: str
-    unit: str
-    before: float | None
-    after: float | None
-    change: float | None
-    target: str
-    verdict: str
-
-    @property
-    def tone(self) -> Tone:
-        return TONES.get(self.verdict, "neutral")
-
-
-class _Side(BaseModel):
-    choice: str
-
-
-class Comparison(BaseModel):
-    """What two choices gave on one host."""
-
-    kind: str
-    before: _Side
-    after: _Side
-    rows: tuple[ComparedRow, ...]
-
-
-def page_section(run: RunFolder) -> Section | None:
-    """Return the comparisons of a run, host by host; None where it made none. An unreadable file is left out."""
-    found = []
-    for path in sorted(run.folder.glob("compare/*.json")):
-        with suppress(OSError, ValueError):
-            found.append((path.stem, Comparison.model_validate(scrub(parse(path.read_bytes())))))
-    return Section("compared", "Before and after", PAGE, {"compared": found}) if found else None
