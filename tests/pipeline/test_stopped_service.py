@@ -33,7 +33,7 @@ TABLE = {
     "exit_code": 1,
     "rows": [{"name": "p99", "target": "at most -20%"}],
     "missed": ["p99"],
-    "table": ["mode: eager and compiled; speeds with 16 at once", "whole answer, p99   1000   900"],
+    "table": ["backend: A and B; speeds with 16 at once", "whole answer, p99   1000   900"],
 }
 
 
@@ -63,7 +63,7 @@ def begin(tmp_path: Path, prefix: Path, *arguments: str) -> subprocess.Popen[str
     )
 
 
-COMPARE = ("compare", "--mode", "eager", "--mode", "compiled", "--target", "p99=-20")
+COMPARE = ("compare", "--backend", "A", "--backend", "B", "--target", "p99=-20")
 
 
 def calls(prefix: Path) -> list[str]:
@@ -71,12 +71,12 @@ def calls(prefix: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_both_choices_are_measured_on_the_host_and_the_table_is_printed(tmp_path: Path, prefix: Path) -> None:
+def test_both_back_ends_are_measured_on_the_host_and_the_table_is_printed(tmp_path: Path, prefix: Path) -> None:
     process = begin(tmp_path, prefix, *COMPARE)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert out.splitlines() == ["host localhost", *TABLE["table"]]  # type: ignore[misc]
-    assert calls(prefix) == ["compare --mode eager --mode compiled --target p99=-20 --json"]
+    assert calls(prefix) == ["compare --backend A --backend B --target p99=-20 --json"]
     run = tmp_path / "logs" / "latest"
     assert json.loads((run / "compare" / "localhost.json").read_text()) == TABLE
     done = {json.loads(line)["how"] for line in (run / "changes.jsonl").read_text().splitlines()}
@@ -105,12 +105,12 @@ def test_the_summary_on_the_host_is_that_of_the_newest_run_with_the_hosts_own_st
 
 def test_a_host_that_cannot_be_measured_is_reported_with_the_reason(tmp_path: Path, prefix: Path) -> None:
     (prefix / "answer").write_text("")
-    (prefix / "problem").write_text("error: compiled: the server ended with 1\n\nhint: ./firstlight doctor\n")
+    (prefix / "problem").write_text("error: B: the server ended with 1\n\nhint: ./firstlight doctor\n")
     process = begin(tmp_path, prefix, *COMPARE, "--json")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3
     assert json.loads(out) == []
-    assert "host `localhost`: compiled: the server ended with 1" in err
+    assert "host `localhost`: B: the server ended with 1" in err
 
 
 @pytest.mark.parametrize("arguments", [COMPARE, ("--drain",)], ids=["compare", "drain"])
@@ -132,12 +132,12 @@ def test_an_interrupted_command_starts_the_service_again(
     ]
 
 
-@pytest.mark.parametrize("words", [("--backend", "A"), ("--mode", "eager", "--mode", "eager"), ()])
-def test_fewer_than_two_choices_are_refused_before_any_connection(
+@pytest.mark.parametrize("words", [("--backend", "A"), ("--backend", "A", "--backend", "A"), ()])
+def test_fewer_than_two_back_ends_are_refused_before_any_connection(
     tmp_path: Path, prefix: Path, words: tuple[str, ...]
 ) -> None:
     process = begin(tmp_path, prefix, "compare", *words)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 64
-    assert "two different choices are compared" in err
+    assert "two different back ends are compared" in err
     assert calls(prefix) == []

@@ -16,7 +16,6 @@ import pytest
 from verify.cli import compare as compare_cli
 from verify.cli.compare import table_of
 from verify.serving.comparison import (
-    Choice,
     Command,
     Target,
     VariantError,
@@ -28,14 +27,15 @@ from verify.serving.comparison import (
     running,
     serve_variant,
     side_by_side,
+    with_backend,
 )
 from verify.serving.service import Service, start_ticks
 from verify.serving.soak import gpu_bytes, peak, usage
 from verify.tables import table
 
 SERVE = Command(
-    ("/opt/firstlight/current/bin/vllm", "serve", "/m", "--attention-backend", "FLASH_ATTN", "--enforce-eager"),
-    {"HOME": "/opt/firstlight/cache", "TORCHDYNAMO_DISABLE": "1"},
+    ("/opt/firstlight/current/bin/vllm", "serve", "/m", "--attention-backend", "FLASH_ATTN"),
+    {"HOME": "/opt/firstlight/cache"},
     997,
     997,
 )
@@ -52,20 +52,12 @@ BEFORE = {
 
 
 def test_a_back_end_is_passed_in_the_form_of_the_release() -> None:
-    assert Choice("backend", "TRITON_ATTN").apply(SERVE).argv[3:5] == ("--attention-backend", "TRITON_ATTN")
+    assert with_backend(SERVE, "TRITON_ATTN").argv[3:5] == ("--attention-backend", "TRITON_ATTN")
     older = Command(("vllm", "serve", "/m"), {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN_VLLM_V1"}, 0, 0)
-    changed = Choice("backend", "TRITON_ATTN_VLLM_V1").apply(older)
+    changed = with_backend(older, "TRITON_ATTN_VLLM_V1")
     assert changed.environment["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
     with pytest.raises(VariantError, match="names no attention back end"):
-        Choice("backend", "TRITON_ATTN").apply(Command(("vllm", "serve", "/m"), {}, 0, 0))
-
-
-def test_compiled_and_eager_differ_only_in_the_compiler_option() -> None:
-    eager, compiled = Choice("mode", "eager").apply(SERVE), Choice("mode", "compiled").apply(SERVE)
-    assert eager == SERVE
-    assert compiled.argv == SERVE.argv[:-1]
-    assert compiled.environment == {"HOME": "/opt/firstlight/cache"}
-    assert Choice("mode", "eager").apply(compiled).argv == SERVE.argv
+        with_backend(Command(("vllm", "serve", "/m"), {}, 0, 0), "TRITON_ATTN")
 
 
 def test_the_command_of_a_running_process_is_read_completely(tmp_path: Path) -> None:
@@ -216,19 +208,19 @@ def test_speeds_are_compared_at_the_largest_common_concurrency_and_work_up_to_it
 )
 def test_a_measure_is_compared_with_its_target(text: str, after: float, met: bool) -> None:
     name, target = parse_target(text)
-    rows = {row.name: row for row in side_by_side(BEFORE, {**BEFORE, name: after}, {name: target})}
-    assert rows[name].met is met
-    assert rows[name].verdict == ("met" if met else "not met")
+    rows = {row["name"]: row for row in side_by_side(BEFORE, {**BEFORE, name: after}, {name: target})}
+    assert rows[name]["met"] is met
+    assert rows[name]["verdict"] == ("met" if met else "not met")
     assert list(rows) == [measure["name"] for measure in table("compare")["measure"]]
 
 
 def test_a_measure_without_a_target_has_no_verdict() -> None:
-    assert {(row.target, row.met, row.verdict) for row in side_by_side(BEFORE, BEFORE)} == {("", None, "")}
+    assert {(row["target"], row["met"], row["verdict"]) for row in side_by_side(BEFORE, BEFORE)} == {("", None, "")}
 
 
 def test_a_measure_that_was_zero_has_no_change() -> None:
-    rows = {row.name: row for row in side_by_side({**BEFORE, "cpu": 0.0}, BEFORE, {"cpu": Target(0.0, True)})}
-    assert (rows["cpu"].change, rows["cpu"].met, rows["cpu"].verdict) == (None, None, "not measured")
+    rows = {row["name"]: row for row in side_by_side({**BEFORE, "cpu": 0.0}, BEFORE, {"cpu": Target(0.0, True)})}
+    assert [rows["cpu"][key] for key in ("change", "met", "verdict")] == [None, None, "not measured"]
 
 
 def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
@@ -240,24 +232,26 @@ def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
             "before": {"choice": "TRITON_ATTN", "used": ["TRITON_ATTN"]},
             "after": {"choice": "FLASH_ATTN", "used": ["FLASH_ATTN"], "at_once": 16},
             "load": {"input_tokens": 128, "output_tokens": 16},
-            "rows": [row.as_json() for row in side_by_side(BEFORE, after, targets)],
+            "rows": side_by_side(BEFORE, after, targets),
             "service": {"reason": "firstlight-vllm.service was stopped, and answers correctly again after 90 s"},
         }
     )
     assert "\n".join(lines) == snapshot
 
 
+TWO = ("--backend", "A", "--backend", "B")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "pass either --backend or --mode"),
-        (["--backend", "A"], "compare needs two different choices, 1 given"),
-        (["--backend", "A", "--backend", "A"], "compare needs two different choices"),
-        (["--mode", "eager", "--mode", "compiled", "--backend", "A"], "pass either --backend or --mode"),
-        (["--mode", "eager", "--mode", "compiled", "--target", "speed=3"], "no measure is named `speed`; there are"),
-        (["--mode", "eager", "--mode", "compiled", "--target", "p99=fast"], "`p99=fast` is no target"),
-        (["--mode", "eager", "--mode", "compiled", "--target", "p99=3GiB"], "or a value in ms"),
-        (["--mode", "eager", "--mode", "compiled", "--concurrency", "0"], "invalid _positive value: '0'"),
+        ([], "compare needs two different back ends, 0 given"),
+        (["--backend", "A"], "compare needs two different back ends, 1 given: A"),
+        (["--backend", "A", "--backend", "A"], "compare needs two different back ends"),
+        ([*TWO, "--target", "speed=3"], "no measure is named `speed`; there are"),
+        ([*TWO, "--target", "p99=fast"], "`p99=fast` is no target"),
+        ([*TWO, "--target", "p99=3GiB"], "or a value in ms"),
+        ([*TWO, "--concurrency", "0"], "invalid _positive value: '0'"),
     ],
 )
 def test_wrong_arguments_exit_with_64_and_name_the_error(
@@ -270,13 +264,12 @@ def test_wrong_arguments_exit_with_64_and_name_the_error(
 
 
 def test_without_a_service_nothing_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = compare_cli.main(["--mode", "eager", "--mode", "compiled", "--prefix", str(tmp_path)])
+    code = compare_cli.main([*TWO, "--prefix", str(tmp_path)])
     assert (code, "no service runs" in capsys.readouterr().err) == (3, True)
 
 
 def test_one_back_end_measured_twice_is_an_error() -> None:
-    choices = [Choice("backend", "FLASH_ATTN"), Choice("backend", "TRITON_ATTN")]
+    names = ["FLASH_ATTN", "TRITON_ATTN"]
     with pytest.raises(VariantError, match="used CPU_ATTN both times: nothing was compared"):
-        require_difference(choices, {"used": ["CPU_ATTN"]}, {"used": ["CPU_ATTN"]})
-    require_difference(choices, {"used": ["FLASH_ATTN"]}, {"used": ["TRITON_ATTN"]})
-    require_difference([Choice("mode", "eager"), Choice("mode", "compiled")], {"used": ["A"]}, {"used": ["A"]})
+        require_difference(names, {"used": ["CPU_ATTN"]}, {"used": ["CPU_ATTN"]})
+    require_difference(names, {"used": ["FLASH_ATTN"]}, {"used": ["TRITON_ATTN"]})

@@ -1,4 +1,4 @@
-"""Command `verify compare --backend A --backend B`: measure the service with two choices."""
+"""Command `verify compare --backend A --backend B`: measure the service with two attention back ends."""
 
 import json
 import sys
@@ -13,50 +13,40 @@ from verify.serving.service import Service
 from verify.serving.service_control import ControlError, drain_service
 from verify.tables import table
 
-MODES = ("eager", "compiled")
 HEAD = f"{'measure':<28}{'before':>12}{'after':>12}  {'unit':<9}{'change':>8}  {'target':<15}verdict"
 NOT_MEASURED = "-"
 
 
 def main(arguments: list[str]) -> int:
-    """Return 0: all targets are met; 1: one is missed; 2: the service did not come back; 3: a choice cannot be measured."""
+    """Return 0: all targets are met; 1: one is missed; 2: the service did not come back; 3: a back end cannot be measured."""
     parser = Parser(
         prog="verify compare",
-        description="Measure this host's service with two choices; then restart it as it was.",
-        epilog="exit codes: 0 every target is met, 1 one is missed, 2 the service did not come back, 3 a choice cannot "
+        description="Measure this host's service with two attention back ends; then restart it as it was.",
+        epilog="exit codes: 0 every target is met, 1 one is missed, 2 the service did not come back, 3 a back end cannot "
         "be measured, 64 usage",
         hint="verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
     )
-    parser.add_argument(
-        "--backend", metavar="NAME", action="append", default=[], help="a back end of attention; two are compared"
-    )
-    parser.add_argument(
-        "--mode", choices=MODES, action="append", default=[], help="instead of back ends: with and without compilation"
-    )
+    parser.add_argument("--backend", metavar="NAME", action="append", default=[], help="one of the two back ends")
     parser.add_argument(
         "--target",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="what a measure must reach with the second choice, as a change or in its unit: first_token=-40%%, ttft=30ms, output=1400; "
+        help="what a measure must reach with the second one, as a change or in its unit: first_token=-40%%, ttft=30ms, output=1400; "
         f"repeatable ({', '.join(measure['name'] for measure in table('compare')['measure'])})",
     )
     add_load(parser)
     parser.add_prefix_and_json()
     options = parser.parse_args(arguments)
-    if bool(options.backend) == bool(options.mode):
-        parser.error("pass either --backend or --mode twice")
-    kind, names = ("backend", options.backend) if options.backend else ("mode", options.mode)
-    choices = [comparison.Choice(kind, name) for name in names]
-    if len(choices) != 2 or choices[0] == choices[1]:
-        given = ", ".join(choice.value for choice in choices)
-        parser.error(f"compare needs two different choices, {len(choices)} given: {given}")
+    names: list[str] = options.backend
+    if len(names) != 2 or names[0] == names[1]:
+        parser.error(f"compare needs two different back ends, {len(names)} given: {', '.join(names)}")
     try:
         targets = dict(comparison.parse_target(text) for text in options.target)
     except ValueError as error:
         parser.error(str(error))
     try:
-        document = _compare(running_service(prefix_of(options.prefix)), choices, targets, load_of(options))
+        document = _compare(running_service(prefix_of(options.prefix)), names, targets, load_of(options))
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     except (ControlError, comparison.VariantError, OSError) as error:
@@ -68,13 +58,13 @@ def main(arguments: list[str]) -> int:
 
 def _compare(
     service: Service,
-    choices: list[comparison.Choice],
+    names: list[str],
     targets: Mapping[str, comparison.Target],
     load: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Measure the choices; raises ControlError, VariantError and OSError after the service is back."""
+    """Measure the back ends; raises ControlError, VariantError and OSError after the service is back."""
     command = comparison.running(service)
-    commands = {choice.value: choice.apply(command) for choice in choices}  # report the choice's own problem first
+    commands = {name: comparison.with_backend(command, name) for name in names}  # report their own problem first
     problem, measured = "", dict[str, dict[str, Any]]()
     with drain_service(service) as drain:
         try:
@@ -87,17 +77,17 @@ def _compare(
         raise comparison.VariantError(f"{problem}; {drain.outcome.reason}")
     most = comparison.at_once(*measured.values())
     before, after = (comparison.figures(one, most) for one in measured.values())
-    comparison.require_difference(choices, before, after)
+    comparison.require_difference(names, before, after)
     rows = comparison.side_by_side(before, after, targets)
-    missed = [row.name for row in rows if row.met is False]
+    missed = [row["name"] for row in rows if row["met"] is False]
     code = EXIT_CODES["fail" if drain.outcome.status != "ok" else "warn" if missed else "ok"]
     document = {
         "schema_version": 1,
-        "kind": choices[0].kind,
+        "kind": "backend",
         "load": {name: load[name] for name in ("input_tokens", "output_tokens", "concurrencies")},
-        "before": {"choice": choices[0].value, **before},
-        "after": {"choice": choices[1].value, **after},
-        "rows": [row.as_json() for row in rows],
+        "before": {"choice": names[0], **before},
+        "after": {"choice": names[1], **after},
+        "rows": rows,
         "missed": missed,
         "service": drain.outcome.as_json(),
         "exit_code": code,

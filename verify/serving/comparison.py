@@ -1,8 +1,7 @@
-"""Load on an endpoint by `vllm bench serve`, and measurements of the service with two choices, compared side by side and with targets.
+"""Load on an endpoint by `vllm bench serve`; the service measured with two attention back ends, and their measures side by side.
 
 The tool needs ten seconds of CPU time to start, so several concurrencies share one start. It is called in this process and gets the key of
-the endpoint only through its environment. A choice is measured on a server with the service's own command and one change: another
-attention back end, or no compilation.
+the endpoint only through its environment. A back end is measured on a server with the service's own command and this one change.
 """
 
 import argparse
@@ -102,10 +101,10 @@ def under_load(
 
 LOAD_S = 600.0
 GIB = 1 << 30
+VERDICTS = {True: "met", False: "not met", None: "not measured"}
+"""Of a measure with a target, by whether it is met."""
 BACKEND, BACKEND_BEFORE = "--attention-backend", "VLLM_ATTENTION_BACKEND"
 """Option for the back end, and the variable of releases before 0.13 (provision/phases/serve/options.toml)."""
-EAGER = "--enforce-eager"
-UNCOMPILED = "TORCHDYNAMO_DISABLE"
 START_S, STOP_S = 900.0, 90.0
 POLL_S = 0.2
 TAIL_BYTES = 64_000
@@ -201,34 +200,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One column of the table: a `backend` or a `mode`."""
-
-    kind: str
-    value: str
-
-    def apply(self, command: Command) -> Command:
-        """Return the service's command with this choice. Raises VariantError where it cannot have it."""
-        if self.kind == "mode":
-            argv = tuple(word for word in command.argv if word != EAGER)
-            if self.value == "eager":
-                return replace(command, argv=(*argv, EAGER))
-            environment = {name: value for name, value in command.environment.items() if name != UNCOMPILED}
-            return replace(command, argv=argv, environment=environment)
-        if BACKEND in command.argv[:-1]:
-            place = command.argv.index(BACKEND) + 1
-            return replace(command, argv=(*command.argv[:place], self.value, *command.argv[place + 1 :]))
-        if BACKEND_BEFORE in command.environment:
-            return replace(command, environment={**command.environment, BACKEND_BEFORE: self.value})
-        raise VariantError(
-            "the service's command names no attention back end: install it again with ./firstlight serve"
-        )
+def with_backend(command: Command, name: str) -> Command:
+    """Return the service's command with another attention back end. Raises VariantError where it names none."""
+    if BACKEND in command.argv[:-1]:
+        place = command.argv.index(BACKEND) + 1
+        return replace(command, argv=(*command.argv[:place], name, *command.argv[place + 1 :]))
+    if BACKEND_BEFORE in command.environment:
+        return replace(command, environment={**command.environment, BACKEND_BEFORE: name})
+    raise VariantError("the service's command names no attention back end: install it again with ./firstlight serve")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a measure must reach with the second choice: a value in the measure's unit, or a relative change."""
+    """What a measure must reach with the second back end: a value in the measure's unit, or a relative change."""
 
     value: float
     is_change: bool
@@ -239,28 +223,6 @@ class Target:
         if measured is None:
             return None
         return measured <= self.value if less else measured >= self.value
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure before and after; None if it was not measured. `change` is relative; None if there was nothing before."""
-
-    name: str
-    title: str
-    unit: str
-    before: float | None
-    after: float | None
-    change: float | None
-    target: str = ""
-    """Empty where the user named none."""
-    met: bool | None = None
-
-    @property
-    def verdict(self) -> str:
-        return {True: "met", False: "not met", None: "not measured"}[self.met] if self.target else ""
-
-    def as_json(self) -> dict[str, Any]:
-        return {**vars(self), "verdict": self.verdict}
 
 
 def parse_target(text: str) -> tuple[str, Target]:
@@ -321,11 +283,11 @@ def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
     }
 
 
-def require_difference(choices: Sequence[Choice], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Raise VariantError where the layers held one back end with both choices, according to the `figures` of each."""
-    if choices[0].kind == "backend" and before["used"] and before["used"] == after["used"]:
-        asked = " and ".join(choice.value for choice in choices)
-        text = f"the back ends {asked} were requested, but the layers used {', '.join(before['used'])} both times"
+def require_difference(asked: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raise VariantError where the layers used one back end both times, according to the `figures` of each."""
+    if before["used"] and before["used"] == after["used"]:
+        names, used = " and ".join(asked), ", ".join(before["used"])
+        text = f"the back ends {names} were requested, but the layers used {used} both times"
         raise VariantError(f"{text}: nothing was compared")
 
 
@@ -337,18 +299,22 @@ def backends(server: Service) -> list[str]:
 
 def side_by_side(
     before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, Target] | None = None
-) -> list[Row]:
-    """Return a row per measure of the `figures` with both choices; the user's targets are given by measure."""
+) -> list[dict[str, Any]]:
+    """Return a row per measure of the `figures` with both back ends; the user's targets are given by measure.
+
+    `before` and `after` are None where it was not measured, `change` is relative and None where there was nothing before.
+    """
     rows = []
     for measure in table("compare")["measure"]:
         name, less = measure["name"], measure["wanted"] == "less"
         was, now, target = before.get(name), after.get(name), (targets or {}).get(name)
         # 140 is exactly 40 % more than 100, despite floating point
         change = round(now / was - 1, 9) if was and now is not None else None
-        row = Row(name, measure["title"], measure["unit"], was, now, change)
+        row = {"name": name, "title": measure["title"], "unit": measure["unit"], "before": was, "after": now}
+        row |= {"change": change, "target": "", "met": None, "verdict": ""}
         if target:
             value = f"{target.value:+.0%}" if target.is_change else f"{target.value:,g}"
-            text = f"at {'most' if less else 'least'} {value}"
-            row = replace(row, target=text, met=target.met(now, change, less=less))
+            met = target.met(now, change, less=less)
+            row |= {"target": f"at {'most' if less else 'least'} {value}", "met": met, "verdict": VERDICTS[met]}
         rows.append(row)
     return rows

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,13 +30,6 @@ LARGEST_DATASET = 64 << 20
 """Bytes of a file of prompts, which goes to each host; a few thousand conversations."""
 
 
-class Mode(StrEnum):
-    """With and without a compiler."""
-
-    EAGER = "eager"
-    COMPILED = "compiled"
-
-
 @takes(*HOSTS, after=CHANGED)
 def compare(
     *,
@@ -45,16 +37,12 @@ def compare(
         list[str] | None,
         typer.Option("--backend", metavar="BACKEND", help="An attention back end. Give the option twice."),
     ] = None,
-    mode: Annotated[
-        list[Mode] | None,
-        typer.Option("--mode", metavar="MODE", help="Instead of back ends: --mode eager --mode compiled."),
-    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
             "--target",
             metavar="MEASURE=VALUE",
-            help="Goal for a measure with the second choice, as a change or a value: ttft=-40%, ttft=30ms, output=1400.",
+            help="Goal for a measure with the second back end, as a change or a value: ttft=-40%, ttft=30ms, output=1400.",
         ),
     ] = None,
     input_tokens: InputOption = None,
@@ -63,15 +51,14 @@ def compare(
     prefix: PrefixOption = None,
     **options: Any,
 ) -> None:
-    """Compare two attention back ends, or eager and compiled mode, under load. The service restarts with each, and is then restored."""
-    named = tuple(dict.fromkeys(backend or mode or ()))
-    if len(named) != 2 or (backend and mode):
+    """Compare two attention back ends under load. The service restarts with each, and is then restored."""
+    named = tuple(dict.fromkeys(backend or ()))
+    if len(named) != 2:
         raise UsageError(
-            f"two different choices are compared, {len(named)} given",
+            f"two different back ends are compared, {len(named)} given",
             hint="./firstlight verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
         )
-    option = "--backend" if backend else "--mode"
-    words = [word for name in named for word in (option, name)]
+    words = [word for name in named for word in ("--backend", name)]
     words += [word for text in target or () for word in ("--target", text)]
     words += _words(input_tokens=input_tokens, output_tokens=output_tokens, concurrency=concurrency)
     raise typer.Exit(measure(asked("verify", prefix=prefix, **options), "compare", words))
