@@ -78,10 +78,6 @@ class LearnedFloor(Record):
     """Median of the equals that were not left out, in `unit`."""
     tolerance: float
     """Share of the middle by which a figure may be worse."""
-    hosts: int
-    """How many hosts the middle is of."""
-    left_out: tuple[str, ...] = ()
-    """Hosts and devices that differed too much to count."""
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -108,8 +104,6 @@ class LearnedClass(Record):
     hosts: tuple[str, ...]
     """The hosts whose figures these are."""
     floors: tuple[LearnedFloor, ...]
-    unsteady: tuple[str, ...] = ()
-    """Figures by which healthy equal hosts differ too much for a floor."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +117,6 @@ class Reading:
     unit: str
     better: Better
     value: float
-
-    @property
-    def where(self) -> str:
-        """Return host and device."""
-        return f"{self.host} {self.device}" if self.device else self.host
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -188,24 +177,15 @@ def is_green(document: Mapping[str, Any]) -> bool:
 def learn(host_class: HostClass, documents: Sequence[Mapping[str, Any]], *, run: str) -> LearnedClass | None:
     """Return the floors of a class from the checks of its healthy hosts; None where they are too few, or none of their figures is steady."""
     by_figure = gather((reading.name, reading) for document in documents for reading in readings(document))
-    floors = {
-        name: _floor(found)
-        for name, found in sorted(by_figure.items())
-        if len({reading.host for reading in found}) >= rule().hosts
-    }
-    if not any(floors.values()):
+    floors = tuple(floor for _, found in sorted(by_figure.items()) if (floor := _floor(found)))
+    if not floors:
         return None
-    return LearnedClass(
-        host_class=host_class,
-        run=run,
-        hosts=tuple(sorted(document["host"] for document in documents)),
-        floors=tuple(floor for floor in floors.values() if floor),
-        unsteady=tuple(f"{check} {figure}" for (check, figure, _), floor in floors.items() if floor is None),
-    )
+    hosts = tuple(sorted(document["host"] for document in documents))
+    return LearnedClass(host_class=host_class, run=run, hosts=hosts, floors=floors)
 
 
 def _floor(found: Sequence[Reading]) -> LearnedFloor | None:
-    """Return the floor of one figure; None where its equals differ too much."""
+    """Return the floor of one figure; None where its equals are too few, or differ too much."""
     kept = list(found)
     while True:
         middle = median(reading.value for reading in kept)
@@ -217,20 +197,11 @@ def _floor(found: Sequence[Reading]) -> LearnedFloor | None:
         if len(inside) == len(kept):
             break
         kept = inside
-    hosts = {reading.host for reading in kept}
-    if len(hosts) < rule().hosts or 2 * len(kept) <= len(found):
+    if len({reading.host for reading in kept}) < rule().hosts or 2 * len(kept) <= len(found):
         return None
     check, figure, unit = found[0].name
-    return LearnedFloor(
-        check=check,
-        figure=figure,
-        unit=unit,
-        better=found[0].better,
-        middle=middle,
-        tolerance=tolerance,
-        hosts=len(hosts),
-        left_out=tuple(sorted(reading.where for reading in found if reading not in kept)),
-    )
+    better = found[0].better
+    return LearnedFloor(check=check, figure=figure, unit=unit, better=better, middle=middle, tolerance=tolerance)
 
 
 def beyond(document: Mapping[str, Any], learned: LearnedClass) -> list[tuple[Reading, LearnedFloor]]:
@@ -258,8 +229,7 @@ def record_of(document: Mapping[str, Any], learned: LearnedClass, *, run: str) -
     when = "this run" if learned.run == run else f"run {learned.run}"
     source = f"learned from {equals} in {when}"
     if not missed:
-        unsteady = f"; {len(learned.unsteady)} differ too much between them for a floor" if learned.unsteady else ""
-        outcome = CheckResult("ok", f"{len(compared)} figures reach their floors, {source}{unsteady}")
+        outcome = CheckResult("ok", f"{len(compared)} figures reach their floors, {source}")
     else:
         more = f"; {len(missed) - MOST_SHOWN} more" if len(missed) > MOST_SHOWN else ""
         text = "; ".join(_sentence(*one) for one in missed[:MOST_SHOWN])
