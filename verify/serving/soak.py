@@ -40,18 +40,9 @@ class Usage:
 
 
 def usage(service: Service) -> Usage:
-    """Return the usage of all processes of a service. Shared pages count once."""
+    """Return the usage of all processes of a service, without mapped files, which other programs share."""
     pids = service.pids()
-    # A process's proportional share; its resident size if this user may not read that.
-    found = (_sizes(pid, "smaps_rollup", "Pss:") or _sizes(pid, "status", "VmRSS:") for pid in pids)
-    host = sum(sizes[0] for sizes in found if sizes)
-    return Usage(host, gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
-
-
-def held(service: Service) -> Usage:
-    """Return the usage without mapped files: how much of these counts for a process changes with other programs that map them."""
-    pids = service.pids()
-    host = sum(size for pid in pids for size in _sizes(pid, "status", "RssAnon:", "RssShmem:"))
+    host = sum(size for pid in pids for size in _sizes(pid))
     return Usage(host, gpu_bytes(printed(QUERY, limit_s=QUERY_S, may_fail=False), pids))
 
 
@@ -77,13 +68,13 @@ def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
     return total
 
 
-def _sizes(pid: int, file: str, *names: str) -> list[int]:
-    """Return the bytes of lines of a file of /proc/PID; none if it cannot be read."""
+def _sizes(pid: int) -> list[int]:
+    """Return the bytes that a process has of its own and in shared memory; none if it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return []
-    return [int(line.split()[1]) * KIB for line in lines if line.startswith(names)]
+    return [int(line.split()[1]) * KIB for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
 
 
 @contextmanager
@@ -151,7 +142,7 @@ def soak_service(service: Service, *, seconds: float, between: Callable[[int], N
             seen.failed += filter(None, pool.map(ask, range(load["at_once"])))
         seen.asked += load["at_once"]
         at = time.monotonic() - began
-        seen.samples.append(Sample(at, seen.asked, held(service), open_descriptors(service)))
+        seen.samples.append(Sample(at, seen.asked, usage(service), open_descriptors(service)))
         between(number)
         number += 1
         time.sleep(pause_s)
