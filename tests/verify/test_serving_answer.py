@@ -359,14 +359,14 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
     path.write_text(json.dumps(REFERENCE))
 
     def load(_: Path) -> None:
-        raise ValueError("the header of /m/model.safetensors names no tensor `lm_head.weight`")
+        raise ValueError("/m/model.safetensors has no tensor `lm_head.weight` of shape [64, 16]")
 
     monkeypatch.setitem(
         sys.modules, "verify.serving.small_llama", SimpleNamespace(load=load, use_one_thread=lambda: None)
     )
     outcome = evaluate(collect(Service(service.prefix, {**service.readiness, "reference": str(path)}, None)))
     assert outcome.status == "fail"
-    assert outcome.reason == "the header of /m/model.safetensors names no tensor `lm_head.weight`"
+    assert outcome.reason == "/m/model.safetensors has no tensor `lm_head.weight` of shape [64, 16]"
     assert "model's files" in (outcome.remedy or "")
 
 

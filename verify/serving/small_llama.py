@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from verify.attention.cases import attention
-
-DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-"""Names of safetensors."""
 
 
 @dataclass(frozen=True)
@@ -122,33 +120,11 @@ def load(folder: Path) -> Llama:
     except KeyError as missing:
         raise ValueError(f"{folder}/config.json has no {missing}") from None
     path = folder / "model.safetensors"
-    content = bytearray(path.read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
-    if start > len(content):
-        raise ValueError(f"the header of {path} ends at byte {start}, the file at {len(content)}")
     try:
-        header = dict(json.loads(content[8:start]))
-    except (ValueError, TypeError) as problem:
-        raise ValueError(f"the header of {path} is no JSON object: {problem}") from None
-    weights = {}
+        found = load_file(path)
+    except SafetensorError as damage:
+        raise ValueError(f"{path} cannot be read: {damage}") from None
     for name, shape in wanted.items():
-        if name not in header:
-            raise ValueError(f"the header of {path} names no tensor `{name}`")
-        values = _tensor(content, start, header[name], shape)
-        if values is None:
-            text = json.dumps(header[name])[:200]
-            raise ValueError(f"the header of {path} has no tensor of shape {list(shape)} as `{name}`: {text}")
-        weights[name] = values
-    return Llama(config, weights)
-
-
-def _tensor(content: bytearray, start: int, entry: Any, shape: Sequence[int]) -> Tensor | None:
-    """Return the tensor that a header entry describes, in float64; None if the entry does not describe that shape."""
-    match entry:
-        case {"dtype": str(name), "shape": list(sizes), "data_offsets": [int(begin), int(end)]} if name in DTYPES:
-            dtype, count = getattr(torch, DTYPES[name]), math.prod(shape)
-            is_whole = end - begin == count * dtype.itemsize and begin >= 0 and start + end <= len(content)
-            if sizes == list(shape) and is_whole:
-                flat: Tensor = torch.frombuffer(content, dtype=dtype, count=count, offset=start + begin)
-                return flat.view(sizes).double()
-    return None
+        if name not in found or found[name].shape != shape:
+            raise ValueError(f"{path} has no tensor `{name}` of shape {list(shape)}")
+    return Llama(config, {name: found[name].double() for name in wanted})

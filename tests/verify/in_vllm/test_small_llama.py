@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from verify.serving import small_llama
 
@@ -41,15 +42,7 @@ CONFIG = {**tiny().config, "architectures": ["LlamaForCausalLM"]}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The tiny model as safetensors in bfloat16."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    data = b""
-    for name, weight in tiny().weights.items():
-        block = bytes(weight.bfloat16().view(torch.uint8).flatten().tolist())
-        place = [len(data), len(data) + len(block)]
-        header[name] = {"dtype": "BF16", "shape": list(weight.shape), "data_offsets": place}
-        data += block
-    text = json.dumps(header).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    save_file({name: weight.bfloat16() for name, weight in tiny().weights.items()}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     return tmp_path
 
@@ -110,37 +103,24 @@ def test_another_architecture_is_refused(folder: Path, change: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("written", "damaged", "text"),
     [
-        (b"lm_head.weight", b"lm_heae.weight", "names no tensor `lm_head.weight`"),
-        (b"BF16", b"BF17", "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
-        (b"[64, 16]", b"[65, 16]", "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
-        (b"[0, 2048]", b"[8, 2048]", "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
-        (b'"data_offsets"', b'"data_offsetr"', "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
-        (b'{"__metadata__"', b'["__metadata__"', "is no JSON object: "),
-        (b'{"__metadata__"', b'\xff"__metadata__"', "is no JSON object: "),
+        (b"lm_head.weight", b"lm_heae.weight", "has no tensor `lm_head.weight` of shape [64, 16]"),
+        (b"[64,16]", b"[16,64]", "of shape [64, 16]"),
+        (b"BF16", b"BF17", "cannot be read: "),
+        (b'{"', b'["', "cannot be read: "),
     ],
 )
-def test_damage_in_the_header_of_the_weights_is_named_with_the_file(
-    folder: Path, written: bytes, damaged: bytes, text: str
-) -> None:
+def test_damage_of_the_weights_is_named_with_the_file(folder: Path, written: bytes, damaged: bytes, text: str) -> None:
     path = folder / "model.safetensors"
     content = path.read_bytes()
     assert written in content
     path.write_bytes(content.replace(written, damaged, 1))
-    with pytest.raises(ValueError, match=re.escape(f"the header of {path} {text}")):
+    with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
         small_llama.load(folder)
+    assert text in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b"", "ends at byte 8, the file at 0"),
-        (b"\xff" * 8, "ends at byte 18446744073709551623, the file at 8"),
-        (b"\2" + bytes(7) + b"[]", "names no tensor `model.embed_tokens.weight`"),
-        (b"\1" + bytes(7) + b"5", "is no JSON object: "),
-    ],
-)
-def test_weights_without_a_header_are_named(folder: Path, content: bytes, text: str) -> None:
+def test_weights_that_are_cut_off_are_named(folder: Path) -> None:
     path = folder / "model.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(f"the header of {path} {text}")):
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="cannot be read: "):
         small_llama.load(folder)
