@@ -323,10 +323,6 @@ def doctor(
         str | None, typer.Option("--host", metavar="HOST", hidden=True, help="An earlier spelling of --limit.")
     ] = None,
     inventory: InventoryOption = None,
-    facts: Annotated[
-        str | None,
-        typer.Option("--facts", metavar="FILE", hidden=True, help="Facts of the host, as `probe --json` prints them."),
-    ] = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Findings to print for each file.")] = 3,
     apply: Annotated[
         bool, typer.Option("--apply", help="With --limit: repair the first cause, if that is safe and you confirm it.")
@@ -347,9 +343,7 @@ def doctor(
     if files:
         if apply or yes or inventory:
             raise UsageError("--apply, --yes and -i are for --limit", hint="./firstlight doctor --limit NAME --apply")
-        raise typer.Exit(doctor_cli.run(files, facts=facts, top=top, as_json=as_json, exit_code=exit_code))
-    if facts is not None:
-        raise UsageError("--facts is for files: with --limit the host is probed", hint="leave --facts out")
+        raise typer.Exit(doctor_cli.run(files, top=top, as_json=as_json, exit_code=exit_code))
     request = asked("doctor", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, as_json=as_json)
     code = diagnosis.diagnose_host(
         request, top=top, apply=apply, agree=lambda what: yes or consent(what), exit_code=exit_code

@@ -69,8 +69,6 @@ def test_a_finding_is_an_exit_code_where_that_is_asked_for(log: Path, capsys: py
     [
         (["/nowhere/to/be.log"], "cannot read `/nowhere/to/be.log`: No such file"),
         (["{log}", "--top", "0"], "--top 0"),
-        (["{log}", "--facts", "{log}"], "cannot read facts from"),
-        (["{log}", "--facts", "/nowhere.json"], "No such file"),
         (["{folder}"], "Is a directory"),
     ],
 )

@@ -51,7 +51,6 @@ def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: P
         ((), "give either files or --limit"),
         (("x.log", "--limit", "localhost"), "give either files or --limit"),
         (("x.log", "--apply"), "--apply, --yes and -i are for --limit"),
-        (("--limit", "localhost", "--facts", "x.json"), "--facts is for files"),
         (("--limit", "nobody"), "nobody"),
         (("--host", "nobody"), "nobody"),  # the earlier spelling
     ],

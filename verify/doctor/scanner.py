@@ -16,7 +16,6 @@ from verify.doctor.text_decoding import (
     LINE_BYTES,
     Readable,
     clean_block,
-    decode_blocks,
     plain_lines,
 )
 
@@ -71,10 +70,9 @@ def scan(stream: Readable, index: PatternIndex, *, name: str, source: int = 0) -
     found = ScanResult([[] for _ in index.patterns], name=name)
     search = _Search(index, found, source)
     buffer, begin, number, tail = b"", 0, 1, b""
-    blocks = decode_blocks(stream)
     ended = False
     while not ended:
-        raw = next(blocks, b"")
+        raw = stream.read(BLOCK_BYTES)
         ended = not raw
         found.size += len(raw)
         fresh, tail = (tail, b"") if ended else _split_at_line_end(tail + raw)

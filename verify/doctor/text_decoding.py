@@ -1,15 +1,12 @@
-"""Decoding of logs to plain lines: compression (gzip, Zstandard), encodings, colours, line ends, progress bars and JSON records.
+"""Decoding of logs to plain lines: gzip, encodings, colours, line ends, progress bars and JSON records.
 
 Firstlight's own output is left out: a plan and a summary name causes, but are no sign of one.
 """
 
-import codecs
 import gzip
 import io
 import json
 import re
-import shutil
-import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
@@ -25,6 +22,8 @@ JSON_BYTES = 1 << 16
 """A longer JSON record is treated as plain text."""
 
 GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+NOT_TEXT = b"\0\xfe\xff"
+"""Bytes that no text in UTF-8 has. Without them ASCII in UTF-16, which Windows shells write, is plain ASCII."""
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _ANSI_TEXT = re.compile(_ANSI.pattern.decode())
 _PREFIX = re.compile(r"^[\w.-]{1,80}-\d{1,4} {1,40}\| ")
@@ -62,51 +61,18 @@ class _UntilDamage:
 
 @contextmanager
 def open_log(path: str) -> Iterator[Readable]:
-    """Open a log, decompressed; `-` is standard input.
-
-    Raises OSError, also for a file that is compressed with Zstandard where the program `zstd` cannot read it.
-    """
+    """Open a log, which gzip may have compressed; `-` is standard input. Raises OSError, also for one in Zstandard."""
     with ExitStack() as opened:
         file = sys.stdin.buffer if path == "-" else opened.enter_context(Path(path).open("rb"))
         start = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
-        if start.startswith(GZIP):
-            yield _UntilDamage(gzip.GzipFile(fileobj=file))
-        elif start != ZSTANDARD:
-            yield file
-        elif path == "-" or shutil.which("zstd") is None:
+        if start == ZSTANDARD:
             raise OSError("it is compressed with Zstandard: zstd -dc FILE | ./firstlight doctor -")
-        else:
-            command = ["zstd", "-dcq", "--", path]
-            program = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-            opened.enter_context(program)
-            opened.callback(program.kill)
-            assert program.stdout
-            yield program.stdout
-
-
-def decode_blocks(stream: Readable) -> Iterator[bytes]:
-    """Yield the blocks of a stream, as UTF-8 if they are UTF-16, which Windows shells write."""
-    block = stream.read(BLOCK_BYTES)
-    encoding = _utf16(block)
-    decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
-    while block:
-        text = decoder.decode(block).encode("utf-8", "replace") if decoder else block
-        yield text or b"\n"
-        block = stream.read(BLOCK_BYTES)
-
-
-def _utf16(block: bytes) -> str | None:
-    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    sample = block[:512]
-    return "utf-16-le" if len(sample) > 7 and sample[1::2].count(0) * 10 > len(sample) * 4 else None
+        yield _UntilDamage(gzip.GzipFile(fileobj=file)) if start.startswith(GZIP) else file
 
 
 def clean_block(block: bytes) -> bytes:
-    """Remove colours, NUL bytes and the carriage returns of Windows line ends."""
-    return _ANSI.sub(b"", block.replace(b"\r\n", b"\n")).replace(b"\0", b"")
+    """Remove what is not text, colours, and the carriage returns of Windows line ends."""
+    return _ANSI.sub(b"", block.translate(None, NOT_TEXT).replace(b"\r\n", b"\n"))
 
 
 @lru_cache(maxsize=4)  # the patterns of a line ask one after the other
