@@ -10,22 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verify.doctor.patterns import (
-    PatternIndex,
-    SearchPattern,
-    bound_repeats,
-    depends_on_digits,
-    line_kind,
-    required_literals,
-)
+from verify.doctor.patterns import PatternIndex, SearchPattern, depends_on_digits, line_kind, required_literals
 from verify.doctor.scanner import Hit, ScanResult, scan
 from verify.doctor.text_decoding import LINE_BYTES
 
 PATTERNS = (
     SearchPattern(r"(?i)no kernel image"),
     SearchPattern(r"Error 80[23]\b"),
-    SearchPattern(r"undefined symbol: \S*(?:c10|nccl)"),
-    SearchPattern(r"^lib\w+\.so\.\d+: cannot open"),
+    SearchPattern(r"undefined symbol: \S{0,40}(?:c10|nccl)"),
+    SearchPattern(r"^lib\w{1,40}\.so\.\d{1,20}: cannot open"),
     SearchPattern(r"(?i)\bkilled\b", near=r"oom|memory"),
     SearchPattern(r"select device driver \"\" with"),
 )
@@ -156,21 +149,6 @@ def test_a_line_without_end_is_read_in_bounded_memory() -> None:
 )
 def test_required_literals(pattern: str, groups: tuple[tuple[str, ...], ...]) -> None:
     assert required_literals(pattern) == groups
-
-
-@pytest.mark.parametrize(
-    ("pattern", "written"),
-    [
-        (r"a\w*b", r"a\w{0,40}b"),
-        (r"[^\]*]+x", r"[^\]*]{1,200}x"),
-        (r"(?:ab)*?c", r"(?:ab){0,12}?c"),
-        (r"\+cu\d+\*", r"\+cu\d{1,20}\*"),
-        (r"a{2,}", r"a{2,200}"),
-        (r"a{2,3}", r"a{2,3}"),
-    ],
-)
-def test_every_repeat_is_bounded(pattern: str, written: str) -> None:
-    assert bound_repeats(pattern) == written
 
 
 def test_lines_of_one_kind_see_only_patterns_that_can_match_it() -> None:

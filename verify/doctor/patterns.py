@@ -27,16 +27,10 @@ MIN_LENGTH, MIN_WORDLESS = 2, 3
 MAX_ALTERNATIVES = 48
 MAX_GROUPS = 4
 _PIECE = re.compile(r"[a-z0-9 _.,:;=\[\]()<>/'+*#%@!?&|$~`-]+")
-_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
-_OPEN_END = re.compile(r"\{(\d+),\}")
-_PART = re.compile(rf"\(\?(?:<?[!=]|[a-z]*[:)])|\{{[\d,]+\}}|\\x..|{_TOKEN.pattern}", re.DOTALL)
+_PART = re.compile(r"\(\?(?:<?[!=]|[a-z]*[:)])|\{[\d,]+\}|\\x..|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _NUMBER = r"\b(?:0x[0-9a-f]+|\d[0-9a-f]*|[a-f]+\d[0-9a-f]{4,})\b|\d+"
 """A number, a hexadecimal identifier, or digits in a word."""
 _NUMBER_IN_LINE, _NUMBER_IN_TEXT = re.compile(_NUMBER.encode()), re.compile(_NUMBER, re.ASCII | re.IGNORECASE)
-_MINIMUM = {"*": 0, "+": 1}
-_LIMITS = {r"\w": 40, r"\d": 20, r"\s": 40, " ": 40, ")": 12}
-"""Maximum number of repeats, by the atom that is repeated."""
-OTHER_LIMIT = 200
 _WORD, _WORDS = re.compile("[a-z_]{2,}"), re.compile(rb"[a-z_]+")
 Groups = tuple[tuple[bytes, ...], ...]
 """The literals that a matching line contains: one of each group (`required_literals`)."""
@@ -59,18 +53,6 @@ def required_literals(pattern: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(group)) for group in sorted(groups, key=_order)[:MAX_GROUPS])
 
 
-def bound_repeats(pattern: str) -> str:
-    """Return the pattern with a maximum for each repeat, which bounds the time on a hostile line. Raises re.error."""
-    re.compile(pattern)
-    written: list[str] = []
-    atom = ""
-    for part in _TOKEN.findall(pattern):
-        least = _MINIMUM.get(part) if atom not in ("", "(", "|") else None
-        written.append(part if least is None else f"{{{least},{_LIMITS.get(atom, OTHER_LIMIT)}}}")
-        atom = part
-    return _OPEN_END.sub(rf"{{\1,{OTHER_LIMIT}}}", "".join(written))
-
-
 def depends_on_digits(pattern: str) -> bool:
     """Return whether a pattern can match only one of two lines that differ in digits alone."""
     return re.search(r"\d", re.sub(r"\\.|\{[\d,]+\}", "", pattern)) is not None
@@ -87,7 +69,7 @@ def text_kind(text: str) -> str:
 
 
 def kind_pattern(pattern: str) -> str:
-    """Return a pattern that matches the kind of each text that a pattern with bounded repeats matches.
+    """Return a pattern that matches the kind of each text that a pattern matches, whose repeats have maxima.
 
     It matches other kinds as well: a part that may be in a number is optional, and what a text must not contain is ignored.
     """
@@ -183,18 +165,18 @@ class SearchPattern:
 
     @cached_property
     def expression(self) -> re.Pattern[str]:
-        """Return the compiled expression, with bounded repeats."""
-        return re.compile(bound_repeats(self.pattern))
+        """Return the compiled expression."""
+        return re.compile(self.pattern)
 
     @cached_property
     def kind_expression(self) -> re.Pattern[str]:
         """Return the compiled expression of the kinds of its texts."""
-        return re.compile(kind_pattern(bound_repeats(self.pattern)))
+        return re.compile(kind_pattern(self.pattern))
 
     @cached_property
     def near_expression(self) -> re.Pattern[str] | None:
         """Return the compiled expression of a nearby line."""
-        return re.compile(bound_repeats(self.near)) if self.near else None
+        return re.compile(self.near) if self.near else None
 
     @cached_property
     def near_groups(self) -> tuple[tuple[bytes, ...], ...]:
