@@ -185,9 +185,6 @@ def _rank_reason(one: Evidence, other: Evidence | None, final: Mapping[str, floa
     """Return why a cause ranks before the next."""
     if other is None:
         return "no other cause is as likely"
-    doubts = [against.signature.why for against in other.against]
-    doubts += [rule.why for rule in other.facts if rule.effect < 0]
-    strongest, weaker = (max(match.signature.weight for match in each.matches) for each in (one, other))
     if _overrides(one, other):
         reason = _override_reason(one, other)
     elif _precedes(one, other):
@@ -195,10 +192,6 @@ def _rank_reason(one: Evidence, other: Evidence | None, final: Mapping[str, floa
         reason = f"it appears first, on line {begin.line}, the other on line {later.line}"
     elif final[one.cause.id] - final[other.cause.id] < EQUAL:
         reason = "equally likely, but its line comes first"
-    elif doubts:
-        reason = f"evidence against the other: {doubts[0]}"
-    elif strongest > weaker:
-        reason = f"its lines are stronger evidence ({strongest:.2f} against {weaker:.2f})"
     else:
-        reason = f"it has more matching signatures ({len(one.matches)} against {len(other.matches)})"
+        reason = f"more likely ({final[one.cause.id]:.2f} against {final[other.cause.id]:.2f})"
     return f"before {other.cause.id}: {reason}"
