@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,31 +232,6 @@ def as_record(
     return {**about, **outcome, "seconds": round(seconds, 3), "level": level, "found": None}
 
 
-def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Group the checks that were skipped for the same reason into one record.
-
-    There is one record per family, one per failed check that others require (`needs ID`), and one for all checks that do not
-    apply to this kind of host.
-    """
-    skips: dict[Any, list[str]] = {}
-    for record in records:
-        if record["status"] == "skip":
-            skips.setdefault(record["host"], []).append(record["reason"])
-    absent = {host: inapplicable(reasons) for host, reasons in skips.items()}
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
-    for place, record in enumerate(records):
-        if record["status"] != "skip":
-            groups[place] = [record]
-            continue
-        host, reason, where = record["host"], record["reason"], (record["family"], record["device"])
-        if reason in absent[host][0]:
-            reason, where = absent[host][1], (None, None)
-        elif reason.startswith(NEEDS):
-            where = (None, None)
-        groups.setdefault((host, reason, *where), []).append(record)
-    return [dict(group[0]) if len(group) == 1 else _folded(group, key[1]) for key, group in groups.items()]
-
-
 def inapplicable(reasons: Iterable[str]) -> tuple[frozenset[str], str]:
     """Return the skip reasons that follow from the kind of host, and their summary: `do not apply: no GPU`."""
     known, skipped = table("inapplicable"), set(reasons)
@@ -268,13 +242,3 @@ def inapplicable(reasons: Iterable[str]) -> tuple[frozenset[str], str]:
     if names := [kind for kind, parts in known["whole"].items() if kind in lacking or lacking.keys() >= set(parts)]:
         return frozenset().union(*lacking.values()), f"do not apply: no {names[0]}"
     return frozenset().union(*lacking.values()), f"do not apply: {', '.join(f'no {name}' for name in lacking)}"
-
-
-def _folded(group: Sequence[Mapping[str, Any]], reason: str) -> dict[str, Any]:
-    first, ids = group[0], list(dict.fromkeys(record["id"] for record in group))
-    if len({record["family"] for record in group}) > 1 or reason.startswith(NEEDS):
-        counts = Counter(id_.partition(".")[0] for id_ in ids)
-        details = ", ".join(f"{family} {count}" for family, count in counts.items())
-        return {**first, "id": f"{len(ids)} checks", "device": None, "reason": f"{reason} ({details})"}
-    names = ", ".join(id_.partition(".")[2] for id_ in ids)
-    return {**first, "id": f"{first['family']}: {len(ids)} checks", "reason": f"{reason} ({names})"}

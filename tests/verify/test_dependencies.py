@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verify.host import devices
-from verify.records import Check, CheckContext, CheckResult, Status, fold_skips
+from verify.records import Check, CheckContext, CheckResult, Status
 from verify.runner import execution as runner
 from verify.runner.execution import CheckCall, DependencyTree, Injection, run, with_dependencies
 from verify.runner.registry import all_checks
+from verify.runner.report import fold_skips
 
 BY_ID = {check.id: check for check in all_checks()}
 

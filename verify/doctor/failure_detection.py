@@ -103,21 +103,18 @@ def assess(lines: Sequence[str], signs: Iterable[str] = ()) -> Assessment:
     is_log = severities.count(Severity.INFO) >= LOG_LINES
     quoted = len(filled) <= QUOTE_LINES
     least = Severity.WARNING if _first(_STARTED, filled) is None else Severity.COMPLAINT
-    if Severity.FAILURE in severities or any(_is_failure(sign, least) for sign in signs):
-        return Assessment(failed=True, is_log=is_log, is_quoted=quoted)
+    failed = Severity.FAILURE in severities or any(_is_failure(sign, least) for sign in signs)
     successes = [
         number
         for number, line in enumerate(filled)
         if severities[number] <= Severity.INFO and _SUCCESS.search(line[:LINE_BYTES])
     ]
     begin, least = (successes[-1] + 1, Severity.COMPLAINT) if successes else (0, Severity.WARNING)
-    if any(severity >= least for severity in severities[begin:]):
-        return Assessment(failed=True, is_log=is_log, is_quoted=quoted)
+    failed = failed or any(severity >= least for severity in severities[begin:])
     begun = ((number, end) for begin, end in _STARTS if (number := _first(begin, filled)) is not None)
-    if any(_first(end, filled[number:]) is None for number, end in begun):
-        return Assessment(failed=True, is_log=is_log, is_quoted=quoted, is_unfinished=True)
+    is_unfinished = not failed and any(_first(end, filled[number:]) is None for number, end in begun)
     chosen = quoted and not successes and (not is_log or _first(_COMPLAINT, filled) is not None)
-    return Assessment(failed=chosen, is_log=is_log, is_quoted=quoted)
+    return Assessment(failed or is_unfinished or chosen, is_log, quoted, is_unfinished)
 
 
 def _is_failure(sign: str, least: Severity) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verify.printable import WIDTH, wrapped
-from verify.records import SEVERITY, fold_skips
+from verify.records import SEVERITY, inapplicable
 
 HEAD = f"{'status':<7}{'check':<26}{'device':<9}{'seconds':>7}  "
 
@@ -29,6 +29,22 @@ def render(document: Mapping[str, Any]) -> str:
     return "\n".join(
         [*lines, "-" * WIDTH, total, f"level {document['level']}, Python {document['python']}, torch {torch}", ""]
     )
+
+
+def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of a host, with one for all checks that were skipped for the same reason, or do not apply to this kind of host."""
+    absent, lacking = inapplicable(record["reason"] for record in records if record["status"] == "skip")
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for place, record in enumerate(records):
+        reason = lacking if record["reason"] in absent else record["reason"]
+        groups.setdefault(reason if record["status"] == "skip" else place, []).append(record)
+    folded = []
+    for reason, group in groups.items():
+        counts = Counter(id_.partition(".")[0] for id_ in {record["id"] for record in group})
+        families = ", ".join(f"{family} {count}" for family, count in sorted(counts.items()))
+        row = {"id": f"{counts.total()} checks", "device": None, "reason": f"{reason} ({families})"}
+        folded.append({**group[0], **row} if len(group) > 1 else dict(group[0]))
+    return folded
 
 
 def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
