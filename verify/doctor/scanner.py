@@ -5,7 +5,6 @@ differ in numbers alone, which are of one kind, most patterns see the first. Wit
 a log of 100 MB would take half an hour. Memory, and the length of text that an expression sees, are bounded for any text.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from verify.doctor.failure_detection import is_quotation
@@ -24,8 +23,6 @@ LONG_BYTES = 4 * BLOCK_BYTES
 """Text without line ends is split from this size on."""
 START_BYTES = 1 << 15
 """Size of a text's beginning, and of its end, that a result keeps."""
-LINE_PIECES = 16
-"""Maximum number of places in one line that are examined for one literal."""
 KINDS_LIMIT = 200_000
 """Maximum number of kinds of lines that are remembered."""
 TEXT_LIMIT = 400
@@ -128,73 +125,60 @@ class _Search:
         for known in (self._kinds, self._misses):
             if len(known) > KINDS_LIMIT:
                 known.clear()
-        lines = block.content[begin:end].lower().split(b"\n")
+        places, lines = _parts(block.content[begin:end].lower(), begin)
         marks = [hash(line_kind(line)) for line in lines]
         new = {mark: line for mark, line in zip(marks, lines, strict=True) if mark not in self._kinds}
         first = dict(zip(new, self._index.candidates(list(new.values())), strict=True))
-        for mark, line in zip(marks, lines, strict=True):
+        for place, mark, line in zip(places, marks, lines, strict=True):
             numbers = first[mark] if mark in first else self._kinds[mark]
             matched: list[int] = []
             if numbers and (same := hash(line)) not in self._misses:
-                matched = [number for number in numbers if self._matches(block, line, number, begin)]
+                matched = [number for number in numbers if self._matches(block, line, number, place)]
                 if not matched:
                     self._misses.add(same)
             if first.pop(mark, None) is not None:
                 near = {number for number in matched if self._index.patterns[number].near}
-                of_kind = self._patterns_of_kind(block.content[begin : begin + len(line)], numbers)
+                of_kind = self._patterns_of_kind(block.content[place : place + len(line)], numbers)
                 self._kinds[mark] = sorted(near.union(of_kind))
-            begin += len(line) + 1
 
     def _patterns_of_kind(self, line: bytes, numbers: list[int]) -> list[int]:
         """Return those of the patterns that may match one line of this line's kind and not another."""
-        numbers = [number for number in numbers if number in self._index.digits]
-        if not numbers or len(line) > LINE_BYTES // 2:
-            return numbers
         kinds = [text_kind(text) for text in plain_lines(line)]
-        return [number for number in numbers if any(map(self._index.patterns[number].kind_expression.search, kinds))]
+        return [
+            number
+            for number in self._index.digits.intersection(numbers)
+            if any(map(self._index.patterns[number].kind_expression.search, kinds))
+        ]
 
-    def _matches(self, block: _Block, line: bytes, number: int, origin: int) -> bool:
-        """Return whether a pattern that wants more hits matches a line; of a very long line one of the parts around its literals."""
+    def _matches(self, block: _Block, line: bytes, number: int, place: int) -> bool:
+        """Return whether a pattern that wants more hits matches a line; add its hit if the lines near it match as well."""
         pattern, hits = self._index.patterns[number], self._found.hits[number]
         if len(hits) >= pattern.limit or not self._index.fits(number, line):
             return False
-        for literal in self._index.groups[number][0]:
-            for low, high in line_parts(line, literal):
-                texts = plain_lines(block.content[origin + low : origin + high])
-                if self._add_match(block, pattern, texts, origin + low, hits):
-                    return True
-                if high - low == len(line):
-                    return False
-        return False
-
-    def _add_match(
-        self, block: _Block, pattern: SearchPattern, texts: list[str], position: int, hits: list[Hit]
-    ) -> bool:
-        """Return whether a pattern matches one of the texts of a line; add its hit if the lines near it match as well."""
-        for part, text in enumerate(texts):
+        for part, text in enumerate(plain_lines(block.content[place : place + len(line)])):
             match = pattern.expression.search(text)
             if match is None or is_quotation(text):
                 continue
-            if block.has_near(position, pattern):
-                line = block.first_line + block.content.count(b"\n", 0, position)
-                hit = Hit(self._source, line, part, self._found.name, _shorten(text, match.start()))
+            if block.has_near(place, pattern):
+                first = block.first_line + block.content.count(b"\n", 0, place)
+                hit = Hit(self._source, first, part, self._found.name, _shorten(text, match.start()))
                 if hit not in hits:
                     hits.append(hit)
             return True
         return False
 
 
-def line_parts(line: bytes, literal: bytes) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of the parts of a line around a literal; a line that is not very long is one part."""
-    position, pieces = line.find(literal), 0
-    while position >= 0 and pieces < LINE_PIECES:
-        if len(line) <= LINE_BYTES // 2 or (line.startswith(b"{") and len(line) <= JSON_BYTES):
-            low, high = 0, len(line)
-        else:
-            low, high = max(0, position - LINE_BYTES // 2), min(len(line), position + LINE_BYTES // 2)
-        yield low, high
-        pieces += 1
-        position = line.find(literal, max(high, position + 1))
+def _parts(text: bytes, begin: int) -> tuple[list[int], list[bytes]]:
+    """Return the lines of a text that begins at a place, with the place of each; a very long line in parts that overlap."""
+    places, lines = [], []
+    for line in text.split(b"\n"):
+        is_whole = len(line) <= LINE_BYTES or (line.startswith(b"{") and len(line) <= JSON_BYTES)
+        size, step = (len(line), len(line) + 1) if is_whole else (LINE_BYTES, LINE_BYTES // 2)
+        for offset in range(0, len(line) + 1, step):
+            places.append(begin + offset)
+            lines.append(line[offset : offset + size])
+        begin += len(line) + 1
+    return places, lines
 
 
 def _shorten(text: str, position: int) -> str:

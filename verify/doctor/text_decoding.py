@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 BLOCK_BYTES = 1 << 20
 LINE_BYTES = 2048
-"""An expression is matched against at most this much of a line, around its literal text."""
+"""A pattern sees at most this much of a line at once."""
 JSON_BYTES = 1 << 16
 """A longer JSON record is treated as plain text."""
 
