@@ -251,7 +251,7 @@ TWO = ("--backend", "A", "--backend", "B")
         ([*TWO, "--target", "speed=3"], "no measure is named `speed`; there are"),
         ([*TWO, "--target", "p99=fast"], "`p99=fast` is no target"),
         ([*TWO, "--target", "p99=3GiB"], "or a value in ms"),
-        ([*TWO, "--concurrency", "0"], "invalid _positive value: '0'"),
+        ([*TWO, "--concurrency", "0"], "'0' is not a whole number above zero"),
     ],
 )
 def test_wrong_arguments_exit_with_64_and_name_the_error(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import Any
 
-from tests.verify.test_cli import verify
 from verify.host.comparison import compare
 from verify.records import FLEET, CheckResult, Status, as_record
 from verify.runner.report import junit
@@ -108,10 +105,3 @@ def test_the_file_for_ci_servers_has_the_comparison_of_hosts_as_a_suite() -> Non
     )
     assert aggregate.get("timestamp") == "2026-11-20T11:00:00.000"
     assert [case.get("name") for case in aggregate if case.find("failure") is not None] == ["kernels.determinism"]
-
-
-def test_the_command_writes_both_kinds_of_file(tmp_path: Path) -> None:
-    done = verify("--level", "quick", "--json", "--junit", str(tmp_path / "ci" / "verify.xml"))
-    suite = ET.parse(tmp_path / "ci" / "verify.xml").getroot().find("testsuite")
-    assert suite is not None
-    assert int(suite.get("tests", "0")) == len(json.loads(done.stdout)["checks"])

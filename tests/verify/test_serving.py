@@ -360,7 +360,7 @@ def test_a_load_that_the_tool_refuses_is_an_error_and_is_not_kept(
     [
         (("--dataset", "x.json", "--input-tokens", "9"), 64, "leave out --input-tokens"),
         (("--requests", "9"), 64, "--requests belongs to --rate or --concurrency"),
-        (("--rate", "0"), 64, "invalid _rate value"),
+        (("--rate", "0"), 64, "'0' is not a number above zero"),
         ((), 3, "no service runs from this environment\n\nhint: start it"),
     ],
 )

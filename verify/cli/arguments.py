@@ -1,6 +1,7 @@
 """Argument parser whose usage errors exit with 64, because 2 means that a check failed."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +26,24 @@ class Parser(argparse.ArgumentParser):
         """Add the options for the installation and for the whole document."""
         self.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
         self.add_argument("--json", action="store_true", help="print the whole document on stdout")
+
+
+def above_zero(text: str) -> float:
+    """Return a number above zero. Raises ArgumentTypeError where the text is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return number
+
+
+def count(text: str) -> int:
+    """Return a whole number above zero. Raises ArgumentTypeError where the text is none."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
 
 
 def prefix_of(given: Path | None) -> Path:

@@ -16,7 +16,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from verify.checks.serving.requests import evaluate_load
-from verify.cli.arguments import Parser, prefix_of, running_service
+from verify.cli.arguments import Parser, above_zero, count, prefix_of, running_service
 from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckResult
 from verify.runner.child_processes import run_one
@@ -42,10 +42,8 @@ def main(arguments: list[str]) -> int:
         hint="verify load --input-tokens 2000 --output-tokens 200 --concurrency 8",
     )
     add_load(parser)
-    parser.add_argument("--rate", metavar="N", type=_rate, help="requests per second, instead of some at once")
-    parser.add_argument(
-        "--requests", metavar="N", type=_positive, help="number of requests, with --rate or --concurrency"
-    )
+    parser.add_argument("--rate", metavar="N", type=above_zero, help="requests per second, instead of some at once")
+    parser.add_argument("--requests", metavar="N", type=count, help="number of requests, with --rate or --concurrency")
     dataset = "prompts and lengths of answers as ShareGPT has them, instead of random prompts: a JSON file, - for stdin"
     parser.add_argument("--dataset", metavar="FILE", help=dataset)
     parser.add_prefix_and_json()
@@ -73,7 +71,7 @@ def add_load(parser: argparse.ArgumentParser) -> None:
         ("--output-tokens", "length of the answers in tokens", load["output_tokens"]),
         ("--concurrency", "requests at once", "up to " + str(max(load["concurrencies"]))),
     ):
-        parser.add_argument(option, metavar="N", type=_positive, help=f"{what} (default: {default})")
+        parser.add_argument(option, metavar="N", type=count, help=f"{what} (default: {default})")
 
 
 def load_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -146,15 +144,3 @@ def _table(document: Mapping[str, Any]) -> list[str]:
     same = before and ("the same release" if before["release"] == document["release"] else "another release")
     last = f"before: {same}, measured at {before['at']}" if before else "no earlier measurement of this load"
     return [*lines, "", last]
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError(text)
-    return value
-
-
-def _rate(text: str) -> float:
-    if not 0 < (value := float(text)) < math.inf:
-        raise ValueError(text)
-    return value

@@ -2,20 +2,18 @@
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from verify import VERSION
 from verify.binaries import distributions
-from verify.cli.arguments import Parser
+from verify.cli.arguments import Parser, above_zero
 from verify.doctor import cli as doctor
 from verify.files import write_atomically
 from verify.records import (
@@ -35,7 +33,7 @@ from verify.records import (
 from verify.runner import burn_in, last_run
 from verify.runner.execution import FAULTS, Injection, run, with_dependencies
 from verify.runner.registry import all_checks, select
-from verify.runner.report import junit, render, render_list
+from verify.runner.report import render, render_list
 from verify.serving import service as own_service
 from verify.serving.service_control import ControlError, drain_service, resume
 from verify.tables import table
@@ -88,8 +86,7 @@ def main(arguments: list[str]) -> int:
     # Print before writing: if a file cannot be written, the results must not be lost.
     sys.stdout.write(text if options.json else render(document))
     sys.stdout.flush()
-    kept = [_keep(options.write, text), _keep(options.junit, junit([document]))]
-    return EXIT_CODES[document["status"] if all(kept) else "error"]
+    return EXIT_CODES[document["status"] if _keep(options.write, text) else "error"]
 
 
 def _parser() -> Parser:
@@ -104,7 +101,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
     hours = f"length of level burn-in; an interrupted one goes on with the next call (default: {BURN_IN_HOURS:g})"
-    parser.add_argument("--hours", metavar="N", type=partial(_above_zero, "hours"), help=hours)
+    parser.add_argument("--hours", metavar="N", type=above_zero, help=hours)
     repeatable: dict[str, Any] = {"action": "append", "default": []}
     only = "a check or family, with the checks that it requires; repeatable"
     parser.add_argument("--only", metavar="NAME", help=only, **repeatable)
@@ -118,7 +115,6 @@ def _parser() -> Parser:
     parser.add_argument(
         "--progress", metavar="FILE", type=Path, help="keep the number and name of the running check in this file"
     )
-    parser.add_argument("--junit", metavar="FILE", type=Path, help="also write the records to this file as JUnit XML")
     parser.add_argument(
         "--prefix", metavar="DIR", type=Path, help="installation to check (default: this environment's)"
     )
@@ -126,9 +122,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--expect", metavar="FILE", help="JSON with the planned `stack` and the expected `gpus`; - reads stdin"
     )
-    parser.add_argument(
-        "--deadline", metavar="SECONDS", type=partial(_above_zero, "seconds"), help="let no check run longer than this"
-    )
+    parser.add_argument("--deadline", metavar="SECONDS", type=above_zero, help="let no check run longer than this")
     drain = "stop this installation's service for the checks, then start and check it again"
     parser.add_argument("--drain", action="store_true", help=drain)
     parser.add_argument(
@@ -206,16 +200,6 @@ def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: 
         document["checks"] = last_run.keep_open_failures(document, before)
         document["status"] = worst_status([record["status"] for record in document["checks"]])
     return document
-
-
-def _above_zero(unit: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above zero")
-    return number
 
 
 def _chosen(options: argparse.Namespace) -> list[Check]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verify.cli.arguments import Parser, prefix_of
+from verify.cli.arguments import Parser, above_zero, prefix_of
 from verify.files import write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
 from verify.runner.execution import Injection, run, with_dependencies
@@ -29,15 +29,13 @@ def main(arguments: list[str]) -> int:
         epilog="exit codes: those of verify",
         hint="verify soak --minutes 10",
     )
-    parser.add_argument("--minutes", metavar="N", type=float, required=True, help="how long")
+    parser.add_argument("--minutes", metavar="N", type=above_zero, required=True, help="how long")
     parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file")
     parser.add_argument(
         "--inject", choices=["wrong-result"], help="change what the kernels return, to show that it is detected"
     )
     parser.add_prefix_and_json()
     options = parser.parse_args(arguments)
-    if not options.minutes > 0:
-        parser.error(f"--minutes {options.minutes:g}: it must be greater than 0")
     injections = [Injection("wrong-result", None)] if options.inject else []
     try:
         document = _soaked(prefix_of(options.prefix), options.minutes, injections)
