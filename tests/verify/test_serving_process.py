@@ -226,7 +226,7 @@ def test_a_real_listening_process_is_found_with_all_its_properties() -> None:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         found = read(process.pid)
-        (one,) = listeners(port, ())
+        (one,) = listeners(port)
         process.kill()
     assert found is not None
     assert (found.argv[1:2], found.parent, found.executable) == (("-c",), os.getpid(), os.path.realpath(sys.executable))

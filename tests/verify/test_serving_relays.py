@@ -120,7 +120,7 @@ def test_an_endpoint_on_every_address_needs_no_relay() -> None:
 def test_the_listeners_of_this_machine_have_their_processes() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        found = [each for number, each in all_listeners(but=()) if number == port]
+        found = [each for number, each in all_listeners() if number == port]
     assert [(each.address, [one.pid for one in each.holders]) for each in found] == [("127.0.0.1", [os.getpid()])]
 
 

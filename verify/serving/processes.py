@@ -1,7 +1,7 @@
 """Processes of a service and their sockets, read from /proc, and what notes and proofs say about them."""
 
 import ipaddress
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,32 +92,21 @@ def read_all(pids: Iterable[int]) -> tuple[Process, ...]:
     return tuple(process for process in map(read, pids) if process)
 
 
-def listeners(port: int, known: Iterable[Process]) -> tuple[ListeningSocket, ...]:
-    """Return the sockets that listen on a port. `known` processes are searched first, all others only if needed."""
-    found = [(address, inode) for address, number, inode in _all_listening() if number == port]
-    held = {inode: tuple(process for process in known if inode in process.sockets) for _, inode in found}
-    if wanted := {inode for inode, holders in held.items() if not holders}:
-        strangers = _holders(wanted, all_pids())
-        held |= {inode: tuple(one for one in strangers if inode in one.sockets) for inode in wanted}
-    return tuple(ListeningSocket(address, inode, held[inode]) for address, inode in found)
+def listeners(port: int) -> tuple[ListeningSocket, ...]:
+    """Return the sockets that listen on a port, with the processes that have each open."""
+    return tuple(socket for _, socket in all_listeners(port))
 
 
-def all_listeners(*, but: Container[int]) -> tuple[tuple[int, ListeningSocket], ...]:
-    """Return port and socket of every listener of the host, with the processes that have it open, except those of some PIDs."""
-    found = _all_listening()
-    holders = _holders({inode for _, _, inode in found}, (pid for pid in all_pids() if pid not in but))
+def all_listeners(only: int | None = None) -> tuple[tuple[int, ListeningSocket], ...]:
+    """Return port and socket of every listener of the host, or of one port, with the processes that have it open."""
+    tables = (_text(Path("/proc/net") / name) for name in ("tcp", "tcp6"))
+    found = [row for table in tables for row in listening(table) if only in (None, row[1])]
+    inodes = {inode for _, _, inode in found}
+    holders = read_all(pid for pid in (all_pids() if found else ()) if inodes & _sockets(Path(f"/proc/{pid}")))
     return tuple(
         (port, ListeningSocket(address, inode, tuple(one for one in holders if inode in one.sockets)))
         for address, port, inode in found
     )
-
-
-def _holders(inodes: set[str], pids: Iterable[int]) -> tuple[Process, ...]:
-    return read_all(pid for pid in pids if inodes & _sockets(Path(f"/proc/{pid}")))
-
-
-def _all_listening() -> list[tuple[str, int, str]]:
-    return [each for name in ("tcp", "tcp6") for each in listening(_text(Path("/proc/net") / name))]
 
 
 def listening(table: str) -> Iterator[tuple[str, int, str]]:

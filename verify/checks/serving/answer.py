@@ -62,7 +62,7 @@ def answer(context: CheckContext) -> CheckResult:
         spoiled = answers.Answer((5, 7), (-0.1, -0.1))
         wrong = problem_of(partial(answers.compare_reference, spoiled, reference, list, length=2, dtype="float32"))
         return evaluate_answer(AnswerFacts(compared={"the reference": wrong}))
-    if not listeners(int(service.readiness["port"]), ()):
+    if not listeners(int(service.readiness["port"])):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
     return evaluate_answer(collect_answer(service, whole=context.includes("full")))
 

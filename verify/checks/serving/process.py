@@ -88,7 +88,7 @@ def run(context: CheckContext) -> CheckResult:
     if facts is not None:
         return evaluate(planned, facts)
     port = int(service.readiness["port"])
-    others = [process.title for socket in listeners(port, ()) for process in socket.holders]
+    others = [process.title for socket in listeners(port) for process in socket.holders]
     if not others or stopped_by(service, state):
         return CheckResult("skip", f"{planned.name} does not run: see serving.unit")
     text = f"port {port} is held by {' and '.join(others)}, and {planned.name} is {state.text}"
@@ -131,7 +131,7 @@ def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mappin
     return ProcessFacts(
         main_pid=main.pid,
         processes=processes,
-        listeners=listeners(port, processes),
+        listeners=listeners(port),
         port=port,
         age_s=uptime - main.start_ticks / os.sysconf("SC_CLK_TCK"),
         interpreter=str((live / "bin" / "python").resolve()),

@@ -55,8 +55,8 @@ def collect(service: Service) -> RelayFacts:
     rows, own = table("relays"), set(small_text(service.prefix / "etc" / "units").split())
     names, ours = {Path(path).name for path in own}, set(service.pids()) if service.main_pid else set()
     listeners = []
-    for port, socket in all_listeners(but=ours):
-        holders = tuple(one for one in socket.holders if not names & _units(one.pid))
+    for port, socket in all_listeners():
+        holders = tuple(one for one in socket.holders if one.pid not in ours and not names & _units(one.pid))
         if holders and not ipaddress.ip_address(socket.address).is_loopback:
             listeners.append((port, replace(socket, holders=holders)))
     processes = {one.pid: one for _, socket in listeners for one in socket.holders}

@@ -31,7 +31,7 @@ def contract(context: CheckContext) -> CheckResult:
         choice = Choice("first light", finish_reason="stop")
         answers = [Answer({"stop": stop}, (choice,), {}) for stop in (None, " light")]
         return evaluate_contract(Findings(tuple(deviations({"expects": ["stopped"]}, answers)), ("stop",)), 0.0)
-    if not listeners(int(service.readiness["port"]), ()):
+    if not listeners(int(service.readiness["port"])):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
     began = time.monotonic()
     try:
@@ -155,7 +155,7 @@ def pace(context: CheckContext) -> CheckResult:
     if service is None or context.faults:
         before = {"first token": 0.05, "between tokens": 0.01}
         return evaluate_pace(PaceFacts(before, {"first token": 0.4, "between tokens": 0.35}, 3))
-    if not listeners(int(service.readiness["port"]), ()):
+    if not listeners(int(service.readiness["port"])):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
     try:
         return evaluate_pace(collect_pace(service))
@@ -254,7 +254,7 @@ def soak(context: CheckContext) -> CheckResult:
     service = context.service
     if service is None or context.faults:
         return evaluate_soak(LEAKING, "")
-    if not listeners(int(service.readiness["port"]), ()):
+    if not listeners(int(service.readiness["port"])):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
     try:
         return collect_soak(service)

@@ -63,7 +63,7 @@ def port_problem(bind: str, port: int) -> str | None:
     except OSError as problem:
         if problem.errno != errno.EADDRINUSE:
             return f"cannot listen on {bind} port {port}: {problem.strerror}"
-        holders = {holder.pid for one in listeners(port, ()) for holder in one.holders}
+        holders = {holder.pid for one in listeners(port) for holder in one.holders}
         owners = [describe(process) for process in map(read_process, sorted(holders)) if process is not None]
         return f"port {port} is held by {' and '.join(owners) or 'a process of another user'}"
     return None
