@@ -35,8 +35,7 @@ _SUMMARY = re.compile(rb"^(?:RED|AMBER|GREEN): .*\n(?:\S.*\n)?  run \d{8}T\d{6}Z
 _PLAN = re.compile(
     rb"^  (?:refused +no (?:Stack|combination of versions) fits\n|vLLM +\S.*\n  torch +\S)", re.MULTILINE
 )
-_FAILED = b"What failed"
-_ADVICE = re.compile(rb"\s+(?:cause|fix|hint): ")
+_QUOTED = re.compile(rb"\s+\| ")
 _ERROR = b"error: "
 
 
@@ -114,23 +113,18 @@ class _Joined:
 
 
 def strip_own_output(stream: Readable) -> tuple[Readable, bool]:
-    """Blank the lines of a plan or a summary; the numbers of other lines stay the same.
+    """Blank the lines of a plan or a summary, but for those that it quotes; the numbers of other lines stay the same.
 
-    The section "What failed" of a summary stays, because it quotes programs. Returned is also whether the rest may be a description
-    that a person wrote, which an error message of Firstlight is not.
+    Returned is also whether the rest may be a description that a person wrote, which an error message of Firstlight is not.
     """
     head = stream.read(HEAD_BYTES)
-    summary, plan = _SUMMARY.search(head), _PLAN.search(head)
-    begin = summary or plan
+    summary = _SUMMARY.search(head)
+    begin = summary or _PLAN.search(head)
     if begin is None:
         return _Joined(head, stream), not head.startswith(_ERROR)
     text = head + stream.read(MAX_BYTES)
-    before, lines, in_failed = text[: begin.start()], text[begin.start() :].split(b"\n"), False
-    kept = []
-    for line in lines:
-        if line and not line.startswith(b" "):
-            in_failed = line.startswith(_FAILED)
-        is_quoted = in_failed and line.startswith(b" ") and not _ADVICE.match(line)
-        is_foreign = plan is begin and not line.startswith(b"  ")
-        kept.append(line if is_quoted or is_foreign else b"")
-    return io.BytesIO(before + b"\n".join(kept)), False
+    kept = [
+        line if _QUOTED.match(line) or not (summary or line.startswith(b"  ")) else b""
+        for line in text[begin.start() :].split(b"\n")
+    ]
+    return io.BytesIO(text[: begin.start()] + b"\n".join(kept)), False
