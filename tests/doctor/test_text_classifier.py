@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verify.doctor.catalog import load_causes
-from verify.doctor.engine import Doctor, diagnose_texts
+from verify.doctor.engine import GUESSED, Doctor, diagnose_texts
 from verify.doctor.scoring import GUESS_BYTES
 from verify.doctor.text_classifier import HEALTHY, HIGHEST, LOWEST, TextClassifier, load_classifier, stems
 
@@ -23,7 +23,7 @@ LEARNED = TextClassifier.learn(TEXTS)
 
 
 def guessed(text: str) -> str | None:
-    guess = LEARNED.guess(text)
+    guess = LEARNED.guess([text])
     return guess.cause if guess else None
 
 
@@ -46,7 +46,7 @@ def test_texts_that_are_not_guessed_at(text: str, cause: str | None) -> None:
 @pytest.mark.parametrize("cause", ["ninja-missing", "musl", "secure-boot", "shm-too-small"])
 def test_a_definition_is_classified_as_its_own_cause(cause: str) -> None:
     entry = next(each for each in load_causes() if each.id == cause)
-    guess = load_classifier().guess(f"it fails: {entry.definition} {entry.explanation}")
+    guess = load_classifier().guess([f"it fails: {entry.definition} {entry.explanation}"])
     assert guess is not None
     assert (guess.cause, guess.confidence) == (cause, HIGHEST)
     assert guess.words
@@ -69,8 +69,8 @@ def test_without_a_classifier_nothing_is_guessed() -> None:
 
 
 def test_a_long_text_is_not_guessed_at() -> None:
-    assert load_classifier().guess(ASKED) is not None
-    assert load_classifier().guess(ASKED + " x" * GUESS_BYTES) is None
+    found = diagnose_texts({"note": ASKED + " x" * GUESS_BYTES}).findings
+    assert GUESSED not in [finding.why for finding in found]
 
 
 def test_a_line_ranks_before_a_guess() -> None:
@@ -83,5 +83,5 @@ def test_a_line_ranks_before_a_guess() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_is_accepted(text: str) -> None:
-    load_classifier().guess(text)
+    load_classifier().guess(text.split("\n"))
     assert all(word == word.lower() for word in stems(text))

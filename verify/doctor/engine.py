@@ -116,22 +116,19 @@ class Doctor:
         self, findings: tuple[scoring.Finding, ...], scans: Sequence[ScanResult], contradicted: Container[str]
     ) -> tuple[scoring.Finding, ...]:
         """Put the classifier's guess about a short text first, unless a finding is as likely or a counter matches."""
-        if (
-            len(scans) != 1
-            or scans[0].size > scoring.GUESS_BYTES
-            or (findings and findings[0].confidence >= scoring.LIKELY_AT)
-        ):
+        likeliest = findings[0].confidence if findings else 0.0
+        if len(scans) != 1 or scans[0].size > scoring.GUESS_BYTES or likeliest >= scoring.LIKELY_AT:
             return findings
         classifier = self._load_classifier()
-        if classifier is None or (findings and findings[0].confidence >= classifier.highest):
+        if classifier is None:
             return findings
         lines = [
             Hit(0, number, part, scans[0].name, text)
             for number, line in enumerate(scans[0].start.split(b"\n"), 1)
             for part, text in enumerate(plain_lines(line))
         ]
-        guess = classifier.guess("\n".join("" if self._says_nothing(line.text) else line.text for line in lines))
-        if guess is None or guess.cause in contradicted or (findings and findings[0].confidence >= guess.confidence):
+        guess = classifier.guess(["" if self._says_nothing(line.text) else line.text for line in lines])
+        if guess is None or guess.cause in contradicted or likeliest >= guess.confidence:
             return findings
         hits = tuple(replace(lines[number], text=lines[number].text[:TEXT_LIMIT]) for number in guess.lines)
         signature = Signature("", guess.confidence, f"its words: {', '.join(guess.words)}", "symptom")

@@ -13,10 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
 
 from verify.doctor.catalog import load_causes
-from verify.doctor.scoring import GUESS_BYTES
 from verify.tables import table
 
 HEALTHY = ""
@@ -70,7 +68,6 @@ class TextClassifier:
 
     causes: tuple[str, ...]
     weights: Mapping[str, Mapping[int, int]]
-    highest: ClassVar[float] = HIGHEST
 
     @classmethod
     def learn(cls, texts: Mapping[str, Sequence[str]]) -> TextClassifier:
@@ -87,11 +84,11 @@ class TextClassifier:
                     of_word[number] = round(5 + 5 * min(1.0, frequency / usual))
         return cls(causes, weights)
 
-    def guess(self, text: str) -> Guess | None:
-        """Return the cause that a text is about; None if its words do not decide."""
-        if len(text) > GUESS_BYTES or not _COMPLAINT.search(text):
+    def guess(self, lines: Sequence[str]) -> Guess | None:
+        """Return the cause that the lines of a text are about; None if their words do not decide."""
+        if not any(map(_COMPLAINT.search, lines)):
             return None
-        found = stems(text)
+        found = {word for line in lines for word in stems(line)}
         scores = [0.0] * len(self.causes)
         for word in found:
             for number in self.weights.get(word, ()):
@@ -104,7 +101,11 @@ class TextClassifier:
         ordered = sorted(found, key=lambda word: (-self._score(word, best), word))
         words = tuple(word for word in ordered[:WORDS_SHOWN] if self._score(word, best))
         confidence = LOWEST + (HIGHEST - LOWEST) * min(1.0, lead / CLEAR_LEAD)
-        return Guess(self.causes[best], round(confidence, 3), words, self._lines(text, best))
+        shares = [sum(self._score(word, best) for word in stems(line)) for line in lines]
+        shown = sorted(range(len(lines)), key=lambda number: -shares[number])[:LINES_SHOWN]
+        return Guess(
+            self.causes[best], round(confidence, 3), words, tuple(number for number in sorted(shown) if shares[number])
+        )
 
     def _score(self, word: str, number: int) -> float:
         return self._rarity(word) * self.weights.get(word, {}).get(number, 0) / 10
@@ -113,11 +114,6 @@ class TextClassifier:
         """Return how much a word can decide: more if fewer causes have it; an unknown word counts as one cause's."""
         count = len(self.weights[word]) if word in self.weights else 1
         return math.log(len(self.causes) / count) if count else 0.0
-
-    def _lines(self, text: str, number: int) -> tuple[int, ...]:
-        scores = [sum(self._score(word, number) for word in stems(line)) for line in text.split("\n")]
-        best = sorted(range(len(scores)), key=lambda line: (-scores[line], line))[:LINES_SHOWN]
-        return tuple(sorted(line for line in best if scores[line]))
 
 
 @cache
