@@ -7,17 +7,13 @@ import os
 import sys
 import traceback
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from verify.cli.arguments import Parser
 from verify.files import replaced
 from verify.models.source import UnusableError, beside, difference
 from verify.printable import wrapped
 from verify.records import EXIT_CODES
-
-if TYPE_CHECKING:
-    from verify.models.upgrade import UpgradeSubject
 
 NAMES = ("sdpa", "flash_attention_2")
 """Implementations of transformers; the module that knows them needs torch."""
@@ -26,7 +22,7 @@ MIB = 1 << 20
 
 
 def main(arguments: list[str]) -> int:
-    """Return 0: the upgrade is equal; 1: equal without a gain; 2: it differs and is not saved; 3: unknown."""
+    """Return 0: the upgrade is equal; 1: equal without a gain; 2: it differs and is not written; 3: unknown."""
     parser = _parser()
     options = parser.parse_args(arguments)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which measures memory, would log every start
@@ -39,7 +35,7 @@ def main(arguments: list[str]) -> int:
         own = upgrade.load(options.model)
         device = options.device or upgrade.default_device()
         own = own.on(device, options.dtype)
-        text = None
+        text = place = None
         if options.write or options.diff:
             flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
             place = beside(own.source) if options.write and own.source else None
@@ -58,15 +54,21 @@ def main(arguments: list[str]) -> int:
     compared = [*measured, *(error for error, _ in layers)]
     kernels = upgrade.kernels_used(flash, names)
     outcome = upgrade.evaluate(compared, kernels, same=upgrade.same_state(own, flash))
-    is_kept = outcome.status in ("ok", "warn") and not {*kernels.values()} <= {None, "torch"}
-    if outcome.status in ("ok", "warn"):
+    is_equal = outcome.status in ("ok", "warn")
+    if is_equal:
         outcome = replace(outcome, figures=(*outcome.figures, *upgrade.timed(own, flash, device)))
-        if is_kept and (failure := _keep(flash, options.save, own.source if options.write else None, text)):
-            return _refuse(failure, "name another file with --save")
+    if not is_equal or {*kernels.values()} <= {None, "torch"}:
+        place = None
+    if place and own.source and text is not None:
+        try:
+            with replaced(place) as file:
+                file.write(text.encode())
+            place.chmod(own.source.stat().st_mode)
+        except OSError as error:
+            return _refuse(f"{place} cannot be written: {error.strerror}", "copy the module to a folder of yours")
     document = {"model": options.model, "device": device, "upgraded": names, "layers": [row for _, row in layers]}
     document |= outcome.as_json()
-    document["saved"] = str(options.save) if options.save and is_kept else None
-    document["written"] = str(beside(own.source)) if options.write and is_kept and own.source else None
+    document["written"] = str(place) if place else None
     document["difference"] = difference(own.source, text) if text is not None and own.source else None
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render(document))
     return EXIT_CODES[outcome.status]
@@ -93,8 +95,7 @@ def render(document: dict[str, Any]) -> str:
         memory = f"{layer['original_peak_bytes'] / MIB:>8.3g} {layer['upgraded_peak_bytes'] / MIB:>8.3g}"
         lines.append(f"{layer['name'] or 'the model':<36}{error:>20}{time:>20}{memory:>20}")
     lines += wrapped("remedy: ", document["remedy"]) if document["remedy"] else []
-    kept = [f"{what} to {document[what]}" for what in ("saved", "written") if document[what]]
-    lines.append("; ".join(kept) or "not saved")
+    lines.append(f"written to {document['written']}" if document["written"] else "not written")
     change = f"\n{document['difference']}" if document["difference"] else ""
     return "\n".join([*lines, change])
 
@@ -121,38 +122,15 @@ def _parser() -> Parser:
         help="implementation for a model of transformers (default: flash_attention_2 if the model supports it, else sdpa)",
     )
     parser.add_argument(
-        "--save",
-        metavar="FILE",
-        type=Path,
-        help="save the upgraded model with torch.save if its results are the same and flash kernels compute it",
-    )
-    parser.add_argument(
         "--diff", action="store_true", help="print the change to the module's source that upgrades the model"
     )
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write the upgraded module to the folder of the original, as NAME_flash.py, under the same conditions as --save",
+        help="write the upgraded module to the folder of the original, as NAME_flash.py, if its results are the same and flash kernels compute it",
     )
     parser.add_argument("--json", action="store_true", help="print the whole document on standard output")
     return parser
-
-
-def _keep(flash: UpgradeSubject, saved: Path | None, source: Path | None, text: str | None) -> str | None:
-    """Save the model, and write the upgraded module beside its source; return why that failed."""
-    place = saved
-    try:
-        if saved:
-            with replaced(saved) as file:
-                flash.save(file)
-        if source and text is not None:
-            place = beside(source)
-            with replaced(place) as file:
-                file.write(text.encode())
-            place.chmod(source.stat().st_mode)
-    except OSError as error:
-        return f"{place} cannot be written: {error.strerror}"
-    return None
 
 
 def _refuse(problem: str, hint: str) -> int:

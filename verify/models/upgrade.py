@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +62,6 @@ class UpgradeSubject:
     def on(self, device: str, dtype: str | None) -> UpgradeSubject:
         """Copy to a device, and to the precision of that name unless None is given."""
         return self.to(device) if dtype is None else self.to(device, getattr(torch, dtype))
-
-    def save(self, file: IO[bytes]) -> None:
-        """Write the model by torch.save."""
-        torch.save(self.model, file)
 
     def call(self) -> Tensor:
         """Return the model's output; for a tuple, list or mapping its first tensor."""

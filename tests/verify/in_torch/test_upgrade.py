@@ -1,4 +1,4 @@
-"""`verify upgrade`: a model with the same results is upgraded, measured and saved; one that differs is not."""
+"""`verify upgrade`: a model with the same results is upgraded, measured and written; one that differs is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests.verify.in_torch.altered_kernels import Bent
-from verify.attention import FlashMultiheadAttention
 from verify.attention import layers as attention_kernels
 from verify.attention.speed import peak
 from verify.cli.main import main
@@ -179,11 +178,9 @@ def upgrade(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, d
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_upgraded_encoder_gives_the_same_results_and_is_saved(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, dtype: str
-) -> None:
-    code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "new/encoder.pt")
-    assert (code, document["status"], document["saved"]) == (0, "ok", "new/encoder.pt")
+def test_an_upgraded_encoder_gives_the_same_results(capsys: pytest.CaptureFixture[str], dtype: str) -> None:
+    code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype)
+    assert (code, document["status"]) == (0, "ok")
     assert document["upgraded"] == ["layers.0.self_attn", "layers.1.self_attn"]
     assert set(document["evidence"]["kernels"].values()) == {"sdpa"}
     # the output, twelve parameters in each of two layers, and both attentions
@@ -197,9 +194,6 @@ def test_an_upgraded_encoder_gives_the_same_results_and_is_saved(
     assert [layer.pop("name") for layer in document["layers"]] == document["upgraded"]
     assert all(value > 0 for layer in document["layers"] for name, value in layer.items() if not name.endswith("error"))
     assert [figure for figure in document["figures"] if not figure["value"] > 0] == []
-    saved = torch.load(tmp_path / "new/encoder.pt", weights_only=False)
-    assert isinstance(saved.layers[0].self_attn, FlashMultiheadAttention)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["encoder.pt"]
 
 
 def mutated(factor: float) -> Any:
@@ -208,14 +202,13 @@ def mutated(factor: float) -> Any:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_that_is_wrong_by_a_hundredth_is_refused_and_not_saved(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str
+def test_a_model_that_is_wrong_by_a_hundredth_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.03 if dtype == "bfloat16" else 1.01))
-    code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "encoder.pt")
-    assert (code, document["status"], document["saved"]) == (2, "fail", None)
+    code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype)
+    assert (code, document["status"]) == (2, "fail")
     assert "differs from the original" in document["reason"]
-    assert not (tmp_path / "encoder.pt").exists()
 
 
 def test_a_wrong_gradient_alone_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,11 +229,11 @@ def test_layers_that_are_never_called_are_reported(capsys: pytest.CaptureFixture
 def test_a_model_that_reads_its_weights_gains_nothing_and_is_not_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
 ) -> None:
-    code, document = upgrade(capsys, f"my_models:{model}", "--write", "--save", "kept.pt")
+    code, document = upgrade(capsys, f"my_models:{model}", "--write")
     assert (code, document["reason"]) == (
         1, "the model reads the weights of every attention, which flash kernels cannot return: nothing is faster"
     )  # fmt: skip
-    assert (document["saved"], document["written"]) == (None, None)
+    assert document["written"] is None
     assert [path.name for path in tmp_path.glob("*.p*")] == ["my_models.py"]
 
 
@@ -332,7 +325,7 @@ def test_the_text_shows_both_side_by_side(capsys: pytest.CaptureFixture[str]) ->
         "layers.0.self_attn",
         "layers.1.self_attn",
     ]
-    assert lines[-1] == "not saved"
+    assert lines[-1] == "not written"
     assert max(map(len, lines)) <= 100
 
 
@@ -364,7 +357,6 @@ def test_a_model_that_cannot_be_upgraded_is_an_error_with_a_hint(
         (["my_models:mismatched"], "the model could not be compared: "),
         (["half_written:make"], "the model could not be compared: SyntaxError: "),
         (["--device", "gpu", "my_models:encoder"], "the model could not be compared: RuntimeError: "),
-        (["--save", "my_models.py/x.pt", "my_models:encoder"], "my_models.py/x.pt cannot be written: "),
     ],
 )
 def test_a_failure_during_the_comparison_is_an_error_and_no_verdict(
