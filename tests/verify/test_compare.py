@@ -30,7 +30,7 @@ from verify.serving.comparison import (
     with_backend,
 )
 from verify.serving.service import Service, start_ticks
-from verify.serving.soak import gpu_bytes, peak, usage
+from verify.serving.soak import gpu_bytes, usage
 from verify.tables import table
 
 SERVE = Command(
@@ -105,9 +105,7 @@ def test_a_server_is_healthy_within_the_block_and_ended_after_it(tmp_path: Path,
     service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port, "served_name": "m"}, None)
     with serve_variant(service, here("-c", SERVER, str(free_port))) as server:
         assert server.main_pid is not None
-        with peak(server) as most:
-            assert usage(server).host > 0
-        assert most[0].total >= most[0].host > 0
+        assert usage(server).total > 0
     assert start_ticks(server.main_pid) is None
 
 

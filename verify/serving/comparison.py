@@ -24,7 +24,7 @@ from verify.runner.child_processes import end_with_parent, run_one
 from verify.serving.client import is_healthy
 from verify.serving.processes import attention_notes, read_all
 from verify.serving.service import Service
-from verify.serving.soak import peak
+from verify.serving.soak import usage
 from verify.tables import table
 
 PERCENTILES = (50, 90, 99)
@@ -246,16 +246,15 @@ def parse_target(text: str) -> tuple[str, Target]:
 def measure(service: Service, command: Command, load: Mapping[str, Any]) -> dict[str, Any]:
     """Measure a command under load, whose lengths, concurrencies and limits are those of serving.toml.
 
-    Returns `results` by concurrency, bytes of `memory`, and `used`: the attention back ends of the layers.
+    Returns `results` by concurrency, bytes of `memory` after them, and `used`: the attention back ends of the layers.
     Raises VariantError where the server does not start or answer.
     """
     with serve_variant(service, command) as server:
         used = backends(server)
-        with peak(server) as most:
-            ending = run_one(lambda: list(under_load(server, load, warmed=True)), deadline_s=LOAD_S)
+        ending = run_one(lambda: list(under_load(server, load, warmed=True)), deadline_s=LOAD_S)
         if ending.problem:
             raise VariantError(f"cannot measure under load: {ending.problem}")
-        return {"used": used, "results": ending.value, "memory": most[0].total}
+        return {"used": used, "results": ending.value, "memory": usage(server).total}
 
 
 def at_once(*measured: Mapping[str, Any]) -> int:

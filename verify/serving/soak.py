@@ -2,11 +2,10 @@
 
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from verify.tables import table
 
 KIB, MIB = 1 << 10, 1 << 20
 QUERY = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-QUERY_S, EVERY_S = 15.0, 0.5
+QUERY_S = 15.0
 CLOSING_S = 0.2
 """A server closes a connection after its client has."""
 
@@ -75,29 +74,6 @@ def _sizes(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(line.split()[1]) * KIB for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
-
-
-@contextmanager
-def peak(service: Service) -> Iterator[list[Usage]]:
-    """Record the peak usage within the block; the list holds it when the block has ended."""
-    found: list[Usage] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while True:
-            now = usage(service)
-            if not found or now.total > found[0].total:
-                found[:] = [now]
-            if over.wait(EVERY_S):
-                return
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        thread.join()
 
 
 PER = 1000
