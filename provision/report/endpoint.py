@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from provision.core import install_paths
 from provision.core.models.facts import HostFacts
-from provision.core.models.inventory import Connection, Host
+from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, ServeRecord
 
 PROMPT = "Hello"
@@ -24,19 +24,6 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 }
 """A short request by its route."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-TYPED_OTHERWISE = frozenset(
-    {
-        "HostName",
-        "Port",
-        "User",
-        "ConnectTimeout",
-        "ServerAliveInterval",
-        "ServerAliveCountMax",
-        "HashKnownHosts",
-        "StrictHostKeyChecking=yes",
-    }
-)
-"""Options that a person does not type: address, port and user have a short form, a program needs limits, and the rest are defaults."""
 
 
 def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
@@ -73,7 +60,7 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
     if host.connection.kind != "ssh" or parts.hostname not in LOOPBACK:
         return (curl,)
     name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return (f"{ssh_words(host.connection)} -f -N -L {parts.port or 80}:{name}:{parts.port or 80}", curl)
+    return (f"{shlex.join(host.connection.ssh_words())} -f -N -L {parts.port or 80}:{name}:{parts.port or 80}", curl)
 
 
 def gateway_commands(gateway: GatewayRecord, host: Host, user: str | None, *, question: str) -> tuple[str, ...]:
@@ -113,15 +100,8 @@ def _on_host(host: Host, user: str | None, words: str, file: str) -> str:
     """Return a command that reads a file of a host, with sudo where the login may not."""
     sudo = "sudo " if host.connection.become or (user not in (None, "root") and file.startswith("/opt/")) else ""
     command = f"{sudo}{words} {shlex.quote(file)}"
-    return f"{ssh_words(host.connection)} {shlex.quote(command)}" if host.connection.kind == "ssh" else command
-
-
-def ssh_words(connection: Connection) -> str:
-    """Return an `ssh` command line that reaches a host as this product does, whatever the configuration of who types it says."""
-    words = ["ssh"]
-    for flag, value in zip(connection.openssh_options[::2], connection.openssh_options[1::2], strict=False):
-        if value not in TYPED_OTHERWISE and value.partition("=")[0] not in TYPED_OTHERWISE:
-            words += [flag, value]
-    words += ["-p", str(connection.port)] if connection.port != 22 else []
-    address = connection.address or ""
-    return shlex.join([*words, f"{connection.user}@{address}" if connection.user else address])
+    return (
+        f"{shlex.join(host.connection.ssh_words())} {shlex.quote(command)}"
+        if host.connection.kind == "ssh"
+        else command
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -27,7 +28,7 @@ from provision.core.models.records import (
 from provision.core.models.stack import Reason, Resolution, Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
-from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, question_of, ssh_words
+from provision.report.endpoint import chat_commands, gateway_commands, key_file, prefix_of, question_of
 from provision.report.next_steps import next_commands
 from provision.report.run_files import RunFiles, Verification, own_verification
 from provision.report.starts import compare_starts
@@ -64,7 +65,11 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
             invocation,
             hosts,
             command=files.command,
-            reach={host.name: ssh_words(host.connection) for host in described if host.connection.kind == "ssh"},
+            reach={
+                host.name: shlex.join(host.connection.ssh_words())
+                for host in described
+                if host.connection.kind == "ssh"
+            },
             differ=any(check.status in ("fail", "error") for check in compared),
         ),
     )

@@ -14,7 +14,8 @@ from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.ssh_config import parse, parse_jump
-from provision.fleet.ssh import ansible_variables, ssh_command
+from provision.fleet.ssh import ansible_variables
+from provision.fleet.ssh.openssh import unattended_options
 
 
 def connection(
@@ -28,7 +29,7 @@ def connection(
 
 def options_of_openssh(of: Connection) -> dict[str, list[str]]:
     """Return OpenSSH's own options for the arguments that the product passes on."""
-    command = ssh_command(of)
+    command = of.ssh_words(*unattended_options(of))
     answer = subprocess.run(
         [command[0], "-G", *command[1:]], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
     )
@@ -49,7 +50,7 @@ def test_the_configuration_is_resolved_once(tmp_path: Path) -> None:
         tmp_path,
         "Host one\n  HostName 192.0.2.9\n  User root\n  Port 2200\n  HostKeyAlias first\n  Ciphers aes256-ctr\n"
         '  IdentityFile "/keys/of %h/id"\n  UserKnownHostsFile /known/a "/known/b b"\n  GlobalKnownHostsFile none\n'
-        "  ServerAliveInterval 7\n  ForwardAgent yes\n  LocalForward 9999 localhost:1\n  ControlMaster auto\n",
+        "  RemoteCommand ls\n  ForwardAgent yes\n  LocalForward 9999 localhost:1\n  ControlMaster auto\n",
     )
     assert found.identity_files == ("/keys/of 192.0.2.9/id",)
     assert found.known_hosts_files == ("/known/a", "/known/b b")
@@ -57,15 +58,12 @@ def test_the_configuration_is_resolved_once(tmp_path: Path) -> None:
     options = options_of_openssh(found)
     assert options["identityfile"] == ["/keys/of 192.0.2.9/id"]
     assert options["userknownhostsfile"] == ["/known/a /known/b b"]
-    assert (options["hostkeyalias"], options["ciphers"], options["serveraliveinterval"]) == (
-        ["first"],
-        ["aes256-ctr"],
-        ["7"],
-    )
+    assert (options["hostkeyalias"], options["ciphers"]) == (["first"], ["aes256-ctr"])
     # Options for a user's own logins are not used in a run.
     assert options["forwardagent"] == ["no"]
     assert "localforward" not in options
     assert options["controlmaster"] == ["false"]
+    assert "remotecommand" not in options
 
 
 def test_the_inventory_overrides_the_configuration(tmp_path: Path) -> None:
@@ -73,7 +71,7 @@ def test_the_inventory_overrides_the_configuration(tmp_path: Path) -> None:
     assert (found.user, found.port) == ("mine", 2)
 
 
-def test_jump_hosts_become_one_command_for_both_stacks(tmp_path: Path) -> None:
+def test_jump_hosts_become_one_command(tmp_path: Path) -> None:
     found = connection(
         tmp_path,
         "Host one\n  ProxyJump a@first:2201,second\nHost second\n  HostName 192.0.2.2\n  User b\nHost *\n  UserKnownHostsFile /known\n",
@@ -84,11 +82,11 @@ def test_jump_hosts_become_one_command_for_both_stacks(tmp_path: Path) -> None:
     ]
     assert found.proxy_command is not None
     outer = shlex.split(found.proxy_command)
-    assert outer[-4:] == ["-W", "[%h]:%p", "--", "192.0.2.2"]
+    assert outer[-1] == "b@second"
+    assert outer[outer.index("-W") + 1] == "[%h]:%p"
+    assert outer[outer.index("-J") + 1] == "a@first:2201"
     assert "StrictHostKeyChecking=yes" in outer
-    inner = next(word for word in outer if word.startswith("ProxyCommand="))
-    # One level deeper, the tokens still belong to their own level.
-    assert shlex.split(inner.removeprefix("ProxyCommand="))[-4:] == ["-W", "[%%h]:%%p", "--", "first"]
+    assert options_of_openssh(found)["proxyjump"] == ["a@first:2201,second"]
 
 
 def test_jump_hosts_in_a_circle_are_refused(tmp_path: Path) -> None:
@@ -213,7 +211,7 @@ def test_relative_paths_of_ssh_arguments_start_at_the_working_folder(
     found = connection(tmp_path, args="-i keys/id -o UserKnownHostsFile=known")
     assert found.identity_files[0] == str(tmp_path / "keys/id")
     assert found.known_hosts_files[0] == str(tmp_path / "known")
-    assert options_of_openssh(found)["identityfile"][0] == str(tmp_path / "keys/id")
+    assert options_of_openssh(found)["identityfile"][0] == "keys/id", "OpenSSH is started there"
 
 
 def test_an_empty_key_is_none_as_in_ansible(tmp_path: Path) -> None:
@@ -225,7 +223,8 @@ def test_ansible_gets_the_same_options(tmp_path: Path) -> None:
         tmp_path, "Host *\n  UserKnownHostsFile '/known hosts'\n", ansible_host="192.0.2.1", ansible_become=True
     )
     variables = ansible_variables(found)
-    assert shlex.split(variables["ansible_ssh_common_args"]) == list(found.openssh_options)
+    words = shlex.split(variables["ansible_ssh_common_args"])
+    assert words == [*unattended_options(found), *found.openssh_options]
     assert variables["ansible_host_key_checking"] is True
     assert variables["ansible_become"] is True
 
@@ -234,8 +233,3 @@ def test_a_password_is_in_memory_only(tmp_path: Path) -> None:
     found = connection(tmp_path, ansible_password="hush-hush")
     assert found.password is not None
     assert "hush-hush" not in found.model_dump_json() + repr(found) + str(ansible_variables(found))
-
-
-def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="holds a NUL"):
-        connection(tmp_path, name="on\0e")

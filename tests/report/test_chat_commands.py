@@ -16,13 +16,13 @@ import pytest
 from provision.core.models.inventory import Connection
 from provision.fleet.inventory.connections import connection_of
 from provision.fleet.inventory.ssh_config import parse
-from provision.fleet.ssh import ssh_command
-from provision.report.endpoint import chat_commands, ssh_words
+from provision.fleet.ssh.openssh import unattended_options
+from provision.report.endpoint import chat_commands
 from provision.report.next_steps import command_lines
 from provision.report.screen import first_screen_of
 from tests.report.sample import Folder, host, served
 
-LIMITS = {"batchmode", "connecttimeout", "serveraliveinterval", "hashknownhosts", "stricthostkeychecking", "requesttty"}
+LIMITS = {"serveraliveinterval", "stricthostkeychecking", "clearallforwardings"}
 """What a program needs, and a person does not."""
 CONFIGURATION = """Host gate
   HostName 203.0.113.9
@@ -77,15 +77,15 @@ def connection(folder: Path, **variables: Any) -> Connection:
 )
 def test_a_printed_command_connects_as_the_product_does(variables: dict[str, Any], tmp_path: Path) -> None:
     found = connection(tmp_path, **variables)
-    typed = shlex.split(ssh_words(found))
-    assert asked(typed) == asked([word for word in ssh_command(found) if word != "-T"])
+    typed = found.ssh_words()
+    assert asked(typed) == asked(found.ssh_words(*unattended_options(found)))
     tunnel, _ = chat_commands(served(), None, host("h").model_copy(update={"connection": found}), None)
     assert shlex.split(tunnel) == [*typed, "-f", "-N", "-L", "8000:127.0.0.1:8000"]
 
 
 def test_a_printed_command_is_short_where_little_is_set(tmp_path: Path) -> None:
     found = connection(tmp_path, ansible_host="192.0.2.7", ansible_port=2222, ansible_user="ops")
-    assert ssh_words(found) == "ssh -F none -p 2222 ops@192.0.2.7"
+    assert shlex.join(found.ssh_words()) == f"ssh -p 2222 -F {tmp_path}/config ops@192.0.2.7"
 
 
 def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) 
     there = host("h").model_copy(update={"connection": found})
     tunnel, curl = chat_commands(served(), "/opt/firstlight/etc/service.env", there, "ops")
     read = shlex.quote("sudo sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env")
-    assert f"$({ssh_words(found)} {read})" in curl
+    assert f"$({shlex.join(found.ssh_words())} {read})" in curl
     called = programs_of(curl, tmp_path)
-    assert called.startswith("\n".join(shlex.split(ssh_words(found))))
+    assert called.startswith("\n".join(shlex.split(shlex.join(found.ssh_words()))))
     for entry in (tunnel, curl):
         assert programs_of("\n".join(command_lines(entry)), tmp_path) == programs_of(entry, tmp_path), (
             "broken over lines"
@@ -116,8 +116,8 @@ def test_no_password_is_printed(tmp_path: Path) -> None:
     found = connection(
         tmp_path, ansible_host="192.0.2.7", ansible_password="swordfish-1", ansible_become_password="p-2"
     )
-    assert "swordfish-1" not in ssh_words(found)
-    assert "p-2" not in ssh_words(found)
+    assert "swordfish-1" not in shlex.join(found.ssh_words())
+    assert "p-2" not in shlex.join(found.ssh_words())
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,22 @@ class Connection(Record):
     """Jump hosts in connection order; `proxy_command` connects through all of them."""
     proxy_command: str | None = None
     connect_timeout_s: float = 10.0
+    target: str | None = None
+    """Name that OpenSSH resolves in the user's configuration; None: the address."""
     openssh_options: tuple[str, ...] = ()
-    """The connection as OpenSSH arguments, for Ansible; the user's configuration is not read again."""
+    """Arguments of OpenSSH that the inventory names, besides port and user."""
     become: bool = False
     become_method: Literal["sudo"] = "sudo"
     become_password_file: str | None = None
     become_password: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """For sudo; in memory only."""
     python_interpreter: str | None = None
+
+    def ssh_words(self, *options: str) -> list[str]:
+        """Return a command line of OpenSSH that reaches the host as the user's configuration says; a command may follow."""
+        port = ("-p", str(self.port)) if self.port != 22 else ()
+        name = self.target or self.address or ""
+        return ["ssh", *options, *port, *self.openssh_options, f"{self.user}@{name}" if self.user else name]
 
 
 class Span(Record):

@@ -46,28 +46,30 @@ def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connec
     extra = become | {"password": SecretStr(str(password)) if password is not None else None}
     if (timeout := _first(variables, "ansible_timeout", "ansible_ssh_timeout")) is not None:
         extra["connect_timeout_s"] = _number(name, timeout)
-    return resolve(name, target, _arguments(name, variables, base), **extra)
+    user, port = _first(variables, "ansible_user", "ansible_ssh_user"), _port(name, variables)
+    return resolve(name, target, _arguments(name, variables, base), port=port, user=user and str(user), **extra)
 
 
 def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]:
     """Return ssh arguments in Ansible's order: OpenSSH keeps the first value of each option."""
     arguments = _split(name, "ansible_ssh_args", variables)
-    port = _first(variables, "ansible_port", "ansible_ssh_port")
-    if port is not None:
-        if not re.fullmatch("[0-9]{1,5}", str(port)) or not 1 <= int(port) <= 65535:
-            raise InventoryError(
-                f"host {name}: ansible_port: {port!r} is no port", hint="allowed: a whole number from 1 to 65535"
-            )
-        arguments += ["-p", str(port)]
     key = _first(variables, "ansible_ssh_private_key_file", "ansible_private_key_file")
     if key:
         arguments += ["-o", f'IdentityFile="{str(_key_file(name, str(key), base)).replace("%", "%%")}"']
-    user = _first(variables, "ansible_user", "ansible_ssh_user")
-    if user is not None:
-        arguments += ["-l", str(user)]
     for extra in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
         arguments += _split(name, extra, variables)
     return arguments
+
+
+def _port(name: str, variables: Mapping[str, Any]) -> str | None:
+    port = _first(variables, "ansible_port", "ansible_ssh_port")
+    if port is None:
+        return None
+    if not re.fullmatch("[0-9]{1,5}", str(port)) or not 1 <= int(port) <= 65535:
+        raise InventoryError(
+            f"host {name}: ansible_port: {port!r} is no port", hint="allowed: a whole number from 1 to 65535"
+        )
+    return str(port)
 
 
 def _key_file(name: str, path: str, base: Path) -> Path:

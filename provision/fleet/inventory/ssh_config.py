@@ -16,14 +16,16 @@ from provision.core.grouping import gather
 from provision.core.models.inventory import Connection
 from provision.core.process import run_program
 from provision.core.tables import own_table
+from provision.fleet.ssh.openssh import unattended_options
 
 TABLE = Path(__file__).with_name("ssh_options.toml")
 MOST_JUMPS = 8
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_S = 30.0
 """Seconds for `ssh -G`, which may run commands of the user's configuration."""
-ALIVE_INTERVAL_S = 15
-"""Default without a user's value: Ansible notices a lost host after 45 s."""
+ALGORITHMS = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms")
+_THROUGH = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
+_TO_HOST = "[%h]:%p"
 
 Resolved = dict[str, list[str]]
 
@@ -36,11 +38,6 @@ def read_ssh_config(name: str, target: str, arguments: Sequence[str]) -> Resolve
     except FileNotFoundError:
         raise InventoryError(
             "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
-        ) from None
-    except ValueError:
-        raise InventoryError(
-            f"host {name!r}: a name or an argument of it holds a NUL, as files that are no text do",
-            hint="name an inventory with -i; inventory/example shows one",
         ) from None
     options = parse(answer.stdout)
     message = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
@@ -63,10 +60,14 @@ def resolve(
     arguments: Sequence[str] = (),
     *,
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    port: str | None = None,
+    user: str | None = None,
     depth: int = 0,
     **extra: Any,
 ) -> Connection:
-    """Resolve the connection of a host, or of a jump host with `depth` hosts behind it; `extra` are further fields of the Connection.
+    """Resolve the connection of a host, or of a jump host with `depth` hosts behind it.
+
+    Port and user are those that the inventory names, and `extra` are further fields of the Connection.
 
     Raises:
         InventoryError: OpenSSH refuses it, Fabric does not support it, or host keys would not be checked.
@@ -76,13 +77,13 @@ def resolve(
             f"host {name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {target}",
             hint="a jump host's own configuration may name itself as ProxyJump; look at `ssh -G` of each",
         )
-    options = read_ssh_config(name, target, arguments)
+    named = [*(("-p", port) if port else ()), *(("-l", user) if user else ())]
+    options = read_ssh_config(name, target, [*named, *arguments])
     _refuse(name, options)
-    address, port, user = _first(options, "hostname"), int(_first(options, "port")), _first(options, "user")
-    tokens = {"h": address, "p": str(port), "r": user, "n": target}
+    address, its_port, its_user = (_first(options, key) for key in ("hostname", "port", "user"))
+    tokens = {"h": address, "p": its_port, "r": its_user, "n": target}
     jumps, proxy = _proxy(name, target, arguments, options, depth)
     given = [value for value in options.get("connecttimeout", []) if value != "none"]
-    timeout = float(given[0]) if given else connect_timeout_s
     known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
     strict = _first(options, "stricthostkeychecking")
     if strict == "accept-new" and (not known_hosts or known_hosts[0] == "/dev/null"):
@@ -91,11 +92,13 @@ def resolve(
             hint="let UserKnownHostsFile name a file",
         )
     agent = _first(options, "identityagent", "SSH_AUTH_SOCK")
-    connection = Connection(
+    return Connection(
         kind="ssh",
         address=address,
-        port=port,
-        user=user,
+        port=int(its_port),
+        user=its_user,
+        target=target,
+        openssh_options=tuple(arguments),
         identity_files=tuple(_expand(path, tokens) for path in options.get("identityfile", []) if path != "none"),
         certificate_files=tuple(_expand(path, tokens) for path in options.get("certificatefile", []) if path != "none"),
         identities_only=_first(options, "identitiesonly", "no") == "yes",
@@ -107,16 +110,13 @@ def resolve(
         address_family=_first(options, "addressfamily", "any"),  # type: ignore[arg-type]  # validated by the record
         bind_address=_first(options, "bindaddress") or None,
         algorithms={
-            key: tuple(options[key][0].split(","))
-            for key in own_table(TABLE)["algorithms"]
-            if options.get(key) != _defaults().get(key)
+            key: tuple(options[key][0].split(",")) for key in ALGORITHMS if options.get(key) != _defaults().get(key)
         },
         proxy_jump=jumps,
         proxy_command=proxy,
-        connect_timeout_s=timeout,
+        connect_timeout_s=float(given[0]) if given else connect_timeout_s,
         **extra,
     )
-    return connection.model_copy(update={"openssh_options": _as_options(connection, options)})
 
 
 def parse(text: str) -> Resolved:
@@ -152,7 +152,7 @@ def _refuse(name: str, options: Resolved) -> None:
 def _proxy(
     name: str, target: str, arguments: Sequence[str], options: Resolved, depth: int
 ) -> tuple[tuple[Connection, ...], str | None]:
-    """Return the jump hosts, and the command that connects through them (`ssh -W`), used by Fabric and OpenSSH."""
+    """Return the jump hosts, which are checked as hosts are, and the command by which Fabric connects through them (`ssh -W`)."""
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
     if jumps == "none":
@@ -161,15 +161,11 @@ def _proxy(
         return (), None if command == "none" else literal
     *before, last = jumps.split(",")
     user, host, port = parse_jump(name, last)
-    own = [*_configuration_file(arguments)]
-    own += ["-J", ",".join(before)] if before else []
-    own += ["-l", user] if user else []
-    own += ["-p", port] if port else []
-    jump = resolve(f"{name} (jump host {host})", host, own, depth=depth + 1)
-    through = ["ssh", "-o", "BatchMode=yes", *jump.openssh_options]
-    # the inner command is literal; only the last two tokens belong to this host
-    literal = shlex.join(through).replace("%", "%%")
-    way = f"{literal} -W '[%h]:%p' -- {shlex.quote(str(jump.address))}"
+    own = [*_configuration_file(arguments), *(("-J", ",".join(before)) if before else ())]
+    jump = resolve(f"{name} (jump host {host})", host, own, port=port, user=user, depth=depth + 1)
+    words = jump.ssh_words(*_THROUGH, *unattended_options(jump), "-p", str(jump.port), "-W", _TO_HOST)
+    # All other words are literal.
+    way = shlex.join(word if word == _TO_HOST else word.replace("%", "%%") for word in words)
     return (*jump.proxy_jump, jump.model_copy(update={"proxy_jump": ()})), way
 
 
@@ -192,43 +188,6 @@ def _configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
         if argument.startswith("-F") and len(argument) > 2:
             return (argument,)
     return ()
-
-
-def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
-    """Return arguments with which OpenSSH behaves equally without reading any configuration."""
-    interval = _first(options, "serveraliveinterval")
-    settings = [
-        ("HostName", str(connection.address)),
-        ("Port", str(connection.port)),
-        ("User", str(connection.user)),
-        ("StrictHostKeyChecking", "accept-new" if connection.accept_new_host_keys else "yes"),
-        ("ConnectTimeout", f"{connection.connect_timeout_s:.0f}"),
-        ("HashKnownHosts", "yes" if connection.hash_known_hosts else "no"),
-        ("ServerAliveInterval", str(ALIVE_INTERVAL_S) if interval == "0" else interval),
-        ("ServerAliveCountMax", _first(options, "serveralivecountmax")),
-    ]
-    if any(options.get(key) != _defaults().get(key) for key in ("userknownhostsfile", "globalknownhostsfile")):
-        settings += [
-            ("UserKnownHostsFile", " ".join(map(_quoted, connection.known_hosts_files)) or "none"),
-            ("GlobalKnownHostsFile", "none"),
-        ]
-    if options.get("identityfile") != _defaults().get("identityfile"):
-        settings += [("IdentityFile", _quoted(path)) for path in connection.identity_files]
-    settings += [("CertificateFile", _quoted(path)) for path in connection.certificate_files]
-    settings += [("IdentitiesOnly", "yes")] if connection.identities_only else []
-    settings += [("IdentityAgent", _quoted(connection.identity_agent))] if connection.identity_agent else []
-    settings += [("HostKeyAlias", connection.host_key_alias)] if connection.host_key_alias else []
-    settings += [("ProxyCommand", connection.proxy_command)] if connection.proxy_command else []
-    for key in own_table(TABLE)["passed_on"]:
-        if key in options and options[key] != _defaults().get(key):
-            settings += [(key, value) for value in options[key]]
-    return ("-F", "none", *(word for key, value in settings for word in ("-o", f"{key}={value}")))
-
-
-def _quoted(path: str) -> str:
-    """Return a path as a value of ssh_config: tokens literal, blanks kept."""
-    literal = path.replace("%", "%%")
-    return f'"{literal}"' if re.search(r"\s", literal) else literal
 
 
 def _first(options: Resolved, key: str, default: str = "") -> str:

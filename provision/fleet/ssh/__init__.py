@@ -6,7 +6,7 @@ commands and uploads; it is made as OpenSSH resolves the user's configuration.
 
 from provision.fleet.ssh.dispatch import FanOut, Task, fan_out
 from provision.fleet.ssh.local import open_session
-from provision.fleet.ssh.openssh import AuthenticationError, ansible_variables, ssh_command
+from provision.fleet.ssh.openssh import AuthenticationError, ansible_variables
 from provision.fleet.ssh.session import Completed, SendReport, Session
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     "ansible_variables",
     "fan_out",
     "open_session",
-    "ssh_command",
 ]

@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 from provision.core.errors import HostKeyError
 from provision.core.models.inventory import Connection
-from provision.fleet.ssh.openssh import manual_command_with_key_prompt
+from provision.fleet.ssh.openssh import key_command
 
 _FOUND = re.compile(r"# Host .* found: line (\d+)( .*)?")
+_NO_CERTIFICATE = ("-o", "HostKeyAlgorithms=-*-cert-v01@openssh.com")
+"""OpenSSH stores no key of a host whose certificate it knows."""
 
 
 class KnownKey(NamedTuple):
@@ -129,7 +131,7 @@ def check_host_key(host: str, connection: Connection, known: Sequence[KnownKey],
         raise HostKeyError(
             f"host {host} ({name}) is known only through a certificate authority ({_places(authorities)}), which the probing"
             f" connection cannot check; the host shows {kind} {fingerprint(blob)}",
-            hint=f"add the host's own key, after comparing its fingerprint: {scan_command(connection)}",
+            hint=f"compare the fingerprint with the host's own, then: {key_command(connection, *_NO_CERTIFICATE)}",
         )
     if connection.accept_new_host_keys and connection.known_hosts_files:
         add_known_key(connection.known_hosts_files[0], name, kind, blob, hashed=connection.hash_known_hosts)
@@ -137,7 +139,7 @@ def check_host_key(host: str, connection: Connection, known: Sequence[KnownKey],
     files = ", ".join(connection.known_hosts_files) or "no known_hosts file at all"
     raise HostKeyError(
         f"host {host} ({name}) is not known: it shows {kind} {fingerprint(blob)}, and none of its keys is in {files}",
-        hint=f"compare the fingerprint with the host's own, then: {scan_command(connection)}",
+        hint=f"compare the fingerprint with the host's own, then: {key_command(connection)}",
     )
 
 
@@ -146,22 +148,7 @@ def renewal_hint(connection: Connection) -> str:
     name = name_of(connection)
     files = dict.fromkeys(key.file for key in keys_of(connection) if not key.marker)
     removals = [shlex.join(["ssh-keygen", "-R", name, "-f", file]) for file in files]
-    return f"only if you know why it changed: {'; '.join([*removals, scan_command(connection)])}"
-
-
-def scan_command(connection: Connection) -> str:
-    """Return the command that adds a host's keys to the first known_hosts file.
-
-    ssh-keyscan cannot use a proxy; behind one, OpenSSH connects and asks.
-    """
-    if connection.proxy_command is not None:
-        return manual_command_with_key_prompt(connection)
-    file = connection.known_hosts_files[0] if connection.known_hosts_files else "~/.ssh/known_hosts"
-    port = ["-p", str(connection.port)] if connection.port != 22 else []
-    scan = shlex.join(["ssh-keyscan", *port, str(connection.address)])
-    if connection.host_key_alias:
-        scan += f" | sed {shlex.quote(f's/^[^ ]*/{connection.host_key_alias}/')}"
-    return f"{scan} >> {shlex.quote(file) if not file.startswith('~') else file}"
+    return f"only if you know why it changed: {'; '.join([*removals, key_command(connection)])}"
 
 
 def _places(keys: Sequence[KnownKey]) -> str:

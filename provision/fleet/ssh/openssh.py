@@ -10,22 +10,32 @@ from typing import Any
 from provision.core.errors import TransportError
 from provision.core.models.inventory import Connection
 
+_UNATTENDED = (
+    "ServerAliveInterval=15",  # Ansible notices a lost host after 45 s
+    "ControlMaster=no",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "ClearAllForwardings=yes",
+    "RemoteCommand=none",
+)
+"""Options of a run, in place of what a user's configuration has for logins of people."""
 
-def ssh_command(connection: Connection) -> list[str]:
-    """Return `ssh` with all arguments of the connection; a command may follow."""
-    interaction = () if connection.password is not None else ("-o", "BatchMode=yes")
-    return ["ssh", "-T", *interaction, *connection.openssh_options, "--", str(connection.address)]
+
+def unattended_options(connection: Connection) -> list[str]:
+    """Return the options with which programs run OpenSSH: host keys are checked without a question, nothing is forwarded."""
+    checking = "accept-new" if connection.accept_new_host_keys else "yes"
+    settings = (f"StrictHostKeyChecking={checking}", *_UNATTENDED)
+    return [word for setting in settings for word in ("-o", setting)]
 
 
-def manual_command(connection: Connection) -> str:
+def manual_command(connection: Connection, *options: str) -> str:
     """Return the command line to reach the host by hand."""
-    return shlex.join([*ssh_command(connection), "true"])
+    return shlex.join([*connection.ssh_words(*options), "true"])
 
 
-def manual_command_with_key_prompt(connection: Connection) -> str:
-    """Return the command line to reach the host by hand, show its key and store it after confirmation."""
-    asking = ("-o", "StrictHostKeyChecking=ask")  # OpenSSH takes the first value of a repeated option
-    return shlex.join(["ssh", *asking, *connection.openssh_options, "--", str(connection.address), "true"])
+def key_command(connection: Connection, *options: str) -> str:
+    """Return the command line that shows the key of the host, and stores it after confirmation."""
+    return manual_command(connection, "-o", "StrictHostKeyChecking=ask", *options)
 
 
 def ansible_variables(connection: Connection) -> dict[str, Any]:
@@ -40,10 +50,10 @@ def ansible_variables(connection: Connection) -> dict[str, Any]:
         return variables | {"ansible_connection": "local"}
     return variables | {
         "ansible_connection": "ssh",
-        "ansible_host": connection.address,
+        "ansible_host": connection.target or connection.address,
         "ansible_port": connection.port,
         "ansible_user": connection.user,
-        "ansible_ssh_common_args": shlex.join(connection.openssh_options),
+        "ansible_ssh_common_args": shlex.join((*unattended_options(connection), *connection.openssh_options)),
         # overrides ansible.cfg and the environment
         "ansible_host_key_checking": True,
     }

@@ -17,7 +17,7 @@ from typing import IO
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.host_keys import name_of, renewal_hint
-from provision.fleet.ssh.openssh import manual_command, manual_command_with_key_prompt
+from provision.fleet.ssh.openssh import key_command, manual_command
 
 
 class Proxy:
@@ -71,7 +71,7 @@ def proxy_error(host: str, connection: Connection, error_text: str) -> Transport
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in error_text:
         return HostKeyError(text, hint=renewal_hint(_refused(connection, error_text)))
     if "Host key verification failed" in error_text:
-        command = manual_command_with_key_prompt(_refused(connection, error_text))
+        command = key_command(_refused(connection, error_text))
         return HostKeyError(text, hint=f"compare the key that it shows with the jump host's own: {command}")
     first = f", the jump host first: {manual_command(connection.proxy_jump[-1])}; then" if connection.proxy_jump else ""
     return TransportError(text, hint=f"try it by hand{first}: {manual_command(connection)}")
