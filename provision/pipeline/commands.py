@@ -242,7 +242,7 @@ def described_settings(overrides: Mapping[str, Any], what_if: str | None) -> Set
     # Whether processes may listen between hosts is no question of a plan.
     given = {**overrides, "span": span, "expose": True} if span > 1 else overrides
     problems = Problems()
-    wanted = settings_of("what-if", variables={}, near=[], overrides=given, base=Path.cwd(), problems=problems)
+    wanted = settings_of("what-if", variables={}, overrides=given, base=Path.cwd(), problems=problems)
     problems.raise_any(lambda _: [])
     return wanted or Settings()
 

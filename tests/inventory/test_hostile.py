@@ -67,9 +67,7 @@ def test_true_and_false_are_not_numbers(name: str, value: bool) -> None:
     problems = Problems()
     given_value: Any = [value] if name == "gpus" else value
     assert (
-        settings_of(
-            "h", variables={f"firstlight_{name}": given_value}, near=[], overrides={}, base=Path(), problems=problems
-        )
+        settings_of("h", variables={f"firstlight_{name}": given_value}, overrides={}, base=Path(), problems=problems)
         is None
     )
     [(variable, text, _)] = problems.by_text
@@ -103,7 +101,7 @@ def test_waiting_for_a_slow_script_is_reported(
 @given(variables=st.dictionaries(st.sampled_from([f"firstlight_{name}" for name in Settings.model_fields]), JSON))
 def test_any_value_of_a_variable_is_a_setting_or_a_named_problem(variables: dict[str, Any]) -> None:
     problems = Problems()
-    found = settings_of("h", variables=variables, near=[], overrides={}, base=Path("/nowhere"), problems=problems)
+    found = settings_of("h", variables=variables, overrides={}, base=Path("/nowhere"), problems=problems)
     assert (found is None) == bool(problems.by_text)
 
 

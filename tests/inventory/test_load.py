@@ -201,7 +201,6 @@ def test_invalid_group_vars_are_named_with_line_and_column(make: Make, tmp_path:
 
 WRONG = {
     "unknown": "firstlight_prot: 8000",
-    "misspelt prefix": "firstligth_port: 8000",
     "type": "firstlight_port: eight",
     "range": "firstlight_port: 70000",
     "no GPU expected": "firstlight_expected_gpus: 0",

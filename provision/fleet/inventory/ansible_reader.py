@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="import-untyped"
 import difflib
-import functools
 import json
 import resource
 import sys
@@ -91,15 +90,7 @@ def _host(host: Any, loader: DataLoader, manager: VariableManager) -> dict[str, 
         "name": str(host.name),
         "groups": [str(group.name) for group in host.get_groups() if group.name != "all"],
         "variables": target_host,
-        "near": [str(name) for name in everything if not name.startswith((OURS, "ansible_")) and _alike(name)],
     }
-
-
-@functools.cache
-def _alike(name: str) -> bool:
-    """Whether a variable looks like one of this product's with its prefix misspelt."""
-    head = name.rsplit("_", name.count("_"))[0] if "_" in name else name[: len(OURS)]
-    return difflib.SequenceMatcher(None, head.lower(), OURS.rstrip("_")).ratio() >= 0.8
 
 
 def plain(value: Any) -> Any:

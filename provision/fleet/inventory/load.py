@@ -49,8 +49,6 @@ class ReadHost(Record):
     name: str
     groups: tuple[str, ...]
     variables: dict[str, Any]
-    near: list[str]
-    """Variables whose names look like settings."""
 
 
 class ReadInventory(Record):
@@ -84,12 +82,12 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     key = cache.key(path, limit)
     kept = _restored(key)
     read = kept or ReadInventory.model_validate(_read(path, limit))
+    _check_names([entry.name for entry in read.hosts])
     base = path if path.is_dir() else path.parent
     with _reported(f"hosts: {len(read.hosts)}; reading how each is reached ..."):
         connections = _connections(read, base)
     if not read.hosts:
         raise _no_hosts(path, limit)
-    _check_names([entry.name for entry in read.hosts])
     problems = Problems()
     by_machine: dict[str, list[Host]] = {}
     for entry, reached in zip(read.hosts, connections, strict=True):
@@ -97,9 +95,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
         own = {name: value for name, value in entry.variables.items() if name.startswith(PREFIX)}
         found = by_machine[entry.name] = []
         for name, given in variables_by_host(entry.name, own, problems).items():
-            settings = settings_of(
-                name, variables=given, near=entry.near, overrides=options, base=base, problems=problems
-            )
+            settings = settings_of(name, variables=given, overrides=options, base=base, problems=problems)
             if settings:
                 found.append(Host(name=name, groups=entry.groups, connection=connection, settings=settings))
     problems.raise_any(lambda variable: _places(path, variable))

@@ -51,7 +51,6 @@ def settings_of(
     host: str,
     *,
     variables: Mapping[str, Any],
-    near: list[str],
     overrides: Mapping[str, Any],
     base: Path,
     problems: Problems,
@@ -70,8 +69,6 @@ def settings_of(
             spelling = PREFIX + name
         problems.add(host, spelling, text, hint or f"{spelling}: allowed: {allowed(name)}")
 
-    for variable in near:
-        problems.add(host, variable, f"this looks like a setting, which all begin with {PREFIX}", _nearest(variable))
     given = _known(host, variables, overrides, problems)
     try:
         settings = Settings.model_validate(given)
@@ -171,10 +168,8 @@ def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
 
 
 def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:
-    # Without the prefix, which would make every name look like every other; it may be misspelt, too.
-    for name in (variable.lower().partition("_")[2], variable.lower()):
-        if near := difflib.get_close_matches(name, Settings.model_fields, n=1):
-            return f"did you mean {spell(near[0])}?"
+    if near := difflib.get_close_matches(variable.lower().removeprefix(PREFIX), Settings.model_fields, n=1):
+        return f"did you mean {spell(near[0])}?"
     return "docs/reference/inventory.md lists all settings"
 
 
