@@ -2,11 +2,9 @@
 
     .venv/bin/python -m docs.pictures alerts                    # Prometheus' page of alerts; needs root, apt and Debian's packages
     .venv/bin/python -m docs.pictures runs                      # pages of made-up runs: one GPU host, and a hundred hosts
-    .venv/bin/python -m docs.pictures watch INVENTORY           # the table of `status --watch`, read for 30 seconds
 
 The alerts are those of a real Prometheus of Debian's package with the files of a monitoring host; it reads two stub hosts, one of which loses
-a GPU, its vLLM and its disk. The hosts of `watch` are given: those of the guide came from `benchmarks.rollout` with a folder outside the
-checkout, so from real vLLM on two booted hosts.
+a GPU, its vLLM and its disk.
 """
 
 from __future__ import annotations
@@ -21,14 +19,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from rich.console import Console
 
 from provision.features.monitoring import unit_sets
 from provision.features.monitoring.targets import Target
-from provision.pipeline import CommandRequest, watch
-from provision.pipeline.phases import PROBE
-from provision.pipeline.runner import execute
-from provision.pipeline.watch import table
 from provision.report import page as run_page
 from tests.features.monitoring.hosts import host
 from tests.features.monitoring.running import ADDRESS, offering, prometheus
@@ -45,7 +38,6 @@ WEB = (
 )
 """Debian's packages with the files of Prometheus' classic web interface."""
 SEPARATE = 'mount -t overlay overlay -o "lowerdir=$1/usr/share:/usr/share" /usr/share && shift && exec "$@"'
-READINGS = 15
 SOUND: dict[str, float] = {
     "firstlight_cards": 8,
     "firstlight_cards_on_bus": 8,
@@ -129,29 +121,6 @@ def draw_runs() -> None:
         seen.locator("main").screenshot(path=IMAGES / "run-page-measured.png")
 
 
-def draw_watch(inventory: Path) -> None:
-    """Read the metrics of all hosts for the time that the table is about, and draw it."""
-    with tempfile.TemporaryDirectory() as logs:
-        outcome = execute(CommandRequest("status", inventory, None, {}, Path(logs)), (PROBE,))
-        result = outcome.result
-        hosts = [
-            watch.WatchedHost(each, result.facts.get(each.name), result.install_paths.get(each.name))
-            for each in outcome.hosts
-            if each.is_provisioned
-        ]
-        for _ in range(READINGS):
-            for one in hosts:
-                one.take(one.read(), None)
-            time.sleep(watch.EVERY_S)
-        console = Console(record=True, width=92, highlight=False)
-        console.print(table(hosts, height=24, seconds=watch.OBSERVED_S))
-        for one in hosts:
-            one.close()
-    with browser_page(400) as seen:
-        seen.set_content(console.export_svg(title="./firstlight status --watch"))
-        seen.locator("svg").first.screenshot(path=IMAGES / "status-watch.png")
-
-
 def main() -> int:
     match sys.argv[1:]:
         case ["alerts"]:
@@ -160,8 +129,6 @@ def main() -> int:
             draw_alerts_here()
         case ["runs"]:
             draw_runs()
-        case ["watch", inventory]:
-            draw_watch(Path(inventory))
         case _:
             sys.stderr.write(__doc__ or "")
             return 2

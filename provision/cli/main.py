@@ -41,7 +41,6 @@ from provision.core.folders import as_typed, product_path
 from provision.core.requirements_file import differences
 from provision.pipeline import CommandRequest, commands, diagnosis, operations
 from provision.pipeline import chat as chat_pipeline
-from provision.pipeline.watch import watch as watch_hosts
 from verify.doctor import cli as doctor_cli
 from verify.printable import guard_streams
 
@@ -243,18 +242,8 @@ def serve(request: CommandRequest) -> int:
 
 
 @command(app, "status", *HOSTS, after=PRINTED)
-def status(
-    request: CommandRequest,
-    *,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show a live table of requests, tokens and caches, until Ctrl-C.")
-    ] = False,
-) -> int:
+def status(request: CommandRequest) -> int:
     """Show what is installed and serving on the hosts."""
-    if watch:
-        if request.as_json:
-            raise UsageError("`--watch` redraws a table, and `--json` is one document", hint="leave one of the two out")
-        return watch_hosts(request)
     return operations.status(request)
 
 

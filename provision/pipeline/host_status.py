@@ -10,7 +10,7 @@ from provision.core import features
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import ServeRecord
-from provision.phases.serve.readiness import load
+from provision.phases.serve.readiness import stream_errors
 from provision.report.endpoint import chat_commands, key_file, names_of
 from provision.report.layout import count
 from provision.report.wording import verified_line
@@ -66,18 +66,16 @@ def _streams(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
         and not request.get("headless")
     }
 
-    def ask(host: Host) -> int | None:
+    def ask(host: Host) -> int:
         paths, request = probed.install_paths[host.name], requests[host.name]
-        session, errors_s = context.session(host), LOG_MINUTES * 60.0
-        answer = load(session, prefix=paths.prefix, root=paths.root, request=request, errors_s=errors_s)
-        return answer.get("stream_errors")  # an earlier version's program does not count them
+        session = context.session(host)
+        return stream_errors(session, prefix=paths.prefix, root=paths.root, request=request, seconds=LOG_MINUTES * 60.0)
 
     asked = context.ask_hosts([context.host(name) for name in requests], ask, deadline_s=LOG_DEADLINE_S).values
     parts = {}
     for name, errors in asked.items():
-        if errors is not None:
-            text = f"ended {count(errors, 'stream')} with an error in the last {LOG_MINUTES} minutes" if errors else ""
-            parts[name] = StatusPart({"stream_errors": errors}, text)
+        text = f"ended {count(errors, 'stream')} with an error in the last {LOG_MINUTES} minutes" if errors else ""
+        parts[name] = StatusPart({"stream_errors": errors}, text)
     return parts
 
 

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.features.gateway.running import wait_until
-from tests.fleet.command_runner import ROOT, CommandRunner, event
+from tests.fleet.command_runner import CommandRunner, event
 from tests.fleet.gateway_client import Client, keys
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import PREFIX, ask, wait_until_healthy
@@ -182,26 +179,6 @@ def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     assert f"its environment {PREFIX}/envs/{before['current']} is gone or not complete" in text
     after = installed(firstlight, inventory, host)
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
-
-
-@RELEASES
-def test_the_live_table_reads_the_metrics_of_a_host(
-    firstlight: CommandRunner, host: FleetHost, inventory: str, folder: Path
-) -> None:
-    command = [sys.executable, "-m", "provision", "status", "-i", inventory, "--watch"]
-    environment = {**os.environ, "FIRSTLIGHT_LOGS": str(folder / "watching"), "TERM": "xterm", "COLUMNS": "120"}
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    screen = ""
-    while not re.search(r"Ctrl-C ends(?s:.*)Ctrl-C ends", screen):
-        screen += os.read(ours, 4096).decode(errors="replace")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
-    os.close(ours)
-    release = installed(firstlight, inventory, host)["release"]
-    # The health agent may have asked its question meanwhile.
-    assert re.search(rf"{host.name} +{release[:8]} +0 +0 +\d\.\d +\d\.\d", screen), screen
 
 
 @pytest.mark.long(seconds=280)

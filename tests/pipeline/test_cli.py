@@ -44,7 +44,6 @@ WRONG = [
     (("plan", "--facts", "nothing.json"), 2, "nothing.json"),
     (("stop", "--limit", ""), 2, "the limit names no host"),
     (("provision", "--batch", "0"), 2, "`--batch 0` is not between 1 and all hosts"),
-    (("status", "--watch"), 2, "standard output is no terminal"),
     (("provision", "--max-fail", "5%"), 2, "needs `--batch`"),
     (("provision", "--batch", "2", "--dry-run"), 2, "`--dry-run` changes no host"),
     (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--cuda", "abc"), 2, "`--cuda abc`"),

@@ -141,7 +141,6 @@ WITH_JSON = [
     (("stage", "-i", "nowhere", "--json"), 2, "there is no inventory"),
     (("install", "-i", "nowhere", "--json"), 2, "there is no inventory"),
     (("serve", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-    (("status", "--watch", "--json"), 2, "`--watch` redraws a table"),
     (("stop", "-i", "nowhere", "--json"), 2, "there is no inventory"),
     (("rollback", "-i", "nowhere", "--json"), 2, "there is no inventory"),
     (("uninstall", "--limit", ",", "--json"), 2, "one of its patterns is empty"),

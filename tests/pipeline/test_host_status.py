@@ -57,27 +57,26 @@ def test_a_service_that_nothing_proves_is_not_offered(change: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("answer", "document", "text"),
     [
-        ({"stream_errors": 3}, {"stream_errors": 3}, "; ended 3 streams with an error in the last 5 minutes"),
-        ({"stream_errors": 0}, {"stream_errors": 0}, ""),
-        ({}, None, ""),
+        (3, {"stream_errors": 3}, "; ended 3 streams with an error in the last 5 minutes"),
+        (0, {"stream_errors": 0}, ""),
         (ServeError("no answer", hint="none"), None, ""),
     ],
-    ids=["some", "none", "an earlier version", "no answer"],
+    ids=["some", "none", "no answer"],
 )
 def test_streams_that_ended_with_an_error_are_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    answer: dict[str, Any] | ServeError,
+    answer: int | ServeError,
     document: dict[str, Any] | None,
     text: str,
 ) -> None:
     """Neither the metrics of vLLM nor a gateway count them: the answer began with 200, and its end came."""
 
-    def load(*_: Any, errors_s: float, **__: Any) -> dict[str, Any]:
-        assert errors_s == 60 * table("serving")["stream_error"]["minutes"]
+    def stream_errors(*_: Any, seconds: float, **__: Any) -> int:
+        assert seconds == 60 * table("serving")["stream_error"]["minutes"]
         if isinstance(answer, ServeError):
             raise answer
-        return {"load": {}} | answer
+        return answer
 
     state = {"state": {"readiness": {"port": 8000}}}
     known = {
@@ -88,7 +87,7 @@ def test_streams_that_ended_with_an_error_are_told(
         )
         for name, change in {"a": {}, "b": {"service": "inactive"}}.items()
     }
-    monkeypatch.setattr(host_status, "load", load)
+    monkeypatch.setattr(host_status, "stream_errors", stream_errors)
     monkeypatch.setattr(RunContext, "session", lambda *_: Silent())
     monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))
     paths = dict.fromkeys(known, InstallPaths(prefix="/p", incoming="/p", owner="root", root=True))

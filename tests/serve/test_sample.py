@@ -20,7 +20,7 @@ from provision.phases.serve.onhost.ready import log as log_module
 from provision.phases.serve.onhost.ready import prove as prove_module
 from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready.prove import faster
-from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, acceptance, count, load, pace, sample
+from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, acceptance, count, pace, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}
@@ -220,28 +220,6 @@ def test_a_release_keeps_its_best_pace(tmp_path: Path) -> None:
     assert faster(now, kept, "r1") == now
 
 
-def test_the_load_is_that_of_all_engines_together() -> None:
-    text = """vllm:num_requests_running{engine="0",model_name="m"} 2.0
-vllm:num_requests_running{engine="1",model_name="m"} 3.0
-vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
-vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
-vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5
-vllm:generation_tokens_total{engine="0",model_name="m"} 7.0
-vllm:time_to_first_token_seconds_bucket{engine="0",le="0.1",model_name="m"} 1.0
-vllm:time_to_first_token_seconds_bucket{engine="1",le="0.1",model_name="m"} 2.0
-vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf",model_name="m"} 4.0
-vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 4.0
-"""
-    assert load(text) == {
-        "running": 5.0,
-        "waiting": 1.0,
-        "cache": 0.5,
-        "tokens": 7.0,
-        "first_token": {"0.1": 3.0, "+Inf": 4.0},
-    }
-    assert load("# nothing\n") == {}
-
-
 def test_metrics_without_requests_are_no_counters() -> None:
     assert count("# nothing\nvllm:num_requests_running 0.0\n") == {}
 
@@ -264,7 +242,7 @@ def test_streams_that_the_server_ends_with_an_error_are_read_from_its_log(
     assert "--since=@1000.250000 --until=@2000.500000 --unit firstlight-vllm.service" in asked
 
 
-def test_the_load_has_the_streams_that_ended_with_an_error_where_that_is_asked(
+def test_streams_that_ended_with_an_error_are_counted_where_that_is_asked(
     request_of: Callable[[int], ReadinessRequest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted: list[float] = []
@@ -274,11 +252,9 @@ def test_the_load_has_the_streams_that_ended_with_an_error_where_that_is_asked(
         return 2
 
     monkeypatch.setattr(prove_module, "stream_errors", count)
-    for more in ({}, {"errors_s": 300.0}):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asdict(request_of(1)) | {"load": True} | more)))
-        assert prove_module.main() == 0
-    plain, with_errors = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (plain.get("stream_errors"), with_errors["stream_errors"], counted) == (None, 2, [300])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asdict(request_of(1)) | {"errors_s": 300.0})))
+    assert prove_module.main() == 0
+    assert (json.loads(capsys.readouterr().out)["stream_errors"], counted) == (2, [300])
 
 
 def test_the_log_of_supervisor_is_read_by_its_times(

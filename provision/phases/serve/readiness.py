@@ -81,20 +81,9 @@ def sample(
     return found
 
 
-def load(
-    session: Session, *, prefix: str, root: bool, request: Mapping[str, Any], errors_s: float | None = None
-) -> dict[str, Any]:
-    """Read the load of the live service from its metrics, on its host.
-
-    Args:
-        request: Result of `readiness_request`.
-        errors_s: Seconds of the service's log in which streams that it ended with an error are counted; None to count none.
-
-    Returns:
-        `load`, empty where the service offers no metrics, the live `release`, and with `errors_s` the `stream_errors`.
-    """
-    counted = {} if errors_s is None else {"errors_s": errors_s}
-    return _ask(session, prefix, root, {**request, "slice_s": 0.0, "load": True, **counted})
+def stream_errors(session: Session, *, prefix: str, root: bool, request: Mapping[str, Any], seconds: float) -> int:
+    """Return how many streams the live service ended with an error in the last so many seconds, as its log on its host says."""
+    return int(_ask(session, prefix, root, {**request, "slice_s": 0.0, "errors_s": seconds})["stream_errors"])
 
 
 def readiness_request(

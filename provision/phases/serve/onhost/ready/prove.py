@@ -6,8 +6,8 @@ Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TE
 `waiting` follows after `slice_s` seconds without an answer: call again with `resume` merged into the request.
 A service that exited is `failed` at once, with the decisive lines of its log.
 A request with `sample` is answered with {"state": "sampled", "sample": {...}} instead: synthetic requests, nothing proven.
-A request with `load` is answered with {"state": "read", "load": {...}, "release": DIGEST}: what the server's metrics say, nothing sent.
-With `errors_s` too, `stream_errors` has the streams that the server ended with an error in the last so many seconds.
+A request with `errors_s` is answered with {"state": "read", "stream_errors": N}: the streams that the server ended with an error in the last so
+many seconds, nothing sent.
 Standard library only. The API key is read here and never printed.
 """
 
@@ -31,7 +31,7 @@ from verify.serving.service import start_ticks
 from .attention import canonical, kernels_in_use, prove_attention
 from .log import causes, last_lines, phases, service_log, stream_errors
 from .reference import begin, wait_for
-from .sample import ASKED, acceptance, load, metrics, pace, sample
+from .sample import ASKED, acceptance, metrics, pace, sample
 from .service import ReadinessRequest, ServiceState, age_of, service_state
 from .user_model import check_adapter, check_model
 from .vectors import check_adapter as check_vectors_of_adapter
@@ -227,26 +227,15 @@ def faster(now: dict[str, Any], path: Path, release: str) -> dict[str, Any]:
     return {**now, **figures}
 
 
-def live_release(request: ReadinessRequest) -> str | None:
-    """Return the digest of the live release; None where `current` leads to none."""
-    try:
-        target = Path(request.prefix, "current").readlink()
-    except OSError:
-        return None
-    return target.parent.name if target.parent.parent.name == "releases" else None
-
-
 def main() -> int:
     known = {each.name for each in fields(ReadinessRequest)}
     given = json.load(sys.stdin)
     request = ReadinessRequest(**{name: value for name, value in given.items() if name in known})
     if "sample" in given:
         outcome: dict[str, Any] = {"state": "sampled", "sample": sample(request, given["sample"])}
-    elif given.get("load"):
-        outcome = {"state": "read", "load": load(metrics(request)), "release": live_release(request)}
-        if "errors_s" in given:
-            now = time.time()
-            outcome["stream_errors"] = stream_errors(request, now - given["errors_s"], now)
+    elif "errors_s" in given:
+        now = time.time()
+        outcome = {"state": "read", "stream_errors": stream_errors(request, now - given["errors_s"], now)}
     else:
         outcome = wait_and_prove(request)
     if outcome["state"] == "ready":

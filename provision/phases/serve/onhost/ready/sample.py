@@ -26,17 +26,8 @@ PACE_S = 5.0
 """Seconds after which no further one is asked: a large model on a CPU."""
 REASONS = 3
 COUNTERS = ("vllm:request_success_total", "http_requests_total")
-LOAD = {
-    "vllm:num_requests_running": "running",
-    "vllm:num_requests_waiting": "waiting",
-    "vllm:kv_cache_usage_perc": "cache",
-    "vllm:generation_tokens_total": "tokens",
-    "vllm:request_success_total": "finished",
-}
-"""Metrics of vLLM by which a person sees what a server does (names of 0.32.0)."""
 DRAFTS = ("vllm:spec_decode_num_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total")
 """Metrics of speculative decoding (names of 0.10.0 to 0.32.0)."""
-BUCKETS = "vllm:time_to_first_token_seconds_bucket"
 LONGEST_REASON = 200
 PROMPTS = (
     "One, two, three, four,",
@@ -209,22 +200,3 @@ def acceptance(text: str) -> list[str]:
     drafted, accepted = totals(text, DRAFTS).values()
     share = f"{accepted / drafted:.0%} of {drafted:.0f} drafted tokens" if drafted else ""
     return [f"speculative decoding: {share} accepted since the server started"] if drafted else []
-
-
-def load(text: str) -> dict[str, Any]:
-    """Return what the server's metrics say of its load, all engines together; empty without metrics.
-
-    Returns:
-        `running`, `waiting`, `tokens` and `finished` as sums, `cache` as the largest share, and `first_token`: the sum of each
-        bucket of the histogram of seconds, by its upper limit.
-    """
-    values: dict[str, float] = {}
-    buckets: dict[str, float] = {}
-    for name, labels, value in samples(text):
-        if name in LOAD:
-            key = LOAD[name]
-            before = values.get(key, 0.0)
-            values[key] = max(before, value) if key == "cache" else before + value
-        elif name == BUCKETS and (limit := re.search(r'\ble="([^"]+)"', labels)):
-            buckets[limit[1]] = buckets.get(limit[1], 0.0) + value
-    return {**values, "first_token": buckets} if values else {}
