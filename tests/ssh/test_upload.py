@@ -113,19 +113,17 @@ class Shell:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.errors: list[str] = []
 
-    def run(self, command: str, *, stdin: str | None = None, silent_s: float | None = None) -> Completed:
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed:
         done = subprocess.run(
             ["sh", "-c", command],
             input=stdin,
             env={"PATH": self._path},
             capture_output=True,
             text=True,
-            timeout=silent_s,
+            timeout=timeout_s,
             check=False,
         )
-        self.errors.append(done.stderr)
         return Completed(done.returncode, done.stdout, done.stderr, 0.0)
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None:
@@ -142,7 +140,6 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
         "awk",
         "cat",
         "chmod",
-        "dd",
         "df",
         "find",
         "id",
@@ -171,12 +168,6 @@ def test_arrived_files_are_verified_and_named_also_on_a_host_without_python(shel
         file.name: Path(file.path).read_bytes() for file in files
     }
     assert not list(folder.glob(".*.part"))
-
-
-def test_a_host_that_verifies_shows_that_it_is_at_work(shell: Shell, tmp_path: Path) -> None:
-    file = staged("a.whl", b"12345" * 2**21, tmp_path)
-    send_by_stream(shell, [file], str(tmp_path / "in"), print)
-    assert "".join(shell.errors).splitlines() == [""] * 3  # 10 MiB in pieces of 4
 
 
 def test_a_file_that_arrives_damaged_twice_is_reported_with_both_hashes(shell: Shell, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.process import Channel, Limit, LocalProcess, Raw, converse
+from provision.fleet.ssh.process import Channel, LocalProcess, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.upload import send_by_links
 
@@ -18,10 +18,10 @@ class LocalSession(Session):
         super().__init__(host, connection)
         self._running: LocalProcess | None = None
 
-    def _execute(self, argv: Sequence[str], stdin: bytes, limit: Limit, limit_bytes: int) -> Raw:
+    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         self._running = LocalProcess(argv)
         try:
-            return converse(self._running, stdin, limit, limit_bytes)
+            return converse(self._running, stdin, timeout_s, limit_bytes)
         finally:
             self._running = None
 

@@ -57,15 +57,7 @@ class Process(Protocol):
         """Release its streams; nothing uses them any more."""
 
 
-class Limit(NamedTuple):
-    """How long a command may take."""
-
-    seconds: float
-    of_silence: bool = False
-    """Whether the time begins again with each piece of output: a command that reports its progress may be slow."""
-
-
-def converse(process: Process, stdin: bytes, limit: Limit, limit_bytes: int) -> Raw:
+def converse(process: Process, stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
     """Give a command its whole input, which it need not read, and return its output and exit status.
 
     Raises:
@@ -73,7 +65,7 @@ def converse(process: Process, stdin: bytes, limit: Limit, limit_bytes: int) -> 
         OutputLimitError: It printed more than `limit_bytes` to one of both outputs.
         EOFError, OSError: The connection broke.
     """
-    deadline = _Deadline(limit)
+    deadline = time.monotonic() + timeout_s
 
     def read_all(read: Callable[[float], bytes]) -> bytes:
         try:
@@ -90,44 +82,19 @@ def converse(process: Process, stdin: bytes, limit: Limit, limit_bytes: int) -> 
                 process.write(stdin)
                 process.end_input()
             stdout, stderr = (output.result() for output in outputs)
-            return Raw(process.wait(deadline.left_s()), stdout, stderr)
+            return Raw(process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr)
         except BaseException:
             process.kill()
             raise
 
 
-class _Deadline:
-    """The end of a command's time, for all threads that read of it."""
-
-    def __init__(self, limit: Limit) -> None:
-        self._limit = limit
-        self._ends = time.monotonic() + limit.seconds
-
-    def left_s(self) -> float:
-        return max(0.0, self._ends - time.monotonic())
-
-    def heard(self) -> None:
-        if self._limit.of_silence:
-            self._ends = time.monotonic() + self._limit.seconds
-
-
-def _read_all(read: Callable[[float], bytes], deadline: _Deadline, limit_bytes: int) -> bytes:
+def _read_all(read: Callable[[float], bytes], deadline: float, limit_bytes: int) -> bytes:
     data = bytearray()
-    while piece := _next(read, deadline):
-        deadline.heard()
+    while piece := read(max(0.0, deadline - time.monotonic())):
         data += piece
         if len(data) > limit_bytes:
             raise OutputLimitError
     return bytes(data)
-
-
-def _next(read: Callable[[float], bytes], deadline: _Deadline) -> bytes:
-    while True:
-        try:
-            return read(deadline.left_s())
-        except TimeoutError:
-            if not deadline.left_s():  # otherwise the other output was heard
-                raise
 
 
 class Channel:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from provision.core.errors import RemoteCommandError
 from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.process import LONGEST_S, Channel, Limit, OutputLimitError, Raw
+from provision.fleet.ssh.process import LONGEST_S, Channel, OutputLimitError, Raw
 from provision.fleet.ssh.sudo import become_password, checked_stderr, wrap
 
 _ABSENT = 44
@@ -25,8 +25,6 @@ RUN_BYTES = 8 * MIB
 """What a command may print: the largest answer, a survey of many files, takes 3 MiB. All workers together may hold this much each."""
 READ_BYTES = 64 * MIB
 """What a file that is read may hold, unless the caller expects more: the list of 755 installed OS packages takes 0.7 MiB."""
-
-_USUAL = Limit(60.0)
 
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call; negative when bytes must be sent again."""
@@ -75,7 +73,6 @@ class Session(ABC):
         *,
         stdin: str | None = None,
         timeout_s: float = 60.0,
-        silent_s: float | None = None,
         root: bool = False,
     ) -> Completed:
         """Run a POSIX sh command; an empty one runs the script on stdin, which has to end itself in time.
@@ -84,7 +81,6 @@ class Session(ABC):
             command: The command.
             stdin: Its input.
             timeout_s: Seconds until it is ended.
-            silent_s: In place of them, seconds without output until it is ended.
             root: Whether root runs it.
 
         Raises:
@@ -92,8 +88,7 @@ class Session(ABC):
             RemoteCommandError: The command exceeded its time limit, or sudo refused.
         """
         started = time.monotonic()
-        limit = Limit(timeout_s) if silent_s is None else Limit(silent_s, of_silence=True)
-        raw = self._run(command, stdin=(stdin or "").encode(), limit=limit, root=root)
+        raw = self._run(command, stdin=(stdin or "").encode(), timeout_s=timeout_s, root=root)
         return Completed(
             raw.rc,
             raw.stdout.decode(errors="replace"),
@@ -151,7 +146,7 @@ class Session(ABC):
         """
         name = shlex.quote(path)
         command = f"[ -e {name} ] || exit {_ABSENT}; exec cat -- {name}"
-        done = self._run(command, root=root, limit=Limit(timeout_s), limit_bytes=limit_bytes)
+        done = self._run(command, root=root, timeout_s=timeout_s, limit_bytes=limit_bytes)
         if done.rc == _ABSENT:
             raise FileNotFoundError(path)
         if done.rc != 0:
@@ -176,7 +171,7 @@ class Session(ABC):
         """Close the session, opened or not; a command on another thread is ended."""
 
     @abstractmethod
-    def _execute(self, argv: Sequence[str], stdin: bytes, limit: Limit, limit_bytes: int) -> Raw:
+    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         """Run a program on the host. Raises TimeoutError, OutputLimitError, TransportError."""
 
     @abstractmethod
@@ -192,18 +187,17 @@ class Session(ABC):
         command: str,
         *,
         stdin: bytes = b"",
-        limit: Limit = _USUAL,
+        timeout_s: float = 60.0,
         root: bool = False,
         limit_bytes: int = RUN_BYTES,
     ) -> Raw:
         """Run a command as `run` does, with content that need not be text."""
-        argv, first, had_password = self._wrapped(command, LONGEST_S if limit.of_silence else limit.seconds, root=root)
+        argv, first, had_password = self._wrapped(command, timeout_s, root=root)
         try:
-            raw = self._execute(argv, first + stdin, limit, limit_bytes)
+            raw = self._execute(argv, first + stdin, timeout_s, limit_bytes)
         except TimeoutError:
-            what = "printed nothing for" if limit.of_silence else "did not end within"
             raise RemoteCommandError(
-                f"a command on host {self.host} {what} {limit.seconds:g} s: {_short(command)}",
+                f"a command on host {self.host} did not end within {timeout_s:g} s: {_short(command)}",
                 hint="see on the host what it waits for; it is ended there",
             ) from None
         except OutputLimitError:

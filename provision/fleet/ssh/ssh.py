@@ -14,7 +14,7 @@ from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.client import OpenConnection, connect
 from provision.fleet.ssh.openssh import broken_error, where
-from provision.fleet.ssh.process import LONGEST_S, PIECE, Channel, Limit, Process, Raw, converse
+from provision.fleet.ssh.process import LONGEST_S, PIECE, Channel, Process, Raw, converse
 from provision.fleet.ssh.session import Progress, SendReport, Session
 from provision.fleet.ssh.upload import send_by_stream
 
@@ -81,11 +81,11 @@ class SshSession(Session):
         self._users = 0
         self._channels: list[RemoteProcess] = []
 
-    def _execute(self, argv: Sequence[str], stdin: bytes, limit: Limit, limit_bytes: int) -> Raw:
+    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         with self._used():
             opened = self._connected()
             try:
-                return converse(self._start(opened, argv), stdin, limit, limit_bytes)
+                return converse(self._start(opened, argv), stdin, timeout_s, limit_bytes)
             except TimeoutError as error:
                 if _is_alive(opened):
                     raise

@@ -31,8 +31,9 @@ PEER_FOLDER = ".peers"
 SPARE = 64 * 1024 * 1024
 """Space that must remain free on the host's disk, bytes."""
 _PIECE = 256 * 1024
-_SILENT_S = 120.0
-"""Seconds in which a host that verifies files may hash less than 4 MiB."""
+_VERIFY_S = 120.0
+_VERIFIED_BYTES_S = 8_000_000
+"""The slowest host that verifies files; so long, and the time before, it may take."""
 
 _LIST, _FINISH = (Path(__file__).with_name(name) for name in ("list.sh", "finish.sh"))
 
@@ -42,7 +43,7 @@ class Runner(Protocol):
 
     host: str
 
-    def run(self, command: str, *, stdin: str | None = None, silent_s: float | None = None) -> Completed: ...
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed: ...
 
 
 class Streamer(Runner, Protocol):
@@ -167,7 +168,8 @@ def _transfer(
     require_here(session.host, [file for file in files if remote.part(file) < file.size])
     move(files, remote)
     lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
-    finished = session.run(script_of(_FINISH, folder=folder, ledger=LEDGER), stdin=lines, silent_s=_SILENT_S)
+    seconds = _VERIFY_S + sum(file.size for file in files) / _VERIFIED_BYTES_S
+    finished = session.run(script_of(_FINISH, folder=folder, ledger=LEDGER), stdin=lines, timeout_s=seconds)
     if finished.rc != 0:
         raise StageError(
             f"what arrived on host {session.host} cannot be put in place: {' '.join(finished.stderr.split())}",
