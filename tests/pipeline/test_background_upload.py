@@ -11,7 +11,7 @@ import pytest
 
 from provision.core.errors import TransportError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
+from provision.core.models.facts import HostFacts, Installed, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
@@ -20,12 +20,9 @@ from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress
 from provision.report.live import open_progress
-from provision.run.background import DISK_FACTOR, BackgroundUpload
+from provision.run.background import BackgroundUpload
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
-
-GIB = 1 << 30
-TOTAL = 1 * GIB
 
 
 class Sessions:
@@ -67,13 +64,12 @@ def file(name: str) -> StagedFile:
     return StagedFile(name=name, path=f"/cache/{name}", sha256="0" * 64, size=1, kind="wheel")
 
 
-def facts(host: str, free: int) -> HostFacts:
+def facts(host: str) -> HostFacts:
     return HostFacts(
         host=host,
         probed_at="2026-11-20T08:00:00.000Z",
         os=OperatingSystem(id="debian", version_id="12"),
         user=User(name="root", uid=0, home="/root"),
-        disks=(Disk(path="/", mount="/", free=free),),
         installed=Installed(prefix="/opt/firstlight"),
     )
 
@@ -88,9 +84,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
 @pytest.fixture
 def context(tmp_path: Path, sessions: Sessions) -> Iterator[RunContext]:
     del sessions
-    hosts = tuple(
-        Host(name=name, connection=Connection(kind="ssh"), settings=Settings()) for name in ("a", "b", "full")
-    )
+    hosts = tuple(Host(name=name, connection=Connection(kind="ssh"), settings=Settings()) for name in ("a", "b"))
     with open_progress([host.name for host in hosts]) as progress:
         context = RunContext(
             run=RunFolder.create(tmp_path / "logs", command="test"),
@@ -104,12 +98,12 @@ def context(tmp_path: Path, sessions: Sessions) -> Iterator[RunContext]:
 
 PATHS = InstallPaths(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
 PLANNED = PlannedHosts(
-    facts={name: facts(name, DISK_FACTOR * TOTAL + (-1 if name == "full" else 1)) for name in ("a", "b", "full")},
-    install_paths=dict.fromkeys(("a", "b", "full"), PATHS),
+    facts={name: facts(name) for name in ("a", "b")},
+    install_paths=dict.fromkeys(("a", "b"), PATHS),
 )
 
 
-def start(context: RunContext, *names: str) -> tuple[BackgroundUpload, Callable[[StagedFile, int], None]]:
+def start(context: RunContext, *names: str) -> tuple[BackgroundUpload, Callable[[StagedFile], None]]:
     upload = BackgroundUpload(context, PLANNED, [context.host(name) for name in names])
     context.start_background("upload", upload)
     callback = upload.callback(context.inventory.hosts)
@@ -126,29 +120,13 @@ def test_each_bare_host_gets_every_file_once_and_in_order(context: RunContext, s
     upload, send = start(context, "a", "b")
     names = [f"{number}.whl" for number in range(20)]
     for name in names:
-        send(file(name), TOTAL)
+        send(file(name))
     upload.wait()
     assert sessions.sent == {"a": names, "b": names}
     assert set(events(context, "background-upload")) == {"a", "b"}
     changes = [json.loads(line) for line in context.run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
     noted = {host: [name for line in changes if line["host"] == host for name in line["sha256"]] for host in ("a", "b")}
     assert noted == sessions.sent, "the background upload is recorded like the files that install sends"
-
-
-def test_a_host_whose_disk_may_be_too_small_gets_nothing_before_the_exact_sizes_are_known(
-    context: RunContext, sessions: Sessions
-) -> None:
-    upload, send = start(context, "a", "full")
-    send(file("a.whl"), TOTAL)
-    upload.wait()
-    assert sessions.sent == {"a": ["a.whl"]}
-
-
-def test_nothing_is_sent_while_the_size_of_all_files_is_unknown(context: RunContext, sessions: Sessions) -> None:
-    upload, send = start(context, "a")
-    send(file("a.whl"), 0)
-    upload.wait()
-    assert sessions.sent == {}
 
 
 def test_hosts_that_have_an_environment_get_nothing(context: RunContext) -> None:
@@ -160,7 +138,7 @@ def test_a_failed_host_is_left_to_install_and_the_others_continue(context: RunCo
     sessions.fails.add("a")
     upload, send = start(context, "a", "b")
     for name in ("1.whl", "2.whl"):
-        send(file(name), TOTAL)
+        send(file(name))
     upload.wait()
     assert sessions.sent == {"b": ["1.whl", "2.whl"]}
     assert events(context, "background-upload-ended") == ["a"]
@@ -170,9 +148,9 @@ def test_a_failed_host_is_left_to_install_and_the_others_continue(context: RunCo
 def test_the_end_of_a_run_stops_the_upload(context: RunContext, sessions: Sessions) -> None:
     sessions.gate.clear()
     _, send = start(context, "a")
-    send(file("1.whl"), TOTAL)
+    send(file("1.whl"))
     assert sessions.began.wait(20)
-    send(file("2.whl"), TOTAL)
+    send(file("2.whl"))
     context.background.stop()
     assert sessions.closed == ["a"]
     assert "2.whl" not in sessions.sent.get("a", [])

@@ -83,7 +83,7 @@ class StageJob:
     """None where no feature provides packages; Stacks with one are then refused, or locked without it."""
     package_required: bool
     """Whether a Stack without its package is refused; else it is locked without the package."""
-    on_stored: OnStored = lambda _path, _total: None
+    on_stored: OnStored = lambda _path: None
 
 
 @dataclass(frozen=True)

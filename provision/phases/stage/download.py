@@ -37,8 +37,8 @@ Progress = Callable[[str, int, int], None]
 """Called with the step (`download`, `model` ...), the bytes done and the bytes in all; the total is 0 while unknown."""
 
 
-OnStored = Callable[[Path, int], None]
-"""Called from any thread for each file in the wheelhouse, with the bytes of all requested files, 0 while unknown."""
+OnStored = Callable[[Path], None]
+"""Called from any thread for each file in the wheelhouse."""
 
 
 class RemoteFile(Protocol):
@@ -61,7 +61,7 @@ def fetch_all(
     *,
     what: str = "download",
     progress: Progress | None = None,
-    on_stored: OnStored = lambda _path, _total: None,
+    on_stored: OnStored = lambda _path: None,
 ) -> dict[str, Path]:
     """Fetch files that the wheelhouse lacks. No client is opened when none is missing.
 
@@ -81,17 +81,15 @@ def fetch_all(
             found[file.sha256] = path
         else:
             missing[file.sha256] = file
-    here = sum(path.stat().st_size for path in found.values())
+    for path in found.values():
+        on_stored(path)
     if not missing:
-        for path in found.values():
-            on_stored(path, here)
         return found
     stop = Event()
     with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
         sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
         store.require_space(sum(sizes.values()), what)
         total = sum(sizes.values()) if all(sizes.values()) else 0
-        everything = total and total + here
         done: dict[str, int] = {}
         lock = Lock()
 
@@ -103,12 +101,10 @@ def fetch_all(
 
         def one(file: RemoteFile) -> Path:
             path = fetch.one(file)
-            on_stored(path, everything)
+            on_stored(path)
             return path
 
         fetch = _Fetch(store, client, tally, stop)
-        for path in found.values():
-            on_stored(path, everything)
         # The largest first, so that the last download is not a large one.
         ordered = sorted(missing.values(), key=lambda file: -sizes[file.sha256])
         futures = {pool.submit(one, file): file.sha256 for file in ordered}

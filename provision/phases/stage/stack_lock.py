@@ -110,7 +110,7 @@ def fetch_wheels(
     store: Store,
     *,
     progress: Progress | None = None,
-    on_stored: OnStored = lambda _path, _total: None,
+    on_stored: OnStored = lambda _path: None,
 ) -> dict[str, Path]:
     """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash. Raises StageError."""
     remote = [wheel for wheel in locked if wheel.url]

@@ -54,7 +54,7 @@ def stage(
     dpkg_status: str | None = None,
     deb_packages: Iterable[str] = (),
     refresh: bool = False,
-    on_stored: Callable[[StagedFile, int], None] | None = None,
+    on_stored: Callable[[StagedFile], None] | None = None,
 ) -> Staged:
     """Lock the best candidate that can be locked, and fetch every file of it.
 
@@ -64,7 +64,7 @@ def stage(
         dpkg_status: Text of the /var/lib/dpkg/status of a host that cannot fetch OS packages itself; None for other hosts.
         deb_packages: OS packages that this host lacks.
         refresh: Whether to ignore cached locks.
-        on_stored: Called for each wheel in the wheelhouse, with the bytes of all wheels, 0 while unknown.
+        on_stored: Called for each wheel in the wheelhouse.
 
     Raises:
         StageError: No candidate can be locked, or a file cannot be had.
@@ -77,7 +77,7 @@ def stage(
         refresh=refresh,
         packager=packager,
         package_required=settings.flash_attn != "auto",
-        on_stored=lambda path, total: on_stored(store.staged(path, "wheel"), total) if on_stored else None,
+        on_stored=lambda path: on_stored(store.staged(path, "wheel")) if on_stored else None,
     )
     candidates = accepted(resolution)
     choice = lock_best_candidate(candidates, job)
