@@ -40,13 +40,7 @@ def run(command: Callable[[], None]) -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
-    # Otherwise the next file or connection would get the number of a closed stream.
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
     try:
-        _require_working_folder()
         command()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -91,15 +85,6 @@ def _print_json(error: FirstlightError, code: int) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.write(json.dumps(scrub({"error": fields, "exit_code": code}), indent=2) + "\n")
             sys.stdout.flush()
-
-
-def _require_working_folder() -> None:
-    try:
-        os.getcwd()  # noqa: PTH109 - the call that fails when pathlib resolves a path
-    except OSError as error:
-        raise UsageError(
-            f"the working folder cannot be used: {error.strerror}", hint="change to a folder that exists: cd"
-        ) from None
 
 
 def _silence_stdout() -> None:

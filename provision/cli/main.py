@@ -38,7 +38,6 @@ from provision.cli.options import (
 from provision.core import features
 from provision.core.errors import Exit, UsageError
 from provision.core.folders import as_typed, product_path
-from provision.core.requirements_file import differences
 from provision.pipeline import CommandRequest, commands, diagnosis, operations
 from provision.pipeline import chat as chat_pipeline
 from verify.doctor import cli as doctor_cli
@@ -135,17 +134,6 @@ def init(
     hosts.write_text(as_typed(hosts.read_text(encoding="utf-8").replace("inventory/mysite", named)), encoding="utf-8")
     typer.echo(f"{folder}/ is written: enter your hosts in hosts.yml")
     typer.echo(f"./firstlight plan -i {named}")
-
-
-@app.command("self-check")
-def self_check() -> None:
-    """Compare the installed Python packages of this tool with the versions that it was tested with."""
-    found = differences(product_path("requirements/run.txt").read_text(encoding="utf-8"))
-    for line in found:
-        typer.echo(line)
-    if found:
-        raise typer.Exit(Exit.RED)
-    typer.echo("all packages are those that this release was tested with")
 
 
 for feature in features.modules("commands"):
@@ -308,9 +296,6 @@ def doctor(
             help="Read the logs and state of this host instead of files. Only --apply changes the host.",
         ),
     ] = None,
-    host: Annotated[
-        str | None, typer.Option("--host", metavar="HOST", hidden=True, help="An earlier spelling of --limit.")
-    ] = None,
     inventory: InventoryOption = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Findings to print for each file.")] = 3,
     apply: Annotated[
@@ -326,7 +311,6 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Find the causes of failures in logs of any program, or on a live host."""
-    limit = host if limit is None else limit
     if bool(files) == (limit is not None):
         raise UsageError("give either files or --limit", hint="./firstlight doctor server.log")
     if files:

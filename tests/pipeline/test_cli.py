@@ -288,12 +288,6 @@ def test_a_missing_password_is_reported(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_closed_streams_end_no_command(tmp_path: Path) -> None:
-    done = redirected("plan --what-if gpu=H100x8 <&- >&-", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-
-
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     done = firstlight("--version", logs=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"firstlight {__version__}\n")
