@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from provision.core.models.settings import Settings
 from provision.fleet.inventory import load
 from provision.fleet.inventory.conflicts import conflicts
 from provision.fleet.inventory.connections import connection_of
-from provision.fleet.inventory.load import MOST_NAME
 from provision.fleet.inventory.settings import Problems, settings_of
 from tests.inventory.conftest import Make
 from tests.strange import JSON, TEXT
@@ -49,16 +47,6 @@ def test_only_regular_files_are_read(device: str) -> None:
         load(Path(device))
 
 
-def test_a_long_name_is_refused_with_a_hint(make: Make) -> None:
-    long = "h" * 300
-    with pytest.raises(
-        InventoryError, match=rf"host 'h{{60}}'...: a name of 300 bytes; files of a run take up to {MOST_NAME}"
-    ) as caught:
-        load(make(ONE.replace("a:", f"{long}:")))
-    assert "ansible_host" in (caught.value.hint or "")
-    assert load(make(ONE.replace("a:", f"{'h' * MOST_NAME}:"))).hosts
-
-
 @pytest.mark.parametrize("value", [True, False])
 @pytest.mark.parametrize(
     "name", ["port", "tensor_parallel", "pipeline_parallel", "data_parallel", "max_model_len", "memory_share", "gpus"]
@@ -83,19 +71,6 @@ def test_an_address_with_too_many_brackets_is_invalid(bind: str) -> None:
 @pytest.mark.parametrize("bind", ["::1", "[::1]", "127.0.0.1", "localhost"])
 def test_loopback_is_no_conflict(bind: str) -> None:
     assert conflicts(Settings(bind=bind)) == []
-
-
-def test_waiting_for_a_slow_script_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = tmp_path / "inventory.sh"
-    script.write_text(
-        '#!/bin/sh\necho \'{"all": {"hosts": ["a"]}, "_meta": {"hostvars": {"a": {"ansible_connection": "local"}}}}\'\n'
-    )
-    script.chmod(0o755)
-    monkeypatch.setattr(sys.modules["provision.fleet.inventory.load"], "SILENT_S", 0.0)
-    assert [host.name for host in load(script).hosts] == ["a"]
-    assert f"reading the inventory {script} ..." in capsys.readouterr().err
 
 
 @given(variables=st.dictionaries(st.sampled_from([f"firstlight_{name}" for name in Settings.model_fields]), JSON))

@@ -154,22 +154,6 @@ def test_an_empty_or_invalid_pattern_never_extends_a_limit(limited: Path, tmp_pa
     assert "hint:" in message
 
 
-def test_a_limit_file_without_hosts_does_not_mean_all(make: Make, tmp_path: Path) -> None:
-    file = tmp_path / "hosts.retry"
-    file.write_text("\n\n")
-    assert "names no host" in error_text(make(LOCAL), tmp_path, limit=f"@{file}")
-    file.write_text("lone\n\ngpu-[1:2]\n")
-    assert names(make(LOCAL), f"@{file}") == ["gpu-1", "gpu-2", "lone"]
-
-
-def test_the_text_of_a_limit_file_is_not_in_errors(make: Make, tmp_path: Path) -> None:
-    file = tmp_path / "shadow"
-    file.write_text("lone\nroot:$y$salt$hash:1::\n")
-    message = error_text(make(LOCAL), tmp_path, limit=f"@{file}")
-    assert "line 2 of" in message
-    assert "salt" not in message
-
-
 def test_a_limit_that_excludes_all_hosts_is_refused(make: Make, tmp_path: Path) -> None:
     assert "has no hosts within --limit 'gpu:!gpu'" in error_text(make(LOCAL), tmp_path, limit="gpu:!gpu")
 
@@ -433,18 +417,6 @@ def test_a_file_of_a_folder_that_is_no_inventory_is_named(tmp_path: Path) -> Non
 def test_a_name_outside_a_runs_folder_is_refused(make: Make, name: str) -> None:
     with pytest.raises(InventoryError, match="names no file of a run"):
         load(make(f'all: {{hosts: {{"{name}": {{ansible_connection: local}}}}}}\n'))
-
-
-def test_progress_is_reported_step_by_step(
-    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.modules["provision.fleet.inventory.load"], "SILENT_S", 0.0)
-    path = make("all: {hosts: {a: , b: }}\n")
-    load(path)
-    assert capsys.readouterr().err.splitlines() == [
-        f"reading the inventory {path} ...",
-        "hosts: 2; reading how each is reached ...",
-    ]
 
 
 def test_a_file_of_variables_may_hold_comments_alone(make: Make) -> None:

@@ -6,20 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.errors import Exit, InventoryError
+from provision.core.errors import Exit
 from provision.core.models.facts import HostFacts, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.fleet.inventory import load
-from provision.fleet.inventory.machines import require_distinct, shared_machines
+from provision.fleet.inventory.machines import shared_machines
 from provision.phases.probe import step as probe
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import plan
-from tests.inventory.conftest import Make
 
 
-def host(name: str, *groups: str, proxy: str | None = None) -> Host:
-    reached = Connection(kind="ssh", address="gpu-1.example", port=22, proxy_command=proxy)
+def host(name: str, *groups: str) -> Host:
+    reached = Connection(kind="ssh", address="gpu-1.example", port=22)
     return Host(name=name, groups=groups, connection=reached, settings=Settings())
 
 
@@ -30,35 +28,21 @@ def facts(name: str, hostname: str = "gpu-1", boot_id: str | None = "b00t") -> H
     )
 
 
-def test_one_address_and_port_under_two_names_is_refused(make: Make) -> None:
-    own = "ansible_host: 192.0.2.7, firstlight_prefix: /opt/other, firstlight_port: 8001"
-    path = make(f"all: {{hosts: {{a: {{ansible_host: 192.0.2.7}}, b: {{{own}}}}}}}\n")
-    with pytest.raises(InventoryError) as caught:
-        load(path)
-    assert str(caught.value) == "hosts `a` and `b` are one machine: both are reached at 192.0.2.7 port 22"
-    assert (
-        caught.value.hint
-        == "keep one name with all groups and settings of the machine, and firstlight_services where it serves several models; "
-        "a run over one of them: --limit a"
-    )
-    assert caught.value.exit_code == Exit.USAGE
-    assert [host.name for host in load(path, limit="b").hosts] == ["b"]
-
-
 def test_three_names_are_all_named() -> None:
-    with pytest.raises(InventoryError, match="hosts `a`, `b` and `c` are one machine: all are reached at gpu-1"):
-        require_distinct([host(name) for name in "abc"])
+    errors = shared_machines([host(name) for name in "abc"], {name: facts(name) for name in "abc"})
+    assert str(errors["a"]).startswith("hosts `a`, `b` and `c` are one machine: all answer as `gpu-1`")
+    assert "firstlight_services where it serves several models" in str(errors["a"].hint)
 
 
-def test_a_gateway_and_a_host_behind_another_jump_host_are_others() -> None:
-    require_distinct([host("a"), host("gate", "gateway"), host("b", proxy="ssh -W %h:%p jump")])
+def test_a_gateway_is_another_machine() -> None:
+    assert shared_machines([host("a"), host("gate", "gateway")], {name: facts(name) for name in ("a", "gate")}) == {}
 
 
 def test_hosts_of_one_boot_and_hostname_are_one_machine() -> None:
     found = {"a": facts("a"), "b": facts("b"), "c": facts("c", hostname="a-container"), "d": facts("d", boot_id=None)}
     errors = shared_machines([host(name) for name in "abcd"], found)
     assert errors.keys() == {"a", "b"}
-    assert str(errors["b"]) == "hosts `a` and `b` are one machine: both answer as `gpu-1` with boot id b00t"
+    assert str(errors["b"]) == "hosts `a` and `b` are one machine: all answer as `gpu-1` with boot id b00t"
 
 
 def test_a_machine_that_answers_under_two_names_is_not_planned(
@@ -71,7 +55,7 @@ def test_a_machine_that_answers_under_two_names_is_not_planned(
     )
     request = CommandRequest("plan", path, None, {}, tmp_path / "logs")
     assert plan(request, explain=False) == Exit.USAGE
-    said = "hosts `a` and `b` are one machine: both answer as `gpu-1` with boot id b00t"
+    said = "hosts `a` and `b` are one machine: all answer as `gpu-1` with boot id b00t"
     assert said in capsys.readouterr().out
     assert operations.status(request) == Exit.USAGE
     assert f"b: {said}\n" in capsys.readouterr().out

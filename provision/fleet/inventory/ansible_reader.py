@@ -5,7 +5,6 @@ import difflib
 import json
 import resource
 import sys
-from pathlib import Path
 from typing import Any
 
 from ansible import constants
@@ -28,7 +27,6 @@ CONNECTION = (
     *("ansible_become_method", "ansible_become_pass", "ansible_become_password"),
 )
 
-_FILE_HINT = "name a file with one host or group a line"
 _MOST_MEMORY = 4 << 30
 """Bytes for what an inventory says, as aliases in YAML and ranges of hosts multiply; what a program only reserves does not count."""
 
@@ -119,27 +117,7 @@ def checked_limit(inventory: InventoryManager, limit: str) -> list[str]:
             f"--limit: {limit!r} cannot be used: one of its patterns is empty, or a bracket has no partner",
             "name hosts or groups: --limit gpu-1,gpu-2",
         )
-    selected = (_of_file(inventory, part[1:]) if part.startswith("@") else _selected(inventory, part) for part in parts)
-    return [pattern for patterns in selected for pattern in patterns]
-
-
-def _of_file(inventory: InventoryManager, file: str) -> list[str]:
-    """The patterns of a limit file, one a line. Its text stays out of errors: the file may be another than was meant."""
-    try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Refused(f"--limit: the file {file!r} cannot be read: {why}", _FILE_HINT) from None
-    found: list[str] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found += _selected(inventory, line.strip()) if line.strip() else []
-        except Refused:
-            text = f"--limit: line {number} of {file!r} matches no host or group of this inventory"
-            raise Refused(text, _FILE_HINT) from None
-    if not found:
-        raise Refused(f"--limit: the file {file!r} names no host", _FILE_HINT)
-    return found
+    return [pattern for part in parts for pattern in _selected(inventory, part)]
 
 
 def _selected(inventory: InventoryManager, part: str) -> list[str]:

@@ -4,10 +4,8 @@ import json
 import os
 import re
 import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,11 @@ from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
 from provision.fleet.inventory import cache
 from provision.fleet.inventory.connections import connection_of
-from provision.fleet.inventory.machines import require_distinct
 from provision.fleet.inventory.services import as_services, limit_of, variables_by_host
 from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 
 READER_DEADLINE_S = 120.0
 """Time limit of dynamic inventories, seconds."""
-SILENT_S = 2.0
-"""Seconds after which it is told what is waited for."""
-MOST_NAME = 200
-"""Maximum bytes of a host name: file systems allow 255, and some files add a suffix."""
 _OF_FOLDER = (
     "correct it; if it is no inventory, move it, or name the inventory's own file with -i: its group_vars are read too"
 )
@@ -71,7 +64,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             with which all hosts become root, is allowed as well.
 
     Raises:
-        InventoryError: The inventory is malformed, or two of its hosts are one machine.
+        InventoryError: The inventory is malformed.
         UsageError: There is no inventory at the path, or the limit is empty.
     """
     _check_arguments(path, limit)
@@ -84,8 +77,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     read = kept or ReadInventory.model_validate(_read(path, limit))
     _check_names([entry.name for entry in read.hosts])
     base = path if path.is_dir() else path.parent
-    with _reported(f"hosts: {len(read.hosts)}; reading how each is reached ..."):
-        connections = _connections(read, base)
+    connections = _connections(read, base)
     if not read.hosts:
         raise _no_hosts(path, limit)
     problems = Problems()
@@ -100,7 +92,6 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
                 found.append(Host(name=name, groups=entry.groups, connection=connection, settings=settings))
     problems.raise_any(lambda variable: _places(path, variable))
     hosts = [host for machine, found in by_machine.items() for host in as_services(machine, found)]
-    require_distinct(hosts)
     within.require_known(hosts)
     hosts = [host for host in hosts if within.keeps(host)]
     if not hosts:
@@ -147,11 +138,6 @@ def _check_names(names: list[str]) -> None:
                 f"host {name!r}: a name with `/` or characters that cannot be seen names no file of a run",
                 hint="name it otherwise, and say with ansible_host how it is reached",
             )
-        if len(name.encode()) > MOST_NAME:
-            raise InventoryError(
-                f"host {name[:60]!r}...: a name of {len(name.encode())} bytes; files of a run take up to {MOST_NAME}",
-                hint="name it shorter, and say with ansible_host how it is reached",
-            )
 
 
 def _restored(key: str | None) -> ReadInventory | None:
@@ -162,25 +148,13 @@ def _restored(key: str | None) -> ReadInventory | None:
         return None
 
 
-@contextmanager
-def _reported(text: str) -> Iterator[None]:
-    """Print on stderr what is waited for, where it takes longer than SILENT_S."""
-    timer = threading.Timer(SILENT_S, sys.stderr.write, (f"{text}\n",))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
     """Read the inventory with Ansible."""
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
     late = f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s"
     command = [sys.executable, "-P", str(cache.READER), str(path.absolute()), *([limit] if limit else [])]
     # The home may not be writable.
-    with scratch_folder() as scratch, _reported(f"reading the inventory {path} ..."):
+    with scratch_folder() as scratch:
         environment = os.environ | {
             "ANSIBLE_LOCAL_TEMP": str(scratch),
             "ANSIBLE_NOCOLOR": "1",

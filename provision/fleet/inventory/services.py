@@ -148,7 +148,7 @@ class Limit(NamedTuple):
 
 def limit_of(text: str | None) -> Limit:
     """Return the services that a limit names."""
-    terms = [term for term in _TERMS.split(text or "") if term[:1] not in ("@", "~")]
+    terms = [term for term in _TERMS.split(text or "") if term[:1] != "~"]
     named = frozenset(term.lstrip("&") for term in terms if "@" in term and term[0] != "!")
     excluded = frozenset(term[1:] for term in terms if "@" in term and term[0] == "!")
     return Limit(named, excluded, frozenset(terms) - named)
