@@ -55,9 +55,9 @@ class HostSessions:
             return self._sessions[host.name]
 
     def rest(self, host: Host) -> None:
-        """Close an idle connection where the run has more hosts than connections may stay open."""
-        if self._rests:
-            self.of(host).rest()
+        """Close the connection of a host that is not locked, where the run has more hosts than connections may stay open."""
+        if self._rests and host.name not in self.locks:
+            self.of(host).close()
 
     def forget(self, host: Host) -> None:
         """Close the session of a host that may have been restarted, which ended its lock too."""

@@ -37,15 +37,16 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
     Hosts that the run has locked already are not locked again.
     """
 
-    def call(host: Host) -> HostLock:
+    def call(host: Host) -> None:
         paths = probed.install_paths[host.name]
-        return HostLock(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root)
+        context.sessions.locks[host.name] = HostLock(
+            context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root
+        )
 
     new = [host for host in hosts if host.name not in context.sessions.locks]
-    for name, lock in context.run_on_hosts(phase, new, call, deadline_s=LOCK_DEADLINE_S).items():
+    for name in context.run_on_hosts(phase, new, call, deadline_s=LOCK_DEADLINE_S):
         context.run.event("locked", host=name, phase=phase)
         context.run.change("lock", host=name, path=f"{probed.install_paths[name].prefix}/lock", changed=True)
-        context.sessions.locks[name] = lock
     return [host for host in hosts if host.name in context.sessions.locks]
 
 

@@ -24,7 +24,7 @@ CONNECTION = Connection(kind="ssh", address="192.0.2.1", user="ops", port=22)
 
 
 class StubSession:
-    """Counts as connected from its first use until it rests or is closed."""
+    """Counts as connected from its first use until it is closed."""
 
     def __init__(self, host: Host, fleet: Fleet) -> None:
         self.host = host.name
@@ -35,9 +35,6 @@ class StubSession:
         self._fleet.open.add(self.host)
         self._fleet.most = max(self._fleet.most, len(self._fleet.open))
         return command
-
-    def rest(self) -> None:
-        self._fleet.open.discard(self.host)
 
     def close(self) -> None:
         self._fleet.meet()
@@ -145,29 +142,3 @@ def test_summaries_are_written_on_all_hosts_together(tmp_path: Path, monkeypatch
     )
     host_summary.write_on_hosts(fleet.context, summary, names)
     assert set(written) == names - {"gpu-3"}
-
-
-class StubConnection:
-    closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class StubChannel:
-    is_closed = False
-
-
-def test_a_connection_with_a_channel_does_not_rest() -> None:
-    from provision.fleet.ssh.ssh import SshSession  # it brings all of Fabric
-
-    session, opened, channel = SshSession("gpu-1", CONNECTION), StubConnection(), StubChannel()
-    session._opened, session._channels = opened, [channel]  # type: ignore[assignment,list-item]
-    session.rest()
-    assert not opened.closed
-    channel.is_closed = True
-    with session._used():
-        session.rest()
-    assert not opened.closed
-    session.rest()
-    assert opened.closed

@@ -31,9 +31,6 @@ class LocalSession(Session):
     def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
         return send_by_links(self, files, folder, progress)
 
-    def rest(self) -> None:
-        """There is no connection."""
-
     def close(self) -> None:
         process = self._running
         if process is not None:

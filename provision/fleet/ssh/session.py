@@ -163,10 +163,6 @@ class Session(ABC):
         return self._open_channel(argv, first)
 
     @abstractmethod
-    def rest(self) -> None:
-        """Close the connection where no command and no channel uses it; the next command opens it again."""
-
-    @abstractmethod
     def close(self) -> None:
         """Close the session, opened or not; a command on another thread is ended."""
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import paramiko
 
@@ -65,10 +64,12 @@ class RemoteProcess(Process):
     def close(self) -> None:
         self._channel.close()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the command has ended or the connection broke."""
-        return self._channel.closed
+    def host_answers(self) -> bool:
+        """Return whether the host still answers, over the same connection."""
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            self._transport.open_session(timeout=_ALIVE_S).close()
+            return True
+        return False
 
 
 class SshSession(Session):
@@ -77,58 +78,37 @@ class SshSession(Session):
     def __init__(self, host: str, connection: Connection) -> None:
         super().__init__(host, connection)
         self._opened: OpenConnection | None = None
-        self._lock = threading.Lock()
-        self._users = 0
-        self._channels: list[RemoteProcess] = []
 
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
-        with self._used():
-            opened = self._connected()
-            try:
-                return converse(self._start(opened, argv), stdin, timeout_s, limit_bytes)
-            except TimeoutError as error:
-                if _is_alive(opened):
-                    raise
-                raise self._broken(error) from None
-            except _BROKEN as error:
-                raise self._broken(error) from None
-
-    def _open_channel(self, argv: Sequence[str], first: bytes) -> Channel:
-        with self._used():
-            process = self._start(self._connected(), argv)
-            self._channels = [each for each in self._channels if not each.is_closed] + [process]
-            try:
-                return Channel(process, first)
-            except _BROKEN as error:
-                raise self._broken(error) from None
-
-    def _start(self, opened: OpenConnection, argv: Sequence[str]) -> RemoteProcess:
+        process = self._start(argv)
         try:
-            return RemoteProcess(opened.transport, argv)
+            return converse(process, stdin, timeout_s, limit_bytes)
+        except TimeoutError as error:
+            if process.host_answers():
+                raise
+            raise self._broken(error) from None
         except _BROKEN as error:
             raise self._broken(error) from None
 
-    @contextlib.contextmanager
-    def _used(self) -> Iterator[None]:
-        """Keep the connection open while a command or a new channel uses it."""
-        with self._lock:
-            self._users += 1
+    def _open_channel(self, argv: Sequence[str], first: bytes) -> Channel:
+        process = self._start(argv)
         try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
+            return Channel(process, first)
+        except _BROKEN as error:
+            raise self._broken(error) from None
 
-    def _connected(self) -> OpenConnection:
+    def _start(self, argv: Sequence[str]) -> RemoteProcess:
         if self._opened is not None and not self._opened.transport.is_active():
             self.close()
-        if self._opened is None:
-            self._opened = connect(self.host, self.connection)
-        return self._opened
+        self._opened = self._opened or connect(self.host, self.connection)
+        try:
+            return RemoteProcess(self._opened.transport, argv)
+        except _BROKEN as error:
+            raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> TransportError:
         # sshd's MaxSessions may allow no second command: the first one goes on.
-        if not isinstance(error, paramiko.ChannelException) or self._users == 1:
+        if not isinstance(error, paramiko.ChannelException):
             self.close()
         return broken_error(self.host, self.connection, error)
 
@@ -143,7 +123,7 @@ class SshSession(Session):
             StageError: The command failed.
         """
         argv, _, _ = self._wrapped(command, LONGEST_S, root=False)
-        with self._used(), contextlib.closing(self._start(self._connected(), argv)) as process:
+        with contextlib.closing(self._start(argv)) as process:
             for piece in pieces:
                 try:
                     process.write(piece, _STALLED_S)
@@ -165,23 +145,7 @@ class SshSession(Session):
                 hint="check the host's disk and its limits",
             )
 
-    def rest(self) -> None:
-        with self._lock:
-            if self._users or not all(channel.is_closed for channel in self._channels):
-                return
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
-
     def close(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
-
-
-def _is_alive(opened: OpenConnection) -> bool:
-    """Return whether the host still answers."""
-    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-        opened.transport.open_session(timeout=_ALIVE_S).close()
-        return True
-    return False

@@ -75,9 +75,6 @@ class FakeHost:
         folder, name = path.rsplit("/", 1)
         self.sent.setdefault(folder, {})[name] = content
 
-    def rest(self) -> None:
-        """Nothing is kept open."""
-
     def close(self) -> None:
         """Nothing is kept open."""
 
