@@ -5,7 +5,6 @@ Where hosts hand files on, only those get wheels here that the controller sends 
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -112,7 +111,7 @@ class BackgroundPackages:
 
 
 class BackgroundUpload:
-    """A thread and a queue for each bare host, started with its first file.
+    """Sends wheels to bare hosts as they come: each host gets at a time all that came while it got the ones before.
 
     A failure here is only noted: `install` looks at what each host has, sends the rest, and reports what is wrong.
     """
@@ -121,59 +120,42 @@ class BackgroundUpload:
         self._context = context
         self._planned = planned
         self._bare = {host.name for host in hosts}
-        self._queues: dict[str, queue.SimpleQueue[StagedFile | None]] = {}
-        self._threads: dict[str, threading.Thread] = {}
-        self._slots = threading.Semaphore(DEFAULT_LIMIT)
+        self._waiting: dict[str, list[StagedFile]] = {}
+        """Files to come of each host that is sent to."""
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._pool = ThreadPoolExecutor(DEFAULT_LIMIT, "firstlight-upload")
+        self._futures: list[futures.Future[None]] = []
 
     def callback(self, hosts: Sequence[Host]) -> Callable[[StagedFile], None] | None:
         """Return what `stage` is to call with each wheel; None when no host is bare."""
         bare = [host for host in hosts if host.name in self._bare]
-        lock = threading.Lock()
 
         def take(file: StagedFile) -> None:
-            with lock:
+            with self._lock:
                 for host in bare:
-                    if host.name not in self._queues:
-                        self._start(host)
-                    self._queues[host.name].put(file)
+                    if host.name not in self._waiting:
+                        self._futures.append(self._pool.submit(self._send, host))
+                    self._waiting.setdefault(host.name, []).append(file)
 
         return take if bare else None
 
     def wait(self) -> None:
-        """Wait until all queued files are on the hosts."""
-        for files in self._queues.values():
-            files.put(None)
-        for thread in self._threads.values():
-            thread.join()
-        self._queues.clear()
-        self._threads.clear()
+        """Wait until all files that came are on the hosts."""
+        futures.wait(self._futures)
 
     def stop(self) -> None:
         """Break off what is being sent."""
         self._stopped.set()
-        for name in tuple(self._threads):  # a file that was just fetched may start another thread
+        for name in tuple(self._waiting):
             self._context.session(self._context.host(name)).close()
         self.wait()
 
-    def _start(self, host: Host) -> None:
-        self._queues[host.name] = queue.SimpleQueue()
-        thread = threading.Thread(target=self._work, args=(host,), name=f"firstlight-upload-{host.name}", daemon=True)
-        self._threads[host.name] = thread
-        thread.start()
-
-    def _work(self, host: Host) -> None:
-        files = self._queues[host.name]
-        paths = self._planned.install_paths[host.name]
-        more = True
-        while more and not self._stopped.is_set():
-            batch, more = _batch(files)
-            if not batch:
-                continue
+    def _send(self, host: Host) -> None:
+        while files := self._next(host.name):
             started = time.monotonic()
             try:
-                with self._slots:
-                    report = self._context.session(host).send(batch, paths.incoming)
+                report = self._context.session(host).send(files, self._planned.install_paths[host.name].incoming)
             except FirstlightError as error:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
@@ -184,15 +166,11 @@ class BackgroundUpload:
                 "background-upload", host=host.name, phase="stage", bytes=report.bytes_sent, seconds=seconds
             )
 
-
-def _batch(files: queue.SimpleQueue[StagedFile | None]) -> tuple[list[StagedFile], bool]:
-    """Return the next file and all others that are in the queue, and whether more may follow."""
-    batch: list[StagedFile] = []
-    file = files.get()
-    while file is not None:
-        batch.append(file)
-        try:
-            file = files.get_nowait()
-        except queue.Empty:
-            return batch, True
-    return batch, False
+    def _next(self, name: str) -> list[StagedFile]:
+        """Return the files of a host that came; without any, the next one begins anew."""
+        with self._lock:
+            files = self._waiting.pop(name)
+            if not files or self._stopped.is_set():
+                return []
+            self._waiting[name] = []
+            return files
