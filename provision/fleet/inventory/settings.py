@@ -79,23 +79,12 @@ def settings_of(
     for conflict in conflicts(settings):
         note(conflict.setting, conflict.text, conflict.hint)
     located: dict[str, Any] = {}
-    for name, locate in (
-        ("model", _model),
-        ("lora", _adapters),
-        ("speculative", _speculative),
-        ("vllm", _wheel),
-        ("chat_template", _file),
-        ("hf_token_file", _file),
-        ("image", _bundled),
-        ("driver_key", _file),
-        ("gateway_certificate", _file),
-        ("alertmanager_config", _file),
-    ):
-        if name not in settings.model_fields_set:
-            continue
-        located[name], wrong = locate(getattr(settings, name), Path.cwd() if name in overrides else base)
-        if wrong:
-            note(name, wrong)
+    for name, locate in _LOCATED.items():
+        if name in settings.model_fields_set and (value := getattr(settings, name)) is not None:
+            try:
+                located[name] = locate(value, Path.cwd() if name in overrides else base)
+            except ValueError as error:
+                note(name, str(error))
     return settings.model_copy(update=located) if len(problems.by_text) == before else None
 
 
@@ -115,56 +104,66 @@ def _known(host: str, variables: Mapping[str, Any], overrides: Mapping[str, Any]
     return given
 
 
-def _model(model: str, base: Path) -> tuple[str | None, str | None]:
-    """A model that is a folder, by its absolute path; what is wrong with it."""
+def _model(model: str, base: Path) -> str:
+    """Return a model that is a folder by its absolute path. Raises ValueError."""
     if model == "builtin":
-        return model, None
+        return model
     folder = base / expand_user(model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            return model, f"the folder {folder} holds no config.json, so it is no model"
-        return str(folder.resolve()), None
+            raise ValueError(f"the folder {folder} holds no config.json, so it is no model")
+        return str(folder.resolve())
     if model.startswith(("/", ".", "~")):
-        return model, f"there is no folder {folder}"
+        raise ValueError(f"there is no folder {folder}")
     if not HUB_ID.fullmatch(model):
-        return model, f"{model!r} is neither a folder below {base} nor a hub id"
-    return model, None
+        raise ValueError(f"{model!r} is neither a folder below {base} nor a hub id")
+    return model
 
 
-def _adapters(sources: Mapping[str, str], base: Path) -> tuple[dict[str, str], str | None]:
-    """Adapters with the absolute paths of those that are folders; what is wrong with the first wrong one."""
+def _adapters(sources: Mapping[str, str], base: Path) -> dict[str, str]:
+    """Return adapters with the absolute paths of those that are folders. Raises ValueError."""
     located = {}
     for name, source in sources.items():
         folder = base / expand_user(source)
         located[name] = str(folder.resolve()) if folder.is_dir() else source
         if not folder.is_dir() and not HUB_ID.fullmatch(source):
-            return located, f"adapter {name}: {source!r} is neither a folder below {base} nor a hub id"
-    return located, None
+            raise ValueError(f"adapter {name}: {source!r} is neither a folder below {base} nor a hub id")
+    return located
 
 
-def _speculative(given: Mapping[str, Any], base: Path) -> tuple[dict[str, Any], str | None]:
-    """Speculative decoding with the absolute path of a draft model that is a folder; what is wrong with the draft model."""
-    if "model" not in given:
-        return dict(given), None
-    model, wrong = _model(str(given["model"]), base)
-    return {**given, "model": model}, wrong
+def _speculative(given: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return speculative decoding with the absolute path of a draft model that is a folder. Raises ValueError."""
+    return {**given, "model": _model(str(given["model"]), base)} if "model" in given else {**given}
 
 
-def _bundled(path: str | None, base: Path) -> tuple[str | None, str | None]:
-    """A file by its absolute path; a bundle has it where this machine does not."""
-    return (str((base / expand_user(path)).resolve()) if path else None), None
+def _bundled(path: str, base: Path) -> str:
+    """Return a file by its absolute path; a bundle has it where this machine does not."""
+    return str((base / expand_user(path)).resolve())
 
 
-def _wheel(vllm: str, base: Path) -> tuple[str | None, str | None]:
-    """A wheel that is named by its path, by its absolute path."""
-    return _bundled(vllm, base) if vllm.endswith(".whl") and "://" not in vllm else (vllm, None)
+def _wheel(vllm: str, base: Path) -> str:
+    """Return a wheel that is named by its path, by its absolute path."""
+    return _bundled(vllm, base) if vllm.endswith(".whl") and "://" not in vllm else vllm
 
 
-def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
-    if path is None:
-        return None, None
+def _file(path: str, base: Path) -> str:
     file = base / expand_user(path)
-    return (str(file.resolve()), None) if file.is_file() else (path, f"there is no file {file}")
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    return str(file.resolve())
+
+
+_LOCATED: dict[str, Callable[[Any, Path], Any]] = {
+    "model": _model,
+    "lora": _adapters,
+    "speculative": _speculative,
+    "vllm": _wheel,
+    "image": _bundled,
+    **dict.fromkeys(
+        ("chat_template", "hf_token_file", "driver_key", "gateway_certificate", "alertmanager_config"), _file
+    ),
+}
+"""What finds the files and folders that settings name."""
 
 
 def _nearest(variable: str, spell: Callable[[str], str] = PREFIX.__add__) -> str:
