@@ -377,6 +377,11 @@ class Settings(Record):
         """Return the first and the last port at which Ray listens on each host of a span, where it starts vLLM's processes."""
         return self.span_port + 2, self.span_port + 1 + RAY_PORTS
 
+    @property
+    def serves_model(self) -> bool:
+        """Whether a model is to be served."""
+        return self.serve and self.vllm != "none"
+
     def source_of(self, kind: SourceKind) -> Source:
         """Return where a kind of file comes from, as it is set."""
         return self.source.get(kind, "auto") if isinstance(self.source, dict) else self.source

@@ -29,7 +29,7 @@ def _spans(hosts: Sequence[Host]) -> Iterator[Span]:
     alike = gather(
         ((host.settings.span, tuple(sorted(set(host.groups) - {GATEWAY, MONITORING}))), host)
         for host in hosts
-        if host.settings.span > 1 and host.is_serving and host.settings.vllm != "none"
+        if host.settings.span > 1 and host.is_provisioned and host.settings.serves_model
     )
     for (size, groups), found in alike.items():
         if len(found) % size:

@@ -118,8 +118,7 @@ def _require_model(host: Host, facts: HostFacts) -> None:
     """Raise ModelError where a host serves a model, and the built-in one would replace it only because nothing names a model."""
     settings, state = host.settings, (facts.installed and facts.installed.state) or {}
     served = state.get("model")
-    is_served = settings.serve and settings.vllm != "none"
-    if served in (None, BUILTIN_NAME) or "model" in settings.model_fields_set or not is_served:
+    if served in (None, BUILTIN_NAME) or "model" in settings.model_fields_set or not settings.serves_model:
         return
     raise ModelError(
         f"host `{host.name}` serves {served}, and neither the inventory nor an option names a model",
@@ -135,7 +134,7 @@ def _shapes(context: RunContext) -> dict[str, Shape]:
 
     def read(host: Host) -> None:
         for _, settings in host.services:
-            if settings.model == "builtin" or not settings.serve or settings.vllm == "none":
+            if settings.model == "builtin" or not settings.serves_model:
                 continue
             if not shapes.keys() >= {settings.model, settings.draft or settings.model}:
                 shapes.update(describe_all(settings, context.wheelhouse(), refresh=refresh))
