@@ -83,7 +83,7 @@ def test_jump_hosts_become_one_command(tmp_path: Path) -> None:
     assert found.proxy_command is not None
     outer = shlex.split(found.proxy_command)
     assert outer[-1] == "b@second"
-    assert outer[outer.index("-W") + 1] == "[%h]:%p"
+    assert outer[outer.index("-W") + 1] == "[one]:22"
     assert outer[outer.index("-J") + 1] == "a@first:2201"
     assert "StrictHostKeyChecking=yes" in outer
     assert options_of_openssh(found)["proxyjump"] == ["a@first:2201,second"]
@@ -94,9 +94,9 @@ def test_jump_hosts_in_a_circle_are_refused(tmp_path: Path) -> None:
         connection(tmp_path, "Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", ansible_host="a")
 
 
-def test_a_proxy_command_keeps_the_name_as_typed(tmp_path: Path) -> None:
+def test_a_proxy_command_has_the_name_as_typed(tmp_path: Path) -> None:
     found = connection(tmp_path, "Host one\n  HostName 192.0.2.3\n  ProxyCommand nc -X %n %h %p 100%%\n")
-    assert found.proxy_command == "nc -X one %h %p 100%%"
+    assert found.proxy_command == "nc -X one 192.0.2.3 22 100%"
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def network_of(connection: Connection) -> str:
     """Return a text that is equal for hosts that are reached by the same way: those may reach each other."""
     if connection.proxy_jump:
         return ",".join(f"{jump.address}:{jump.port}" for jump in connection.proxy_jump)
-    return connection.proxy_command or ""
+    return (connection.proxy_command or "").replace(str(connection.address), "")
 
 
 def obstacle(connection: Connection) -> str | None:

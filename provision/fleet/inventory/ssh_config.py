@@ -7,7 +7,7 @@ import re
 import shlex
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ ANSWER_S = 30.0
 """Seconds for `ssh -G`, which may run commands of the user's configuration."""
 ALGORITHMS = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms")
 _THROUGH = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
-_TO_HOST = "[%h]:%p"
 
 Resolved = dict[str, list[str]]
 
@@ -81,8 +80,8 @@ def resolve(
     options = read_ssh_config(name, target, [*named, *arguments])
     _refuse(name, options)
     address, its_port, its_user = (_first(options, key) for key in ("hostname", "port", "user"))
-    tokens = {"h": address, "p": its_port, "r": its_user, "n": target}
-    jumps, proxy = _proxy(name, target, arguments, options, depth)
+    tokens = {"%": "%", "h": address, "p": its_port, "r": its_user, "n": target}
+    jumps, proxy = _proxy(name, arguments, options, tokens, depth)
     given = [value for value in options.get("connecttimeout", []) if value != "none"]
     known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
     strict = _first(options, "stricthostkeychecking")
@@ -150,22 +149,19 @@ def _refuse(name: str, options: Resolved) -> None:
 
 
 def _proxy(
-    name: str, target: str, arguments: Sequence[str], options: Resolved, depth: int
+    name: str, arguments: Sequence[str], options: Resolved, tokens: Mapping[str, str], depth: int
 ) -> tuple[tuple[Connection, ...], str | None]:
     """Return the jump hosts, which are checked as hosts are, and the command by which Fabric connects through them (`ssh -W`)."""
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
     if jumps == "none":
-        # %n is the name as typed, and later code only knows the address.
-        literal = re.sub(r"%(.)", lambda token: target if token[1] == "n" else token[0], command)
-        return (), None if command == "none" else literal
+        return (), None if command == "none" else _with_tokens(command, tokens)
     *before, last = jumps.split(",")
     user, host, port = parse_jump(name, last)
     own = [*_configuration_file(arguments), *(("-J", ",".join(before)) if before else ())]
     jump = resolve(f"{name} (jump host {host})", host, own, port=port, user=user, depth=depth + 1)
-    words = jump.ssh_words(*_THROUGH, *unattended_options(jump), "-p", str(jump.port), "-W", _TO_HOST)
-    # All other words are literal.
-    way = shlex.join(word if word == _TO_HOST else word.replace("%", "%%") for word in words)
+    to_host = f"[{tokens['h']}]:{tokens['p']}"
+    way = shlex.join(jump.ssh_words(*_THROUGH, *unattended_options(jump), "-p", str(jump.port), "-W", to_host))
     return (*jump.proxy_jump, jump.model_copy(update={"proxy_jump": ()})), way
 
 
@@ -213,12 +209,15 @@ def _agent(value: str, tokens: dict[str, str]) -> str:
     return _expand(value, tokens)
 
 
+def _with_tokens(text: str, tokens: Mapping[str, str]) -> str:
+    return re.sub("%(.)", lambda token: tokens.get(token[1], token[0]), text)
+
+
 def _expand(path: str, tokens: dict[str, str]) -> str:
     """Expand ~, %-tokens and ${VARIABLES} as OpenSSH does; a relative path starts at the working folder."""
     account = pwd.getpwuid(os.getuid())
     hostname = socket.gethostname()
     values = tokens | {
-        "%": "%",
         "d": account.pw_dir,
         "u": account.pw_name,
         "i": str(account.pw_uid),
@@ -227,7 +226,7 @@ def _expand(path: str, tokens: dict[str, str]) -> str:
         "k": tokens["h"],
     }
     path = re.sub(r"\$\{(\w+)\}", lambda name: os.environ.get(name.group(1), ""), path)
-    path = re.sub(r"%(.)", lambda token: values.get(token.group(1), token.group(0)), path)
+    path = _with_tokens(path, values)
     if path == "~" or path.startswith("~/"):
         return account.pw_dir + path[1:]
     return str(Path(path).expanduser().absolute())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -27,10 +26,9 @@ class Proxy:
         ours, theirs = socket.socketpair()
         self.socket = ours
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the proxy
-        command = expand(str(connection.proxy_command), connection)
         with theirs:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", f"exec {command}"],
+                ["/bin/sh", "-c", f"exec {connection.proxy_command}"],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=self._errors,
@@ -56,12 +54,6 @@ class Proxy:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._errors.close()
-
-
-def expand(command: str, connection: Connection) -> str:
-    """Replace %h, %p, %r and %% in a ProxyCommand."""
-    values = {"h": str(connection.address), "p": str(connection.port), "r": connection.user or "", "%": "%"}
-    return re.sub("%(.)", lambda token: values.get(token[1], token[0]), command)
 
 
 def proxy_error(host: str, connection: Connection, error_text: str) -> TransportError:
