@@ -18,9 +18,8 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
     The probe detects some of them as drift; the last checks compared all files.
     """
     inside = f"{installed.prefix.rstrip('/')}/envs/{folder}/"
-    # modes are repaired; earlier versions of this product kept the service's own file here
-    drifted = {each.path for each in installed.drift if each.kind in ("file", "hook")} - {f"{inside}service.json"}
-    if any(path.startswith(inside) for path in drifted):
+    # modes are repaired
+    if any(each.kind in ("file", "hook") and each.path.startswith(inside) for each in installed.drift):
         return True
     if (installed.last_verify or {}).get("environment", installed.current) != folder:
         return False

@@ -81,11 +81,6 @@ class HostSessions:
         fan_out([Task(name, partial(close, name), deadline_s=CLOSE_DEADLINE_S, retries=0) for name in names])
 
 
-FEW_HOSTS = 16
-"""Up to this number of hosts phases.json is written with each result."""
-WRITE_EVERY_S = 1.0
-"""Of more hosts, the least time between two writes within a phase: thousands of results are written as a whole."""
-
 T = TypeVar("T")
 StateT = TypeVar("StateT")
 
@@ -185,7 +180,6 @@ class RunContext:
     _states: dict[type, Any] = field(default_factory=dict)
     _store: Store | None = None
     _lock: RLock = field(default_factory=RLock)
-    _written_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.sessions = HostSessions(self.run, hosts=len(self.inventory.hosts))
@@ -247,12 +241,10 @@ class RunContext:
         with self._lock:
             self.outcomes.results.setdefault(result.host, {})[result.phase] = result
             self.run.event("result", host=result.host, phase=result.phase, status=result.status, text=result.text)
-            if len(self.outcomes.results) <= FEW_HOSTS or time.monotonic() - self._written_at >= WRITE_EVERY_S:
-                self.write_results()
         self.progress.finish(result.host, result)
 
     def write_results(self) -> None:
-        """Write how each phase ended for each host to phases.json; events.jsonl has every result at once."""
+        """Write how each phase ended for each host to phases.json, which is done after each phase; events.jsonl has every result at once."""
         with self._lock:
             # Of a whole document, the name of a host would be taken for a key that may name a secret.
             shown = {
@@ -261,7 +253,6 @@ class RunContext:
             }
             if shown:
                 write_atomically(self.run.path("phases.json"), indented(shown) + "\n", durable=False)
-            self._written_at = time.monotonic()
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""

@@ -162,11 +162,9 @@ def prune(context: RunContext, probed: ProbedHosts, live: Mapping[str, str]) -> 
     """Remove what no release needs any more, where `live` was proven and more than both ends of the switch to it are there."""
 
     def has_more(host: Host) -> bool:
-        """Return whether a host had more than one release before; an earlier version of this product kept two environments."""
+        """Return whether a host had more than one release before."""
         if host.name not in live or (installed := probed.facts[host.name].installed) is None:
             return False
-        if installed.release is None:
-            return installed.previous is not None
         return bool(set(installed.releases) - {live[host.name], installed.release})
 
     hosts = [host for host in context.hosts() if has_more(host)]

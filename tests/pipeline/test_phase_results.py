@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import MASK
-from provision.run import context as run_context
 from provision.run.context import RunContext
 from tests.pipeline.local_context import local_context
 
@@ -31,6 +28,7 @@ def test_phases_json_has_the_newest_result_of_each_phase_without_secrets(tmp_pat
     ]
     for host, phase, text in steps:
         context.record(PhaseResult(host=host, phase=phase, status="ok", text=text))
+    context.write_results()
     kept = results(context)
     texts = {host: {phase: entry["text"] for phase, entry in by_phase.items()} for host, by_phase in kept.items()}
     assert texts == {
@@ -39,15 +37,3 @@ def test_phases_json_has_the_newest_result_of_each_phase_without_secrets(tmp_pat
         "token": {"plan": "y"},
     }
     PhaseResult.model_validate(kept["a"]["plan"])
-
-
-def test_a_large_fleet_writes_few_times_and_is_complete_in_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_context, "WRITE_EVERY_S", 3600.0)
-    context = local_context(tmp_path, "a")
-    for number in range(100):
-        context.record(PhaseResult(host=f"gpu-{number}", phase="probe", status="ok"))
-    assert len(results(context)) == run_context.FEW_HOSTS
-    context.write_results()
-    assert len(results(context)) == 100

@@ -22,7 +22,7 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.host_keys import keys_of
 from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.session import Session
-from provision.fleet.ssh.upload import PEER_FOLDER, check_space, list_remote, part_name
+from provision.fleet.ssh.upload import PEER_FOLDER, list_remote, part_name
 
 ANSWER_S = 30.0
 SILENCE_S = 60.0
@@ -100,7 +100,6 @@ def get_files(
     ]
     if not rows:
         return 0
-    check_space(f"host {session.host}", folder, sum(row["size"] - row["offset"] for row in rows), remote.free)
     channel, moved = _start(session, folder, word), 0
     try:
         record = _record(_exchange(session, channel, {**request, "files": rows}, SILENCE_S))

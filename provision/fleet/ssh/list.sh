@@ -12,4 +12,3 @@ chmod 700 .
 if [ -d "$FL_PEERS" ]; then python3 -I "$FL_PEERS/peer.py" revoke || rm -rf "$FL_PEERS"; fi
 if [ -f "$FL_LEDGER" ]; then sed 's/^/A /' "$FL_LEDGER"; fi
 find . -type f ! -name "$FL_LEDGER" -exec stat -c 'F %s %Y %n' {} +
-df -Pk . | awk 'END { print "D", $4 }'

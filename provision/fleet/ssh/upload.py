@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Protocol
 
 from provision.core.errors import DamagedSourceError, StageError
-from provision.core.formatting import format_bytes
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.script import script_of
 from provision.fleet.ssh.session import Completed, Progress, SendReport
@@ -28,8 +27,6 @@ TAR_BELOW = 32 * 1024 * 1024
 """Smaller files are sent in one tar stream, bytes."""
 PEER_FOLDER = ".peers"
 """Where the incoming folder has the program that hands files on to other hosts, while a run uses it."""
-SPARE = 64 * 1024 * 1024
-"""Space that must remain free on the host's disk, bytes."""
 _PIECE = 256 * 1024
 _VERIFY_S = 120.0
 _VERIFIED_BYTES_S = 8_000_000
@@ -54,29 +51,25 @@ class Streamer(Runner, Protocol):
 
 @dataclass(frozen=True)
 class RemoteFiles:
-    """Files in a host's incoming folder, and the free bytes of its disk."""
+    """files in a host's incoming folder."""
 
     arrived: dict[str, tuple[str, int, int]]
     """By name: hash, size and modification time at verification."""
     files: dict[str, tuple[int, int]]
     """By name: size and modification time now."""
-    free: int
 
     @classmethod
     def parse(cls, text: str) -> RemoteFiles:
         """Parse the output of the listing script."""
         arrived: dict[str, tuple[str, int, int]] = {}
         files: dict[str, tuple[int, int]] = {}
-        free = 0
         for line in text.splitlines():
             match line.split(" ", 4):
                 case ["A", sha, size, changed, name] if size.isdigit() and changed.isdigit():
                     arrived[name] = (sha, int(size), int(changed))
                 case ["F", size, changed, name, *rest]:
                     files[" ".join([name, *rest]).removeprefix("./")] = (int(size), int(changed))
-                case ["D", kibibytes]:
-                    free = int(kibibytes) * 1024
-        return cls(arrived, files, free)
+        return cls(arrived, files)
 
     def has(self, file: StagedFile) -> bool:
         """Return whether a file is unchanged since its verification."""
@@ -103,8 +96,6 @@ def send_by_stream(session: Streamer, files: Sequence[StagedFile], folder: str, 
     enter = f"umask 077; cd -- {shlex.quote(folder)} &&"
 
     def move(files: Sequence[StagedFile], remote: RemoteFiles) -> None:
-        need = sum(file.size - remote.part(file) for file in files)
-        check_space(f"host {session.host}", folder, need, remote.free)
         together = [file for file in files if file.size < TAR_BELOW and not remote.part(file)]
         if together:
             # -m and -o: without times and owners of this machine
@@ -128,7 +119,6 @@ def send_by_links(session: Runner, files: Sequence[StagedFile], folder: str, pro
             try:
                 target.hardlink_to(file.path)
             except OSError:  # another file system, or no hard links
-                check_space(f"host {session.host}", folder, file.size, remote.free)
                 shutil.copyfile(file.path, target)
             progress(file.size - remote.part(file))
 
@@ -242,15 +232,6 @@ def require_here(host: str, files: Sequence[StagedFile]) -> None:
         raise StageError(
             f"host {host} did not get {', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''} from its local source, and the controller has no copy",
             hint="see why in the run's events (./firstlight logs show --full), or set firstlight_source: {model: controller}",
-        )
-
-
-def check_space(at: str, folder: str, need: int, free: int) -> None:
-    """Raise StageError if the disk is too small, before anything is sent."""
-    if need and need + SPARE > free:
-        raise StageError(
-            f"{at} has {format_bytes(free)} free at {folder}; {format_bytes(need)} are to come, and {format_bytes(SPARE)} must stay free",
-            hint="free some space there, or use another disk",
         )
 
 
