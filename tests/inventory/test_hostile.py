@@ -108,10 +108,10 @@ CONNECTION = [
         ("ansible_become", {}),
     ],
 )
-def test_an_invalid_connection_variable_is_named(variable: str, value: Any) -> None:
+def test_an_invalid_connection_variable_is_refused(variable: str, value: Any) -> None:
     with pytest.raises(InventoryError) as caught:
         connection_of("gpu-1", {variable: value}, Path("/nowhere"))
-    assert caught.value.text.startswith(f"host gpu-1: {variable}: ")
+    assert caught.value.text.startswith("host gpu-1: ")
     assert caught.value.hint
 
 

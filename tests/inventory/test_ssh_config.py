@@ -147,12 +147,12 @@ def test_an_option_that_one_stack_lacks_is_refused_by_name(tmp_path: Path, line:
     ("variables", "text"),
     [
         ({"ansible_host_key_checking": False}, "ansible_host_key_checking is off"),
-        ({"ansible_port": "ssh"}, "ansible_port: 'ssh' is no port"),
+        ({"ansible_port": "ssh"}, "Bad port 'ssh'"),
         ({"ansible_ssh_private_key_file": "/nowhere/id"}, "there is no file /nowhere/id"),
         ({"ansible_ssh_extra_args": "-o 'User=a"}, "ansible_ssh_extra_args: No closing quotation"),
         ({"ansible_ssh_extra_args": "other-host"}, "other-host"),
         ({"ansible_host": "-oProxyCommand=evil"}, "is no address"),
-        ({"ansible_timeout": "soon"}, "ansible_timeout: 'soon' is no time"),
+        ({"ansible_timeout": "soon"}, "OpenSSH refuses its arguments"),
         ({"ansible_become": "perhaps"}, "ansible_become: 'perhaps' is neither yes nor no"),
     ],
 )

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -62,8 +62,8 @@ def port() -> Iterator[int]:
         transport.close()
 
 
-def host_of(*arguments: str, **named: str) -> Host:
-    return Host(name="gpu-1", connection=resolve("gpu-1", "gpu-1.behind", arguments, **named), settings=Settings())
+def host_of(*arguments: str, named: Sequence[str] = ()) -> Host:
+    return Host(name="gpu-1", connection=resolve("gpu-1", "gpu-1.behind", arguments, named=named), settings=Settings())
 
 
 def error_of(host: Host) -> TransportError:
@@ -95,7 +95,9 @@ def test_the_command_for_a_host_behind_a_proxy_stores_its_key(port: int, tmp_pat
     relay = tmp_path / "relay.py"
     relay.write_text(RELAY)
     proxy = f"ProxyCommand={shlex.join([sys.executable, str(relay), str(port)])}"
-    host = host_of("-F", "none", "-o", proxy, "-o", f"UserKnownHostsFile={tmp_path}/known", port="2222", user="me")
+    host = host_of(
+        "-F", "none", "-o", proxy, "-o", f"UserKnownHostsFile={tmp_path}/known", named=("-p", "2222", "-l", "me")
+    )
     unknown = error_of(host)
     assert isinstance(unknown, HostKeyError)
     type_it((unknown.hint or "").split("then: ")[1], tmp_path)

@@ -1,7 +1,5 @@
 """Conversion of a host's Ansible variables to ssh arguments and a Connection."""
 
-import math
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,10 +42,7 @@ def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connec
             f"host {name}: ansible_host: {target!r} is no address", hint="a name or an IP address without blanks"
         )
     extra = become | {"password": SecretStr(str(password)) if password is not None else None}
-    if (timeout := _first(variables, "ansible_timeout", "ansible_ssh_timeout")) is not None:
-        extra["connect_timeout_s"] = _number(name, timeout)
-    user, port = _first(variables, "ansible_user", "ansible_ssh_user"), _port(name, variables)
-    return resolve(name, target, _arguments(name, variables, base), port=port, user=user and str(user), **extra)
+    return resolve(name, target, _arguments(name, variables, base), named=_named(variables), **extra)
 
 
 def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]:
@@ -61,15 +56,13 @@ def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]
     return arguments
 
 
-def _port(name: str, variables: Mapping[str, Any]) -> str | None:
-    port = _first(variables, "ansible_port", "ansible_ssh_port")
-    if port is None:
-        return None
-    if not re.fullmatch("[0-9]{1,5}", str(port)) or not 1 <= int(port) <= 65535:
-        raise InventoryError(
-            f"host {name}: ansible_port: {port!r} is no port", hint="allowed: a whole number from 1 to 65535"
-        )
-    return str(port)
+def _named(variables: Mapping[str, Any]) -> list[str]:
+    """Return arguments for what has a variable of its own; OpenSSH refuses wrong values."""
+    user, port, timeout = (
+        _first(variables, f"ansible_{what}", f"ansible_ssh_{what}") for what in ("user", "port", "timeout")
+    )
+    values = {"-l": user, "-p": port, "-oConnectTimeout=": timeout}
+    return [f"{option}{value}" for option, value in values.items() if value]
 
 
 def _key_file(name: str, path: str, base: Path) -> Path:
@@ -110,16 +103,6 @@ def _flag(name: str, variable: str, value: Any) -> bool:
         raise InventoryError(
             f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false"
         ) from None
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise InventoryError(f"host {name}: ansible_timeout: {value!r} is no time", hint="allowed: seconds above 0")
-    return seconds
 
 
 def _split(name: str, variable: str, variables: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,10 @@ def read_ssh_config(name: str, target: str, arguments: Sequence[str]) -> Resolve
         raise InventoryError(
             "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
         ) from None
+    except ValueError as error:  # as a NUL in a file that is no text
+        raise InventoryError(
+            f"host {name!r}: its ssh arguments are no text: {error}", hint="look at its variables"
+        ) from None
     options = parse(answer.stdout)
     message = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
     if answer.returncode != 0 or "hostname" not in options:
@@ -58,15 +62,13 @@ def resolve(
     target: str,
     arguments: Sequence[str] = (),
     *,
-    connect_timeout_s: float = CONNECT_TIMEOUT_S,
-    port: str | None = None,
-    user: str | None = None,
+    named: Sequence[str] = (),
     depth: int = 0,
     **extra: Any,
 ) -> Connection:
     """Resolve the connection of a host, or of a jump host with `depth` hosts behind it.
 
-    Port and user are those that the inventory names, and `extra` are further fields of the Connection.
+    `named` are arguments for what the Connection has fields of its own for, and `extra` are further fields of it.
 
     Raises:
         InventoryError: OpenSSH refuses it, Fabric does not support it, or host keys would not be checked.
@@ -76,13 +78,12 @@ def resolve(
             f"host {name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {target}",
             hint="a jump host's own configuration may name itself as ProxyJump; look at `ssh -G` of each",
         )
-    named = [*(("-p", port) if port else ()), *(("-l", user) if user else ())]
     options = read_ssh_config(name, target, [*named, *arguments])
     _refuse(name, options)
-    address, its_port, its_user = (_first(options, key) for key in ("hostname", "port", "user"))
-    tokens = {"%": "%", "h": address, "p": its_port, "r": its_user, "n": target}
+    address, port, user = (_first(options, key) for key in ("hostname", "port", "user"))
+    tokens = {"%": "%", "h": address, "p": port, "r": user, "n": target}
     jumps, proxy = _proxy(name, arguments, options, tokens, depth)
-    given = [value for value in options.get("connecttimeout", []) if value != "none"]
+    timeout = _first(options, "connecttimeout", "none")
     known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
     strict = _first(options, "stricthostkeychecking")
     if strict == "accept-new" and (not known_hosts or known_hosts[0] == "/dev/null"):
@@ -94,8 +95,8 @@ def resolve(
     return Connection(
         kind="ssh",
         address=address,
-        port=int(its_port),
-        user=its_user,
+        port=int(port),
+        user=user,
         target=target,
         openssh_options=tuple(arguments),
         identity_files=tuple(_expand(path, tokens) for path in options.get("identityfile", []) if path != "none"),
@@ -113,7 +114,7 @@ def resolve(
         },
         proxy_jump=jumps,
         proxy_command=proxy,
-        connect_timeout_s=float(given[0]) if given else connect_timeout_s,
+        connect_timeout_s=CONNECT_TIMEOUT_S if timeout in ("none", "0") else float(timeout),
         **extra,
     )
 
@@ -159,7 +160,8 @@ def _proxy(
     *before, last = jumps.split(",")
     user, host, port = parse_jump(name, last)
     own = [*_configuration_file(arguments), *(("-J", ",".join(before)) if before else ())]
-    jump = resolve(f"{name} (jump host {host})", host, own, port=port, user=user, depth=depth + 1)
+    named = [*(("-l", user) if user else ()), *(("-p", port) if port else ())]
+    jump = resolve(f"{name} (jump host {host})", host, own, named=named, depth=depth + 1)
     to_host = f"[{tokens['h']}]:{tokens['p']}"
     way = shlex.join(jump.ssh_words(*_THROUGH, *unattended_options(jump), "-p", str(jump.port), "-W", to_host))
     return (*jump.proxy_jump, jump.model_copy(update={"proxy_jump": ()})), way

@@ -51,7 +51,7 @@ class Streamer(Runner, Protocol):
 
 @dataclass(frozen=True)
 class RemoteFiles:
-    """files in a host's incoming folder."""
+    """Files in a host's incoming folder."""
 
     arrived: dict[str, tuple[str, int, int]]
     """By name: hash, size and modification time at verification."""
