@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import RemoteCommandError
+from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import Summary
 from provision.core.models.settings import Settings
@@ -19,6 +20,7 @@ from provision.pipeline import host_summary
 from provision.report.live import PlainProgress
 from provision.run import context as run_context
 from provision.run.context import IDLE_AT_MOST, RunContext
+from provision.run.results import ProbedHosts
 
 CONNECTION = Connection(kind="ssh", address="192.0.2.1", user="ops", port=22)
 
@@ -119,15 +121,17 @@ def test_summaries_are_written_on_all_hosts_together(tmp_path: Path, monkeypatch
     names = {host.name for host in fleet.context.hosts()}
     together, written = threading.Barrier(8), []
 
-    def write(session: Any, paths: Any, summary: Any, host: Any) -> None:
-        del paths, summary
+    def write(session: StubSession, path: str, content: bytes, *, root: bool) -> None:
+        assert (path, root) == ("/p/logs/summary.txt", True)
+        assert content.startswith(b"GREEN")
         together.wait(30)
-        if host.name == "gpu-3":
+        if session.host == "gpu-3":
             raise RemoteCommandError("a full disk")
         written.append(session.host)
 
-    monkeypatch.setattr(host_summary, "write_on_host", write)
-    fleet.context.result = type("Result", (), {"install_paths": dict.fromkeys(names)})()
+    monkeypatch.setattr(StubSession, "write", write, raising=False)
+    paths = InstallPaths(prefix="/p", incoming="/i", owner="root", root=True)
+    fleet.context.result = ProbedHosts(install_paths=dict.fromkeys(names, paths))
     hosts = tuple({"name": name, "state": "serving", "changed": True, "attention": {}} for name in sorted(names))
     summary = Summary.model_validate(
         {

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.sample import CPU_STACK, served
-
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,23 +81,14 @@ def test_both_back_ends_are_measured_on_the_host_and_the_table_is_printed(tmp_pa
     assert {"lock", "compare"} <= done
 
 
-def test_the_summary_on_the_host_is_that_of_the_newest_run_with_the_hosts_own_stack(
-    tmp_path: Path, prefix: Path
-) -> None:
-    for folder in ("logs", "verify"):
-        (prefix / folder).mkdir()
+def test_the_summary_on_the_host_is_that_of_the_newest_run(tmp_path: Path, prefix: Path) -> None:
+    (prefix / "logs").mkdir()
     (prefix / "logs" / "summary.txt").write_text("of the run before")
-    stack = CPU_STACK.model_dump(mode="json", exclude={"model"})
-    (prefix / "current" / "stack.json").write_text(json.dumps(stack))
-    proof = {"release": None, "record": served().model_dump(mode="json")}
-    (prefix / "verify" / "ready.json").write_text(json.dumps(proof))
     process = begin(tmp_path, prefix, *COMPARE)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     text = (prefix / "logs" / "summary.txt").read_text()
     assert f"run {(tmp_path / 'logs' / 'latest').resolve().name}" in text
-    assert "torch        2.13.0 for cpu" in text
-    assert "CPU_ATTN in use" in text
     assert [path.name for path in (prefix / "logs").iterdir()] == ["summary.txt"]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from provision.core.models.facts import Nvidia, NvidiaGpu
-from provision.core.models.records import HostSummary, Summary
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, TorchBuild, VllmBuild
 from provision.pipeline import host_summary
 from provision.report import summarise
@@ -136,41 +135,3 @@ def test_of_a_fleet_each_host_has_its_own_part_and_the_controller_the_range(tmp_
     assert text_of(folder, "gpu-2").startswith("RED: 1 host failed (gpu-2)")
     folder.results(result("gpu-2", "serve"))
     assert "attention, b2 s512 h12 d64: 0.041 to 0.0424 ms on 4 devices" in folder.text()
-
-
-def stopped(**values: Any) -> HostSummary:
-    return HostSummary(name="gpu-1", state="stopped", changed=True, release="ab" * 8, **values)
-
-
-STACK = FIRST_USERS.model_dump(mode="json", exclude={"model"})
-PROOF = {"release": "ab" * 8, "record": served("FLASH_ATTN", generation=2).model_dump(mode="json")}
-CHECKS = {"started_at": "2026-11-20T08:00:00.000Z", "checks": [speed("cuda:0", 0.041)]}
-
-
-def test_a_run_that_planned_nothing_takes_the_hosts_own_records() -> None:
-    running = host_summary.with_records(stopped().model_copy(update={"state": "unchanged"}), STACK, PROOF, CHECKS)
-    assert running.stack == FIRST_USERS
-    assert (running.attention.used, running.attention.generation) == ("FLASH_ATTN", 2)
-    assert [entry.id for entry in running.checks] == ["speed.attention"]
-    summary = Summary(
-        run=RUN, command="verify compare", started_at="2026-11-20T10:15:00.000Z", verdict="green", changed=1, seconds=9.0,
-        hosts=(running,),
-    )  # fmt: skip
-    shown = host_summary.render(summary, running)
-    assert "torch               2.7.0 for cu126" in shown
-    assert "checked 2 h before this run" in shown
-
-
-def test_of_a_stopped_service_and_of_another_release_no_attention_is_in_use() -> None:
-    assert host_summary.with_records(stopped(), STACK, PROOF, CHECKS).attention.used == "none"
-    older = host_summary.with_records(
-        stopped().model_copy(update={"state": "unchanged"}), STACK, {**PROOF, "release": "cd" * 8}, CHECKS
-    )
-    assert (older.attention.asked, older.attention.used) == ("FLASH_ATTN", None)
-
-
-@pytest.mark.parametrize(
-    "record", [{}, {"vllm": 5}, {"record": 5, "checks": 5}, {"checks": [{"id": []}], "record": []}]
-)
-def test_records_that_cannot_be_read_are_left_out(record: dict[str, Any]) -> None:
-    assert host_summary.with_records(stopped(), record, record, record) == stopped()
