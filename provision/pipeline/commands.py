@@ -161,8 +161,7 @@ def plan(request: CommandRequest, *, explain: bool, why_not: str | None = None) 
     gateways = {host.name for host in outcome.hosts if not host.is_provisioned}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
-    notes = around_lines(outcome.hosts, planned)
-    notes += planned.notes if isinstance(planned, deb_packages.LookedHosts) else ()
+    notes = [*around_lines(outcome.hosts, planned), *planned.notes]
     if took := time_line(request.logs, planned.changes):
         notes.append(took)
     hosts = PlannedFrom(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from provision.core import features
 from provision.core.models.facts import HostFacts
@@ -21,14 +21,7 @@ LOOK_DEADLINE_S = 90.0
 _STATUS = "LC_ALL=C dpkg-query -W -f='${db:Status-Status} ${Package}\\n' "
 
 
-@dataclass(frozen=True)
-class LookedHosts(PlannedHosts):
-    """Planned hosts, with what is to be said of packages that they cannot get themselves."""
-
-    notes: tuple[str, ...] = ()
-
-
-def look(context: RunContext, planned: PlannedHosts) -> LookedHosts:
+def look(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
     """Return the hosts that lack packages of features, and whose package sources do not answer. Nothing is changed."""
     wanted: dict[str, list[str]] = {}
     for needed in features.hooks("needed_packages"):
@@ -41,7 +34,7 @@ def look(context: RunContext, planned: PlannedHosts) -> LookedHosts:
         deadline_s=LOOK_DEADLINE_S,
     )
     notes = [_note(name, missing, planned.facts[name]) for name, missing in without.items() if missing]
-    return LookedHosts(**vars(planned), notes=tuple(notes))
+    return replace(planned, notes=tuple(notes))
 
 
 def _note(name: str, missing: Sequence[str], facts: HostFacts) -> str:

@@ -33,6 +33,8 @@ class PlannedHosts(ProbedHosts):
     """Hosts whose drivers this run installed."""
     changes: Mapping[str, tuple[PlannedChange, ...]] = field(default_factory=dict)
     """What a run would change, as far as it was compared."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of packages that hosts cannot get themselves."""
 
     def stack(self, host: str) -> Stack | None:
         """Return the Stack of a host; None where none fits, and for a host that was not planned."""

@@ -54,7 +54,7 @@ def test_the_configuration_is_resolved_once(tmp_path: Path) -> None:
     )
     assert found.identity_files == ("/keys/of 192.0.2.9/id",)
     assert found.known_hosts_files == ("/known/a", "/known/b b")
-    assert found.algorithms == {"ciphers": ("aes256-ctr",)}
+    assert found.algorithms["ciphers"] == ("aes256-ctr",)
     options = options_of_openssh(found)
     assert options["identityfile"] == ["/keys/of 192.0.2.9/id"]
     assert options["userknownhostsfile"] == ["/known/a /known/b b"]

@@ -41,7 +41,7 @@ class Connection(Record):
     address_family: Literal["any", "inet", "inet6"] = "any"
     bind_address: str | None = None
     algorithms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Algorithms that the user's ssh configuration changes: `ciphers`, `macs`, `kexalgorithms`, `hostkeyalgorithms`."""
+    """Algorithms that OpenSSH allows for this host: `ciphers`, `macs`, `kexalgorithms`, `hostkeyalgorithms`."""
     proxy_jump: tuple[Connection, ...] = ()
     """Jump hosts in connection order; `proxy_command` connects through all of them."""
     proxy_command: str | None = None
@@ -51,7 +51,6 @@ class Connection(Record):
     openssh_options: tuple[str, ...] = ()
     """Arguments of OpenSSH that the inventory names, besides port and user."""
     become: bool = False
-    become_method: Literal["sudo"] = "sudo"
     become_password_file: str | None = None
     become_password: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """For sudo; in memory only."""

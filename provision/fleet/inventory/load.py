@@ -50,11 +50,6 @@ class ReadInventory(Record):
     hosts: tuple[ReadHost, ...]
     become_password_file: str | None
 
-    @property
-    def has_passwords(self) -> bool:
-        """Whether variables hold passwords."""
-        return any("pass" in name for host in self.hosts for name in host.variables)
-
 
 def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
     """Read an inventory: a file or a folder in any form that Ansible reads.
@@ -96,8 +91,8 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     hosts = [host for host in hosts if within.keeps(host)]
     if not hosts:
         raise _no_hosts(path, limit)
-    # Only now: what is refused because of a secret in it must not lie in the cache.
-    if key is not None and kept is None and not read.has_passwords:
+    # Only now: what is refused because of a secret in it must not lie in the cache. An inventory with passwords never does.
+    if key and kept is None and not any("pass" in name for host in read.hosts for name in host.variables):
         cache.put(key, read.model_dump(mode="json"))
     if any(host.settings.span > 1 for host in hosts):
         # Which hosts belong together does not depend on the limit.

@@ -1,6 +1,5 @@
 """Resolution of a host's connection by OpenSSH itself: `ssh -G` with the inventory's arguments."""
 
-import functools
 import os
 import pwd
 import re
@@ -109,9 +108,7 @@ def resolve(
         hash_known_hosts=_first(options, "hashknownhosts", "no") == "yes",
         address_family=_first(options, "addressfamily", "any"),  # type: ignore[arg-type]  # validated by the record
         bind_address=_first(options, "bindaddress") or None,
-        algorithms={
-            key: tuple(options[key][0].split(",")) for key in ALGORITHMS if options.get(key) != _defaults().get(key)
-        },
+        algorithms={key: tuple(_first(options, key).split(",")) for key in ALGORITHMS},
         proxy_jump=jumps,
         proxy_command=proxy,
         connect_timeout_s=CONNECT_TIMEOUT_S if timeout in ("none", "0") else float(timeout),
@@ -123,12 +120,6 @@ def parse(text: str) -> Resolved:
     """Parse the output of `ssh -G`: every option with its values, in order."""
     parts = (line.partition(" ") for line in text.splitlines())
     return gather((key.lower(), value) for key, _, value in parts)
-
-
-@functools.cache
-def _defaults() -> Resolved:
-    """Return OpenSSH's defaults: options without any configuration."""
-    return parse(_ssh("host", ["ssh", "-G", "-F", "none", "--", "host"]).stdout)
 
 
 def _ssh(host: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,7 @@ def ansible_variables(connection: Connection) -> dict[str, Any]:
 
     Passwords are not included, so that no file in the run's folder contains them.
     """
-    variables: dict[str, Any] = {"ansible_become": connection.become, "ansible_become_method": connection.become_method}
+    variables: dict[str, Any] = {"ansible_become": connection.become, "ansible_become_method": "sudo"}
     if connection.python_interpreter is not None:
         variables["ansible_python_interpreter"] = connection.python_interpreter
     if connection.kind == "local":
