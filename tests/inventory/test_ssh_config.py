@@ -56,7 +56,7 @@ def test_the_configuration_is_resolved_once(tmp_path: Path) -> None:
     assert found.known_hosts_files == ("/known/a", "/known/b b")
     assert found.algorithms["ciphers"] == ("aes256-ctr",)
     options = options_of_openssh(found)
-    assert options["identityfile"] == ["/keys/of 192.0.2.9/id"]
+    assert options["identityfile"] == ["/keys/of %h/id"], "OpenSSH expands it"
     assert options["userknownhostsfile"] == ["/known/a /known/b b"]
     assert (options["hostkeyalias"], options["ciphers"]) == (["first"], ["aes256-ctr"])
     # Options for a user's own logins are not used in a run.
@@ -147,7 +147,7 @@ def test_an_option_that_one_stack_lacks_is_refused_by_name(tmp_path: Path, line:
     ("variables", "text"),
     [
         ({"ansible_host_key_checking": False}, "ansible_host_key_checking is off"),
-        ({"ansible_port": "ssh"}, "Bad port 'ssh'"),
+        ({"ansible_port": "none"}, "Bad port 'none'"),
         ({"ansible_ssh_private_key_file": "/nowhere/id"}, "there is no file /nowhere/id"),
         ({"ansible_ssh_extra_args": "-o 'User=a"}, "ansible_ssh_extra_args: No closing quotation"),
         ({"ansible_ssh_extra_args": "other-host"}, "other-host"),

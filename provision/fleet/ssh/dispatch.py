@@ -225,11 +225,18 @@ class _Job(Generic[T]):
             f"host {self.task.host} did not finish within {self.task.deadline_s:g} s",
             hint="see what it is busy with; the other hosts went on",
         )
-        self.cancel()
-        return self._record(None, late)
+        if not self._record(None, late):
+            return False
+        self._is_cancelled.set()
+        self._call_cancel()
+        return True
 
     def cancel(self) -> None:
         """End a running attempt from another thread, and make no further ones."""
         self._is_cancelled.set()
-        if self.is_running and self.task.cancel is not None:
+        if self.is_running:
+            self._call_cancel()
+
+    def _call_cancel(self) -> None:
+        if self.task.cancel is not None:
             threading.Thread(target=self.task.cancel, daemon=True, name="firstlight-cancel").start()
