@@ -48,7 +48,6 @@ def test_a_damaged_environment_is_rebuilt_in_the_next_folder(record: dict[str, A
     [
         ("envs/e1/lib/python3.12/site-packages/stray.pth", "hook", "e1-2"),
         ("envs/e1/bin/vllm", "file", "e1-2"),
-        ("envs/e1/service.json", "file", "e1"),
         ("envs/e1/service.json", "permissions", "e1"),
         ("envs/e1-2/pyvenv.cfg", "file", "e1"),
         ("models/m/config.json", "file", "e1"),

@@ -20,7 +20,7 @@ def shared_machines(hosts: Iterable[Host], facts: Mapping[str, HostFacts]) -> di
         for host in hosts
         if host.is_provisioned and host.name in facts and (system := facts[host.name].os).boot_id and system.hostname
     )
-    errors = {}
+    errors: dict[str, InventoryError] = {}
     for (hostname, boot_id), found in names_of.items():
         names = [*dict.fromkeys(found)]
         if len(names) > 1:
