@@ -51,7 +51,7 @@ def gelu_tanh(value: float) -> float:
 
 def softmax(rows: Tensor) -> Tensor:
     """Return the softmax of each row of (rows, columns) in float64. A row needs one finite value."""
-    return _of_rows(_softmax, rows)
+    return _of_rows(lambda row: [math.exp(value) for value in _log_softmax(row)], rows)
 
 
 def log_softmax(rows: Tensor) -> Tensor:
@@ -142,13 +142,6 @@ def _of_rows(function: Callable[[list[float]], list[float]], rows: Tensor) -> Te
     return torch.tensor([function(row) for row in rows.tolist()], dtype=torch.float64)
 
 
-def _softmax(row: Sequence[float]) -> list[float]:
-    highest = max(row)
-    weights = [math.exp(value - highest) for value in row]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
-
-
 def _log_softmax(row: Sequence[float]) -> list[float]:
     highest = max(row)
     total = math.log(math.fsum(math.exp(value - highest) for value in row))
@@ -166,33 +159,22 @@ def whole_numbers(*shape: int, seed: int, dtype: str) -> Tensor:
     return (thrown.eq(0).int() - thrown.eq(1).int()).to(getattr(torch, dtype))
 
 
-def wrong_rows(left: Tensor, right: Tensor, result: Tensor) -> int:
-    """Return how many rows of a product of `whole_numbers` are wrong (Freivalds: left (right r) = result r for a random r).
+def projected(left: Tensor, right: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of a product of `whole_numbers`, and those of the right product, each multiplied by the same random numbers.
 
-    Computed exactly, in float64, on the device of the tensors. The chance to miss a wrong row is one in two million.
+    They differ for a wrong row but for one in two million (Freivalds: left (right r) = result r for a random r). Computed exactly, in
+    float64, on the device of the tensors; the expected ones are on the CPU.
     """
     generator = torch.Generator().manual_seed(82)
     factors = torch.randint(-HALF, HALF, (right.shape[1],), generator=generator).double().to(right.device)
     once = (right.double() * factors).sum(dim=1)
-    expected, found = (left.double() * once).sum(dim=1), (result.double() * factors).sum(dim=1)
-    return int((found != expected).sum())
+    return (result.double() * factors).sum(dim=1), (left.double() * once).sum(dim=1).cpu()
 
 
-def error_share(left: Tensor, right: Tensor, result: Tensor) -> float:
-    """Return the largest error of an element as a share of the rounding bound; NaN and infinity give infinity.
-
-    The bound is one rounding to the precision of the result, plus float32 rounding in the additions over the depth, in which
-    every kernel accumulates: at most one per term, and far less for sums of independent errors.
-    """
-    rule, depth = table("tolerances")["gemm"], left.shape[-1]
-    exact = product(left, right)
+def lost_in_sums(left: Tensor, right: Tensor) -> Tensor:
+    """Return the error of the float32 additions in left @ right, in which every kernel accumulates; see `summed`."""
     near, far = left.double().square().sum(dim=-1).sqrt(), right.double().square().sum(dim=-2).sqrt()
-    magnitude = near[..., :, None] * far[..., None, :]
-    rounding = torch.finfo(result.dtype).eps / 2 * exact.abs()
-    terms = min(depth, rule["spread"] * math.sqrt(depth))
-    accumulation = terms * torch.finfo(torch.float32).eps / 2 * magnitude
-    share = ((result.double() - exact).abs() / (rule["margin"] * (rounding + accumulation))).max()
-    return float(share.nan_to_num(nan=math.inf, posinf=math.inf))
+    return summed(near[..., :, None] * far[..., None, :], left.shape[-1])
 
 
 RARE = 5.0
