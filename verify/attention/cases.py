@@ -1,9 +1,7 @@
 """Attention problems of the checks, their float64 reference, and the plain formula that sets their tolerance.
 
-The reference is computed tile by tile, with an online softmax: each tile of keys updates a running maximum, a running sum and a running
-weighted sum. No complete row of scores is in memory, and the block size changes only the order of additions. Every step is
-differentiable, so the gradients of the reference come from torch's autograd, in float64 as well. The exponential uses powers of two,
-because `operators.exp` checks torch's own.
+The reference is computed for some queries at a time. Every step is differentiable, so its gradients come from torch's autograd, in float64 as
+well. The exponential uses powers of two, because `operators.exp` checks torch's own.
 """
 
 from __future__ import annotations
@@ -17,48 +15,6 @@ from torch import Tensor
 
 from verify.inputs import normal
 from verify.records import Level
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How scores change before the softmax, and which keys a query sees.
-
-    Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal from the top left, see
-    `bottom_right`) and if `keep`, which broadcasts to (batch, heads, queries, keys), is true. A score s becomes
-    cap tanh(s / cap) if `softcap` is above zero. Then slope |i + keys - queries - j| is subtracted, with one slope per
-    query head (ALiBi), and `bias`, which broadcasts as `keep` does, is added.
-    """
-
-    diagonal: int | None = None
-    first: int | None = None
-    keep: Tensor | None = None
-    softcap: float = 0.0
-    slopes: Tensor | None = None
-    bias: Tensor | None = None
-
-    def columns(self, rows: slice, keys: int) -> tuple[int, int]:
-        """Return the range of keys that any query of a tile may see."""
-        end = keys if self.diagonal is None else max(0, min(keys, rows.stop + self.diagonal))
-        begin = 0 if self.first is None else max(0, min(end, rows.start + self.first))
-        return begin, end
-
-    def apply(self, scores: Tensor, rows: slice, columns: slice, *, offset: int) -> Tensor:
-        """Return the scores of a tile for the softmax: minus infinity for keys that are not seen."""
-        if self.softcap > 0:
-            scores = self.softcap * torch.tanh(scores / self.softcap)
-        row = torch.arange(rows.start, rows.stop, device=scores.device)[:, None]
-        column = torch.arange(columns.start, columns.stop, device=scores.device)[None, :]
-        if self.slopes is not None:
-            scores = scores - self.slopes.double()[:, None, None] * (row + offset - column).abs()
-        if self.bias is not None:
-            scores = scores + self.bias[:, :, rows, columns]
-        if self.diagonal is not None:
-            scores = scores.masked_fill(column > row + self.diagonal, -math.inf)
-        if self.first is not None:
-            scores = scores.masked_fill(column < row + self.first, -math.inf)
-        if self.keep is not None:
-            scores = scores.masked_fill(~self.keep[:, :, rows, columns], -math.inf)
-        return scores
 
 
 def bottom_right(queries: int, keys: int) -> int:
@@ -83,8 +39,12 @@ def attention(
     """Return scaled dot product attention of (batch, heads, length, dim) tensors, in float64 on the query's device.
 
     Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA), and ValueError
-    is raised where they cannot. `scale` defaults to 1 / sqrt(dim). The other arguments are those of `Rule`. A query that
-    sees no key gives zeros.
+    is raised where they cannot. `scale` defaults to 1 / sqrt(dim).
+
+    A score s becomes cap tanh(s / cap) if `softcap` is above zero. Then slope |i + keys - queries - j| is subtracted, with one slope
+    per query head (ALiBi), and `bias` is added. Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal
+    from the top left, see `bottom_right`) and if `keep` is true. `keep` and `bias` broadcast to (batch, heads, queries, keys). A query
+    that sees no key gives zeros. `block` queries are computed at a time.
     """
     batch, heads, queries, dim = query.shape
     keys = key.shape[2]
@@ -92,38 +52,30 @@ def attention(
         raise ValueError(f"{heads} query heads cannot share {key.shape[1]} key heads equally")
     scaled = query.double() * (1 / math.sqrt(dim) if scale is None else scale)
     key, value = (part.double().repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
-    if keep is not None:
-        keep = keep.expand(batch, heads, queries, keys)
-    if bias is not None:
-        bias = bias.double().expand(batch, heads, queries, keys)
-    rule = Rule(diagonal, first, keep, softcap, slopes, bias)
-    tiles = [slice(top, min(top + block, queries)) for top in range(0, queries, block)]
-    return torch.cat([_rows(scaled, key, value, rows=rows, rule=rule, block=block) for rows in tiles], dim=2)
-
-
-def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule, block: int) -> Tensor:
-    """Return the result of one tile of queries, over all tiles of keys that it sees."""
-    tile, offset = query[:, :, rows], key.shape[2] - query.shape[2]
-    highest = torch.full((*tile.shape[:3], 1), -math.inf, dtype=torch.float64, device=tile.device)
-    total = torch.zeros_like(highest)
-    weighted = torch.zeros(*tile.shape[:3], value.shape[3], dtype=torch.float64, device=tile.device)
-    begin, end = rule.columns(rows, key.shape[2])
-    for left in range(begin, end, block):
-        columns = slice(left, min(left + block, end))
-        scores = rule.apply(tile @ key[:, :, columns].transpose(2, 3), rows, columns, offset=offset)
+    column, found = torch.arange(keys, device=query.device), []
+    for top in range(0, queries, block):
+        rows = slice(top, min(top + block, queries))
+        row = torch.arange(rows.start, rows.stop, device=query.device)[:, None]
+        scores = scaled[:, :, rows] @ key.transpose(2, 3)
+        if softcap > 0:
+            scores = softcap * torch.tanh(scores / softcap)
+        if slopes is not None:
+            scores = scores - slopes.double()[:, None, None] * (row + keys - queries - column).abs()
+        if bias is not None:
+            scores = scores + bias.double().expand(batch, heads, queries, keys)[:, :, rows]
+        if diagonal is not None:
+            scores = scores.masked_fill(column > row + diagonal, -math.inf)
+        if first is not None:
+            scores = scores.masked_fill(column < row + first, -math.inf)
+        if keep is not None:
+            scores = scores.masked_fill(~keep.expand(batch, heads, queries, keys)[:, :, rows], -math.inf)
         # The shift cancels out of the result, so it has no gradient.
-        new = torch.maximum(highest, scores.detach().amax(dim=3, keepdim=True))
-        level = new.masked_fill(new == -math.inf, 0.0)  # nothing seen yet: avoid -inf - -inf in the exponent
-        shrink, weights = _exp(highest - level), _exp(scores - level)
-        total = total * shrink + weights.sum(dim=3, keepdim=True)
-        weighted = weighted * shrink + weights @ value[:, :, columns]
-        highest = new
-    return torch.where(total > 0, weighted / total.clamp_min(1e-300), 0.0)
-
-
-def _exp(values: Tensor) -> Tensor:
-    """Return e to the power of values up to 0, with an absolute error in the last digits."""
-    return torch.exp2(values * math.log2(math.e))
+        highest = scores.detach().amax(dim=3, keepdim=True)
+        level = highest.masked_fill(highest == -math.inf, 0.0)  # nothing seen: avoid -inf - -inf in the exponent
+        weights = torch.exp2((scores - level) * math.log2(math.e))
+        total = weights.sum(dim=3, keepdim=True)
+        found.append(torch.where(total > 0, weights @ value / total.clamp_min(1e-300), 0.0))
+    return torch.cat(found, dim=2)
 
 
 @dataclass(frozen=True)
@@ -161,13 +113,6 @@ class Case:
     page: int | None = None
     """Tokens per page if keys and values are in pages, as in a server's cache."""
     level: Level = "standard"
-    early: bool = False
-    """Whether it already runs at `standard` if it should be quick."""
-
-    @property
-    def work(self) -> int:
-        """Number of multiplications of queries by keys, to which the time is proportional."""
-        return self.heads * self.dim * sum(queries * keys for queries, keys in self.sequences)
 
     @property
     def dense(self) -> bool:
@@ -260,8 +205,8 @@ CASES = (
         causal=True,
         page=16,
     ),
-    Case("decode a batch of 16 beyond 4,096 keys", 4, 1, ((1, 4160),) * 16, 64, level="full", early=True),
-    Case("causal, 4,096 tokens", 1, 1, ((4096, 4096),), 64, causal=True, level="full", early=True),
+    Case("decode a batch of 16 beyond 4,096 keys", 4, 1, ((1, 4160),) * 16, 64, level="full"),
+    Case("causal, 4,096 tokens", 1, 1, ((4096, 4096),), 64, causal=True, level="full"),
     Case("narrow heads", 4, 4, ((100, 100), (100, 100)), 32, level="full"),
     Case("heads of 96", 4, 4, ((100, 100), (100, 100)), 96, causal=True, level="full"),
     Case("heads of 192", 2, 2, ((70, 70),), 192, causal=True, level="full"),

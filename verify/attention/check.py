@@ -1,7 +1,6 @@
 """Check of one attention provider: its results, its gradients, and that its own kernel ran."""
 
 import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,15 +91,10 @@ def run(name: str, context: CheckContext) -> CheckResult:
     dtypes = tuple(dtype for dtype in dtypes if dtype not in refused)
     taken: list[tuple[Case, str]] = []
     require_full_float32()
-    began = time.monotonic()
-    early = context.includes("standard")
-    for case in (case for case in CASES if context.includes(case.level) or (case.early and early)):
+    for case in (case for case in CASES if context.includes(case.level)):
         for dtype in dtypes:
             if reason := None if missing else provider.refuses(case, dtype, kind):
                 refused[case.name] = reason
-                continue
-            if not _fits(case, context, [one for one, _ in taken], time.monotonic() - began):
-                refused[case.name] = TOO_LONG
                 continue
             backward = bool(provider.row["backward"]) and case.level in GRADIENTS_IN and context.includes("full")
             spoiled = "wrong-result" in context.faults
@@ -122,13 +116,6 @@ def run(name: str, context: CheckContext) -> CheckResult:
     ran = NO_KERNEL_TRACE if trace is None else check_kernel_trace(provider.row, kind, trace, maps)
     outcome = evaluate(measured, ran)
     return replace(outcome, evidence={**outcome.evidence, "does not support": refused, **synchronize(device)})
-
-
-def _fits(case: Case, context: CheckContext, taken: Collection[Case], seconds: float) -> bool:
-    """Return whether a case belongs to this level, or should be quick, judging by the time of the cases before it."""
-    work = sum(one.work for one in taken)
-    early = case.early and work and seconds / work * case.work <= table("tolerances")["attention"]["budget_s"]
-    return context.includes(case.level) or bool(early)
 
 
 def measure(

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention.cases import CASES, Case, Inputs, plain
-from verify.attention.check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
+from verify.attention.check import (
+    GRADIENTS_IN,
+    ErrorComparison,
+    check_kernel_trace,
+    measure,
+    tolerance_problem,
+    trace_kernels,
+)
 from verify.attention.providers import packed
 from verify.checks.operators import vllm_functions
 from verify.inputs import DTYPES, corrupt, normal
@@ -62,7 +69,7 @@ def compared(case: Case, dtype: str, change: Any) -> list[ErrorComparison]:
     def spoiled(problem: Case, inputs: Inputs) -> Any:
         return change(packed.FLASH.compute(problem, inputs))
 
-    return measure(spoiled, case, dtype, "cpu", backward=not case.early)
+    return measure(spoiled, case, dtype, "cpu", backward=case.level in GRADIENTS_IN)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -70,8 +77,8 @@ def compared(case: Case, dtype: str, change: Any) -> list[ErrorComparison]:
 def test_the_flash_kernel_and_its_gradients_are_within_the_tolerance(case: Case, dtype: str) -> None:
     found = compared(case, dtype, lambda result: result)
     assert len(found) == (
-        1 if "blind" in case.required_features or case.early else 4
-    )  # no check differentiates the long ones
+        1 if "blind" in case.required_features or case.level not in GRADIENTS_IN else 4
+    )  # no check differentiates the others
     assert [tolerance_problem(one) for one in found if tolerance_problem(one)] == []
 
 
