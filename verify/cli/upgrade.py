@@ -15,8 +15,6 @@ from verify.models.source import UnusableError, beside, difference
 from verify.printable import wrapped
 from verify.records import EXIT_CODES
 
-NAMES = ("sdpa", "flash_attention_2")
-"""Implementations of transformers; the module that knows them needs torch."""
 DTYPES = ("float32", "bfloat16", "float16")
 MIB = 1 << 20
 
@@ -37,12 +35,12 @@ def main(arguments: list[str]) -> int:
         own = own.on(device, options.dtype)
         text = place = None
         if options.write or options.diff:
-            flash, names, text = upgrade.rebuilt(own, options.model, options.attention)
+            flash, names, text = upgrade.rebuilt(own, options.model)
             place = beside(own.source) if options.write and own.source else None
             if place and place.exists() and place.read_bytes() != text.encode():
                 return _refuse(f"{place} exists and holds something else", "rename or remove it")
         else:
-            flash, names = upgrade.upgraded(own, attention=options.attention)
+            flash, names = upgrade.upgraded(own)
         measured = upgrade.compare(own, flash)
         layers = upgrade.compare_layers(own, flash, names, device)
     except UnusableError as error:
@@ -52,7 +50,7 @@ def main(arguments: list[str]) -> int:
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
         return _refuse(problem, "it must run forward and backward on its own, on that device and in that precision")
     compared = [*measured, *(error for error, _ in layers)]
-    kernels = upgrade.kernels_used(flash, names)
+    kernels = upgrade.kernels_used(flash)
     outcome = upgrade.evaluate(compared, kernels, same=upgrade.same_state(own, flash))
     is_equal = outcome.status in ("ok", "warn")
     if is_equal:
@@ -115,11 +113,6 @@ def _parser() -> Parser:
     parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first GPU, else the CPU)")
     parser.add_argument(
         "--dtype", choices=DTYPES, help="convert the model and its inputs to this type first (default: leave them)"
-    )
-    parser.add_argument(
-        "--attention",
-        choices=NAMES,
-        help="implementation for a model of transformers (default: flash_attention_2 if the model supports it, else sdpa)",
     )
     parser.add_argument(
         "--diff", action="store_true", help="print the change to the module's source that upgrades the model"

@@ -9,7 +9,6 @@ from pathlib import Path
 ORIGINAL = "torch.nn.MultiheadAttention"
 UPGRADED = "FlashMultiheadAttention"
 IMPORT = f"from verify.attention import {UPGRADED}\n"
-INTERFACE = "attn_implementation"
 
 
 class UnusableError(Exception):
@@ -36,16 +35,6 @@ def upgraded_source(text: str, *, discard_weights: bool = False) -> str:
     return b"".join(lines).decode()
 
 
-def upgraded_interface(text: str, name: str) -> str:
-    """Return a module's source in which models of transformers are built with another implementation of their attention.
-
-    Only names that stand in the source are replaced: `attn_implementation="..."` and `set_attn_implementation("...")`.
-    """
-    calls = (call for call in ast.walk(ast.parse(text)) if isinstance(call, ast.Call))
-    named = (node for call in calls for node in _implementations(call) if isinstance(node, ast.Constant))
-    return b"".join(_replaced(text, (node for node in named if isinstance(node.value, str)), f'"{name}"')).decode()
-
-
 def _replaced(text: str, nodes: Iterable[ast.expr], new: str) -> list[bytes]:
     """Return the lines of a text in which expressions of one line are replaced. Columns of the syntax tree count bytes."""
     lines = text.encode().splitlines(keepends=True)
@@ -54,12 +43,6 @@ def _replaced(text: str, nodes: Iterable[ast.expr], new: str) -> list[bytes]:
             line = lines[node.lineno - 1]
             lines[node.lineno - 1] = line[: node.col_offset] + new.encode() + line[node.end_col_offset :]
     return lines
-
-
-def _implementations(call: ast.Call) -> Iterator[ast.expr]:
-    yield from (keyword.value for keyword in call.keywords if keyword.arg == INTERFACE)
-    if isinstance(call.func, ast.Attribute) and call.func.attr == f"set_{INTERFACE}":
-        yield from call.args[:1]
 
 
 def difference(path: Path, text: str) -> str:

@@ -24,8 +24,8 @@ from verify.attention.check import ErrorComparison, ErrorSize, tolerance_problem
 from verify.attention.layers import FlashMultiheadAttention, torch_layers, upgrade_attention
 from verify.attention.speed import peak
 from verify.inputs import synchronize
-from verify.models import layers
-from verify.models.source import UnusableError, module_of, upgraded_interface, upgraded_source
+from verify.models.layers import layers_with_unread_weights
+from verify.models.source import UnusableError, module_of, upgraded_source
 from verify.records import CheckResult, Figure, first_few
 
 REPEATS = 10
@@ -46,8 +46,6 @@ class UpgradeSubject:
     keywords: Mapping[str, Any]
     source: Path | None = None
     """The file whose factory built the model."""
-    interface: str | None = None
-    """For a model of transformers the implementation that its attention was upgraded to."""
 
     def to(self, *where: Any) -> UpgradeSubject:
         """Copy to another precision or device; integer tensors keep their type."""
@@ -107,28 +105,22 @@ def load(name: str) -> UpgradeSubject:
     raise UnusableError(f"`{name}` returned inputs of type {type(inputs).__name__}: give a tuple or a mapping")
 
 
-def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) -> tuple[UpgradeSubject, list[str], str]:
+def rebuilt(subject: UpgradeSubject, name: str) -> tuple[UpgradeSubject, list[str], str]:
     """Build the model from the upgraded source of its module, with the original's parameters and inputs.
 
-    `name` is that by which it was loaded, `attention` as for `upgraded`. Returns the new model, the names of its upgraded
-    modules, and the source. Raises UnusableError where no edit of the file upgrades every attention of the model.
+    `name` is that by which it was loaded. Returns the new model, the names of its upgraded modules, and the source. Raises
+    UnusableError where no edit of the file upgrades every attention of the model.
     """
     path = subject.source
     if path is None or path.suffix != ".py":
         raise UnusableError(f"`{name}` has no Python source that could be rewritten")
-    original = path.read_text(encoding="utf-8")
-    wanted = _wanted(subject.model, attention) if _by_name(subject.model) else None
-    if wanted:
-        text = upgraded_interface(original, wanted)
-    else:
-        text = upgraded_source(original, discard_weights=set(torch_layers(subject.model)) == set(_unread(subject)))
+    discard_weights = set(torch_layers(subject.model)) == set(_unread(subject))
+    text = upgraded_source(path.read_text(encoding="utf-8"), discard_weights=discard_weights)
     model = getattr(module_of(path, text), name.rpartition(":")[2])()[0]
     parameters = next(subject.model.parameters())
     model.to(parameters.device, parameters.dtype).load_state_dict(subject.model.state_dict())
     for one, other in zip(model.parameters(), subject.model.parameters(), strict=True):
         one.requires_grad_(other.requires_grad)
-    if wanted:
-        return *_named(replace(subject, model=model), wanted, subject.model), text
     names = [one for one, module in model.named_modules() if type(module) is FlashMultiheadAttention]
     if left := torch_layers(model):
         raise UnusableError(
@@ -140,18 +132,12 @@ def rebuilt(subject: UpgradeSubject, name: str, attention: str | None = None) ->
     return replace(subject, model=model), names, text
 
 
-def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[UpgradeSubject, list[str]]:
+def upgraded(subject: UpgradeSubject) -> tuple[UpgradeSubject, list[str]]:
     """Return a copy with upgraded attention, and the names of the upgraded modules.
 
-    Attention weights that the model does not read are no longer computed. `attention` is the implementation for a model of
-    transformers; None chooses the best that it can use. Raises UnusableError where there is nothing to upgrade.
+    Attention weights that the model does not read are no longer computed. Raises UnusableError where there is nothing to upgrade.
     """
-    other = subject.to()
-    if _by_name(other.model):
-        wanted = _wanted(other.model, attention)
-        layers.switch(other.model, wanted)
-        return _named(other, wanted, subject.model)
-    unread = _unread(subject)
+    other, unread = subject.to(), _unread(subject)
     names = upgrade_attention(other.model)
     for name in unread:
         other.model.get_submodule(name).discard_weights = True
@@ -163,33 +149,7 @@ def upgraded(subject: UpgradeSubject, *, attention: str | None = None) -> tuple[
 def _unread(subject: UpgradeSubject) -> list[str]:
     """Return the layers whose attention weights the model does not read, found on a copy: it may keep state."""
     other = subject.to()
-    return layers.layers_with_unread_weights(other.model, lambda: other.model(*other.arguments, **other.keywords))
-
-
-def _by_name(model: nn.Module) -> bool:
-    return layers.has_interface(model) and not torch_layers(model)
-
-
-def _wanted(model: nn.Module, attention: str | None) -> str:
-    """Return the implementation that a model of transformers is to get."""
-    wanted = attention or layers.best_name(model)
-    if layers.implementation(model) == wanted:
-        raise UnusableError(f"the attention of {type(model).__name__} is `{wanted}` already")
-    return wanted
-
-
-def _named(subject: UpgradeSubject, wanted: str, original: nn.Module) -> tuple[UpgradeSubject, list[str]]:
-    """Return a model of transformers as upgraded, with the layers that its new implementation computes."""
-    if layers.implementation(subject.model) != wanted:
-        raise UnusableError(
-            f"no name in the source chooses the attention `{layers.implementation(original)}`: "
-            f'call model.set_attn_implementation("{wanted}") where the model is built'
-        )
-    found = replace(subject, interface=wanted)
-    names = layers.layers_computed(found.model, wanted, partial(_forward, found))
-    if not names:
-        raise UnusableError(f"no layer of {type(found.model).__name__} computes its attention by `{wanted}`")
-    return found, names
+    return layers_with_unread_weights(other.model, lambda: other.model(*other.arguments, **other.keywords))
 
 
 def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]:
@@ -218,9 +178,9 @@ def compare_layers(
     Returns the errors of each, and its part of the document: medians and peak memory of forward calls, the result included.
     """
     found = []
-    for name, (inputs, others) in _inputs_of_both(own, flash, names).items():
+    for name, inputs in _layer_inputs(own, names).items():
         original = UpgradeSubject(own.model.get_submodule(name), *inputs)
-        changed = UpgradeSubject(flash.model.get_submodule(name), *others)
+        changed = UpgradeSubject(flash.model.get_submodule(name), *inputs)
         with torch.inference_mode():
             exact, theirs, mine = (one.call() for one in (original.to(torch.float64), original, changed))
         error = ErrorComparison(f"layer {name}", _dtype(own.model), _share(mine, exact), _share(theirs, exact))
@@ -233,22 +193,8 @@ def compare_layers(
     return found
 
 
-def _inputs_of_both(
-    own: UpgradeSubject, flash: UpgradeSubject, names: Sequence[str]
-) -> dict[str, tuple[layers.Inputs, layers.Inputs]]:
-    """Return the inputs for each layer, original and upgraded, which differ by the form of their mask at most."""
-    if not flash.interface:
-        return {name: (inputs, inputs) for name, inputs in _layer_inputs(own, names).items()}
-    with layers.without_cache(own.model, flash.model):
-        originals, masked = (_layer_inputs(one, names) for one in (own, flash))
-    return {
-        name: (inputs, layers.with_mask_of(own.model.get_submodule(name), inputs, masked[name]))
-        for name, inputs in originals.items()
-    }
-
-
-def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, layers.Inputs]:
-    inputs: dict[str, layers.Inputs] = {}
+def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, tuple[tuple[Any, ...], Mapping[str, Any]]]:
+    inputs: dict[str, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         return lambda _module, arguments, keywords: inputs.update({name: (arguments, keywords)})
@@ -262,10 +208,8 @@ def _layer_inputs(own: UpgradeSubject, names: Sequence[str]) -> dict[str, layers
     return inputs
 
 
-def kernels_used(flash: UpgradeSubject, names: Sequence[str]) -> dict[str, str | None]:
+def kernels_used(flash: UpgradeSubject) -> dict[str, str | None]:
     """Return by module what computed its last call."""
-    if flash.interface:
-        return dict.fromkeys(names, flash.interface)
     return {
         name: module.used for name, module in flash.model.named_modules() if isinstance(module, FlashMultiheadAttention)
     }
