@@ -106,27 +106,6 @@ def test_symbols_of_torch_give_the_type_of_strings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "cxx11", "status", "words"),
-    [
-        ({"_C.so": {WANTED}}, True, "ok", "1 extensions find all"),
-        ({"_C.so": {OLD}}, True, "fail", f"_C.so is built without the C++11 ABI ({OLD}), and torch with it"),
-        ({"_C.so": {WANTED}}, False, "fail", "_C.so is built with the C++11 ABI"),
-        (
-            {"_C.so": {WANTED}, "fa.so": {"_ZN2at4goneEv"}},
-            True,
-            "fail",
-            "fa.so needs _ZN2at4goneEv, which torch does not have",
-        ),
-    ],
-)
-def test_an_extension_of_another_torch_is_named(
-    wanted: dict[str, set[str]], status: str, words: str, *, cxx11: bool
-) -> None:
-    outcome = builds.evaluate_abi(wanted, {WANTED, OLD}, cxx11=cxx11)
-    assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
-
-
-@pytest.mark.parametrize(
     ("codes", "status", "words"),
     [
         ({"torch": {"80", "90"}, "vLLM": {"90a", "p90"}}, "ok", "libraries with code for 9.0: torch, vLLM"),

@@ -1,16 +1,14 @@
-"""libraries.torch_build, lock, abi, gpu_code and loaded: the builds that are installed, what they fit, and the origin of those in use."""
+"""libraries.torch_build, lock, gpu_code and loaded: the builds that are installed, what they fit, and the origin of those in use."""
 
 import ctypes
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from verify.binaries import elf
 from verify.binaries.distributions import (
     all_extensions,
     compat_folder,
@@ -20,7 +18,7 @@ from verify.binaries.distributions import (
     same_version,
     site_files,
 )
-from verify.binaries.elf import compiled_for, is_of_torch, native_for, read_codes, text_symbols
+from verify.binaries.elf import compiled_for, native_for, read_codes
 from verify.host.devices import architecture
 from verify.host.views import torch_view
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
@@ -104,49 +102,6 @@ def evaluate_lock(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], 
         return CheckResult("error", f"{source} locks nothing", figures, evidence)
     observations = [Observation("fail", text, AGAIN) for text in details]
     return combine(observations, f"all {len(locked)} distributions match the lock", figures, evidence)
-
-
-TORCH = "torch/lib/*.so"
-ONE_LOCK = "an extension fits one torch release and C++ ABI: install both from one lock (./firstlight provision)"
-SHOWN = 3
-
-
-def abi(context: CheckContext) -> CheckResult:
-    wanted: dict[str, set[str]] = {}
-    offered: set[str] = set()
-    for path in site_files(table("libraries")["extensions"]["globs"]):
-        wants, offers = elf.open_library(path).symbols()
-        wanted[str(path)] = {symbol for symbol in wants if is_of_torch(symbol)}
-        offered |= offers
-    if "stale-library" in context.faults:
-        wanted["injected.so"] = {"_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"}
-    if not any(wanted.values()):
-        return CheckResult("skip", "no extension here uses torch's C++")
-    for path in site_files([TORCH], fallback=host_packages(context.stack)):
-        offered |= elf.open_library(path).symbols()[1]
-    return evaluate_abi(wanted, offered, cxx11=bool(torch_view.load().compiled_with_cxx11_abi()))
-
-
-def evaluate_abi(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], *, cxx11: bool) -> CheckResult:
-    """Compare the torch symbols that each extension needs with those that torch and the extensions provide."""
-    figures = (
-        Figure("extensions", len(wanted), "count"),
-        Figure("symbols needed from torch", len(set().union(*wanted.values())), "count"),
-    )
-    missing = {path: sorted(symbols - offered) for path, symbols in wanted.items() if symbols - offered}
-    evidence = {"C++11 ABI of torch": cxx11, "missing": {path: names[:50] for path, names in missing.items()}}
-    built, own = ("without", "with") if cxx11 else ("with", "without")
-    problems = [
-        f"{path} is built {built} the C++11 ABI ({foreign[0]}), and torch {own} it"
-        for path, (new, old) in ((path, text_symbols(symbols)) for path, symbols in wanted.items())
-        if (foreign := old if cxx11 else new)
-    ]
-    problems = problems or [
-        f"{path} needs {first_few(names, SHOWN, separator=', ')}, which torch does not have"
-        for path, names in missing.items()
-    ]
-    healthy = f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI"
-    return combine([Observation("fail", text, ONE_LOCK) for text in problems], healthy, figures, evidence)
 
 
 OTHER_BUILDS = "install builds that name this GPU's architecture: ./firstlight plan --explain"
