@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
-import shutil
-import subprocess
 import sys
-import zipfile
-from importlib.metadata import PathDistribution
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verify.binaries import manifest
 from verify.binaries.distributions import normalised, parse_lock, same_version
-from verify.checks.libraries import builds, files
+from verify.checks.libraries import builds
 from verify.checks.libraries import builds as loaded
-from verify.records import CheckContext
 
 pytestmark = pytest.mark.slow
 
@@ -92,90 +83,6 @@ def test_an_empty_lock_proves_nothing() -> None:
 )
 def test_versions_are_compared_as_versions(one: str, other: str, *, same: bool) -> None:
     assert same_version(one, other) is same
-
-
-@pytest.fixture
-def distribution(tmp_path: Path) -> PathDistribution:
-    """A real wheel that uv built and installed."""
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert uv
-    wheel = tmp_path / "lamp-1.0-py3-none-any.whl"
-    write_wheel(wheel)
-    target = tmp_path / "site"
-    subprocess.run([uv, "pip", "install", "-q", "--offline", "--no-index", "--target", target, wheel], check=True)
-    return PathDistribution(target / "lamp-1.0.dist-info")
-
-
-def write_wheel(path: Path) -> None:
-    """A small wheel with a script, so that its RECORD has lines of every kind."""
-    files_ = {
-        "lamp/__init__.py": "def main(): print('light')\n",
-        "lamp/data.bin": "x" * 5000,
-        "lamp-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: lamp\nVersion: 1.0\n",
-        "lamp-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "lamp-1.0.dist-info/entry_points.txt": "[console_scripts]\nlamp = lamp:main\n",
-    }
-    with zipfile.ZipFile(path, "w") as file:
-        for name, text in files_.items():
-            file.writestr(name, text)
-        lines = [f"{name},sha256={encoded(text)},{len(text)}\n" for name, text in files_.items()]
-        file.writestr("lamp-1.0.dist-info/RECORD", "".join([*lines, "lamp-1.0.dist-info/RECORD,,\n"]))
-
-
-def encoded(text: str) -> str:
-    """Return a hash in the format of RECORD."""
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-
-
-def test_files_pass_until_one_changes(distribution: PathDistribution) -> None:
-    contents = manifest.record_contents([distribution])
-    assert {"__init__.py", "data.bin", "METADATA", "lamp"} <= {Path(path).name for path in contents}
-    assert manifest.wrong_contents(contents) == {}
-    changed = Path(str(distribution.locate_file("lamp/data.bin")))
-    changed.write_text("y" * 5000)
-    assert manifest.wrong_sizes(contents) == {}
-    assert list(manifest.wrong_contents(contents).values()) == [f"{changed}: its content is not the recorded one"]
-    changed.write_text("y")
-    assert list(manifest.wrong_sizes(contents).values()) == [f"{changed}: 1 bytes, recorded 5000"]
-    changed.unlink()
-    assert list(manifest.wrong_sizes(contents).values()) == [f"{changed}: No such file or directory"]
-
-
-def environment_of(distribution: PathDistribution, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make this distribution the only one of an environment at `home`; return one of its files that has content."""
-    monkeypatch.setattr(files, "installed", lambda: {"lamp": [distribution]})
-    monkeypatch.setattr(sys, "prefix", str(home))
-    return Path(str(distribution.locate_file("lamp/data.bin")))
-
-
-def test_without_a_manifest_a_wrong_size_is_a_warning_and_a_missing_file_is_damage(
-    distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Like pynvvideocodec 2.0.4, whose RECORD has the sizes from before its libraries were changed."""
-    changed = environment_of(distribution, tmp_path, monkeypatch)
-    assert files.files(CheckContext()).status == "ok"
-    changed.write_text("z" * 6000)
-    outcome = files.files(CheckContext())
-    assert (outcome.status, "this environment has no manifest" in outcome.reason) == ("warn", True)
-    changed.unlink()
-    assert files.files(CheckContext()).status == "fail"
-
-
-def test_without_a_manifest_a_file_of_two_distributions_may_be_either_of_them(
-    distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shared = environment_of(distribution, tmp_path, monkeypatch)
-    other = distribution.locate_file("other-1.0.dist-info")
-    Path(str(other)).mkdir()
-    text = "other"
-    Path(f"{other}/RECORD").write_text(f"lamp/data.bin,sha256={encoded(text)},{len(text)}\n")
-    contents = manifest.record_contents([distribution, PathDistribution(Path(str(other)))])
-    assert len(contents[str(shared)]) == 2
-    for content in ("x" * 5000, text):
-        shared.write_text(content)
-        assert manifest.wrong_contents(contents) == {}
-    shared.write_text("OTHER")
-    assert list(manifest.wrong_contents(contents)) == [str(shared)]
 
 
 HOME = Path("/opt/firstlight/envs/ab12")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verify.binaries.manifest import STAMPS, Contents, file_stamp, listed
-from verify.checks.serving.answer import MARKS, ModelFacts, chosen
-from verify.checks.serving.answer import collect_model as collect
+from verify.binaries.manifest import STAMPS, ComparedFiles, Contents, listed
+from verify.checks.serving.answer import MARKS, check_model
 from verify.checks.serving.answer import evaluate_model as evaluate
 from verify.checks.serving.answer import model as run
 from verify.records import CheckContext
 from verify.serving import client
 from verify.serving.service import Service
+from verify.tables import table
 
-SOUND = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
+SOUND = ComparedFiles(3, 3)
 FILES = {"config.json": b'{"rope_theta": 10000.0}', "model.safetensors": bytes(range(256)), "sub/tokenizer.json": b"[]"}
 
 
@@ -48,7 +48,7 @@ def contents_of(service: Service) -> tuple[Path, Contents]:
 
 def checked(service: Service, *, whole: bool = False) -> Any:
     folder, contents = contents_of(service)
-    return evaluate(collect(service, folder, contents, whole=whole))
+    return check_model(service, folder, contents, whole=whole)
 
 
 def test_a_model_as_installed_passes(service: Service) -> None:
@@ -77,21 +77,26 @@ def test_a_changed_bit_setting_or_size_and_an_added_file_are_found_and_named(
     assert checked(service).status == "fail", "a wrong file is read again, and stays wrong"
 
 
-def test_a_large_file_is_read_after_a_change_of_its_metadata_and_always_at_full(service: Service) -> None:
-    folder, contents = contents_of(service)
-    large = {path: (any_of[0]._replace(size=1 << 40),) for path, any_of in contents.items()}
-    marks = {path: file_stamp(path) for path in contents}
-    assert chosen(large, marks, {}, whole=False) == []
-    assert chosen(large, marks, {}, whole=True) == list(large)
-    changed = {**marks, str(folder / "config.json"): None}
-    assert chosen(large, marks, changed, whole=False) == [str(folder / "config.json")]
+def test_a_large_file_is_read_once_after_a_change_of_its_metadata_and_at_full(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(table("serving")["model"], "small_bytes", 0)
+
+    def read(*, whole: bool = False) -> float | None:
+        return next(figure.value for figure in checked(service, whole=whole).figures if figure.name == "read")
+
+    assert (read(), read(), read(whole=True)) == (3, 0, 3)
+    os.utime(Path(service.readiness["model_folder"]) / "config.json")
+    assert (read(), read()) == (1, 0)
 
 
-def test_unread_files_are_read_first(service: Service) -> None:
-    folder, contents = contents_of(service)
-    marks = {path: file_stamp(path) for path in contents}
-    known = {path: mark for path, mark in marks.items() if not path.endswith("tokenizer.json")}
-    assert chosen(contents, marks, known, whole=True)[0] == str(folder / "sub/tokenizer.json")
+def test_a_model_of_links_to_a_shared_folder_is_compared_by_what_they_lead_to(service: Service, tmp_path: Path) -> None:
+    path = Path(service.readiness["model_folder"]) / "model.safetensors"
+    shared = path.rename(tmp_path / "shared.safetensors")
+    path.symlink_to(shared)
+    assert checked(service).status == "ok"
+    shared.write_bytes(bytes([1, *range(1, 256)]))
+    assert checked(service).reason == f"{path}: its content is not the recorded one"
 
 
 def test_records_of_the_model_and_of_the_environment_are_separate(service: Service) -> None:
@@ -109,12 +114,12 @@ def test_records_of_the_model_and_of_the_environment_are_separate(service: Servi
     ],
 )
 def test_another_model_behind_the_endpoint_is_found(endpoint: Any, words: str) -> None:
-    outcome = evaluate(replace(SOUND, endpoint=endpoint))
+    outcome = evaluate("/p/models/m", "m", SOUND, endpoint=endpoint)
     assert (outcome.status, outcome.reason) == ("fail", words)
 
 
 def test_an_endpoint_without_an_answer_is_left_to_the_check_of_answers() -> None:
-    outcome = evaluate(replace(SOUND, endpoint=None))
+    outcome = evaluate("/p/models/m", "m", SOUND)
     assert outcome.status == "ok"
     assert "did not name its model" in outcome.reason
 

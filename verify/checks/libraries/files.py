@@ -1,9 +1,8 @@
 """libraries.files: content of the installed files. libraries.injected: code that runs in the interpreter although nobody installed it.
 
-Files are compared with the manifest and the list of compiled byte code, which were written when the environment was built. An
-environment without a manifest is compared with the wheels' RECORDs, which are less complete: some have sizes from before
-their libraries were changed, and a file of several wheels has a line in each. Injected code is in files that the manifest does not list,
-in what Python imports at each start, in modules in folders that are searched before the environment, and in variables of processes.
+Files are compared with the manifest and the list of compiled byte code, which were written when the environment was built. Injected code is in
+files that the manifest does not list, in what Python imports at each start, in modules in folders that are searched before the environment,
+and in variables of processes.
 """
 
 import hashlib
@@ -12,11 +11,9 @@ import re
 import site
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from verify.binaries import manifest
-from verify.binaries.distributions import installed
 from verify.files import read_json, small_text
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine, first_few
 from verify.runner import registry
@@ -25,89 +22,48 @@ from verify.serving.processes import read_all
 from verify.tables import table
 
 SHOWN = 5
-UNSEEN_BYTES = 1 << 29
-"""Share of never-read files that a standard run reads. For 15,000 small files about 1.5 s of CPU time (0.35 GB/s, 43 us per file)."""
 REBUILD = "rebuild the environment from its wheels: ./firstlight provision"
 
 
 def files(context: CheckContext) -> CheckResult:
-    home = Path(sys.prefix).resolve()
+    home, is_injected = Path(sys.prefix).resolve(), "stale-library" in context.faults
     contents = manifest.listed(home / manifest.MANIFEST, home)
-    if contents is None:
-        return _by_record(context)
+    if contents is None and not is_injected:
+        return CheckResult("skip", "this environment has no manifest to compare with", remedy="./firstlight provision")
     compiled, state = manifest.listed(home / manifest.BYTE_CODE_LIST, home) or {}, manifest.listing(home)
-    contents = _spoiled({**contents, **compiled}, context)
-    known = manifest.load_stamps(context.prefix, home)
-    marks = {path: manifest.file_stamp(path) for path in contents}
-    sizes = manifest.wrong_sizes(contents)
-    read = set(contents) if context.includes("full") else chosen(contents, marks, known, manifest.mapped_files(home))
-    read -= sizes.keys()
-    wrong = sizes | manifest.wrong_contents({path: contents[path] for path in read})
-    # Byte code may be deleted or compiled again.
-    right = {path for path in wrong.keys() & compiled.keys() if marks[path] is None or manifest.stands_for_source(path)}
-    wrong = {path: text for path, text in wrong.items() if path not in right}
-    now = {**known, **{path: None if path in wrong else marks[path] for path in read}}
-    if context.prefix and now != known and not context.faults:
-        with suppress(OSError):  # this user may not write there
-            manifest.save_stamps(context.prefix, home, now)
-    size = sum(any_of[0].size for any_of in contents.values())
-    figures = (
-        Figure("files", len(contents), "count"),
-        Figure("bytes", size, "B"),
-        Figure("read", sum(contents[path][0].size for path in read), "B"),
-        Figure("never read", len(contents.keys() - known.keys() - read), "count"),
+    contents = {**(contents or {}), **compiled}
+    if is_injected:
+        contents[f"{home}/pyvenv.cfg"] = manifest.Content("", 0)
+
+    def is_right(path: str) -> bool:
+        """Return whether byte code was deleted or compiled again, which it may be."""
+        return path in compiled and (not Path(path).exists() or manifest.stands_for_source(path))
+
+    found = manifest.compare(
+        contents,
+        home,
+        None if context.faults else context.prefix,
+        manifest.STAMPS,
+        whole=context.includes("full"),
+        always=manifest.mapped_files(home),
+        excused=is_right,
     )
-    evidence = {"with": manifest.MANIFEST, "byte code": state, "read": len(read)}
-    evidence |= {"wrong": list(wrong.values())[:100]}
+    figures = (
+        Figure("files", found.files, "count"),
+        Figure("bytes", sum(content.size for content in contents.values()), "B"),
+        Figure("read", found.read, "count"),
+        Figure("never read", found.never_read, "count"),
+    )
+    wrong = list(found.wrong.values())
+    evidence = {"with": manifest.MANIFEST, "byte code": state, "read": found.read, "wrong": wrong[:100]}
     if wrong:
-        return CheckResult("fail", first_few([*wrong.values()], SHOWN), figures, evidence, REBUILD)
+        return CheckResult("fail", first_few(wrong, SHOWN), figures, evidence, REBUILD)
     if state == "absent":
         text = f"cannot compare byte code: {home / manifest.BYTE_CODE_LIST} was never completed"
         return CheckResult("error", text, figures, evidence, "compile it again: ./firstlight provision")
     later = "; byte code is being compiled, and not compared yet" if state == "under way" else ""
-    text = f"{len(contents)} files are as installed, by size and time; {len(read)} of them by content{later}"
+    text = f"{found.files} files are as installed, by size and time; {found.read} of them by content{later}"
     return CheckResult("ok", text, figures, evidence)
-
-
-def _spoiled(contents: manifest.Contents, context: CheckContext) -> manifest.Contents:
-    if "stale-library" not in context.faults or not contents:
-        return contents
-    path, (first, *_) = next(iter(contents.items()))
-    return {**contents, path: (first._replace(size=first.size + 1),)}
-
-
-def chosen(
-    contents: manifest.Contents, marks: manifest.FileStamps, known: manifest.FileStamps, mapped: frozenset[str]
-) -> set[str]:
-    """Return the files that a standard run reads: mapped ones, those whose stamp changed, and some that were never read."""
-    first = {path for path in contents if path in mapped or (path in known and known[path] != marks[path])}
-    left = UNSEEN_BYTES
-    for path, any_of in contents.items():
-        if left > 0 and path not in known and path not in first:
-            first.add(path)
-            left -= any_of[0].size
-    return first
-
-
-def _by_record(context: CheckContext) -> CheckResult:
-    by_content = context.includes("full")
-    found = [distribution for same in installed().values() for distribution in same]
-    contents = _spoiled(manifest.record_contents(found), context)
-    unrecorded = [item.metadata["Name"] for item in found if not item.read_text("RECORD")]
-    wrong = manifest.wrong_contents(contents) if by_content else manifest.wrong_sizes(contents)
-    how = "content" if by_content else "size"
-    figures = (Figure("files", len(contents), "count"),)
-    evidence = {"compared by": how, "with": "RECORD", "wrong": list(wrong.values())[:100], "without RECORD": unrecorded}
-    if wrong:
-        # Only a missing file is certainly damaged.
-        damaged = not all(map(os.path.exists, wrong))
-        doubt = "" if damaged else " (by RECORD, which is wrong in some wheels; this environment has no manifest)"
-        text = f"{first_few([*wrong.values()], SHOWN)}{doubt}"
-        return CheckResult("fail" if damaged else "warn", text, figures, evidence, REBUILD)
-    if unrecorded or not contents:
-        text = f"there is no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
-        return CheckResult("warn", text, figures, evidence)
-    return CheckResult("ok", f"{len(contents)} files are as installed, by {how}", figures, evidence)
 
 
 MODULES = (".py", ".pyc", ".so")
