@@ -4,7 +4,6 @@ import grp
 import ipaddress
 import os
 import pwd
-import re
 import socket
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,12 +21,9 @@ from verify.serving.service import Service
 from verify.serving.service_plan import ServicePlan
 from verify.tables import table
 
-PARAMETER = re.compile(r"\{[^}]*\}")
-METHODS = ("get", "post", "put", "patch", "delete")
 REFUSED = 401
 MIDDLEWARE = "firstlight_attention.access.RequireKey"
-"""If the planned command names it, every route except those of `FREE` needs the key."""
-FREE = ("GET /health", "HEAD /health")
+"""If the planned command names it, every route except /health needs the key."""
 REMEDY = "./firstlight provision restores address, key and files"
 
 
@@ -43,8 +39,6 @@ class AccessFacts:
     """By guarded route: the status without a key, and with a wrong one."""
     with_key: int | None = 200
     """Status of a route with the right key, or without a key if none is planned."""
-    open: tuple[str, ...] = ()
-    """Routes that this release of vLLM leaves open."""
     files: tuple[str, ...] = ()
     """Problems of the installation's files."""
 
@@ -62,23 +56,22 @@ def access(context: CheckContext) -> CheckResult:
         return CheckResult("skip", text)
     try:
         version = (context.stack.get("vllm") or {}).get("version")
-        facts = collect_access(service, planned, addresses, version, whole=context.includes("full"))
-        return evaluate_access(planned, facts)
+        return evaluate_access(planned, collect_access(service, planned, addresses, version))
     except RequestError as problem:
         text = f"cannot tell which routes need the key: {problem}"
         return CheckResult("error", text, remedy="see serving.answer for whether it computes")
 
 
 def collect_access(
-    service: Service, planned: ServicePlan, addresses: tuple[str, ...], version: str | None, *, whole: bool
+    service: Service, planned: ServicePlan, addresses: tuple[str, ...], version: str | None
 ) -> AccessFacts:
-    """Request every known guarded route, or with `whole` those that the server lists. Raises RequestError."""
+    """Request every known guarded route. Raises RequestError."""
     client = Client(service.endpoint, table("serving")["access"]["silence_s"], service.api_key())
     everywhere = MIDDLEWARE in (planned.unit or planned.config or "")
-    prefixes, free = (("/",), FREE) if everywhere else (guarded(version), ())
-    routes = [*(listed(client) if whole else table("serving")["access"]["routes"])]
-    routes += table("serving")["access"]["unlisted"] if everywhere else ()
-    asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes) and route not in free]
+    prefixes = ("/",) if everywhere else guarded(version)
+    known = table("serving")["access"]
+    routes = [*known["routes"], *(known["unlisted"] if everywhere else ())]
+    asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes)]
     answers: dict[str, tuple[int, int]] = {}
     if planned.api_key:
         for route in asked:
@@ -89,7 +82,6 @@ def collect_access(
         numbers(str(service.readiness["host"])),
         answers,
         client.status("GET", "/v1/models", client.key),
-        tuple(route for route in routes if whole and route not in asked),
         tuple(file_problems(service.prefix)),
     )
 
@@ -99,22 +91,6 @@ def guarded(version: str | None) -> tuple[str, ...]:
     rows = table("serving")["access"]["guarded"]
     here = None if version is None else version_key(version)[0]  # a candidate of a release has its routes
     return tuple(row["prefix"] for row in rows if here is None or version_key(row["since"])[0] <= here)
-
-
-def listed(client: Client) -> list[str]:
-    """Return the server's own list of routes as `METHOD /path`, otherwise the known ones. Raises RequestError."""
-    try:
-        paths = client.get("/openapi.json")["paths"]
-    except RequestError as problem:
-        if "status 404" not in str(problem):
-            raise
-        return list(table("serving")["access"]["routes"])
-    return [
-        f"{method.upper()} {PARAMETER.sub('none', path)}"
-        for path, methods in sorted(paths.items())
-        for method in methods
-        if method in METHODS
-    ]
 
 
 def numbers(host: str) -> frozenset[str]:
@@ -169,13 +145,9 @@ def evaluate_access(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
     evidence: dict[str, Any] = {
         "listens on": facts.addresses,
         "guarded routes": sorted(facts.answers),
-        "routes that vLLM leaves open": facts.open,
         "problems": problems,
     }
-    figures = (
-        Figure("routes that need the key", len(facts.answers), "count"),
-        Figure("open routes", len(facts.open), "count"),
-    )
+    figures = (Figure("routes that need the key", len(facts.answers), "count"),)
     key = f"{len(facts.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
     healthy = f"it listens on {', '.join(facts.addresses)} as planned; {key}; only the owner can read its secrets"
     return combine([Observation("fail", text, REMEDY) for text in problems], healthy, figures, evidence)
