@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -79,8 +78,8 @@ def _read_cards() -> Iterator[Family]:
             cards = ()
         answering["nvidia"] = len(cards)
         yield from nvidia_families(cards)
-        with suppress(kernel_log.UnreadableError):
-            yield xid_family(kernel_log.lines()[0])
+        if logged := kernel_log.lines():
+            yield xid_family(logged)
     if "amd" in on_bus:
         try:
             both = amd_smi.ERRORS_AND_METRICS.ask() or ()
