@@ -243,19 +243,25 @@ def _written(tokens: Tensor) -> Tensor:
     return cache.unflatten(0, (PAGES, PAGE))
 
 
-def _pair(
+Layout = Callable[[Tensor], Tensor]
+"""Converts a (pages, page, heads, dim) cache to the layout of a kernel."""
+
+
+def _stored(
     dtype: str,
     *,
-    key: Callable[[Tensor], Tensor],
-    value: Callable[[Tensor], Tensor],
+    sizes: tuple[tuple[int, ...], ...],
+    layouts: tuple[Layout, ...],
     rest: Callable[[str], tuple[object, ...]],
 ) -> OperatorProblem:
-    """Return the problem of an operator that writes keys and values.
+    """Return the problem of an operator that writes parts of tokens, of these sizes.
 
-    `key` and `value` convert a (pages, page, heads, dim) cache to their layouts, `rest` returns the further arguments.
+    Each part has a cache in its layout; where there is one layout alone, one cache has all parts, one after the other. `rest` returns the
+    further arguments.
     """
-    parts = [normal(CACHED_TOKENS, CACHE_HEADS, CACHE_SIZE, seed=seed, dtype=dtype) for seed in (80, 81)]
-    expected = [layout(_written(part)).contiguous() for part, layout in zip(parts, (key, value), strict=True)]
+    parts = [normal(CACHED_TOKENS, *size, seed=80 + place, dtype=dtype) for place, size in enumerate(sizes)]
+    kept = parts if len(layouts) == len(parts) else [torch.cat(parts, dim=1)]
+    expected = [layout(_written(part)).contiguous() for part, layout in zip(kept, layouts, strict=True)]
 
     def compute(call: Call, device: str) -> Tensor:
         caches = [torch.full_like(one, FILLER, device=device) for one in expected]
@@ -295,27 +301,15 @@ def _by_chunk(cache: Tensor) -> Tensor:
     return _by_element(cache).unflatten(2, (-1, x)).transpose(3, 4)
 
 
-def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> OperatorProblem:
-    """Return the problem of an operator that writes the two parts of a latent vector one after the other."""
-    latent, rotary = (
-        normal(CACHED_TOKENS, LATENT, seed=82, dtype=dtype),
-        normal(CACHED_TOKENS, ROTARY, seed=83, dtype=dtype),
-    )
-    expected = _written(torch.cat([latent, rotary], dim=1))
-
-    def compute(call: Call, device: str) -> Tensor:
-        cache = torch.full_like(expected, FILLER, device=device)
-        call(latent.to(device), rotary.to(device), cache, _slots().to(device), *rest(device))
-        return cache
-
-    return OperatorProblem(f"{CACHED_TOKENS} tokens", compute, expected, dtype)
+_pair = partial(_stored, sizes=((CACHE_HEADS, CACHE_SIZE),) * 2)
+_joint = partial(_stored, sizes=((LATENT,), (ROTARY,)), layouts=(_by_token,))
 
 
 vllm_cache = operator_run(
     # AMX tiles have another layout, which is checked with the attention that reads it.
-    OperatorSubject("cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))),
-    OperatorSubject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
-    OperatorSubject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
+    OperatorSubject("cpu_attn_reshape_and_cache", partial(_pair, layouts=(_flat, _by_head), rest=lambda _: ("vec",))),
+    OperatorSubject("reshape_and_cache_flash", partial(_pair, layouts=(_by_token, _by_token), rest=_scales)),
+    OperatorSubject("reshape_and_cache", partial(_pair, layouts=(_by_chunk, _by_element), rest=_scales)),
     OperatorSubject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
     OperatorSubject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
 )

@@ -19,20 +19,24 @@ NOT_THERE = "could not create a primitive descriptor"
 """What oneDNN says then; vLLM 0.32.0 catches it (model_executor/layers/utils.py, dispatch_cpu_unquantized_gemm)."""
 
 
-def _find(name: str, device: str) -> Call:
-    make, multiply, release = (
-        operator(one, device) for one in ("create_onednn_mm_handler", name, "release_dnnl_matmul_handler")
-    )
+def _onednn(name: str, device: str) -> Call:
+    """Return a product of oneDNN. Of quantised numbers, the scales of both sides follow them, and a bias."""
+    maker = name.replace("onednn", "create_onednn") + "_handler"
+    make, multiply, release = (operator(one, device) for one in (maker, name, "release_dnnl_matmul_handler"))
 
-    def call(result: Tensor, left: Tensor, right: Tensor) -> None:
+    def call(result: Tensor, left: Tensor, right: Tensor, *scales: Any) -> None:
+        near: tuple[object, ...] = ()
+        far: tuple[object, ...] = ()
+        if scales:
+            near, far = (scales[0].flatten(), None, None), (scales[1].flatten(), result.dtype, True, False)
         try:
-            handler = make(right, 1)
+            handler = make(right, *far, 1)
         except RuntimeError as error:
             if NOT_THERE not in str(error):
                 raise
             kind = str(right.dtype).removeprefix("torch.")
             raise MissingError(f"oneDNN has no product of {kind} for this CPU; vLLM takes torch's") from None
-        multiply(result, left, None, torch.tensor(handler))
+        multiply(result, left, *near, None, torch.tensor(handler))
         release(handler)
 
     return call
@@ -56,7 +60,7 @@ def _problem(dtype: str) -> OperatorProblem:
     return OperatorProblem(what, compute, exact, dtype, summed(magnitude, PLAIN_DEPTH))
 
 
-vllm_products = operator_run(OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find))
+vllm_products = operator_run(OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_onednn))
 
 
 LARGEST = {"int8": 127.0, FP8: 448.0}
@@ -166,20 +170,6 @@ def _cutlass(kind: str, name: str, device: str) -> Call:
         computes = operator("cutlass_scaled_mm_supports_fp8", device)(10 * has[0] + has[1])
     if not computes:
         raise MissingError(f"{name}: this vLLM has no such products for compute capability {has[0]}.{has[1]}")
-    return call
-
-
-def _onednn(name: str, device: str) -> Call:
-    make, multiply, release = (
-        operator(one, device) for one in ("create_onednn_scaled_mm_handler", name, "release_dnnl_matmul_handler")
-    )
-
-    def call(result: Tensor, left: Tensor, right: Tensor, *scales: Any) -> None:
-        one, other, bias = scales
-        handler = make(right, other.flatten(), result.dtype, True, False, 1)
-        multiply(result, left, one.flatten(), None, None, bias, torch.tensor(handler))
-        release(handler)
-
     return call
 
 
