@@ -46,9 +46,14 @@ Compare = Callable[[str, str], Iterable[Comparison]]
 """Yields the comparisons for a device and a precision."""
 
 
-def comparison_run(*compare: Compare, dtypes: tuple[str, ...] = DTYPES) -> Callable[[CheckContext], CheckResult]:
+UNTRUSTED = "run it again; do not trust the device"
+
+
+def comparison_run(
+    *compare: Compare, dtypes: tuple[str, ...] = DTYPES, remedy: str = UNTRUSTED
+) -> Callable[[CheckContext], CheckResult]:
     """Return the function of a check that makes these comparisons in each precision."""
-    return partial(_run_comparisons, compare, dtypes)
+    return partial(_run_comparisons, compare, dtypes, remedy)
 
 
 def copies(device: str, elements: int) -> int:
@@ -62,7 +67,9 @@ def copies(device: str, elements: int) -> int:
     return count | 1
 
 
-def _run_comparisons(compare: tuple[Compare, ...], dtypes: tuple[str, ...], context: CheckContext) -> CheckResult:
+def _run_comparisons(
+    compare: tuple[Compare, ...], dtypes: tuple[str, ...], remedy: str, context: CheckContext
+) -> CheckResult:
     device, spoiled = context.device or "cpu", "wrong-result" in context.faults
     require_full_float32()
     figures, wrong, taken = [], [], []
@@ -80,7 +87,7 @@ def _run_comparisons(compare: tuple[Compare, ...], dtypes: tuple[str, ...], cont
     evidence = {"compared": taken, **synchronize(device)}
     if wrong:
         text = f"wrong results: {'; '.join(wrong)}"
-        return CheckResult("fail", text, tuple(figures), evidence, "run it again; do not trust the device")
+        return CheckResult("fail", text, tuple(figures), evidence, remedy)
     worst = max(figure.value or 0 for figure in figures)
     text = f"{len(taken)} comparisons in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
     return CheckResult("ok", text, tuple(figures), evidence)

@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,57 +15,41 @@ from torch.nn import functional
 from verify.checks.kernels.memory_pattern import MULTIPLIER
 from verify.checks.kernels.products import GPU_LARGE
 from verify.inputs import corrupt, normal, synchronize
+from verify.operators.check import Comparison, comparison_run
 from verify.records import CheckContext, CheckResult, Figure
 from verify.tables import table
 
 ELEMENTS = 1 << 20
 
 
-def vector_add(context: CheckContext) -> CheckResult:
-    device = context.device or "cpu"
-    one, other = (normal(ELEMENTS, seed=seed, dtype="float32") for seed in (1, 2))
-    result = one.to(device) + other.to(device)
-    done = synchronize(device)
-    result = result.cpu()
-    if "wrong-result" in context.faults:
-        result = corrupt(result)
+def _sums(device: str, dtype: str) -> Iterator[Comparison]:
+    one, other = (normal(ELEMENTS, seed=seed, dtype=dtype) for seed in (1, 2))
     # float64 holds the sum of two float32 numbers exactly, so rounding it once gives the only correct result.
-    expected = (one.double() + other.double()).float()
-    wrong = int((result != expected).sum())
-    figures = (
-        Figure("elements", ELEMENTS, "count"),
-        Figure("wrong elements", wrong, "count", ceiling=0, source="IEEE 754: addition is rounded once"),
-    )
-    evidence = {"call": "a + b, float32", **done}
-    if wrong:
-        place = int(torch.nonzero(result != expected)[0])
-        text = f"{wrong} of {ELEMENTS} sums are wrong, the first at {place}: {result[place]} for {expected[place]}"
-        return CheckResult("fail", text, figures, evidence, remedy="run it again; do not trust the device")
-    return CheckResult("ok", f"{ELEMENTS} sums are correct bit for bit", figures, evidence)
+    yield Comparison(f"{ELEMENTS} sums", one.to(device) + other.to(device), (one.double() + other.double()).float())
+
+
+vector_add = comparison_run(_sums, dtypes=("float32",))
 
 
 GRAPH_SIZE, PLAYS = 512, 3
+WITHOUT_GRAPHS = "serve without graphs and compiled kernels: --enforce-eager"
 
 
 def graph(context: CheckContext) -> CheckResult:
-    device = context.device or "cpu"
-    if device == "cpu" and not context.faults:
+    if context.device in (None, "cpu") and not context.faults:
         return CheckResult("skip", "CPUs have no kernel graphs")
-    weights = normal(GRAPH_SIZE, GRAPH_SIZE, seed=41, dtype="float32").to(device)
-    inputs = [normal(8, GRAPH_SIZE, seed=42 + turn, dtype="float32").to(device) for turn in range(PLAYS)]
+    return comparison_run(_replays, dtypes=("float32",), remedy=WITHOUT_GRAPHS)(context)
+
+
+def _replays(device: str, dtype: str) -> Iterator[Comparison]:
+    """Yield replays of a graph that was captured once, with other numbers, compared with direct calls bit for bit."""
+    weights = normal(GRAPH_SIZE, GRAPH_SIZE, seed=41, dtype=dtype).to(device)
+    inputs = [normal(8, GRAPH_SIZE, seed=42 + turn, dtype=dtype).to(device) for turn in range(PLAYS)]
     called = [_captured(one, weights).cpu() for one in inputs]
     # On a CPU an injected fault is proven by calling the same work again.
     played = [_captured(one, weights).cpu() for one in inputs] if device == "cpu" else _play(inputs, weights, device)
-    if "wrong-result" in context.faults:
-        played[-1] = corrupt(played[-1])
-    wrong = sum(int((one != other).sum()) for one, other in zip(called, played, strict=True))
-    figures = (Figure("wrong elements", wrong, "count", ceiling=0, source="the same kernels on the same numbers"),)
-    evidence = {"call": "torch.cuda.CUDAGraph, captured once", "plays": PLAYS, **synchronize(device)}
-    if wrong:
-        text = f"{wrong} of {sum(one.numel() for one in called)} elements of a replayed graph differ from direct calls"
-        return CheckResult("fail", text, figures, evidence, "serve without graphs: --enforce-eager")
-    text = f"a graph was captured, and replayed {PLAYS} times with other numbers, equal bit for bit"
-    return CheckResult("ok", text, figures, evidence)
+    for turn, pair in enumerate(zip(played, called, strict=True)):
+        yield Comparison(f"replay {turn + 1} of a graph", *pair)
 
 
 def _captured(values: Tensor, weights: Tensor) -> Tensor:
@@ -97,7 +82,6 @@ MESSAGE_CHARACTERS = 300
 
 
 def compiled(context: CheckContext) -> CheckResult:
-    device = context.device or "cpu"
     values = normal(COMPILED_ELEMENTS, seed=21, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
         # Do not reuse results of an earlier run, and start no compiler processes.
@@ -107,20 +91,15 @@ def compiled(context: CheckContext) -> CheckResult:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
         }
         try:
-            result = torch.compile(_work, fullgraph=True)(values.to(device)).cpu()
+            result = torch.compile(_work, fullgraph=True)(values.to(context.device or "cpu")).cpu()
         except Exception as error:  # noqa: BLE001 - torch wraps the compiler's errors in many kinds of exceptions
             return _not_made(str(error))
         made = sorted({name.rpartition(".")[2] for _, _, names in os.walk(folder) for name in names})
-    if "wrong-result" in context.faults:
-        result = corrupt(result)
     exact = _work(values.double())
-    share = float(((result.double() - exact).abs() / (exact.abs() + 1) / torch.finfo(torch.float32).eps).max())
-    figures = (Figure("error", share, "units in the last place", ceiling=TOLERANCE, source="ours"),)
-    evidence = {"call": "torch.compile(silu(x) cos(x) + 1)", "kinds of file made": made, **synchronize(device)}
-    if not share <= TOLERANCE:
-        text = f"a compiled kernel is off by {share:.3g} units in the last place, at most {TOLERANCE} allowed"
-        return CheckResult("fail", text, figures, evidence, "serve without compiled kernels: --enforce-eager")
-    return CheckResult("ok", "a kernel was compiled here, ran, and is correct", figures, evidence)
+    lost = TOLERANCE * torch.finfo(torch.float32).eps * (exact.abs() + 1)
+    compared = Comparison("torch.compile(silu(x) cos(x) + 1)", result, exact, lost)
+    outcome = comparison_run(lambda *_: [compared], dtypes=("float32",), remedy=WITHOUT_GRAPHS)(context)
+    return replace(outcome, evidence={**outcome.evidence, "kinds of file made": made})
 
 
 def _work(values: Tensor) -> Tensor:

@@ -95,7 +95,8 @@ INT8_SHAPES: Mapping[str, tuple[Shape, ...]] = {
 def gemm_8bit(context: CheckContext) -> CheckResult:
     refused = refuses_fp8(context.device or "cpu")
     kinds = {"int8": _integers} if refused else {"int8": _integers, FP8: _floats}
-    outcome = comparison_run(lambda device, kind: kinds[kind](device), dtypes=tuple(kinds))(context)
+    remedy = "serve no model with 8-bit weights"
+    outcome = comparison_run(lambda device, kind: kinds[kind](device), dtypes=tuple(kinds), remedy=remedy)(context)
     return replace(outcome, evidence={**outcome.evidence, "fp8": refused or "computed"})
 
 
