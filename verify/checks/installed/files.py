@@ -5,7 +5,6 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
@@ -22,28 +21,17 @@ RECORD_BYTES = 1 << 24
 REMEDY = "./firstlight provision restores what it installed; what it did not install, it leaves: remove that, or move it elsewhere"
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """The records of an installation."""
-
-    owned: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Mode and owner of each path (PREFIX/state.files)."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    sums: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of small files (PREFIX/state.sha256, state.secrets)."""
-
-
 def files(context: CheckContext) -> CheckResult:
     if context.service is None or context.faults:
         return evaluate_files(1, ["/opt/firstlight/bin/x has mode 0777 of user 0, recorded with 0755 of 0"])
     prefix, key = context.service.prefix, context.service.api_key()
     texts = (small_text(prefix / f"state.{name}", limit=RECORD_BYTES) for name in ("files", "sha256", "secrets"))
-    record = recorded(*texts)
-    if not record.owned:
+    owned, sums = recorded(*texts)
+    if not owned:
         remedy = "./firstlight provision records it again"
         return CheckResult("error", f"{prefix}/state.files cannot be read", remedy=remedy)
-    found = (differing(record), unknown(prefix, record.owned), exposed(prefix), copies(prefix, key) if key else ())
-    return evaluate_files(len(record.owned), [*chain.from_iterable(found)])
+    found = (differing(owned, sums), unknown(prefix, owned), exposed(prefix), copies(prefix, key) if key else ())
+    return evaluate_files(len(owned), [*chain.from_iterable(found)])
 
 
 def evaluate_files(count: int, problems: Sequence[str]) -> CheckResult:
@@ -56,22 +44,26 @@ def evaluate_files(count: int, problems: Sequence[str]) -> CheckResult:
     return combine(found, healthy, figures, {"problems": problems[:100]})
 
 
-def recorded(files: str, sums: str, secrets: str) -> Recorded:
-    """Parse the records of an installation."""
+Owned = tuple[int, int, "int | None"]
+"""Recorded mode, owner, and size of a file."""
+
+
+def recorded(files: str, sums: str, secrets: str) -> tuple[dict[str, Owned], dict[str, str]]:
+    """Parse the records of an installation: what each path is (PREFIX/state.files), SHA-256 of small files (state.sha256, state.secrets)."""
     rows = [line.split(" ", 6) for line in files.splitlines() if line.count(" ") >= 6]
-    return Recorded(
-        {path: (int(mode, 8), int(uid)) for mode, uid, _, _, _, _, path in rows},
-        {path: int(size) for _, _, _, size, _, _, path in rows if size.isdigit()},
+    digests = (line.partition("  ") for text in (sums, secrets) for line in text.splitlines())
+    return (
         {
-            path: digest
-            for digest, _, path in (line.partition("  ") for text in (sums, secrets) for line in text.splitlines())
+            path: (int(mode, 8), int(uid), int(size) if size.isdigit() else None)
+            for mode, uid, _, size, _, _, path in rows
         },
+        {path: digest for digest, _, path in digests},
     )
 
 
-def differing(record: Recorded) -> Iterator[str]:
+def differing(owned: Mapping[str, Owned], sums: Mapping[str, str]) -> Iterator[str]:
     """Yield what has another mode, owner, size or content than recorded, or is gone."""
-    for path, (mode, uid) in record.owned.items():
+    for path, (mode, uid, size) in owned.items():
         try:
             found = os.lstat(path)
         except FileNotFoundError:
@@ -79,13 +71,13 @@ def differing(record: Recorded) -> Iterator[str]:
             continue
         if (stat.S_IMODE(found.st_mode), found.st_uid) != (mode, uid):
             yield f"{path} has mode {stat.S_IMODE(found.st_mode):04o} of user {found.st_uid}, recorded with {mode:04o} of {uid}"
-        if path not in record.sums and record.sizes.get(path, found.st_size) != found.st_size:
-            yield f"{path} has {found.st_size} bytes, recorded with {record.sizes[path]}"
-    for path, digest in record.sums.items():
+        if path not in sums and size not in (None, found.st_size):
+            yield f"{path} has {found.st_size} bytes, recorded with {size}"
+    for path, digest in sums.items():
         try:
             content = Path(path).read_bytes()
         except FileNotFoundError:
-            if path not in record.owned:
+            if path not in owned:
                 yield f"{path} is gone"
             continue
         if hashlib.sha256(content).hexdigest() != digest:

@@ -71,7 +71,6 @@ CODE = (*MODULES, ".pth", ".zip", ".egg")
 HALF_WRITTEN = re.compile(r".+\.pyc\.\d+")
 """Names of importlib's temporary files, which it renames when the byte code is complete."""
 RESTART = "restart the service as planned: ./firstlight provision"
-ANEW = "running processes keep it until ./firstlight stop and ./firstlight serve"
 REMOVE = "find its owner (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
 
 
@@ -80,7 +79,7 @@ def injected(context: CheckContext) -> CheckResult:
     contents = manifest.listed(home / manifest.MANIFEST, home)
     compiled = manifest.listed(home / manifest.BYTE_CODE_LIST, home) or {}
     known = None if contents is None else frozenset({**contents, **compiled})
-    found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
+    found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]))]
     if known:
         found += unlisted(home, known)
     if context.prefix:
@@ -161,21 +160,15 @@ def of_distribution(path: Path, status: Path) -> bool:
         return False
 
 
-def preloaded(path: Path, pids: Iterable[int]) -> Iterator[Observation]:
-    """Yield libraries that the loader loads first in every process of the host (ld.so(8)); `pids` are those of the service."""
+def preloaded(path: Path) -> Iterator[Observation]:
+    """Yield libraries that the loader loads first in every process of the host (ld.so(8))."""
     try:
         lines = path.read_text(errors="surrogateescape").splitlines()  # whatever its size: the loader reads all of it
     except OSError:
         return
     entries = [entry for line in lines for entry in re.split(r"[\s:]+", line.partition("#")[0]) if entry]
-    if not entries:
-        return
-    files = {Path(place).name for entry in entries for place in (entry, os.path.realpath(entry))}
-    running = [process.title for process in read_all(pids) if files & {Path(file).name for file in process.mapped}]
-    text, remedy = f"every process loads {', '.join(entries)}", REMOVE
-    if running:
-        text, remedy = f"{text}; the service's processes {', '.join(running)} did", f"{REMOVE}; {ANEW}"
-    yield Observation("warn", f"{path}: {text}", remedy)
+    if entries:
+        yield Observation("warn", f"{path}: every process loads {', '.join(entries)}", REMOVE)
 
 
 def shadowing(folder: Path) -> Iterator[Observation]:
