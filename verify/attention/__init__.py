@@ -6,7 +6,7 @@ from verify.attention import upgrade_attention, restore_attention
 import torch
 from torch import nn
 
-from verify.attention.layers import FlashMultiheadAttention, package_problem, restore_attention, upgrade_attention
+from verify.attention.layers import FlashMultiheadAttention, has_package, restore_attention, upgrade_attention
 
 __all__ = [
     "FlashAttention2Module",
@@ -23,7 +23,7 @@ FlashAttention2Module = FlashMultiheadAttention
 
 def is_flash_attention_available() -> bool:
     """Return whether flash-attn imports and there is a GPU for it. Without it, torch's own kernels compute."""
-    return torch.cuda.is_available() and package_problem() is None
+    return torch.cuda.is_available() and has_package()
 
 
 def upgrade_transformer_attention(model: nn.Module, *, use_flash_attention: bool = True) -> nn.Module:

@@ -12,9 +12,6 @@ repository and verify.pyz (on PYTHONPATH) provide this module. It requires torch
 from __future__ import annotations
 
 import importlib
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,105 +19,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from verify.attention import cases
-
 PACKAGE_DIMS = 256
 """Largest head dimension of flash-attn (2.8.3.post2, csrc/flash_attn/flash_api.cpp)."""
 
 
-@dataclass(frozen=True)
-class AttentionProblem:
-    """One attention call. Tensors are (batch, heads, length, dim); masks broadcast to (batch, heads, queries, keys).
-
-    `keep` is true where a query sees a key, `bias` is added to the scores; at most one of them is set. `causal` aligns
-    to the top left, as in torch, and excludes a mask.
-    """
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    keep: Tensor | None = None
-    bias: Tensor | None = None
-    causal: bool = False
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel. `refuses` returns why it does not support a problem, None if it does."""
-
-    refuses: Callable[[AttentionProblem], str | None]
-    compute: Callable[[AttentionProblem], Tensor]
-
-
-def attend(problem: AttentionProblem, names: Sequence[str]) -> tuple[Tensor, str]:
-    """Compute a problem with the first of the named kernels that supports it; return the result and the kernel's name.
-
-    Raises ValueError with the reason of each where none does.
-    """
-    reasons = {}
-    for name in names:
-        reasons[name] = KERNELS[name].refuses(problem)
-        if reasons[name] is None:
-            return KERNELS[name].compute(problem), name
-    details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise ValueError(f"no kernel supports this attention: {details}")
-
-
 @cache
-def package_problem() -> str | None:
-    """Return why flash-attn cannot be used in this environment, None if it can."""
-    if importlib.util.find_spec("flash_attn") is None:
-        return "flash-attn is not installed"
+def has_package() -> bool:
+    """Return whether flash-attn imports in this environment."""
     try:
         importlib.import_module("flash_attn").flash_attn_func  # noqa: B018 - whether it is there is the question
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        return f"flash-attn does not import: {error}"
-    return None
+    except (ImportError, OSError, RuntimeError, AttributeError):
+        return False
+    return True
 
 
-def _package_refuses(problem: AttentionProblem) -> str | None:
-    query, key = problem.query, problem.key
-    if query.device.type != "cuda":
-        return "no GPU tensor"
-    if query.dtype not in (torch.float16, torch.bfloat16):
-        return f"{query.dtype} does not have 16 bits"
-    if problem.keep is not None or problem.bias is not None:
-        return "it supports no mask"
-    if problem.causal and query.shape[2] != key.shape[2]:
-        return "it aligns the causal mask to the bottom right"
-    if query.shape[3] > PACKAGE_DIMS or query.shape[3] % 8:
-        return f"head dimension {query.shape[3]}"
-    return package_problem()
+def suits_package(query: Tensor, key: Tensor, *, causal: bool) -> bool:
+    """Return whether flash-attn computes these tensors without a mask: in 16 bits on a GPU. It aligns causal masks to the bottom right."""
+    on_gpu = query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16)
+    fits = query.shape[3] <= PACKAGE_DIMS and query.shape[3] % 8 == 0
+    return on_gpu and fits and (not causal or query.shape[2] == key.shape[2]) and has_package()
 
 
-def _package(problem: AttentionProblem) -> Tensor:
-    parts = (part.transpose(1, 2) for part in (problem.query, problem.key, problem.value))
-    call = importlib.import_module("flash_attn").flash_attn_func
-    result: Tensor = call(*parts, dropout_p=problem.dropout, causal=problem.causal)
-    return result.transpose(1, 2)
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool, dropout: float
+) -> tuple[Tensor, str]:
+    """Compute attention by flash-attn where it can, else by torch's choice of its kernels; return the result and which of them computed.
 
-
-def _sdpa(problem: AttentionProblem) -> Tensor:
-    mask = problem.keep if problem.bias is None else problem.bias
-    return functional.scaled_dot_product_attention(
-        problem.query, problem.key, problem.value, attn_mask=mask, dropout_p=problem.dropout, is_causal=problem.causal
+    Tensors are (batch, heads, length, dim). The mask is true where a query sees a key, or is added to the scores; it broadcasts to
+    (batch, heads, queries, keys). `causal` aligns to the top left, as in torch, and excludes a mask.
+    """
+    if mask is None and suits_package(query, key, causal=causal):
+        parts = (part.transpose(1, 2) for part in (query, key, value))
+        call = importlib.import_module("flash_attn").flash_attn_func
+        return call(*parts, dropout_p=dropout, causal=causal).transpose(1, 2), "flash_attn"
+    result = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
-
-
-def _tiled(problem: AttentionProblem) -> Tensor:
-    diagonal = 0 if problem.causal else None
-    parts = (problem.query, problem.key, problem.value)
-    result = cases.attention(*parts, diagonal=diagonal, keep=problem.keep, bias=problem.bias)
-    return result.to(problem.query.dtype)
-
-
-KERNELS: Mapping[str, Kernel] = {
-    "flash_attn": Kernel(_package_refuses, _package),
-    "sdpa": Kernel(lambda _: None, _sdpa),
-    "reference": Kernel(lambda problem: "it has no dropout" if problem.dropout else None, _tiled),
-}
-"""In order of preference. torch itself chooses among its flash, memory efficient and plain paths."""
+    return result, "sdpa"
 
 
 class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
@@ -131,11 +66,9 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
     weights, for models that do not use them.
     """
 
-    kernels: tuple[str, ...] = tuple(KERNELS)
-    """Kernels that may compute, in order of preference."""
     discard_weights: bool = False
     used: str | None = None
-    """What computed the last call: the name of a kernel, or `torch` for torch's own code."""
+    """What computed the last call: `flash_attn`, `sdpa`, or `torch` for torch's own code."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -159,7 +92,7 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Compute attention as torch.nn.MultiheadAttention.forward does. Raises ValueError where no kernel supports it."""
+        """Compute attention as torch.nn.MultiheadAttention.forward does. Raises ValueError for `is_causal` without a mask."""
         special = query.is_nested or self.bias_k is not None or self.add_zero_attn
         if special or (need_weights and not self.discard_weights):
             self.used = "torch"
@@ -182,10 +115,9 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         parts = self._project(*self._batch_first(query, key, value))
         heads = [part.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
         causal = is_causal and key_padding_mask is None
-        keep, bias = (None, None) if causal else self._masks(attn_mask, key_padding_mask, heads[0])
+        mask = None if causal else self._mask(attn_mask, key_padding_mask, heads[0])
         dropout = self.dropout if self.training else 0.0
-        problem = AttentionProblem(heads[0], heads[1], heads[2], keep, bias, causal, dropout)
-        result, self.used = attend(problem, self.kernels)
+        result, self.used = attend(heads[0], heads[1], heads[2], mask, causal=causal, dropout=dropout)
         joined = functional.linear(result.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
         if not batched:
             return joined[0], None
@@ -212,10 +144,8 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
             for part, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
 
-    def _masks(
-        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return which keys a query sees, and what is added to its scores; at most one is set. True in torch's masks means hidden."""
+    def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Tensor) -> Tensor | None:
+        """Return which keys a query sees, or what is added to its scores. True in torch's masks means hidden."""
         masks = []
         if attn_mask is not None:
             # (queries, keys), or one mask per sequence and head, one after the other
@@ -224,17 +154,17 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         if key_padding_mask is not None:
             masks.append(key_padding_mask[:, None, None])
         if not masks:
-            return None, None
+            return None
         if all(mask.dtype == torch.bool for mask in masks):
             hidden = masks[0] if len(masks) == 1 else masks[0] | masks[1]
-            return ~hidden, None
+            return ~hidden
         added = [
             torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, float("-inf"))
             if mask.dtype == torch.bool
             else mask
             for mask in masks
         ]
-        return None, (added[0] if len(added) == 1 else added[0] + added[1]).to(query.dtype)
+        return (added[0] if len(added) == 1 else added[0] + added[1]).to(query.dtype)
 
 
 def torch_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -242,21 +172,15 @@ def torch_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if type(module) is nn.MultiheadAttention}
 
 
-def upgrade_attention(
-    model: nn.Module, *, kernels: tuple[str, ...] = tuple(KERNELS), discard_weights: bool = False
-) -> list[str]:
+def upgrade_attention(model: nn.Module, *, discard_weights: bool = False) -> list[str]:
     """Turn every torch.nn.MultiheadAttention of a model, including the model itself, into a FlashMultiheadAttention, in place.
 
     Other subclasses stay, because they may change the meaning. Returns the names of the modules in the model.
-    Raises ValueError where there is no kernel of a name.
     """
-    unknown = [name for name in kernels if name not in KERNELS]
-    if unknown or not kernels:
-        raise ValueError(f"no kernel is named `{', '.join(unknown)}`; there are {', '.join(KERNELS)}")
     found = torch_layers(model)
     for module in found.values():
         module.__class__ = FlashMultiheadAttention
-        module.kernels, module.discard_weights = tuple(kernels), discard_weights
+        module.discard_weights = discard_weights
         _enter(module)
     return list(found)
 
@@ -266,7 +190,7 @@ def restore_attention(model: nn.Module) -> list[str]:
     found = {name: module for name, module in model.named_modules() if type(module) is FlashMultiheadAttention}
     for module in found.values():
         module.__dict__.pop("_entered").remove()
-        for name in ("kernels", "discard_weights", "used"):
+        for name in ("discard_weights", "used"):
             module.__dict__.pop(name, None)
         module.__class__ = nn.MultiheadAttention
     return list(found)

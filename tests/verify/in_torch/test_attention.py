@@ -6,7 +6,7 @@ import copy
 import io
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ from verify.attention import (
     upgrade_transformer_attention,
 )
 from verify.attention import layers as attention_kernels
-from verify.attention.layers import KERNELS, AttentionProblem, attend
+from verify.attention.layers import attend
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 """Tolerance in float64, where a difference in meaning cannot be mistaken for rounding."""
@@ -88,10 +88,9 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(calls(), st.sampled_from(["sdpa", "reference"]))
-def test_results_and_gradients_equal_those_of_torch(call: dict[str, Any], kernel: str) -> None:
+@given(calls())
+def test_results_and_gradients_equal_those_of_torch(call: dict[str, Any]) -> None:
     own, flash = pair(**call["options"])
-    flash.kernels = (kernel,)
     answers = []
     for module in (own, flash):
         # A tensor that is query, key and value at once stays one tensor: both modules have a special case for it.
@@ -101,7 +100,7 @@ def test_results_and_gradients_equal_those_of_torch(call: dict[str, Any], kernel
         wanted = [*leaves.values(), *module.parameters()]
         slopes = torch.autograd.grad(torch.cos(result).sum(), wanted)
         answers.append((result, *slopes))
-    assert flash.used == kernel
+    assert flash.used == "sdpa"
     for one, other in zip(*answers, strict=True):
         torch.testing.assert_close(other, one, **CLOSE)
 
@@ -137,9 +136,6 @@ def test_dropout_works_only_in_training() -> None:
     torch.testing.assert_close(outputs[1], outputs[0], **CLOSE)  # the same random numbers: one kernel, one generator
     still = flash.eval()(inputs, inputs, inputs, need_weights=False)[0]
     assert not torch.allclose(outputs[1], still)
-    flash.train().kernels = ("reference",)
-    with pytest.raises(ValueError, match="no kernel supports this attention: reference: it has no dropout"):
-        flash(inputs, inputs, inputs, need_weights=False)
 
 
 def test_a_causal_hint_without_its_mask_is_refused_as_by_torch() -> None:
@@ -254,45 +250,25 @@ def test_a_state_of_torchs_module_can_be_loaded_and_a_copy_or_a_pickle_works() -
         assert restore_attention(module) == [""]
 
 
-def test_subclasses_are_not_upgraded_and_unknown_kernels_are_refused() -> None:
+def test_subclasses_are_not_upgraded() -> None:
     class Special(nn.MultiheadAttention):  # type: ignore[misc]
         pass
 
     assert upgrade_attention(nn.ModuleList([Special(8, 2)])) == []
-    with pytest.raises(ValueError, match="no kernel is named `flash`; there are flash_attn, sdpa, reference"):
-        upgrade_attention(nn.ModuleList(), kernels=("flash",))
 
 
-def half(*, device: str = "cuda", **changes: Any) -> AttentionProblem:
-    """Return a problem as it is on a GPU; it is not computed."""
+def suits(*, device: str = "cuda", dtype: torch.dtype = torch.bfloat16, keys: int = 8, causal: bool = False) -> bool:
+    """Whether flash-attn is used for tensors as they are on a GPU; they are not computed."""
 
-    class Looks:
-        shape = (1, 2, 8, 64)
-        dtype = changes.pop("dtype", torch.bfloat16)
+    def looks(length: int) -> Any:
+        return SimpleNamespace(shape=(1, 2, length, 64), dtype=dtype, device=torch.device(device))
 
-        def __init__(self) -> None:
-            self.device = torch.device(device)
-
-    return AttentionProblem(Looks(), Looks(), Looks(), **changes)
+    return attention_kernels.suits_package(looks(8), looks(keys), causal=causal)
 
 
-def test_the_package_is_preferred_if_it_supports_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = ModuleType("flash_attn")
-    package.flash_attn_func = lambda q, k, v, dropout_p, causal: (q + 1, dropout_p, causal)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "flash_attn", package)
-    package.__spec__ = __spec__
-    attention_kernels.package_problem.cache_clear()
-    refuses = KERNELS["flash_attn"].refuses
-    assert refuses(half()) is None
-    assert refuses(half(causal=True)) is None
-    assert refuses(half(device="cpu")) == "no GPU tensor"
-    assert refuses(half(dtype=torch.float32)) == "torch.float32 does not have 16 bits"
-    assert refuses(half(keep=torch.ones(1, 1, 8, 8, dtype=torch.bool))) == "it supports no mask"
-    attention_kernels.package_problem.cache_clear()
-
-
-def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = ModuleType("flash_attn")
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A stand-in for flash-attn, which computes by torch in the layout of the package."""
 
     def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float, causal: bool) -> Any:
         assert (q.shape, k.shape) == ((2, 5, 3, 8), (2, 7, 3, 8))  # batch, length, heads, dim
@@ -301,18 +277,33 @@ def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch
         )
         return own.transpose(1, 2)
 
-    package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    made = ModuleType("flash_attn")
+    made.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", made)
+    attention_kernels.has_package.cache_clear()
+    yield made
+    attention_kernels.has_package.cache_clear()
+
+
+@pytest.mark.usefixtures("package")
+def test_the_package_is_preferred_if_it_supports_the_tensors() -> None:
+    assert suits()
+    assert suits(causal=True)
+    assert not suits(causal=True, keys=9)
+    assert not suits(device="cpu")
+    assert not suits(dtype=torch.float32)
+
+
+@pytest.mark.usefixtures("package")
+def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
-    problem = AttentionProblem(query, key, value)
-    torch.testing.assert_close(KERNELS["flash_attn"].compute(problem), attend(problem, ("sdpa",))[0])
-
-
-def test_without_the_package_the_next_provider_computes() -> None:
-    attention_kernels.package_problem.cache_clear()
-    assert attention_kernels.package_problem() == "flash-attn is not installed"
-    query = torch.randn(1, 2, 4, 8)
-    assert attend(AttentionProblem(query, query, query), tuple(KERNELS))[1] == "sdpa"
+    expected, used = attend(query, key, value, None, causal=False, dropout=0.0)
+    assert used == "sdpa"
+    monkeypatch.setattr(attention_kernels, "suits_package", lambda *_, **__: True)
+    result, used = attend(query, key, value, None, causal=False, dropout=0.0)
+    assert used == "flash_attn"
+    torch.testing.assert_close(result, expected)
+    assert attend(query, key, value, torch.ones(5, 7, dtype=torch.bool), causal=False, dropout=0.0)[1] == "sdpa"
 
 
 def test_the_names_of_the_first_description_upgrade_and_restore() -> None:
@@ -321,5 +312,6 @@ def test_the_names_of_the_first_description_upgrade_and_restore() -> None:
     assert type(model.self_attn) is FlashAttention2Module
     upgrade_transformer_attention(model, use_flash_attention=False)
     assert type(model.self_attn) is nn.MultiheadAttention
-    attention_kernels.package_problem.cache_clear()
+    attention_kernels.has_package.cache_clear()
     assert not is_flash_attention_available()
+    assert not suits()

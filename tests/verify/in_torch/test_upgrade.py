@@ -197,24 +197,33 @@ def test_an_upgraded_encoder_gives_the_same_results(capsys: pytest.CaptureFixtur
 
 
 def mutated(factor: float) -> Any:
-    whole = attention_kernels.KERNELS["sdpa"]
-    return attention_kernels.Kernel(whole.refuses, lambda problem: whole.compute(problem) * factor)
+    whole = attention_kernels.attend
+
+    def wrong(*tensors: Any, **options: Any) -> Any:
+        result, used = whole(*tensors, **options)
+        return result * factor, used
+
+    return wrong
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_that_is_wrong_by_a_hundredth_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.03 if dtype == "bfloat16" else 1.01))
+    monkeypatch.setattr(attention_kernels, "attend", mutated(1.03 if dtype == "bfloat16" else 1.01))
     code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype)
     assert (code, document["status"]) == (2, "fail")
     assert "differs from the original" in document["reason"]
 
 
 def test_a_wrong_gradient_alone_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = attention_kernels.KERNELS["sdpa"]
-    bent = attention_kernels.Kernel(whole.refuses, lambda problem: Bent.apply(whole.compute(problem)))
-    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", bent)
+    whole = attention_kernels.attend
+
+    def bent(*tensors: Any, **options: Any) -> Any:
+        result, used = whole(*tensors, **options)
+        return Bent.apply(result), used
+
+    monkeypatch.setattr(attention_kernels, "attend", bent)
     code, document = upgrade(capsys, "my_models:encoder")
     assert (code, "gradient of layers." in document["reason"]) == (2, True)
 
@@ -269,7 +278,7 @@ def test_gradients_are_compared_where_they_are_required(
 def test_a_different_layer_of_a_frozen_model_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.01))
+    monkeypatch.setattr(attention_kernels, "attend", mutated(1.01))
     code, document = upgrade(capsys, "my_models:frozen")
     assert (code, "layer attention" in document["reason"]) == (2, True)
 
@@ -293,7 +302,7 @@ def test_the_upgraded_module_is_written_next_to_the_original_and_builds_the_same
 def test_a_module_that_differs_is_not_written(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.01))
+    monkeypatch.setattr(attention_kernels, "attend", mutated(1.01))
     code, document = upgrade(capsys, "my_models:own", "--write")
     assert (code, document["written"]) == (2, None)
     assert not (tmp_path / "my_models_flash.py").exists()
