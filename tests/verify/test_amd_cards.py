@@ -10,6 +10,7 @@ from verify.checks.devices.cards import evaluate_amd_clocks as evaluate_clocks
 from verify.checks.devices.cards import evaluate_amd_ecc as evaluate_ecc
 from verify.checks.devices.cards import evaluate_amd_links as evaluate_links
 from verify.host.views import amd_smi
+from verify.host.views.nvml import Health
 
 ROCM_6 = """[
     {"gpu": 0, "ecc": {"total_correctable_count": 7, "total_uncorrectable_count": 0, "total_deferred_count": 0,
@@ -93,7 +94,7 @@ METRICS = """[
 
 def test_reasons_for_slow_clocks_are_read_from_new_and_old_amd_cards() -> None:
     found = amd_smi.METRICS.parse(METRICS)
-    assert [dict(card.throttling) for card in found] == [
+    assert [dict(card.throttling or {}) for card in found] == [
         {"prochot": False, "ppt": True, "socket_thermal": True},
         {"throttled": False},
         {"throttled": True},
@@ -115,12 +116,12 @@ def test_temperature_and_power_are_read_from_new_and_old_releases() -> None:
         {"gpu": 2, "temperature": "N/A", "power": "N/A"},
     ]
     found = amd_smi.METRICS.parse(json.dumps(rows))
-    assert [(card.gpu, card.temperature_c, card.memory_c, card.power_w) for card in found] == [
-        (0, 54, 61, 142),
-        (1, 41, None, 90),
-        (2, None, None, None),
+    assert [(card.pci, card.temperature_c, card.memory_c, card.power_w) for card in found] == [
+        ("0", 54, 61, 142),
+        ("1", 41, None, 90),
+        ("2", None, None, None),
     ]
-    assert [dict(card.throttling) for card in amd_smi.METRICS.parse(METRICS)][:2] == [
+    assert [dict(card.throttling or {}) for card in amd_smi.METRICS.parse(METRICS)][:2] == [
         {"prochot": False, "ppt": True, "socket_thermal": True},
         {"throttled": False},
     ]
@@ -133,9 +134,9 @@ def test_overheating_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None
         "GPU 0 is slowed down: its socket is too hot; GPU 2 is slowed down: for a reason that amd-smi does not name",
     )
     assert hot.remedy
-    assert evaluate_clocks([amd_smi.Metrics(0, {"ppt": True, "prochot": False})]).status == "ok"
-    assert evaluate_clocks([amd_smi.Metrics(0, {"prochot": True})]).status == "fail"
-    assert evaluate_clocks([amd_smi.Metrics(0)]).status == "skip"
+    assert evaluate_clocks([Health("0", "", throttling={"ppt": True, "prochot": False})]).status == "ok"
+    assert evaluate_clocks([Health("0", "", throttling={"prochot": True})]).status == "fail"
+    assert evaluate_clocks([Health("0", "")]).status == "skip"
 
 
 def topology(*kinds: str) -> str:

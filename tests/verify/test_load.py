@@ -191,7 +191,7 @@ def test_an_amd_gpu_whose_memory_gets_hot_under_load_is_read_from_amd_smi(
 
 @pytest.mark.parametrize(("reason", "status"), [("low_utilization", "warn"), ("ppt", "ok"), ("throttled", "ok")])
 def test_a_low_clock_of_an_amd_gpu_is_a_warning_unless_a_power_cap_may_explain_it(reason: str, status: str) -> None:
-    reading = Health("0000:05:00.0", "", slowed=(reason,), clock_mhz=600, clock_max_mhz=2100)
+    reading = Health("0000:05:00.0", "", throttling={reason: True}, clock_mhz=600, clock_max_mhz=2100)
     outcome = evaluate([Figure("memory", 14.0, "GB/s")], CheckContext(), {}, [reading])
     assert outcome.status == status
     if status == "warn":

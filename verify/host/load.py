@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
@@ -49,35 +50,23 @@ def _read(address: str, library: str, readings: list[Health], done: Event) -> No
 
 def _read_amd(address: str, readings: list[Health], done: Event) -> None:
     with suppress(amd_smi.AmdSmiError):
-        addresses = dict(enumerate(gpu.pci for gpu in amd_smi.GPUS.ask() or ()))
-        limits = next((one for one in amd_smi.LIMITS.ask() or () if addresses.get(one.gpu) == address), None)
+        number = next((str(place) for place, gpu in enumerate(amd_smi.GPUS.ask() or ()) if gpu.pci == address), None)
+        known = next((one for one in amd_smi.LIMITS.ask() or () if one.pci == number), Health(address, ""))
         while not done.is_set():
-            seen = next((one for one in amd_smi.METRICS.ask() or () if addresses.get(one.gpu) == address), None)
+            seen = next((one for one in amd_smi.METRICS.ask() or () if one.pci == number), None)
             if seen is None or done.is_set():
                 break
-            readings.append(of_amd(address, seen, limits))
+            readings.append(of_amd(address, seen, known))
 
 
-def of_amd(address: str, seen: amd_smi.Metrics, limits: amd_smi.Limits | None) -> Health:
-    """Return a reading of amd-smi in the form of NVML's."""
-    limits = limits or amd_smi.Limits(seen.gpu, power_w=None, temperature_c=None, memory_c=None)
-    return Health(
-        pci=address,
-        name="",
-        slowed=tuple(reason for reason, is_active in seen.throttling.items() if is_active),
-        clock_mhz=_whole(seen.clock_mhz),
-        clock_max_mhz=_whole(seen.clock_max_mhz),
-        temperature_c=_whole(seen.temperature_c),
-        temperature_max_c=_whole(limits.temperature_c),
-        memory_c=_whole(seen.memory_c),
-        memory_max_c=_whole(limits.memory_c),
-        power_w=seen.power_w,
-        power_limit_w=limits.power_w,
-    )
+def of_amd(address: str, seen: Health, known: Health) -> Health:
+    """Return a reading with the GPU's address and its limits."""
+    limits = {name: getattr(known, name) for name in ("power_limit_w", "temperature_max_c", "memory_max_c")}
+    return replace(seen, pci=address, **limits)
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+def _active(reading: Health) -> set[str]:
+    return {reason for reason, is_active in (reading.throttling or {}).items() if is_active}
 
 
 def reasons(readings: Sequence[Health]) -> list[tuple[Mapping[str, Any], int]]:
@@ -86,7 +75,7 @@ def reasons(readings: Sequence[Health]) -> list[tuple[Mapping[str, Any], int]]:
     rows = [
         (row, sum(counts[bits] for bits in counts if bits & row["bit"])) for row in table("devices")["clock_reason"]
     ]
-    named = Counter(reason for one in readings for reason in one.slowed or ())
+    named = Counter(reason for one in readings for reason in _active(one))
     rows += [(row, named[row["reason"]]) for row in table("devices")["amd_limit"] if row.get("under_load", True)]
     return [(row, count) for row, count in rows if count]
 
@@ -97,7 +86,7 @@ def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
     A clock that a power cap lowers is no fault.
     """
     rule, found = table("speed")["clock"], reasons(readings)
-    remedy = "remedy" if all(one.slowed is None for one in readings) else "amd_remedy"
+    remedy = "remedy" if all(one.throttling is None for one in readings) else "amd_remedy"
     for row, count in found:
         if row["status"] in ("warn", "fail"):
             seen = f"in {count} of {len(readings)} readings"
@@ -105,7 +94,7 @@ def slowdowns(readings: Sequence[Health]) -> Iterator[Observation]:
             yield Observation(row["status"], text, row["remedy"])
     highest, most = highest_of(readings, "clock_mhz"), highest_of(readings, "clock_max_mhz")
     capped = any(row.get("bit") == rule["power_cap"] for row, _ in found)
-    capped = capped or any(set(rule["amd_power_caps"]) & {*(one.slowed or ())} for one in readings)
+    capped = capped or any(set(rule["amd_power_caps"]) & _active(one) for one in readings)
     if highest and most and highest < rule["share"] * most and not capped:
         text = f"{readings[0].pci} runs at {highest} of {most} MHz under load, and no power cap lowers its clock"
         yield Observation("warn", text, rule[remedy])

@@ -136,14 +136,14 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
     yield Family("firstlight_card_fabric_registered", registered)
 
 
-def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[amd_smi.Metrics]) -> Iterator[Family]:
+def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[Health]) -> Iterator[Family]:
     """Yield the metrics of AMD cards, which amd-smi numbers; what a card does not report is left out."""
-    yield from _gauges({str(row.gpu): row for row in metrics})
+    yield from _gauges({row.pci: row for row in metrics})
     status = {row["reason"]: row["status"] for row in table("devices")["amd_limit"]}
     slowed = [
-        ({"card": str(row.gpu), "reason": reason, "status": status.get(reason, "ok")}, int(active))
+        ({"card": row.pci, "reason": reason, "status": status.get(reason, "ok")}, int(active))
         for row in metrics
-        for reason, active in row.throttling.items()
+        for reason, active in (row.throttling or {}).items()
     ]
     yield Family("firstlight_card_slowed", slowed)
     counted = [({"card": str(row.gpu)}, row.uncorrected) for row in errors if row.uncorrected is not None]

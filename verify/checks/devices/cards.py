@@ -7,7 +7,7 @@ from typing import Any
 
 from verify.host.card_health import amd_check, nvidia_check
 from verify.host.views import amd_smi
-from verify.host.views.amd_smi import BadPages, EccErrors, GpuLink, Metrics
+from verify.host.views.amd_smi import BadPages, EccErrors, GpuLink
 from verify.host.views.nvml import Fabric, Health
 from verify.records import CheckResult, Figure, Observation, Status, combine, first_few
 from verify.tables import table
@@ -220,7 +220,7 @@ LISTED = 4
 SICK_LINKS = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
 
 
-def evaluate_amd_clocks(cards: Sequence[Metrics]) -> CheckResult:
+def evaluate_amd_clocks(cards: Sequence[Health]) -> CheckResult:
     """Only current reasons are evaluated. Reasons without a row (clocks below a limit that the host set, little work) are evidence."""
     telling = [card for card in cards if card.throttling]
     if not telling:
@@ -228,19 +228,20 @@ def evaluate_amd_clocks(cards: Sequence[Metrics]) -> CheckResult:
     rule = table("devices")["amd_limits"]
     evidence = {
         "command": " ".join(amd_smi.METRICS.command),
-        "cards": [{"gpu": card.gpu, "active": card.throttling, "memory_c": card.memory_c} for card in cards],
+        "cards": [{"gpu": card.pci, "active": card.throttling, "memory_c": card.memory_c} for card in cards],
         "source": rule["source"],
     }
     observations = [
-        Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+        Observation(row["status"], f"GPU {card.pci} is slowed down: {row['name']}", row.get("remedy"))
         for card in telling
         for row in table("devices")["amd_limit"]
-        if card.throttling.get(row["reason"])
+        if (card.throttling or {}).get(row["reason"])
     ]
     return combine(observations, f"nothing slows an AMD GPU down ({len(telling)} checked)", (), evidence)
 
 
-amd_clocks = amd_check(amd_smi.METRICS, evaluate_amd_clocks, Metrics(0, {"prochot": True, "hbm_thermal": False}))
+SICK = Health("0", "", throttling={"prochot": True, "hbm_thermal": False})
+amd_clocks = amd_check(amd_smi.METRICS, evaluate_amd_clocks, SICK)
 
 
 def _evaluate_ecc_and_pages(cards: Sequence[EccErrors]) -> CheckResult:

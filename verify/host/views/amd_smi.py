@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from verify.host.views import Gpu, pci_address
+from verify.host.views.nvml import Health
 
 LIMIT_S = 30.0
 VIOLATION = "_violation_status"
@@ -38,34 +39,6 @@ class BadPages:
     """Retired when the driver is loaded again."""
     unreservable: int | None
     """In use, so they could not be retired."""
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Throttling, clock, temperature and power of a GPU; None if unknown."""
-
-    gpu: int
-    throttling: Mapping[str, bool] = field(default_factory=dict)
-    """Whether each reason is active, by amd-smi's names; empty if unknown. GPUs before the MI300 have one for all reasons."""
-    temperature_c: float | None = None
-    """Of its hottest part, else at its edge."""
-    memory_c: float | None = None
-    """Of the memory."""
-    power_w: float | None = None
-    clock_mhz: float | None = None
-    """Of the fastest of its chips that compute; a chip without work has a low one."""
-    clock_max_mhz: float | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits from which on a GPU slows itself down; None if unknown."""
-
-    gpu: int
-    power_w: float | None
-    temperature_c: float | None
-    """Of its hottest part."""
-    memory_c: float | None
 
 
 @dataclass(frozen=True)
@@ -137,14 +110,15 @@ def _pages(row: Any) -> list[BadPages]:
     return [BadPages(int(row["gpu"]), *(count(row[kind]) for kind in ("retired", "pending", "un_res")))]
 
 
-def _metrics(row: Any) -> list[Metrics]:
+def _metrics(row: Any) -> list[Health]:
     temperature, power = row.get("temperature"), row.get("power")
     return [
-        Metrics(
-            gpu=int(row["gpu"]),
+        Health(
+            pci=str(int(row["gpu"])),
+            name="",
             throttling=_violations(row) or _throttled(row),
-            temperature_c=_first(temperature, "hotspot", "edge"),
-            memory_c=_first(temperature, "mem"),
+            temperature_c=_whole(temperature, "hotspot", "edge"),
+            memory_c=_whole(temperature, "mem"),
             power_w=_first(power, "socket_power", "average_socket_power"),
             clock_mhz=_highest_clock(row, "clk"),
             clock_max_mhz=_highest_clock(row, "max_clk"),
@@ -152,16 +126,25 @@ def _metrics(row: Any) -> list[Metrics]:
     ]
 
 
-def _highest_clock(row: Any, key: str) -> float | None:
+def _highest_clock(row: Any, key: str) -> int | None:
+    """Return the clock of the fastest of a GPU's chips that compute; a chip without work has a low one."""
     clocks = row.get("clock")
     parts = clocks.items() if isinstance(clocks, dict) else ()
-    found = (_first(part, key) for name, part in parts if name.startswith("gfx"))
+    found = (_whole(part, key) for name, part in parts if name.startswith("gfx"))
     return max((clock for clock in found if clock is not None), default=None)
 
 
-def _limits(row: Any) -> list[Limits]:
-    keys = ("socket_power", "slowdown_hotspot_temperature", "slowdown_vram_temperature")
-    return [Limits(int(row["gpu"]), *(_first(row.get("limit"), key) for key in keys))]
+def _limits(row: Any) -> list[Health]:
+    known = row.get("limit")
+    return [
+        Health(
+            pci=str(int(row["gpu"])),
+            name="",
+            power_limit_w=_first(known, "socket_power"),
+            temperature_max_c=_whole(known, "slowdown_hotspot_temperature"),
+            memory_max_c=_whole(known, "slowdown_vram_temperature"),
+        )
+    ]
 
 
 def _links(row: Any) -> list[GpuLink]:
@@ -185,6 +168,11 @@ def _first(details: Any, *keys: str) -> float | None:
     return None
 
 
+def _whole(details: Any, *keys: str) -> int | None:
+    value = _first(details, *keys)
+    return None if value is None else round(value)
+
+
 def _violations(row: Any) -> dict[str, bool]:
     details = row.get("throttle")
     known = details.items() if isinstance(details, dict) else ()
@@ -206,9 +194,11 @@ GPUS = Query(("list",), lambda row: [Gpu(pci=pci_address(row["bdf"]))])
 ERRORS = Query(("metric",), _errors)
 PAGES = Query(("bad-pages",), _pages)
 METRICS = Query(("metric",), _metrics)
-"""Releases have different options for throttling and for the blocks with errors; without an option all of them report both."""
+"""With the GPU's number in place of its address. Releases have different options for throttling and for the blocks with errors; without an
+option all of them report both."""
 ERRORS_AND_METRICS = Query(("metric",), lambda row: list(zip(_errors(row), _metrics(row), strict=True)))
 """Both by one call, which takes about a second."""
 LIMITS = Query(("static", "--limit"), _limits)
+"""What a GPU slows itself down at."""
 LINKS = Query(("topology",), _links)
 """The link of each ordered pair of GPUs."""

@@ -213,8 +213,8 @@ class Health:
     """Retirement of pages, on cards before Ampere."""
     clock_reasons: int | None = None
     """Bits of nvmlClocksEventReasons: why clocks are not higher."""
-    slowed: tuple[str, ...] | None = None
-    """The same of an AMD GPU under load, by amd-smi's names; None of an NVIDIA GPU."""
+    throttling: Mapping[str, bool] | None = None
+    """Of an AMD GPU: whether each reason slows it down, by amd-smi's names; empty if unknown. GPUs before the MI300 have one for all reasons."""
     clock_mhz: int | None = None
     """Clock of the multiprocessors."""
     clock_max_mhz: int | None = None
