@@ -9,7 +9,6 @@ import pytest
 
 from tests.verify.nvml_stand_in import UUID, library
 from verify.checks.devices import driver as gpus
-from verify.checks.devices import host
 from verify.host import cpu as host_cpu
 from verify.host import devices as survey
 from verify.host.cpu import cpu_flags
@@ -184,27 +183,6 @@ def test_another_order_than_on_the_bus_is_a_warning() -> None:
 
 def test_a_torch_too_old_to_name_its_gpus_is_compared_by_count() -> None:
     assert evaluated(torch=tuple(Gpu(name="H100", memory=gpu.memory) for gpu in FULL))[0] == "ok"
-
-
-AVX512 = ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq")
-
-
-@pytest.mark.parametrize(
-    ("usable", "threads", "used", "flags", "status"),
-    [
-        (16, 8, "AVX512", AVX512, "ok"),
-        (16, 16, "AVX2", ("avx2", "fma"), "ok"),
-        (4, 4, "SVE256", (), "ok"),
-        (4, 4, "DEFAULT", ("sse4_2",), "ok"),
-        (16, 8, "AVX2", AVX512, "warn"),
-        (16, 8, "DEFAULT", ("avx2", "fma"), "warn"),
-        (16, 1, "AVX512", AVX512, "warn"),
-    ],
-)
-def test_torch_must_use_all_cpus_and_instructions(
-    usable: int, threads: int, used: str, flags: tuple[str, ...], status: str
-) -> None:
-    assert host.evaluate_cpu(cpus=range(usable), threads=threads, used=used, flags=flags, nodes=()).status == status
 
 
 def test_the_flags_of_the_first_cpu_are_read() -> None:

@@ -77,7 +77,7 @@ def test_the_file_for_ci_servers_has_every_record_once() -> None:
         as_record("engine.vllm", "gpu-1", None, CheckResult("error", "cannot tell: \x1b[31mboom\x00"), 2.0)
     )
     one["checks"].append(as_record("speed.copies", "gpu-1", "cpu", CheckResult("skip", "no GPU"), 0.0))
-    one["checks"].append(as_record("devices.cpu", "gpu-1", None, CheckResult("warn", "one thread"), 0.0))
+    one["checks"].append(as_record("devices.xid", "gpu-1", None, CheckResult("warn", "one event"), 0.0))
     root = ET.fromstring(junit([one, document("gpu-2")]))
     first, second = root.findall("testsuite")
     assert {key: first.get(key) for key in ("name", "tests", "failures", "errors", "skipped")} == {
@@ -91,7 +91,7 @@ def test_the_file_for_ci_servers_has_every_record_once() -> None:
     assert error is not None
     assert error.get("message") == "cannot tell: ?[31mboom?"
     assert cases["speed.copies[cpu]"].find("skipped") is not None
-    assert (cases["devices.cpu"].findtext("system-out"), len(cases["devices.cpu"])) == ("warn: one thread", 1)
+    assert (cases["devices.xid"].findtext("system-out"), len(cases["devices.xid"])) == ("warn: one event", 1)
     assert second.get("failures") == "0"
 
 

@@ -145,7 +145,7 @@ def test_a_lasting_warning_is_kept_by_runs_that_do_not_measure(prefix: Path) -> 
 def test_only_selected_checks_run_and_the_last_complete_run_is_kept(prefix: Path) -> None:
     (prefix / "verify").mkdir()
     (prefix / "verify" / "last.json").write_text("whole")
-    picked = Picked(only=("libraries.lock", "devices.cpu"), skip=("devices",), inject=("wrong-lock@libraries.lock",))
+    picked = Picked(only=("libraries.lock", "devices.xid"), skip=("devices",), inject=("wrong-lock@libraries.lock",))
     answer = verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick", selection=picked))
     assert {check.id for check in answer.checks} == {"libraries.lock"}
     assert answer.document["injected"] == ["wrong-lock"]

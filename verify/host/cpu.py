@@ -1,8 +1,6 @@
-"""CPUs of this host: their instructions, the NUMA nodes with their memory, and binding of this process to one node."""
+"""CPUs of this host: their instructions, the NUMA nodes, and binding of this process to one node."""
 
 import os
-import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,26 +12,14 @@ from verify.tables import table
 NODES = Path("/sys/devices/system/node")
 
 
-@dataclass(frozen=True)
-class Node:
-    """One node: its CPUs by number, its memory in bytes."""
-
-    number: int
-    cpus: frozenset[int]
-    memory: int
-
-
-def nodes(folder: Path = NODES) -> tuple[Node, ...]:
-    """Return the nodes by number; none if the kernel knows none (a container may hide them)."""
-    found = []
-    for path in folder.glob("node[0-9]*"):
-        if (path / "cpulist").exists():
-            memory = re.search(r"MemTotal:\s+(\d+) kB", (path / "meminfo").read_text())
-            # A CPU list is such as `0-3,8`.
-            ends = [part.split("-") for part in (path / "cpulist").read_text().strip().split(",") if part]
-            cpus = frozenset(number for part in ends for number in range(int(part[0]), int(part[-1]) + 1))
-            found.append(Node(int(path.name.removeprefix("node")), cpus, int(memory[1]) << 10 if memory else 0))
-    return tuple(sorted(found, key=lambda node: node.number))
+def nodes(folder: Path = NODES) -> dict[int, frozenset[int]]:
+    """Return the CPUs of each node by number; none if the kernel knows none (a container may hide them)."""
+    found = {}
+    for path in folder.glob("node[0-9]*/cpulist"):
+        ends = [part.split("-") for part in path.read_text().strip().split(",") if part]  # such as `0-3,8`
+        cpus = (number for part in ends for number in range(int(part[0]), int(part[-1]) + 1))
+        found[int(path.parent.name.removeprefix("node"))] = frozenset(cpus)
+    return found
 
 
 def near(address: str, devices: Path = DEVICES) -> int | None:
@@ -48,10 +34,10 @@ def bind(address: str | None) -> dict[str, Any]:
     Returns evidence: `NUMA node`, None if the kernel names none, and what was `bound`, or why nothing was.
     """
     number = near(address) if address else None
-    node = next((one for one in nodes() if one.number == number), None)
-    if node is None:
+    cpus = None if number is None else nodes().get(number)
+    if cpus is None:
         return {"NUMA node": None, "bound": "the kernel names no node of this GPU"}
-    allowed = node.cpus & os.sched_getaffinity(0)
+    allowed = cpus & os.sched_getaffinity(0)
     if not allowed:
         return {"NUMA node": number, "bound": "this process may use none of its CPUs"}
     os.sched_setaffinity(0, allowed)

@@ -248,15 +248,6 @@ def test_a_library_of_the_search_path_that_replaces_the_environments_is_named(ve
     assert f"libgomp from {tmp_path / own.name}" in reason_of(document, "libraries.loaded")
 
 
-def test_restricted_instructions_and_threads_are_warnings(verify: Any) -> None:
-    code, document = verify("--only", "devices.cpu", ATEN_CPU_CAPABILITY="default")
-    if next(record for record in document["checks"] if record["id"] == "devices.cpu")["evidence"]["CPU"]:
-        assert code == 1
-        assert "computes with DEFAULT on a CPU that has" in reason_of(document, "devices.cpu")
-    else:
-        assert code == 0
-
-
 def test_a_torch_that_aborts_during_its_import_gives_a_document(verify: Any, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("import os; os.write(2, b'terminate called after throwing\\n'); os.abort()")
     code, document = verify("--level", "quick", PYTHONPATH=str(tmp_path))
