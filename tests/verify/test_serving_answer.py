@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.answer import AnswerFacts, problem_of
 from verify.checks.serving.answer import answer as run
-from verify.checks.serving.answer import collect_answer as collect
-from verify.checks.serving.answer import evaluate_answer as evaluate
+from verify.checks.serving.answer import check_answer as check
+from verify.checks.serving.answer import problem_of, report_stopped
 from verify.records import CheckContext
 from verify.serving.answers import (
     Answer,
@@ -227,7 +226,7 @@ def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Se
 
 def test_a_silent_engine_is_reported_as_frozen_within_the_limit(service: Service, front: Front) -> None:
     front.stops_after = 2
-    outcome = evaluate(collect(service))
+    outcome = check(service)
     assert outcome.status == "fail"
     assert outcome.reason == "its engine is frozen: /v1/completions: nothing came for 0.5 s"
 
@@ -247,7 +246,7 @@ def test_an_engine_at_work_is_given_a_second_request(
     front.stops_after, front.stopping = 0, stopping
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Service, "cores", lambda *_: cores)
-        outcome = evaluate(collect(service))
+        outcome = check(service)
     assert (outcome.status, outcome.reason if reason else None) == ("fail" if reason else "ok", reason)
 
 
@@ -258,27 +257,27 @@ def test_an_engine_that_is_busy_with_other_requests_is_no_failure(service: Servi
         patch.setitem(
             table("serving")["answer"], "watch_s", 30.0
         )  # a busy machine answers for its metrics in this time
-        outcome = evaluate(collect(service))
+        outcome = check(service)
     assert outcome.status == "warn"
     assert "answers others and left this request waiting" in outcome.reason
 
 
 def test_a_users_model_without_a_green_run_must_answer(service: Service) -> None:
-    outcome = evaluate(collect(service))
+    outcome = check(service)
     assert outcome.status == "ok"
     assert "no green run kept answers to compare with" in outcome.reason
 
 
 def test_answers_to_requests_at_once_are_those_of_each_prompt_alone(service: Service, front: Front) -> None:
     front.alone = -3.0
-    outcome = evaluate(collect(service))
+    outcome = check(service)
     assert outcome.status == "fail"
     assert outcome.reason == (
         "its answer differs from its answers to the same prompts alone: prompt 1 of 4 with a shared prefix, sent at once:"
         " log probabilities of its answer differ by 2.75 on average from those of the same text alone; allowed 0.2"
     )
     front.room = 200
-    assert evaluate(collect(service)).status == "ok"
+    assert check(service).status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -347,7 +346,7 @@ def test_a_new_prompt_detects_canned_answers(
         sys.modules, "verify.serving.small_llama", SimpleNamespace(load=lambda _: Model(), use_one_thread=lambda: None)
     )
     asked = Service(service.prefix, {**service.readiness, "reference": str(path)}, None)
-    outcome = evaluate(collect(asked))
+    outcome = check(asked)
     assert outcome.status == "fail"
     assert outcome.reason.startswith("its answer differs from the model in float64: token 1 of 4 is 5, and 11 leads")
 
@@ -364,7 +363,7 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
     monkeypatch.setitem(
         sys.modules, "verify.serving.small_llama", SimpleNamespace(load=load, use_one_thread=lambda: None)
     )
-    outcome = evaluate(collect(Service(service.prefix, {**service.readiness, "reference": str(path)}, None)))
+    outcome = check(Service(service.prefix, {**service.readiness, "reference": str(path)}, None))
     assert outcome.status == "fail"
     assert outcome.reason == "/m/model.safetensors has no tensor `lm_head.weight` of shape [64, 16]"
     assert "model's files" in (outcome.remedy or "")
@@ -372,7 +371,7 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
 
 def test_a_stopped_process_is_named_without_a_request() -> None:
     engine = Process(8, 7, state="T", argv=("VLLM::EngineCore",))
-    outcome = evaluate(AnswerFacts(stopped=(engine,)))
+    outcome = report_stopped([engine])
     assert (outcome.status, outcome.reason) == (
         "fail",
         "no request is answered: a signal has stopped VLLM::EngineCore (PID 8) (state T)",

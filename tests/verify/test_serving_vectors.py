@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.answer import collect_answer as collect
-from verify.checks.serving.answer import evaluate_answer as evaluate
+from verify.checks.serving.answer import check_answer as check
 from verify.checks.serving.requests import collect_pace as pace
 from verify.serving.client import Client
 from verify.serving.contract import Asker, Findings, ask_all
@@ -131,26 +130,26 @@ def contract(api: Api, task: str) -> Findings:
 @pytest.mark.parametrize("task", ["embed", "score"])
 def test_vectors_are_those_of_the_last_green_run(api: Api, tmp_path: Path, task: str) -> None:
     service = service_of(api, tmp_path, task)
-    outcome = evaluate(collect(service))
+    outcome = check(service)
     assert (outcome.status, "no green run kept answers to compare with" in outcome.reason) == ("ok", True)
     inputs: list[Any] = ["a", "b"] if task == "embed" else [["q", "a"], ["q", "b"]]
     texts = ["a", "b"] if task == "embed" else ["q a", "q b"]
     vectors = [api.vector(text, size=4 if task == "embed" else 1, among=False) for text in texts]
     kept = {"inputs": inputs, "vectors": vectors, "release": "this", "at": "T"}
     (tmp_path / "verify/vectors-m.json").write_text(json.dumps(kept))
-    outcome = evaluate(collect(service))
+    outcome = check(service)
     assert (outcome.status, outcome.reason.partition(", after")[0]) == (
         "ok",
         "its vectors match its vectors of the same texts alone and the last green run",
     )
     api.fault = "other weights"
-    outcome = evaluate(collect(service))
+    outcome = check(service)
     assert (outcome.status, "its answer differs from the last green run: vector " in outcome.reason) == ("fail", True)
 
 
 def test_a_vector_that_depends_on_other_texts_is_noticed(api: Api, tmp_path: Path) -> None:
     api.fault = "batch"
-    outcome = evaluate(collect(service_of(api, tmp_path, "embed")))
+    outcome = check(service_of(api, tmp_path, "embed"))
     assert (outcome.status, "differs from its vectors of the same texts alone" in outcome.reason) == ("fail", True)
 
 

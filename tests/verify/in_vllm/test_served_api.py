@@ -41,7 +41,7 @@ def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("bfloat16")
 def test_answers_to_prompts_up_to_3000_tokens_are_the_models(service: Service) -> None:
     (service.prefix / "fault").write_text("")
-    outcome = answer.evaluate_answer(answer.collect_answer(service, whole=True))
+    outcome = answer.check_answer(service, whole=True)
     assert outcome.status == "ok", outcome.reason
     assert abs(outcome.evidence["prompt of 700 tokens"]["attention scale"]) < 0.006
 
@@ -50,7 +50,7 @@ def test_answers_to_prompts_up_to_3000_tokens_are_the_models(service: Service) -
 @pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "answers"], ids=lambda fault: fault.name)
 def test_wrong_answers_to_long_and_shared_prompts_are_noticed(service: Service, fault: ServedFault) -> None:
     (service.prefix / "fault").write_text(fault.name)
-    outcome = answer.evaluate_answer(answer.collect_answer(service, whole=fault.level == "full"))
+    outcome = answer.check_answer(service, whole=fault.level == "full")
     assert outcome.status == "fail"
     assert fault.words in outcome.reason
 

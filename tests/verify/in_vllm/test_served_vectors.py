@@ -102,7 +102,7 @@ def test_a_sound_server_is_ready_and_keeps_its_vectors(service: Service) -> None
     assert "different vectors of" in of_properties
     assert "vectors differ from those of transformers in float32 by up to 0.0" in of_reference
     assert "vectors differ from the last green run" in proven(service)[2]
-    outcome = answer.evaluate_answer(answer.collect_answer(service, whole=True))
+    outcome = answer.check_answer(service, whole=True)
     assert outcome.status == "ok", outcome.reason
     assert {"transformers in float32", "the last green run"} < {*outcome.evidence["compared with"]}
     found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=False, task=service.task), has_tools=False)
@@ -117,6 +117,6 @@ def test_wrong_vectors_are_noticed(service: Service) -> None:
         (service.prefix / "fault").write_text(fault)
         with pytest.raises(NotProvenError, match="weights or pooling are not the model's"):
             proven(service)
-        outcome = answer.evaluate_answer(answer.collect_answer(service))
+        outcome = answer.check_answer(service)
         assert outcome.status == "fail"
         assert "its answer differs from transformers in float32: vector " in outcome.reason

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -35,36 +35,16 @@ Compared = tuple[dict[str, str | None], str | None]
 """What the answers were compared with and the problems found; why the model itself cannot be computed."""
 
 
-@dataclass(frozen=True)
-class AnswerFacts:
-    """Observations on the host."""
-
-    stopped: tuple[Process, ...] = ()
-    """Processes that a signal has stopped; nothing was requested then."""
-    problem: str | None = None
-    """Why there is no answer."""
-    is_silent: bool = False
-    """Whether it sent nothing within the limit."""
-    works_for_others: bool = False
-    """Whether its own counters changed during that time."""
-    compared: Mapping[str, str | None] = field(default_factory=dict)
-    """What the answers were compared with, and the problems found."""
-    unread: str | None = None
-    """Why the model itself cannot be computed: a problem of its files."""
-    seconds: float = 0.0
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
 def answer(context: CheckContext) -> CheckResult:
     service = context.service
     if service is None or context.faults:
         reference = {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]}
         spoiled = answers.Answer((5, 7), (-0.1, -0.1))
         wrong = problem_of(partial(answers.compare_reference, spoiled, reference, list, length=2, dtype="float32"))
-        return evaluate_answer(AnswerFacts(compared={"the reference": wrong}))
+        return evaluate_answer({"the reference": wrong}, None, 0.0, {})
     if not listeners(int(service.readiness["port"])):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
-    return evaluate_answer(collect_answer(service, whole=context.includes("full")))
+    return check_answer(service, whole=context.includes("full"))
 
 
 def problem_of(compare: Callable[[], object]) -> str | None:
@@ -76,18 +56,16 @@ def problem_of(compare: Callable[[], object]) -> str | None:
     return None
 
 
-def collect_answer(service: Service, *, whole: bool = False) -> AnswerFacts:
-    """Request answers, with `whole` also to the longest prompt, unless a process of the service is stopped."""
+def check_answer(service: Service, *, whole: bool = False) -> CheckResult:
+    """Request answers, with `whole` also to the longest prompt, unless a process of the service is stopped, and compare them."""
     processes = read_all(service.pids()) if service.main_pid else ()
-    stopped = tuple(process for process in processes if process.state in STOPPED)
-    if stopped:
-        return AnswerFacts(stopped=stopped)
+    if stopped := [process for process in processes if process.state in STOPPED]:
+        return report_stopped(stopped)
     key, limits = service.api_key(), table("serving")["answer"]
     dtype = answers.dtype_of(attention_notes(service, processes))
     of_text = partial(_builtin if service.readiness.get("reference") else _users, whole=whole)
     compare: Callable[..., Compared] = of_text if service.task == "generate" else _vectors
     began, evidence = time.monotonic(), {"number type": dtype}
-    facts = AnswerFacts()
     # An engine at work gets a second, longer one: it may compile code for the first request of its kind, or serve others first.
     for silence_s in (limits["silence_s"], limits["working_silence_s"]):
         client = Client(service.endpoint, silence_s, key)
@@ -95,15 +73,25 @@ def collect_answer(service: Service, *, whole: bool = False) -> AnswerFacts:
             compared, unread = compare(service, client, dtype, evidence)
         except NoAnswerError as silence:
             works, cores = _watch(service, client)
-            seconds = time.monotonic() - began
-            facts = AnswerFacts(problem=str(silence), is_silent=True, works_for_others=works, seconds=seconds)
-            if not works and cores < limits["working_cores"]:
+            outcome = CheckResult("fail", f"its engine is frozen: {silence}", remedy=ANEW)
+            if works:
+                text = f"its engine answers others and left this request waiting: {silence}"
+                remedy = "check again when fewer requests wait: /metrics counts them"
+                outcome = CheckResult("warn", text, remedy=remedy)
+            elif cores < limits["working_cores"]:
                 break
         except RequestError as problem:
-            return AnswerFacts(problem=str(problem))
+            return CheckResult("fail", f"it does not answer: {problem}", remedy=ANEW)
         else:
-            return AnswerFacts(compared=compared, unread=unread, seconds=time.monotonic() - began, evidence=evidence)
-    return facts
+            return evaluate_answer(compared, unread, time.monotonic() - began, evidence)
+    return outcome
+
+
+def report_stopped(stopped: Sequence[Process]) -> CheckResult:
+    """Fail on processes that a signal has stopped; nothing is requested then."""
+    titles = " and ".join(f"{one.title} (state {one.state})" for one in stopped)
+    remedy = f"continue it: kill -CONT {' '.join(str(one.pid) for one in stopped)}; or ./firstlight provision"
+    return CheckResult("fail", f"no request is answered: a signal has stopped {titles}", remedy=remedy)
 
 
 def _builtin(service: Service, client: Client, dtype: str, evidence: dict[str, Any], *, whole: bool) -> Compared:
@@ -215,32 +203,21 @@ def _watch(service: Service, client: Client) -> tuple[bool, float]:
     return len(seen) == 2 and seen[1] > seen[0], cores
 
 
-def evaluate_answer(facts: AnswerFacts) -> CheckResult:
-    """Report stopped processes and frozen engines as such, and wrong answers with what they were compared with."""
-    figures = (Figure("answers", facts.seconds, "s"),)
-    evidence = {**facts.evidence, "compared with": list(facts.compared), "problem": facts.problem}
-    if facts.stopped:
-        titles = " and ".join(f"{one.title} (state {one.state})" for one in facts.stopped)
-        pids = " ".join(str(one.pid) for one in facts.stopped)
-        text = f"no request is answered: a signal has stopped {titles}"
-        remedy = f"continue it: kill -CONT {pids}; or ./firstlight provision"
-        return CheckResult("fail", text, figures, evidence, remedy)
-    if facts.is_silent and facts.works_for_others:
-        text = f"its engine answers others and left this request waiting: {facts.problem}"
-        remedy = "check again when fewer requests wait: /metrics counts them"
-        return CheckResult("warn", text, figures, evidence, remedy)
-    if facts.problem:
-        text = f"its engine is frozen: {facts.problem}" if facts.is_silent else f"it does not answer: {facts.problem}"
-        return CheckResult("fail", text, figures, evidence, ANEW)
-    wrong = [f"its answer differs from {what}: {text}" for what, text in facts.compared.items() if text]
-    if wrong or facts.unread:
-        text = "; ".join([*wrong, *filter(None, [facts.unread])])
+def evaluate_answer(
+    compared: Mapping[str, str | None], unread: str | None, seconds: float, evidence: Mapping[str, Any]
+) -> CheckResult:
+    """Report wrong answers with what they were compared with, and why the model itself cannot be computed."""
+    figures = (Figure("answers", seconds, "s"),)
+    evidence = {**evidence, "compared with": list(compared)}
+    wrong = [f"its answer differs from {what}: {text}" for what, text in compared.items() if text]
+    if wrong or unread:
+        text = "; ".join([*wrong, *filter(None, [unread])])
         return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES_AGAIN)
-    if not set(facts.compared) - {ALONE, ALONE_VECTORS}:
-        text = f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with"
+    if not set(compared) - {ALONE, ALONE_VECTORS}:
+        text = f"it answers after {seconds:.1f} s; no green run kept answers to compare with"
         return CheckResult("ok", text, figures, evidence)
-    what = "vectors" if ALONE_VECTORS in facts.compared else "greedy answers"
-    text = f"its {what} match {' and '.join(facts.compared)}, after {facts.seconds:.1f} s"
+    what = "vectors" if ALONE_VECTORS in compared else "greedy answers"
+    text = f"its {what} match {' and '.join(compared)}, after {seconds:.1f} s"
     return CheckResult("ok", text, figures, evidence)
 
 
