@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,8 +79,7 @@ def attention(
     return torch.cat(found, dim=2)
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """Packed query, key and value: (tokens, heads, dim), one sequence after the other."""
 
     query: Tensor
@@ -88,12 +88,7 @@ class Inputs:
 
     def to(self, device: str) -> Inputs:
         """Copy the tensors to a device."""
-        return Inputs(*(part.to(device) for part in self.parts))
-
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value."""
-        return self.query, self.key, self.value
+        return Inputs(*(part.to(device) for part in self))
 
 
 @dataclass(frozen=True)
@@ -149,7 +144,7 @@ class Case:
     def exact(self, inputs: Inputs) -> Tensor:
         """Return the packed result of the reference in float64."""
         slopes, found = self.slopes(), []
-        for parts in self.split(inputs.parts):
+        for parts in self.split(inputs):
             corner = bottom_right(*(len(part) for part in parts[:2]))
             result = attention(
                 *(part.transpose(0, 1)[None] for part in parts),
@@ -225,7 +220,7 @@ def plain(case: Case, inputs: Inputs) -> Tensor:
     coarse = inputs.query.dtype if inputs.query.element_size() == 1 else None
     groups = case.heads // case.key_heads
     parts = []
-    for one, two, three in case.split([part.bfloat16() if coarse else part for part in inputs.parts]):
+    for one, two, three in case.split([part.bfloat16() if coarse else part for part in inputs]):
         near, far = (part.repeat_interleave(groups, dim=1).transpose(0, 1) for part in (two, three))
         scores = (one.transpose(0, 1) * (1 / math.sqrt(case.dim))) @ near.transpose(1, 2)
         if case.softcap:

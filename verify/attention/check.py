@@ -155,7 +155,7 @@ def measure(
 def gradients(compute: Compute, case: Case, inputs: Inputs) -> tuple[Tensor, ...]:
     """Return the gradients of the weighted sum of the result by query, key and value; in float64 for the reference."""
     exact = compute is Case.exact
-    parts = [(part.double() if exact else part).detach().requires_grad_() for part in inputs.parts]
+    parts = [(part.double() if exact else part).detach().requires_grad_() for part in inputs]
     result = compute(case, Inputs(*parts))
     generator = torch.Generator().manual_seed(8)
     weights = torch.randn(result.shape, generator=generator).to(inputs.query.dtype).to(result)

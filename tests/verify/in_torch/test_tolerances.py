@@ -109,7 +109,7 @@ def test_a_gradient_wrong_by_a_hundredth_is_noticed_with_a_correct_result(dtype:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_plain_formula_has_the_same_meaning_as_the_reference(case: Case) -> None:
     """In float64 both agree, so the masks and heads of a case have the same meaning in all three computations."""
-    inputs = Inputs(*(part.double() for part in case.inputs("float32").parts))
+    inputs = Inputs(*(part.double() for part in case.inputs("float32")))
     assert (plain(case, inputs) - case.exact(inputs)).abs().max() <= 1e-10
 
 

@@ -25,7 +25,7 @@ def _compute_flash(name: str, case: Case, inputs: Inputs) -> Tensor:
     """Compute a case as the back end of vLLM does: packed queries, packed or paged keys; the packages' dense ones as models do."""
     row = table("attention")["provider"][name]
     module = importlib.import_module(row["module"])
-    query, key, value = inputs.parts
+    query, key, value = inputs
     arguments: dict[str, Any] = {"causal": case.causal}
     if case.window is not None:
         arguments["window_size"] = (case.window, 0 if case.causal else -1)
@@ -34,7 +34,7 @@ def _compute_flash(name: str, case: Case, inputs: Inputs) -> Tensor:
     if (slopes := case.slopes()) is not None:
         arguments["alibi_slopes"] = slopes.to(query.device)
     if "package" in row and case.dense:
-        parts = [part.unflatten(0, (len(case.sequences), -1)) for part in inputs.parts]
+        parts = [part.unflatten(0, (len(case.sequences), -1)) for part in inputs]
         return _first(module.flash_attn_func(*parts, **arguments)).flatten(0, 1)
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     arguments |= {"cu_seqlens_q": sequence_starts(queries, query.device)}
@@ -91,7 +91,7 @@ SHARES_HEADS = frozenset({"FLASH_ATTENTION", "MATH"})
 
 def _compute_torch(path: str, case: Case, inputs: Inputs) -> Tensor:
     """Compute a case. Raises RuntimeError if the path does not support it."""
-    query, key, value = (part.unflatten(0, (len(case.sequences), -1)).transpose(1, 2) for part in inputs.parts)
+    query, key, value = (part.unflatten(0, (len(case.sequences), -1)).transpose(1, 2) for part in inputs)
     shared = case.heads != case.key_heads
     if shared and path not in SHARES_HEADS:
         key, value = (part.repeat_interleave(case.heads // case.key_heads, dim=1) for part in (key, value))

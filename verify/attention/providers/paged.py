@@ -41,7 +41,7 @@ def _function(package: str) -> Callable[..., None]:
 
 def _compute_unified(package: str, case: Case, inputs: Inputs) -> Tensor:
     call = _function(package)
-    query, key, value = inputs.parts
+    query, key, value = inputs
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     page = case.page or PAGE
     table = page_table(keys, page, query.device)
@@ -111,7 +111,7 @@ AITER_UNIFIED = Provider(
 def _compute_on_amd(case: Case, inputs: Inputs) -> Tensor:
     """Compute a case: prefill in Triton, decoding of single queries in HIP or Triton."""
     module = importlib.import_module(ROCM.row["module"])
-    query, key, value = inputs.parts
+    query, key, value = inputs
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     page = case.page or PAGE
     table = page_table(keys, page, query.device)
@@ -151,7 +151,7 @@ CPU_PAGE = 32
 
 
 def _compute_on_cpu(case: Case, inputs: Inputs) -> Tensor:
-    query, key, value = inputs.parts
+    query, key, value = inputs
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     page = max(CPU_PAGE, case.page or CPU_PAGE)
     table = page_table(keys, page, query.device)
