@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serving.later import ScheduleFacts, conflicts, is_reached, shutdown, stopping
+from verify.checks.serving.later import ScheduleFacts, conflicts, is_reached, stopping
 from verify.checks.serving.later import evaluate_schedule as evaluate
 from verify.checks.serving.later import schedule as run
 from verify.records import CheckContext
@@ -141,13 +141,6 @@ def test_a_rule_that_deletes_files_of_the_service_is_named(rule: str, *, is_foun
     outcome = evaluate(PLAN, replace(SOUND, tmpfiles={"/etc/tmpfiles.d/x.conf": f"{rule}\n"}))
     text = f"/etc/tmpfiles.d/x.conf deletes files of /opt/firstlight: `{rule}`"
     assert outcome.evidence["stops"] == ([text] if is_found else [])
-
-
-def test_a_planned_shutdown_is_named_with_its_time() -> None:
-    record = "USEC=1795773600000000\nWARN_WALL=1\nMODE=reboot\n"
-    assert shutdown("") is None
-    outcome = evaluate(PLAN, replace(SOUND, shutdown=record))
-    assert (outcome.status, outcome.reason) == ("warn", "the host has a planned reboot at 2026-11-27 10:00:00 UTC")
 
 
 def test_a_boot_into_another_target_does_not_start_the_service() -> None:

@@ -1,6 +1,6 @@
 """serving.schedule: a dry look at what stops the service later, and at whether the next boot starts it. serving.start: what a start would find now.
 
-What stops it: units that conflict with it, timers, scheduled commands, rules that delete its files, and a planned shutdown. A start finds
+What stops it: units that conflict with it, timers, scheduled commands, and rules that delete its files. A start finds
 variables, libraries, folders and names. Nothing is restarted.
 """
 
@@ -12,7 +12,6 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
@@ -43,8 +42,6 @@ class ScheduleFacts:
     """The target of the next boot."""
     cron: Mapping[str, str] = field(default_factory=dict)
     """Files of scheduled commands, with their text; a script's is its path."""
-    shutdown: str = ""
-    """logind's record of a planned shutdown."""
     lingers: bool = True
     """Whether the service's manager starts at boot."""
     own: tuple[str, ...] = ()
@@ -80,7 +77,6 @@ def collect_schedule(service: Service, planned: ServicePlan) -> ScheduleFacts:
         service_control.shown_units(service, rows["properties"]),
         service_control.default_target(service),
         {path: text for path in tables if (text := small_text(path))} | {path: path for path in scripts},
-        small_text(rows["shutdown"]["file"]),
         planned.supervisor == "systemd" or (Path(rows["boot"]["linger"]) / account).exists(),
         tuple(Path(line).name for line in small_text(str(service.prefix / "etc" / "units")).split()),
         {path: small_text(path) for path in rules},
@@ -95,7 +91,6 @@ def evaluate_schedule(planned: ServicePlan, facts: ScheduleFacts) -> CheckResult
     stops += timers(name, facts.loaded, small_text, facts.own)
     stops += commands(name, facts.cron, small_text)
     stops += cleared(facts.folders, facts.tmpfiles)
-    stops += filter(None, [shutdown(facts.shutdown)])
     count = sum(unit.endswith(".timer") for unit in facts.loaded)
     figures = (Figure("timers", count, "count"), Figure("files of scheduled commands", len(facts.cron), "count"))
     evidence = {"target of the next boot": facts.default, "stops": stops}
@@ -167,15 +162,6 @@ def cleared(folders: Iterable[str], files: Mapping[str, str]) -> Iterator[str]:
                     above = (Path(folder), *Path(folder).parents)
                     if place.startswith(f"{folder}/") or any(fnmatchcase(str(one), place) for one in above):
                         yield f"{path} deletes files of {folder}: `{line.strip()}`"
-
-
-def shutdown(record: str) -> str | None:
-    """Return the planned shutdown of logind's record; None without one."""
-    fields = dict(line.partition("=")[::2] for line in record.splitlines())
-    if not fields.get("USEC", "").isdigit():
-        return None
-    at = datetime.fromtimestamp(int(fields["USEC"]) / 1e6, timezone.utc)
-    return f"the host has a planned {fields.get('MODE', 'shutdown')} at {at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def is_reached(target: str, default: str, loaded: Units) -> bool:
