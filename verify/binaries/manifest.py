@@ -89,20 +89,22 @@ def compare(
             left -= 0 if is_due else contents[path].size
     until = time.monotonic() + READING_S
 
-    def answer(path: str) -> tuple[bool, str | None]:
-        if time.monotonic() >= until:
-            return False, None
-        return True, _wrong(path, contents[path], by_content=True)
+    def answer(path: str) -> str | None:
+        """Return what is wrong, an empty text for nothing; None if there was no time to read the file."""
+        return (_wrong(path, contents[path], by_content=True) or "") if time.monotonic() < until else None
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # hashing releases the interpreter's lock
-        read = {path: text for path, (done, text) in zip(due, pool.map(answer, due), strict=True) if done}
+        answers = zip(due, pool.map(answer, due), strict=True)
+        read = {path: text for path, text in answers if text is not None}
     wrong |= {path: text for path, text in read.items() if text}
     wrong = {path: text for path, text in wrong.items() if not excused(path)}
     now = {path: stamp for path, stamp in known.items() if path in contents}
     now |= {path: None if path in wrong else stamps[path] for path in read}
     if prefix and now != known:
+        start = len(f"{home}/")
+        document = {"environment": home.name, "files": {path[start:]: stamp for path, stamp in now.items()}}
         with suppress(OSError):  # this user may not write there: the next run reads them again
-            save_stamps(prefix, home, now, record)
+            write_atomically(prefix / record, json.dumps(document, separators=(",", ":")))
     return ComparedFiles(len(contents), len(read), len(contents.keys() - now.keys()), wrong)
 
 
@@ -134,8 +136,6 @@ def _crc(path: str) -> str:
 
 FileStamp = tuple[int, int, int, int]
 """Size in bytes, modification and change time in nanoseconds, inode."""
-FileStamps = Mapping[str, "FileStamp | None"]
-"""By path. None marks a file with wrong content, which is read again every time."""
 
 
 def file_stamp(path: str) -> FileStamp | None:
@@ -148,7 +148,7 @@ def file_stamp(path: str) -> FileStamp | None:
 
 
 def load_stamps(prefix: Path | None, home: Path, file: str) -> dict[str, FileStamp | None]:
-    """Read the stamps of the environment or other folder `home`; empty if there are none."""
+    """Read the stamps of the files below `home` by path; empty if there are none. None marks wrong content, which is read every time."""
     document = read_json(prefix / file) if prefix else {}
     if document.get("environment") != home.name:
         return {}
@@ -156,13 +156,6 @@ def load_stamps(prefix: Path | None, home: Path, file: str) -> dict[str, FileSta
         return {f"{home}/{path}": tuple(mark) if mark else None for path, mark in document["files"].items()}
     except (KeyError, TypeError, AttributeError):  # damaged: then all files are read again
         return {}
-
-
-def save_stamps(prefix: Path, home: Path, marks: FileStamps, file: str) -> None:
-    """Write the stamps of the environment or other folder `home`. Raises OSError."""
-    start = len(f"{home}/")
-    document = {"environment": home.name, "files": {path[start:]: mark for path, mark in marks.items()}}
-    write_atomically(prefix / file, json.dumps(document, separators=(",", ":")))
 
 
 def mapped_files(home: Path) -> frozenset[str]:

@@ -24,8 +24,6 @@ GPU_SIZE, CPU_SIZE = 8192, 256
 GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
 """Size of one buffer of memory: far more than any cache holds."""
 COPIED_BYTES = 256 << 20
-SUSTAINED = "bfloat16"
-"""Precision of the longest load: that of most models, which draws the most power."""
 BUDGET_S, COPIES_BUDGET_S = 0.2, 0.3
 
 
@@ -33,31 +31,27 @@ def gemm(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     size = CPU_SIZE if device == "cpu" else GPU_SIZE
     figures, flops = [], 2 * size**3
+    kinds: dict[str, Callable[..., Tensor]] = dict.fromkeys(DTYPES, torch.matmul)
+    if device != "cpu" and refuses_fp8(device) is None:
+        kinds[FP8] = fp8_product
     with watch(torch_view.address(device)) as readings:
-        for dtype in DTYPES:
-            count = rotation(device, 2 * size * size * 2)
+        for dtype, product in kinds.items():
+            kind = "fp8" if dtype == FP8 else dtype
+            count = rotation(device, 2 * size * size * (1 if dtype == FP8 else 2))
             sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
-            work = partial(_in_turn, torch.matmul, sets)
+            work = partial(_in_turn, product, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
-            least, source = speed_floor(_card(device), f"gemm_{dtype}")
-            figures.append(Figure(f"{dtype} products", flops / seconds / 1e12, "TFLOP/s", least, source=source))
-            if dtype == SUSTAINED:
-                figures += _long_load(f"{dtype} products", work, context, once_s=seconds, work_of_one=flops / 1e12)
-        if device != "cpu" and refuses_fp8(device) is None:
-            sets = random_sets(rotation(device, 2 * size * size), size, size, dtype=FP8, device=device, parts=2)
-            work = partial(_in_turn, fp8_product, sets)
-            seconds = timed(work, device, budget_s=BUDGET_S)
-            least, source = speed_floor(_card(device), "gemm_fp8")
-            figures.append(Figure("fp8 products", flops / seconds / 1e12, "TFLOP/s", least, source=source))
-            figures += _long_load("fp8 products", work, context, once_s=seconds, work_of_one=flops / 1e12)
+            least, source = speed_floor(_card(device), f"gemm_{kind}")
+            figures.append(Figure(f"{kind} products", flops / seconds / 1e12, "TFLOP/s", least, source=source))
+            figures += _long_load(f"{kind} products", work, context, once_s=seconds, work_of_one=flops / 1e12)
     return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
 
 
 def _long_load(
     name: str, work: Callable[[int], object], context: CheckContext, *, once_s: float, work_of_one: float
 ) -> Iterator[Figure]:
-    """Run a load for the seconds of the level, on a GPU only, and yield its figures; see `sustained`."""
-    lasts = table("speed")["sustained"]["seconds"][name.partition(" ")[0]].get(context.level)
+    """Run a load for the seconds of its kind and of the level, on a GPU only, and yield its figures; see `sustained`."""
+    lasts = table("speed")["sustained"]["seconds"].get(name.partition(" ")[0], {}).get(context.level)
     if lasts and context.device not in (None, "cpu"):
         turns = windows(work, str(context.device), seconds=lasts, once_s=once_s)
         yield from sustained(name, turns, work_of_one, lasts)
