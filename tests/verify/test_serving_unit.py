@@ -159,7 +159,7 @@ def test_a_field_that_an_older_systemd_lacks_is_not_compared() -> None:
     assert differences(directives(UNIT), older) == {}
 
 
-def test_a_drop_in_is_named_with_its_fields_whether_systemd_has_read_it_or_not() -> None:
+def test_a_drop_in_is_named_with_its_fields() -> None:
     path = "/etc/systemd/system/firstlight-vllm.service.d/override.conf"
     text = "[Service]\n# a comment\nEnvironment=PYTHONPATH=/tmp/x\nNoNewPrivileges=no\n"
     outcome = evaluate(PLAN, replace(SOUND, drop_ins={path: text}))

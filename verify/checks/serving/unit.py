@@ -10,7 +10,6 @@ from verify.serving import service_control, service_plan
 from verify.serving.service import KEY, Service
 from verify.serving.service_control import ServiceState, observe, stopped_by
 from verify.serving.service_plan import ServicePlan, changed, differences, recorded
-from verify.tables import table
 
 REMEDY = "./firstlight provision writes the planned unit again and starts it"
 DROPPED = (
@@ -67,23 +66,10 @@ def collect(service: Service, planned: ServicePlan) -> UnitFacts:
         state,
         stopped_by(service, state),
         _text(path if planned.container else state.shown.get("FragmentPath") or path),
-        {name: _text(name) or "" for name in _drop_ins(planned, state)},
+        {name: _text(name) or "" for name in state.shown.get("DropInPaths", "").split()},
         _text(service.prefix / "etc" / "service.env"),
         changed(before, service_control.shown(service, before)) if before else {},
     )
-
-
-def _drop_ins(planned: ServicePlan, state: ServiceState) -> list[str]:
-    """Return the drop-ins that systemd has read, and those of our unit that it will read on reload."""
-    if planned.unit is None:
-        return []
-    folders = table("unit")["folders"]["user" if planned.supervisor == "systemd-user" else "system"]
-    names = (planned.name, f"{planned.name.partition('-')[0]}-.service")
-    lying = (
-        path for folder in folders for name in names for path in Path(folder).expanduser().glob(f"{name}.d/*.conf")
-    )
-    by_file = {path.resolve(): str(path) for path in (*lying, *map(Path, state.shown.get("DropInPaths", "").split()))}
-    return sorted(by_file.values())
 
 
 def _text(path: str | Path | None) -> str | None:
