@@ -76,8 +76,11 @@ def measure(
     `most_sets` limits the sets of inputs; None for as many as no cache holds.
     """
     batch, length, heads, dim = point
-    sets = _sets((batch, heads, length, dim), device, most_sets)
-    count, seconds = len(sets), {}
+    shape, dtype = (batch, heads, length, dim), dtype_of(device)
+    enough = rotation(device, 3 * getattr(torch, dtype).itemsize * math.prod(shape))
+    count = min(enough, most_sets or enough)
+    sets = random_sets(count, *shape, dtype=dtype, device=device, parts=3)
+    seconds = {}
 
     def forward(turn: int) -> Tensor:
         with torch.no_grad():  # the inputs may require gradients, but nothing is stored for a backward pass here
@@ -99,24 +102,6 @@ def measure(
                 if path == SDPBackend.FLASH_ATTENTION:
                     raise
     return seconds
-
-
-def measure_package(call: Callable[..., object], point: Point, device: str) -> float:
-    """Return median seconds of a forward pass without mask by the `flash_attn_func` of a package."""
-    sets = _sets(point, device)
-
-    def forward(turn: int) -> object:
-        with torch.no_grad():
-            return call(*sets[turn % len(sets)])
-
-    return timed(forward, device, budget_s=BUDGET_S)
-
-
-def _sets(shape: Sequence[int], device: str, most: int | None = None) -> list[tuple[Tensor, ...]]:
-    """Return sets of query, key and value, at most `most`: as many as no cache holds."""
-    dtype = dtype_of(device)
-    count = rotation(device, 3 * getattr(torch, dtype).itemsize * math.prod(shape))
-    return random_sets(min(count, most or count), *shape, dtype=dtype, device=device, parts=3)
 
 
 def sweep(device: str, level: Level) -> Iterator[SweepRow]:

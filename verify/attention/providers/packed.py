@@ -5,7 +5,6 @@ import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,8 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from verify.attention.cases import Case, Inputs
 from verify.attention.providers import Provider, cache, import_problem, page_table, sequence_starts
-from verify.records import CheckContext
-from verify.runner.registry import is_planned
 from verify.tables import table
 
 
@@ -73,13 +70,6 @@ PACKAGES, VLLM = (
     for kind in ("flash_attn", "vllm_flash")
 )
 """Generations 2, 3 and 4 of each."""
-
-
-def planned_packages(context: CheckContext, device: str) -> Iterator[tuple[str, Callable[..., object]]]:
-    """Yield the title and `flash_attn_func` of the package that the Stack has, if it runs on a device."""
-    for provider in PACKAGES:
-        if is_planned(provider.row, context) and provider.missing(device) is None:
-            yield provider.row["title"], importlib.import_module(provider.row["module"]).flash_attn_func
 
 
 AITER = Provider("aiter_flash", partial(_compute_flash, "aiter_flash"), _prepare_aiter)

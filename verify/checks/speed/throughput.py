@@ -7,8 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from verify.attention.providers.packed import planned_packages
-from verify.attention.speed import Point, SweepRow, dtype_of, measure, measure_package, operations, sweep
+from verify.attention.speed import Point, SweepRow, dtype_of, measure, operations, sweep
 from verify.checks.kernels.products import fp8_product, refuses_fp8
 from verify.host.cpu import bind
 from verify.host.load import watch
@@ -138,10 +137,6 @@ def attention(context: CheckContext) -> CheckResult:
             ratio = row["standard"] / row["flash"]
             name, source = f"standard over flash {_shape(point)}", "no gain, no flash"
             figures.append(Figure(name, ratio, "times the time", floor=least, source=source))
-        for title, call in planned_packages(context, device):
-            for point in points:
-                speed = operations(point) / measure_package(call, point, device) / 1e12
-                figures.append(Figure(f"{title} {_shape(point)}", speed, "TFLOP/s"))
         lengths = list(sweep(device, level))
     evidence = {"milliseconds": rows, **milliseconds_by_length(lengths), "dtype": dtype_of(device)}
     evidence |= synchronize(device)
