@@ -43,9 +43,9 @@ def attention(
     is raised where they cannot. `scale` defaults to 1 / sqrt(dim).
 
     A score s becomes cap tanh(s / cap) if `softcap` is above zero. Then slope |i + keys - queries - j| is subtracted, with one slope
-    per query head (ALiBi), and `bias` is added. Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal
-    from the top left, see `bottom_right`) and if `keep` is true. `keep` and `bias` broadcast to (batch, heads, queries, keys). A query
-    that sees no key gives zeros. `block` queries are computed at a time.
+    per query head (ALiBi), and `bias` is added. Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal,
+    aligned to the top left, see `bottom_right`) and if `keep` is true. `keep` and `bias` broadcast to (batch, heads, queries, keys).
+    A query that sees no key gives zeros. `block` queries are computed at a time.
     """
     batch, heads, queries, dim = query.shape
     keys = key.shape[2]

@@ -73,10 +73,10 @@ def _sampled(dtype: str, device: str, shape: Shape) -> Iterator[Comparison]:
     rows, depth, columns = shape
     left, right = normal(rows, depth, seed=8, dtype=dtype), normal(depth, columns, seed=9, dtype=dtype)
     result = (left.to(device) @ right.to(device)).cpu()
-    near, far = left[[row % rows for row in SAMPLE]], right[:, [column % columns for column in SAMPLE]]
-    some, other = result[list(SAMPLE)], result[:, list(SAMPLE)]
-    yield Comparison(f"some rows of {_text(shape)}", some, product(near, right), lost_in_sums(near, right))
-    yield Comparison(f"some columns of {_text(shape)}", other, product(left, far), lost_in_sums(left, far))
+    some, others = [row % rows for row in SAMPLE], [column % columns for column in SAMPLE]
+    near, far = left[some], right[:, others]
+    yield Comparison(f"some rows of {_text(shape)}", result[some], product(near, right), lost_in_sums(near, right))
+    yield Comparison(f"some columns of {_text(shape)}", result[:, others], product(left, far), lost_in_sums(left, far))
 
 
 def _text(shape: Shape) -> str:
