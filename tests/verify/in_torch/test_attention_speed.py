@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from verify.attention import speed as attention_speed
-from verify.attention.providers import Provider
 from verify.attention.speed import SweepRow, measure, operations, sweep
 from verify.checks.memory import attention as memory
 from verify.checks.speed import throughput as speed
@@ -32,24 +29,6 @@ def test_scores_that_would_not_fit_into_the_hosts_memory_are_not_computed(monkey
     monkeypatch.setattr(attention_speed, "free_bytes", lambda _: 4 * scores)
     assert set(measure((1, 64, 2, 64), "cpu", budget_s=0.001)) == {"flash", "standard"}
     assert set(measure((1, 64, 2, 64), "cpu", backward=True, budget_s=0.001)) == {"flash"}
-
-
-def test_the_planned_package_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = []
-
-    def flash_attn_func(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None]:
-        shapes.append(tuple(query.shape))
-        return query, None
-
-    monkeypatch.setitem(sys.modules, "flash_attn.cute", SimpleNamespace(flash_attn_func=flash_attn_func))
-    monkeypatch.setattr(Provider, "missing", lambda *_: None)
-    monkeypatch.setitem(table("speed")["sweep"], "lengths", [])
-    stack = {"flash_attn": {"package": {"version": "4.0.0b36"}}}
-    context = CheckContext(level="standard", device="cpu", devices=("cpu",), expect={"stack": stack})
-    named = [figure.name for figure in speed.attention(context).figures if "package" in figure.name]
-    [first, *_] = table("speed")["points"]
-    assert named == [f"FlashAttention 4 of the flash-attn package ({', '.join(map(str, first))})"]
-    assert set(shapes) == {tuple(first)}
 
 
 def test_memory_is_measured_to_8192_at_standard() -> None:

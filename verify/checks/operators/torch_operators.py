@@ -79,6 +79,7 @@ def softmax(device: str, dtype: str) -> Iterator[Comparison]:
         many = values.to(device).repeat(copies(device, values.numel()), 1)
         where = f"of {columns}"
         yield Comparison(f"functional.softmax {where}", functional.softmax(many, dim=-1), exact, lost)
+        yield Comparison(f"torch.softmax {where}", torch.softmax(many, 1), exact, lost)
         whole = many.softmax(dim=-1, dtype=torch.float32)
         yield Comparison(f"Tensor.softmax in float32 {where}", whole, exact, lost)
         seen, one = values[:1], torch.ones(1)
