@@ -83,7 +83,9 @@ def test_a_large_file_is_read_once_after_a_change_of_its_metadata_and_at_full(
     monkeypatch.setitem(table("serving")["model"], "small_bytes", 0)
 
     def read(*, whole: bool = False) -> float | None:
-        figures = {figure.name: figure.value for figure in checked(service, whole=whole).figures}
+        figures: dict[str, float | None] = {
+            figure.name: figure.value for figure in checked(service, whole=whole).figures
+        }
         return figures["read"]
 
     assert (read(), read(), read(whole=True)) == (3, 0, 3)
