@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,6 @@ from provision.core.errors import Exit, UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
-from provision.core.redaction import redact
 from provision.core.run_folder import RunFolder
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import CommandRequest, failure_evidence
@@ -55,8 +53,6 @@ class HostDiagnosis:
     diagnosis: Diagnosis
     next_command: str
     """The command that brings the host into the desired state once the cause is removed."""
-    earlier_run: str
-    """Which earlier run was read, and why."""
 
     def document(self, *, top: int) -> dict[str, Any]:
         """Return what `--json` prints (docs/reference/doctor.md)."""
@@ -103,7 +99,6 @@ def diagnose_host(
     if not found or outcome.exit_code == Exit.INTERRUPTED:
         return print_summary(outcome)
     [first] = found
-    sys.stderr.write(redact(f"{first.host.name}: earlier run: {first.earlier_run}\n"))
     if not request.as_json:
         write_stdout(request.invocation.complete(first.text(top=top)))
     done = repair_host(request, first.host, first.diagnosis.findings, agree) if apply else None
@@ -140,8 +135,7 @@ def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandReques
     for name, error in failed.items():
         context.fail(name, "probe", error)
     for name, answer in gathered.items():
-        before = earlier(request.logs, name)
-        own = (before.source, stopped_processes(probed.facts[name]))
+        own = (earlier(request.logs, name), stopped_processes(probed.facts[name]))
         sources = (*(failure_evidence.keep(context, name, source) for source in own), *answer)
         facts = probed.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
@@ -149,7 +143,7 @@ def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandReques
         diagnosis = with_service(diagnosis, probed.facts[name], next_command)
         context.run.write(f"evidence/{name}.json", render.to_json(name, diagnosis, top=len(diagnosis.findings) or 1))
         folder = context.run.path(f"evidence/{name}")
-        diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command, before.choice))
+        diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command))
     return DiagnosedHosts(**vars(probed), diagnoses=tuple(diagnoses))
 
 
@@ -170,16 +164,7 @@ def with_service(diagnosis: Diagnosis, facts: HostFacts, next_command: str) -> D
     return replace(diagnosis, look_next=(text, *(advice for advice in diagnosis.look_next if advice != NO_KNOWN_CAUSE)))
 
 
-@dataclass(frozen=True)
-class EarlierRun:
-    """What an earlier run of this controller says of a failure of a host."""
-
-    source: Source
-    choice: str
-    """Which run that is and why, as a part of a sentence."""
-
-
-def earlier(logs: Path, host: str) -> EarlierRun:
+def earlier(logs: Path, host: str) -> Source:
     """Return the texts of the newest run that worked on a host, where it failed there.
 
     A run of a rollout that is not done may have taken the host back, and is sound then: the run of that rollout which failed on the
@@ -191,11 +176,10 @@ def earlier(logs: Path, host: str) -> EarlierRun:
         if not {"install", "serve", "stage"} & set(results):
             continue  # it neither changed the host nor was to
         if failed := failure_evidence.failed_results(results):
-            return EarlierRun(source_of_run(run, failed), f"run {run.name}, the newest that worked on it")
-        sound = f"run {run.name} did not fail there"
-        found: EarlierRun | None = features.first("earlier_failure", logs, host, run.name)
-        return found or EarlierRun(Source("last_run", "", sound), f"none, as {sound}")
-    return EarlierRun(Source("last_run", "", "no earlier run worked on it"), "none worked on this host")
+            return source_of_run(run, failed)
+        found: Source | None = features.first("earlier_failure", logs, host, run.name)
+        return found or Source("last_run", "", f"run {run.name} did not fail there")
+    return Source("last_run", "", "no earlier run worked on it")
 
 
 def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:

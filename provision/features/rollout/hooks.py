@@ -8,7 +8,7 @@ from provision.core.run_folder import RunFolder
 from provision.features.rollout.model import OPEN, with_releases
 from provision.features.rollout.store import RolloutStore
 from provision.phases.probe.failure_evidence import Source
-from provision.pipeline.diagnosis import EarlierRun, source_of_run
+from provision.pipeline.diagnosis import source_of_run
 from provision.pipeline.failure_evidence import failed_results
 from provision.pipeline.runner import RunOutcome
 from provision.report.run_files import results_of
@@ -35,7 +35,7 @@ def steers_shares(logs: Path) -> bool:
     return newest is not None and newest.state in OPEN
 
 
-def earlier_failure(logs: Path, host: str, newest: str) -> EarlierRun | None:
+def earlier_failure(logs: Path, host: str, newest: str) -> Source | None:
     """Return the failure of a host in the rollout that its newest run belongs to; None without one."""
     try:
         rollout = RolloutStore(logs).with_run(newest)
@@ -43,12 +43,11 @@ def earlier_failure(logs: Path, host: str, newest: str) -> EarlierRun | None:
         return None
     if rollout is None or rollout.state == "done":
         return None
-    why = f"the newest that worked on it, {newest}, did not fail, and belongs to rollout {rollout.name}, which is not done"
     for name in reversed(rollout.runs):
         run = logs / name
         if failed := failed_results(results_of(RunFolder(run)).get(host, {})):
-            return EarlierRun(source_of_run(run, failed), f"run {name}, in which it failed: {why}")
+            return source_of_run(run, failed)
     refused = next((one for one in reversed(rollout.decisions) if one.verdict == "roll back"), None)
     if refused is None or not any(one.name == host and one.after for one in rollout.hosts):
         return None
-    return EarlierRun(Source("last_run", f"{refused.text}\n"), f"run {refused.run}, in which the gate decided: {why}")
+    return Source("last_run", f"{refused.text}\n")
