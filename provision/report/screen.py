@@ -89,20 +89,15 @@ def within(found: Sequence[Failure], run: Sequence[str], most: int, *, rest: str
 
 
 def short_names(names: Sequence[str], run: Sequence[str], columns: int) -> str:
-    """Return host names in at most `columns` columns: all, or as many as fit and the number of the rest."""
+    """Return host names in at most `columns` columns: all, or as many as fit and the number of all."""
     chosen = set(names)
     ordered = [name for name in run if name in chosen]
     shown = clean(named(ordered, run))
     if width(shown) <= columns:
         return shown
-    more = f"... and {len(ordered) - 1} more" if len(ordered) > 1 else "..."
-    shown = split_at(clean(ordered[0]), columns - width(more))[0] + more
-    for kept in range(1, len(ordered)):
-        longer = f"{clean(fold_names(ordered[:kept]))} and {len(ordered) - kept} more"
-        if width(longer) > columns:
-            break
-        shown = longer
-    return shown
+    more = f"... ({count(len(ordered), 'host')})"
+    head = split_at(shown, columns - width(more))[0]
+    return (head.rpartition(", ")[0] or head) + more
 
 
 def _body(failure: Failure, most: int) -> Iterable[str]:

@@ -179,21 +179,16 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
 
 
 def _skipped(checks: Iterable[GroupedCheck]) -> list[tuple[tuple[str, str], str]]:
-    """Combine skipped checks of a family with the same reason, and all checks that do not apply to this kind of host."""
+    """Combine skipped checks with the same reason, and all that do not apply to this kind of host."""
     skipped = [check for check in checks if check.status == "skip"]
     absent, lacking = inapplicable(check.reason for check in skipped)
-    alike: dict[tuple[str, str], list[str]] = {}
-    for check in skipped:
-        family, _, name = check.id.partition(".")
-        if check.reason in absent or check.reason.startswith(NEEDS):
-            alike.setdefault(("", lacking if check.reason in absent else check.reason), []).append(check.id)
-        else:
-            alike.setdefault((family, check.reason), []).append(name)
+    alike = gather((lacking if check.reason in absent else check.reason, check.id) for check in skipped)
     return [
-        (("skip", family), f"{reason} ({', '.join(names)})")
-        if family
-        else (("skip", count(len(names), "check")), reason)
-        for (family, reason), names in alike.items()
+        (
+            ("skip", count(len(ids), "check")),
+            reason if reason == lacking or reason.startswith(NEEDS) else f"{reason} ({', '.join(ids)})",
+        )
+        for reason, ids in alike.items()
     ]
 
 

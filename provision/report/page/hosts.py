@@ -66,16 +66,6 @@ def classes(summary: Summary) -> tuple[HostsClass, ...]:
     return tuple(HostsClass(hosts=tuple(hosts), run=(), number=number) for number, hosts in enumerate(planned_first, 1))
 
 
-@dataclass(frozen=True)
-class StateCount:
-    """One choice of the filter."""
-
-    key: str
-    words: str
-    tone: Tone
-    hosts: int
-
-
 class HostLine:
     """One host: the visible line, and its details."""
 
@@ -104,17 +94,15 @@ def state_tone(state: str) -> Tone:
     return "good" if state in ("serving", "installed", "unchanged", *wording.ROLES) else "neutral"
 
 
-def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
-    """Return the occurring states, worst first, then the hosts with warnings."""
+def state_counts(lines: tuple[HostLine, ...]) -> list[tuple[str, str, Tone, int]]:
+    """Return key, words, colour and number of hosts of each choice of the filter: states, worst first, then hosts with warnings."""
     counted = Counter[str](line.kind for line in lines)
-    choices = [
-        StateCount(state, words, state_tone(state), counted[state])
+    found: list[tuple[str, str, Tone, int]] = [
+        (state, words, state_tone(state), counted[state])
         for state, words in (wording.STATE_WORDS | wording.ROLES).items()
-        if counted[state]
     ]
-    if doubtful := sum(line.warnings for line in lines):
-        choices.append(StateCount(WARNING, "with warnings", "warning", doubtful))
-    return tuple(choices)
+    found.append((WARNING, "with warnings", "warning", sum(line.warnings for line in lines)))
+    return [choice for choice in found if choice[-1]]
 
 
 def evidence_lines(evidence: Any) -> Iterator[str]:
