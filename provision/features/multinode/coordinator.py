@@ -19,7 +19,6 @@ from provision.features.multinode.interface_map import (
     evaluate_trials,
     interface_maps,
     obstacles,
-    rounds,
     tournament,
 )
 from provision.fleet.ssh.process import Channel
@@ -110,8 +109,9 @@ def _run_all(participants: Participants, faults: tuple[str, ...]) -> CheckResult
     present = {host: participants.hellos[host] for host in participants.hosts}
     for interface_map in interface_maps(present) if len(present) > 1 else ():
         if not obstacles(interface_map, reached):
-            neighbours = rounds([host for host in interface_map if host in participants.hosts])
-            trials += _run_trials(participants, interface_map, "gloo", faults, neighbours)
+            # Two rounds have each host in a pair; the chosen interfaces get the other rounds too.
+            pairs = tournament([host for host in interface_map if host in participants.hosts], [])[:2]
+            trials += _run_trials(participants, interface_map, "gloo", faults, pairs)
     if chosen := best(trials):
         backend = "nccl" if all(participants.hellos[host]["gpus"] for host in chosen) else "gloo"
         tried = [trial.answers.keys() for trial in trials if (trial.interface_map, trial.backend) == (chosen, backend)]

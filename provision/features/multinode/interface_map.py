@@ -64,15 +64,6 @@ def interface_maps(hellos: Hellos) -> list[InterfaceMap]:
     return list({tuple(one.items()): one for one in by_key.values() if len(one) == len(hellos)}.values())
 
 
-def rounds(hosts: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """Return pairs of neighbours in a ring, in rounds without a common host."""
-    if len(hosts) == 2:
-        return [[(hosts[0], hosts[1])]]
-    ring = list(zip(hosts, [*hosts[1:], hosts[0]], strict=True))
-    last = [ring.pop()] if len(ring) % 2 else []
-    return [pairs for pairs in (ring[::2], ring[1::2], last) if pairs]
-
-
 def tournament(hosts: Sequence[str], tried: Sequence[Collection[str]]) -> list[list[tuple[str, str]]]:
     """Return all pairs that were not tried, in rounds without a common host, up to the most rounds of pairs.toml."""
     seats: list[str | None] = [*hosts, *([None] if len(hosts) % 2 else [])]
