@@ -16,7 +16,7 @@ SECTIONS = {
     "Operate": ("verify", "serve", "stop", "rollback", "uninstall"),
     "Diagnose": ("doctor", "logs", "probe", "drift"),
     "Fleet": ("rollout", "gateway", "monitoring", "bundle", "export"),
-    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "init", "completion", "help"),
+    "Advanced": ("stage", "install", "drivers", "wheels", "catalog", "init", "self-check", "completion", "help"),
 }
 """The commands of the product, those of its features too, as a person looks for them; each is in one section."""
 

@@ -38,6 +38,7 @@ from provision.cli.options import (
 from provision.core import features
 from provision.core.errors import Exit, UsageError
 from provision.core.folders import as_typed, product_path
+from provision.core.requirements_file import differences
 from provision.pipeline import CommandRequest, commands, diagnosis, operations
 from provision.pipeline import chat as chat_pipeline
 from verify.doctor import cli as doctor_cli
@@ -134,6 +135,17 @@ def init(
     hosts.write_text(as_typed(hosts.read_text(encoding="utf-8").replace("inventory/mysite", named)), encoding="utf-8")
     typer.echo(f"{folder}/ is written: enter your hosts in hosts.yml")
     typer.echo(f"./firstlight plan -i {named}")
+
+
+@app.command("self-check")
+def self_check() -> None:
+    """Compare the installed Python packages of this tool with the versions that it was tested with."""
+    found = differences(product_path("requirements/run.txt").read_text(encoding="utf-8"))
+    for line in found:
+        typer.echo(line)
+    if found:
+        raise typer.Exit(Exit.RED)
+    typer.echo("all packages are those that this release was tested with")
 
 
 for feature in features.modules("commands"):

@@ -258,6 +258,7 @@ def test_every_command_with_a_result_has_json() -> None:
         ("help",),
         ("chat",),
         ("init",),
+        ("self-check",),
         ("logs", "open"),
         ("logs", "prune"),
         ("logs", "archive"),

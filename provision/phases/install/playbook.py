@@ -58,7 +58,7 @@ def ansible_playbook() -> str:
     if not path.exists():
         raise InstallError(
             f"{path} does not exist: this Python environment is not complete",
-            hint="install Firstlight again, with the packages of requirements/run.txt",
+            hint="./firstlight self-check names what is missing",
         )
     return str(path)
 
