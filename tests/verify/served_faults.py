@@ -53,6 +53,7 @@ ALL = (
     ServedFault("n equal choices", "API", "temperature 2: expected different choices"),
     ServedFault("no system message", "API", "system message: expected "),
     ServedFault("no JSON", "API", "JSON by a schema: expected JSON of "),
+    ServedFault("tool arguments of another schema", "API", "tool call: expected a call of `answer` with `word` of "),
     ServedFault("4 MiB kept of each request", "leaks", "memory of the host grows by ", "full"),
     ServedFault("a descriptor kept of each request", "leaks", "open descriptors grow by ", "full"),
 )

@@ -52,6 +52,8 @@ def wrap_api() -> None:
             raise RuntimeError("chat fails")
         if is_faulty("no system message"):
             request.messages = [one for one in request.messages if one["role"] != "system"]
+        for tool in (request.tools or ()) if is_faulty("tool arguments of another schema") else ():
+            tool.function.strict = False
         return await answer(self, request, *given, **named)
 
     OpenAIServingChat.create_chat_completion = fails

@@ -20,6 +20,7 @@ from verify.serving.service import Service
 from verify.tables import table
 
 SOAK_S = 20.0
+TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     prefix = tmp_path_factory.mktemp("served")
     model, reference = prefix / "models/builtin-1", prefix / "reference.json"
     builtin_model.make(model, reference)
-    with started(prefix, model, reference=str(reference)) as service:
+    with started(prefix, model, *TOOLS, reference=str(reference)) as service:
         yield service
 
 
@@ -57,7 +58,7 @@ def test_wrong_answers_to_long_and_shared_prompts_are_noticed(service: Service, 
 
 def test_a_sound_server_keeps_the_contract(service: Service) -> None:
     (service.prefix / "fault").write_text("")
-    found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True), has_tools=False)
+    found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True), has_tools=True)
     assert found.deviations == ()
     assert (found.refused, found.late) == ({}, ())
 
@@ -65,7 +66,7 @@ def test_a_sound_server_keeps_the_contract(service: Service) -> None:
 @pytest.mark.parametrize("fault", [fault for fault in ALL if fault.family == "API"], ids=lambda fault: fault.name)
 def test_what_breaks_the_contract_is_noticed(service: Service, fault: ServedFault) -> None:
     (service.prefix / "fault").write_text(fault.name)
-    found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True), has_tools=False)
+    found = ask_all(Asker(Client(service.endpoint, 60.0, "k"), is_builtin=True), has_tools=True)
     assert [text for text in found.deviations if text.startswith(fault.words)], found.deviations
 
 
