@@ -71,5 +71,5 @@ def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) 
     assert "no time was left" in day._step(day.attention, late, 50.0)["problem"]
 
 
-def test_the_limits_of_all_steps_fit_into_nine_minutes() -> None:
+def test_the_limits_of_all_steps_fit_into_eight_minutes() -> None:
     assert sum(limit_s for _, limit_s in day.STEPS.values()) <= day.WHOLE_S <= 480
