@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,18 @@ from verify.tables import table
         ("NVIDIA H100 80GB HBM3", "memory", 3350 * 0.75),
         ("NVIDIA H100 80GB HBM3", "gemm_fp8", 1402.6 * 0.75),
         ("NVIDIA A100-SXM4-80GB", "gemm_fp8", None),
+        ("NVIDIA A100-SXM4-80GB", "gemm_bfloat16", 271.2 * 0.85),
+        ("NVIDIA A100-SXM4-80GB", "attention_64", 175 * 0.85),
+        ("NVIDIA A100-SXM4-80GB", "attention_128", 201 * 0.85),
+        ("NVIDIA A100-SXM4-40GB", "gemm_bfloat16", 271.2 * 0.85),
+        ("NVIDIA A100-SXM4-40GB", "attention_128", 201 * 0.85),
+        ("NVIDIA A100-SXM4-40GB", "memory", 1555 * 0.75),
+        ("NVIDIA A100-SXM4-40GB", "copy", 21),
+        ("NVIDIA A100 80GB PCIe", "gemm_bfloat16", 252.9 * 0.85),
+        ("NVIDIA A100 80GB PCIe", "attention_64", None),
+        ("NVIDIA A100-PCIE-40GB", "memory", 1555 * 0.75),
+        ("NVIDIA A100-PCIE-40GB", "gemm_bfloat16", None),
+        ("NVIDIA A100-PCIE-40GB", "copy", None),
         ("AMD Instinct MI355X", "gemm_bfloat16", 1565 * 0.85),
         ("NVIDIA H200", "copy", 48),
         ("NVIDIA A100-SXM4-80GB", "memory", 2039 * 0.75),
@@ -37,6 +50,11 @@ from verify.tables import table
         ("NVIDIA H200 MIG 1g.18gb", "memory", None),
         ("NVIDIA GB200", "gemm_bfloat16", 1822 * 0.85),
         ("AMD Instinct MI300X", "gemm_bfloat16", 668.4 * 0.75),
+        ("AMD Instinct MI300X OAM", "gemm_bfloat16", 668.4 * 0.75),
+        ("AMD Instinct MI350X OAM", "gemm_bfloat16", 956 * 0.75),
+        ("AMD Instinct MI250X/MI250", "memory", 1638 * 0.65),
+        ("AMD Instinct MI250X", "gemm_bfloat16", None),
+        ("AMD Instinct MI300X HF", "gemm_bfloat16", None),
         (None, "memory", None),
     ],
 )
@@ -47,9 +65,14 @@ def test_a_card_has_its_known_floors(name: str | None, kind: str, least: float |
 
 
 def test_every_card_matches_exactly_one_row() -> None:
-    import re
-
-    names = ("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA B200", "NVIDIA GH200 480GB")
+    names = [
+        *("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA B200", "NVIDIA GH200 480GB"),
+        *("NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe", "NVIDIA A100-PCIE-40GB"),
+        *(
+            f"AMD Instinct {name}"
+            for name in ("MI250", "MI250X", "MI250X/MI250", "MI300X", "MI300X OAM", "MI350X", "MI355X")
+        ),
+    ]
     for name in names:
         assert sum(bool(re.fullmatch(card["match"], name)) for card in table("speed")["card"]) == 1
 

@@ -31,15 +31,15 @@ def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
 
 
 def board_floor(names: Sequence[str], kind: str) -> tuple[float | None, str | None]:
-    """Return the minimum of a board in GB/s for `bus` or `pair`, and its source; None if unknown.
+    """Return the minimum of a board in GB/s for `bus`, `pair` or `both`, and its source; None if unknown.
 
-    `bus` is the bus bandwidth of an all-reduce, `pair` a copy between two GPUs. A floor applies to a complete board of equal cards;
-    no figures are published for other systems.
+    `bus` is the bus bandwidth of an all-reduce, `pair` a copy between two GPUs, `both` copies in both directions at once, added.
+    A floor applies to a complete board of equal cards; no figures are published for other systems.
     """
     rows = table("speed")
     for row in rows["board"]:
-        if len(names) == row["cards"] and all(re.fullmatch(row["match"], name) for name in names):
-            return row[kind] * rows["share"][kind], row["source"]
+        if kind in row and len(names) == row["cards"] and all(re.fullmatch(row["match"], name) for name in names):
+            return row[kind] * row.get(f"{kind}_share", rows["share"][kind]), row["source"]
     return None, None
 
 

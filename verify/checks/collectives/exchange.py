@@ -17,7 +17,7 @@ import torch.distributed as dist
 from verify.host.views import torch_view
 from verify.inputs import bus_bytes, corrupt, count_differences, median_s, rank_values, reduce_sum, synchronize, timed
 from verify.operators.speed import SLOWED, board_floor, status_of
-from verify.records import CheckContext, CheckResult, Figure
+from verify.records import CheckContext, CheckResult, Figure, worst_status
 from verify.runner.child_processes import Task, run_all
 from verify.tables import table
 
@@ -220,21 +220,23 @@ def evaluate_pairs(
 ) -> CheckResult:
     """Compare each pair with the median of the pairs on the same kind of path, and the slowest one with the floor of the board.
 
-    `pairs` (`writer -> owner`) are from `_copies`, `both` from `_both_ways`, for whose speeds nobody publishes a floor.
+    `pairs` (`writer -> owner`) are from `_copies`, `both` from `_both_ways`.
     """
     rule = table("peers")["pairs"]
     shares: dict[str, float] = {}
     for direct in (True, False):
         speeds = {name: pair["bytes_per_s"] for name, pair in pairs.items() if pair["direct"] is direct}
         shares |= {name: speed / statistics.median(speeds.values()) for name, speed in speeds.items()}
-    slowest = min(pairs, key=lambda name: pairs[name]["bytes_per_s"])
     behind = min(shares, key=lambda name: shares[name])
-    speed = pairs[slowest]["bytes_per_s"] / 1e9
-    least, source = board_floor(cards, "pair")
+    one_way = {name: pair["bytes_per_s"] for name, pair in pairs.items()}
+    slowest, copy = _slowest("copy between two", one_way, board_floor(cards, "pair"))
+    copies = [(slowest, copy)]
+    if both:
+        copies.append(_slowest("copies in both directions at once", both, board_floor(cards, "both")))
     figures = (
-        Figure("slowest copy between two", speed, "GB/s", floor=least, source=source),
+        copy,
         Figure("slowest pair", shares[behind], "of the median", floor=rule["share"], source=rule["source"]),
-        *([Figure("slowest copies in both directions at once", min(both.values()) / 1e9, "GB/s")] if both else []),
+        *(figure for _, figure in copies[1:]),
         Figure("latest small copy", max(pair["latency_s"] for pair in pairs.values()) * 1e6, "us"),
     )
     evidence = {"pairs": dict(pairs), "both_ways_bytes_per_s": dict(both or {})}
@@ -243,14 +245,24 @@ def evaluate_pairs(
         details = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
         text = f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median"
         return CheckResult("warn", f"{text}: {details}", figures, evidence, rule["remedy"])
-    status = status_of(speed, least)
-    if status != "ok":
-        text = f"copies between two GPUs reach {speed:.3g} GB/s ({slowest}), the floor of this board is {least:.3g}"
-        return CheckResult(status, text, figures, evidence, rule["remedy"])
+    statuses = [status_of(figure.value, figure.floor) for _, figure in copies]
+    if worst_status(statuses) != "ok":
+        text = "; ".join(
+            f"{figure.name} ({name}): {figure.value:.3g} GB/s, the floor of this board is {figure.floor:.3g}"
+            for (name, figure), status in zip(copies, statuses, strict=True)
+            if status != "ok"
+        )
+        return CheckResult(worst_status(statuses), text, figures, evidence, rule["remedy"])
     staged = sum(not pair["direct"] for pair in pairs.values())
     way = f"{staged} of {len(pairs)} through the host" if staged else "all directly"
-    text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {speed:.3g} GB/s"
+    text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {copy.value:.3g} GB/s"
     return CheckResult("ok", text, figures, evidence)
+
+
+def _slowest(what: str, speeds: Mapping[str, float], bound: tuple[float | None, str | None]) -> tuple[str, Figure]:
+    """Return the slowest pair and its figure, from bytes/s by pair; `bound` is the floor in GB/s and its source."""
+    name = min(speeds, key=lambda one: speeds[one])
+    return name, Figure(f"slowest {what}", speeds[name] / 1e9, "GB/s", floor=bound[0], source=bound[1])
 
 
 def peers(context: CheckContext) -> CheckResult:
