@@ -39,15 +39,10 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     """Return the row of a distribution's release.
 
     Raises:
-        UsageError: The catalog has no driver packages for it, or it is unknown.
+        UsageError: The catalog has no driver packages for it.
     """
     if row := find_package_system(os_id, version_id):
         return row
-    if os_id is None:
-        # only a described host lacks it
-        raise UsageError(
-            "driver packages depend on the operating system, which is unknown", hint="add os=ubuntu-24.04 to --what-if"
-        )
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     by_hand = next((row for row in catalog().drivers_by_hand if row.covers(os_id, version_id)), None)
     how = f"with `{' && '.join(by_hand.commands)}` ({by_hand.source})" if by_hand else "as its vendor describes"

@@ -50,9 +50,10 @@ def test_the_longest_context_is_chosen_if_the_models_own_does_not_fit() -> None:
 
 def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
     found = fit(llama_70b(), ServingRequest(), cards(1, 79))
-    assert found.problem == "memory"
+    assert found.problem
     assert (
-        "the weights of this model (LlamaForCausalLM) need 131.4 GiB, and the overhead of the engine is" in found.text
+        "the weights of this model (LlamaForCausalLM) need 131.4 GiB, and the overhead of the engine is"
+        in found.problem
     )
     offered = [change.text for change in alternatives(llama_70b(), ServingRequest(), cards(1, 79))]
     assert offered[0] == "with 2 such GPUs"
@@ -62,14 +63,14 @@ def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
 def test_a_length_that_does_not_fit_is_refused_with_one_that_does() -> None:
     wanted = ServingRequest(length=65536)
     found = fit(llama_8b(), wanted, cards(1, 23))
-    assert found.problem == "length"
-    assert "65536 tokens needs 8.0 GiB of cache" in found.text
+    assert found.problem
+    assert "65536 tokens needs 8.0 GiB of cache" in found.problem
     assert next(alternatives(llama_8b(), wanted, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
 
 
 def test_a_context_beyond_the_models_own_length_is_refused() -> None:
     found = fit(mixtral(), ServingRequest(length=40000), cards(8, 140))
-    assert (found.problem, found.text) == ("beyond", "a context of 40000 tokens is requested; the model supports 32768")
+    assert found.problem == "a context of 40000 tokens is requested; the model supports 32768"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_context_beyond_the_models_own_length_is_refused() -> None:
 )
 def test_an_impossible_split_is_refused(wanted: ServingRequest, text: str) -> None:
     found = fit(llama_8b(), wanted, cards(4, 79))
-    assert (found.problem, found.text) == ("split", text)
+    assert found.problem == text
 
 
 def test_three_cards_serve_as_two() -> None:
@@ -93,7 +94,7 @@ def test_three_cards_serve_as_two() -> None:
 
 
 def test_mla_on_eight_cards() -> None:
-    assert fit(deepseek_v3(), ServingRequest(), cards(8, 79)).problem == "memory"
+    assert fit(deepseek_v3(), ServingRequest(), cards(8, 79)).problem
     found = fit(deepseek_v3(), ServingRequest(), cards(8, 140))
     assert (found.problem, found.tensor, found.length) == (None, 8, 163840)
 
@@ -105,7 +106,7 @@ def test_a_cpu_host_gives_a_quarter_of_its_memory_and_more_only_if_needed() -> N
     assert tight.problem is None
     assert tight.cache_bytes is not None
     assert tight.cache_bytes + tight.weights + tight.overhead <= 22 * GIB
-    assert fit(llama_8b(), ServingRequest(), DeviceBudget("cpu", 1, 16 * GIB)).problem == "memory"
+    assert fit(llama_8b(), ServingRequest(), DeviceBudget("cpu", 1, 16 * GIB)).problem
 
 
 @given(length=st.integers(20_000, 120_000))
@@ -119,7 +120,7 @@ def test_a_model_with_unknown_cache_size_is_evaluated_by_its_weights() -> None:
     model = llama_8b(architectures=["JambaForCausalLM"])
     found = fit(model, ServingRequest(), cards(1, 79))
     assert (found.problem, found.length, found.cache_bytes) == (None, None, None)
-    assert fit(model, ServingRequest(), cards(1, 14)).problem == "memory"
+    assert fit(model, ServingRequest(), cards(1, 14)).problem
 
 
 def test_settings_and_arguments_change_the_memory_budget() -> None:
@@ -152,10 +153,10 @@ def test_a_draft_model_takes_memory_of_each_device() -> None:
     whole = fit(model, replace(request, draft_tensor=1), cards(4, 40))
     assert whole.weights > split.weights
     too_large = fit(model, request, cards(1, 16))
-    assert (too_large.problem, "those of its draft model 2.0 GiB" in too_large.text) == ("memory", True)
+    assert "those of its draft model 2.0 GiB" in (too_large.problem or "")
     odd = replace(model, draft=replace(draft, heads=6, kv_heads=6))
     assert (
-        fit(odd, replace(request, tensor=4), cards(4, 40)).text
+        fit(odd, replace(request, tensor=4), cards(4, 40)).problem
         == "the draft model: 6 attention heads cannot be divided by 4"
     )
 

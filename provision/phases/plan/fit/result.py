@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import gcd
-from typing import Literal
 
 from provision.core.formatting import GIB
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
@@ -13,7 +12,6 @@ from provision.phases.plan.fit.split import Cache, cache_of, tensor_sizes, weigh
 from provision.phases.plan.fit.tables import Batch, batches, engine, platforms
 
 MIB = 2**20
-Problem = Literal["split", "memory", "length", "beyond"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Fit:
     """The longest context, in tokens, whose request fits, up to the model's."""
     length: int | None = None
     """The context to serve with; None leaves it to vLLM, which uses the model's."""
-    problem: Problem | None = None
-    text: str = ""
+    problem: str | None = None
+    """Why the model does not fit."""
 
     @property
     def tokens(self) -> int | None:
@@ -44,7 +42,7 @@ class Fit:
 
 
 def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
-    """Compute how a model fits on a host; `problem` and `text` of the result are the reason if it does not."""
+    """Compute how a model fits on a host; `problem` of the result is the reason if it does not."""
     tensor, wrong = _split(shape, request, budget)
     row = platforms()[budget.platform]
     # vLLM serves 32-bit weights in 16 bits unless `--set dtype=float32` is set
@@ -62,10 +60,10 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
         memory = memory * request.hosts // processes
     found = Fit(tensor, weights, overhead, memory)
     if wrong:
-        return replace(found, problem="split", text=wrong)
+        return replace(found, problem=wrong)
     left = memory - weights - overhead
     if left <= 0:
-        return replace(found, problem="memory", text=_too_large(found, shape, budget, processes))
+        return replace(found, problem=_too_large(found, shape, budget, processes))
     if uncomputed(shape, request):
         return found
     cache_of_layers = partial(
@@ -108,7 +106,7 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
     wanted = request.length or shape.usual_length
     if request.length and request.length > shape.length:
         text = f"a context of {request.length} tokens is requested; the model supports {shape.length}"
-        return replace(found, problem="beyond", text=text)
+        return replace(found, problem=text)
     if wanted <= longest:
         return replace(found, length=wanted)
     row = engine()
@@ -117,10 +115,10 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
     if request.length:
         needed = f"a context of {wanted} tokens needs {_gib(cache.bytes_for(wanted))} of cache on each device"
         text = f"{needed}; {used} {_gib(size)} are left, enough for {longest} tokens"
-        return replace(found, problem="length", text=text)
+        return replace(found, problem=text)
     if chosen < least:
         left = f"{_gib(size)} are left on each device for the cache: a context of {longest} tokens"
-        return replace(found, problem="length", text=f"{used} {left}, and {least} is the shortest default")
+        return replace(found, problem=f"{used} {left}, and {least} is the shortest default")
     return replace(found, length=chosen)
 
 

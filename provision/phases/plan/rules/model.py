@@ -40,7 +40,7 @@ def model_fit(profile: HostProfile) -> Iterator[Verdict]:
     }
     facts |= {"devices": budget.devices, "device_gib": round(budget.device_bytes / GIB, 1), "tensor": found.tensor}
     if found.problem:
-        yield reject(found.text, **facts)
+        yield reject(found.problem, **facts)
         return
     yield from _assumptions(served)
     yield accept(_describe(found, served), length=found.length, tokens=found.tokens, **facts)
