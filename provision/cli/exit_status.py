@@ -1,7 +1,5 @@
 """How every command ends: with an exit code of the contract, and for expected failures with text and hint, without a traceback."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -1,7 +1,5 @@
 """Groups of commands: whole sentences in their help, sections, and a default command."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 

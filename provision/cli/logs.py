@@ -1,7 +1,5 @@
 """`./firstlight logs ...`: past runs read, compared, put away. Thin: each command calls one function and prints."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The commands: read options, call the pipeline, exit with its code. No decision is made here."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

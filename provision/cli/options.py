@@ -1,7 +1,5 @@
 """Options that several commands share, the request that they make, and the question before hosts are changed."""
 
-from __future__ import annotations
-
 import getpass
 import inspect
 import sys

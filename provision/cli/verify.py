@@ -1,7 +1,5 @@
 """`./firstlight verify ...`: checks of hosts. Thin: each command calls one function."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

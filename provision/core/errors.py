@@ -4,8 +4,6 @@ Exit codes are public (docs/reference/exit-codes.md). The text of an error state
 hint names the next command or the setting to change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """Requirements files with exact versions and hashes, as uv writes them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

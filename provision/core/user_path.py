@@ -1,7 +1,5 @@
 """Paths as people write them, and as addresses of indexes name them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 

@@ -1,7 +1,5 @@
 """What this controller keeps of single hosts: LOGS/KIND/HOST.json, one record each."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TypeVar

@@ -6,8 +6,6 @@ the process ends and the lock is free. A connection may break without a word to 
 notices it. A host that loses its power keeps both files; the next run removes them. PREFIX/lock.json names the run that has the lock; it is information for people and decides nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -3,8 +3,6 @@
 apt's downloader fetches the small InRelease files of `apt-get update` into a temporary folder.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.fleet.ssh import Session

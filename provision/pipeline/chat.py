@@ -1,7 +1,5 @@
 """`chat`: a prompt goes to the endpoint of a host over its session, and the answer comes back as it is made."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Commands that run phases, and what they print: data on standard output, everything else on standard error."""
 
-from __future__ import annotations
-
 import errno
 import json
 import sys

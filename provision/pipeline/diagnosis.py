@@ -3,8 +3,6 @@
 A cause is removed by a tag of the playbook `repair`, and its check says whether it is gone.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 import time

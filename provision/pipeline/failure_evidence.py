@@ -1,7 +1,5 @@
 """Logs and states of hosts that may explain a failure, kept in the run's folder without secrets, and the known causes in them."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Mapping, Sequence

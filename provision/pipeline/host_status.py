@@ -1,7 +1,5 @@
 """What `status` says of a host: what is installed and serves there, and what features add to it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

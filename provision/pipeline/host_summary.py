@@ -1,7 +1,5 @@
 """The summary on a host, PREFIX/logs/summary.txt: what the newest run did there."""
 
-from __future__ import annotations
-
 from collections.abc import Container
 
 from provision.core.errors import FirstlightError

@@ -1,7 +1,5 @@
 """Commands on what is installed: verify, serve, status, stop, rollback, uninstall."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shlex

@@ -1,7 +1,5 @@
 """The order of a run: the steps of the core, and those of the features. Nothing else knows it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Runs steps in their order; whatever happens, there is a summary at the end."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import shlex

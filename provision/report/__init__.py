@@ -1,7 +1,5 @@
 """Summary of a run: what happened, what holds now, what to do next (docs/reference/summary.md)."""
 
-from __future__ import annotations
-
 from provision.core.files import write_atomically
 from provision.core.folders import as_typed
 from provision.core.models.records import Summary

@@ -1,7 +1,5 @@
 """The endpoint of a host or a gateway: where its key is, and the commands that send it a prompt."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Sequence

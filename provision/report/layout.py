@@ -1,7 +1,5 @@
 """Text layout in the width of the terminal, at most 100 columns: cleaning, measuring, wrapping, shortening, folding of names."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence

@@ -3,8 +3,6 @@
 The table has a row a host, and appears after a short delay, so that a run with nothing to do shows none.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

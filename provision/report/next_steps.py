@@ -1,7 +1,5 @@
 """Next commands, from what happened: use, check and undo; or show and remove the reason of a failure. And commands as lines that a copy runs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """What a run would change, as lines: hosts with the same changes are named together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reader for a run's folder. Missing files were not reached; unreadable ones are reported and skipped."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable

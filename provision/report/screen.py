@@ -1,7 +1,5 @@
 """First screen of a run: at most 25 lines with verdict, failures, endpoint and next command."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Starts of services: their phases in words, and which phase took much longer on one of several equal hosts than on the others. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median

@@ -1,7 +1,5 @@
 """Builder of summaries: states, verdict, deviations, devices. Pure functions over a run's files."""
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping

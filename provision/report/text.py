@@ -1,7 +1,5 @@
 """Summary as plain text of at most 100 columns: the first screen, a rule, then details."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from provision.core.formatting import format_bytes

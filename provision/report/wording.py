@@ -1,7 +1,5 @@
 """Sentences shared by all renderings: verdict, failures, warnings, Stack, the last verification."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Where hosts hand files on, only those get wheels here that the controller sends to; `install` sends the rest.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

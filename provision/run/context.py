@@ -1,7 +1,5 @@
 """What all phases of a run share: hosts, connections and locks, the run's folder, progress, background tasks, results by host."""
 
-from __future__ import annotations
-
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """OS packages that a playbook needs beside those of the environment: the controller sends them where a host's sources do not answer."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@
 nothing is done to it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 The plan, the dry run and the run itself decide by these functions whether a host is left as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

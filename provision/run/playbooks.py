@@ -1,7 +1,5 @@
 """How phases change hosts: by playbooks, on hosts that the run has locked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

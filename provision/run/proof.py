@@ -1,7 +1,5 @@
 """Proofs of services: each is asked until its answers are right, or wrong."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Switches back to earlier releases: on command, and by itself where a start failed."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Files on their way to hosts: the controller sends all that a host does not have, and counts the bytes by where they come from."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

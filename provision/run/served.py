@@ -1,7 +1,5 @@
 """What hosts say that they serve, for what stands around them: gateways, monitoring, firewalls."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass, field

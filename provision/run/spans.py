@@ -1,7 +1,5 @@
 """Hosts that serve one model together: they change together, or not at all."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

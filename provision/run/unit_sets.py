@@ -1,7 +1,5 @@
 """Units with their files, sent to the hosts that do not run them: the files are sent, and a playbook switches to them."""
 
-from __future__ import annotations
-
 import hashlib
 import shlex
 from collections.abc import Collection, Mapping, Sequence

@@ -4,8 +4,6 @@
 those that it has are left out here.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Collection, Mapping

@@ -1,7 +1,5 @@
 """`./firstlight catalog`: the tables of known builds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -4,8 +4,6 @@ A command raises InventoryError where nothing of the fleet can be described in t
 fits a host, and UsageError where the options do not fit, or a file is there already.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -2,8 +2,6 @@
 counterpart in them. Pure: equal workloads give equal text.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping, Sequence

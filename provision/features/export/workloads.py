@@ -1,7 +1,5 @@
 """What a fleet serves, as workloads of a cluster: equal hosts are replicas of one."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """One build, from a build key to a checked wheel in the build cache, which serves a fleet and every later run."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -3,8 +3,6 @@
 It also ends when this process or the connection ends. Its results stay in its folder, and the next run resumes there.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence

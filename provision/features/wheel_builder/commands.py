@@ -1,7 +1,5 @@
 """`./firstlight wheels`: build packages from source before a run, and list what was built."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

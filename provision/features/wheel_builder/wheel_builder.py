@@ -1,7 +1,5 @@
 """The wheel builder: provides the package of a Stack as a locked wheel that was checked against its torch."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing

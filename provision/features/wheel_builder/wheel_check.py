@@ -1,7 +1,5 @@
 """The check of a wheel against its build key, from the file alone: importing an unfit extension may crash or hang."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import zipfile

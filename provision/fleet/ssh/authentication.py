@@ -3,8 +3,6 @@
 Fabric's OpenSSHAuthStrategy is experimental and lacks IdentitiesOnly, CertificateFile and IdentityAgent, and prompts on the terminal.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Fabric connections from resolved parameters: own socket, own host key check, no defaults from Fabric."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import socket

@@ -3,8 +3,6 @@
 Paramiko lacks patterns, negation, certificate authorities, revoked keys and HostKeyAlias, and rewrites the whole file to add a key.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

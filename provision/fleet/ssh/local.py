@@ -1,7 +1,5 @@
 """Session with this machine, without SSH."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from provision.core.models.inventory import Connection, Host

@@ -1,7 +1,5 @@
 """A resolved connection as OpenSSH arguments, for Ansible and for people, and errors of connections in plain words."""
 
-from __future__ import annotations
-
 import errno
 import shlex
 import socket

@@ -1,7 +1,5 @@
 """A running command, over SSH or on this machine: one exchange with it, or a conversation by lines."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

@@ -3,8 +3,6 @@
 Paramiko's ProxyCommand reports no error text, keeps its children alive, and has no real socket to poll.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

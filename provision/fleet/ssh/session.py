@@ -1,7 +1,5 @@
 """Session with a host, local or over SSH: commands, whole files, uploads, channels. Written and sent files are recorded."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import shlex

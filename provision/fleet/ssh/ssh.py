@@ -1,7 +1,5 @@
 """Session over SSH: one Fabric connection, opened on first use and used for every command and upload."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Iterable, Sequence

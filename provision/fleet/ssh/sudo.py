@@ -3,8 +3,6 @@
 The sudo password is sent over stdin, never as an argument.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

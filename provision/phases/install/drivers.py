@@ -4,8 +4,6 @@ A driver that the plan keeps is not changed. A fabric manager of another version
 cannot compute without an equal one.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """The install phase: targets in, one result a host out, every task recorded in the run's folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

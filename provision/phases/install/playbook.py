@@ -1,7 +1,5 @@
 """One ansible-playbook, run through ansible-runner in a private folder that is gone afterwards."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The phase `install`: environments are built next to the live one; nothing goes live here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core import features

@@ -4,8 +4,6 @@ Volatile values (free memory, running processes) are excluded, so that a host gi
 Secrets are excluded: the server gets the API key from the 0600 file of its service.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import PurePath

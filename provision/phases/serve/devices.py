@@ -1,7 +1,5 @@
 """Devices that a host serves on, and the split of a model over them."""
 
-from __future__ import annotations
-
 from math import gcd
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The served model: built-in or the user's files, and the path of its reference answer on the host."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Table of vLLM's options by release (options.toml), and the switches that keep it from writing to another GPU's memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Whatever asks a host raises TransportError where it cannot be reached, RemoteCom
 and ServeError where that does not answer in JSON.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 import time

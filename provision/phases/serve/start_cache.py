@@ -1,7 +1,5 @@
 """The folder of what a service's engine compiles when it starts, named by all that changes compiled code. It is never used for another key."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

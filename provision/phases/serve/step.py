@@ -1,7 +1,5 @@
 """The phase `serve`: what was verified goes live, and its answers are checked."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Sequence
 from typing import Protocol

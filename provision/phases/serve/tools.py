@@ -1,7 +1,5 @@
 """Programs for serving under PREFIX/bin of a host."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text of the service: a systemd unit, a unit of the user's manager, or a supervisor configuration. Pure functions."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ index settings and uv's version. So a second run needs neither uv nor a network,
 or the rest of the catalog has changed. A refusal is cached only when another candidate was locked; else all are tried again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

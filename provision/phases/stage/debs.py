@@ -4,8 +4,6 @@ apt uses the controller's own sources, keys and preferences. Its state is in a t
 checks signatures and hashes as always, and fetches the whole closure that the host lacks.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """A wheel with a compiled extension: its metadata and libraries, read from the file."""
 
-from __future__ import annotations
-
 import re
 import struct
 import zipfile

@@ -3,8 +3,6 @@
 The format: https://github.com/opencontainers/image-spec/blob/main/image-layout.md.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tarfile

@@ -5,8 +5,6 @@ and a metadata-only `vllm` where vLLM comes as a distribution of another name. v
 the local part of that version.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

@@ -4,8 +4,6 @@ The folder on the host is named after the model and its content, so a new revisi
 LoRA adapters and a draft model are files of the model too: each has a folder in that of the model.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What decides on the memory of a model before its weights are fetched: config.json and the size of the weights."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path

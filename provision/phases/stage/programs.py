@@ -4,8 +4,6 @@ Such a Python is a standalone build, fetched and verified by uv, packed for the 
 UV_PYTHON_INSTALL_MIRROR, UV_PYTHON_DOWNLOADS_JSON_URL, and their like in the user's uv.toml.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

@@ -3,8 +3,6 @@
 The same lock gives the same bytes: the serial number is derived from the content, and there is no time of creation.
 """
 
-from __future__ import annotations
-
 import json
 import zipfile
 from pathlib import Path

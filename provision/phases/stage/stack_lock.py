@@ -4,8 +4,6 @@ Two builds of one release differ at most in the local version (`2.13.0` and `2.1
 accepts both. So each pinned wheel is compared with the plan twice: its version before it is fetched, then its content.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The stage phase for one class of hosts: from a resolution to verified files on the controller."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The phase `stage`: locks and files of each class, and the desired state of each host."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path

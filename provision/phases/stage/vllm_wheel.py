@@ -4,8 +4,6 @@ A setting names it by a path on the controller, by its address, by the address o
 version. The wheelhouse keeps the file, the place where it was found, and the rows that were inferred from it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import zipfile

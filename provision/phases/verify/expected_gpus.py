@@ -1,7 +1,5 @@
 """What the checks of a host compare with: its expected GPUs, and the advisories that hold on it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The phase `verify`: checks of new and of live environments, and comparisons of hosts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The file verify.pyz, which contains the checks, and the selection of checks and injected faults that it understands."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

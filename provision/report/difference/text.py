@@ -1,7 +1,5 @@
 """Differences as text: hosts with equal changes together, one change a line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A run as one archive for a bug report: text only, secrets masked."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

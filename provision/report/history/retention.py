@@ -3,8 +3,6 @@
 A run needed for a later comparison always stays. One that is removed disappears at once or not at all.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Folder of runs: names in order, lookup by name, run status, and the list: result, number of hosts, duration, command."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import math

@@ -1,7 +1,5 @@
 """One past run: its summary, created now when it was killed before it wrote one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core.errors import UsageError

@@ -3,8 +3,6 @@
 All output of its templates is cleaned and escaped, and its one script is known by its digest.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Measured figures over all hosts with their bounds, those of the service under load, and a row for each GPU."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping

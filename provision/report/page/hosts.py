@@ -1,7 +1,5 @@
 """Hosts on the page: their classes, a line for each host with its details, and the states for the filter."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping

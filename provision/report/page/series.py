@@ -1,7 +1,5 @@
 """Tables of the page: what checks measured over several places, for each class of hosts (series.toml), and the starts of services."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Content of the page as plain values: the summary, host groups, and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
