@@ -28,7 +28,7 @@ from benchmarks.fleet import hosts_to_boot
 from benchmarks.harness import RESULTS, ROOT, header, parser, say, timed
 from provision.core.models.settings import Settings
 from provision.features.catalog_refresh.proof import LOADER, conclusion
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from tests.fleet.cards import ARM_RECORDING, boot_arm, environment_of, recorded, show
 from tests.fleet.emulation import ARM64, why_not
@@ -113,7 +113,7 @@ def keep(scenario: Scenario) -> None:
 def planned(card: str) -> str:
     """Return the set that the plan chooses for a card: what was tried for one holds for another with the same."""
     facts = parse_what_if(f"gpu={card}x1 driver={DRIVER} {HOST}")
-    [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
+    [resolution] = choose_stacks({facts.host: facts}, {facts.host: Settings()}).classes
     return resolution.candidates[0].id
 
 

@@ -34,7 +34,7 @@ from provision.core.errors import FirstlightError, IndexUnreachableError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Stack
 from provision.features.catalog_refresh.proof import Ground, install, load
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.programs import locked_uv
 from provision.phases.stage.solve import LockedWheel
@@ -87,7 +87,7 @@ def sets(python: str) -> Iterator[tuple[Candidate, Stack]]:
     for release in catalog().releases:
         if Version(release.version) >= OLDEST:
             settings = Settings(vllm=f"=={release.version}", flash_attn="bundled")
-            [resolution] = plan({facts.host: facts}, {facts.host: settings}).classes
+            [resolution] = choose_stacks({facts.host: facts}, {facts.host: settings}).classes
             found += accepted(resolution) if resolution.stack else []
     yield from sorted(
         found, key=lambda pair: (Version(pair[1].torch.version), Version(pair[0].id.split("-")[1])), reverse=True

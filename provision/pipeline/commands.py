@@ -19,7 +19,7 @@ from provision.core.models.stack import Plan
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import is_query
 from provision.fleet.inventory.settings import Problems, settings_of
-from provision.phases.plan import plan as resolve
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.cards import with_slices
 from provision.phases.plan.choose import classes
 from provision.phases.plan.explain import WhyNotDocument, render_answers, to_json, why_not
@@ -193,7 +193,7 @@ def plan_recorded(
     if why_not is not None:
         print_why_not(request, why_not, hosts)
         return Exit.OK
-    chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes, wheels=hosts.wheels)
+    chosen = choose_stacks(hosts.facts, hosts.settings, shapes=hosts.shapes, wheels=hosts.wheels)
     stacks = {name: stack for name in facts if (stack := chosen.for_host(name).stack) is not None}
     changes = {
         name: changes_of(Host(name=name, connection=Connection(kind="local"), settings=wanted), facts[name], stack)

@@ -1,7 +1,6 @@
 """The desired state of a host, from facts, Stack and settings: the variables of the playbooks, and the state that they write.
 
-`state` is compared with PREFIX/state.json as a whole. When both are equal and nothing drifted, the host is up to date, and
-nothing is done to it.
+`state` is compared with PREFIX/state.json as a whole, by `host_changes.is_up_to_date`.
 """
 
 import hashlib

@@ -77,7 +77,10 @@ def around_lines(hosts: Sequence[Host], plan: PlannedHosts) -> list[str]:
 
 
 def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
-    """Return whether a probe showed the desired state: nothing changed, passed checks, a running service."""
+    """Return whether a probe showed the desired state, so that no phase changes the host; `phases/stage/step.py` applies it.
+
+    Compared are the environment, the image, the model, the tools, changed files, the running service, and its last checks.
+    """
     return not state_changes(desired, facts)
 
 

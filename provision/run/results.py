@@ -52,7 +52,7 @@ class StagedHosts(PlannedHosts):
     staged: Mapping[str, Staged] = field(default_factory=dict)
     desired: Mapping[str, Desired] = field(default_factory=dict)
     up_to_date: frozenset[str] = frozenset()
-    """Hosts whose probe showed the desired state: nothing is done to them."""
+    """Hosts whose probe showed the desired state: no phase changes them."""
     restart_only: frozenset[str] = frozenset()
     """Hosts whose service alone is started in another way: what was installed and checked holds."""
 

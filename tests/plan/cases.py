@@ -19,7 +19,7 @@ from typing import Any
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 
 FOLDER = Path(__file__).resolve().parents[1] / "cases" / "hosts"
@@ -35,7 +35,7 @@ class Case:
 
     def plan(self) -> Plan:
         become = (self.name,) if self.become else ()
-        return plan({self.name: self.facts}, {self.name: self.settings}, become=become)
+        return choose_stacks({self.name: self.facts}, {self.name: self.settings}, become=become)
 
     def resolution(self) -> Resolution:
         return self.plan().classes[0]

@@ -10,7 +10,7 @@ from provision.catalog import catalog
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.advisories import Exposure, affects, exposure_of, is_critical
 from provision.phases.plan.fit.shape import shape_of
 from provision.phases.plan.fit.weights import counted
@@ -28,7 +28,7 @@ PICTURES = nested("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", vision_con
 def resolve(config: dict[str, Any], driver: str = "535.309.01", **settings: Any) -> Resolution:
     shape = shape_of(config, counted({"BF16": 1 << 30}, "a test"), model="org/model")
     wanted = {"h": Settings.model_validate({"model": "org/model", **settings})}
-    return plan({"h": parse_what_if(HOST.format(driver))}, wanted, shapes={"org/model": shape}).classes[0]
+    return choose_stacks({"h": parse_what_if(HOST.format(driver))}, wanted, shapes={"org/model": shape}).classes[0]
 
 
 def told(resolution: Resolution, verdict: str) -> list[str]:
@@ -74,7 +74,9 @@ def test_a_parser_that_the_family_chooses_counts_as_given() -> None:
     coder = {**TEXT, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"}
     shape = shape_of(coder, counted({"BF16": 1 << 30}, "a test"), model="Qwen/Qwen3-Coder-30B-A3B-Instruct")
     settings = Settings(model="Qwen/Qwen3-Coder-30B-A3B-Instruct", vllm="==0.10.0")
-    found = plan({"h": parse_what_if(HOST.format("580.178.04"))}, {"h": settings}, shapes={settings.model: shape})
+    found = choose_stacks(
+        {"h": parse_what_if(HOST.format("580.178.04"))}, {"h": settings}, shapes={settings.model: shape}
+    )
     listed = [name for reason in found.classes[0].reasons for name in reason.facts.get("advisories", ())]
     assert "CVE-2025-9141" in listed
 

@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.probe.assemble import parse
 
 RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded"
@@ -17,7 +17,7 @@ RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded"
 def planned(recording: str, **settings: str) -> Resolution:
     facts = parse(recording, (RECORDED / f"{recording}.txt").read_text(encoding="utf-8"))
     chosen = Settings.model_validate(settings)
-    return plan({recording: facts}, {recording: chosen}, become=(recording,)).classes[0]
+    return choose_stacks({recording: facts}, {recording: chosen}, become=(recording,)).classes[0]
 
 
 @pytest.mark.parametrize(

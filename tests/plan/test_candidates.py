@@ -6,7 +6,7 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.evaluation import ENOUGH, FALLBACKS
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan.cases import CASES
@@ -14,7 +14,7 @@ from tests.plan.cases import CASES
 
 def accepted(what_if: str, **settings: str) -> list[Stack]:
     facts = parse_what_if(what_if)
-    found = plan({facts.host: facts}, {facts.host: Settings.model_validate(settings)}).classes[0].candidates
+    found = choose_stacks({facts.host: facts}, {facts.host: Settings.model_validate(settings)}).classes[0].candidates
     return [candidate.stack for candidate in found if candidate.stack]
 
 

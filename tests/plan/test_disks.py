@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.facts import Disk, Installed, User
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
 
@@ -36,7 +36,7 @@ FACTS = parse_what_if("gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 
     ids=["as root", "in the home", "named, on the small one", "named, on the large one"],
 )
 def test_the_disk_of_the_future_installation_is_checked(settings: Settings, become: set[str], fits: bool) -> None:
-    [resolution] = plan({"h": FACTS}, {"h": settings}, become=become).classes
+    [resolution] = choose_stacks({"h": FACTS}, {"h": settings}, become=become).classes
     assert (resolution.stack is not None) is fits
     assert any(reason.rule == "disk" and reason.verdict == "reject" for reason in resolution.reasons) is not fits
 
@@ -53,14 +53,14 @@ def test_the_disk_of_the_future_installation_is_checked(settings: Settings, beco
 def test_an_installed_environment_needs_no_more_space(installed: Installed, fits: bool) -> None:
     disks = (Disk(path="/", mount="/", free=GIB),)
     facts = FACTS.model_copy(update={"installed": installed, "disks": disks})
-    [resolution] = plan({"h": facts}, {"h": Settings()}, become={"h"}).classes
+    [resolution] = choose_stacks({"h": facts}, {"h": Settings()}, become={"h"}).classes
     assert (resolution.stack is not None) is fits
 
 
 def test_a_plan_says_what_must_be_free_on_the_disk() -> None:
     [line] = [
         line
-        for line in render(plan({"h": FACTS}, {"h": Settings()}, become={"h"}), {}).splitlines()
+        for line in render(choose_stacks({"h": FACTS}, {"h": Settings()}, become={"h"}), {}).splitlines()
         if " disk " in line
     ]
     whole, *parts = map(float, re.findall(r"\d+\.\d", line))

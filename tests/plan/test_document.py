@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import to_json
 from provision.phases.plan.what_if import parse_what_if, read_facts
 from tests.plan.cases import CASES
@@ -17,7 +17,7 @@ KEYS = {"schema_version", "changes", "hosts", "stack", "reasons", "assumptions",
 
 
 def test_the_plan_of_one_host_is_at_the_top_level() -> None:
-    document = to_json(plan({"h": parse_what_if("gpu=L4x1 driver=580.65.06")}, {"h": Settings()}), {"h": ()})
+    document = to_json(choose_stacks({"h": parse_what_if("gpu=L4x1 driver=580.65.06")}, {"h": Settings()}), {"h": ()})
     assert set(document) == KEYS
     assert document["changes"] == {"h": []}
     assert document["stack"]["vllm"]["version"] == "0.33.0"
@@ -27,7 +27,7 @@ def test_the_plan_of_one_host_is_at_the_top_level() -> None:
 
 def test_the_plan_of_several_hosts_has_classes() -> None:
     facts = {"a": parse_what_if("gpu=L4x1"), "b": parse_what_if("gpu=L4x1"), "c": parse_what_if("gpu=none glibc=none")}
-    document = to_json(plan(facts, dict.fromkeys(facts, Settings())), {})
+    document = to_json(choose_stacks(facts, dict.fromkeys(facts, Settings())), {})
     assert [entry["hosts"] for entry in document["classes"]] == [["a", "b"], ["c"]]
     assert document["classes"][1]["stack"] is None
     assert document["classes"][1]["nearest"]["text"]
@@ -37,7 +37,7 @@ def test_the_plan_of_several_hosts_has_classes() -> None:
 @pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case.name)
 def test_recorded_facts_give_the_same_plan(case) -> None:  # type: ignore[no-untyped-def]
     (again,) = read_facts(case.facts.model_dump_json(), where="facts.json")
-    assert plan({"h": again}, {"h": case.settings}) == plan({"h": case.facts}, {"h": case.settings})
+    assert choose_stacks({"h": again}, {"h": case.settings}) == choose_stacks({"h": case.facts}, {"h": case.settings})
 
 
 def test_the_output_of_probe_is_read() -> None:

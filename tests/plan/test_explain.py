@@ -7,7 +7,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
 from provision.run.host_changes import changes_of
@@ -50,13 +50,13 @@ def test_trace(name: str, snapshot: SnapshotAssertion) -> None:
 
 def test_many_equal_hosts_are_counted() -> None:
     facts = {f"gpu-{number:03}": parse_what_if("gpu=L4x1 driver=580.65.06") for number in range(20)}
-    lines = render(plan(facts, dict.fromkeys(facts, Settings())), {}).splitlines()
+    lines = render(choose_stacks(facts, dict.fromkeys(facts, Settings())), {}).splitlines()
     assert lines[0] == "20 equal hosts: gpu-000, gpu-001, gpu-002, gpu-003, gpu-004, gpu-005 and 14 more"
 
 
 def test_a_release_that_nothing_has_is_refused_without_a_candidate() -> None:
     facts = {"h": parse_what_if("gpu=L4x1 driver=580.65.06")}
-    lines = render(plan(facts, {"h": Settings(vllm="==0.99.0")}), {}).splitlines()
+    lines = render(choose_stacks(facts, {"h": Settings(vllm="==0.99.0")}), {}).splitlines()
     assert lines[2].startswith(
         "  vllm-requested  the catalog has no build for `--vllm ==0.99.0` on cuda; ./firstlight catalog refresh"
     )

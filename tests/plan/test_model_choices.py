@@ -9,7 +9,7 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import render
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.shape import shape_of
@@ -26,7 +26,7 @@ def planned(model: str, config: dict[str, Any], gpu: str = "H100x1", **settings:
     shape = shape_of(config, counted({"BF16": 1 << 30}, "a test"), model=model)
     facts = {"h": parse_what_if(HOST.format(gpu))}
     wanted = {"h": Settings.model_validate({"model": model, **settings})}
-    found = plan(facts, wanted, shapes={model: shape})
+    found = choose_stacks(facts, wanted, shapes={model: shape})
     return found, render(found, wanted, explain=True)
 
 
@@ -52,7 +52,7 @@ def test_the_stack_has_the_choices_and_a_person_reads_them_with_their_source() -
 
 def test_the_built_in_model_has_no_choices() -> None:
     facts = {"h": parse_what_if(HOST.format("H100x1"))}
-    found = plan(facts, {"h": Settings(tool_parser="hermes")}).classes[0]
+    found = choose_stacks(facts, {"h": Settings(tool_parser="hermes")}).classes[0]
     assert found.stack
     assert found.stack.serving is None
 
@@ -193,7 +193,9 @@ def test_a_processor_without_vnni_is_refused_a_model_that_multiplies_8_bit_integ
         "gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx2 glibc=2.36 ram=64 disk=200 container=no"
     )
     facts = facts.model_copy(update={"cpu": facts.cpu.model_copy(update={"flags": flags})})
-    found = plan({"h": facts}, {"h": Settings.model_validate({"model": "x/y"})}, shapes={"x/y": shape}).classes[0]
+    found = choose_stacks(
+        {"h": facts}, {"h": Settings.model_validate({"model": "x/y"})}, shapes={"x/y": shape}
+    ).classes[0]
     assert (found.stack is not None) == serves
     refused = [reason.text for reason in found.reasons if reason.rule == "quantization" and reason.verdict == "reject"]
     assert all(

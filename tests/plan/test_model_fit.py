@@ -10,7 +10,7 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import render
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.weights import KNOWN
@@ -23,7 +23,7 @@ CPU = "gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 glibc=2.36 ram={
 
 def resolve(line: str, shape: Shape, **settings: Any) -> Resolution:
     parsed = Settings.model_validate({"model": "org/model", **settings})
-    return plan({"h": parse_what_if(line)}, {"h": parsed}, shapes={"org/model": shape}).classes[0]
+    return choose_stacks({"h": parse_what_if(line)}, {"h": parsed}, shapes={"org/model": shape}).classes[0]
 
 
 def accepted_text(resolution: Resolution) -> str:
@@ -97,7 +97,7 @@ def test_more_hosts_do_not_help_where_the_processes_cannot_be_divided() -> None:
 
 
 def test_the_built_in_model_is_not_evaluated() -> None:
-    found = plan({"h": parse_what_if(HOST.format("H100x1"))}, {"h": Settings()}).classes[0]
+    found = choose_stacks({"h": parse_what_if(HOST.format("H100x1"))}, {"h": Settings()}).classes[0]
     assert found.stack
     assert found.stack.model is None
     assert not accepted_text(found)
@@ -159,7 +159,7 @@ def test_unknown_memory_never_refuses() -> None:
     odd = facts.nvidia.gpus[0].model_copy(update={"name": "NVIDIA Nobody Knows", "compute_capability": "9.0"})
     facts = facts.model_copy(update={"nvidia": facts.nvidia.model_copy(update={"gpus": (odd,)})})
     settings = Settings.model_validate({"model": "org/model"})
-    found = plan({"h": facts}, {"h": settings}, shapes={"org/model": llama_70b()}).classes[0]
+    found = choose_stacks({"h": facts}, {"h": settings}, shapes={"org/model": llama_70b()}).classes[0]
     assert found.stack is not None
     assert any("whose memory is unknown" in text for text in found.assumptions)
 
@@ -180,7 +180,7 @@ def test_assumptions_are_listed(changed: dict[str, Any], text: str) -> None:
 def test_the_memory_of_adapters_is_assumed() -> None:
     settings = Settings.model_validate({"model": "org/model", "lora": {"support": "org/support"}})
     facts = {"h": parse_what_if(HOST.format("H100x1"))}
-    found = plan(facts, {"h": settings}, shapes={"org/model": llama_8b()}).classes[0]
+    found = choose_stacks(facts, {"h": settings}, shapes={"org/model": llama_8b()}).classes[0]
     assert "the adapters of `org/model` fit; their memory is not computed" in found.assumptions
 
 
@@ -188,7 +188,7 @@ def test_a_draft_model_is_counted_or_assumed() -> None:
     settings = Settings.model_validate({"model": "org/model", "speculative": {"model": "org/draft"}})
     facts = {"h": parse_what_if(HOST.format("H100x1"))}
     shapes = {"org/model": llama_8b(), "org/draft": llama_8b(num_hidden_layers=1)}
-    found = plan(facts, {"h": settings}, shapes=shapes).classes[0]
+    found = choose_stacks(facts, {"h": settings}, shapes=shapes).classes[0]
     assert any("15.0 GiB of them the draft model's" in reason.text for reason in found.reasons)
     assert not any("draft" in text for text in found.assumptions)
     for draft, text in (
@@ -198,7 +198,8 @@ def test_a_draft_model_is_counted_or_assumed() -> None:
         known = {"org/model": llama_8b()} | ({"org/draft": draft} if draft else {})
         facts = {"h": parse_what_if(HOST.format("B300x8"))}
         assert (
-            text.replace("` fit; it", "` fits; it") in plan(facts, {"h": settings}, shapes=known).classes[0].assumptions
+            text.replace("` fit; it", "` fits; it")
+            in choose_stacks(facts, {"h": settings}, shapes=known).classes[0].assumptions
         )
 
 
@@ -210,7 +211,7 @@ def test_speculative_decoding_is_refused_where_it_draws_wrongly(arguments: list[
     }
 
     def planned(vllm: str) -> Resolution:
-        return plan(facts, {"h": Settings.model_validate({**given, "vllm": vllm})}).classes[0]
+        return choose_stacks(facts, {"h": Settings.model_validate({**given, "vllm": vllm})}).classes[0]
 
     assert any("draws tokens wrongly on CPUs" in reason.text for reason in planned("0.32.0").reasons)
     later = planned("latest")
@@ -218,20 +219,20 @@ def test_speculative_decoding_is_refused_where_it_draws_wrongly(arguments: list[
     assert any("rightly on CPUs with speculative decoding, as 0.32.0 does not" in text for text in later.assumptions)
     on_gpu = parse_what_if(HOST.format("H100x1"))
     wanted = Settings.model_validate({**given, "vllm": "0.32.0"})
-    assert plan({"h": on_gpu}, {"h": wanted}).classes[0].stack is not None
+    assert choose_stacks({"h": on_gpu}, {"h": wanted}).classes[0].stack is not None
 
 
 def test_hosts_with_another_model_are_another_class() -> None:
     facts = parse_what_if(HOST.format("H100x1"))
     settings = {name: Settings.model_validate({"model": name}) for name in ("a/a", "b/b")}
     shapes = {"a/a": llama_8b(), "b/b": llama_8b(num_hidden_layers=16)}
-    assert len(plan({"a/a": facts, "b/b": facts}, settings, shapes=shapes).classes) == 2
+    assert len(choose_stacks({"a/a": facts, "b/b": facts}, settings, shapes=shapes).classes) == 2
 
 
 def test_the_fit_is_explained() -> None:
     facts = {"h": parse_what_if(HOST.format("RTX4090x1"))}
     settings = {"h": Settings.model_validate({"model": "org/model"})}
-    text = render(plan(facts, settings, shapes={"org/model": llama_8b()}), settings)
+    text = render(choose_stacks(facts, settings, shapes={"org/model": llama_8b()}), settings)
     line = next(line for line in text.splitlines() if line.strip().startswith("model"))
     assert "org/model, 15.0 GiB of weights; context" in line
     assert "of 131072 tokens, KV cache" in line

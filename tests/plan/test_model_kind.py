@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from tests.fit.models import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, shape
 
@@ -23,7 +23,7 @@ SPARSE = LATENT | {"architectures": ["DeepseekV32ForCausalLM"], "index_topk": 20
 def resolve(line: str, config: dict[str, Any], **wanted: Any) -> Resolution:
     settings = Settings.model_validate({"model": "org/model", **wanted})
     shapes = {"org/model": shape(config, SMALL)}
-    return plan({"h": parse_what_if(line)}, {"h": settings}, shapes=shapes).classes[0]
+    return choose_stacks({"h": parse_what_if(line)}, {"h": settings}, shapes=shapes).classes[0]
 
 
 def chosen(resolution: Resolution) -> tuple[str, int | None, str]:

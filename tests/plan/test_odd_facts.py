@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, Python
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.what_if import parse_what_if
 
 
 def planned(facts: HostFacts):  # type: ignore[no-untyped-def]
-    return plan({"h": facts}, {"h": Settings()}).classes[0]
+    return choose_stacks({"h": facts}, {"h": Settings()}).classes[0]
 
 
 def test_a_host_without_known_facts_is_planned_for_the_cpu() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.policy import policy_of
 from provision.phases.plan.what_if import parse_what_if
 
@@ -34,7 +34,7 @@ def test_contradicting_settings_are_refused(values: dict[str, Any], named: tuple
 def test_the_host_of_a_contradiction_is_named() -> None:
     settings = Settings(vllm="none", attention="flash")
     with pytest.raises(UsageError, match="host `gpu-7`: "):
-        plan({"gpu-7": parse_what_if("gpu=L4x1")}, {"gpu-7": settings})
+        choose_stacks({"gpu-7": parse_what_if("gpu=L4x1")}, {"gpu-7": settings})
 
 
 def test_the_package_is_requested_at_one_release() -> None:

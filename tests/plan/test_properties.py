@@ -17,7 +17,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import release
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.build_option import options
 from provision.phases.plan.evaluation import evaluate
 from provision.phases.plan.profile_builder import profile_of
@@ -39,7 +39,7 @@ some = hypothesis_settings(max_examples=15, deadline=None)
 @many
 def test_no_stack_breaks_a_rule(line: str, settings: Settings) -> None:
     facts = parse_what_if(line)
-    resolution = plan({"h": facts}, {"h": settings}).classes[0]
+    resolution = choose_stacks({"h": facts}, {"h": settings}).classes[0]
     stacks = [candidate.stack for candidate in resolution.candidates if candidate.stack]
     assert (resolution.stack is None) == (not stacks)
     for stack in stacks:
@@ -48,7 +48,7 @@ def test_no_stack_breaks_a_rule(line: str, settings: Settings) -> None:
 
 def test_the_checker_finds_broken_stacks() -> None:
     facts = parse_what_if("gpu=RTX5090x1 driver=570.133.20 glibc=2.35 arch=x86_64 python=3.10")
-    good = plan({"h": facts}, {"h": Settings()}).classes[0].stack
+    good = choose_stacks({"h": facts}, {"h": Settings()}).classes[0].stack
     assert good is not None
     assert good.vllm is not None
     assert broken(good, facts) == []
@@ -63,7 +63,7 @@ def test_the_checker_finds_broken_stacks() -> None:
 @given(line=strategies.hosts, settings=strategies.settings)
 @many
 def test_a_refusal_has_a_reason_and_a_remedy(line: str, settings: Settings) -> None:
-    resolution = plan({"h": parse_what_if(line)}, {"h": settings}).classes[0]
+    resolution = choose_stacks({"h": parse_what_if(line)}, {"h": settings}).classes[0]
     if resolution.stack is None:
         assert any(reason.verdict == "reject" for reason in resolution.reasons)
         assert resolution.nearest is not None
@@ -75,13 +75,13 @@ def test_a_refusal_has_a_reason_and_a_remedy(line: str, settings: Settings) -> N
 @some
 def test_the_nearest_change_gives_a_stack(line: str, settings: Settings) -> None:
     facts = parse_what_if(line)
-    resolution = plan({"h": facts}, {"h": settings}).classes[0]
+    resolution = choose_stacks({"h": facts}, {"h": settings}).classes[0]
     if resolution.nearest and resolution.nearest.policy:
         policy: dict[str, Any] = dict(resolution.nearest.policy)
         if policy.get("gpus", "all") != "all":
             policy["gpus"] = json.loads(policy["gpus"])
         changed = Settings.model_validate({**settings.model_dump(), **policy})
-        assert plan({"h": facts}, {"h": changed}).classes[0].stack is not None
+        assert choose_stacks({"h": facts}, {"h": changed}).classes[0].stack is not None
 
 
 @contextmanager
@@ -124,11 +124,11 @@ def test_equal_hosts_are_one_class_in_any_order(lines: list[str], order: Any) ->
     facts = {f"{place}-{copy}": parse_what_if(line) for place, line in enumerate(lines) for copy in range(3)}
     names = list(facts)
     order.shuffle(names)
-    found = plan({name: facts[name] for name in names}, dict.fromkeys(names, Settings()))
+    found = choose_stacks({name: facts[name] for name in names}, dict.fromkeys(names, Settings()))
     by_line = {frozenset(name for name in facts if facts[name] == facts[first]) for first in facts}
     together = {frozenset(resolution.hosts) for resolution in found.classes}
     assert all(any(group <= others for others in together) for group in by_line)
-    alone = plan({"h": facts[names[0]]}, {"h": Settings()}).classes[0]
+    alone = choose_stacks({"h": facts[names[0]]}, {"h": Settings()}).classes[0]
     assert found.for_host(names[0]).stack == alone.stack
 
 
@@ -143,7 +143,7 @@ def test_facts_that_no_rule_reads_make_no_class() -> None:
             "disks": tuple(disk.model_copy(update={"free": (disk.free or 0) - 12345}) for disk in facts.disks),
         }
     )
-    assert len(plan({"a": facts, "b": other}, dict.fromkeys("ab", Settings())).classes) == 1
+    assert len(choose_stacks({"a": facts, "b": other}, dict.fromkeys("ab", Settings())).classes) == 1
 
 
 def builds(facts: HostFacts, settings: Settings) -> set[tuple[str, str]]:

@@ -8,7 +8,7 @@ from docs.generators.proven import generate
 from provision.catalog import catalog
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
 
@@ -16,7 +16,7 @@ HOPPER = "gpu=H100x1 os=ubuntu-24.04 python=3.12 cpu=avx512 glibc=2.39 ram=256 d
 
 
 def resolution(line: str, vllm: str = "latest") -> Resolution:
-    return plan({"h": parse_what_if(line)}, {"h": Settings(vllm=vllm)}).classes[0]
+    return choose_stacks({"h": parse_what_if(line)}, {"h": Settings(vllm=vllm)}).classes[0]
 
 
 def chosen(found: Resolution) -> str:
@@ -76,7 +76,7 @@ BOUGHT = [
 @pytest.mark.parametrize("more", ["", " os=ubuntu-24.04"])
 def test_a_new_card_gets_a_tested_combination_or_the_first_lines_say_what_is_untested(card: str, more: str) -> None:
     facts = parse_what_if(f"gpu={card}x1{more}")
-    plans = plan({facts.host: facts}, {facts.host: Settings()})
+    plans = choose_stacks({facts.host: facts}, {facts.host: Settings()})
     option = plans.classes[0].candidates[0]
     machine = facts.os.machine or "x86_64"
     first = render(plans, {}).partition("  assumed ")[0]

@@ -9,7 +9,7 @@ import pytest
 from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.cards import server_of
 from provision.phases.probe.assemble import parse
 
@@ -29,7 +29,7 @@ def without_network_card(facts: HostFacts, name: str) -> HostFacts:
 
 
 def verdicts(facts: HostFacts) -> list[str]:
-    (found,) = plan({"dgx": facts}, {"dgx": Settings()}).classes
+    (found,) = choose_stacks({"dgx": facts}, {"dgx": Settings()}).classes
     return [reason.text for reason in found.reasons if (reason.rule, reason.verdict) == ("server-product", "warn")]
 
 
@@ -82,7 +82,7 @@ def test_a_server_that_lacks_a_gpu_is_not_called_whole_where_the_setting_names_o
     assert dgx.nvidia
     fewer = dgx.nvidia.model_copy(update={"gpus": dgx.nvidia.gpus[:-1]})
     lacking = dgx.model_copy(update={"nvidia": fewer, "pci_gpus": dgx.pci_gpus[:-1]})
-    (found,) = plan({"dgx": lacking}, {"dgx": Settings(gpus=(0, 1))}).classes
+    (found,) = choose_stacks({"dgx": lacking}, {"dgx": Settings(gpus=(0, 1))}).classes
     (said,) = [reason for reason in found.reasons if reason.rule == "server-product"]
     assert (said.verdict, said.text) == (
         "accept",

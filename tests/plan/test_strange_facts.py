@@ -14,7 +14,7 @@ from provision.catalog import catalog
 from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if, read_facts
 from tests.strange import JSON, TEXT, changed, paths
 
@@ -25,7 +25,7 @@ RECORDED = sorted((Path(__file__).parents[1] / "probe").rglob("*.facts.json"))
 
 def planned(text: str) -> None:
     facts = {entry.host: entry for entry in read_facts(text, where="facts.json")}
-    plan(facts, dict.fromkeys(facts, Settings()))
+    choose_stacks(facts, dict.fromkeys(facts, Settings()))
 
 
 def document(description: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_any_description_is_planned_or_refused(words: list[tuple[str, str]]) -> 
     def act() -> None:
         facts = parse_what_if(" ".join(f"{key}={value}" for key, value in words))
         assert isinstance(facts, HostFacts)
-        plan({facts.host: facts}, {facts.host: Settings()})
+        choose_stacks({facts.host: facts}, {facts.host: Settings()})
 
     error = refused(act)
     assert error is None or error.hint
@@ -147,7 +147,7 @@ def test_a_release_implies_its_c_library_and_python(
 
 def test_no_build_is_planned_for_musl() -> None:
     facts = parse_what_if("os=alpine-3.20 gpu=H100x8 driver=580.65.06 arch=x86_64")
-    [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
+    [resolution] = choose_stacks({facts.host: facts}, {facts.host: Settings()}).classes
     assert resolution.stack is None
     assert "the host's C library is musl" in resolution.reasons[0].text
 
@@ -171,7 +171,7 @@ def test_a_card_on_a_grace_board_implies_the_processors_architecture(card: str) 
 )
 def test_wheels_whose_code_a_driver_cannot_read_are_not_planned(driver: str, setting: str, given: str | None) -> None:
     facts = parse_what_if(f"gpu=H100x1 driver={driver} os=ubuntu-22.04 arch=x86_64")
-    [resolution] = plan({facts.host: facts}, {facts.host: Settings(flash_attn=setting)}).classes
+    [resolution] = choose_stacks({facts.host: facts}, {facts.host: Settings(flash_attn=setting)}).classes
     package = resolution.stack.flash_attn.package if resolution.stack else None
     assert (package.version if package else None) == given
     if given is None:

@@ -9,7 +9,7 @@ import pytest
 from provision.core.models.inventory import GATEWAY, MONITORING, Connection, Host
 from provision.core.models.records import PlannedChange
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from provision.report.planned_changes import change_lines
 from provision.run.host_changes import around_lines
@@ -26,7 +26,7 @@ def named(*hosts: Host, init: str = "systemd") -> dict[str, list[str]]:
     bare = parse_what_if("gpu=none os=debian-12 arch=x86_64 cpu=avx512")
     described = bare.model_copy(update={"os": bare.os.model_copy(update={"init": init})})
     facts = {one.name: described for one in hosts}
-    planned = PlannedHosts(facts=facts, plan=plan(facts, {one.name: one.settings for one in hosts}))
+    planned = PlannedHosts(facts=facts, plan=choose_stacks(facts, {one.name: one.settings for one in hosts}))
     found: dict[str, list[str]] = {}
     for line in around_lines(hosts, planned):
         where, _, what = line.partition(": ")

@@ -16,7 +16,7 @@ from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import render
 from provision.phases.plan.policy import GivenWheel, names_wheel
 from provision.phases.plan.what_if import parse_what_if
@@ -42,7 +42,7 @@ def read(store: Store, setting: object, line: str = H100, **options: Any) -> Giv
 def planned(store: Store, path: Path, line: str) -> Any:
     facts, settings = parse_what_if(line), Settings.model_validate({"vllm": str(path)})
     given = read(store, path, line)
-    return plan({facts.host: facts}, {facts.host: settings}, wheels={facts.host: given})
+    return choose_stacks({facts.host: facts}, {facts.host: settings}, wheels={facts.host: given})
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_hosts_with_one_wheel_form_one_class(store: Store, tmp_path: Path) -> No
     both: dict[str, HostFacts] = {name: facts.model_copy(update={"host": name}) for name in "ab"}
     settings = dict.fromkeys(both, Settings.model_validate({"vllm": str(path)}))
     wheels = WheelReader(store, client=ClientSettings()).read_all(both, settings)
-    assert [found.hosts for found in plan(both, settings, wheels=wheels).classes] == [("a", "b")]
+    assert [found.hosts for found in choose_stacks(both, settings, wheels=wheels).classes] == [("a", "b")]
 
 
 def test_inferred_rows_are_kept(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.settings import Settings
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.verify.expected_gpus import expected_advisories
 from verify.checks.installed import files
@@ -106,7 +106,7 @@ def test_without_advisories_the_check_is_skipped_and_its_fault_is_found() -> Non
 def test_the_request_has_what_applies_to_the_host() -> None:
     host = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900"
     settings = Settings(vllm="==0.13.0", accept_advisories=("NVIDIA-5861",))
-    stack = plan({"h": parse_what_if(host)}, {"h": settings}).classes[0].stack
+    stack = choose_stacks({"h": parse_what_if(host)}, {"h": settings}).classes[0].stack
     assert stack
     rows = {row["id"]: row for row in expected_advisories(settings, stack.model_dump(mode="json"))}
     assert "CVE-2026-22778" not in rows  # the built-in model takes text alone

@@ -343,9 +343,9 @@ class Settings(Record):
     gateway_tokens_per_day: Tokens | None = None
     """The same per day (UTC). Default: no limit."""
     gateway_drain_seconds: Annotated[Whole, Field(ge=0), Allowed("a whole number from 0")] = 600
-    """Seconds that running requests have to finish before their host restarts. The default is the timeout of OpenAI's clients."""
+    """Seconds that running requests have to finish before the service of their host restarts. The default is the timeout of OpenAI's clients."""
     gateway_restart_at_once: Count = 1
-    """Number of hosts of one model that a run restarts at once. If a model has several hosts, at least one always takes requests."""
+    """Number of hosts of one model whose services a run restarts at once. If a model has several hosts, at least one always takes requests."""
 
     gateway_metrics_port: Port = 8404
     """Port at which a gateway offers HAProxy's metrics to hosts of group `monitoring`."""

@@ -41,7 +41,7 @@ from provision.features.bundle.manifest import (
     signing_key,
 )
 from provision.features.bundle.product_files import controller_wheels, list_user_files, product_files
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage import stage
 from provision.phases.stage.download import Progress
@@ -101,7 +101,7 @@ def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> 
     settings = described_settings(request.overrides, what_if)
     wheel = WheelReader(store).read(facts, settings)
     wheels = {facts.host: wheel} if wheel else {}
-    planned = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings), wheels=wheels)
+    planned = choose_stacks({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings), wheels=wheels)
     describe_all(settings, store)  # so that the bundle has what the plan knows of the model
     [resolution] = planned.classes
     if resolution.stack is None:

@@ -26,7 +26,7 @@ from provision.core.models.stack import Stack
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
 from provision.features.catalog_refresh.new_releases import NewReleases, write_overlay
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.solve import LockedWheel, lock_text
 from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
@@ -100,7 +100,7 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
     described = what_if or HOST.format(driver=catalog().driver_offer.version)
     facts = parse_what_if(f"{described} python={python} arch={machine} glibc={platform.libc_ver()[1]}")
     settings = Settings(vllm="newest", flash_attn="bundled")
-    [resolution] = plan({facts.host: facts}, {facts.host: settings}).classes
+    [resolution] = choose_stacks({facts.host: facts}, {facts.host: settings}).classes
     candidate, stack = accepted(resolution)[0]
     name = f"{candidate.id}, the newest combination for {described} with Python {python} on {machine},"
     if row := next((row for row in catalog().proven if (row.set, row.machine) == (candidate.id, machine)), None):

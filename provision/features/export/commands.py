@@ -20,7 +20,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.stack import Plan, Stack
 from provision.features.export.formats import Format, endpoints_of, files_of, fits, readme, text_of
 from provision.features.export.workloads import Workload, table, workloads
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import given_wheels, print_summary, recorded_facts, shapes_of, write_stdout
 from provision.pipeline.phases import PLAN, PROBE
@@ -112,7 +112,7 @@ def _plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> Plan:
     become = {name for name, host in serving.items() if host.connection.become}
     of_serving = {name: facts[name] for name in serving}
     wheels = given_wheels(of_serving, settings)
-    chosen = plan(of_serving, settings, become=become, shapes=shapes, wheels=wheels)
+    chosen = choose_stacks(of_serving, settings, become=become, shapes=shapes, wheels=wheels)
     if refused := [name for one in chosen.classes if one.stack is None for name in one.hosts]:
         raise NoStackError(f"no combination of versions fits {fold_names(refused)}", hint="./firstlight plan says why")
     return chosen

@@ -1,5 +1,5 @@
 """The plan: a Stack for each class of hosts, chosen by rules from the catalog alone."""
 
-from provision.phases.plan.choose import plan
+from provision.phases.plan.choose import choose_stacks
 
-__all__ = ["plan"]
+__all__ = ["choose_stacks"]

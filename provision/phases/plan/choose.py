@@ -16,7 +16,7 @@ from provision.phases.plan.profile_builder import profile_of
 from provision.phases.plan.suggestion import nearest, upgrade_benefit
 
 
-def plan(
+def choose_stacks(
     facts: Mapping[str, HostFacts],
     settings: Mapping[str, Settings],
     *,

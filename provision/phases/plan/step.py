@@ -11,7 +11,7 @@ from provision.core.models.records import PhaseResult, PlannedChange
 from provision.core.models.stack import Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import is_query
-from provision.phases.plan import plan as choose_stacks
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.cards import with_slices
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.rules import HOST_RULES, RULES

@@ -21,7 +21,7 @@ from provision.core.models.stack import Resolution
 from provision.features.catalog_refresh import proof
 from provision.features.catalog_refresh.index_wheels import WheelIndex
 from provision.features.catalog_refresh.proof import ProofError, conclusion
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from tests.catalog.consistency import check
 from tests.plan.test_properties import forget
@@ -87,7 +87,7 @@ def overlays() -> list[str]:
 def planned(vllm: str) -> Resolution:
     forget()
     facts = parse_what_if(f"gpu=none os=ubuntu-24.04 cpu=avx512 python=3.12 arch={platform.machine()}")
-    return plan({"h": facts}, {"h": Settings(vllm=vllm)}).classes[0]
+    return choose_stacks({"h": facts}, {"h": Settings(vllm=vllm)}).classes[0]
 
 
 @pytest.mark.slow

