@@ -167,7 +167,7 @@ def test_a_fabric_manager_of_another_version_is_replaced(
 def test_a_branch_is_changed_whatever_packages_are_installed(
     firstlight: CommandRunner, host: FleetHost, inventory: str, debian: tuple[str, str]
 ) -> None:
-    """An older branch, held; the same repository under another key; a package half configured; apt busy."""
+    """An older branch, held; an entry of the host for the same repository, whose key is in another file; a package half configured; apt busy."""
     before = " ".join(f"{name}={OLD}-1" for name in packages(host))
     host.sh(
         "rm /etc/apt/preferences.d/firstlight-nvidia-cuda; apt-mark unhold $(apt-mark showhold) >/dev/null; "
@@ -176,8 +176,10 @@ def test_a_branch_is_changed_whatever_packages_are_installed(
         timeout_s=180,
     )
     other = f"/etc/apt/sources.list.d/cuda-{debian[1]}-x86_64.list"
-    source = f"deb [signed-by=/usr/share/keyrings/other.gpg] file://{PLACE}/{debian[1]}/x86_64/ /"
-    host.sh(f"echo '{source}' >{other}")
+    source = f"deb [signed-by=/usr/share/keyrings/other.asc] file://{PLACE}/{debian[1]}/x86_64/ /"
+    host.sh(
+        f"echo '{source}' >{other}; cp /usr/share/keyrings/firstlight-nvidia-cuda.asc /usr/share/keyrings/other.asc"
+    )
     host.sh("sed -i '/^Package: nvlsm$/,/^$/{s/ok installed/ok half-configured/}' /var/lib/dpkg/status")
     host.reboot()
     lock = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(12)"
@@ -188,7 +190,7 @@ def test_a_branch_is_changed_whatever_packages_are_installed(
     assert "libnvidia-compute-570" not in there
     assert set(there.values()) == {(NEW, "hi")}
     assert host.sh("dpkg --audit") == ""
-    assert host.sh(f"cat {other}").startswith("#")
+    assert host.sh(f"cat {other}").strip() == source
     assert "Conflicting" not in host.sh("apt-get update 2>&1", check=False)
     assert json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]["driver_version"] == NEW
 

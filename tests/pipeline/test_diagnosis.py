@@ -51,7 +51,6 @@ def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: P
         (("x.log", "--limit", "localhost"), "give either files or --limit"),
         (("x.log", "--apply"), "--apply, --yes and -i are for --limit"),
         (("--limit", "nobody"), "nobody"),
-        (("--host", "nobody"), "nobody"),  # the earlier spelling
     ],
 )
 def test_wrong_combinations_are_usage_errors(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
