@@ -96,8 +96,12 @@ def dtype_of(notes: Sequence[Mapping[str, Any]]) -> str:
 
 def rounding(dtype: str) -> float:
     """Return the largest change of a log probability by a number type's rounding, in nats."""
-    table_of: Mapping[str, float] = table("serving")["answer"]["rounding"]
-    return table_of.get(dtype, table_of["float32"])
+    return by_type(table("serving")["answer"]["rounding"], dtype)
+
+
+def by_type(limits: Mapping[str, float], dtype: str) -> float:
+    """Return the limit for a number type; types without one have that of float32."""
+    return limits.get(dtype, limits["float32"])
 
 
 def compare_reference(
@@ -213,7 +217,7 @@ def fit(values: Sequence[float], exact: Sequence[float], scaled: Sequence[float]
 def check_prompt(fitted: Fit, length: int, dtype: str) -> None:
     """Compare the log probabilities of a long prompt's tokens with the model's. Raises NotProvenError."""
     limits = table("serving")["answer"]
-    bound, allowed = limits["spread"].get(dtype, limits["spread"]["float32"]), limits["scale"]["allowed"]
+    bound, allowed = by_type(limits["spread"], dtype), limits["scale"]["allowed"]
     if not fitted.off <= bound:
         text = f"log probabilities of a prompt of {length} tokens differ by {fitted.off:.3g} (root mean square)"
         raise NotProvenError(f"{text}; {dtype} rounds by at most {bound}")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from verify.serving.answers import by_type
 from verify.serving.client import Client
 from verify.tables import table
 
@@ -52,5 +53,4 @@ def against(found: Sequence[Vector], expected: Sequence[Vector], allowed: float)
 
 def rounding(dtype: str) -> float:
     """Return the largest distance of a vector by a number type's rounding, as a share of its length."""
-    limits: Mapping[str, float] = table("serving")["vectors"]["rounding"]
-    return limits.get(dtype, limits["float32"])
+    return by_type(table("serving")["vectors"]["rounding"], dtype)

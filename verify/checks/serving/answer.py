@@ -124,7 +124,7 @@ def _builtin(service: Service, client: Client, dtype: str, evidence: dict[str, A
         answers.check_text(answers.forced(client, tokens), small_llama.of_tokens(exact, tokens), dtype)
         _check_long(client, model, dtype, evidence, whole=whole)
 
-    alone = problem_of(partial(answers.check_mixed, client, limits["alone"].get(dtype, limits["alone"]["float32"])))
+    alone = problem_of(partial(answers.check_mixed, client, answers.by_type(limits["alone"], dtype)))
     return {**compared, "the model in float64": problem_of(compare_model), ALONE: alone}, None
 
 
