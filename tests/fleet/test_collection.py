@@ -21,7 +21,7 @@ from tests.fleet.serving import ask
 from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
 from tests.fleet.vendor_others import amdgpu_packages, container_packages, give_docker
 
-pytestmark = pytest.mark.long(seconds=500)
+pytestmark = pytest.mark.long(seconds=470)
 PROGRAMS = Path(sys.executable).parent
 KERNEL = os.uname().release
 

@@ -290,7 +290,7 @@ def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: Fleet
     assert host.sh(f"systemctl list-units --all --no-legend {UNIT}").strip() == ""
 
 
-@pytest.mark.long("a container from a bundle", seconds=300)
+@pytest.mark.long("a container from a bundle", seconds=350)
 def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
     host: FleetHost, image: Path, folder: Path
 ) -> None:

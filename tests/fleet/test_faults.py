@@ -35,7 +35,7 @@ RESTART_S = 180
 INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 REPAIR = pytest.mark.long("faults that a run repairs", seconds=300)
 """Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
-MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=600)
+MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=570)
 WRONG_NUMBERS = [
     pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name)
     for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)

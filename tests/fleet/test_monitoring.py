@@ -17,7 +17,7 @@ from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.stub_hosts import make_serving, serve_at
 
-pytestmark = pytest.mark.long("monitoring", seconds=150)
+pytestmark = pytest.mark.long("monitoring", seconds=130)
 
 CURRENT = "/opt/firstlight/monitoring/current"
 PROMETHEUS, EXPORTER = "firstlight-prometheus.service", "firstlight-node-exporter.service"

@@ -18,7 +18,7 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
 
-pytestmark = pytest.mark.long(seconds=400)
+pytestmark = pytest.mark.long(seconds=600)
 
 VERSION = "535.309.01"
 """The fixed release of Debian 12's security archive, which has it of the proprietary module alone."""

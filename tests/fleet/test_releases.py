@@ -25,8 +25,8 @@ from tests.fleet.serving import PREFIX, ask, wait_until_healthy
 from tests.fleet.snapshots import boot_serving
 
 OTHER_NAME = "another-name"
-RELEASES = pytest.mark.long("releases of a host", seconds=280)
-BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=480)
+RELEASES = pytest.mark.long("releases of a host", seconds=360)
+BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=390)
 SHARING_CORES: dict[str, Any] = {
     # Threads that wait must sleep, not spin.
     "firstlight_env": {"OMP_WAIT_POLICY": "passive"},

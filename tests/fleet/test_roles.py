@@ -17,7 +17,7 @@ from tests.fleet.root import bare_root
 from tests.install.conftest import newer_wheels
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
-pytestmark = pytest.mark.long(seconds=200)
+pytestmark = pytest.mark.long(seconds=250)
 
 UNIT = "firstlight-vllm.service"
 

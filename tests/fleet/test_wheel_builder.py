@@ -20,7 +20,7 @@ from tests.features.wheel_builder.standin import standin_job
 from tests.fleet.hosts import FleetHost
 from tests.install.fleet_site import make_fleet_site
 
-pytestmark = pytest.mark.long(seconds=70)
+pytestmark = pytest.mark.long(seconds=90)
 
 __all__ = ["site", "uv_cache"]  # fixtures
 
