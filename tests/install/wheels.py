@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import zipfile
 from pathlib import Path
+
+from tests.stage.site import make_wheel
 
 
 def build_wheel(
@@ -17,27 +17,13 @@ def build_wheel(
     *,
     requires: str = "",
 ) -> Path:
-    """A pure wheel with the given files; returns its path."""
-    info = f"{name}-{version}.dist-info"
-    content = {
-        **(files or {f"{name}/__init__.py": f"VERSION = {version!r}\n"}),
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        + (f"Requires-Dist: {requires}\n" if requires else ""),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
+    """A pure wheel with the given files, else with a module that has its `VERSION`; returns its path."""
+    more = files or {f"{name}/__init__.py": f"VERSION = {version!r}\n"}
     if entry_points:
-        content[f"{info}/entry_points.txt"] = entry_points
-    record = "".join(f"{path},{_record_hash(text)},{len(text.encode())}\n" for path, text in content.items())
-    content[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, text in content.items():
-            archive.writestr(zipfile.ZipInfo(member), text)  # a fixed time: the same files, the same hash
-    return path
-
-
-def _record_hash(text: str) -> str:
-    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        more = {**more, f"{name}-{version}.dist-info/entry_points.txt": entry_points}
+    file, content = make_wheel(name, version, requires=(requires,) if requires else (), more=more)
+    (folder / file).write_bytes(content)
+    return folder / file
 
 
 def lock_of(wheels: list[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -92,30 +93,44 @@ def make_wheel(
     name: str,
     version: str = "1.0",
     *,
-    requires: tuple[str, ...] = (),
+    requires: Iterable[str] = (),
     tag: str = "py3-none-any",
+    python: str = "",
     padding: int = 0,
     more: Mapping[str, str | bytes] | None = None,
 ) -> tuple[str, bytes]:
-    """A small real wheel, with `more` files by their paths: its file name and content."""
+    """A small real wheel: its file name and content, the same bytes for the same arguments.
+
+    Args:
+        python: Its range of Python versions.
+        padding: Bytes of content besides.
+        more: Further files by their paths, also in place of those that it has.
+    """
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(
-        f"Requires-Dist: {need}\n" for need in requires
-    )
-    files = {
-        f"{module}/__init__.py": f"__version__ = {version!r}\n".encode(),
-        f"{module}/data.bin": hashlib.sha256(name.encode()).digest() * (padding // 32),
-        **{path: text if isinstance(text, bytes) else text.encode() for path, text in (more or {}).items()},
-        f"{info}/METADATA": metadata.encode(),
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
+    metadata += [f"Requires-Python: {python}"] if python else []
+    metadata += [f"Requires-Dist: {need}" for need in requires]
+    texts: dict[str, str | bytes] = {
+        f"{module}/__init__.py": f"__version__ = {version!r}\n",
+        f"{info}/METADATA": "\n".join([*metadata, ""]),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        **(more or {}),
     }
-    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    files = {path: text if isinstance(text, bytes) else text.encode() for path, text in texts.items()}
+    if padding:
+        files[f"{module}/data.bin"] = hashlib.sha256(name.encode()).digest() * (padding // 32)
+    record = "".join(f"{path},sha256={_record_hash(content)},{len(content)}\n" for path, content in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for path, content in {**files, f"{info}/RECORD": record.encode()}.items():
+        for path, content in files.items():
             archive.writestr(zipfile.ZipInfo(path), content)
     return f"{module}-{version}-{tag}.whl", buffer.getvalue()
+
+
+def _record_hash(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
 class _Server(ThreadingHTTPServer):

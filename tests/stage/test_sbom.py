@@ -31,7 +31,7 @@ def make_staged(folder: Path) -> Staged:
     """An environment of wheels, each with another statement of its licence, and a managed interpreter."""
     files, lock = [], ""
     for number, (name, field) in enumerate(sorted(LICENCES.items())):
-        info = f"{name.replace('-', '_')}-0.dist-info"
+        info = f"{name.replace('-', '_')}-1.0.dist-info"
         file, content = make_wheel(name, more={f"{info}/METADATA": f"Name: {name}\n{field}"})
         sha256, path = f"{number:064x}", folder / file
         path.write_bytes(content)

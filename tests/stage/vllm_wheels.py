@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tests.stage.site import make_wheel
 from tests.verify.test_elf import library
 from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
 
@@ -51,19 +51,6 @@ def wheel(
     requires: Iterable[str] = (TORCH, "flashinfer-python==0.7.2.post1"),
 ) -> Path:
     """Write a whole wheel."""
-    module = name.replace("-", "_")
-    info = f"{module}-{version}.dist-info"
-    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: <3.15,>=3.11"]
-    metadata += [f"Requires-Dist: {need}" for need in requires]
-    whole = {
-        "vllm/__init__.py": b"",
-        **files,
-        f"{info}/METADATA": "\n".join([*metadata, ""]).encode(),
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
-    }
-    record = "".join(f"{path},,\n" for path in [*whole, f"{info}/RECORD"])
-    path = folder / f"{module}-{version}-{tag}.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, content in {**whole, f"{info}/RECORD": record.encode()}.items():
-            archive.writestr(zipfile.ZipInfo(member), content)
-    return path
+    file, content = make_wheel(name, version, requires=requires, tag=tag, python="<3.15,>=3.11", more=files)
+    (folder / file).write_bytes(content)
+    return folder / file
