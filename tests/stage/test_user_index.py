@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.catalog.index.http_client import open_client
+from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import ClientSettings, read_settings, uv_variables, without_credentials
 from provision.catalog.index.uv import run_uv
 from provision.core.errors import StageError
+from provision.phases.stage.download import fetch_all
+from provision.phases.stage.solve import SolveRequest, Target, choose_wheels, solve
+from provision.phases.stage.wheelhouse import Store
 
 MAIN, FIRST, SECOND = "https://main.example/simple", "https://first.example/simple", "https://second.example/simple"
 
@@ -110,3 +117,19 @@ def test_with_pips_no_index_uv_asks_no_index(tmp_path: Path) -> None:
     wanted = write(tmp_path / "wanted.in", "six\n")
     with pytest.raises(StageError, match="six was not found in the provided package locations"):
         run_uv(["pip", "compile", "--quiet", str(wanted)], tmp_path, variables)
+
+
+def test_a_small_set_is_solved_and_fetched_through_the_users_own_settings(store: Store) -> None:
+    """The only test that uses the network, with the client settings of this machine."""
+    settings = read_settings()
+    sources = find_sources(settings)
+    target = Target.of("aarch64-manylinux_2_36", "{}.{}".format(*sys.version_info[:2]))
+    try:
+        pylock = solve(SolveRequest(target, ("markupsafe", "iniconfig")), sources.variables)
+    except StageError as error:
+        pytest.skip(f"the package index of this machine does not answer: {error.text}")
+    chosen = choose_wheels(pylock, target)
+    found = fetch_all(store, chosen, lambda: open_client(settings, sources.indexes))
+    assert {path.name.split("-")[0] for path in found.values()} == {"markupsafe", "iniconfig"}
+    assert any("aarch64" in path.name for path in found.values())
+    shutil.rmtree(store.root)
