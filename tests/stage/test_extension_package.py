@@ -13,13 +13,11 @@ from provision.catalog.index.project_page import IndexSources
 from provision.core.errors import StageError, TransportError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Stack
-from provision.core.models.staged import Staged
-from provision.phases.stage import stage
 from provision.phases.stage.download import Progress
 from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
-from tests.stage.stacks import FACTS, PYTHON, make_stack, resolve_to
+from tests.stage.stacks import PYTHON, locked, make_stack, stage_best
 
 KEY = FlashAttnKey(
     cuda_major=12, rocm=None, torch="2.7", cxx11_abi=True, python=PYTHON, machine="x86_64", glibc="2.28", capabilities=("9.0",)
@@ -73,57 +71,55 @@ def stack(site: Site, bare_client: Path) -> Stack:
     )
 
 
-def locked(staged: Staged) -> list[str]:
-    return [line.split(" ")[0] for line in Path(staged.lock).read_text().splitlines()]
+@pytest.fixture
+def provider(store: Store, tmp_path: Path) -> Provider:
+    return Provider(store, tmp_path / "builder")
 
 
-def test_the_package_is_locked_with_its_dependencies(stack: Stack, store: Store, tmp_path: Path) -> None:
-    provider = Provider(store, tmp_path / "builder")
-    staged = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+def test_the_package_is_locked_with_its_dependencies(stack: Stack, store: Store, provider: Provider) -> None:
+    staged = stage_best(store, stack, packager=provider)
     assert locked(staged) == ["flash-attn==2.8.3", "tiny-dependency==1.1", "torch==2.7.0"]
     assert staged.stack == stack
     assert sorted(provider.asked[0]) == ["tiny-dependency", "torch"]
 
 
-def test_a_second_run_queries_no_provider(stack: Stack, store: Store, tmp_path: Path) -> None:
-    provider = Provider(store, tmp_path / "builder")
-    first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
-    second = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+def test_a_second_run_queries_no_provider(stack: Stack, store: Store, provider: Provider) -> None:
+    first, second = (stage_best(store, stack, packager=provider) for _ in range(2))
     assert second.from_cache
     assert second.environment == first.environment
     assert len(provider.asked) == 1
 
 
-def test_a_missing_wheel_is_provided_again(stack: Stack, store: Store, tmp_path: Path) -> None:
-    provider = Provider(store, tmp_path / "builder")
-    first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+def test_a_missing_wheel_is_provided_again(stack: Stack, store: Store, provider: Provider) -> None:
+    first = stage_best(store, stack, packager=provider)
     next(Path(file.path) for file in first.files if file.name.startswith("flash_attn")).unlink()
-    second = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    second = stage_best(store, stack, packager=provider)
     assert len(provider.asked) == 2
     assert all(Path(file.path).is_file() for file in second.files)
 
 
 @pytest.mark.parametrize("error", [StageError("nvcc failed"), TransportError("the builder is away")])
 def test_an_optional_package_is_omitted_with_the_reason(
-    stack: Stack, store: Store, tmp_path: Path, error: Exception
+    stack: Stack, store: Store, provider: Provider, error: Exception
 ) -> None:
-    provider = Provider(store, tmp_path / "builder", error)
-    staged = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    provider.error = error
+    staged = stage_best(store, stack, packager=provider)
     assert "flash-attn==2.8.3" not in locked(staged)
     assert staged.stack.flash_attn == FlashAttnPlan(provider="none")
     assert staged.notes == (f"flash-attn 2.8.3 was left out: {error}; --refresh tries again",)
-    again = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    again = stage_best(store, stack, packager=provider)
     assert (again.from_cache, again.stack, again.notes) == (True, staged.stack, staged.notes)
 
 
 @pytest.mark.parametrize("policy", ["package", "both", "==2.8.3"])
 def test_a_requested_package_that_cannot_be_provided_is_a_refusal(
-    stack: Stack, store: Store, tmp_path: Path, policy: str
+    stack: Stack, store: Store, provider: Provider, policy: str
 ) -> None:
-    provider = Provider(store, tmp_path / "builder", StageError("nvcc failed"))
+    provider.error = StageError("nvcc failed")
+    required = Settings(flash_attn=policy)
     without = stack.model_copy(update={"flash_attn": FlashAttnPlan(provider="none")})
-    staged = stage(resolve_to(stack, without), Settings(flash_attn=policy), FACTS, store=store, packager=provider)
+    staged = stage_best(store, stack, without, settings=required, packager=provider)
     assert staged.stack == without
     assert [(reason.candidate, reason.text) for reason in staged.refused] == [("candidate-1", "nvcc failed")]
     with pytest.raises(StageError, match=re.escape("candidate-1: nvcc failed")):
-        stage(resolve_to(stack), Settings(flash_attn=policy), FACTS, store=store, packager=provider, refresh=True)
+        stage_best(store, stack, settings=required, packager=provider, refresh=True)

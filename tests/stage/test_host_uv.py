@@ -18,17 +18,20 @@ from tests.stage.site import Site, make_wheel
 FOREIGN = "aarch64" if platform.machine() == "x86_64" else "x86_64"
 
 
-def uv_wheel(site: Site, version: str) -> bytes:
-    """A wheel with the layout of uv's own, for the other architecture."""
-    import zipfile
-    from io import BytesIO
-
-    name, content = make_wheel("uv", version, tag=f"py3-none-manylinux_2_17_{FOREIGN}.manylinux2014_{FOREIGN}")
-    buffer = BytesIO(content)
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr(f"uv-{version}.data/scripts/uv", b"the program")
-    site.add_wheel(name, buffer.getvalue())
-    return buffer.getvalue()
+@pytest.fixture
+def lock(site: Site, bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Our lock, with a wheel like uv's own for the other architecture, which the user's index has."""
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
+    tag = f"py3-none-manylinux_2_17_{FOREIGN}.manylinux2014_{FOREIGN}"
+    name, content = make_wheel("uv", "9.8.7", tag=tag, more={"uv-9.8.7.data/scripts/uv": "the program"})
+    site.add_wheel(name, content)
+    path = tmp_path / "requirements/run.txt"
+    path.parent.mkdir()
+    path.write_text(
+        f"typer==1.0 \\\n    --hash=sha256:{'0' * 64}\nuv==9.8.7 \\\n    --hash=sha256:{hashlib.sha256(content).hexdigest()}\n    # via firstlight\n"
+    )
+    monkeypatch.setattr(programs, "LOCK", path)
+    return path
 
 
 def test_our_own_lock_has_uvs_wheels() -> None:
@@ -47,37 +50,21 @@ def test_our_uv_is_sent_to_a_host_of_the_same_architecture_and_runs(store: Store
     assert done.stdout.split()[1] == locked_uv()[0]
 
 
-def test_another_architecture_gets_the_program_from_the_locked_wheel(
-    site: Site, store: Store, bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
-    content = uv_wheel(site, "9.8.7")
-    lock = tmp_path / "run.txt"
-    lock.write_text(
-        f"typer==1.0 \\\n    --hash=sha256:{'0' * 64}\nuv==9.8.7 \\\n    --hash=sha256:{hashlib.sha256(content).hexdigest()}\n    # via firstlight\n"
-    )
-    monkeypatch.setattr(programs, "LOCK", lock)
+@pytest.mark.usefixtures("lock")
+def test_another_architecture_gets_the_program_from_the_locked_wheel(site: Site, store: Store) -> None:
     staged = stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store)
     assert Path(staged.path).read_bytes() == b"the program"
     site.close()
     assert stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store) == staged
 
 
-def test_a_wheel_that_is_not_in_our_lock_is_refused(
-    site: Site, store: Store, bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
-    uv_wheel(site, "9.8.7")
-    lock = tmp_path / "requirements/run.txt"
-    lock.parent.mkdir()
+def test_a_wheel_that_is_not_in_our_lock_is_refused(lock: Path, store: Store) -> None:
     lock.write_text(f"uv==9.8.7 \\\n    --hash=sha256:{'0' * 64}\n")
-    monkeypatch.setattr(programs, "LOCK", lock)
     with pytest.raises(StageError, match=r"which requirements/run\.txt does not know"):
         stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store)
 
 
-def test_a_lock_without_uv_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run.txt").write_text("typer==1.0\n")
-    monkeypatch.setattr(programs, "LOCK", tmp_path / "run.txt")
+def test_a_lock_without_uv_is_named(lock: Path) -> None:
+    lock.write_text("typer==1.0\n")
     with pytest.raises(StageError, match="has no hashes of uv"):
         locked_uv()
