@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provision.core.errors import ModelError, StageError
 from provision.core.models.settings import Settings
 from provision.core.tables import rows_of
+from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.stage import model_description
 from provision.phases.stage.model_description import describe, describe_all, try_sources
@@ -22,57 +24,51 @@ from tests.stage.site import Site
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 API = "/api/models/org/model/revision/main"
 CONFIG = f"/org/model/resolve/{COMMIT}/config.json"
+LISTING: dict[str, Any] = {
+    "sha": COMMIT,
+    "siblings": [
+        {"rfilename": "config.json", "size": 700, "blobId": hashlib.sha1(b"its content").hexdigest()},
+        {
+            "rfilename": "model.safetensors",
+            "size": 16_060_522_496,
+            "lfs": {"sha256": "0" * 64, "size": 16_060_522_496},
+        },
+        {"rfilename": "consolidated.00.pth", "size": 16_060_522_496},
+    ],
+}
 
 pytestmark = pytest.mark.usefixtures("bare_client")
 
 
-def settings(model: str) -> Settings:
-    return Settings.model_validate({"model": model})
+def shape(model: str | Path, store: Store) -> Shape:
+    found = describe(Settings(model=str(model)), store)
+    assert found
+    return found
 
 
 @pytest.fixture
 def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("HF_ENDPOINT", site.url)
-    content = json.dumps(LLAMA_8B).encode()
-    listing = {
-        "sha": COMMIT,
-        "siblings": [
-            {"rfilename": "config.json", "size": len(content), "blobId": hashlib.sha1(content).hexdigest()},
-            {
-                "rfilename": "model.safetensors",
-                "size": 16_060_522_496,
-                "lfs": {"sha256": "0" * 64, "size": 16_060_522_496},
-            },
-            {"rfilename": "consolidated.00.pth", "size": 16_060_522_496},
-        ],
-    }
-    site.content[API] = json.dumps(listing).encode()
-    site.content[CONFIG] = content
+    site.content |= {API: json.dumps(LISTING).encode(), CONFIG: json.dumps(LLAMA_8B).encode()}
     return site
 
 
 def test_the_built_in_model_has_no_description(store: Store) -> None:
-    assert describe(settings("builtin"), store) is None
+    assert describe(Settings(model="builtin"), store) is None
 
 
 def test_a_folder_is_described_from_its_headers(tmp_path: Path, store: Store) -> None:
-    folder = write_model(
-        tmp_path / "model", LLAMA_8B, {"model.layers.31.x": ("BF16", [64], 2), "lm_head": ("F32", [2], 4)}
-    )
-    found = describe(settings(str(folder)), store)
-    assert found
-    assert found.weights.by_dtype == (("BF16", 128), ("F32", 8))
+    headers = {"model.layers.31.x": ("BF16", [64], 2), "lm_head": ("F32", [2], 4)}
+    folder = write_model(tmp_path / "model", LLAMA_8B, headers)
+    assert shape(folder, store).weights.by_dtype == (("BF16", 128), ("F32", 8))
 
 
 def test_a_folder_and_a_hub_id_tell_the_family_by_their_name(tmp_path: Path, hub: Site, store: Store) -> None:
     folder = write_model(tmp_path / "Llama-3.1-8B-tuned", LLAMA_8B, {"x": ("BF16", [64], 2)})
     link = tmp_path / "current"
     link.symlink_to(folder)
-    of_folder = describe(settings(str(link)), store)
-    of_hub = describe(settings("org/model"), store)
-    assert of_folder
-    assert of_hub
-    assert of_folder.match.family == "Llama 3.1 to 3.3"
+    assert shape(link, store).match.family == "Llama 3.1 to 3.3"
+    of_hub = shape("org/model", store)
     assert (of_hub.match.family, of_hub.match.possible) == (None, ("Llama 3.1 to 3.3",))
 
 
@@ -81,46 +77,42 @@ def test_a_folder_whose_configuration_is_broken_is_named(tmp_path: Path, store: 
     folder = write_model(tmp_path / "model", LLAMA_8B, {"x": ("BF16", [64], 2)})
     (folder / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"config\.json`"):
-        describe(settings(str(folder)), store)
+        shape(folder, store)
 
 
 def test_only_the_small_files_of_a_hub_id_are_fetched_once(hub: Site, store: Store) -> None:
-    found = describe(settings("org/model"), store)
-    assert found
+    found = shape("org/model", store)
     assert found.architecture == "LlamaForCausalLM"
     assert found.weights.by_dtype == (("BF16", 16_060_522_496),)
     assert set(hub.requests) == {API, CONFIG}
     before = hub.requests.total()
     hub.close()
-    assert describe(settings("org/model"), store) == found
+    assert shape("org/model", store) == found
     assert hub.requests.total() == before
 
 
 def test_the_hubs_own_count_of_weights_is_preferred(hub: Site, store: Store) -> None:
-    listing = json.loads(hub.content[API])
-    listing["safetensors"] = {"parameters": {"F8_E4M3": 1000, "BF16": 10}, "total": 1010}
-    hub.content[API] = json.dumps(listing).encode()
-    found = describe(settings("org/model"), store)
-    assert found
-    assert found.weights.by_dtype == (("F8_E4M3", 1000), ("BF16", 20))
+    counted = {"parameters": {"F8_E4M3": 1000, "BF16": 10}, "total": 1010}
+    hub.content[API] = json.dumps(LISTING | {"safetensors": counted}).encode()
+    assert shape("org/model", store).weights.by_dtype == (("F8_E4M3", 1000), ("BF16", 20))
 
 
 def test_a_hub_that_does_not_answer_is_named_with_a_hint(hub: Site, store: Store) -> None:
     hub.close()
     with pytest.raises(StageError, match=f"the hub `{hub.url}` does not answer") as caught:
-        describe(settings("org/model"), store)
+        shape("org/model", store)
     assert "give a folder with the model" in (caught.value.hint or "")
 
 
-def test_a_draft_model_is_described_unless_its_size_cannot_be_told(hub: Site, store: Store, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("hub")
+def test_a_draft_model_is_described_unless_its_size_cannot_be_told(store: Store, tmp_path: Path) -> None:
     draft = write_model(tmp_path / "draft", {**LLAMA_8B, "num_hidden_layers": 1}, {"x": ("BF16", [64], 2)})
-    given = settings("org/model").model_copy(update={"speculative": {"model": str(draft)}})
+    given = Settings(model="org/model", speculative={"model": str(draft), "num_speculative_tokens": 3})
     found = describe_all(given, store)
-    assert {source: shape.layers for source, shape in found.items()} == {"org/model": 32, str(draft): 1}
+    assert {source: each.layers for source, each in found.items()} == {"org/model": 32, str(draft): 1}
     (draft / "config.json").write_text('{"model_type": "medusa", "hidden_size": 64}')
     assert [*describe_all(given, store)] == ["org/model"]
-    assert describe_all(settings("builtin"), store) == {}
-    assert hub.requests
+    assert describe_all(Settings(model="builtin"), store) == {}
 
 
 def test_what_a_plan_does_not_read_is_tried_once_before_a_download(hub: Site, store: Store, tmp_path: Path) -> None:
@@ -150,11 +142,9 @@ def test_a_well_known_model_is_described_without_the_hub(hub: Site, store: Store
     rows = rows_of(model_description._KNOWN_MODELS, "model", model_description.KnownModel)
     assert len({row.id for row in rows}) == len(rows) == 60
     for row in rows:
-        found = describe(settings(f"{row.id}@main"), store)
-        assert found, row.id
+        found = shape(f"{row.id}@main", store)
         assert (found.weights.source, found.layers) == (KNOWN, row.config["num_hidden_layers"]), row.id
         assert row.source, row.id
-    llama = describe(settings("meta-llama/Llama-3.1-8B-Instruct"), store)
-    assert llama
+    llama = shape("meta-llama/Llama-3.1-8B-Instruct", store)
     assert (llama.weights.total, llama.kv_heads, llama.head_size) == (2 * 8030261248, 8, 128)
     assert store.get("described", model_key("Qwen/Qwen3-8B")) is None, "the hub is asked again later"

@@ -34,18 +34,6 @@ def test_a_file_is_stored_once_by_its_hash(store: Store, tmp_path: Path) -> None
     }  # fmt: skip
 
 
-def test_a_file_with_another_hash_is_refused_and_not_stored(store: Store, tmp_path: Path) -> None:
-    source = tmp_path / "a.whl"
-    source.write_bytes(b"other bytes")
-    wanted = hashlib.sha256(b"wheel").hexdigest()
-    with pytest.raises(StageError, match="wrong hash") as caught:
-        store.add(source, sha256=wanted)
-    assert hashlib.sha256(b"other bytes").hexdigest() in caught.value.text
-    assert wanted in caught.value.text
-    assert store.find(wanted, "a.whl") is None
-    assert not [path for path in store.folder(wanted).iterdir() if path.name != ".lock"]
-
-
 @pytest.mark.parametrize("damage", [b"wheeX", b"whe", b""])
 def test_a_damaged_file_counts_as_absent_and_can_be_stored_again(store: Store, tmp_path: Path, damage: bytes) -> None:
     sha256, path = put(store, tmp_path, b"wheel")
@@ -89,14 +77,12 @@ def test_look_ups_are_counted_but_not_those_of_a_file_that_is_being_stored(store
     assert 0 < used["lookup_p50_ms"] <= used["lookup_p99_ms"]
 
 
-def test_a_touched_but_correct_file_is_kept(store: Store, tmp_path: Path) -> None:
+def test_a_correct_file_is_kept_if_it_was_touched_or_a_crash_left_it_without_its_stamp(
+    store: Store, tmp_path: Path
+) -> None:
     sha256, path = put(store, tmp_path, b"wheel")
     os.utime(path, ns=(1, 1))
     assert store.find(sha256, path.name) == path
-
-
-def test_a_crash_between_rename_and_stamp_loses_nothing(store: Store, tmp_path: Path) -> None:
-    sha256, path = put(store, tmp_path, b"wheel")
     (path.parent / "verified").unlink()
     assert store.find(sha256, path.name) == path
     assert (path.parent / "verified").exists()
@@ -123,15 +109,9 @@ def test_pruning_removes_least_recently_used_files_first_and_keeps_files_that_a_
         os.utime(path.parent / "verified", (1000 + number, 1000 + number))
         hashes.append(sha256)
     store.references.add("gpu-1", "e" * 16, [hashes[0]])
-    os.utime(store.folder(hashes[1]) / "verified", (1001, 1001))
     store.limit_bytes = 2500
     assert store.prune() > 1000
-    assert [store.find(sha256, f"{number}.whl") is not None for number, sha256 in enumerate(hashes)] == [
-        True,
-        False,
-        False,
-        True,
-    ]
+    assert [number for number, sha256 in enumerate(hashes) if store.find(sha256, f"{number}.whl")] == [0, 3]
 
 
 def test_a_late_pruning_keeps_a_file_that_was_used_again(
@@ -209,7 +189,7 @@ def test_the_limit_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert default_limit() == 1 << 29
 
 
-@pytest.mark.parametrize("text", ["many", "0", "-3", "nan"])
+@pytest.mark.parametrize("text", ["many", "0", "nan", "inf"])
 def test_a_wrong_limit_is_an_error_with_the_value(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTLIGHT_CACHE_GIB", text)
     with pytest.raises(StageError, match=f"FIRSTLIGHT_CACHE_GIB is `{text}`"):
