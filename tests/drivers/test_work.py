@@ -92,8 +92,7 @@ def work(seen: HostFacts, planned: Stack, **settings: Any) -> DriverWork:
 def test_a_driver_comes_from_its_vendors_signed_repository(
     os_id: str, version_id: str, machine: str | None, uri: str
 ) -> None:
-    driver = work(facts(os_id, version_id, machine), stack(INSTALL)).driver
-    assert driver is not None
+    driver = work(facts(os_id, version_id, machine), stack(INSTALL)).parts["driver"]
     repository = driver["repository"]
     assert repository["uri"] == f"https://developer.download.nvidia.com/compute/cuda/repos/{uri}"
     assert len(repository["fingerprint"]) == 40
@@ -102,13 +101,9 @@ def test_a_driver_comes_from_its_vendors_signed_repository(
 
 def test_debian_13_has_a_key_of_its_own() -> None:
     """Its apt refuses the signatures of the key that the older releases' folders have."""
-
-    def key(version_id: str) -> str:
-        driver = work(facts("debian", version_id), stack(INSTALL)).driver
-        assert driver is not None
-        return str(driver["repository"]["key"].rpartition("/")[2])
-
-    assert (key("12"), key("13")) == ("nvidia-cuda.asc", "8793F200.pub")
+    for version_id, key in (("12", "nvidia-cuda.asc"), ("13", "8793F200.pub")):
+        driver = work(facts("debian", version_id), stack(INSTALL)).parts["driver"]
+        assert driver["repository"]["key"].rpartition("/")[2] == key
 
 
 def test_rocm_for_enterprise_linux_9_is_not_offered_to_8() -> None:
@@ -123,8 +118,7 @@ def test_every_repository_is_signed() -> None:
 
 
 def test_the_module_flavour_decides_the_packages() -> None:
-    driver = work(facts(), stack(INSTALL.model_copy(update={"module": "proprietary"}))).driver
-    assert driver is not None
+    driver = work(facts(), stack(INSTALL.model_copy(update={"module": "proprietary"}))).parts["driver"]
     assert driver["packages"][0] == "cuda-drivers|cuda-drivers-580"
 
 
@@ -144,32 +138,23 @@ OWN = DriverPlan(
 def test_the_distributions_own_driver_is_for_the_running_kernel(kernel: str, meta: str) -> None:
     system = OperatingSystem(id="ubuntu", version_id="24.04", machine="x86_64", kernel=kernel)
     found = work(facts(os=system), stack(OWN, fabric_manager=NEW))
-    assert found.driver is not None
-    repository = found.driver["repository"]
+    driver, manager = found.parts["driver"], found.parts["fabric_manager"]
+    repository = driver["repository"]
     assert (repository["name"], repository["uri"], repository["origin"]) == ("ubuntu", "", "Ubuntu")
     assert "restricted" in repository["components"]
-    assert found.driver["packages"][:2] == [f"linux-modules-nvidia-580-server-open-{kernel}", meta]
-    assert (found.driver["source"], found.driver["at_least"], found.driver["below"]) == (
-        "distribution",
-        "580.65.06",
-        "581",
-    )
-    assert found.fabric_manager is not None
-    assert (found.fabric_manager["packages"], found.fabric_manager["repository"]) == (
-        ["nvidia-fabricmanager-580"],
-        repository,
-    )
+    assert driver["packages"][:2] == [f"linux-modules-nvidia-580-server-open-{kernel}", meta]
+    assert (driver["source"], driver["at_least"], driver["below"]) == ("distribution", "580.65.06", "581")
+    assert (manager["packages"], manager["repository"]) == (["nvidia-fabricmanager-580"], repository)
     assert "the distribution's own" in found.named()
 
 
 def test_debians_own_driver_is_built_on_the_host() -> None:
     own = OWN.model_copy(update={"version": "550.163.01", "branch": "550"})
-    found = work(facts("debian", "13"), stack(own))
-    assert found.driver is not None
-    assert "nvidia-open-kernel-dkms" in found.driver["packages"]
-    assert found.driver["signed"] is False
-    assert "non-free" in found.driver["repository"]["components"]
-    assert "nvidia-modprobe" in found.driver["family"]["apart"]
+    driver = work(facts("debian", "13"), stack(own)).parts["driver"]
+    assert "nvidia-open-kernel-dkms" in driver["packages"]
+    assert driver["signed"] is False
+    assert "non-free" in driver["repository"]["components"]
+    assert "nvidia-modprobe" in driver["family"]["apart"]
 
 
 def test_a_kept_driver_is_not_changed() -> None:
@@ -199,28 +184,24 @@ def test_a_fabric_manager_is_replaced_with_a_kept_driver(version: str | None, st
 
 
 def test_boards_that_need_a_subnet_manager_get_it_and_its_module() -> None:
-    manager = work(facts(), stack(INSTALL, fabric_manager=NEW, subnet_manager=True)).fabric_manager
-    assert manager is not None
+    manager = work(facts(), stack(INSTALL, fabric_manager=NEW, subnet_manager=True)).parts["fabric_manager"]
     assert (manager["extra"], manager["modules"]) == (["nvlsm", "infiniband-diags"], ["ib_umad"])
 
 
 def test_a_mirror_replaces_the_vendors_repository_and_its_key() -> None:
-    settings = {"driver_repository": "https://mirror.example.com/cuda/", "driver_key": "/etc/mirror.asc"}
-    driver = work(facts("debian", "12"), stack(INSTALL), **settings).driver
-    assert driver is not None
-    assert driver["repository"]["uri"] == "https://mirror.example.com/cuda/debian12/x86_64/"
-    assert (driver["repository"]["key"], driver["repository"]["fingerprint"]) == ("/etc/mirror.asc", None)
+    mirror = {"driver_repository": "https://mirror.example.com/cuda/"}
+    with_key = mirror | {"driver_key": "/etc/mirror.asc"}
+    own = work(facts("debian", "12"), stack(INSTALL), **with_key).parts["driver"]["repository"]
+    assert own["uri"] == "https://mirror.example.com/cuda/debian12/x86_64/"
+    assert (own["key"], own["fingerprint"]) == ("/etc/mirror.asc", None)
     # A mirror that only copies has the vendor's own signature.
-    driver = work(facts("debian", "12"), stack(INSTALL), driver_repository="https://mirror.example.com/cuda").driver
-    assert driver is not None
-    assert driver["repository"]["fingerprint"] == "EB693B3035CD5710E231E123A4B469963BF863CC"
+    copied = work(facts("debian", "12"), stack(INSTALL), **mirror).parts["driver"]["repository"]
+    assert copied["fingerprint"] == "EB693B3035CD5710E231E123A4B469963BF863CC"
 
 
 def test_a_toolkit_is_installed_only_if_it_is_requested_and_missing() -> None:
     assert work(facts(), stack()).cuda_toolkit is None
-    wanted = work(facts(), stack(), cuda_toolkit="13.0").cuda_toolkit
-    assert wanted is not None
-    assert wanted["packages"] == [
+    assert work(facts(), stack(), cuda_toolkit="13.0").parts["cuda_toolkit"]["packages"] == [
         "cuda-nvcc-13-0",
         "cuda-cudart-dev-13-0|cuda-cudart-devel-13-0",
         "libcurand-dev-13-0|libcurand-devel-13-0",
@@ -236,10 +217,9 @@ def test_compatibility_libraries_are_installed_only_if_they_are_planned_and_miss
     compat = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
     assert work(facts(), stack()).cuda_compat is None
     wanted = work(facts(), stack(cuda_compat=compat))
-    assert wanted.cuda_compat is not None
     assert wanted.named() == "compatibility libraries of CUDA 13.0"
-    assert wanted.cuda_compat["packages"] == ["cuda-compat-13-0"]
-    assert wanted.cuda_compat["repository"]["uri"].endswith("/ubuntu2404/x86_64/")
+    assert wanted.parts["cuda_compat"]["packages"] == ["cuda-compat-13-0"]
+    assert wanted.parts["cuda_compat"]["repository"]["uri"].endswith("/ubuntu2404/x86_64/")
     seen = unproven(wanted, facts())
     assert seen is not None
     assert "/usr/local/cuda-13.0/compat/libcuda.so.1 is not there" in seen.text
@@ -253,8 +233,7 @@ def test_compatibility_libraries_are_installed_only_if_they_are_planned_and_miss
 
 
 def test_the_container_toolkit_is_installed_only_if_it_is_requested_and_missing() -> None:
-    wanted = work(facts(), stack(), container_toolkit=True).container_toolkit
-    assert wanted is not None
+    wanted = work(facts(), stack(), container_toolkit=True).parts["container_toolkit"]
     assert wanted["repository"]["name"] == "nvidia-container-toolkit"
     assert wanted["oldest"] == {"nvidia-container-toolkit": "1.19.1"}
     for version in (None, "1.19.1", "1.20.0"):
@@ -329,11 +308,9 @@ def test_the_offered_rocm_is_that_of_the_repositories() -> None:
 @pytest.mark.parametrize(("os_id", "before"), [("rocky", ["epel-release"]), ("rhel", []), ("ubuntu", [])])
 def test_the_source_of_dkms_is_added_before_the_driver(os_id: str, before: list[str]) -> None:
     version = "24.04" if os_id == "ubuntu" else "9.6"
-    driver = work(facts(os_id, version), stack(INSTALL)).driver
-    assert driver is not None
+    driver = work(facts(os_id, version), stack(INSTALL)).parts["driver"]
     assert driver["before"] == before
-    toolkit = work(facts(os_id, version), stack(), cuda_toolkit="13.0").cuda_toolkit
-    assert toolkit is not None
+    toolkit = work(facts(os_id, version), stack(), cuda_toolkit="13.0").parts["cuda_toolkit"]
     assert toolkit["before"] == []
 
 
@@ -342,8 +319,7 @@ def test_amdgpu_has_folders_only_for_some_releases_of_enterprise_linux() -> None
 
     def driver(version_id: str) -> str:
         seen = facts("rhel", version_id, pci_gpus=(MI300X,), nvidia=None, amd=Amd(rocm_version="6.4.1"))
-        done = work(seen, stack(None, variant="rocm7.2", rocm=UPGRADE_ROCM)).rocm
-        assert done is not None
+        done = work(seen, stack(None, variant="rocm7.2", rocm=UPGRADE_ROCM)).parts["rocm"]
         uri: str = done["sources"][0]["repository"]["uri"]
         return uri
 
@@ -371,6 +347,5 @@ def test_the_work_is_described_in_words() -> None:
 
 def test_the_older_rpm_name_of_the_fabric_manager_is_known() -> None:
     old = DriverPlan(action="keep", version="570.195.03", module="open")
-    found = work(facts("rocky", "9.5"), stack(old, fabric_manager="570.195.03")).fabric_manager
-    assert found is not None
+    found = work(facts("rocky", "9.5"), stack(old, fabric_manager="570.195.03")).parts["fabric_manager"]
     assert "nvidia-fabric-manager" in found["packages"][0].split("|")
