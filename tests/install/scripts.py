@@ -1,4 +1,4 @@
-"""The scripts of the roles, run alone with the files and the input that the tasks give them."""
+"""The scripts of the roles, run alone with the files that the tasks give them, and Ansible's own programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
+from tests.install.modules import PLAYBOOKS
+
+ROLES = PLAYBOOKS / "roles"
 
 
 def script_text(script: str) -> str:
@@ -16,15 +18,17 @@ def script_text(script: str) -> str:
     return finder + (ROLES / script).read_text()
 
 
-def run_sh(script: str, *, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def run_sh(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(Path.home()), "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
     environment |= {f"FIRSTLIGHT_{key.upper()}": value for key, value in variables.items()}
-    text = script_text(script)
-    return subprocess.run(["sh", "-c", text], input=stdin, capture_output=True, text=True, check=False, env=environment)
+    command = ["sh", "-c", script_text(script)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def run_python(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    text = (ROLES / script).read_text()
-    return subprocess.run(
-        [sys.executable, "-I", "-c", text, *arguments], input=stdin, capture_output=True, text=True, check=False
-    )
+def run_ansible(
+    program: str, *words: str | Path, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of Ansible by hand, with these variables besides those of this process."""
+    command = [Path(sys.executable).with_name(program), *words]
+    environment = {**os.environ, "NO_COLOR": "1", **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)

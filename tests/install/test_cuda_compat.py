@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.slow
+from tests.install.scripts import ROLES, run_ansible
 
-PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +27,11 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     (work / "hosts").write_text(
         f"whole folder={work}/whole/compat\nempty folder={work}/empty/compat\nshared folder={searched}\n"
     )
-    tasks = [{"ansible.builtin.include_tasks": str(PLAYBOOKS / "roles/cuda_compat/tasks/90_verify.yml")}]
+    tasks = [{"ansible.builtin.include_tasks": str(ROLES / "cuda_compat/tasks/90_verify.yml")}]
     variables = {"firstlight_cuda_compat": {"folder": "{{ folder }}"}, "ansible_python_interpreter": sys.executable}
     play = {"hosts": "all", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}
     (work / "play.yml").write_text(yaml.safe_dump([play]))
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        "-i",
-        str(work / "hosts"),
-        str(work / "play.yml"),
-    ]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    done = run_ansible("ansible-playbook", "-i", "hosts", "play.yml", cwd=work)
     return work, " ".join((done.stdout + done.stderr).split())
 
 

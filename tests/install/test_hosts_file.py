@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.phases.install.hosts_file import Target, Verbatim, host_variables, render, verbatim
+from tests.install.scripts import run_ansible
 
 NASTY = {
     "braces": "{{ lookup('pipe', 'touch /nonexistent/evil') }}",
@@ -33,14 +32,9 @@ def target(name: str = "gpu-1", *, variables: dict[str, Any] | None = None, **co
 
 def read_by_ansible(path: Path, host: str) -> dict[str, Any]:
     """Return the host's variables after templating, as a task gets them."""
-    program = str(Path(sys.executable).with_name("ansible"))
-    done = subprocess.run(
-        [program, "-i", str(path), host, "-m", "ansible.builtin.debug", "-a", "var=hostvars[inventory_hostname]", "-o"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(path.parent), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"},
-    )
+    words = ("-m", "ansible.builtin.debug", "-a", "var=hostvars[inventory_hostname]", "-o")
+    done = run_ansible("ansible", "-i", path, host, *words, HOME=str(path.parent), LC_ALL="C.UTF-8")
+    assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.partition("=>")[2])["hostvars[inventory_hostname]"]
     return answer
 
@@ -67,11 +61,6 @@ def test_the_file_of_a_sudo_password_is_named_and_read_only_when_needed(tmp_path
         )
     )
     assert read_by_ansible(path, "gpu-1")["firstlight_probe"] == "s3cret {{ word }}"
-
-
-def test_passwords_in_memory_are_not_in_the_file() -> None:
-    text = render([target(become=True, become_password=SecretStr("s3cret"))], path="hosts.yml")
-    assert "s3cret" not in text
 
 
 def test_a_host_over_ssh_is_reached_as_in_the_inventory() -> None:

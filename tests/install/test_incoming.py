@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from tests.install.modules import PLAYBOOKS
+from tests.install.scripts import run_ansible
 
 pytestmark = pytest.mark.slow
 NAMES = ("torch.whl", "uv", "pooling/config.json")
@@ -42,15 +42,8 @@ class Sender:
 
     def __call__(self, *words: str) -> str:
         """Run the playbook, and return what it printed."""
-        program = str(Path(sys.executable).with_name("ansible-playbook"))
-        done = subprocess.run(
-            [program, "-i", str(self.folder / "hosts.yml"), str(PLAYBOOKS / "send.yml"), *words],
-            cwd=PLAYBOOKS.parent,
-            env={**os.environ, "NO_COLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        play = ("-i", self.folder / "hosts.yml", PLAYBOOKS / "send.yml")
+        done = run_ansible("ansible-playbook", *play, *words, cwd=PLAYBOOKS.parent)
         return done.stdout + done.stderr
 
     @property

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,25 +13,19 @@ import pytest
 from provision.core.files import write_atomically
 from provision.phases.install.hosts_file import Target, render
 from tests.install.conftest import Site, newer_wheels
+from tests.install.modules import PLAYBOOKS
+from tests.install.scripts import run_ansible
 from tests.install.wheels import build_wheel
 
 pytestmark = pytest.mark.slow
 
-PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 
-
-def by_hand(site: Site, *options: str, playbook: str = "site") -> str:
+def by_hand(site: Site, *options: str) -> str:
     """Run ansible-playbook by hand on an inventory of the host; return its statistics of the host."""
     path = site.latest.path("install/hosts.yml")
     write_atomically(path, render([Target(site.host(), site.variables)], path=str(path)))
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    done = subprocess.run(
-        [program, "-i", str(path), str(PLAYBOOKS / f"{playbook}.yml"), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "HOME": str(site.folder)},
-    )
+    words = ("-i", path, PLAYBOOKS / "site.yml", *options)
+    done = run_ansible("ansible-playbook", *words, HOME=str(site.folder))
     recap = [line for line in done.stdout.splitlines() if line.startswith(site.name)]
     assert done.returncode == 0, done.stdout + done.stderr
     return recap[-1]
@@ -104,15 +96,6 @@ def test_check_mode_predicts_changes_and_makes_none(site: Site) -> None:
     assert "changed=0" not in by_hand(site, "--check")
     assert sorted(site.prefix.parent.rglob("*")) == before
     assert not site.prefix.exists()
-
-
-def test_an_interrupted_environment_is_built_again(installed: Site) -> None:
-    (installed.environment / ".complete").unlink()
-    shutil.rmtree(next(installed.environment.glob("lib/python*/site-packages/alpha")))
-    installed.send()
-    result = installed.play()
-    assert (result.status, result.changed) == ("ok", True), result
-    assert next(installed.environment.glob("lib/python*/site-packages/alpha/__init__.py")).exists()
 
 
 def test_a_changed_unit_is_found_by_its_checksum_and_repaired(installed: Site) -> None:

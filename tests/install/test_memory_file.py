@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from provision.phases.install.host_results import install
 from provision.phases.install.hosts_file import Target, memory_file, render_secrets
 from tests.install.conftest import Site
+from tests.install.scripts import run_ansible
 from tests.install.test_host_results import host
 
 pytestmark = pytest.mark.slow
@@ -46,12 +47,7 @@ install(run, [Target(host, given["variables"])], progress=lambda host, task: pri
 
 def test_ansible_reads_the_password_and_no_file_remains(tmp_path: Path) -> None:
     with memory_file(render_secrets({"gpu-1": {"ansible_become_password": SECRET}})) as path:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("ansible-inventory"), "-i", path, "--host", "gpu-1"],
-            capture_output=True,
-            env={**os.environ, "HOME": str(tmp_path)},
-            check=True,
-        )
+        done = run_ansible("ansible-inventory", "-i", path, "--host", "gpu-1", HOME=str(tmp_path))
         mode = path.stat().st_mode
     assert json.loads(done.stdout)["ansible_become_password"] in (SECRET, {"__ansible_unsafe": SECRET})
     assert mode & 0o777 == 0o600

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.install.modules import run_module
-from tests.install.scripts import run_python
+from tests.install.scripts import script_text
 
 
 def make_environment(prefix: Path, folder: str) -> None:
@@ -374,7 +376,8 @@ def test_the_served_release_is_reported(prefix: Path) -> None:
 
 
 def test_a_stop_is_recorded_for_this_boot() -> None:
-    record = json.loads(run_python("service/files/stop_record.py").stdout)
+    command = [sys.executable, "-I", "-c", script_text("service/files/stop_record.py")]
+    record = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert record.keys() == {"at", "boot_id", "monotonic"}
     assert record["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert 0 < record["monotonic"] <= time.monotonic()

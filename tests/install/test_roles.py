@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.install.modules import MODULES
+from tests.install.modules import MODULES, PLAYBOOKS
 
-PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 ROLES = sorted(path for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
 TASK_FILES = sorted(PLAYBOOKS.glob("roles/*/tasks/*.yml"))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from provision.phases.install.host_outcome import TaskReport, describe_failure
-from tests.install.scripts import ROLES
+from tests.install.scripts import ROLES, run_ansible
 
 pytestmark = pytest.mark.slow
 
@@ -80,12 +79,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ANSIBLE_ROLES_PATH": str(ROLES),
         "PATH": f"{folder}:{os.environ['PATH']}",
     }
-    program = Path(sys.executable).with_name("ansible-playbook")
     python = f"ansible_python_interpreter={sys.executable}"
-    command = [str(program), "-i", "hosts", "-c", "local", "-e", python, "play.yml"]
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = run_ansible("ansible-playbook", "-i", "hosts", "-c", "local", "-e", python, "play.yml", cwd=folder, **own)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
