@@ -63,34 +63,6 @@ def test_rollback_brings_back_environment_unit_and_state(twice: tuple[Site, str,
     assert "/bin/number2" in unit_of(site)
 
 
-def test_rollback_to_an_incomplete_environment_is_refused(twice: tuple[Site, str, str]) -> None:
-    site, first, second = twice
-    marker = site.prefix / "envs" / first / ".complete"
-    text = marker.read_text()
-    marker.unlink()
-    result = site.play("rollback")
-    marker.write_text(text)
-    assert result.status == "failed"
-    assert first in (result.text or "")
-    assert (site.prefix / "current").resolve().name == second
-
-
-def test_a_rebuilt_environment_replaces_the_damaged_one_and_rollback_goes_to_the_one_before(
-    twice: tuple[Site, str, str],
-) -> None:
-    site, first, damaged = twice
-    anew = f"{damaged}-2"
-    site.plan(firstlight_environment={**site.variables["firstlight_environment"], "digest": anew})
-    site.send()
-    assert site.play().status == "ok"
-    assert (site.prefix / "current").resolve().name == anew
-    assert (site.prefix / "previous").resolve().name == first
-    assert {path.name for path in (site.prefix / "envs").iterdir() if path.is_dir()} == {first, anew}
-    assert site.play("rollback").status == "ok"
-    assert (site.prefix / "current").resolve().name == first
-    assert (site.prefix / "previous").resolve().name == anew
-
-
 def test_uninstall_leaves_nothing_but_what_it_lists(site: Site) -> None:
     site.send()
     assert site.play().status == "ok"
