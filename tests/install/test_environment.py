@@ -20,9 +20,14 @@ from tests.install.modules import run_module, start_module
 from tests.install.scripts import ROLES
 from tests.install.wheels import build_wheel
 from verify.binaries import manifest
-from verify.binaries import manifest as byte_code
 
 pytestmark = pytest.mark.slow
+WAIT = """\
+import pathlib, time
+ends = time.monotonic() + 60
+while time.monotonic() < ends and not pathlib.Path({path!r}).exists():
+    time.sleep(0.05)
+"""
 
 
 def parameters(site: Site, **changes: Any) -> dict[str, Any]:
@@ -31,11 +36,7 @@ def parameters(site: Site, **changes: Any) -> dict[str, Any]:
     for name in ("envs", "bin"):
         (site.prefix / name).mkdir(parents=True, exist_ok=True)
     programs = {"manifest": program("manifest"), "warm": changes.pop("warm", "")}
-    wanted = {
-        **environment,
-        "uv": changes.pop("uv", "uv"),
-        "last": changes.pop("last", []),
-    }
+    wanted = {**environment, "uv": changes.pop("uv", "uv"), "last": changes.pop("last", [])}
     return {
         "prefix": str(site.prefix),
         "incoming": str(site.incoming),
@@ -68,10 +69,19 @@ def failure(site: Site, **changes: Any) -> str:
 
 def wait_for_removal(site: Site) -> None:
     """Wait until no cache of a build is left; they are removed in the background."""
-    deadline = time.monotonic() + 30
-    while left := list((site.prefix / "envs").glob(".cache.*")):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
+    wait_until(lambda: not list((site.prefix / "envs").glob(".cache.*")))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def compile_all(site: Site) -> None:
+    """Compile the modules of a server, and list their byte code."""
+    subprocess.run([str(site.environment / "bin/python"), "-I", "-c", program("warm")], check=True)
 
 
 def test_a_missing_wheel_is_named(site: Site) -> None:
@@ -197,8 +207,7 @@ def test_only_modules_that_a_server_imports_are_compiled(site: Site) -> None:
         path = packages / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    warm = program("warm")
-    subprocess.run([str(site.environment / "bin/python"), "-I", "-c", warm], check=True)
+    compile_all(site)
     compiled = {path for path in packages.rglob("*.py") if Path(cache_from_source(str(path))).exists()}
     left = {"vllm/model_executor/models/other.py", "broken.py", "hints.py", "bench_tool.py"}
     assert {str(path.relative_to(packages)) for path in compiled} & sources.keys() == sources.keys() - left
@@ -214,8 +223,7 @@ def test_earlier_byte_code_is_removed_and_not_listed(site: Site) -> None:
     planted = Path(cache_from_source(str(packages / "alpha/__init__.py")))
     planted.parent.mkdir()
     planted.write_bytes(b"poisoned")
-    warm = program("warm")
-    subprocess.run([str(site.environment / "bin/python"), "-I", "-c", warm], check=True)
+    compile_all(site)
     assert not planted.exists()
     assert (site.environment / "bytecode.txt").read_text() == ""
 
@@ -224,19 +232,13 @@ def test_the_list_of_byte_code_is_made_again_after_an_interrupted_compilation(si
     site.send()
     built(site, warm="import os; os.kill(os.getpid(), 9)")
     kept = site.environment / "bytecode.txt"
-    wait_until(lambda: byte_code.listing(site.environment) == "absent")
-    warm = program("warm")
-    built(site, warm=f"import time; time.sleep(1)\n{warm}")
-    assert byte_code.listing(site.environment) == "under way"
+    wait_until(lambda: manifest.listing(site.environment) == "absent")
+    may_go_on = site.folder / "may-go-on"
+    built(site, warm=WAIT.format(path=str(may_go_on)) + program("warm"))
+    assert manifest.listing(site.environment) == "under way"
+    may_go_on.touch()
     wait_until(kept.exists)
-    assert byte_code.listing(site.environment) == "there"
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert manifest.listing(site.environment) == "there"
 
 
 def test_the_package_installed_last_installs_no_dependencies(site: Site) -> None:

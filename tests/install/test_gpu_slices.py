@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.install.scripts import run_sh
+from tests.install.scripts import run_sh, script_text
 
 STAND_IN = r"""#!/bin/sh
 cd "$(dirname "$0")/gpus" || exit 9
@@ -145,16 +145,9 @@ def test_uninstall_removes_the_slices_that_were_made_with_a_stand_in_for_nvidia_
     assert make(host, "0=3g.20gb 1=1g.5gb").returncode == 0
     if used:
         (host / "gpus/users0").write_text("<pid>7</pid>\n<process_name>python3</process_name>\n")
-    script = Path(__file__).parents[2] / "playbooks/roles/gpu_slices/files/make.sh"
-    (folder / "make.sh").write_text(script.read_text())
-    done = run_sh(
-        "uninstall/files/remove.sh",
-        prefix=str(prefix),
-        incoming="",
-        remove_packages="0",
-        check="0",
-        folder=str(folder),
-    )
+    (folder / "make.sh").write_text(script_text("gpu_slices/files/make.sh"))
+    given = {"prefix": str(prefix), "incoming": "", "remove_packages": "0", "check": "0", "folder": str(folder)}
+    done = run_sh("uninstall/files/remove.sh", **given)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("firstlight-changed: slices of GPUs" in done.stdout) is not used
     assert ("firstlight-left: slices of GPUs: GPU 0 is in use" in done.stdout) is used

@@ -25,14 +25,15 @@ pytestmark = pytest.mark.slow
 
 
 def event(result: dict[str, Any], **data: Any) -> dict[str, Any]:
-    return {
-        "host": "a",
-        "role": "base",
-        "task": "Do it",
-        "task_action": "ansible.builtin.command",
-        "res": result,
-        **data,
-    }
+    known = {"host": "a", "role": "base", "task": "Do it", "task_action": "ansible.builtin.command", "res": result}
+    return known | data
+
+
+def recorded(result: dict[str, Any], kind: str = "runner_on_ok", **data: Any) -> dict[str, Any]:
+    """Return what is recorded of a task with this result."""
+    found = describe_change(kind, event(result, **data))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -44,15 +45,9 @@ def test_a_task_without_a_change_is_not_recorded(kind: str, result: dict[str, An
 
 
 def test_a_command_is_recorded_with_its_arguments_and_exit_code() -> None:
-    result = {
-        "changed": True,
-        "rc": 0,
-        "cmd": ["sh", "-c", "echo it's done"],
-        "stdout": "it's done\n",
-        "stderr": "warning",
-    }
-    found = describe_change("runner_on_ok", event(result, duration=1.25))
-    assert found is not None
+    told = {"stdout": "it's done\n", "stderr": "warning"}
+    result = {"changed": True, "rc": 0, "cmd": ["sh", "-c", "echo it's done"], **told}
+    found = recorded(result, duration=1.25)
     assert found["command"] == """sh -c 'echo it'"'"'s done'"""
     assert (found["changed"], found["exit_code"], found["seconds"]) == (True, 0, 1.25)
     assert found["output"] == "it's done\nwarning"
@@ -60,32 +55,28 @@ def test_a_command_is_recorded_with_its_arguments_and_exit_code() -> None:
 
 def test_a_script_is_recorded_by_its_beginning() -> None:
     script = "# Builds the module.\n" + "true\n" * 200
-    found = describe_change("runner_on_ok", event({"changed": True, "rc": 0, "cmd": ["sh", "-c", script]}))
-    assert found is not None
+    found = recorded({"changed": True, "rc": 0, "cmd": ["sh", "-c", script]})
     assert found["command"].startswith("sh -c '# Builds the module.\n")
     assert found["command"].endswith("... (1021 characters)'")
 
 
 @pytest.mark.parametrize("kind", ["runner_on_failed", "runner_on_unreachable"])
 def test_a_failed_task_is_recorded_as_a_possible_change(kind: str) -> None:
-    found = describe_change(kind, event({"msg": "no space left", "rc": 28, "changed": False}))
-    assert found is not None
+    found = recorded({"msg": "no space left", "rc": 28, "changed": False}, kind)
     assert (found["changed"], found["exit_code"], found["output"]) == (None, 28, "no space left")
 
 
 def test_a_module_is_recorded_with_its_arguments() -> None:
     arguments = {"name": "firstlight-vllm.service", "state": "restarted", "enabled": True, "masked": None}
-    found = describe_change("runner_on_ok", event({"changed": True, "invocation": {"module_args": arguments}}))
-    assert found is not None
+    found = recorded({"changed": True, "invocation": {"module_args": arguments}})
     assert found["command"] == "name=firstlight-vllm.service state=restarted enabled=True"
     assert found["exit_code"] is None
 
 
 def test_a_raw_task_is_recorded_with_its_place_in_the_role() -> None:
     path = f"{PLAYBOOKS}/roles/uninstall/tasks/10_remove.yml:3"
-    task = event({"changed": True, "rc": 0}, task="Remove service, environments, account and folders", task_path=path)
-    found = describe_change("runner_on_ok", task | {"task_action": "ansible.builtin.raw"})
-    assert found is not None
+    task = {"task": "Remove service, environments, account and folders", "task_action": "ansible.builtin.raw"}
+    found = recorded({"changed": True, "rc": 0}, **task, task_path=path)
     assert found["command"] == ""
     assert found["source"] == "playbooks/roles/uninstall/tasks/10_remove.yml:3"
 
@@ -96,18 +87,14 @@ def test_of_a_loop_only_iterations_with_changes_are_recorded() -> None:
         {"changed": False, "rc": 0, "cmd": ["apt-mark", "hold", "b"], "stdout": "b was on hold."},
         {"failed": True, "rc": 100, "cmd": ["apt-mark", "hold", "c"], "stderr": "E: no package c"},
     ]
-    found = describe_change(
-        "runner_on_failed", event({"changed": True, "results": turns, "msg": "One or more items failed"})
-    )
-    assert found is not None
+    found = recorded({"changed": True, "results": turns, "msg": "One or more items failed"}, "runner_on_failed")
     assert found["command"] == "apt-mark hold a\napt-mark hold c"
     assert found["output"] == "a set on hold.\nE: no package c"
     assert (found["exit_code"], found["changed"]) == (100, None)
 
 
 def test_a_result_that_ansible_hides_is_recorded_as_hidden() -> None:
-    found = describe_change("runner_on_ok", event({"censored": "the output has been hidden"}))
-    assert found is not None
+    found = recorded({"censored": "the output has been hidden"})
     assert (found["command"], found["output"], found["changed"]) == (MASK, MASK, None)
 
 
