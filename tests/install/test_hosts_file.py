@@ -64,18 +64,10 @@ def test_the_file_of_a_sudo_password_is_named_and_read_only_when_needed(tmp_path
 
 
 def test_a_host_over_ssh_is_reached_as_in_the_inventory() -> None:
-    variables = host_variables(
-        target(
-            kind="ssh",
-            address="192.0.2.7",
-            port=2222,
-            user="admin",
-            openssh_options=("-o", "StrictHostKeyChecking=yes"),
-        )
-    )
-    assert variables["ansible_host"] == "192.0.2.7"
-    assert variables["ansible_port"] == 2222
-    assert variables["ansible_user"] == "admin"
+    node: dict[str, Any] = {"kind": "ssh", "address": "192.0.2.7", "port": 2222, "user": "admin"}
+    variables = host_variables(target(**node, openssh_options=("-o", "StrictHostKeyChecking=yes")))
+    reached = [variables[f"ansible_{name}"] for name in ("host", "port", "user")]
+    assert reached == ["192.0.2.7", 2222, "admin"]
     assert "StrictHostKeyChecking=yes" in variables["ansible_ssh_common_args"]
     assert variables["ansible_python_interpreter"] == "/usr/bin/python3"
 

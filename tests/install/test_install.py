@@ -111,10 +111,7 @@ def test_a_changed_unit_is_found_by_its_checksum_and_repaired(installed: Site) -
 
 
 def test_a_wheel_with_another_hash_is_refused_and_nothing_goes_live(installed: Site) -> None:
-    live, planned = (
-        (installed.prefix / "current").readlink(),
-        (installed.wheels, installed.state()),
-    )
+    live, wheels, state = (installed.prefix / "current").readlink(), installed.wheels, installed.state()
     installed.use_wheels(newer_wheels(installed))
     installed.send()
     other = installed.folder / "other"
@@ -122,13 +119,13 @@ def test_a_wheel_with_another_hash_is_refused_and_nothing_goes_live(installed: S
     shutil.copy(build_wheel(other, "alpha", "1.1", {"alpha/__init__.py": "evil = True\n"}), installed.incoming)
     result = installed.play()
     cut_off = installed.environment
-    installed.use_wheels(planned[0])
+    installed.use_wheels(wheels)
     assert result.status == "failed"
     assert "Hash mismatch for `alpha==1.1`" in " ".join(result.evidence), result
     assert result.hint is not None
     assert (installed.prefix / "current").readlink() == live
     assert not (cut_off / ".complete").exists()
-    assert json.loads((installed.prefix / "state.json").read_text()) == planned[1]
+    assert json.loads((installed.prefix / "state.json").read_text()) == state
 
 
 def test_a_changed_service_alone_needs_no_new_environment(installed: Site) -> None:

@@ -224,14 +224,6 @@ def test_a_rollback_brings_back_the_former_image_which_stays_until_no_release_ne
     assert (prefix / "asked").read_text().split() == ["rmi", second]
 
 
-def test_a_rollback_brings_back_the_environment(prefix: Path) -> None:
-    first = served(prefix)
-    make_environment(prefix, "two")
-    served(prefix, "two")
-    assert rollback(prefix)["release"] == first
-    assert (prefix / "current").resolve() == prefix / "envs" / "one"
-
-
 def test_an_unknown_release_is_refused_by_name(prefix: Path) -> None:
     result = rollback(prefix)
     assert (result["failed"], result["hint"]) == (True, "nothing was changed")

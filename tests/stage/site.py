@@ -44,11 +44,10 @@ class Site:
         self.ranges: list[str] = []
         self.tokens: list[str | None] = []
         self.sent: Counter[str] = Counter()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._open = True
 
     def add_wheel(
         self,
@@ -65,28 +64,25 @@ class Site:
         """
         package = name.partition("-")[0].replace("_", "-").lower()
         path, page = f"/files/{index}/{name}", f"/{index}/{package}/"
+        sha256 = sha256 or hashlib.sha256(content).hexdigest()
         self.content[path] = content
         if uploaded:
             known = json.loads(self.content[page]) if page in self.content else {"files": []}
-            hashes = {"sha256": sha256 or hashlib.sha256(content).hexdigest()}
-            files = [
-                *known["files"],
-                {"filename": name, "url": path, "hashes": hashes, "size": len(content), "upload-time": uploaded},
-            ]
+            row = {"filename": name, "url": path, "hashes": {"sha256": sha256}, "size": len(content)}
+            files = [*known["files"], {**row, "upload-time": uploaded}]
             versions = sorted({file["filename"].split("-")[1] for file in files})
             answer = {"meta": {"api-version": "1.1"}, "name": package, "versions": versions, "files": files}
             self.content[page] = json.dumps(answer).encode()
             return path
-        link = f'<a href="{path}#sha256={sha256 or hashlib.sha256(content).hexdigest()}">{name}</a><br>\n'
+        link = f'<a href="{path}#sha256={sha256}">{name}</a><br>\n'
         self.content[page] = self.content.get(page, b"") + link.encode()
         return path
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
+        """Stop to answer; a server that has stopped stays so."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 def make_wheel(
@@ -138,10 +134,6 @@ class _Server(ThreadingHTTPServer):
         # A client that stops a download closes its connections; this is expected.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
-
-
-def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
-    return type("Handler", (_Handler,), {"site": site})
 
 
 class _Handler(BaseHTTPRequestHandler):
