@@ -95,7 +95,6 @@ def test_a_driver_comes_from_its_vendors_signed_repository(
     driver = work(facts(os_id, version_id, machine), stack(INSTALL)).parts["driver"]
     repository = driver["repository"]
     assert repository["uri"] == f"https://developer.download.nvidia.com/compute/cuda/repos/{uri}"
-    assert len(repository["fingerprint"]) == 40
     assert (driver["version"], driver["packages"][0]) == (NEW, "nvidia-open|nvidia-open-580")
 
 
@@ -239,9 +238,7 @@ def test_the_container_toolkit_is_installed_only_if_it_is_requested_and_missing(
     for version in (None, "1.19.1", "1.20.0"):
         there = facts(programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk", version=version),))
         assert not work(there, stack(), container_toolkit=True).needed
-
-
-def test_a_container_toolkit_below_the_fixed_release_is_upgraded_if_it_is_requested() -> None:
+    # One below the fixed release is upgraded.
     old = facts(programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk", version="1.17.8"),))
     assert work(old, stack(), container_toolkit=True).container_toolkit
     assert not work(old, stack()).needed

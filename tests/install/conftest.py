@@ -79,9 +79,8 @@ class Site:
         """Change the plan; state and service digest are computed again."""
         self.variables.update(copy.deepcopy(changes))
         service = self.variables["firstlight_service"]
-        service["digest"] = hashlib.sha256(
-            repr(sorted((k, v) for k, v in service.items() if k != "digest")).encode()
-        ).hexdigest()
+        content = sorted((name, value) for name, value in service.items() if name != "digest")
+        service["digest"] = hashlib.sha256(repr(content).encode()).hexdigest()
         folder, model = self.variables["firstlight_environment"]["digest"], self.variables["firstlight_model"]
         self.variables["firstlight_release"] = {
             "format": 1,
@@ -91,10 +90,7 @@ class Site:
             "endpoint": None,
             "arguments": ["vllm", "serve", "{{ not a template }}"],
         }
-        self.variables["firstlight_state"] = {
-            "environment": folder,
-            "service": service["digest"],
-        }
+        self.variables["firstlight_state"] = {"environment": folder, "service": service["digest"]}
 
     def use_wheels(self, wheels: list[Path]) -> None:
         """Plan an environment of these wheels."""

@@ -31,13 +31,8 @@ def test_failed_hosts_stop_no_other(site: Site, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.tex").write_text("years of work")
-    closed = {
-        "kind": "ssh",
-        "address": "127.0.0.1",
-        "port": 9,
-        "user": "nobody",
-        "openssh_options": ("-o", "ConnectTimeout=5", "-p", "9"),
-    }
+    options = ("-o", "ConnectTimeout=5", "-p", "9")
+    closed = {"kind": "ssh", "address": "127.0.0.1", "port": 9, "user": "nobody", "openssh_options": options}
     results = install(
         site.run(),
         [
@@ -46,11 +41,8 @@ def test_failed_hosts_stop_no_other(site: Site, tmp_path: Path) -> None:
             Target(host("good"), site.variables),
         ],
     )
-    assert {name: result.status for name, result in results.items()} == {
-        "absent": "unreachable",
-        "taken": "failed",
-        "good": "ok",
-    }
+    found = {name: result.status for name, result in results.items()}
+    assert found == {"absent": "unreachable", "taken": "failed", "good": "ok"}
     assert "host absent could not be reached" in (results["absent"].text or "")
     assert "Connection refused" in (results["absent"].text or "")
     assert str(taken) in (results["taken"].text or "")
@@ -112,10 +104,7 @@ def test_without_targets_ansible_is_not_started(site: Site) -> None:
 def test_every_task_is_recorded(site: Site) -> None:
     site.play("uninstall")
     lines = [json.loads(line) for line in site.latest.path("install/tasks.jsonl").read_text().splitlines()]
-    assert [(line["host"], line["role"], line["status"]) for line in lines] == [
-        ("this", "uninstall", "ok"),
-        ("this", "uninstall", "ok"),
-    ]
+    assert [(line["host"], line["role"], line["status"]) for line in lines] == [("this", "uninstall", "ok")] * 2
     assert all(line["seconds"] >= 0 for line in lines)
 
 
@@ -124,10 +113,9 @@ def test_a_playbook_keeps_the_output_of_earlier_ones_of_the_run(site: Site) -> N
     for playbook in ("stop", "uninstall"):
         install(run, targets, playbook=playbook)
     log = run.path("install/ansible.log").read_text()
-    headings = (
+    assert [line.rstrip(" *") for line in log.splitlines() if line.startswith(("#", "PLAY ["))] == [
         "# playbooks/stop.yml",
         "PLAY [Stop serving]",
         "# playbooks/uninstall.yml",
         "PLAY [Remove the installation]",
-    )
-    assert [line.rstrip(" *") for line in log.splitlines() if line.startswith(("#", "PLAY ["))] == list(headings)
+    ]

@@ -16,19 +16,25 @@ from tests.install.modules import run_module
 pytestmark = pytest.mark.slow
 
 
+def row(content: bytes, name: str = "weights") -> dict[str, Any]:
+    """A file of a model as the plan has it."""
+    return {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
 def take(site: Site, files: list[dict[str, Any]], *, on_host: str | None = None, **options: Any) -> dict[str, Any]:
     folder, model = str(site.prefix / "models" / "mine"), {"files": files, "on_host": on_host}
     return run_module("firstlight_model_files", incoming=str(site.incoming), folder=folder, model=model, **options)
 
 
 def test_model_files_are_moved_once_with_their_hashes_checked(site: Site) -> None:
-    content = b'{"model_type": "llama"}'
-    files = [{"name": "config.json", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
+    content = b"123456789"
+    files = [row(content, "config.json")]
     site.incoming.mkdir(parents=True)
     (site.incoming / "config.json").write_bytes(content)
     assert take(site, files, check=True)["files"] == ["config.json"]
     assert take(site, files)["files"] == ["config.json"]
     assert (site.prefix / "models" / "mine" / "config.json").read_bytes() == content
+    assert (site.prefix / "models" / "mine.manifest.txt").read_text() == "cbf43926 9 config.json\n"
     assert not (site.incoming / "config.json").exists()
     assert take(site, files)["files"] == []
 
@@ -46,28 +52,23 @@ def test_an_interrupted_move_of_a_file_is_continued(site: Site) -> None:
     folder = site.prefix / "models" / "mine"
     folder.mkdir(parents=True)
     (folder / "config.json.part").write_bytes(b"{}")
-    done = take(site, [{"name": "config.json", "sha256": hashlib.sha256(b"{}").hexdigest(), "size": 2}])
+    done = take(site, [row(b"{}", "config.json")])
     assert "failed" not in done, done
     assert (folder / "config.json").read_bytes() == b"{}"
 
 
-def held(site: Site, content: bytes) -> list[dict[str, Any]]:
+def held(site: Site) -> list[dict[str, Any]]:
     """A model of one file that was moved into place, with the state of the host."""
-    site.incoming.mkdir(parents=True, exist_ok=True)
-    (site.incoming / "weights").write_bytes(content)
-    files = [{"name": "weights", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
+    site.incoming.mkdir(parents=True)
+    (site.incoming / "weights").write_bytes(b"123456789")
+    files = [row(b"123456789")]
     assert "failed" not in take(site, files)
     (site.prefix / "state.json").write_text("{}")
     return files
 
 
-def test_the_files_are_listed_next_to_their_folder(site: Site) -> None:
-    held(site, b"123456789")
-    assert (site.prefix / "models" / "mine.manifest.txt").read_text() == "cbf43926 9 weights\n"
-
-
 def test_a_damaged_file_of_the_same_size_is_named_and_the_next_run_sends_it(site: Site) -> None:
-    files = held(site, b"123456789")
+    files = held(site)
     weights = site.prefix / "models" / "mine" / "weights"
     weights.write_bytes(b"123456780")
     done = take(site, files)
@@ -79,7 +80,7 @@ def test_a_damaged_file_of_the_same_size_is_named_and_the_next_run_sends_it(site
 
 
 def test_a_file_that_was_not_sent_is_removed(site: Site) -> None:
-    files = held(site, b"123456789")
+    files = held(site)
     added = site.prefix / "models" / "mine" / "generation_config.json"
     added.write_text("{}")
     assert take(site, files)["files"] == ["generation_config.json"]
@@ -88,7 +89,7 @@ def test_a_file_that_was_not_sent_is_removed(site: Site) -> None:
 
 
 def test_a_file_with_only_a_new_time_is_no_change(site: Site) -> None:
-    files = held(site, b"123456789")
+    files = held(site)
     (site.prefix / "models" / "mine" / "weights").touch()
     assert take(site, files)["files"] == []
     assert (site.prefix / "state.json").exists()
@@ -96,7 +97,7 @@ def test_a_file_with_only_a_new_time_is_no_change(site: Site) -> None:
 
 def test_a_file_that_was_sent_again_replaces_an_old_one_that_looks_correct(site: Site) -> None:
     """The content was damaged on the disk without a write."""
-    files = held(site, b"123456789")
+    files = held(site)
     (site.incoming / "weights").write_bytes(b"123456789")
     assert take(site, files)["files"] == ["weights"]
 
@@ -112,7 +113,7 @@ def share(site: Site) -> Path:
     return share
 
 
-SHARED = [{"name": "weights", "sha256": hashlib.sha256(b"123456789").hexdigest(), "size": 9}]
+SHARED = [row(b"123456789")]
 
 
 def test_files_that_the_host_has_are_linked_once(site: Site, share: Path) -> None:

@@ -25,6 +25,16 @@ def remove(prefix: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return run_sh("uninstall/files/remove.sh", **(variables | changes))
 
 
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation, and programs of this test first on the path."""
+    prefix = tmp_path / "prefix"
+    prefix.mkdir()
+    (prefix / ".firstlight").write_text("firstlight 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return prefix
+
+
 @pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", "~"])
 def test_a_folder_that_cannot_be_an_installation_is_not_removed(prefix: str) -> None:
     prefix = prefix.replace("~", str(Path.home()))
@@ -42,12 +52,10 @@ def test_a_folder_of_other_software_is_not_removed(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_the_rest_of_an_interrupted_installation_is_removed(tmp_path: Path) -> None:
-    prefix = tmp_path / "prefix"
-    (prefix / "envs" / "half").mkdir(parents=True)
-    (prefix / ".firstlight").write_text("firstlight 1\n")
-    assert remove(str(prefix)).returncode == 0
-    assert not prefix.exists()
+def test_the_rest_of_an_interrupted_installation_is_removed(installed: Path) -> None:
+    (installed / "envs" / "half").mkdir(parents=True)
+    assert remove(str(installed)).returncode == 0
+    assert not installed.exists()
 
 
 def test_what_a_run_left_before_it_claimed_the_prefix_is_removed(tmp_path: Path) -> None:
@@ -82,15 +90,14 @@ def test_what_another_service_of_the_machine_uses_stays_and_is_handed_on(tmp_pat
     assert sorted(path.name for path in tmp_path.glob("fl*")) == ["fl@embed", "fl@notes"]
 
 
-def test_drop_ins_and_saved_files_are_removed_by_name(tmp_path: Path) -> None:
-    units, prefix = tmp_path / "home/.config/systemd/user", tmp_path / "prefix"
-    unit, kept = units / "firstlight-try.service", prefix / f"etc/set-aside{units}/firstlight-try.service.d/a.conf"
+def test_drop_ins_and_saved_files_are_removed_by_name(installed: Path, tmp_path: Path) -> None:
+    units = tmp_path / "home/.config/systemd/user"
+    unit, kept = units / "firstlight-try.service", installed / f"etc/set-aside{units}/firstlight-try.service.d/a.conf"
     for path in (unit, units / "firstlight-try.service.d/b.conf", units / "other.service.d/c.conf", kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("[Service]\n")
-    (prefix / "etc/units").write_text(f"{unit}\n")
-    (prefix / ".firstlight").write_text("firstlight 1\n")
-    done = remove(str(prefix))
+    (installed / "etc/units").write_text(f"{unit}\n")
+    done = remove(str(installed))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"drop-ins {units}/firstlight-try.service.d" in done.stdout
     assert f"{kept}, which had been set aside" in done.stdout
@@ -100,16 +107,6 @@ def test_drop_ins_and_saved_files_are_removed_by_name(tmp_path: Path) -> None:
 def test_the_incoming_folder_is_removed_only_in_its_own_location(tmp_path: Path) -> None:
     remove(str(tmp_path / "absent"), incoming=str(tmp_path))
     assert tmp_path.exists()
-
-
-@pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation, and programs of this test first on the path."""
-    prefix = tmp_path / "prefix"
-    prefix.mkdir()
-    (prefix / ".firstlight").write_text("firstlight 1\n")
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    return prefix
 
 
 @pytest.mark.parametrize("used", [False, True])

