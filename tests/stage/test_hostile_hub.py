@@ -150,14 +150,10 @@ def test_any_hub_listing_is_read_or_refused(answer: dict[str, Any]) -> None:
     assert len(found.files) == len(answer["siblings"])
 
 
-@given(
-    config=st.dictionaries(
-        st.sampled_from(
-            [*LLAMA, "rope_scaling", "layer_types", "text_config", "sliding_window", "quantization_config"]
-        ),
-        JSON,
-    )
-)
+KEYS = [*LLAMA, "rope_scaling", "layer_types", "text_config", "sliding_window", "quantization_config"]
+
+
+@given(config=st.dictionaries(st.sampled_from(KEYS), JSON))
 def test_any_config_is_read_or_refused(config: dict[str, Any]) -> None:
     try:
         shape = shape_of(LLAMA | config, counted({"BF16": 1 << 20}, "a test"))

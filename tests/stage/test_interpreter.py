@@ -29,6 +29,7 @@ STACK = make_stack(None, None).model_copy(
 )
 
 TARGET = Target.of(STACK.platform, "3.12")
+BUILD = "cpython-3.12.99-linux-x86_64-gnu"
 
 
 def standalone_build() -> bytes:
@@ -60,7 +61,7 @@ def offer(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch, *, sha256: 
         "sha256": sha256 or hashlib.sha256(content).hexdigest(),
     }  # fmt: skip
     listing = folder / "downloads.json"
-    listing.write_text(json.dumps({"cpython-3.12.99-linux-x86_64-gnu": row}))
+    listing.write_text(json.dumps({BUILD: row}))
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS_JSON_URL", listing.as_uri())
 
 
@@ -72,13 +73,11 @@ def mirror(site: Site, bare_client: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_build_for_the_host_is_fetched_and_packed(mirror: Site, store: Store) -> None:
     version, file = stage_interpreter(TARGET, read_settings(), store)
-    assert (version, file.name, file.kind) == ("3.12.99", "cpython-3.12.99-linux-x86_64-gnu.tar.gz", "interpreter")
+    assert (version, file.name, file.kind) == ("3.12.99", f"{BUILD}.tar.gz", "interpreter")
     with tarfile.open(file.path) as tar:
-        assert {entry.name.split("/")[0] for entry in tar} == {"cpython-3.12.99-linux-x86_64-gnu"}
-        assert tar.getmember("cpython-3.12.99-linux-x86_64-gnu/bin/python3.12").mode == 0o755
-        data = tar.extractfile(
-            "cpython-3.12.99-linux-x86_64-gnu/lib/python3.12/_sysconfigdata__linux_x86_64-linux-gnu.py"
-        )
+        assert {entry.name.split("/")[0] for entry in tar} == {BUILD}
+        assert tar.getmember(f"{BUILD}/bin/python3.12").mode == 0o755
+        data = tar.extractfile(f"{BUILD}/lib/python3.12/_sysconfigdata__linux_x86_64-linux-gnu.py")
         assert data
         assert tempfile.gettempdir() not in data.read().decode()
     mirror.close()
@@ -127,6 +126,4 @@ def test_a_managed_interpreter_is_staged_with_the_environment(mirror: Site, stor
     )
     staged = stage_best(store, stack)
     assert staged.interpreter == Interpreter(version="3.12.99", origin="managed")
-    assert [file.name for file in staged.files if file.kind == "interpreter"] == [
-        "cpython-3.12.99-linux-x86_64-gnu.tar.gz"
-    ]
+    assert [file.name for file in staged.files if file.kind == "interpreter"] == [f"{BUILD}.tar.gz"]

@@ -24,16 +24,13 @@ from tests.stage.site import Site
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 API = "/api/models/org/model/revision/main"
 CONFIG = f"/org/model/resolve/{COMMIT}/config.json"
+SIZE = 16_060_522_496
 LISTING: dict[str, Any] = {
     "sha": COMMIT,
     "siblings": [
         {"rfilename": "config.json", "size": 700, "blobId": hashlib.sha1(b"its content").hexdigest()},
-        {
-            "rfilename": "model.safetensors",
-            "size": 16_060_522_496,
-            "lfs": {"sha256": "0" * 64, "size": 16_060_522_496},
-        },
-        {"rfilename": "consolidated.00.pth", "size": 16_060_522_496},
+        {"rfilename": "model.safetensors", "size": SIZE, "lfs": {"sha256": "0" * 64, "size": SIZE}},
+        {"rfilename": "consolidated.00.pth", "size": SIZE},
     ],
 }
 
@@ -83,7 +80,7 @@ def test_a_folder_whose_configuration_is_broken_is_named(tmp_path: Path, store: 
 def test_only_the_small_files_of_a_hub_id_are_fetched_once(hub: Site, store: Store) -> None:
     found = shape("org/model", store)
     assert found.architecture == "LlamaForCausalLM"
-    assert found.weights.by_dtype == (("BF16", 16_060_522_496),)
+    assert found.weights.by_dtype == (("BF16", SIZE),)
     assert set(hub.requests) == {API, CONFIG}
     before = hub.requests.total()
     hub.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,22 +22,11 @@ from tests.stage.stacks import make_stack, resolve_to
 PATHS = InstallPaths(prefix="/opt/firstlight", incoming="/var/tmp/incoming", owner="firstlight", root=True)
 
 
-class Unreached:
-    """Hosts on which the sources of `silent` ones do not answer; each has a package status of its own."""
-
-    def __init__(self, host: Host, silent: str) -> None:
-        self.host, self._silent = host.name, host.name in silent
-
-    def run(self, command: str, **_: Any) -> Completed:
-        del command
-        return Completed(0, "silent\n" if self._silent else "answers\n", "", 0.0)
-
-    def read(self, path: str, **_: Any) -> bytes:
-        assert path == "/var/lib/dpkg/status"
-        return f"Package: of-{self.host}\n".encode()
-
-    def close(self) -> None:
-        pass
+def session_of(host: Host) -> SimpleNamespace:
+    """A session: the package sources of hosts `a` and `b` do not answer; each has a package status of its own."""
+    answer = Completed(0, "silent\n" if host.name in "ab" else "answers\n", "", 0.0)
+    files = {"/var/lib/dpkg/status": f"Package: of-{host.name}\n".encode()}
+    return SimpleNamespace(run=lambda *_, **__: answer, read=lambda path, **_: files[path], close=lambda: None)
 
 
 def test_each_host_without_package_sources_is_staged_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +42,7 @@ def test_each_host_without_package_sources_is_staged_by_itself(tmp_path: Path, m
         return Staged(hosts=resolution.hosts, stack=resolution.stack, **own)
 
     monkeypatch.setattr(step, "lock_and_fetch", staged)
-    monkeypatch.setattr("provision.run.context.open_session", lambda host: Unreached(host, silent="ab"))
+    monkeypatch.setattr("provision.run.context.open_session", session_of)
     context = local_context(tmp_path, "abcd")
     hosts = tuple(host.model_copy(update={"connection": Connection(kind="ssh")}) for host in context.inventory.hosts)
     context.inventory = context.inventory.model_copy(update={"hosts": hosts})

@@ -59,21 +59,12 @@ def test_an_invalid_lock_causes_no_traceback() -> None:
 
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*", fullmatch=True)
+hashes = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+locked = st.builds(LockedWheel, names, st.just("1.0"), st.just("x.whl"), hashes, st.just("https://h/x.whl"))
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.lists(
-        st.builds(
-            LockedWheel,
-            names,
-            st.just("1.0"),
-            st.just("x.whl"),
-            st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
-            st.just("https://h/x.whl"),
-        )
-    )
-)
+@given(st.lists(locked))
 def test_the_lock_text_is_canonical_and_independent_of_the_order(files: list[LockedWheel]) -> None:
     text = lock_text(files)
     assert text == lock_text(files[::-1])
