@@ -25,12 +25,6 @@ runpy.run_path(module, run_name="__main__")
 """
 
 
-def module_command(name: str, playbooks: Path = PLAYBOOKS) -> list[str]:
-    """The command that runs a module; it reads its arguments as JSON."""
-    utils, module = playbooks / "module_utils", playbooks / "library" / f"{name}.py"
-    return [sys.executable, "-c", LAUNCHER, str(utils), str(module)]
-
-
 def start_module(
     name: str,
     *,
@@ -45,16 +39,12 @@ def start_module(
     `program` is a Python, and `playbooks` where it finds the modules.
     """
     arguments = {**parameters, "_ansible_check_mode": check, "_ansible_diff": diff}
+    utils, module = playbooks / "module_utils", playbooks / "library" / f"{name}.py"
+    command = [*program, "-c", LAUNCHER, str(utils), str(module)]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
         json.dump({"ANSIBLE_MODULE_ARGS": arguments}, stdin)
         stdin.seek(0)
-        return subprocess.Popen(
-            [*program, *module_command(name, playbooks)[1:]],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_module(name: str, **parameters: Any) -> dict[str, Any]:
