@@ -49,22 +49,14 @@ class Site:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def add_wheel(
-        self,
-        name: str,
-        content: bytes,
-        *,
-        index: str = "simple",
-        sha256: str | None = None,
-        uploaded: str | None = None,
-    ) -> str:
-        """Put a wheel on the index; `sha256` announces another hash than its own. Returns the file's path.
+    def add_wheel(self, name: str, content: bytes, *, index: str = "simple", uploaded: str | None = None) -> str:
+        """Put a wheel on the index; returns the file's path.
 
         With `uploaded` the package's page is in JSON and has that time (PEP 700), else it is in HTML without times.
         """
         package = name.partition("-")[0].replace("_", "-").lower()
         path, page = f"/files/{index}/{name}", f"/{index}/{package}/"
-        sha256 = sha256 or hashlib.sha256(content).hexdigest()
+        sha256 = hashlib.sha256(content).hexdigest()
         self.content[path] = content
         if uploaded:
             known = json.loads(self.content[page]) if page in self.content else {"files": []}
