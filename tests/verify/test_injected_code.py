@@ -207,8 +207,3 @@ def test_byte_code_during_compilation_is_no_injected_code(environment: Environme
     environment.list(byte_code.BYTE_CODE_LIST)
     half_written.write_bytes(b"what a killed process left")
     assert check(environment).status == "warn"
-
-
-def test_the_injected_fault_is_noticed(environment: Environment) -> None:
-    outcome = injected.injected(CheckContext(prefix=environment.prefix, faults=frozenset({"injected-code"})))
-    assert (outcome.status, outcome.remedy) == ("fail", injected.REBUILD)

@@ -190,7 +190,3 @@ def test_byte_code_with_an_unfinished_list_is_not_accepted(environment: Environm
     assert (outcome.status, outcome.remedy) == ("error", "compile it again: ./firstlight provision")
     (environment.home / manifest.COMPILING).touch()
     assert environment.check().status == "error"
-
-
-def test_the_injected_fault_is_noticed(environment: Environment) -> None:
-    assert files.files(CheckContext(faults=frozenset({"stale-library"}))).status == "fail"

@@ -105,7 +105,3 @@ def test_files_that_a_later_step_writes_are_known(prefix: Path) -> None:
 def test_without_a_record_nothing_can_be_told(prefix: Path) -> None:
     (prefix / "state.files").unlink()
     assert files.files(CheckContext(service=Service(prefix, {"unit": "u"}, None))).status == "error"
-
-
-def test_an_injected_fault_is_noticed() -> None:
-    assert files.files(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

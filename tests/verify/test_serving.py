@@ -267,9 +267,8 @@ def test_gpu_memory_of_our_service_is_distinguished_from_that_of_others(
     assert remedy in (outcome.remedy or "")
 
 
-def test_without_a_service_the_check_is_skipped_and_an_injected_fault_is_still_noticed() -> None:
+def test_without_a_service_no_load_is_measured() -> None:
     assert run(CheckContext()).status == "skip"
-    assert run(CheckContext(faults=frozenset({"failed-requests"}))).status == "fail"
 
 
 def load_named(*words: str) -> dict[str, Any]:

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.access import access as run
 from verify.checks.serving.access import collect_access as collect
 from verify.checks.serving.access import evaluate_access as evaluate
 from verify.checks.serving.access import file_problems, guarded, numbers
-from verify.records import CheckContext
 from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
 from verify.serving.service_plan import ServicePlan
@@ -168,7 +166,3 @@ def test_only_its_owner_reads_a_secret_and_writes_a_file(service: Service) -> No
 def test_the_protected_routes_depend_on_the_release(version: str, prefixes: tuple[str, ...]) -> None:
     assert guarded(version) == prefixes
     assert set(guarded(None)) >= set(prefixes)
-
-
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

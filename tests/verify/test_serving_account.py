@@ -9,10 +9,8 @@ from dataclasses import replace
 import pytest
 
 from verify.checks.serving.access import AccountFacts
-from verify.checks.serving.access import account as run
 from verify.checks.serving.access import collect_account as collect
 from verify.checks.serving.access import evaluate_account as evaluate
-from verify.records import CheckContext
 
 SOUND = AccountFacts(
     "firstlight",
@@ -66,8 +64,3 @@ def test_an_account_of_this_machine_is_read() -> None:
     facts = collect(entry.pw_name, entry)
     assert (facts.name, facts.shell) == (entry.pw_name, entry.pw_shell)
     assert facts.groups
-
-
-def test_an_injected_fault_is_noticed() -> None:
-    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
-    assert (outcome.status, outcome.reason) == ("fail", "firstlight is in group sudo")

@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.answer import answer as run
 from verify.checks.serving.answer import check_answer as check
 from verify.checks.serving.answer import problem_of, report_stopped
-from verify.records import CheckContext
 from verify.serving.answers import (
     Answer,
     check_model,
@@ -381,7 +379,3 @@ def test_a_stopped_process_is_named_without_a_request() -> None:
 
 def test_a_frozen_engine_is_not_put_under_load() -> None:
     assert "serving.answer" in table("checks")["serving"]["load"]["requires"]
-
-
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert run(CheckContext(faults=frozenset({"wrong-result"}))).status == "fail"

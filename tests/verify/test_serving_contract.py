@@ -10,9 +10,7 @@ import pytest
 from tests.verify.served import served
 from tests.verify.stub_api import FAULTS, Api, Handler
 from tests.verify.test_serving_vectors import FAULTS as FAULTS_OF_VECTORS
-from verify.checks.serving.requests import contract as run
 from verify.checks.serving.requests import evaluate_contract as evaluate
-from verify.records import CheckContext
 from verify.serving import expectations
 from verify.serving.client import Client, Endpoint
 from verify.serving.contract import Asker, ask_all, stop_text
@@ -97,8 +95,3 @@ def test_choices_may_part_where_two_tokens_are_about_equally_likely(
         for number, logprob in enumerate(logprobs)
     ]
     assert deviations({"expects": ["equal"]}, [Answer({}, tuple(choices), {})]) == expected
-
-
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    outcome = run(CheckContext(faults=frozenset({"ignored-parameter"})))
-    assert (outcome.status, outcome.reason) == ("fail", "expected no text from ` light` on, got `first light`")

@@ -12,8 +12,6 @@ import pytest
 from verify.binaries.manifest import STAMPS, ComparedFiles, Contents, listed
 from verify.checks.serving.answer import MARKS, check_model
 from verify.checks.serving.answer import evaluate_model as evaluate
-from verify.checks.serving.answer import model as run
-from verify.records import CheckContext
 from verify.serving import client
 from verify.serving.service import Service
 from verify.tables import table
@@ -125,7 +123,3 @@ def test_an_endpoint_without_an_answer_is_left_to_the_check_of_answers() -> None
     outcome = evaluate("/p/models/m", "m", SOUND)
     assert outcome.status == "ok"
     assert "did not name its model" in outcome.reason
-
-
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

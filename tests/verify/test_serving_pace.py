@@ -19,8 +19,6 @@ from verify.checks.serving import requests as pace
 from verify.checks.serving.requests import PaceFacts
 from verify.checks.serving.requests import collect_pace as collect
 from verify.checks.serving.requests import evaluate_pace as evaluate
-from verify.checks.serving.requests import pace as run
-from verify.records import CheckContext
 from verify.serving.service import Service
 
 BEFORE = {"first token": 0.03, "between tokens": 0.008}
@@ -143,9 +141,3 @@ def test_a_slow_pace_on_a_busy_host_is_no_finding_and_a_leak_is() -> None:
 
 def test_descriptors_that_one_round_opens_are_no_leak() -> None:
     assert evaluate(replace(SOUND, opened=(9, 0))).status == "ok"
-
-
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    outcome = run(CheckContext(faults=frozenset({"slow"})))
-    assert outcome.status == "fail"
-    assert outcome.reason.startswith("first token 400.0 ms, 8.0 times the 50.0 ms of the last green run")

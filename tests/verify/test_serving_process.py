@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from verify.checks.serving.process import ProcessFacts, evaluate, run
-from verify.records import CheckContext
+from verify.checks.serving.process import ProcessFacts, evaluate
 from verify.serving.processes import (
     ListeningSocket,
     Process,
@@ -255,9 +254,3 @@ def test_proofs_belong_to_one_start_and_records_to_running_processes(tmp_path: P
     for pid, ticks in ((7, 5), (7, 4), (9, 5)):
         (tmp_path / "run" / f"attention-{pid}-{ticks}.json").write_text(json.dumps({"pid": pid, "start_ticks": ticks}))
     assert attention_notes(service, (main,)) == ({"pid": 7, "start_ticks": 5},)
-
-
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
-    assert outcome.status == "fail"
-    assert "held by python3 -m http.server" in outcome.reason

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from verify.checks.serving.relays import RelayFacts, evaluate, run
-from verify.records import CheckContext
+from verify.checks.serving.relays import RelayFacts, evaluate
 from verify.serving.processes import ListeningSocket, Process, all_listeners
 from verify.serving.service_control import units
 
@@ -122,9 +121,3 @@ def test_the_listeners_of_this_machine_have_their_processes() -> None:
         port = server.getsockname()[1]
         found = [each for number, each in all_listeners() if number == port]
     assert [(each.address, [one.pid for one in each.holders]) for each in found] == [("127.0.0.1", [os.getpid()])]
-
-
-def test_an_injected_fault_is_noticed() -> None:
-    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
-    assert outcome.status == "warn"
-    assert "listens on 0.0.0.0 port 9000 and forwards to port 8000" in outcome.reason

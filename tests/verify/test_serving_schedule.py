@@ -9,8 +9,6 @@ import pytest
 
 from verify.checks.serving.later import ScheduleFacts, conflicts, is_reached, stopping
 from verify.checks.serving.later import evaluate_schedule as evaluate
-from verify.checks.serving.later import schedule as run
-from verify.records import CheckContext
 from verify.serving.service_control import units
 from verify.serving.service_plan import ServicePlan
 
@@ -155,10 +153,3 @@ def test_a_boot_into_another_target_does_not_start_the_service() -> None:
 def test_a_users_manager_that_does_not_linger_does_not_start_at_boot() -> None:
     remedy = evaluate(PLAN, replace(SOUND, lingers=False)).remedy
     assert remedy == "let the account's manager start at boot: loginctl enable-linger"
-
-
-def test_an_injected_fault_is_noticed() -> None:
-    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
-    assert (outcome.status, outcome.evidence["stops"]) == (
-        "warn", ["x.service conflicts with it: a start of either one stops the other one"]
-    )  # fmt: skip

@@ -12,8 +12,6 @@ import pytest
 from verify.checks.serving import later
 from verify.checks.serving.later import StartFacts
 from verify.checks.serving.later import evaluate_start as evaluate
-from verify.checks.serving.later import start as run
-from verify.records import CheckContext
 from verify.serving.service_plan import ServicePlan
 from verify.tables import table
 
@@ -124,8 +122,3 @@ def test_names_are_resolved_as_a_server_does(monkeypatch: pytest.MonkeyPatch) ->
     assert list(later._elsewhere("localhost")) == ["192.0.2.7"]
     assert list(later._elsewhere("host2")) == ["192.0.2.7"]
     assert list(later._elsewhere("nameless")) == []
-
-
-def test_an_injected_fault_is_noticed() -> None:
-    outcome = run(CheckContext(faults=frozenset({"changed-service"})))
-    assert (outcome.status, outcome.reason) == ("fail", "the next start would get LD_LIBRARY_PATH=/srv/lib")

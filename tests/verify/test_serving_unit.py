@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serving.unit import UnitFacts, evaluate, run
-from verify.records import CheckContext
+from verify.checks.serving.unit import UnitFacts, evaluate
 from verify.serving.service import Service
 from verify.serving.service_control import ServiceState, stopped_by
 from verify.serving.service_plan import ServicePlan, changed, differences, directives, recorded
@@ -267,7 +266,3 @@ def test_under_supervisord_its_configuration_is_the_unit() -> None:
 def test_the_command_is_read_as_by_systemd() -> None:
     planned = ServicePlan("systemd", "x", '[Service]\nExecStart=/v serve "/m/a b" --x "50%%" "$$y \\"z\\""\n')
     assert planned.argv == ("/v", "serve", "/m/a b", "--x", "50%", '$y "z"')
-
-
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    assert run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

@@ -197,13 +197,6 @@ def test_too_short_a_soak_says_nothing(tmp_path: Path) -> None:
     assert run(CheckContext(service=nobody)).reason == "nothing listens: see serving.unit and serving.process"
 
 
-def test_the_injected_fault_is_noticed_without_a_service() -> None:
-    outcome = run(CheckContext(faults=frozenset({"leak"})))
-    assert outcome.status == "fail"
-    assert "memory of the host grows by 500.0 MiB" in outcome.reason
-    assert "open descriptors grow by 250.0 with 1,000 requests" in outcome.reason
-
-
 @pytest.mark.parametrize("server", [(0, 10, 0, 0)], indirect=True)
 def test_a_service_that_leaves_requests_unanswered_fails(server: Service) -> None:
     seen, _ = soaked(server)
