@@ -1,12 +1,17 @@
-"""A server in a thread of the test's own process."""
+"""A server in a thread of the test's own process, what its handlers share, and the service of an installation behind it."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from socketserver import BaseServer
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from verify.serving.service import Service
 
 Server = TypeVar("Server", bound=BaseServer)
 
@@ -22,3 +27,40 @@ def served(server: Server) -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A handler that prints nothing."""
+
+    def log_message(self, *_: object) -> None: ...
+
+    def received(self) -> bytes:
+        """Return the body of the request."""
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def answer(self, content: Any, status: int = 200) -> None:
+        """Send bytes, or any other value as JSON."""
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def stream(self, events: Iterable[Any]) -> None:
+        """Send a streamed answer, each event as it comes."""
+        self.send_response(200)
+        self.end_headers()
+        for event in events:
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+
+def service_behind(
+    server: HTTPServer, prefix: Path, *, key: str = "k", main_pid: int | None = None, **readiness: Any
+) -> Service:
+    """The service of an installation whose endpoint is this server; `readiness` changes what the installation says of it."""
+    for name in ("etc", "run", "verify"):
+        (prefix / name).mkdir(exist_ok=True)
+    (prefix / "etc/service.env").write_text(f"VLLM_API_KEY={key}\n")
+    known = {"host": "127.0.0.1", "served_name": "m", "model_folder": "/models/m", "unit": "u"}
+    return Service(prefix, {**known, "port": server.server_port, **readiness}, main_pid)

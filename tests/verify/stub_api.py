@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.verify.served import Answering
+
 VOCABULARY = range(32, 127)
 FAULTS = {
     "chat fails": "chat: expected an answer, got /v1/chat/completions: status 500",
@@ -124,13 +126,11 @@ class Api(ThreadingHTTPServer):
         return source.choices(list(logits), weights)[0]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     server: Api
 
-    def log_message(self, *_: object) -> None: ...
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def do_POST(self) -> None:  # noqa: N802 - as http.server names it
+        body = json.loads(self.received())
         is_chat = "messages" in body
         said = body.get("messages", ())
         if self.path != "/tokenize" and self.server.is_faulty("no system message"):
@@ -186,11 +186,7 @@ class Handler(BaseHTTPRequestHandler):
         events: list[dict[str, Any]] = [{"choices": [{**part, "index": 0}]} for part in parts]
         if not engine.is_faulty("no streamed usage"):
             events.append({"choices": [], "usage": usage})
-        self.send_response(200)
-        self.end_headers()
-        for event in events:
-            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
-        self.wfile.write(b"data: [DONE]\n\n")
+        self.stream(events)
 
     def choice(self, one: dict[str, Any], part: slice, *, is_chat: bool) -> dict[str, Any]:
         """Return a choice, or a part of its tokens, in the form of a route."""
@@ -217,8 +213,3 @@ class Handler(BaseHTTPRequestHandler):
                 "top_logprobs": [{f"token_id:{id_}": value + more for id_, value in top.items()} for top in tops],
             },
         }
-
-    def answer(self, document: Any, status: int = 200) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(document).encode())

@@ -12,12 +12,11 @@ import threading
 import time
 import xmlrpc.client
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from tests.verify.served import served
+from tests.verify.served import Answering, served
 from verify.serving import service_control
 from verify.serving.service import Service
 from verify.serving.service_control import MARK, ControlError, drain_service, resume
@@ -50,32 +49,23 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
     """A substitute for supervisord that records its calls."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), Answering)
+        super().__init__(str(path), Handler)
         self.calls: list[str] = []
         self.fault: str | None = None
 
 
-class Answering(BaseHTTPRequestHandler):
+class Handler(Answering):
     """Answers as supervisord's XML-RPC does."""
 
     server: Supervisor
 
-    def do_POST(self) -> None:
-        arguments, method = xmlrpc.client.loads(self.rfile.read(int(self.headers["Content-Length"])).decode())
+    def do_POST(self) -> None:  # noqa: N802 - as http.server names it
+        arguments, method = xmlrpc.client.loads(self.received().decode())
         assert method is not None
         self.server.calls.append(f"{method.removeprefix('supervisor.')} {arguments[0]!s}")
         fault = self.server.fault
         answer: xmlrpc.client.Fault | tuple[bool] = xmlrpc.client.Fault(60, fault) if fault else (True,)
-        body = xmlrpc.client.dumps(answer, methodresponse=True).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def address_string(self) -> str:
-        return "a socket"
-
-    def log_message(self, *_: object) -> None: ...
+        self.answer(xmlrpc.client.dumps(answer, methodresponse=True).encode())
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.verify.served import served
+from tests.verify.served import Answering, served, service_behind
 from verify.checks.serving.access import collect_access as collect
 from verify.checks.serving.access import evaluate_access as evaluate
 from verify.checks.serving.access import file_problems, guarded, numbers
@@ -29,12 +29,12 @@ class Server(ThreadingHTTPServer):
     key = KEY
 
 
-class Front(BaseHTTPRequestHandler):
+class Front(Answering):
     protocol_version = "HTTP/1.1"
     server: Server
 
-    def do_GET(self) -> None:
-        code, body = 200, b"{}"
+    def do_GET(self) -> None:  # noqa: N802 - as http.server names it
+        code = 200
         if (
             self.path.startswith(self.server.guarded)
             and self.headers.get("Authorization") != f"Bearer {self.server.key}"
@@ -42,15 +42,10 @@ class Front(BaseHTTPRequestHandler):
             code = 401
         elif self.path != "/v1/models":
             code = 400
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer({}, code)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - as http.server names it
         self.do_GET()
-
-    def log_message(self, *_: object) -> None: ...
 
 
 @pytest.fixture
@@ -61,14 +56,15 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def service(tmp_path: Path, server: Server) -> Service:
-    for folder in ("etc", "envs/ab", "releases/r1", "bin"):
+    made = service_behind(server, tmp_path, key=KEY, main_pid=1)
+    for folder in ("envs/ab", "releases/r1", "bin"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "releases" / "r1" / "environment").symlink_to("../../envs/ab")
     (tmp_path / "current").symlink_to("releases/r1/environment")
-    for name, text in (("etc/service.env", f"VLLM_API_KEY={KEY}\n"), ("releases/r1/release.json", "{}")):
-        (tmp_path / name).write_text(text)
+    (tmp_path / "releases/r1/release.json").write_text("{}")
+    for name in ("etc/service.env", "releases/r1/release.json"):
         (tmp_path / name).chmod(0o600)
-    return Service(tmp_path, {"host": "127.0.0.1", "port": server.server_port, "served_name": "m"}, 1)
+    return made
 
 
 def test_a_protected_service_passes_with_a_request_to_every_known_route(service: Service, server: Server) -> None:

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.verify.served import served
+from tests.verify.served import Answering, served, service_behind
 from verify.checks.serving.answer import check_answer as check
 from verify.checks.serving.answer import problem_of, report_stopped
 from verify.serving.answers import (
@@ -163,43 +163,37 @@ class Front(ThreadingHTTPServer):
     """Log probability of each of its tokens in a prompt; None: as in an answer."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     server: Front
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - as http.server names it
         self.server.count += self.server.counts
-        self.send_response(200)
-        self.end_headers()
-        if self.path == "/v1/models":
-            self.wfile.write(json.dumps({"data": [{"max_model_len": self.server.room}]}).encode())
-            return
-        self.wfile.write(f"vllm:generation_tokens_total {self.server.count}\n".encode())
+        models = {"data": [{"max_model_len": self.server.room}]}
+        self.answer(
+            models if self.path == "/v1/models" else f"vllm:generation_tokens_total {self.server.count}\n".encode()
+        )
 
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.end_headers()
+    def do_POST(self) -> None:  # noqa: N802 - as http.server names it
+        asked = json.loads(self.received())
         if self.path == "/tokenize":
-            self.wfile.write(json.dumps({"tokens": [*asked["prompt"].encode()]}).encode())
-            return
-        if "prompt_logprobs" in asked:
+            self.answer({"tokens": [*asked["prompt"].encode()]})
+        elif "prompt_logprobs" in asked:
             alone = [*REFERENCE["logprobs"]] if self.server.alone is None else [self.server.alone] * 4
             values = [None, *[-1.0] * (len(asked["prompt"]) - 5), *alone]
             entries = [value if value is None else {"1": {"logprob": value}} for value in values]
-            self.wfile.write(json.dumps({"choices": [{"prompt_logprobs": entries}]}).encode())
-            return
+            self.answer({"choices": [{"prompt_logprobs": entries}]})
+        else:
+            self.stream(self.events(asked["max_tokens"]))
+
+    def events(self, length: int) -> Iterator[dict[str, Any]]:
+        """Yield a token at a time, up to the one after which the engine stops."""
         self.server.stopping -= 1
         is_stopping = self.server.stopping >= 0
-        for place, token in enumerate(self.server.tokens[: asked["max_tokens"]]):
+        for place, token in enumerate(self.server.tokens[:length]):
             if is_stopping and place >= self.server.stops_after:
                 time.sleep(30)
             logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [REFERENCE["logprobs"][place]]}
-            event = {"choices": [{"logprobs": logprobs}]}
-            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
-            self.wfile.flush()
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def log_message(self, *_: object) -> None: ...
+            yield {"choices": [{"logprobs": logprobs}]}
 
 
 @pytest.fixture
@@ -211,37 +205,24 @@ def front() -> Iterator[Front]:
 @pytest.fixture
 def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Service:
     limits = table("serving")["answer"]
-    monkeypatch.setitem(limits, "silence_s", 0.5)
-    monkeypatch.setitem(limits, "working_silence_s", 1.0)
-    monkeypatch.setitem(limits, "watch_s", 0.2)
-    monkeypatch.setitem(limits, "tokens", 4)
-    for folder in ("etc", "run", "verify"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "etc" / "service.env").write_text("VLLM_API_KEY=k\n")
-    readiness = {"host": "127.0.0.1", "port": front.server_port, "served_name": "m", "model_folder": "/models/m"}
-    return Service(tmp_path, readiness, None)
-
-
-def test_a_silent_engine_is_reported_as_frozen_within_the_limit(service: Service, front: Front) -> None:
-    front.stops_after = 2
-    outcome = check(service)
-    assert outcome.status == "fail"
-    assert outcome.reason == "its engine is frozen: /v1/completions: nothing came for 0.5 s"
+    for name, value in (("silence_s", 0.5), ("working_silence_s", 1.0), ("watch_s", 0.2), ("tokens", 4)):
+        monkeypatch.setitem(limits, name, value)
+    return service_behind(front, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("cores", "stopping", "reason"),
+    ("cores", "after", "stopping", "reason"),
     [
-        (1.0, 1, None),
-        (1.0, math.inf, "its engine is frozen: /v1/completions: nothing came for 1 s"),
-        (0.1, 1, "its engine is frozen: /v1/completions: nothing came for 0.5 s"),
+        (1.0, 0, 1, None),
+        (1.0, 0, math.inf, "its engine is frozen: /v1/completions: nothing came for 1 s"),
+        (0.1, 2, 1, "its engine is frozen: /v1/completions: nothing came for 0.5 s"),
     ],
-    ids=["compiles", "never ends", "idle"],
+    ids=["compiles", "never ends", "idle after two tokens"],
 )
 def test_an_engine_at_work_is_given_a_second_request(
-    service: Service, front: Front, *, cores: float, stopping: float, reason: str | None
+    service: Service, front: Front, *, cores: float, after: int, stopping: float, reason: str | None
 ) -> None:
-    front.stops_after, front.stopping = 0, stopping
+    front.stops_after, front.stopping = after, stopping
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Service, "cores", lambda *_: cores)
         outcome = check(service)

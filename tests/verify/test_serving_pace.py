@@ -8,13 +8,13 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.verify.served import served
+from tests.verify.served import Answering, served, service_behind
 from verify.checks.serving import requests as pace
 from verify.checks.serving.requests import PaceFacts
 from verify.checks.serving.requests import collect_pace as collect
@@ -32,26 +32,17 @@ class Engine(ThreadingHTTPServer):
     opened: tuple[int, ...] = ()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     server: Engine
 
-    def log_message(self, *_: object) -> None: ...
+    def do_GET(self) -> None:  # noqa: N802 - as http.server names it
+        text = '# TYPE\nvllm:num_requests_running{engine="0"} 0.0\nvllm:num_requests_waiting{engine="0"} '
+        self.answer(f"{text}{self.server.waiting}\n".encode())
 
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(
-            f'# TYPE\nvllm:num_requests_running{{engine="0"}} 0.0\nvllm:num_requests_waiting{{engine="0"}} {self.server.waiting}\n'.encode()
-        )
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def do_POST(self) -> None:  # noqa: N802 - as http.server names it
+        body = json.loads(self.received())
         self.server.opened += tuple(os.dup(2) for _ in range(self.server.leaks))
-        self.send_response(200)
-        self.end_headers()
-        for _ in range(body["max_tokens"]):
-            self.wfile.write(b'data: {"choices": [{"text": "a"}]}\n\n')
-        self.wfile.write(b"data: [DONE]\n\n")
+        self.stream([{"choices": [{"text": "a"}]}] * body["max_tokens"])
 
 
 @pytest.fixture
@@ -65,13 +56,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 
 def service(engine: Engine, prefix: Path, **proof: Any) -> Service:
-    (prefix / "etc").mkdir()
-    (prefix / "etc" / "service.env").write_text("")
-    (prefix / "verify").mkdir()
+    made = service_behind(engine, prefix, main_pid=os.getpid(), release="r1")
     kept = {"prompt": "One, two", "tokens": 4, "requests": 2, "first_token_s": 0.03, "inter_token_s": 0.008}
     (prefix / "verify" / "ready.json").write_text(json.dumps({"release": "r1", "pace": kept, **proof}))
-    readiness = {"host": "127.0.0.1", "port": engine.server_port, "served_name": "m", "unit": "u", "release": "r1"}
-    return Service(prefix, readiness, os.getpid())
+    return made
 
 
 def test_requests_of_the_proof_are_repeated(engine: Engine, tmp_path: Path) -> None:

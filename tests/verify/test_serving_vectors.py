@@ -7,18 +7,17 @@ import json
 import random
 import struct
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.verify.served import served
+from tests.verify.served import Answering, served, service_behind
 from verify.checks.serving.answer import check_answer as check
 from verify.checks.serving.requests import collect_pace as pace
-from verify.serving.client import Client
+from verify.serving.client import Client, Endpoint
 from verify.serving.contract import Asker, Findings, ask_all
-from verify.serving.service import Service
 from verify.serving.vectors import distance
 
 FAULTS = {
@@ -49,21 +48,19 @@ class Api(ThreadingHTTPServer):
         return [source.uniform(0.1, 0.9) for _ in range(size)]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     server: Api
 
-    def log_message(self, *_: object) -> None: ...
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - as http.server names it
         self.answer(b"vllm:num_requests_running{} 0.0\n")
 
-    def do_POST(self) -> None:
-        body, fault = json.loads(self.rfile.read(int(self.headers["Content-Length"]))), self.server.fault
+    def do_POST(self) -> None:  # noqa: N802 - as http.server names it
+        body, fault = json.loads(self.received()), self.server.fault
         if self.path not in ROUTES:  # as vLLM does for a model that makes no text
             self.answer(b"", 404)
             return
         if self.path == "/tokenize":
-            self.reply({"count": len(body["prompt"])})
+            self.answer({"count": len(body["prompt"])})
             return
         texts = (
             body.get("input")
@@ -88,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             best = sorted(entries, key=lambda one: -one["score"])
             best = best[::-1] if fault == "unordered" else best
             best = best[: body.get("top_n") or None] if fault != "all documents" else best
-            self.reply({"results": [{"index": one["index"], "relevance_score": one["score"]} for one in best]})
+            self.answer({"results": [{"index": one["index"], "relevance_score": one["score"]} for one in best]})
             return
         for one in entries:
             if body.get("encoding_format") == "base64":
@@ -96,16 +93,7 @@ class Handler(BaseHTTPRequestHandler):
                 one["embedding"] = base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
             del one["embedding" if size == 1 else "score"]
         tokens = sum(map(len, texts)) + (fault == "wrong usage")
-        self.reply({"data": entries[::-1] if fault == "reversed" else entries, "usage": {"prompt_tokens": tokens}})
-
-    def reply(self, document: object) -> None:
-        self.answer(json.dumps(document).encode())
-
-    def answer(self, content: bytes, status: int = 200) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.answer({"data": entries[::-1] if fault == "reversed" else entries, "usage": {"prompt_tokens": tokens}})
 
 
 @pytest.fixture
@@ -114,22 +102,14 @@ def api() -> Iterator[Api]:
         yield server
 
 
-def service_of(api: Api, prefix: Path, task: str) -> Service:
-    (prefix / "etc").mkdir(exist_ok=True)
-    (prefix / "verify").mkdir(exist_ok=True)
-    (prefix / "etc/service.env").write_text("")
-    readiness = {"host": "127.0.0.1", "port": api.server_address[1], "served_name": "m", "unit": "u", "task": task}
-    return Service(prefix, {**readiness, "model_folder": "/models/m", "release": "this"}, None)
-
-
 def contract(api: Api, task: str) -> Findings:
-    service = Service(Path("/none"), {"host": "127.0.0.1", "port": api.server_address[1], "served_name": "m"}, None)
-    return ask_all(Asker(Client(service.endpoint, 10.0), is_builtin=False, task=task), has_tools=False)
+    client = Client(Endpoint("127.0.0.1", api.server_port, "m"), 10.0)
+    return ask_all(Asker(client, is_builtin=False, task=task), has_tools=False)
 
 
 @pytest.mark.parametrize("task", ["embed", "score"])
 def test_vectors_are_those_of_the_last_green_run(api: Api, tmp_path: Path, task: str) -> None:
-    service = service_of(api, tmp_path, task)
+    service = service_behind(api, tmp_path, task=task, release="this")
     outcome = check(service)
     assert (outcome.status, "no green run kept answers to compare with" in outcome.reason) == ("ok", True)
     inputs: list[Any] = ["a", "b"] if task == "embed" else [["q", "a"], ["q", "b"]]
@@ -149,13 +129,13 @@ def test_vectors_are_those_of_the_last_green_run(api: Api, tmp_path: Path, task:
 
 def test_a_vector_that_depends_on_other_texts_is_noticed(api: Api, tmp_path: Path) -> None:
     api.fault = "batch"
-    outcome = check(service_of(api, tmp_path, "embed"))
+    outcome = check(service_behind(api, tmp_path, task="embed", release="this"))
     assert (outcome.status, "differs from its vectors of the same texts alone" in outcome.reason) == ("fail", True)
 
 
 @pytest.mark.parametrize("task", ["embed", "score"])
 def test_the_pace_is_that_of_one_vector(api: Api, tmp_path: Path, task: str) -> None:
-    assert list(pace(service_of(api, tmp_path, task)).now) == ["first token"]
+    assert list(pace(service_behind(api, tmp_path, task=task, release="this")).now) == ["first token"]
 
 
 @pytest.mark.parametrize("task", ["embed", "score"])
