@@ -220,7 +220,14 @@ def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Se
     ids=["compiles", "never ends", "idle after two tokens"],
 )
 def test_an_engine_at_work_is_given_a_second_request(
-    service: Service, front: Front, *, cores: float, after: int, stopping: float, reason: str | None
+    service: Service,
+    front: Front,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    cores: float,
+    after: int,
+    stopping: float,
+    reason: str | None,
 ) -> None:
     front.stops_after, front.stopping = after, stopping
     with pytest.MonkeyPatch.context() as patch:
@@ -229,14 +236,14 @@ def test_an_engine_at_work_is_given_a_second_request(
     assert (outcome.status, outcome.reason if reason else None) == ("fail" if reason else "ok", reason)
 
 
-def test_an_engine_that_is_busy_with_other_requests_is_no_failure(service: Service, front: Front) -> None:
+def test_an_engine_that_is_busy_with_other_requests_is_no_failure(
+    service: Service, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
     front.stops_after, front.counts = 0, True  # the second request waits too
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Service, "cores", lambda *_: 0.0)
-        patch.setitem(
-            table("serving")["answer"], "watch_s", 30.0
-        )  # a busy machine answers for its metrics in this time
-        outcome = check(service)
+    monkeypatch.setattr(Service, "cores", lambda *_: 0.0)
+    # A busy machine answers for its metrics in this time.
+    monkeypatch.setitem(table("serving")["answer"], "watch_s", 30.0)
+    outcome = check(service)
     assert outcome.status == "warn"
     assert "answers others and left this request waiting" in outcome.reason
 
