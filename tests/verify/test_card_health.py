@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify.checks.devices import cards as nvidia
 from verify.checks.devices import driver, host
+from verify.checks.devices.cards import (
+    evaluate_clocks,
+    evaluate_ecc,
+    evaluate_fabric,
+    evaluate_modes,
+    evaluate_nvlink,
+)
 from verify.host import card_health
 from verify.host.cpu import nodes
 from verify.host.views import kernel_driver, nvml, pci
@@ -103,116 +110,79 @@ def test_every_answer_of_nvml_is_in_its_field(tmp_path: Path) -> None:
 
 
 def test_unsupported_values_are_none_and_failed_calls_are_an_error(tmp_path: Path) -> None:
-    assert read_health(library(tmp_path)) == (Health("0000:1b:00.0", "NVIDIA H100 80GB HBM3"),)
-    (tmp_path / "forbidden").mkdir()
-    forbidden = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 4; }"
-    assert read_health(library(tmp_path / "forbidden", more=forbidden))[0].ecc is None
+    def health(name: str, source: str) -> Health:
+        folder = tmp_path / name
+        folder.mkdir()
+        (card,) = read_health(library(folder, more=source))
+        return card
+
+    assert health("plain", "") == Health("0000:1b:00.0", "NVIDIA H100 80GB HBM3")
+    mode = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return %d; }"
+    assert health("forbidden", mode % 4).ecc is None
     no_sensor = "int nvmlDeviceGetFieldValues(void *h, int n, unsigned *f) { f[7] = 3; f[8] = 99; return 0; }"
-    (tmp_path / "no_sensor").mkdir()
-    assert read_health(library(tmp_path / "no_sensor", more=no_sensor))[0].memory_c is None
-    lost = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 15; }"
-    (tmp_path / "lost").mkdir()
+    assert health("no_sensor", no_sensor).memory_c is None
     with pytest.raises(NvmlError, match=r"nvmlDeviceGetEccMode: Unknown \(15\)"):
-        read_health(library(tmp_path / "lost", more=lost))
+        health("lost", mode % 15)
     with pytest.raises(NvmlError, match="cannot be loaded"):
         read_health("libnvidia-ml-that-is-not-here.so.1")
 
 
 Evaluate = Callable[[Sequence[Health]], CheckResult]
 
-FAULTS: list[tuple[str, Evaluate, Health, str, str]] = [
-    (
-        "errors",
-        nvidia.evaluate_ecc,
-        replace(ONE, uncorrected=(1, 3)),
-        "fail",
-        "1 uncorrected errors since the driver was loaded",
-    ),
-    ("no spare row", nvidia.evaluate_ecc, replace(ONE, remap_failed=True), "fail", "could not be remapped"),
-    ("remap waits", nvidia.evaluate_ecc, replace(ONE, remap_pending=True), "warn", "pending remapping"),
-    ("page waits", nvidia.evaluate_ecc, replace(ONE, retirement_pending=True), "warn", "pending retirement"),
-    ("ECC off", nvidia.evaluate_ecc, replace(ONE, ecc=(False, False)), "warn", "ECC is off, the default is on"),
-    ("ECC next", nvidia.evaluate_ecc, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after the next reset"),
-    (
-        "a link down",
-        nvidia.evaluate_nvlink,
-        replace(ONE, links=(True,) * 17 + (False,)),
-        "fail",
-        "17 of 18 NVLinks are up (down: 17)",
-    ),
-    ("all links down", nvidia.evaluate_nvlink, replace(ONE, links=()), "fail", "0 of 18 NVLinks are up"),
-    ("hot", nvidia.evaluate_clocks, replace(ONE, clock_reasons=0x40), "fail", "too hot (hardware)"),
-    ("power brake", nvidia.evaluate_clocks, replace(ONE, clock_reasons=0x80), "fail", "power brake of the system"),
-    ("warm", nvidia.evaluate_clocks, replace(ONE, clock_reasons=0x20), "warn", "too hot (software)"),
-    (
-        "capped",
-        nvidia.evaluate_clocks,
-        replace(ONE, power_limit_w=500.0),
-        "warn",
-        "is limited to 500 W, the default is 700 W",
-    ),
-    ("prohibited", nvidia.evaluate_modes, replace(ONE, compute_mode=2), "fail", "compute mode prohibited"),
-    ("exclusive", nvidia.evaluate_modes, replace(ONE, compute_mode=3), "warn", "exclusive process"),
-    ("MIG next", nvidia.evaluate_modes, replace(ONE, mig=(False, True)), "warn", "MIG will be on after the next reset"),
-    ("fabric late", nvidia.evaluate_fabric, replace(ONE, fabric=Fabric(2, 0, 0)), "fail", "its fabric is in progress"),
-    ("fabric broken", nvidia.evaluate_fabric, replace(ONE, fabric=Fabric(3, 999, 0)), "fail", "NVML status 999"),
-    (
-        "fabric slow",
-        nvidia.evaluate_fabric,
-        replace(ONE, fabric=Fabric(3, 0, 0b01)),
-        "warn",
-        "its bandwidth is degraded",
-    ),
-    (
-        "routes",
-        nvidia.evaluate_fabric,
-        replace(ONE, fabric=Fabric(3, 0, 0b01_0000)),
-        "fail",
-        "its routes are unhealthy",
-    ),
-    ("partition", nvidia.evaluate_fabric, replace(ONE, fabric=Fabric(3, 0, 4 << 8)), "fail", "configured wrongly"),
-]
+FAULTS: dict[str, tuple[Evaluate, dict[str, Any], str, str]] = {
+    "errors": (evaluate_ecc, {"uncorrected": (1, 3)}, "fail", "1 uncorrected errors since the driver was loaded"),
+    "no spare row": (evaluate_ecc, {"remap_failed": True}, "fail", "could not be remapped"),
+    "remap waits": (evaluate_ecc, {"remap_pending": True}, "warn", "pending remapping"),
+    "page waits": (evaluate_ecc, {"retirement_pending": True}, "warn", "pending retirement"),
+    "ECC off": (evaluate_ecc, {"ecc": (False, False)}, "warn", "ECC is off, the default is on"),
+    "ECC next": (evaluate_ecc, {"ecc": (True, False)}, "warn", "ECC will be off after the next reset"),
+    "a link down": (evaluate_nvlink, {"links": (True,) * 17 + (False,)}, "fail", "17 of 18 NVLinks are up (down: 17)"),
+    "all links down": (evaluate_nvlink, {"links": ()}, "fail", "0 of 18 NVLinks are up"),
+    "hot": (evaluate_clocks, {"clock_reasons": 0x40}, "fail", "too hot (hardware)"),
+    "power brake": (evaluate_clocks, {"clock_reasons": 0x80}, "fail", "power brake of the system"),
+    "warm": (evaluate_clocks, {"clock_reasons": 0x20}, "warn", "too hot (software)"),
+    "capped": (evaluate_clocks, {"power_limit_w": 500.0}, "warn", "is limited to 500 W, the default is 700 W"),
+    "prohibited": (evaluate_modes, {"compute_mode": 2}, "fail", "compute mode prohibited"),
+    "exclusive": (evaluate_modes, {"compute_mode": 3}, "warn", "exclusive process"),
+    "MIG next": (evaluate_modes, {"mig": (False, True)}, "warn", "MIG will be on after the next reset"),
+    "fabric late": (evaluate_fabric, {"fabric": Fabric(2, 0, 0)}, "fail", "its fabric is in progress"),
+    "fabric broken": (evaluate_fabric, {"fabric": Fabric(3, 999, 0)}, "fail", "NVML status 999"),
+    "fabric slow": (evaluate_fabric, {"fabric": Fabric(3, 0, 0b01)}, "warn", "its bandwidth is degraded"),
+    "routes": (evaluate_fabric, {"fabric": Fabric(3, 0, 0b01_0000)}, "fail", "its routes are unhealthy"),
+    "partition": (evaluate_fabric, {"fabric": Fabric(3, 0, 4 << 8)}, "fail", "configured wrongly"),
+}
 
 
-@pytest.mark.parametrize(
-    ("evaluate", "ill", "status", "words"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS]
-)
-def test_one_faulty_card_is_named_with_its_remedy(evaluate: Evaluate, ill: Health, status: str, words: str) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_faulty_card_is_named_with_its_remedy(fault: str) -> None:
+    evaluate, change, status, words = FAULTS[fault]
+    ill = replace(ONE, **change)
     outcome = evaluate([TWO, ill])
     assert (outcome.status, words in outcome.reason, ill.pci in outcome.reason) == (status, True, True), outcome
     assert TWO.pci not in outcome.reason
     assert outcome.remedy
 
 
-@pytest.mark.parametrize(
-    "evaluate",
-    [
-        nvidia.evaluate_ecc,
-        nvidia.evaluate_nvlink,
-        nvidia.evaluate_clocks,
-        nvidia.evaluate_modes,
-        nvidia.evaluate_fabric,
-    ],
-)
+@pytest.mark.parametrize("evaluate", [evaluate_ecc, evaluate_nvlink, evaluate_clocks, evaluate_modes, evaluate_fabric])
 def test_healthy_cards_and_cards_without_a_feature_are_ok(evaluate: Evaluate) -> None:
     assert evaluate([ONE, TWO]).status == "ok"
     assert evaluate([CONSUMER]).status in ("ok", "skip")
 
 
 def test_a_driver_without_clock_reasons_is_an_error() -> None:
-    assert nvidia.evaluate_clocks([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
+    assert evaluate_clocks([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
 
 
 def test_power_caps_under_load_and_persistence_mode_are_only_reported() -> None:
-    assert "power cap (software)" in nvidia.evaluate_clocks([CONSUMER]).reason
-    lazy = nvidia.evaluate_modes([replace(ONE, persistence=False)])
+    assert "power cap (software)" in evaluate_clocks([CONSUMER]).reason
+    lazy = evaluate_modes([replace(ONE, persistence=False)])
     assert (lazy.status, "persistence mode is off on 0000:1b:00.0" in lazy.reason) == ("ok", True)
 
 
 def test_nvlinks_that_recovered_are_reported_and_checksum_errors_are_evidence() -> None:
     noisy = replace(ONE, link_errors={"replay": 0, "recovery": 0, "CRC of flits": 41})
-    assert nvidia.evaluate_nvlink([noisy, TWO]).status == "ok"
-    outcome = nvidia.evaluate_nvlink([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
+    assert evaluate_nvlink([noisy, TWO]).status == "ok"
+    outcome = evaluate_nvlink([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
     assert outcome.status == "warn"
     assert "0000:1b:00.0: NVLink errors since the driver was loaded: 1 recovery, 3 replay" in outcome.reason
 
@@ -220,21 +190,18 @@ def test_nvlinks_that_recovered_are_reported_and_checksum_errors_are_evidence() 
 def test_bridges_are_compared_between_equal_cards() -> None:
     bridged = replace(CONSUMER, name="NVIDIA RTX A6000", links=(True,) * 4)
     half = replace(bridged, pci="0000:02:00.0", links=(True, True, False, False))
-    assert nvidia.evaluate_nvlink([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
-    outcome = nvidia.evaluate_nvlink([bridged, half])
+    assert evaluate_nvlink([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
+    outcome = evaluate_nvlink([bridged, half])
     assert (outcome.status, outcome.reason) == (
         "warn",
         "0000:02:00.0: 2 NVLinks are up, and 4 on an equal GPU (down: 2, 3)",
     )
 
 
-def test_a_single_card_needs_no_fabric() -> None:
-    assert nvidia.evaluate_fabric([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
-
-
-def test_a_single_card_needs_no_links_but_inactive_links_are_a_fault() -> None:
-    assert nvidia.evaluate_nvlink([replace(ONE, links=(False,) * 18)]).status == "skip"
-    assert nvidia.evaluate_nvlink([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
+def test_a_single_card_needs_neither_fabric_nor_links_but_inactive_links_are_a_fault() -> None:
+    assert evaluate_fabric([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
+    assert evaluate_nvlink([replace(ONE, links=(False,) * 18)]).status == "skip"
+    assert evaluate_nvlink([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
 
 
 def test_cards_in_a_sandbox_without_the_bus_are_known_by_their_device_files(
