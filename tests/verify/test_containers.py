@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify.localhost import program
 from verify.checks.devices import driver
 from verify.checks.devices.driver import ALL_GPUS as ALL
 from verify.checks.devices.driver import evaluate_containers as evaluate
@@ -42,11 +43,6 @@ def test_each_gpu_must_be_named_and_seen(
     assert outcome.remedy == (None if status == "ok" else MADE)
 
 
-def program(folder: Path, name: str, text: str) -> None:
-    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-    (folder / name).chmod(0o755)
-
-
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of programs, on a host with two GPUs whose service runs in a container of image `0a1b`."""
@@ -57,12 +53,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     (tmp_path / "firstlight-vllm.container").write_text("[Container]\nImage=0a1b\n")
     program(
-        tmp_path,
-        "nvidia-ctk",
+        tmp_path / "nvidia-ctk",
         f'[ "$*" = "cdi list" ] && printf "%s\\n" "INFO Found 3 CDI devices" {" ".join(BY_INDEX)}',
     )
     asked = f"{' '.join(driver.RUN_CONTAINER[1:])} --device={ALL} 0a1b nvidia-smi -L"
-    program(tmp_path, "podman", f"[ \"$*\" = '{asked}' ] && echo '{SEEN}'")
+    program(tmp_path / "podman", f"[ \"$*\" = '{asked}' ] && echo '{SEEN}'")
     return tmp_path
 
 
@@ -76,14 +71,14 @@ def test_the_image_of_the_service_is_started_with_all_gpus(host: Path) -> None:
 
 
 def test_a_container_that_does_not_start_sees_nothing_and_its_error_is_named(host: Path) -> None:
-    program(host, "podman", "echo 'Error: setting up CDI devices: unresolvable CDI devices' >&2; exit 126")
+    program(host / "podman", "echo 'Error: setting up CDI devices: unresolvable CDI devices' >&2; exit 126")
     outcome = driver.containers(CheckContext(service=SERVICE))
     assert outcome.status == "fail"
     assert outcome.reason.endswith("0000:43:00.0: Error: setting up CDI devices: unresolvable CDI devices")
 
 
 def test_without_a_container_of_the_service_none_is_started(host: Path) -> None:
-    program(host, "podman", "echo called >&2; exit 1")
+    program(host / "podman", "echo called >&2; exit 1")
     assert driver.containers(CheckContext()).reason.endswith("no container was started, as the service runs in none")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify.localhost import program
 from tests.verify.served import Answering, served
 from verify.serving import service_control
 from verify.serving.service import Service
@@ -203,11 +204,8 @@ def test_a_unit_is_stopped_and_started_by_its_own_manager(
 ) -> None:
     folder = tmp_path / "path"
     folder.mkdir()
-    program = folder / "systemctl"
-    program.write_text(
-        '#!/bin/sh\necho "$*" >> "$0.calls"\ncase "$*" in *start*) echo "Job failed." >&2; exit 1;; esac\n'
-    )
-    program.chmod(0o755)
+    starts = 'case "$*" in *start*) echo "Job failed." >&2; exit 1;; esac'
+    program(folder / "systemctl", f'echo "$*" >> "$0.calls"\n{starts}')
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     unit = Service(prefix, {"supervisor": supervisor_name, "unit": "firstlight-vllm.service"}, 1)
     service_control.control(unit, "stop")

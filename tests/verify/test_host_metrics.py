@@ -13,6 +13,7 @@ import pytest
 
 from provision.phases.verify.tool import zipapp
 from tests.features.monitoring.programs import program
+from tests.verify.localhost import program as script
 from tests.verify.test_amd_cards import METRICS, ROCM_6
 from verify.cli import main as cli
 from verify.host import metrics as host_metrics
@@ -209,8 +210,7 @@ def test_streams_that_vllm_ended_with_an_error_are_counted(tmp_path: Path, monke
         ("systemctl", "ActiveState=active"),
         ("journalctl", "Error in completion stream generator.\nError in chat completion stream generator.\nINFO: ok"),
     ):
-        (tmp_path / name).write_text(f"#!/bin/sh\ncat <<EOF\n{said}\nEOF\n")
-        (tmp_path / name).chmod(0o755)
+        script(tmp_path / name, f"cat <<EOF\n{said}\nEOF")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
     text = host_metrics.render(host_metrics.read_families(tmp_path))
@@ -230,8 +230,7 @@ def test_streams_that_vllm_ended_with_an_error_are_counted(tmp_path: Path, monke
 def test_what_the_watchdog_did_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actions: list[str], active: str, left_down: int
 ) -> None:
-    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho ActiveState={active}\n")
-    (tmp_path / "systemctl").chmod(0o755)
+    script(tmp_path / "systemctl", f"echo ActiveState={active}")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
     if actions:

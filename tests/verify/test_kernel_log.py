@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify.localhost import program
 from verify.checks.devices import host as xid
 from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line, of_journal
@@ -166,12 +167,10 @@ def test_the_last_run_is_the_one_stored_in_the_installation(tmp_path: Path) -> N
 
 def test_an_empty_journal_does_not_count_as_a_quiet_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a user who is in neither group: no line, exit code 0."""
-    program = tmp_path / "journalctl"
-    program.write_text("#!/bin/sh\nexit 0\n")
-    program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    program(tmp_path / "journalctl", "exit 0")
     assert kernel_log.lines() == []
-    program.write_text(f"#!/bin/sh\n/bin/cat <<'E'\n{JOURNAL}E\n")
+    program(tmp_path / "journalctl", f"/bin/cat <<'E'\n{JOURNAL}E")
     assert len(kernel_log.lines()) == 5
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.verify.localhost import program
 from tests.verify.nvml_stand_in import library
 from verify.host.load import as_evidence, slowdowns, watch
 from verify.host.views import Gpu, pci
@@ -164,9 +165,7 @@ def test_an_amd_gpu_whose_memory_gets_hot_under_load_is_read_from_amd_smi(
 ) -> None:
     for command, answer in AMD_SMI.items():
         (tmp_path / command).write_text(json.dumps(answer))
-    program = tmp_path / "amd-smi"
-    program.write_text(f'#!/bin/sh\nexec /bin/cat "{tmp_path}/$1"\n')
-    program.chmod(0o755)
+    program(tmp_path / "amd-smi", f'exec /bin/cat "{tmp_path}/$1"')
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(pci, "gpus", lambda _vendor: (Gpu(pci="0000:05:00.0"), Gpu(pci="0000:26:00.0")))
     for address in ("0000:05:00.0", "0000:26:00.0"):

@@ -27,7 +27,7 @@ from provision.phases.verify import run_checks
 from provision.phases.verify.run_checks import CheckOptions, container_command, read, verify
 from provision.phases.verify.tool import STAYS_HERE, Picked, build_zipapp, zipapp
 from provision.pipeline.operations import checks_table
-from tests.verify.localhost import LOCALHOST
+from tests.verify.localhost import LOCALHOST, program
 from verify.records import LEVELS, Level
 from verify.runner.registry import all_checks
 
@@ -211,11 +211,8 @@ def test_kernels_and_libraries_are_checked_in_the_container_too(
 ) -> None:
     """With a stand-in for podman, which runs the command on this machine."""
     image = "d" * 64
-    podman = tmp_path / "podman"
-    podman.write_text(
-        f'#!/bin/sh\necho "$*" >{tmp_path}/asked\nwhile [ "$1" != {image} ]; do shift; done\nshift\nexec "$@"\n'
-    )
-    podman.chmod(0o755)
+    run = f'while [ "$1" != {image} ]; do shift; done\nshift\nexec "$@"'
+    program(tmp_path / "podman", f'echo "$*" >{tmp_path}/asked\n{run}')
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     facts = HostFacts(
         host="localhost",
@@ -232,7 +229,7 @@ def test_kernels_and_libraries_are_checked_in_the_container_too(
     asked = (tmp_path / "asked").read_text()
     assert f"--device=nvidia.com/gpu=all --volume={prefix}:{prefix}:ro {image} {prefix}/current/bin/python -I" in asked
     assert "--only libraries --only kernels --only attention --only operators --only engine" in asked
-    podman.write_text("#!/bin/sh\necho 'Error: no such image' >&2\nexit 125\n")
+    program(tmp_path / "podman", "echo 'Error: no such image' >&2\nexit 125")
     record = verify(LOCALHOST, **common).checks[-1]
     assert (record.status, "Error: no such image" in record.reason) == ("error", True)
 
@@ -251,12 +248,10 @@ def test_a_host_without_an_environment_gets_a_remedy(tmp_path: Path) -> None:
 
 
 def test_an_interpreter_that_crashes_is_an_error_with_its_output(prefix: Path) -> None:
-    python = prefix / "envs" / "ab12" / "bin" / "python"
-    python.unlink()
-    python.write_text("#!/bin/sh\necho 'libpython3.12.so.1.0: cannot open shared object file' >&2\nkill -SEGV $$\n")
-    python.chmod(0o755)
+    text = "libpython3.12.so.1.0: cannot open shared object file"
+    program(prefix / "envs/ab12/bin/python", f"echo '{text}' >&2\nkill -SEGV $$")
     check = only(verify(LOCALHOST, prefix=str(prefix)))
-    assert "libpython3.12.so.1.0: cannot open shared object file" in check.reason
+    assert text in check.reason
 
 
 @pytest.mark.parametrize(
@@ -292,10 +287,7 @@ def test_keys_of_another_release_are_ignored() -> None:
 
 
 def test_a_run_that_exceeds_its_time_limit_is_an_error(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = prefix / "envs" / "ab12" / "bin" / "python"
-    python.unlink()
-    python.write_text("#!/bin/sh\nexec sleep 600\n")
-    python.chmod(0o755)
+    program(prefix / "envs/ab12/bin/python", "exec sleep 600")
     monkeypatch.setattr("provision.phases.verify.run_checks.run_limit_s", lambda *_: -29.0)
     assert "did not end within 1 s" in only(verify(LOCALHOST, prefix=str(prefix), options=CheckOptions("quick"))).reason
 
