@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -75,56 +76,7 @@ def params_of(dtype: torch.dtype, layout: str, shape: tuple[int, int, int, int],
     )
 
 
-def exact(layout: str, tensors: list[Tensor], *, causal: bool, scale: float) -> list[Tensor]:
-    """Output, logarithms of the sums, and gradients, in float64."""
-    swap = layout == "batch_length_heads"
-    grad, *inputs = [tensor.double().transpose(1, 2) if swap else tensor.double() for tensor in tensors]
-    inputs = [tensor.requires_grad_() for tensor in inputs]
-    out = cases.attention(*inputs, diagonal=0 if causal else None, scale=scale or None)
-    gradients = torch.autograd.grad(out, inputs, grad)
-    query, key, _ = (tensor.detach() for tensor in inputs)
-    scores = (scale or 1 / math.sqrt(query.shape[3])) * query @ key.transpose(2, 3)
-    if causal:
-        scores = scores.masked_fill(torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), -math.inf)
-    parts = [tensor.transpose(1, 2) if swap else tensor for tensor in (out.detach(), *gradients)]
-    return [parts[0], scores.logsumexp(3), *parts[1:]]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(
-    ("shape", "scale"), [((2, 9, 3, 8), 0.0), ((1, 130, 2, 64), 0.0), ((2, 33, 1, 40), 0.25), ((1, 1, 1, 1), 0.0)]
-)
-def test_results_and_gradients_are_those_of_the_reference(
-    library: ctypes.CDLL,
-    *,
-    layout: str,
-    dtype: torch.dtype,
-    causal: bool,
-    shape: tuple[int, int, int, int],
-    scale: float,
-) -> None:
-    tensors = drawn(7, dtype, layout, shape)
-    grad, query, key, value = tensors
-    params = params_of(dtype, layout, shape, causal=int(causal), scale=scale)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    found = [torch.full_like(query, math.nan) for _ in range(4)]
-    sums = torch.full((shape[0], shape[2], shape[1]), math.nan, dtype=wide)
-    assert call(library.flash_attn_forward, params, query, key, value, found[0], sums) == 0
-    assert call(library.flash_attn_backward, params, grad, query, key, value, found[0], sums, *found[1:]) == 0
-    eps = torch.finfo(dtype).eps
-    for name, one, right in zip(
-        ("out", "logsumexp", "grad_query", "grad_key", "grad_value"),
-        (found[0], sums, *found[1:]),
-        exact(layout, tensors, causal=causal, scale=scale),
-        strict=True,
-    ):
-        error = float((one.double() - right).abs().max() / right.abs().max().clamp_min(1e-2))
-        assert error <= 16 * eps, name
-
-
-BATCH, HEADS, SIZE, LENGTH = 2, 4, 16, 21
+BATCH, LENGTH = 2, 21
 CORNER = 9
 """Keys before the first query, in a cache."""
 
@@ -147,17 +99,36 @@ def some(batch: int, heads: int) -> Tensor:
     return kept | torch.eye(LENGTH, dtype=torch.bool)
 
 
-KINDS: dict[str, tuple[int, int, int, Tensor | None]] = {
-    "grouped heads": (LENGTH, LENGTH, 2, None),
-    "one head of keys": (LENGTH, LENGTH, 1, None),
-    "one token after a cache": (1, 70, 2, None),
-    "some tokens after a cache": (LENGTH, LENGTH + CORNER, 2, window(LENGTH + CORNER, before=LENGTH + CORNER)),
-    "sliding window": (LENGTH, LENGTH, 4, window(LENGTH, before=5)),
-    "blocks": (LENGTH, LENGTH, 2, blocks()),
-    "a mask for each sequence": (LENGTH, LENGTH, 4, some(BATCH, 1)),
-    "a mask for each head": (LENGTH, LENGTH, 1, some(1, HEADS)),
+@dataclass(frozen=True)
+class Kind:
+    """One kind of attention; `keep` is which keys are seen."""
+
+    queries: int = LENGTH
+    keys: int = LENGTH
+    heads: int = 4
+    key_heads: int = 4
+    size: int = 16
+    keep: Tensor | None = None
+    causal: bool = False
+    scale: float = 0.0
+
+
+KINDS = {
+    "one number": Kind(1, 1, heads=1, key_heads=1, size=1),
+    "many tokens": Kind(130, 130, size=64),
+    "causal": Kind(130, 130, size=64, causal=True),
+    "a scale of its own": Kind(33, 33, size=40, scale=0.25),
+    "grouped heads": Kind(key_heads=2),
+    "one head of keys": Kind(key_heads=1),
+    "one token after a cache": Kind(1, 70, key_heads=2),
+    "some tokens after a cache": Kind(
+        keys=LENGTH + CORNER, key_heads=2, keep=window(LENGTH + CORNER, before=LENGTH + CORNER)
+    ),
+    "sliding window": Kind(keep=window(LENGTH, before=5)),
+    "blocks": Kind(key_heads=2, keep=blocks()),
+    "a mask for each sequence": Kind(keep=some(BATCH, 1)),
+    "a mask for each head": Kind(key_heads=1, keep=some(1, 4)),
 }
-"""Queries, keys, heads of the keys, and which keys are seen."""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -166,18 +137,25 @@ KINDS: dict[str, tuple[int, int, int, Tensor | None]] = {
 def test_every_kind_of_attention_is_that_of_the_reference(
     library: ctypes.CDLL, *, layout: str, dtype: torch.dtype, kind: str
 ) -> None:
-    length, keys, key_heads, keep = KINDS[kind]
+    one = KINDS[kind]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    grad, query = drawn(7, dtype, layout, (BATCH, length, HEADS, SIZE))[:2]
-    key, value = drawn(8, dtype, layout, (BATCH, keys, key_heads, SIZE))[:2]
+    shape = (BATCH, one.queries, one.heads, one.size)
+    grad, query = drawn(7, dtype, layout, shape)[:2]
+    key, value = drawn(8, dtype, layout, (BATCH, one.keys, one.key_heads, one.size))[:2]
     params = params_of(
-        dtype, layout, (BATCH, length, HEADS, SIZE), key_length=keys if keys != length else 0, key_heads=key_heads
+        dtype,
+        layout,
+        shape,
+        causal=int(one.causal),
+        scale=one.scale,
+        key_length=one.keys if one.keys != one.queries else 0,
+        key_heads=one.key_heads if one.key_heads != one.heads else 0,
     )
-    if keep is not None:
-        mask = torch.zeros(keep.shape, dtype=wide).masked_fill(~keep, -math.inf)
+    if one.keep is not None:
+        mask = torch.zeros(one.keep.shape, dtype=wide).masked_fill(~one.keep, -math.inf)
         params.mask, params.mask_batch, params.mask_heads = mask.data_ptr(), mask.shape[0], mask.shape[1]
     found = [torch.full_like(part, math.nan) for part in (query, query, key, value)]
-    sums = torch.full((BATCH, HEADS, length), math.nan, dtype=wide)
+    sums = torch.full((BATCH, one.heads, one.queries), math.nan, dtype=wide)
     assert call(library.flash_attn_forward, params, query, key, value, found[0], sums) == 0
     assert call(library.flash_attn_backward, params, grad, query, key, value, found[0], sums, *found[1:]) == 0
 
@@ -185,11 +163,11 @@ def test_every_kind_of_attention_is_that_of_the_reference(
         return part.transpose(1, 2) if layout == "batch_length_heads" else part
 
     inputs = [heads_first(part).double().requires_grad_() for part in (query, key, value)]
-    out = cases.attention(*inputs, keep=keep)
+    out = cases.attention(*inputs, keep=one.keep, diagonal=0 if one.causal else None, scale=one.scale or None)
     exact = [out.detach(), *torch.autograd.grad(out, inputs, heads_first(grad).double())]
     bound = 1e-10 if dtype == torch.float64 else 16 * torch.finfo(dtype).eps
-    for name, one, right in zip(("out", "grad_query", "grad_key", "grad_value"), found, exact, strict=True):
-        error = float((heads_first(one).double() - right).abs().max() / right.abs().max().clamp_min(1e-2))
+    for name, part, right in zip(("out", "grad_query", "grad_key", "grad_value"), found, exact, strict=True):
+        error = float((heads_first(part).double() - right).abs().max() / right.abs().max().clamp_min(1e-2))
         assert error <= bound, name
 
 
