@@ -166,27 +166,6 @@ def encoder(*, nested: bool = False) -> nn.TransformerEncoder:
     )
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("padded", [True, False])
-def test_a_transformer_encoder_computes_the_same(training: bool, padded: bool) -> None:
-    torch.manual_seed(5)
-    own = encoder().train(training)
-    for module in own.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    flash = copy.deepcopy(own)
-    assert upgrade_attention(flash) == ["layers.0.self_attn", "layers.1.self_attn"]
-    inputs = torch.randn(3, 7, 24)
-    padding = torch.arange(7)[None, :] >= torch.tensor([7, 4, 1])[:, None] if padded else None
-    for module in (own, flash):
-        for layer in module.layers:
-            layer.self_attn.dropout = 0.0
-    results = [module(inputs, src_key_padding_mask=padding) for module in (own, flash)]
-    shown = torch.ones(3, 7, dtype=torch.bool) if padding is None else ~padding
-    torch.testing.assert_close(results[1][shown], results[0][shown], **CLOSE)
-    assert {layer.self_attn.used for layer in flash.layers} == {"sdpa"}
-
-
 def test_the_fast_path_of_torchs_encoder_layer_does_not_bypass_the_upgrade() -> None:
     flash = encoder().eval()
     upgrade_attention(flash)

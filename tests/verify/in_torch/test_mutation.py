@@ -159,16 +159,6 @@ def test_products_of_integers_are_checked_separately_from_float_products() -> No
     assert outcome.status == "ok", outcome.reason
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_product_of_one_precision_alone_is_noticed_and_named(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verify.checks.kernels.products.DTYPES", (dtype,))
-    with Broken("aten::mm") as broken:
-        outcome = asked(CHECKS["kernels.gemm"])
-    assert broken.hits
-    assert outcome.status == "fail"
-    assert dtype in outcome.reason
-
-
 def test_an_occasionally_wrong_kernel_is_outvoted() -> None:
     with Broken("aten::mm", every=3) as broken:  # two products per vote: the first one of the second vote
         outcome = asked(CHECKS["kernels.determinism"])

@@ -135,24 +135,6 @@ def test_results_of_extreme_scores_stay_averages_of_the_values(
     assert torch.where(sees, (got <= highest + 1e-9) & (got >= lowest - 1e-9), got == 0).all()
 
 
-@given(problems())
-def test_a_query_without_keys_gives_zeros(problem: dict[str, Any]) -> None:
-    query, key, value = problem["qkv"]
-    got = attention(query, key, value, diagonal=-query.shape[2], block=7)
-    assert (got == 0).all()
-
-
-@given(problems(), st.floats(-50, 50))
-def test_a_constant_added_to_all_scores_changes_nothing(problem: dict[str, Any], shift: float) -> None:
-    """An additional dimension in which every query is 1 and all keys are equal adds the same constant to all scores of a row."""
-    query, key, value = problem["qkv"]
-    wide_query = torch.cat([query, torch.ones_like(query[..., :1])], 3)
-    wide_key = torch.cat([key, torch.full_like(key[..., :1], shift)], 3)
-    options = {**problem["masks"], "slopes": problem["scores"]["slopes"], "scale": 0.3}
-    plain = attention(query, key, value, **options, block=9)
-    assert (attention(wide_query, wide_key, value, **options, block=9) - plain).abs().max() <= 1e-10
-
-
 def test_the_reference_uses_low_precision_inputs_unchanged() -> None:
     query = torch.randn(1, 2, 5, 8).bfloat16()
     assert torch.equal(attention(query, query, query), attention(query.double(), query.double(), query.double()))
