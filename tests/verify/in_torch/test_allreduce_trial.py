@@ -49,9 +49,11 @@ def hellos(parts: list[Part]) -> list[dict[str, Any]]:
     return [part.hear() for part in parts]
 
 
-def met(parts: list[Part], interface: str, *faults: str, processes: int = 1) -> list[dict[str, Any]]:
+def met(
+    parts: list[Part], interface: str, *faults: str, processes: int = 1, backend: str = "gloo"
+) -> list[dict[str, Any]]:
     parts[0].tell(do="reserve_port", address=HERE)
-    seat = {"address": HERE, "port": parts[0].hear()["port"], "backend": "gloo", "world": processes * len(parts)}
+    seat = {"address": HERE, "port": parts[0].hear()["port"], "backend": backend, "world": processes * len(parts)}
     for number, part in enumerate(parts):
         ranks = {"rank": processes * number, "processes": processes}
         part.tell(do="all_reduce", interface=interface, faults=faults, **ranks, **seat)
@@ -67,32 +69,20 @@ def test_each_process_reports_itself_and_connects_to_the_other(parts: list[Part]
         assert caller.hear() == {"how": ["reached" for _ in listener]}
 
 
-def test_numbers_arrive_as_they_were_sent(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
-    answers = met(parts, "lo")
-    assert [answer["wrong"] for answer in answers] == [0, 0]
-    assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in answers)
-
-
-def test_one_wrong_number_is_counted(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
-    assert [answer["wrong"] for answer in met(parts, "lo", "wrong-result")] == [1, 1]
-
-
-@pytest.mark.parametrize(("faults", "wrong"), [((), [0, 0]), (("wrong-result",), [2, 2])], ids=["sound", "wrong"])
-def test_two_processes_a_host_by_gloo_stand_for_the_gpus_of_each_host_by_nccl(
-    faults: tuple[str, ...], wrong: list[int], parts: list[Part], hellos: list[dict[str, Any]]
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("faults", [(), ("wrong-result",)], ids=["sound", "wrong"])
+def test_numbers_that_arrive_otherwise_than_sent_are_counted(
+    faults: tuple[str, ...], processes: int, parts: list[Part], hellos: list[dict[str, Any]]
 ) -> None:
-    answers = met(parts, "lo", *faults, processes=2)
-    assert [answer["wrong"] for answer in answers] == wrong
+    """Two processes a host by gloo stand for the GPUs of each host by NCCL."""
+    answers = met(parts, "lo", *faults, processes=processes)
+    assert [answer["wrong"] for answer in answers] == [processes if faults else 0] * 2
     assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in answers)
 
 
 def test_a_process_that_fails_is_the_problem_of_its_host(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
     """Nothing here has the GPU that the trial asks for."""
-    parts[0].tell(do="reserve_port", address=HERE)
-    seat = {"address": HERE, "port": parts[0].hear()["port"], "interface": "lo", "faults": ()}
-    for rank, part in enumerate(parts):
-        part.tell(do="all_reduce", rank=rank, processes=1, world=2, backend="nccl", **seat)
-    assert all(part.hear().get("problem") for part in parts)
+    assert all(answer.get("problem") for answer in met(parts, "lo", backend="nccl"))
 
 
 def test_a_missing_interface_is_reported(parts: list[Part], hellos: list[dict[str, Any]]) -> None:

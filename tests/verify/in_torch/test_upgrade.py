@@ -206,14 +206,29 @@ def mutated(factor: float) -> Any:
     return wrong
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_that_is_wrong_by_a_hundredth_is_refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dtype: str
+@pytest.mark.parametrize(
+    ("asked", "factor", "words"),
+    [
+        ("encoder --dtype float32", 1.01, "differs from the original"),
+        ("encoder --dtype bfloat16", 1.03, "differs from the original"),
+        ("frozen", 1.01, "layer attention"),
+        ("own --write", 1.01, "differs from the original"),
+    ],
+)
+def test_a_model_that_is_wrong_by_a_hundredth_is_refused_and_not_written(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    asked: str,
+    factor: float,
+    words: str,
 ) -> None:
-    monkeypatch.setattr(attention_kernels, "attend", mutated(1.03 if dtype == "bfloat16" else 1.01))
-    code, document = upgrade(capsys, "my_models:encoder", "--dtype", dtype)
-    assert (code, document["status"]) == (2, "fail")
-    assert "differs from the original" in document["reason"]
+    monkeypatch.setattr(attention_kernels, "attend", mutated(factor))
+    code, document = upgrade(capsys, *f"my_models:{asked}".split())
+    assert (code, document["status"], document["written"]) == (2, "fail", None)
+    assert words in document["reason"]
+    assert not (tmp_path / "my_models_flash.py").exists()
 
 
 def test_a_wrong_gradient_alone_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,14 +290,6 @@ def test_gradients_are_compared_where_they_are_required(
     assert ("forward and backward, original" in str(document["figures"])) is (model != "frozen")
 
 
-def test_a_different_layer_of_a_frozen_model_is_refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention_kernels, "attend", mutated(1.01))
-    code, document = upgrade(capsys, "my_models:frozen")
-    assert (code, "layer attention" in document["reason"]) == (2, True)
-
-
 @pytest.mark.parametrize("name", ["my_models:own", "my_models.py:own", "./my_models.py:frozen"])
 def test_the_upgraded_module_is_written_next_to_the_original_and_builds_the_same_model(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
@@ -297,15 +304,6 @@ def test_the_upgraded_module_is_written_next_to_the_original_and_builds_the_same
     assert (tmp_path / "my_models.py").read_text() == original
     assert main(["upgrade", "--device", "cpu", f"my_models_flash:{name.rpartition(':')[2]}"]) == 3
     assert "the model holds no torch.nn.MultiheadAttention" in capsys.readouterr().err
-
-
-def test_a_module_that_differs_is_not_written(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(attention_kernels, "attend", mutated(1.01))
-    code, document = upgrade(capsys, "my_models:own", "--write")
-    assert (code, document["written"]) == (2, None)
-    assert not (tmp_path / "my_models_flash.py").exists()
 
 
 def test_an_existing_file_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -377,13 +375,6 @@ def test_a_failure_during_the_comparison_is_an_error_and_no_verdict(
     assert f"error: {words}" in printed.err
     assert "hint: " in printed.err
     assert printed.out == ""
-
-
-def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["upgrade", "--dtype", "int8", "my_models:encoder"])
-    assert end.value.code == 64
-    assert "hint: verify upgrade --help" in capsys.readouterr().err
 
 
 def test_garbage_of_earlier_work_does_not_hide_the_memory_of_the_next() -> None:
