@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,12 @@ def test_an_upgraded_encoder_gives_the_same_results(capsys: pytest.CaptureFixtur
     assert [figure for figure in document["figures"] if not figure["value"] > 0] == []
 
 
-def mutated(factor: float) -> Any:
+def mutated(change: Callable[[Any], Any]) -> Any:
     whole = attention_kernels.attend
 
     def wrong(*tensors: Any, **options: Any) -> Any:
         result, used = whole(*tensors, **options)
-        return result * factor, used
+        return change(result), used
 
     return wrong
 
@@ -224,7 +225,7 @@ def test_a_model_that_is_wrong_by_a_hundredth_is_refused_and_not_written(
     factor: float,
     words: str,
 ) -> None:
-    monkeypatch.setattr(attention_kernels, "attend", mutated(factor))
+    monkeypatch.setattr(attention_kernels, "attend", mutated(lambda result: result * factor))
     code, document = upgrade(capsys, *f"my_models:{asked}".split())
     assert (code, document["status"], document["written"]) == (2, "fail", None)
     assert words in document["reason"]
@@ -232,13 +233,7 @@ def test_a_model_that_is_wrong_by_a_hundredth_is_refused_and_not_written(
 
 
 def test_a_wrong_gradient_alone_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = attention_kernels.attend
-
-    def bent(*tensors: Any, **options: Any) -> Any:
-        result, used = whole(*tensors, **options)
-        return Bent.apply(result), used
-
-    monkeypatch.setattr(attention_kernels, "attend", bent)
+    monkeypatch.setattr(attention_kernels, "attend", mutated(Bent.apply))
     code, document = upgrade(capsys, "my_models:encoder")
     assert (code, "gradient of layers." in document["reason"]) == (2, True)
 
