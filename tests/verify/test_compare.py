@@ -91,42 +91,45 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answering).serve_forever
 
 
 @pytest.fixture
-def free_port() -> int:
+def service(tmp_path: Path) -> Service:
+    """A service at a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return Service(tmp_path, {"host": "127.0.0.1", "port": probe.getsockname()[1], "served_name": "m"}, None)
 
 
 def here(*argv: str) -> Command:
     return Command((sys.executable, *argv), dict(os.environ), os.geteuid(), os.getegid(), tuple(os.getgroups()))
 
 
-def test_a_server_is_healthy_within_the_block_and_ended_after_it(tmp_path: Path, free_port: int) -> None:
-    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port, "served_name": "m"}, None)
-    with serve_variant(service, here("-c", SERVER, str(free_port))) as server:
+def test_a_server_is_healthy_within_the_block_and_ended_after_it(service: Service) -> None:
+    with serve_variant(service, here("-c", SERVER, str(service.endpoint.port))) as server:
         assert server.main_pid is not None
         assert usage(server).total > 0
     assert start_ticks(server.main_pid) is None
 
 
-def test_a_server_that_does_not_start_reports_the_reason(tmp_path: Path, free_port: int) -> None:
-    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port, "served_name": "m"}, None)
-    program = "raise ValueError('No valid attention backend found for cuda')"
-    words = r"ended with 1 before it answered: ValueError: No valid attention backend found for cuda"
-    with pytest.raises(VariantError, match=words), serve_variant(service, here("-c", program)):
-        pass
+BROKEN_ENGINE = """
+import os, sys
+print('PermissionError: ' + os.getcwd())
+print('trace ' * 2000)
+sys.exit('RuntimeError: Engine core initialization failed. See root cause above.')
+"""
 
 
-def test_a_server_runs_in_the_cgroup_of_the_service_and_reports_the_engines_error(
-    tmp_path: Path, free_port: int
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        ("raise ValueError('No valid attention backend')", "ValueError: No valid attention backend"),
+        (BROKEN_ENGINE, "PermissionError: {}$"),
+    ],
+    ids=["of the server", "of its engine"],
+)
+def test_a_server_that_does_not_start_in_its_folder_reports_the_error(
+    service: Service, program: str, problem: str
 ) -> None:
-    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port, "served_name": "m"}, None)
-    program = (
-        "import os, sys; print('PermissionError: ' + os.getcwd()); print('trace ' * 2000); "
-        "sys.exit('RuntimeError: Engine core initialization failed. See root cause above.')"
-    )
-    command = replace(here("-c", program), folder=str(tmp_path))
-    words = f"ended with 1 before it answered: PermissionError: {tmp_path}$"
+    command = replace(here("-c", program), folder=str(service.prefix))
+    words = f"ended with 1 before it answered: {problem.format(service.prefix)}"
     with pytest.raises(VariantError, match=words), serve_variant(service, command):
         pass
 

@@ -54,37 +54,30 @@ def test_symbols_and_sections_are_those_of_the_file(tmp_path: Path) -> None:
     assert read_codes(library(tmp_path)) is None
 
 
-def test_another_reader_sees_the_same_symbols() -> None:
+def test_another_reader_sees_the_same_symbols_machine_libraries_and_versions() -> None:
+    from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
+    from elftools.elf.gnuversions import GNUVerNeedSection
     from elftools.elf.sections import SymbolTableSection
 
     paths = sorted(Path(sysconfig.get_path("platlib")).rglob("*.so"))[:6]
     assert paths
     for path in paths:
         with path.open("rb") as file:
-            table = ELFFile(file).get_section_by_name(".dynsym")
-            assert isinstance(table, SymbolTableSection)
-            there = [(symbol.name, symbol["st_shndx"], symbol["st_info"]["bind"]) for symbol in table.iter_symbols()]
-        wanted, offered = elf.open_library(path).symbols()
-        assert wanted == {name for name, at, bind in there if at == "SHN_UNDEF" and bind != "STB_WEAK"}, path
-        assert offered == {name for name, at, _ in there if at != "SHN_UNDEF"}, path
-
-
-def test_another_reader_sees_the_same_machine_libraries_and_versions() -> None:
-    from elftools.elf.dynamic import DynamicSection
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.gnuversions import GNUVerNeedSection
-
-    for path in sorted(Path(sysconfig.get_path("platlib")).rglob("*.so"))[:6]:
-        with path.open("rb") as file:
             other = ELFFile(file)
-            dynamic, needed = other.get_section_by_name(".dynamic"), other.get_section_by_name(".gnu.version_r")
+            symbols, dynamic = other.get_section_by_name(".dynsym"), other.get_section_by_name(".dynamic")
+            assert isinstance(symbols, SymbolTableSection)
             assert isinstance(dynamic, DynamicSection)
+            there = [(symbol.name, symbol["st_shndx"], symbol["st_info"]["bind"]) for symbol in symbols.iter_symbols()]
             libraries = {str(getattr(tag, "needed", "")) for tag in dynamic.iter_tags("DT_NEEDED")}
+            needed = other.get_section_by_name(".gnu.version_r")
             pairs = needed.iter_versions() if isinstance(needed, GNUVerNeedSection) else ()
             versions = {version.name for _, entries in pairs for version in entries}
             machine = other["e_machine"]
         found = elf.open_library(path)
+        wanted, offered = found.symbols()
+        assert wanted == {name for name, at, bind in there if at == "SHN_UNDEF" and bind != "STB_WEAK"}, path
+        assert offered == {name for name, at, _ in there if at != "SHN_UNDEF"}, path
         assert found.needed() == libraries, path
         assert found.versions() == versions, path
         assert f"EM_{found.machine.upper()}" == machine, path

@@ -205,15 +205,21 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytes
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_streams_that_vllm_ended_with_an_error_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation that serves; its folder is first on the PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
+    return tmp_path
+
+
+def test_streams_that_vllm_ended_with_an_error_are_counted(serving: Path) -> None:
     for name, said in (
         ("systemctl", "ActiveState=active"),
         ("journalctl", "Error in completion stream generator.\nError in chat completion stream generator.\nINFO: ok"),
     ):
-        script(tmp_path / name, f"cat <<EOF\n{said}\nEOF")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
-    text = host_metrics.render(host_metrics.read_families(tmp_path))
+        script(serving / name, f"cat <<EOF\n{said}\nEOF")
+    text = host_metrics.render(host_metrics.read_families(serving))
     assert "firstlight_stream_errors 2" in text.splitlines()
 
 
@@ -227,16 +233,12 @@ def test_streams_that_vllm_ended_with_an_error_are_counted(tmp_path: Path, monke
         (["restarted"], "inactive", 0),
     ],
 )
-def test_what_the_watchdog_did_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actions: list[str], active: str, left_down: int
-) -> None:
-    script(tmp_path / "systemctl", f"echo ActiveState={active}")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    (tmp_path / "state.json").write_text('{"readiness": {"unit": "firstlight-vllm.service"}}')
+def test_what_the_watchdog_did_is_counted(serving: Path, actions: list[str], active: str, left_down: int) -> None:
+    script(serving / "systemctl", f"echo ActiveState={active}")
     if actions:
-        (tmp_path / "health-agent").mkdir()
+        (serving / "health-agent").mkdir()
         noted = {"restarts": actions.count("restarted"), "events": [{"action": action} for action in actions]}
-        (tmp_path / "health-agent/watchdog.json").write_text(json.dumps(noted))
-    lines = host_metrics.render(host_metrics.read_families(tmp_path)).splitlines()
+        (serving / "health-agent/watchdog.json").write_text(json.dumps(noted))
+    lines = host_metrics.render(host_metrics.read_families(serving)).splitlines()
     assert f"firstlight_watchdog_restarts_total {actions.count('restarted')}" in lines
     assert f"firstlight_watchdog_left_down {left_down}" in lines

@@ -163,17 +163,12 @@ def test_the_tool_runs_for_each_concurrency_with_the_key_in_its_environment(
     assert "OPENAI_API_KEY" not in os.environ
 
 
-def test_a_compared_server_is_warmed_up_at_each_concurrency_before_the_measurement(
+def test_a_compared_server_is_warmed_up_at_each_concurrency_and_a_slow_one_measured_with_single_requests(
     prefix: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, calls = measured(prefix, {**LOAD, "budget_s": 0.0}, monkeypatch, warmed=True)
     asked = [(call["max_concurrency"], call["num_prompts"], call["save_result"]) for call in calls]
     assert asked == [("1", "1", False), ("4", "4", False), ("16", "16", False), ("1", "8", True)]
-    assert [result["max_concurrency"] for result in results] == [1]
-
-
-def test_a_slow_service_is_measured_only_with_single_requests(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results, _ = measured(prefix, {**LOAD, "budget_s": 0.0}, monkeypatch)
     assert [result["max_concurrency"] for result in results] == [1]
 
 

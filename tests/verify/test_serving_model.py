@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from verify.binaries.manifest import STAMPS, ComparedFiles, Contents, listed
+from verify.binaries.manifest import STAMPS, ComparedFiles, listed
 from verify.checks.serving.answer import MARKS, check_model
 from verify.checks.serving.answer import evaluate_model as evaluate
 from verify.serving import client
@@ -37,15 +37,10 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     return Service(tmp_path, {"model_folder": str(folder), "served_name": "m", "host": "127.0.0.1", "port": 1}, None)
 
 
-def contents_of(service: Service) -> tuple[Path, Contents]:
+def checked(service: Service, *, whole: bool = False) -> Any:
     folder = Path(service.readiness["model_folder"])
     contents = listed(folder.with_name("m.manifest.txt"), folder)
     assert contents is not None
-    return folder, contents
-
-
-def checked(service: Service, *, whole: bool = False) -> Any:
-    folder, contents = contents_of(service)
     return check_model(service, folder, contents, whole=whole)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,41 +216,27 @@ def test_an_intended_stop_is_recognised() -> None:
 
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+ENDED = ServiceState("inactive", runs=False, ended=59.0)
 
 
 @pytest.mark.parametrize(
-    ("record", "state", "holds"),
+    ("boot", "state", "holds"),
     [
-        (
-            f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}',
-            ServiceState("inactive", runs=False, ended=59.0),
-            True,
-        ),
-        (
-            f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}',
-            ServiceState("inactive", runs=False, ended=61.0),
-            False,
-        ),
-        (
-            f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}',
-            ServiceState("failed", runs=False, ended=59.0, failed=True),
-            False,
-        ),
-        (
-            '{"at": "T", "boot_id": "another", "monotonic": 60.0}',
-            ServiceState("inactive", runs=False, ended=59.0),
-            False,
-        ),
-        ("{", ServiceState("inactive", runs=False, ended=59.0), False),
+        (BOOT, ENDED, True),
+        (BOOT, replace(ENDED, ended=61.0), False),
+        (BOOT, replace(ENDED, text="failed", failed=True), False),
+        ("another", ENDED, False),
+        ("", ENDED, False),
     ],
     ids=["of this end", "of an earlier end", "it failed", "of an earlier boot", "broken"],
 )
 def test_a_record_of_a_stop_applies_only_to_its_own_stop(
-    tmp_path: Path, record: str, state: ServiceState, holds: bool
+    tmp_path: Path, boot: str, state: ServiceState, holds: bool
 ) -> None:
     service = Service(tmp_path, {"unit": "firstlight-vllm.service", "supervisor": "systemd"}, None)
     assert stopped_by(service, state) is None
     (tmp_path / "etc").mkdir()
+    record = json.dumps({"at": "T", "boot_id": boot, "monotonic": 60.0}) if boot else "{"
     (tmp_path / "etc" / "stopped.json").write_text(record)
     assert (stopped_by(service, state) == "it was stopped by ./firstlight stop at T") == holds
 
