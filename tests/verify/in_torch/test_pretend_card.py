@@ -62,20 +62,18 @@ def on_card(
         return CHECKS[check].run(CheckContext(level=level, device="cuda:0", devices=("cuda:0",)))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "check",
-    ["vector_add", "gemm", "gemm_batched", "gemm_8bit", "determinism", "memory_pattern", "graph"],
-    ids=lambda name: f"kernels.{name}",
-)
-def test_kernels_are_called_correctly_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = on_card(f"kernels.{check}", monkeypatch, memory=1 << 17 if check == "memory_pattern" else 24 << 30)
-    assert outcome.status == "ok", outcome.reason
-    assert outcome.evidence["name"] == "NVIDIA H200"
+ON_CARDS = [
+    *(
+        f"kernels.{name}"
+        for name in ("vector_add", "gemm", "gemm_batched", "gemm_8bit", "determinism", "memory_pattern", "graph")
+    ),
+    *(check for check in CHECKS if re.fullmatch(r"operators\.(?!vllm)\w+", check)),
+]
 
 
-@pytest.mark.parametrize("check", [check for check in CHECKS if re.fullmatch(r"operators\.(?!vllm)\w+", check)])
-def test_operators_are_called_correctly_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = on_card(check, monkeypatch)
+@pytest.mark.parametrize("check", ON_CARDS)
+def test_kernels_and_operators_are_called_correctly_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = on_card(check, monkeypatch, memory=1 << 17 if check == "kernels.memory_pattern" else 24 << 30)
     assert outcome.status == "ok", outcome.reason
     assert outcome.evidence["name"] == "NVIDIA H200"
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from verify.attention.cases import CASES, Case
-from verify.attention.check import left_to_driver
+from verify.attention.check import check_kernel_trace, left_to_driver
 from verify.attention.providers import Provider, import_problem, packed, paged
 from verify.records import CheckContext
 from verify.tables import table
@@ -156,10 +156,13 @@ STAND_INS: dict[str, dict[str, Any]] = {
 }
 PROVIDERS = (*packed.VLLM, *packed.PACKAGES)
 SMALL = [case for case in CASES if case.level != "full"]
-TAKEN = [(one, case) for one in PROVIDERS for case in SMALL if one.refuses(case, "bfloat16", "cuda") is None]
-TAKEN += [(packed.AITER, case) for case in SMALL if packed.AITER.refuses(case, "bfloat16", "rocm") is None]
-TAKEN += [
-    (paged.AITER_UNIFIED, case) for case in SMALL if paged.AITER_UNIFIED.refuses(case, "bfloat16", "rocm") is None
+ON_AMD = (packed.AITER, paged.AITER_UNIFIED)
+TAKEN = [
+    (provider, case)
+    for device, providers in (("cuda", PROVIDERS), ("rocm", ON_AMD))
+    for provider in providers
+    for case in SMALL
+    if provider.refuses(case, "bfloat16", device) is None
 ]
 
 
@@ -269,8 +272,6 @@ MAPS = "7f0000000000-7f0000001000 r-xp 00000000 08:01 42 /srv/env/lib/python3.12
 
 
 def test_each_generation_is_recognised_by_the_name_of_its_kernel() -> None:
-    from verify.attention.check import check_kernel_trace
-
     rows = table("attention")["provider"]
     for name, row in rows.items():
         if "cuda" not in row["devices"] or name == "sdpa_math":
@@ -283,8 +284,6 @@ def test_each_generation_is_recognised_by_the_name_of_its_kernel() -> None:
 
 
 def test_a_kernel_without_its_library_is_no_proof() -> None:
-    from verify.attention.check import check_kernel_trace
-
     row = table("attention")["provider"]["vllm_flash_3"]
     kernels = [SEEN["vllm_flash_3"]]
     assert check_kernel_trace(row, "cuda", kernels, MAPS.format("_vllm_fa3_C")).status == "ok"

@@ -63,6 +63,7 @@ def test_results_that_are_cut_instead_of_rounded_pass_only_where_the_operator_cu
 
 
 FLASH_CASES = [case for case in CASES if packed.FLASH.refuses(case, "float32", "cpu") is None]
+CAUSAL = next(case for case in CASES if case.name == "causal")
 
 
 def compared(case: Case, dtype: str, change: Any) -> list[ErrorComparison]:
@@ -94,14 +95,12 @@ MUTATIONS = {
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_wrong_attention_is_caught_in_every_precision(mutation: str, dtype: str) -> None:
-    case = next(case for case in CASES if case.name == "causal")
-    assert tolerance_problem(compared(case, dtype, MUTATIONS[mutation])[0])
+    assert tolerance_problem(compared(CAUSAL, dtype, MUTATIONS[mutation])[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_gradient_wrong_by_a_hundredth_is_noticed_with_a_correct_result(dtype: str) -> None:
-    case = next(case for case in CASES if case.name == "causal")
-    result, *gradients = compared(case, dtype, Bent.apply)
+    result, *gradients = compared(CAUSAL, dtype, Bent.apply)
     assert tolerance_problem(result) is None
     assert [tolerance_problem(one) is not None for one in gradients] == [True, True, True]
 
@@ -114,9 +113,8 @@ def test_the_plain_formula_has_the_same_meaning_as_the_reference(case: Case) -> 
 
 
 def test_eight_bit_results_are_compared_with_a_formula_with_eight_bit_weights() -> None:
-    case = next(case for case in CASES if case.name == "causal")
-    inputs = case.inputs("float8_e4m3fn")
-    exact, coarse = case.exact(inputs), plain(case, inputs)
+    inputs = CAUSAL.inputs("float8_e4m3fn")
+    exact, coarse = CAUSAL.exact(inputs), plain(CAUSAL, inputs)
     assert coarse.dtype == torch.bfloat16
     assert 0.01 < (coarse.double() - exact).abs().max() < 0.5
 
