@@ -1,4 +1,4 @@
-"""vLLM's own operators are broken one by one: each check must notice, and must pass before and after."""
+"""vLLM's own operators are broken one by one: each check must notice, and must pass afterwards."""
 
 from __future__ import annotations
 
@@ -97,19 +97,13 @@ def scaled(place: int, factor: float) -> Change:
 
 
 def noticed(name: str, broken: Broken) -> CheckResult:
-    """Return the result of a check that is `ok` before and after the change."""
+    """Return the result of a check that is `ok` without the change."""
     with broken:
         outcome = asked(name)
     assert broken.hits
     assert outcome.status == "fail", outcome.reason
     assert asked(name).status == "ok"
     return outcome
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_correct_operators_pass(name: str) -> None:
-    outcome = asked(name)
-    assert outcome.status == "ok", outcome.reason
 
 
 @pytest.mark.parametrize(
