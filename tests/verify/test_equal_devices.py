@@ -6,22 +6,9 @@ from typing import Any
 
 import pytest
 
-from verify.runner.registry import compare_hashes, compare_speeds, minority
+from verify.runner.registry import compare_hashes, compare_speeds
 
 H100 = "NVIDIA H100 80GB HBM3"
-
-
-@pytest.mark.parametrize(
-    ("hashes", "odd"),
-    [
-        ({"a": "x", "b": "x", "c": "x"}, []),
-        ({"a": "x", "b": "y", "c": "x"}, ["b"]),
-        ({"a": "x", "b": "y"}, ["a", "b"]),
-        ({"a": "x", "b": "x", "c": "y", "d": "y"}, ["a", "b", "c", "d"]),
-    ],
-)
-def test_the_minority_is_named(hashes: dict[str, str], odd: list[str]) -> None:
-    assert minority(hashes) == odd
 
 
 def ballots(products: str) -> dict[str, dict[str, Any]]:
@@ -37,9 +24,11 @@ def ballots(products: str) -> dict[str, dict[str, Any]]:
     [
         ("xxx", "ok", "3 devices give the same bits as the equal ones"),
         ("xxyx", "fail", f"different bits than equal devices: cuda:2: product on {H100}"),
+        ("xy", "fail", f"different bits than equal devices: cuda:0, cuda:1: product on {H100}"),
+        ("xxyy", "fail", f"different bits than equal devices: cuda:0, cuda:1, cuda:2, cuda:3: product on {H100}"),
     ],
 )
-def test_the_device_with_other_bits_is_named(products: str, status: str, reason: str) -> None:
+def test_the_device_with_other_bits_than_most_is_named(products: str, status: str, reason: str) -> None:
     outcome = compare_hashes(ballots(products))
     assert outcome
     assert (outcome.status, outcome.reason) == (status, reason)

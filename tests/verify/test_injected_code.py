@@ -35,18 +35,6 @@ def test_an_unchanged_environment_has_no_injected_code(environment: Environment)
     assert check(environment).status == "ok"
 
 
-def stray_pth(home: Path) -> Path:
-    return written(home / "lib/stray.pth", "import os\n")
-
-
-def site_customize(home: Path) -> Path:
-    return written(home / "lib/sitecustomize.py", "import torch\n")
-
-
-def shadow(home: Path) -> Path:
-    return written(home / "lib/lamp/__init__.py", "")
-
-
 def link_to_code(home: Path) -> Path:
     (home / "lib/evil").symlink_to("/tmp")
     return home / "lib/evil"
@@ -65,11 +53,20 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("plant", [stray_pth, site_customize, shadow, link_to_code, byte_code_without_source])
+PLANTS: dict[str, Callable[[Path], Path]] = {
+    "stray.pth": lambda home: written(home / "lib/stray.pth", "import os\n"),
+    "sitecustomize": lambda home: written(home / "lib/sitecustomize.py", "import torch\n"),
+    "shadow": lambda home: written(home / "lib/lamp/__init__.py", ""),
+    "link to code": link_to_code,
+    "byte code without source": byte_code_without_source,
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
 def test_a_file_that_is_in_no_wheel_is_named_and_a_new_environment_lacks_it(
-    environment: Environment, plant: Callable[[Path], Path]
+    environment: Environment, plant: str
 ) -> None:
-    path = plant(environment.home)
+    path = PLANTS[plant](environment.home)
     outcome = check(environment)
     assert outcome.status == "fail"
     assert outcome.reason.startswith(f"{path}: ")
@@ -81,7 +78,7 @@ def test_a_file_without_code_is_a_warning_and_no_damage(environment: Environment
     written(environment.home / "lib/cache.json", "{}")
     outcome = check(environment)
     assert (outcome.status, outcome.evidence["in the environment"]) == ("warn", [])
-    shadow(environment.home)
+    PLANTS["shadow"](environment.home)
     assert check(environment).status == "fail"
 
 
