@@ -1,4 +1,4 @@
-"""A plugin of pytest for tests with torch: collections of garbage leave out what was loaded before a file of tests.
+"""A plugin of pytest for tests with torch: waiting threads sleep, and garbage is collected without what was there before.
 
 `verify upgrade` collects garbage before it measures memory; with all of vLLM loaded that takes a second each time.
 """
@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in a run: threads that wait must sleep, not spin
 
 
 @pytest.fixture(scope="module", autouse=True)

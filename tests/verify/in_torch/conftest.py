@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in a run: threads that wait must sleep, not spin
-
 ROOT = Path(__file__).resolve().parents[3]
 
 settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)

@@ -1,7 +1,11 @@
-"""Tests that need vLLM: run by test_in_torch.py in an environment that has it."""
+"""Fixtures of the tests that need vLLM: run by test_in_torch.py in an environment that has it."""
 
 from __future__ import annotations
 
-import os
+import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in a run: threads that wait must sleep, not spin
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number type of the servers, whose processes leave no notes here."""
+    monkeypatch.setattr("verify.serving.answers.dtype_of", lambda _: "bfloat16")

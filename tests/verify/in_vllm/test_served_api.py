@@ -33,12 +33,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture
-def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number type of the server, whose processes leave no notes here."""
-    monkeypatch.setattr("verify.serving.answers.dtype_of", lambda _: "bfloat16")
-
-
 @pytest.mark.usefixtures("bfloat16")
 def test_answers_to_prompts_up_to_3000_tokens_are_the_models(service: Service) -> None:
     (service.prefix / "fault").write_text("")

@@ -101,12 +101,6 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture
-def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number type of the servers, whose processes leave no notes here."""
-    monkeypatch.setattr("verify.serving.answers.dtype_of", lambda _: "bfloat16")
-
-
 def client(service: Service) -> Client:
     return Client(service.endpoint, 60.0, "k")
 
