@@ -1,4 +1,4 @@
-"""A plugin of pytest for tests with torch: waiting threads sleep, and garbage is collected without what was there before.
+"""A plugin of pytest for tests with torch: waiting threads sleep, and garbage is collected without what was loaded.
 
 `verify upgrade` collects garbage before it measures memory; with all of vLLM loaded that takes a second each time.
 """

@@ -27,6 +27,19 @@ int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *next) { *now = 1; *ne
 """
 """The part of nvml.h that is called, with the library's own structures and a 64-bit handle."""
 
+SENSORS = """
+int nvmlDeviceGetClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1410; return kind == 1 ? 0 : 2; }
+int nvmlDeviceGetMaxClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1980; return kind == 1 ? 0 : 2; }
+int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 61; return sensor ? 2 : 0; }
+int nvmlDeviceGetTemperatureThreshold(void *h, unsigned kind, unsigned *celsius) {
+    *celsius = kind == 3 ? 88 : 97; return kind == 2 || kind == 3 ? 0 : 2; }
+typedef struct { unsigned field, scope; long long at, latency; unsigned type, code; unsigned long long value; } field_t;
+int nvmlDeviceGetFieldValues(void *h, int count, field_t *f) {
+    f->code = count == 1 && f->field == 82 ? 0 : 3; f->type = 1; f->value = 74; return 0; }
+int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
+"""
+"""Clocks, temperatures with their limits, and power."""
+
 
 def library(folder: Path, *, init: int = 0, mig: int = 3, cards: int = 1, more: str = "") -> str:
     """The library of one H100, or of several at one address; `more` is the source of further calls."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.verify.nvml_stand_in import library
+from tests.verify.nvml_stand_in import SENSORS, library
 from verify.checks.devices import driver, host
 from verify.checks.devices.cards import (
     evaluate_clocks,
@@ -54,15 +54,6 @@ int nvmlDeviceGetTotalEccErrors(void *h, unsigned kind, unsigned since, unsigned
 int nvmlDeviceGetRemappedRows(void *h, unsigned *c, unsigned *u, unsigned *p, unsigned *f) {
     *c = 4; *u = 5; *p = 1; *f = 0; return 0; }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *bits) { *bits = 0x48; return 0; }
-int nvmlDeviceGetClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1410; return kind == 1 ? 0 : 2; }
-int nvmlDeviceGetMaxClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1980; return kind == 1 ? 0 : 2; }
-int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 61; return sensor ? 2 : 0; }
-int nvmlDeviceGetTemperatureThreshold(void *h, unsigned kind, unsigned *celsius) {
-    *celsius = kind == 3 ? 88 : 97; return kind == 2 || kind == 3 ? 0 : 2; }
-typedef struct { unsigned field, scope; long long at, latency; unsigned type, code; unsigned long long value; } field_t;
-int nvmlDeviceGetFieldValues(void *h, int count, field_t *f) {
-    f->code = count == 1 && f->field == 82 ? 0 : 3; f->type = 1; f->value = 74; return 0; }
-int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
 int nvmlDeviceGetPowerManagementLimit(void *h, unsigned *mw) { *mw = 500000; return 0; }
 int nvmlDeviceGetPowerManagementDefaultLimit(void *h, unsigned *mw) { *mw = 700000; return 0; }
 int nvmlDeviceGetPersistenceMode(void *h, unsigned *mode) { *mode = 1; return 0; }
@@ -79,7 +70,7 @@ int nvmlDeviceGetNvLinkErrorCounter(void *h, unsigned link, unsigned kind, unsig
 
 
 def test_every_answer_of_nvml_is_in_its_field(tmp_path: Path) -> None:
-    (card,) = read_health(library(tmp_path, mig=0, more=CALLS))
+    (card,) = read_health(library(tmp_path, mig=0, more=SENSORS + CALLS))
     assert card == Health(
         pci="0000:1b:00.0",
         name="NVIDIA H100 80GB HBM3",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.verify.localhost import program
-from tests.verify.nvml_stand_in import library
+from tests.verify.nvml_stand_in import SENSORS, library
 from verify.host.load import as_evidence, slowdowns, watch
 from verify.host.views import Gpu, pci
 from verify.host.views.nvml import Health
@@ -30,19 +30,12 @@ CAPPED = Health(
 HOT_LATER = """
 int nvmlDeviceGetCurrentClocksEventReasons(void *h, unsigned long long *bits) {
     static int calls; *bits = ++calls > 3 ? 0x44 : 0x4; return 0; }
-int nvmlDeviceGetClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1410; return kind == 1 ? 0 : 2; }
-int nvmlDeviceGetMaxClockInfo(void *h, unsigned kind, unsigned *mhz) { *mhz = 1980; return kind == 1 ? 0 : 2; }
-int nvmlDeviceGetTemperature(void *h, unsigned sensor, unsigned *celsius) { *celsius = 91; return sensor ? 2 : 0; }
-int nvmlDeviceGetTemperatureThreshold(void *h, unsigned kind, unsigned *celsius) { *celsius = 95; return kind == 2 ? 0 : 2; }
-typedef struct { unsigned field, scope; long long at, latency; unsigned type, code; unsigned long long value; } field_t;
-int nvmlDeviceGetFieldValues(void *h, int count, field_t *f) { f->code = 0; f->value = 90; return 0; }
-int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
 """
 """A GPU that gets too hot after the third reading."""
 
 
 def test_a_gpu_that_gets_hot_under_load_is_read_from_a_stand_in_for_nvml(tmp_path: Path) -> None:
-    with watch("0000:1b:00.0", library(tmp_path, more=HOT_LATER)) as readings:
+    with watch("0000:1b:00.0", library(tmp_path, more=SENSORS + HOT_LATER)) as readings:
         while not any((one.clock_reasons or 0) & 0x40 for one in readings):
             pass
     (found,) = slowdowns(readings)
@@ -50,12 +43,12 @@ def test_a_gpu_that_gets_hot_under_load_is_read_from_a_stand_in_for_nvml(tmp_pat
     assert found.text.startswith("0000:1b:00.0 is slowed down under load: too hot (hardware) (in ")
     load = as_evidence(readings)["load"]
     assert load["reasons"] == ["power cap (software)", "too hot (hardware)"]
-    assert (load["clock_mhz"], load["clock_max_mhz"], load["temperature_c"], load["power_w"]) == (1410, 1980, 91, 412.5)
-    assert (load["temperature_max_c"], load["memory_c"], load["memory_max_c"]) == (None, 90, 95)
+    assert (load["clock_mhz"], load["clock_max_mhz"], load["temperature_c"], load["power_w"]) == (1410, 1980, 61, 412.5)
+    assert (load["temperature_max_c"], load["memory_c"], load["memory_max_c"]) == (88, 74, 97)
 
 
 def test_what_no_load_changes_is_read_once(tmp_path: Path) -> None:
-    more = HOT_LATER.replace("{ *mhz = 1980;", "{ static unsigned calls; *mhz = 1980 + calls++;")
+    more = SENSORS.replace("{ *mhz = 1980;", "{ static unsigned calls; *mhz = 1980 + calls++;")
     with watch("0000:1b:00.0", library(tmp_path, more=more)) as readings:
         while len(readings) < 5:
             pass
@@ -64,7 +57,7 @@ def test_what_no_load_changes_is_read_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", [None, "0000:99:00.0"], ids=["a CPU", "a GPU that NVML does not list"])
 def test_other_devices_have_no_readings(address: str | None, tmp_path: Path) -> None:
-    with watch(address, library(tmp_path, more=HOT_LATER)) as readings:
+    with watch(address, library(tmp_path, more=SENSORS + HOT_LATER)) as readings:
         pass
     assert (readings, list(slowdowns(readings)), as_evidence(readings)) == ([], [], {})
 
