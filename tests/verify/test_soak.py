@@ -20,7 +20,7 @@ from verify.checks.serving.requests import soak as run
 from verify.records import CheckContext
 from verify.serving import soak as resource_usage
 from verify.serving.service import Service
-from verify.serving.soak import Sample, SoakSamples, Usage, growth
+from verify.serving.soak import Growth, Sample, SoakSamples, Usage, growth
 from verify.serving.soak import evaluate_soak as evaluate
 from verify.serving.soak import soak_service as soak
 from verify.tables import table
@@ -35,8 +35,8 @@ SECONDS = 3.0
 SERVER = """
 import json, os, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-kept_bytes, refused, left_open, waiting = map(int, sys.argv[1:])
-kept, answered = [], 0
+refused, left_open, waiting = map(int, sys.argv[1:])
+answered = 0
 class Answering(BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(200, f'vllm:num_requests_waiting{{engine="0"}} {waiting}.0'.encode())
@@ -44,7 +44,6 @@ class Answering(BaseHTTPRequestHandler):
         global answered
         answered += 1
         self.rfile.read(int(self.headers["Content-Length"]))
-        kept.append(bytearray(b"x") * kept_bytes)
         if left_open and not answered % left_open:
             os.dup(2)
         right = self.headers["Authorization"] == "Bearer the-key" and not (refused and not answered % refused)
@@ -59,8 +58,8 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 """
-"""A server of completions. Its arguments: bytes that it keeps of each request, every how many requests it refuses one or leaves a
-descriptor open (0: never), and how many requests it says are waiting."""
+"""A server of completions. Its arguments: every how many requests it refuses one or leaves a descriptor open (0: never), and how many
+requests it says are waiting."""
 
 
 def noise(count: int, *, slope: float, amplitude: float = 4.0) -> list[tuple[float, float]]:
@@ -69,11 +68,16 @@ def noise(count: int, *, slope: float, amplitude: float = 4.0) -> list[tuple[flo
     return [(float(at), 2000 + slope * at + chance.uniform(-amplitude, amplitude)) for at in range(count)]
 
 
+def line(points: list[tuple[float, float]]) -> Growth:
+    """Return the line through these samples, which are enough."""
+    found = growth(points, RULES)
+    assert found is not None
+    return found
+
+
 def test_a_leak_in_noise_is_growth_and_noise_alone_is_not() -> None:
-    still, leak = growth(noise(600, slope=0.0), RULES), growth(noise(600, slope=0.2), RULES)
-    assert still is not None
-    assert leak is not None
-    assert not still.is_real
+    leak = line(noise(600, slope=0.2))
+    assert not line(noise(600, slope=0.0)).is_real
     assert leak.is_real
     assert leak.slope == pytest.approx(0.2, rel=0.05)
     assert leak.span == 401
@@ -82,15 +86,11 @@ def test_a_leak_in_noise_is_growth_and_noise_alone_is_not() -> None:
 @pytest.mark.parametrize("step_at", [100, 250, 400, 550])
 def test_one_step_does_not_count(step_at: int) -> None:
     """Such as code that is loaded lazily, or the buffers of a first large batch."""
-    line = growth([(at, size + (500 if at > step_at else 0)) for at, size in noise(600, slope=0.0)], RULES)
-    assert line is not None
-    assert not line.is_real
+    assert not line([(at, size + (500 if at > step_at else 0)) for at, size in noise(600, slope=0.0)]).is_real
 
 
 def test_little_growth_does_not_count() -> None:
-    slow = growth([(float(at), 2000 + 0.001 * at) for at in range(600)], RULES)  # certain, and 0.4 MiB in all
-    assert slow is not None
-    assert not slow.is_real
+    assert not line([(float(at), 2000 + 0.001 * at) for at in range(600)]).is_real  # certain, and 0.4 MiB in all
 
 
 def samples(count: int, *, host: float = 0.0, gpu: float | None = None, descriptors: float = 0.0) -> list[Sample]:
@@ -162,47 +162,33 @@ def server(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.M
     process.communicate()
 
 
-def soaked(service: Service) -> tuple[SoakSamples, list[int]]:
+@pytest.mark.parametrize("server", [(0, 0, 0)], indirect=True)
+def test_each_round_of_a_soak_is_told(server: Service) -> None:
     rounds: list[int] = []
-    return soak(service, seconds=SECONDS, between=rounds.append, pause_s=0.02), rounds
-
-
-@pytest.mark.parametrize("server", [(0, 0, 0, 0)], indirect=True)
-def test_a_service_that_answers_and_does_not_grow_passes(server: Service) -> None:
-    seen, rounds = soaked(server)
-    outcome = evaluate(seen, server.name)
-    assert (outcome.status, seen.failed) == ("ok", []), outcome.reason
+    seen = soak(server, seconds=SECONDS, between=rounds.append, pause_s=0.02)
     assert rounds == list(range(len(seen.samples)))
-    assert json.dumps(outcome.as_json())
 
 
 @pytest.mark.parametrize(
     ("server", "status", "words"),
     [
-        ((2 * MIB, 0, 0, 0), "fail", "memory of the host grows by"),
-        ((0, 0, 4, 0), "fail", "open descriptors grow by"),
-        ((0, 0, 4, 1), "warn", "; it answered other requests at the same time"),
+        ((0, 0, 0), "ok", " requests answered, and neither memory nor open descriptors grow"),
+        ((10, 0, 0), "fail", " requests got no answer: /v1/completions: status 503"),
+        ((0, 4, 1), "warn", "; it answered other requests at the same time"),
     ],
     indirect=["server"],
 )
 def test_a_short_soak_is_a_check(server: Service, status: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What grows is found at vLLM's own server in in_vllm/test_served_api.py."""
     monkeypatch.setitem(table("soak")["check"], "seconds", SECONDS)
     outcome = run(CheckContext(level="full", service=server))
     assert outcome.status == status, outcome.reason
     assert words in outcome.reason
 
 
-def test_too_short_a_soak_says_nothing(tmp_path: Path) -> None:
+def test_nothing_is_soaked_where_nothing_listens(tmp_path: Path) -> None:
     nobody = Service(tmp_path, {"host": "127.0.0.1", "port": 1, "served_name": "small", "unit": "its-unit"}, 1)
     assert run(CheckContext(service=nobody)).reason == "nothing listens: see serving.unit and serving.process"
-
-
-@pytest.mark.parametrize("server", [(0, 10, 0, 0)], indirect=True)
-def test_a_service_that_leaves_requests_unanswered_fails(server: Service) -> None:
-    seen, _ = soaked(server)
-    outcome = evaluate(seen, server.name)
-    assert outcome.status == "fail"
-    assert f"{len(seen.failed)} of {seen.asked} requests got no answer: /v1/completions: status 503" in outcome.reason
 
 
 def test_without_torch_a_soak_fails_and_a_length_of_zero_is_refused(tmp_path: Path) -> None:
@@ -213,7 +199,7 @@ def test_without_torch_a_soak_fails_and_a_length_of_zero_is_refused(tmp_path: Pa
     )
     document = json.loads(done.stdout)
     assert json.loads(written.read_text()) == document
-    assert document["checks"][-1]["seconds"] < 0.1, "it says how long it lasted, not how long it should have"
+    assert document["checks"][-1]["seconds"] < 60, "it says how long it lasted, not how long it should have"
     statuses = {record["id"]: record["status"] for record in document["checks"]}
     assert (done.returncode, statuses["serving.soak"], statuses["kernels.gemm"]) == (2, "skip", "skip")
     refused = subprocess.run([*command, "0"], cwd=ROOT, capture_output=True, text=True, check=False)
