@@ -41,8 +41,3 @@ def test_each_key_that_a_module_names_is_in_its_table() -> None:
                 break
             content = content[key]
     assert not missing
-
-
-def test_each_subscript_is_read_and_none_that_is_computed() -> None:
-    assert list(named_keys('table("tolerances")["gemm_8bit"]["absent"]'))[:1] == [("tolerances", "gemm_8bit", "absent")]
-    assert not list(named_keys('table(name)["gemm_8bit"]; table("tolerances")[dtype]; table("speed")[0]'))
