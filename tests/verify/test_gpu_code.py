@@ -35,9 +35,6 @@ def test_padding_between_containers_is_skipped() -> None:
 def test_the_mark_of_a_container_counts_only_at_a_whole_word() -> None:
     assert cuda_codes(b"\0\0\0\0" + container(entry(NATIVE, 75)) + container(entry(NATIVE, 90))) == set()
     assert cuda_codes(bytes(8) + container(entry(NATIVE, 75))[:4] + bytes(4)) == set(), "nothing follows the mark"
-
-
-def test_a_section_without_code_has_none() -> None:
     assert cuda_codes(b"") == set()
 
 

@@ -6,7 +6,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -307,12 +308,17 @@ def test_the_answer_to_a_long_text_is_that_of_the_last_green_run(answer: Answer,
     assert (words or "") in (found or "")
 
 
-def test_a_new_prompt_detects_canned_answers(
-    service: Service, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server answers every prompt with the reference's tokens; the substitute model computes that another token follows."""
-    path = tmp_path / "reference.json"
+def builtin(service: Service, load: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch) -> Service:
+    """The same service with the built-in model, which `load` reads."""
+    path = service.prefix / "reference.json"
     path.write_text(json.dumps(REFERENCE))
+    stand_in = SimpleNamespace(load=load, use_one_thread=lambda: None)
+    monkeypatch.setitem(sys.modules, "verify.serving.small_llama", stand_in)
+    return replace(service, readiness={**service.readiness, "reference": str(path)})
+
+
+def test_a_new_prompt_detects_canned_answers(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server answers every prompt with the reference's tokens; the substitute model computes that another token follows."""
 
     class Rows(list[Any]):
         def tolist(self) -> list[Any]:
@@ -328,28 +334,16 @@ def test_a_new_prompt_detects_canned_answers(
         def logprobs(self, tokens: list[int]) -> Rows:
             return Rows([-0.001 if token == 11 else -9.0 for token in range(16)] for _ in tokens)
 
-    monkeypatch.setitem(
-        sys.modules, "verify.serving.small_llama", SimpleNamespace(load=lambda _: Model(), use_one_thread=lambda: None)
-    )
-    asked = Service(service.prefix, {**service.readiness, "reference": str(path)}, None)
-    outcome = check(asked)
+    outcome = check(builtin(service, lambda _: Model(), monkeypatch))
     assert outcome.status == "fail"
     assert outcome.reason.startswith("its answer differs from the model in float64: token 1 of 4 is 5, and 11 leads")
 
 
-def test_a_model_whose_files_cannot_be_read_is_a_failure(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "reference.json"
-    path.write_text(json.dumps(REFERENCE))
-
+def test_a_model_whose_files_cannot_be_read_is_a_failure(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(_: Path) -> None:
         raise ValueError("/m/model.safetensors has no tensor `lm_head.weight` of shape [64, 16]")
 
-    monkeypatch.setitem(
-        sys.modules, "verify.serving.small_llama", SimpleNamespace(load=load, use_one_thread=lambda: None)
-    )
-    outcome = check(Service(service.prefix, {**service.readiness, "reference": str(path)}, None))
+    outcome = check(builtin(service, load, monkeypatch))
     assert outcome.status == "fail"
     assert outcome.reason == "/m/model.safetensors has no tensor `lm_head.weight` of shape [64, 16]"
     assert "model's files" in (outcome.remedy or "")

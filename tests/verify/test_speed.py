@@ -72,22 +72,17 @@ def test_copies_of_an_unknown_card_are_compared_with_its_link(seen: Link, least:
 
 def test_a_speed_below_its_floor_is_a_warning_with_both_values() -> None:
     good, bad = (Figure("bfloat16 products", value, "TFLOP/s", 675.3, source="a book") for value in (700.0, 412.0))
-    assert evaluate([good], CheckContext(), {}).status == "ok"
     outcome = evaluate([good, bad], CheckContext(), {})
     assert outcome.status == "warn"
     assert outcome.reason == "slow: bfloat16 products 412 TFLOP/s, at least 675"
 
 
 @pytest.mark.parametrize(
-    ("value", "status"), [(675.3, "ok"), (675.2, "warn"), (337.7, "warn"), (337.6, "fail"), (67.5, "fail")]
+    ("value", "status"), [(675.3, "ok"), (675.2, "warn"), (337.7, "warn"), (337.6, "fail"), (float("nan"), "fail")]
 )
-def test_a_speed_far_below_its_floor_fails(value: float, status: str) -> None:
+def test_a_speed_far_below_its_floor_or_that_is_no_number_fails(value: float, status: str) -> None:
     figures = [Figure("bfloat16 products", one, "TFLOP/s", 675.3) for one in (700.0, value)]
     assert evaluate(figures, CheckContext(), {}).status == status
-
-
-def test_a_speed_that_is_no_number_fails() -> None:
-    assert evaluate([Figure("x", float("nan"), "GB/s", 1.0)], CheckContext(), {}).status == "fail"
 
 
 def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_still_noticed() -> None:

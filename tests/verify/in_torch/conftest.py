@@ -40,21 +40,21 @@ json.dump(answers, sys.stdout)
 @pytest.fixture(scope="session")
 def run_many() -> Callable[..., list[Answer]]:
     """Return a function that runs `verify` once for each list of arguments."""
-    return _run_many
 
+    def run(arguments: Sequence[Sequence[str]], **environment: str) -> list[Answer]:
+        done = subprocess.run(
+            [sys.executable, "-c", MANY],
+            input=json.dumps(arguments),
+            cwd=ROOT,
+            env={**os.environ, **environment, "PYTHONPATH": f"{ROOT}:{environment.get('PYTHONPATH', '')}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [(code, document) for code, document in json.loads(done.stdout)]
 
-def _run_many(arguments: Sequence[Sequence[str]], **environment: str) -> list[Answer]:
-    done = subprocess.run(
-        [sys.executable, "-c", MANY],
-        input=json.dumps(arguments),
-        cwd=ROOT,
-        env={**os.environ, **environment, "PYTHONPATH": f"{ROOT}:{environment.get('PYTHONPATH', '')}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [(code, document) for code, document in json.loads(done.stdout)]
+    return run
 
 
 @pytest.fixture(scope="session")
