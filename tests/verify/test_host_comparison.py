@@ -1,15 +1,56 @@
-"""Comparison of hosts, in which the host that differs is named; and records in the format of CI servers."""
+"""Comparison of equal devices and of hosts, in which the one that differs is named; and records in the format of CI servers."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import pytest
+
 from verify.host.comparison import compare
 from verify.records import FLEET, CheckResult, Status, as_record
+from verify.runner.registry import compare_hashes, compare_speeds
 from verify.runner.report import junit
 
 H200 = "NVIDIA H200"
+
+
+@pytest.mark.parametrize(
+    ("products", "status", "reason"),
+    [
+        ("xxx", "ok", "3 devices give the same bits as the equal ones"),
+        ("xxyx", "fail", f"different bits than equal devices: cuda:2: product on {H200}"),
+        ("xy", "fail", f"different bits than equal devices: cuda:0, cuda:1: product on {H200}"),
+        ("xxyy", "fail", f"different bits than equal devices: cuda:0, cuda:1, cuda:2, cuda:3: product on {H200}"),
+    ],
+)
+def test_the_device_with_other_bits_than_most_is_named(products: str, status: str, reason: str) -> None:
+    """Each letter stands for the bits of a card's product."""
+    answers = {
+        f"cuda:{place}": {"evidence": {"name": H200, "result_hashes": {"product": value, "norm": "n"}}}
+        for place, value in enumerate(products)
+    }
+    outcome = compare_hashes(answers)
+    assert outcome
+    assert (outcome.status, outcome.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "status", "reason"),
+    [
+        ((3000, 2900, 2990), "GB/s", "ok", "equal devices are within 5% of one another"),
+        ((3000, 2990, 2700), "GB/s", "warn", "cuda:2 is 10% behind the best in memory"),
+        ((1.0, 1.2), "ms", "warn", "cuda:1 is 17% behind the best in memory"),
+    ],
+)
+def test_the_slow_one_of_equal_devices_is_named(values: tuple[float, ...], unit: str, status: str, reason: str) -> None:
+    answers = {
+        f"cuda:{place}": {"figures": [{"name": "memory", "value": value, "unit": unit}], "evidence": {"name": H200}}
+        for place, value in enumerate(values)
+    }
+    outcome = compare_speeds(answers)
+    assert outcome
+    assert (outcome.status, outcome.reason) == (status, reason)
 
 
 def document(

@@ -1,7 +1,12 @@
-"""Access to a service and its secrets, with a real HTTP server that protects its routes as vLLM does, or does not."""
+"""Access to a service and its secrets, with a real HTTP server that protects its routes as vLLM does, or does not.
+
+And what its account may do besides, from the output of sudo 1.9 and entries of passwd and shadow.
+"""
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
@@ -10,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from tests.verify.served import Answering, served, service_behind
-from verify.checks.serving.access import AccessFacts, file_problems, guarded, numbers
+from verify.checks.serving.access import (
+    AccessFacts,
+    AccountFacts,
+    collect_account,
+    evaluate_account,
+    file_problems,
+    guarded,
+    numbers,
+)
 from verify.checks.serving.access import collect_access as collect
 from verify.checks.serving.access import evaluate_access as evaluate
 from verify.serving.client import Client, RequestError
@@ -157,3 +170,57 @@ def test_only_its_owner_reads_a_secret_and_writes_a_file(service: Service) -> No
 def test_the_protected_routes_depend_on_the_release(version: str, prefixes: tuple[str, ...]) -> None:
     assert guarded(version) == prefixes
     assert set(guarded(None)) >= set(prefixes)
+
+
+ACCOUNT = AccountFacts(
+    "firstlight",
+    "/usr/sbin/nologin",
+    ("firstlight", "video", "render"),
+    "User firstlight is not allowed to run sudo on host2.\n",
+)
+GRANTED = """Matching Defaults entries for firstlight on host2:
+    env_reset, mail_badpass, secure_path=/usr/local/sbin\\:/usr/local/bin\\:/usr/sbin\\:/usr/bin\\:/sbin\\:/bin, use_pty
+
+User firstlight may run the following commands on host2:
+    (ALL) NOPASSWD: ALL
+"""
+
+
+def test_an_account_for_nothing_but_its_service_passes() -> None:
+    outcome = evaluate_account(ACCOUNT)
+    assert (outcome.status, outcome.reason) == (
+        "ok", "firstlight has no login, no sudo rights and no powerful group (firstlight, video, render)"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"shell": "/bin/bash"}, "firstlight has the login shell /bin/bash"),
+        ({"shell": ""}, "firstlight has the login shell /bin/sh"),
+        ({"sudo": GRANTED}, "firstlight may run commands by sudo: (ALL) NOPASSWD: ALL"),
+        ({"groups": ("firstlight", "docker", "sudo")}, "firstlight is in group docker, sudo"),
+        ({"password": "$y$j9T$abc"}, "firstlight has a password"),
+        ({"password": ""}, "firstlight needs no password"),
+        (
+            {"keys": ("/p/home/.ssh/authorized_keys",)},
+            "firstlight may log in with the keys of /p/home/.ssh/authorized_keys",
+        ),
+        ({"others": ("guest",)}, "guest is the same account by another name"),
+    ],
+)
+def test_each_way_to_more_is_named(change: dict[str, str], text: str) -> None:
+    outcome = evaluate_account(replace(ACCOUNT, **change))  # type: ignore[arg-type]
+    assert (outcome.status, outcome.reason) == ("fail", text)
+
+
+@pytest.mark.parametrize("mark", ["!", "*", "!*", "!!"])
+def test_the_marks_of_no_password_are_known(mark: str) -> None:
+    assert evaluate_account(replace(ACCOUNT, password=mark)).status == "ok"
+
+
+def test_an_account_of_this_machine_is_read() -> None:
+    entry = pwd.getpwuid(os.getuid())
+    facts = collect_account(entry.pw_name, entry)
+    assert (facts.name, facts.shell) == (entry.pw_name, entry.pw_shell)
+    assert facts.groups
