@@ -56,20 +56,13 @@ PAGES = """[
 
 def test_the_block_with_the_errors_is_named() -> None:
     found = amd_smi.ERRORS.parse(BLOCKS)
-    assert found == (
-        amd_smi.EccErrors(0, 7, 3, 0, {"UMC": 2, "XGMI_WAFL": 1}),
-        amd_smi.EccErrors(1, None, None, None),
-    )
+    assert found == (amd_smi.EccErrors(0, 7, 3, 0, {"UMC": 2, "XGMI_WAFL": 1}), amd_smi.EccErrors(1, None, None, None))
     assert evaluate_ecc(found).reason == "GPU 0: 3 uncorrected memory errors (UMC 2, XGMI_WAFL 1)"
 
 
 def test_bad_pages_are_a_warning_while_they_are_in_use() -> None:
     pages = amd_smi.PAGES.parse(PAGES)
-    assert pages == (
-        amd_smi.BadPages(0, 0, 0, 0),
-        amd_smi.BadPages(1, 2, 1, 0),
-        amd_smi.BadPages(2, None, None, None),
-    )
+    assert pages == (amd_smi.BadPages(0, 0, 0, 0), amd_smi.BadPages(1, 2, 1, 0), amd_smi.BadPages(2, None, None, None))
     errors = amd_smi.ERRORS.parse(ROCM_6)
     retired = evaluate_ecc(errors, pages)
     assert (retired.status, retired.reason) == ("warn", "GPU 1: 1 memory pages are pending retirement")

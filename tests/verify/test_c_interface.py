@@ -110,12 +110,7 @@ def test_by_ctypes(library: Path, torch_python: Path, tmp_path: Path, monkeypatc
 def test_the_library_exports_the_functions_of_its_header_alone(library: Path) -> None:
     done = run([program("nm"), "--dynamic", "--defined-only", "--format=posix", library / "libflash_attn.so"])
     named = {line.split()[0] for line in done.stdout.splitlines() if line.split()[1] == "T"}
-    assert named == {
-        "flash_attn_forward",
-        "flash_attn_backward",
-        "flash_attn_status_text",
-        "flash_attn_last_error",
-    }
+    assert named == {"flash_attn_forward", "flash_attn_backward", "flash_attn_status_text", "flash_attn_last_error"}
 
 
 def test_without_torch_the_error_names_what_helps(tmp_path: Path) -> None:

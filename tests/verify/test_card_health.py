@@ -11,13 +11,7 @@ import pytest
 
 from tests.verify.nvml_stand_in import SENSORS, library
 from verify.checks.devices import driver, host
-from verify.checks.devices.cards import (
-    evaluate_clocks,
-    evaluate_ecc,
-    evaluate_fabric,
-    evaluate_modes,
-    evaluate_nvlink,
-)
+from verify.checks.devices.cards import evaluate_clocks, evaluate_ecc, evaluate_fabric, evaluate_modes, evaluate_nvlink
 from verify.host import card_health
 from verify.host.cpu import nodes
 from verify.host.views import kernel_driver, nvml, pci

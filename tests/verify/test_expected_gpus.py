@@ -119,12 +119,7 @@ def test_the_inventory_says_how_many_gpus_a_host_has(
         (Settings(), "cu130", {"virtualization": "kvm"}),
         (Settings(), "rocm7.0", {}),
     ],
-    ids=[
-        "GPUs are left out",
-        "computes on the CPU",
-        "a virtual machine with some of a board's GPUs",
-        "others' GPUs",
-    ],
+    ids=["GPUs are left out", "computes on the CPU", "a virtual machine with some of a board's GPUs", "others' GPUs"],
 )
 def test_other_hosts_have_no_expected_cards(settings: Settings, variant: str, values: dict[str, Any]) -> None:
     facts = recorded("h100-sxm8").model_copy(update={"product": None, **values})

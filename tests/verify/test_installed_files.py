@@ -81,10 +81,7 @@ def test_a_changed_bit_with_the_old_time_is_found_at_standard(environment: Envir
     environment.check()
     flip(environment.library, keep_times=keep_times)
     outcome = environment.check()
-    assert (outcome.status, outcome.reason) == (
-        "fail",
-        f"{environment.library}: its content is not the recorded one",
-    )
+    assert (outcome.status, outcome.reason) == ("fail", f"{environment.library}: its content is not the recorded one")
     assert environment.check().status == "fail", "a wrong file is read each time"
 
 

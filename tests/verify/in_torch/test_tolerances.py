@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention.cases import CASES, Case, Inputs, plain
-from verify.attention.check import (
-    ErrorComparison,
-    check_kernel_trace,
-    measure,
-    tolerance_problem,
-    trace_kernels,
-)
+from verify.attention.check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
 from verify.attention.providers import packed
 from verify.checks.operators import vllm_functions
 from verify.inputs import DTYPES, corrupt, normal

@@ -252,9 +252,7 @@ def test_every_check_declares_a_fault() -> None:
     assert [check.id for check in all_checks() if not check.faults] == []
 
 
-def test_the_comparison_of_all_devices_is_a_separate_record_without_busy_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_comparison_of_all_devices_is_a_separate_record_without_busy_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {"cuda:0": 100.0, "cuda:1": 80.0, "cuda:2": 10.0}
 
     def measure(context: CheckContext) -> CheckResult:
