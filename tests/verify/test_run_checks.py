@@ -46,9 +46,6 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
         check=True,
     )
     assert hashlib.sha256(other.stdout).digest() == hashlib.sha256(built.read_bytes()).digest()
-    before = built.stat()
-    build_zipapp(built)
-    assert built.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
@@ -56,14 +53,7 @@ def test_the_file_has_only_code_and_tables(tmp_path: Path) -> None:
     names = zipfile.ZipFile(built).namelist()
     assert {Path(name).suffix for name in names} == {".py", ".json"}
     assert not [name for name in names if "__pycache__" in name]
-    assert {
-        f"verify/{path}"
-        for path in (
-            "cabi/build.py",
-            "doctor/text_classifier.py",
-            "host/comparison.py",
-        )
-    } - set(names) == STAYS_HERE
+    assert not STAYS_HERE & set(names)
     assert all((ROOT / path).is_file() for path in STAYS_HERE)
     tables = {f"verify/data/{path.stem}.json" for path in (ROOT / "verify/data").glob("*.toml")}
     assert {name for name in names if not name.endswith(".py")} == {*tables, "verify/doctor/causes.json"}
