@@ -49,14 +49,6 @@ def test_an_answer_larger_than_a_pipe_arrives_completely() -> None:
     assert run_one(lambda: text, deadline_s=30).value == text
 
 
-def exit_quietly() -> None:
-    os._exit(7)
-
-
-def leave_through_exit() -> None:
-    sys.exit("left early")
-
-
 def divide_by_zero() -> float:
     return 1 / 0
 
@@ -65,8 +57,8 @@ def divide_by_zero() -> float:
     ("call", "problem"),
     [
         (divide_by_zero, "ZeroDivisionError: division by zero"),
-        (leave_through_exit, "SystemExit: left early"),
-        (exit_quietly, "its process ended with exit code 7 and without a result"),
+        (lambda: sys.exit("left early"), "SystemExit: left early"),
+        (lambda: os._exit(7), "its process ended with exit code 7 and without a result"),
         (os.abort, "its process was ended by SIGABRT"),
         (lambda: os.kill(os.getpid(), signal.SIGSEGV), "its process was ended by SIGSEGV"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "its process was ended by SIGKILL"),

@@ -74,15 +74,11 @@ def test_the_kernel_driver_lists_its_gpus(tmp_path: Path) -> None:
     )
 
 
-def test_nvml_is_called_with_its_own_structures(tmp_path: Path) -> None:
+def test_nvml_is_called_with_its_own_structures_and_reports_a_split_gpu(tmp_path: Path) -> None:
     one = Gpu(ADDRESSES[0], UUIDS[0], "NVIDIA H100 80GB HBM3", 80 * 2**30)
     assert nvml.gpus(library(tmp_path)) == ((one,), False)
-
-
-def test_nvml_reports_a_split_gpu(tmp_path: Path) -> None:
-    answer = nvml.gpus(library(tmp_path, mig=0))
-    assert answer
-    assert answer[1] is True
+    (tmp_path / "split").mkdir()
+    assert nvml.gpus(library(tmp_path / "split", mig=0)) == ((one,), True)
 
 
 def test_an_error_of_nvml_has_its_own_text(tmp_path: Path) -> None:
@@ -158,10 +154,6 @@ def test_hidden_gpus_are_a_warning_that_names_the_variable() -> None:
     assert "CUDA_VISIBLE_DEVICES=0 hides GPUs" in reason
 
 
-def test_split_gpus_are_not_called_equal() -> None:
-    assert evaluated(split=True)[0] == "warn"
-
-
 def test_another_gpu_with_the_same_index_fails() -> None:
     stranger = replace(FULL[1], uuid="GPU-ffffffff-0000-0000-0000-000000000000")
     status, reason = evaluated(torch=(FULL[0], stranger))
@@ -177,7 +169,8 @@ def test_lost_memory_fails() -> None:
     assert f"torch sees 40.0 GiB of {UUIDS[1]}, NVML 80.0 GiB" in reason
 
 
-def test_another_order_than_on_the_bus_is_a_warning() -> None:
+def test_split_gpus_and_another_order_than_on_the_bus_are_a_warning() -> None:
+    assert evaluated(split=True)[0] == "warn"
     assert evaluated(torch=(FULL[1], FULL[0]))[0] == "warn"
 
 

@@ -31,13 +31,10 @@ def events(text: str = JOURNAL) -> list[Event]:
     return xid_events(of_journal(text.splitlines()))
 
 
-def test_the_journal_gives_times_and_texts() -> None:
+def test_the_journal_gives_times_and_texts_with_events_of_cards_and_switches() -> None:
     found = list(of_journal(JOURNAL.splitlines()))
     assert found[0] == Line(1794990000.000104, "Linux version 6.8.0-45-generic")
     assert len(found) == 5
-
-
-def test_events_are_found_by_card_switch_and_number() -> None:
     assert [event[1:4] for event in events()] == [
         ("Xid", "0000:1b:00", 31),
         ("Xid", "0000:43:00", 79),
