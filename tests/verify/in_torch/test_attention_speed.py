@@ -1,19 +1,25 @@
-"""Times and memory of attention: what is measured on this machine's CPU, not how much it is, and how it is judged."""
+"""Times and memory of attention: what is measured on this machine's CPU, not how much it is, and how it is judged and shown."""
 
 from __future__ import annotations
 
+import json
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from provision.core.models.records import HostSummary
+from provision.report.page.series import rules
+from tests.report.page.test_series import tables
+from tests.report.sample import check
 from verify.attention import speed as attention_speed
 from verify.attention.speed import SweepRow, measure, operations, sweep
 from verify.checks.memory import attention as memory
 from verify.checks.speed import throughput as speed
 from verify.host import devices
 from verify.operators.speed import evaluate
-from verify.records import CheckContext
+from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
 
@@ -159,3 +165,39 @@ def test_a_card_whose_attention_is_slower_than_published_at_long_lengths_is_told
     outcome = evaluate([*speed.gains([SweepRow(point, False, False, seconds, 9 * seconds)], name)], CheckContext(), {})
     assert outcome.status == status
     assert outcome.figures[0].value == pytest.approx(speed_of_it)
+
+
+def host_with(outcome: CheckResult, id_: str) -> HostSummary:
+    """Return a host with a check's result in the form of the run's records."""
+    answer = json.loads(json.dumps(outcome.as_json()))
+    record = check(id_, device="cuda:0", **{key: answer[key] for key in ("reason", "evidence", "figures")})
+    return HostSummary.model_validate({"name": "a", "state": "serving", "changed": True, "checks": [record]})
+
+
+def test_the_checks_give_the_evidence_that_the_page_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {"flash": {512: 1000, 1024: 2000, 2048: 4000}, "standard": {512: 9000, 1024: 36000}}
+    monkeypatch.setattr(speed, "measure", lambda *_, **__: {"flash": 0.0001, "standard": 0.001})
+    lengths = [
+        SweepRow((1, length, 2, 64), causal, backward, 1e-6 * length, 4e-6 * length)
+        for length, causal, backward in product((128, 256), (False, True), (False, True))
+    ]
+    monkeypatch.setattr(speed, "sweep", lambda *_: lengths)
+    monkeypatch.setattr(speed, "synchronize", lambda *_: {})
+    hosts = {
+        "memory.attention": host_with(memory.evaluate(peaks, 10**9, {}), "memory.attention"),
+        "speed.attention": host_with(speed.attention(CheckContext(device="cpu")), "speed.attention"),
+    }
+    forward, backward, peak = (tables(hosts[rule.check], rule=rule)[0] for rule in rules())
+    assert peak.rows == (
+        ("512", "1 kB", "9 kB"),
+        ("1024", "2 kB", "36 kB"),
+        ("2048", "4 kB", ""),
+    )
+    for times in (forward, backward):
+        assert times.headers == (
+            "length in tokens", "flash, ms", "standard, ms", "flash, causal, ms", "standard, causal, ms",
+        )  # fmt: skip
+        assert times.rows == (
+            ("128", "0.128", "0.512", "0.128", "0.512"),
+            ("256", "0.256", "1.024", "0.256", "1.024"),
+        )
