@@ -306,19 +306,10 @@ def test_an_unreachable_host_is_no_answer() -> None:
 
 
 def test_the_table_fits_terminals(snapshot: object) -> None:
-    checks = [
-        CheckRecord(
-            id="kernels.gemm", family="kernels", status="ok", host="gpu-1", device="cuda:0", reason="right", seconds=0.5
-        ),
-        CheckRecord(
-            id="libraries.loaded",
-            family="libraries",
-            status="fail",
-            host="gpu-1",
-            reason="loaded from outside: libnccl from [/usr/lib/libnccl.so.2]",
-            remedy="unset LD_LIBRARY_PATH",
-        ),
-    ]
+    right = {"id": "kernels.gemm", "family": "kernels", "status": "ok", "device": "cuda:0", "reason": "right"}
+    wrong = {"id": "libraries.loaded", "family": "libraries", "status": "fail", "remedy": "unset LD_LIBRARY_PATH"}
+    wrong |= {"reason": "loaded from outside: libnccl from [/usr/lib/libnccl.so.2]"}
+    checks = [CheckRecord.model_validate({"host": "gpu-1", "seconds": 0.5, **record}) for record in (right, wrong)]
     console = Console(width=100, force_terminal=False, record=True, file=io.StringIO())
     console.print(checks_table(checks))
     assert console.export_text() == snapshot

@@ -44,35 +44,30 @@ REFERENCE: dict[str, Any] = {
 LAST: dict[str, Any] = {"logprobs": [-1.0, -2.0], "tokens": [5, 6], "release": "this", "at": "T", "prompt": "a text"}
 
 
+def answered(*tokens: int, last: float = -0.3) -> Answer:
+    """Three tokens of which each is as likely as in the reference, but for the last one."""
+    return Answer(tokens, (-0.1, -0.2, last))
+
+
 @pytest.mark.parametrize(
-    ("tokens", "logprobs", "dtype", "words"),
+    ("answer", "dtype", "words"),
     [
-        ((5, 6, 7), (-0.1, -0.2, -0.3), "float32", None),
-        ((5, 6, 7), (-0.1, -0.2, -0.5), "bfloat16", None),
-        ((5, 6, 7), (-0.1, -0.2, -0.5), "float32", "but log probabilities differ by up to 0.20; float32 rounds"),
-        ((5, 6, 7), (-0.1, math.nan, -0.3), "bfloat16", "but log probabilities differ by up to inf"),
-        (
-            (5, 6, 1),
-            (-0.1, -0.2, -0.3),
-            "float32",
-            "token 3 of 3 is 1, transformers in float32 says 7, whose logit leads by 2.00",
-        ),
-        ((5, 9, 1), (-0.1, -0.2, -0.3), "bfloat16", None),
-        ((5, 9, 1), (-0.1, -0.2, -0.3), "float32", "token 2 of 3 is 9"),
-        (
-            (5, 1, 1),
-            (-0.1, -0.2, -0.3),
-            "bfloat16",
-            "token 2 of 3 is 1, transformers in float32 says 6, and after that 9",
-        ),
-        ((), (), "float32", "the server answered 0 tokens instead of 3"),
+        (answered(5, 6, 7), "float32", None),
+        (answered(5, 6, 7, last=-0.5), "bfloat16", None),
+        (answered(5, 6, 7, last=-0.5), "float32", "but log probabilities differ by up to 0.20; float32 rounds"),
+        (answered(5, 6, 7, last=math.nan), "bfloat16", "but log probabilities differ by up to inf"),
+        (answered(5, 6, 1), "float32", "token 3 of 3 is 1, transformers in float32 says 7, whose logit leads by 2.00"),
+        (answered(5, 9, 1), "bfloat16", None),
+        (answered(5, 9, 1), "float32", "token 2 of 3 is 9"),
+        (answered(5, 1, 1), "bfloat16", "token 2 of 3 is 1, transformers in float32 says 6, and after that 9"),
+        (Answer((), ()), "float32", "the server answered 0 tokens instead of 3"),
     ],
 )
 def test_the_reference_decides_except_for_a_tie_within_the_rounding(
-    tokens: tuple[int, ...], logprobs: tuple[float, ...], dtype: str, words: str | None
+    answer: Answer, dtype: str, words: str | None
 ) -> None:
     rival = REFERENCE["logprobs"].__getitem__
-    compare = partial(compare_reference, Answer(tokens, logprobs), REFERENCE, length=3, dtype=dtype)
+    compare = partial(compare_reference, answer, REFERENCE, length=3, dtype=dtype)
     found = problem_of(partial(compare, lambda expected: rival(slice(len(expected)))))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")

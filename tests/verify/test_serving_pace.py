@@ -1,4 +1,4 @@
-"""The pace of a service, measured on a small server of this process, and compared with the figures of its last green run."""
+"""The pace of a service, measured on a small server of this process and compared with its last green run; engines' metrics."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from verify.checks.serving import requests as pace
 from verify.checks.serving.requests import PaceFacts
 from verify.checks.serving.requests import collect_pace as collect
 from verify.checks.serving.requests import evaluate_pace as evaluate
+from verify.serving.samples import TOKENS, is_at_work, samples, totals
 from verify.serving.service import Service
 
 BEFORE = {"first token": 0.03, "between tokens": 0.008}
@@ -126,3 +127,29 @@ def test_a_slow_pace_on_a_busy_host_is_no_finding_and_descriptors_of_both_rounds
     assert outcome.reason.endswith("not compared with the last green run: it answered other requests at the same time")
     assert evaluate(replace(busy, opened=(3, 4))).status == "fail"
     assert evaluate(replace(busy, opened=(9, 0))).status == "ok"
+
+
+METRICS = (
+    "# HELP vllm:prompt_tokens_total Prompt tokens.\n"
+    'vllm:prompt_tokens_total{engine="0"} 10.0\nvllm:prompt_tokens_total{engine="1"} 5e0\n'
+    'vllm:generation_tokens_total{engine="0"} 2.0\nvllm:iteration_tokens_total_sum{engine="0"} 99.0\n'
+    'http_requests_total{handler="/v1/{\\"model}",status="5xx"} 3.0\nprocess_open_fds 12\n'
+)
+
+
+def test_labels_are_added_and_other_metrics_ignored() -> None:
+    assert totals(METRICS, (*TOKENS, "missing")) == dict(zip((*TOKENS, "missing"), (15.0, 2.0, 0.0), strict=True))
+
+
+def test_labels_may_contain_braces_and_quotes_or_be_missing() -> None:
+    assert samples(METRICS)[-2:] == [
+        ("http_requests_total", 'handler="/v1/{\\"model}",status="5xx"', 3.0),
+        ("process_open_fds", "", 12.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "works"), [("num_requests_running", True), ("num_requests_waiting", True), ("num_preemptions", False)]
+)
+def test_an_engine_with_requests_is_at_work(metric: str, works: bool) -> None:
+    assert is_at_work(f'vllm:{metric}{{engine="0"}} 1.0\n') is works
