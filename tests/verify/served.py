@@ -1,4 +1,4 @@
-"""A server in a thread of the test's own process, what its handlers share, and the service of an installation behind it."""
+"""A server in a thread of the test itself, what its handlers share, and the service of an installation behind it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Answering(BaseHTTPRequestHandler):
 def service_behind(
     server: HTTPServer, prefix: Path, *, key: str = "k", main_pid: int | None = None, **readiness: Any
 ) -> Service:
-    """The service of an installation whose endpoint is this server; `readiness` changes what the installation says of it."""
+    """The service of an installation whose endpoint is this server; `readiness` changes what is said of it."""
     for name in ("etc", "run", "verify"):
         (prefix / name).mkdir(exist_ok=True)
     (prefix / "etc/service.env").write_text(f"VLLM_API_KEY={key}\n")

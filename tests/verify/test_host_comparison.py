@@ -1,4 +1,4 @@
-"""Comparison of equal devices and of hosts, in which the one that differs is named; and records in the format of CI servers."""
+"""Comparison of equal devices and of hosts: the one that differs is named. And records in the format of CI servers."""
 
 from __future__ import annotations
 

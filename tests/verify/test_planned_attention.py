@@ -1,4 +1,4 @@
-"""Which attention is checked: below `full` the one that the Stack uses, and torch's own as well; and the planned package of flash-attn."""
+"""Which attention is checked: the one of the Stack, and torch's own as well; and the planned package of flash-attn."""
 
 from __future__ import annotations
 

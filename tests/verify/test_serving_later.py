@@ -1,7 +1,6 @@
 """What stops a service later, and what its next start would find.
 
-From systemd 252's output for several units, files of scheduled commands, the output of ldd and ldconfig of glibc 2.36, and folders of
-this machine.
+From the output of systemd 252 and of glibc 2.36, files of scheduled commands, and folders of this machine.
 """
 
 from __future__ import annotations

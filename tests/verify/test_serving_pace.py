@@ -1,4 +1,4 @@
-"""The pace of a service, measured on a small server of this process and compared with its last green run; engines' metrics."""
+"""The pace of a service, measured on a small server of this process; and metrics of engines."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 """
-"""A server of completions. Its arguments: every how many requests it refuses one or leaves a descriptor open (0: never), and how many
-requests it says are waiting."""
+"""A server of completions. Its arguments: every how many requests it refuses one or leaves a descriptor open (0: never),
+and how many requests it says are waiting."""
 
 
 def noise(count: int, *, slope: float, amplitude: float = 4.0) -> list[tuple[float, float]]:

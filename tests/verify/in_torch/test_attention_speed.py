@@ -1,4 +1,4 @@
-"""Times and memory of attention: what is measured on this machine's CPU, not how much it is, and how it is judged and shown."""
+"""Times and memory of attention: what is measured on this CPU, not how much it is, and how it is judged and shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data exchange between GPUs of one host: writes that arrive or do not, floors of the bus speed, and exact numbers of processes."""
+"""Data exchange between GPUs of one host: writes that arrive or do not, floors of the bus, and exact numbers."""
 
 from __future__ import annotations
 

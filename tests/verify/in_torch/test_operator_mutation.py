@@ -1,4 +1,4 @@
-"""Each operator is broken in every precision, float64 included: its check must notice. test_whole_run.py has the sound ones."""
+"""Each operator is broken in every precision, float64 included: its check must notice. Sound ones: test_whole_run.py."""
 
 from __future__ import annotations
 

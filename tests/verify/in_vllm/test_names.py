@@ -1,4 +1,4 @@
-"""Names that the product takes from vLLM, in the installed release: metrics that alerts, dashboards and the live table ask for, and back ends."""
+"""Names that the product takes from vLLM, in the installed release: metrics and attention back ends."""
 
 from __future__ import annotations
 
