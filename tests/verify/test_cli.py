@@ -12,7 +12,7 @@ import pytest
 
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.runner.execution import Injection, run
-from verify.runner.registry import all_checks, select
+from verify.runner.registry import all_checks
 from verify.runner.report import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,12 +139,6 @@ def test_levels_contain_one_another() -> None:
         for level in ("quick", "standard", "full", "burn-in")
     )
     assert quick < standard <= full == burn_in
-
-
-def test_a_family_selects_its_checks() -> None:
-    kernels = {check.id for check in all_checks() if check.family == "kernels"}
-    assert {"kernels.gemm", "kernels.vector_add"} < kernels
-    assert select(("kernels", "devices.xid")) == {*kernels, "devices.xid"}
 
 
 def checks() -> list[Check]:

@@ -31,10 +31,6 @@ def check(environment: Environment) -> CheckResult:
     return injected.injected(CheckContext(prefix=environment.prefix))
 
 
-def test_an_unchanged_environment_has_no_injected_code(environment: Environment) -> None:
-    assert check(environment).status == "ok"
-
-
 def link_to_code(home: Path) -> Path:
     (home / "lib/evil").symlink_to("/tmp")
     return home / "lib/evil"

@@ -23,13 +23,6 @@ from verify.records import CheckContext, CheckResult
 from verify.tables import table
 
 
-def test_both_paths_are_timed_causal_and_not_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(table("speed")["sweep"], "lengths", [128])
-    rows = list(sweep("cpu", "standard"))
-    assert {(row.causal, row.backward) for row in rows} == {(False, False), (False, True), (True, False), (True, True)}
-    assert all(row.flash > 0 and row.standard and row.standard > 0 for row in rows)
-
-
 def test_scores_that_would_not_fit_into_the_hosts_memory_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = 3 * 4 * 2 * 64**2
     monkeypatch.setattr(attention_speed, "free_bytes", lambda _: 4 * scores)
