@@ -54,6 +54,13 @@ def prefix(tmp_path: Path) -> Path:
     return home
 
 
+def served(prefix: Path) -> Service:
+    """Return the service of an installation that has one."""
+    found = own_service.find(prefix)
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def running(prefix: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process with the server's command line, and a child process."""
@@ -61,26 +68,18 @@ def running(prefix: Path) -> Iterator[subprocess.Popen[bytes]]:
     program.write_text("import subprocess; subprocess.run(['sleep', '600'])\n")
     process = subprocess.Popen([sys.executable, str(prefix / "current/bin/vllm"), "serve"], start_new_session=True)
     deadline = time.monotonic() + 30
-    # The caller continues a moment before the kernel shows the new program's command line.
-    while getattr(own_service.find(prefix), "main_pid", None) is None and time.monotonic() < deadline:
+    # The caller continues a moment before the kernel shows the new program's command line, and that before its child.
+    while len(served(prefix).pids()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     yield process
     os.killpg(process.pid, 9)
     process.wait()
 
 
-def wait_for_child(service: Service) -> tuple[int, ...]:
-    deadline = time.monotonic() + 30
-    while len(service.pids()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return service.pids()
-
-
 def test_the_service_and_its_processes_are_found(prefix: Path, running: subprocess.Popen[bytes]) -> None:
-    found = own_service.find(prefix)
-    assert found is not None
+    found = served(prefix)
     assert found.main_pid == running.pid
-    assert len(wait_for_child(found)) == 2
+    assert len(found.pids()) == 2
     assert os.getpid() not in found.pids()
     assert (found.url, found.name, found.api_key()) == (
         "http://127.0.0.1:8021",
@@ -100,8 +99,7 @@ def test_an_installation_that_serves_nothing_has_no_service(prefix: Path, state:
 
 
 def test_a_service_that_does_not_run_has_no_process(prefix: Path) -> None:
-    found = own_service.find(prefix)
-    assert found is not None
+    found = served(prefix)
     assert (found.main_pid, found.pids()) == (None, ())
 
 
@@ -134,8 +132,7 @@ def measured(
     prefix: Path, load: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, warmed: bool = False
 ) -> tuple[list[Any], list[Any]]:
     """Return results and calls of a measurement in a process of its own, as in a check."""
-    service = own_service.find(prefix)
-    assert service is not None
+    service = served(prefix)
 
     def call() -> Any:
         calls: list[dict[str, Any]] = []

@@ -353,19 +353,16 @@ def test_a_model_that_cannot_be_upgraded_is_an_error_with_a_hint(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("model", "words"),
     [
-        (["my_models:broken"], "the model could not be compared: FileNotFoundError: weights.pt"),
-        (["my_models:mismatched"], "the model could not be compared: "),
-        (["half_written:make"], "the model could not be compared: SyntaxError: "),
-        (["--device", "gpu", "my_models:encoder"], "the model could not be compared: RuntimeError: "),
+        ("broken", "the model could not be compared: FileNotFoundError: weights.pt"),
+        ("mismatched", "the model could not be compared: "),
     ],
 )
 def test_a_failure_during_the_comparison_is_an_error_and_no_verdict(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
+    capsys: pytest.CaptureFixture[str], model: str, words: str
 ) -> None:
-    (tmp_path / "half_written.py").write_text("def make(:")
-    assert main(["upgrade", "--device", "cpu", *arguments]) == 3
+    assert main(["upgrade", "--device", "cpu", f"my_models:{model}"]) == 3
     printed = capsys.readouterr()
     assert f"error: {words}" in printed.err
     assert "hint: " in printed.err

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.phases.serve.command_line import KEY_GUARD
-from verify.serving.client import Client, RequestError
+from verify.serving.client import is_healthy
 from verify.serving.service import Service
 
 HERE = Path(__file__).parent
@@ -59,18 +59,10 @@ def started(prefix: Path, model: Path, *arguments: str, **readiness: Any) -> Ite
         try:
             service = Service(prefix, asked, server.pid)
             until = time.monotonic() + START_S
-            while not answers(service):
+            while not is_healthy(service.endpoint):
                 is_starting = server.poll() is None and time.monotonic() < until
                 assert is_starting, (prefix / "log").read_text()[-4000:]
                 time.sleep(0.5)
             yield service
         finally:
             server.terminate()
-
-
-def answers(service: Service) -> bool:
-    """Whether the server is healthy."""
-    try:
-        return Client(service.endpoint, 5.0).status("GET", "/health", "k") == 200
-    except RequestError:
-        return False
