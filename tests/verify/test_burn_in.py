@@ -17,6 +17,7 @@ from verify.records import CheckContext, Figure, as_record
 from verify.records import CheckResult as Result
 from verify.runner import burn_in
 from verify.runner.burn_in import RECORD, STATE, RunningError
+from verify.serving.service import start_ticks
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = ("kernels.gemm", "speed.gemm")
@@ -108,8 +109,8 @@ def test_two_burn_ins_of_one_host_at_once_are_refused(tmp_path: Path) -> None:
     other = subprocess.Popen(["sleep", "60"])
     try:
         (tmp_path / "verify").mkdir()
-        ticks = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        (tmp_path / STATE).write_text(json.dumps({"pid": other.pid, "start_ticks": ticks}))
+        held = {"pid": other.pid, "start_ticks": start_ticks(other.pid)}
+        (tmp_path / STATE).write_text(json.dumps(held))
         with pytest.raises(RunningError, match=f"process {other.pid} burns this host in"):
             over(round_of(), prefix=tmp_path)
     finally:

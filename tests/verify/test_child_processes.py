@@ -15,6 +15,7 @@ import pytest
 
 from verify.runner import child_processes
 from verify.runner.child_processes import Task, run_all, run_one
+from verify.serving.service import stat_fields
 
 
 def test_a_call_returns_its_value_and_its_output() -> None:
@@ -151,11 +152,8 @@ def wait_for(path: Path) -> str:
 def gone(pid: int) -> bool:
     """Return whether a process ended or ends soon; it is a zombie if no parent waited for it."""
     for _ in range(500):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
+        fields = stat_fields(pid)
+        if not fields or fields[0] == "Z":
             return True
         time.sleep(0.02)
     return False

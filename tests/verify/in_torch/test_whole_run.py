@@ -17,27 +17,22 @@ from verify.host import devices
 from verify.host.views import pci, torch_view
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.runner.execution import run
-from verify.runner.registry import all_checks, compare_speeds
+from verify.runner.registry import all_checks, compare_speeds, service
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}
 CONTRACT |= {"level", "found"}
 FAULTS = [(check, fault) for check in all_checks() for fault in check.faults]
 
-SERVING = (
-    "installed.files", "serving.access", "serving.account", "serving.answer", "serving.contract", "serving.model",
-    "serving.pace", "serving.process", "serving.relays", "serving.schedule", "serving.soak", "serving.start", "serving.unit",
-)  # fmt: skip
+SERVING = [check.id for check in all_checks() if service in check.preconditions]
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A lock of the installed packages, a Stack that names them, and a substitute for vLLM, which is not installed here."""
-    from verify.binaries.distributions import installed
-
     folder = tmp_path_factory.mktemp("stack")
     lock, stack = folder / "lock.txt", folder / "expect.json"
-    lock.write_text("".join(f"{name}=={found[0].version}\n" for name, found in installed().items()))
+    lock.write_text("".join(f"{name}=={found[0].version}\n" for name, found in distributions.installed().items()))
     stack.write_text(json.dumps({"stack": {"torch": {"version": "2.13.0", "variant": "cpu"}, "vllm": None}, "gpus": 0}))
     package = folder / "site" / "vllm"
     package.mkdir(parents=True)
