@@ -38,16 +38,17 @@ def test_the_mark_of_a_container_counts_only_at_a_whole_word() -> None:
     assert cuda_codes(b"") == set()
 
 
-@pytest.mark.parametrize("cut", [20, 70])
-def test_a_truncated_section_is_refused(cut: int) -> None:
-    with pytest.raises(ValueError, match="reaches beyond"):
-        cuda_codes(container(entry(NATIVE, 90))[:cut])
-
-
-def test_an_entry_without_length_is_refused() -> None:
-    broken = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 64) + bytes(64)
-    with pytest.raises(ValueError, match="header of 0 bytes"):
-        cuda_codes(broken)
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (container(entry(NATIVE, 90))[:20], "reaches beyond"),
+        (container(entry(NATIVE, 90))[:70], "reaches beyond"),
+        (struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 64) + bytes(64), "header of 0 bytes"),
+    ],
+)
+def test_a_truncated_section_and_an_entry_without_length_are_refused(section: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        cuda_codes(section)
 
 
 def test_amd_architectures_are_the_targets_of_the_bundles() -> None:

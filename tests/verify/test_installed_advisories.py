@@ -74,26 +74,26 @@ def test_what_is_not_installed_has_no_hole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "expected"),
+    ("hole", "version", "expected"),
     [
-        ("0.8.2", False),
-        ("0.8.3", True),
-        ("0.8.3rc1", False),
-        ("0.8.5.post1", True),
-        ("0.14.1rc2", True),
-        ("0.14.1", False),
-        ("0.14.1+cu129", False),
-        ("0.14.1.post1", False),
-        ("1.0", False),
+        (HOLE, "0.8.2", False),
+        (HOLE, "0.8.3", True),
+        (HOLE, "0.8.3rc1", False),
+        (HOLE, "0.8.5.post1", True),
+        (HOLE, "0.14.1rc2", True),
+        (HOLE, "0.14.1", False),
+        (HOLE, "0.14.1+cu129", False),
+        (HOLE, "0.14.1.post1", False),
+        (HOLE, "1.0", False),
+        (DRIVER, "580.65.06", True),
+        (DRIVER, "580.178.04", False),
+        (DRIVER, "575.51.02", False),
     ],
 )
-def test_a_range_is_compared_as_packages_are(version: str, expected: bool) -> None:
-    assert affects(HOLE, version) is expected
-
-
-@pytest.mark.parametrize(("version", "expected"), [("580.65.06", True), ("580.178.04", False), ("575.51.02", False)])
-def test_a_driver_is_compared_within_its_branch(version: str, expected: bool) -> None:
-    assert affects(DRIVER, version) is expected
+def test_a_range_is_compared_as_packages_are_and_a_driver_within_its_branch(
+    hole: dict[str, Any], version: str, expected: bool
+) -> None:
+    assert affects(hole, version) is expected
 
 
 def test_without_advisories_the_check_is_skipped() -> None:

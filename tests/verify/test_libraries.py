@@ -64,10 +64,6 @@ def test_an_environment_equals_its_lock_until_a_change(pins: dict[str, str], dat
         assert fault in outcome.reason
 
 
-def test_an_empty_lock_proves_nothing() -> None:
-    assert builds.evaluate_lock({}, {}, "lock.txt").status == "error"
-
-
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -176,7 +172,8 @@ def test_a_library_of_the_system_that_the_environment_lacks_shadows_nothing() ->
     assert evaluated(system, bundled={"libtorch_cpu", "libcublas"}).status == "fail"
 
 
-def test_an_empty_list_of_loaded_libraries_proves_nothing() -> None:
+def test_an_empty_lock_and_an_empty_list_of_loaded_libraries_prove_nothing() -> None:
+    assert builds.evaluate_lock({}, {}, "lock.txt").status == "error"
     assert evaluated(maps="").status == "error"
 
 

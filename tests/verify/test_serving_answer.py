@@ -226,9 +226,8 @@ def test_an_engine_at_work_is_given_a_second_request(
     reason: str | None,
 ) -> None:
     front.stops_after, front.stopping = after, stopping
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Service, "cores", lambda *_: cores)
-        outcome = check(service)
+    monkeypatch.setattr(Service, "cores", lambda *_: cores)
+    outcome = check(service)
     assert (outcome.status, outcome.reason if reason else None) == ("fail" if reason else "ok", reason)
 
 

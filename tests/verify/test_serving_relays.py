@@ -62,9 +62,10 @@ def test_a_program_that_names_the_endpoint_is_a_relay(argv: tuple[str, ...]) -> 
     assert outcome.reason.endswith("(PID 66) listens on 0.0.0.0 port 9000 and forwards to port 8000")
 
 
-def test_another_port_or_host_is_none() -> None:
+def test_another_port_or_host_is_no_relay_and_an_endpoint_on_every_address_needs_none() -> None:
     for words in ("TCP:127.0.0.1:80001", "TCP:10.0.0.9:8000", "TCP:127.0.0.1:9001"):
         assert relays(listeners=(listener("socat", "TCP-LISTEN:9000", words),)) == []
+    assert relays(listeners=(listener("socat", "TCP:127.0.0.1:8000"),), host="0.0.0.0") == []
 
 
 def test_a_script_or_a_configuration_that_names_it_is_a_relay_of_the_program_that_listens() -> None:
@@ -109,11 +110,6 @@ def test_a_program_that_hands_out_the_installation_is_named_wherever_the_endpoin
     assert relays(listeners=(by_folder,), folders={66: "/opt/firstlight/models"}) == [text]
     assert relays(listeners=(own,), folders={66: "/opt/firstlights"}) == []
     assert relays(listeners=(by_argument,)) == [], "of a unit of this product"
-
-
-def test_an_endpoint_on_every_address_needs_no_relay() -> None:
-    facts = replace(SOUND, host="0.0.0.0", listeners=(listener("socat", "TCP:127.0.0.1:8000"),))
-    assert evaluate(facts).status == "ok"
 
 
 def test_the_listeners_of_this_machine_have_their_processes() -> None:

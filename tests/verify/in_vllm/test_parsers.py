@@ -32,15 +32,11 @@ def test_the_table_has_the_parsers_of_this_release(kind: Kind, registered: list[
 
 
 @pytest.mark.parametrize("row", families().values(), ids=lambda row: row.name)
-def test_the_parsers_of_a_family_load(row: Family) -> None:
+def test_the_parsers_of_a_family_load_and_its_model_classes_are_those_of_this_release(row: Family) -> None:
     if row.tools:
         assert ToolParserManager.get_tool_parser(row.tools)
     if row.reasoning:
         assert ReasoningParserManager.get_reasoning_parser(row.reasoning)
-
-
-@pytest.mark.parametrize("row", families().values(), ids=lambda row: row.name)
-def test_a_family_names_model_classes_of_this_release(row: Family) -> None:
     assert set(row.architectures) <= set(ModelRegistry.get_supported_archs())
 
 
