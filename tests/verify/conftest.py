@@ -13,8 +13,6 @@ from tests.verify.torch_environment import IN_TORCH, TorchMissingError
 from tests.verify.torch_environment import torch_python as make_torch_python
 from tests.verify.torch_environment import vllm_python as make_vllm_python
 
-HERE = Path(__file__).parent
-
 # Run by test_in_torch.py and test_c_interface.py in an environment that has torch; this one has none.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["in_torch", "in_vllm", "c_interface"]
 

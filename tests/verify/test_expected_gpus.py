@@ -21,7 +21,7 @@ from verify.checks.devices.driver import fewer
 from verify.host.views import Gpu
 
 RECORDED = Path(__file__).parents[1] / "probe/recorded"
-NOW, BEFORE = "20991120T101500Z", "20201119T101500Z"
+BEFORE = "20201119T101500Z"
 
 
 def recorded(name: str) -> HostFacts:

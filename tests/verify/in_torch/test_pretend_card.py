@@ -19,6 +19,9 @@ from torch.utils._pytree import tree_leaves
 from tests.verify.in_torch.pretend_card import Profile, pretend
 from tests.verify.nvml_stand_in import library
 from verify import inputs
+from verify.attention import speed as attention
+from verify.attention.cases import CASES
+from verify.attention.providers.packed import CUDNN
 from verify.checks.kernels import calls as determinism
 from verify.checks.kernels import memory_pattern
 from verify.checks.kernels import products as gemm_right
@@ -169,9 +172,6 @@ def test_each_path_of_torchs_attention_is_called_correctly_on_a_card_and_proven(
 
 
 def test_cudnn_is_not_called_for_a_single_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    from verify.attention.cases import CASES
-    from verify.attention.providers.packed import CUDNN
-
     exclusive = next(case for case in CASES if case.name == "one token alone")
     assert CUDNN.refuses(exclusive, "bfloat16", "cuda") == "a single key"
 
@@ -300,7 +300,6 @@ def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.mark.parametrize(("device", "dtype"), [("cuda:0", torch.float16), ("cpu", torch.float32)])
 def test_both_paths_compute_in_one_precision(device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's own paths on the CPU; the standard one converts 16 bits to 32 by default, as on a card."""
-    from verify.attention import speed as attention
 
     class Seen(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -344,8 +343,6 @@ def test_flash_and_standard_attention_are_timed_on_a_card(monkeypatch: pytest.Mo
 
 
 def test_standard_attention_that_does_not_fit_keeps_the_speed_of_flash(monkeypatch: pytest.MonkeyPatch) -> None:
-    from verify.attention import speed as attention
-
     def full(work: Any, device: str, *, budget_s: float) -> float:
         if device != "cpu" and torch.backends.cuda.math_sdp_enabled():
             raise torch.OutOfMemoryError("CUDA out of memory")

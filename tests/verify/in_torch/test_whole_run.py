@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from verify.binaries import distributions
 from verify.host import devices
@@ -205,8 +206,6 @@ def test_an_extension_that_does_not_load_is_a_failure_that_names_it(
 
 def test_extensions_of_other_cpus_and_pythons_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names from the wheels of 0.26.0 (CUDA) and 0.32.0 (CPU)."""
-    import torch
-
     monkeypatch.syspath_prepend(tmp_path)
     other, own = "cpython-310-x86_64-linux-gnu.so", sysconfig.get_config_var("EXT_SUFFIX")
     cpu = ("_C.abi3.so", "_C_AVX512.abi3.so", "_C_AVX2.abi3.so")
@@ -223,8 +222,6 @@ def test_extensions_of_other_cpus_and_pythons_are_ignored(tmp_path: Path, monkey
 
 def test_a_library_of_the_search_path_that_replaces_the_environments_is_named(verify: Any, tmp_path: Path) -> None:
     """The loader really uses it: torch's own libraries have a RUNPATH, which LD_LIBRARY_PATH precedes."""
-    import torch
-
     (own,) = (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
     (tmp_path / own.name).write_bytes(own.read_bytes())
     code, document = verify("--only", "libraries.loaded", LD_LIBRARY_PATH=str(tmp_path))
@@ -304,8 +301,6 @@ def test_cards_that_do_not_serve_are_not_compared_with_the_stack(
 def test_a_device_with_much_memory_used_by_others_is_busy(
     monkeypatch: pytest.MonkeyPatch, free: int, status: str | None
 ) -> None:
-    import torch
-
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free << 30, 80 << 30))
     outcome = devices.skip_if_busy(CheckContext(device="cuda:0"))
     assert (outcome and outcome.status) == status
