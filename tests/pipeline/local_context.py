@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
@@ -13,25 +15,36 @@ from provision.report.live import open_progress
 from provision.run.context import RunContext
 
 
-def local_context(folder: Path, names: str, *, together: str = "", **fields: Any) -> RunContext:
+def local_host(name: str = "a", *groups: str, span: Span | None = None, **settings: Any) -> Host:
+    """Return a host that is this machine."""
+    connection = Connection(kind="local")
+    return Host(name=name, connection=connection, settings=Settings(**settings), groups=groups, span=span)
+
+
+def paths_below(prefix: Path, names: Iterable[str]) -> dict[str, InstallPaths]:
+    """Return the folders of an installation for each host: all are one folder of this account."""
+    return dict.fromkeys(names, InstallPaths(prefix=str(prefix), incoming=str(prefix), owner="root", root=False))
+
+
+def local_context(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    together: str = "",
+    settings: dict[str, Any] | None = None,
+    **fields: Any,
+) -> RunContext:
     """Return a run.
 
     Args:
         folder: Where its records and its cache are.
-        names: The hosts, a letter each.
+        names: The hosts; of a text each letter is one.
         together: Those of them that are one span.
+        settings: Settings of each host.
         **fields: Further fields of the context.
     """
     span = Span(members=tuple(together), addresses=tuple(together)) if together else None
-    hosts = tuple(
-        Host(
-            name=name,
-            connection=Connection(kind="local"),
-            settings=Settings(),
-            span=span if name in together else None,
-        )
-        for name in names
-    )
+    hosts = tuple(local_host(name, span=span if name in together else None, **(settings or {})) for name in names)
     return RunContext(
         run=RunFolder.create(folder / "logs", command="provision"),
         inventory=Inventory(source="/site/hosts.yml", hosts=hosts),

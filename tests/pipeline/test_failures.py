@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,14 @@ from typing import Any
 import pytest
 
 from provision.core.errors import IndexUnreachableError, NoStackError
-from provision.core.install_paths import InstallPaths
-from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
 from provision.phases.plan import step as plan
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import failure_evidence
-from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
+from tests.pipeline.local_context import local_context, paths_below
 from verify.doctor.catalog import load_causes
 
 PORT = "preflight refuses: port 8000 is held by process 7 (python3) of root"
@@ -30,19 +25,11 @@ LIBRARY = "OSError: libnuma.so.1: cannot open shared object file: No such file o
 
 @pytest.fixture
 def context(tmp_path: Path) -> RunContext:
-    host = Host(name="n1", connection=Connection(kind="local"), settings=Settings())
-    return RunContext(
-        run=RunFolder.create(tmp_path / "logs", command="provision"),
-        inventory=Inventory(source="test", hosts=(host,)),
-        progress=open_progress(["n1"], stream=io.StringIO(), environment={}),
-        cache=tmp_path,
-    )
+    return local_context(tmp_path, ["n1"])
 
 
 def diagnose(context: RunContext) -> None:
-    path = str(context.cache)
-    paths = InstallPaths(prefix=path, incoming=path, owner="root", root=False)
-    failure_evidence.diagnose(context, ProbedHosts(install_paths={"n1": paths}))
+    failure_evidence.diagnose(context, ProbedHosts(install_paths=paths_below(context.cache, ["n1"])))
 
 
 def found(context: RunContext) -> list[str]:
@@ -50,8 +37,10 @@ def found(context: RunContext) -> list[str]:
     return [finding["cause"] for finding in json.loads(path.read_bytes())] if path.exists() else []
 
 
-def answer_with(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
+def answer_with(monkeypatch: pytest.MonkeyPatch, *sources: Source, error: BaseException | None = None) -> None:
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
+        if error is not None:
+            raise error
         return sources
 
     monkeypatch.setattr(failure_evidence, "collect", collect)
@@ -85,15 +74,9 @@ def test_evidence_is_kept_without_secrets(context: RunContext, monkeypatch: pyte
 def test_a_host_is_read_only_after_a_phase_that_worked_on_it(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
-        raise AssertionError("nothing was done on the host")
-
-    monkeypatch.setattr(failure_evidence, "collect", collect)
-    context.record(
-        PhaseResult(
-            host="n1", phase="plan", status="failed", text="no combination of versions fits host `n1`: glibc 2.17"
-        )
-    )
+    answer_with(monkeypatch, Source("service_journal", f"{LIBRARY}\n"))
+    text = "no combination of versions fits host `n1`: glibc 2.17"
+    context.record(PhaseResult(host="n1", phase="plan", status="failed", text=text))
     diagnose(context)
     assert not context.run.path("evidence").exists()
 
@@ -101,10 +84,7 @@ def test_a_host_is_read_only_after_a_phase_that_worked_on_it(
 def test_a_host_that_no_longer_answers_is_diagnosed_by_its_phase(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
-        raise OSError("gone")
-
-    monkeypatch.setattr(failure_evidence, "collect", collect)
+    answer_with(monkeypatch, error=OSError("gone"))
     context.record(PhaseResult(host="n1", phase="install", status="failed", text="No space left on device"))
     diagnose(context)
     assert found(context) == ["disk-full"]
@@ -124,11 +104,8 @@ def test_a_cause_named_by_the_phase_is_not_searched_in_its_text(context: RunCont
 
 
 def test_texts_of_planning_are_not_classified(context: RunContext) -> None:
-    context.fail(
-        "n1",
-        "plan",
-        NoStackError("no combination of versions fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"),
-    )
+    text = "no combination of versions fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"
+    context.fail("n1", "plan", NoStackError(text))
     diagnose(context)
     assert found(context) == []
 

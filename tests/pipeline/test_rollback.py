@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from provision.core.errors import UsageError
-from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
-from provision.core.models.inventory import Connection, Host, Inventory
-from provision.core.models.records import PhaseResult, ServeRecord
-from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
-from provision.report.live import open_progress
+from provision.core.models.inventory import Host
+from provision.core.models.records import PhaseResult, ServeRecord, Summary
 from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.report.text import render
@@ -25,6 +20,7 @@ from provision.run.context import RunContext
 from provision.run.host_changes import release_changes
 from provision.run.results import ProbedHosts
 from provision.run.rollback import may_return, prune, require_digest, return_refused, roll_back
+from tests.pipeline.local_context import local_context, paths_below
 
 OLD, NEW = "0" * 16, "1" * 16
 
@@ -44,13 +40,7 @@ class Site:
         monkeypatch.setattr(proof, "ask", lambda context, probed, requests: dict.fromkeys(requests, self.answer))
 
     def context(self, **settings: Any) -> RunContext:
-        host = Host(name="node", connection=Connection(kind="local"), settings=Settings(**settings))
-        return RunContext(
-            run=RunFolder.create(self.folder / "logs", command="provision"),
-            inventory=Inventory(source="test", hosts=(host,)),
-            progress=open_progress(["node"], stream=io.StringIO(), environment={}),
-            cache=self.folder,
-        )
+        return local_context(self.folder, ["node"], settings=settings)
 
     def probed(self, **values: Any) -> ProbedHosts:
         known = {
@@ -62,8 +52,7 @@ class Site:
             **values,
         }
         facts = HostFacts(host="node", probed_at="2026-01-01T00:00:00Z", installed=Installed(**known))
-        paths = InstallPaths(prefix=str(self.folder), incoming="/nowhere", owner="root", root=False)
-        return ProbedHosts({"node": facts}, {"node": paths})
+        return ProbedHosts({"node": facts}, paths_below(self.folder, ["node"]))
 
     def has(self, release: str | None) -> None:
         """Give the host this state."""
@@ -159,48 +148,49 @@ def test_only_a_third_release_is_removed(site: Site) -> None:
     assert site.playbooks == ["prune"]
 
 
-def test_a_rollback_to_an_unknown_release_names_the_known_ones(site: Site) -> None:
+def rolled_back(site: Site, **values: Any) -> Summary:
+    """Return the summary of a rollback of a host with these values."""
     context = site.context()
-    roll_back(context, site.probed(), to=NEW)
-    failed = context.outcomes.results["node"]["serve"]
-    assert failed.text == f"host `node`: there is no release `{NEW}`; the host has `{OLD}`"
-    assert "./firstlight rollback" in (failed.hint or "")
-    assert site.playbooks == []
+    roll_back(context, site.probed(**values))
+    context.write_results()
+    return build(read(context.run))
 
 
-def test_a_rollback_where_nothing_is_installed_names_the_command_that_installs(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("to", "values", "text", "hint"),
+    [
+        (NEW, {}, f"there is no release `{NEW}`; the host has `{OLD}`", "./firstlight rollback"),
+        (
+            None,
+            {"current": None, "release": None, "releases": ()},
+            "nothing is installed there",
+            "./firstlight provision",
+        ),
+        (None, {"previous": None}, "there is no earlier release; nothing was changed", ""),
+    ],
+)
+def test_a_rollback_that_leads_nowhere_is_refused_before_its_playbook(
+    site: Site, to: str | None, values: dict[str, Any], text: str, hint: str
+) -> None:
     context = site.context()
-    roll_back(context, site.probed(current=None, release=None, releases=()))
+    roll_back(context, site.probed(**values), to=to)
     failed = context.outcomes.results["node"]["serve"]
-    assert (failed.text, failed.hint) == ("host `node`: nothing is installed there", "install: ./firstlight provision")
-    assert site.playbooks == []
-
-
-def test_a_rollback_of_a_first_installation_is_refused_before_its_playbook(site: Site) -> None:
-    context = site.context()
-    roll_back(context, site.probed(previous=None))
-    failed = context.outcomes.results["node"]["serve"]
-    assert failed.text == "host `node`: there is no earlier release; nothing was changed"
+    assert failed.text == f"host `node`: {text}"
+    assert hint in (failed.hint or "")
     assert site.playbooks == []
 
 
 def test_a_failed_rollback_is_followed_by_no_return(site: Site) -> None:
     site.has(OLD)
     site.outcome = "failed"
-    context = site.context()
-    roll_back(context, site.probed())
-    context.write_results()
-    host = build(read(context.run)).hosts[0]
+    host = rolled_back(site).hosts[0]
     assert site.playbooks == ["rollback"]
     assert (host.phases["serve"].text, host.changed) == ("the unit did not start", False)
 
 
 def test_a_rollback_reports_the_resulting_release(site: Site) -> None:
     site.has(OLD)
-    context = site.context()
-    roll_back(context, site.probed())
-    context.write_results()
-    host = build(read(context.run)).hosts[0]
+    host = rolled_back(site).hosts[0]
     assert (host.release, host.phases["serve"].status) == (OLD, "ok")
 
 

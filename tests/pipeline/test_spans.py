@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
 
 from provision.core.errors import Exit, ServeError
-from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import ServeRecord
-from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
-from provision.report.live import open_progress
 from provision.run import spans
 from provision.run.context import RunContext
-
-PAIR = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
+from tests.pipeline.local_context import local_context
 
 
 def run_of(folder: Path, names: str = "abc") -> RunContext:
     """A run over hosts of which `a` and `b` serve one model."""
-    hosts = [
-        Host(
-            name=name,
-            connection=Connection(kind="local"),
-            settings=Settings(),
-            span=PAIR if name in PAIR.members else None,
-        )
-        for name in names
-    ]
-    return RunContext(
-        run=RunFolder.create(folder, command="provision"),
-        inventory=Inventory(source="test", hosts=tuple(hosts)),
-        progress=open_progress([*names], stream=io.StringIO(), environment={}),
-        cache=folder,
-    )
+    return local_context(folder, names, together="ab")
 
 
 def left(context: RunContext) -> str:

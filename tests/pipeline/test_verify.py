@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
-from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import CheckRecord
-from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
 from provision.phases.verify import step as verify
 from provision.phases.verify.run_checks import CheckOptions, Verified
-from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.results import ProbedHosts, StagedHosts
+from tests.pipeline.local_context import local_context, paths_below
 from tests.pipeline.test_up_to_date import host_facts
 from verify.records import FLEET, CheckResult, as_record
 
 
-def context_of(tmp_path: Path, *names: str, **settings: Any) -> RunContext:
-    hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings(**settings)) for name in names)
-    return RunContext(
-        run=RunFolder.create(tmp_path / "logs", command="verify"),
-        inventory=Inventory(source="test", hosts=hosts),
-        progress=open_progress(list(names), stream=io.StringIO(), environment={}),
-        cache=tmp_path,
-    )
-
-
 def probed_hosts(context: RunContext, **facts: HostFacts) -> ProbedHosts:
-    path = str(context.cache)
-    paths = InstallPaths(prefix=path, incoming=path, owner="root", root=False)
-    return ProbedHosts(facts, dict.fromkeys((host.name for host in context.hosts()), paths))
+    return ProbedHosts(facts, paths_below(context.cache, (host.name for host in context.hosts())))
 
 
 def check(context: RunContext, options: CheckOptions) -> None:
@@ -58,7 +41,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) -> None:
-    context = context_of(tmp_path, "a", "b", "ill")
+    context = local_context(tmp_path, ("a", "b", "ill"))
     check(context, CheckOptions("quick"))
     kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
     assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
@@ -66,7 +49,7 @@ def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) ->
 
 
 def test_a_single_host_is_not_compared(tmp_path: Path) -> None:
-    context = context_of(tmp_path, "a")
+    context = local_context(tmp_path, "a")
     check(context, CheckOptions("quick"))
     assert context.run.path("verify/a.json").exists()
     assert not context.run.path("host_comparison.json").exists()
@@ -81,7 +64,7 @@ def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, mon
         return after if name == "ill" else before
 
     monkeypatch.setattr(verify, "recompute_desired", recompute)
-    context = context_of(tmp_path, "a", "ill")
+    context = local_context(tmp_path, ("a", "ill"))
     probed = probed_hosts(context)
     installed = StagedHosts(**vars(probed), desired=dict.fromkeys(("a", "ill"), before))
     verified = verify.verify(context, installed)
@@ -90,7 +73,7 @@ def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, mon
 
 
 def test_what_others_gave_or_left_on_an_unchanged_host_is_a_warning(tmp_path: Path) -> None:
-    context = context_of(tmp_path, "a", "b")
+    context = local_context(tmp_path, "ab")
     rules = tuple(f"/etc/sudoers.d/{name} gives rights" for name in "tuvwxyz")
     facts = {
         name: host_facts(
