@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ def local_host(name: str = "a", *groups: str, span: Span | None = None, **settin
     return Host(name=name, connection=connection, settings=Settings(**settings), groups=groups, span=span)
 
 
-def paths_below(prefix: Path, names: Iterable[str]) -> dict[str, InstallPaths]:
-    """Return the folders of an installation for each host: all are one folder of this account."""
-    return dict.fromkeys(names, InstallPaths(prefix=str(prefix), incoming=str(prefix), owner="root", root=False))
+def own_paths(folder: Path) -> InstallPaths:
+    """Return the paths of an installation of this account that has one folder for everything."""
+    return InstallPaths(prefix=str(folder), incoming=str(folder), owner="root", root=False)
 
 
 def local_context(

@@ -11,18 +11,15 @@ import pytest
 
 from provision.core.errors import TransportError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts, Installed, OperatingSystem, User
-from provision.core.models.inventory import Connection, Host, Inventory
-from provision.core.models.settings import Settings
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.staged import StagedFile
-from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress
-from provision.report.live import open_progress
 from provision.run.background import BackgroundUpload
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
+from tests.pipeline.local_context import local_context
 
 
 class Sessions:
@@ -64,16 +61,6 @@ def file(name: str) -> StagedFile:
     return StagedFile(name=name, path=f"/cache/{name}", sha256="0" * 64, size=1, kind="wheel")
 
 
-def facts(host: str) -> HostFacts:
-    return HostFacts(
-        host=host,
-        probed_at="2026-11-20T08:00:00.000Z",
-        os=OperatingSystem(id="debian", version_id="12"),
-        user=User(name="root", uid=0, home="/root"),
-        installed=Installed(prefix="/opt/firstlight"),
-    )
-
-
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     made = Sessions()
@@ -84,23 +71,13 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
 @pytest.fixture
 def context(tmp_path: Path, sessions: Sessions) -> Iterator[RunContext]:
     del sessions
-    hosts = tuple(Host(name=name, connection=Connection(kind="ssh"), settings=Settings()) for name in ("a", "b"))
-    with open_progress([host.name for host in hosts]) as progress:
-        context = RunContext(
-            run=RunFolder.create(tmp_path / "logs", command="test"),
-            inventory=Inventory(hosts=hosts, source="test"),
-            progress=progress,
-            cache=tmp_path,
-        )
-        with context.stack:
-            yield context
+    context = local_context(tmp_path, "ab")
+    with context.stack:
+        yield context
 
 
 PATHS = InstallPaths(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
-PLANNED = PlannedHosts(
-    facts={name: facts(name) for name in ("a", "b")},
-    install_paths=dict.fromkeys(("a", "b"), PATHS),
-)
+PLANNED = PlannedHosts(install_paths=dict.fromkeys("ab", PATHS))
 
 
 def start(context: RunContext, *names: str) -> tuple[BackgroundUpload, Callable[[StagedFile], None]]:

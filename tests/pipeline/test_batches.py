@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.errors import Exit, UsageError
-from provision.core.models.inventory import Connection, Host, Span
+from provision.core.models.inventory import Span
 from provision.core.models.records import PhaseName, PhaseResult
-from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import Amount, Batching, CommandRequest
 from provision.pipeline.runner import RunOutcome, execute
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, StagedHosts
 from provision.run.step import Step
+from tests.pipeline.local_context import local_host
 
 
 class Fleet:
@@ -126,7 +126,7 @@ def test_an_interruption_names_the_hosts_of_all_batches(fleet: Fleet) -> None:
     is_percent=st.booleans(),
 )
 def test_every_host_is_in_one_batch(names: list[str], number: int, is_percent: bool) -> None:
-    hosts = [Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in names]
+    hosts = [local_host(name) for name in names]
     batches = list(Batching(Amount(number, is_percent)).split(hosts))
     assert [name for batch in batches for name in batch] == names
     assert all(batches)
@@ -137,10 +137,7 @@ def test_every_host_is_in_one_batch(names: list[str], number: int, is_percent: b
 def test_hosts_that_serve_one_model_are_in_one_batch() -> None:
     together = Span(members=("b", "d", "e"), addresses=("10.0.0.1", "10.0.0.2", "10.0.0.3"))
     spans = dict.fromkeys(together.members, together)
-    hosts = [
-        Host(name=name, connection=Connection(kind="local"), settings=Settings(), span=spans.get(name))
-        for name in "abcdef"
-    ]
+    hosts = [local_host(name, span=spans.get(name)) for name in "abcdef"]
     assert [list(Batching(Amount(number)).split(hosts)) for number in (2, 4)] == [
         [["a"], ["b", "d", "e"], ["c", "f"]],
         [["a", "b", "d", "e"], ["c", "f"]],

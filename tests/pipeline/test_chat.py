@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 from provision.core.errors import ServeError, UsageError
-from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed
-from provision.core.models.inventory import GATEWAY, Connection, Host
+from provision.core.models.inventory import GATEWAY
 from provision.core.models.invocation import Invocation
-from provision.core.models.settings import Settings
 from provision.fleet.ssh import open_session
 from provision.pipeline import chat
+from tests.pipeline.local_context import local_host, own_paths
 from tests.report.sample import facts
 
 TYPED = Invocation(inventory="site")
@@ -69,24 +68,16 @@ def port() -> Iterator[int]:
     server.server_close()
 
 
-def host(name: str = "a", *groups: str, **settings: Any) -> Host:
-    return Host(name=name, connection=Connection(kind="local"), settings=Settings(**settings), groups=groups)
-
-
 def endpoint(folder: Path, port: int, **readiness: Any) -> dict[str, Any]:
     (folder / "etc").mkdir()
     (folder / "etc/service.env").write_text(f"OTHER=1\nVLLM_API_KEY={KEY}\n")
     state = {"readiness": {"host": "127.0.0.1", "port": port, "served_name": "m", **readiness}}
     known = facts("a", installed=Installed(prefix=str(folder), state=state))
-    return chat.endpoint_at(host(), known, paths(folder), TYPED)[0]
-
-
-def paths(folder: Path) -> InstallPaths:
-    return InstallPaths(prefix=str(folder), incoming="/tmp/in", owner="me", root=False)
+    return chat.endpoint_at(local_host(), known, own_paths(folder), TYPED)[0]
 
 
 def converse(found: dict[str, Any], *prompts: str) -> None:
-    session = open_session(host())
+    session = open_session(local_host())
     program = chat.PROGRAM.read_text(encoding="utf-8")
     channel = session.open_channel(f"exec {shlex.quote(sys.executable)} -I -c {shlex.quote(program)}")
     try:
@@ -110,8 +101,10 @@ def test_a_model_without_a_chat_template_completes_the_prompt(
 
 
 def test_a_gateway_is_asked_for_its_first_model(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    there = host("g", GATEWAY, gateway_bind="127.0.0.1", gateway_port=port, gateway_tls=False, prefix=str(tmp_path))
-    found, _ = chat.endpoint_at(there, facts("g"), paths(tmp_path), TYPED)
+    there = local_host(
+        "g", GATEWAY, gateway_bind="127.0.0.1", gateway_port=port, gateway_tls=False, prefix=str(tmp_path)
+    )
+    found, _ = chat.endpoint_at(there, facts("g"), own_paths(tmp_path), TYPED)
     keys = Path(found["key_file"])
     keys.parent.mkdir(parents=True)
     keys.write_text(f"{KEY} default\nsk-other team\n")
@@ -138,7 +131,7 @@ def test_why_there_is_no_answer_is_said_with_a_hint(
 def test_a_host_that_serves_nothing_is_named(tmp_path: Path) -> None:
     for known in (facts("a"), HostFacts(host="a", probed_at="2026-01-01T00:00:00Z")):
         with pytest.raises(ServeError, match="host `a` serves nothing"):
-            chat.endpoint_at(host(), known, paths(tmp_path), TYPED)
+            chat.endpoint_at(local_host(), known, own_paths(tmp_path), TYPED)
     with pytest.raises(ServeError, match="part of a model"):
         endpoint(tmp_path, 1, headless=True)
 
@@ -163,12 +156,14 @@ def test_a_model_that_makes_no_text_is_named(tmp_path: Path, task: str, made: st
 def test_one_word_is_the_prompt_where_no_host_must_be_chosen(
     hosts: str, words: tuple[str | None, str | None], expected: tuple[str, str | None]
 ) -> None:
-    found, prompt = chat.choose([host(name, *([GATEWAY] if name == "g" else [])) for name in hosts], *words, TYPED)
+    found, prompt = chat.choose(
+        [local_host(name, *([GATEWAY] if name == "g" else [])) for name in hosts], *words, TYPED
+    )
     assert (found.name, prompt) == expected
 
 
 @pytest.mark.parametrize(("hosts", "words"), [("ab", (None, None)), ("ab", ("c", None)), ("a", ("c", "Hello"))])
 def test_a_host_is_named_where_several_may_be_meant(hosts: str, words: tuple[str | None, str | None]) -> None:
     with pytest.raises(UsageError, match="the inventory has") as error:
-        chat.choose([host(name) for name in hosts], *words, TYPED)
+        chat.choose([local_host(name) for name in hosts], *words, TYPED)
     assert error.value.hint == "name one: ./firstlight chat a PROMPT -i site"

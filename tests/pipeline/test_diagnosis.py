@@ -12,14 +12,13 @@ import yaml
 
 from provision.cli.options import consent
 from provision.core.models.facts import Drift, HostFacts, Installed, OperatingSystem, Python
-from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseName, PhaseResult
-from provision.core.models.settings import Settings
 from provision.features.rollout.model import Decision, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe.failure_evidence import collect
 from provision.pipeline import CommandRequest, diagnosis
+from tests.pipeline.local_context import local_host
 from tests.pipeline.test_cli import firstlight
 from verify.doctor.catalog import load_causes
 from verify.doctor.engine import diagnose_texts
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.slow
 PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/repair.yml"
 ROLE = PLAYBOOK.parent / "roles/repair/tasks/main.yml"
 BROKEN = "fatal error: Python.h: No such file or directory\n"
-HERE = Host(name="here", connection=Connection(kind="local"), settings=Settings())
+HERE = local_host("here")
 
 
 def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from provision.core.models.facts import Amd, HostFacts, Nvidia
-from provision.core.models.inventory import Connection, Host, Service
+from provision.core.models.inventory import Service
 from provision.core.models.settings import Settings
 from provision.phases.drivers.step import disagreements, unproven
 from provision.phases.install.drivers import DriverWork
+from tests.pipeline.local_context import local_host
 
 NEW = "580.178.04"
 WORK = DriverWork(driver={"version": NEW, "module": "open"}, fabric_manager={"version": NEW})
@@ -76,13 +77,8 @@ def test_the_planned_rocm_must_be_in_use(version: str | None, in_use: str | None
 def test_services_of_a_machine_that_need_different_drivers_are_refused() -> None:
     services = (("m@a", Settings()), ("m@b", Settings()))
     hosts = [
-        Host(
-            name=name,
-            connection=Connection(kind="local"),
-            settings=settings,
-            service=Service(name=name[2:], machine="m", services=services),
-        )
-        for name, settings in services
+        local_host(name).model_copy(update={"service": Service(name=name[2:], machine="m", services=services)})
+        for name, _ in services
     ]
     driver = {"version": NEW, "module": "open", "source": "vendor"}
     older = DriverWork(driver={**driver, "version": "570.211.01"})

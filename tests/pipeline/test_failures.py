@@ -16,7 +16,7 @@ from provision.phases.probe.failure_evidence import Source
 from provision.pipeline import failure_evidence
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
-from tests.pipeline.local_context import local_context, paths_below
+from tests.pipeline.local_context import local_context, own_paths
 from verify.doctor.catalog import load_causes
 
 PORT = "preflight refuses: port 8000 is held by process 7 (python3) of root"
@@ -29,7 +29,7 @@ def context(tmp_path: Path) -> RunContext:
 
 
 def diagnose(context: RunContext) -> None:
-    failure_evidence.diagnose(context, ProbedHosts(install_paths=paths_below(context.cache, ["n1"])))
+    failure_evidence.diagnose(context, ProbedHosts(install_paths={"n1": own_paths(context.cache)}))
 
 
 def found(context: RunContext) -> list[str]:

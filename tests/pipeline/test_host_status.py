@@ -9,17 +9,14 @@ from typing import Any
 import pytest
 
 from provision.core.errors import Exit, ServeError
-from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import Drift, HostFacts, Installed
-from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Settings
 from provision.pipeline import CommandRequest, host_status, operations
 from provision.pipeline.host_status import ask_features, described, serving_of
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.step import Step
-from tests.pipeline.local_context import local_context
+from tests.pipeline.local_context import local_context, local_host, own_paths
 from verify.tables import table
 
 INSTALLED: dict[str, Any] = {
@@ -35,6 +32,12 @@ INSTALLED: dict[str, Any] = {
 }
 
 
+def known(name: str = "a", **change: Any) -> HostFacts:
+    """Return a host that serves, apart from a change."""
+    installed = Installed(prefix="/p", **(INSTALLED | change))
+    return HostFacts(host=name, probed_at="2026-01-03T00:00:00Z", installed=installed)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -46,12 +49,8 @@ INSTALLED: dict[str, Any] = {
     ],
 )
 def test_a_service_that_nothing_proves_is_not_offered(change: dict[str, Any]) -> None:
-    known = HostFacts(host="a", probed_at="2026-01-03T00:00:00Z", installed=Installed(prefix="/p", **INSTALLED))
-    assert known.installed is not None
-    there = Host(name="a", connection=Connection(kind="local"), settings=Settings())
-    assert serving_of(there, known) is not None
-    changed = known.model_copy(update={"installed": known.installed.model_copy(update=change)})
-    assert serving_of(there, changed) is None
+    assert serving_of(local_host(), known()) is not None
+    assert serving_of(local_host(), known(**change)) is None
 
 
 @pytest.mark.parametrize(
@@ -78,36 +77,26 @@ def test_streams_that_ended_with_an_error_are_told(
             raise answer
         return answer
 
-    state = {"state": {"readiness": {"port": 8000}}}
-    known = {
-        name: HostFacts(
-            host=name,
-            probed_at="2026-01-03T00:00:00Z",
-            installed=Installed(prefix="/p", **(INSTALLED | state | change)),
-        )
-        for name, change in {"a": {}, "b": {"service": "inactive"}}.items()
-    }
+    state = {"readiness": {"port": 8000}}
+    facts = {"a": known("a", state=state), "b": known("b", state=state, service="inactive")}
     monkeypatch.setattr(host_status, "stream_errors", stream_errors)
     monkeypatch.setattr(RunContext, "session", lambda *_: Silent())
     monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))
-    paths = dict.fromkeys(known, InstallPaths(prefix="/p", incoming="/p", owner="root", root=True))
     context = local_context(tmp_path, "ab")
-    found = ask_features(context, ProbedHosts(known, paths)).parts
+    found = ask_features(context, ProbedHosts(facts, dict.fromkeys(facts, own_paths(Path("/p"))))).parts
     assert [part.document for part in found["a"]] == ([document] if document else [])
     assert found["b"] == []
-    assert described(context.host("a"), known["a"], serving=None, parts=found["a"]).endswith(f"verified{text}")
+    assert described(context.host("a"), facts["a"], serving=None, parts=found["a"]).endswith(f"verified{text}")
     assert not context.has_failed("a")
 
 
 def test_adapters_are_named_with_their_model() -> None:
     record = INSTALLED["last_ready"]["record"] | {"adapters": ["support", "tone"]}
-    values = INSTALLED | {"last_ready": INSTALLED["last_ready"] | {"record": record}}
-    known = HostFacts(host="a", probed_at="2026-01-03T00:00:00Z", installed=Installed(prefix="/p", **values))
-    there = Host(name="a", connection=Connection(kind="local"), settings=Settings())
-    serving = serving_of(there, known)
+    facts = known(last_ready=INSTALLED["last_ready"] | {"record": record})
+    serving = serving_of(local_host(), facts)
     assert serving is not None
     assert serving["adapters"] == ["support", "tone"]
-    line = described(there, known, serving=serving, parts=())
+    line = described(local_host(), facts, serving=serving, parts=())
     assert line.startswith("model m with adapters support, tone at http://127.0.0.1:8000/v1")
 
 
@@ -123,11 +112,8 @@ def test_something_that_changed_on_one_host_alone_makes_status_red(
         found = {}
         for host in context.hosts():
             context.record(PhaseResult(host=host.name, phase="probe", status="ok"))
-            drift = (change,) if drifted and host.name == "b" else ()
-            there = Installed(prefix="/p", drift=drift, **INSTALLED)
-            found[host.name] = HostFacts(host=host.name, probed_at="2026-01-03T00:00:00Z", installed=there)
-        paths = InstallPaths(prefix="/p", incoming="/p", owner="root", root=False)
-        return ProbedHosts(found, dict.fromkeys(found, paths))
+            found[host.name] = known(host.name, drift=(change,) if drifted and host.name == "b" else ())
+        return ProbedHosts(found, dict.fromkeys(found, own_paths(Path("/p"))))
 
     monkeypatch.setattr(operations, "PROBE", Step("probe", probe, "probe", "all", reads_only=True))
     monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))

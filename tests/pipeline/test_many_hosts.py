@@ -10,19 +10,16 @@ import pytest
 
 from provision.core.errors import RemoteCommandError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.inventory import Connection, Host, Inventory
-from provision.core.models.records import Summary
-from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
+from provision.core.models.inventory import Host
+from provision.core.models.records import HostSummary
 from provision.fleet.locks import HostLock
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.pipeline import host_summary
-from provision.report.live import PlainProgress
 from provision.run import context as run_context
-from provision.run.context import IDLE_AT_MOST, RunContext
+from provision.run.context import IDLE_AT_MOST
 from provision.run.results import ProbedHosts
-
-CONNECTION = Connection(kind="ssh", address="192.0.2.1", user="ops", port=22)
+from tests.pipeline.local_context import local_context
+from tests.report.sample import summary_of
 
 
 class StubSession:
@@ -50,14 +47,8 @@ class Fleet:
         self.open: set[str] = set()
         self.most = 0
         self.together: threading.Barrier | None = None
-        hosts = tuple(Host(name=f"gpu-{place}", connection=CONNECTION, settings=Settings()) for place in range(number))
         monkeypatch.setattr(run_context, "open_session", lambda host: StubSession(host, self))
-        self.context = RunContext(
-            run=RunFolder.create(folder, command="test"),
-            inventory=Inventory(source="hosts", hosts=hosts),
-            progress=PlainProgress((folder / "progress").open("w")),
-            cache=folder,
-        )
+        self.context = local_context(folder, [f"gpu-{place}" for place in range(number)])
 
     def meet(self) -> None:
         """Wait until as many hosts as the barrier wants are here at once."""
@@ -132,17 +123,6 @@ def test_summaries_are_written_on_all_hosts_together(tmp_path: Path, monkeypatch
     monkeypatch.setattr(StubSession, "write", write, raising=False)
     paths = InstallPaths(prefix="/p", incoming="/i", owner="root", root=True)
     fleet.context.result = ProbedHosts(install_paths=dict.fromkeys(names, paths))
-    hosts = tuple({"name": name, "state": "serving", "changed": True, "attention": {}} for name in sorted(names))
-    summary = Summary.model_validate(
-        {
-            "run": "r",
-            "command": "provision",
-            "started_at": "",
-            "verdict": "green",
-            "changed": 8,
-            "seconds": 1.0,
-            "hosts": hosts,
-        }
-    )
-    host_summary.write_on_hosts(fleet.context, summary, names)
+    hosts = [HostSummary(name=name, state="serving", changed=True) for name in sorted(names)]
+    host_summary.write_on_hosts(fleet.context, summary_of(*hosts), names)
     assert set(written) == names - {"gpu-3"}

@@ -20,7 +20,7 @@ from provision.run.context import RunContext
 from provision.run.host_changes import release_changes
 from provision.run.results import ProbedHosts
 from provision.run.rollback import may_return, prune, require_digest, return_refused, roll_back
-from tests.pipeline.local_context import local_context, paths_below
+from tests.pipeline.local_context import local_context, own_paths
 
 OLD, NEW = "0" * 16, "1" * 16
 
@@ -52,7 +52,7 @@ class Site:
             **values,
         }
         facts = HostFacts(host="node", probed_at="2026-01-01T00:00:00Z", installed=Installed(**known))
-        return ProbedHosts({"node": facts}, paths_below(self.folder, ["node"]))
+        return ProbedHosts({"node": facts}, {"node": own_paths(self.folder)})
 
     def has(self, release: str | None) -> None:
         """Give the host this state."""

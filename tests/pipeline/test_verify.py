@@ -15,13 +15,13 @@ from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired
 from provision.run.results import ProbedHosts, StagedHosts
-from tests.pipeline.local_context import local_context, paths_below
+from tests.pipeline.local_context import local_context, own_paths
 from tests.pipeline.test_up_to_date import host_facts
 from verify.records import FLEET, CheckResult, as_record
 
 
 def probed_hosts(context: RunContext, **facts: HostFacts) -> ProbedHosts:
-    return ProbedHosts(facts, paths_below(context.cache, (host.name for host in context.hosts())))
+    return ProbedHosts(facts, dict.fromkeys((host.name for host in context.hosts()), own_paths(context.cache)))
 
 
 def check(context: RunContext, options: CheckOptions) -> None:

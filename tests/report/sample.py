@@ -10,7 +10,7 @@ from typing import Any
 from provision.core.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import AttentionProof, PhaseName, PhaseResult, ServeRecord
+from provision.core.models.records import AttentionProof, HostSummary, PhaseName, PhaseResult, ServeRecord, Summary
 from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     AttentionPlan,
@@ -147,6 +147,13 @@ def served(backend: str = "CPU_ATTN", **attention: Any) -> ServeRecord:
         tokens_expected=tokens,
         tokens_answered=tokens,
         startup_s={"process": 0.3, "engine": 15.2, "first_token": 19.9},
+    )
+
+
+def summary_of(*hosts: HostSummary, verdict: Any = "green") -> Summary:
+    """Return the summary of a run over hosts."""
+    return Summary(
+        run="r", command="provision", started_at=STARTED, verdict=verdict, changed=1, seconds=1.0, hosts=hosts
     )
 
 

@@ -27,7 +27,7 @@ from provision.report.layout import COLUMNS
 from provision.report.screen import LINES, RULE, first_screen_of
 from provision.report.text import render
 from provision.run.results import CheckedHosts, ProbedHosts
-from tests.report.sample import CPU_STACK, GPU_STACK, SECONDS, Folder, check, facts, host, result, served
+from tests.report.sample import CPU_STACK, GPU_STACK, SECONDS, Folder, check, facts, host, result, served, summary_of
 from verify.records import inapplicable
 from verify.tables import table
 
@@ -65,10 +65,7 @@ def test_hosts_in_many_states_keep_to_the_width_when_failures_take_the_lines() -
         for state in sorted(wording.STATE_WORDS)
         for number in range(100)
     ]
-    summary = Summary(
-        run=RUN, command="provision", started_at=RUN, verdict="red", changed=0, seconds=1.0, hosts=tuple(hosts)
-    )
-    shown = first_screen_of(render(summary)).splitlines()
+    shown = first_screen_of(render(summary_of(*hosts, verdict="red"))).splitlines()
     assert max(map(len, shown)) <= COLUMNS
     assert any(line.lstrip().startswith("and 100 ") and line.endswith(" ...") for line in shown)
 
