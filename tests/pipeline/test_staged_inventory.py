@@ -8,25 +8,18 @@ from typing import Any
 import yaml
 
 from provision.core.models.stack import DriverPlan
-from provision.core.models.staged import Staged
 from provision.core.run_folder import HOSTS_FILE
 from provision.run.playbooks import write_inventory
 from provision.run.results import StagedHosts
 from tests.pipeline.local_context import local_context
-from tests.pipeline.test_up_to_date import FILES, STACK, host_facts, make_desired, staged_file
+from tests.pipeline.test_up_to_date import STACK, host_facts, make_desired, staged_file, staged_of
 
 
 def written(folder: Path, *, os_id: str = "debian", **stack: Any) -> dict[str, Any]:
     """Return the hosts of the inventory that a run of one host writes."""
     desired = make_desired(folder)
-    staged = Staged(
-        hosts=("a",),
-        stack=STACK.model_copy(update=stack),
-        lock="",
-        lock_digest="l1",
-        environment="e1",
-        files=(*FILES, staged_file("config.json", "model")),
-    )
+    model = staged_file("config.json", "model")
+    staged = staged_of(folder, model, hosts=("a",), stack=STACK.model_copy(update=stack))
     system = host_facts().os.model_copy(update={"id": os_id, "machine": "x86_64"})
     context = local_context(folder, "a")
     context.result = StagedHosts(facts={"a": host_facts(os=system)}, staged={"a": staged}, desired={"a": desired})

