@@ -18,8 +18,8 @@ from provision.features.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe.failure_evidence import collect
 from provision.pipeline import CommandRequest, diagnosis
+from tests.pipeline.command_lines import firstlight
 from tests.pipeline.local_context import local_host
-from tests.pipeline.test_cli import firstlight
 from verify.doctor.catalog import load_causes
 from verify.doctor.engine import diagnose_texts
 

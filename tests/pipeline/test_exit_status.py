@@ -18,7 +18,7 @@ from provision.cli import exit_status
 from provision.cli.main import app, main
 from provision.core.folders import cache_folder
 from provision.core.redaction import register_secret
-from tests.pipeline.command_lines import Ended, run_all
+from tests.pipeline.command_lines import FAR, Ended, firstlight, inventory_of, run_all, variables
 
 pytestmark = pytest.mark.slow
 
@@ -89,17 +89,6 @@ def test_an_internal_error_keeps_its_traceback(
     assert "correct horse" not in printed.out + printed.err
 
 
-def start(*words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in a process of its own, as a user does."""
-    return subprocess.run(
-        [ROOT / "firstlight", *words],
-        cwd=cwd,
-        env={**os.environ, "NO_COLOR": "1", **more},
-        capture_output=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     "locale", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
 )
@@ -108,18 +97,22 @@ def test_characters_that_an_encoding_lacks_cause_no_error(tmp_path: Path, locale
     folder.mkdir()
     header = {"run": folder.name, "command": "provision -i sité/übung", "pid": 1}
     (folder / "run.json").write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
-    done = start("logs", "list", cwd=None, FIRSTLIGHT_LOGS=str(tmp_path), **locale)
+    done = subprocess.run(
+        [ROOT / "firstlight", "logs", "list"],
+        env=variables(tmp_path, **locale),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode().rstrip().endswith(("sit\\xe9/\\xfcbung", "sité/übung"))
+    assert done.stdout.rstrip().endswith(("sit\\xe9/\\xfcbung", "sité/übung"))
 
 
 def test_a_home_that_cannot_be_written_does_not_prevent_reading_an_inventory(tmp_path: Path) -> None:
-    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: {ansible_connection: ssh}}}\n")
-    done = start(
-        "probe", "-i", "hosts.yml", "--limit", "b", cwd=tmp_path, HOME="/proc/self/fd", FIRSTLIGHT_LOGS=str(tmp_path)
-    )
+    inventory_of(tmp_path, a={"ansible_connection": "ssh"})
+    done = firstlight("probe", "-i", "hosts.yml", "--limit", "b", logs=tmp_path, HOME="/proc/self/fd")
     assert done.returncode == 2
-    assert b"'b' matches no host or group" in done.stderr
+    assert "'b' matches no host or group" in done.stderr
 
 
 WITH_JSON = [
@@ -127,12 +120,6 @@ WITH_JSON = [
     (("probe", "-i", "nowhere", "--json"), 2, "there is no inventory nowhere"),
     (("verify", "--only", "kernel", "--json"), 64, "no check or family is named `kernel`"),
     (("logs", "20990101T000000Z", "--json"), 2, "no run in"),
-    (("logs", "diff", "--json"), 2, "no run in"),
-    (("stage", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-    (("install", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-    (("serve", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-    (("stop", "-i", "nowhere", "--json"), 2, "there is no inventory"),
-    (("rollback", "-i", "nowhere", "--json"), 2, "there is no inventory"),
     (("uninstall", "--limit", ",", "--json"), 2, "one of its patterns is empty"),
     (("doctor", "--limit", "a", "-i", "nowhere", "--json"), 2, "there is no inventory"),
     (("doctor", "nowhere.log", "--json"), 2, "nowhere.log"),
@@ -140,12 +127,14 @@ WITH_JSON = [
     (("verify", "--level", "deep", "--json"), 64, "deep"),
 ]
 HELPED = [(), ("plan",), ("logs",), ("logs", "diff"), ("verify",), ("bundle", "create")]
+SHELLS = ("zsh", "fish")
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Ended]:
     helped = [(*words, option) for words in HELPED for option in ("-h", "--help")]
-    return run_all([*(words for words, _, _ in WITH_JSON), *helped], tmp_path_factory.mktemp("lines"))
+    completions = [("completion", shell) for shell in SHELLS]
+    return run_all([*(words for words, _, _ in WITH_JSON), *helped, *completions], tmp_path_factory.mktemp("lines"))
 
 
 @pytest.mark.parametrize(
@@ -162,36 +151,28 @@ def test_with_json_an_error_is_a_document(
     assert message in done.err
 
 
-def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
-    (tmp_path / "hosts.yml").write_text("all: {hosts: {far: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
-    logs = str(tmp_path / "logs")
-    planned = start("plan", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
-    assert planned.returncode == 1
-    [missing] = json.loads(planned.stdout)["missing"]
-    assert (missing["host"], missing["state"]) == ("far", "unreachable")
-    assert "127.0.0.1" in missing["text"]
-    asked = start("doctor", "--limit", "far", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
-    assert asked.returncode == 1
-    assert [host["state"] for host in json.loads(asked.stdout)["hosts"]] == ["unreachable"]
+def test_a_host_that_the_doctor_does_not_reach_is_named_in_json(tmp_path: Path) -> None:
+    inventory_of(tmp_path, far=FAR)
+    done = firstlight("doctor", "--limit", "far", "-i", "hosts.yml", "--json", logs=tmp_path)
+    assert done.returncode == 1
+    assert [host["state"] for host in json.loads(done.stdout)["hosts"]] == ["unreachable"]
 
 
 @pytest.mark.parametrize("command", ["serve", "stop", "rollback", "uninstall"])
 def test_commands_on_a_service_print_the_summary_as_json(command: str, tmp_path: Path) -> None:
-    (tmp_path / "hosts.yml").write_text("all: {hosts: {far: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
-    logs = tmp_path / "logs"
-    done = start(command, "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(logs))
+    inventory_of(tmp_path, far=FAR)
+    done = firstlight(command, "-i", "hosts.yml", "--json", logs=tmp_path)
     assert done.returncode == 1, done.stderr
     document = json.loads(done.stdout)
-    assert document == json.loads((logs / "latest" / "summary.json").read_text())
+    assert document == json.loads((tmp_path / "latest" / "summary.json").read_text())
     assert document["verdict"] == "red"
     assert [(host["name"], host["state"]) for host in document["hosts"]] == [("far", "unreachable")]
 
 
 @pytest.mark.parametrize(("command", "phase"), [("stop", "serve"), ("uninstall", "install")])
 def test_uninstall_of_nothing_is_reported_in_json(command: str, phase: str, tmp_path: Path) -> None:
-    host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
-    done = start(command, "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
+    inventory_of(tmp_path, here={"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")})
+    done = firstlight(command, "-i", "hosts.yml", "--json", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     [seen] = json.loads(done.stdout)["hosts"]
     undone = seen["phases"][phase]
@@ -199,15 +180,14 @@ def test_uninstall_of_nothing_is_reported_in_json(command: str, phase: str, tmp_
 
 
 def test_uninstall_names_what_stays_on_this_machine(tmp_path: Path) -> None:
-    host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
+    inventory_of(tmp_path, here={"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")})
     cache, logs = tmp_path / "my cache", tmp_path / "logs"
     cache.mkdir()
     (cache / "a.whl").write_bytes(b"0" * 3 * 2**20)
     given = {"FIRSTLIGHT_CACHE": str(cache), "FIRSTLIGHT_LOGS": str(logs), "XDG_CONFIG_HOME": str(tmp_path / "none")}
-    done = start("uninstall", "-i", "hosts.yml", cwd=tmp_path, **given)
+    done = firstlight("uninstall", "-i", "hosts.yml", logs=tmp_path, **given)
     assert done.returncode == 0, done.stderr
-    first, here, *remains = done.stdout.decode().splitlines()
+    first, here, *remains = done.stdout.splitlines()
     assert first == "here: skipped: nothing is installed"
     assert here == "this machine, from which the hosts were reached: nothing is removed"
     assert re.fullmatch(
@@ -218,11 +198,8 @@ def test_uninstall_names_what_stays_on_this_machine(tmp_path: Path) -> None:
 
 
 def test_hosts_without_an_answer_are_named_in_the_json_of_verify(tmp_path: Path) -> None:
-    far = {"ansible_host": "127.0.0.1", "ansible_port": 1}
-    (tmp_path / "hosts.yml").write_text(
-        json.dumps({"all": {"hosts": {"far": far, "further": {**far, "ansible_port": 2}}}})
-    )
-    done = start("verify", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
+    inventory_of(tmp_path, far=FAR, further={**FAR, "ansible_port": 2})
+    done = firstlight("verify", "-i", "hosts.yml", "--json", logs=tmp_path)
     assert done.returncode == 3, done.stderr
     document = json.loads(done.stdout)
     assert document["hosts"] == []
@@ -302,22 +279,16 @@ def test_bash_completes_commands_and_options(line: str, expected: str) -> None:
     assert expected in done.stdout.split()
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_have_a_completion_script(shell: str) -> None:
-    done = start("completion", shell)
-    assert done.returncode == 0
-    assert b"_FIRSTLIGHT_COMPLETE=complete_" + shell.encode() in done.stdout
+@pytest.mark.parametrize("shell", SHELLS)
+def test_other_shells_have_a_completion_script(shell: str, ended: dict[tuple[str, ...], Ended]) -> None:
+    done = ended["completion", shell]
+    assert done.code == 0
+    assert f"_FIRSTLIGHT_COMPLETE=complete_{shell}" in done.out
 
 
 def test_the_hint_of_an_unreachable_host_is_the_exact_command(tmp_path: Path) -> None:
     proxy = "nc -X connect -x proxy.example:3128 %h %p"
-    host = {
-        "ansible_host": "127.0.0.1",
-        "ansible_port": 1,
-        "ansible_user": "me",
-        "ansible_ssh_common_args": f"-o ProxyCommand='{proxy}'",
-    }
-    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"far": host}}}))
-    done = start("plan", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
+    inventory_of(tmp_path, far={**FAR, "ansible_user": "me", "ansible_ssh_common_args": f"-o ProxyCommand='{proxy}'"})
+    done = firstlight("plan", "-i", "hosts.yml", "--json", logs=tmp_path)
     [missing] = json.loads(done.stdout)["missing"]
     assert missing["hint"] == f"try it by hand: ssh -p 1 -o 'ProxyCommand={proxy}' me@127.0.0.1 true"

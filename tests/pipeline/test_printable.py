@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pty
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -16,27 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pipeline.command_lines import inventory_of, start_on_terminal
 from tests.report.sample import CPU_STACK, Folder, facts, host
 from verify.printable import GuardedStream, printable
 
-ROOT = Path(__file__).resolve().parents[2]
 CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
 NESTED = "\x1b\x1b[0m]52;c;ZXZpbA==\x1b[0m\x07 \x1b[\x1b[0m2J \x1b]\x1b]0;x\x070;title\x07"
 OTHERS = "\x1bc \x9b2J \x9d0;title\x9c \x0e \x08\x08 \x07 \x7f \r \x85 \u202e\u2066 \u2028 \ufeff \x1bP1$q\x1b\\ \x1b"
 HOSTILE = f"a{CLIPBOARD}b{NESTED}c{OTHERS}d"
 RUN = "20261120T101500Z"
+NO_KERNEL = "RuntimeError: CUDA error: no kernel image is available for execution"
 
 
-def on_terminal(*arguments: str, folder: Path, typed: bytes = b"") -> str:
+def on_terminal(*arguments: str, folder: Path) -> str:
     """Return what a command sends to a terminal, decoded as the terminal would."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(folder / "logs"), "TERM": "dumb"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "provision", *arguments],
-        stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=folder, start_new_session=True,
-    )  # fmt: skip
-    os.close(theirs)
-    os.write(ours, typed)
+    process, ours = start_on_terminal(*arguments, logs=folder / "logs", term="dumb")
     shown = b""
     try:
         while block := os.read(ours, 1 << 16):
@@ -66,32 +57,21 @@ def run_folder(folder: Path) -> None:
     (folder / "logs" / "latest").symlink_to(RUN)
 
 
-def _log(folder: Path) -> tuple[str, ...]:
-    (folder / "x.log").write_text(f"RuntimeError: CUDA error: no kernel image is available {HOSTILE} on the device\n")
-    return ("doctor", "x.log")
+def _log(content: bytes) -> Callable[[Path], tuple[str, ...]]:
+    def made(folder: Path) -> tuple[str, ...]:
+        (folder / "x.log").write_bytes(content)
+        return ("doctor", "x.log")
 
-
-def _json_log(folder: Path) -> tuple[str, ...]:
-    line = {"msg": f"RuntimeError: CUDA error: no kernel image is available for execution {HOSTILE} on the device"}
-    (folder / "x.log").write_text(json.dumps(line) + "\n")
-    return ("doctor", "x.log")
-
-
-def _raw_log(folder: Path) -> tuple[str, ...]:
-    (folder / "x.log").write_bytes(
-        b"CUDA error: no kernel image is available \x9b2J \x90 \x1b\x1b[m]0;t\x07 on the device\n"
-    )
-    return ("doctor", "x.log")
+    return made
 
 
 def _inventory(folder: Path) -> tuple[str, ...]:
-    (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": {HOSTILE.replace("\r", ""): None}}}))
+    inventory_of(folder, **{HOSTILE.replace("\r", ""): None})
     return ("probe", "-i", "hosts.yml")
 
 
 def _settings(folder: Path) -> tuple[str, ...]:
-    hosts = {"a": {"ansible_connection": "local", "firstlight_driver": HOSTILE, f"firstlight_{HOSTILE}": 1}}
-    (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
+    inventory_of(folder, a={"ansible_connection": "local", "firstlight_driver": HOSTILE, f"firstlight_{HOSTILE}": 1})
     return ("plan", "-i", "hosts.yml")
 
 
@@ -112,9 +92,9 @@ def _runs(*arguments: str) -> Callable[[Path], tuple[str, ...]]:
 
 
 SOURCES: dict[str, Callable[[Path], tuple[str, ...]]] = {
-    "log": _log,
-    "log of JSON records": _json_log,
-    "log of raw bytes": _raw_log,
+    "log": _log(f"{NO_KERNEL} {HOSTILE} on the device\n".encode()),
+    "log of JSON records": _log(json.dumps({"msg": f"{NO_KERNEL} {HOSTILE} on the device"}).encode()),
+    "log of raw bytes": _log(NO_KERNEL.encode() + b" \x9b2J \x90 \x1b\x1b[m]0;t\x07 on the device\n"),
     "host name": _inventory,
     "setting": _settings,
     "facts": _facts,

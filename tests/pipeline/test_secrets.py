@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provision.core.redaction import MASK
+from tests.pipeline.command_lines import firstlight, inventory_of
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 PLANTED = {
     "become": "Vx3-become-9Qm2",
     "ssh": "Vx3-ssh-4Tz8",
@@ -37,21 +34,12 @@ def inventory(folder: Path, **variables: Any) -> Path:
         "firstlight_prefix": str(folder / "prefix"),
         **variables,
     }
-    path = folder / "hosts.yml"
-    path.write_text(json.dumps({"all": {"hosts": {"here": host}}}), encoding="utf-8")
-    return path
+    return inventory_of(folder, here=host)
 
 
-def firstlight(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "FIRSTLIGHT_LOGS": str(folder / "logs"),
-        "FIRSTLIGHT_CACHE": str(folder / "cache"),
-        "HF_TOKEN": PLANTED["environment"],
-    }
-    command = [sys.executable, "-m", "provision", *arguments]
-    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+def in_secret(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a secret in a variable."""
+    return firstlight(*words, logs=folder, FIRSTLIGHT_CACHE=str(folder / "cache"), HF_TOKEN=PLANTED["environment"])
 
 
 def shown(done: subprocess.CompletedProcess[str], folder: Path) -> dict[str, str]:
@@ -72,7 +60,7 @@ def assert_nowhere(texts: dict[str, str]) -> None:
     "command", [("probe", "--json"), ("plan", "--explain"), ("status", "--json")], ids=lambda command: command[0]
 )
 def test_a_command_shows_no_secret(command: tuple[str, ...], tmp_path: Path) -> None:
-    done = firstlight(tmp_path, *command, "-i", str(inventory(tmp_path)))
+    done = in_secret(tmp_path, *command, "-i", str(inventory(tmp_path)))
     assert done.returncode in (0, 4), done.stderr
     texts = shown(done, tmp_path)
     assert any(name.endswith("inventory.json") for name in texts)
@@ -92,7 +80,7 @@ def test_a_command_shows_no_secret(command: tuple[str, ...], tmp_path: Path) -> 
 def test_a_setting_that_would_show_a_secret_is_refused_without_showing_it(
     variables: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    done = firstlight(tmp_path, "plan", "-i", str(inventory(tmp_path, **variables)))
+    done = in_secret(tmp_path, "plan", "-i", str(inventory(tmp_path, **variables)))
     assert done.returncode == 2, done.stdout
     assert message in done.stderr
     assert_nowhere(shown(done, tmp_path))

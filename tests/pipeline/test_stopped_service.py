@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests.pipeline.command_lines import COMMAND, inventory_of, variables
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 PYTHON = """#!/bin/sh
 # called as: python -I PREFIX/bin/verify.pyz ARGUMENTS
@@ -48,12 +46,10 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def begin(tmp_path: Path, prefix: Path, *arguments: str) -> subprocess.Popen[str]:
-    inventory = tmp_path / "hosts.yml"
-    inventory.write_text(f"all: {{hosts: {{localhost: {{ansible_connection: local, firstlight_prefix: {prefix}}}}}}}\n")
+    host = {"ansible_connection": "local", "firstlight_prefix": str(prefix)}
     return subprocess.Popen(
-        [sys.executable, "-m", "provision", "verify", *arguments, "-i", str(inventory)],
-        cwd=ROOT,
-        env={**os.environ, "FIRSTLIGHT_LOGS": str(tmp_path / "logs"), "TERM": "dumb"},
+        [*COMMAND, "verify", *arguments, "-i", str(inventory_of(tmp_path, localhost=host))],
+        env=variables(tmp_path / "logs", TERM="dumb"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -119,14 +115,3 @@ def test_an_interrupted_command_starts_the_service_again(
     assert [event["text"] for event in events if event["kind"] == "resumed"] == [
         "firstlight-vllm.service was stopped, and answers correctly again after 3 s"
     ]
-
-
-@pytest.mark.parametrize("words", [("--backend", "A"), ("--backend", "A", "--backend", "A"), ()])
-def test_fewer_than_two_back_ends_are_refused_before_any_connection(
-    tmp_path: Path, prefix: Path, words: tuple[str, ...]
-) -> None:
-    process = begin(tmp_path, prefix, "compare", *words)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 64
-    assert "two different back ends are compared" in err
-    assert calls(prefix) == []

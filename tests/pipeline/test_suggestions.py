@@ -13,7 +13,7 @@ import typer.main
 from provision.cli.main import app
 from provision.cli.options import asked
 from provision.core.models.invocation import TAKES, Invocation
-from tests.pipeline.test_cli import firstlight
+from tests.pipeline.command_lines import firstlight
 
 pytestmark = pytest.mark.slow
 

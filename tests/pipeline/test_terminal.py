@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.pipeline.command_lines import inventory_of, start_on_terminal
 from tests.pipeline.test_diagnosis import BROKEN, result, run_folder
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 LONG_S = 60.0
 
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
     """Start a probe of a host whose connection hangs, on a new terminal; return the process, the terminal's other end and the folder of runs."""
-    inventory = tmp_path / "hosts.yml"
     proxy = "-F none -o ConnectTimeout=60 -o ProxyCommand='sleep 60'"
-    inventory.write_text(json.dumps({"all": {"hosts": {"slow": {"ansible_ssh_common_args": proxy}}}}))
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(tmp_path / "logs"), "TERM": "xterm"}
-    environment.pop("CI", None)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "provision", "probe", "-i", str(inventory)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    return process, ours, tmp_path / "logs"
+    inventory = inventory_of(tmp_path, slow={"ansible_ssh_common_args": proxy})
+    logs = tmp_path / "logs"
+    return *start_on_terminal("probe", "-i", str(inventory), logs=logs), logs
 
 
 def until(seen: Callable[[], bool]) -> None:
@@ -84,39 +70,22 @@ def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[byte
 def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     run_folder(logs, "20260101T000000Z", "localhost", {"install": result("install", "failed")}, BROKEN)
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "provision", "doctor", "--limit", "localhost", "--apply"],
-        stdin=theirs,
-        stderr=theirs,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs), "TERM": "xterm"},
-        text=True,
-        start_new_session=True,
-    )
-    os.close(theirs)
+    words = ("doctor", "--limit", "localhost", "--apply")
+    process, ours = start_on_terminal(*words, logs=logs, stdout=subprocess.PIPE)
     read_until(ours, b"do it? [y/N]: ")
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=LONG_S)
     assert process.returncode == 130
-    assert out.splitlines()[-1] == "python-headers-missing: interrupted: nothing was changed on localhost"
+    assert out.splitlines()[-1] == b"python-headers-missing: interrupted: nothing was changed on localhost"
     os.close(ours)
 
 
 @pytest.mark.parametrize("command", ["stop", "uninstall"])
 def test_what_takes_a_service_away_is_asked_for_on_a_terminal(command: str, tmp_path: Path) -> None:
     host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"gpu-7": host}}}))
+    inventory = inventory_of(tmp_path, **{"gpu-7": host})
     logs = tmp_path / "logs"
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "provision", command, "-i", str(tmp_path / "hosts.yml")],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs)},
-    )
-    os.close(theirs)
+    process, ours = start_on_terminal(command, "-i", str(inventory), logs=logs)
     assert b"gpu-7? [y/N]: " in read_until(ours, b"[y/N]: ")
     os.write(ours, b"\n")
     assert b"nothing was changed" in read_until(ours, b"changed")
