@@ -157,6 +157,17 @@ def summary_of(*hosts: HostSummary, verdict: Any = "green") -> Summary:
     )
 
 
+def around(folder: Path, group: str, record: Any, **serve: Any) -> RunFolder:
+    """Return a run over one host of a group that serves no model, its record, and how the phase `serve` ended there."""
+    run = RunFolder.create(folder, command=group)
+    there = Host(name="gate", groups=(group,), connection=Connection(kind="ssh"), settings=Settings())
+    run.write("inventory.json", Inventory(source="hosts.yml", hosts=(there,)))
+    run.write("phases.json", {"gate": {"serve": result("gate", "serve", **{"changed": True, **serve}).model_dump()}})
+    if record is not None:
+        run.write(f"{group}/gate.json", record)
+    return run
+
+
 class Folder:
     """A run's folder that is filled step by step."""
 

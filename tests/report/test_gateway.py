@@ -9,14 +9,13 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from provision.core.models.facts import Drift, Installed
-from provision.core.models.inventory import Connection, Host, Inventory
-from provision.core.models.records import GatewayRecord, PhaseResult
+from provision.core.models.inventory import Connection, Host
+from provision.core.models.records import GatewayRecord
 from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
 from provision.report import summarise
 from provision.report.screen import first_screen_of
 from provision.report.text import render
-from tests.report.sample import GPU_STACK, Folder, facts, host, result
+from tests.report.sample import GPU_STACK, Folder, around, facts, host, result
 
 RECORD = GatewayRecord(
     endpoint="https://192.0.2.10:8443/v1",
@@ -30,16 +29,7 @@ RECORD = GatewayRecord(
 
 @pytest.mark.parametrize("changed", [True, False])
 def test_the_summary_has_what_clients_need(tmp_path: Path, changed: bool) -> None:
-    run = RunFolder.create(tmp_path, command="gateway")
-    host = Host(name="gate", groups=("gateway",), connection=Connection(kind="ssh"), settings=Settings())
-    run.write("inventory.json", Inventory(source="hosts.yml", hosts=(host,)))
-    results = {
-        "probe": PhaseResult(host="gate", phase="probe", status="ok"),
-        "serve": PhaseResult(host="gate", phase="serve", status="ok", changed=changed),
-    }
-    run.write("phases.json", {"gate": {name: result.model_dump() for name, result in results.items()}})
-    run.write("gateway/gate.json", RECORD)
-    summary = summarise(run)
+    summary = summarise(around(tmp_path, "gateway", RECORD, changed=changed))
     [entry] = summary.hosts
     assert (entry.state, entry.gateway) == ("serving" if changed else "unchanged", RECORD)
     text = render(summary)
@@ -134,12 +124,9 @@ def test_a_gateway_with_a_certificate_of_the_site_needs_no_copy_of_it(tmp_path: 
 
 
 def test_a_run_of_the_gateway_alone_does_not_report_drift_as_repaired(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path, command="gateway")
-    host = Host(name="gate", groups=("gateway", "gpus"), connection=Connection(kind="ssh"), settings=Settings())
-    run.write("inventory.json", Inventory(source="hosts.yml", hosts=(host,)))
+    run = around(tmp_path, "gateway", None)
     drift = Drift(kind="unit", path="/etc/systemd/system/firstlight-vllm.service", text="was changed")
     run.write("facts/gate.json", facts("gate", installed=Installed(prefix="/opt/firstlight", drift=(drift,))))
-    run.write("phases.json", {"gate": {"serve": PhaseResult(host="gate", phase="serve", status="ok").model_dump()}})
     [note] = summarise(run).hosts[0].notes
     assert note.startswith("drift, repaired: ")
     run.write("gateway/gate.json", RECORD)
@@ -148,10 +135,5 @@ def test_a_run_of_the_gateway_alone_does_not_report_drift_as_repaired(tmp_path: 
 
 
 def test_a_failed_gateway_has_no_address(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path, command="gateway")
-    host = Host(name="gate", groups=("gateway",), connection=Connection(kind="ssh"), settings=Settings())
-    run.write("inventory.json", Inventory(source="hosts.yml", hosts=(host,)))
-    failed = PhaseResult(host="gate", phase="serve", status="failed", text="no")
-    run.write("phases.json", {"gate": {"serve": failed.model_dump()}})
-    run.write("gateway/gate.json", RECORD)
+    run = around(tmp_path, "gateway", RECORD, status="failed", text="no")
     assert summarise(run).hosts[0].gateway is None

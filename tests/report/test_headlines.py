@@ -64,14 +64,8 @@ def test_a_family_without_figures_shows_its_first_passed_check() -> None:
 
 
 def test_shares_are_shown_in_percent() -> None:
-    found = lines(
-        record("kernels.gemm", figures={"error, bfloat16": 0.4813, "error, float32": 0.012}),
-        record("operators.softmax", figures={"error, softmax": 0.9974}),
-    )
-    assert [words for *_, words in found] == [
-        "matmul error 48 % of the allowed rounding",
-        "largest error 99 % of the allowed rounding",
-    ]
+    [found] = lines(record("operators.softmax", figures={"error, softmax": 0.9974}))
+    assert found[2] == "largest error 99 % of the allowed rounding"
 
 
 def test_large_counts_are_shown_exactly() -> None:

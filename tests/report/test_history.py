@@ -36,10 +36,6 @@ def test_all_runs_are_listed_newest_first(logs: Path, snapshot: SnapshotAssertio
     assert runs.list_text(logs) == snapshot
 
 
-def test_a_run_is_shown_by_its_name(logs: Path) -> None:
-    assert summary_text(logs, "20261119T080000Z").startswith("GREEN: ")
-
-
 @pytest.mark.parametrize("run", [None, "latest"])
 def test_the_newest_run_that_was_killed_before_its_summary_is_red(logs: Path, run: str | None) -> None:
     assert summary_text(logs, run).startswith("RED: ")
@@ -93,9 +89,3 @@ def test_a_folder_without_runs_is_reported(tmp_path: Path) -> None:
     assert runs.list_text(tmp_path).startswith("no run in")
     with pytest.raises(UsageError, match="no run in"):
         summary_text(tmp_path)
-
-
-def test_two_files_are_written_completely(logs: Path) -> None:
-    folder = logs / "20261119T080000Z"
-    assert {path.name for path in folder.glob("summary.*")} == {"summary.txt", "summary.json"}
-    assert not list(folder.glob(".summary*"))

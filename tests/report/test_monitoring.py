@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provision.core.models.inventory import Connection, Host, Inventory
-from provision.core.models.records import MonitoringRecord, PhaseResult
-from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
+from provision.core.models.records import MonitoringRecord
 from provision.report import summarise
 from provision.report.text import render
+from tests.report.sample import around
 
 RECORD = MonitoringRecord(
     prometheus="http://127.0.0.1:9090",
@@ -19,25 +17,15 @@ RECORD = MonitoringRecord(
 )
 
 
-def run_of(folder: Path, status: str) -> RunFolder:
-    run = RunFolder.create(folder, command="monitoring")
-    host = Host(name="mon", groups=("monitoring",), connection=Connection(kind="ssh"), settings=Settings())
-    run.write("inventory.json", Inventory(source="hosts.yml", hosts=(host,)))
-    result = PhaseResult(host="mon", phase="serve", status="ok", changed=True).model_dump() | {"status": status}
-    run.write("phases.json", {"mon": {"serve": result}})
-    run.write("monitoring/mon.json", RECORD)
-    return run
-
-
 def test_the_summary_says_what_is_read_where_and_what_is_missing(tmp_path: Path) -> None:
-    summary = summarise(run_of(tmp_path, "warn"))
+    summary = summarise(around(tmp_path, "monitoring", RECORD, status="warn"))
     [entry] = summary.hosts
     assert (entry.state, entry.monitoring, summary.verdict) == ("serving", RECORD, "amber")
     lines = render(summary).splitlines()
     for line in (
-        "Monitoring http://127.0.0.1:9090 on mon for 3 hosts",
+        "Monitoring http://127.0.0.1:9090 on gate for 3 hosts",
         "Monitoring",
-        "  mon: Prometheus at http://127.0.0.1:9090, Alertmanager at http://127.0.0.1:9093 on the host",
+        "  gate: Prometheus at http://127.0.0.1:9090, Alertmanager at http://127.0.0.1:9093 on the host",
         "    vllm: gpu-1, gpu-2",
         "    node: gpu-1, gpu-2, mon",
         "    missing: gpu-3: vLLM listens on 127.0.0.1",
@@ -46,4 +34,4 @@ def test_the_summary_says_what_is_read_where_and_what_is_missing(tmp_path: Path)
 
 
 def test_failed_monitoring_has_no_address(tmp_path: Path) -> None:
-    assert summarise(run_of(tmp_path, "failed")).hosts[0].monitoring is None
+    assert summarise(around(tmp_path, "monitoring", RECORD, status="failed")).hosts[0].monitoring is None

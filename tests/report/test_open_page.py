@@ -52,9 +52,8 @@ def test_an_old_run_is_opened_by_name(logs: Path, opened: list[str]) -> None:
     assert "<span>GREEN</span>" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("run", [None, "latest"])
-def test_the_newest_run_is_opened_even_if_it_was_killed(logs: Path, opened: list[str], run: str | None) -> None:
-    path, _ = write_and_open(logs, run)
+def test_the_newest_run_is_opened_even_if_it_was_killed(logs: Path, opened: list[str]) -> None:
+    path, _ = write_and_open(logs)
     assert path == logs / NEWER / "summary.html"
     assert "<span>RED</span>" in path.read_text(encoding="utf-8")
 
@@ -70,11 +69,6 @@ def test_a_running_run_has_no_page_yet(logs: Path) -> None:
     RunFolder(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
     with pytest.raises(UsageError, match="is still running"):
         write_and_open(logs)
-
-
-def test_an_unknown_run_is_reported(logs: Path) -> None:
-    with pytest.raises(UsageError, match=f"no run `x` in .*{NEWER}"):
-        write_and_open(logs, "x")
 
 
 def test_a_folder_that_cannot_be_written_is_reported(logs: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import unicodedata
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from provision.core.models.records import (
     AttentionProof,
@@ -27,7 +25,7 @@ from provision.core.models.records import (
     ServeRecord,
     Summary,
 )
-from provision.core.redaction import MASK, redact, register_secret, scrub
+from provision.core.redaction import MASK, redact
 from provision.report import text, wording
 from provision.report.group import group_hosts
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
@@ -208,9 +206,7 @@ def test_no_cause_is_lost_without_being_counted(summary: Summary) -> None:
 @given(summaries)
 @settings(max_examples=50, deadline=None)
 def test_json_can_be_read_again(summary: Summary) -> None:
-    document = json.loads(summary.model_dump_json())
-    assert TypeAdapter(Summary).validate_python(document).hosts == Summary.model_validate(document).hosts
-    assert len(document["hosts"]) == len(summary.hosts)
+    assert len(Summary.model_validate_json(summary.model_dump_json()).hosts) == len(summary.hosts)
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
@@ -322,26 +318,6 @@ def test_a_hostile_line_is_read_in_linear_time(line: str) -> None:
     """With 300,000 characters a pattern that starts again at every position would run for most of an hour."""
     text = line * (300_000 // len(line))
     assert len(redact(text)) <= len(text)
-
-
-def test_secrets_are_masked_at_any_depth() -> None:
-    value: Any = {"evidence": [{"env": {"HF_TOKEN": SECRET, "PORT": "8000"}}], "api_key": SECRET}
-    assert SECRET not in json.dumps(scrub(value))
-    assert scrub(value)["evidence"][0]["env"]["PORT"] == "8000"
-
-
-def test_the_value_of_an_option_is_masked_among_arguments() -> None:
-    argv = ["vllm", "serve", "--api-key", SECRET, "--port", "8000"]
-    assert scrub(argv) == ["vllm", "serve", "--api-key", MASK, "--port", "8000"]
-    assert scrub(["--api-key", "--port"]) == ["--api-key", "--port"]
-
-
-def test_a_secret_that_was_read_is_masked_whatever_it_looks_like() -> None:
-    assert redact("sesam open, read correct horse") == "sesam open, read correct horse"
-    register_secret("correct horse")
-    register_secret("cat")
-    assert redact("sesam open, read correct horse; a cat") == f"sesam open, read {MASK}; a cat"
-    assert scrub({"correct horse": ["no correct horse"]}) == {MASK: [f"no {MASK}"]}
 
 
 @pytest.mark.parametrize(

@@ -103,20 +103,6 @@ def test_one_cause_on_hosts_of_different_kinds_is_shown_once(tmp_path: Path) -> 
     assert sum("cause-0" in line for line in shown) == 1
 
 
-def test_hosts_that_need_attention_come_before_healthy_ones(tmp_path: Path) -> None:
-    names = [f"gpu-{place}" for place in range(40)]
-    folder = Folder(tmp_path / RUN, [host(name) for name in names])
-    folder.planned(names, GPU_STACK)
-    for name in names:
-        folder.green(name, gpus=8)
-    folder.results(result("gpu-39", "serve", "failed", text="port 8000 is taken"))
-    rows = [line for line in first_screen(folder) if re.match(r"(Hosts)? +(gpu-39|all but gpu-39|gpu-\[0:38\]) ", line)]
-    assert [row.split()[-4:] for row in rows] == [
-        ["failed", "in", "serve,", "changed"],
-        ["39", "hosts,", "serving,", "changed"],
-    ]
-
-
 ENDINGS: tuple[tuple[PhaseName, str], ...] = (
     ("install", "failed"),
     ("verify", "failed"),
@@ -133,19 +119,6 @@ def test_kinds_of_hosts_beyond_the_lines_are_counted_by_state(tmp_path: Path) ->
         phase, status = ENDINGS[place % 4]
         folder.results(result(name, phase, status, text=f"reason {place}"))
     assert "           and 10 failed, 10 installed" in first_screen(folder)
-
-
-def test_tunnel_key_and_request_are_on_the_screen_whole(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / RUN, [host("gpu-1")])
-    folder.planned(["gpu-1"], GPU_STACK)
-    folder.green("gpu-1", gpus=8)
-    screen, details = folder.text().split(RULE)
-    assert "http://127.0.0.1:8000/v1, model builtin-1" in screen
-    assert "API key in /opt/firstlight/etc/service.env on the host" in screen
-    assert "Ask        ssh -p 2222 ops@gpu-1.example.net -f -N -L 8000:127.0.0.1:8000" in screen
-    assert "'sudo sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env'" in screen
-    assert "curl -sS http://127.0.0.1:8000/v1/chat/completions" in screen
-    assert "curl -sS" in details
 
 
 def test_a_command_that_does_not_fit_is_shown_in_the_details_instead_of_truncated(tmp_path: Path) -> None:

@@ -50,16 +50,6 @@ def fleet(tmp_path: Path, count: int = 3) -> Folder:
         }
         each = [check("kernel.matmul", device=f"cuda:{card}", figures=[rate]) for card in range(8)]
         folder.green(name, gpus=8, records=each)
-    dispatch = {
-        "tasks": 4,
-        "retries": 1,
-        "wait_p50_ms": 1.24,
-        "wait_p99_ms": 7.9,
-        "queued_p50_ms": 2.5,
-        "queued_p99_ms": 31,
-    }
-    folder.run.write("dispatch.json", dispatch | {"tasks_per_s": 71.2})
-    folder.run.write("wheelhouse.json", {"lookups": 8, "hits": 6, "lookup_p50_ms": 0.031, "lookup_p99_ms": 0.4})
     return folder
 
 
@@ -181,21 +171,6 @@ def test_failed_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
             ),
         )
     assert folder.text() == snapshot
-
-
-def test_a_known_cause_comes_before_the_text_of_the_phase(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / RUN, [host("gpu-1")])
-    reason = "the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user www-data)"
-    folder.results(result("gpu-1", "probe"), result("gpu-1", "serve", "failed", text=reason, changed=False))
-    finding = {"cause": "port-in-use", "confidence": 0.93, "evidence": ["serve:1: port 8000 is taken"]}
-    folder.run.write("findings/gpu-1.json", [finding | {"fix": ["Set another firstlight_port"]}])
-    failed = folder.text().partition("What failed\n")[2].splitlines()
-    assert failed[:4] == [
-        "  gpu-1",
-        "    cause: port-in-use (93% sure)",
-        "    fix: Set another firstlight_port",
-        "    serve: the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user",
-    ]
 
 
 def test_no_stack_fits(tmp_path: Path, snapshot: SnapshotAssertion) -> None:

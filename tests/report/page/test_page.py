@@ -56,12 +56,6 @@ def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
     assert reason in render_page(page=Page(summary))
 
 
-def test_a_warning_of_the_network_between_hosts_is_shown(content: Page) -> None:
-    record = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
-    summary = content.summary.model_copy(update={"host_comparison": (CheckRecord.model_validate(record),)})
-    assert "check fleet.network: no interface joins the 2 hosts" in Page(summary).warnings
-
-
 def test_a_warning_names_its_host_and_what_to_do(content: Page) -> None:
     (text,) = content.warnings
     assert text.startswith("gpu-071: check speed.gemm: ")
