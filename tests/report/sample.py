@@ -29,6 +29,7 @@ from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
 
 STARTED, ENDED = "2026-11-20T10:15:00.000Z", "2026-11-20T10:16:34.200Z"
+OLDER, NEWER = "20261119T080000Z", "20261120T101500Z"
 SECONDS: dict[PhaseName, float] = {
     "probe": 0.41,
     "plan": 0.06,

@@ -23,18 +23,15 @@ from provision.report.difference import compare_runs
 from provision.report.difference.text import render
 from provision.report.history import bundle, retention, runs, show
 from provision.report.history.runs import names
-from tests.report.sample import CPU_STACK, Folder, host, result
+from tests.report.sample import CPU_STACK, NEWER, OLDER, Folder, host, result
 from tests.strange import JSON, changed, paths
 
 pytestmark = pytest.mark.slow
 
-DAMAGED = "20261119T080000Z"
-NEWER = "20261120T101500Z"
-
 
 def make(logs: Path) -> Path:
     """Two finished runs; the earlier one has every kind of file."""
-    for name in (DAMAGED, NEWER):
+    for name in (OLDER, NEWER):
         folder = Folder(logs / name, [host("a", local=True)], source="inventory/local")
         folder.planned(["a"], CPU_STACK)
         folder.green("a")
@@ -56,13 +53,13 @@ def make(logs: Path) -> Path:
 COMMANDS: dict[str, Callable[[Path], Any]] = {
     "list": runs.list_text,
     "list --json": lambda logs: json.loads(runs.list_json(logs)),
-    "show": lambda logs: show.summary_text(logs, DAMAGED),
-    "show --json": lambda logs: json.loads(show.summary_text(logs, DAMAGED, as_json=True)),
+    "show": lambda logs: show.summary_text(logs, OLDER),
+    "show --json": lambda logs: json.loads(show.summary_text(logs, OLDER, as_json=True)),
     "diff": lambda logs: render(compare_runs(logs)),
-    "diff A B": lambda logs: render(compare_runs(logs, DAMAGED, NEWER)),
-    "open": lambda logs: page.write_and_open(logs, DAMAGED, browser=False),
-    "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz"),
-    "the end of a failing run": lambda logs: summarise(RunFolder(logs / DAMAGED)).model_dump_json(),
+    "diff A B": lambda logs: render(compare_runs(logs, OLDER, NEWER)),
+    "open": lambda logs: page.write_and_open(logs, OLDER, browser=False),
+    "bundle": lambda logs: bundle.bundle(logs / OLDER, logs / "a.tar.gz"),
+    "the end of a failing run": lambda logs: summarise(RunFolder(logs / OLDER)).model_dump_json(),
     "doctor --limit": lambda logs: diagnosis.earlier(logs, "a"),
     "prune": lambda logs: retention.render(retention.prune(logs, keep=1)),
 }
@@ -71,7 +68,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
 def use(logs: Path, damage: str = "") -> None:
     """Run every command as a user does. A failure names the damage."""
     for name, command in COMMANDS.items():
-        if DAMAGED not in names(logs):
+        if OLDER not in names(logs):
             return  # without run.json it is no run
         error = refusal(command, logs)
         assert error is None or (error.hint and error.exit_code in set(Exit)), f"{name} {damage}"
@@ -117,16 +114,16 @@ CONTENTS = {
 def test_a_damaged_file_ends_no_command(sound: Path, file: str) -> None:
     for kind, content in CONTENTS.items():
         with copied(sound) as logs:
-            (logs / DAMAGED / file).parent.mkdir(exist_ok=True)
-            (logs / DAMAGED / file).write_bytes(content)
+            (logs / OLDER / file).parent.mkdir(exist_ok=True)
+            (logs / OLDER / file).write_bytes(content)
             use(logs, kind)
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_folder_in_the_place_of_a_file_ends_no_command(sound: Path, file: str) -> None:
     with copied(sound) as logs:
-        (logs / DAMAGED / file).unlink(missing_ok=True)
-        (logs / DAMAGED / file).mkdir(parents=True)
+        (logs / OLDER / file).unlink(missing_ok=True)
+        (logs / OLDER / file).mkdir(parents=True)
         use(logs)
 
 
@@ -134,7 +131,7 @@ def test_a_folder_in_the_place_of_a_file_ends_no_command(sound: Path, file: str)
 @given(data=st.data(), file=st.sampled_from([name for name in FILES if name.endswith(".json")]), new=JSON)
 def test_any_value_in_the_place_of_another_ends_no_command(sound: Path, data: Any, file: str, new: Any) -> None:
     with copied(sound) as logs:
-        path = logs / DAMAGED / file
+        path = logs / OLDER / file
         if not path.exists():
             return
         document = json.loads(path.read_bytes())
@@ -152,7 +149,7 @@ LINES = st.one_of(JSON.map(lambda value: json.dumps(value).encode()), st.binary(
 )
 def test_any_line_of_a_record_ends_no_command(sound: Path, lines: list[bytes], file: str) -> None:
     with copied(sound) as logs:
-        path = logs / DAMAGED / file
+        path = logs / OLDER / file
         path.parent.mkdir(exist_ok=True)
         with path.open("ab") as record:
             record.write(b"\n".join(lines))

@@ -15,21 +15,7 @@ from provision.report import summarise, write
 from provision.report.history import runs
 from provision.report.history.runs import find, names, run_status
 from provision.report.history.show import summary_text
-from tests.report.sample import CPU_STACK, Folder, host, result
-
-
-@pytest.fixture
-def logs(tmp_path: Path) -> Path:
-    """Two runs: one with its summary, a newer one that was killed."""
-    for name in ("20261119T080000Z", "20261120T101500Z"):
-        folder = Folder(tmp_path / name, [host("a", local=True)], source="inventory/local")
-        folder.planned(["a"], CPU_STACK)
-        folder.green("a")
-        if name < "20261120":
-            write(folder.run, summarise(folder.run))
-    (tmp_path / "latest").symlink_to("20261120T101500Z")
-    (tmp_path / "README.md").write_text("about\n", encoding="utf-8")
-    return tmp_path
+from tests.report.sample import CPU_STACK, NEWER, Folder, host, result
 
 
 def test_all_runs_are_listed_newest_first(logs: Path, snapshot: SnapshotAssertion) -> None:
@@ -39,11 +25,11 @@ def test_all_runs_are_listed_newest_first(logs: Path, snapshot: SnapshotAssertio
 @pytest.mark.parametrize("run", [None, "latest"])
 def test_the_newest_run_that_was_killed_before_its_summary_is_red(logs: Path, run: str | None) -> None:
     assert summary_text(logs, run).startswith("RED: ")
-    assert not (logs / "20261120T101500Z" / "summary.txt").exists()
+    assert not (logs / NEWER / "summary.txt").exists()
 
 
 def test_a_running_run_is_not_a_killed_run(logs: Path) -> None:
-    RunFolder(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
+    RunFolder(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
     assert run_status(find(logs)) == "running"
     with pytest.raises(UsageError, match=f"process {os.getpid()} is still running"):
         summary_text(logs)
@@ -53,7 +39,7 @@ def test_another_process_with_the_same_pid_is_not_the_run(logs: Path) -> None:
     began = process_start(os.getpid())
     assert began
     header = {"command": "provision", "pid": os.getpid(), "pid_start": began - 1}
-    RunFolder(logs / "20261120T101500Z").write("run.json", header)
+    RunFolder(logs / NEWER).write("run.json", header)
     assert run_status(find(logs)) == "killed"
 
 
@@ -64,7 +50,7 @@ def test_list_as_json(logs: Path) -> None:
 
 
 def test_a_run_that_only_planned_has_the_outcome_planned(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "20261120T101500Z", [host("a", local=True)])
+    folder = Folder(tmp_path / NEWER, [host("a", local=True)])
     folder.planned(["a"], CPU_STACK)
     folder.results(result("a", "probe"), result("a", "plan"))
     write(folder.run, summarise(folder.run))

@@ -14,19 +14,17 @@ from typer.testing import CliRunner
 from provision.cli import logs, main
 from provision.core.errors import UsageError
 from provision.report import summarise, write
-from tests.report.sample import CPU_STACK, Folder, host, result
-
-OLD, NEW = "20261119T080000Z", "20261120T101500Z"
+from tests.report.sample import CPU_STACK, NEWER, OLDER, Folder, host, result
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs: a green one, then one with another port, in which the service failed."""
-    for name, port in ((OLD, 8000), (NEW, 8100)):
+    for name, port in ((OLDER, 8000), (NEWER, 8100)):
         made = Folder(tmp_path / name, [host("a", local=True, port=port)], source="inventory/local")
         made.planned(["a"], CPU_STACK)
         made.green("a")
-        if name == NEW:
+        if name == NEWER:
             made.results(result("a", "serve", "failed", text="port 8100 is taken"))
         write(made.run, summarise(made.run))
     monkeypatch.setattr(logs, "LOGS", tmp_path)
@@ -40,35 +38,35 @@ def typed(*words: str) -> Any:
     return done
 
 
-@pytest.mark.parametrize("words", [(), (NEW,), ("show",), ("show", NEW), ("latest",)])
+@pytest.mark.parametrize("words", [(), (NEWER,), ("show",), ("show", NEWER), ("latest",)])
 def test_the_newest_run_is_shown_by_each_of_its_names(folder: Path, words: tuple[str, ...]) -> None:
     assert typed(*words).stdout.startswith("RED: 1 host failed (a)")
 
 
 def test_the_first_screen_is_shown_and_with_full_the_details(folder: Path) -> None:
-    screen, whole = typed(OLD).stdout, typed(OLD, "--full").stdout
-    assert screen.splitlines()[-1].split() == ["Details", "./firstlight", "logs", "show", OLD, "--full"]
+    screen, whole = typed(OLDER).stdout, typed(OLDER, "--full").stdout
+    assert screen.splitlines()[-1].split() == ["Details", "./firstlight", "logs", "show", OLDER, "--full"]
     assert typed().stdout.splitlines()[-1].endswith(" ./firstlight logs show --full")
-    assert whole == (folder / OLD / "summary.txt").read_text()
+    assert whole == (folder / OLDER / "summary.txt").read_text()
     assert "\nSeconds\n" in whole
     assert "\nSeconds\n" not in screen
 
 
 def test_another_run_is_shown_by_its_name_and_as_json(folder: Path) -> None:
-    assert typed(OLD).stdout.startswith("GREEN: ")
-    assert json.loads(typed(OLD, "--json").stdout)["verdict"] == "green"
+    assert typed(OLDER).stdout.startswith("GREEN: ")
+    assert json.loads(typed(OLDER, "--json").stdout)["verdict"] == "green"
 
 
 def test_list(folder: Path) -> None:
-    assert [line.split()[:2] for line in typed("list").stdout.splitlines()] == [[NEW, "red"], [OLD, "green"]]
-    assert [run["run"] for run in json.loads(typed("list", "--json").stdout)] == [NEW, OLD]
+    assert [line.split()[:2] for line in typed("list").stdout.splitlines()] == [[NEWER, "red"], [OLDER, "green"]]
+    assert [run["run"] for run in json.loads(typed("list", "--json").stdout)] == [NEWER, OLDER]
 
 
-@pytest.mark.parametrize("words", [(), (OLD,), (OLD, NEW)])
+@pytest.mark.parametrize("words", [(), (OLDER,), (OLDER, NEWER)])
 def test_diff(folder: Path, words: tuple[str, ...]) -> None:
     assert "settings: port: 8000 -> 8100" in typed("diff", *words).stdout
     [entry] = json.loads(typed("diff", *words, "--json").stdout)
-    assert (entry["host"], entry["before"], entry["after"]) == ("a", OLD, NEW)
+    assert (entry["host"], entry["before"], entry["after"]) == ("a", OLDER, NEWER)
 
 
 def test_prune(folder: Path) -> None:
@@ -81,9 +79,9 @@ def test_prune(folder: Path) -> None:
 
 def test_bundle(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "report.tar.gz"
-    assert str(target) in typed("archive", OLD, "-o", str(target)).stdout
+    assert str(target) in typed("archive", OLDER, "-o", str(target)).stdout
     with tarfile.open(target) as archive:
-        assert f"firstlight-{OLD}/summary.txt" in archive.getnames()
+        assert f"firstlight-{OLDER}/summary.txt" in archive.getnames()
     with pytest.raises(UsageError, match="cannot be written"):
         typed("bundle", "-o", "/proc/report.tar.gz")
 
@@ -102,7 +100,7 @@ def test_a_bundle_replaces_no_device_and_makes_no_folder(folder: Path, tmp_path:
     if place == "device":
         target.symlink_to("/dev/null")
     with pytest.raises(UsageError, match="cannot be written") as caught:
-        typed("bundle", OLD, "-o", str(target))
+        typed("bundle", OLDER, "-o", str(target))
     assert "hint: name another file: --output" in caught.value.render()
     assert folder.exists()
     if place == "fifo":

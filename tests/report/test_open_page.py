@@ -10,25 +10,8 @@ import pytest
 
 from provision.core.errors import UsageError
 from provision.core.run_folder import RunFolder
-from provision.report import summarise, write
 from provision.report.page import by_hand, has_display, write_and_open
-from tests.report.sample import CPU_STACK, Folder, host
-
-OLDER, NEWER = "20261119T080000Z", "20261120T101500Z"
-
-
-@pytest.fixture
-def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two runs: one with its summary, a newer one that was killed."""
-    for name in (OLDER, NEWER):
-        folder = Folder(tmp_path / name, [host("a", local=True)], source="inventory/local")
-        folder.planned(["a"], CPU_STACK)
-        folder.green("a")
-        if name == OLDER:
-            write(folder.run, summarise(folder.run))
-    (tmp_path / "latest").symlink_to(NEWER)
-    monkeypatch.delenv("SSH_CONNECTION", raising=False)
-    return tmp_path
+from tests.report.sample import NEWER, OLDER
 
 
 @pytest.fixture

@@ -1,0 +1,24 @@
+"""Two runs of this machine, for tests of commands on past runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.report import summarise, write
+from tests.report.sample import CPU_STACK, NEWER, OLDER, Folder, host
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """Two runs: one with its summary, a newer one that was killed."""
+    for name in (OLDER, NEWER):
+        folder = Folder(tmp_path / name, [host("a", local=True)], source="inventory/local")
+        folder.planned(["a"], CPU_STACK)
+        folder.green("a")
+        if name == OLDER:
+            write(folder.run, summarise(folder.run))
+    (tmp_path / "latest").symlink_to(NEWER)
+    (tmp_path / "README.md").write_text("about\n", encoding="utf-8")
+    return tmp_path
