@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,6 +168,13 @@ def around(folder: Path, group: str, record: Any, **serve: Any) -> RunFolder:
     if record is not None:
         run.write(f"{group}/gate.json", record)
     return run
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal, and keeps what it is sent."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Folder:
