@@ -29,19 +29,19 @@ with HostLock(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1]
 """
 
 
-def session() -> LocalSession:
-    return LocalSession("node", Connection(kind="local"))
+def lock(prefix: Path, run: str) -> HostLock:
+    return HostLock(LocalSession("node", Connection(kind="local")), prefix=str(prefix), run=run, root=False)
 
 
 def test_a_second_run_names_the_locking_run_and_its_start(tmp_path: Path) -> None:
-    prefix = str(tmp_path / "a prefix")
-    with HostLock(session(), prefix=prefix, run="first", root=False):
-        with pytest.raises(HostLockedError) as refused, HostLock(session(), prefix=prefix, run="second", root=False):
+    prefix = tmp_path / "a prefix"
+    with lock(prefix, "first"):
+        with pytest.raises(HostLockedError) as refused, lock(prefix, "second"):
             pass
         assert refused.value.exit_code == Exit.LOCKED
         assert "run first" in refused.value.text
         assert f"(process {os.getpid()}) since 20" in refused.value.text
-    with HostLock(session(), prefix=prefix, run="second", root=False):
+    with lock(prefix, "second"):
         pass
     assert not (tmp_path / "a prefix" / "lock.json").exists()
 
@@ -50,13 +50,13 @@ def test_the_lock_of_a_killed_controller_is_released(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"locked\n"
-        with pytest.raises(HostLockedError), HostLock(session(), prefix=str(tmp_path), run="next", root=False):
+        with pytest.raises(HostLockedError), lock(tmp_path, "next"):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     for _ in range(50):
         try:
-            with HostLock(session(), prefix=str(tmp_path), run="next", root=False):
+            with lock(tmp_path, "next"):
                 return
         except HostLockedError:
             continue
@@ -77,21 +77,14 @@ exec {shutil.which("flock")} "$@"
     )
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
-    with (
-        HostLock(session(), prefix=str(prefix), run="first", root=False),
-        pytest.raises(HostLockedError, match="run first"),
-        HostLock(session(), prefix=str(prefix), run="second", root=False),
-    ):
+    with lock(prefix, "first"), pytest.raises(HostLockedError, match="run first"), lock(prefix, "second"):
         pass
     assert (tmp_path / "went").exists()
 
 
 def test_a_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(RemoteCommandError) as refused,
-        HostLock(session(), prefix=str(tmp_path / "file" / "prefix"), run="run", root=False),
-    ):
+    with pytest.raises(RemoteCommandError) as refused, lock(tmp_path / "file" / "prefix", "run"):
         pass
     assert "could not be taken" in refused.value.text
     assert "Not a directory" in refused.value.text
@@ -104,34 +97,28 @@ def test_a_holder_without_an_account_name_is_named_by_its_number(
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr("getpass.getuser", nameless)
-    with HostLock(session(), prefix=str(tmp_path), run="first", root=False):
-        with (
-            pytest.raises(HostLockedError) as refused,
-            HostLock(session(), prefix=str(tmp_path), run="second", root=False),
-        ):
+    with lock(tmp_path, "first"):
+        with pytest.raises(HostLockedError) as refused, lock(tmp_path, "second"):
             pass
         assert f"run first of {os.getuid()}@" in refused.value.text
 
 
 def test_a_lock_that_its_host_released_is_taken_anew(tmp_path: Path) -> None:
-    with HostLock(session(), prefix=str(tmp_path), run="first", root=False) as lock:
-        assert not lock.renew()
+    with lock(tmp_path, "first") as held:
+        assert not held.renew()
         end_holder(tmp_path)
-        assert lock.renew()
-        assert not lock.renew()
+        assert held.renew()
+        assert not held.renew()
         with pytest.raises(HostLockedError, match="run first"):
-            HostLock(session(), prefix=str(tmp_path), run="second", root=False)
+            lock(tmp_path, "second")
     assert not (tmp_path / "lock").exists()
 
 
 def test_a_lock_that_another_run_took_meanwhile_is_not_taken_anew(tmp_path: Path) -> None:
-    with HostLock(session(), prefix=str(tmp_path), run="first", root=False) as lock:
+    with lock(tmp_path, "first") as held:
         end_holder(tmp_path)
-        with (
-            HostLock(session(), prefix=str(tmp_path), run="second", root=False),
-            pytest.raises(HostLockedError, match="run second"),
-        ):
-            lock.renew()
+        with lock(tmp_path, "second"), pytest.raises(HostLockedError, match="run second"):
+            held.renew()
 
 
 def end_holder(prefix: Path) -> None:
@@ -145,10 +132,10 @@ def end_holder(prefix: Path) -> None:
 
 
 def test_a_lock_whose_connection_broke_here_alone_is_this_runs_until_the_host_notices(tmp_path: Path) -> None:
-    with HostLock(session(), prefix=str(tmp_path), run="first", root=False) as lock:
-        kept = lock._channel
-        lock._channel = session().open_channel("exit 0")
-        assert not lock.renew(), "another run cannot have it"
+    with lock(tmp_path, "first") as held:
+        kept = held._channel
+        held._channel = held._session.open_channel("exit 0")
+        assert not held.renew(), "another run cannot have it"
         kept.close()
-        assert lock.renew()
-        assert not lock.renew()
+        assert held.renew()
+        assert not held.renew()
