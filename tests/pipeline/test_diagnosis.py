@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/repair.yml"
 ROLE = PLAYBOOK.parent / "roles/repair/tasks/main.yml"
 BROKEN = "fatal error: Python.h: No such file or directory\n"
 HERE = local_host("here")
+
+
+def seen(**values: Any) -> HostFacts:
+    return HostFacts(host="here", probed_at="2026-01-01T00:00:00Z", **values)
 
 
 def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: Path) -> None:
@@ -140,12 +145,7 @@ def test_a_damaged_record_of_a_rollout_hides_no_run(tmp_path: Path) -> None:
     ("service", "reported"), [("inactive", True), ("active", False), ("failed", False), (None, False)]
 )
 def test_a_service_that_was_stopped_normally_is_reported_if_nothing_failed(service: str | None, reported: bool) -> None:
-    facts = HostFacts(
-        host="here",
-        probed_at="2026-01-01T00:00:00Z",
-        os=OperatingSystem(id="debian"),
-        installed=Installed(prefix="/opt/firstlight", service=service),
-    )
+    facts = seen(os=OperatingSystem(id="debian"), installed=Installed(prefix="/opt/firstlight", service=service))
     again = "./firstlight provision --limit here"
     nothing = diagnose_texts({"log": "all well\n"})
     advice = "\n".join(diagnosis.with_service(nothing, facts, again).look_next)
@@ -162,18 +162,15 @@ def request(tmp_path: Path) -> CommandRequest:
     return CommandRequest(command="doctor", inventory=tmp_path, limit="here", overrides={}, logs=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("log", "message"),
-    [
-        ("OSError: [Errno 98] Address already in use", "no step of its fix is safe"),
-        ("libtorch_cuda.so: undefined symbol: ncclCommSplit", "no step of its fix is safe"),
-    ],
-)
-def test_an_unsafe_fix_is_left_to_the_user(log: str, message: str, tmp_path: Path) -> None:
-    outcome = diagnosis.repair_host(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
-    assert outcome
-    assert (outcome.tag, outcome.gone) == (None, False)
-    assert message in outcome.text
+def test_a_fix_that_is_unsafe_or_of_an_unlikely_cause_is_left_to_the_user(tmp_path: Path) -> None:
+    [likely, *_] = diagnose_texts({"log": BROKEN}).findings
+    unsafe = diagnose_texts({"log": "OSError: [Errno 98] Address already in use"}).findings
+    unlikely = [replace(likely, confidence=0.1)]
+    for findings, message in ((unsafe, "no step of its fix is safe"), (unlikely, "only possible (0.10)")):
+        outcome = diagnosis.repair_host(request(tmp_path), HERE, findings, refused)
+        assert outcome
+        assert (outcome.tag, outcome.gone) == (None, False)
+        assert message in outcome.text
     assert diagnosis.repair_host(request(tmp_path), HERE, (), refused) is None
 
 
@@ -233,9 +230,7 @@ def test_only_yes_is_consent(
 
 
 def test_a_tag_for_a_system_package_installs_the_hosts_own() -> None:
-    facts = HostFacts(
-        host="here",
-        probed_at="2026-01-01T00:00:00Z",
+    facts = seen(
         os=OperatingSystem(id="debian", version_id="12", package_manager="apt"),
         pythons=(Python(path="/usr/bin/python3", version="3.11.2"),),
     )
@@ -266,9 +261,7 @@ def test_a_cause_with_a_safe_fix_has_a_check() -> None:
 def test_processes_that_a_signal_stopped_are_a_cause_that_no_log_shows() -> None:
     """`status` says so of the host: the probe saw it."""
     state = Drift(kind="process", path="/proc/411", text="is stopped by a signal, state T (VLLM::EngineCore)")
-    facts = HostFacts(
-        host="here", probed_at="2026-01-01T00:00:00Z", installed=Installed(prefix="/opt/firstlight", drift=(state,))
-    )
+    facts = seen(installed=Installed(prefix="/opt/firstlight", drift=(state,)))
     source = diagnosis.stopped_processes(facts)
     assert source.absent is None
     found = diagnose_texts({source.name: source.text}).findings
