@@ -90,11 +90,9 @@ class Checkout:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
         (folder / "provision/__init__.py").touch()
-        (folder / "provision/__main__.py").write_text(PRODUCT, encoding="utf-8")
-        (folder / "tests").mkdir()
-        (folder / "tests/run.py").write_text(PRODUCT, encoding="utf-8")
-        (folder / "docs").mkdir()
-        (folder / "docs/generate.py").write_text(PRODUCT, encoding="utf-8")
+        for name in ("provision/__main__.py", "tests/run.py", "docs/generate.py"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(PRODUCT, encoding="utf-8")
         self.lock(wheels[1])
         self.environment = {
             name: value

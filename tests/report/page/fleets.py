@@ -21,38 +21,28 @@ RUN = "20261120T101500Z"
 CARD = json.loads((Path(__file__).parents[3] / "benchmarks/results/card-serving.json").read_text(encoding="utf-8"))
 """A run on one NVIDIA H100; its record has no evidence."""
 CARD_PCI = "0000:00:06.0"
+
+
+def reason(rule: str, text: str, source: str | None = None) -> Reason:
+    """Return a reason to take the build that the fleet has."""
+    return Reason(rule=rule, verdict="accept", candidate="vllm-0.26.0-cu130", text=text, source=source)
+
+
 WHY = (
-    Reason(
-        rule="driver",
-        verdict="accept",
-        candidate="vllm-0.26.0-cu130",
-        text="driver 580.65.06 is there, CUDA 13.0 needs 580",
-        source="https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/",
+    reason(
+        "driver",
+        "driver 580.65.06 is there, CUDA 13.0 needs 580",
+        "https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/",
     ),
-    Reason(
-        rule="arch",
-        verdict="accept",
-        candidate="vllm-0.26.0-cu130",
-        text="sm 9.0 of all 8 GPUs is among the wheel's",
-        source="cuobjdump of the wheel",
-    ),
-    Reason(
-        rule="attention",
-        verdict="accept",
-        candidate="vllm-0.26.0-cu130",
-        text="FLASH_ATTN of generation 3: every GPU is sm 9.0",
-    ),
+    reason("arch", "sm 9.0 of all 8 GPUs is among the wheel's", "cuobjdump of the wheel"),
+    reason("attention", "FLASH_ATTN of generation 3: every GPU is sm 9.0"),
 )
-AGAINST = (
-    Reason(
-        rule="driver",
-        verdict="reject",
-        candidate="vllm-0.27.0-cu131",
-        text="driver 580.65.06 is there, CUDA 13.1 needs 590",
-        source="https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/",
-    ),
-    REFUSED,
-)
+NEWER = {
+    "verdict": "reject",
+    "candidate": "vllm-0.27.0-cu131",
+    "text": "driver 580.65.06 is there, CUDA 13.1 needs 590",
+}
+AGAINST = (WHY[0].model_copy(update=NEWER), REFUSED)
 DONE_AT: dict[PhaseName, float] = {
     "probe": 0.5,
     "plan": 0.6,

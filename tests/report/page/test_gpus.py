@@ -9,6 +9,7 @@ import pytest
 
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.report import page
+from provision.report.page import render_page
 from provision.report.page.figures import Cell, GpuTable, figure_rows, gpu_table, load_rows
 from provision.report.page.view import Page
 from tests.report.page import fleets
@@ -97,9 +98,7 @@ def test_a_host_without_gpus_has_no_row(content: Page) -> None:
     assert [(row.host, row.device) for row in content.gpus.odd] == [("gpu-071", "cuda:2")]
 
 
-def test_of_many_gpus_those_beyond_a_bound_are_open(content: Page, tmp_path: Path) -> None:
-    from provision.report.page import render_page
-
+def test_of_many_gpus_those_beyond_a_bound_are_open(content: Page) -> None:
     section = render_page(page=content).partition('<section id="gpus"')[2].partition("</section>")[0]
     seen, _, folded = section.partition("<details")
     assert seen.count("<tr") == 2
