@@ -48,22 +48,6 @@ def test_the_sources_of_a_host_are_stored_and_absent_ones_are_listed(tmp_path: P
     assert "Available" in (Path(document["folder"]) / "disks.txt").read_text()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "give either files or --limit"),
-        (("x.log", "--limit", "localhost"), "give either files or --limit"),
-        (("x.log", "--apply"), "--apply, --yes and -i are for --limit"),
-        (("--limit", "nobody"), "nobody"),
-    ],
-)
-def test_wrong_combinations_are_usage_errors(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = firstlight("doctor", *arguments, logs=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stdout == ""
-
-
 def test_a_log_of_a_service_under_supervisor_begins_with_its_newest_start(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/vllm.log").write_text(

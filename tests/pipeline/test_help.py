@@ -61,10 +61,6 @@ def test_arguments_are_named_once() -> None:
     assert shown("gateway", "drain").startswith("Usage: firstlight gateway drain [OPTIONS] {HOST}...\n")
 
 
-def test_a_version_is_asked_for_as_a_version() -> None:
-    assert "--vllm VERSION" in shown("plan")
-
-
 def test_help_is_a_command_with_the_exit_codes() -> None:
     text = ended("help")
     assert text.startswith(shown().rstrip())

@@ -63,13 +63,11 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "text"),
     [
         ("max_model_len", "8192"),
-        ("gpus", "[0, 1]"),
         ("env", "{OMP_NUM_THREADS: 4}"),
         ("gateway_tls", "no"),
         ("vllm_args", "[--max-num-seqs, '8']"),
         ("dtype", "int3"),
         ("gpus", "0"),
-        ("max_model_len", "many"),
         ("prot", "1"),
     ],
 )
