@@ -20,6 +20,10 @@ from tests.pipeline.test_up_to_date import host_facts
 from verify.records import FLEET, CheckResult, as_record
 
 
+def context_of(tmp_path: Path, *names: str, **settings: Any) -> RunContext:
+    return local_context(tmp_path, names, settings=settings)
+
+
 def probed_hosts(context: RunContext, **facts: HostFacts) -> ProbedHosts:
     return ProbedHosts(facts, dict.fromkeys((host.name for host in context.hosts()), own_paths(context.cache)))
 
@@ -41,7 +45,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) -> None:
-    context = local_context(tmp_path, ("a", "b", "ill"))
+    context = context_of(tmp_path, "a", "b", "ill")
     check(context, CheckOptions("quick"))
     kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
     assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
@@ -49,7 +53,7 @@ def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) ->
 
 
 def test_a_single_host_is_not_compared(tmp_path: Path) -> None:
-    context = local_context(tmp_path, "a")
+    context = context_of(tmp_path, "a")
     check(context, CheckOptions("quick"))
     assert context.run.path("verify/a.json").exists()
     assert not context.run.path("host_comparison.json").exists()
@@ -64,7 +68,7 @@ def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, mon
         return after if name == "ill" else before
 
     monkeypatch.setattr(verify, "recompute_desired", recompute)
-    context = local_context(tmp_path, ("a", "ill"))
+    context = context_of(tmp_path, "a", "ill")
     probed = probed_hosts(context)
     installed = StagedHosts(**vars(probed), desired=dict.fromkeys(("a", "ill"), before))
     verified = verify.verify(context, installed)
@@ -73,7 +77,7 @@ def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, mon
 
 
 def test_what_others_gave_or_left_on_an_unchanged_host_is_a_warning(tmp_path: Path) -> None:
-    context = local_context(tmp_path, "ab")
+    context = context_of(tmp_path, "a", "b")
     rules = tuple(f"/etc/sudoers.d/{name} gives rights" for name in "tuvwxyz")
     facts = {
         name: host_facts(

@@ -28,6 +28,8 @@ from provision.core.models.stack import (
 )
 from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
+from provision.report import summarise
+from provision.report.text import render
 
 STARTED, ENDED = "2026-11-20T10:15:00.000Z", "2026-11-20T10:16:34.200Z"
 OLDER, NEWER = "20261119T080000Z", "20261120T101500Z"
@@ -234,13 +236,17 @@ class Folder:
         self.run.write(f"serve/{name}.json", served("FLASH_ATTN", generation=3) if gpus else served())
         self.results(*(result(name, phase) for phase in SECONDS))
 
-    def text(self, **options: Any) -> str:
-        from provision.report import summarise
-        from provision.report.text import render
+    def came_to(self, name: str, *results: PhaseResult) -> None:
+        """Leave a green host with these results alone, and with the files of the phases that passed."""
+        self.phases[name] = {}
+        self.results(*results)
+        passed = {entry.phase for entry in results if entry.status == "ok"}
+        for phase, folder in (("probe", "facts"), ("verify", "verify"), ("serve", "serve")):
+            if phase not in passed:
+                self.run.path(f"{folder}/{name}.json").unlink()
 
+    def text(self, **options: Any) -> str:
         return render(summarise(self.run, **options))
 
     def json(self, **options: Any) -> Any:
-        from provision.report import summarise
-
         return json.loads(summarise(self.run, **options).model_dump_json())

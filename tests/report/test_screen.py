@@ -17,7 +17,7 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.inventory import Inventory
-from provision.core.models.records import HostSummary, PhaseName, Summary
+from provision.core.models.records import Finding, HostSummary, PhaseName, Summary
 from provision.phases.verify.run_checks import CheckOptions
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
@@ -64,18 +64,11 @@ def failing(tmp_path: Path, number: int, *, causes: int) -> Folder:
 
 
 def test_hosts_in_many_states_keep_to_the_width_when_failures_take_the_lines() -> None:
+    causes = [(Finding(cause=f"cause-{number}", confidence=0.9),) for number in range(100)]
     hosts = [
-        HostSummary.model_validate(
-            {
-                "name": f"{state}-{number}",
-                "state": state,
-                "changed": False,
-                "attention": {},
-                "findings": [{"cause": f"cause-{number}", "confidence": 0.9, "evidence": [], "fix": []}],
-            }
-        )
+        HostSummary.model_validate({"name": f"{state}-{number}", "state": state, "changed": False, "findings": found})
         for state in sorted(wording.STATE_WORDS)
-        for number in range(100)
+        for number, found in enumerate(causes)
     ]
     shown = first_screen_of(render(summary_of(*hosts, verdict="red"))).splitlines()
     assert max(map(len, shown)) <= COLUMNS

@@ -61,8 +61,8 @@ def test_three_equal_hosts_are_shown_once(tmp_path: Path, snapshot: SnapshotAsse
     assert fleet(tmp_path).text() == snapshot
 
 
-def mixed(tmp_path: Path) -> Folder:
-    """Return a run on forty hosts of one kind: on two the port is taken, one is unreachable, the texts of the others differ in numbers."""
+def test_forty_hosts_of_which_three_are_odd(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    """All are of one kind: on two the port is taken, one is unreachable, the texts of the others differ in numbers."""
     folder = fleet(tmp_path, 40)
     for number in range(1, 41):
         name = f"gpu-{number}"
@@ -75,15 +75,8 @@ def mixed(tmp_path: Path) -> Folder:
         folder.results(result(name, "serve", "failed", text=text, hint=hint, evidence=("address already in use",)))
         finding = {"cause": "port-in-use", "confidence": 0.97, "evidence": [], "fix": ["see who listens: ss -ltnp"]}
         folder.run.write(f"findings/{name}.json", [finding])
-    folder.phases["gpu-31"] = {}
-    folder.results(result("gpu-31", "probe", "unreachable", seconds=10.0, text="no answer within 10 s"))
-    for phase in ("facts", "verify", "serve"):
-        folder.run.path(f"{phase}/gpu-31.json").unlink()
-    return folder
-
-
-def test_forty_hosts_of_which_three_are_odd(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    assert mixed(tmp_path).text() == snapshot
+    folder.came_to("gpu-31", result("gpu-31", "probe", "unreachable", seconds=10.0, text="no answer within 10 s"))
+    assert folder.text() == snapshot
 
 
 def test_the_verdict_is_one_line_however_many_hosts_failed(tmp_path: Path) -> None:
@@ -107,10 +100,7 @@ def test_one_unreachable_among_three(tmp_path: Path, snapshot: SnapshotAssertion
         text="`gpu-2.example.net:2222` did not answer within 10 s",
         hint="try: ssh -p 2222 ops@gpu-2.example.net",
     )
-    folder.phases["gpu-2"] = {}
-    folder.results(lost)
-    for phase in ("facts", "verify", "serve"):
-        folder.run.path(f"{phase}/gpu-2.json").unlink()
+    folder.came_to("gpu-2", lost)
     assert folder.text() == snapshot
 
 
@@ -129,10 +119,8 @@ def test_amber_for_a_warning_and_a_deviation(tmp_path: Path, snapshot: SnapshotA
 
 def test_interrupted_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     folder = local(tmp_path)
-    for phase in ("verify", "serve"):
-        folder.run.path(f"{phase}/localhost.json").unlink()
-    folder.phases["localhost"] = {}
-    folder.results(
+    folder.came_to(
+        "localhost",
         *(result("localhost", phase) for phase in ("probe", "plan", "stage")),
         result("localhost", "install", "interrupted", text="interrupted in task `Make the environment`"),
     )
@@ -155,10 +143,8 @@ def test_second_run_unchanged(tmp_path: Path, snapshot: SnapshotAssertion) -> No
 def test_failed_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     folder = fleet(tmp_path)
     for name in ("gpu-1", "gpu-2", "gpu-3"):
-        for phase in ("verify", "serve"):
-            folder.run.path(f"{phase}/{name}.json").unlink()
-        folder.phases[name] = {}
-        folder.results(
+        folder.came_to(
+            name,
             *(result(name, phase) for phase in ("probe", "plan", "stage")),
             result(
                 name,

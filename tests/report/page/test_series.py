@@ -30,8 +30,8 @@ def measured(name: str, found: Any) -> HostSummary:
     return with_evidence(name, {PEAKS.evidence: found})
 
 
-def tables(*hosts: HostSummary) -> list[Table]:
-    return list(series_tables(classes(summary_of(*hosts)), [PEAKS]))
+def tables(*hosts: HostSummary, rule: Rule = PEAKS) -> list[Table]:
+    return list(series_tables(classes(summary_of(*hosts)), [rule]))
 
 
 def test_places_are_in_the_order_of_their_numbers() -> None:
