@@ -28,8 +28,6 @@ TOOLS = {
     "shellcheck": ["shellcheck", "--external-sources", "firstlight", ".ci/run"],
     "shellcheck-fragments": ["shellcheck", "--external-sources", "--shell=sh", *FRAGMENTS],
 }
-
-
 SLOW = ("mypy", "ansible-lint")
 
 
@@ -37,11 +35,8 @@ SLOW = ("mypy", "ansible-lint")
 def test_a_tool_reports_no_problem(tool: str) -> None:
     command = TOOLS[tool]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    if (
-        command[0] == "shellcheck"
-        and shutil.which(command[0], path=path) is None
-        and not os.environ.get("FIRSTLIGHT_REQUIRE_FLEET")
-    ):
+    is_missing = command[0] == "shellcheck" and shutil.which(command[0], path=path) is None
+    if is_missing and not os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
         pytest.skip("shellcheck is not installed on this machine: the shell scripts are NOT CHECKED")
     environment = {**os.environ, "PATH": path, "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

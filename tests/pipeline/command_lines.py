@@ -111,6 +111,7 @@ def run_all(lines: Sequence[tuple[str, ...]], folder: Path) -> dict[tuple[str, .
         capture_output=True,
         text=True,
         check=True,
+        start_new_session=True,  # without a terminal, which would be asked for passwords
     )
     files = [
         [(folder / f"{number}.{name}").read_text("utf-8") for name in ("out", "err")] for number in range(len(lines))

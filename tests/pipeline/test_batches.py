@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from provision.pipeline.runner import RunOutcome, execute
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, StagedHosts
 from provision.run.step import Step
+from tests.pipeline.command_lines import inventory_of
 from tests.pipeline.local_context import local_host
 
 
@@ -33,9 +33,7 @@ class Fleet:
         self.log: list[str] = []
 
     def run(self, batch: str, max_fail: str | None = None) -> RunOutcome:
-        hosts = {name: {"ansible_connection": "local"} for name in self.names}
-        inventory = self.folder / "hosts.yml"
-        inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+        inventory = inventory_of(self.folder, **{name: {"ansible_connection": "local"} for name in self.names})
         batching = Batching.parse(batch, max_fail)
         request = CommandRequest("provision", inventory, None, {}, self.folder / "logs", batching=batching)
         steps = (

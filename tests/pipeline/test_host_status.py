@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from provision.pipeline.host_status import ask_features, described, serving_of
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.step import Step
+from tests.pipeline.command_lines import inventory_of
 from tests.pipeline.local_context import local_context, local_host, own_paths
 from verify.tables import table
 
@@ -117,9 +117,7 @@ def test_something_that_changed_on_one_host_alone_makes_status_red(
 
     monkeypatch.setattr(operations, "PROBE", Step("probe", probe, "probe", "all", reads_only=True))
     monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))
-    hosts = {name: {"ansible_connection": "local"} for name in "ab"}
-    inventory = tmp_path / "hosts.yml"
-    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    inventory = inventory_of(tmp_path, **{name: {"ansible_connection": "local"} for name in "ab"})
     request = CommandRequest("status", inventory, None, {}, tmp_path / "logs", as_json=as_json)
     assert operations.status(request) == (Exit.RED if drifted else Exit.OK)
     assert ("has 9 bytes, sealed with 8 bytes" in capsys.readouterr().out) is drifted

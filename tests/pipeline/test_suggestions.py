@@ -13,11 +13,9 @@ import typer.main
 from provision.cli.main import app
 from provision.cli.options import asked
 from provision.core.models.invocation import TAKES, Invocation
-from tests.pipeline.command_lines import firstlight
+from tests.pipeline.command_lines import firstlight, inventory_of
 
 pytestmark = pytest.mark.slow
-
-HOSTS = "all:\n  hosts:\n    o1: {ansible_connection: local}\n    o2: {ansible_connection: local}\n"
 
 
 @pytest.mark.parametrize(
@@ -33,8 +31,8 @@ def test_a_run_over_one_host_suggests_commands_for_that_host(
 ) -> None:
     site = tmp_path / "inventory" / "local"
     site.mkdir(parents=True)
-    bare = f"  vars: {{firstlight_prefix: {tmp_path}/bare}}\n"  # whatever this machine has
-    (site / "hosts.yml").write_text(HOSTS + bare)
+    bare = {"ansible_connection": "local", "firstlight_prefix": f"{tmp_path}/bare"}  # whatever this machine has
+    inventory_of(site, o1=bare, o2=bare)
     done = firstlight(*arguments, "-i", str(site), "--limit", "o1", logs=tmp_path)
     summary = json.loads((tmp_path / "queries" / "latest" / "summary.json").read_text())
     assert done.returncode == 0, done.stderr

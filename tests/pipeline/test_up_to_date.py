@@ -126,8 +126,12 @@ def test_a_host_with_any_deviation_is_not_up_to_date(desired: Desired, change: d
 
 
 def test_a_changed_service_is_another_state(desired: Desired) -> None:
-    other = {**desired.state, "service": "other"}
-    assert not is_up_to_date(desired, host_facts(installed(desired, state=other)))
+    assert not is_up_to_date(desired, host_facts(installed(desired, state=state_before(desired))))
+
+
+def state_before(desired: Desired, **readiness: Any) -> dict[str, Any]:
+    """Return the state of a host with another service."""
+    return {**desired.state, "service": "s0", "readiness": {**desired.state["readiness"], **readiness}}
 
 
 CHECKED = {"status": "ok", "environment": "e1"}
@@ -152,12 +156,7 @@ DISABLED = Drift(kind="unit", path="/etc/systemd/system/firstlight-vllm.service"
 def test_checks_hold_where_only_the_start_of_a_service_changes(
     desired: Desired, readiness: dict[str, Any], change: dict[str, Any], alone: bool
 ) -> None:
-    before = {
-        **desired.state,
-        "service": "s0",
-        "release": "r0",
-        "readiness": {**desired.state["readiness"], **readiness},
-    }
+    before = {**state_before(desired, **readiness), "release": "r0"}
     facts = host_facts(installed(desired, **{"state": before, "release": "r0", "last_verify": CHECKED, **change}))
     assert not is_up_to_date(desired, facts)
     assert is_restart_only(desired, facts) is alone
@@ -172,8 +171,7 @@ def test_a_unit_that_is_only_disabled_needs_neither_installation_nor_checks(desi
 
 
 def test_a_change_is_named_with_both_values(desired: Desired) -> None:
-    before = {**desired.state, "service": "s0", "readiness": {**desired.state["readiness"], "port": 9000}}
-    [change] = state_changes(desired, host_facts(installed(desired, state=before)))
+    [change] = state_changes(desired, host_facts(installed(desired, state=state_before(desired, port=9000))))
     assert (change.part, change.sign, change.text) == ("service", "~", "port 9000 -> 8000; it restarts")
 
 

@@ -11,7 +11,15 @@ from typing import Any
 from provision.core.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import AttentionProof, HostSummary, PhaseName, PhaseResult, ServeRecord, Summary
+from provision.core.models.records import (
+    AttentionProof,
+    CheckRecord,
+    HostSummary,
+    PhaseName,
+    PhaseResult,
+    ServeRecord,
+    Summary,
+)
 from provision.core.models.settings import Settings
 from provision.core.models.stack import (
     AttentionPlan,
@@ -114,15 +122,13 @@ def check(id_: str, status: str = "ok", **values: Any) -> dict[str, Any]:
     return {**record, "reason": "", "figures": [], "evidence": None, "remedy": None, "seconds": 0.2, **values}
 
 
+def record(id_: str, status: str = "ok", **values: Any) -> CheckRecord:
+    """Return a check as a summary has it."""
+    return CheckRecord.model_validate(check(id_, status, **values))
+
+
 def checks() -> list[dict[str, Any]]:
-    figure = {
-        "name": "largest error",
-        "value": 1.19e-06,
-        "unit": "",
-        "floor": None,
-        "ceiling": 1e-05,
-        "source": "float64",
-    }
+    figure = {"name": "largest error", "value": 1.19e-06, "unit": "", "ceiling": 1e-05, "source": "float64"}
     return [
         check("devices.agree", reason="PCI, driver and torch see the same: no GPU"),
         check("kernel.matmul", figures=[{**figure, "name": "relative error"}]),

@@ -83,11 +83,6 @@ def test_a_printed_command_connects_as_the_product_does(variables: dict[str, Any
     assert shlex.split(tunnel) == [*typed, "-f", "-N", "-L", "8000:127.0.0.1:8000"]
 
 
-def test_a_printed_command_is_short_where_little_is_set(tmp_path: Path) -> None:
-    found = connection(tmp_path, ansible_host="192.0.2.7", ansible_port=2222, ansible_user="ops")
-    assert shlex.join(found.ssh_words()) == f"ssh -p 2222 -F {tmp_path}/config ops@192.0.2.7"
-
-
 def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) -> None:
     found = connection(tmp_path, ansible_host="one", ansible_user="ops", ansible_become=True)
     there = host("h").model_copy(update={"connection": found})

@@ -7,14 +7,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.facts import (
-    NOT_ASKED,
-    Disk,
-    HostFacts,
-    Memory,
-    OperatingSystem,
-    Port,
-)
+from provision.core.models.facts import NOT_ASKED, Disk, HostFacts, Memory, OperatingSystem, Port
 from provision.core.models.records import Change, HostDifference
 from provision.report import summarise, write
 from provision.report.difference import compare_runs, last_green
@@ -25,9 +18,14 @@ from tests.report.sample import CPU_STACK, Folder, check, checks, document, fact
 GIB = 2**30
 
 
+def between(one: dict[str, Any], two: dict[str, Any]) -> HostDifference:
+    """Return how the records of a host differ in two runs."""
+    [found] = differences({"a": HostRecords(host="a", run="1", **one)}, {"a": HostRecords(host="a", run="2", **two)})
+    return found
+
+
 def differing(one: HostFacts, two: HostFacts) -> dict[str, tuple[Any, Any]]:
-    records = [HostRecords(host="a", run=str(number), facts=entry) for number, entry in enumerate((one, two))]
-    [found] = differences({"a": records[0]}, {"a": records[1]})
+    found = between({"facts": one}, {"facts": two})
     return {change.name: (change.before, change.after) for change in found.changes if change.part == "facts"}
 
 
@@ -108,10 +106,8 @@ def test_a_missing_card_is_one_difference() -> None:
 
 
 def test_a_new_boot_is_described_in_words() -> None:
-    [found] = differences(
-        {"a": HostRecords(host="a", run="1", facts=changed(os=OperatingSystem(boot_id="5c1e")))},
-        {"a": HostRecords(host="a", run="2", facts=changed(os=OperatingSystem(boot_id="90fa")))},
-    )
+    one, two = ({"facts": changed(os=OperatingSystem(boot_id=boot))} for boot in ("5c1e", "90fa"))
+    found = between(one, two)
     assert [sentence(change) for change in found.changes] == ["the host was started anew"]
 
 
@@ -132,7 +128,7 @@ def end(folder: Folder) -> None:
 
 
 def measured(folder: Folder, status: str, value: float) -> None:
-    rate = {"name": "copy", "value": value, "unit": "GB/s", "floor": None, "ceiling": None, "source": None}
+    rate = {"name": "copy", "value": value, "unit": "GB/s"}
     records = [*checks(), check("memory.speed", status, device="cuda:0", reason="slow", figures=[rate])]
     folder.run.write("verify/a.json", document(records))
 
@@ -162,7 +158,7 @@ def test_a_figure_within_its_noise_is_no_difference(tmp_path: Path) -> None:
 def test_times_counts_and_unbounded_speeds_of_a_cpu_are_no_difference(tmp_path: Path) -> None:
     for name, factor in (("20261119T080000Z", 1.0), ("20261120T080000Z", 3.0)):
         folder = run(tmp_path, name)
-        bare = {"value": 2.0 * factor, "floor": None, "ceiling": None, "source": None}
+        bare = {"value": 2.0 * factor}
         records = [
             check("speed.gemm", figures=[{**bare, "name": "bfloat16 products", "unit": "TFLOP/s"}]),
             check("libraries.files", device=None, figures=[{**bare, "name": "bytes", "unit": "B"}]),
@@ -188,10 +184,7 @@ def test_times_counts_and_unbounded_speeds_of_a_cpu_are_no_difference(tmp_path: 
     ],
 )
 def test_a_changed_state_of_a_host_is_a_difference(one: str, two: str, *, reported: bool) -> None:
-    [found] = differences(
-        {"a": HostRecords(host="a", run="1", state=one)},  # type: ignore[arg-type]
-        {"a": HostRecords(host="a", run="2", state=two)},  # type: ignore[arg-type]
-    )
+    found = between({"state": one}, {"state": two})
     assert [sentence(change) for change in found.changes] == ([f"{one} -> {two}"] if reported else [])
 
 

@@ -9,17 +9,11 @@ import pytest
 from provision.core.models.records import CheckRecord, HostSummary, ServeRecord
 from provision.pipeline.operations import print_checks
 from provision.report.group import merge_equal_records, named_endpoint
+from tests.report.sample import record
 
 
-def check(host: str | None, reason: str = "right", **fields: Any) -> CheckRecord:
-    values: dict[str, Any] = {
-        "id": "kernels.gemm",
-        "family": "kernels",
-        "status": "ok",
-        "device": "cpu",
-        "seconds": 1.0,
-    }
-    return CheckRecord(**{**values, "host": host, "reason": reason, **fields})
+def check(host: str | None, reason: str = "right", id_: str = "kernels.gemm", **fields: Any) -> CheckRecord:
+    return record(id_, host=host, reason=reason, **fields)
 
 
 def test_failed_checks_are_grouped_only_if_their_texts_are_equal() -> None:
@@ -32,14 +26,14 @@ def test_failed_checks_are_grouped_only_if_their_texts_are_equal() -> None:
 
 
 def test_devices_and_records_without_a_host_keep_their_rows() -> None:
-    records = [check("a"), check("a", device="cuda:0"), check(None, id="fleet.alike", device=None)]
+    records = [check("a"), check("a", device="cuda:0"), check(None, id_="fleet.alike", device=None)]
     assert merge_equal_records(records) == records
 
 
 def test_verify_prints_failures_then_warnings_then_a_line_for_each_family(capsys: pytest.CaptureFixture[str]) -> None:
-    records = [check(f"gpu-{number}", id=f"kernels.k{number}") for number in range(1, 41)]
-    records += [check("gpu-1", "no such check here", id="kernels.fp8", status="skip")]
-    records += [check("gpu-1", "late " * 40, id="host.clock", device=None, status="warn", remedy="set the clock")]
+    records = [check(f"gpu-{number}", id_=f"kernels.k{number}") for number in range(1, 41)]
+    records += [check("gpu-1", "no such check here", id_="kernels.fp8", status="skip")]
+    records += [check("gpu-1", "late " * 40, id_="host.clock", device=None, status="warn", remedy="set the clock")]
     records += [check(f"gpu-{number}", "wrong", device="cuda:0", status="fail") for number in (1, 2, 3)]
     print_checks(records)
     heading, *rows = capsys.readouterr().out.splitlines()

@@ -9,11 +9,12 @@ import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
 from provision.core.models.records import HostSummary, PhaseName
-from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
+from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report.endpoint import chat_commands
 from provision.report.run_files import read
 from provision.report.summary_builder import verdict
 from tests.report.sample import CPU_STACK, Folder, check, document, facts, host, result, served
+from tests.report.test_on_host import KEY
 
 RUN = "20261120T101500Z"
 
@@ -113,17 +114,7 @@ def test_an_index_that_did_not_answer_is_reported_once_with_a_remedy(folder: Fol
 
 
 def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Folder) -> None:
-    key = FlashAttnKey(
-        cuda_major=13,
-        rocm=None,
-        torch="2.13",
-        cxx11_abi=True,
-        python="3.11",
-        machine="x86_64",
-        glibc="2.36",
-        capabilities=("9.0",),
-    )
-    package = FlashAttnPackage(version="2.8.3", source="built", file="flash_attn.whl", key=key, builder="controller")
+    package = FlashAttnPackage(version="2.8.3", source="built", file="flash_attn.whl", key=KEY, builder="controller")
     planned = CPU_STACK.model_copy(update={"flash_attn": FlashAttnPlan(provider="none", package=package)})
     folder.planned(["a"], planned)
     note = "flash-attn 2.8.3 was left out: nvcc failed; --refresh tries again"

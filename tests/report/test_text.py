@@ -40,14 +40,7 @@ def fleet(tmp_path: Path, count: int = 3) -> Folder:
     folder.planned(names, GPU_STACK)
     folder.staged(names, GPU_STACK)
     for number, name in enumerate(names):
-        rate = {
-            "name": "bf16",
-            "value": 640.0 + number,
-            "unit": "TFLOPS",
-            "floor": 500.0,
-            "ceiling": None,
-            "source": "x",
-        }
+        rate = {"name": "bf16", "value": 640.0 + number, "unit": "TFLOPS", "floor": 500.0, "source": "x"}
         each = [check("kernel.matmul", device=f"cuda:{card}", figures=[rate]) for card in range(8)]
         folder.green(name, gpus=8, records=each)
     return folder

@@ -58,9 +58,9 @@ def noise(index: int, salt: int) -> float:
     return math.modf(math.sin(index * 12.9898 + salt * 78.233) * 43758.5453)[0]
 
 
-FLOORS = {"unit": "TFLOP/s", "floor": 675.3, "ceiling": None, "source": "achieved by others, times 0.85"}
-BANDWIDTH = {"unit": "GB/s", "floor": 2512.5, "ceiling": None, "source": "data sheet, times 0.75"}
-ERROR = {"unit": "share of bound", "floor": None, "ceiling": 1.0, "source": "N. Higham, eq. 3.13"}
+FLOORS = {"unit": "TFLOP/s", "floor": 675.3, "source": "achieved by others, times 0.85"}
+BANDWIDTH = {"unit": "GB/s", "floor": 2512.5, "source": "data sheet, times 0.75"}
+ERROR = {"unit": "share of bound", "ceiling": 1.0, "source": "N. Higham, eq. 3.13"}
 SLOW_REMEDY = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
 SLOW = "slow: bfloat16 products 402 TFLOP/s, at least 675"
 TIMES_MS = (
@@ -81,8 +81,7 @@ def pci(card: int) -> str:
 
 def per_card(name: str, card: int, value: float, unit: str) -> dict[str, Any]:
     """Return a figure of one card that is at its bound."""
-    figure = {"name": f"{name}: {pci(card)}", "value": value, "unit": unit}
-    return {**figure, "floor": value, "ceiling": None, "source": "its default"}
+    return {"name": f"{name}: {pci(card)}", "value": value, "unit": unit, "floor": value, "source": "its default"}
 
 
 def health(card: int) -> dict[str, Any]:
@@ -99,18 +98,9 @@ def health(card: int) -> dict[str, Any]:
 def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[dict[str, Any]]:
     """Return the records of `verify` for a host with eight cards; the third is `slow`, or computes `wrong` results."""
     records = [
-        check(
-            "devices.gpus",
-            device=None,
-            reason="PCI, driver, NVML and torch see the same 8 GPUs",
-        ),
+        check("devices.gpus", device=None, reason="PCI, driver, NVML and torch see the same 8 GPUs"),
         check("libraries.lock", device=None, reason="all 149 distributions match the lock"),
-        check(
-            "devices.ecc",
-            device=None,
-            reason="no uncorrected memory error",
-            evidence=[health(card) for card in range(8)],
-        ),
+        check("devices.ecc", device=None, evidence=[health(card) for card in range(8)]),
         check("devices.clocks", device=None, figures=[per_card("power limit", card, 700.0, "W") for card in range(8)]),
         check("devices.nvlink", device=None, figures=[per_card("links up", card, 18.0, "count") for card in range(8)]),
         check("engine.vllm", device=None, reason="vLLM 0.26.0 imports and computes on cuda"),
@@ -158,7 +148,7 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
         "evidence": {"call": "a @ b against float64 on the CPU", "shapes": [[256, 512, 192], [127, 1000, 65]]},
     }
     slow_values: dict[str, Any] = {"reason": SLOW, "remedy": SLOW_REMEDY}
-    lanes = {"value": 16.0, "unit": "count", "floor": 16.0, "ceiling": None, "source": "maximum of GPU and slot"}
+    lanes = {"value": 16.0, "unit": "count", "floor": 16.0, "source": "maximum of GPU and slot"}
     return [
         check(
             "devices.pcie",
@@ -372,8 +362,7 @@ def hostile(folder: Path) -> RunFolder:
     reasons = [chosen, running, chosen.model_copy(update={"verdict": "reject", "candidate": f"{HOSTILE}2"})]
     fleet.planned(names, GPU_STACK.model_copy(update={"fabric_manager": HOSTILE}), *reasons)
     figures = [
-        {"name": HOSTILE, "value": value, "unit": HOSTILE, "floor": 2.0, "ceiling": None, "source": HOSTILE}
-        for value in (1.0, 3.0)
+        {"name": HOSTILE, "value": value, "unit": HOSTILE, "floor": 2.0, "source": HOSTILE} for value in (1.0, 3.0)
     ]
     record = check(
         HOSTILE, "fail", device=HOSTILE, reason=HOSTILE, remedy=HOSTILE, figures=figures, evidence={HOSTILE: HOSTILE}

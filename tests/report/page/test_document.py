@@ -15,7 +15,7 @@ from provision.report import page
 from provision.report.page import environment, render_page
 from provision.report.page.view import Page
 from tests.report.page import fleets
-from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, facts, host, result
+from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, facts, host, record, result
 
 
 class Reader(HTMLParser):
@@ -100,18 +100,14 @@ def test_changes_since_the_last_green_run_are_shown(tmp_path: Path) -> None:
 
 
 def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, large: RunFolder) -> None:
-    bound = {"unit": "TFLOPS", "floor": 1.0, "ceiling": None, "source": "data sheet"}
+    bound = {"unit": "TFLOPS", "floor": 1.0, "source": "data sheet"}
 
     def measured(index: int) -> tuple[CheckRecord, ...]:
         return tuple(
-            CheckRecord.model_validate(
-                check(
-                    f"speed.kernel{number}",
-                    device=f"cuda:{card}",
-                    figures=[
-                        {"name": f"kernel {number}", "value": 2.0 + fleets.noise(index * 8 + card, number), **bound}
-                    ],
-                )
+            record(
+                f"speed.kernel{number}",
+                device=f"cuda:{card}",
+                figures=[{"name": f"kernel {number}", "value": 2.0 + fleets.noise(index * 8 + card, number), **bound}],
             )
             for number in range(20)
             for card in range(8)

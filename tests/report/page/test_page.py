@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provision.core.models.records import CheckRecord
 from provision.core.run_folder import RunFolder
 from provision.report import page, summarise
 from provision.report.page import render_page
 from provision.report.page.hosts import evidence_lines
 from provision.report.page.view import Page
 from tests.report.page import fleets
-from tests.report.sample import GPU_STACK, Folder, check, document, host, result
+from tests.report.sample import GPU_STACK, Folder, check, document, host, record, result
 
 
 def test_failures_come_before_everything_else(content: Page) -> None:
@@ -48,7 +47,7 @@ def test_the_endpoint_and_the_reasons_for_an_amber_run_come_first(tmp_path: Path
 def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
     reason = "gpu-071 cuda:2: other bits than the like devices give"
     odd = [
-        CheckRecord.model_validate(check(id_, status, host=None, device=None, reason=reason))
+        record(id_, status, host=None, device=None, reason=reason)
         for id_, status in (("fleet.alike", "ok"), ("kernels.determinism", "fail"))
     ]
     summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
