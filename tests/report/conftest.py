@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from provision.report import summarise, write
-from tests.report.sample import CPU_STACK, NEWER, OLDER, Folder, host
+from tests.report.sample import NEWER, OLDER, ran
 
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
     """Two runs: one with its summary, a newer one that was killed."""
     for name in (OLDER, NEWER):
-        folder = Folder(tmp_path / name, [host("a", local=True)], source="inventory/local")
-        folder.planned(["a"], CPU_STACK)
-        folder.green("a")
+        folder = ran(tmp_path / name)
         if name == OLDER:
             write(folder.run, summarise(folder.run))
     (tmp_path / "latest").symlink_to(NEWER)

@@ -23,7 +23,7 @@ from provision.report.difference import compare_runs
 from provision.report.difference.text import render
 from provision.report.history import bundle, retention, runs, show
 from provision.report.history.runs import names
-from tests.report.sample import CPU_STACK, NEWER, OLDER, Folder, host, result
+from tests.report.sample import NEWER, OLDER, ran, result
 from tests.strange import JSON, changed, paths
 
 pytestmark = pytest.mark.slow
@@ -32,9 +32,7 @@ pytestmark = pytest.mark.slow
 def make(logs: Path) -> Path:
     """Two finished runs; the earlier one has every kind of file."""
     for name in (OLDER, NEWER):
-        folder = Folder(logs / name, [host("a", local=True)], source="inventory/local")
-        folder.planned(["a"], CPU_STACK)
-        folder.green("a")
+        folder = ran(logs / name)
         folder.run.write(
             "run.json", {"run": name, "command": "provision", "started_at": "2026-11-19T08:00:00.000Z", "pid": 1}
         )

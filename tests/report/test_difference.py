@@ -13,7 +13,7 @@ from provision.report import summarise, write
 from provision.report.difference import compare_runs, last_green
 from provision.report.difference.compare import HostRecords, differences, read_records
 from provision.report.difference.text import render, sentence
-from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
+from tests.report.sample import Folder, check, checks, document, facts, host, ran, result, served
 
 GIB = 2**30
 
@@ -115,11 +115,8 @@ LOCK = "torch==2.13.0 \\\n    --hash=sha256:{0}\nnumpy==2.3.1 \\\n    --hash=sha
 
 
 def run(logs: Path, name: str, lock: str = LOCK.format("a" * 64, "b" * 64), **settings: Any) -> Folder:
-    folder = Folder(logs / name, [host("a", **settings)])
-    folder.planned(["a"], CPU_STACK)
-    folder.staged(["a"], CPU_STACK)
+    folder = ran(logs / name, **settings)
     folder.run.path("stage/lock.txt").write_text(lock, encoding="utf-8")
-    folder.green("a")
     return folder
 
 

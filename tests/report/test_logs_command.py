@@ -14,16 +14,14 @@ from typer.testing import CliRunner
 from provision.cli import logs, main
 from provision.core.errors import UsageError
 from provision.report import summarise, write
-from tests.report.sample import CPU_STACK, NEWER, OLDER, Folder, host, result
+from tests.report.sample import NEWER, OLDER, ran, result
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs: a green one, then one with another port, in which the service failed."""
     for name, port in ((OLDER, 8000), (NEWER, 8100)):
-        made = Folder(tmp_path / name, [host("a", local=True, port=port)], source="inventory/local")
-        made.planned(["a"], CPU_STACK)
-        made.green("a")
+        made = ran(tmp_path / name, port=port)
         if name == NEWER:
             made.results(result("a", "serve", "failed", text="port 8100 is taken"))
         write(made.run, summarise(made.run))

@@ -16,7 +16,7 @@ from provision.report import summarise, write
 from provision.report.history import retention
 from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, PastRun, decide, prune, prune_quietly, render
 from provision.report.history.runs import GREEN_FILE, green_hosts, names
-from tests.report.sample import CPU_STACK, Folder, check, host
+from tests.report.sample import Folder, check, ran
 
 
 def past(run: str, *green: str, run_status: str = "ended", bytes_: int = 10) -> PastRun:
@@ -68,10 +68,7 @@ def test_any_limits_keep_running_and_last_green_runs(runs: list[PastRun], keep: 
 
 
 def run(logs: Path, name: str, *, warned: bool = False) -> Folder:
-    folder = Folder(logs / name, [host("a", local=True)])
-    folder.planned(["a"], CPU_STACK)
-    folder.staged(["a"], CPU_STACK)
-    folder.green("a", records=[check("host.clock", "warn")] if warned else None)
+    folder = ran(logs / name, records=[check("host.clock", "warn")] if warned else None)
     write(folder.run, summarise(folder.run))
     return folder
 

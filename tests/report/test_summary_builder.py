@@ -13,7 +13,7 @@ from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report.endpoint import chat_commands
 from provision.report.run_files import read
 from provision.report.summary_builder import verdict
-from tests.report.sample import CPU_STACK, Folder, check, document, facts, host, result, served
+from tests.report.sample import CPU_STACK, Folder, check, document, facts, host, ran, result, served
 from tests.report.test_on_host import KEY
 
 RUN = "20261120T101500Z"
@@ -21,11 +21,7 @@ RUN = "20261120T101500Z"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path / RUN, [host("a", local=True)], source="inventory/local")
-    made.planned(["a"], CPU_STACK)
-    made.staged(["a"], CPU_STACK)
-    made.green("a")
-    return made
+    return ran(tmp_path / RUN)
 
 
 def summary(name: str = "a", state: str = "serving", **values: object) -> HostSummary:
