@@ -17,12 +17,9 @@ def host(*environments: str, current: str = "e1", environment: str | None = "e1"
 
 
 FILES: dict[str, Any] = {"id": "libraries.files", "status": "fail", "evidence": {}}
-INSIDE: dict[str, Any] = {
-    "id": "libraries.injected",
-    "status": "fail",
-    "evidence": {"in the environment": ["stray.pth"]},
-}
-ELSEWHERE: dict[str, Any] = {"id": "libraries.injected", "status": "fail", "evidence": {"in the environment": []}}
+INJECTED = {"id": "libraries.injected", "status": "fail"}
+INSIDE: dict[str, Any] = {**INJECTED, "evidence": {"in the environment": ["stray.pth"]}}
+ELSEWHERE: dict[str, Any] = {**INJECTED, "evidence": {"in the environment": []}}
 
 
 def test_the_environment_of_a_bare_host_is_named_by_the_digest() -> None:

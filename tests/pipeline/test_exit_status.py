@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,14 @@ def test_no_umask_lets_everybody_write_what_a_command_writes(
         os.umask(before)
 
 
+def code_of(command: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
+    """Return the exit code of a command that was typed with these words."""
+    monkeypatch.setattr(sys, "argv", ["firstlight", *words])
+    with pytest.raises(SystemExit) as end:
+        exit_status.run(command)
+    return end.value.code
+
+
 @pytest.mark.parametrize(("command", "code"), [("plan", 2), ("verify", 64)])
 def test_an_account_without_a_home_is_asked_to_set_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int
@@ -61,10 +69,7 @@ def test_an_account_without_a_home_is_asked_to_set_one(
         monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
         cache_folder({})
 
-    monkeypatch.setattr(sys, "argv", ["firstlight", command])
-    with pytest.raises(SystemExit) as end:
-        exit_status.run(without_home)
-    assert end.value.code == code
+    assert code_of(without_home, monkeypatch, command) == code
     assert "has no home folder" in capsys.readouterr().err
 
 
@@ -78,10 +83,7 @@ def test_an_internal_error_keeps_its_traceback(
     def broken() -> None:
         raise RuntimeError("dictionary changed size during iteration of correct horse battery")
 
-    monkeypatch.setattr(sys, "argv", ["firstlight", command, "--json"])
-    with pytest.raises(SystemExit) as end:
-        exit_status.run(broken)
-    assert end.value.code == code
+    assert code_of(broken, monkeypatch, command, "--json") == code
     printed = capsys.readouterr()
     assert "in broken" in printed.err
     assert "RuntimeError: dictionary changed size during iteration of [hidden]" in printed.err
@@ -216,10 +218,7 @@ def test_an_interruption_before_the_run_is_a_document(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "argv", ["firstlight", "plan", "--json"])
-    with pytest.raises(SystemExit) as end:
-        exit_status.run(interrupted)
-    assert end.value.code == 130
+    assert code_of(interrupted, monkeypatch, "plan", "--json") == 130
     assert json.loads(capsys.readouterr().out)["exit_code"] == 130
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -29,11 +30,9 @@ def on_terminal(*arguments: str, folder: Path) -> str:
     """Return what a command sends to a terminal, decoded as the terminal would."""
     process, ours = start_on_terminal(*arguments, logs=folder / "logs", term="dumb")
     shown = b""
-    try:
+    with contextlib.suppress(OSError):  # the terminal of a process that has ended
         while block := os.read(ours, 1 << 16):
             shown += block
-    except OSError:
-        pass  # the terminal of a process that has ended
     os.close(ours)
     process.wait(60)
     return shown.decode("utf-8", "surrogateescape").replace("\r\n", "\n")

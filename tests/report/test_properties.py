@@ -47,8 +47,6 @@ figures = st.builds(
     value=st.one_of(st.none(), st.floats()),
     unit=words,
     floor=st.one_of(st.none(), st.floats()),
-    ceiling=st.none(),
-    source=st.none(),
 )
 checks = st.builds(
     CheckRecord,
@@ -59,7 +57,6 @@ checks = st.builds(
     device=optional,
     reason=words,
     figures=st.lists(figures, max_size=2).map(tuple),
-    evidence=st.none(),
     remedy=optional,
     seconds=seconds,
 )

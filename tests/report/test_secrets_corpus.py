@@ -44,11 +44,8 @@ def corpus() -> Iterator[tuple[str, tuple[str, ...]]]:
         def value(found: re.Match[str], secrets: list[str] = secrets) -> str:
             prefix, kind, length = found[1] or "", found[2], int(found[3])
             if kind == "p":
-                text = (
-                    "".join(made.choices(LETTERS["w"], k=length // 2))
-                    + " "
-                    + "".join(made.choices(LETTERS["w"], k=length // 2))
-                )
+                halves = ("".join(made.choices(LETTERS["w"], k=length // 2)) for _ in range(2))
+                text = " ".join(halves)
             else:
                 # a digit and a letter in each: letters alone might be a word
                 text = "".join(made.choices(LETTERS[kind], k=length - 2)) + ("7d" if kind not in "dA" else "77")
@@ -126,11 +123,8 @@ def test_the_doctor_prints_no_secret() -> None:
     for line, secrets in CORPUS:
         log = f"RuntimeError: CUDA error: no kernel image is available for execution on the device {line}\n"
         diagnosis = diagnose_texts({"x.log": log}, None)
-        for text in (
-            render.render_text("x.log", diagnosis, top=3),
-            json.dumps(render.to_json("x.log", diagnosis, top=3)),
-        ):
-            assert left(text, secrets) == []
+        assert left(render.render_text("x.log", diagnosis, top=3), secrets) == []
+        assert left(json.dumps(render.to_json("x.log", diagnosis, top=3)), secrets) == []
 
 
 def hints() -> Iterator[str]:
@@ -138,12 +132,9 @@ def hints() -> Iterator[str]:
     for path in sorted((ROOT / "provision").rglob("*.py")) + sorted((ROOT / "verify").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             for word in getattr(node, "keywords", ()):
-                if (
-                    word.arg in ("hint", "remedy")
-                    and isinstance(word.value, ast.Constant)
-                    and isinstance(word.value.value, str)
-                ):
-                    yield word.value.value
+                text = getattr(word.value, "value", None)
+                if word.arg in ("hint", "remedy") and isinstance(text, str):
+                    yield text
 
 
 def test_our_own_hints_stay_whole() -> None:
