@@ -184,25 +184,15 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
 
 
 def served(name: str, index: int) -> ServeRecord:
+    """Return the proof of a service, whose start took a little more or less time than others."""
     engine = 41 + 6 * noise(index, 4)
-    tokens = tuple(range(100, 132))
-    return ServeRecord(
-        endpoint=f"http://{name}.example.net:8000/v1",
-        model="Qwen/Qwen3-0.6B",
-        chat=True,
-        ready=True,
-        attention=AttentionProof(
-            asked="FLASH_ATTN", used="FLASH_ATTN", generation=3, evidence=("32 of 32 layers hold FLASH_ATTN",)
-        ),
-        tokens_expected=tokens,
-        tokens_answered=tokens,
-        startup_s={
-            "health": round(engine, 2),
-            "first_answer": 0.4,
-            "first_token": round(engine + 0.6, 2),
-            "proven": round(engine + 3.4, 2),
-        },
-    )
+    ends = {"health": engine, "first_answer": 0.4, "first_token": engine + 0.6, "proven": engine + 3.4}
+    own = {
+        "endpoint": f"http://{name}.example.net:8000/v1",
+        "model": "Qwen/Qwen3-0.6B",
+        "startup_s": {phase: round(seconds, 2) for phase, seconds in ends.items()},
+    }
+    return sample.served("FLASH_ATTN", generation=3).model_copy(update=own)
 
 
 def end(run: RunFolder) -> None:
@@ -260,88 +250,65 @@ def one_gpu(folder: Path) -> RunFolder:
     return fleet.run
 
 
-def large(folder: Path, *, hosts: int = 100) -> RunFolder:
-    """GPU hosts and 4 CPU hosts; one unreachable, one with port 8000 taken, one with a card that computes wrong, one with a slow one."""
-    names = [f"gpu-{number:03}" for number in range(1, hosts - 3)] + [f"cpu-{number}" for number in range(1, 5)]
-    gpus, cpus = names[:-4], names[-4:]
-    fleet = Fleet(folder / RUN, [host(name) for name in names], source="inventory/mysite")
-    lost, taken, wrong, slow = (gpus[place * len(gpus) // 96] for place in (16, 41, 57, 70))
-    reached = [name for name in gpus if name != lost]
-    fleet.run.write(
-        "plan.json",
-        Plan(
-            classes=(
-                Resolution(hosts=tuple(reached), stack=GPU_STACK, reasons=(*WHY, *AGAINST)),
-                Resolution(hosts=tuple(cpus), stack=CPU_STACK, reasons=(REFUSED,)),
-            )
-        ),
+PORT = "port 8000 is taken by nginx (process 812, user www-data)"
+PORT_IN_USE = {
+    "cause": "port-in-use",
+    "confidence": 0.93,
+    "evidence": [f"serve:1: {PORT}"],
+    "fix": ["See who listens: ss -ltnp 'sport = :8000'", "Set another firstlight_port, or stop that service"],
+}
+LOST, TAKEN, WRONG, SLOW_HOST = "gpu-017", "gpu-042", "gpu-058", "gpu-071"
+FAILED = {
+    LOST: result(
+        LOST,
+        "probe",
+        "unreachable",
+        seconds=10.0,
+        text=f"`{LOST}.example.net:2222` did not answer within 10 s",
+        hint=f"try: ssh -p 2222 ops@{LOST}.example.net",
+    ),
+    TAKEN: result(
+        TAKEN,
+        "serve",
+        "failed",
+        seconds=2.1,
+        text=f"the service ended: preflight refuses: {PORT}",
+        evidence=("preflight: bind: Address already in use",),
+    ),
+    WRONG: result(WRONG, "verify", "failed", text="kernels.gemm failed on cuda:2"),
+}
+
+
+def large(folder: Path) -> RunFolder:
+    """96 GPU hosts and 4 CPU hosts; one unreachable, one with port 8000 taken, one with a card that computes wrong, one with a slow one."""
+    gpus, cpus = [f"gpu-{number:03}" for number in range(1, 97)], [f"cpu-{number}" for number in range(1, 5)]
+    fleet = Fleet(folder / RUN, [host(name) for name in (*gpus, *cpus)], source="inventory/mysite")
+    reached = [name for name in gpus if name != LOST]
+    classes = (
+        Resolution(hosts=tuple(reached), stack=GPU_STACK, reasons=(*WHY, *AGAINST)),
+        Resolution(hosts=tuple(cpus), stack=CPU_STACK, reasons=(REFUSED,)),
     )
+    fleet.run.write("plan.json", Plan(classes=classes))
     for group, stack in ((reached, GPU_STACK), (cpus, CPU_STACK)):
         staged = Staged(hosts=tuple(group), stack=stack, lock="stage/lock.txt", lock_digest="ab12", environment="cd34")
         fleet.run.write(f"stage/{group[0]}.json", staged)
+    fleet.run.write(f"findings/{TAKEN}.json", [PORT_IN_USE])
     results: list[PhaseResult] = []
-    for index, name in enumerate(names):
-        if name == lost:
-            results.append(
-                result(
-                    name,
-                    "probe",
-                    "unreachable",
-                    seconds=10.0,
-                    text=f"`{name}.example.net:2222` did not answer within 10 s",
-                    hint=f"try: ssh -p 2222 ops@{name}.example.net",
-                )
-            )
-            continue
-        is_gpu = name in gpus
-        fleet.run.write(f"facts/{name}.json", facts(name, gpus=8 if is_gpu else 0))
-        done = [
-            result(name, phase, seconds=DONE_AT[phase] / 3 + noise(index, 5))
-            for phase in ("probe", "plan", "stage", "install")
-        ]
-        records = (
-            gpu_checks(index, slow=name == slow, wrong=name == wrong)
-            if is_gpu
-            else [check("kernels.gemm", reason="within its bound")]
-        )
-        fleet.run.write(f"verify/{name}.json", document(records))
-        if name == wrong:
-            done.append(result(name, "verify", "failed", text="kernels.gemm failed on cuda:2"))
-        else:
-            done.append(result(name, "verify", seconds=11 + noise(index, 6)))
-            if name == taken:
-                text = "the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user www-data)"
-                done.append(
-                    result(
-                        name,
-                        "serve",
-                        "failed",
-                        seconds=2.1,
-                        text=text,
-                        evidence=("preflight: bind: Address already in use",),
-                    )
-                )
-                finding = {
-                    "cause": "port-in-use",
-                    "confidence": 0.93,
-                    "evidence": ["serve:1: port 8000 is taken by nginx (process 812, user www-data)"],
-                    "fix": [
-                        "See who listens: ss -ltnp 'sport = :8000'",
-                        "Set another firstlight_port, or stop that service",
-                    ],
-                }
-                fleet.run.write(f"findings/{name}.json", [finding])
-            else:
-                done.append(result(name, "serve", seconds=18 + 2 * noise(index, 7)))
-                record = (
-                    served(name, index)
-                    if is_gpu
-                    else served(name, index).model_copy(
-                        update={"attention": AttentionProof(asked="CPU_ATTN", used="CPU_ATTN")}
-                    )
-                )
-                fleet.run.write(f"serve/{name}.json", record)
-        results += done
+    for index, name in enumerate((*gpus, *cpus)):
+        passed, failed, is_gpu = [*DONE_AT], FAILED.get(name), name in gpus
+        if failed:
+            del passed[passed.index(failed.phase) :]
+        results += [result(name, phase, seconds=DONE_AT[phase] / 3 + noise(index, 5)) for phase in passed]
+        results += [failed] if failed else []
+        if passed:
+            records = [check("kernels.gemm", reason="within its bound")]
+            if is_gpu:
+                records = gpu_checks(index, slow=name == SLOW_HOST, wrong=name == WRONG)
+            fleet.run.write(f"facts/{name}.json", facts(name, gpus=8 if is_gpu else 0))
+            fleet.run.write(f"verify/{name}.json", document(records))
+        if "serve" in passed:
+            attention = {} if is_gpu else {"attention": AttentionProof(asked="CPU_ATTN", used="CPU_ATTN")}
+            fleet.run.write(f"serve/{name}.json", served(name, index).model_copy(update=attention))
     fleet.results(*results)
     fleet.events(results, DONE_AT)
     end(fleet.run)
