@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from provision.core.models.records import CheckRecord, Figure
+from provision.core.models.records import CheckRecord
 from provision.report.group import Headline, families, headlines
+from tests.report import sample
 from verify.runner.registry import all_checks
 from verify.tables import table
 
@@ -15,9 +16,8 @@ from verify.tables import table
 def record(
     id_: str, status: str = "ok", reason: str = "", device: str = "cuda:0", figures: dict[str, float] | None = None
 ) -> CheckRecord:
-    found = [Figure(name=name, value=value, unit="") for name, value in (figures or {}).items()]
-    values = {"id": id_, "family": id_.partition(".")[0], "status": status, "device": device, "reason": reason}
-    return CheckRecord.model_validate({**values, "figures": found})
+    found = [{"name": name, "value": value, "unit": ""} for name, value in (figures or {}).items()]
+    return sample.record(id_, status, reason=reason, device=device, figures=found)
 
 
 def lines(*checks: CheckRecord) -> list[tuple[str, str, str]]:

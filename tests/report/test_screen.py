@@ -17,7 +17,7 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.inventory import Inventory
-from provision.core.models.records import Finding, HostSummary, PhaseName, Summary
+from provision.core.models.records import Finding, HostSummary, PhaseName, PhaseResult, Summary
 from provision.phases.verify.run_checks import CheckOptions
 from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
@@ -270,6 +270,14 @@ print(folded("  refused   vllm-0.33.0 is refused, as the wheels are in `--bundle
     assert shown.endswith("Details    ./firstlight logs show --full\n")
 
 
+def serving(folder: Folder, name: str, address: str) -> list[PhaseResult]:
+    """Write what is known of a host that serves at an address; return its results."""
+    folder.run.write(f"facts/{name}.json", facts(name))
+    record = served().model_copy(update={"endpoint": f"http://{address}:8000/v1"})
+    folder.run.write(f"serve/{name}.json", record)
+    return [result(name, phase) for phase in SECONDS]
+
+
 def test_hundreds_of_hosts_that_serve_or_are_silent_are_a_few_lines(tmp_path: Path) -> None:
     names = [f"gpu-{place:03}" for place in range(300)]
     folder, results = Folder(tmp_path / RUN, [host(name) for name in names]), []
@@ -279,10 +287,7 @@ def test_hundreds_of_hosts_that_serve_or_are_silent_are_a_few_lines(tmp_path: Pa
             text = f"no answer from {name} ({address}) port 22 within 10 s"
             results.append(result(name, "probe", "unreachable", text=text, hint=f"ping {address}"))
             continue
-        results += [result(name, phase) for phase in SECONDS]
-        folder.run.write(f"facts/{name}.json", facts(name))
-        record = served().model_copy(update={"endpoint": f"http://{address}:8000/v1"})
-        folder.run.write(f"serve/{name}.json", record)
+        results += serving(folder, name, address)
     folder.results(*results)
     text = folder.text()
     assert text.count("port 22 within 10 s") == 1, "hosts that are silent for one reason are one entry"
@@ -324,9 +329,6 @@ def test_a_few_endpoints_are_shown_as_they_are(tmp_path: Path) -> None:
     folder = Folder(tmp_path / RUN, [host(f"gpu-{place}") for place in range(3)])
     for place in range(3):
         name = f"gpu-{place}"
-        folder.results(*(result(name, phase) for phase in SECONDS))
-        folder.run.write(f"facts/{name}.json", facts(name))
-        record = served().model_copy(update={"endpoint": f"http://10.0.0.{place}:8000/v1"})
-        folder.run.write(f"serve/{name}.json", record)
+        folder.results(*serving(folder, name, f"10.0.0.{place}"))
     shown = folder.text()
     assert [f"http://10.0.0.{place}:8000/v1" in shown for place in range(3)] == [True] * 3
