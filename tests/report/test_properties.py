@@ -283,32 +283,6 @@ def test_text_that_looks_like_a_secret_is_masked(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "the key is in /opt/firstlight/etc/service.env",
-        "sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env",
-        'curl -H "Authorization: Bearer $(cat key)" http://127.0.0.1:8000',
-        "32 of 32 greedy tokens equal the reference",
-        "hash sha256:f072f4d804ea359e4eaf198b1af7a8b0943881a87f31bb764f8bf219bb9419e0 does not fit",
-        "max_new_tokens=32",
-        "wrong attention: decode one token: largest error 4.0e-03, 2.1e-03 allowed",
-        "decode one token: mean error 4.0e-03",
-        "one token: right",
-        "token file: /home/ops/.token",
-        "--api-key --port 8000",
-        "sudo asks for a password: --ask-become-pass",
-        "make one without a password: minisign -G",
-        "sudo asks no password: then nothing is to be done",
-        "basic credentials for the index",
-        "set firstlight_api_key: true, or firstlight_api_key=false",
-        "git clone https://ops@code.example.net/x",
-    ],
-)
-def test_text_without_a_secret_stays(line: str) -> None:
-    assert redact(line) == line
-
-
-@pytest.mark.parametrize(
     "line", ["a.", "-", "token ", "--token-", "://", "hf_", "-----BEGIN ", "password:\t", "key" + " " * 50], ids=repr
 )
 def test_a_hostile_line_is_read_in_linear_time(line: str) -> None:
