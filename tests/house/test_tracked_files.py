@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.core.requirements_file import read_lock
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # in pieces, so that this file holds none of them itself
@@ -70,24 +72,19 @@ def test_the_patterns_match_nothing_else(text: str) -> None:
     assert not MACHINE.search(text)
 
 
-def pins(name: str) -> dict[str, set[str]]:
-    """Return the versions of each distribution (several where markers choose)."""
-    found: dict[str, set[str]] = {}
-    for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"([a-z0-9._-]+)==([^ ;\\]+)", line):
-            found.setdefault(match[1], set()).add(match[2])
-    return found
+def lock(name: str) -> str:
+    return (ROOT / "requirements" / name).read_text(encoding="utf-8")
 
 
 def test_the_development_lock_contains_the_other_lock() -> None:
     """One .venv serves both: what runs the tests must be what runs the product."""
-    small, large = pins("run.txt"), pins("dev.txt")
-    assert {name: large.get(name) for name in small} == small
+    small, large = ({(pin.name, pin.version) for pin in read_lock(lock(name))} for name in ("run.txt", "dev.txt"))
+    names = {name for name, _ in small}
+    assert {(name, version) for name, version in large if name in names} == small
 
 
 @pytest.mark.parametrize("name", ["run.txt", "dev.txt"])
 def test_every_pin_has_hashes(name: str) -> None:
-    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
-    blocks = re.split(r"\n(?=[a-z0-9._-]+==)", "\n" + text)[1:]
-    assert len(blocks) == sum(map(len, pins(name).values()))
-    assert all("--hash=sha256:" in block for block in blocks)
+    pins = list(read_lock(lock(name)))
+    assert len(pins) == len(re.findall(r"^[a-z0-9._-]+==", lock(name), re.MULTILINE)) > 0
+    assert all(pin.hashes for pin in pins)

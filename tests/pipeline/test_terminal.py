@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,13 +25,6 @@ def waiting(tmp_path: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
     inventory = inventory_of(tmp_path, slow={"ansible_ssh_common_args": proxy})
     logs = tmp_path / "logs"
     return *start_on_terminal("probe", "-i", str(inventory), logs=logs), logs
-
-
-def until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def read_until(terminal: int, text: bytes) -> bytes:
@@ -63,7 +54,6 @@ def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[byte
     os.close(terminal)
     process.send_signal(signal.SIGHUP)
     process.wait(LONG_S)
-    until((logs / "queries" / "latest" / "summary.json").exists)
     assert json.loads((logs / "queries" / "latest" / "summary.json").read_text())["interrupted"]
 
 
