@@ -7,7 +7,6 @@ import json
 import random
 import re
 import string
-import tarfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from provision.core.redaction import MASK, redact, scrub
 from provision.report.history.bundle import bundle
 from tests.report.sample import Folder, host
+from tests.report.test_bundle import contents
 from verify.doctor import render
 from verify.doctor.engine import diagnose_texts
 from verify.secret_masking import masked
@@ -91,10 +91,7 @@ def test_no_secret_survives_in_an_archive(tmp_path: Path) -> None:
     made.run.path("events.jsonl").write_text(
         "".join(json.dumps({"kind": "x", "text": line}) + "\n" for line, _ in CORPUS)
     )
-    target = tmp_path / "x.tar.gz"
-    bundle(made.run.folder, target)
-    with tarfile.open(target) as archive:
-        texts = [archive.extractfile(name).read().decode() for name in archive.getnames()]  # type: ignore[union-attr]
+    texts = contents(bundle(made.run.folder, tmp_path / "x.tar.gz").path).values()
     assert len(texts) >= 4
     for _, secrets in CORPUS:
         assert not [secret for text in texts for secret in left(text, secrets)]
