@@ -16,7 +16,7 @@ from provision.features.gateway import hooks
 from provision.run import deb_packages
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts
-from tests.pipeline.local_context import local_context
+from tests.pipeline.local_context import local_context, local_host
 
 
 class Fake:
@@ -41,8 +41,7 @@ class Fake:
 
 def context_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session: Fake) -> tuple[RunContext, PlannedHosts]:
     context = local_context(tmp_path, "g")
-    host = context.inventory.hosts[0].model_copy(update={"groups": ("gateway",)})
-    context.inventory = context.inventory.model_copy(update={"hosts": (host,)})
+    context.inventory = context.inventory.model_copy(update={"hosts": (local_host("g", "gateway"),)})
     monkeypatch.setattr(RunContext, "session", lambda *_: session)
     monkeypatch.setattr(deb_packages, "package_sources_answer", lambda found: cast("Fake", found).answers)
     facts = HostFacts(
