@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import unicodedata
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -35,8 +34,6 @@ from provision.report.screen import failures, first_screen_of
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 words = st.one_of(st.text(max_size=40), st.text(alphabet="ab -'\"\\\x1b[31m\n一é", max_size=300))
 optional = st.one_of(st.none(), words)
