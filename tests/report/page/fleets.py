@@ -63,14 +63,6 @@ BANDWIDTH = {"unit": "GB/s", "floor": 2512.5, "source": "data sheet, times 0.75"
 ERROR = {"unit": "share of bound", "ceiling": 1.0, "source": "N. Higham, eq. 3.13"}
 SLOW_REMEDY = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
 SLOW = "slow: bfloat16 products 402 TFLOP/s, at least 675"
-TIMES_MS = (
-    ((2, 512, 12, 64), 0.021, 0.12),
-    ((32, 512, 12, 64), 0.11, 0.94),
-    ((2, 512, 8, 64), 0.018, 0.09),
-    ((2, 2048, 16, 64), 0.09, 1.42),
-)
-"""Point, flash, standard."""
-
 
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -124,14 +116,6 @@ def load(salt: int, *, slow: bool) -> dict[str, Any]:
 def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict[str, Any]]:
     speed = 402.0 if slow else round(718 + 14 * noise(salt, 1), 1)
     error = 3.27 if wrong else round(0.47 + 0.03 * noise(salt, 3), 4)
-    rows = [
-        {
-            "point": list(point),
-            "flash": round(flash * (1 + 0.03 * noise(salt, 8)), 5),
-            "standard": round(standard * (1 + 0.03 * noise(salt, 9)), 5),
-        }
-        for point, flash, standard in TIMES_MS
-    ]
     lengths = [128 << step for step in range(8)]
     peaks = {
         "flash": {str(length): length * 520 + 4096 for length in lengths},
@@ -141,7 +125,7 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
         "flash": {str(length): round(0.02 + length**2 * 3e-8, 4) for length in lengths},
         "standard": {str(length): round(0.09 + length**2 * 4e-7, 4) for length in lengths},
     }
-    speeds = {"milliseconds": rows, "dtype": "float16", "forward, head dimension 64, milliseconds by length": times}
+    speeds = {"forward, head dimension 64, milliseconds by length": times}
     wrong_values: dict[str, Any] = {
         "reason": "bfloat16: error 3.27 times its bound",
         "remedy": "drain the host and replace the GPU",
