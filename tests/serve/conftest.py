@@ -42,6 +42,10 @@ def card(
     return NvidiaGpu(index=index, name=name, compute_capability=capability, memory_total=memory, slices=slices)
 
 
+def cards(count: int) -> tuple[NvidiaGpu, ...]:
+    return tuple(card(index) for index in range(count))
+
+
 def facts(*cards: NvidiaGpu, memory: Memory | None = None) -> HostFacts:
     return HostFacts(
         host="gpu-1",

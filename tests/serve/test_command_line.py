@@ -15,21 +15,36 @@ from syrupy.assertion import SnapshotAssertion
 from provision.core.errors import ServeError
 from provision.core.models.facts import Amd, AmdGpu, Cpu, HostFacts, Memory
 from provision.core.models.settings import Settings
-from provision.core.models.stack import (
-    CudaCompat,
-    FlashInferPlan,
-    ModelPlan,
-    ServingChoice,
-    ServingPlan,
-    Stack,
-)
+from provision.core.models.stack import CudaCompat, FlashInferPlan, ModelPlan, ServingChoice, ServingPlan, Stack
 from provision.phases.serve import options
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
-from tests.serve.conftest import GIB, card, facts, stack
+from tests.serve.conftest import GIB, card, cards, facts, stack
 
 PREFIX = "/opt/firstlight"
 QWEN = ServedModel(kind="files", name="qwen3-8b", attention_heads=32)
+ONE_CARD = facts(card(0))
+
+
+def command(
+    planned: Stack | None = None,
+    host: HostFacts | None = None,
+    *,
+    model: ServedModel = QWEN,
+    peer_writes: bool = True,
+    is_shared: bool = False,
+    **settings: Any,
+) -> ServeCommand:
+    """Return the command of one service; by default it serves a user's model on a CPU host."""
+    return serve_command(
+        planned or stack(),
+        Settings(**settings),
+        host or facts(),
+        prefix=PREFIX,
+        model=model,
+        peer_writes=peer_writes,
+        is_shared=is_shared,
+    )
 
 
 def rendered(command: ServeCommand) -> str:
@@ -44,48 +59,39 @@ def value_of(command: ServeCommand, option: str) -> str | None:
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        (Settings(), "staged-1a2b3c4d"),
-        (Settings(model="Qwen/Qwen3-8B"), "Qwen/Qwen3-8B"),
-        (Settings(model="Qwen/Qwen3-8B@main"), "Qwen/Qwen3-8B"),
-        (Settings(model="/srv/models/ours"), "ours"),
-        (Settings(model="/srv/models/ours", served_model_name="chat"), "chat"),
+        ({}, "staged-1a2b3c4d"),
+        ({"model": "Qwen/Qwen3-8B@main"}, "Qwen/Qwen3-8B"),
+        ({"model": "/srv/models/ours"}, "ours"),
+        ({"model": "/srv/models/ours", "served_model_name": "chat"}, "chat"),
     ],
 )
-def test_the_name_of_a_model_in_the_api_does_not_follow_its_files(settings: Settings, name: str) -> None:
-    model = ServedModel(kind="files", name="staged-1a2b3c4d", attention_heads=32)
-    command = serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), settings, facts(), prefix=PREFIX, model=model)
-    assert (command.served_name, value_of(command, "--served-model-name")) == (name, name)
-    assert f"{PREFIX}/models/staged-1a2b3c4d" in command.argv
+def test_the_name_of_a_model_in_the_api_does_not_follow_its_files(settings: dict[str, Any], name: str) -> None:
+    made = command(model=QWEN.model_copy(update={"name": "staged-1a2b3c4d"}), **settings)
+    assert (made.served_name, value_of(made, "--served-model-name")) == (name, name)
+    assert f"{PREFIX}/models/staged-1a2b3c4d" in made.argv
 
 
 def test_a_chat_template_is_named_where_the_model_lies() -> None:
-    command = serve_command(
-        stack("0.32.0", "cpu", "CPU_ATTN"),
-        Settings(chat_template="/home/ann/t.jinja"),
-        facts(),
-        prefix=PREFIX,
-        model=QWEN,
-    )
-    assert value_of(command, "--chat-template") == f"{PREFIX}/models/qwen3-8b/chat_template.jinja"
+    made = command(chat_template="/home/ann/t.jinja")
+    assert value_of(made, "--chat-template") == f"{PREFIX}/models/qwen3-8b/chat_template.jinja"
 
 
 @pytest.mark.parametrize(("ranks", "most"), [((8,), "8"), ((4, 24), "32"), ((512,), "512"), ((513,), "513")])
 def test_adapters_are_served_from_the_folder_of_their_model(ranks: tuple[int, ...], most: str) -> None:
-    model = QWEN.model_copy(update={"adapters": {f"a{number}": rank for number, rank in enumerate(ranks)}})
-    command = serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), Settings(), facts(), prefix=PREFIX, model=model)
-    place = command.argv.index("--lora-modules")
+    made = command(
+        model=QWEN.model_copy(update={"adapters": {f"a{number}": rank for number, rank in enumerate(ranks)}})
+    )
+    place = made.argv.index("--lora-modules")
     modules = [f"a{number}={PREFIX}/models/qwen3-8b/lora/a{number}" for number in range(len(ranks))]
-    assert [*command.argv[place + 1 : place + 1 + len(ranks)]] == modules
-    assert (value_of(command, "--max-loras"), value_of(command, "--max-lora-rank")) == (str(len(ranks)), most)
-    assert "--enable-lora" in command.argv
+    assert [*made.argv[place + 1 : place + 1 + len(ranks)]] == modules
+    assert (value_of(made, "--max-loras"), value_of(made, "--max-lora-rank")) == (str(len(ranks)), most)
+    assert "--enable-lora" in made.argv
 
 
 def test_a_draft_model_is_named_where_the_model_lies() -> None:
     def asked(*, has_draft: bool, **speculative: object) -> object:
-        model = QWEN.model_copy(update={"has_draft": has_draft})
-        settings = Settings(speculative=speculative)
-        command = serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), settings, facts(), prefix=PREFIX, model=model)
-        return json.loads(value_of(command, "--speculative-config") or "null")
+        made = command(model=QWEN.model_copy(update={"has_draft": has_draft}), speculative=speculative)
+        return json.loads(value_of(made, "--speculative-config") or "null")
 
     draft = f"{PREFIX}/models/qwen3-8b/draft/qwen3-eagle3"
     tokens = {"num_speculative_tokens": 4}
@@ -95,19 +101,8 @@ def test_a_draft_model_is_named_where_the_model_lies() -> None:
     assert asked(has_draft=False) is None
 
 
-def test_generation_defaults_are_arguments() -> None:
-    given = ("--override-generation-config", '{"temperature": 0.6, "top_p": 0.95}')
-    command = serve_command(
-        stack("0.32.0", "cpu", "CPU_ATTN"), Settings(vllm_args=given), facts(), prefix=PREFIX, model=QWEN
-    )
-    assert command.argv[-2:] == given
-
-
 def test_traces_are_sent_without_another_start_cache() -> None:
-    plain, traced = (
-        serve_command(stack("0.32.0", "cpu", "CPU_ATTN"), settings, facts(), prefix=PREFIX, model=QWEN)
-        for settings in (Settings(), Settings(otlp_traces_endpoint="http://10.0.0.5:4317"))
-    )
+    plain, traced = command(), command(otlp_traces_endpoint="http://10.0.0.5:4317")
     assert value_of(traced, "--otlp-traces-endpoint") == "http://10.0.0.5:4317"
     assert "--otlp-traces-endpoint" not in plain.argv
     assert traced.start_cache == plain.start_cache
@@ -122,25 +117,23 @@ def test_an_endpoint_for_traces_is_an_address_without_a_password(endpoint: str) 
 
 
 def test_the_builtin_model_is_served_on_a_cpu_host(snapshot: SnapshotAssertion) -> None:
-    assert rendered(serve_command(stack(), Settings(), facts(), prefix=PREFIX, model=BUILTIN)) == snapshot
+    assert rendered(command(model=BUILTIN)) == snapshot
 
 
 def test_the_builtin_model_is_served_on_eight_cards(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
-    host = facts(*(card(index) for index in range(8)))
-    assert rendered(serve_command(cuda_stack, Settings(), host, prefix=PREFIX, model=BUILTIN)) == snapshot
+    assert rendered(command(cuda_stack, facts(*cards(8)), model=BUILTIN)) == snapshot
 
 
 def test_releases_before_the_attention_option_get_its_variable(snapshot: SnapshotAssertion) -> None:
     old = stack("0.9.1", "cu128", "FLASH_ATTN", "FLASH_ATTN_VLLM_V1")
-    assert rendered(serve_command(old, Settings(), facts(card(0)), prefix=PREFIX, model=BUILTIN)) == snapshot
+    assert rendered(command(old, ONE_CARD, model=BUILTIN)) == snapshot
 
 
 def test_compatibility_libraries_come_first_in_the_service_s_own_search_path(cuda_stack: Stack) -> None:
     compat = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
 
-    def search(stack: Stack, **env: str) -> str | None:
-        command = serve_command(stack, Settings(env=env), facts(card(0)), prefix=PREFIX, model=BUILTIN)
-        return command.environment.get("LD_LIBRARY_PATH")
+    def search(planned: Stack, **env: str) -> str | None:
+        return command(planned, ONE_CARD, env=env).environment.get("LD_LIBRARY_PATH")
 
     assert search(cuda_stack) is None
     asked = cuda_stack.model_copy(update={"cuda_compat": compat})
@@ -151,38 +144,31 @@ def test_compatibility_libraries_come_first_in_the_service_s_own_search_path(cud
 def test_the_variables_of_a_backend_are_in_the_service_s_environment_unless_the_user_sets_them() -> None:
     given = {"VLLM_ROCM_USE_AITER": "1", "AITER_JIT_DIR": "{cache}/aiter"}
     amd = stack("0.31.0", "rocm7.2", "ROCM_AITER_FA", environment=given)
-    host = HostFacts(
-        host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", amd=Amd(gpus=(AmdGpu(index=0, name="MI300X"),))
-    )
-
-    def environment(**env: str) -> dict[str, str]:
-        return serve_command(amd, Settings(env=env), host, prefix=PREFIX, model=BUILTIN).environment
-
-    found = environment()
+    host = facts().model_copy(update={"amd": Amd(gpus=(AmdGpu(index=0, name="MI300X"),))})
+    found = command(amd, host).environment
     start = found["TRITON_CACHE_DIR"].removesuffix("/triton")
     assert found.items() >= {"VLLM_ROCM_USE_AITER": "1", "AITER_JIT_DIR": f"{start}/aiter"}.items()
-    assert environment(VLLM_ROCM_USE_AITER="0")["VLLM_ROCM_USE_AITER"] == "0"
+    assert command(amd, host, env={"VLLM_ROCM_USE_AITER": "0"}).environment["VLLM_ROCM_USE_AITER"] == "0"
 
 
 SWITCHES = {"NCCL_P2P_DISABLE": "1", "VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}
 FUSED = "--compilation-config.pass_config.fuse_allreduce_rms=false"
 
 
-@pytest.mark.parametrize(("cards", "arrive", "off"), [(2, False, True), (2, True, False), (1, False, False)])
+@pytest.mark.parametrize(("count", "arrive", "off"), [(2, False, True), (2, True, False), (1, False, False)])
 def test_cards_with_lost_writes_use_no_writes_between_cards(
-    cuda_stack: Stack, cards: int, arrive: bool, off: bool
+    cuda_stack: Stack, count: int, arrive: bool, off: bool
 ) -> None:
-    host = facts(*(card(index) for index in range(cards)))
-    command = serve_command(cuda_stack, Settings(), host, prefix=PREFIX, model=BUILTIN, peer_writes=arrive)
-    assert ("--disable-custom-all-reduce" in command.argv) is off
-    assert (command.environment.items() >= SWITCHES.items()) is off
-    assert (FUSED in command.argv) is off
-    assert not off or list(command.environment) == sorted(command.environment)
+    made = command(cuda_stack, facts(*cards(count)), peer_writes=arrive)
+    assert ("--disable-custom-all-reduce" in made.argv) is off
+    assert (made.environment.items() >= SWITCHES.items()) is off
+    assert (FUSED in made.argv) is off
+    assert not off or list(made.environment) == sorted(made.environment)
 
 
 @pytest.mark.parametrize(
     ("version", "variables", "fused"),
-    [("0.9.1", 1, False), ("0.10.2", 2, False), ("0.16.0", 2, False), ("0.17.0", 3, True), ("0.32.0", 3, True)],
+    [("0.9.1", 1, False), ("0.10.2", 2, False), ("0.16.0", 2, False), ("0.17.0", 3, True)],
 )
 def test_a_release_gets_only_options_that_it_has_for_such_writes(version: str, variables: int, fused: bool) -> None:
     assert list(options.peer_write_switches(version)) == list(SWITCHES)[:variables]
@@ -204,17 +190,14 @@ def test_a_users_own_settings_of_the_compiler_are_kept(given: tuple[str, ...]) -
 
 
 def test_a_users_own_setting_of_such_writes_is_kept(cuda_stack: Stack) -> None:
-    host, settings = facts(card(0), card(1)), Settings(env={"NCCL_P2P_DISABLE": "0"})
-    command = serve_command(cuda_stack, settings, host, prefix=PREFIX, model=BUILTIN, peer_writes=False)
-    assert command.environment["NCCL_P2P_DISABLE"] == "0"
+    made = command(cuda_stack, facts(*cards(2)), peer_writes=False, env={"NCCL_P2P_DISABLE": "0"})
+    assert made.environment["NCCL_P2P_DISABLE"] == "0"
 
 
 def test_a_host_without_nvcc_takes_no_kernels_that_are_compiled_at_start(cuda_stack: Stack) -> None:
     def environment(kernels: Literal["compiled", "prebuilt", "off"], **settings: Any) -> dict[str, str]:
         plan = FlashInferPlan(version="0.7.0.post1", kernels=kernels)
-        chosen = cuda_stack.model_copy(update={"flashinfer": plan})
-        command = serve_command(chosen, Settings(**settings), facts(card(0)), prefix=PREFIX, model=BUILTIN)
-        return command.environment
+        return command(cuda_stack.model_copy(update={"flashinfer": plan}), ONE_CARD, **settings).environment
 
     name = "VLLM_USE_FLASHINFER_SAMPLER"
     assert environment("off")[name] == "0"
@@ -229,8 +212,7 @@ def test_a_host_without_nvcc_takes_no_kernels_that_are_compiled_at_start(cuda_st
 def test_flashinfer_finds_the_compiler_of_the_plan_and_ninja_of_the_environment(cuda_stack: Stack) -> None:
     def environment(toolkit: str | None) -> dict[str, str]:
         plan = FlashInferPlan(version="0.7.0.post1", kernels="compiled", toolkit=toolkit)
-        chosen = cuda_stack.model_copy(update={"flashinfer": plan})
-        return serve_command(chosen, Settings(), facts(card(0)), prefix=PREFIX, model=BUILTIN).environment
+        return command(cuda_stack.model_copy(update={"flashinfer": plan}), ONE_CARD).environment
 
     found = environment("/usr/local/cuda-13.0")
     assert found["CUDA_HOME"] == "/usr/local/cuda-13.0"
@@ -240,7 +222,9 @@ def test_flashinfer_finds_the_compiler_of_the_plan_and_ninja_of_the_environment(
 
 
 def test_a_users_model_is_served_with_every_setting(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
-    settings = Settings(
+    made = command(
+        cuda_stack.model_copy(update={"gpus": (1, 2)}),
+        facts(*cards(4)),
         served_model_name="chat",
         gpus=(1, 2),
         max_model_len=32768,
@@ -250,48 +234,33 @@ def test_a_users_model_is_served_with_every_setting(snapshot: SnapshotAssertion,
         env={"VLLM_LOGGING_LEVEL": "DEBUG"},
         vllm_args=("--enable-prefix-caching", "--max-num-seqs", "64"),
     )
-    host = facts(*(card(index) for index in range(4)))
-    planned = cuda_stack.model_copy(update={"gpus": (1, 2)})
-    assert rendered(serve_command(planned, settings, host, prefix=PREFIX, model=QWEN)) == snapshot
+    assert rendered(made) == snapshot
 
 
 def test_a_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_of_its_cgroup() -> None:
-    host = facts(memory=Memory(total=64 * GIB, cgroup_limit=32 * GIB))
-    command = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN)
-    assert value_of(command, "--kv-cache-memory-bytes") == str(8 * GIB)
-    assert "--enforce-eager" not in command.argv
+    made = command(host=facts(memory=Memory(total=64 * GIB, cgroup_limit=32 * GIB)))
+    assert value_of(made, "--kv-cache-memory-bytes") == str(8 * GIB)
+    assert "--enforce-eager" not in made.argv
 
 
 def test_a_service_among_others_on_a_cpu_host_has_as_many_unbound_threads_as_its_processors() -> None:
     host = facts().model_copy(update={"cpu": Cpu(logical=16)})
-    variables = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN, is_shared=True).environment
+    variables = command(host=host, is_shared=True).environment
     assert (variables["VLLM_CPU_OMP_THREADS_BIND"], variables["OMP_NUM_THREADS"]) == ("nobind", "16")
-    chosen = Settings(env={"OMP_NUM_THREADS": "4"})
-    command = serve_command(stack(), chosen, host, prefix=PREFIX, model=QWEN, is_shared=True)
-    assert command.environment["OMP_NUM_THREADS"] == "4"
-    alone = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN).environment
+    chosen = command(host=host, is_shared=True, env={"OMP_NUM_THREADS": "4"})
+    assert chosen.environment["OMP_NUM_THREADS"] == "4"
+    alone = command(host=host).environment
     assert not {"VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"} & alone.keys()
 
 
 @pytest.mark.parametrize(
     ("version", "env", "expected"),
-    [
-        ("0.32.0", {}, "0"),
-        ("0.18.0", {}, "0"),
-        ("0.17.1", {}, None),
-        ("0.32.0", {"VLLM_USE_AOT_COMPILE": "1"}, "1"),
-    ],
+    [("0.18.0", {}, "0"), ("0.17.1", {}, None), ("0.32.0", {"VLLM_USE_AOT_COMPILE": "1"}, "1")],
 )
 def test_a_cpu_host_saves_no_function_that_its_release_cannot_load(
     version: str, env: dict[str, str], expected: str | None
 ) -> None:
-    command = serve_command(stack(version), Settings(env=env), facts(), prefix=PREFIX, model=QWEN)
-    assert command.environment.get("VLLM_USE_AOT_COMPILE") == expected
-
-
-def test_a_host_with_cards_saves_the_function_that_vllm_compiles(cuda_stack: Stack) -> None:
-    command = serve_command(cuda_stack, Settings(), facts(card(0)), prefix=PREFIX, model=QWEN)
-    assert "VLLM_USE_AOT_COMPILE" not in command.environment
+    assert command(stack(version), env=env).environment.get("VLLM_USE_AOT_COMPILE") == expected
 
 
 PLANNED = ModelPlan(
@@ -312,14 +281,12 @@ PLANNED = ModelPlan(
 
 
 def test_the_planned_length_is_passed_to_the_server(cuda_stack: Stack) -> None:
-    planned = cuda_stack.model_copy(update={"model": PLANNED})
-    host = facts(*(card(index) for index in range(3)))
-    command = serve_command(planned, Settings(), host, prefix=PREFIX, model=QWEN)
-    assert value_of(command, "--tensor-parallel-size") == "2"
-    assert value_of(command, "--max-model-len") == "20480"
-    assert value_of(command, "--kv-cache-memory-bytes") is None
-    asked = serve_command(planned, Settings(max_model_len=512), host, prefix=PREFIX, model=QWEN)
-    assert value_of(asked, "--max-model-len") == "512"
+    planned, host = cuda_stack.model_copy(update={"model": PLANNED}), facts(*cards(3))
+    made = command(planned, host)
+    assert value_of(made, "--tensor-parallel-size") == "2"
+    assert value_of(made, "--max-model-len") == "20480"
+    assert value_of(made, "--kv-cache-memory-bytes") is None
+    assert value_of(command(planned, host, max_model_len=512), "--max-model-len") == "512"
 
 
 def test_the_choices_of_the_plan_are_served_and_the_users_own_words_come_last(cuda_stack: Stack) -> None:
@@ -328,38 +295,33 @@ def test_the_choices_of_the_plan_are_served_and_the_users_own_words_come_last(cu
     )
     other = ServingChoice(name="tool_parser", by="setting", text="none")
     planned = cuda_stack.model_copy(update={"serving": ServingPlan(family="Qwen3", choices=(choice, other))})
-    settings = Settings(vllm_args=("--max-num-seqs", "64"))
-    argv = serve_command(planned, settings, facts(card(0)), prefix=PREFIX, model=QWEN).argv
+    argv = command(planned, ONE_CARD, vllm_args=("--max-num-seqs", "64")).argv
     assert argv.index("--reasoning-parser") < argv.index("--max-num-seqs")
     assert argv[argv.index("--reasoning-parser") + 1] == "qwen3"
-    embeds = QWEN.model_copy(update={"task": "embed"})
-    of_vectors = serve_command(planned, settings, facts(card(0)), prefix=PREFIX, model=embeds).argv
+    of_vectors = command(planned, ONE_CARD, model=QWEN.model_copy(update={"task": "embed"})).argv
     assert "--reasoning-parser" not in of_vectors, "a model that makes no text has none to parse"
     assert "--trust-remote-code" not in argv
 
 
 def test_a_length_that_was_not_reduced_is_left_to_the_model() -> None:
     plan = PLANNED.model_copy(update={"max_model_len": 40960, "tensor_parallel": 1, "flags": ()})
-    command = serve_command(stack().model_copy(update={"model": plan}), Settings(), facts(), prefix=PREFIX, model=QWEN)
-    assert value_of(command, "--max-model-len") is None
-    assert value_of(command, "--kv-cache-memory-bytes") == str(3 * GIB)
+    made = command(stack().model_copy(update={"model": plan}))
+    assert value_of(made, "--max-model-len") is None
+    assert value_of(made, "--kv-cache-memory-bytes") == str(3 * GIB)
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [("7.5", "float16"), ("8.0", "auto"), ("12.0", "auto")])
 def test_cards_without_bfloat16_get_float16(capability: str, dtype: str) -> None:
-    triton = stack("0.26.0", "cu130", "TRITON_ATTN")
-    command = serve_command(triton, Settings(), facts(card(0, capability=capability)), prefix=PREFIX, model=BUILTIN)
-    assert value_of(command, "--dtype") == dtype
+    made = command(stack("0.26.0", "cu130", "TRITON_ATTN"), facts(card(0, capability=capability)))
+    assert value_of(made, "--dtype") == dtype
 
 
 @given(st.lists(st.sampled_from(["lora_resolver", "firstlight_attention", "other"]), unique=True))
 def test_a_list_of_allowed_plugins_includes_ours(names: list[str]) -> None:
-    settings = Settings(env={"VLLM_PLUGINS": ",".join(names)})
-    command = serve_command(stack(), settings, facts(), prefix=PREFIX, model=BUILTIN)
-    assert set(command.environment["VLLM_PLUGINS"].split(",")) == {*names, "firstlight_attention"}
+    made = command(env={"VLLM_PLUGINS": ",".join(names)})
+    assert set(made.environment["VLLM_PLUGINS"].split(",")) == {*names, "firstlight_attention"}
 
 
 def test_stack_without_vllm_cannot_serve() -> None:
-    bare = stack().model_copy(update={"vllm": None})
     with pytest.raises(ServeError, match="no vLLM to serve with"):
-        serve_command(bare, Settings(), facts(), prefix=PREFIX, model=BUILTIN)
+        command(stack().model_copy(update={"vllm": None}))
