@@ -14,32 +14,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
+from provision.core.models.facts import NvidiaGpu
 from provision.core.models.settings import Settings
 from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN
 from provision.phases.serve.unit import Service, Supervisor, render_service, supervisor_line, systemd_line
-from tests.serve.conftest import SLICES, card, facts, stack
+from tests.serve.conftest import SLICES, card, cards, facts, stack
 from verify.serving.service_plan import ServicePlan
 
 CPU = ("0.32.0", "cpu", "CPU_ATTN")
 CUDA = ("0.26.0", "cu130", "FLASH_ATTN")
+IMAGE = "e" * 64
 WORDS = st.lists(
     st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=12), min_size=1, max_size=6
 )
 
 
 def service(
-    supervisor: Supervisor, *, kind: tuple[str, str, str] = CPU, prefix: str = "/opt/firstlight", **settings: Any
+    supervisor: Supervisor = "systemd",
+    *,
+    kind: tuple[str, str, str] = CPU,
+    name: str | None = None,
+    prefix: str = "/opt/firstlight",
+    seen: tuple[NvidiaGpu, ...] = cards(2),
+    planned: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Service:
+    """Return a service of the built-in model; `planned` is what its Stack has of the plan's choice of GPUs."""
     wanted = Settings(**settings)
-    cards = [card(index) for index in range(2)] if kind == CUDA else []
-    command = serve_command(stack(*kind), wanted, facts(*cards), prefix=prefix, model=BUILTIN)
-    return render_service(command, wanted, prefix=prefix, supervisor=supervisor, user="firstlight", home="/home/ada")
+    host = facts(*seen) if kind == CUDA else facts()
+    prefix += f"@{name}" if name else ""
+    made = stack(*kind).model_copy(update=planned or {})
+    return render_service(
+        serve_command(made, wanted, host, prefix=prefix, model=BUILTIN),
+        wanted,
+        prefix=prefix,
+        supervisor=supervisor,
+        user="firstlight",
+        home="/home/ada",
+        service=name,
+        image=IMAGE if wanted.runtime == "podman" else None,
+    )
 
 
 @pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
 def test_system_unit(kind: tuple[str, str, str], snapshot: SnapshotAssertion) -> None:
-    made = service("systemd", kind=kind)
+    made = service(kind=kind)
     assert made.unit == snapshot
     assert made.unit_path == "/etc/systemd/system/firstlight-vllm.service"
 
@@ -57,36 +77,32 @@ def test_supervisor_config(snapshot: SnapshotAssertion) -> None:
 
 
 def test_a_service_among_others_has_a_unit_of_its_name() -> None:
-    prefix, settings = "/opt/firstlight@chat", Settings()
-    command = serve_command(stack(*CPU), settings, facts(), prefix=prefix, model=BUILTIN)
-    made = render_service(
-        command, settings, prefix=prefix, supervisor="systemd", user="firstlight", home="/root", service="chat"
-    )
+    made = service(name="chat")
     assert (made.name, made.unit_path) == (
         "firstlight-vllm@chat.service",
         "/etc/systemd/system/firstlight-vllm@chat.service",
     )
-    assert f"EnvironmentFile={prefix}/etc/service.env" in (made.unit or "")
+    assert "EnvironmentFile=/opt/firstlight@chat/etc/service.env" in (made.unit or "")
 
 
 def test_a_prefix_in_a_home_stays_readable() -> None:
-    assert "ProtectHome=read-only" in (service("systemd", prefix="/home/ada/fl").unit or "")
+    assert "ProtectHome=read-only" in (service(prefix="/home/ada/fl").unit or "")
 
 
 def test_the_service_starts_after_the_mount_of_its_model() -> None:
-    made = service("systemd", model="org/tiny", model_on_host="/home/share/tiny").unit or ""
+    made = service(model="org/tiny", model_on_host="/home/share/tiny").unit or ""
     assert "\nRequiresMountsFor=/home/share/tiny\n" in made
     assert "ProtectHome=read-only" in made
-    assert "RequiresMountsFor" not in (service("systemd").unit or "")
+    assert "RequiresMountsFor" not in (service().unit or "")
 
 
 def test_the_digest_depends_only_on_command_and_environment_of_the_server() -> None:
-    first = service("systemd")
-    assert service("systemd").digest == first.digest
+    first = service()
+    assert service().digest == first.digest
     changed = [
-        service("systemd", port=8001),
-        service("systemd", env={"VLLM_LOGGING_LEVEL": "DEBUG"}),
-        service("systemd", api_key=False),
+        service(port=8001),
+        service(env={"VLLM_LOGGING_LEVEL": "DEBUG"}),
+        service(api_key=False),
         service("systemd-user"),
     ]
     assert len({made.digest for made in (first, *changed)}) == len(changed) + 1
@@ -96,7 +112,7 @@ def test_the_digest_depends_only_on_command_and_environment_of_the_server() -> N
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
 def test_the_exposure_of_the_unit_stays_below_four(kind: tuple[str, str, str], tmp_path: Path) -> None:
     path = tmp_path / "firstlight-vllm.service"
-    path.write_text(service("systemd", kind=kind).unit or "")
+    path.write_text(service(kind=kind).unit or "")
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", path],
         capture_output=True,
@@ -122,31 +138,18 @@ def test_supervisor_reads_the_same_words(words: list[str]) -> None:
 
 
 def test_no_secret_and_no_environment_in_the_texts() -> None:
-    made = service("systemd", env={"VLLM_LOGGING_LEVEL": "DEBUG"})
+    made = service(env={"VLLM_LOGGING_LEVEL": "DEBUG"})
     assert "DEBUG" not in (made.unit or "")
     assert "EnvironmentFile=/opt/firstlight/etc/service.env" in (made.unit or "")
     assert not any("API_KEY" in name for name in made.environment)
 
 
-IMAGE = "e" * 64
 UUIDS = tuple(f"GPU-{index}c41e7d2-90ab-4f63-8e15-7b2d60fa3c98" for index in range(2))
 
 
 def container(kind: tuple[str, str, str], name: str | None = None, **settings: Any) -> Service:
-    wanted = Settings(runtime="podman", image="/images/debian.tar", **settings)
-    cards = [card(index).model_copy(update={"uuid": uuid}) for index, uuid in enumerate(UUIDS)] if kind == CUDA else []
-    prefix = "/opt/firstlight" + (f"@{name}" if name else "")
-    command = serve_command(stack(*kind), wanted, facts(*cards), prefix=prefix, model=BUILTIN)
-    return render_service(
-        command,
-        wanted,
-        prefix=prefix,
-        supervisor="systemd",
-        user="firstlight",
-        home="/root",
-        service=name,
-        image=IMAGE,
-    )
+    named = tuple(card(index).model_copy(update={"uuid": uuid}) for index, uuid in enumerate(UUIDS))
+    return service(kind=kind, name=name, seen=named, runtime="podman", image="/images/debian.tar", **settings)
 
 
 @pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
@@ -198,20 +201,8 @@ def test_systemd_holds_no_list_of_devices_that_a_reload_could_apply_again() -> N
 
 def sliced(**settings: Any) -> Service:
     """Return a service on slice 1 of GPU 0."""
-    wanted = Settings(gpus=("0:1",), **settings)
-    planned = stack(*CUDA).model_copy(update={"gpus": (0,), "gpu_slice": 1})
-    found = facts(card(0, slices=SLICES), card(1))
-    command = serve_command(planned, wanted, found, prefix="/opt/firstlight", model=BUILTIN)
-    image = IMAGE if wanted.runtime == "podman" else None
-    return render_service(
-        command,
-        wanted,
-        prefix="/opt/firstlight",
-        supervisor="systemd",
-        user="firstlight",
-        home="/root",
-        image=image,
-    )
+    planned = {"gpus": (0,), "gpu_slice": 1}
+    return service(kind=CUDA, seen=(card(0, slices=SLICES), card(1)), planned=planned, gpus=("0:1",), **settings)
 
 
 def lines_of(made: Service, *words: str) -> list[str]:
@@ -233,5 +224,5 @@ def test_a_container_has_the_slice_alone(snapshot: SnapshotAssertion) -> None:
 
 def test_each_slice_has_a_start_cache_of_its_own_and_whole_gpus_keep_theirs() -> None:
     one, other = sliced(), sliced(runtime="podman", image="/images/debian.tar")
-    keys = {made.environment["CUDA_CACHE_PATH"] for made in (one, other, service("systemd", kind=CUDA))}
+    keys = {made.environment["CUDA_CACHE_PATH"] for made in (one, other, service(kind=CUDA))}
     assert len(keys) == 3
