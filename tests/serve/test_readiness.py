@@ -136,13 +136,12 @@ def test_a_correct_answer_with_the_requested_backend_is_ready(proven: Prove) -> 
     answer = proven(unhealthy=1)
     record = answer["record"]
     assert (answer["state"], record["text"], record["tokens_answered"]) == ("ready", None, TOKENS)
+    assert (record["model"], record["chat"]) == ("builtin-1", True)
     assert (record["attention"]["asked"], record["attention"]["used"]) == ("FLASH_ATTN", "FLASH_ATTN")
     assert 0 < record["startup_s"]["health"] <= record["startup_s"]["first_token"] <= record["startup_s"]["proven"]
 
 
-def test_the_proof_says_how_the_model_is_asked(proven: Prove) -> None:
-    record = proven()["record"]
-    assert (record["model"], record["chat"]) == ("builtin-1", True)
+def test_a_model_without_a_chat_template_is_ready_and_takes_no_chat(proven: Prove) -> None:
     record = proven(chat_status=400)["record"]
     assert (record["ready"], record["model"], record["chat"]) == (True, "builtin-1", False)
 
@@ -158,56 +157,41 @@ def test_the_phases_of_a_start_that_was_not_observed_are_omitted(proven: Prove, 
     assert set(phases) == {"first_answer"}
 
 
-@pytest.mark.parametrize(
-    ("configuration", "request_"),
-    [
-        ({"tokens": [*TOKENS[:4], 9, *TOKENS[5:]]}, {}),
-        ({"tokens": TOKENS[:31], "logprobs": LOGPROBS[:31]}, {}),
-        ({"logprobs": [*LOGPROBS[:31], LOGPROBS[31] - 0.7]}, {}),
-        ({"logprobs": [*LOGPROBS[:31], float("nan")]}, {}),
-        ({"tokens": [*TOKENS[:NEAR_TIE], 8, *TOKENS[NEAR_TIE + 1 :]]}, {}),
-        ({"tokens": [*TOKENS[:NEAR_TIE], 7, *TOKENS[NEAR_TIE + 1 :]], "forced": [-1.5] * 31 + [-4.0]}, {}),
-        ({"tokens": [*TOKENS[:NEAR_TIE], 7, *TOKENS[NEAR_TIE + 1 :]], "dtype": "float32"}, {}),
-        ({"backends": ["FLASH_ATTN", "TRITON_ATTN", "TRITON_ATTN"]}, {}),
-        ({"backends": ["CPU_ATTN"] * 4}, {}),
-        ({"generation": 2}, {"generation": 3}),
-        ({"variables": {"VLLM_ROCM_USE_AITER": "0"}}, {"variables": {"VLLM_ROCM_USE_AITER": "1"}}),
-        ({}, {"variables": {"VLLM_ROCM_USE_AITER": "1"}}),
-        ({"backends": []}, {}),
-        ({"backends": [], "problem": "cannot watch vLLM's attention layers: ImportError('x')"}, {}),
-        ({"ticks_off": 1}, {}),
-        ({}, {"processes": 2}),
-        ({"status": 500}, {}),
-        ({"breaks_off": True}, {}),
-        ({"key": "other"}, {}),
-        ({"backends": ["CPU_ATTN"] * 4, "tokens": [0] * 32}, {}),
-    ],
-    ids=[
-        "wrong-token",
-        "too-few-tokens",
-        "same-tokens-but-other-probabilities",
-        "no-number-for-a-probability",
-        "near-tie-but-a-third-token",
-        "near-tie-but-other-probabilities",
-        "near-tie-too-wide-for-float32",
-        "two-backends",
-        "other-backend",
-        "other-generation",
-        "other-variable",
-        "no-variable",
-        "no-proof",
-        "plugin-failed",
-        "proof-of-another-process",
-        "one-of-two-engines",
-        "server-error",
-        "breaks-off",
-        "wrong-key",
-        "backend-and-tokens-wrong",
-    ],
-)
+def tokens(place: int, token: int) -> list[int]:
+    """Return the right tokens but for one."""
+    return [*TOKENS[:place], token, *TOKENS[place + 1 :]]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "wrong-token": ({"tokens": tokens(4, 9)}, {}),
+    "too-few-tokens": ({"tokens": TOKENS[:31], "logprobs": LOGPROBS[:31]}, {}),
+    "same-tokens-but-other-probabilities": ({"logprobs": [*LOGPROBS[:31], LOGPROBS[31] - 0.7]}, {}),
+    "no-number-for-a-probability": ({"logprobs": [*LOGPROBS[:31], float("nan")]}, {}),
+    "near-tie-but-a-third-token": ({"tokens": tokens(NEAR_TIE, 8)}, {}),
+    "near-tie-but-other-probabilities": ({"tokens": tokens(NEAR_TIE, 7), "forced": [-1.5] * 31 + [-4.0]}, {}),
+    "near-tie-too-wide-for-float32": ({"tokens": tokens(NEAR_TIE, 7), "dtype": "float32"}, {}),
+    "two-backends": ({"backends": ["FLASH_ATTN", "TRITON_ATTN", "TRITON_ATTN"]}, {}),
+    "other-backend": ({"backends": ["CPU_ATTN"] * 4}, {}),
+    "other-generation": ({"generation": 2}, {"generation": 3}),
+    "other-variable": ({"variables": {"VLLM_ROCM_USE_AITER": "0"}}, {"variables": {"VLLM_ROCM_USE_AITER": "1"}}),
+    "no-variable": ({}, {"variables": {"VLLM_ROCM_USE_AITER": "1"}}),
+    "no-proof": ({"backends": []}, {}),
+    "plugin-failed": ({"backends": [], "problem": "cannot watch vLLM's attention layers: ImportError('x')"}, {}),
+    "proof-of-another-process": ({"ticks_off": 1}, {}),
+    "one-of-two-engines": ({}, {"processes": 2}),
+    "server-error": ({"status": 500}, {}),
+    "breaks-off": ({"breaks_off": True}, {}),
+    "wrong-key": ({"key": "other"}, {}),
+    "backend-and-tokens-wrong": ({"backends": ["CPU_ATTN"] * 4, "tokens": [0] * 32}, {}),
+}
+"""What the server answers, and what the request has besides."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
 def test_every_other_answer_is_not_ready_and_has_a_reason(
-    proven: Prove, configuration: dict[str, Any], request_: dict[str, Any], snapshot: SnapshotAssertion
+    proven: Prove, case: str, snapshot: SnapshotAssertion
 ) -> None:
+    configuration, request_ = REFUSED[case]
     answer = proven(request=request_, **configuration)
     assert answer["state"] == "failed"
     assert answer["record"]["ready"] is False
@@ -215,7 +199,7 @@ def test_every_other_answer_is_not_ready_and_has_a_reason(
 
 
 def test_a_near_tie_is_decided_by_log_probabilities(proven: Prove) -> None:
-    answer = proven(tokens=[*TOKENS[:NEAR_TIE], 7, *TOKENS[NEAR_TIE + 1 :]], forced=[-1.6] * 32)
+    answer = proven(tokens=tokens(NEAR_TIE, 7), forced=[-1.6] * 32)
     assert answer["state"] == "ready", answer["record"]["text"]
     assert "a near tie (gap 0.100)" in answer["record"]["evidence"][0]
 
@@ -321,10 +305,16 @@ def test_a_users_model_is_compared_with_its_last_green_run(proven: Prove, user_m
     evidence = proven(request=user_model)["record"]["evidence"]
     assert "differ from the last green run" in evidence[1]
     assert evidence[2] == "32 greedy tokens equal those of the last green run"
+    assert evidence[3].startswith("log probabilities after a text of ")
+    assert evidence[3].endswith("differ from the last green run by 0.0000 on average over 32 tokens")
     drifted = proven(request=user_model, forced=[-5.0] * 32)
     assert drifted["state"] == "failed"
     assert "by up to 3.5000 (token" in drifted["record"]["text"]
     assert "-1.500 then, -5.000 now); allowed 0.02 on average" in drifted["record"]["text"]
+    drifted = proven(request=user_model, long_logprobs=[-1.6] * 32)
+    assert drifted["state"] == "failed"
+    words = "characters differ from the last green run by 0.1000 on average over 32 tokens; allowed 0.02"
+    assert words in drifted["record"]["text"]
     # A run that is not green leaves the known values as they were.
     assert proven(request=user_model)["state"] == "ready"
 
@@ -349,19 +339,6 @@ def test_an_adapter_is_proven_by_other_answers_than_those_of_its_model(
     assert wrong["record"]["text"] == "adapter `support`: log probabilities of a fixed text are not finite"
 
 
-def test_long_texts_are_answered_as_in_the_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
-    proven(request=user_model)
-    evidence = proven(request=user_model)["record"]["evidence"]
-    assert evidence[3].startswith("log probabilities after a text of ")
-    assert evidence[3].endswith("differ from the last green run by 0.0000 on average over 32 tokens")
-    drifted = proven(request=user_model, long_logprobs=[-1.6] * 32)
-    assert drifted["state"] == "failed"
-    assert (
-        "characters differ from the last green run by 0.1000 on average over 32 tokens; allowed 0.02"
-        in drifted["record"]["text"]
-    )
-
-
 def test_the_same_release_computes_the_same_and_another_build_may_round_differently(
     proven: Prove, user_model: dict[str, Any]
 ) -> None:
@@ -377,7 +354,7 @@ def test_a_text_that_continues_differently_is_named_and_only_a_near_tie_passes(
     proven: Prove, user_model: dict[str, Any], logprob: float, state: str
 ) -> None:
     proven(request=user_model)
-    other = [*TOKENS[:4], 7, *TOKENS[5:]]
+    other = tokens(4, 7)
     answer = proven(request=user_model, tokens=other, logprobs=[logprob] * 32)
     assert answer["state"] == state
     text = " ".join([answer["record"]["text"] or "", *answer["record"]["evidence"]])
