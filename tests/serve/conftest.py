@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provision.core.models.facts import GpuSlice, HostFacts, Memory, Nvidia, NvidiaGpu
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 GIB = 2**30
 
@@ -55,9 +57,21 @@ def facts(*cards: NvidiaGpu, memory: Memory | None = None) -> HostFacts:
     )
 
 
-@pytest.fixture
-def cpu_stack() -> Stack:
-    return stack()
+def readiness(prefix: Path, **more: Any) -> ReadinessRequest:
+    """Return what a run asks the proof of the service in this folder."""
+    given: dict[str, Any] = {
+        "prefix": str(prefix),
+        "supervisor": "systemd",
+        "unit": "firstlight-vllm.service",
+        "host": "127.0.0.1",
+        "port": 8000,
+        "served_name": "m",
+        "asked": "CPU_ATTN",
+        "processes": 1,
+        "model_folder": str(prefix / "models/builtin-1"),
+        "slice_s": 1.0,
+    }
+    return ReadinessRequest(**(given | more))
 
 
 @pytest.fixture

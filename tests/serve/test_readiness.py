@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from provision.phases.serve.readiness import prove, readiness_request
 from provision.phases.serve.tools import READY, serve_tools
 from provision.phases.serve.unit import render_service
 from provision.pipeline.failure_evidence import causes_of
-from tests.serve.conftest import card, facts, stack
+from tests.serve.conftest import card, facts, readiness, stack
 
 SERVER = Path(__file__).parent / "serving.py"
 TOKENS = list(range(100, 132))
@@ -103,23 +104,17 @@ def proven(prefix: Path, serving: Callable[..., int]) -> Prove:
     """Return a function that starts the server and runs the real program once; the keyword `request` changes its request."""
 
     def ask(*, request: dict[str, Any] | None = None, **configuration: Any) -> dict[str, Any]:
-        asked = {
-            "prefix": str(prefix),
-            "supervisor": "systemd",
-            "unit": "firstlight-vllm.service",
-            "host": "127.0.0.1",
-            "port": serving(**configuration),
-            "served_name": "builtin-1",
-            "asked": "FLASH_ATTN",
-            "processes": 1,
-            "model_folder": str(prefix / "models/builtin-1"),
-            "reference": reference_path(str(prefix), "abc"),
-            "slice_s": 20,
-            **(request or {}),
-        }
+        asked = readiness(
+            prefix,
+            port=serving(**configuration),
+            served_name="builtin-1",
+            asked="FLASH_ATTN",
+            reference=reference_path(str(prefix), "abc"),
+            slice_s=20,
+        )
         done = subprocess.run(
             [sys.executable, "-I", "-S", prefix / "bin" / READY],
-            input=json.dumps(asked),
+            input=json.dumps(asdict(asked) | (request or {})),
             env={"PATH": f"{prefix / 'bin'}:{os.environ['PATH']}", "STATE": str(prefix / "state")},
             capture_output=True,
             text=True,

@@ -11,6 +11,7 @@ from provision.phases.serve.model import reference_path
 from provision.phases.serve.onhost import builtin_model
 from provision.phases.serve.onhost.ready import reference
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
+from tests.serve.conftest import readiness
 from verify.serving.answers import NotProvenError
 
 MAKER = """#!/bin/sh
@@ -28,19 +29,7 @@ def request(prefix: Path, *, ending: str = ANSWERS) -> ReadinessRequest:
     (prefix / "models/builtin-1").mkdir(parents=True)
     python.write_text(MAKER.replace("{ending}", ending))
     python.chmod(0o755)
-    return ReadinessRequest(
-        prefix=str(prefix),
-        supervisor="systemd",
-        unit="x",
-        host="127.0.0.1",
-        port=8000,
-        served_name="m",
-        asked="CPU_ATTN",
-        processes=1,
-        model_folder=str(prefix / "models/builtin-1"),
-        slice_s=1.0,
-        reference=reference_path(str(prefix), "abc"),
-    )
+    return readiness(prefix, reference=reference_path(str(prefix), "abc"))
 
 
 def test_the_reference_is_computed_once_for_many_requests(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ from provision.phases.serve.onhost.ready import sample as module
 from provision.phases.serve.onhost.ready.prove import faster
 from provision.phases.serve.onhost.ready.sample import ASKED, PROMPTS, acceptance, count, pace, sample
 from provision.phases.serve.onhost.ready.service import ReadinessRequest
+from tests.serve.conftest import readiness
 
+RequestOf = Callable[[int], ReadinessRequest]
+Sample = Callable[..., dict[str, Any]]
 WANTED = {"requests": 12, "concurrent": 3, "tokens": 2}
 METRICS = """# HELP vllm:request_success_total Count of successfully processed requests.
 # TYPE vllm:request_success_total counter
@@ -107,29 +110,20 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def request_of(tmp_path: Path) -> Callable[[int], ReadinessRequest]:
+def request_of(tmp_path: Path) -> RequestOf:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/service.env").write_text("VLLM_API_KEY=sk-only-for-this-test\n")
-
-    def make(port: int) -> ReadinessRequest:
-        return ReadinessRequest(
-            prefix=str(tmp_path),
-            supervisor="systemd",
-            unit="firstlight-vllm.service",
-            host="127.0.0.1",
-            port=port,
-            served_name="m",
-            asked="CPU_ATTN",
-            processes=1,
-            model_folder="/nowhere",
-            slice_s=0.0,
-        )
-
-    return make
+    return lambda port: readiness(tmp_path, port=port)
 
 
-def test_answers_are_counted_and_timed(service: Service, request_of: Callable[[int], ReadinessRequest]) -> None:
-    found = sample(request_of(service.server.server_port), WANTED)
+@pytest.fixture
+def sampled(service: Service, request_of: RequestOf) -> Sample:
+    """Return a function that sends the requests of a round to the service."""
+    return lambda **more: sample(request_of(service.server.server_port), WANTED | more)
+
+
+def test_answers_are_counted_and_timed(service: Service, sampled: Sample) -> None:
+    found = sampled()
     assert (found["sent"], found["failed"], len(found["first_token_s"])) == (12, 0, 12)
     assert all(0 < seconds < module.TIMEOUT_S for seconds in found["first_token_s"])
     assert len(found["inter_token_s"]) == 12
@@ -147,19 +141,17 @@ def test_answers_are_counted_and_timed(service: Service, request_of: Callable[[i
         ("empty", "an answer without a token"),
     ],
 )
-def test_each_kind_of_failure_counts_and_is_named(
-    service: Service, request_of: Callable[[int], ReadinessRequest], kind: str, reason: str
-) -> None:
+def test_each_kind_of_failure_counts_and_is_named(service: Service, sampled: Sample, kind: str, reason: str) -> None:
     service.answers = [kind] * 2
-    found = sample(request_of(service.server.server_port), WANTED)
+    found = sampled()
     assert (found["sent"], found["failed"], len(found["first_token_s"])) == (12, 2, 10)
     assert found["reasons"][0].startswith(reason)
 
 
 def test_answers_of_a_replay_have_each_token_with_the_one_in_second_place(
-    service: Service, request_of: Callable[[int], ReadinessRequest]
+    sampled: Sample, request_of: RequestOf
 ) -> None:
-    found = sample(request_of(service.server.server_port), {**WANTED, "replay": 2})["answers"]
+    found = sampled(replay=2)["answers"]
     assert len(found) == len(PROMPTS)
     assert found[0] == {
         "tokens": [7, 9],
@@ -172,30 +164,26 @@ def test_answers_of_a_replay_have_each_token_with_the_one_in_second_place(
     assert gone["left_out"]["8"].endswith("/v1/completions: [Errno 111] Connection refused")
 
 
-def test_a_text_that_the_server_refuses_has_the_reason_of_the_server(
-    service: Service, request_of: Callable[[int], ReadinessRequest]
-) -> None:
+def test_a_text_that_the_server_refuses_has_the_reason_of_the_server(service: Service, sampled: Sample) -> None:
     service.longest = 300
-    found = sample(request_of(service.server.server_port), {**WANTED, "replay": 2})
+    found = sampled(replay=2)
     assert [answer is None for answer in found["answers"]] == [False] * 7 + [True]
     assert found["left_out"] == {"8": "/v1/completions: status 400: This model's maximum context length is 128 tokens."}
     assert found["failed"] == 0, "no request of clients"
 
 
-def test_no_request_is_begun_after_the_time_of_a_round(
-    service: Service, request_of: Callable[[int], ReadinessRequest]
-) -> None:
-    found = sample(request_of(service.server.server_port), {**WANTED, "seconds": 0})
+def test_no_request_is_begun_after_the_time_of_a_round(sampled: Sample) -> None:
+    found = sampled(seconds=0)
     assert (found["sent"], found["failed"], len(found["first_token_s"])) == (3, 0, 3), "those that began at once"
 
 
-def test_a_server_that_is_gone_fails_every_request(request_of: Callable[[int], ReadinessRequest]) -> None:
+def test_a_server_that_is_gone_fails_every_request(request_of: RequestOf) -> None:
     found = sample(request_of(1), WANTED)
     assert (found["sent"], found["failed"], found["counters"]) == (12, 12, {})
 
 
 def test_a_pace_is_that_of_the_fastest_request_and_none_where_one_failed(
-    service: Service, request_of: Callable[[int], ReadinessRequest], monkeypatch: pytest.MonkeyPatch
+    service: Service, request_of: RequestOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([(0.3, 0.02), (0.2, 0.04), (0.4, None)])
     monkeypatch.setattr(module, "one", lambda *_: next(times))
@@ -232,7 +220,7 @@ JOURNAL = """(APIServer pid=7) ERROR 11-27 00:39:06 [serving.py:929] Error in ch
 
 
 def test_streams_that_the_server_ends_with_an_error_are_read_from_its_log(
-    request_of: Callable[[int], ReadinessRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_of: RequestOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "journalctl").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat <<EOF\n{JOURNAL}EOF\n')
     (tmp_path / "journalctl").chmod(0o755)
@@ -243,7 +231,7 @@ def test_streams_that_the_server_ends_with_an_error_are_read_from_its_log(
 
 
 def test_streams_that_ended_with_an_error_are_counted_where_that_is_asked(
-    request_of: Callable[[int], ReadinessRequest], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    request_of: RequestOf, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted: list[float] = []
 
@@ -257,9 +245,7 @@ def test_streams_that_ended_with_an_error_are_counted_where_that_is_asked(
     assert (json.loads(capsys.readouterr().out)["stream_errors"], counted) == (2, [300])
 
 
-def test_the_log_of_supervisor_is_read_by_its_times(
-    request_of: Callable[[int], ReadinessRequest], tmp_path: Path
-) -> None:
+def test_the_log_of_supervisor_is_read_by_its_times(request_of: RequestOf, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/vllm.log").write_text(JOURNAL)
     request = replace(request_of(1), supervisor="supervisor")
