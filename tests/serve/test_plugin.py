@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +47,26 @@ LAYOUTS = {
         "vllm/attention/__init__.py": "",
     },
 }
-IMPORTS = {
-    "one module a kind": "from vllm.model_executor.layers.attention import Attention",
-    "one module": "from vllm.attention.layer import Attention",
-    "backend as an enumeration": "from vllm.attention.layer import Attention",
-}
-
+IMPORTS = {"one module a kind": "from vllm.model_executor.layers.attention import Attention"}
+"""Where models get their layers; elsewhere from `vllm.attention.layer`."""
+REGISTER = "import firstlight_attention; firstlight_attention.register()"
 
 Engine = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    """Return a function that runs code in a new process, in which a vLLM of that layout can be imported."""
+    """Return a function that runs code in a new process, in which a vLLM of that layout was imported after the plugin."""
 
     def run(
-        layout: str, code: str, *, proofs: Path | None = tmp_path / "run", **environment: str
+        code: str,
+        layout: str = "one module",
+        *,
+        start: Sequence[str] | None = None,
+        proofs: Path | None = tmp_path / "run",
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
+        start = [REGISTER, import_of(layout)] if start is None else start
         files = {"vllm/__init__.py": "__version__ = '0.26.0'\n", **LAYOUTS[layout]}
         for name, text in files.items():
             path = tmp_path / "lib" / name
@@ -72,7 +75,7 @@ def engine(tmp_path: Path) -> Engine:
         if proofs is not None:
             environment["FIRSTLIGHT_PROOF_DIR"] = str(proofs)
         return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)],
+            [sys.executable, "-c", "\n".join([*start, textwrap.dedent(code)])],
             env={"PYTHONPATH": f"{tmp_path / 'lib'}:{PLUGIN}", **environment},
             capture_output=True,
             text=True,
@@ -80,6 +83,10 @@ def engine(tmp_path: Path) -> Engine:
         )
 
     return run
+
+
+def import_of(layout: str) -> str:
+    return IMPORTS.get(layout, "from vllm.attention.layer import Attention, Backend")
 
 
 def proofs(folder: Path) -> list[dict[str, Any]]:
@@ -91,11 +98,9 @@ def proofs(folder: Path) -> list[dict[str, Any]]:
 def test_each_layer_is_recorded_with_its_backend(
     engine: Engine, tmp_path: Path, layout: str, loaded_first: bool
 ) -> None:
-    steps = ["import firstlight_attention; firstlight_attention.register()", IMPORTS[layout]]
-    done = engine(
-        layout,
-        "\n".join([*(reversed(steps) if loaded_first else steps), "Attention('layers.0'); Attention('layers.1', 2)"]),
-    )
+    start = [REGISTER, import_of(layout)]
+    code = "Attention('layers.0'); Attention('layers.1', 2)"
+    done = engine(code, layout, start=start[::-1] if loaded_first else start)
     assert done.returncode == 0, done.stderr
     (proof,) = proofs(tmp_path / "run")
     assert [(layer["name"], layer["backend"], layer["flash_attention_version"]) for layer in proof["layers"]] == [
@@ -124,42 +129,38 @@ def test_a_backend_is_recorded_under_the_name_with_which_it_is_asked_for(
     modules["vllm/v1/attention/backends/registry.py"] = REGISTRY
     monkeypatch.setitem(LAYOUTS, "with a registry", LAYOUTS["one module"] | modules)
     code = """
-    import firstlight_attention; firstlight_attention.register()
     import vllm.v1.attention.backends.registry
-    from vllm.attention.layer import Attention, Backend
     Attention("layers.0")
     class Composed(Backend): pass
     layer = Attention.__new__(Attention)
     layer.attn_backend = Composed
     print(firstlight_attention.backend_name(layer))
     """
-    done = engine("with a registry", code)
+    done = engine(code, "with a registry")
     (proof,) = proofs(tmp_path / "run")
     assert ([layer["backend"] for layer in proof["layers"]], done.stdout) == (["ROCM_AITER_FA"], "ROCM_AITER_FA\n")
 
 
 def test_the_switches_of_kernels_on_amd_cards_are_recorded(engine: Engine, tmp_path: Path) -> None:
-    code = "import firstlight_attention; firstlight_attention.register()"
-    engine("one module", code, VLLM_ROCM_USE_AITER="1", VLLM_ROCM_USE_AITER_MHA="1", VLLM_API_KEY="secret")
+    engine("", VLLM_ROCM_USE_AITER="1", VLLM_ROCM_USE_AITER_MHA="1", VLLM_API_KEY="secret")
     (proof,) = proofs(tmp_path / "run")
     assert proof["variables"] == {"VLLM_ROCM_USE_AITER": "1", "VLLM_ROCM_USE_AITER_MHA": "1"}
 
 
 def test_a_subclass_is_recorded_once_under_its_own_kind(engine: Engine, tmp_path: Path) -> None:
     code = """
-    import firstlight_attention; firstlight_attention.register(); firstlight_attention.register()
-    from vllm.attention.layer import Attention
+    firstlight_attention.register()
     class ChunkedLocalAttention(Attention):
         def __init__(self, prefix): super().__init__(prefix)
     ChunkedLocalAttention('layers.0')
     """
-    engine("one module", code)
+    engine(code)
     (proof,) = proofs(tmp_path / "run")
     assert [layer["kind"] for layer in proof["layers"]] == ["ChunkedLocalAttention"]
 
 
 def test_a_process_without_layers_is_recorded(engine: Engine, tmp_path: Path) -> None:
-    engine("one module", "import firstlight_attention; firstlight_attention.register()")
+    engine("", start=[REGISTER])
     (proof,) = proofs(tmp_path / "run")
     assert proof["layers"] == []
     assert (tmp_path / f"run/attention-{proof['pid']}.json").exists()
@@ -167,19 +168,14 @@ def test_a_process_without_layers_is_recorded(engine: Engine, tmp_path: Path) ->
 
 def test_nothing_happens_without_a_folder(engine: Engine, tmp_path: Path) -> None:
     code = "import sys, firstlight_attention; n = len(sys.meta_path); firstlight_attention.register(); assert len(sys.meta_path) == n"
-    done = engine("one module", code, proofs=None)
+    done = engine(code, start=[], proofs=None)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_the_engine_continues_if_the_folder_cannot_be_written(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code = """
-    import firstlight_attention; firstlight_attention.register()
-    from vllm.attention.layer import Attention
-    print(Attention('layers.0').layer_name)
-    """
-    done = engine("one module", code, proofs=tmp_path / "file" / "run")
+    done = engine("print(Attention('layers.0').layer_name)", proofs=tmp_path / "file" / "run")
     assert (done.returncode, done.stdout) == (0, "layers.0\n")
     assert "cannot write the evidence" in done.stderr
 
@@ -188,27 +184,24 @@ def test_the_engine_continues_if_a_layer_cannot_be_described_and_the_reason_is_w
     engine: Engine, tmp_path: Path
 ) -> None:
     code = """
-    import firstlight_attention; firstlight_attention.register()
-    from vllm.attention.layer import Attention, Backend
     def broken(): raise RuntimeError("no name today")
     Backend.get_name = staticmethod(broken)
     print(Attention('layers.0').layer_name)
     """
-    done = engine("one module", code)
+    done = engine(code)
     assert (done.returncode, done.stdout) == (0, "layers.0\n")
     assert "no name today" in proofs(tmp_path / "run")[0]["problem"]
 
 
 def test_a_forked_child_records_only_its_own_layers(engine: Engine, tmp_path: Path) -> None:
     code = """
-    import os, firstlight_attention; firstlight_attention.register()
-    from vllm.attention.layer import Attention
+    import os
     Attention('parent')
     if os.fork() == 0:
         Attention('child'); os._exit(0)
     os.wait()
     """
-    engine("one module", code)
+    engine(code)
     assert sorted(layer["name"] for proof in proofs(tmp_path / "run") for layer in proof["layers"]) == [
         "child",
         "parent",
@@ -217,11 +210,6 @@ def test_a_forked_child_records_only_its_own_layers(engine: Engine, tmp_path: Pa
 
 
 def test_an_error_in_a_layer_reaches_the_engine_unchanged(engine: Engine) -> None:
-    code = """
-    import firstlight_attention; firstlight_attention.register()
-    from vllm.attention.layer import Attention
-    Attention()
-    """
-    done = engine("one module", code)
+    done = engine("Attention()")
     assert "TypeError" in done.stderr
     assert done.returncode == 1
