@@ -20,6 +20,7 @@ from provision.phases.serve.onhost.preflight import main as preflight_main
 from provision.phases.serve.onhost.preflight import processes
 from provision.phases.serve.onhost.preflight.main import Report
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
+from tests.probe.here import program, with_first
 from verify.serving.service_plan import assignments
 
 pytestmark = pytest.mark.slow
@@ -83,16 +84,15 @@ def note(prefix: Path, pid: int) -> Path:
     return path
 
 
-def preflight_run(prefix: Path, port: int, *more: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    program = serve_tools(prefix / "bin")[PREFLIGHT]
+def preflight_run(prefix: Path, port: int, *more: str) -> subprocess.CompletedProcess[str]:
+    tool = serve_tools(prefix / "bin")[PREFLIGHT]
     base = ["--prefix", str(prefix), "--user", ME, "--port", str(port)]
-    environment = os.environ | ({"PATH": f"{path}:{os.environ['PATH']}"} if path else {})
     return subprocess.run(
-        [sys.executable, "-I", "-S", program, *base, *more],
+        [sys.executable, "-I", "-S", tool, *base, *more],
         capture_output=True,
         text=True,
         check=False,
-        env=environment,
+        env=with_first(prefix / "bin"),
     )
 
 
@@ -108,13 +108,13 @@ def test_a_free_host_may_start_without_output(prefix: Path, free_port: int) -> N
 @pytest.mark.parametrize(
     ("listen", "bind"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")]
 )
-def test_the_owner_of_the_port_is_named(prefix: Path, listen: str, bind: str) -> None:
+def test_the_owner_of_the_port_is_named_and_the_server_does_not_start(prefix: Path, listen: str, bind: str) -> None:
     with socket.socket() as taken:
         taken.bind((listen, 0))
         taken.listen(1)
         port = taken.getsockname()[1]
-        done = preflight_run(prefix, port, "--bind", bind)
-    assert done.returncode == 1
+        done = preflight_run(prefix, port, "--bind", bind, "--", "/bin/echo", "started")
+    assert (done.returncode, done.stdout) == (1, "")
     assert f"preflight refuses: port {port} is held by " in done.stderr
     assert f"(pid {os.getpid()}, user {ME})" in done.stderr
 
@@ -196,18 +196,15 @@ def test_an_engine_with_a_running_server_is_not_ended(
     assert not alive(engine)
 
 
-def write_nvidia_smi(folder: Path, used: int) -> str:
-    folder.mkdir()
-    program = folder / "nvidia-smi"
-    program.write_text(
-        "#!/bin/sh\n"
+def write_nvidia_smi(folder: Path, used: int) -> None:
+    program(
+        folder,
+        "nvidia-smi",
         'case "$1" in\n'
         f'*compute-apps*) echo "GPU-5c3b, {os.getpid()}, {used}"; echo "GPU-5c3b, 4000000, 12" ;;\n'
         f'*) echo "0, GPU-5c3b, 81559, {used}"; echo "1, GPU-77aa, 81559, 0" ;;\n'
-        "esac\n"
+        "esac",
     )
-    program.chmod(0o755)
-    return str(folder)
 
 
 @pytest.mark.parametrize("case", [(70000, "0,1", 1, "refuses"), (500, "0", 0, "also used by"), (70000, "1", 0, "")])
@@ -215,8 +212,8 @@ def test_processes_that_use_a_cards_memory_are_named(
     prefix: Path, free_port: int, case: tuple[int, str, int, str]
 ) -> None:
     used, gpus, code, message = case
-    path = write_nvidia_smi(prefix / "smi", used)
-    done = preflight_run(prefix, free_port, "--gpus", gpus, "--memory-share", "0.9", path=path)
+    write_nvidia_smi(prefix / "bin", used)
+    done = preflight_run(prefix, free_port, "--gpus", gpus, "--memory-share", "0.9")
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     if message:
@@ -225,16 +222,14 @@ def test_processes_that_use_a_cards_memory_are_named(
 
 
 def test_a_slice_that_is_gone_prevents_the_start_with_a_stand_in_for_nvidia_smi(prefix: Path, free_port: int) -> None:
-    folder = prefix / "smi"
-    write_nvidia_smi(folder, 0)
-    (folder / "nvidia-smi").write_text(
-        "#!/bin/sh\n"
-        "echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5c3b)'\n"
-        "echo '  MIG 3g.40gb     Device  0: (UUID: MIG-41aa)'\n"
+    program(
+        prefix / "bin",
+        "nvidia-smi",
+        "echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5c3b)'\necho '  MIG 3g.40gb     Device  0: (UUID: MIG-41aa)'",
     )
-    there = preflight_run(prefix, free_port, "--slice", "MIG-41aa", path=str(folder))
+    there = preflight_run(prefix, free_port, "--slice", "MIG-41aa")
     assert (there.returncode, there.stderr) == (0, "")
-    gone = preflight_run(prefix, free_port, "--slice", "MIG-77bb", path=str(folder))
+    gone = preflight_run(prefix, free_port, "--slice", "MIG-77bb")
     assert gone.returncode == 1
     assert "there is no slice MIG-77bb" in gone.stderr
 
@@ -282,14 +277,6 @@ def test_the_check_becomes_the_server_with_the_services_environment(prefix: Path
 def test_the_server_runs_with_the_services_account(prefix: Path, free_port: int) -> None:
     done = preflight_run(prefix, free_port, "--user", "nobody", "--", "/usr/bin/id", "-un")
     assert (done.returncode, done.stdout) == (0, "nobody\n"), done.stderr
-
-
-def test_the_server_does_not_start_while_the_port_is_used(prefix: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen(1)
-        done = preflight_run(prefix, taken.getsockname()[1], "--", "/bin/echo", "started")
-    assert (done.returncode, done.stdout) == (1, "")
 
 
 @pytest.mark.parametrize(
