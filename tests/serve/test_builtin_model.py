@@ -37,22 +37,19 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     return folder, reference
 
 
-def arguments(folder: Path, reference: Path) -> list[str]:
-    return ["--folder", str(folder), "--reference", str(reference)]
+def run(folder: Path, reference: Path) -> int:
+    """Run the program as it runs on a host."""
+    return builtin_model.main(["--folder", str(folder), "--reference", str(reference)])
 
 
 def test_a_second_run_changes_nothing_and_needs_no_torch(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert builtin_model.main(arguments(*made)) == 0
+    assert run(*made) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": False}
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [
-        ("model.safetensors", b"Weights"),
-        ("config.json", None),
-        ("tokenizer.json", b"{}\n"),
-    ],
+    [("model.safetensors", b"Weights"), ("config.json", None), ("tokenizer.json", b"{}\n")],
 )
 def test_a_file_that_changed_on_disk_is_made_again(made: Made, name: str, content: bytes | None) -> None:
     folder, _ = made
@@ -80,7 +77,7 @@ def test_no_reference_is_computed_with_a_damaged_model(made: Made, monkeypatch: 
         return ANSWER
 
     monkeypatch.setattr(builtin_model, "reference_of", computed)
-    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"))) == 0
+    assert run(folder, reference.with_name("reference-def.json")) == 0
 
 
 def test_the_files_are_listed_next_to_their_folder(made: Made) -> None:
@@ -96,7 +93,7 @@ def test_another_environment_needs_its_own_reference(
 ) -> None:
     folder, reference = made
     monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER)
-    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"))) == 0
+    assert run(folder, reference.with_name("reference-def.json")) == 0
     assert json.loads(capsys.readouterr().out)["changed"] is True
     assert json.loads(reference.with_name("reference-def.json").read_text())["tokens"] == ANSWER["tokens"]
 
@@ -113,7 +110,7 @@ def test_weights_other_than_the_known_ones_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda: b"computed wrongly")
-    assert builtin_model.main(arguments(tmp_path / "m", tmp_path / "r.json")) == 1
+    assert run(tmp_path / "m", tmp_path / "r.json") == 1
     assert "this machine computes wrongly" in capsys.readouterr().err
     assert not (tmp_path / "m" / "model.safetensors").exists()
 
@@ -138,8 +135,7 @@ def test_an_answer_is_a_proof_only_with_many_tokens_and_clear_gaps(
 ) -> None:
     folder, reference = made
     monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER | {"tokens": tokens, "gaps": gaps})
-    status = builtin_model.main(arguments(folder, reference.with_name("reference-def.json")))
-    assert status == bool(reason)
+    assert run(folder, reference.with_name("reference-def.json")) == bool(reason)
     assert reason in capsys.readouterr().err
     assert reference.with_name("reference-def.json").exists() is not bool(reason)
 
