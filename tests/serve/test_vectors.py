@@ -13,10 +13,10 @@ from provision.phases.serve.onhost.vectors import UnknownError, activation_of, p
 
 
 def write(folder: Path, layers: tuple[str, ...], **modes: object) -> Path:
-    """Write what sentence-transformers says of a model."""
+    """Write what sentence-transformers says of a model with these layers after its transformer."""
     modules = [
         {"path": f"{number}_{name}", "type": f"sentence_transformers.models.{name}"}
-        for number, name in enumerate(layers)
+        for number, name in enumerate(("Transformer", *layers))
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()
@@ -27,18 +27,10 @@ def write(folder: Path, layers: tuple[str, ...], **modes: object) -> Path:
 @pytest.mark.parametrize(
     ("layers", "modes", "expected"),
     [
-        (("Transformer", "Pooling"), {"pooling_mode_cls_token": True}, ("cls", False)),
-        (
-            ("Transformer", "Pooling"),
-            {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
-            ("mean", False),
-        ),
-        (
-            ("Transformer", "Pooling", "Normalize"),
-            {"pooling_mode_lasttoken": True, "include_prompt": True},
-            ("last", True),
-        ),
-        (("Transformer", "Pooling", "Normalize"), {"pooling_mode": "mean", "include_prompt": True}, ("mean", True)),
+        (("Pooling",), {"pooling_mode_cls_token": True}, ("cls", False)),
+        (("Pooling",), {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, ("mean", False)),
+        (("Pooling", "Normalize"), {"pooling_mode_lasttoken": True, "include_prompt": True}, ("last", True)),
+        (("Pooling", "Normalize"), {"pooling_mode": "mean", "include_prompt": True}, ("mean", True)),
     ],
 )
 def test_the_files_say_how_vectors_are_pooled(
@@ -50,14 +42,10 @@ def test_the_files_say_how_vectors_are_pooled(
 @pytest.mark.parametrize(
     ("layers", "modes", "words"),
     [
-        (("Transformer", "Pooling", "Dense"), {"pooling_mode_mean_tokens": True}, "a layer `Dense`"),
-        (("Transformer", "Pooling"), {"pooling_mode_mean_sqrt_len_tokens": True}, "pools by `mean_sqrt_len`"),
-        (
-            ("Transformer", "Pooling"),
-            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-            "by `cls, mean`",
-        ),
-        (("Transformer",), {}, "pools by `nothing`"),
+        (("Pooling", "Dense"), {"pooling_mode_mean_tokens": True}, "a layer `Dense`"),
+        (("Pooling",), {"pooling_mode_mean_sqrt_len_tokens": True}, "pools by `mean_sqrt_len`"),
+        (("Pooling",), {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "by `cls, mean`"),
+        ((), {}, "pools by `nothing`"),
     ],
 )
 def test_other_ways_are_not_computed(
