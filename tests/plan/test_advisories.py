@@ -10,13 +10,10 @@ from provision.catalog import catalog
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
-from provision.phases.plan import choose_stacks
 from provision.phases.plan.advisories import Exposure, affects, exposure_of, is_critical
-from provision.phases.plan.fit.shape import shape_of
-from provision.phases.plan.fit.weights import counted
 from provision.phases.plan.policy import policy_of
-from provision.phases.plan.what_if import parse_what_if
-from tests.family.models import LLAMA, TEXT, nested
+from tests.family.models import LLAMA, nested, of
+from tests.plan.planned import model_of, release_of, resolve, told
 
 HOST = (
     "gpu=H100x1 driver={} os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900 container=no"
@@ -25,45 +22,41 @@ VIDEO_HOLE = "CVE-2026-22778"
 PICTURES = nested("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", vision_config={"depth": 2}, video_token_id=7)
 
 
-def resolve(config: dict[str, Any], driver: str = "535.309.01", **settings: Any) -> Resolution:
-    shape = shape_of(config, counted({"BF16": 1 << 30}, "a test"), model="org/model")
-    wanted = {"h": Settings.model_validate({"model": "org/model", **settings})}
-    return choose_stacks({"h": parse_what_if(HOST.format(driver))}, wanted, shapes={"org/model": shape}).classes[0]
+def served(config: dict[str, Any], driver: str = "535.309.01", **settings: Any) -> Resolution:
+    """Return the plan of a host that serves a model with this config.json."""
+    return resolve(HOST.format(driver), model_of(config), **settings)
 
 
-def told(resolution: Resolution, verdict: str) -> list[str]:
-    return [reason.text for reason in resolution.reasons if (reason.rule, reason.verdict) == ("advisories", verdict)]
+def advised(resolution: Resolution, verdict: str) -> list[str]:
+    return told(resolution, "advisories", verdict)
 
 
 def test_a_range_ends_before_a_release_with_a_hole_that_applies() -> None:
-    found = resolve(PICTURES, vllm=">=0.9", torch="==2.9.0")
+    found = served(PICTURES, vllm=">=0.9", torch="==2.9.0")
     assert found.stack is None
-    assert f"vLLM 0.13.0 has {VIDEO_HOLE} (CVSS 9.8), fixed in 0.14.1" in told(found, "reject")[0]
-    assert "the model takes images or video" in told(found, "reject")[0]
+    assert f"vLLM 0.13.0 has {VIDEO_HOLE} (CVSS 9.8), fixed in 0.14.1" in advised(found, "reject")[0]
+    assert "the model takes images or video" in advised(found, "reject")[0]
 
 
 def test_the_same_range_reaches_it_for_a_model_of_text() -> None:
-    found = resolve(LLAMA, vllm=">=0.9", torch="==2.9.0")
-    assert found.stack
-    assert found.stack.vllm
-    assert found.stack.vllm.version == "0.13.0"
-    assert f"{VIDEO_HOLE} (CVSS 9.8) of vLLM 0.13.0 does not apply: the model takes no images or video" in told(
-        found, "accept"
-    )
+    found = served(LLAMA, vllm=">=0.9", torch="==2.9.0")
+    assert release_of(found) == "0.13.0"
+    text = f"{VIDEO_HOLE} (CVSS 9.8) of vLLM 0.13.0 does not apply: the model takes no images or video"
+    assert text in advised(found, "accept")
 
 
 def test_a_named_release_is_planned_with_a_warning_until_it_is_accepted() -> None:
-    warned = resolve(PICTURES, vllm="==0.9.1")
+    warned = served(PICTURES, vllm="==0.9.1")
     assert warned.stack
-    assert f"vLLM 0.9.1 has {VIDEO_HOLE} (CVSS 9.8)" in told(warned, "warn")[0]
-    accepted = resolve(PICTURES, vllm="==0.9.1", accept_advisories=[VIDEO_HOLE])
+    assert f"vLLM 0.9.1 has {VIDEO_HOLE} (CVSS 9.8)" in advised(warned, "warn")[0]
+    accepted = served(PICTURES, vllm="==0.9.1", accept_advisories=[VIDEO_HOLE])
     assert accepted.stack == warned.stack
-    assert not any(VIDEO_HOLE in text for text in told(accepted, "warn"))
-    assert any(text.endswith("firstlight_accept_advisories names it") for text in told(accepted, "accept"))
+    assert not any(VIDEO_HOLE in text for text in advised(accepted, "warn"))
+    assert any(text.endswith("firstlight_accept_advisories names it") for text in advised(accepted, "accept"))
 
 
 def test_advisories_of_lower_severity_are_counted_and_listed_in_the_facts() -> None:
-    found = resolve(LLAMA, vllm="==0.19.1")
+    found = served(LLAMA, vllm="==0.19.1")
     (reason,) = (item for item in found.reasons if (item.rule, item.verdict) == ("advisories", "warn"))
     assert "open advisories below CVSS 9, the most severe CVE-2026-55574 (CVSS 7.5)" in reason.text
     assert "CVE-2026-116181" not in reason.facts["advisories"]  # from 0.20.1 on
@@ -71,13 +64,10 @@ def test_advisories_of_lower_severity_are_counted_and_listed_in_the_facts() -> N
 
 
 def test_a_parser_that_the_family_chooses_counts_as_given() -> None:
-    coder = {**TEXT, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"}
-    shape = shape_of(coder, counted({"BF16": 1 << 30}, "a test"), model="Qwen/Qwen3-Coder-30B-A3B-Instruct")
-    settings = Settings(model="Qwen/Qwen3-Coder-30B-A3B-Instruct", vllm="==0.10.0")
-    found = choose_stacks(
-        {"h": parse_what_if(HOST.format("580.178.04"))}, {"h": settings}, shapes={settings.model: shape}
-    )
-    listed = [name for reason in found.classes[0].reasons for name in reason.facts.get("advisories", ())]
+    name = "Qwen/Qwen3-Coder-30B-A3B-Instruct"
+    coder = model_of(of("Qwen3MoeForCausalLM", "qwen3_moe"), name)
+    found = resolve(HOST.format("580.178.04"), coder, vllm="==0.10.0")
+    listed = [name for reason in found.reasons for name in reason.facts.get("advisories", ())]
     assert "CVE-2025-9141" in listed
 
 
@@ -162,4 +152,4 @@ def test_no_release_that_latest_may_choose_has_a_critical_hole_in_every_server()
     ],
 )
 def test_config_json_tells_what_a_model_takes(config: dict[str, Any], inputs: tuple[str, ...]) -> None:
-    assert shape_of(config, counted({"BF16": 1 << 30}, "a test")).inputs == inputs
+    assert model_of(config)["org/model"].inputs == inputs

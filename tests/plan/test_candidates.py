@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
-from provision.phases.plan import choose_stacks
 from provision.phases.plan.evaluation import ENOUGH, FALLBACKS
-from provision.phases.plan.what_if import parse_what_if
 from tests.plan.cases import CASES
+from tests.plan.planned import resolve
 
 
 def accepted(what_if: str, **settings: str) -> list[Stack]:
-    facts = parse_what_if(what_if)
-    found = choose_stacks({facts.host: facts}, {facts.host: Settings.model_validate(settings)}).classes[0].candidates
-    return [candidate.stack for candidate in found if candidate.stack]
+    return [candidate.stack for candidate in resolve(what_if, **settings).candidates if candidate.stack]
 
 
 def vendors(stack: Stack) -> set[str]:

@@ -6,20 +6,14 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from provision.catalog import catalog
-from provision.core.models.settings import Settings
 from provision.core.models.stack import DependencyPlan
-from provision.phases.plan import choose_stacks
-from provision.phases.plan.what_if import parse_what_if
-
-HOST = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 arch=x86_64 glibc=2.39 python=3.12"
+from tests.plan.planned import HOST, resolve, stack_of
 
 
 def plan_for(version: str) -> DependencyPlan:
-    facts = parse_what_if(HOST)
-    [resolution] = choose_stacks({facts.host: facts}, {facts.host: Settings(vllm=f"=={version}")}).classes
-    assert resolution.stack is not None
-    assert resolution.stack.dependencies is not None
-    return resolution.stack.dependencies
+    found = stack_of(resolve(HOST.format("H100x1"), vllm=f"=={version}")).dependencies
+    assert found is not None
+    return found
 
 
 def bound(version: str, distribution: str) -> Requirement:
@@ -54,7 +48,4 @@ def test_every_release_has_a_day_and_later_ones_have_wider_bounds() -> None:
 
 
 def test_a_torch_without_vllm_has_no_bounds() -> None:
-    facts = parse_what_if(HOST)
-    [resolution] = choose_stacks({facts.host: facts}, {facts.host: Settings(vllm="none")}).classes
-    assert resolution.stack is not None
-    assert resolution.stack.dependencies is None
+    assert stack_of(resolve(HOST.format("H100x1"), vllm="none")).dependencies is None

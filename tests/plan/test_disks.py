@@ -7,10 +7,9 @@ import re
 import pytest
 
 from provision.core.models.facts import Disk, Installed, User
-from provision.core.models.settings import Settings
-from provision.phases.plan import choose_stacks
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
+from tests.plan.planned import plan_of, refusing, resolve
 
 GIB = 1 << 30
 FACTS = parse_what_if("gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 glibc=2.36 ram=64").model_copy(
@@ -28,17 +27,17 @@ FACTS = parse_what_if("gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 
 @pytest.mark.parametrize(
     ("settings", "become", "fits"),
     [
-        (Settings(), {"h"}, True),
-        (Settings(), set(), False),
-        (Settings(prefix="/home/ada/firstlight"), {"h"}, False),
-        (Settings(prefix="/srv/firstlight"), set(), True),
+        ({}, True, True),
+        ({}, False, False),
+        ({"prefix": "/home/ada/firstlight"}, True, False),
+        ({"prefix": "/srv/firstlight"}, False, True),
     ],
     ids=["as root", "in the home", "named, on the small one", "named, on the large one"],
 )
-def test_the_disk_of_the_future_installation_is_checked(settings: Settings, become: set[str], fits: bool) -> None:
-    [resolution] = choose_stacks({"h": FACTS}, {"h": settings}, become=become).classes
+def test_the_disk_of_the_future_installation_is_checked(settings: dict[str, str], become: bool, fits: bool) -> None:
+    resolution = resolve(FACTS, become=become, **settings)
     assert (resolution.stack is not None) is fits
-    assert any(reason.rule == "disk" and reason.verdict == "reject" for reason in resolution.reasons) is not fits
+    assert ("disk" in refusing(resolution)) is not fits
 
 
 @pytest.mark.parametrize(
@@ -53,16 +52,11 @@ def test_the_disk_of_the_future_installation_is_checked(settings: Settings, beco
 def test_an_installed_environment_needs_no_more_space(installed: Installed, fits: bool) -> None:
     disks = (Disk(path="/", mount="/", free=GIB),)
     facts = FACTS.model_copy(update={"installed": installed, "disks": disks})
-    [resolution] = choose_stacks({"h": facts}, {"h": Settings()}, become={"h"}).classes
-    assert (resolution.stack is not None) is fits
+    assert (resolve(facts, become=True).stack is not None) is fits
 
 
 def test_a_plan_says_what_must_be_free_on_the_disk() -> None:
-    [line] = [
-        line
-        for line in render(choose_stacks({"h": FACTS}, {"h": Settings()}, become={"h"}), {}).splitlines()
-        if " disk " in line
-    ]
+    [line] = [line for line in render(plan_of(FACTS, become=True), {}).splitlines() if " disk " in line]
     whole, *parts = map(float, re.findall(r"\d+\.\d", line))
     assert whole == pytest.approx(sum(parts), abs=0.2)
     assert "GiB must be free in the installation folder (environment " in line
