@@ -7,40 +7,27 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.settings import Settings
-from provision.core.models.stack import Plan, Resolution
-from provision.phases.plan import choose_stacks
+from provision.core.models.stack import Resolution
 from provision.phases.plan.explain import render
 from provision.phases.plan.family.families import int8_on_x86
-from provision.phases.plan.fit.shape import shape_of
-from provision.phases.plan.fit.weights import counted
 from provision.phases.plan.what_if import parse_what_if
 from tests.family.models import KIMI, LLAMA, QWEN3, of
+from tests.plan.planned import CPU, HOST, model_of, plan_of, refusing, release_of, resolve, stack_of, told
 from verify.tables import table
 
-HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900 container=no"
 
-
-def planned(model: str, config: dict[str, Any], gpu: str = "H100x1", **settings: Any) -> tuple[Plan, str]:
-    """Return the plan of one host, and its text with the trace."""
-    shape = shape_of(config, counted({"BF16": 1 << 30}, "a test"), model=model)
-    facts = {"h": parse_what_if(HOST.format(gpu))}
-    wanted = {"h": Settings.model_validate({"model": model, **settings})}
-    found = choose_stacks(facts, wanted, shapes={model: shape})
-    return found, render(found, wanted, explain=True)
-
-
-def refusals(resolution: Resolution) -> list[str]:
-    return [reason.rule for reason in resolution.reasons if reason.verdict == "reject"]
+def planned(model: str, config: dict[str, Any], gpu: str = "H100x1", **settings: Any) -> tuple[Resolution, str]:
+    """Return what is planned for a host that serves a model, and the text of the plan with its trace."""
+    plan = plan_of(HOST.format(gpu), model_of(config, model), **settings)
+    return plan.classes[0], render(plan, {}, explain=True)
 
 
 def test_the_stack_has_the_choices_and_a_person_reads_them_with_their_source() -> None:
     found, text = planned("Qwen/Qwen3-8B", QWEN3)
-    stack = found.classes[0].stack
-    assert stack
-    assert stack.serving
-    assert stack.serving.family == "Qwen3"
-    assert stack.serving.flags[-2:] == ("--reasoning-parser", "qwen3")
+    serving = stack_of(found).serving
+    assert serving
+    assert serving.family == "Qwen3"
+    assert serving.flags[-2:] == ("--reasoning-parser", "qwen3")
     lines = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("  serving ")]
     assert lines == [
         "tool parser `hermes`, as the family Qwen3 needs",
@@ -51,54 +38,43 @@ def test_the_stack_has_the_choices_and_a_person_reads_them_with_their_source() -
 
 
 def test_the_built_in_model_has_no_choices() -> None:
-    facts = {"h": parse_what_if(HOST.format("H100x1"))}
-    found = choose_stacks(facts, {"h": Settings(tool_parser="hermes")}).classes[0]
-    assert found.stack
-    assert found.stack.serving is None
+    assert stack_of(resolve(HOST.format("H100x1"), tool_parser="hermes")).serving is None
 
 
 def test_code_of_the_model_needs_the_users_trust() -> None:
-    found, text = planned("moonshotai/Kimi-K2-Instruct", KIMI)
-    refused = found.classes[0]
+    refused, text = planned("moonshotai/Kimi-K2-Instruct", KIMI)
     assert refused.stack is None
-    assert refusals(refused) == ["remote-code"]
+    assert refusing(refused) == ["remote-code"]
     assert "(its tokenizer is Python code of the repository), and firstlight_trust_remote_code is not true" in text
     assert refused.nearest
     assert refused.nearest.policy == {"trust_remote_code": "true"}
     assert "if you trust the code of `moonshotai/Kimi-K2-Instruct`" in refused.nearest.text
     trusted, text = planned("moonshotai/Kimi-K2-Instruct", KIMI, trust_remote_code=True)
-    assert trusted.classes[0].stack
-    assert trusted.classes[0].stack.serving
-    assert trusted.classes[0].stack.serving.flags[-1] == "--trust-remote-code"
+    serving = stack_of(trusted).serving
+    assert serving
+    assert serving.flags[-1] == "--trust-remote-code"
     assert "and firstlight_trust_remote_code is true" in text
 
 
 @pytest.mark.parametrize("setting", ["tool_parser", "reasoning_parser"])
 def test_a_parser_that_no_release_has_is_refused(setting: str) -> None:
-    found, _ = planned("Qwen/Qwen3-8B", QWEN3, **{setting: "qwen33"})
-    refused = found.classes[0]
+    refused, _ = planned("Qwen/Qwen3-8B", QWEN3, **{setting: "qwen33"})
     assert refused.stack is None
-    assert "serving-choices" in refusals(refused)
+    assert "serving-choices" in refusing(refused)
     assert refused.nearest
     assert refused.nearest.policy == {setting: "auto"}
 
 
 def test_a_release_without_the_requested_parser_gives_way_to_one_that_has_it() -> None:
     found, _ = planned("x/y", LLAMA, tool_parser="minimax")
-    stack = found.classes[0].stack
-    assert stack
-    assert stack.vllm
-    assert stack.vllm.version == "0.23.0"
-    assert "serving-choices" in refusals(found.classes[0])
+    assert release_of(found) == "0.23.0"
+    assert "serving-choices" in refusing(found)
 
 
 def test_a_release_without_the_models_quantisation_gives_way_to_one_that_has_it() -> None:
     config = LLAMA | {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}
     found, text = planned("x/y", config)
-    stack = found.classes[0].stack
-    assert stack
-    assert stack.vllm
-    assert stack.vllm.version == "0.27.1"
+    assert release_of(found) == "0.27.1"
     assert "quantised as `bitsandbytes`, which exists from vLLM 0.6.0 on, before 0.28.0" in text
 
 
@@ -106,21 +82,20 @@ def test_a_release_without_the_models_quantisation_gives_way_to_one_that_has_it(
 def test_cards_below_the_quantisations_bound_are_refused(gpu: str, fits: bool) -> None:
     config = of("GptOssForCausalLM", "gpt_oss", quantization_config={"quant_method": "mxfp4"})
     found, text = planned("openai/gpt-oss-20b", config, gpu)
-    assert (found.classes[0].stack is not None) == fits
+    assert (found.stack is not None) == fits
     assert ("needs compute capability 8.0; the GPUs have 7.5" in text) == (not fits)
 
 
-@pytest.mark.parametrize(
-    ("gpu", "fits"),
-    [("V100x1", False), ("T4x1", True), ("A10x1", True)],
-)
+def compressed(**group: object) -> dict[str, Any]:
+    """Return config.json of a model that compressed-tensors has quantised in one way."""
+    return LLAMA | {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}}
+
+
+@pytest.mark.parametrize(("gpu", "fits"), [("V100x1", False), ("T4x1", True)])
 def test_a_scheme_that_asks_for_more_than_its_method_is_refused(gpu: str, fits: bool) -> None:
-    group = {name: {"num_bits": 8, "type": "float"} for name in ("weights", "input_activations")}
-    config = LLAMA | {
-        "quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
-    }
-    found, text = planned("x/y", config, gpu)
-    assert (found.classes[0].stack is not None) == fits
+    floats = {"num_bits": 8, "type": "float"}
+    found, text = planned("x/y", compressed(weights=floats, input_activations=floats), gpu)
+    assert (found.stack is not None) == fits
     assert ("needs compute capability 7.5; the GPUs have 7.0" in text) == (not fits)
 
 
@@ -148,31 +123,14 @@ NVFP4 = {"weights": {"num_bits": 4, "type": "float", "group_size": 16}}
 def test_a_scheme_of_compressed_tensors_is_judged_by_release_and_card(
     group: dict[str, Any], gpu: str, vllm: str, refused: str
 ) -> None:
-    quantization = {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
-    found, text = planned("x/y", LLAMA | {"quantization_config": quantization}, gpu, vllm=vllm)
-    assert ("quantization" in refusals(found.classes[0])) == bool(refused)
+    found, text = planned("x/y", compressed(**group), gpu, vllm=vllm)
+    assert ("quantization" in refusing(found)) == bool(refused)
     assert refused in text
 
 
-INT8 = LLAMA | {
-    "quantization_config": {
-        "quant_method": "compressed-tensors",
-        "format": "int-quantized",
-        "config_groups": {
-            "group_0": {
-                "targets": ["Linear"],
-                "weights": {"num_bits": 8, "type": "int", "strategy": "channel"},
-                "input_activations": {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True},
-            }
-        },
-    }
-}
-WEIGHTS_ALONE = LLAMA | {
-    "quantization_config": {
-        "quant_method": "compressed-tensors",
-        "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "int"}, "input_activations": None}},
-    }
-}
+INTEGERS = {"num_bits": 8, "type": "int"}
+INT8 = compressed(weights=INTEGERS, input_activations=INTEGERS)
+WEIGHTS_ALONE = compressed(weights=INTEGERS, input_activations=None)
 
 
 @pytest.mark.parametrize(
@@ -188,19 +146,13 @@ WEIGHTS_ALONE = LLAMA | {
 def test_a_processor_without_vnni_is_refused_a_model_that_multiplies_8_bit_integers(
     config: dict[str, Any], flags: tuple[str, ...], *, serves: bool
 ) -> None:
-    shape = shape_of(config, counted({"BF16": 1 << 30}, "a test"), model="x/y")
-    facts = parse_what_if(
-        "gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx2 glibc=2.36 ram=64 disk=200 container=no"
-    )
+    facts = parse_what_if(CPU.format(64).replace("avx512", "avx2"))
     facts = facts.model_copy(update={"cpu": facts.cpu.model_copy(update={"flags": flags})})
-    found = choose_stacks(
-        {"h": facts}, {"h": Settings.model_validate({"model": "x/y"})}, shapes={"x/y": shape}
-    ).classes[0]
+    found = resolve(facts, model_of(config, "x/y"))
     assert (found.stack is not None) == serves
-    refused = [reason.text for reason in found.reasons if reason.rule == "quantization" and reason.verdict == "reject"]
-    assert all(
-        "8-bit integers, which goes wrong on processors without avx512_vnni or avx_vnni" in text for text in refused
-    )
+    refused = told(found, "quantization", "reject")
+    reason = "8-bit integers, which goes wrong on processors without avx512_vnni or avx_vnni"
+    assert all(reason in text for text in refused)
     assert bool(refused) != serves
     assert any("8-bit integers" in text for text in found.assumptions) == (not flags)
 
@@ -211,8 +163,7 @@ def test_plan_and_check_name_the_same_instructions_for_8_bit_integers() -> None:
 
 def test_the_plan_as_json_has_every_choice() -> None:
     found, _ = planned("Qwen/Qwen3-8B", QWEN3, tool_parser="qwen3_xml")
-    assert found.classes[0].stack
-    document = json.loads(found.classes[0].stack.model_dump_json())
+    document = json.loads(stack_of(found).model_dump_json())
     first = document["serving"]["choices"][0]
     assert (first["name"], first["value"], first["by"]) == ("tool_parser", "qwen3_xml", "setting")
     assert first["text"].endswith("the family Qwen3 has `hermes`")
@@ -221,6 +172,6 @@ def test_the_plan_as_json_has_every_choice() -> None:
 def test_a_release_that_does_not_know_the_models_class_is_refused() -> None:
     config = {**QWEN3, "architectures": ["Qwen3MoeForCausalLM"]}
     older, _ = planned("org/moe", config, vllm="==0.8.3")
-    assert "model-class" in refusals(older.classes[0])
+    assert "model-class" in refusing(older)
     newer, _ = planned("org/moe", config, vllm="==0.8.4")
-    assert "model-class" not in refusals(newer.classes[0])
+    assert "model-class" not in refusing(newer)
