@@ -6,33 +6,25 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
-from provision.phases.plan import choose_stacks
-from provision.phases.plan.what_if import parse_what_if
 from tests.fit.models import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, shape
+from tests.plan.planned import HOST, resolve, stack_of, told
 
-HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
-CPU = "gpu=none os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
 SMALL = {"BF16": 10_000_000_000}
 """Bytes of weights that fit everywhere: these tests vary kinds, not sizes."""
+ON_CPU = HOST.replace("gpu={} driver=580.65.06", "gpu=none")
 LATENT = DEEPSEEK_V3 | {"quantization_config": None}
 SPARSE = LATENT | {"architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}
 
 
-def resolve(line: str, config: dict[str, Any], **wanted: Any) -> Resolution:
-    settings = Settings.model_validate({"model": "org/model", **wanted})
-    shapes = {"org/model": shape(config, SMALL)}
-    return choose_stacks({"h": parse_what_if(line)}, {"h": settings}, shapes=shapes).classes[0]
+def served(line: str, config: dict[str, Any], **settings: Any) -> Resolution:
+    """Return what is planned for a host that serves a model with this config.json."""
+    return resolve(line, {"org/model": shape(config, SMALL)}, **settings)
 
 
 def chosen(resolution: Resolution) -> tuple[str, int | None, str]:
-    assert resolution.stack, resolution.reasons[0].text
-    return (
-        resolution.stack.attention.backend,
-        resolution.stack.attention.generation,
-        resolution.stack.flash_attn.provider,
-    )
+    stack = stack_of(resolution)
+    return stack.attention.backend, stack.attention.generation, stack.flash_attn.provider
 
 
 @pytest.mark.parametrize(
@@ -42,7 +34,7 @@ def chosen(resolution: Resolution) -> tuple[str, int | None, str]:
         (HOST.format("B200x8"), LATENT, ("CUTLASS_MLA", None, "none")),
         (HOST.format("A100x8"), LATENT, ("TRITON_MLA", None, "none")),
         (HOST.format("RTX5090x4"), LATENT, ("TRITON_MLA", None, "none")),
-        (CPU, LATENT, ("CPU_MLA", None, "none")),
+        (ON_CPU, LATENT, ("CPU_MLA", None, "none")),
         (HOST.format("H200x8"), SPARSE, ("FLASHMLA_SPARSE", None, "none")),
         (HOST.format("H100x1"), GPT_OSS_20B, ("FLASH_ATTN", 3, "bundled")),
         (HOST.format("B200x1"), GPT_OSS_20B, ("FLASH_ATTN", 4, "bundled")),
@@ -55,7 +47,7 @@ def chosen(resolution: Resolution) -> tuple[str, int | None, str]:
 def test_the_kind_of_the_model_decides_the_back_end(
     line: str, config: dict[str, Any], expected: tuple[str, int | None, str]
 ) -> None:
-    assert chosen(resolve(line, config)) == expected
+    assert chosen(served(line, config)) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,29 +59,26 @@ def test_the_kind_of_the_model_decides_the_back_end(
     ],
 )
 def test_the_plan_names_why_flash_kernels_do_not_serve(card: str, config: dict[str, Any], message: str) -> None:
-    found = resolve(HOST.format(card), config)
-    assert any(message in reason.text for reason in found.reasons if reason.rule == "attention")
-    refused = resolve(HOST.format(card), config, attention="flash")
+    found = served(HOST.format(card), config)
+    assert any(message in text for text in told(found, "attention"))
+    refused = served(HOST.format(card), config, attention="flash")
     assert refused.stack is None
     assert any(message in reason.text for reason in refused.reasons)
 
 
 def test_flash_attn_4_is_left_out_for_models_that_vllm_cannot_load_beside_it() -> None:
     omni = LLAMA_8B | {"architectures": ["Qwen2_5OmniForConditionalGeneration"]}
-    found = resolve(HOST.format("H100x1"), omni)
-    assert found.stack
-    assert found.stack.flash_attn.package is None
+    found = served(HOST.format("H100x1"), omni)
+    assert stack_of(found).flash_attn.package is None
     text = "vLLM cannot load Qwen2_5OmniForConditionalGeneration beside flash-attn-4 4.0.0b36"
     assert any(text in reason.text for reason in found.reasons)
-    usual = resolve(HOST.format("H100x1"), LLAMA_8B).stack
-    assert usual
-    assert usual.flash_attn.package
+    assert stack_of(served(HOST.format("H100x1"), LLAMA_8B)).flash_attn.package
 
 
 def test_requested_flash_attention_uses_the_back_end_for_the_kind_of_the_model() -> None:
-    found = resolve(HOST.format("H200x8"), LATENT, attention="flash")
+    found = served(HOST.format("H200x8"), LATENT, attention="flash")
     assert chosen(found) == ("FLASH_ATTN_MLA", 3, "bundled")
-    refused = resolve(HOST.format("H200x8"), LATENT, attention="FLASH_ATTN")
+    refused = served(HOST.format("H200x8"), LATENT, attention="FLASH_ATTN")
     assert refused.stack is None
     assert "models that keep one compressed vector" in refused.reasons[0].text
     assert refused.nearest
@@ -99,12 +88,11 @@ def test_requested_flash_attention_uses_the_back_end_for_the_kind_of_the_model()
 def test_prompts_of_a_compressed_model_run_flash_kernels() -> None:
     """So the driver must support them, whatever back end decodes."""
     old = HOST.format("B200x8").replace("580.65.06", "570.172.08")
-    found = resolve(old, LATENT)
+    found = served(old, LATENT)
     assert any("CuTe DSL compiles FlashAttention 4" in reason.text for reason in found.reasons)
 
 
 def test_the_spelling_of_a_back_end_follows_the_release() -> None:
-    stack = resolve(HOST.format("H200x8"), LATENT, vllm="==0.11.0").stack
-    assert stack
-    assert (stack.attention.backend, stack.attention.ask) == ("FLASH_ATTN_MLA", "environment")
-    assert resolve(CPU, LATENT, vllm="==0.27.1").stack is None
+    attention = stack_of(served(HOST.format("H200x8"), LATENT, vllm="==0.11.0")).attention
+    assert (attention.backend, attention.ask) == ("FLASH_ATTN_MLA", "environment")
+    assert served(ON_CPU, LATENT, vllm="==0.27.1").stack is None
