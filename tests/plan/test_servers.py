@@ -8,10 +8,9 @@ import pytest
 
 from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
-from provision.core.models.settings import Settings
-from provision.phases.plan import choose_stacks
 from provision.phases.plan.cards import server_of
 from provision.phases.probe.assemble import parse
+from tests.plan.planned import resolve, told
 
 RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded" / "h100-sxm8.txt"
 
@@ -29,8 +28,7 @@ def without_network_card(facts: HostFacts, name: str) -> HostFacts:
 
 
 def verdicts(facts: HostFacts) -> list[str]:
-    (found,) = choose_stacks({"dgx": facts}, {"dgx": Settings()}).classes
-    return [reason.text for reason in found.reasons if (reason.rule, reason.verdict) == ("server-product", "warn")]
+    return told(resolve(facts), "server-product", "warn")
 
 
 def test_a_whole_server_has_no_warning(dgx: HostFacts) -> None:
@@ -82,9 +80,6 @@ def test_a_server_that_lacks_a_gpu_is_not_called_whole_where_the_setting_names_o
     assert dgx.nvidia
     fewer = dgx.nvidia.model_copy(update={"gpus": dgx.nvidia.gpus[:-1]})
     lacking = dgx.model_copy(update={"nvidia": fewer, "pci_gpus": dgx.pci_gpus[:-1]})
-    (found,) = choose_stacks({"dgx": lacking}, {"dgx": Settings(gpus=(0, 1))}).classes
-    (said,) = [reason for reason in found.reasons if reason.rule == "server-product"]
-    assert (said.verdict, said.text) == (
-        "accept",
-        "7 of 8 GPUs of this server are there (DGX H100 or H200)",
-    )
+    text = "7 of 8 GPUs of this server are there (DGX H100 or H200)"
+    found = resolve(lacking, gpus=(0, 1))
+    assert told(found, "server-product") == told(found, "server-product", "accept") == [text]
