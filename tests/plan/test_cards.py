@@ -7,6 +7,7 @@ import pytest
 from provision.catalog import catalog
 from provision.core.models.facts import GpuSlice, HostFacts, Nvidia, NvidiaGpu, PciGpu
 from provision.phases.plan.cards import (
+    Card,
     Coverage,
     amd_by_name,
     coverage,
@@ -16,6 +17,16 @@ from provision.phases.plan.cards import (
     serving,
     written,
 )
+
+
+def cards_of(*bus: str, gpu: NvidiaGpu | None = None) -> tuple[Card, ...]:
+    """Return the cards of a host with these vendors and devices on its bus, of which the driver shows one or none."""
+    pci = tuple(
+        PciGpu(address=f"0000:0{number}:00.0", vendor_id=vendor, device_id=device, class_id="0302")
+        for number, (vendor, device) in enumerate(each.split(":") for each in bus)
+    )
+    nvidia = Nvidia(gpus=(gpu,)) if gpu else None
+    return nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=pci, nvidia=nvidia))
 
 
 @pytest.mark.parametrize(
@@ -72,31 +83,18 @@ def test_an_unknown_name_has_no_row() -> None:
 
 
 def test_cards_on_the_bus_are_recognised() -> None:
-    pci = [
-        PciGpu(address="0000:01:00.0", vendor_id="10de", device_id="2330", class_id="0302"),
-        PciGpu(address="0000:02:00.0", vendor_id="10de", device_id="ffff", class_id="0302"),
-        PciGpu(address="0000:03:00.0", vendor_id="8086", device_id="9bc5", class_id="0300"),
-    ]
-    cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
+    cards = cards_of("10de:2330", "10de:ffff", "8086:9bc5")
     assert [(card.name, card.compute_capability) for card in cards] == [("H100", "9.0"), ("NVIDIA GPU ffff", None)]
     assert len(serving(cards)) == 1
 
 
 def test_a_card_without_a_row_has_the_compute_capability_of_its_chip() -> None:
-    pci = [
-        PciGpu(address=f"0000:0{index}:00.0", vendor_id="10de", device_id=device, class_id="0302")
-        for index, device in enumerate(("1DF2", "20f0", "2313"))
-    ]
-    cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
+    cards = cards_of("10de:1DF2", "10de:20f0", "10de:2313")
     assert [card.compute_capability for card in cards] == ["7.0", "8.0", "9.0"]
 
 
 def test_cards_of_one_name_have_the_memory_of_their_pci_ids() -> None:
-    pci = [
-        PciGpu(address=f"0000:0{index}:00.0", vendor_id="10de", device_id=device, class_id="0302")
-        for index, device in enumerate(("20B0", "20b2"))
-    ]
-    cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
+    cards = cards_of("10de:20B0", "10de:20b2")
     assert [(card.name, card.memory_gib) for card in cards] == [("A100", 39), ("A100", 79)]
     assert all(set(row.smaller) < set(row.ids) for row in catalog().nvidia_cards if row.smaller)
 
@@ -127,27 +125,20 @@ def test_codes_in_nvidias_notation_are_read() -> None:
 
 
 def test_a_card_of_another_name_is_looked_up_by_its_pci_id() -> None:
-    facts = HostFacts(
-        host="gpu-1",
-        probed_at="2026-11-20T08:00:00.000Z",
-        pci_gpus=(PciGpu(address="0000:1b:00.0", vendor_id="10de", device_id="3182", class_id="030200"),),
-        nvidia=Nvidia(gpus=(NvidiaGpu(index=0, name="NVIDIA Board 7", pci_address="0000:1b:00.0"),)),
-    )
-    assert [card.name for card in nvidia_cards(facts)] == ["B300"]
+    gpu = NvidiaGpu(index=0, name="NVIDIA Board 7", pci_address="0000:00:00.0")
+    assert [card.name for card in cards_of("10de:3182", gpu=gpu)] == ["B300"]
 
 
 def test_a_split_card_has_the_memory_of_its_slice() -> None:
     gpu = NvidiaGpu(
         index=0, name="NVIDIA H100", memory_total=80 << 30, mig_mode="enabled", mig_devices=7, mig_memory=9 << 30
     )
-    facts = HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=Nvidia(gpus=(gpu,)))
-    assert [card.memory_gib for card in nvidia_cards(facts)] == [9]
+    assert [card.memory_gib for card in cards_of(gpu=gpu)] == [9]
 
 
 def test_a_slice_serves_as_a_card_with_its_memory() -> None:
     slices = (GpuSlice(index=0, memory_total=40192 << 20), GpuSlice(index=1, memory_total=9856 << 20))
     gpu = NvidiaGpu(index=3, name="NVIDIA H100", mig_mode="enabled", mig_devices=2, slices=slices)
-    facts = HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=Nvidia(gpus=(gpu,)))
-    (card,) = nvidia_cards(facts)
+    (card,) = cards_of(gpu=gpu)
     assert [(part.place, part.memory_gib) for part in card.sliced()] == [("3:0", 39), ("3:1", 9)]
     assert card.place == 3
