@@ -52,6 +52,7 @@ def test_cards_of_several_kinds_are_numbered_consecutively() -> None:
         ("DGX Spark", ["GB10"]),
         ("RX7900XTXx2", ["RX7900XTX", "RX7900XTX"]),
         ("gpu=RTX 4090,NVIDIA GeForce RTX 2080 Ti x1", ["RTX4090", "RTX2080Ti"]),
+        ("gpu=rtx4070tisuperx2,h100sxm5x1", ["RTX4070TiSUPER", "RTX4070TiSUPER", "H100"]),
     ],
 )
 def test_cards_are_named_as_people_write_them(line: str, names: list[str]) -> None:
@@ -69,22 +70,10 @@ def test_an_unknown_card_is_answered_with_at_most_five_names() -> None:
     assert str(caught.value.hint).count("`") <= 2 * 5
 
 
-def test_one_similar_name_is_no_choice() -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_what_if("foo9000")
-    assert str(caught.value.hint).startswith("did you mean `PROW7900`? ")
-
-
 def test_a_word_that_resembles_no_card_gets_no_suggestion() -> None:
     with pytest.raises(UsageError) as caught:
         parse_what_if("Foo")
     assert "did you mean" not in str(caught.value.hint)
-
-
-def test_names_are_accepted_in_any_case_and_form() -> None:
-    facts = parse_what_if("gpu=rtx4070tisuperx2,h100sxm5x1")
-    assert facts.nvidia is not None
-    assert len(facts.nvidia.gpus) == 3
 
 
 def test_a_host_without_card_and_driver_and_with_musl_is_described() -> None:
@@ -122,6 +111,7 @@ def test_a_number_of_hosts_is_no_fact_of_one() -> None:
         ("drvier=535", "`drvier` is not a key", "did you mean `driver`?"),
         ("gpu=H10x8", "`H10` is not a GPU in the catalog", "did you mean one of `H100`,"),
         ("RTX5999", "`RTX5999` is not a GPU in the catalog", "`RTX5090`"),
+        ("foo9000", "`foo9000` is not a GPU in the catalog", "did you mean `PROW7900`? "),
         ("gpu=H100x0", "`gpu=H100x0` does not name 1 to 64 GPUs", "gpu=H100x8"),
         ("gpu=99999xH100", "`gpu=99999xH100` does not name 1 to 64 GPUs", "gpu=H100x8"),
         (f"driver={'9' * 5000}.1 gpu=L4x1", "cannot be read", "numbers with dots"),
