@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import pytest
+
 from provision.core.models.facts import HostFacts
 from provision.phases.probe.assemble import parse
 from provision.phases.probe.reading import IN_FULL, script
 
 SERVICE = "tried"
 """A service that this machine does not have, even where it serves itself."""
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.fleet.ssh import Completed, Session
 from provision.phases.probe.reading import probe
+from tests.probe.here import AS_ROOT
 
 
 class LocalMachine:
@@ -106,7 +106,6 @@ def private() -> Iterator[Path]:
 
 
 HIDDEN = {"installed.state", "installed.environments", "installed.drift"}
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @AS_ROOT

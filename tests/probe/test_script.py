@@ -12,11 +12,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from provision.core.models.facts import Installed
 from provision.phases.probe.reading import script
-from tests.probe.here import program, run, traces, with_first
+from tests.probe.here import AS_ROOT, program, run, traces, with_first
 from tests.probe.test_recorded import RECORDED
 from verify.tables import table
 
@@ -32,11 +34,16 @@ def test_shellcheck_reports_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("name", SHELLS)
-def test_all_shells_give_the_same_facts(name: str) -> None:
-    if shutil.which(SHELLS[name][0]) is None:
-        pytest.skip(f"{SHELLS[name][0]} is not installed")
-    done = run(*SHELLS[name], in_full=True)
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The command line of a shell."""
+    if shutil.which(SHELLS[request.param][0]) is None:
+        pytest.skip(f"{SHELLS[request.param][0]} is not installed")
+    return SHELLS[request.param]
+
+
+def test_all_shells_give_the_same_facts(shell: tuple[str, ...]) -> None:
+    done = run(*shell, in_full=True)
     assert (done.rc, done.stderr) == (0, "")
     facts = done.facts
     assert facts.unknown.keys() <= UNSEEN
@@ -59,7 +66,7 @@ def test_an_empty_environment_is_enough() -> None:
     assert any(item.name == "tar" for item in facts.programs)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@AS_ROOT
 def test_without_root_only_facts_that_this_machine_hides_are_unknown() -> None:
     done = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", in_full=True)
     facts = done.facts
@@ -79,7 +86,7 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@AS_ROOT
 @pytest.mark.parametrize(
     ("body", "allowed", "reason"),
     [
@@ -211,8 +218,7 @@ def test_an_installation_without_releases_is_read_as_before(tmp_path: Path) -> N
         (tmp_path / name).unlink()
         (tmp_path / name).symlink_to(f"envs/{digest}")
     shutil.rmtree(tmp_path / "releases")
-    found = run(prefix=str(tmp_path)).facts.installed
-    assert found is not None
+    found = installed(tmp_path)
     assert (found.current, found.previous) == ("bbbb", "aaaa")
     assert (found.release, found.previous_release, found.releases) == (None, None, ())
 
@@ -226,6 +232,13 @@ def test_vllm_processes_are_found() -> None:
         process.wait()
     assert (found.name, found.parent, found.uid) == ("VLLM::EngineCore 300", os.getpid(), os.geteuid())
     assert found.user is not None
+
+
+def installed(prefix: Path, *shell: str, **options: Any) -> Installed:
+    """Return what the probe finds of an installation."""
+    found = run(*shell, prefix=str(prefix), **options).facts.installed
+    assert found is not None
+    return found
 
 
 def installation(prefix: Path) -> Path:
@@ -253,14 +266,10 @@ def installation(prefix: Path) -> Path:
     return unit
 
 
-@pytest.mark.parametrize("shell", [("sh", "-s"), ("busybox", "sh", "-s")], ids=lambda shell: shell[0])
 def test_installed_files_are_reported(tmp_path: Path, shell: tuple[str, ...]) -> None:
-    if shutil.which(shell[0]) is None:
-        pytest.skip(f"{shell[0]} is not installed")
     prefix = tmp_path / "it's a prefix"
     unit = installation(prefix)
-    before = run(*shell, prefix=str(prefix)).facts.installed
-    assert before is not None
+    before = installed(prefix, *shell)
     assert (before.current, before.previous, before.environments) == ("bbbb", "aaaa", ("aaaa", "bbbb"))
     assert (before.release, before.previous_release, before.releases) == ("r2", "r1", ("r1", "r2"))
     assert before.state == {"environment": "bbbb"}
@@ -269,21 +278,16 @@ def test_installed_files_are_reported(tmp_path: Path, shell: tuple[str, ...]) ->
     assert before.drift == ()
     unit.write_text("[Unit]\nDescription=mine\n", encoding="utf-8")
     (prefix / "envs/bbbb/.complete").unlink()
-    after = run(*shell, prefix=str(prefix)).facts.installed
-    assert after is not None
+    after = installed(prefix, *shell)
     marker = prefix / "envs/bbbb/.complete"
     assert [each.sentence for each in after.drift] == [f"{unit} has another content", f"{marker} is gone"]
     assert after.environments == ("aaaa",)
     (prefix / "state.sha256").unlink()
-    without_list = run(*shell, prefix=str(prefix)).facts.installed
-    assert without_list is not None
+    without_list = installed(prefix, *shell)
     assert [each.sentence for each in without_list.drift] == [f"{prefix}/state.sha256 is gone"]
 
 
-@pytest.mark.parametrize("shell", [("sh", "-s"), ("busybox", "sh", "-s")], ids=lambda shell: shell[0])
 def test_what_others_gave_or_left_is_reported(tmp_path: Path, shell: tuple[str, ...]) -> None:
-    if shutil.which(shell[0]) is None:
-        pytest.skip(f"{shell[0]} is not installed")
     prefix, around = tmp_path / "it's a prefix", tmp_path / "around"
     unit = installation(prefix)
     for folder in ("bin", "etc"):
@@ -302,15 +306,15 @@ def test_what_others_gave_or_left_is_reported(tmp_path: Path, shell: tuple[str, 
         "sed -n '1,200s/": f"sed -n 's,^{around},,;1,200s/",
     }
     named = ("the service's account is in group docker",)
-    found = run(*shell, prefix=str(prefix), edit=moved).facts.installed
-    assert (found and found.foreign) == named
+    found = installed(prefix, *shell, edit=moved)
+    assert found.foreign == named
     (around / "etc/sudoers.d/x").write_text("# serves\n%serves ALL=(root) NOPASSWD: /bin/sh\nserves2 ALL=ALL\n")
     for name, mode in (("copy", 0o644), ("closed", 0o600)):
         (around / name).write_text("the-key-itself\n", encoding="ascii")
         (around / name).chmod(mode)
     (prefix / "bin/helper").touch()
-    found = run(*shell, prefix=str(prefix), edit=moved).facts.installed
-    assert (found and found.foreign) == (
+    found = installed(prefix, *shell, edit=moved)
+    assert found.foreign == (
         "/etc/sudoers.d/x gives the service's account sudo rights: `%serves ALL=(root) NOPASSWD: /bin/sh`",
         *named,
         f"{prefix}/bin/helper is unknown: nobody installed it",
@@ -327,18 +331,16 @@ def test_a_locked_host_names_the_holder_and_a_stale_file_does_not(tmp_path: Path
     (tmp_path / "lock.json").write_text(json.dumps({"run": "r1"}), encoding="utf-8")
     lock = tmp_path / "lock"
     lock.touch()
-    stale = run(prefix=str(tmp_path)).facts.installed
+    stale = installed(tmp_path)
     with subprocess.Popen(["flock", str(lock), "sleep", "300"]) as holder:
         for _ in range(100):
-            held = run(prefix=str(tmp_path)).facts.installed
-            if held is not None and held.locked_by is not None:
+            held = installed(tmp_path)
+            if held.locked_by is not None:
                 break
         children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text(encoding="ascii").split()
         for pid in [*map(int, children), holder.pid]:
             os.kill(pid, 9)
-    assert stale is not None
     assert (stale.locked_by, stale.lock_is_left) == (None, True)
-    assert held is not None
     assert (held.locked_by, held.lock_is_left) == ({"run": "r1"}, False)
 
 
@@ -349,7 +351,7 @@ def test_a_service_under_supervisor_is_reported(tmp_path: Path) -> None:
     (tmp_path / "etc/supervisord.conf").write_text(
         "[supervisord]\npidfile = %(here)s/../run/supervisord.pid\n", encoding="utf-8"
     )
-    stopped = run(prefix=str(tmp_path)).facts.installed
+    stopped = installed(tmp_path)
     code = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
     supervisor = subprocess.Popen(
         [sys.executable, "-c", code, "supervisord"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -359,24 +361,20 @@ def test_a_service_under_supervisor_is_reported(tmp_path: Path) -> None:
     (tmp_path / "run/supervisord.pid").write_text(f"{supervisor.pid}\n", encoding="ascii")
     child = int(Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text(encoding="ascii"))
     ticks = int(Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
-    running = run(prefix=str(tmp_path)).facts.installed
+    running = installed(tmp_path)
     os.kill(child, signal.SIGSTOP)
-    frozen = run(prefix=str(tmp_path)).facts.installed
+    frozen = installed(tmp_path)
     os.kill(child, 9)
     supervisor.communicate()
-    dead = run(prefix=str(tmp_path)).facts.installed
-    assert stopped is not None
-    assert running is not None
-    assert dead is not None
+    dead = installed(tmp_path)
     assert (stopped.supervisor, stopped.service) == ("supervisor", "inactive")
     assert (running.supervisor, running.service, running.service_pid) == ("supervisor", "active", child)
     assert (running.service_start_ticks, running.drift) == (ticks, ())
-    assert frozen is not None
     assert [(each.kind, each.path) for each in frozen.drift] == [("process", f"/proc/{child}")]
     assert (dead.service, dead.service_pid) == ("inactive", None)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@AS_ROOT
 def test_a_private_prefix_of_another_user_is_unknown_not_empty(tmp_path: Path) -> None:
     installation(tmp_path)
     tmp_path.chmod(0o700)
@@ -384,7 +382,7 @@ def test_a_private_prefix_of_another_user_is_unknown_not_empty(tmp_path: Path) -
     assert "installed.state" in done.facts.unknown
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@AS_ROOT
 def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None:
     installation(open_folder)
     (open_folder / "state.json").chmod(0o600)
@@ -402,7 +400,7 @@ def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None
     }
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@AS_ROOT
 def test_unreadable_environments_are_unknown_not_missing(open_folder: Path) -> None:
     installation(open_folder)
     (open_folder / "envs").chmod(0o700)

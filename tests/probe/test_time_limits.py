@@ -9,9 +9,7 @@ import signal
 import tempfile
 from pathlib import Path
 
-import pytest
-
-from tests.probe.here import program, run, traces, with_first
+from tests.probe.here import AS_ROOT, program, run, traces, with_first
 
 
 def test_a_hanging_tool_loses_only_its_own_sections(tmp_path: Path) -> None:
@@ -79,7 +77,7 @@ def test_what_a_hanging_tool_has_started_is_ended_too(tmp_path: Path) -> None:
     assert [pid for pid in pids if Path("/proc", pid, "exe").exists()] == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@AS_ROOT
 def test_a_slow_directory_service_costs_only_the_names() -> None:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)

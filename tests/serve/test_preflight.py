@@ -20,7 +20,7 @@ from provision.phases.serve.onhost.preflight import main as preflight_main
 from provision.phases.serve.onhost.preflight import processes
 from provision.phases.serve.onhost.preflight.main import Report
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
-from tests.probe.here import program, with_first
+from tests.probe.here import AS_ROOT, program, with_first
 from verify.serving.service_plan import assignments
 
 pytestmark = pytest.mark.slow
@@ -273,7 +273,7 @@ def test_the_check_becomes_the_server_with_the_services_environment(prefix: Path
     assert f"preflight: start of {sys.executable} with pid {pid}" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@AS_ROOT
 def test_the_server_runs_with_the_services_account(prefix: Path, free_port: int) -> None:
     done = preflight_run(prefix, free_port, "--user", "nobody", "--", "/usr/bin/id", "-un")
     assert (done.returncode, done.stdout) == (0, "nobody\n"), done.stderr
