@@ -16,10 +16,6 @@ def section(text: str, status: int = 0, reason: str = "") -> Section:
     return Section(name="s", text=text, status=status, reason=reason)
 
 
-def listing(text: str) -> Output:
-    return Output(nonce="0", sections={"ports": section(text)}, outcome="ALL")
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -113,7 +109,8 @@ def test_versions_are_read(text: str, found: str | None) -> None:
 
 
 def test_established_connections_are_no_listeners() -> None:
-    assert system.ports(listing("ESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
+    output = Output(nonce="0", sections={"ports": section("ESTAB 0 0 127.0.0.1:22 127.0.0.1:4000")}, outcome="ALL")
+    assert system.ports(output, {}) == ()
 
 
 @pytest.mark.parametrize(
@@ -215,28 +212,18 @@ def test_errors_on_the_standard_output_of_a_tool_are_quoted() -> None:
     assert facts.unknown["amd.rocminfo"] == "Unable to open /dev/kfd read-write: Permission denied"
 
 
-def test_compatibility_libraries_are_found_with_and_without_a_toolkit() -> None:
-    text = (
-        'toolkit=/usr/local/cuda-12.9\n   "cuda" : {\n      "version" : "12.9.1"\n'
-        "toolkit=/usr/local/cuda-13.0\ncompat=/usr/local/cuda-13.0/compat/libcuda.so.1\n"
-    )
-    found = system.cuda_toolkits(section(text), (), {})
-    assert [(kit.path, kit.version, kit.compat) for kit in found] == [
-        ("/usr/local/cuda-12.9", "12.9.1", False),
-        ("/usr/local/cuda-13.0", None, True),
-    ]
-
-
-def test_what_a_toolkit_lacks_for_kernels_compiled_at_run_time_is_listed() -> None:
+def test_toolkits_are_read_with_compatibility_libraries_and_what_they_lack_to_compile_kernels_at_run_time() -> None:
     text = (
         "toolkit=/usr/local/cuda-13.0\nCuda compilation tools, release 13.0, V13.0.88\nlacks=include/curand_kernel.h\n"
         "compat=/usr/local/cuda-13.0/compat/libcuda.so.1\n"
         'toolkit=/usr/local/cuda-12.9\n   "cuda" : {\n      "version" : "12.9.1"\nlacks=bin/nvcc\nlacks=include/curand_kernel.h\n'
+        "toolkit=/usr/local/cuda-12.8\ncompat=/usr/local/cuda-12.8/compat/libcuda.so.1\n"
     )
     found = system.cuda_toolkits(section(text), (), {})
-    assert [(kit.version, kit.compat, kit.lacks) for kit in found] == [
-        ("13.0.88", True, ("include/curand_kernel.h",)),
-        ("12.9.1", False, ("bin/nvcc", "include/curand_kernel.h")),
+    assert [(kit.path[-4:], kit.version, kit.compat, kit.lacks) for kit in found] == [
+        ("13.0", "13.0.88", True, ("include/curand_kernel.h",)),
+        ("12.9", "12.9.1", False, ("bin/nvcc", "include/curand_kernel.h")),
+        ("12.8", None, True, ()),
     ]
 
 
