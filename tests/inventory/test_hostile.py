@@ -137,21 +137,8 @@ def test_any_connection_variables_are_a_connection_or_are_named(variables: dict[
 
 
 PATTERNS = [
-    "gpu-1",
-    "gpu-*",
-    "~gpu",
-    "~[",
-    "!cpu-1",
-    "&gpu",
-    "all",
-    "localhost",
-    "gpu-[1:2]",
-    "gpu[0]",
-    "@nowhere",
-    ",",
-    ":",
-    "[",
-    "]",
+    *("gpu-1", "gpu-*", "~gpu", "~[", "!cpu-1", "&gpu", "all", "localhost", "gpu-[1:2]", "gpu[0]", "@nowhere"),
+    *(",", ":", "[", "]"),
 ]
 
 

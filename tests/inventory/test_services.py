@@ -97,33 +97,25 @@ def test_services_are_not_given_on_the_command_line(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
+    ("a", "b", "wanted"),
+    [
+        ({}, {}, "port 8000 (firstlight_port)"),
+        ({}, {"port": 8009}, "port 8009 (firstlight_health_port and firstlight_port)"),
+        ({"gpus": [0, 1]}, {"port": 8001, "gpus": [1]}, "GPU 1"),
+        ({"gpus": ["0:1"]}, {"port": 8001, "gpus": ["0:1"]}, "GPU 0:1"),
+        ({"gpus": ["0:1"]}, {"port": 8001, "gpus": [0, 1]}, "GPU 0"),
+    ],
+)
+def test_two_services_do_not_want_the_same(make: Make, a: dict[str, Any], b: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        hosts_of(make, {"a": a, "b": b})
+    assert str(caught.value).endswith(f"services `a` and `b` of host `gpu-1` both want {wanted}")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("services", "variables", "text"),
     [
-        (
-            {"a": {}, "b": {}},
-            {},
-            "services `a` and `b` of host `gpu-1` both want port 8000 (firstlight_port)",
-        ),
-        (
-            {"a": {}, "b": {"port": 8009}},
-            {},
-            "services `a` and `b` of host `gpu-1` both want port 8009 (firstlight_health_port and firstlight_port)",
-        ),
-        (
-            {"a": {"gpus": [0, 1]}, "b": {"port": 8001, "gpus": [1]}},
-            {},
-            "services `a` and `b` of host `gpu-1` both want GPU 1",
-        ),
-        (
-            {"a": {"gpus": ["0:1"]}, "b": {"port": 8001, "gpus": ["0:1"]}},
-            {},
-            "services `a` and `b` of host `gpu-1` both want GPU 0:1",
-        ),
-        (
-            {"a": {"gpus": ["0:1"]}, "b": {"port": 8001, "gpus": [0, 1]}},
-            {},
-            "services `a` and `b` of host `gpu-1` both want GPU 0",
-        ),
         ({"a": {"span": 2, "expose": True}}, {}, "is to serve a model together with other hosts"),
         ({"a": {}}, {"group": "gateway"}, "host `gpu-1` has services and is in group `gateway`"),
         ({"a": {}}, {"firewall": "set"}, "firstlight_firewall: set knows one port of a machine"),
