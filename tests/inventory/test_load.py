@@ -16,6 +16,7 @@ from provision.fleet.inventory import load
 from tests.inventory.conftest import Make
 
 ROOT = Path(__file__).parents[2]
+LOADER = sys.modules[load.__module__]  # whose name the function has in its package
 
 LOCAL = "all: {vars: {ansible_connection: local}, children: {gpu: {hosts: {'gpu-[1:4]': {}}}, other: {hosts: {lone: {}}}}}\n"
 
@@ -79,11 +80,6 @@ def test_cached_facts_of_ansible_are_known_to_templates(
     assert [host.settings.port for host in load(path).hosts] == [8007]
 
 
-def test_a_single_file_is_an_inventory(make: Make) -> None:
-    path = make(LOCAL, group_vars__gpu_yml="firstlight_port: 8009\n")
-    assert {host.settings.port for host in load(path / "hosts.yml").hosts} == {8009, 8000}
-
-
 SELECTED = {
     "gpu-[1:2]": ["gpu-1", "gpu-2"],
     "gpu": ["gpu-1", "gpu-2", "gpu-3", "gpu-4"],
@@ -126,7 +122,7 @@ def limited(make: Make, monkeypatch: pytest.MonkeyPatch, read_within: dict[str, 
     def answered(command: list[str], *_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 0, read_within[command[-1]], "")
 
-    monkeypatch.setattr(sys.modules[load.__module__], "run_program", answered)
+    monkeypatch.setattr(LOADER, "run_program", answered)
     return make(LOCAL)
 
 
@@ -271,7 +267,7 @@ def wrong_hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     )
     for name, case in cases.items():
         (folder / f"host_vars/{name}.yml").write_text(WRONG[case] + "\n")
-    answer = sys.modules[load.__module__]._read(folder, None)
+    answer = LOADER._read(folder, None)
     return {cases[host["name"]]: {**host, "name": "lone"} for host in answer["hosts"]}
 
 
@@ -286,7 +282,7 @@ def test_wrong_settings_name_host_variable_value_and_what_is_allowed(
     case: str,
 ) -> None:
     answer = {"hosts": [wrong_hosts[case]], "become_password_file": None}
-    monkeypatch.setattr(sys.modules[load.__module__], "_read", lambda *_: answer)
+    monkeypatch.setattr(LOADER, "_read", lambda *_: answer)
     message = error_text(make(LOCAL, host_vars__lone_yml=WRONG[case] + "\n"), tmp_path)
     assert "lone" in message
     assert message == snapshot
@@ -329,27 +325,22 @@ def test_a_relative_model_folder_is_resolved_from_the_inventory_or_the_working_f
     assert "holds no config.json" in error_text(path, tmp_path)
 
 
-def test_relative_folders_of_adapters_are_resolved_from_the_inventory(make: Make, tmp_path: Path) -> None:
-    settings = "firstlight_model: org/tiny\nfirstlight_lora: {support: ../support, tone: org/tone@main}\n"
-    path = make(LOCAL, group_vars__all_yml=settings)
-    (tmp_path / "support").mkdir()
-    found = load(path).hosts[0]
-    assert found.settings.lora == {"support": str(tmp_path / "support"), "tone": "org/tone@main"}
-    without = found.model_copy(update={"settings": found.settings.model_copy(update={"lora": {}})})
-    assert found.model_key != without.model_key, "they are staged with the model"
-
-
-def test_the_relative_folder_of_a_draft_model_is_resolved_from_the_inventory(make: Make, tmp_path: Path) -> None:
-    settings = "firstlight_model: org/tiny\nfirstlight_speculative: {model: ../draft, num_speculative_tokens: 2}\n"
-    path = make(LOCAL, group_vars__all_yml=settings)
-    (tmp_path / "draft").mkdir()
-    (tmp_path / "draft/config.json").write_text("{}")
-    found = load(path).hosts[0]
-    assert found.settings.speculative == {"model": str(tmp_path / "draft"), "num_speculative_tokens": 2}
-    assert (
-        found.model_key
-        != found.model_copy(update={"settings": found.settings.model_copy(update={"speculative": {}})}).model_key
+def test_relative_folders_beside_a_model_are_resolved_from_the_inventory_and_staged_with_it(
+    make: Make, tmp_path: Path
+) -> None:
+    settings = (
+        "firstlight_model: org/tiny\nfirstlight_lora: {support: ../mine, tone: org/tone@main}\n"
+        "firstlight_speculative: {model: ../mine, num_speculative_tokens: 2}\n"
     )
+    path = make(LOCAL, group_vars__all_yml=settings)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.json").write_text("{}")
+    found = load(path).hosts[0]
+    assert found.settings.lora == {"support": str(tmp_path / "mine"), "tone": "org/tone@main"}
+    assert found.settings.speculative == {"model": str(tmp_path / "mine"), "num_speculative_tokens": 2}
+    for name in ("lora", "speculative"):
+        without = found.settings.model_copy(update={name: {}})
+        assert found.model_key != found.model_copy(update={"settings": without}).model_key
 
 
 @pytest.mark.parametrize("model", ["~nobody-here/model", "~\x00"])
@@ -380,19 +371,11 @@ def test_passwords_stay_in_memory(make: Make, tmp_path: Path) -> None:
     assert not any("hush-hush" in file.read_text() for file in (tmp_path / "cache").rglob("*") if file.is_file())
 
 
-def test_ini_inventories_are_read_as_by_ansible(tmp_path: Path) -> None:
-    (tmp_path / "hosts").write_text("[gpu]\ngpu-[1:2] ansible_connection=local firstlight_port=8005\n")
-    assert [(host.name, host.settings.port) for host in load(tmp_path / "hosts").hosts] == [
-        ("gpu-1", 8005),
-        ("gpu-2", 8005),
-    ]
-
-
 def test_a_source_without_an_answer_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "hosts.sh"
     source.write_text("#!/bin/sh\nexec sleep 600\n")
     source.chmod(0o755)
-    monkeypatch.setattr(sys.modules[load.__module__], "READER_DEADLINE_S", 2.0)
+    monkeypatch.setattr(LOADER, "READER_DEADLINE_S", 2.0)
     with pytest.raises(InventoryError, match=r"did not read the inventory .*hosts\.sh within 2 s"):
         load(source)
 
@@ -417,17 +400,6 @@ def test_a_file_of_a_folder_that_is_no_inventory_is_named(tmp_path: Path) -> Non
 def test_a_name_outside_a_runs_folder_is_refused(make: Make, name: str) -> None:
     with pytest.raises(InventoryError, match="names no file of a run"):
         load(make(f'all: {{hosts: {{"{name}": {{ansible_connection: local}}}}}}\n'))
-
-
-def test_a_file_of_variables_may_hold_comments_alone(make: Make) -> None:
-    assert len(load(make(LOCAL, group_vars__all_yml="---\n# later\n")).hosts) == 5
-
-
-def test_a_plugin_may_be_named_with_its_collection(tmp_path: Path) -> None:
-    (tmp_path / "1.yml").write_text("all: {hosts: {a: {ansible_connection: local, kind: x}}}\n")
-    (tmp_path / "2.yml").write_text("plugin: ansible.builtin.constructed\nkeyed_groups: [{key: kind, prefix: of}]\n")
-    [host] = load(tmp_path).hosts
-    assert "of_x" in host.groups
 
 
 @pytest.mark.parametrize("seed", ["1", "5"])
