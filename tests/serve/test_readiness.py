@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from provision.phases.serve.readiness import prove, readiness_request
 from provision.phases.serve.tools import READY, serve_tools
 from provision.phases.serve.unit import render_service
 from provision.pipeline.failure_evidence import causes_of
+from tests.probe.here import program, with_first
 from tests.serve.conftest import card, facts, readiness, stack
 
 SERVER = Path(__file__).parent / "serving.py"
@@ -42,8 +42,7 @@ NEAR_TIE = 20
 """Position of the one token whose two largest logits are close together."""
 NEVER_HEALTHY = 10**9
 
-SYSTEMCTL = """#!/bin/sh
-pid=$(cat "$STATE/pid")
+SYSTEMCTL = """pid=$(cat "$STATE/pid")
 if grep -q '^State:.[^Z]' "/proc/$pid/status" 2>/dev/null; then
     printf 'MainPID=%s\\nResult=success\\nExecMainStatus=0\\nActiveState=active\\nSubState=running\\n' "$pid"
 else
@@ -51,7 +50,6 @@ else
 fi
 printf 'InvocationID=8c1f5ab6d1f54c7a9c2f6f7f3d2b1a00\\n'
 """
-JOURNALCTL = '#!/bin/sh\ncat "$STATE/journal"\n'
 
 Prove = Callable[..., dict[str, Any]]
 
@@ -70,9 +68,8 @@ def prefix(tmp_path: Path) -> Path:
     Path(reference_path(str(tmp_path), "abc")).write_text(json.dumps(reference))
     serve_tools(tmp_path / "bin")
     (tmp_path / "state/journal").write_text("INFO 11-20 08:00:00 [api_server.py:1] starting\n")
-    for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
+    program(tmp_path / "bin", "systemctl", SYSTEMCTL)
+    program(tmp_path / "bin", "journalctl", 'cat "$STATE/journal"')
     return tmp_path
 
 
@@ -115,7 +112,7 @@ def proven(prefix: Path, serving: Callable[..., int]) -> Prove:
         done = subprocess.run(
             [sys.executable, "-I", "-S", prefix / "bin" / READY],
             input=json.dumps(asdict(asked) | (request or {})),
-            env={"PATH": f"{prefix / 'bin'}:{os.environ['PATH']}", "STATE": str(prefix / "state")},
+            env={"PATH": with_first(prefix / "bin")["PATH"], "STATE": str(prefix / "state")},
             capture_output=True,
             text=True,
             check=False,
@@ -484,7 +481,7 @@ RoomProves = Callable[..., ServeRecord]
 @pytest.fixture
 def phase_proof(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> RoomProves:
     """Run the phase's own proof of a service that is still starting for that many requests for its health."""
-    monkeypatch.setenv("PATH", f"{prefix / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", with_first(prefix / "bin")["PATH"])
     monkeypatch.setenv("STATE", str(prefix / "state"))
 
     def call(*, unhealthy: int, model: ServedModel = BUILTIN, **options: Any) -> ServeRecord:
