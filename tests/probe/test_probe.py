@@ -126,6 +126,7 @@ def test_without_rights_a_probe_names_unreadable_files_and_the_reason(private: P
     alone = probe(host(prefix=str(private)), UnprivilegedLogin())  # type: ignore[arg-type]
     refused = probe(host(become=True, prefix=str(private)), UnprivilegedLogin(refused=True))  # type: ignore[arg-type]
     assert alone.unknown["installed.state"] == f"no permission to read {private}/state.json"
+    assert alone.unknown["installed.environments"] == f"no permission to read {private}/envs"
     for name in HIDDEN:
         assert refused.unknown[name].startswith(f"{alone.unknown[name]}; sudo on host gpu-1 wants a password")
 

@@ -400,14 +400,6 @@ def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None
     }
 
 
-@AS_ROOT
-def test_unreadable_environments_are_unknown_not_missing(open_folder: Path) -> None:
-    installation(open_folder)
-    (open_folder / "envs").chmod(0o700)
-    facts = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", prefix=str(open_folder)).facts
-    assert facts.unknown["installed.environments"] == f"no permission to read {open_folder}/envs"
-
-
 def test_a_host_without_a_writable_folder_is_reported() -> None:
     done = run(
         edit={

@@ -9,6 +9,8 @@ import signal
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.probe.here import AS_ROOT, program, run, traces, with_first
 
 
@@ -48,25 +50,18 @@ def test_a_disk_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
     assert set((tmp_path / "df.calls").read_text(encoding="ascii").split()) == {"2"}
 
 
-def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("limit_s", "budget_s"), [(300, 1), (None, 5)], ids=["a limit in vain", "no timeout here"])
+def test_a_process_that_cannot_be_ended_is_abandoned(tmp_path: Path, limit_s: int | None, budget_s: int) -> None:
     # A process in uninterruptible sleep ignores even SIGKILL; here the limit never takes effect.
     program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")
-    done = run(environment=with_first(tmp_path), limit_s=300, budget_s=1, timeout_s=30)
+    if limit_s is None:
+        program(tmp_path, "timeout", "exit 127")
+    done = run(environment=with_first(tmp_path), limit_s=limit_s or 1, budget_s=budget_s)
     # The script returned although nvidia-smi did not, so nvidia-smi holds no descriptor of the connection.
     assert done.stdout.rstrip().endswith(" over BUDGET")
     assert done.facts.unknown["nvidia"] == "the probe's time was over before this was read"
     assert done.facts.os.id is not None
     assert traces(done.stdout) == []
-    for pid in (tmp_path / "pids").read_text(encoding="ascii").split():
-        os.kill(int(pid), signal.SIGKILL)
-
-
-def test_without_timeout_the_budget_limits_a_hanging_tool(tmp_path: Path) -> None:
-    program(tmp_path, "timeout", "exit 127")
-    program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")
-    done = run(environment=with_first(tmp_path), limit_s=1, budget_s=5)
-    assert done.facts.unknown["nvidia"] == "the probe's time was over before this was read"
-    assert done.facts.os.id is not None
     for pid in (tmp_path / "pids").read_text(encoding="ascii").split():
         os.kill(int(pid), signal.SIGKILL)
 
