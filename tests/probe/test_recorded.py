@@ -59,18 +59,3 @@ def test_truncated_output_keeps_its_facts_and_names_missing_ones(name: str) -> N
     facts = parse(name, cut)
     assert facts.unknown["os.kernel"] == "the probe's output was cut"
     assert facts.cpu == read(name).cpu
-
-
-def test_eight_cards_on_four_switches_are_eight_cards_of_one_driver() -> None:
-    """Each card prints the driver's version again, and the bus shows switches of NVIDIA as well."""
-    nvidia = read("h100-sxm8").nvidia
-    assert nvidia
-    assert nvidia.driver_version
-    assert nvidia.driver_version.count(".") == 2
-    assert (len(nvidia.gpus), nvidia.nvswitches) == (8, 4)
-
-
-def test_each_card_of_a_mixed_host_keeps_its_own_capability() -> None:
-    nvidia = read("mixed-4090-2080ti").nvidia
-    assert nvidia
-    assert {gpu.compute_capability for gpu in nvidia.gpus} == {"7.5", "8.9"}
