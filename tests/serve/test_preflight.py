@@ -42,9 +42,8 @@ time.sleep(60)
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "bin").mkdir()
+    for name in ("run", "cache", "bin"):
+        (tmp_path / name).mkdir()
     return tmp_path
 
 
@@ -156,21 +155,15 @@ def test_a_worker_that_outlives_its_engine_is_killed(to_end: list[int]) -> None:
     assert not alive(worker)
 
 
-def test_an_engine_of_another_installation_is_not_ended(
+def test_an_engine_of_another_installation_and_a_recorded_pid_of_another_process_are_not_ended(
     prefix: Path, free_port: int, orphan: Callable[..., int]
 ) -> None:
     unnoted = orphan()
-    preflight_run(prefix, free_port)
-    assert alive(unnoted)
-
-
-def test_a_recorded_pid_of_another_process_is_not_ended(
-    prefix: Path, free_port: int, orphan: Callable[..., int]
-) -> None:
     pid = orphan()
     path = note(prefix, pid)
     path.write_text(json.dumps({**json.loads(path.read_text()), "start_ticks": 1}))
     preflight_run(prefix, free_port)
+    assert alive(unnoted)
     assert alive(pid)
     assert not path.exists()
 

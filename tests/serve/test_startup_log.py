@@ -62,11 +62,8 @@ def test_a_phase_of_the_second_in_which_the_process_started_takes_no_time() -> N
     assert phases([line], moment("2026-03-02 09:15:05")) == {"engine": 0.0}
 
 
-def test_lines_of_an_earlier_start_are_not_used() -> None:
+def test_lines_of_an_earlier_start_and_text_of_others_are_no_phases() -> None:
     assert phases(GPU, moment("2026-03-02 12:00:00")) == {}
-
-
-def test_text_of_others_in_the_log_is_no_phase() -> None:
     other_line = "user asked: INFO 03-02 09:15:37 [core.py:133] Initializing a V1 LLM engine"
     assert phases([other_line], moment("2026-03-02 09:15:10")) == {}
 
