@@ -143,7 +143,6 @@ def test_full_disk_has_nothing_free() -> None:
         ("systemd_container=systemd-nspawn\nfile=/.dockerenv", "systemd-nspawn"),
         ("systemd_container=docker\nfile=/var/run/secrets/kubernetes.io", "kubernetes"),
         ("systemd_container=wsl", None),
-        ("systemd_container=lxc", "lxc"),
         ("container_variable=oci", "oci"),
         ("file=/run/.containerenv", "podman"),
         ("cgroup=12:memory:/kubepods/burstable/pod1/0a", "kubernetes"),
@@ -167,7 +166,6 @@ def test_a_container_is_detected(text: str, kind: str | None) -> None:
         ("hypervisor=xen\nxen_rights=control_d", ("fpu", "hypervisor"), None),
         ("sys_vendor=VMware, Inc.\nclocks=tsc", ("hypervisor",), "vmware"),
         ("hypervisor=xen", (), "xen"),
-        ("clocks=kvm-clock tsc acpi_pm", ("hypervisor",), "kvm"),
         ("clocks=hyperv_clocksource_tsc_page acpi_pm", ("hypervisor",), "microsoft"),
         ("clocks=tsc hpet", ("hypervisor",), "vm-other"),
         ("sys_vendor=Dell Inc.\nclocks=tsc hpet acpi_pm", ("sse4_2",), None),
@@ -185,7 +183,6 @@ def test_virtual_machines_are_told_also_from_inside_a_container(
         ("efivar=   6   0   0   0   1", True),
         ("efivar= 22 0 0 0 0", False),
         ("firmware=other", False),
-        ("firmware=efi", None),
         ("", None),
     ],
 )
