@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import RemoteCommandError
+from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.fleet.ssh import Completed, Session
+from provision.fleet.ssh import Completed
 from provision.phases.probe.reading import probe
 from tests.probe.here import AS_ROOT
 
@@ -52,17 +53,16 @@ class UnprivilegedLogin(LocalMachine):
         return super().run(f"root: {command}", stdin=stdin, timeout_s=timeout_s)
 
 
-def host(*, become: bool = False, prefix: str | None = None) -> Host:
-    return Host(name="gpu-1", connection=Connection(kind="local", become=become), settings=Settings(prefix=prefix))
-
-
-def session(shell: str = "sh -s") -> Session:
-    return LocalMachine(shell)  # type: ignore[return-value]  # only what probe uses of it
+def probed(there: LocalMachine, *, become: bool = False, prefix: str | None = None) -> HostFacts:
+    """Return what a probe of a host finds through this session."""
+    connection = Connection(kind="local", become=become)
+    host = Host(name="gpu-1", connection=connection, settings=Settings(prefix=prefix))
+    return probe(host, there)  # type: ignore[arg-type]  # only what probe uses of a session
 
 
 def test_a_probe_takes_one_round_trip_within_its_deadline() -> None:
     here = LocalMachine()
-    facts = probe(host(), here)  # type: ignore[arg-type]
+    facts = probed(here)
     assert here.calls == [("", 20.0)]
     assert facts.host == "gpu-1"
     assert facts.clock_skew_s == pytest.approx(0, abs=1)
@@ -70,8 +70,8 @@ def test_a_probe_takes_one_round_trip_within_its_deadline() -> None:
 
 
 def test_the_prefix_is_that_of_the_installations_owner() -> None:
-    of_root = probe(host(become=True), session())
-    named = probe(host(prefix="/srv/light"), session())
+    of_root = probed(LocalMachine(), become=True)
+    named = probed(LocalMachine(), prefix="/srv/light")
     assert of_root.installed is not None
     assert of_root.installed.prefix == "/opt/firstlight"
     assert named.installed is not None
@@ -84,7 +84,7 @@ def test_the_prefix_is_that_of_the_installations_owner() -> None:
 )
 def test_a_login_without_a_shell_is_an_error_with_its_output(shell: str, message: str) -> None:
     with pytest.raises(RemoteCommandError) as caught:
-        probe(host(), session(shell))
+        probed(LocalMachine(shell))
     assert "host `gpu-1`" in caught.value.text
     assert caught.value.text.endswith(f"said: {message}")
     assert caught.value.hint is not None
@@ -111,7 +111,7 @@ HIDDEN = {"installed.state", "installed.environments", "installed.drift"}
 @AS_ROOT
 def test_files_that_the_login_may_not_read_are_read_with_the_rights_of_the_run(private: Path) -> None:
     there = UnprivilegedLogin()
-    facts = probe(host(become=True, prefix=str(private)), there)  # type: ignore[arg-type]
+    facts = probed(there, become=True, prefix=str(private))
     assert [command for command, _ in there.calls] == ["", "root: "]
     assert facts.installed is not None
     assert (facts.installed.state, facts.installed.environments) == ({"format": 1}, ("e1",))
@@ -123,8 +123,8 @@ def test_files_that_the_login_may_not_read_are_read_with_the_rights_of_the_run(p
 
 @AS_ROOT
 def test_without_rights_a_probe_names_unreadable_files_and_the_reason(private: Path) -> None:
-    alone = probe(host(prefix=str(private)), UnprivilegedLogin())  # type: ignore[arg-type]
-    refused = probe(host(become=True, prefix=str(private)), UnprivilegedLogin(refused=True))  # type: ignore[arg-type]
+    alone = probed(UnprivilegedLogin(), prefix=str(private))
+    refused = probed(UnprivilegedLogin(refused=True), become=True, prefix=str(private))
     assert alone.unknown["installed.state"] == f"no permission to read {private}/state.json"
     assert alone.unknown["installed.environments"] == f"no permission to read {private}/envs"
     for name in HIDDEN:
@@ -136,5 +136,5 @@ def test_readable_files_need_no_second_round_trip(private: Path) -> None:
     for path in ("envs", "state.json", "state.sha256"):
         (private / path).chmod(0o755)
     there = UnprivilegedLogin()
-    assert "installed.state" not in probe(host(become=True, prefix=str(private)), there).unknown  # type: ignore[arg-type]
+    assert "installed.state" not in probed(there, become=True, prefix=str(private)).unknown
     assert len(there.calls) == 1
