@@ -121,20 +121,15 @@ def _generation_4(stack: Stack, facts: HostFacts) -> list[str]:
         return ["flash-attn-4 without vLLM or NVIDIA GPUs"]
     release = tuple_of(stack.vllm.version)
     for row in GENERATION_4:
-        until = row.get("until")
-        if row["version"] == package.version and tuple_of(row["since"]) <= release <= (
-            tuple_of(until) if until else release
-        ):
+        until = tuple_of(row.get("until") or stack.vllm.version)
+        if row["version"] == package.version and tuple_of(row["since"]) <= release <= until:
             majors = {
                 tuple_of(CARDS[(gpu.name or "").lower()]["compute_capability"])[0]
                 for gpu in facts.nvidia.gpus
                 if gpu.index in stack.gpus and (gpu.name or "").lower() in CARDS
             }
-            return (
-                []
-                if majors <= set(row["majors"]) and stack.vllm.variant.startswith("cu13")
-                else ["flash-attn-4 is not for these GPUs"]
-            )
+            fits = majors <= set(row["majors"]) and stack.vllm.variant.startswith("cu13")
+            return [] if fits else ["flash-attn-4 is not for these GPUs"]
     return [f"flash-attn-4 {package.version} is not for vLLM {stack.vllm.version}"]
 
 
@@ -169,10 +164,9 @@ def _flashinfer(stack: Stack) -> list[str]:
 
 
 def _within_bounds(plan: DriverPlan) -> bool:
-    least, version, below = plan.at_least, plan.version, plan.below
-    return bool(least and version and below) and tuple_of(least or "") <= tuple_of(version or "") < tuple_of(
-        below or ""
-    )
+    if not (plan.at_least and plan.version and plan.below):
+        return False
+    return tuple_of(plan.at_least) <= tuple_of(plan.version) < tuple_of(plan.below)
 
 
 def _cards(stack: Stack, facts: HostFacts) -> list[str]:

@@ -74,20 +74,16 @@ def test_the_largest_service_gets_gpus_that_nvlinks_join() -> None:
     facts = facts_of(6, links)
     assert nvlink_groups(facts, range(6)) == [[0, 1], [2, 3, 4, 5]]
     assert divided(services_of(a={}, b={"tensor_parallel": 4}), facts) == {"a": (0,), "b": (2, 3, 4, 5)}
-    assert divided(services_of(a={"tensor_parallel": 2}, b={"tensor_parallel": 4}), facts) == {
-        "a": (0, 1),
-        "b": (2, 3, 4, 5),
-    }
+    services = services_of(a={"tensor_parallel": 2}, b={"tensor_parallel": 4})
+    assert divided(services, facts) == {"a": (0, 1), "b": (2, 3, 4, 5)}
 
 
 def test_too_few_gpus_are_refused_with_what_each_service_needs() -> None:
     hosts = services_of(a={"tensor_parallel": 2}, b={})
     with pytest.raises(InventoryError) as caught:
         with_gpus(hosts[0], facts_of(2), {})
-    assert (
-        str(caught.value)
-        == "host `m`: 2 GPUs are free for its services, and 3 are needed: `m@a` at least 2 and `m@b` at least 1"
-    )
+    needed = "host `m`: 2 GPUs are free for its services, and 3 are needed: `m@a` at least 2 and `m@b` at least 1"
+    assert str(caught.value) == needed
 
 
 def split_in(*sizes: int) -> dict[str, Any]:

@@ -78,10 +78,8 @@ def test_supervisor_config(snapshot: SnapshotAssertion) -> None:
 
 def test_a_service_among_others_has_a_unit_of_its_name() -> None:
     made = service(name="chat")
-    assert (made.name, made.unit_path) == (
-        "firstlight-vllm@chat.service",
-        "/etc/systemd/system/firstlight-vllm@chat.service",
-    )
+    assert made.name == "firstlight-vllm@chat.service"
+    assert made.unit_path == "/etc/systemd/system/firstlight-vllm@chat.service"
     assert "EnvironmentFile=/opt/firstlight@chat/etc/service.env" in (made.unit or "")
 
 
