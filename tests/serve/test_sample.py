@@ -38,75 +38,70 @@ http_requests_total{handler="/v1/completions",method="POST",status="5xx"} 2.0
 """
 
 
-class Service:
+class Service(ThreadingHTTPServer):
     """A server with a given answer for each request."""
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[str] = []
         self.longest = 10_000
         """Characters of a prompt that is not refused."""
         self.keys: set[str | None] = set()
-        service = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_arguments: Any) -> None:
-                """Silent."""
 
-            def do_GET(self) -> None:
-                service.keys.add(self.headers["Authorization"])
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(METRICS.encode())
+class Handler(BaseHTTPRequestHandler):
+    server: Service
 
-            def do_POST(self) -> None:
-                service.keys.add(self.headers["Authorization"])
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                kind = service.answers.pop() if service.answers else "good"
-                if kind == "500":
-                    self.send_error(500)
-                    return
-                if len(body["prompt"]) > service.longest:
-                    self.send_response(400)
-                    self.end_headers()
-                    message = "This model's maximum context length is 128 tokens."
-                    error = {"error": {"message": message, "type": "BadRequestError", "code": 400}}
-                    self.wfile.write(json.dumps(error).encode())
-                    return
-                self.send_response(200)
-                if not body.get("stream"):
-                    self.end_headers()
-                    top = [{"token_id:7": -0.1, "token_id:8": -2.5}, {"token_id:8": -1.0, "token_id:9": -1.25}]
-                    found = {
-                        "tokens": ["token_id:7", "token_id:9"],
-                        "token_logprobs": [-0.1, -1.25],
-                        "top_logprobs": top,
-                    }
-                    self.wfile.write(json.dumps({"choices": [{"logprobs": found}]}).encode())
-                    return
-                self.send_header("Content-Length", "4000")
-                self.end_headers()
-                reason = {"error": "error"}.get(kind, "length")
-                chunks = {"empty": [], "broken": [None]}.get(kind, [None, reason])
-                for each in chunks:
-                    choice = {"text": "x", "finish_reason": each}
-                    self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
-                if kind != "broken":
-                    self.wfile.write(b"data: [DONE]\n\n".ljust(4000))
-                    return
-                self.wfile.write(b'data: {"error": {"message": "EngineCore died"}}\n\n')
+    def log_message(self, *_arguments: Any) -> None:
+        """Silent."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def do_GET(self) -> None:
+        self.server.keys.add(self.headers["Authorization"])
+        self.answer(200, METRICS)
+
+    def do_POST(self) -> None:
+        self.server.keys.add(self.headers["Authorization"])
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        kind = self.server.answers.pop() if self.server.answers else "good"
+        if kind == "500":
+            self.send_error(500)
+        elif len(body["prompt"]) > self.server.longest:
+            error = {"message": "This model's maximum context length is 128 tokens.", "type": "BadRequestError"}
+            self.answer(400, json.dumps({"error": error | {"code": 400}}))
+        elif body.get("stream"):
+            self.stream(kind)
+        else:
+            top = [{"token_id:7": -0.1, "token_id:8": -2.5}, {"token_id:8": -1.0, "token_id:9": -1.25}]
+            found = {"tokens": ["token_id:7", "token_id:9"], "token_logprobs": [-0.1, -1.25], "top_logprobs": top}
+            self.answer(200, json.dumps({"choices": [{"logprobs": found}]}))
+
+    def answer(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def stream(self, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4000")
+        self.end_headers()
+        reason = "error" if kind == "error" else "length"
+        for each in {"empty": [], "broken": [None]}.get(kind, [None, reason]):
+            choice = {"text": "x", "finish_reason": each}
+            self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+        if kind == "broken":
+            self.wfile.write(b'data: {"error": {"message": "EngineCore died"}}\n\n')
+        else:
+            self.wfile.write(b"data: [DONE]\n\n".ljust(4000))
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    made = Service()
-    thread = threading.Thread(target=made.server.serve_forever)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    thread.join()
-    made.server.server_close()
+    with Service() as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
 
 
 @pytest.fixture
@@ -119,7 +114,7 @@ def request_of(tmp_path: Path) -> RequestOf:
 @pytest.fixture
 def sampled(service: Service, request_of: RequestOf) -> Sample:
     """Return a function that sends the requests of a round to the service."""
-    return lambda **more: sample(request_of(service.server.server_port), WANTED | more)
+    return lambda **more: sample(request_of(service.server_port), WANTED | more)
 
 
 def test_answers_are_counted_and_timed(service: Service, sampled: Sample) -> None:
@@ -192,9 +187,9 @@ def test_a_pace_is_that_of_the_fastest_request_and_none_where_one_failed(
     monkeypatch.setattr(module, "one", lambda *_: (9.0, 0.5))
     assert pace(request_of(1))["requests"] == 1
     monkeypatch.undo()
-    assert pace(request_of(service.server.server_port))["requests"] == 3
+    assert pace(request_of(service.server_port))["requests"] == 3
     service.answers = ["500"]
-    assert pace(request_of(service.server.server_port)) == {}
+    assert pace(request_of(service.server_port)) == {}
 
 
 def test_a_release_keeps_its_best_pace(tmp_path: Path) -> None:
