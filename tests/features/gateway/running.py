@@ -9,10 +9,12 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from provision.core.models.settings import Settings
 from provision.features.gateway.backends import Backend, Gateway, Probe
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
-from provision.features.gateway.traffic import By, Traffic, command_of, parse
+from provision.features.gateway.traffic import By, HostTraffic, Traffic, command_of, parse
 from provision.features.watchdog.health_agent import program
 
 STUB = Path(__file__).with_name("stub_engine.py")
@@ -51,6 +55,15 @@ class Answer:
     def host(self) -> str:
         """The stub that answered a chat."""
         return str(self.document["choices"][0]["message"]["content"])
+
+
+def require(name: str) -> None:
+    """Skip the test where a program is not installed; where every test has to run, it fails."""
+    if shutil.which(name) is None:
+        text = f"{name} is not installed: what needs it is NOT TESTED"
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
+            pytest.fail(text)
+        pytest.skip(text)
 
 
 def free_port(address: str) -> int:
@@ -102,13 +115,23 @@ class Stub:
         """Change its behaviour."""
         assert ask(self.at, "POST", "/stub", {"mode": mode}).status == 200
 
+    @contextmanager
+    def in_mode(self, mode: str) -> Iterator[None]:
+        """Change its behaviour for a while."""
+        self.mode(mode)
+        try:
+            yield
+        finally:
+            self.mode("ok")
+
     def used(self, usage: str) -> None:
         """Let it have counted tokens of clients; see `usage.lines` of the plug-in."""
         assert ask(self.at, "POST", "/stub/usage", {"usage": usage}).status == 200
 
-    def step(self) -> None:
-        """Let it send one token."""
-        ask(self.at, "POST", "/stub/step", {})
+    def step(self, tokens: int = 1) -> None:
+        """Let it send so many tokens."""
+        for _ in range(tokens):
+            ask(self.at, "POST", "/stub/step", {})
 
     def seen(self, *, probes: bool = False) -> list[dict[str, Any]]:
         """Return the requests of clients that reached it, or those of the gateway itself and of the health agent."""
@@ -130,15 +153,42 @@ class Site:
     process: subprocess.Popen[bytes]
     digest: str = ""
 
+    @property
+    def at(self) -> tuple[str, int]:
+        """Return its address."""
+        return self.gateway.bind, self.gateway.settings.gateway_port
+
     def ask(self, method: str, path: str, body: Any = None, *, key: str | None = KEY, **headers: str) -> Answer:
         """Send one request as a client."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"Authorization": f"Bearer {key}"} if key else {}
-        return ask((self.gateway.bind, self.gateway.settings.gateway_port), method, path, body, sent)
+        return ask(self.at, method, path, body, sent)
 
     def chat(self, model: str = "m", **more: Any) -> Answer:
         """Send a chat request; the content of the answer is the stub's name."""
         return self.ask("POST", "/v1/chat/completions", {"messages": [], "model": model, **more})
+
+    def tokens(self, model: str = "m") -> Iterator[str]:
+        """Yield the tokens of a stream as they arrive, then `end`."""
+        connection = http.client.HTTPConnection(*self.at, timeout=DEADLINE_S)
+        body = json.dumps({"messages": [], "model": model, "stream": True})
+        connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {KEY}"})
+        response = connection.getresponse()
+        for line in iter(response.readline, b""):
+            if line.startswith(b"data: {"):
+                yield json.loads(line[6:])["choices"][0]["delta"]["content"]
+            elif line.startswith(b"data: "):
+                yield "end"
+        connection.close()
+
+    def begin_stream(self, name: str) -> Iterator[str]:
+        """Return a stream of which the only host in traffic has sent one token; it sends the others when its stub is stepped."""
+        stub = self.stubs[name]
+        stub.mode("stepwise")
+        stub.step()
+        stream = self.tokens(stub.backend.model)
+        assert next(stream) == "0 "
+        return stream
 
     def admin(self, command: str) -> str:
         """Return the answer of HAProxy's socket."""
@@ -156,6 +206,10 @@ class Site:
         """Return HAProxy's figures of a host; empty if the backend does not have it."""
         rows = csv.DictReader(io.StringIO(self.admin("show stat").removeprefix("# ")))
         return next((row for row in rows if (row["pxname"], row["svname"]) == (proxy, host)), {})
+
+    def host(self, name: str) -> HostTraffic:
+        """Return what the gateway says of a host. Raises StopIteration where it does not know it."""
+        return next(one for one in self.traffic().hosts if one.host == name)
 
     def computes(self, host: str) -> str:
         """Return whether HAProxy gets tokens from a host."""
@@ -216,6 +270,11 @@ class Site:
             )
         wait_until(self._master_listens, "HAProxy's master never listens")
 
+    def stop(self) -> None:
+        """End HAProxy."""
+        self.process.terminate()
+        self.process.wait(DEADLINE_S)
+
     def _master_listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(f"{self.folder}/master.sock")
@@ -227,6 +286,26 @@ class Site:
     def _ask_to_reload(self) -> None:
         # HAProxy's master loses a signal that arrives while it finishes an earlier reload.
         self.process.send_signal(signal.SIGUSR2)
+
+
+@contextmanager
+def under_load(site: Site) -> Iterator[list[int]]:
+    """Let four clients send requests one after another; the statuses of their answers so far."""
+    done, statuses = threading.Event(), list[int]()
+
+    def send() -> None:
+        while not done.is_set():
+            statuses.append(site.chat().status)
+
+    clients = [threading.Thread(target=send) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        yield statuses
+    finally:
+        done.set()
+        for client in clients:
+            client.join()
 
 
 def unit_variables() -> dict[str, str]:
@@ -290,7 +369,7 @@ def stub(name: str, address: str, model: str = "m", *, folder: Path | None = Non
 def running(
     folder: Path, models: dict[str, str], *, certificate: str | None = None, agents: bool = False, **settings: Any
 ) -> Iterator[Site]:
-    """Run a gateway and stub engines; all of it is removed at the end.
+    """Run a gateway and stub engines; all of it is removed at the end. Without HAProxy the test is skipped.
 
     Args:
         folder: The folder of its files.
@@ -299,6 +378,7 @@ def running(
         agents: Whether each stub has a health agent.
         **settings: Settings `gateway_*`, and fields of `Gateway`, that replace the defaults.
     """
+    require("haproxy")
     stubs = {
         name: stub(name, f"127.0.9.{number}", model, folder=folder if agents else None)
         for number, (name, model) in enumerate(models.items(), 2)

@@ -14,9 +14,6 @@ from provision.features.gateway.traffic import Tokens, Traffic, Usage, read_usag
 from provision.run.served import Served
 from tests.features.gateway.running import Answer, Site, running, wait_until
 from tests.features.gateway.test_backends import host
-from tests.features.gateway.test_haproxy import installed, read_tokens
-
-__all__ = ["installed"]
 
 DAY = 10**6
 UNUSED = Tokens(0, 0, None)
@@ -68,18 +65,13 @@ def test_the_tokens_of_all_hosts_use_up_a_clients_budget_and_no_other_clients(tm
 @pytest.mark.slow
 def test_a_stream_that_passes_the_budget_ends_whole_and_the_next_request_waits_for_the_next_day(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m"}, gateway_tokens_per_day=10) as site:
-        stub = site.stubs["h1"]
-        stub.mode("stepwise")
-        stream = read_tokens(site, "m")
-        stub.step()
-        assert next(stream) == "0 "
+        stub, stream = site.stubs["h1"], site.begin_stream("h1")
         stub.used("day one 5 400\n")
         answer = refused(site)
         assert "0 of 10 tokens left in this day" in answer.document["error"]["message"]
         assert "minute" not in answer.document["error"]["message"]
         assert 1 <= int(answer.headers["retry-after"]) <= 86400
-        for _ in range(4):
-            stub.step()
+        stub.step(4)
         assert list(stream)[-1] == "end"
 
 

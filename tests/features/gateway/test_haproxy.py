@@ -6,11 +6,9 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import threading
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +20,7 @@ import pytest
 
 from provision.features.gateway import haproxy
 from provision.features.monitoring import unit_sets
-from tests.features.gateway.running import KEY, Site, Stub, ask, free_port, running, wait_until
+from tests.features.gateway.running import KEY, Site, Stub, ask, free_port, running, under_load, wait_until
 from tests.features.gateway.test_backends import make_certificate
 from tests.verify.conftest import vllm_python
 
@@ -33,24 +31,11 @@ ROUTES = tomllib.loads(Path(haproxy.__file__).with_name("routes.toml").read_text
 CHAT = "/v1/chat/completions"
 
 
-@pytest.fixture(autouse=True)
-def installed() -> None:
-    """HAProxy is there."""
-    if shutil.which("haproxy") is None:
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
-            pytest.fail("haproxy is not installed")
-        pytest.skip("haproxy is not installed: the gateway is NOT TESTED")
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A gateway with three hosts and two models; tests leave it unchanged."""
     with running(tmp_path_factory.mktemp("gateway"), {"a1": "a", "a2": "a", "b1": "org/b"}) as made:
         yield made
-
-
-def hosts_asked(site: Site) -> set[str]:
-    return {name for name, stub in site.stubs.items() if stub.seen()}
 
 
 @pytest.mark.parametrize("route", ROUTES["passed"])
@@ -147,58 +132,35 @@ def test_the_model_is_found_behind_a_long_prompt(site: Site) -> None:
 
 def test_a_request_that_is_too_large_or_of_unknown_size_is_refused(site: Site) -> None:
     assert site.ask("POST", CHAT, b"x" * (4 * 1024 * 1024 + 1)).status == 413
-    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.settings.gateway_port, timeout=30)
+    connection = http.client.HTTPConnection(*site.at, timeout=30)
     connection.request("POST", CHAT, iter([b"{}"]), {"Authorization": f"Bearer {KEY}"}, encode_chunked=True)
     assert connection.getresponse().status == 411
     connection.close()
 
 
 def test_errors_of_clients_mark_no_host_down(site: Site) -> None:
-    site.stubs["b1"].mode("refuse")
-    try:
+    with site.stubs["b1"].in_mode("refuse"):
         assert {site.chat("org/b").status for _ in range(100)} == {400}
         assert site.state("b1") == "UP"
-    finally:
-        site.stubs["b1"].mode("ok")
     assert site.chat("org/b").status == 200
-
-
-def read_tokens(site: Site, model: str) -> Iterator[str]:
-    """Yield the tokens of a stream as they arrive."""
-    connection = http.client.HTTPConnection(site.gateway.bind, site.gateway.settings.gateway_port, timeout=30)
-    body = json.dumps({"messages": [], "model": model, "stream": True})
-    connection.request("POST", CHAT, body, {"Authorization": f"Bearer {KEY}"})
-    response = connection.getresponse()
-    for line in iter(response.readline, b""):
-        if line.startswith(b"data: {"):
-            yield json.loads(line[6:])["choices"][0]["delta"]["content"]
-        elif line.startswith(b"data: "):
-            yield "end"
-    connection.close()
 
 
 def test_a_token_arrives_before_the_next_one_is_made(site: Site) -> None:
     stub = site.stubs["b1"]
-    stub.mode("stepwise")
-    try:
-        tokens = read_tokens(site, "org/b")
+    with stub.in_mode("stepwise"):
+        tokens = site.tokens("org/b")
         for number in range(5):
             stub.step()
             assert next(tokens) == f"{number} "
         assert next(tokens) == "end"
-    finally:
-        stub.mode("ok")
 
 
 def test_a_stream_that_breaks_does_not_look_complete(site: Site) -> None:
-    site.stubs["b1"].mode("break")
-    try:
+    with site.stubs["b1"].in_mode("break"):
         with pytest.raises(http.client.IncompleteRead) as broken:
             site.chat("org/b", stream=True)
         assert b'"1 "' in broken.value.partial or b'"0 "' in broken.value.partial
-        assert [one.broken for one in site.traffic().hosts if one.host == "b1"] == [1]
-    finally:
-        site.stubs["b1"].mode("ok")
+        assert site.host("b1").broken == 1
 
 
 def test_a_host_that_ends_loses_no_later_request_and_returns(tmp_path: Path) -> None:
@@ -220,12 +182,21 @@ def test_a_host_that_ends_loses_no_later_request_and_returns(tmp_path: Path) -> 
         assert (tmp_path / "haproxy.log").read_text().count("GET /health") <= 1
 
 
-def test_a_stopped_host_leaves_the_traffic_and_returns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hangs", ["server", "engine"])
+def test_a_host_that_hangs_leaves_the_traffic_and_returns(tmp_path: Path, hangs: str) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
-        site.stubs["h1"].process.send_signal(signal.SIGSTOP)
+        stub = site.stubs["h1"]
+        if hangs == "engine":
+            stub.mode("hang")
+            assert ask(stub.at, "GET", "/health").status == 200
+        else:
+            stub.process.send_signal(signal.SIGSTOP)
         site.wait("h1", "DOWN")
         assert {site.chat().host for _ in range(10)} == {"h2"}
-        site.stubs["h1"].process.send_signal(signal.SIGCONT)
+        if hangs == "engine":
+            stub.mode("ok")
+        else:
+            stub.process.send_signal(signal.SIGCONT)
         site.wait("h1", "UP")
         wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
 
@@ -244,17 +215,6 @@ def has_probes(stub: Stub) -> bool:
     return bool(stub.seen(probes=True))
 
 
-def test_an_engine_that_hangs_leaves_the_traffic_though_its_server_is_healthy(tmp_path: Path) -> None:
-    with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
-        site.stubs["h1"].mode("hang")
-        assert ask(site.stubs["h1"].at, "GET", "/health").status == 200
-        site.wait("h1", "DOWN")
-        assert {site.chat().host for _ in range(10)} == {"h2"}
-        site.stubs["h1"].mode("ok")
-        site.wait("h1", "UP")
-        wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
-
-
 @pytest.mark.parametrize("mode", ["refuse", "busy"])
 def test_a_host_that_cannot_answer_the_token_request_is_not_marked_down(tmp_path: Path, mode: str) -> None:
     with running(tmp_path, {"h1": "m"}) as site:
@@ -267,12 +227,8 @@ def test_a_host_that_cannot_answer_the_token_request_is_not_marked_down(tmp_path
 
 def test_requests_beyond_the_queue_get_a_time_to_retry(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m"}, gateway_host_requests=1) as site:
-        stub = site.stubs["h1"]
-        stub.mode("stepwise")
-        first = read_tokens(site, "m")
-        stub.step()
-        assert next(first) == "0 "
-        with socket.create_connection((site.gateway.bind, site.gateway.settings.gateway_port)) as waiting:
+        stub, first = site.stubs["h1"], site.begin_stream("h1")
+        with socket.create_connection(site.at) as waiting:
             body = b'{"model": "m"}'
             head = (
                 f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -281,8 +237,7 @@ def test_requests_beyond_the_queue_get_a_time_to_retry(tmp_path: Path) -> None:
             wait_until(lambda: queued(site) == 1, "it never waits")
             answer = site.chat()
             assert (answer.status, answer.headers["retry-after"]) == (503, "2")
-            for _ in range(4):
-                stub.step()
+            stub.step(4)
             assert list(first)[-1] == "end"
             stub.mode("ok")
             assert waiting.recv(15) == b"HTTP/1.1 200 OK"
@@ -332,8 +287,7 @@ def test_a_request_that_is_too_large_gets_its_answer_in_each_version_of_http(tmp
 
 
 def queued(site: Site) -> int:
-    rows = [line.split(",") for line in site.admin("show stat").splitlines()]
-    return sum(int(row[2] or 0) for row in rows if row[0] == "model-0")
+    return sum(int(site.row("model-0", name)["qcur"]) for name in ("h1", "BACKEND"))
 
 
 def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
@@ -348,7 +302,7 @@ def test_a_client_has_a_limit_of_requests_per_minute(tmp_path: Path) -> None:
 
 def test_a_reload_answers_the_next_request_on_a_connection_that_a_client_kept(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m"}) as site:
-        kept = http.client.HTTPConnection(site.gateway.bind, site.gateway.settings.gateway_port, timeout=60)
+        kept = http.client.HTTPConnection(*site.at, timeout=60)
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         found = []
         for clients in ({"one": KEY, "two": "sk-2"}, {"one": KEY, "two": "sk-3"}):
@@ -380,34 +334,21 @@ def test_a_request_that_a_host_refuses_is_sent_to_another_up_to_a_size(
 
 def test_a_reload_under_load_loses_nothing_and_accepts_new_keys(tmp_path: Path) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
-        done, statuses = threading.Event(), []
-
-        def load() -> None:
-            while not done.is_set():
-                statuses.append(site.chat().status)
-
-        site.stubs["h1"].mode("stepwise")
-        streams = [read_tokens(site, "m") for _ in range(2)]
-        site.stubs["h2"].mode("stepwise")
         for stub in site.stubs.values():
+            stub.mode("stepwise")
             stub.step()
+        streams = [site.tokens() for _ in range(2)]
         assert [next(stream) for stream in streams] == ["0 ", "0 "]
-        workers = [threading.Thread(target=load) for _ in range(4)]
-        for worker in workers:
-            worker.start()
         clients = dict(site.gateway.clients)
-        for number in range(3):
-            clients[f"new{number}"] = f"sk-new-{number}"
-            site.reload(replace(site.gateway, clients=dict(clients)))
-            wait_until(partial(answers, site, f"sk-new-{number}", 200), "a new key is never taken")
-        done.set()
-        for worker in workers:
-            worker.join()
+        with under_load(site) as statuses:
+            for number in range(3):
+                clients[f"new{number}"] = f"sk-new-{number}"
+                site.reload(replace(site.gateway, clients=dict(clients)))
+                wait_until(partial(answers, site, f"sk-new-{number}", 200), "a new key is never taken")
         assert set(statuses) == {200}
         assert len(statuses) > 10
         for stub in site.stubs.values():
-            for _ in range(4):
-                stub.step()
+            stub.step(4)
         assert [list(stream)[-1] for stream in streams] == ["end", "end"], "streams of before go on"
         site.reload(replace(site.gateway, clients={"two": "sk-client-two"}))
         wait_until(partial(answers, site, KEY, 401), "a client that was taken out keeps its key")

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.features.gateway.running import KEY, Site, running, wait_until
-from tests.features.gateway.test_haproxy import installed, read_tokens
 
-__all__ = ["installed"]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def site(tmp_path: Path, installed: None) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[Site]:
     """A gateway before two hosts with health agents."""
     with running(tmp_path, {"h1": "m", "h2": "m"}, agents=True) as made:
         yield made
@@ -32,7 +31,6 @@ def word(site: Site, name: str) -> str:
         return connection.recv(200).decode()
 
 
-@pytest.mark.slow
 def test_a_frozen_engine_leaves_the_traffic_and_returns(site: Site) -> None:
     stub = site.stubs["h1"]
     stub.signal_engine(signal.SIGSTOP)
@@ -44,25 +42,14 @@ def test_a_frozen_engine_leaves_the_traffic_and_returns(site: Site) -> None:
     wait_until(lambda: site.chat().host == "h1", "the host that came back gets no request")
 
 
-@pytest.mark.slow
 def test_streams_of_an_engine_that_freezes_are_ended(site: Site) -> None:
     site.traffic(drain=["h2"])
-    stub = site.stubs["h1"]
-    stub.mode("stepwise")
-    stream = read_tokens(site, "m")
-    stub.step()
-    assert next(stream) == "0 "
+    stub, stream = site.stubs["h1"], site.begin_stream("h1")
     stub.signal_engine(signal.SIGSTOP)
     stub.step()
     site.wait("h1", "DOWN")
     assert "end" not in list(read_rest(stream))
-    wait_until(lambda: broken(site, "h1") == 1, "the stream that HAProxy ended is not counted")
-
-
-def broken(site: Site, name: str) -> int:
-    """Return how many answers of a host broke off."""
-    found = site.traffic().of(name)
-    return found.broken if found else -1
+    wait_until(lambda: site.host("h1").broken == 1, "the stream that HAProxy ended is not counted")
 
 
 def read_rest(stream: Iterator[str]) -> Iterator[str]:
@@ -73,7 +60,6 @@ def read_rest(stream: Iterator[str]) -> Iterator[str]:
         return
 
 
-@pytest.mark.slow
 def test_an_engine_that_works_long_on_one_token_stays_in_the_traffic(site: Site) -> None:
     site.traffic(drain=["h2"])
     site.stubs["h1"].mode("work")
@@ -87,7 +73,6 @@ def test_an_engine_that_works_long_on_one_token_stays_in_the_traffic(site: Site)
     assert (statuses, seen) == ([200], {"UP"})
 
 
-@pytest.mark.slow
 def test_errors_of_clients_mark_no_host_down(site: Site) -> None:
     for stub in site.stubs.values():
         stub.mode("refuse")
@@ -97,24 +82,16 @@ def test_errors_of_clients_mark_no_host_down(site: Site) -> None:
     assert (site.state("h1"), site.state("h2")) == ("UP", "UP")
 
 
-@pytest.mark.slow
-def test_errors_of_the_engine_take_it_out(site: Site) -> None:
+@pytest.mark.parametrize("knows_the_model", [True, False])
+def test_errors_of_the_engine_take_it_out_also_from_its_first_request_on(site: Site, *, knows_the_model: bool) -> None:
     site.stubs["h1"].mode("fail")
+    if not knows_the_model:
+        site.restart_agent("h1")
     site.wait("h1", "DOWN")
     site.stubs["h1"].mode("ok")
     site.wait("h1", "UP")
 
 
-@pytest.mark.slow
-def test_errors_from_its_first_request_on_take_it_out(site: Site) -> None:
-    site.stubs["h1"].mode("fail")
-    site.restart_agent("h1")  # it does not know the model's name yet
-    site.wait("h1", "DOWN")
-    site.stubs["h1"].mode("ok")
-    site.wait("h1", "UP")
-
-
-@pytest.mark.slow
 def test_the_word_of_an_agent_does_not_undo_a_drain(site: Site) -> None:
     site.traffic(drain=["h1"])
     assert word(site, "h1").startswith("up ")
@@ -125,19 +102,13 @@ def test_the_word_of_an_agent_does_not_undo_a_drain(site: Site) -> None:
     stub.signal_engine(signal.SIGCONT)
     wait_until(lambda: word(site, "h1").startswith("up "), "it is never up again")
     site.restart_agent("h1")
-    wait_until(lambda: healthy(site, "h1"), "HAProxy never hears of it")
+    wait_until(lambda: site.host("h1").healthy, "HAProxy never hears of it")
     assert {one.host: one.state for one in site.traffic().hosts} == {"h1": "drained", "h2": "up"}
     assert {site.chat().host for _ in range(10)} == {"h2"}
     site.traffic(ready=["h1"])
     wait_until(lambda: site.chat().host == "h1", "it gets no request after its return")
 
 
-def healthy(site: Site, name: str) -> bool:
-    found = site.traffic().of(name)
-    return found is not None and found.healthy
-
-
-@pytest.mark.slow
 def test_a_host_whose_agent_ended_stays_in_the_traffic(site: Site) -> None:
     agent = site.stubs["h1"].agent
     assert agent is not None
@@ -148,7 +119,6 @@ def test_a_host_whose_agent_ended_stays_in_the_traffic(site: Site) -> None:
     assert {site.chat().host for _ in range(10)} == {"h1", "h2"}
 
 
-@pytest.mark.slow
 def test_an_agent_answers_whatever_is_sent_and_reads_none_of_it(site: Site) -> None:
     backend = site.stubs["h1"].backend
     assert backend.health_port is not None
@@ -157,7 +127,6 @@ def test_an_agent_answers_whatever_is_sent_and_reads_none_of_it(site: Site) -> N
         assert connection.recv(200).decode().startswith("up ")
 
 
-@pytest.mark.slow
 def test_a_host_that_ends_leaves_the_traffic(site: Site) -> None:
     site.stubs["h1"].process.kill()
     site.stubs["h1"].process.wait()

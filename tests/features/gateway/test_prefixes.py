@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +16,7 @@ from provision.core.tables import rows_of
 from provision.features.gateway import haproxy
 from provision.features.gateway.haproxy import BOUND_PERCENT, COMPARED, Text, ring_ids
 from tests.features.gateway.running import Site, running, wait_until
-from tests.features.gateway.test_haproxy import installed
 
-__all__ = ["installed"]
 HOSTS = ("h1", "h2", "h3")
 BEGINNINGS = 24
 
@@ -85,13 +84,9 @@ EQUAL: dict[str, tuple[str, list[dict[str, Any]]]] = {
 }
 
 
-def filled(value: Any, text: str) -> Any:
+def filled(body: dict[str, Any], text: str) -> Any:
     """Return a body with its placeholder replaced."""
-    if isinstance(value, dict):
-        return {name: filled(one, text) for name, one in value.items()}
-    if isinstance(value, list):
-        return [filled(one, text) for one in value]
-    return value.replace("{}", text)
+    return json.loads(json.dumps(body).replace("{}", text))
 
 
 def test_paths_into_a_list_are_tried_before_the_list_itself_without_a_new_haproxy() -> None:
@@ -102,7 +97,7 @@ def test_paths_into_a_list_are_tried_before_the_list_itself_without_a_new_haprox
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", EQUAL)
-def test_requests_with_one_beginning_reach_one_host(site: Site, installed: None, case: str) -> None:
+def test_requests_with_one_beginning_reach_one_host(site: Site, case: str) -> None:
     path, bodies = EQUAL[case]
     used = set()
     for number in range(8):
@@ -113,7 +108,7 @@ def test_requests_with_one_beginning_reach_one_host(site: Site, installed: None,
 
 
 @pytest.mark.slow
-def test_a_drained_host_loses_only_its_own_and_gets_them_back(site: Site, installed: None) -> None:
+def test_a_drained_host_loses_only_its_own_and_gets_them_back(site: Site) -> None:
     before = chosen(site)
     assert set(before.values()) == set(HOSTS)
     site.traffic(drain=["h1"])
@@ -129,16 +124,13 @@ def test_a_drained_host_loses_only_its_own_and_gets_them_back(site: Site, instal
 
 
 @pytest.mark.slow
-def test_a_host_that_refuses_is_left_for_another(site: Site, installed: None) -> None:
-    site.stubs["h2"].mode("busy")
-    try:
+def test_a_host_that_refuses_is_left_for_another(site: Site) -> None:
+    with site.stubs["h2"].in_mode("busy"):
         assert set(chosen(site).values()) == {"h1", "h3"}
-    finally:
-        site.stubs["h2"].mode("ok")
 
 
 @pytest.mark.slow
-def test_a_canary_gets_its_share_of_every_beginning(site: Site, installed: None) -> None:
+def test_a_canary_gets_its_share_of_every_beginning(site: Site) -> None:
     site.traffic(canary={"h3": 5000})
     try:
         found = Counter(host_of(site, "/v1/chat/completions", system("You help.", "one")) for _ in range(200))
@@ -150,7 +142,7 @@ def test_a_canary_gets_its_share_of_every_beginning(site: Site, installed: None)
 
 
 @pytest.mark.slow
-def test_a_host_gets_no_more_than_its_bound_of_one_beginning(site: Site, installed: None) -> None:
+def test_a_host_gets_no_more_than_its_bound_of_one_beginning(site: Site) -> None:
     waiting = 12
     for stub in site.stubs.values():
         stub.mode("stepwise")
@@ -170,15 +162,14 @@ def test_a_host_gets_no_more_than_its_bound_of_one_beginning(site: Site, install
     finally:
         for stub in site.stubs.values():
             stub.mode("ok")
-            for _ in range(waiting * 8):
-                stub.step()
+            stub.step(waiting * 8)
         for client in clients:
             client.join()
     assert max(found.values()) == BOUND_PERCENT * waiting // (100 * len(HOSTS))
 
 
 @pytest.mark.slow
-def test_requests_without_a_text_spread(site: Site, installed: None) -> None:
+def test_requests_without_a_text_spread(site: Site) -> None:
     assert len({host_of(site, "/v1/embeddings", {"input": "a"}) for _ in range(40)}) == len(HOSTS)
 
 

@@ -17,7 +17,7 @@ from provision.core.models.records import PhaseResult, ServeRecord
 from provision.core.models.settings import Settings
 from provision.features.gateway import draining, restarts
 from provision.features.gateway.draining import Answers
-from provision.features.gateway.traffic import HostTraffic, Traffic
+from provision.features.gateway.traffic import Traffic
 from provision.phases.serve import step as phase
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import open_run
@@ -26,6 +26,7 @@ from provision.report.summary_builder import build
 from provision.run import playbooks, rollback
 from provision.run.context import RunContext, RunOptions
 from provision.run.results import VerifiedHosts
+from tests.features.gateway.test_traffic import behind
 from tests.pipeline.local_context import local_context
 
 READY = {"served_name": "m", "host": "10.0.0.1", "port": 8000}
@@ -47,9 +48,7 @@ class Site:
         monkeypatch.setattr(rollback, "return_refused", lambda *_: set())
 
     def answers(self) -> Answers:
-        hosts = [
-            HostTraffic(name, "m", "drained" if name in self.drained else "up", True, 0.0, 0, 0, 0, 0) for name in "abc"
-        ]
+        hosts = [behind(name, state="drained" if name in self.drained else "up") for name in "abc"]
         return Answers({"gate": Traffic("gate", tuple(hosts))})
 
     def ask(
@@ -163,6 +162,7 @@ def test_after_a_failure_the_others_stay_as_they_are(site: Site) -> None:
     context.write_results()
     hosts = {host.name: host for host in build(read(context.run)).hosts}
     assert "stays drained" in hosts["a"].notes[0]
+    assert "./firstlight gateway ready a" in hosts["a"].notes[0]
     assert hosts["a"].state == "failed"
     assert "`a` did not serve again" in str(hosts["b"].phases["serve"].text)
 

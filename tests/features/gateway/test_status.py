@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -18,11 +18,12 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.gateway import hooks
 from provision.features.gateway.draining import Answers, NotSetUpError
-from provision.features.gateway.traffic import HostTraffic, Traffic
+from provision.features.gateway.traffic import Traffic
 from provision.pipeline import CommandRequest, operations
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.step import Step
+from tests.features.gateway.test_traffic import behind
 
 INSTALLED: dict[str, Any] = {
     "state": {"release": "1" * 16},
@@ -47,17 +48,9 @@ INVENTORY: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def host_traffic(host: str, model: str, state: Literal["up", "down", "drained"]) -> HostTraffic:
-    return HostTraffic(host, model, state, healthy=True, share=0, sessions=0, requests=9, errors_5xx=0, broken=0)
-
-
 def ask(_context: RunContext, gateways: Sequence[Host], **_: Any) -> Answers:
-    behind = (
-        host_traffic("gpu-1", "m", "up"),
-        host_traffic("gpu-2", "m", "drained"),
-        host_traffic("both", "other", "down"),
-    )
-    answers = {gateway.name: Traffic(gateway.name, behind) for gateway in gateways}
+    hosts = (behind("gpu-1"), behind("gpu-2", state="drained", share=0), behind("both", "other", "down"))
+    answers = {gateway.name: Traffic(gateway.name, hosts) for gateway in gateways}
     answers["gate-3"] = Traffic("gate-3", ())
     del answers["gate-2"]
     return Answers(answers, {"gate-2": NotSetUpError("gateway `gate-2` is not set up,\n or by another version")})
@@ -127,9 +120,8 @@ def test_a_canary_without_a_share_is_told_and_counts_as_out_of_traffic(
     request_: CommandRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask_canary(_context: RunContext, gateways: Sequence[Host], **_: Any) -> Answers:
-        one = HostTraffic("gpu-1", "m", "canary", True, 0.0, 0, 0, 0, 0, canary=0.0)
-        behind = (one, host_traffic("gpu-2", "m", "up"))
-        return Answers({gateway.name: Traffic(gateway.name, behind) for gateway in gateways[:1]})
+        hosts = (behind("gpu-1", state="canary", share=0, canary=0.0), behind("gpu-2"))
+        return Answers({gateway.name: Traffic(gateway.name, hosts) for gateway in gateways[:1]})
 
     monkeypatch.setattr(hooks, "ask", ask_canary)
     operations.status(request_)

@@ -14,21 +14,20 @@ import pytest
 from provision.core.errors import Exit, ServeError
 from provision.core.models.inventory import GATEWAY
 from provision.core.models.invocation import Invocation
-from provision.features.gateway.traffic import HostTraffic, Traffic
+from provision.features.gateway.traffic import Traffic
 from provision.features.rollout.driver import set_shares, shares
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome, execute
 from provision.run.step import Step
 from tests.features.gateway.running import Site, running, wait_until
 from tests.features.gateway.test_drain import inventory
-from tests.features.gateway.test_haproxy import installed
+from tests.features.gateway.test_traffic import behind
 
-__all__ = ["installed"]
 REQUESTS = 400
 
 
 @pytest.fixture
-def site(tmp_path: Path, installed: None) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[Site]:
     """A gateway before three hosts."""
     with running(tmp_path, {"h1": "m", "h2": "m", "h3": "m"}) as made:
         yield made
@@ -80,8 +79,7 @@ def test_a_reload_and_a_restart_keep_the_share(site: Site) -> None:
     found = drawn(site)
     assert found["h1"] == 0
     expect(found, "h2", 25)
-    site.process.terminate()
-    site.process.wait()
+    site.stop()
     site.start()
     for name, state in (("h1", "DRAIN"), ("h2", "DRAIN"), ("h3", "UP")):
         site.wait(name, state)
@@ -128,8 +126,7 @@ def test_requests_of_a_dead_canary_go_to_the_others_and_those_of_dead_hosts_to_i
 
 @pytest.mark.slow
 def test_a_haproxy_that_does_not_answer_gets_no_share(site: Site) -> None:
-    site.process.terminate()
-    site.process.wait()
+    site.stop()
     with pytest.raises(ServeError, match="does not answer"):
         site.traffic(canary={"h1": 1000})
     assert "h1" not in (site.folder / "gateway/canary.json").read_text()
@@ -152,19 +149,14 @@ def test_a_run_gives_hosts_their_share(site: Site, tmp_path: Path) -> None:
     assert states(site) == {"h1": ("canary", 5.0), "h2": ("canary", 0.0), "h3": ("up", 95.0)}
     assert give(["h1"], ["h2", "h3"], 5).exit_code == Exit.OK
     assert {state for state, _ in states(site).values()} == {"up"}, "nobody would be left for the other requests"
-    site.process.terminate()
-    site.process.wait()
+    site.stop()
     outcome = give(["h1"], [], 5)
     assert outcome.exit_code == Exit.RED
     assert "does not answer" in str(getattr(outcome.result, "error", None))
 
 
 def traffic(*hosts: tuple[str, str, str]) -> Traffic:
-    rows = [
-        HostTraffic(host, model, state, healthy=True, share=0.0, sessions=0, requests=0, errors_5xx=0, broken=0)  # type: ignore[arg-type]
-        for host, model, state in hosts
-    ]
-    return Traffic("gate", tuple(rows))
+    return Traffic("gate", tuple(behind(*host) for host in hosts))
 
 
 def test_hosts_of_a_model_divide_the_percentage() -> None:
