@@ -28,12 +28,13 @@ from provision.features.gateway.draining import NO_ROLLOUT, kept_out, reconcile
 from provision.features.gateway.hooks import served_again
 from provision.features.gateway.restarts import Restarts
 from provision.features.gateway.traffic import Traffic
-from provision.features.rollout.model import Rollout, RolloutHost, RolloutState
+from provision.features.rollout.model import RolloutState
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest
 from provision.report.live import open_progress
 from provision.run.context import RunContext, RunOptions
 from tests.features.gateway.running import Site, running, under_load, wait_until
+from tests.features.rollout.site import recorded
 from tests.fleet.command_runner import CommandRunner
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="a gateway belongs to root")]
@@ -341,17 +342,11 @@ def reconciled(made: Run) -> tuple[list[Traffic], dict[str, PhaseResult]]:
     return [*traffics.values()], changed
 
 
-def rollout_in(logs: Path, state: RolloutState) -> None:
-    hosts = (RolloutHost(name="h1", step=0, state="updated"),)
-    made = Rollout(name="20260101T000000Z", inventory="/", steps=(100,), started_at="", state=state, hosts=hosts)
-    RolloutStore(logs).put(made)
-
-
 @pytest.mark.parametrize("state", ["failed", "paused"])
 def test_a_share_is_ended_when_its_host_was_proven_unless_a_rollout_is_open(
     site: Site, tmp_path: Path, state: RolloutState
 ) -> None:
-    rollout_in(tmp_path / "logs", state)
+    RolloutStore(tmp_path / "logs").put(recorded("updated", state=state))
     site.traffic(canary={"h1": 0, "x": 0})
     made = Run(site, tmp_path)
     made.finish("h1")
@@ -366,7 +361,7 @@ def test_a_share_is_ended_when_its_host_was_proven_unless_a_rollout_is_open(
 def test_a_gateway_that_is_set_up_ends_shares_unless_a_rollout_is_open(
     site: Site, tmp_path: Path, state: RolloutState
 ) -> None:
-    rollout_in(tmp_path / "logs", state)
+    RolloutStore(tmp_path / "logs").put(recorded("updated", state=state))
     site.traffic(canary={"h1": 0, "x": 0})
     made = Run(site, tmp_path)
     made.finish("x", "failed")

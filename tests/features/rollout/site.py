@@ -8,24 +8,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
 from provision.core.errors import Exit
 from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.settings import Settings
 from provision.features.rollout import commands as rollout
-from provision.features.rollout import driver as rollout_driver
 from provision.features.rollout.driver import CanaryHosts
 from provision.features.rollout.measured import GateResult
-from provision.features.rollout.model import Decision, Rollout
+from provision.features.rollout.model import Decision, HostProgress, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
-from provision.pipeline import CommandRequest, operations
+from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome
 from provision.run.results import StagedHosts
 from provision.run.step import Step
 
 OLD, NEW = "0" * 16, "1" * 16
+
+
+def recorded(*progress: HostProgress, **values: Any) -> Rollout:
+    """Return the record of a rollout whose hosts, `a`, `b` and so on, change one after another."""
+    hosts = tuple(
+        RolloutHost(name=name, step=step, before=OLD, after=NEW, state=state)
+        for step, (name, state) in enumerate(zip("abcd", progress, strict=False))
+    )
+    start: dict[str, Any] = {"name": "20260101T000000Z", "started_at": "2026-01-01T00:00:00Z", "inventory": "/site"}
+    return Rollout(**(start | {"steps": (50, 100), "hosts": hosts} | values))
 
 
 class KilledError(BaseException):
@@ -60,7 +67,24 @@ class Site:
         """Runs, by their number, in which the gateway does not answer."""
         self.away: dict[int, set[str]] = {}
         """Hosts that cannot be reached in a run, by its number."""
-        self.before_run: Callable[[int], None] = lambda _: None
+        self._during: dict[int, Callable[[], object]] = {}
+
+    def during(self, run: int, happens: Callable[[], object]) -> None:
+        """Let something happen at the beginning of a run, by its number."""
+        self._during[run] = happens
+
+    def kill_in(self, run: int) -> None:
+        """Kill the controller in a run, by its number."""
+
+        def kill() -> None:
+            raise KilledError
+
+        self.during(run, kill)
+
+    def _begin(self, run: str) -> None:
+        self.runs.append(run)
+        if happens := self._during.get(len(self.runs)):
+            happens()
 
     def inventory(self, request: CommandRequest) -> Inventory:
         wanted = None if request.limit is None else request.limit.split(",")
@@ -86,15 +110,13 @@ class Site:
         last = next(step for step in reversed(steps) if step.name != "watchdog")
         if last.name == "canary":
             given = cast("partial[Any]", last.run).keywords
-            self.runs.append(f"share {given['percent']} {','.join(given['names'])} +{','.join(given['joining'])}")
-            self.before_run(len(self.runs))
+            self._begin(f"share {given['percent']} {','.join(given['names'])} +{','.join(given['joining'])}")
             if len(self.runs) in self.silent:
                 return self.outcome([], {}, CanaryHosts(error="HAProxy does not answer"))
             self.drained |= {*given["out"]}
             self.canaries = dict.fromkeys(given["names"], given["percent"]) | dict.fromkeys(given["joining"], 0)
             return self.outcome([], {}, CanaryHosts())
-        self.runs.append(f"{last.name} {','.join(names)}")
-        self.before_run(len(self.runs))
+        self._begin(f"{last.name} {','.join(names)}")
         failed: dict[str, str] = {}
         result: Any = StagedHosts(
             facts=cast(
@@ -172,13 +194,4 @@ class Site:
         return found
 
 
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
-    def make(*names: str, folder: str = "logs") -> Site:
-        site = Site(tmp_path / folder, names or ("a", "b", "c", "d"))
-        for module in (operations, rollout, rollout_driver):
-            monkeypatch.setattr(module, "execute", site.execute)
-        monkeypatch.setattr(rollout, "read_inventory", site.inventory)
-        return site
-
-    return make
+Make = Callable[..., Site]

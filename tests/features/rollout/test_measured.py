@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,19 +11,20 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import ServeError
-from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
 from provision.features.gateway import draining
-from provision.features.gateway.traffic import HostTraffic, Traffic
+from provision.features.gateway.traffic import Traffic
 from provision.features.rollout import measured as rollout_gate
 from provision.features.rollout.gate import Verdict
 from provision.features.rollout.model import Decision
-from provision.report.live import open_progress
 from provision.run.context import RunContext, RunOptions
 from provision.run.results import ProbedHosts
+from tests.features.gateway.test_traffic import behind
+from tests.pipeline.test_verify import context_of
 
+Run = Callable[..., tuple[Decision, int]]
 Answers = Callable[[str, int], dict[str, Any] | BaseException | None]
 """The answer of a host in a round; None if it is unreachable, an error if it cannot answer."""
 Gateway = Callable[[int], int | tuple[int, int] | None]
@@ -51,7 +50,7 @@ def answer(
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Decision, int]]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(
         answers: Answers,
         *,
@@ -68,11 +67,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
             if broken is None:
                 return draining.Answers(errors={host.name: ServeError("HAProxy does not answer") for host in gateways})
             ended, errors = broken if isinstance(broken, tuple) else (broken, 0)
-            one = HostTraffic(
-                "new", "m", "canary", healthy=True, share=10.0, sessions=0, requests=0, errors_5xx=errors, broken=ended
-            )
-            other = replace(one, host="old", state="up", broken=999 * clock.rounds)
-            return draining.Answers({"gate": Traffic("gate", (one, other))})
+            hosts = behind("new", errors_5xx=errors, broken=ended), behind("old", broken=999 * clock.rounds)
+            return draining.Answers({"gate": Traffic("gate", hosts)})
 
         def ask(watch: Any, wanted: Mapping[str, int]) -> tuple[dict[str, dict[str, Any]], set[str]]:
             context: RunContext = watch._context
@@ -95,14 +91,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         monkeypatch.setattr(rollout_gate, "live_states", lambda *_: states)
         monkeypatch.setattr(rollout_gate, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
         gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
-        hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in NAMES)
-        context = RunContext(
-            run=RunFolder.create(tmp_path / "logs", command="rollout"),
-            inventory=Inventory(source="test", hosts=hosts),
-            progress=open_progress(list(NAMES), stream=io.StringIO(), environment={}),
-            cache=tmp_path,
-            options=RunOptions(find_gateways=lambda: [gate] if gateway is not None else []),
-        )
+        context = context_of(tmp_path, *NAMES)
+        context.options = RunOptions(find_gateways=lambda: [gate] if gateway is not None else [])
         found = rollout_gate.gate(
             context, ProbedHosts(), new=["new"], old="old", step=1, hold_s=hold_s, has_changed=has_changed
         )
@@ -111,24 +101,24 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     return run
 
 
-def test_eight_rounds_without_a_failure_pass(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_eight_rounds_without_a_failure_pass(run: Run) -> None:
     decision, rounds = run(lambda *_: answer())
     assert (decision.verdict, decision.step, decision.requests, decision.failed, rounds) == ("go on", 1, 512, 0, 8)
     assert decision.first_token_s == {"new": 0.01, "old": 0.01}
 
 
-def test_traffic_of_clients_shortens_the_wait(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_traffic_of_clients_shortens_the_wait(run: Run) -> None:
     decision, rounds = run(lambda _, number: answer(finished=1000.0 * number))
     assert (decision.verdict, decision.requests, rounds) == ("go on", 1064, 2)
 
 
-def test_failures_stop_at_once_with_the_first_reason(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_failures_stop_at_once_with_the_first_reason(run: Run) -> None:
     decision, rounds = run(lambda name, _: answer(failed=5 if name == "new" else 0))
     assert (decision.verdict, rounds) == ("roll back", 1)
     assert decision.text == "5 of 64 requests failed; a healthy release fails at most 0.1%; the server answered 500"
 
 
-def test_synthetic_requests_do_not_hide_failures_of_clients(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_synthetic_requests_do_not_hide_failures_of_clients(run: Run) -> None:
     def answers(name: str, number: int) -> dict[str, Any]:
         """Each round has 64 synthetic requests, and at the new host 10 of clients, of which one fails."""
         rounds = number if name == "new" else 0
@@ -139,23 +129,23 @@ def test_synthetic_requests_do_not_hide_failures_of_clients(run: Callable[..., t
     assert decision.text == "4 of 40 requests of clients failed; a healthy release fails at most 0.1%"
 
 
-def test_failures_of_the_old_release_stop_nothing(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_failures_of_the_old_release_stop_nothing(run: Run) -> None:
     decision, _ = run(lambda name, _: answer(failed=5 if name == "old" else 0))
     assert decision.verdict == "go on"
 
 
-def test_a_release_slower_than_the_old_one_is_stopped(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_release_slower_than_the_old_one_is_stopped(run: Run) -> None:
     decision, _ = run(lambda name, _: answer(seconds=0.2 if name == "new" else 0.1))
     assert (decision.verdict, decision.first_token_s) == ("roll back", {"new": 0.2, "old": 0.1})
 
 
-def test_a_release_with_slower_tokens_than_the_old_one_is_stopped(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_release_with_slower_tokens_than_the_old_one_is_stopped(run: Run) -> None:
     decision, _ = run(lambda name, _: answer(between=0.02 if name == "new" else 0.005))
     assert (decision.verdict, decision.inter_token_s) == ("roll back", {"new": 0.02, "old": 0.005})
     assert "between tokens" in decision.text
 
 
-def test_streams_that_break_at_the_gateway_count_as_failed(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_streams_that_break_at_the_gateway_count_as_failed(run: Run) -> None:
     decision, rounds = run(lambda *_: answer(), gateway=lambda number: 100 + 3 * number)
     assert (decision.verdict, decision.broken, rounds) == ("roll back", 3, 1)
     assert decision.text.startswith("3 of 3 requests of clients failed")
@@ -166,7 +156,7 @@ def test_streams_that_break_at_the_gateway_count_as_failed(run: Callable[..., tu
 
 
 @pytest.mark.parametrize("blind", ["host", "gateway"])
-def test_a_step_holds_while_metrics_cannot_be_read(run: Callable[..., tuple[Decision, int]], blind: str) -> None:
+def test_a_step_holds_while_metrics_cannot_be_read(run: Run, blind: str) -> None:
     def answers(name: str, number: int, until: int) -> dict[str, Any]:
         return answer(finished=None if blind == "host" and name == "new" and number < until else 0.0)
 
@@ -180,12 +170,12 @@ def test_a_step_holds_while_metrics_cannot_be_read(run: Callable[..., tuple[Deci
     assert (held.verdict, held.text) == ("undecided", f"holds: cannot read {what}")
 
 
-def test_a_bad_release_goes_back_although_metrics_cannot_be_read(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_bad_release_goes_back_although_metrics_cannot_be_read(run: Run) -> None:
     decision, rounds = run(lambda *_: answer(failed=5, finished=None))
     assert (decision.verdict, rounds) == ("roll back", 1)
 
 
-def test_a_held_step_detects_failures_after_a_good_hour(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_held_step_detects_failures_after_a_good_hour(run: Run) -> None:
     def turns(name: str, number: int) -> dict[str, Any]:
         bad = name == "new" and number > 600
         return answer(sent=4, failed=2 if bad else 0)
@@ -196,7 +186,7 @@ def test_a_held_step_detects_failures_after_a_good_hour(run: Callable[..., tuple
     assert (decision.verdict, rounds < 700) == ("roll back", True)
 
 
-def test_a_new_host_that_cannot_answer_stops_the_rollout(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_new_host_that_cannot_answer_stops_the_rollout(run: Run) -> None:
     broken = ServeError("ready.pyz did not answer in JSON")
     decision, _ = run(lambda name, _: broken if name == "new" else answer())
     assert (decision.verdict, decision.text) == ("roll back", "new cannot be queried")
@@ -204,7 +194,7 @@ def test_a_new_host_that_cannot_answer_stops_the_rollout(run: Callable[..., tupl
     assert (decision.verdict, set(decision.first_token_s)) == ("go on", {"new"})
 
 
-def test_a_step_holds_while_a_new_host_cannot_be_reached(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_step_holds_while_a_new_host_cannot_be_reached(run: Run) -> None:
     """A short outage of SSH says nothing about the release; clients are counted by the gateway meanwhile."""
 
     def away(until: int) -> Answers:
@@ -220,7 +210,7 @@ def test_a_step_holds_while_a_new_host_cannot_be_reached(run: Callable[..., tupl
     assert (decision.verdict, set(decision.first_token_s)) == ("go on", {"new"})
 
 
-def test_failures_that_no_host_counts_are_counted_by_gateways(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_failures_that_no_host_counts_are_counted_by_gateways(run: Run) -> None:
     """A server that ends takes its counters with it; those that it has counted are not counted twice."""
 
     def counted(name: str, number: int) -> dict[str, Any]:
@@ -232,14 +222,12 @@ def test_failures_that_no_host_counts_are_counted_by_gateways(run: Callable[...,
     assert (decision.verdict, decision.broken, decision.failed) == ("go on", 0, 1)
 
 
-def test_streams_that_vllm_ends_with_an_error_count_as_failed(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_streams_that_vllm_ends_with_an_error_count_as_failed(run: Run) -> None:
     decision, rounds = run(lambda name, _: answer() | {"stream_errors": 3 if name == "new" else 0})
     assert (decision.verdict, decision.failed, rounds) == ("roll back", 3, 1)
 
 
-def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(
-    run: Callable[..., tuple[Decision, int]],
-) -> None:
+def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(run: Run) -> None:
     def answers(name: str, number: int, wrong: int) -> dict[str, Any]:
         texts = [whole(5 if name == "new" and text < wrong else 6) for text in range(8)]
         return answer() | ({"answers": texts} if number == 1 else {})
@@ -256,7 +244,7 @@ def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(
     assert (decision.verdict, decision.answers) == ("go on", 0), "another model answers otherwise"
 
 
-def test_the_gate_says_why_a_text_was_not_compared(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_the_gate_says_why_a_text_was_not_compared(run: Run) -> None:
     def answers(name: str, number: int) -> dict[str, Any]:
         texts = [whole(6) for _ in range(7)]
         return answer() | ({"answers": [*texts, None], "left_out": {"8": "it is too long"}} if number == 1 else {})
@@ -268,7 +256,7 @@ def test_the_gate_says_why_a_text_was_not_compared(run: Callable[..., tuple[Deci
     )
 
 
-def test_a_step_that_changes_no_host_compares_no_answers(run: Callable[..., tuple[Decision, int]]) -> None:
+def test_a_step_that_changes_no_host_compares_no_answers(run: Run) -> None:
     decision, _ = run(lambda *_: answer(), has_changed=False)
     assert (decision.verdict, decision.answers) == ("go on", 0)
 

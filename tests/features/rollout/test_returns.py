@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from provision.features.rollout.model import Rollout, RolloutHost, with_releases
+from provision.features.rollout.model import with_releases
+from tests.features.rollout.site import NEW, OLD, recorded
 
-OLD, NEW, THIRD = "0" * 16, "1" * 16, "2" * 16
+THIRD = "2" * 16
 RUN = "20260102T000000Z"
-ROLLOUT = Rollout(
-    name="20260101T000000Z",
-    inventory="/site",
-    steps=(50, 100),
-    started_at="2026-01-01T00:00:00Z",
-    state="done",
-    hosts=tuple(
-        RolloutHost(name=name, step=step, before=OLD, after=NEW, state="updated") for step, name in enumerate("ab")
-    ),
-)
+ROLLOUT = recorded("updated", "updated", state="done")
 
 
 @pytest.mark.parametrize("release", [OLD, THIRD])

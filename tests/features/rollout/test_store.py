@@ -10,16 +10,11 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import HostLockedError, UsageError
-from provision.features.rollout.model import OPEN, Rollout, RolloutHost
+from provision.features.rollout.model import OPEN
 from provision.features.rollout.store import RolloutStore
+from tests.features.rollout.site import recorded
 
-ROLLOUT = Rollout(
-    name="20260101T000000Z",
-    inventory="/site",
-    steps=(50, 100),
-    started_at="2026-01-01T00:00:00Z",
-    hosts=(RolloutHost(name="a", step=0, before="0" * 16), RolloutHost(name="b", step=1)),
-)
+ROLLOUT = recorded("waiting", "waiting")
 OTHER = """
 import sys
 from pathlib import Path
