@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -17,11 +16,10 @@ from typing import Any
 import pytest
 
 from provision.core.errors import FirstlightError
-from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
 from provision.features.gateway import commands as gateway_commands
 from provision.features.gateway import restarts
 from provision.features.gateway.draining import NO_ROLLOUT, kept_out, reconcile
@@ -31,11 +29,11 @@ from provision.features.gateway.traffic import Traffic
 from provision.features.rollout.model import RolloutState
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest
-from provision.report.live import open_progress
-from provision.run.context import RunContext, RunOptions
+from provision.run.context import RunOptions
 from tests.features.gateway.running import Site, running, under_load, wait_until
 from tests.features.rollout.site import recorded
 from tests.fleet.command_runner import CommandRunner
+from tests.pipeline.test_verify import context_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="a gateway belongs to root")]
 
@@ -262,18 +260,12 @@ class Run:
     """A run that restarts hosts behind a gateway; the restart itself is a stand-in."""
 
     def __init__(self, site: Site, folder: Path, **settings: Any) -> None:
-        self.site = site
         connection = Connection(kind="local", python_interpreter=sys.executable)
-        self.hosts = [Host(name=name, connection=connection, settings=Settings()) for name in site.stubs]
-        gate = Host(name="gate", connection=connection, settings=Settings(prefix=str(site.folder), **settings))
-        self.gate = gate
-        self.context = RunContext(
-            run=RunFolder.create(folder / "logs", command="provision"),
-            inventory=Inventory(source="test", hosts=tuple(self.hosts)),
-            progress=open_progress([*site.stubs], stream=io.StringIO(), environment={}),
-            cache=folder,
-            options=RunOptions(find_gateways=partial(list, [gate])),
-        )
+        wanted = Settings(prefix=str(site.folder), **settings)
+        self.gate = Host(name="gate", connection=connection, settings=wanted)
+        self.context = context_of(folder, *site.stubs)
+        self.context.options = RunOptions(find_gateways=partial(list, [self.gate]))
+        self.hosts = [*self.context.inventory.hosts]
         self.restarts = Restarts(self.context)
 
     def finish(self, name: str, status: Any = "ok") -> None:
