@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from provision.core.models.settings import Settings
-from provision.features.multinode.hooks import host_programs
 from tests.features.multinode.test_span import PATIENCE_S, is_gone, wait_until
 
 RAY = """#!{python}
@@ -36,11 +35,6 @@ if part == "head":
 time.sleep(600)
 """
 Start = Callable[[int], subprocess.Popen[bytes]]
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return host_programs(tmp_path_factory.mktemp("tools"))["span.pyz"]
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ import pytest
 from provision.core.models.inventory import Span
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
-from provision.features.multinode.hooks import host_programs
 from provision.features.multinode.onhost.span.server import LOOK_S
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
@@ -39,6 +38,13 @@ def command(
     return serve_command(made or stack(), wanted, host, prefix=PREFIX, model=BUILTIN, span=TWO, content=content)
 
 
+def unit(made: ServeCommand, **settings: Any) -> list[str]:
+    """Return the lines of the unit of a host's service."""
+    wanted = Settings(span=2, **settings)
+    service = render_service(made, wanted, prefix=PREFIX, supervisor="systemd", user="firstlight", home="/root")
+    return (service.unit or "").splitlines()
+
+
 def test_the_head_serves_and_the_other_host_is_headless() -> None:
     head, other = command("gpu-1"), command("gpu-2")
     meeting = ("--nnodes", "2", "--node-rank", "0", "--master-addr", "10.0.0.1", "--master-port", "29501")
@@ -55,14 +61,10 @@ def test_with_ray_the_head_alone_has_a_server_and_each_host_its_part_of_ray(cuda
     made = [command(name, made=cuda_stack, cards=8, executor="ray") for name in TWO.members]
     assert made[0].argv[-2:] == ("--distributed-executor-backend", "ray")
     assert "--nnodes" not in made[0].argv
-    settings = Settings(span=2, executor="ray")
-    starts = []
-    for each in made:
-        unit = render_service(each, settings, prefix=PREFIX, supervisor="systemd", user="firstlight", home="/root").unit
-        [start] = [line for line in (unit or "").splitlines() if line.startswith("ExecStart=")]
-        starts.append(start)
-    assert "--ray 8 29501 29503 29582 -- /opt/firstlight/current/bin/vllm serve" in starts[0]
-    assert starts[1].endswith(" --ray 8 29501 29503 29582")
+    units = [unit(each, executor="ray") for each in made]
+    head, other = [line for lines in units for line in lines if line.startswith("ExecStart=")]
+    assert "--ray 8 29501 29503 29582 -- /opt/firstlight/current/bin/vllm serve" in head
+    assert other.endswith(" --ray 8 29501 29503 29582")
 
 
 def test_layers_are_split_over_the_hosts_and_each_layer_over_the_cards_of_one(cuda_stack: Stack) -> None:
@@ -96,26 +98,13 @@ def test_hosts_agree_on_what_they_serve_and_may_differ_in_the_size_of_the_cache(
 
 
 def test_the_unit_starts_the_server_with_the_other_hosts() -> None:
-    units = []
-    for name in TWO.members:
-        made = command(name)
-        service = render_service(
-            made, Settings(span=2), prefix=PREFIX, supervisor="systemd", user="firstlight", home="/root"
-        )
-        units.append(service.unit or "")
-    start = f"ExecStart={PREFIX}/current/bin/python -I -S {PREFIX}/bin/span.pyz --rank 1 --addresses 10.0.0.1,10.0.0.2 --port 29502"
-    assert start in units[1]
-    assert f"-- {PREFIX}/current/bin/vllm serve" in units[1]
-    assert "RestartSec=1\n" in units[1]
-    assert ["--port 8000" in line for unit in units for line in unit.splitlines() if "preflight.pyz" in line] == [
-        True,
-        False,
-    ]
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return host_programs(tmp_path_factory.mktemp("tools"))["span.pyz"]
+    units = [unit(command(name)) for name in TWO.members]
+    [start] = [line for line in units[1] if line.startswith("ExecStart=")]
+    place = "--rank 1 --addresses 10.0.0.1,10.0.0.2 --port 29502"
+    assert start.startswith(f"ExecStart={PREFIX}/current/bin/python -I -S {PREFIX}/bin/span.pyz {place}")
+    assert f"-- {PREFIX}/current/bin/vllm serve" in start
+    assert "RestartSec=1" in units[1]
+    assert ["--port 8000" in line for lines in units for line in lines if "preflight.pyz" in line] == [True, False]
 
 
 class Hosts:

@@ -19,14 +19,20 @@ from verify.records import FLEET, NETWORK, CheckResult, as_record
 __all__ = ["_two_well_and_one_ill"]
 
 
-def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def meetings(monkeypatch: pytest.MonkeyPatch, result: CheckResult) -> list[list[str]]:
+    """Let each trial have this result; return the hosts of each, as they meet."""
     tried: list[list[str]] = []
 
     def meet(openers: Any) -> dict[str, Any]:
         tried.append(list(openers))
-        return as_record(NETWORK, None, None, CheckResult("warn", "no interface joins the 2 hosts"), 0.1)
+        return as_record(NETWORK, None, None, result, 0.1)
 
     monkeypatch.setattr("provision.features.multinode.coordinator.meet", meet)
+    return tried
+
+
+def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = meetings(monkeypatch, CheckResult("warn", "no interface joins the 2 hosts"))
     context = context_of(tmp_path, "a", "b", "broken")
     check(context, CheckOptions("standard", multihost=True))
     assert tried == [["a", "b"]], "the third host has no torch"
@@ -43,14 +49,7 @@ def test_multihost_trials_run_only_on_request(tmp_path: Path, monkeypatch: pytes
 def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Any, settings: dict[str, str], failed: str
 ) -> None:
-    tried: list[list[str]] = []
-
-    def meet(openers: Any) -> dict[str, Any]:
-        tried.append(list(openers))
-        result = CheckResult(status, "ports are closed", (), {"settings": settings}, "open them")
-        return as_record(NETWORK, None, None, result, 0.1)
-
-    monkeypatch.setattr("provision.features.multinode.coordinator.meet", meet)
+    tried = meetings(monkeypatch, CheckResult(status, "ports are closed", (), {"settings": settings}, "open them"))
     monkeypatch.setattr(verify, "recompute_desired", lambda *_: None)
     context = context_of(tmp_path, "a", "b", "c")
     span = Span(members=("a", "b"), addresses=("10.0.0.1", "10.0.0.2"))
@@ -60,8 +59,6 @@ def test_hosts_of_a_span_that_exchange_no_numbers_do_not_start(
     assert tried == [["a", "b"]]
     assert "".join(name for name in "abc" if context.has_failed(name)) == failed
     if failed:
+        result = context.outcomes.results["a"]["verify"]
         text = "hosts `a`, `b` are to serve one model together, and do not exchange numbers: ports are closed"
-        assert (context.outcomes.results["a"]["verify"].text, context.outcomes.results["a"]["verify"].hint) == (
-            text,
-            "open them",
-        )
+        assert (result.text, result.hint) == (text, "open them")
