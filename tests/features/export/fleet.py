@@ -18,6 +18,7 @@ from tests.fit.models import llama_8b, llama_70b
 MACHINE = "os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=2000"
 H100S = f"gpu=H100x8 driver=580.95.05 {MACHINE}"
 SMALL, LARGE = "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-70B-Instruct"
+DIGEST = f"sha256:{'0' * 64}"
 
 
 def host(name: str, *groups: str, address: str = "192.0.2.1", **settings: Any) -> Host:

@@ -17,7 +17,7 @@ import yaml
 from provision.features.export.formats import files_of
 from provision.features.export.workloads import table
 from tests.features.export.checking import read, refuse
-from tests.features.export.fleet import SMALL, host, workloads_of
+from tests.features.export.fleet import DIGEST, SMALL, host, workloads_of
 
 HELM = shutil.which("helm")
 FOLDER = os.environ.get("FIRSTLIGHT_TEST_CHART", "")
@@ -42,7 +42,7 @@ def chart(tmp_path: Path) -> Path:
 
 def test_rendered_pods_run_vllm_with_the_arguments_of_the_hosts(chart: Path, tmp_path: Path) -> None:
     hosts = [host("a", tensor_parallel=2, max_model_len=4096, hf_token_file="/token", tool_parser="hermes")]
-    files = files_of("production-stack", workloads_of(hosts), f"sha256:{'0' * 64}")
+    files = files_of("production-stack", workloads_of(hosts), DIGEST)
     (tmp_path / "values.yaml").write_text(files["values.yaml"])
     command = [str(HELM), "template", "fleet", str(chart), "-f", str(tmp_path / "values.yaml")]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout

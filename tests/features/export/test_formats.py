@@ -9,15 +9,13 @@ from typing import Any, get_args
 
 import pytest
 
-from provision.core.errors import InventoryError
 from provision.core.models.settings import Settings
 from provision.core.tables import own_table
 from provision.features.export.formats import Format, endpoints_of, files_of
 from provision.features.export.workloads import HERE, table
 from tests.features.export.checking import KINDS, read, refuse
-from tests.features.export.fleet import H100S, LARGE, MACHINE, SMALL, facts_of, host, span, workloads_of
+from tests.features.export.fleet import DIGEST, H100S, LARGE, MACHINE, SMALL, facts_of, host, span, workloads_of
 
-DIGEST = f"sha256:{'0' * 64}"
 FREE = {"labels", "nodeSelector", "requests", "limits", "selector", "data", "metadata"}
 """Mappings whose keys are the user's own; of `metadata`, the name is in every object."""
 
@@ -97,11 +95,7 @@ def test_equal_hosts_are_replicas_of_one_model_with_all_that_they_serve_with(eve
     assert (first["requestGPU"], first["requestGPUType"], first["requestCPU"]) == (2, "nvidia.com/gpu", 4)
     assert first["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == ["H100"]
     config = first["vllmConfig"]
-    assert {key: config[key] for key in ("tensorParallelSize", "maxModelLen", "gpuMemoryUtilization")} == {
-        "tensorParallelSize": 2,
-        "maxModelLen": 4096,
-        "gpuMemoryUtilization": 0.8,
-    }
+    assert (config["tensorParallelSize"], config["maxModelLen"], config["gpuMemoryUtilization"]) == (2, 4096, 0.8)
     words = " ".join(config["extraArgs"])
     assert "--attention-backend FLASH_ATTN" in words
     assert "--enable-auto-tool-choice --tool-call-parser hermes" in words
@@ -111,9 +105,8 @@ def test_equal_hosts_are_replicas_of_one_model_with_all_that_they_serve_with(eve
     assert {"name": "OTEL_SERVICE_NAME", "value": "fleet"} in first["env"]
     assert first["hf_token"] == {"secretName": "hf-token", "secretKey": "token"}
     assert own["modelURL"] == "/mnt/fleet-models/own-model"
-    assert own["extraVolumes"] == [
-        {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}}
-    ]
+    claim = {"claimName": "models", "readOnly": True}
+    assert own["extraVolumes"] == [{"name": "models", "persistentVolumeClaim": claim}]
 
 
 def test_hosts_of_one_model_are_pods_of_one_group(everything: list[Any]) -> None:
@@ -179,11 +172,6 @@ def test_variables_of_the_attention_back_end_and_those_of_the_user_are_taken_as_
     assert folder.items() <= dict(workload.environment).items()
     assert not {"HOME", "CUDA_VISIBLE_DEVICES", "VLLM_HOST_IP"} & dict(workload.environment).keys()
     assert {"HOME", "CUDA_VISIBLE_DEVICES", "VLLM_HOST_IP"} <= set(workload.dropped)
-
-
-def test_the_built_in_model_is_refused() -> None:
-    with pytest.raises(InventoryError, match="host `a` serves the built-in model"):
-        workloads_of([host("a", model="builtin")])
 
 
 def test_endpoints_are_hosts_that_other_machines_reach() -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ import pytest
 from provision.core.models.settings import Settings
 from provision.features.gateway.backends import Backend, Gateway, Probe
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
-from provision.features.gateway.traffic import By, HostTraffic, Traffic, command_of, parse
+from provision.features.gateway.traffic import HostTraffic, Traffic, command_of, parse
 from provision.features.watchdog.health_agent import program
 
 STUB = Path(__file__).with_name("stub_engine.py")
@@ -211,26 +211,14 @@ class Site:
         """Return what the gateway says of a host. Raises StopIteration where it does not know it."""
         return next(one for one in self.traffic().hosts if one.host == name)
 
-    def computes(self, host: str) -> str:
-        """Return whether HAProxy gets tokens from a host."""
-        return self.row("hosts", host)["status"]
-
     def wait(self, host: str, state: str) -> None:
         """Wait until a host has a state."""
         wait_until(lambda: self.state(host) == state, f"{host} is never {state}")
 
-    def traffic(
-        self,
-        *,
-        drain: Sequence[str] = (),
-        ready: Sequence[str] = (),
-        by: By = "operator",
-        canary: dict[str, int] | None = None,
-    ) -> Traffic:
+    def traffic(self, **wish: Any) -> Traffic:
         """Drain hosts, take them back or give them shares as a run does over SSH; the figures after it."""
-        folder = f"{self.folder}/gateway"
-        request = {"drain": [*drain], "ready": [*ready], "by": by, "canary": canary}
-        command = command_of(sys.executable, folder, request)
+        request: dict[str, Any] = {"drain": [], "ready": [], "by": "operator", "canary": None}
+        command = command_of(sys.executable, f"{self.folder}/gateway", request | wish)
         return parse("gate", subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout)
 
     def restart_agent(self, name: str) -> None:

@@ -51,16 +51,8 @@ class Site:
         hosts = [behind(name, state="drained" if name in self.drained else "up") for name in "abc"]
         return Answers({"gate": Traffic("gate", tuple(hosts))})
 
-    def ask(
-        self,
-        context: Any,
-        gateways: Sequence[Host],
-        *,
-        drain: Sequence[str] = (),
-        ready: Sequence[str] = (),
-        by: str = "",
-        canary: None = None,
-    ) -> Answers:
+    def ask(self, context: Any, gateways: Sequence[Host], **wish: Any) -> Answers:
+        drain, ready = wish.get("drain", ()), wish.get("ready", ())
         self.log += [f"drain {name}" for name in drain] + [f"ready {name}" for name in ready]
         self.drained = (self.drained | {*drain}) - {*ready}
         return self.answers() if gateways else Answers()

@@ -51,10 +51,7 @@ def test_the_options_reach_the_host_and_a_file_of_prompts_goes_with_them(asked: 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (
-            ("verify", "load", "--dataset", __file__, "--input-tokens", "9"),
-            "the prompts of `--dataset` have their own lengths",
-        ),
+        (("verify", "load", "--dataset", __file__, "--input-tokens", "9"), "the prompts of `--dataset` have their own"),
         (("verify", "load", "--requests", "9"), "`--requests` belongs to --rate or --concurrency"),
         (("provision", "--measure", "--json"), "`--measure` prints tables after the summary"),
         (("provision", "--measure", "--dry-run"), "`--measure` prints tables after the summary"),
