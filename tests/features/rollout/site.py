@@ -89,21 +89,15 @@ class Site:
     def inventory(self, request: CommandRequest) -> Inventory:
         wanted = None if request.limit is None else request.limit.split(",")
         spans = {name: Span(members=one, addresses=("10.0.0.1",) * len(one)) for one in self.spans for name in one}
-        hosts = tuple(
-            Host(
-                name=name,
-                groups=self.groups.get(name, ()),
-                connection=Connection(kind="local"),
-                settings=Settings(),
-                span=spans.get(name),
-            )
+        host = partial(Host, connection=Connection(kind="local"), settings=Settings())
+        hosts = [
+            host(name=name, groups=self.groups.get(name, ()), span=spans.get(name))
             for name in self.serves
             if wanted is None or name in wanted
-        )
+        ]
         if self.has_gateway and wanted in (None, ["gateway"]):
-            gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
-            hosts = (*hosts, gate)
-        return Inventory(source="test", hosts=hosts)
+            hosts.append(host(name="gate", groups=("gateway",)))
+        return Inventory(source="test", hosts=tuple(hosts))
 
     def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         names = [host.name for host in self.inventory(request).hosts if host.name in self.serves]
@@ -118,24 +112,16 @@ class Site:
             return self.outcome([], {}, CanaryHosts())
         self._begin(f"{last.name} {','.join(names)}")
         failed: dict[str, str] = {}
-        result: Any = StagedHosts(
-            facts=cast(
-                "Any", {name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name])) for name in names}
-            ),
-            desired=cast("Any", {name: SimpleNamespace(state={"release": NEW}) for name in names}),
-            up_to_date=frozenset(name for name in names if self.serves[name] == NEW),
-        )
+        facts: Any = {name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name])) for name in names}
+        desired: Any = dict.fromkeys(names, SimpleNamespace(state={"release": NEW}))
+        up_to_date = frozenset(name for name in names if self.serves[name] == NEW)
+        result: Any = StagedHosts(facts=facts, desired=desired, up_to_date=up_to_date)
         if last.name == "gate":
-            verdict = self.gates.pop(0) if self.gates else "go on"
+            verdict: Any = self.gates.pop(0) if self.gates else "go on"
             given = cast("partial[Any]", last.run).keywords
             self.holds.append(given["hold_s"])
-            decision = Decision(
-                step=given["step"],
-                at="2026-01-01T00:00:00Z",
-                verdict=cast("Any", verdict),
-                text="3 of 600 requests failed",
-            )
-            result = GateResult(decision=decision)
+            text = "3 of 600 requests failed"
+            result = GateResult(decision=Decision(step=given["step"], at="", verdict=verdict, text=text))
         elif last.name == "rollback":
             # The command `rollback` names no release: the one before.
             digests = cast("partial[Any]", last.run).keywords["to"] or {

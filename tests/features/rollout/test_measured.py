@@ -261,6 +261,16 @@ def test_a_step_that_changes_no_host_compares_no_answers(run: Run) -> None:
     assert (decision.verdict, decision.answers) == ("go on", 0)
 
 
+def test_requests_of_clients_count_in_addition_to_synthetic_ones() -> None:
+    one = answer() | {"counters": {"finished": 1300.0, "failed": 7.0}}
+    first = rollout_gate.observed(one, None)
+    assert (first.requests, first.failed) == (64, 0), "what came before the step is not of the step"
+    during = rollout_gate.observed({**one, "counters_before": {"finished": 1200.0, "failed": 4.0}}, None)
+    assert (during.requests, during.failed) == (103, 3), "requests of clients in the first round count"
+    restarted = rollout_gate.observed(one, {"finished": 9000.0, "failed": 90.0})
+    assert (restarted.requests, restarted.failed) == (64, 0)
+
+
 def whole(token: int) -> dict[str, Any]:
     return {"tokens": [token] * 4, "logprobs": [-0.1] * 4, "runners_up": [9] * 4, "leads": [3.0] * 4}
 

@@ -14,7 +14,6 @@ from provision.core.errors import Exit, HostLockedError, UsageError
 from provision.features.quarantine.marks import Quarantine, QuarantineStore
 from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
-from provision.features.rollout.measured import observed
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import operations
 from tests.features.rollout.site import NEW, OLD, KilledError, Make, Site
@@ -358,18 +357,3 @@ def test_a_paused_rollout_goes_on_without_a_host_that_was_taken_back(make: Make)
     assert rollout.resume(site.request()) == Exit.OK
     assert site.runs[-1] == "gate b", "the host of the old release is not observed as one of the new"
     assert (site.serves, site.record().text) == ({"a": OLD, "b": NEW}, "1 host serves the new release")
-
-
-def test_requests_of_clients_and_broken_streams_count_in_addition_to_synthetic_ones() -> None:
-    answer = {"sent": 64, "failed": 0, "first_token_s": [0.1], "inter_token_s": [], "counters_before": {}}
-    answer |= {"counters": {"finished": 1300.0, "failed": 7.0}}
-    first = observed(answer, None)
-    assert (first.requests, first.failed) == (64, 0), "what came before the step is not of the step"
-    during = observed({**answer, "counters_before": {"finished": 1200.0, "failed": 4.0}}, None)
-    assert (during.requests, during.failed) == (103, 3), "requests of clients in the first round count"
-    later = observed(answer, {"finished": 1000.0, "failed": 5.0})
-    assert (later.requests, later.failed) == (302, 2)
-    broken = observed({**answer, "failed": 9}, {"finished": 1290.0, "failed": 7.0})
-    assert (broken.requests, broken.failed) == (64, 9)
-    restarted = observed(answer, {"finished": 9000.0, "failed": 90.0})
-    assert (restarted.requests, restarted.failed) == (64, 0)
