@@ -45,10 +45,6 @@ def exported(kind: Format, hosts: list[Any]) -> dict[str, list[Any]]:
     return {name: read(text) for name, text in files.items()}
 
 
-def schema_of(kind: Format, name: str) -> str | None:
-    return "production-stack" if (kind, name) == ("production-stack", "values.yaml") else None
-
-
 def misspelt(node: Any) -> Iterator[Any]:
     """Yield a document once for each of its keys below another key, with that key misspelt."""
     found = {tuple(step for step in place if isinstance(step, str))[-2:]: place for place, _ in places(node)}
@@ -79,11 +75,12 @@ def test_every_file_passes_its_schema_and_every_misspelt_key_is_refused(kind: Fo
     import kubernetes_validate
 
     for name, documents in exported(kind, everything).items():
-        refuse(documents, schema_of(kind, name))
+        schema = "production-stack" if name == "values.yaml" else None
+        refuse(documents, schema)
         for document in {one.get("kind"): one for one in documents}.values():
             for wrong in misspelt(document):
                 with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError, KeyError)):
-                    refuse([wrong], schema_of(kind, name))
+                    refuse([wrong], schema)
 
 
 def test_equal_hosts_are_replicas_of_one_model_with_all_that_they_serve_with(everything: list[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
@@ -20,7 +20,7 @@ from provision.core.models.settings import Settings
 from provision.features.gateway import contract
 from provision.features.gateway import step as gateway
 from provision.features.gateway.backends import Backend, Gateway
-from provision.features.gateway.haproxy import CONFIG, render
+from provision.features.gateway.haproxy import CONFIG, Files, render
 from provision.fleet.ssh import Completed
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.verify.run_checks import CheckOptions
@@ -135,16 +135,13 @@ def test_what_hosts_answer_otherwise_themselves_is_no_fault_of_the_gateway(tmp_p
     assert "seed" not in check.evidence["asked"]
 
 
-def changed_config(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None:
-    def rendered(gateway: Gateway) -> Any:
+def test_a_gateway_that_gives_hosts_too_little_time_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rendered(gateway: Gateway) -> Files:
         files = render(gateway)
-        return replace(files, texts={**files.texts, CONFIG: change(files.texts[CONFIG])})
+        config = files.texts[CONFIG].replace("timeout server 30m", "timeout server 200ms")
+        return replace(files, texts={**files.texts, CONFIG: config})
 
     monkeypatch.setattr(sites, "render", rendered)
-
-
-def test_a_gateway_that_gives_hosts_too_little_time_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed_config(monkeypatch, lambda text: text.replace("timeout server 30m", "timeout server 200ms"))
     with engine() as host:
         host.pause_s = 0.5
         check = ask(tmp_path, [host])

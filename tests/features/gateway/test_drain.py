@@ -65,17 +65,14 @@ class Commands:
     """`./firstlight gateway ...` in this process."""
 
     site: Site
-    folder: Path
     capsys: pytest.CaptureFixture[str]
 
     def __call__(
         self, command: Callable[..., int], *names: str, gateways: dict[str, Any] | None = None, **options: Any
     ) -> Said:
-        path = inventory(self.site, self.folder, gateways)
+        path, logs = inventory(self.site, self.site.folder, gateways), self.site.folder / "logs"
         as_json, invocation = options.pop("as_json", False), Invocation(inventory=str(path))
-        request = CommandRequest(
-            "gateway", path, None, {}, self.folder / "logs", as_json=as_json, invocation=invocation
-        )
+        request = CommandRequest("gateway", path, None, {}, logs, as_json=as_json, invocation=invocation)
         self.capsys.readouterr()
         try:
             code = command(request, *([names] if names else []), **options)
@@ -95,7 +92,7 @@ class Commands:
 
 @pytest.fixture
 def commands(site: Site, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(site, site.folder, capsys)
+    return Commands(site, capsys)
 
 
 def inventory(site: Site, folder: Path, gateways: dict[str, Any] | None = None) -> Path:
@@ -155,7 +152,7 @@ def test_who_is_drained_stays_so_over_a_reload_with_other_hosts_and_a_restart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m", "x": "a"}) as site:
-        commands = Commands(site, tmp_path, capsys)
+        commands = Commands(site, capsys)
         assert commands.drain("h1").code == 0
         site.reload(replace(site.gateway, backends=tuple(one for one in site.gateway.backends if one.name != "x")))
         assert states(site) == {"h1": "drained", "h2": "up"}, "the number of the model changed with the reload"
@@ -222,7 +219,7 @@ def test_a_gateway_that_fails_while_others_drain_takes_the_others_back(
             # Its figures can be read, and what is drained cannot be written.
             (tmp_path / "other/gateway/drained.json.new").mkdir()
             gateways = {"gate": local(site), "gate2": local(second)}
-            refused = Commands(site, tmp_path, capsys).drain("h1", gateways=gateways)
+            refused = Commands(site, capsys).drain("h1", gateways=gateways)
             assert refused.code == 1
             assert refused.error.startswith("gateway `gate2`: ")
             assert refused.error.endswith("drained.json.new: Is a directory; nothing was changed")
@@ -234,7 +231,7 @@ def test_a_gateway_that_fails_while_others_drain_takes_the_others_back(
 def test_haproxy_that_does_not_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(tmp_path, {"h1": "m", "h2": "m"}) as site:
         site.stop()
-        refused = Commands(site, tmp_path, capsys).drain("h1")
+        refused = Commands(site, capsys).drain("h1")
         assert refused.code == 1
         assert "HAProxy does not answer" in refused.error
         assert "systemctl status firstlight-gateway.service" in refused.hint

@@ -23,11 +23,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield made
 
 
-def word(site: Site, name: str) -> str:
+def word(site: Site, name: str, *, sent: bytes = b"") -> str:
     """Return what the agent of a host says."""
     backend = site.stubs[name].backend
     assert backend.health_port is not None
     with socket.create_connection((backend.address, backend.health_port)) as connection:
+        connection.sendall(sent)
         return connection.recv(200).decode()
 
 
@@ -120,11 +121,7 @@ def test_a_host_whose_agent_ended_stays_in_the_traffic(site: Site) -> None:
 
 
 def test_an_agent_answers_whatever_is_sent_and_reads_none_of_it(site: Site) -> None:
-    backend = site.stubs["h1"].backend
-    assert backend.health_port is not None
-    with socket.create_connection((backend.address, backend.health_port)) as connection:
-        connection.sendall(f"GET / HTTP/1.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
-        assert connection.recv(200).decode().startswith("up ")
+    assert word(site, "h1", sent=f"GET / HTTP/1.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()).startswith("up ")
 
 
 def test_a_host_that_ends_leaves_the_traffic(site: Site) -> None:

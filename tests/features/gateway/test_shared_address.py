@@ -23,13 +23,9 @@ ANSWERED = "10.0.0.9 dev eth1 lladdr 52:54:00:12:34:56 REACHABLE\n"
 
 
 def gateway(number: int, address: str | None = "10.0.0.9/24", own: str | None = None) -> Host:
+    connection = Connection(kind="ssh", address=own or f"10.0.0.{number}")
     settings = Settings(gateway_address=address)
-    return Host(
-        name=f"g{number}",
-        connection=Connection(kind="ssh", address=own or f"10.0.0.{number}"),
-        settings=settings,
-        groups=("gateway",),
-    )
+    return Host(name=f"g{number}", groups=("gateway",), connection=connection, settings=settings)
 
 
 PAIR = [gateway(1), gateway(2)]

@@ -18,14 +18,11 @@ def answer(tokens: list[int] | None = None, *, lead: float = 5.0, logprob: float
     return {"tokens": tokens, "logprobs": [logprob] * count, "runners_up": [99] * count, "leads": [lead] * count}
 
 
-def compared(
-    new: list[Any],
-    old: list[Any],
-    new_left_out: dict[str, str] | None = None,
-    old_left_out: dict[str, str] | None = None,
-) -> Comparison:
+def compared(new: list[Any], old: list[Any], *left_out: dict[str, str]) -> Comparison:
+    """Return the comparison of answers; `left_out` has why the new release and the old one have not answered texts."""
+    of_new, of_old = left_out or ({}, {})
     found = Comparison()
-    found.add({"answers": new, "left_out": new_left_out or {}}, {"answers": old, "left_out": old_left_out or {}})
+    found.add({"answers": new, "left_out": of_new}, {"answers": old, "left_out": of_old})
     return found
 
 
@@ -66,7 +63,7 @@ def test_half_of_the_answers_stop_a_rollout_and_fewer_do_not() -> None:
 def test_a_text_without_an_answer_is_left_out_with_the_reason() -> None:
     why = "/v1/completions: status 400: This model's maximum context length is 128 tokens."
     reasons = {"8": why}
-    found = compared([answer()] * 7 + [None], [answer()] * 7 + [None], new_left_out=reasons, old_left_out=reasons)
+    found = compared([answer()] * 7 + [None], [answer()] * 7 + [None], reasons, reasons)
     assert (found.answers, found.left_out, found.is_bad) == (7, 1, False)
     assert found.text == (
         f"7 of 7 greedy answers equal those of the old release; 1 of 8 texts was left out: text 8: {why}"
