@@ -76,26 +76,15 @@ class Site:
 
     def serve(self, names: str, *, with_gateway: bool = True, again: str = "", together: str = "") -> RunContext:
         """Let a run restart hosts; those of `together` serve one model."""
-        context = local_context(
-            self.folder,
-            names,
-            together=together,
-            options=RunOptions(find_gateways=lambda: [self.gateway] if with_gateway else []),
-        )
+        options = RunOptions(find_gateways=lambda: [self.gateway] if with_gateway else [])
+        context = local_context(self.folder, names, together=together, options=options)
         context.run.write("inventory.json", context.inventory)
-        desired = SimpleNamespace(
-            state={"release": "1" * 16, "readiness": READY},
-            readiness=READY,
-            service=SimpleNamespace(supervisor="systemd"),
-            start_cache=None,
-        )
+        state, service = {"release": "1" * 16, "readiness": READY}, SimpleNamespace(supervisor="systemd")
+        desired = SimpleNamespace(state=state, readiness=READY, service=service, start_cache=None)
+        before = {name: {"readiness": self.before.get(name, READY)} for name in names}
+        installed = {name: Installed(prefix="/p", state=before[name]) for name in names}
         facts = {
-            name: HostFacts(
-                host=name,
-                probed_at="2026-01-01T00:00:00Z",
-                installed=Installed(prefix="/p", state={"readiness": self.before.get(name, READY)}),
-            )
-            for name in names
+            name: HostFacts(host=name, probed_at="2026-01-01T00:00:00Z", installed=installed[name]) for name in names
         }
         verified: Any = VerifiedHosts(facts=facts, desired=dict.fromkeys(names, desired))  # type: ignore[arg-type]
         phase.serve(context, verified, again=set(again))

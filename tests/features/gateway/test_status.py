@@ -39,12 +39,7 @@ INSTALLED: dict[str, Any] = {
 INVENTORY: dict[str, dict[str, dict[str, Any]]] = {
     "gpus": {"gpu-1": {}, "gpu-2": {}, "both": {}},
     "gateway": {"gate-1": {}, "gate-2": {}, "gate-3": {}, "both": {}, "all-in-one": {}},
-    "monitoring": {
-        "mon-1": {},
-        "mon-2": {"firstlight_monitoring_port": 9091},
-        "mon-3": {},
-        "all-in-one": {},
-    },
+    "monitoring": {"mon-1": {}, "mon-2": {"firstlight_monitoring_port": 9091}, "mon-3": {}, "all-in-one": {}},
 }
 
 
@@ -105,13 +100,8 @@ def test_the_document_has_the_same(request_: CommandRequest, capsys: pytest.Capt
     assert found["gpu-1"]["monitoring"] is None
     assert found["gate-1"]["environments"] == []
     assert found["gate-1"]["gateway"]["endpoint"] == "https://10.0.0.1:8443/v1"
-    assert found["gate-1"]["gateway"]["hosts"][1] == {
-        "host": "gpu-2",
-        "model": "m",
-        "state": "drained",
-        "share": 0,
-        "drained_by": None,
-    }
+    drained = {"host": "gpu-2", "model": "m", "state": "drained", "share": 0, "drained_by": None}
+    assert found["gate-1"]["gateway"]["hosts"][1] == drained
     assert (found["gate-2"]["gateway"]["hosts"], "is not set up" in found["gate-2"]["gateway"]["error"]) == (None, True)
     assert [found[name]["monitoring"]["listens"] for name in ("mon-1", "mon-2", "mon-3")] == [True, False, None]
 

@@ -60,15 +60,10 @@ class Hosts:
 
     def __init__(self, gpus: int = 0, names: str = "abc", **answers: Answer) -> None:
         self.heard: list[tuple[str, Any]] = []
-        self.parts = {
-            name: Part(
-                name,
-                {**hello(eth0=f"10.0.0.{number}/24"), "gpus": gpus},
-                answers.get(name, well),
-                self.heard,
-            )
-            for number, name in enumerate(names, 1)
-        }
+        self.parts: dict[str, Part] = {}
+        for number, name in enumerate(names, 1):
+            greeting = {**hello(eth0=f"10.0.0.{number}/24"), "gpus": gpus}
+            self.parts[name] = Part(name, greeting, answers.get(name, well), self.heard)
 
     def meet(self, **openers: Callable[[], Channel]) -> dict[str, Any]:
         return meet({**{name: partial(self._open, name) for name in self.parts}, **openers})

@@ -19,13 +19,7 @@ from provision.features.multinode.interface_map import (
 def hello(own_name: str = "10.0.0.1", **named: str) -> dict[str, Any]:
     """Return the hello of a host whose interfaces have these addresses, `eth0="10.0.0.1/24"`."""
     found = [
-        {
-            "name": name,
-            "address": at.partition("/")[0],
-            "network": at.rpartition(".")[0] + ".0/24",
-            "mtu": 1500,
-            "mbit_s": None,
-        }
+        {"name": name, "address": at.partition("/")[0], "network": f"{at.rpartition('.')[0]}.0/24"}
         for name, at in named.items()
     ]
     return {

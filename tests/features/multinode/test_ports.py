@@ -14,15 +14,10 @@ from provision.features.firewall.rules import Opening, render
 from provision.features.multinode.addresses import chosen_of, span_openings, taken_ports
 
 
-def host(port: int = 22, **settings: Any) -> Host:
-    return Host(
-        name="gpu-1", connection=Connection(kind="ssh", address="10.0.0.5", port=port), settings=Settings(**settings)
-    )
-
-
-def member(name: str, **settings: Any) -> Host:
+def member(name: str, port: int = 22, **settings: Any) -> Host:
     span = Span(members=("gpu-1", "gpu-2", "gpu-3"), addresses=("10.1.0.1", "10.1.0.2", "fd01::3"))
-    return host(**settings).model_copy(update={"name": name, "span": span})
+    connection = Connection(kind="ssh", address="10.0.0.5", port=port)
+    return Host(name=name, connection=connection, settings=Settings(**settings), span=span)
 
 
 def test_hosts_of_a_span_reach_one_another_where_their_programs_listen() -> None:
@@ -35,7 +30,8 @@ def test_hosts_of_a_span_reach_one_another_where_their_programs_listen() -> None
     assert span_openings(member("gpu-3"), ["fd01::1"], (50000, 50001), {22}) == (
         Opening(50000, ("fd01::1",), last=50001, address="fd01::3", for_span=True),
     ), "processes meet at the first host"
-    assert span_openings(host(), [], (32768, 60999), {22}) == ()
+    alone = member("gpu-1").model_copy(update={"span": None})
+    assert span_openings(alone, [], (32768, 60999), {22}) == ()
 
 
 def test_ray_is_reached_by_the_other_hosts_alone_at_every_address() -> None:

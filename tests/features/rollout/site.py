@@ -139,7 +139,6 @@ class Site:
         return self.outcome(names, failed, result)
 
     def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
-        away = self.away.get(len(self.runs), set())
         summary = Summary(
             run=f"20260101T0000{len(self.runs):02}Z",
             command="rollout",
@@ -147,26 +146,20 @@ class Site:
             verdict="red" if failed else "green",
             changed=0,
             seconds=1.0,
-            hosts=tuple(
-                HostSummary(
-                    name=name,
-                    state="failed" if name in failed else "quarantined" if name in self.quarantined else "serving",
-                    changed=True,
-                    phases={
-                        "probe": PhaseResult(host=name, phase="probe", status="unreachable" if name in away else "ok"),
-                        "plan": PhaseResult(
-                            host=name, phase="plan", status="quarantined" if name in self.quarantined else "ok"
-                        ),
-                        "serve": PhaseResult(
-                            host=name, phase="serve", status="failed" if name in failed else "ok", text=failed.get(name)
-                        ),
-                    },
-                    release=self.serves[name],
-                )
-                for name in names
-            ),
+            hosts=tuple(self._summary(name, failed.get(name)) for name in names),
         )
         return RunOutcome(summary, Exit.RED if failed else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
+
+    def _summary(self, name: str, failure: str | None) -> HostSummary:
+        is_away, is_out = name in self.away.get(len(self.runs), set()), name in self.quarantined
+        ends: dict[Any, Any] = {
+            "probe": "unreachable" if is_away else "ok",
+            "plan": "quarantined" if is_out else "ok",
+            "serve": "failed" if failure else "ok",
+        }
+        phases = {each: PhaseResult(host=name, phase=each, status=end, text=failure) for each, end in ends.items()}
+        state: Any = "failed" if failure else "quarantined" if is_out else "serving"
+        return HostSummary(name=name, state=state, changed=True, phases=phases, release=self.serves[name])
 
     def request(self, limit: str | None = None) -> CommandRequest:
         return CommandRequest(command="rollout", inventory=Path("/site"), limit=limit, overrides={}, logs=self.logs)
