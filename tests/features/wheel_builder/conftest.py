@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,11 +14,10 @@ from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.core.models.inventory import Connection
 from provision.core.models.settings import Settings
-from provision.core.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Interpreter, Stack, TorchBuild
+from provision.core.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Stack, TorchBuild
 from provision.core.models.staged import Staged, StagedFile
-from provision.features.wheel_builder import wheel_builder
 from provision.features.wheel_builder.build import BuildCache, BuildJob, BuiltWheel
-from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost
+from provision.features.wheel_builder.build_host import BuildHost
 from provision.features.wheel_builder.recipes import BuildKey
 from provision.features.wheel_builder.wheel_builder import CONTROLLER, WheelBuilder
 from provision.fleet.ssh.local import LocalSession
@@ -32,7 +30,7 @@ from provision.phases.stage.wheelhouse import Store
 from tests.features.wheel_builder.keys import make_key
 from tests.stage.conftest import site as address
 from tests.stage.conftest import store
-from tests.stage.stacks import FACTS, resolve_to
+from tests.stage.stacks import FACTS, PYTHON, make_stack, resolve_to
 from tests.verify.torch_environment import VENDOR_INDEX
 
 __all__ = ["address", "store"]
@@ -40,7 +38,6 @@ __all__ = ["address", "store"]
 SAMPLE = Path(__file__).parent / "sample"
 TORCH = "2.13.0"
 CUDA = "13.0"
-PYTHON = "{}.{}".format(*sys.version_info[:2])
 GLIBC = platform.libc_ver()[1]
 
 
@@ -105,7 +102,7 @@ def site(uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
     store = Store(folder / "cache", limit_bytes=1 << 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheel_builder, "BuildHost", HostWithoutToolkit)
+        set_facts(patch, cuda_home=None)
         # Not for all later tests of this process: those on hosts pass uv's variables to them.
         with pytest.MonkeyPatch.context() as for_uv:
             for_uv.setenv("UV_CACHE_DIR", str(uv_cache))
@@ -124,15 +121,7 @@ def _stage(folder: Path, store: Store) -> Site:
     package = FlashAttnPackage(
         version=key.version, source="built", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
     )
-    stack = Stack(
-        vllm=None,
-        torch=TorchBuild(version=TORCH, variant="cpu"),
-        flash_attn=FlashAttnPlan(provider="built", version=key.version, source=package.file, package=package),
-        attention=AttentionPlan(backend="NO_ATTENTION"),
-        python=PYTHON,
-        interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
-        platform=f"{platform.machine()}-manylinux_2_28",
-    )
+    stack = _stack(FlashAttnPlan(provider="built", version=key.version, source=package.file, package=package))
     builder = BuilderForCuda(store, open_local, interpreter=no_interpreter)
 
     def staged(progress: Progress) -> Staged:
@@ -149,19 +138,22 @@ def _stage(folder: Path, store: Store) -> Site:
     return Site(builder, builder.jobs[-1], reported, interrupted, left, built, stack, whole, own)
 
 
+def _stack(flash_attn: FlashAttnPlan, torch_index: str | None = None) -> Stack:
+    """Return a Stack without vLLM for the Python of this machine."""
+    return make_stack(None, None).model_copy(
+        update={
+            "vllm": None,
+            "torch": TorchBuild(version=TORCH, variant="cpu", index=torch_index),
+            "flash_attn": flash_attn,
+            "attention": AttentionPlan(backend="NO_ATTENTION"),
+        }
+    )
+
+
 def _torch(store: Store, settings: ClientSettings) -> Path:
     """Fetch the torch of the vendor's index, which the controller has from then on; return its path."""
-    stack = Stack(
-        vllm=None,
-        torch=TorchBuild(version=TORCH, variant="cpu", index=VENDOR_INDEX),
-        flash_attn=FlashAttnPlan(provider="none"),
-        attention=AttentionPlan(backend="NO_ATTENTION"),
-        python=PYTHON,
-        interpreter=Interpreter(version=PYTHON, origin="host"),
-        platform=f"{platform.machine()}-manylinux_2_28",
-    )
     sources = find_sources(settings)
-    wheels = lock_stack(stack, sources, store).wheels
+    wheels = lock_stack(_stack(FlashAttnPlan(provider="none"), VENDOR_INDEX), sources, store).wheels
     fetch_wheels(wheels, sources, store)
     torch = next(wheel for wheel in wheels if wheel.distribution == "torch")
     return store.path(torch.sha256, torch.name)
@@ -181,11 +173,10 @@ def _pack_as_flash_attn(folder: Path) -> None:
     shutil.rmtree(source)
 
 
-class HostWithoutToolkit(BuildHost):
-    """A machine without a CUDA toolkit, whatever this one has."""
-
-    def read_facts(self, python: str, cuda: str) -> BuilderFacts:
-        return super().read_facts(python, cuda).model_copy(update={"cuda_home": None})
+def set_facts(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Let build hosts have other facts than this machine has."""
+    read = BuildHost.read_facts
+    patch.setattr(BuildHost, "read_facts", lambda *asked: read(*asked).model_copy(update=changes))
 
 
 def until_the_first_unit(reported: list[str]) -> Progress:
@@ -200,6 +191,10 @@ def until_the_first_unit(reported: list[str]) -> Progress:
 def open_local(name: str) -> Session:
     assert name == CONTROLLER
     return LocalSession(name, Connection(kind="local"))
+
+
+def nobody(name: str) -> Session:
+    raise AssertionError(f"builder {name} is not needed")
 
 
 def no_interpreter(target: Target) -> StagedFile:

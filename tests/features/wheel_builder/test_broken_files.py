@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +14,7 @@ from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.features.wheel_builder.build import build_requirements
 from provision.features.wheel_builder.build_host import BuildHost, BuildRequest
+from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.extension import read_extension
 
@@ -74,40 +74,17 @@ def test_a_truncated_sdist_is_named(tmp_path: Path) -> None:
         build_requirements(path)
 
 
-class GreetingSession:
-    """A session with a build host whose shell prints a greeting."""
-
-    host = "builder"
-
-    def __init__(self, greeting: str) -> None:
-        self.greeting = greeting
-        self.closed = False
-
-    def send(self, files: Sequence[StagedFile], folder: str) -> None: ...
-
-    def run(self, command: str, **_: Any) -> None: ...
-
-    def write(self, path: str, content: bytes, **_: Any) -> None: ...
-
-    def open_channel(self, command: str) -> GreetingSession:
-        assert "builder.pyz build" in command
-        return self
-
-    def readline(self, *, timeout_s: float) -> str:
-        assert timeout_s > 0
-        return self.greeting
-
-    def close(self) -> None:
-        self.closed = True
-
-
 @pytest.mark.parametrize("greeting", ["Welcome to node 7!\n", '"hello"\n', '{"greeting": "hello"}\n'])
 def test_a_build_host_whose_shell_prints_a_greeting_is_named(greeting: str) -> None:
-    session = GreetingSession(greeting)
+    channel = Mock(spec=Channel)
+    channel.readline.return_value = greeting
+    session = Mock(spec=Session, host="builder")
+    session.open_channel.return_value = channel
     request = BuildRequest("s.tar.gz", "", "python3", None, "", None, (), {}, 1.0)
     uv = StagedFile(name="uv", path="/uv", sha256="0" * 64, size=1, kind="tool")
     with pytest.raises(StageError, match="build host builder sent `") as refused:
-        BuildHost("builder", cast("Session", session), "/builds").build("one", request, [uv], print)
+        BuildHost("builder", session, "/builds").build("one", request, [uv], print)
     assert greeting.strip() in refused.value.text
     assert "bashrc" in (refused.value.hint or "")
-    assert session.closed
+    assert "builder.pyz build" in session.open_channel.call_args.args[0]
+    channel.close.assert_called_once_with()

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from provision.core.errors import StageError
 from provision.features.wheel_builder.build import BuildCache
-from provision.features.wheel_builder.wheel_builder import WheelBuilder
 from provision.features.wheel_builder.wheel_check import find_mismatches
-from provision.fleet.ssh.session import Session
 from provision.phases.stage.extension import read_extension
-from tests.features.wheel_builder.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
+from tests.features.wheel_builder.conftest import GLIBC, Site, sample_key
+from tests.features.wheel_builder.test_command import wheels
+from tests.stage.stacks import PYTHON
 
 pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def wheel_of(site: Site) -> Path:
@@ -53,22 +48,6 @@ def test_a_build_leaves_only_its_log(site: Site) -> None:
     assert kept <= {"builder.pyz"}
 
 
-def test_a_key_is_built_once(site: Site) -> None:
-    def nobody(name: str) -> Session:
-        raise AssertionError(f"builder {name} was opened again")
-
-    again = WheelBuilder(site.job.store, nobody, interpreter=no_interpreter)
-    assert again.find_or_build(site.job, "controller") == site.built
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"torch": "2.12"}, {"cuda_major": 12}, {"cxx11_abi": False}, {"capabilities": ("8.0",)}, {"python": "3.99"}],
-)
-def test_a_wheel_is_not_used_for_another_key(site: Site, change: dict[str, object]) -> None:
-    assert BuildCache(site.job.store).find(sample_key(**change)) is None
-
-
 def test_the_torch_that_it_was_built_against_has_all_its_symbols(site: Site) -> None:
     extension = read_extension(wheel_of(site))
     assert any("torchCheckFail" in symbol for symbol in extension.torch_symbols)
@@ -88,31 +67,10 @@ def test_another_torch_is_refused_by_its_symbols(site: Site, tmp_path: Path) -> 
     assert "`torch-2.9.0-cp312-cp312-linux_x86_64.whl` lacks" in found[0]
 
 
-def test_cards_without_native_code_and_older_hosts_are_refused(site: Site) -> None:
-    extension = read_extension(wheel_of(site))
-    assert find_mismatches(extension, sample_key(capabilities=("10.0",)), torch=None) == [
-        "it has no native code for 10.0 (it has 90)"
-    ]
-    assert any("needs glibc" in fault for fault in find_mismatches(extension, sample_key(glibc="2.1"), torch=None))
-
-
-def test_a_damaged_wheel_is_named(site: Site, tmp_path: Path) -> None:
-    whole = wheel_of(site)
-    cut = tmp_path / whole.name
-    cut.write_bytes(whole.read_bytes()[:2000])
-    with pytest.raises(StageError, match="is not a valid wheel"):
-        read_extension(cut)
-
-
 def test_a_wheel_is_listed_as_text_and_as_json(site: Site) -> None:
-    environ = {**os.environ, "FIRSTLIGHT_CACHE": str(site.job.store.root)}
-
-    def listed(*options: str) -> str:
-        command = [sys.executable, "-m", "provision", "wheels", "list", *options]
-        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
-
-    assert f"{site.built.key.slug}  " in listed()
-    assert json.loads(listed("--json"))[0]["sha256"] == site.built.sha256
+    cache = site.job.store.root
+    assert f"{site.built.key.slug}  " in wheels(cache, "list").stdout
+    assert json.loads(wheels(cache, "list", "--json").stdout)[0]["sha256"] == site.built.sha256
 
 
 def test_the_wheel_needs_no_newer_c_library_than_the_builder_has(site: Site) -> None:

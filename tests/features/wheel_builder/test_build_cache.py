@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,11 +31,6 @@ def built(store: Store, key: BuildKey, *codes: str) -> BuiltWheel:
     )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", limit_bytes=1 << 40)
-
-
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
@@ -46,6 +40,8 @@ def store(tmp_path: Path) -> Store:
         ({"glibc": "2.40"}, True),
         ({"glibc": "2.28"}, False),
         ({"torch": "2.9"}, False),
+        ({"cuda_major": 13}, False),
+        ({"python": "3.11"}, False),
         ({"cxx11_abi": False}, False),
         ({"machine": "aarch64"}, False),
     ],

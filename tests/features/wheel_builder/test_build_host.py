@@ -12,13 +12,14 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
-from provision.features.wheel_builder import build_host, wheel_builder
-from provision.features.wheel_builder.build_host import BuilderFacts, BuildHost
+from provision.features.wheel_builder import build_host
+from provision.features.wheel_builder.build_host import BuildHost
 from provision.features.wheel_builder.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.solve import Target
 from provision.phases.stage.wheelhouse import Store
-from tests.features.wheel_builder.conftest import PYTHON, no_interpreter, open_local
+from tests.features.wheel_builder.conftest import no_interpreter, open_local, set_facts
 from tests.features.wheel_builder.standin import SETUP, standin_job
+from tests.stage.stacks import PYTHON
 
 pytestmark = pytest.mark.slow
 
@@ -46,11 +47,7 @@ def test_a_compiler_error_is_reported_and_the_next_run_builds(store: Store, tmp_
 def test_a_build_host_without_headers_gets_a_managed_python(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class HostWithoutPython(BuildHost):
-        def read_facts(self, python: str, cuda: str) -> BuilderFacts:
-            return super().read_facts(python, cuda).model_copy(update={"python": None})
-
-    monkeypatch.setattr(wheel_builder, "BuildHost", HostWithoutPython)
+    set_facts(monkeypatch, python=None)
     home = tmp_path / "cpython-test"
     (home / "bin").mkdir(parents=True)
     (home / "bin/python3").symlink_to(Path(sys.executable).resolve())
@@ -85,26 +82,21 @@ def test_a_build_host_without_headers_gets_a_managed_python(
 def test_a_missing_requirement_of_a_build_host_is_named_before_anything_is_fetched(
     store: Store, monkeypatch: pytest.MonkeyPatch, has: dict[str, object], key: dict[str, object], text: str
 ) -> None:
-    class HostWith(BuildHost):
-        def read_facts(self, python: str, cuda: str) -> BuilderFacts:
-            whole = {
-                "machine": "x86_64",
-                "glibc": "2.36",
-                "compiler": "c++ 12",
-                "python": "/p",
-                "cuda_home": None,
-                "hipcc": "/h",
-            }
-            return BuilderFacts.model_validate(whole | has)
-
-    monkeypatch.setattr(wheel_builder, "BuildHost", HostWith)
+    whole = {
+        "machine": "x86_64",
+        "glibc": "2.36",
+        "compiler": "c++ 12",
+        "python": "/p",
+        "cuda_home": None,
+        "hipcc": "/h",
+    }
+    set_facts(monkeypatch, **whole | has)
     job = standin_job(store.root.parent, store, python=PYTHON)
     built_for = job.key.built_for.model_copy(update={"machine": "x86_64", **key})
     asked = job.key.model_copy(update={"built_for": built_for})
+    job = replace(job, key=asked, cuda="12.8" if built_for.cuda_major else "")
     with pytest.raises(StageError, match=text):
-        wheel_builder_at(store).find_or_build(
-            replace(job, key=asked, cuda="12.8" if built_for.cuda_major else ""), CONTROLLER
-        )
+        wheel_builder_at(store).find_or_build(job, CONTROLLER)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def wheels(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "provision", "wheels", *words]
     environ = {**os.environ, "FIRSTLIGHT_CACHE": str(cache), "NO_COLOR": "1"}
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
@@ -37,7 +37,7 @@ def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_wrong_option_is_named_with_a_hint(
     tmp_path: Path, words: tuple[str, ...], code: int, text: str, hint: str
 ) -> None:
-    done = wheel_builder(tmp_path, "build", *words)
+    done = wheels(tmp_path, "build", *words)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(f"error: {text}")
     assert hint in done.stderr.partition("hint: ")[2]
@@ -45,5 +45,5 @@ def test_a_wrong_option_is_named_with_a_hint(
 
 
 def test_an_empty_build_cache_is_reported(tmp_path: Path) -> None:
-    assert wheel_builder(tmp_path, "list").stdout == "nothing was built yet\n"
-    assert wheel_builder(tmp_path, "list", "--json").stdout == "[]\n"
+    assert wheels(tmp_path, "list").stdout == "nothing was built yet\n"
+    assert wheels(tmp_path, "list", "--json").stdout == "[]\n"

@@ -15,10 +15,9 @@ from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
 from provision.features.wheel_builder import wheel_builder as released_module
 from provision.features.wheel_builder.wheel_builder import WheelBuilder
-from provision.fleet.ssh.session import Session
 from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.wheelhouse import Store
-from tests.features.wheel_builder.conftest import no_interpreter
+from tests.features.wheel_builder.conftest import no_interpreter, nobody
 from tests.features.wheel_builder.keys import make_key
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import make_stack
@@ -28,17 +27,13 @@ KEY = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",)).built_for
 VERSION = "2.8.3+rocm64torch2.8cxx11abitrue"
 
 
-def nobody(name: str) -> Session:
-    raise AssertionError(f"builder {name} is not needed")
-
-
-def provide(store: Store, package: FlashAttnPackage, *links: Path, torch: str = "2.8.0") -> LockedWheel:
+def provide(store: Store, package: FlashAttnPackage, *links: Path) -> LockedWheel:
     settings = ClientSettings()
     sources = IndexSources(settings, (), tuple(str(link) for link in links), {}, IndexClient(nobody_asks))
-    name, content = make_wheel("torch", torch)
+    name, content = make_wheel("torch", "2.8.0")
     (store.root.parent / name).write_bytes(content)
     path = store.add(store.root.parent / name)
-    wheels = [LockedWheel("torch", torch, name, path.parent.name, "", len(content))]
+    wheels = [LockedWheel("torch", "2.8.0", name, path.parent.name, "", len(content))]
     wheel_builder = WheelBuilder(store, nobody, interpreter=no_interpreter)
     return wheel_builder.provide(make_stack(None, None), package, wheels, sources, None)
 
@@ -47,10 +42,8 @@ def nobody_asks() -> NoReturn:
     raise AssertionError("no index is asked")
 
 
-def published(
-    folder: Path, *, version: str = VERSION, requires: tuple[str, ...] = ("torch",), url: str | None = None
-) -> FlashAttnPackage:
-    name, content = make_wheel("flash-attn", version, requires=requires)
+def published(folder: Path, requires: tuple[str, ...] = ("torch",), url: str | None = None) -> FlashAttnPackage:
+    name, content = make_wheel("flash-attn", VERSION, requires=requires)
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
     return FlashAttnPackage(version="2.8.3", source="wheel", file=name, key=KEY, url=url)
@@ -111,10 +104,11 @@ def test_an_address_that_does_not_answer_is_named_with_a_hint(store: Store, tmp_
     assert "find-links" in (caught.value.hint or "")
 
 
-def released(address: Site, *assets: dict[str, str]) -> None:
-    """A repository whose newest release has other files."""
+def released(address: Site, file: str, digest: str) -> None:
+    """A repository that has a file in its second release."""
     others = [{"name": "other.whl", "browser_download_url": f"{address.url}/other.whl"}]
-    releases = [{"assets": others}, {"assets": list(assets)}]
+    asset = {"name": file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{digest}"}
+    releases = [{"assets": others}, {"assets": [asset]}]
     address.content["/api/repos/somebody/wheels/releases"] = json.dumps(releases).encode()
 
 
@@ -130,16 +124,14 @@ def test_a_community_wheel_is_searched_in_all_releases(
     store: Store, address: Site, community: FlashAttnPackage
 ) -> None:
     digest = hashlib.sha256(address.content["/w.whl"]).hexdigest()
-    asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{digest}"}
-    released(address, asset)
+    released(address, community.file, digest)
     assert provide(store, community).sha256 == digest
 
 
 def test_a_community_wheel_with_another_hash_than_announced_is_refused(
     store: Store, address: Site, community: FlashAttnPackage
 ) -> None:
-    asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{'0' * 64}"}
-    released(address, asset)
+    released(address, community.file, "0" * 64)
     with pytest.raises(StageError, match=f"differs from the file on somebody/wheels.*announced is `{'0' * 64}`"):
         provide(store, community)
 
@@ -165,17 +157,9 @@ def test_releases_that_cannot_be_read_are_an_error_with_a_hint(
     assert "firstlight_builder: controller" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize(
-    ("version", "requires", "text"),
-    [
-        (VERSION, ("torch==2.9.*",), "it requires torch==2.9.*, and the lock has 2.8.0"),
-        (VERSION, ("torch", "einops"), "it requires einops, and the lock has none"),
-    ],
-)
-def test_a_wheel_for_another_stack_is_never_locked(
-    store: Store, tmp_path: Path, version: str, requires: tuple[str, ...], text: str
-) -> None:
-    package = published(tmp_path / "links", version=version, requires=requires)
-    with pytest.raises(StageError, match="does not fit the plan") as caught:
+def test_a_wheel_for_another_stack_is_never_locked(store: Store, tmp_path: Path) -> None:
+    package = published(tmp_path / "links", ("torch==2.9.*",))
+    with pytest.raises(
+        StageError, match=r"does not fit the plan: it requires torch==2\.9\.\*, and the lock has 2\.8\.0"
+    ):
         provide(store, package, tmp_path / "links")
-    assert text in caught.value.text

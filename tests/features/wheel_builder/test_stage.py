@@ -10,23 +10,12 @@ import pytest
 from provision.core.models.facts import User
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
-from provision.features.wheel_builder.build import BuildCache
-from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.run.desired_state import desired_state_of
-from tests.features.wheel_builder.conftest import Site, sample_key
+from tests.features.wheel_builder.conftest import Site, nobody
 from tests.stage.stacks import FACTS, resolve_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.long("a wheel of CUDA code", seconds=60)]
-
-
-def test_the_package_is_built_once_and_cached_under_its_key(site: Site) -> None:
-    [built] = BuildCache(site.job.store)
-    assert built.key == sample_key().model_copy(update={"built_for": built.key.built_for})
-    assert (built.key.built_for.capabilities, built.codes) == (("9.0",), ("90",))
-    assert any("units compiled" in line for line in site.reported)
-    [package] = [file for file in site.staged.files if file.name.startswith("flash_attn-")]
-    assert (package.sha256, Path(package.path).parent.name) == (built.sha256, built.sha256)
 
 
 def test_the_package_is_locked_with_the_torch_that_it_was_built_against(site: Site) -> None:
@@ -38,6 +27,8 @@ def test_the_package_is_locked_with_the_torch_that_it_was_built_against(site: Si
     assert any(line.startswith(f"torch=={site.job.torch.version} ") and site.job.torch.sha256 in line for line in lock)
     assert site.staged.stack == site.stack
     assert (site.staged.refused, site.staged.notes) == ((), ())
+    [package] = [file for file in site.staged.files if file.name.startswith("flash_attn-")]
+    assert (package.sha256, Path(package.path).parent.name) == (site.built.sha256, site.built.sha256)
 
 
 def test_a_host_installs_the_package_last(site: Site) -> None:
@@ -48,19 +39,11 @@ def test_a_host_installs_the_package_last(site: Site) -> None:
 
 
 def test_the_next_stage_builds_nothing(site: Site) -> None:
-    def nobody(name: str) -> Session:
-        raise AssertionError(f"builder {name} was opened again")
-
     idle = replace(site.wheel_builder, open_builder=nobody)
     settings = Settings(flash_attn="package", builder="controller")
+    store = site.job.store
     refreshed = stage(
-        resolve_to(site.stack),
-        settings,
-        FACTS,
-        store=site.job.store,
-        client=site.client,
-        packager=idle,
-        refresh=True,
+        resolve_to(site.stack), settings, FACTS, store=store, client=site.client, packager=idle, refresh=True
     )
     assert not refreshed.from_cache
     assert refreshed.environment == site.staged.environment
