@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts, OperatingSystem, User
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
@@ -29,7 +25,12 @@ from provision.report.live import open_progress
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
 from provision.run.sending import SentBytes
+from tests.features.peers.test_peers import facts
 from tests.ssh.files import bytes_of, staged
+from tests.stage.conftest import site
+from tests.stage.site import Site
+
+__all__ = ["site"]
 
 HERE = Connection(kind="local")
 
@@ -49,10 +50,8 @@ def sending(folder: Path, files: list[StagedFile], **settings: Any) -> Iterator[
     """A distribution to one host; its incoming folder is `in`."""
     connection = Connection(kind="ssh", address="192.0.2.1")
     host = Host(name="gpu-1", connection=connection, settings=Settings(**settings))
-    user, system = User(name="root", uid=0, home="/root"), OperatingSystem(id="debian", version_id="12")
-    facts = HostFacts(host=host.name, probed_at="2026-11-20T08:00:00.000Z", os=system, user=user)
     paths = InstallPaths(prefix="/opt/firstlight", incoming=str(folder / "in"), owner="firstlight", root=True)
-    planned = PlannedHosts(facts={host.name: facts}, install_paths={host.name: paths})
+    planned = PlannedHosts(facts={host.name: facts(host.name)}, install_paths={host.name: paths})
     with open_progress([host.name]) as progress, pytest.MonkeyPatch.context() as patch:
         patch.setattr("provision.run.context.open_session", lambda one: Process(one.name, HERE))
         context = RunContext(
@@ -89,20 +88,11 @@ def share(folder: Path, files: list[StagedFile]) -> Path:
     return folder / "share"
 
 
-def test_what_an_index_lacks_is_sent_by_the_controller(files: list[StagedFile], tmp_path: Path) -> None:
-    page = tmp_path / "index" / "a-whl"
-    page.mkdir(parents=True)
-    (page / "a.whl").write_bytes(Path(files[0].path).read_bytes())
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(page.parent))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        index = f"http://127.0.0.1:{server.server_port}"
-        with sending(tmp_path, files, source="host", source_index=[index]) as (context, host, distribution):
-            reported: list[int] = []
-            sent = distribution.send(host, reported.append)
-        server.shutdown()
-        thread.join()
+def test_what_an_index_lacks_is_sent_by_the_controller(files: list[StagedFile], site: Site, tmp_path: Path) -> None:
+    site.content = {"/a-whl/": b'<a href="a.whl">a</a>', "/a-whl/a.whl": Path(files[0].path).read_bytes()}
+    with sending(tmp_path, files, source="host", source_index=[site.url]) as (context, host, distribution):
+        reported: list[int] = []
+        sent = distribution.send(host, reported.append)
     assert (sent.own_bytes, sent.bytes_sent) == (files[0].size, files[2].size)
     assert sum(reported) == sum(file.size for file in files), "bytes are reported once"
     seen = context.state(SentBytes).transfers
@@ -125,8 +115,8 @@ def test_wrong_bytes_of_a_folder_are_replaced(files: list[StagedFile], tmp_path:
     (folder / "a.whl").write_bytes(b"x" * files[0].size)
     with sending(tmp_path, files, source="path", source_folder=str(folder)) as (context, host, distribution):
         distribution.send(host, lambda _: None)
-    assert context.state(SentBytes).transfers.controller == files[0].size
-    assert context.state(SentBytes).transfers.short == (host.name,)
+    seen = context.state(SentBytes).transfers
+    assert (seen.controller, seen.short) == (files[0].size, (host.name,))
     assert "gave wrong bytes" in context.run.path("events.jsonl").read_text()
     assert arrived(tmp_path) == contents(files)
 
@@ -152,8 +142,6 @@ def test_a_folder_is_used_though_no_index_answers(files: list[StagedFile], tmp_p
     }
     with sending(tmp_path, [*files[:2], weights], **settings) as (context, host, distribution):
         distribution.send(host, lambda _: None)
-    assert (context.state(SentBytes).transfers.path, context.state(SentBytes).transfers.controller) == (
-        files[2].size,
-        files[0].size,
-    )
+    seen = context.state(SentBytes).transfers
+    assert (seen.path, seen.controller) == (files[2].size, files[0].size)
     assert arrived(tmp_path) == contents(files)

@@ -118,10 +118,14 @@ def context(tmp_path: Path) -> Iterator[RunContext]:
             yield context
 
 
+def distribution(context: RunContext) -> Distribution:
+    planned = PlannedHosts(facts={name: facts(name) for name in NAMES}, install_paths=dict.fromkeys(NAMES, PATHS))
+    return Distribution(context, planned, {name: [FILE] for name in NAMES}, choose(context.inventory.hosts))
+
+
 def distribute(context: RunContext) -> dict[str, int]:
     """Send to all hosts; return the bytes that each host reported at the end of its transfer."""
-    planned = PlannedHosts(facts={name: facts(name) for name in NAMES}, install_paths=dict.fromkeys(NAMES, PATHS))
-    handing_on = Distribution(context, planned, {name: [FILE] for name in NAMES}, choose(context.inventory.hosts))
+    handing_on = distribution(context)
     reported: Counter[str] = Counter()
 
     def call(one: Host) -> None:
@@ -154,11 +158,9 @@ def test_hosts_that_cannot_reach_each_other_get_everything_from_the_controller(
 
     monkeypatch.setattr(access, "fetch", fetch)
     assert distribute(context) == dict.fromkeys(NAMES, SIZE)
-    assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
-        len(NAMES) * SIZE,
-        0,
-    )
-    assert context.state(SentBytes).transfers.refused
+    seen = context.state(SentBytes).transfers
+    assert (seen.controller, seen.peers) == (len(NAMES) * SIZE, 0)
+    assert seen.refused
     assert hosts.has == dict.fromkeys(NAMES, SIZE)
 
 
@@ -186,8 +188,7 @@ def test_a_host_that_fails_is_no_obstacle_for_those_that_wait(
 
 def test_a_run_that_is_interrupted_does_not_wait_for_hosts_that_wait(context: RunContext, hosts: Hosts) -> None:
     hosts.gate.clear()
-    planned = PlannedHosts(facts={name: facts(name) for name in NAMES}, install_paths=dict.fromkeys(NAMES, PATHS))
-    handing_on = Distribution(context, planned, {name: [FILE] for name in NAMES}, choose(context.inventory.hosts))
+    handing_on = distribution(context)
     ended: list[BaseException] = []
 
     def call(one: Host) -> None:
@@ -233,10 +234,8 @@ def test_hosts_take_part_by_their_settings_and_how_they_are_reached(
 def test_wheels_go_in_the_background_to_the_first_hosts_of_each_class_alone(context: RunContext) -> None:
     classes = [Resolution(hosts=tuple(NAMES[:3]), stack=None), Resolution(hosts=tuple(NAMES[3:]), stack=None)]
     planned = PlannedHosts(plan=Plan(classes=tuple(classes)))
-    first = sent_early(planned, context.hosts())
-    assert [one.name for one in first] == ["host0", "host1", "host3", "host4"]
-    few = sent_early(planned, context.hosts()[:3])
-    assert len(few) == 3
+    assert [one.name for one in sent_early(planned, context.hosts())] == ["host0", "host1", "host3", "host4"]
+    assert len(sent_early(planned, context.hosts()[:3])) == 3
 
 
 def test_the_summary_names_bytes_by_source() -> None:

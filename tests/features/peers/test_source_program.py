@@ -226,12 +226,6 @@ def folder_of(tmp_path: Path) -> Path:
     return folder
 
 
-def test_files_are_copied_from_a_folder(run: Run, tmp_path: Path) -> None:
-    request = {"folder": str(folder_of(tmp_path)), "files": ROWS}
-    answers = run("path", request)
-    assert (arrived(tmp_path), moved(answers)) == (WHEELS, sum(map(len, WHEELS.values())))
-
-
 def test_files_of_a_wrong_size_or_none_are_named_and_the_others_copied(run: Run, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     (folder / ROWS[0]["name"]).write_bytes(b"short")
