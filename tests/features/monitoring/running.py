@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from tests.features.gateway.running import DEADLINE_S, free_port, wait_until
 from tests.features.monitoring.programs import program
+from tests.verify.served import served
 
 ADDRESS = "127.0.9.1"
 
@@ -81,12 +81,5 @@ def offering(texts: Mapping[str, str], *, key: str | None = None) -> Iterator[st
             self.end_headers()
             self.wfile.write(b"" if is_stranger else (text or "").encode())
 
-    server = ThreadingHTTPServer((ADDRESS, 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"{ADDRESS}:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(ThreadingHTTPServer((ADDRESS, 0), Handler)) as server:
+        yield f"{ADDRESS}:{server.server_port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ TARGETS = (
     Target("node", "gpu-1", "192.0.2.11:9100"),
     Target("gateway", "gate", "192.0.2.12:8404"),
 )
+SET = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
 
 
 def refusing(one: UnitSet, folder: Path) -> list[str]:
@@ -39,9 +41,8 @@ def refusing(one: UnitSet, folder: Path) -> list[str]:
 
 
 def test_the_files_pass_the_checks_of_the_programs_that_read_them(tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
-    assert refusing(one, tmp_path) == []
-    assert {tool for tool, *_ in one.checks} == {"promtool", "amtool", "prometheus-blackbox-exporter"}
+    assert refusing(SET, tmp_path) == []
+    assert {tool for tool, *_ in SET.checks} == {"promtool", "amtool", "prometheus-blackbox-exporter"}
 
 
 @pytest.mark.parametrize(
@@ -51,12 +52,12 @@ def test_the_files_pass_the_checks_of_the_programs_that_read_them(tmp_path: Path
         ("alerts.yml", "promtool"),
         ("alertmanager.yml", "amtool"),
         ("blackbox.yml", "prometheus-blackbox-exporter"),
+        ("vllm.json", "promtool"),
     ],
 )
 def test_a_damaged_file_does_not_pass_them(name: str, tool: str, tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
-    files = {**one.files, name: f"{one.files[name]}\nno_such_field: 1\n"}
-    assert refusing(UnitSet(**{**vars(one), "files": files}), tmp_path) == [tool]
+    files = {**SET.files, name: f"{SET.files[name]}\nno_such_field: 1\n"}
+    assert refusing(replace(SET, files=files), tmp_path) == [tool]
 
 
 def test_the_users_configuration_replaces_that_of_alertmanager(tmp_path: Path) -> None:
@@ -68,23 +69,15 @@ def test_the_users_configuration_replaces_that_of_alertmanager(tmp_path: Path) -
 
 
 def test_a_key_is_in_its_own_file_alone(tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
-    assert [name for name, text in one.files.items() if "key-of-gpu-1" in text] == ["key-gpu-1"]
-    assert "key-of-gpu-1" not in repr(one) + repr(TARGETS) + str(one.variables("/run/in"))
-    missing = UnitSet(**{**vars(one), "files": {name: one.files[name] for name in one.files if name != "key-gpu-1"}})
-    assert refusing(missing, tmp_path) == ["promtool"]
-
-
-def test_damaged_targets_do_not_pass_it(tmp_path: Path) -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
-    one = UnitSet(**{**vars(one), "files": {**one.files, "vllm.json": '[{"targets": "no list"}]'}})
-    assert refusing(one, tmp_path) == ["promtool"]
+    assert [name for name, text in SET.files.items() if "key-of-gpu-1" in text] == ["key-gpu-1"]
+    assert "key-of-gpu-1" not in repr(SET) + repr(TARGETS) + str(SET.variables("/run/in"))
+    files = {name: text for name, text in SET.files.items() if name != "key-gpu-1"}
+    assert refusing(replace(SET, files=files), tmp_path) == ["promtool"]
 
 
 def test_equal_inventories_give_equal_files_and_others_another_digest() -> None:
-    one = server_set(MONITOR, TARGETS, "/opt/firstlight", INVENTORY)
-    assert one.digest == server_set(MONITOR, TARGETS[::-1], "/opt/firstlight", INVENTORY).digest
-    assert one.digest != server_set(MONITOR, TARGETS[:2], "/opt/firstlight", INVENTORY).digest
+    assert SET.digest == server_set(MONITOR, TARGETS[::-1], "/opt/firstlight", INVENTORY).digest
+    assert SET.digest != server_set(MONITOR, TARGETS[:2], "/opt/firstlight", INVENTORY).digest
 
 
 def test_settings_reach_the_units() -> None:
