@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from provision.run.served import Served
 from tests.features.gateway.running import wait_until
 from tests.features.monitoring.hosts import MONITOR, host
 from tests.features.monitoring.running import offering, prometheus
+from tests.fleet.command_runner import CommandRunner
 
 GPU = host("gpu-1", address="192.0.2.11", bind="0.0.0.0", expose=True)
 OPEN = host("gpu-2", address="192.0.2.12", bind="0.0.0.0", expose=True, api_key=False)
@@ -76,16 +74,9 @@ def test_a_prometheus_reads_the_file_with_the_configuration_of_the_guide(tmp_pat
 
 @pytest.mark.slow
 def test_a_machine_that_offers_nothing_is_an_error(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "provision", "monitoring", "targets", "-o", "targets.json"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(tmp_path / "logs"), "NO_COLOR": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "no host offers metrics to other machines" in done.stderr
+    done = CommandRunner(tmp_path / "logs")("monitoring", "targets", "-o", "targets.json")
+    assert done.code == 2, done.output()
+    assert "no host offers metrics to other machines" in done.err
     assert not (tmp_path / "targets.json").exists()
 
 

@@ -42,11 +42,6 @@ def test_every_host_has_the_targets_of_its_groups() -> None:
     assert found.missing == {}
 
 
-def test_an_exporter_of_a_card_vendor_is_read_as_well() -> None:
-    found = find_targets(MONITOR, [MONITOR, GPU], {}, {}, card_ports={"gpu-1": (9400,), "mon": ()})
-    assert [target.address for target in found.targets if target.job == "cards"] == ["192.0.2.11:9400"]
-
-
 def test_ports_and_addresses_of_the_settings_are_read() -> None:
     one = host("g", "gateway", "gpus", metrics_bind="[fd00::5]", metrics_port=9101, gateway_metrics_port=8405)
     found = find_targets(MONITOR, [MONITOR, one], {"g": Served("m", "fd00::5", 8001, None)}, {})
