@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import subprocess
-import tempfile
 import tomllib
 import urllib.request
 from pathlib import Path
@@ -121,7 +120,7 @@ def test_the_command_of_an_alert_can_be_typed_as_it_is(
         assert request.inventory == path
 
 
-def test_hosts_offer_the_metrics_of_alerts_and_dashboards() -> None:
+def test_hosts_offer_the_metrics_of_alerts_and_dashboards(tmp_path: Path) -> None:
     """Those of vLLM and HAProxy are compared with real ones in tests/verify/in_vllm and tests/features/gateway."""
     queries = [rule["expr"] for rule in RULES.values()]
     queries += [panel["query"] for dashboard in described().values() for panel in dashboard["panel"]]
@@ -130,19 +129,18 @@ def test_hosts_offer_the_metrics_of_alerts_and_dashboards() -> None:
     assert {name for name in names if name.startswith("firstlight_")} <= exported
     address = f"{ADDRESS}:{free_port(ADDRESS)}"
     words = [program("prometheus-node-exporter"), f"--web.listen-address={address}"]
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "a.prom").write_text("firstlight_cards 1\n")
-        process = subprocess.Popen([*words, f"--collector.textfile.directory={folder}"], stderr=subprocess.DEVNULL)
-        try:
-            offered: list[str] = []
+    (tmp_path / "a.prom").write_text("firstlight_cards 1\n")
+    process = subprocess.Popen([*words, f"--collector.textfile.directory={tmp_path}"], stderr=subprocess.DEVNULL)
+    try:
+        offered: list[str] = []
 
-            def has_answered() -> bool:
-                with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
-                    offered.append(answer.read().decode())
-                return True
+        def has_answered() -> bool:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+                offered.append(answer.read().decode())
+            return True
 
-            wait_until(has_answered, "the node exporter never answers")
-        finally:
-            process.terminate()
-            process.wait(60)
+        wait_until(has_answered, "the node exporter never answers")
+    finally:
+        process.terminate()
+        process.wait(60)
     assert [name for name in names if name.startswith("node_") and not re.search(rf"\n{name}[{{ ]", offered[-1])] == []

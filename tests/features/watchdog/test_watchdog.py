@@ -215,7 +215,6 @@ def test_a_unit_that_somebody_started_meanwhile_is_left_alone(host: Host, monkey
     ("active", "job", "obstacle"),
     [
         ("inactive", "", "stub.service is inactive"),
-        ("deactivating", "", "stub.service is deactivating"),
         ("activating", "", "stub.service is activating"),
         ("active", "42", "systemd is about to stop or start stub.service"),
     ],
