@@ -33,6 +33,7 @@ from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 from provision.run.served import Served
 from provision.run.step import Step
+from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner
 from verify.records import CheckResult, as_record
 
@@ -95,16 +96,21 @@ class Site:
             context.record(PhaseResult(host=host.name, phase="probe", status="ok"))
         return ProbedHosts(facts, paths)
 
-    def request(self, command: str) -> CommandRequest:
+    def request(self, command: str, *, behind_gateway: bool = True) -> CommandRequest:
         inventory = self.folder / "hosts.yml"
         hosts = {name: {"ansible_connection": "local"} for name in "ab"}
-        gate = {"gateway": {"hosts": {"gate": {"ansible_connection": "local"}}}}
+        gate = {"gateway": {"hosts": {"gate": {"ansible_connection": "local"}}}} if behind_gateway else {}
         inventory.write_text(json.dumps({"all": {"children": {"gpus": {"hosts": hosts}, **gate}}}))
         return CommandRequest(command, inventory, None, {}, self.logs)
 
     def verify(self) -> RunOutcome:
         step = Step("verify", lambda context, probed: verify_live(context, probed, CheckOptions("standard")), "verify")
         return execute(self.request("verify"), (Step("probe", self.probe, "probe", "all"), step))
+
+    def find_bad(self, *names: str) -> RunOutcome:
+        """Verify with a card that fails on these hosts."""
+        self.bad = dict.fromkeys(names, ("devices.ecc", "fail"))
+        return self.verify()
 
     def provision(self) -> RunOutcome:
         """Make a run whose only change is to note which hosts it reaches."""
@@ -133,8 +139,7 @@ def state(outcome: RunOutcome, name: str) -> str:
 
 
 def test_a_host_with_a_failing_card_is_marked_on_itself_and_here(site: Site) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
-    outcome = site.verify()
+    outcome = site.find_bad("a")
     on_host, kept = site.mark_on_host("a"), site.kept("a")
     assert on_host is not None
     assert (on_host["check"], on_host["text"]) == ("devices.ecc", "as it should not be")
@@ -147,16 +152,14 @@ def test_a_host_with_a_failing_card_is_marked_on_itself_and_here(site: Site) -> 
 
 
 def test_a_marked_host_gets_no_more_requests(site: Site) -> None:
-    site.bad = {"a": ("devices.ecc", "fail"), "b": ("devices.ecc", "fail")}
-    site.verify()
+    site.find_bad("a", "b")
     assert site.told == [("gate", {"drain": ["a"], "by": "run"})], "the gateway does not know b"
 
 
 @pytest.mark.parametrize("behind", ["a", ""])
 def test_a_gateway_without_the_released_host_forgets_that_it_was_drained(site: Site, behind: str) -> None:
     """A gateway that still has the host keeps it drained until a run has verified it."""
-    site.bad["a"] = ("devices.ecc", "fail")
-    site.verify()
+    site.find_bad("a")
     site.bad.clear()
     site.told.clear()
     site.behind = behind
@@ -171,9 +174,8 @@ def test_a_failure_of_software_marks_no_host(site: Site) -> None:
 
 
 def test_a_host_that_cannot_be_written_is_marked_here(site: Site) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
     (site.folder / "a").rmdir()
-    outcome = site.verify()
+    outcome = site.find_bad("a")
     assert site.kept("a") is not None
     notes = next(host for host in outcome.summary.hosts if host.name == "a").phases["verify"].notes
     assert "could not be written on the host" in notes[0]
@@ -186,26 +188,15 @@ def test_the_mark_is_written_before_another_host_is_ready(site: Site, monkeypatc
 
     def slow(session: Any, **options: Any) -> Verified:
         if session.host == "b":
-            assert wait_for(lambda: site.mark_on_host("a") is not None)
+            wait_until(lambda: site.mark_on_host("a") is not None, "the mark is never written")
         return checks(session, **options)
 
     monkeypatch.setattr(verify, "run_checks", slow)
-    site.bad["a"] = ("devices.ecc", "fail")
-    assert state(site.verify(), "b") != "failed"
-
-
-def wait_for(condition: Any) -> bool:
-    import time
-
-    until = time.monotonic() + 60
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.01)
-    return bool(condition())
+    assert state(site.find_bad("a"), "b") != "failed"
 
 
 def test_later_runs_leave_the_host_out_with_its_reason(site: Site) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
-    site.verify()
+    site.find_bad("a")
     outcome = site.provision()
     assert site.reached == ["b"]
     assert (state(outcome, "a"), state(outcome, "b")) == ("quarantined", "unchanged")
@@ -215,19 +206,14 @@ def test_later_runs_leave_the_host_out_with_its_reason(site: Site) -> None:
 
 
 def test_a_run_without_any_other_host_is_red(site: Site) -> None:
-    site.bad = {"a": ("devices.ecc", "fail"), "b": ("devices.ecc", "fail")}
-    site.verify()
-    request = site.request("provision")
-    inventory = json.loads(request.inventory.read_text())
-    del inventory["all"]["children"]["gateway"]
-    request.inventory.write_text(json.dumps(inventory))
+    site.find_bad("a", "b")
+    request = site.request("provision", behind_gateway=False)
     outcome = execute(request, (Step("probe", site.probe, "probe", "all"), STEP))
     assert (outcome.summary.verdict, outcome.exit_code) == ("red", Exit.RED)
 
 
 def test_another_controller_sees_the_mark(site: Site) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
-    site.verify()
+    site.find_bad("a")
     site.logs = site.folder / "logs of another controller"
     assert state(site.provision(), "a") == "quarantined"
     assert site.kept("a").check == "devices.ecc"
@@ -251,14 +237,11 @@ def test_a_host_of_the_same_name_at_another_address_is_not_meant(site: Site) -> 
 
 
 def test_a_green_verification_releases(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
-    site.verify()
+    site.find_bad("a")
     del site.bad["a"]
     assert site.return_to_service() == Exit.OK
     assert "a: returned to service" in capsys.readouterr().out
-    on_host = site.mark_on_host("a")
-    assert on_host is not None
-    assert on_host["released_at"]
+    assert (site.mark_on_host("a") or {})["released_at"]
     assert site.kept("a") is None
     site.provision()
     assert site.reached == ["a", "b"]
@@ -277,8 +260,7 @@ def test_a_green_verification_releases(site: Site, capsys: pytest.CaptureFixture
 def test_anything_but_green_keeps_the_mark(
     site: Site, capsys: pytest.CaptureFixture[str], found: tuple[str, str], code: int, reason: str
 ) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
-    site.verify()
+    site.find_bad("a")
     site.bad["a"] = found
     assert site.return_to_service() == code
     assert f"a: stays quarantined: {reason}" in capsys.readouterr().out
@@ -288,8 +270,7 @@ def test_anything_but_green_keeps_the_mark(
 def test_a_mark_that_cannot_be_lifted_on_the_host_stays_here_too(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
-    site.verify()
+    site.find_bad("a")
     del site.bad["a"]
     (site.folder / "a" / NAME).unlink()
     (site.folder / "a").rmdir()
@@ -328,8 +309,7 @@ def test_a_gateway_forgets_what_a_marked_host_served(site: Site, monkeypatch: py
 
 
 def test_status_names_the_reason(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    site.bad["a"] = ("devices.ecc", "fail")
-    site.verify()
+    site.find_bad("a")
     operations.status(site.request("status"))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines if "quarantined since" in line] == ["a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -15,7 +16,7 @@ from provision.core.install_paths import InstallPaths
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.features.start_cache.onhost import start_cache_archive as program
-from provision.features.start_cache.sharing import StartCaches
+from provision.features.start_cache.sharing import MOST_ARCHIVES, Archives, StartCaches
 from provision.phases.serve.start_cache import folder_of
 from provision.run.context import RunContext, RunOptions
 from provision.run.results import VerifiedHosts
@@ -92,22 +93,17 @@ def run(site: Site, context: RunContext, caches: StartCaches) -> None:
 
 def test_the_first_of_equal_hosts_starts_first_and_its_equals_get_its_cache(site: Site) -> None:
     context = site.context("abc")
-    caches = site.caches(context, dict.fromkeys("abc", KEY))
-    assert names(caches.turns(context.hosts())) == ["a", "bc"]
-    run(site, context, site.caches(context, dict.fromkeys("abc", KEY)))
+    keys = dict.fromkeys("abc", KEY)
+    assert names(site.caches(context, keys).turns(context.hosts())) == ["a", "bc"]
+    run(site, context, site.caches(context, keys))
     assert states(context)[:1] == [("a", "kept")]
     assert sorted(states(context)[1:]) == [("b", "sent"), ("c", "sent")]
     assert (site.cache("b") / "vllm/kernel.so").read_bytes() == CODE
     assert "start cache of another host sent" in notes(context, "b")
     assert "kept for other hosts" in notes(context, "a")
     assert context.state(SentBytes).transfers.controller > 0
-    left = {
-        path.name
-        for name in "abc"
-        for part in ("verify", "incoming")
-        for path in (site.folder / name).glob(f"{part}/*")
-    }
-    assert left == {".arrived"}
+    left = [*site.folder.glob("?/verify/*"), *site.folder.glob("?/incoming/*")]
+    assert {path.name for path in left} == {".arrived"}
 
 
 def test_hosts_of_a_later_wave_wait_for_no_other_one(site: Site) -> None:
@@ -196,3 +192,15 @@ def test_a_host_that_answers_something_else_is_left_out_and_does_not_fail(site: 
     assert states(context) == [("a", "refused")]
     assert names(caches.turns(context.hosts())) == ["ab"]
     assert not context.has_failed("a")
+
+
+def test_the_controller_keeps_the_newest_archives_of_an_inventory(tmp_path: Path) -> None:
+    mine, other = Archives(tmp_path, "/site/hosts.yml"), Archives(tmp_path, "/other/hosts.yml")
+    for number in range(MOST_ARCHIVES + 2):
+        mine.put(f"{number:016x}", f"{number}".encode())
+    found = mine.find(f"{MOST_ARCHIVES + 1:016x}")
+    assert found is not None
+    assert found.sha256 == hashlib.sha256(Path(found.path).read_bytes()).hexdigest()
+    assert (other.find(f"{5:016x}"), mine.find(f"{0:016x}")) == (None, None)
+    assert len([*Path(found.path).parent.iterdir()]) == MOST_ARCHIVES
+    assert Path(found.path).parent.stat().st_mode & 0o777 == 0o700
