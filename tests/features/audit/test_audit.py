@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from provision.features.audit import step as audit
 from provision.report.live import PlainProgress
 from provision.run.context import RunContext
 from provision.run.results import StagedHosts
+from tests.verify.served import served
 
 LOCK = "jinja2==3.1.2 \\\n    --hash=sha256:00\ntorch==2.6.0+cu126 \\\n    --hash=sha256:01\n"
 IDS = {
@@ -31,35 +31,35 @@ ALIASES = {"GHSA-0000-0000-0001": "CVE-2099-1", "GHSA-0000-0000-0002": "CVE-2025
 """The last one is in the catalog."""
 
 
-class Service:
+class Service(ThreadingHTTPServer):
     """Answers as the public services for vulnerabilities do."""
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str]] = []
-        service = self
+        self.address = f"http://127.0.0.1:{self.server_port}"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                service.asked += [(query["package"]["name"], query["version"]) for query in body["queries"]]
-                self.answer({"results": [{"vulns": [*map(_short, IDS[name])]} for name, _ in service.asked]})
 
-            def do_GET(self) -> None:
-                self.answer(_whole(self.path.rpartition("/")[2]))
+class Handler(BaseHTTPRequestHandler):
+    server: Service
 
-            def answer(self, document: Any) -> None:
-                body = json.dumps(document).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = self.server.asked
+        asked += [(query["package"]["name"], query["version"]) for query in body["queries"]]
+        self.answer({"results": [{"vulns": [*map(_short, IDS[name])]} for name, _ in asked]})
 
-            def log_message(self, *_: object) -> None:
-                """Print nothing."""
+    def do_GET(self) -> None:
+        self.answer(_whole(self.path.rpartition("/")[2]))
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        Thread(target=self.server.serve_forever, daemon=True).start()
+    def answer(self, document: Any) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
 
 
 def _short(identity: str) -> dict[str, str]:
@@ -76,10 +76,8 @@ def _whole(identity: str) -> dict[str, Any]:
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    found = Service()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    with served(Service()) as found:
+        yield found
 
 
 def test_vulnerabilities_beyond_the_catalog_are_told(service: Service) -> None:
