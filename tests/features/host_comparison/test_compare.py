@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,11 +174,9 @@ def test_every_kind_of_fact_has_a_part_or_is_left_out_with_a_reason() -> None:
     assert [key for key in known if part_of(key) == OTHER and key not in ignored] == []
 
 
-@pytest.mark.parametrize("is_odd", [False, True])
-def test_the_document_has_every_difference(*, is_odd: bool) -> None:
-    last = {"os.kernel": "6.2" if is_odd else "6.1"}
-    found = compare(hosts({"os.kernel": "6.1"}, {"os.kernel": "6.1"}, last))
+def test_the_document_has_every_difference() -> None:
+    found = compare(hosts({"os.kernel": "6.1"}, {"os.kernel": "6.1"}, {"os.kernel": "6.2"}))
     [entry] = document([ComparedClass("H100", MAJORITY, found)])["classes"]
     difference = {"part": "kernel", "key": "os.kernel", "expected": "6.1", "found": "6.2"}
-    assert entry["odd"] == ([{"hosts": ["h2"], "differences": [difference]}] if is_odd else [])
+    assert entry["odd"] == [{"hosts": ["h2"], "differences": [difference]}]
     assert entry["hosts"] == ["h0", "h1", "h2"]

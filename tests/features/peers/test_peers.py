@@ -150,30 +150,19 @@ def test_the_controller_sends_to_the_first_hosts_and_all_access_is_taken_back(
     assert hosts.open_grants == set()
 
 
-def test_hosts_that_cannot_reach_each_other_get_everything_from_the_controller(
-    context: RunContext, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("refused", ["fetch", "grant"])
+def test_hosts_that_hand_nothing_on_get_everything_from_the_controller(
+    context: RunContext, hosts: Hosts, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
-    def fetch(*_: Any) -> int:
-        raise SourceError("no route to host")
+    def refuse(*_: Any) -> None:
+        raise SourceError("no route to host, or authorized_keys cannot be written")
 
-    monkeypatch.setattr(access, "fetch", fetch)
+    monkeypatch.setattr(access, refused, refuse)
     assert distribute(context) == dict.fromkeys(NAMES, SIZE)
     seen = context.state(SentBytes).transfers
     assert (seen.controller, seen.peers) == (len(NAMES) * SIZE, 0)
-    assert seen.refused
+    assert bool(seen.refused) is (refused == "fetch")
     assert hosts.has == dict.fromkeys(NAMES, SIZE)
-
-
-def test_hosts_that_grant_nothing_get_everything_from_the_controller(
-    context: RunContext, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def grant(*_: Any) -> None:
-        raise SourceError("authorized_keys cannot be written")
-
-    monkeypatch.setattr(access, "grant", grant)
-    distribute(context)
-    assert hosts.has == dict.fromkeys(NAMES, SIZE)
-    assert context.state(SentBytes).transfers.controller == len(NAMES) * SIZE
 
 
 def test_a_host_that_fails_is_no_obstacle_for_those_that_wait(

@@ -29,14 +29,17 @@ def test_every_row_names_a_check_and_families_that_exist() -> None:
         assert not row.on_cards or known[row.check].each_device
 
 
-def test_one_card_of_several_that_computes_wrongly_is_named() -> None:
-    found = failure(record("kernels.gemm", "cuda:0"), record("kernels.gemm", "cuda:1", "ok"))
-    assert found == ("kernels.gemm", "cuda:0")
-
-
-def test_the_most_telling_failure_is_the_reason() -> None:
-    found = failure(record("kernels.memory_pattern", "cuda:0"), record("devices.ecc"))
-    assert found == ("devices.ecc", None)
+@pytest.mark.parametrize(
+    ("records", "found"),
+    [
+        ([record("kernels.vector_add", "cuda:0")], ("kernels.vector_add", "cuda:0")),
+        ([record("kernels.gemm", "cuda:0"), record("kernels.gemm", "cuda:1", "ok")], ("kernels.gemm", "cuda:0")),
+        ([record("kernels.memory_pattern", "cuda:0"), record("devices.ecc")], ("devices.ecc", None)),
+    ],
+    ids=["the only card", "one card of several", "the most telling failure"],
+)
+def test_the_failure_of_a_card_is_named(records: list[dict[str, Any]], found: tuple[str, str | None]) -> None:
+    assert failure(*records) == found
 
 
 def test_a_missing_card_counts_and_a_missing_driver_does_not() -> None:
@@ -70,7 +73,3 @@ def test_other_failures_say_nothing_of_a_card(records: list[dict[str, Any]]) -> 
 def test_an_injected_fault_marks_no_host() -> None:
     assert failure(record("devices.ecc"), injected=["sick-gpu"]) is None
     assert failure(record("devices.ecc"), injected=[]) is not None
-
-
-def test_the_only_card_of_a_host_counts() -> None:
-    assert failure(record("kernels.vector_add", "cuda:0")) == ("kernels.vector_add", "cuda:0")

@@ -56,10 +56,6 @@ def within(seconds: float) -> int:
 WORKS = Look(at=0.0, progress=(0.0,), running=1.0, engine_cpu_s=0.0, all_cpu_s=0.0)
 
 
-def test_an_engine_that_makes_tokens_is_up() -> None:
-    assert evaluator(*row(200, WORKS, progress=lambda n: (float(n),))).word() == "up 100%"
-
-
 def test_an_engine_without_requests_is_up_and_is_asked() -> None:
     idle = evaluator(*row(200, replace(WORKS, running=0.0)))
     assert idle.word() == "up 100%"

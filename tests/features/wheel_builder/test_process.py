@@ -8,10 +8,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.features.gateway.running import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -66,10 +67,7 @@ def test_the_whole_session_ends(tmp_path: Path, how: str | signal.Signals) -> No
     else:
         program.stdin.close()
     assert program.wait(timeout=30) == 130
-    deadline = time.monotonic() + 30
-    while any(alive(child) for child in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(alive(child) for child in children)
+    wait_until(lambda: not any(alive(child) for child in children), "a child is left")
 
 
 def test_a_failed_program_reports_its_last_lines(tmp_path: Path) -> None:
