@@ -46,20 +46,20 @@ def _unpacked() -> Path:
 
 def _unpack(folder: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        _do_without("this machine has no apt and dpkg-deb")
+        do_without("this machine has no apt and dpkg-deb")
     archives = folder / "archives"
     archives.mkdir(parents=True)
     got = subprocess.run(
         ["apt-get", "-qq", "download", *PACKAGES], cwd=archives, capture_output=True, text=True, check=False
     )
     if got.returncode != 0:
-        _do_without(f"packages for monitoring cannot be downloaded: {got.stderr.strip()[-300:]}")
+        do_without(f"packages for monitoring cannot be downloaded: {got.stderr.strip()[-300:]}")
     for archive in sorted(archives.glob("*.deb")):
         subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True, capture_output=True)
     shutil.rmtree(archives)
 
 
-def _do_without(reason: str) -> None:
+def do_without(reason: str) -> None:
     if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -9,7 +9,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from provision.features.peers.access import PROGRAM
 from provision.features.peers.onhost import peer
-from tests.features.peers.programs import answers_of
 
 LINE = "restrict ssh-ed25519 AAAA"
 CONTENT = {"a.whl": b"0123456789" * 1000, "model/config": b"{}"}
@@ -152,6 +151,23 @@ def test_verified_files_are_served_by_hash_from_an_offset(source: Path) -> None:
 def test_nothing_else_is_served(source: Path, asked: str) -> None:
     done = run(source, "serve", f"{asked}\n")
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def answers_of(
+    program: Path, word: str, request: Mapping[str, Any], environment: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Run a program with a request, and return what it answers until it ends."""
+    with subprocess.Popen(
+        [sys.executable, "-I", str(program), word],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        return [json.loads(line) for line in process.stdout]
 
 
 @pytest.fixture

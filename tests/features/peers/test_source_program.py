@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from provision.features.peers.access import PROGRAM
-from tests.features.peers.programs import answers_of
+from tests.features.peers.test_peer_program import answers_of
 
 WHEELS = {"a_b-1-py3-none-any.whl": b"0123456789" * 50_000, "c-2-py3-none-any.whl": b"c" * 1000}
 WEIGHTS = b"weights" * 1000

@@ -1,18 +1,38 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from provision.features.wheel_builder.wheel_check import find_mismatches, find_unmet_requirements
+from provision.phases.stage.extension import Extension, Library
 from provision.phases.stage.solve import Target
-from tests.features.wheel_builder.keys import make_extension, make_key, make_library
+from tests.features.wheel_builder.keys import make_key
+
+LIBRARY = Library(
+    machine="x86_64",
+    needed=frozenset({"libcudart.so.12", "libc10.so", "libc.so.6"}),
+    torch_symbols=frozenset(),
+    glibc="2.32",
+    codes=frozenset({"80", "90"}),
+)
+WHEEL = Extension(
+    name="flash-attn",
+    version="2.8.3+cu12torch2.8cxx11abitrue",
+    own_version="2.8.3",
+    pythons=frozenset({"cp312"}),
+    platforms=frozenset({"linux_x86_64"}),
+    requires=("torch", "einops"),
+    requires_python=">=3.9",
+    libraries=(("flash_attn_2_cuda.so", LIBRARY),),
+)
 
 
 def mismatches(library: dict[str, Any] | None = None, wheel: dict[str, Any] | None = None, **key: Any) -> list[str]:
-    return find_mismatches(
-        make_extension(make_library(**(library or {})), **(wheel or {})), make_key(**key), torch=None
-    )
+    libraries = (("flash_attn_2_cuda.so", replace(LIBRARY, **(library or {}))),)
+    changed: dict[str, Any] = {"libraries": libraries, **(wheel or {})}
+    return find_mismatches(replace(WHEEL, **changed), make_key(**key), torch=None)
 
 
 def test_the_wheel_of_a_key_has_no_mismatch() -> None:
@@ -54,8 +74,8 @@ def test_symbols_and_code_name_the_target_of_a_library(
 
 def test_kernels_of_triton_need_no_compiled_extension() -> None:
     key = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",))
-    extension = make_extension(version="2.8.3", libraries=(), pythons=frozenset({"py3"}), platforms=frozenset({"any"}))
-    assert find_mismatches(extension, key, torch=None, compiled=False) == []
+    wheel = replace(WHEEL, version="2.8.3", libraries=(), pythons=frozenset({"py3"}), platforms=frozenset({"any"}))
+    assert find_mismatches(wheel, key, torch=None, compiled=False) == []
 
 
 @pytest.mark.parametrize(
@@ -78,4 +98,4 @@ def test_kernels_of_triton_need_no_compiled_extension() -> None:
 )
 def test_the_lock_must_give_what_the_package_requires(requires: tuple[str, ...], text: list[str]) -> None:
     locked = {"torch": "2.8.0+cu128", "einops": "0.8.2", "tri-ton": "3.4"}
-    assert find_unmet_requirements(make_extension(requires=requires), locked, Target("x86_64", 35, "3.12")) == text
+    assert find_unmet_requirements(replace(WHEEL, requires=requires), locked, Target("x86_64", 35, "3.12")) == text
