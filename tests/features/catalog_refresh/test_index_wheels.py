@@ -63,7 +63,7 @@ def test_a_server_without_range_requests_is_named(site: Site, index: WheelIndex)
         index.read(found.file, "METADATA")
 
 
-def test_an_index_without_the_package_is_named(index: WheelIndex) -> None:
+def test_an_index_without_the_package_has_no_wheel(index: WheelIndex) -> None:
     assert index.wheels("vllm") == []
 
 
