@@ -11,21 +11,16 @@ from typing import Any
 import pytest
 
 from provision.core.errors import StageError
-from provision.core.install_paths import InstallPaths
-from provision.core.models.inventory import Connection, Host, Inventory
+from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
-from provision.core.run_folder import RunFolder
-from provision.features.peers.choice import choose
 from provision.features.peers.distribution import Distribution
 from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.upload import send_by_stream
-from provision.report.live import open_progress
 from provision.run.context import RunContext
-from provision.run.results import PlannedHosts
 from provision.run.sending import SentBytes
-from tests.features.peers.test_peers import facts
+from tests.features.peers.test_peers import distribution, run_over
 from tests.ssh.files import bytes_of, staged
 from tests.stage.conftest import site
 from tests.stage.site import Site
@@ -50,19 +45,9 @@ def sending(folder: Path, files: list[StagedFile], **settings: Any) -> Iterator[
     """A distribution to one host; its incoming folder is `in`."""
     connection = Connection(kind="ssh", address="192.0.2.1")
     host = Host(name="gpu-1", connection=connection, settings=Settings(**settings))
-    paths = InstallPaths(prefix="/opt/firstlight", incoming=str(folder / "in"), owner="firstlight", root=True)
-    planned = PlannedHosts(facts={host.name: facts(host.name)}, install_paths={host.name: paths})
-    with open_progress([host.name]) as progress, pytest.MonkeyPatch.context() as patch:
+    with run_over([host], folder) as context, pytest.MonkeyPatch.context() as patch:
         patch.setattr("provision.run.context.open_session", lambda one: Process(one.name, HERE))
-        context = RunContext(
-            run=RunFolder.create(folder / "logs", command="test"),
-            inventory=Inventory(hosts=(host,), source="test"),
-            progress=progress,
-            cache=folder,
-        )
-        with context.stack:
-            needed = {host.name: files}
-            yield context, host, Distribution(context, planned, needed, choose([host], needed))
+        yield context, host, distribution(context, files, str(folder / "in"))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import pytest
 
 from provision.core.errors import SourceError, TransportError
 from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts, OperatingSystem, User
+from provision.core.models.facts import HostFacts, User
 from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import Transfers
 from provision.core.models.settings import Settings
@@ -36,7 +37,7 @@ from provision.run.sending import SentBytes
 SIZE = 1000
 FILE = StagedFile(name="a.whl", path="/cache/a.whl", sha256="0" * 64, size=SIZE, kind="wheel")
 NAMES = [f"host{number}" for number in range(8)]
-PATHS = InstallPaths(prefix="/opt/firstlight", incoming="/var/tmp/in", owner="firstlight", root=True)
+INCOMING = "/var/tmp/in"
 
 
 def host(name: str, source: Literal["auto", "controller", "peers"] = "auto", **connection: Any) -> Host:
@@ -44,9 +45,29 @@ def host(name: str, source: Literal["auto", "controller", "peers"] = "auto", **c
     return Host(name=name, connection=Connection(**reached), settings=Settings(source=source))
 
 
-def facts(name: str) -> HostFacts:
-    user, system = User(name="root", uid=0, home="/root"), OperatingSystem(id="debian", version_id="12")
-    return HostFacts(host=name, probed_at="2026-11-20T08:00:00.000Z", os=system, user=user)
+@contextmanager
+def run_over(hosts: Sequence[Host], folder: Path) -> Iterator[RunContext]:
+    """A run whose records and cache are in a folder."""
+    with open_progress([host.name for host in hosts]) as progress:
+        context = RunContext(
+            run=RunFolder.create(folder / "logs", command="test"),
+            inventory=Inventory(hosts=tuple(hosts), source="test"),
+            progress=progress,
+            cache=folder,
+        )
+        with context.stack:
+            yield context
+
+
+def distribution(context: RunContext, files: Sequence[StagedFile] = (FILE,), incoming: str = INCOMING) -> Distribution:
+    """Return the transfers of the same files to all hosts of a run."""
+    names = [host.name for host in context.inventory.hosts]
+    user = User(name="root", uid=0, home="/root")
+    facts = {name: HostFacts(host=name, probed_at="2026-11-20T08:00:00.000Z", user=user) for name in names}
+    paths = InstallPaths(prefix="/opt/firstlight", incoming=incoming, owner="firstlight", root=True)
+    planned = PlannedHosts(facts=facts, install_paths=dict.fromkeys(names, paths))
+    needed = dict.fromkeys(names, files)
+    return Distribution(context, planned, needed, choose(context.inventory.hosts, needed))
 
 
 @dataclass
@@ -64,7 +85,7 @@ class Session:
         self.host, self.hosts = name, hosts
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        assert folder == PATHS.incoming
+        assert folder == INCOMING
         assert progress is not None
         assert self.hosts.gate.wait(20)
         if self.host in self.hosts.closed:
@@ -107,20 +128,8 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[RunContext]:
-    with open_progress(NAMES) as progress:
-        context = RunContext(
-            run=RunFolder.create(tmp_path / "logs", command="test"),
-            inventory=Inventory(hosts=tuple(map(host, NAMES)), source="test"),
-            progress=progress,
-            cache=tmp_path,
-        )
-        with context.stack:
-            yield context
-
-
-def distribution(context: RunContext) -> Distribution:
-    planned = PlannedHosts(facts={name: facts(name) for name in NAMES}, install_paths=dict.fromkeys(NAMES, PATHS))
-    return Distribution(context, planned, {name: [FILE] for name in NAMES}, choose(context.inventory.hosts))
+    with run_over([*map(host, NAMES)], tmp_path) as context:
+        yield context
 
 
 def distribute(context: RunContext) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from provision.features.peers.access import PROGRAM
 from tests.features.peers.test_peer_program import answers_of
+from tests.verify.served import served
 
 WHEELS = {"a_b-1-py3-none-any.whl": b"0123456789" * 50_000, "c-2-py3-none-any.whl": b"c" * 1000}
 WEIGHTS = b"weights" * 1000
@@ -99,12 +99,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
+    with served(Server()) as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 Run = Callable[..., list[dict[str, Any]]]
