@@ -41,9 +41,7 @@ def test_the_indexs_own_metadata_file_comes_first(site: Site, index: WheelIndex)
     path = site.add_wheel(name, content)
     page = "/simple/vllm/"
     site.content[page] = site.content[page].replace(b"<a ", b'<a data-core-metadata="sha256=0" ')
-    site.content[f"{path}.metadata"] = (
-        b"Metadata-Version: 2.1\nName: vllm\nVersion: 0.40.0\nRequires-Dist: torch==9.9\n"
-    )
+    site.content[f"{path}.metadata"] = b"Name: vllm\nVersion: 0.40.0\nRequires-Dist: torch==9.9\n"
     (found,) = index.wheels("vllm")
     assert "torch==9.9" in (index.read(found.file, "METADATA") or "")
     assert site.requests[path] == 0

@@ -51,11 +51,7 @@ def test_a_proxy_without_a_scheme_uses_http_as_with_pip(refresh_only: Site, monk
         ("PIP_PROXY", "http://proxy:port", "`proxy` has the invalid address `http://proxy:port`"),
         ("PIP_INDEX_URL", "http://[::1/simple", r"`index-url` has the invalid address `http://\[::1/simple`"),
         ("PIP_INDEX_URL", "https://", "`index-url` has the invalid address `https://`"),
-        (
-            "PIP_EXTRA_INDEX_URL",
-            "https://a.example:x/",
-            "`extra-index-url` has the invalid address `https://a.example:x/`",
-        ),
+        ("PIP_EXTRA_INDEX_URL", "https://a:x/", "`extra-index-url` has the invalid address `https://a:x/`"),
         ("PIP_FIND_LINKS", "http://[", r"`find-links` has the invalid address `http://\[`"),
     ],
 )

@@ -238,11 +238,8 @@ def test_only_the_gateway_the_host_itself_and_ssh_are_accepted(found: dict[str, 
     assert {what for who, what in found["loaded"].items() if who in REFUSED} == {"refused"}, "at once, not by silence"
 
 
-def test_rules_that_are_loaded_again_are_the_same(found: dict[str, Any]) -> None:
+def test_loaded_rules_take_the_place_of_those_before_and_running_streams_go_on(found: dict[str, Any]) -> None:
     assert found["twice is once"]
-
-
-def test_another_gateway_takes_the_place_of_the_first_and_running_streams_go_on(found: dict[str, Any]) -> None:
     assert {who for who, what in found["changed"].items() if what == OPEN} == REFUSED | ALWAYS
     assert found["stream"] == "word"
 

@@ -87,9 +87,7 @@ def test_fifty_hosts_with_one_cause_are_one_line() -> None:
     lines = render([compared]).splitlines()
     assert lines[0] == "H100: 119 hosts, compared with their majority"
     assert len(lines) == 2
-    assert lines[1].endswith("(50 hosts): os.kernel is 6.1, expected 6.2; packages.linux-image is 6.1, expected 6.2"), (
-        lines[1]
-    )
+    assert lines[1].endswith("(50 hosts): os.kernel is 6.1, expected 6.2; packages.linux-image is 6.1, expected 6.2")
 
 
 def test_the_most_telling_difference_comes_first() -> None:
@@ -167,10 +165,8 @@ def test_every_kind_of_fact_has_a_part_or_is_left_out_with_a_reason() -> None:
     rows = read_table(TABLE)["ignored"]
     ignored = {path for row in rows for path in row["paths"]}
     assert all(row["why"] for row in rows)
-    known = [
-        *(key for key in document if key != "configuration"),
-        *(f"configuration.{x}" for x in document["configuration"]),
-    ]
+    known = [key for key in document if key != "configuration"]
+    known += [f"configuration.{key}" for key in document["configuration"]]
     assert [key for key in known if part_of(key) == OTHER and key not in ignored] == []
 
 

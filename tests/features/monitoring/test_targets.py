@@ -52,16 +52,13 @@ def test_ports_and_addresses_of_the_settings_are_read() -> None:
     }
 
 
-def test_a_host_that_monitors_itself_alone_offers_nothing_to_the_network() -> None:
+def test_metrics_are_offered_at_the_address_that_monitors_reach() -> None:
     alone = host("h", "monitoring", "gpus")
-    assert metrics_bind(alone, [alone]) == "127.0.0.1"
     assert metrics_bind(alone, [alone, MONITOR]) == "192.0.2.1"
+    assert metrics_bind(host("h", address="h.example.org"), [MONITOR]) == "0.0.0.0", "its address is a name"
+    assert metrics_bind(alone, [alone]) == "127.0.0.1", "it monitors itself alone"
     found = find_targets(alone, [alone], {"h": Served("m", "127.0.0.1", 8000, "key")}, {})
     assert addresses(found.targets) == {("vllm", "h", "127.0.0.1:8000"), ("node", "h", "127.0.0.1:9100")}
-
-
-def test_a_host_whose_address_is_a_name_listens_everywhere() -> None:
-    assert metrics_bind(host("h", address="h.example.org"), [MONITOR]) == "0.0.0.0"
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1"])

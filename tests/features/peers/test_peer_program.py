@@ -157,12 +157,8 @@ def answers_of(
     program: Path, word: str, request: Mapping[str, Any], environment: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Run a program with a request, and return what it answers until it ends."""
-    with subprocess.Popen(
-        [sys.executable, "-I", str(program), word],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    ) as process:
+    command, pipe = [sys.executable, "-I", str(program), word], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")

@@ -150,14 +150,13 @@ def test_power_and_utilization_of_the_cards_are_written_down(host: Host) -> None
 
 
 def test_flight_recorders_are_asked_and_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe, written = host.folder / "pipe-3.pipe", host.folder / "trace-3"
+    folder = host.folder
+    pipe, written = folder / "pipe-3.pipe", folder / "trace-3"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     recorder = threading.Timer(0.3, written.write_bytes, [b"trace"])
     recorder.start()
-    variables = (
-        f"TORCH_NCCL_DEBUG_INFO_PIPE_FILE={host.folder}/pipe- TORCH_NCCL_DEBUG_INFO_TEMP_FILE={host.folder}/trace-"
-    )
+    variables = f"TORCH_NCCL_DEBUG_INFO_PIPE_FILE={folder}/pipe- TORCH_NCCL_DEBUG_INFO_TEMP_FILE={folder}/trace-"
     monkeypatch.setattr(watchdog, "read", lambda path: variables if path.endswith("/environ") else "")
     [line] = watchdog.flight_records(host.prefix / "logs/hang-x.txt", [os.getpid()])
     recorder.join()
