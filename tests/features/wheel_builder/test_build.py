@@ -1,4 +1,4 @@
-"""A small CUDA extension in place of flash-attn is built for sm_90 and staged; torch and nvcc are real, from wheels, and no GPU is needed."""
+"""A small CUDA extension in place of flash-attn, built for sm_90 with nvcc from wheels and staged; no GPU is needed."""
 
 from __future__ import annotations
 
