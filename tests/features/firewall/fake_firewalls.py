@@ -43,7 +43,9 @@ class FakeHost:
         self.sources = "10.0.0.1"
         self.listening: tuple[Port, ...] = ()
         self.refused: set[str] = set()
-        """Names of hosts that do not accept its connections once they have rules."""
+        """Names of hosts that do not accept its connections."""
+        self.locked_out: list[FakeHost] = []
+        """Hosts that do not accept them once they have rules."""
 
     def run(self, command: str, **_: Any) -> Completed:
         if command.startswith("test -e"):
@@ -57,7 +59,8 @@ class FakeHost:
             return "".join(f"{name} 10.0.0.5 dev eth0 src {self.sources}\n" for name in asked if self.sources)
         if "/dev/tcp" in command:
             asked = re.findall(r"&& echo (\S+)\)", command)
-            return "\n".join(name for name in asked if name.partition(":")[0] not in self.refused)
+            refused = self.refused | {other.host for other in self.locked_out if other.units}
+            return "\n".join(name for name in asked if name.partition(":")[0] not in refused)
         if "sha256sum" in command and (found := [name for name in self.units if f"/{name}/current" in command]):
             contents = {**self.files[found[0]], **{name: text.encode() for name, text in self.units[found[0]].items()}}
             sums = [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in contents.items()]
