@@ -102,9 +102,17 @@ class CommandRunner:
             assert_as_planned(ended)
         return ended
 
-    def __call__(self, *arguments: str) -> Ended:
-        """Run a command to its end."""
-        return self.end(self.start(*arguments))
+    def __call__(self, *arguments: str, code: int | None = None) -> Ended:
+        """Run a command to its end, which must be with `code` if one is given."""
+        ended = self.end(self.start(*arguments))
+        assert code in (None, ended.code), ended.output()
+        return ended
+
+    def changes_nothing(self, *arguments: str) -> Ended:
+        """Run a command that must succeed and change no host."""
+        ended = self(*arguments, code=0)
+        assert ended.summary["changed"] == 0, ended.output()
+        return ended
 
     def wait_for(self, process: subprocess.Popen[str], seen: Callable[[Path], bool]) -> None:
         """Wait until the newest run's folder has something; the command must still run then."""
@@ -138,8 +146,7 @@ def assert_as_planned(ended: Ended) -> None:
 
 def assert_parts_as_planned(ended: Ended, name: str, changes: list[dict[str, Any]]) -> None:
     """Check that a run changed no part of a host that its plan does not name, and the packages and the model that it names."""
-    lines = (ended.run / "changes.jsonl").read_text().splitlines() if (ended.run / "changes.jsonl").exists() else []
-    records = [each for each in map(json.loads, lines) if each["host"] == name and each["changed"]]
+    records = [each for each in _rows(ended.run / "changes.jsonl") if each["host"] == name and each["changed"]]
     text = "\n".join(f"{each.get('task', '')}\n{each['output']}" for each in records)
     done = {part for part, shown in PARTS.items() if re.search(shown, text, re.MULTILINE)}
     parts = {change["part"] for change in changes}
@@ -157,11 +164,7 @@ def task_ended(host: str, task: str) -> Callable[[Path], bool]:
     """Return a condition: Ansible has finished a task on a host."""
 
     def seen(run: Path) -> bool:
-        path = run / "install" / "tasks.jsonl"
-        if not path.exists():
-            return False
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-        return any(line["host"] == host and line["task"] == task for line in lines)
+        return any(row["host"] == host and row["task"] == task for row in _rows(run / "install" / "tasks.jsonl"))
 
     return seen
 
@@ -169,13 +172,15 @@ def task_ended(host: str, task: str) -> Callable[[Path], bool]:
 def event(kind: str, **fields: Any) -> Callable[[Path], bool]:
     """Return a condition: the run has an event."""
 
+    wanted = {"kind": kind, **fields}.items()
+
     def seen(run: Path) -> bool:
-        path = run / "events.jsonl"
-        if not path.exists():
-            return False
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-        return any(
-            line["kind"] == kind and all(line.get(key) == value for key, value in fields.items()) for line in lines
-        )
+        return any(all(row.get(key) == value for key, value in wanted) for row in _rows(run / "events.jsonl"))
 
     return seen
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file that a run writes; none where it is not there."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]

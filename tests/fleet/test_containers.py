@@ -170,8 +170,7 @@ def test_a_container_keeps_its_gpus_when_systemd_reloads(host: FleetHost, image:
 
 def test_a_service_serves_in_a_container(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
     path = inventory(host, image)
-    ended = firstlight("provision", "-i", path)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("provision", "-i", path, code=0)
     [one] = ended.summary["hosts"]
     assert (one["state"], one["attention"]["used"]) == ("serving", "CPU_ATTN")
     assert {check["status"] for check in one["checks"]} <= {"ok", "skip"}, one["checks"]
@@ -188,8 +187,7 @@ def test_a_service_serves_in_a_container(firstlight: CommandRunner, host: FleetH
     assert {check["status"] for check in found.values()} == {"ok"}, found
     # podman makes the unit again, with its options in another order.
     host.sh("for _ in 1 2 3; do systemctl daemon-reload; done")
-    ended = firstlight("provision", "-i", path)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    firstlight.changes_nothing("provision", "-i", path)
 
 
 def test_it_serves_again_when_its_server_is_killed_or_its_engine_hangs(
@@ -206,8 +204,7 @@ def test_it_serves_again_when_its_server_is_killed_or_its_engine_hangs(
     assert event["action"] == "restarted"
     assert "VLLM::EngineCore" in host.sh(f"cat {event['dump']}")
     wait_until_healthy(host)
-    ended = firstlight("provision", "-i", inventory(host, image))
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    firstlight.changes_nothing("provision", "-i", inventory(host, image))
 
 
 def test_it_serves_again_after_a_reboot(host: FleetHost) -> None:
@@ -248,32 +245,27 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 def test_another_image_and_a_rollback(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
     runs = "podman inspect -f '{{.Image}}' firstlight-vllm"
     former = host.sh(runs)
-    ended = firstlight("provision", "-i", inventory(host, second(image), firstlight_port=8001))
-    assert ended.code == 0, ended.output()
+    firstlight("provision", "-i", inventory(host, second(image), firstlight_port=8001), code=0)
     assert ask(host, port=8001)["with"][0] == 200
     assert host.sh(runs) != former
-    ended = firstlight("rollback", "-i", inventory(host, image))
-    assert ended.code == 0, ended.output()
+    firstlight("rollback", "-i", inventory(host, image), code=0)
     assert ask(host)["with"][0] == 200
     assert host.sh(runs) == former
 
 
 def test_what_podman_lost_is_loaded_again(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
     host.sh("podman rmi --all --force", timeout_s=180)
-    ended = firstlight("provision", "-i", inventory(host, image))
-    assert ended.code == 0, ended.output()
+    ended = firstlight("provision", "-i", inventory(host, image), code=0)
     changes = json.loads((ended.run / "planned_changes.json").read_text())[host.name]
     assert "image" in [change["part"] for change in changes]
     assert ask(host)["with"][0] == 200
 
 
 def test_a_service_leaves_its_container_and_returns(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
-    ended = firstlight("provision", "-i", str(host.inventory(image.parent / "venv")))
-    assert ended.code == 0, ended.output()
+    firstlight("provision", "-i", str(host.inventory(image.parent / "venv")), code=0)
     assert host.sh(f"podman ps -aq; test ! -e {QUADLET} && systemctl is-enabled {UNIT}").split() == ["enabled"]
     assert ask(host)["with"][0] == 200
-    ended = firstlight("rollback", "-i", str(host.inventory(image.parent / "venv")))
-    assert ended.code == 0, ended.output()
+    firstlight("rollback", "-i", str(host.inventory(image.parent / "venv")), code=0)
     assert host.sh(f"test ! -e {SYSTEM_UNIT} && systemctl is-enabled {UNIT}; podman ps -q | wc -l").split() == [
         "generated",
         "1",
@@ -282,8 +274,7 @@ def test_a_service_leaves_its_container_and_returns(firstlight: CommandRunner, h
 
 
 def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
-    ended = firstlight("uninstall", "-i", inventory(host, image))
-    assert ended.code == 0, ended.output()
+    firstlight("uninstall", "-i", inventory(host, image), code=0)
     assert host.sh("podman ps -aq; podman images -q").strip() == ""
     assert host.sh(f"ls -d {PREFIX}* /var/tmp/firstlight-* 2>/dev/null; getent passwd firstlight; true") == ""
     assert host.sh("ls /etc/containers/systemd /etc/systemd/system | grep firstlight || true") == ""

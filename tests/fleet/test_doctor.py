@@ -37,8 +37,7 @@ def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(host: FleetHo
     inventory = str(host.inventory(tmp_path, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
     asked = ("doctor", "--limit", host.name, "-i", inventory)
 
-    ended = firstlight(*asked, "--json")
-    assert ended.code == 0, ended.output()
+    ended = firstlight(*asked, "--json", code=0)
     [document] = json.loads(ended.out)
     assert document["findings"][0]["cause"] == "fabric-manager-not-needed"
     assert document["findings"][0]["evidence"][0]["file"] == "fabric_manager"
@@ -51,8 +50,7 @@ def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(host: FleetHo
     assert "--tags no-fabric-manager" in ended.err
     assert host.sh(f"systemctl is-enabled {UNIT}").strip() == "enabled"
 
-    ended = firstlight(*asked, "--apply", "--yes")
-    assert ended.code == 0, ended.output()
+    ended = firstlight(*asked, "--apply", "--yes", code=0)
     assert "fabric-manager-not-needed: gone" in ended.out
     assert host.sh(f"systemctl is-enabled {UNIT}", check=False).strip() == "disabled"
     assert host.sh(f"systemctl show -P ActiveState {UNIT}").strip() == "inactive"
@@ -96,9 +94,8 @@ def test_causes_of_hosts_with_cards_are_repaired_as_far_as_no_card_is_needed(
         f"systemctl daemon-reload; systemctl disable --now {UNIT}; systemctl start firstlight-vllm.service; "
         "until systemctl is-failed --quiet firstlight-vllm.service; do sleep 0.1; done"
     )
-    inventory = str(host.inventory(tmp_path))
-    ended = CommandRunner(tmp_path / "logs")("doctor", "--limit", host.name, "-i", inventory, "--apply", "--yes")
-    assert ended.code == 0, ended.output()
+    asked = ("doctor", "--limit", host.name, "-i", str(host.inventory(tmp_path)), "--apply", "--yes")
+    ended = CommandRunner(tmp_path / "logs")(*asked, code=0)
     assert f"{cause}: gone" in ended.out
     host.sh(seen)
     host.sh(

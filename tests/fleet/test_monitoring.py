@@ -211,8 +211,7 @@ def test_an_occupied_port_leaves_prometheus_as_it_was(site: Site) -> None:
 def test_it_starts_after_a_reboot_and_is_removed_completely(site: Site) -> None:
     site.monitor.reboot()
     wait_for(lambda: site.ask("up").get(("vllm", site.server.name)) == 1.0, "it does not read after a reboot")
-    done = site.command("uninstall", "-i", str(site.folder / "hosts.yml"))
-    assert done.code == 0, done.output()
+    done = site.command("uninstall", "-i", str(site.folder / "hosts.yml"), code=0)
     assert "prometheus" in done.out, "its packages remain, and are named"
     for host in (site.monitor, site.server):
         assert host.sh("systemctl list-units --all --plain --no-legend 'firstlight-*'; ls /etc/systemd/system | grep firstlight; "

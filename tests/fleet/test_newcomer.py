@@ -98,8 +98,7 @@ def here() -> Iterator[tuple[CommandRunner, str]]:
         run = CommandRunner(folder / "logs")
         try:
             yield run, str(inventory)
-            ended = run("uninstall", "-i", str(inventory))
-            assert ended.code == 0, ended.output()
+            run("uninstall", "-i", str(inventory), code=0)
             assert not prefix.exists()
         finally:
             disk.detach(prefix.parent)
@@ -109,17 +108,14 @@ def here() -> Iterator[tuple[CommandRunner, str]]:
 @pytest.mark.usefixtures("fleet")
 def test_this_machine_without_systemd_serves_under_supervisor(here: tuple[CommandRunner, str]) -> None:
     firstlight, inventory = here
-    ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("provision", "-i", inventory, code=0)
     [host] = ended.summary["hosts"]
     assert (host["state"], host["stack"]["supervisor"]) == ("serving", "supervisor")
     assert host["attention"]["used"] == "CPU_ATTN"
-    ended = firstlight("serve", "-i", inventory, "--attention", "CPU_ATTN")
-    assert ended.code == 0, ended.output()
+    firstlight("serve", "-i", inventory, "--attention", "CPU_ATTN", code=0)
     found = checks_of_what_serves(firstlight, "-i", inventory)
     assert {check["status"] for check in found.values()} == {"ok"}, found
-    ended = firstlight("stop", "-i", inventory)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("stop", "-i", inventory, code=0)
     assert "stopped" in ended.out
     unit = checks_of_what_serves(firstlight, "-i", inventory)["serving.unit"]
     assert (unit["status"], "stopped by ./firstlight stop" in unit["reason"]) == ("skip", True), unit

@@ -142,8 +142,7 @@ def test_the_unit_is_hardened_and_runs_as_its_own_user(hosts: list[FleetHost]) -
 
 
 def test_the_second_run_changes_nothing(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
-    ended = firstlight("provision", "-i", inventory, "--limit", hosts[0].name)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("provision", "-i", inventory, "--limit", hosts[0].name, code=0)
     assert (ended.summary["verdict"], ended.summary["changed"]) == ("green", 0)
     assert {host["state"] for host in ended.summary["hosts"]} == {"unchanged"}
     assert all(host["checks"] and host["checks_at"] for host in ended.summary["hosts"])
@@ -174,8 +173,9 @@ def test_a_second_run_on_a_locked_host_names_the_first_and_an_interrupted_run_le
     first = firstlight.start("provision", "-i", inventory, "--limit", last.name)
     firstlight.wait_for(first, event("locked", host=last.name))
     locked_by = (firstlight.logs / "latest").resolve().name
-    second = CommandRunner(firstlight.logs.parent / "other-logs")("provision", "-i", inventory, "--limit", last.name)
-    assert second.code == 3, second.output()
+    second = CommandRunner(firstlight.logs.parent / "other-logs")(
+        "provision", "-i", inventory, "--limit", last.name, code=3
+    )
     assert locked_by in second.out
     ended = firstlight.end(first, send=signal.SIGINT)
     assert ended.code == 130, ended.output()
@@ -195,8 +195,7 @@ def test_a_run_whose_controller_was_killed_is_continued_by_the_next(
     killed.communicate()
     kept = (firstlight.logs / "latest" / "changes.jsonl").read_text().splitlines()
     assert json.loads(kept[0])["how"] == "lock"
-    ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("provision", "-i", inventory, code=0)
     assert ended.summary["changed"] == 1
     assert [host["state"] for host in ended.summary["hosts"]] == ["unchanged", "serving"]
     assert ask(last)["with"][0] == 200
@@ -249,8 +248,7 @@ def test_a_rebooted_host_serves_again_without_a_run(
     host.reboot()
     wait_until_healthy(host)
     assert ask(host)["with"][0] == 200
-    ended = firstlight("provision", "-i", inventory, "--limit", host.name)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    ended = firstlight.changes_nothing("provision", "-i", inventory, "--limit", host.name)
     assert ended.host(host.name)["serve"]["ready"]
 
 
@@ -260,12 +258,10 @@ def test_rollback_activates_the_previous_environment_and_proves_it(
 ) -> None:
     host = hosts[1]
     serving = host.sh(f"readlink {PREFIX}/current").strip()
-    ended = firstlight("provision", "-i", inventory, "--limit", host.name, "--vllm", "none")
-    assert ended.code == 0, ended.output()
+    firstlight("provision", "-i", inventory, "--limit", host.name, "--vllm", "none", code=0)
     assert host.sh(f"readlink {PREFIX}/current").strip() != serving
     assert host.sh("systemctl is-active firstlight-vllm.service", check=False).strip() != "active"
-    ended = firstlight("rollback", "-i", inventory, "--limit", host.name)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("rollback", "-i", inventory, "--limit", host.name, code=0)
     rows = [json.loads(row) for row in (ended.run / "install/tasks.jsonl").read_text().splitlines()]
     done = [row["task"] for row in rows if row["status"] != "skipped"]
     # The former service is stopped, its units are loaded and it is started: nothing is fetched or built.
@@ -304,8 +300,7 @@ def test_a_cause_repaired_by_the_doctor_is_gone(
 ) -> None:
     """The missing library of the last failed start, on a host that reaches no package source: its package is sent."""
     host = hosts[1]
-    ended = firstlight("doctor", "--limit", host.name, "-i", inventory, "--apply", "--yes", "--json")
-    assert ended.code == 0, ended.output()
+    ended = firstlight("doctor", "--limit", host.name, "-i", inventory, "--apply", "--yes", "--json", code=0)
     [document] = json.loads(ended.out)
     assert (document["applied"]["cause"], document["applied"]["gone"]) == ("libnuma-missing", True)
     assert host.sh("dpkg-query -W -f '${Status}' libnuma1").strip() == "install ok installed"
@@ -314,8 +309,7 @@ def test_a_cause_repaired_by_the_doctor_is_gone(
 def test_uninstall_leaves_nothing_but_what_it_lists(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
-    ended = firstlight("uninstall", "-i", inventory)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("uninstall", "-i", inventory, code=0)
     for host in hosts:
         left = host.sh(
             f"ls -d {PREFIX} /etc/systemd/system/firstlight* /var/tmp/firstlight* 2>/dev/null; "
@@ -334,8 +328,7 @@ def test_a_user_without_root_gets_the_list_of_missing_packages(
     firstlight: CommandRunner, fleet: Fleet, tmp_path: Path
 ) -> None:
     [bare] = fleet.boot(1)
-    ended = firstlight("plan", "-i", str(bare.inventory(tmp_path, user=NO_SUDO)), "--json")
-    assert ended.code == 4, ended.output()
+    ended = firstlight("plan", "-i", str(bare.inventory(tmp_path, user=NO_SUDO)), "--json", code=4)
     document = json.loads(ended.out)
     assert document["stack"] is None
     assert "apt-get install -y libnuma1" in json.dumps(document)

@@ -46,8 +46,7 @@ def other(fleet: Fleet) -> Iterator[FleetHost]:
 @pytest.fixture(scope="module")
 def hosts(host: FleetHost, other: FleetHost, firstlight: CommandRunner, folder: Path) -> list[FleetHost]:
     """Both, which take part in rollouts; a run finds the other one as planned, too."""
-    found = firstlight("provision", "-i", str(other.inventory(folder / "other")))
-    assert (found.code, found.summary["changed"]) == (0, 0), found.output()
+    firstlight.changes_nothing("provision", "-i", str(other.inventory(folder / "other")))
     return [host, other]
 
 
@@ -71,8 +70,7 @@ def renamed(host: FleetHost, folder: Path) -> str:
 def firstlight(inventory: str, folder: Path) -> CommandRunner:
     """The command line; a run finds the host as planned."""
     run = CommandRunner(folder / "logs")
-    found = run("provision", "-i", inventory)
-    assert (found.code, found.summary["changed"]) == (0, 0), found.output()
+    run.changes_nothing("provision", "-i", inventory)
     return run
 
 
@@ -96,8 +94,7 @@ def test_a_changed_setting_makes_a_release_in_the_same_environment(
     text = f"model name builtin-1 -> {OTHER_NAME}; it restarts"
     assert planned == [{"part": "service", "sign": "~", "text": text, "send_bytes": 0}]
     assert "no changes" in firstlight("provision", "--dry-run", "-i", inventory).out
-    changed = firstlight("provision", "-i", renamed)
-    assert changed.code == 0, changed.output()
+    changed = firstlight("provision", "-i", renamed, code=0)
     phases = changed.host(host.name)["phases"]
     assert {phase: phases[phase]["status"] for phase in ("install", "verify", "serve")} == {
         "install": "skipped",
@@ -117,8 +114,7 @@ def test_a_failed_start_returns_automatically_and_the_summary_reports_it(
 ) -> None:
     before = installed(firstlight, renamed, host)
     bad = str(host.inventory(folder / "bad", firstlight_vllm_args=["--no-such-option"]))
-    ended = firstlight("serve", "-i", bad)
-    assert ended.code == 1, ended.output()
+    ended = firstlight("serve", "-i", bad, code=1)
     summary = ended.host(host.name)
     text = summary["phases"]["serve"]["text"]
     assert (summary["state"], summary["changed"], summary["release"]) == ("failed", True, before["release"])
@@ -140,8 +136,7 @@ def test_a_release_is_restored_by_its_digest_and_unneeded_files_are_removed(
     before = installed(firstlight, inventory, host)
     second, first = before["release"], before["previous_release"]
     assert len(before["releases"]) == 3, "the refused release still exists for the next try"
-    ended = firstlight("rollback", "-i", inventory, "--to", first)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("rollback", "-i", inventory, "--to", first, code=0)
     assert ended.host(host.name)["serve"]["ready"]
     assert ended.host(host.name)["release"] == first
     assert model_of(host) == "builtin-1"
@@ -191,8 +186,7 @@ def test_a_switch_whose_controller_is_killed_is_undone_by_rollback_and_finished_
     undone = firstlight("rollback", "-i", inventory)
     assert (undone.code, undone.host(host.name)["release"]) == (0, before["release"]), undone.output()
     cut_in_the_switch(firstlight, host, other)
-    finished = firstlight("provision", "-i", other)
-    assert finished.code == 0, finished.output()
+    finished = firstlight("provision", "-i", other, code=0)
     assert finished.host(host.name)["serve"]["ready"]
     after = installed(firstlight, other, host)
     assert (after["release"] != before["release"], after["previous_release"]) == (True, before["release"])
@@ -231,8 +225,7 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     assert "no process drives it" in firstlight("rollout", "status").out
     assert firstlight("rollout", "-i", both).code == 2, "a second rollout is refused"
 
-    ended = rolling("rollout", "resume")
-    assert ended.code == 0, ended.output()
+    rolling("rollout", "resume", code=0)
     record = rollout_of(firstlight)
     assert (record["state"], {host["state"] for host in record["hosts"]}) == ("done", {"updated"})
     first, last = record["decisions"]
@@ -250,8 +243,7 @@ def test_a_rollout_whose_first_host_fails_leaves_the_other_alone(
 ) -> None:
     before = releases(firstlight, str(write_inventory(folder / "seen", hosts)))
     bad = str(write_inventory(folder / "broken", hosts, firstlight_vllm_args=["--no-such-option"]))
-    ended = firstlight("rollout", "-i", bad, "--steps", "50,100")
-    assert ended.code == 1, ended.output()
+    ended = firstlight("rollout", "-i", bad, "--steps", "50,100", code=1)
     assert "was refused: firstlight-vllm.service" in ended.out
     record = rollout_of(firstlight)
     assert record["state"] == "rolled back"
@@ -305,8 +297,7 @@ class Site:
 def site(fleet: Fleet, host: FleetHost, other: FleetHost, folder: Path) -> Iterator[Site]:
     [gateway] = fleet.boot(1, packages=("haproxy", "openssl"))
     site = Site(gateway, [host, other], folder, CommandRunner(folder / "logs"))
-    made = site.command("provision", "-i", site.inventory())
-    assert made.code == 0, made.output()
+    site.command("provision", "-i", site.inventory(), code=0)
     yield site
     gateway.remove()
 
@@ -344,16 +335,14 @@ def test_a_canary_that_loses_its_power_is_in_traffic_again_after_the_command_tha
     assert "1 of them in traffic" in found.out, found.output()
     assert site.answers() == {200}
 
-    back = firstlight(*shlex.split(left, comments=True)[1:])
-    assert back.code == 0, back.output()
+    firstlight(*shlex.split(left, comments=True)[1:], code=0)
     assert {name: one["release"] for name, one in releases(firstlight, inventory).items()} == {
         name: one["release"] for name, one in before.items()
     }
     requests = site.shown(canary)["requests"]
     assert (site.shown(canary)["state"], site.answers()) == ("up", {200})
     assert site.shown(canary)["requests"] > requests
-    ended = firstlight("provision", "-i", inventory)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    ended = firstlight.changes_nothing("provision", "-i", inventory)
     assert ended.host(site.gateway.name)["gateway"]["out"] == {}
 
 

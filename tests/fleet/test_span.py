@@ -97,8 +97,7 @@ def state_of(host: FleetHost) -> str:
 def test_two_hosts_serve_one_model_and_the_head_answers_for_both(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
-    done = firstlight("provision", "-i", inventory)
-    assert done.code == 0, done.output()
+    done = firstlight("provision", "-i", inventory, code=0)
     head, other = (done.host(host.name) for host in hosts)
     assert (head["state"], other["state"]) == ("serving", "serving")
     assert head["serve"]["tokens_answered"] == head["serve"]["tokens_expected"]
@@ -112,8 +111,7 @@ def test_two_hosts_serve_one_model_and_the_head_answers_for_both(
     for one in hosts:
         began = [events(one, unit) for unit in (START.unit, UNIT)]
         assert began[0][0] < began[1][0], f"rules are loaded before vLLM starts: {began}"
-    again = firstlight("provision", "-i", inventory)
-    assert (again.code, again.summary["changed"]) == (0, 0), again.output()
+    firstlight.changes_nothing("provision", "-i", inventory)
 
 
 def test_only_the_two_hosts_reach_the_ports_at_which_their_processes_speak(hosts: list[FleetHost]) -> None:
@@ -133,8 +131,7 @@ def test_a_part_of_a_span_is_refused_before_anything_changes(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     before = [main_process(host) for host in hosts]
-    done = firstlight("provision", "-i", inventory, "--limit", hosts[1].name)
-    assert done.code == 2, done.output()
+    done = firstlight("provision", "-i", inventory, "--limit", hosts[1].name, code=2)
     assert f"serves a model together with `{hosts[0].name}`, and --limit leaves that out" in done.output()
     assert [main_process(host) for host in hosts] == before
 
@@ -161,8 +158,7 @@ def test_after_it_a_run_proves_both_anew_and_restarts_nothing(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     before = [main_process(host) for host in hosts]
-    done = firstlight("provision", "-i", inventory)
-    assert done.code == 0, done.output()
+    done = firstlight("provision", "-i", inventory, code=0)
     assert [done.host(host.name)["serve"]["ready"] for host in hosts] == [True, True]
     assert [main_process(host) for host in hosts] == before
 
@@ -173,8 +169,7 @@ def test_a_rollout_changes_both_hosts_together(
     before = releases(firstlight, inventory)
     names = {"firstlight_served_model_name": OTHER_NAME, "firstlight_span_port": OTHER_PORT}
     changed = span_of(folder / "changed", hosts, **names)
-    ended = firstlight("rollout", "-i", changed, "--steps", "100")
-    assert ended.code == 0, ended.output()
+    firstlight("rollout", "-i", changed, "--steps", "100", code=0)
     record = json.loads(firstlight("rollout", "status", "--json").out)
     assert (record["state"], [host["state"] for host in record["hosts"]]) == ("done", ["updated", "updated"])
     assert [decision["verdict"] for decision in record["decisions"]] == ["go on"]
@@ -194,8 +189,7 @@ def test_a_rollout_that_fails_on_a_span_returns_both_hosts(
 ) -> None:
     before = releases(firstlight, inventory)
     bad = span_of(folder / "bad", hosts, firstlight_vllm_args=["--no-such-option"])
-    ended = firstlight("rollout", "-i", bad, "--steps", "100")
-    assert ended.code == 1, ended.output()
+    firstlight("rollout", "-i", bad, "--steps", "100", code=1)
     record = json.loads(firstlight("rollout", "status", "--json").out)
     assert (record["state"], [host["state"] for host in record["hosts"]]) == ("rolled back", ["returned", "returned"])
     assert releases(firstlight, inventory) == before

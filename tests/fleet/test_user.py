@@ -36,13 +36,11 @@ def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_user_without_root_gets_an_installation_of_their_own(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
-    ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("provision", "-i", inventory, code=0)
     assert ended.host(host.name)["stack"]["supervisor"] == "supervisor"
     assert "survive a reboot" in ended.out
     assert ask(host, prefix=HOME, port=PORT)["with"][0] == 200
-    ended = firstlight("provision", "-i", inventory)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    ended = firstlight.changes_nothing("provision", "-i", inventory)
     assert ended.host(host.name)["state"] == "unchanged"
 
 
@@ -50,8 +48,7 @@ def test_with_lingering_sessions_the_service_becomes_a_unit_and_survives_a_reboo
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     host.sh(f"loginctl enable-linger {NO_SUDO}")
-    ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.output()
+    ended = firstlight("provision", "-i", inventory, code=0)
     summary = ended.host(host.name)
     assert (summary["state"], summary["stack"]["supervisor"]) == ("serving", "systemd-user")
     assert "survive a reboot" not in ended.out
@@ -62,12 +59,10 @@ def test_with_lingering_sessions_the_service_becomes_a_unit_and_survives_a_reboo
     host.reboot()
     wait_until_healthy(host, port=PORT)
     assert ask(host, prefix=HOME, port=PORT)["with"][0] == 200
-    ended = firstlight("provision", "-i", inventory)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
+    firstlight.changes_nothing("provision", "-i", inventory)
 
 
 def test_it_is_removed_completely(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
-    ended = firstlight("uninstall", "-i", inventory)
-    assert ended.code == 0, ended.output()
+    firstlight("uninstall", "-i", inventory, code=0)
     assert host.sh(f"ls -d {HOME} /home/{NO_SUDO}/.config/systemd/user/firstlight* 2>/dev/null; true") == ""
     assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
