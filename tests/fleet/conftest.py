@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,14 @@ from tests.fleet.snapshots import boot_serving
 
 
 @pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
-    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the runs and the inventories of a file's tests."""
+    return tmp_path_factory.mktemp("hosts")
+
+
+@pytest.fixture(scope="module")
+def firstlight(folder: Path) -> CommandRunner:
+    return CommandRunner(folder / "logs")
 
 
 @pytest.fixture(scope="module")
@@ -24,5 +31,5 @@ def host(fleet: Fleet) -> Iterator[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(host.inventory(tmp_path_factory.mktemp("inventory")))
+def inventory(host: FleetHost, folder: Path) -> str:
+    return str(host.inventory(folder / "first"))

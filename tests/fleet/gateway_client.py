@@ -14,13 +14,16 @@ CURRENT = "/opt/firstlight/gateway/current"
 
 
 class Client:
-    """A client that trusts the certificate of one gateway alone."""
+    """A client that trusts the certificate of one gateway alone, or of those that share its address."""
 
-    def __init__(self, gateway: FleetHost, key: str) -> None:
-        pem = gateway.sh(f"openssl x509 -in {CURRENT}/certificate.pem")
+    def __init__(
+        self, gateway: FleetHost, key: str, *others: FleetHost, address: str = "", timeout_s: float = 60
+    ) -> None:
+        pem = "\n".join(each.sh(f"openssl x509 -in {CURRENT}/certificate.pem") for each in (gateway, *others))
         self.context = ssl.create_default_context(cadata=pem)
-        self.base = f"https://{gateway.address}:8443"
+        self.base = f"https://{address or gateway.address}:8443"
         self.key = key
+        self.timeout_s = timeout_s
 
     def chat(self, model: str = "stub", **body: Any) -> tuple[int, str]:
         """Return the status and the text of the answer, which is the name of the host that answered where a stub serves."""
@@ -28,7 +31,7 @@ class Client:
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.base}/v1/chat/completions", content, headers)
         try:
-            with urllib.request.urlopen(request, timeout=60, context=self.context) as response:
+            with urllib.request.urlopen(request, timeout=self.timeout_s, context=self.context) as response:
                 document = json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, ""

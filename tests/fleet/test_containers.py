@@ -44,16 +44,6 @@ def host(fleet: Fleet) -> Iterator[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("containers")
-
-
-@pytest.fixture(scope="module")
-def firstlight(folder: Path) -> CommandRunner:
-    return CommandRunner(folder / "logs")
-
-
-@pytest.fixture(scope="module")
 def image(host: FleetHost, folder: Path) -> Path:
     """The image of the guide, made by its commands of the files of the host's own system; the host itself keeps none.
 

@@ -15,6 +15,7 @@ from provision.phases.verify.tool import zipapp
 from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.stub_hosts import make_serving, serve_at
 
 pytestmark = pytest.mark.long("monitoring", seconds=130)
@@ -47,9 +48,9 @@ class Site:
     made: Ended
     """The command that set it up."""
 
-    def run(self, **variables: Any) -> Ended:
+    def run(self, *, code: int | None = 0, **variables: Any) -> Ended:
         """Set it up again."""
-        return set_up(self.command, self.folder, self.monitor, self.server, **variables)
+        return set_up(self.command, self.folder, self.monitor, self.server, code=code, **variables)
 
     def ask(self, query: str) -> dict[tuple[str, str], float]:
         """Return the values of a query by job and host. Raises OSError while Prometheus does not answer, as when it starts."""
@@ -76,7 +77,7 @@ def site(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Site:
     (server.machine.root / "opt/firstlight/verify/last.json").write_text(json.dumps(LAST))
     folder = tmp_path_factory.mktemp("monitoring")
     command = CommandRunner(folder / "logs")
-    return Site(monitor, server, folder, command, set_up(command, folder, monitor, server))
+    return Site(monitor, server, folder, command, set_up(command, folder, monitor, server, code=0))
 
 
 def wait_for(seen: Callable[[], bool], otherwise: str) -> None:
@@ -84,19 +85,16 @@ def wait_for(seen: Callable[[], bool], otherwise: str) -> None:
     wait_until(seen, otherwise, every_s=0.5)
 
 
-def set_up(command: CommandRunner, folder: Path, monitor: FleetHost, server: FleetHost, **variables: Any) -> Ended:
-    groups = {
-        "monitoring": {"hosts": {monitor.name: monitor.inventory_entry()}, "vars": variables},
-        "serving": {"hosts": {server.name: server.inventory_entry()}},
-    }
-    (folder / "hosts.yml").write_text(json.dumps({"all": {"children": groups}}))
-    return command("monitoring", "-i", str(folder / "hosts.yml"))
+def set_up(
+    command: CommandRunner, folder: Path, monitor: FleetHost, server: FleetHost, *, code: int | None, **variables: Any
+) -> Ended:
+    path = inventory_of_groups(folder, {"monitoring": ([monitor], variables), "serving": ([server], {})})
+    return command("monitoring", "-i", str(path), code=code)
 
 
 def test_the_run_says_what_is_read_and_prometheus_reads_it(site: Site) -> None:
-    done, monitor, server = site.made, site.monitor, site.server
-    assert done.code == 0, done.output()
-    shown = done.host(monitor.name)["monitoring"]
+    monitor, server = site.monitor, site.server
+    shown = site.made.host(monitor.name)["monitoring"]
     assert shown["prometheus"] == "http://127.0.0.1:9090"
     assert shown["targets"] == {
         "vllm": [server.name],
@@ -145,7 +143,7 @@ def test_an_alert_fires_after_its_fault_and_says_what_to_type(site: Site) -> Non
     [found] = json.loads(said)
     launcher, *words = shlex.split(found["annotations"]["runbook"])
     assert launcher == "./firstlight"
-    assert site.command(*words).code == 0, "typed as it is"
+    site.command(*words, code=0)  # typed as it is
     assert words[:3] == ["doctor", "--limit", site.server.name]
     site.server.sh("systemctl start stub")
     wait_for(lambda: site.ask("up").get(("vllm", site.server.name)) == 1.0, "vLLM is never read again")
@@ -154,7 +152,6 @@ def test_an_alert_fires_after_its_fault_and_says_what_to_type(site: Site) -> Non
 def test_a_second_run_changes_nothing(site: Site) -> None:
     before = site.process()
     done = site.run()
-    assert done.code == 0, done.output()
     assert done.summary["changed"] == 0
     assert not (done.run / "install/tasks.jsonl").exists(), "nothing differs, and no playbook is played"
     assert site.process() == before
@@ -164,18 +161,17 @@ def test_a_new_port_of_a_host_is_read_without_a_restart(site: Site) -> None:
     before = site.process()
     serve_at(site.server, 8001)
     done = site.run()
-    assert done.code == 0, done.output()
     assert done.summary["changed"] == 1
     wait_for(lambda: site.ask("up").get(("vllm", site.server.name)) == 0.0, "the old port is still read")
     serve_at(site.server, 8000)
-    assert site.run().code == 0
+    site.run()
     wait_for(lambda: site.ask("up").get(("vllm", site.server.name)) == 1.0, "the new port is never read")
     assert site.process() == before
 
 
 def test_a_host_without_an_answer_stays_a_target(site: Site) -> None:
     site.server.sh("systemctl stop ssh")
-    done = site.run()
+    done = site.run(code=None)
     site.server.sh("systemctl start ssh")
     assert done.code == 1, done.output()
     assert done.host(site.monitor.name)["monitoring"]["targets"]["vllm"] == [site.server.name]
@@ -188,7 +184,7 @@ def test_files_that_prometheus_refuses_are_not_used(site: Site) -> None:
         "mv /usr/bin/promtool /root/ && printf '#!/bin/sh\\necho no such field; exit 1\\n' >/usr/bin/promtool"
     )
     site.monitor.sh("chmod 755 /usr/bin/promtool")
-    done = site.run()
+    done = site.run(code=None)
     site.monitor.sh("mv /root/promtool /usr/bin/")
     serve_at(site.server, 8000)
     assert done.code == 1, done.output()
@@ -202,8 +198,7 @@ def test_an_occupied_port_leaves_prometheus_as_it_was(site: Site) -> None:
     site.monitor.sh("systemd-run -q --collect --unit=other python3 -m http.server 9999")
     wait_for(lambda: "9999" in site.monitor.sh("ss -Hltn"), "the other program never listens")
     before = site.process()
-    done = site.run(firstlight_monitoring_port=9999)
-    assert done.code == 1, done.output()
+    done = site.run(firstlight_monitoring_port=9999, code=1)
     assert "listens on port 9999 already" in done.host(site.monitor.name)["phases"]["serve"]["text"]
     assert site.process() == before
 

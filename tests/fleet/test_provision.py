@@ -32,7 +32,7 @@ def hosts(fleet: Fleet) -> list[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def inventory(hosts: list[FleetHost], tmp_path_factory: pytest.TempPathFactory) -> str:
+def inventory(hosts: list[FleetHost], folder: Path) -> str:
     """Two ways to become root, sudo with a password and without one; other files have a login as root.
 
     The connection to the second, which a test switches off, is given up after 15 s without an answer, not after 45.
@@ -46,12 +46,7 @@ def inventory(hosts: list[FleetHost], tmp_path_factory: pytest.TempPathFactory) 
         without_password.name: without_password.inventory_entry(SUDO_WITHOUT_PASSWORD) | become,
     }
     entries[without_password.name]["ansible_ssh_common_args"] += " -o ServerAliveInterval=5"
-    return str(inventory_of(tmp_path_factory.mktemp("inventory"), entries))
-
-
-@pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
-    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
+    return str(inventory_of(folder / "both", entries))
 
 
 def test_a_host_that_fails_during_a_run_is_named_and_stops_no_other(

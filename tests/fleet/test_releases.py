@@ -21,6 +21,7 @@ from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, event
 from tests.fleet.gateway_client import Client, keys
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
+from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.serving import PREFIX, ask, wait_until_healthy
 from tests.fleet.snapshots import boot_serving
 
@@ -48,16 +49,6 @@ def hosts(host: FleetHost, other: FleetHost, firstlight: CommandRunner, folder: 
     """Both, which take part in rollouts; a run finds the other one as planned, too."""
     firstlight.changes_nothing("provision", "-i", str(other.inventory(folder / "other")))
     return [host, other]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("releases")
-
-
-@pytest.fixture(scope="module")
-def inventory(host: FleetHost, folder: Path) -> str:
-    return str(host.inventory(folder / "first"))
 
 
 @pytest.fixture(scope="module")
@@ -271,14 +262,9 @@ class Site:
 
     def inventory(self, **variables: Any) -> str:
         """Write an inventory, whose variables apply to all hosts."""
-        groups = {"gateway": [self.gateway], "serving": self.hosts}
-        children = {
-            name: {"hosts": {one.name: one.inventory_entry() for one in those}} for name, those in groups.items()
-        }
+        folder = self.folder / "-".join(["behind", *variables])
         given = {"firstlight_expose": True, "firstlight_bind": "0.0.0.0", **SHARING_CORES, **variables}
-        path = self.folder / f"{'-'.join(['behind', *variables])}.yml"
-        path.write_text(json.dumps({"all": {"children": children, "vars": given}}))
-        return str(path)
+        return str(inventory_of_groups(folder, {"gateway": ([self.gateway], {}), "serving": (self.hosts, {})}, **given))
 
     def shown(self, host: FleetHost) -> dict[str, Any]:
         """Return a host as `gateway status` shows it."""

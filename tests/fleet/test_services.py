@@ -17,6 +17,7 @@ from tests.fleet.bigrams import write_adapter, write_model
 from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.gateway_client import Client, keys
 from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import PREFIX, ask
 
@@ -64,27 +65,10 @@ def inventory(hosts: tuple[FleetHost, FleetHost], folder: Path, **own: Any) -> s
         "vllm_args": ["--enforce-eager"],
         **own,
     }
-    serving = {
-        **host.inventory_entry(),
-        "firstlight_bind": host.address,
-        "firstlight_services": {"plain": {}, "own": {"port": 8001, **model}},
-    }
-    groups = {
-        "gateway": {"hosts": {gateway.name: gateway.inventory_entry()}},
-        "serving": {"hosts": {host.name: serving}},
-    }
-    path = folder / "hosts.yml"
-    path.write_text(
-        json.dumps(
-            {
-                "all": {
-                    "children": groups,
-                    "vars": {"firstlight_expose": True, "firstlight_env": {"OMP_WAIT_POLICY": "passive"}},
-                }
-            }
-        )
-    )
-    return str(path)
+    services: dict[str, Any] = {"plain": {}, "own": {"port": 8001, **model}}
+    serving = ([host], {"firstlight_bind": host.address, "firstlight_services": services})
+    shared = {"firstlight_expose": True, "firstlight_env": {"OMP_WAIT_POLICY": "passive"}}
+    return str(inventory_of_groups(folder, {"gateway": ([gateway], {}), "serving": serving}, **shared))
 
 
 def invocations(host: FleetHost) -> dict[str, str]:

@@ -33,18 +33,8 @@ def hosts(fleet: Fleet) -> list[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("span")
-
-
-@pytest.fixture(scope="module")
 def inventory(hosts: list[FleetHost], folder: Path) -> str:
     return span_of(folder, hosts)
-
-
-@pytest.fixture(scope="module")
-def firstlight(folder: Path) -> CommandRunner:
-    return CommandRunner(folder / "logs")
 
 
 def span_of(folder: Path, hosts: list[FleetHost], **settings: Any) -> str:

@@ -32,11 +32,6 @@ def hosts(fleet: Fleet) -> list[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("ray")
-
-
-@pytest.fixture(scope="module")
 def inventory(hosts: list[FleetHost], folder: Path) -> str:
     return span_of(folder, hosts, firstlight_executor="ray", firstlight_env={"PYTHONPATH": ray_on_cpu.FOLDER})
 

@@ -6,6 +6,7 @@ The tests of this file run in order on one host; each continues from the state t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,8 +30,8 @@ def host(fleet: Fleet) -> Iterator[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(host.inventory(tmp_path_factory.mktemp("inventory"), user=NO_SUDO, firstlight_port=PORT))
+def inventory(host: FleetHost, folder: Path) -> str:
+    return str(host.inventory(folder / "first", user=NO_SUDO, firstlight_port=PORT))
 
 
 def test_a_user_without_root_gets_an_installation_of_their_own(
