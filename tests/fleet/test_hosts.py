@@ -12,7 +12,7 @@ import pytest
 
 from provision.core.errors import RemoteCommandError, StageError, TransportError
 from provision.fleet.ssh import Session, Task, fan_out, open_session
-from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost, write_inventory
+from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import hosts_of, inventory_of
 from tests.ssh.files import bytes_of, staged
 
@@ -28,14 +28,6 @@ def test_a_booted_host_is_a_real_host(pair: list[FleetHost], session: Session) -
     done = session.run("ps -o comm= -p 1; id -un; hostname")
     assert done.stdout.split() == ["systemd", "root", pair[0].name]
     assert pair[0].sh("command -v pip3 gcc g++ uv || true") == ""
-
-
-def test_units_of_one_name_on_two_hosts_have_control_groups_of_their_own(pair: list[FleetHost]) -> None:
-    for host in pair:
-        host.sh("systemd-run --quiet --unit=same sleep 987")
-    found = [host.sh("cat $(find /sys/fs/cgroup -path '*/same.service/cgroup.procs')").split() for host in pair]
-    mains = [host.sh("systemctl show -P MainPID same; systemctl stop same").strip() for host in pair]
-    assert [set(pids) for pids in found] == [{main} for main in mains]
 
 
 def test_output_error_output_and_status_of_a_command_are_separate(session: Session) -> None:
@@ -236,8 +228,3 @@ def test_a_fleet_with_one_unreachable_host_has_answers_of_the_others(pair: list[
     assert done.outcomes["gone"].tries == 2
     for one in sessions.values():
         one.close()
-
-
-def test_an_inventory_of_several_hosts_is_one_file(pair: list[FleetHost], tmp_path: Path) -> None:
-    path = write_inventory(tmp_path, pair, firstlight_port=8123)
-    assert [(host.name, host.settings.port) for host in hosts_of(path)] == [(host.name, 8123) for host in pair]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.errors import HostKeyError, InventoryError, TransportError
+from provision.core.errors import HostKeyError, TransportError
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.host_keys import fingerprint
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
@@ -173,10 +173,3 @@ def test_an_unreachable_host_has_a_reason(tmp_path: Path, address: str, port: st
     entry = {"ansible_host": address, "ansible_port": number, "ansible_ssh_common_args": "-F none -o ConnectTimeout=1"}
     with pytest.raises(TransportError, match=rf"host gone \({address}:{number}\) cannot be reached: ({why})"):
         open_session(hosts_of(inventory_of(tmp_path, {"gone": entry}))[0]).run("true")
-
-
-def test_turning_host_key_checks_off_is_refused(pair: list[FleetHost], tmp_path: Path) -> None:
-    entry = pair[0].inventory_entry()
-    entry["ansible_ssh_common_args"] += " -o StrictHostKeyChecking=no"
-    with pytest.raises(InventoryError, match=r"host host1: .*host keys are checked, always"):
-        hosts_of(inventory_of(tmp_path, {"host1": entry}))

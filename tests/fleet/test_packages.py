@@ -148,15 +148,7 @@ def test_a_record_that_was_cut_off_is_made_up_for(root: AptRoot) -> None:
     assert root.states() == {}
 
 
-def test_a_branch_is_changed_completely_in_one_transaction(old: AptRoot) -> None:
-    status, output = packages(old)
-    assert status == 0, output
-    assert "libnvidia-compute-570-" in output
-    assert set(old.states().values()) == {(NEW, "hi")}
-    assert "libnvidia-compute-570" not in old.states()
-
-
-def test_the_other_flavour_of_the_modules_is_removed(old: AptRoot) -> None:
+def test_branch_and_flavour_of_the_modules_are_changed_completely(old: AptRoot) -> None:
     status, output = packages(old, flavour="proprietary")
     assert status == 0, output
     assert set(old.states().values()) == {(NEW, "hi")}

@@ -317,14 +317,3 @@ def test_uninstall_leaves_nothing_but_what_it_lists(
     assert "libnuma1" in ended.out
     changes = [json.loads(line) for line in (ended.run / "changes.jsonl").read_text().splitlines()]
     assert not [line for line in changes if line["how"] == "write"], "nothing is written where all was removed"
-
-
-def test_a_user_without_root_gets_the_list_of_missing_packages(
-    firstlight: CommandRunner, fleet: Fleet, tmp_path: Path
-) -> None:
-    [bare] = fleet.boot(1)
-    ended = firstlight("plan", "-i", str(bare.inventory(tmp_path, user=NO_SUDO)), "--json", code=4)
-    document = json.loads(ended.out)
-    assert document["stack"] is None
-    assert "apt-get install -y libnuma1" in json.dumps(document)
-    bare.remove()

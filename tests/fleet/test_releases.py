@@ -137,20 +137,6 @@ def test_a_release_is_restored_by_its_digest_and_unneeded_files_are_removed(
 
 
 @RELEASES
-@pytest.mark.parametrize(("digest", "code"), [("00112233445566aa", 1), ("latest", 2)])
-def test_a_release_that_does_not_exist_changes_nothing(
-    firstlight: CommandRunner, host: FleetHost, inventory: str, digest: str, code: int
-) -> None:
-    before = installed(firstlight, inventory, host)
-    ended = firstlight("rollback", "-i", inventory, "--to", digest)
-    assert ended.code == code, ended.output()
-    assert digest in ended.output()
-    assert "hint" in ended.output()
-    after = installed(firstlight, inventory, host)
-    assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
-
-
-@RELEASES
 def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:

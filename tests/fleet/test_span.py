@@ -117,15 +117,6 @@ def test_only_the_two_hosts_reach_the_ports_at_which_their_processes_speak(hosts
     hosts[1].sh(f'python3 -c "import socket; {meeting.format(head)}"')
 
 
-def test_a_part_of_a_span_is_refused_before_anything_changes(
-    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
-) -> None:
-    before = [main_process(host) for host in hosts]
-    done = firstlight("provision", "-i", inventory, "--limit", hosts[1].name, code=2)
-    assert f"serves a model together with `{hosts[0].name}`, and --limit leaves that out" in done.output()
-    assert [main_process(host) for host in hosts] == before
-
-
 def test_the_death_of_one_host_s_server_ends_all_and_all_serve_again(hosts: list[FleetHost]) -> None:
     first, other = hosts
     before = {host.name: (main_process(host), engines(host)) for host in hosts}
