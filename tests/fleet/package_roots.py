@@ -6,14 +6,16 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from provision.catalog import catalog
+from provision.catalog.packages import packages_of_component, repository_of_component
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine
-from tests.fleet.vendor import PLACE, Signer
+from tests.fleet.vendor import NEW, PLACE, Signer
 from tests.install.modules import copy_modules, documentation, run_module
 from tests.install.scripts import script_text
 
@@ -104,6 +106,38 @@ class AptRoot(Root):
             for name, version, state in rows
             if ("nvidia" in name or "cuda" in name) and state[1] == "i"
         }
+
+
+def wanted(
+    flavour: str = "open", version: str | None = NEW, *, system: tuple[str, str] = ("debian", "12"), **values: Any
+) -> dict[str, Any]:
+    """Return the parameters of the role's modules for a driver; `system` is a distribution and its release."""
+    family = catalog().package_families["nvidia-driver"]
+    component = catalog().package_components[f"driver-{flavour}"]
+    repository = repository_of_component(
+        component.name, os_id=system[0], version_id=system[1], machine="x86_64", mirror=f"file://{PLACE}", key="/key"
+    )
+    known = {
+        "packages": list(packages_of_component(component.name, branch=(version or "").partition(".")[0])),
+        "version": version,
+        "family": {"packages": list(family.packages), "version": family.version, "apart": []},
+        "instead_of": list(component.instead_of),
+        "headers": True,
+        "before": [],
+        "along": [],
+        "at_least": None,
+        "below": None,
+        "repository": asdict(repository),
+        "lock_timeout_s": 60,
+    }
+    return {**known, **values}
+
+
+def succeeded(ended: tuple[int, str]) -> str:
+    """Return the report of a module, which must have succeeded."""
+    status, report = ended
+    assert status == 0, report
+    return report
 
 
 @contextmanager

@@ -6,42 +6,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.catalog import catalog
-from provision.catalog.packages import packages_of_component, repository_of_component
 from tests.fleet.fixtures import require_hosts
-from tests.fleet.package_roots import KEY, PIN, SOURCE, AptRoot, apt_root
-from tests.fleet.vendor import NEW, OLD, PLACE, Package, Signer, build_repository, signer
+from tests.fleet.package_roots import KEY, PIN, SOURCE, AptRoot, apt_root, succeeded, wanted
+from tests.fleet.vendor import NEW, OLD, Package, Signer, build_repository, signer
 
 HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep({seconds})"
-
-
-def wanted(flavour: str = "open", version: str | None = NEW, **values: Any) -> dict[str, Any]:
-    """Return the parameters of the role's modules for a driver."""
-    family = catalog().package_families["nvidia-driver"]
-    component = catalog().package_components[f"driver-{flavour}"]
-    repository = repository_of_component(
-        component.name, os_id="debian", version_id="12", machine="x86_64", mirror=f"file://{PLACE}", key="/key.asc"
-    )
-    known = {
-        "packages": list(packages_of_component(component.name, branch=(version or "").partition(".")[0])),
-        "version": version,
-        "family": {"packages": list(family.packages), "version": family.version, "apart": []},
-        "instead_of": list(component.instead_of),
-        "headers": True,
-        "before": [],
-        "along": [],
-        "at_least": None,
-        "below": None,
-        "repository": asdict(repository),
-        "lock_timeout_s": 60,
-    }
-    return {**known, **values}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +42,7 @@ def packages(root: AptRoot, mode: str = "make", **values: Any) -> tuple[int, str
 def old(root: AptRoot) -> AptRoot:
     """A root with the older branch, held, and a package that no newer branch has."""
     root.pin(OLD)
-    status, output = packages(root, version=OLD)
-    assert status == 0, output
+    succeeded(packages(root, version=OLD))
     assert root.run("apt-get", "-qq", "-y", "install", f"libnvidia-compute-570={OLD}-1").returncode == 0
     root.pin(NEW)
     return root
@@ -78,8 +51,7 @@ def old(root: AptRoot) -> AptRoot:
 def test_the_planned_version_is_installed_and_held(root: AptRoot) -> None:
     status, output = packages(root, "look")
     assert (status, "nvidia-open=" in output, root.states()) == (0, True, {})
-    status, output = packages(root)
-    assert status == 0, output
+    succeeded(packages(root))
     assert set(root.states().values()) == {(NEW, "hi")}
     assert {"nvidia-open", "nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1"} <= root.states().keys()
     for mode in ("look", "make"):
@@ -92,8 +64,7 @@ def install_by_hand(root: AptRoot, *names: str) -> None:
 
 def test_an_uninstallation_removes_driver_holds_and_pins_with_consent_alone(root: AptRoot) -> None:
     before = root.sh("dpkg-query -W")
-    status, output = packages(root)
-    assert status == 0, output
+    succeeded(packages(root))
     (root.path / f"etc/apt/apt.conf.d/52{Path(PIN).name}").write_text("")
     root.run("apt-mark", "hold", "dpkg")
     (said,) = root.uninstall()
@@ -112,8 +83,7 @@ def test_an_uninstallation_removes_driver_holds_and_pins_with_consent_alone(root
 
 def test_what_others_need_and_what_was_there_before_stays(root: AptRoot, vendor: Signer, tmp_path: Path) -> None:
     install_by_hand(root, "linux-headers-" + os.uname().release)
-    status, output = packages(root)
-    assert status == 0, output
+    succeeded(packages(root))
     (tmp_path / "other").mkdir()
     Package("zfs-dkms", "2.1", "dkms").build(tmp_path / "other")
     shutil.copy(tmp_path / "other/zfs-dkms_2.1_all.deb", root.path / "root")
@@ -127,8 +97,7 @@ def test_a_driver_that_was_there_before_stays_in_its_newer_version(root: AptRoot
     root.pin(OLD)
     install_by_hand(root, "cuda-drivers")
     root.pin(NEW)
-    status, output = packages(root)
-    assert status == 0, output
+    succeeded(packages(root))
     there = root.states()
     (said,) = root.uninstall(drivers=True)
     assert said.startswith("packages that were there before, or replaced those")
@@ -149,8 +118,7 @@ def test_a_record_that_was_cut_off_is_made_up_for(root: AptRoot) -> None:
 
 
 def test_branch_and_flavour_of_the_modules_are_changed_completely(old: AptRoot) -> None:
-    status, output = packages(old, flavour="proprietary")
-    assert status == 0, output
+    succeeded(packages(old, flavour="proprietary"))
     assert set(old.states().values()) == {(NEW, "hi")}
     assert {"cuda-drivers", "nvidia-kernel-dkms"} <= old.states().keys()
     assert not {"nvidia-open", "nvidia-kernel-open-dkms"} & old.states().keys()
@@ -163,8 +131,7 @@ def test_half_configured_packages_are_finished_first(root: AptRoot) -> None:
     assert found
     database.write_text(before + found + after.replace("installed", "half-configured", 1))
     assert "nvlsm" in root.run("dpkg", "--audit").stdout
-    status, output = packages(root)
-    assert status == 0, output
+    output = succeeded(packages(root))
     assert "changed: half-configured packages nvlsm" in output
     assert root.run("dpkg", "--audit").stdout == ""
 
@@ -207,8 +174,7 @@ def test_the_role_waits_for_the_lock_of_another_package_manager(
     root: AptRoot, held_lock: Callable[[float], None]
 ) -> None:
     held_lock(4)
-    status, output = packages(root)
-    assert status == 0, output
+    succeeded(packages(root))
     assert set(root.states().values()) == {(NEW, "hi")}
 
 
@@ -269,16 +235,14 @@ def test_only_the_key_with_the_fingerprint_is_used_from_a_file_of_keys(root: Apt
     assert "error: apt-get update:" in output
     assert root.states() == {}
     (root.path / SOURCE).write_text(f"{text} {vendor.fingerprint()}\n")
-    status, output = packages(root)
-    assert status == 0, output
+    succeeded(packages(root))
 
 
 def test_a_kernel_without_headers_is_an_error_only_if_it_is_running(root: AptRoot) -> None:
     runs = os.uname().release
     for kernel in (runs, "6.1.0-9-amd64"):
         (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
-    status, output = packages(root)
-    assert status == 0, output
+    output = succeeded(packages(root))
     assert "note: package linux-headers-6.1.0-9-amd64 is not on offer" in output
     assert (root.path / f"usr/src/linux-headers-{runs}").is_dir()
     root.run("dpkg", "--purge", f"linux-headers-{runs}")

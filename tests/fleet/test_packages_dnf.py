@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
 from provision.core.models.inventory import Host
 from tests.fleet.commands import command
 from tests.fleet.hosts import FleetHost, authorize
 from tests.fleet.layers import RPM_TOOLS
 from tests.fleet.machine import Machine
-from tests.fleet.package_roots import Root, bare
+from tests.fleet.package_roots import Root, bare, succeeded, wanted
 from tests.fleet.vendor import NEW, OLD, PLACE
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
@@ -95,25 +94,8 @@ class DnfRoot(Root):
     def packages(
         self, mode: str = "make", *, flavour: str = "open", version: str = NEW, **values: Any
     ) -> tuple[int, str]:
-        family = catalog().package_families["nvidia-driver"]
-        component = catalog().package_components[f"driver-{flavour}"]
-        repository = repository_of_component(
-            component.name, os_id="rocky", version_id="9.5", machine="x86_64", mirror=f"file://{PLACE}", key="/key"
-        )
-        wanted = {
-            "packages": list(packages_of_component(component.name, branch=version.partition(".")[0])),
-            "version": version,
-            "family": {"packages": list(family.packages), "version": family.version, "apart": []},
-            "instead_of": list(component.instead_of),
-            "headers": False,
-            "before": ["epel-release"],
-            "along": [],
-            "at_least": None,
-            "below": None,
-            "repository": asdict(repository),
-            "lock_timeout_s": 60,
-        }
-        return self.module("firstlight_packages", mode, {**wanted, **values})
+        values = {"headers": False, "before": ["epel-release"], **values}
+        return self.module("firstlight_packages", mode, wanted(flavour, version, system=("rocky", "9.5"), **values))
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the vendor's packages."""
@@ -163,8 +145,7 @@ def test_nothing_is_installed_without_a_valid_signature(root: DnfRoot) -> None:
 def test_the_planned_version_is_installed_and_nothing_newer(root: DnfRoot) -> None:
     assert "nvidia-open=3:580.178.04-1.el9" in root.packages("look")[1]
     assert root.versions() == {}
-    status, output = root.packages()
-    assert status == 0, output
+    succeeded(root.packages())
     assert {"nvidia-open", "kmod-nvidia-open-dkms", "nvidia-driver-cuda"} <= root.versions().keys()
     assert set(root.versions().values()) == {NEW}
     for mode in ("look", "make"):
@@ -179,8 +160,7 @@ def test_an_upgrade_of_the_distribution_installs_no_newer_driver(root: DnfRoot) 
 
 @pytest.mark.parametrize(("flavour", "version"), [("open", OLD), ("proprietary", NEW), ("open", NEWEST)])
 def test_branch_and_flavour_are_changed_completely(root: DnfRoot, flavour: str, version: str) -> None:
-    status, output = root.packages(flavour=flavour, version=version)
-    assert status == 0, output
+    succeeded(root.packages(flavour=flavour, version=version))
     assert set(root.versions().values()) == {version}
     assert ("kmod-nvidia-open-dkms" in root.versions()) is (flavour == "open")
     assert ("kmod-nvidia-latest-dkms" in root.versions()) is (flavour == "proprietary")
@@ -205,8 +185,7 @@ def test_dkms_and_ocl_icd_come_from_epel_which_is_enabled_first(root: DnfRoot) -
 @pytest.mark.parametrize(("version", "name"), [(OLD, "nvidia-fabric-manager"), (NEW, "nvidia-fabricmanager")])
 def test_the_fabric_manager_has_another_name_below_branch_580(root: DnfRoot, version: str, name: str) -> None:
     packages = list(packages_of_component("fabric-manager", branch=version.partition(".")[0]))
-    status, output = root.packages(version=version, packages=packages, instead_of=[])
-    assert status == 0, output
+    succeeded(root.packages(version=version, packages=packages, instead_of=[]))
     assert root.versions()[name] == version
     root.sh(f"rpm -e {name}")
 
@@ -214,8 +193,7 @@ def test_the_fabric_manager_has_another_name_below_branch_580(root: DnfRoot, ver
 def test_an_uninstallation_removes_driver_repository_and_key_with_consent_alone(root: DnfRoot) -> None:
     (root.path / "etc/pki/rpm-gpg/firstlight-nvidia-cuda").write_text((root.path / "root/key.asc").read_text())
     (root.path / "var/lib/firstlight-drivers/keys").write_text("key /etc/pki/rpm-gpg/firstlight-nvidia-cuda\n")
-    status, output = root.packages()
-    assert status == 0, output
+    succeeded(root.packages())
     (root.path / "root/zfs.spec").write_text(NEEDS_DKMS)
     root.sh("rpmbuild -bb --quiet /root/zfs.spec; rpm -i --nosignature /root/rpmbuild/RPMS/noarch/zfs-dkms-*")
     (said,) = root.uninstall()

@@ -13,7 +13,7 @@ from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.phases.install.drivers import driver_work
 from tests.drivers.test_work import OWN, facts, stack
-from tests.fleet.package_roots import AptRoot, bare
+from tests.fleet.package_roots import AptRoot, bare, succeeded
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, build_suite, signer
 from tests.fleet.vendor_others import UBUNTUS_KERNEL, distribution_packages, signed_packages, ubuntu_packages
 
@@ -67,8 +67,7 @@ def test_the_driver_is_as_new_as_its_fabric_manager(root: AptRoot) -> None:
 def test_modules_signed_by_the_distribution_need_no_dkms(root: AptRoot) -> None:
     """The vendor's packages of the same version and of another one are available as well."""
     root.pin(NEW)
-    status, output = root.module("firstlight_packages", "make", part())
-    assert status == 0, output
+    succeeded(root.module("firstlight_packages", "make", part()))
     there = root.run("dpkg-query", "-W", "-f", "${Package} ${Version}\n").stdout
     assert f"linux-modules-nvidia-580-server-open-{UBUNTUS_KERNEL} 6.8.0-87.88\n" in there
     assert "linux-modules-nvidia-580-server-open-generic 6.8.0-87.88\n" in there

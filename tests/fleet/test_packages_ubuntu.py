@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from provision.catalog.packages import packages_of_component, repository_of_component
-from tests.fleet.package_roots import AptRoot, apt_root
-from tests.fleet.test_packages import wanted
-from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, signer
+from provision.catalog.packages import packages_of_component
+from tests.fleet.package_roots import AptRoot, apt_root, succeeded, wanted
+from tests.fleet.vendor import NEW, OLD, build_repository, signer
 from tests.fleet.vendor_others import ubuntu_packages
 
 OS_RELEASE = 'NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n'
@@ -35,22 +33,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
             yield made
 
 
-def repository() -> dict[str, Any]:
-    found = repository_of_component(
-        "driver-open", os_id="ubuntu", version_id="24.04", machine="x86_64", mirror=f"file://{PLACE}", key="/key.asc"
-    )
-    return asdict(found)
-
-
-def bring(root: AptRoot, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
+def bring(
+    root: AptRoot, mode: str = "make", *, flavour: str = "open", version: str = NEW, **values: Any
+) -> tuple[int, str]:
     root.pin(version)
-    what = wanted(flavour, version, headers=False, repository=repository())
+    what = wanted(flavour, version, system=("ubuntu", "24.04"), headers=False, **values)
     return root.module("firstlight_packages", mode, what)
 
 
 def test_a_branch_is_installed_and_pinned(root: AptRoot) -> None:
-    status, output = bring(root, version=OLD)
-    assert status == 0, output
+    succeeded(bring(root, version=OLD))
     assert set(root.states().values()) == {(OLD, "hi")}
     assert {"nvidia-driver-570-open", "nvidia-dkms-570-open"} <= root.states().keys()
     assert bring(root, "look", version=OLD) == (0, "")
@@ -58,34 +50,22 @@ def test_a_branch_is_installed_and_pinned(root: AptRoot) -> None:
 
 
 def test_another_branch_has_other_names_and_replaces_the_old_packages(root: AptRoot) -> None:
-    status, output = bring(root)
-    assert status == 0, output
+    succeeded(bring(root))
     assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
     assert bring(root, "look") == (0, "")
 
 
 def test_the_other_flavour_of_the_modules_is_removed(root: AptRoot) -> None:
-    status, output = bring(root, flavour="proprietary")
-    assert status == 0, output
+    succeeded(bring(root, flavour="proprietary"))
     there = root.states()
     assert {"cuda-drivers", "cuda-drivers-580", "nvidia-driver-580", "nvidia-dkms-580"} <= there.keys()
     assert [name for name in there if "open" in name] == []
     assert set(there.values()) == {(NEW, "hi")}
-    status, output = bring(root)
-    assert status == 0, output
+    succeeded(bring(root))
     assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
 
 
 def test_the_fabric_manager_is_found_under_its_older_name(root: AptRoot) -> None:
     packages = list(packages_of_component("fabric-manager", branch="580"))
-    what = wanted(
-        "open",
-        NEW,
-        packages=packages,
-        headers=False,
-        repository=repository(),
-        instead_of=[],
-    )
-    status, output = root.module("firstlight_packages", "make", what)
-    assert status == 0, output
+    succeeded(bring(root, packages=packages, instead_of=[]))
     assert root.states()["nvidia-fabricmanager-580"] == (NEW, "hi")
