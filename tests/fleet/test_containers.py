@@ -69,18 +69,23 @@ def inventory(host: FleetHost, image: Path, **variables: Any) -> str:
     return str(host.inventory(path, **settings))
 
 
+def generated(host: FleetHost, file: str, unit: str) -> str:
+    """Return what podman makes of a file alone. Raises RuntimeError if it refuses it."""
+    files = host.machine.root / "root/units"
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir()
+    (files / file).write_text(unit)
+    return host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
+
+
 @pytest.mark.parametrize("name", [None, "chat"])
 @pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
 def test_podman_makes_units_of_what_is_planned(host: FleetHost, kind: tuple[str, str, str], name: str | None) -> None:
     made = container(kind, name, vllm_args=["--override-generation-config", '{"a b": 1}'], model_on_host="/srv/model")
     assert made.unit is not None
     assert made.unit_path is not None
-    files = host.machine.root / "root/units"
-    shutil.rmtree(files, ignore_errors=True)
-    files.mkdir()
-    written = files / Path(made.unit_path).name
-    written.write_text(made.unit)
-    said = host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
+    file = Path(made.unit_path).name
+    said = generated(host, file, made.unit)
     assert f"---{made.name}---" in said
     line = re.search(r"^ExecStart=(.*)$", said, re.MULTILINE)
     assert line, said
@@ -96,19 +101,13 @@ def test_podman_makes_units_of_what_is_planned(host: FleetHost, kind: tuple[str,
     assert "\nDelegate=yes\n" in said
     assert "Device" not in "".join(line for line in said.splitlines() if not line.startswith("AddDevice="))
     assert "/srv/model:/srv/model:ro" in words
-    written.write_text(made.unit.replace("ReadOnly=", "Readonly="))
     with pytest.raises(RuntimeError, match="Readonly"):
-        host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
+        generated(host, file, made.unit.replace("ReadOnly=", "Readonly="))
 
 
 def test_podman_gives_a_container_one_slice_by_a_stand_in_for_nvidias_specification(host: FleetHost) -> None:
     made = sliced(runtime="podman", image="/images/debian.tar")
-    files = host.machine.root / "root/units"
-    shutil.rmtree(files, ignore_errors=True)
-    files.mkdir()
-    (files / "firstlight-vllm.container").write_text(made.unit or "")
-    said = host.sh("QUADLET_UNIT_DIRS=/root/units /usr/libexec/podman/quadlet -dryrun 2>&1")
-    [device] = re.findall(r"--device (\S+)", said)
+    [device] = re.findall(r"--device (\S+)", generated(host, "firstlight-vllm.container", made.unit or ""))
     edits = [{"name": f"0:{index}", "containerEdits": {"env": [f"SLICE={index}"]}} for index in (0, 1)]
     specification = host.machine.root / "etc/cdi/nvidia.yaml"
     specification.parent.mkdir(exist_ok=True)

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.fixtures import require_hosts
-from tests.fleet.machine import Machine
-from tests.fleet.package_roots import ENVIRONMENT, Root
-from tests.fleet.root import bare_root
+from tests.fleet.package_roots import ENVIRONMENT, Root, bare
 from tests.install.scripts import ROLES
 
 VERSION = "580.178.04"
 RUNS = os.uname().release
-
-
 BLACKLIST = "etc/modprobe.d/firstlight-nvidia.conf"
 
 
@@ -55,11 +50,8 @@ class DriverRoot(Root):
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[DriverRoot]:
-    require_hosts()
-    machine = Machine("scripts", tmp_path / "root")
-    machine.mount(bare_root())
-    yield DriverRoot(machine.root)
-    machine.remove()
+    with bare(tmp_path) as path:
+        yield DriverRoot(path)
 
 
 MOKUTIL = """case "$1" in

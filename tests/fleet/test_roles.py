@@ -14,6 +14,7 @@ from provision.phases.probe.reading import probe
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import hosts_of
 from tests.fleet.root import bare_root
+from tests.fleet.vendor import Package
 from tests.install.conftest import newer_wheels
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
@@ -29,23 +30,6 @@ def hosts(fleet: Fleet) -> list[FleetHost]:
         # Otherwise sudo and apt wait for a name server that these hosts do not have.
         host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
     return booted
-
-
-def build_deb(folder: Path) -> Path:
-    """Make a package with one file, as the controller sends it to a host without package sources."""
-    tree = folder / "deb"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN" / "control").write_text(
-        "Package: firstlight-probe\nVersion: 1.0\nArchitecture: all\nMaintainer: Tests <tests@example.com>\nDescription: test package\n"
-    )
-    (tree / "usr" / "share" / "firstlight-probe").mkdir(parents=True)
-    (tree / "usr" / "share" / "firstlight-probe" / "here").write_text("yes\n")
-    subprocess.run(
-        ["dpkg-deb", "--build", "--root-owner-group", tree, folder / "firstlight-probe_1.0_all.deb"],
-        check=True,
-        capture_output=True,
-    )
-    return folder / "firstlight-probe_1.0_all.deb"
 
 
 def build_interpreter(folder: Path) -> Path:
@@ -71,7 +55,9 @@ def played(site: FleetSite, playbook: str = "site") -> bool:
 def test_a_host_is_installed_repaired_rolled_back_and_uninstalled(hosts: list[FleetHost], tmp_path: Path) -> None:
     host = hosts[0]
     site = make_fleet_site(tmp_path, host)
-    deb = build_deb(tmp_path)
+    # As the controller sends it to a host without package sources.
+    Package("firstlight-probe", "1.0", files={"usr/share/firstlight-probe/here": "yes\n"}).build(tmp_path)
+    deb = tmp_path / "firstlight-probe_1.0_all.deb"
     site.plan(firstlight_system_packages=["firstlight-probe"], firstlight_debs=[deb.name])
     site.send(deb)
     assert played(site)
