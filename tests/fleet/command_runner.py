@@ -160,6 +160,12 @@ def assert_parts_as_planned(ended: Ended, name: str, changes: list[dict[str, Any
         assert not [each for each in records if each.get("playbook") in ("install", "serve")], (name, ended.output())
 
 
+def play_by_hand(playbook: str, inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Play a playbook as a person does, with an inventory that a run left."""
+    words = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), f"playbooks/{playbook}.yml"]
+    return subprocess.run([*words, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def task_ended(host: str, task: str) -> Callable[[Path], bool]:
     """Return a condition: Ansible has finished a task on a host."""
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fleet.command_runner import ROOT, CommandRunner
+from tests.fleet.command_runner import CommandRunner, play_by_hand
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.root import BOOKWORM, TRIXIE
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, give_cards, signer
@@ -77,11 +76,6 @@ def by_hand(inventory: str, firstlight: CommandRunner, tmp_path: Path) -> Path:
     return copy
 
 
-def play(inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    words = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), "playbooks/drivers.yml"]
-    return subprocess.run([*words, *options], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def packages(host: FleetHost) -> dict[str, tuple[str, str]]:
     """Return version and state (`hi`: to be held, installed) of every package of the driver."""
     form = "${Package} ${Version} ${db:Status-Abbrev}\\n"
@@ -131,7 +125,7 @@ def test_with_consent_the_host_is_restarted_and_the_probe_finds_the_planned_driv
 
 def test_the_playbook_run_by_hand_changes_nothing(by_hand: Path) -> None:
     for options in ((), ("--check",)):
-        done = play(by_hand, *options)
+        done = play_by_hand("drivers", by_hand, *options)
         assert done.returncode == 0, done.stdout + done.stderr
         assert " changed=0 " in done.stdout
 

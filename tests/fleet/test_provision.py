@@ -9,14 +9,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fleet.command_runner import ROOT, CommandRunner, event, task_ended
+from tests.fleet.command_runner import CommandRunner, event, play_by_hand, task_ended
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
@@ -218,20 +216,7 @@ def test_hosts_communicate_on_the_interface_that_connects_them(hosts: list[Fleet
 def test_the_playbook_by_hand_changes_nothing(firstlight: CommandRunner, hosts: list[FleetHost]) -> None:
     """On the host whose sudo asks for no password: the file has all hosts of the run, and no password."""
     without_password = hosts[1]
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            "-i",
-            str(firstlight.logs / "latest" / "install" / "hosts.yml"),
-            "--limit",
-            without_password.name,
-            "playbooks/site.yml",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = play_by_hand("site", firstlight.logs / "latest/install/hosts.yml", "--limit", without_password.name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"(?m)^{without_password.name} .* changed=0 ", done.stdout), done.stdout
 

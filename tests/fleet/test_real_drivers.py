@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.command_runner import CommandRunner
+from tests.fleet.command_runner import CommandRunner, play_by_hand
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
 
 pytestmark = pytest.mark.long(seconds=600)
@@ -103,9 +102,9 @@ def test_debians_own_driver_is_built_for_the_installed_kernel(
 def test_a_second_playbook_changes_nothing_and_names_the_signer(
     firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:
-    checked = play(hosts_file(firstlight), "--check")
+    checked = play_by_hand("drivers", hosts_file(firstlight), "--check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    done = play(hosts_file(firstlight), "-v")
+    done = play_by_hand("drivers", hosts_file(firstlight), "-v")
     assert f"module for kernel {kernels[0]}, signed by DKMS module signing key" in done.stdout
     assert " changed=0 " in done.stdout, host.name + done.stdout
     assert "runs after a restart of the host" in done.stdout
@@ -118,7 +117,7 @@ def test_after_a_change_of_the_kernel_the_module_is_built_again(
     host.sh(SMALL_SOURCES)
     install(host, f"linux-image-{kernels[1]}")
     assert module(host, kernels[1], "version") == ""
-    done = play(hosts_file(firstlight))
+    done = play_by_hand("drivers", hosts_file(firstlight))
     assert "runs after a restart of the host" in done.stdout, done.stdout
     for kernel in kernels:
         assert (module(host, kernel, "version"), module(host, kernel, "vermagic").split()[0]) == (VERSION, kernel)
