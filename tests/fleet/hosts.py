@@ -27,6 +27,12 @@ from tests.fleet.root import BOOKWORM, cache_folder
 SUDO_WITH_PASSWORD = "admin"
 SUDO_WITHOUT_PASSWORD = "deploy"
 NO_SUDO = "guest"
+SHARING_CORES: dict[str, Any] = {
+    # Threads that wait must sleep, not spin.
+    "firstlight_env": {"OMP_WAIT_POLICY": "passive"},
+    "firstlight_vllm_args": ["--enforce-eager"],
+}
+"""Settings with which hosts of one machine serve together, and start sooner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from tests.fleet.hosts import FleetHost
 from tests.fleet.inventories import hosts_of
 
 PREFIX = "/opt/firstlight"
+INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
+"""A command whose output differs after each start of the service."""
 SERVING_CHECKS = ("unit", "process", "access", "model", "answer", "start")
 ASK = """
 import json, sys, urllib.request

@@ -18,37 +18,26 @@ from typing import Any
 import pytest
 
 from provision.phases.verify.run_checks import tool_command
+from tests.fleet import wrong_numbers
 from tests.fleet.bigrams import pool, vector_of, write_adapter, write_model
 from tests.fleet.command_runner import ROOT, CommandRunner, Ended
 from tests.fleet.faults import PREAMBLE, Fault, administration
 from tests.fleet.faults.installed import FILES, INJECTED, MODEL, SECRETS, UNIT
 from tests.fleet.faults.service import FROZEN, INSTEAD, RUNNING, STOPPED, TREATED
 from tests.fleet.faults.surroundings import EXPOSED, LATER, NEXT_START
-from tests.fleet.hosts import FleetHost
+from tests.fleet.hosts import SHARING_CORES, FleetHost
 from tests.fleet.listing import differences, listing
-from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, complete, post, wait_until_healthy
-from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
+from tests.fleet.serving import INVOCATION, PREFIX, ask, checks_of_what_serves, complete, post, wait_until_healthy
 from verify.records import Level
 
 LIMIT_S = 600.0
 RESTART_S = 180
-INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 REPAIR = pytest.mark.long("faults that a run repairs", seconds=300)
 """Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
 MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=570)
-WRONG_NUMBERS = [
-    pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name)
-    for fault in (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)
-]
+WRONG_NUMBERS = [pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name) for fault in wrong_numbers.ALL]
 DAMAGES = [fault for fault in (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT) if fault.status == "fail"]
 """Changes outside the installation, which an administrator may have made on purpose, cause warnings and stay."""
-
-SERVED: dict[str, Any] = {
-    # The host shares its cores with others: threads that wait must sleep, not spin.
-    "firstlight_env": {"OMP_WAIT_POLICY": "passive"},
-    "firstlight_vllm_args": ["--enforce-eager"],
-}
-"""Settings with which a user's model is served."""
 
 Records = dict[str, dict[str, Any]]
 
@@ -215,10 +204,10 @@ def bigrams(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_users_model_is_served_and_compared_with_its_last_proof(
     firstlight: CommandRunner, sound: FleetHost, inventory: str, bigrams: Path, tmp_path: Path
 ) -> None:
-    template = tmp_path / "tools.jinja"
+    template, adapter = tmp_path / "tools.jinja", tmp_path / "adapter"
     template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
-    write_adapter(tmp_path / "adapter")
-    own = SERVED | {"firstlight_chat_template": str(template), "firstlight_lora": {"tone": str(tmp_path / "adapter")}}
+    write_adapter(adapter)
+    own = SHARING_CORES | {"firstlight_chat_template": str(template), "firstlight_lora": {"tone": str(adapter)}}
     asked = ("-i", str(sound.inventory(tmp_path / "own", **own)), "--model", str(bigrams))
     served = firstlight("provision", *asked)
     assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()
@@ -253,7 +242,7 @@ def test_a_users_model_is_served_and_compared_with_its_last_proof(
 def test_a_users_model_on_a_share_of_the_hosts_is_linked_and_not_sent(
     firstlight: CommandRunner, sound: FleetHost, bigrams: Path, tmp_path: Path
 ) -> None:
-    shared = str(sound.inventory(tmp_path / "shared", **SERVED, firstlight_model_on_host="/srv/models/bigrams"))
+    shared = str(sound.inventory(tmp_path / "shared", **SHARING_CORES, firstlight_model_on_host="/srv/models/bigrams"))
     linked = firstlight("provision", "-i", shared, "--model", str(bigrams))
     assert (linked.code, linked.host(sound.name)["state"]) == (0, "serving"), linked.output()
     assert sound.sh(f"find {PREFIX}/models -lname '/srv/models/bigrams/*.safetensors' | wc -l").strip() == "1"
@@ -265,7 +254,7 @@ def test_a_users_model_of_embeddings_is_served_and_proven_by_its_vectors(
 ) -> None:
     write_model(tmp_path / "counts", (ROOT / "LICENSE").read_text(encoding="utf-8"))
     pool(tmp_path / "counts")
-    site = str(sound.inventory(tmp_path / "own", **SERVED))
+    site = str(sound.inventory(tmp_path / "own", **SHARING_CORES))
     asked = ("-i", site, "--model", str(tmp_path / "counts"))
     served = firstlight("provision", *asked)
     assert (served.code, served.host(sound.name)["state"]) == (0, "serving"), served.output()

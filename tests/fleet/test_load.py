@@ -8,18 +8,17 @@ import pytest
 
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
-from tests.fleet.serving import PREFIX
+from tests.fleet.serving import INVOCATION, PREFIX
 
 pytestmark = pytest.mark.long(seconds=95)
 
 SHORT = ("--input-tokens", "16", "--output-tokens", "4", "--concurrency", "2", "--requests", "8")
-STARTED = "systemctl show -P InvocationID firstlight-vllm"
 
 
 def test_a_load_is_compared_with_the_last_one_of_its_kind(
     host: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
-    started = host.sh(STARTED)
+    started = host.sh(INVOCATION)
     ended = [firstlight("verify", "load", "-i", inventory, "--json", *SHORT) for _ in range(2)]
     assert [each.code for each in ended] == [0, 0], ended[-1].output()
     [first], [second] = (json.loads(each.out) for each in ended)
@@ -28,7 +27,7 @@ def test_a_load_is_compared_with_the_last_one_of_its_kind(
     assert {row["name"]: row["before"] for row in second["rows"]} == {
         row["name"]: row["value"] for row in first["rows"]
     }
-    assert host.sh(STARTED) == started
+    assert host.sh(INVOCATION) == started
 
 
 def test_a_run_measures_the_usual_load_at_its_end(host: FleetHost, inventory: str, firstlight: CommandRunner) -> None:

@@ -20,20 +20,14 @@ import pytest
 from tests.features.gateway.running import wait_until
 from tests.fleet.command_runner import CommandRunner, event
 from tests.fleet.gateway_client import Client, keys
-from tests.fleet.hosts import Fleet, FleetHost, write_inventory
+from tests.fleet.hosts import SHARING_CORES, Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import inventory_of_groups
-from tests.fleet.serving import PREFIX, ask, wait_until_healthy
+from tests.fleet.serving import INVOCATION, PREFIX, ask, wait_until_healthy
 from tests.fleet.snapshots import boot_serving
 
 OTHER_NAME = "another-name"
 RELEASES = pytest.mark.long("releases of a host", seconds=360)
 BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=390)
-SHARING_CORES: dict[str, Any] = {
-    # Threads that wait must sleep, not spin.
-    "firstlight_env": {"OMP_WAIT_POLICY": "passive"},
-    "firstlight_vllm_args": ["--enforce-eager"],
-}
-"""Settings with which hosts of one machine serve together, and start sooner."""
 
 
 @pytest.fixture(scope="module")
@@ -322,12 +316,11 @@ def test_a_canary_that_loses_its_power_is_in_traffic_again_after_the_command_tha
 def test_a_stopped_engine_is_restarted_and_in_traffic_again(
     site: Site, record_property: Callable[[str, object], None]
 ) -> None:
-    host, started = site.hosts[0], "systemctl show -P InvocationID firstlight-vllm"
-    uptime = "cut -d' ' -f1 /proc/uptime"
-    before, stopped = host.sh(f"{started}; kill -STOP $(pgrep -f ^VLLM::EngineCore); {uptime}").split()
+    host, uptime = site.hosts[0], "cut -d' ' -f1 /proc/uptime"
+    before, stopped = host.sh(f"{INVOCATION}; kill -STOP $(pgrep -f ^VLLM::EngineCore); {uptime}").split()
     wait_until(lambda: site.shown(host)["state"] == "down", "the gateway does not notice")
     assert site.answers() == {200}
-    host.sh(f'while test "$({started})" = {before}; do sleep 0.5; done', timeout_s=120)
+    host.sh(f'while test "$({INVOCATION})" = {before}; do sleep 0.5; done', timeout_s=120)
     wait_until_healthy(host)
     wait_until(lambda: site.shown(host)["state"] == "up", "it gets no requests again")
     record_property("seconds", round(float(host.sh(uptime)) - float(stopped)))

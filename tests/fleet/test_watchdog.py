@@ -16,11 +16,10 @@ import pytest
 from provision.features.watchdog import health_agent
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
-from tests.fleet.serving import PREFIX, checks_of_what_serves
+from tests.fleet.serving import INVOCATION, PREFIX, checks_of_what_serves
 
 pytestmark = pytest.mark.long("watchdog", seconds=450)
 
-INVOCATION = "systemctl show -P InvocationID firstlight-vllm"
 STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"
 COMPLETE = f"""
 import json, time, urllib.request
