@@ -53,3 +53,19 @@ class Fault:
     names: str = ""
     status: Status = "fail"
     """A warning if the host's administrator may have made the change on purpose."""
+
+
+def exposed(name: str, check: str, make: str, undo: str, *, names: str, status: Status = "fail") -> Fault:
+    """Return a fault by which others may read, change or reach what serves, or the service may do more."""
+    return Fault(name, "exposure", (check,), make, undo, names=names, status=status)
+
+
+def next_start(name: str, make: str, undo: str, *, names: str, status: Status = "fail") -> Fault:
+    """Return a fault that only the next start of the service would meet."""
+    return Fault(name, "next start", ("serving.start",), make, undo, names=names, status=status)
+
+
+def treated(name: str, make: str, undo: str, *, names: str, family: str = "pace") -> Fault:
+    """Return a fault: commands for each process of the service (`$pid`), which the kernel treats otherwise then."""
+    make, undo = (f"for pid in $(pgrep -u firstlight); do {each}; done" for each in (make, undo))
+    return Fault(name, family, ("serving.process",), make, undo, names=names)

@@ -5,19 +5,13 @@ They are chosen as such hosts meet them, not by what a check looks at.
 
 from __future__ import annotations
 
-from tests.fleet.faults import Fault
-from verify.records import Status
-
-
-def _done(name: str, family: str, check: str, make: str, undo: str, *, names: str, status: Status = "fail") -> Fault:
-    """Return a fault that one check finds."""
-    return Fault(name, family, (check,), make, undo, names=names, status=status)
+from tests.fleet.faults import Fault, exposed, next_start, treated
 
 
 def _written(name: str, path: str, content: str) -> Fault:
     """Return a fault: a file of the system's configuration by which something stops the service later, and by whose path it is named."""
     make = f"mkdir -p $(dirname {path})\ncat > {path} <<'END'\n{content}\nEND"
-    return _done(name, "later", "serving.schedule", make, f"rm {path}", names=path, status="warn")
+    return Fault(name, "later", ("serving.schedule",), make, f"rm {path}", names=path, status="warn")
 
 
 # As the kernel has an access control list: its version, then tag, rights and account of each entry.
@@ -34,57 +28,50 @@ END
 chmod 600 $prefix/etc/service.env"""
 
 EXPOSED = (
-    _done(
+    exposed(
         "the service's account in the group of Docker",
-        "exposure",
         "serving.account",
         "groupadd --system docker\nusermod -aG docker firstlight",
         "gpasswd --delete firstlight docker >&2\ngroupdel docker",
         names="docker",
     ),
-    _done(
+    exposed(
         "sudo rights of the service's group",
-        "exposure",
         "serving.account",
         "echo '%firstlight ALL=(root) NOPASSWD: /usr/bin/systemctl' > /etc/sudoers.d/restarts\nchmod 440 /etc/sudoers.d/restarts",
         "rm /etc/sudoers.d/restarts",
         names="systemctl",
     ),
-    _done(
+    exposed(
         "a backup of the key file that everybody may read",
-        "exposure",
         "installed.files",
         "mkdir -p /var/backups\ninstall -m 644 $prefix/etc/service.env /var/backups/service.env",
         "rm /var/backups/service.env",
         names="/var/backups/service.env",
     ),
-    _done(
+    exposed(
         "another account that an access control list lets read the key",
-        "exposure",
         "installed.files",
         _LET_GUEST_READ,
         _LET_NOBODY_READ,
         names="service.env has mode 0640",
     ),
-    _done(
+    exposed(
         "a shell that becomes root, where the service may write",
-        "exposure",
         "serving.start",
         "install -m 4755 /bin/bash $prefix/cache/sh",
         "rm $prefix/cache/sh",
         names="/cache/sh belongs to user 0",
     ),
-    _done(
+    exposed(
         "a key by which somebody logs in as the service's account",
-        "exposure",
         "serving.account",
         "home=$(getent passwd firstlight | cut -d: -f6)\nmkdir -p $home/.ssh\ncp /root/.ssh/authorized_keys $home/.ssh/",
         "rm -r $(getent passwd firstlight | cut -d: -f6)/.ssh",
         names="authorized_keys",
     ),
-    _done(
+    exposed(
         "a web server that hands out the installation",
-        "exposure",
         "serving.relays",
         "systemd-run --quiet --unit=shared --uid=firstlight python3 -m http.server --directory $prefix 9001\n"
         "until ss -Hltn | grep -q :9001; do sleep 0.2; done",
@@ -113,10 +100,10 @@ LATER = (
         "/etc/logrotate.d/vllm",
         "/opt/firstlight/logs/*.log {\n  daily\n  postrotate\n    pkill -HUP -f vllm\n  endscript\n}",
     ),
-    _done(
+    Fault(
         "a default of the manager that allows few processes",
         "later",
-        "serving.unit",
+        ("serving.unit",),
         "mkdir -p /etc/systemd/system.conf.d\n"
         "printf '[Manager]\\nDefaultLimitNPROC=64\\n' > /etc/systemd/system.conf.d/limits.conf\nsystemctl daemon-reload",
         "rm /etc/systemd/system.conf.d/limits.conf\nsystemctl daemon-reload",
@@ -125,65 +112,46 @@ LATER = (
 )
 """What stops the service later, or limits its next start."""
 
-_EACH = "for pid in $(pgrep -u firstlight); do"
-
 TREATED = (
-    _done(
+    Fault(
         "a share of one processor, set until the next boot",
         "unit",
-        "serving.unit",
+        ("serving.unit",),
         "systemctl set-property --runtime $unit CPUQuota=20%",
         "rm -r /run/systemd/system.control/$unit.d\nsystemctl daemon-reload",
         names="CPUQuota",
     ),
-    _done(
-        "a lower priority",
-        "pace",
-        "serving.process",
-        f"{_EACH} renice -n 19 -p $pid >&2; done",
-        f"{_EACH} renice -n 0 -p $pid >&2; done",
-        names="niceness 19 instead of",
-    ),
-    _done(
+    treated("a lower priority", "renice -n 19 -p $pid >&2", "renice -n 0 -p $pid >&2", names="niceness 19 instead of"),
+    treated(
         "disks only when nobody else wants them",
-        "pace",
-        "serving.process",
-        f"{_EACH} ionice -c 3 -p $pid; done",
-        f"{_EACH} ionice -c 0 -p $pid; done",
+        "ionice -c 3 -p $pid",
+        "ionice -c 0 -p $pid",
         names="I/O class idle instead of",
     ),
 )
 """What runs, treated otherwise."""
 
 NEXT_START = (
-    _done(
+    next_start(
         "accounts that only a directory service knows",
-        "next start",
-        "serving.start",
         "cp /etc/nsswitch.conf $kept/\nsed -i 's/^passwd:.*/passwd: ldap/' /etc/nsswitch.conf",
         "cat $kept/nsswitch.conf > /etc/nsswitch.conf",
         names="there is no account firstlight",
     ),
-    _done(
+    next_start(
         "a full disk below the cache",
-        "next start",
-        "serving.start",
         "mount -t tmpfs -o size=64k,uid=firstlight tmpfs $prefix/cache",
         "umount --lazy $prefix/cache",
         names="/cache has room for 0 MiB",
     ),
-    _done(
+    next_start(
         "a cache on a file system that is mounted read-only",
-        "next start",
-        "serving.start",
         "mount --bind $prefix/cache $prefix/cache\nmount -o remount,bind,ro $prefix/cache",
         "umount --lazy $prefix/cache",
         names="/cache is on a file system that is mounted read-only",
     ),
-    _done(
+    next_start(
         "shared memory that only root may write",
-        "next start",
-        "serving.start",
         "chmod 755 /dev/shm",
         "chmod 1777 /dev/shm",
         names="/dev/shm can be written by root only",
@@ -192,10 +160,10 @@ NEXT_START = (
 """What the next start would meet."""
 
 DRIFTED = (
-    _done(
+    Fault(
         "another release of a package, whose record agrees",
         "files",
-        "libraries.lock",
+        ("libraries.lock",),
         "cd $site\ncp -rp idna-*.dist-info $kept/\nmv idna-*.dist-info idna-99.0.dist-info\n"
         "sed -i 's/^Version: .*/Version: 99.0/' idna-99.0.dist-info/METADATA\n"
         "sed -i 's/^idna-[0-9.]*dist-info/idna-99.0.dist-info/; s/METADATA,.*/METADATA,,/' idna-99.0.dist-info/RECORD",

@@ -5,11 +5,16 @@ from __future__ import annotations
 from tests.fleet.faults import Fault
 
 
-def _dropped_in(name: str, check: str, *lines: str, names: str) -> Fault:
-    """Return a fault: a drop-in for the unit, effective at its next start."""
+def drop_in(file: str, *lines: str) -> str:
+    """Return the command that writes a drop-in for the unit."""
     content = "\n".join(("[Service]", *lines))
-    make = f"mkdir -p $dropins\ncat > $dropins/50-fault.conf <<END\n{content}\nEND\nsystemctl daemon-reload"
-    return Fault(name, "unit", (check,), make, "rm -r $dropins\nsystemctl daemon-reload", names=names)
+    return f"mkdir -p $dropins\ncat > $dropins/{file} <<END\n{content}\nEND"
+
+
+def _dropped_in(name: str, *lines: str, names: str) -> Fault:
+    """Return a fault: a drop-in for the unit, effective at its next start."""
+    make = f"{drop_in('50-fault.conf', *lines)}\nsystemctl daemon-reload"
+    return Fault(name, "unit", ("serving.unit",), make, "rm -r $dropins\nsystemctl daemon-reload", names=names)
 
 
 def changed_command(edit: str) -> tuple[str, str]:
@@ -89,42 +94,27 @@ json.dump(document, open(note, "w"))
 END"""
 
 UNIT = (
-    _dropped_in(
-        "PYTHONPATH to a module that takes over",
-        "serving.unit",
-        "Environment=PYTHONPATH=/var/tmp/hijack",
-        names="PYTHONPATH",
-    ),
+    _dropped_in("PYTHONPATH to a module that takes over", "Environment=PYTHONPATH=/var/tmp/hijack", names="PYTHONPATH"),
     _dropped_in(
         "a library loaded before all others",
-        "serving.unit",
         "Environment=LD_PRELOAD=/lib/x86_64-linux-gnu/libdl.so.2",
         names="LD_PRELOAD",
     ),
-    _dropped_in(
-        "another number type", "serving.unit", *changed_command("s/--dtype auto/--dtype float32/"), names="float32"
-    ),
-    _dropped_in(
-        "a shorter context",
-        "serving.unit",
-        *changed_command("s/--max-model-len [0-9]*/--max-model-len 512/"),
-        names="512",
-    ),
+    _dropped_in("another number type", *changed_command("s/--dtype auto/--dtype float32/"), names="float32"),
+    _dropped_in("a shorter context", *changed_command("s/--max-model-len [0-9]*/--max-model-len 512/"), names="512"),
     _dropped_in(
         "a server that listens to everybody",
-        "serving.unit",
         *changed_command("s/--host 127.0.0.1/--host 0.0.0.0/"),
         names="0.0.0.0",
     ),
     _dropped_in(
         "hardening taken away",
-        "serving.unit",
         "ProtectSystem=no",
         "NoNewPrivileges=no",
         "CapabilityBoundingSet=~",
         names="ProtectSystem",
     ),
-    _dropped_in("fewer open files", "serving.unit", "LimitNOFILE=1024", names="1024"),
+    _dropped_in("fewer open files", "LimitNOFILE=1024", names="1024"),
 )
 """Drop-ins for the unit."""
 

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from tests.fleet.faults import Fault
-from tests.fleet.faults.installed import ZERO_LAYER, changed_command
+from tests.fleet.faults import Fault, treated
+from tests.fleet.faults.installed import ZERO_LAYER, changed_command, drop_in
 
-_RUN_OTHER = "\n".join(
-    (
-        "mkdir -p $dropins",
-        "cat > $dropins/20-model.conf <<END",
-        "[Service]",
-        *changed_command("s,[^ ]*/models/[^ ]*,/srv/other,"),
-        "END",
-    )
-)
+_RUN_OTHER = drop_in("20-model.conf", *changed_command("s,[^ ]*/models/[^ ]*,/srv/other,"))
 _OTHER_MODEL = f"""cp -r $model /srv/other
 file=/srv/other/model.safetensors
 {ZERO_LAYER}
 {_RUN_OTHER}"""
 
 # The middleware that protects all routes does not start without a key, so both are removed together.
-_NO_KEY = "\n".join(
-    (
-        "mkdir -p $dropins",
-        "cat > $dropins/30-key.conf <<END",
-        "[Service]",
-        "UnsetEnvironment=VLLM_API_KEY",
-        *changed_command("s/--middleware [^ ]*//"),
-        "END",
-    )
-)
+_NO_KEY = drop_in("30-key.conf", "UnsetEnvironment=VLLM_API_KEY", *changed_command("s/--middleware [^ ]*//"))
 
 _WEIGHED_DOWN = """import builtins, os, sys, time
 load = builtins.__import__
@@ -73,32 +56,25 @@ RUNNING = (
 The module on PYTHONPATH is what pauses the engine and leaves descriptors.
 """
 
-_EACH = "for pid in $(pgrep -u firstlight); do"
-
 TREATED = (
-    Fault(
+    treated(
         "a scheduling class that computes only when nothing else does",
-        "pace",
-        ("serving.process",),
-        f"{_EACH} chrt --all-tasks --idle --pid 0 $pid; done",
-        f"{_EACH} chrt --all-tasks --other --pid 0 $pid; done",
+        "chrt --all-tasks --idle --pid 0 $pid",
+        "chrt --all-tasks --other --pid 0 $pid",
         names="scheduling policy 5 instead of 0",
     ),
-    Fault(
+    treated(
         "one processor of many",
-        "pace",
-        ("serving.process",),
-        f"{_EACH} taskset --all-tasks --cpu-list --pid 0 $pid >&2; done",
-        f"{_EACH} taskset --all-tasks --cpu-list --pid $(taskset -cp 1 | sed 's/.*: //') $pid >&2; done",
+        "taskset --all-tasks --cpu-list --pid 0 $pid >&2",
+        "taskset --all-tasks --cpu-list --pid $(taskset -cp 1 | sed 's/.*: //') $pid >&2",
         names="processors 0 instead of",
     ),
-    Fault(
+    treated(
         "first to end when memory is short",
-        "later",
-        ("serving.process",),
-        f"{_EACH} echo 900 > /proc/$pid/oom_score_adj; done",
-        f"{_EACH} cat /proc/1/oom_score_adj > /proc/$pid/oom_score_adj; done",
+        "echo 900 > /proc/$pid/oom_score_adj",
+        "cat /proc/1/oom_score_adj > /proc/$pid/oom_score_adj",
         names="OOM score adjustment 900 instead of",
+        family="later",
     ),
 )
 """What the kernel is told about the running processes."""
