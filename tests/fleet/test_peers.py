@@ -22,6 +22,7 @@ from provision.core.errors import SourceError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, OperatingSystem, User
 from provision.core.models.inventory import Host, Inventory
+from provision.core.models.records import Transfers
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
@@ -107,9 +108,8 @@ def index(folder: Path, address: str) -> Iterator[str]:
         thread.join()
 
 
-@contextmanager
-def distribution(site: Site) -> Iterator[tuple[RunContext, Distribution]]:
-    """A distribution to both hosts."""
+def send_to_all(site: Site) -> tuple[Transfers, Path]:
+    """Send the files to both hosts; return which bytes came from where, and the folder of the run."""
     names = [host.name for host in site.hosts]
     paths = InstallPaths(prefix="/opt/firstlight", incoming=site.folder, owner="firstlight", root=True)
     planned = PlannedHosts(facts={name: facts(name) for name in names}, install_paths=dict.fromkeys(names, paths))
@@ -122,39 +122,30 @@ def distribution(site: Site) -> Iterator[tuple[RunContext, Distribution]]:
         )
         with context.stack:
             files = dict.fromkeys(names, site.files)
-            yield context, Distribution(context, planned, files, Choice(frozenset(names), ""))
-
-
-def send_to_all(context: RunContext, handing_on: Distribution) -> None:
-    hosts = [*context.inventory.hosts]
-    try:
-        context.run_on_hosts(
-            "install",
-            hosts,
-            lambda host: handing_on.send(host, lambda _: None),
-            deadline_s=120,
-            cancel=handing_on.abandon,
-        )
-    finally:
-        handing_on.close()
-    assert not any(context.has_failed(host.name) for host in hosts)
+            sending = Distribution(context, planned, files, Choice(frozenset(names), ""))
+            try:
+                context.run_on_hosts(
+                    "install",
+                    site.hosts,
+                    lambda host: sending.send(host, lambda _: None),
+                    deadline_s=120,
+                    cancel=sending.abandon,
+                )
+            finally:
+                sending.close()
+    assert not any(context.has_failed(name) for name in names)
+    return context.state(SentBytes).transfers, context.run.folder
 
 
 def test_the_second_host_gets_its_files_from_the_first_and_no_access_is_left(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "FIRST", 1)
-    with distribution(site) as (context, handing_on):
-        send_to_all(context, handing_on)
-        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
-            site.size,
-            site.size,
-        )
-        assert context.state(SentBytes).transfers.from_peers == (site.hosts[1].name,)
-        records = "".join(path.read_text() for path in context.run.path("").rglob("*.json*"))
+    sent, run = send_to_all(site)
+    assert (sent.controller, sent.peers, sent.from_peers) == (site.size, site.size, (site.hosts[1].name,))
     assert site.has_all(0)
     assert site.has_all(1)
-    assert "PRIVATE KEY" not in records
+    assert "PRIVATE KEY" not in "".join(path.read_text() for path in run.rglob("*.json*"))
 
 
 def test_hosts_get_files_by_themselves_and_the_controller_sends_what_is_wrong_or_missing(
@@ -176,12 +167,11 @@ def test_hosts_get_files_by_themselves_and_the_controller_sends_what_is_wrong_or
             host.model_copy(update={"settings": settings})
             for host, settings in zip(site.hosts, (asks, copies), strict=True)
         ]
-        with distribution(site) as (context, getting):
-            send_to_all(context, getting)
-            seen, events = context.state(SentBytes).transfers, context.run.path("events.jsonl").read_text()
-    assert (seen.host, seen.path) == (a.size, a.size + weights.size)
-    assert seen.controller == weights.size + a.size
-    assert set(seen.short) == {host.name for host in site.hosts}
+        sent, run = send_to_all(site)
+    assert (sent.host, sent.path) == (a.size, a.size + weights.size)
+    assert sent.controller == weights.size + a.size
+    assert set(sent.short) == {host.name for host in site.hosts}
+    events = (run / "events.jsonl").read_text()
     assert "no index has model/weights" in events
     assert "gave wrong bytes" in events
     assert site.has_all(0)
@@ -195,14 +185,9 @@ def test_a_host_with_another_key_is_no_source_and_the_controller_sends(
     monkeypatch.setattr(relay, "FIRST", 1)
     other = site.pair[1].sh("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
     monkeypatch.setattr(access.Peer, "known_hosts", lambda _: f"peer ssh-ed25519 {other}\n")
-    with distribution(site) as (context, handing_on):
-        send_to_all(context, handing_on)
-        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
-            2 * site.size,
-            0,
-        )
-        assert context.state(SentBytes).transfers.refused == (site.hosts[1].name,)
-        assert "Host key verification failed" in context.run.path("events.jsonl").read_text()
+    sent, run = send_to_all(site)
+    assert (sent.controller, sent.peers, sent.refused) == (2 * site.size, 0, (site.hosts[1].name,))
+    assert "Host key verification failed" in (run / "events.jsonl").read_text()
     assert site.has_all(0)
     assert site.has_all(1)
 
@@ -218,13 +203,8 @@ def test_the_controller_sends_the_rest_of_a_host_that_breaks_off(site: Site, mon
         return channel
 
     monkeypatch.setattr(access, "grant", grant_and_break)
-    with distribution(site) as (context, handing_on):
-        send_to_all(context, handing_on)
-        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
-            2 * site.size - 1000,
-            1000,
-        )
-        assert context.state(SentBytes).transfers.refused == (site.hosts[1].name,)
+    sent, _ = send_to_all(site)
+    assert (sent.controller, sent.peers, sent.refused) == (2 * site.size - 1000, 1000, (site.hosts[1].name,))
     assert site.has_all(1)
 
 
@@ -237,14 +217,9 @@ def test_wrong_bytes_of_a_host_are_replaced_by_the_controller(site: Site, monkey
         return grant(session, folder, key)
 
     monkeypatch.setattr(access, "grant", change_and_grant)
-    with distribution(site) as (context, handing_on):
-        send_to_all(context, handing_on)
-        wrong = next(file.size for file in site.files if file.name == "a.whl")
-        assert (context.state(SentBytes).transfers.controller, context.state(SentBytes).transfers.peers) == (
-            site.size + wrong,
-            site.size,
-        )
-        assert context.state(SentBytes).transfers.refused == (site.hosts[1].name,)
+    sent, _ = send_to_all(site)
+    wrong = next(file.size for file in site.files if file.name == "a.whl")
+    assert (sent.controller, sent.peers, sent.refused) == (site.size + wrong, site.size, (site.hosts[1].name,))
     assert site.has_all(1)
 
 
