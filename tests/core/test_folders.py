@@ -1,4 +1,4 @@
-"""Where a checkout and an installed product have their files, and those of their user."""
+"""Where a checkout and an installed product have their files, and those of their user; temporary folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.core import folders
+from provision.core.scratch import scratch_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "run `./firstlight`; hint: ./firstlight plan; docs/guides/tool.md, https://x/docs/a.md"
@@ -40,3 +41,10 @@ def test_an_installed_product_writes_to_the_folders_of_its_user(
     assert folders.default_inventory(own) == Path("/package/_files/inventory/local")
     (tmp_path / "firstlight/inventory").mkdir(parents=True)
     assert folders.default_inventory(own) == tmp_path / "firstlight/inventory"
+
+
+def test_a_temporary_folder_is_private_and_removed_with_its_block() -> None:
+    with scratch_folder() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "file").touch()
+    assert not folder.exists()
