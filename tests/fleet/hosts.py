@@ -79,10 +79,6 @@ class FleetHost:
         """Remove the host before the session ends."""
         self.machine.remove()
 
-    def new_host_keys(self) -> None:
-        """Make new host keys, as after a new installation; known_hosts stays unchanged."""
-        self.sh("rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh")
-
 
 def write_inventory(folder: Path, hosts: list[FleetHost], *, user: str = "root", **variables: Any) -> Path:
     """Write an inventory file with these hosts in a group `fleet`; the variables apply to all of them."""
@@ -124,7 +120,6 @@ class Fleet:
         count: int = 1,
         *,
         online: bool = False,
-        python: bool = True,
         packages: Sequence[str] = (),
         suite: str = BOOKWORM,
         architecture: str | None = None,
@@ -134,12 +129,12 @@ class Fleet:
     ) -> list[FleetHost]:
         """Boot bare hosts of a Debian at the same time, or hosts with more packages, or with the layers of a snapshot.
 
-        Online hosts reach what this machine reaches; without Python they have none at all. Their files are on the fleet's own disk, or in `folder`.
-        Those of another architecture (Debian's name) are emulated, and slow. With `containers` podman can run some there.
+        Online hosts reach what this machine reaches. Their files are on the fleet's own disk, or in `folder`. Those of another architecture
+        (Debian's name) are emulated, and slow. With `containers` podman can run some there.
         """
         disk.trim(self.disk, ample=disk.AMPLE)
         below = layers or root_with(packages, suite, architecture)
-        hosts = [self._host(below, python=python, folder=folder, architecture=architecture) for _ in range(count)]
+        hosts = [self._host(below, folder, architecture) for _ in range(count)]
         options: list[str] = []
         if online:
             if not self._open:
@@ -148,31 +143,17 @@ class Fleet:
             options = [option for host in hosts for option in connect_to_registries(host.machine.root)]
         if containers:
             options += [option for host in hosts for option in containers_of_hosts.prepare(host.machine)]
-        self._switch_on(hosts, *dict.fromkeys(options))
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda host: host.machine.boot(self.network.name, *dict.fromkeys(options)), hosts))
         return hosts
 
     def boot_copies(self, pattern: FleetHost, count: int) -> list[FleetHost]:
         """Boot hosts that begin with the files of a bare host without packages of ours; that one is switched off for good."""
         pattern.machine.kill()
         pattern.machine.unmount()
-        layers = (pattern.machine.folder / "upper", *root_with(()))
-        hosts = [self._host(layers, python=True, is_copy=True) for _ in range(count)]
-        self._switch_on(hosts)
-        return hosts
+        return self.boot(count, layers=(pattern.machine.folder / "upper", *root_with(())))
 
-    def _switch_on(self, hosts: Sequence[FleetHost], *options: str) -> None:
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda host: host.machine.boot(self.network.name, *options), hosts))
-
-    def _host(
-        self,
-        layers: Sequence[Path],
-        *,
-        python: bool,
-        is_copy: bool = False,
-        folder: Path | None = None,
-        architecture: str | None = None,
-    ) -> FleetHost:
+    def _host(self, layers: Sequence[Path], folder: Path | None, architecture: str | None) -> FleetHost:
         number = len(self.hosts) + 1
         name, address = f"host{number}", self.network.address(number)
         machine = Machine(
@@ -184,11 +165,7 @@ class Fleet:
         )
         if architecture:
             adapt(machine.root, f"{address}/24", self.network.gateway)
-        if not is_copy:
-            make_users(machine.root, self.admin_password)
-        if not python:
-            for file in (machine.root / "usr/bin").glob("python3*"):
-                file.unlink()
+        make_users(machine.root, self.admin_password)
         keys = sorted((machine.root / "etc/ssh").glob("ssh_host_*_key.pub"))
         with self.known_hosts.open("a") as known:
             known.writelines(f"{address} {' '.join(key.read_text().split()[:2])}\n" for key in keys)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.fleet.commands import command
 
 _PIP_FILES = (
     Path("/etc/pip.conf"),
@@ -47,19 +49,13 @@ def connect_to_registries(root: Path) -> list[str]:
 
 def _pip_folders() -> list[str]:
     """Folders on this machine that its pip settings name."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    if listed.returncode != 0 and shutil.which("pip"):
-        listed = subprocess.run(
-            ["pip", "config", "list"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
+    listed = ""
+    for pip in ([sys.executable, "-m", "pip"], ["pip"]):
+        with contextlib.suppress(RuntimeError, FileNotFoundError):
+            listed = command(*pip, "config", "list")
+            break
     return [
         path.removesuffix("/simple")
-        for path in re.findall(r"(?:file://)?(/[^\s'\\]+)", listed.stdout)
+        for path in re.findall(r"(?:file://)?(/[^\s'\\]+)", listed)
         if not path.startswith("//")
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -14,19 +13,17 @@ from typing import Any
 import pytest
 
 from provision.core.models.inventory import Host
-from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
-from provision.fleet.inventory import load
 from provision.fleet.ssh import AuthenticationError, open_session
 from provision.phases.install.host_results import install
 from provision.phases.install.hosts_file import Target
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
+from tests.fleet.inventories import hosts_of, inventory_of
+from tests.ssh.files import staged
 
 
 def only_host(folder: Path, entry: dict[str, Any]) -> Host:
-    path = folder / "hosts.yml"
-    path.write_text(json.dumps({"fleet": {"hosts": {"host1": entry}}}), encoding="utf-8")
-    [host] = load(path).hosts
+    [host] = hosts_of(inventory_of(folder, {"host1": entry}))
     return host
 
 
@@ -42,11 +39,8 @@ def reached_as(host: Host, folder: Path) -> list[str]:
     """Return the user of each of the three kinds of connection: a session, a bulk transfer, Ansible."""
     session = open_session(host)
     name = session.run("id -un").stdout.strip()
-    path = folder / "sent"
-    path.write_bytes(b"12345")
-    digest = hashlib.sha256(b"12345").hexdigest()
     incoming = f"/var/tmp/firstlight-login-{name}"
-    session.send([StagedFile(name="sent", path=str(path), sha256=digest, size=5, kind="wheel")], incoming)
+    session.send([staged(folder, "sent", b"12345")], incoming)
     owner = session.run(f"stat -c %U {incoming}/sent").stdout.strip()
     run = RunFolder.create(folder / "logs", command="test")
     place = {

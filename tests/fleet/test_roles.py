@@ -25,11 +25,7 @@ UNIT = "firstlight-vllm.service"
 
 @pytest.fixture(scope="module")
 def hosts(fleet: Fleet) -> list[FleetHost]:
-    booted = fleet.boot(2)
-    for host in booted:
-        # Otherwise sudo and apt wait for a name server that these hosts do not have.
-        host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
-    return booted
+    return fleet.boot(2)
 
 
 def build_interpreter(folder: Path) -> Path:

@@ -45,7 +45,6 @@ def test_a_built_wheel_is_installed_last_and_runs_with_the_host_s_torch(
     site: Site, pair: list[FleetHost], tmp_path: Path
 ) -> None:
     host, store = pair[1], site.job.store
-    host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
     [runtime] = store.root.glob("files/*/*/nvidia_cuda_runtime-*.whl")
     wheels = [Path(file.path) for file in site.staged.files if file.kind == "wheel"]
     there = make_fleet_site(tmp_path, host)
