@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.fleet.hosts import FleetHost
@@ -36,6 +39,28 @@ class Client:
         except urllib.error.HTTPError as error:
             return error.code, ""
         return 200, document["choices"][0]["message"]["content"]
+
+
+@contextmanager
+def repeated(
+    ask: Callable[[], tuple[int, str]], *, workers: int = 1, every_s: float = 0
+) -> Iterator[list[tuple[int, str]]]:
+    """Ask again and again while the block runs, in so many threads; the list has the answers until then."""
+    ended, answers = threading.Event(), list[tuple[int, str]]()
+
+    def load() -> None:
+        while not ended.wait(every_s):
+            answers.append(ask())
+
+    threads = [threading.Thread(target=load) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def keys(gateway: FleetHost) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from provision.features.quarantine.marks import Quarantine
 from tests.features.gateway.running import ask, wait_until
 from tests.fleet.command_runner import CommandRunner, Ended
-from tests.fleet.gateway_client import CURRENT, Client, keys
+from tests.fleet.gateway_client import CURRENT, Client, keys, repeated
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.serving import PREFIX
@@ -196,16 +195,7 @@ def test_a_changed_file_is_repaired(site: Site) -> None:
 
 def test_a_host_is_drained_restarted_and_brought_back_and_no_request_is_lost(site: Site) -> None:
     client, before = site.client(), site.process()
-    done, answers = threading.Event(), list[tuple[int, str]]()
-
-    def load() -> None:
-        while not done.is_set():
-            answers.append(client.chat())
-
-    workers = [threading.Thread(target=load) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    try:
+    with repeated(client.chat, workers=2) as answers:
         drained = site.traffic("drain", site.first.name)
         count = len(answers)
         site.run("app", "batch", "more")
@@ -216,10 +206,6 @@ def test_a_host_is_drained_restarted_and_brought_back_and_no_request_is_lost(sit
         meanwhile = set(answers[count + 2 :])
         ready = site.traffic("ready", site.first.name)
         wait_until(lambda: (200, site.first.name) in answers[-10:], "the host gets no request any more")
-    finally:
-        done.set()
-        for worker in workers:
-            worker.join()
     assert (drained.code, ready.code) == (0, 0), drained.output() + ready.output()
     assert drained.out == f"{site.first.name}: drained at {site.gateway.name}; no request is left\n"
     assert meanwhile == {(200, site.second.name)}
