@@ -21,23 +21,6 @@ from tests.fleet.serving import INVOCATION, PREFIX, checks_of_what_serves
 pytestmark = pytest.mark.long("watchdog", seconds=450)
 
 STOP = "kill -STOP $(pgrep -f ^VLLM::EngineCore)"
-COMPLETE = f"""
-import json, time, urllib.request
-time.sleep(3)
-[key] = [line.split("=", 1)[1].strip() for line in open("{PREFIX}/etc/service.env") if line.startswith("VLLM_API_KEY=")]
-def ask(path, body=None):
-    asked = urllib.request.Request("http://127.0.0.1:8000" + path, body, {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}})
-    return json.load(urllib.request.urlopen(asked, timeout=10))
-while True:
-    try:
-        model = ask("/v1/models")["data"][0]["id"]
-        ask("/v1/completions", json.dumps({{"model": model, "prompt": "a", "max_tokens": 1}}).encode())
-        break
-    except OSError:
-        time.sleep(0.5)
-"""
-"""Ends when a token was made."""
-
 RESTART = tomllib.loads((Path(health_agent.__file__).parent / "onhost/health/health.toml").read_text())["restart"]
 WORKER = "pgrep -f ^VLLM::Worker_TP"
 NOTED = f"grep -o seconds {PREFIX}/health-agent/watchdog.json 2>/dev/null"
@@ -63,9 +46,20 @@ CLIENT = f"""
 import json, threading, time, urllib.request
 [key] = [line.split("=", 1)[1].strip() for line in open("{PREFIX}/etc/service.env") if line.startswith("VLLM_API_KEY=")]
 headers = {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}}
-def send(path, body=None):
-    return urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8000" + path, body, headers), timeout=900)
+def send(path, body=None, timeout=900):
+    return urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8000" + path, body, headers), timeout=timeout)
 """
+COMPLETE = f"""{CLIENT}
+time.sleep(3)
+while True:
+    try:
+        model = json.load(send("/v1/models", timeout=10))["data"][0]["id"]
+        json.load(send("/v1/completions", json.dumps({{"model": model, "prompt": "a", "max_tokens": 1}}).encode(), 10))
+        break
+    except OSError:
+        time.sleep(0.5)
+"""
+"""Ends when a token was made."""
 SENT = f"""{CLIENT}
 body = json.dumps({{"model": "builtin-1", "prompt": "a", "max_tokens": 512, "ignore_eos": True}}).encode()
 said = []
