@@ -129,8 +129,8 @@ class Fleet:
     ) -> list[FleetHost]:
         """Boot bare hosts of a Debian at the same time, or hosts with more packages, or with the layers of a snapshot.
 
-        Online hosts reach what this machine reaches. Their files are on the fleet's own disk, or in `folder`. Those of another architecture
-        (Debian's name) are emulated, and slow. With `containers` podman can run some there.
+        Online hosts reach what this machine reaches. Their files are on the fleet's own disk, or in `folder`.
+        Those of another architecture (Debian's name) are emulated, and slow. With `containers` podman can run some there.
         """
         disk.trim(self.disk, ample=disk.AMPLE)
         below = layers or root_with(packages, suite, architecture)

@@ -18,6 +18,7 @@ from provision.core.models.stack import CudaCompat, Stack
 from provision.phases.install.drivers import driver_work
 from tests.drivers.test_work import INSTALL_ROCM, MI300X, UPGRADE_ROCM, facts, stack
 from tests.fleet.hosts import FleetHost
+from tests.fleet.test_roles import played
 from tests.fleet.vendor import PLACE, build_repository, build_suite, signer
 from tests.fleet.vendor_others import (
     amdgpu_packages,
@@ -100,8 +101,7 @@ def work(seen: HostFacts, planned: Stack, key: Path) -> dict[str, Any]:
 def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_once(
     host: FleetHost, site: FleetSite
 ) -> None:
-    first = site.play("drivers")
-    assert (first.status, first.changed) == ("ok", True), first
+    assert played(site, "drivers")
     installed = host.sh("dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'").splitlines()
     assert {f"{name} ii " for name in PACKAGES.split()} <= set(installed)
     assert host.sh("stat -c %G /dev/kfd") == "render\n"
@@ -113,8 +113,7 @@ def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_on
     assert host.sh(f"ls {COMPAT.folder}") == "libcuda.so.1\n"
     source = host.sh("cat /etc/apt/sources.list.d/firstlight-rocm.sources")
     assert f"URIs: file://{PLACE}/rocm/apt/7.2.2\nSuites: noble\nComponents: main\n" in source
-    second = site.play("drivers")
-    assert (second.status, second.changed) == ("ok", False), second
+    assert not played(site, "drivers")
     host.sh("rm /run/docker-reloaded")
     site.plan(uninstall_drivers=True)
     removed = site.play("uninstall")
@@ -123,8 +122,7 @@ def test_rocm_the_container_toolkit_and_compatibility_libraries_are_installed_on
     assert {f"{name} ii " for name in PACKAGES.split()} & set(kept) == set()
     assert host.sh("ls /etc/docker /run/docker-reloaded") == "/run/docker-reloaded\n\n/etc/docker:\n"
     assert host.sh("find /etc /usr/share/keyrings /var/lib -name '*firstlight*'") == ""
-    again = site.play("uninstall")
-    assert (again.status, again.changed) == ("ok", False), again
+    assert not played(site, "uninstall")
 
 
 def test_an_entry_of_the_host_for_the_same_repository_is_used(host: FleetHost, site: FleetSite, tmp_path: Path) -> None:
@@ -133,12 +131,10 @@ def test_an_entry_of_the_host_for_the_same_repository_is_used(host: FleetHost, s
     (host.machine.root / "etc/apt/sources.list.d/container.list").write_text(entry)
     made = make_fleet_site(tmp_path / "toolkit", host)
     made.plan(firstlight_container_toolkit=site.variables["firstlight_container_toolkit"])
-    first = made.play("drivers")
-    assert (first.status, first.changed) == ("ok", True), first
+    assert played(made, "drivers")
     assert "1.19.1" in host.sh("dpkg-query -W nvidia-container-toolkit")
     assert host.sh("ls /etc/apt/sources.list.d /usr/share/keyrings | grep firstlight || true") == ""
-    second = made.play("drivers")
-    assert (second.status, second.changed) == ("ok", False), second
+    assert not played(made, "drivers")
 
 
 def test_rocm_and_its_driver_are_upgraded_in_place_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
@@ -153,8 +149,7 @@ def test_rocm_and_its_driver_are_upgraded_in_place_once(host: FleetHost, key: Pa
     made = make_fleet_site(tmp_path, host)
     variables = work(amd, stack(None, variant="rocm7.2", rocm=UPGRADE_ROCM), key)
     made.plan(**{name: value for name, value in variables.items() if name != "firstlight_container_toolkit"})
-    first = made.play("drivers")
-    assert (first.status, first.changed) == ("ok", True), first
+    assert played(made, "drivers")
     installed = host.sh("dpkg-query -W rocm rocm-hip-runtime rocminfo hipcc amdgpu-dkms").splitlines()
     assert {line.partition("-83")[0].partition("-86")[0].partition("-2278356")[0] for line in installed} == {
         "amdgpu-dkms\t1:6.16.13.30300300",
@@ -163,5 +158,4 @@ def test_rocm_and_its_driver_are_upgraded_in_place_once(host: FleetHost, key: Pa
         "rocm-hip-runtime\t7.2.2.70202",
         "rocminfo\t1.0.0.70202",
     }
-    second = made.play("drivers")
-    assert (second.status, second.changed) == ("ok", False), second
+    assert not played(made, "drivers")

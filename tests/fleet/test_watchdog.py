@@ -47,7 +47,8 @@ import json, threading, time, urllib.request
 [key] = [line.split("=", 1)[1].strip() for line in open("{PREFIX}/etc/service.env") if line.startswith("VLLM_API_KEY=")]
 headers = {{"Authorization": "Bearer " + key, "Content-Type": "application/json"}}
 def send(path, body=None, timeout=900):
-    return urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8000" + path, body, headers), timeout=timeout)
+    asked = urllib.request.Request("http://127.0.0.1:8000" + path, body, headers)
+    return urllib.request.urlopen(asked, timeout=timeout)
 """
 COMPLETE = f"""{CLIENT}
 time.sleep(3)
