@@ -24,12 +24,6 @@ def session(pair: list[FleetHost], tmp_path: Path) -> Iterator[Session]:
     opened.close()
 
 
-def test_a_booted_host_is_a_real_host(pair: list[FleetHost], session: Session) -> None:
-    done = session.run("ps -o comm= -p 1; id -un; hostname")
-    assert done.stdout.split() == ["systemd", "root", pair[0].name]
-    assert pair[0].sh("command -v pip3 gcc g++ uv || true") == ""
-
-
 def test_output_error_output_and_status_of_a_command_are_separate(session: Session) -> None:
     done = session.run("cat; echo oops >&2; exit 7", stdin="a 'quoted' \"text\" $HOME\n")
     assert (done.rc, done.stdout, done.stderr) == (7, "a 'quoted' \"text\" $HOME\n", "oops\n")

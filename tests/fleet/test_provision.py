@@ -17,7 +17,7 @@ import pytest
 from tests.fleet.command_runner import CommandRunner, event, play_by_hand, task_ended
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of
-from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
+from tests.fleet.serving import PREFIX, ask, try_together
 from tests.install.test_uninstall import STEPS
 
 SECOND_HOST = pytest.mark.long("a second host", seconds=400)
@@ -122,18 +122,6 @@ def test_the_key_is_only_in_its_file_and_every_change_is_recorded(
     assert (switched["changed"], switched["playbook"]) == (True, "serve")
 
 
-def test_the_unit_is_hardened_and_runs_as_its_own_user(hosts: list[FleetHost]) -> None:
-    host = hosts[0]
-    assert host.sh("systemctl is-enabled firstlight-vllm.service").strip() == "enabled"
-    owner = host.sh("ps -o user= -p $(systemctl show -P MainPID firstlight-vllm.service)").strip()
-    assert owner.startswith("firstlig")
-    rating = re.search(
-        r": (\d+\.\d) ", host.sh("systemd-analyze security --no-pager firstlight-vllm.service | tail -n 1")
-    )
-    assert rating
-    assert float(rating.group(1)) < 4.0
-
-
 def test_the_second_run_changes_nothing(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
     ended = firstlight("provision", "-i", inventory, "--limit", hosts[0].name, code=0)
     assert (ended.summary["verdict"], ended.summary["changed"]) == ("green", 0)
@@ -142,20 +130,6 @@ def test_the_second_run_changes_nothing(firstlight: CommandRunner, hosts: list[F
     assert not (ended.run / "install/tasks.jsonl").exists()
     # One round trip for each host was enough: the login may read everything that a probe compares.
     hosts[0].sh(f"runuser -u {NO_SUDO} -- sha256sum --quiet -c {PREFIX}/state.sha256")
-
-
-def test_the_service_is_as_planned(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
-    """With a login whose sudo asks for a password, as with root: the checks of a healthy host pass."""
-    found = checks_of_what_serves(firstlight, "-i", inventory, "--limit", hosts[0].name)
-    assert {check["status"] for check in found.values()} == {"ok"}, found
-    hosts[0].sh("systemctl stop firstlight-vllm.service")
-    try:
-        unit = checks_of_what_serves(firstlight, "-i", inventory, "--limit", hosts[0].name)["serving.unit"]
-    finally:
-        hosts[0].sh("systemctl start firstlight-vllm.service")
-        wait_until_healthy(hosts[0])
-    assert unit["status"] == "fail"
-    assert "no record says that ./firstlight stop ended it" in unit["reason"]
 
 
 def test_a_second_run_on_a_locked_host_names_the_first_and_an_interrupted_run_leaves_a_summary(
@@ -219,17 +193,6 @@ def test_the_playbook_by_hand_changes_nothing(firstlight: CommandRunner, hosts: 
     done = play_by_hand("site", firstlight.logs / "latest/install/hosts.yml", "--limit", without_password.name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"(?m)^{without_password.name} .* changed=0 ", done.stdout), done.stdout
-
-
-def test_a_rebooted_host_serves_again_without_a_run(
-    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
-) -> None:
-    host = hosts[0]
-    host.reboot()
-    wait_until_healthy(host)
-    assert ask(host)["with"][0] == 200
-    ended = firstlight.changes_nothing("provision", "-i", inventory, "--limit", host.name)
-    assert ended.host(host.name)["serve"]["ready"]
 
 
 @SECOND_HOST
