@@ -47,13 +47,11 @@ def note(path):
     owner = pwd.getpwuid(status.st_uid).pw_name
     name = os.path.relpath(path, prefix).replace(live, plain)
     found[name] = f"{stat.filemode(status.st_mode)} {owner} {content}".replace(live, plain)
-for folder, folders, names in os.walk(prefix):
-    for name in folders + names:
-        note(os.path.join(folder, name))
-for folder, folders, names in os.walk("/etc/systemd/system"):
-    for name in folders + names:
-        if "firstlight" in name or "firstlight" in folder:
-            note(os.path.join(folder, name))
+for top in (prefix, "/etc/systemd/system"):
+    for folder, folders, names in os.walk(top):
+        for name in folders + names:
+            if top == prefix or "firstlight" in name or "firstlight" in folder:
+                note(os.path.join(folder, name))
 print(json.dumps(found))
 """
 

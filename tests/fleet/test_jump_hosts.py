@@ -18,15 +18,22 @@ from tests.fleet.inventories import hosts_of, inventory_of
 from tests.ssh.files import bytes_of, staged
 
 
-def _configuration(folder: Path, jump: FleetHost, behind: FleetHost) -> Path:
-    """A user's ssh configuration: an included file names the jump host, a pattern holds for both."""
+def _configuration(folder: Path, jump: FleetHost, behind: FleetHost, *, known: FleetHost | None = None) -> Path:
+    """A user's ssh configuration: an included file names the jump host, a pattern holds for both.
+
+    With `known`, the key of that host alone is known.
+    """
+    keys = jump.known_hosts
+    if known is not None:
+        keys = folder / "known"
+        keys.write_text("".join(line for line in jump.known_hosts.open() if line.startswith(f"{known.address} ")))
     included = folder / "included"
     included.write_text(f"Host the-jump\n  HostName {jump.address}\n")
     configuration = folder / "config"
     configuration.write_text(
         f"Include {included}\nHost behind\n  HostName {behind.address}\n  ProxyJump the-jump\n"
         f"Host *\n  User root\n  IdentityFile {jump.key_file}\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {jump.known_hosts}\n  GlobalKnownHostsFile none\n"
+        f"  UserKnownHostsFile {keys}\n  GlobalKnownHostsFile none\n"
     )
     return configuration
 
@@ -112,22 +119,14 @@ def test_a_jump_host_carries_both_stacks(pair: list[FleetHost], tmp_path: Path) 
 
 
 def test_a_jump_host_with_an_unknown_key_is_refused(pair: list[FleetHost], tmp_path: Path) -> None:
-    configuration = _configuration(tmp_path, pair[0], pair[1])
-    only_second = tmp_path / "known_second"
-    only_second.write_text(
-        "".join(line for line in pair[0].known_hosts.open() if line.startswith(f"{pair[1].address} "))
-    )
-    configuration.write_text(configuration.read_text().replace(str(pair[0].known_hosts), str(only_second)))
+    configuration = _configuration(tmp_path, pair[0], pair[1], known=pair[1])
     entry = {"ansible_host": "behind", "ansible_ssh_common_args": f"-F {configuration}"}
     with pytest.raises(HostKeyError, match=r"host2 .* cannot be reached through .*: .*Host key verification failed"):
         open_session(hosts_of(inventory_of(tmp_path, {"host2": entry}))[0]).run("true")
 
 
 def test_the_hint_for_an_unknown_host_behind_a_jump_host_makes_it_known(pair: list[FleetHost], tmp_path: Path) -> None:
-    configuration = _configuration(tmp_path, pair[0], pair[1])
-    only_jump = tmp_path / "known_jump"
-    only_jump.write_text("".join(line for line in pair[0].known_hosts.open() if line.startswith(f"{pair[0].address} ")))
-    configuration.write_text(configuration.read_text().replace(str(pair[0].known_hosts), str(only_jump)))
+    configuration = _configuration(tmp_path, pair[0], pair[1], known=pair[0])
     entry = {"ansible_host": "behind", "ansible_ssh_common_args": f"-F {configuration}"}
     [host] = hosts_of(inventory_of(tmp_path, {"host2": entry}))
     with pytest.raises(HostKeyError, match=rf"host host2 \({pair[1].address}\) is not known") as caught:

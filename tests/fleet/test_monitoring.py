@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -24,17 +25,12 @@ CURRENT = "/opt/firstlight/monitoring/current"
 PROMETHEUS, EXPORTER = "firstlight-prometheus.service", "firstlight-node-exporter.service"
 LAST = {"status": "warn", "level": "quick", "started_at": "2026-11-02T00:00:00Z"}
 PASSED = 1793577600.0
-ASK = """
-import sys, urllib.parse, urllib.request
-url = "http://127.0.0.1:9090/api/v1/query?" + urllib.parse.urlencode({"query": sys.argv[1]})
-print(urllib.request.urlopen(url, timeout=30).read().decode())
-"""
+GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
 
 
-ALERTS = (
-    "import urllib.request; "
-    'print(urllib.request.urlopen("http://127.0.0.1:9093/api/v2/alerts", timeout=30).read().decode())'
-)
+def get(host: FleetHost, url: str) -> Any:
+    """Return what a program of a host answers to the host itself, as JSON."""
+    return json.loads(host.sh(f"python3 -c '{GET}' '{url}'"))
 
 
 @dataclass(frozen=True)
@@ -55,10 +51,10 @@ class Site:
     def ask(self, query: str) -> dict[tuple[str, str], float]:
         """Return the values of a query by job and host. Raises OSError while Prometheus does not answer, as when it starts."""
         try:
-            said = self.monitor.sh(f"python3 - <<'end' '{query}'\n{ASK}\nend")
+            found = get(self.monitor, f"http://127.0.0.1:9090/api/v1/query?{urlencode({'query': query})}")
         except RuntimeError as error:
             raise OSError(str(error)) from None
-        rows = json.loads(said)["data"]["result"]
+        rows = found["data"]["result"]
         return {(row["metric"]["job"], row["metric"]["host"]): float(row["value"][1]) for row in rows}
 
     def process(self) -> str:
@@ -129,8 +125,8 @@ def test_a_timer_writes_what_the_host_knows_of_itself(site: Site) -> None:
 
 def alerts(host: FleetHost) -> set[tuple[str, str]]:
     """Return name and host of the alerts that Alertmanager has."""
-    said = host.sh(f"python3 -c '{ALERTS}'")
-    return {(one["labels"]["alertname"], one["labels"]["host"]) for one in json.loads(said)}
+    found = get(host, "http://127.0.0.1:9093/api/v2/alerts")
+    return {(one["labels"]["alertname"], one["labels"]["host"]) for one in found}
 
 
 def test_an_alert_fires_after_its_fault_and_says_what_to_type(site: Site) -> None:
