@@ -135,16 +135,6 @@ def test_the_hint_for_an_unknown_host_behind_a_jump_host_makes_it_known(pair: li
     assert open_session(host).run("hostname").stdout == f"{pair[1].name}\n"
 
 
-def test_an_ssh_configuration_with_includes_is_followed_and_watched(pair: list[FleetHost], tmp_path: Path) -> None:
-    configuration = _configuration(tmp_path, pair[0], pair[1])
-    entry = {"ansible_host": "the-jump", "ansible_ssh_common_args": f"-F {configuration}"}
-    path = inventory_of(tmp_path / "inventory", {"host1": entry})
-    assert open_session(hosts_of(path)[0]).run("hostname").stdout == f"{pair[0].name}\n"
-    # What is included has changed: the inventory's own files have not.
-    (tmp_path / "included").write_text(f"Host the-jump\n  HostName {pair[1].address}\n")
-    assert open_session(hosts_of(path)[0]).run("hostname").stdout == f"{pair[1].name}\n"
-
-
 def test_both_stacks_reach_the_same_user(pair: list[FleetHost], tmp_path: Path) -> None:
     [host] = hosts_of(pair[0].inventory(tmp_path, user=SUDO_WITHOUT_PASSWORD))
     over_openssh = subprocess.run(
