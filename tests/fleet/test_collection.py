@@ -153,12 +153,10 @@ def play(
     return ansible("playbook", site, "-i", str(host.inventory(site)), "drivers.yml")
 
 
-def play_twice(
-    site: Path, host: FleetHost, *roles: dict[str, Any], before: Sequence[dict[str, Any]] = (), **variables: Any
-) -> None:
-    """Run roles on a host, twice: the second time nothing changes."""
-    play(site, host, *roles, before=before, **variables)
-    second = play(site, host, *roles, before=before, **variables)
+def play_twice(site: Path, host: FleetHost, *roles: dict[str, Any], **given: Any) -> None:
+    """Run roles on a host as `play` does, twice: the second time nothing changes."""
+    play(site, host, *roles, **given)
+    second = play(site, host, *roles, **given)
     assert "changed=0" in second, second
 
 

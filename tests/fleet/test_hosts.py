@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from provision.core.errors import RemoteCommandError, StageError, TransportError
-from provision.fleet.ssh import Session, Task, fan_out, open_session
+from provision.fleet.ssh import Session, open_session
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
-from tests.fleet.inventories import hosts_of, inventory_of
+from tests.fleet.inventories import hosts_of
 from tests.ssh.files import bytes_of, staged
 
 
@@ -200,19 +199,3 @@ def test_a_reboot_keeps_written_files_and_the_key(fleet: Fleet, tmp_path: Path) 
     assert opened.run("cat /proc/sys/kernel/random/boot_id").stdout != boot
     opened.close()
     host.remove()
-
-
-def test_a_fleet_with_one_unreachable_host_has_answers_of_the_others(pair: list[FleetHost], tmp_path: Path) -> None:
-    entries = {host.name: host.inventory_entry() for host in pair}
-    entries["gone"] = pair[0].inventory_entry() | {"ansible_host": "127.0.0.1", "ansible_port": 1}
-    sessions = {host.name: open_session(host) for host in hosts_of(inventory_of(tmp_path, entries))}
-
-    def name_of(session: Session) -> str:
-        return session.run("hostname").stdout.strip()
-
-    done = fan_out([Task(name, partial(name_of, one), retries=1) for name, one in sessions.items()])
-    assert done.values == {host.name: host.name for host in pair}
-    assert isinstance(done.errors["gone"], TransportError)
-    assert done.outcomes["gone"].tries == 2
-    for one in sessions.values():
-        one.close()
