@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
 
 from tests.fleet.hosts import FleetHost
@@ -29,7 +30,7 @@ class Client:
         self.timeout_s = timeout_s
 
     def chat(self, model: str = "stub", **body: Any) -> tuple[int, str]:
-        """Return the status and the text of the answer, which is the name of the host that answered where a stub serves."""
+        """Return status and text of the answer: the name of its host where a stub serves; status 0 where nobody answered."""
         content = json.dumps({"model": model, "messages": [], **body}).encode()
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.base}/v1/chat/completions", content, headers)
@@ -38,6 +39,8 @@ class Client:
                 document = json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, ""
+        except (OSError, HTTPException):
+            return 0, ""
         return 200, document["choices"][0]["message"]["content"]
 
 
