@@ -30,7 +30,7 @@ class Client:
         self.timeout_s = timeout_s
 
     def chat(self, model: str = "stub", **body: Any) -> tuple[int, str]:
-        """Return status and text of the answer: the name of its host where a stub serves; status 0 where nobody answered."""
+        """Return status and text of the answer, the host's name where a stub serves; status 0 where nobody answered."""
         content = json.dumps({"model": model, "messages": [], **body}).encode()
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.base}/v1/chat/completions", content, headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import BOOKWORM
 from tests.fleet.serving import ask
-from tests.fleet.vendor import NEW, PLACE, build_repository, build_suite, give_cards, signer
+from tests.fleet.vendor import NEW, PLACE, Signer, build_repository, build_suite, give_cards, signer
 from tests.fleet.vendor_others import amdgpu_packages, container_packages, give_docker
 
 pytestmark = pytest.mark.long(seconds=470)
@@ -27,79 +28,72 @@ KERNEL = os.uname().release
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Iterator[Path]:
-    with signer(tmp_path) as by:
-        build_repository(tmp_path / "mirror", by, path="debian12/x86_64")
-        yield by.key
+def bare(fleet: Fleet) -> Iterator[FleetHost]:
+    [bare] = fleet.boot(1, suite=BOOKWORM)
+    yield bare
+    bare.remove()
 
 
 @pytest.fixture
-def host(fleet: Fleet, key: Path) -> Iterator[FleetHost]:
-    [booted] = fleet.boot(1, suite=BOOKWORM)
-    give_cards(booted)
-    command = ["cp", "-r", str(key.parent / "mirror"), str(booted.machine.root / PLACE.lstrip("/"))]
-    subprocess.run(command, check=True)
-    booted.sh(f"mkdir -p /lib/modules/{KERNEL}/kernel")
-    yield booted
-    booted.remove()
+def by(tmp_path: Path) -> Iterator[Signer]:
+    with signer(tmp_path) as by:
+        yield by
 
 
-def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(host: FleetHost, key: Path, tmp_path: Path) -> None:
+def give_mirror(host: FleetHost, folder: Path) -> None:
+    shutil.copytree(folder / "mirror", host.machine.root / PLACE.lstrip("/"))
+
+
+def test_the_roles_of_nvidia_alone_install_restart_and_hold_once(bare: FleetHost, by: Signer, tmp_path: Path) -> None:
+    build_repository(tmp_path / "mirror", by, path="debian12/x86_64")
+    give_mirror(bare, tmp_path)
+    give_cards(bare)
+    bare.sh(f"mkdir -p /lib/modules/{KERNEL}/kernel")
     site = made_site(tmp_path)
-    mirror: dict[str, Any] = {"nvidia_driver_mirror": f"file://{PLACE}", "nvidia_driver_mirror_key": str(key)}
+    mirror: dict[str, Any] = {"nvidia_driver_mirror": f"file://{PLACE}", "nvidia_driver_mirror_key": str(by.key)}
     toolkit = {"role": "firstlight.kit.cuda_toolkit", "cuda_toolkit_version": "13.0"}
     roles = ({"role": "firstlight.kit.nvidia_driver"}, {"role": "firstlight.kit.fabric_manager"}, toolkit)
-    play_twice(site, host, *roles, nvidia_driver_reboot=True, **mirror)
-    held = host.sh("apt-mark showhold").split()
+    play_twice(site, bare, *roles, nvidia_driver_reboot=True, **mirror)
+    held = bare.sh("apt-mark showhold").split()
     assert {"nvidia-open", "nvidia-driver-cuda", "nvidia-fabricmanager"} <= set(held)
-    assert NEW in host.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
-    assert NEW in host.sh("nv-fabricmanager --version")
+    assert NEW in bare.sh("nvidia-smi --query-gpu=driver_version --format=csv,noheader")
+    assert NEW in bare.sh("nv-fabricmanager --version")
     # Without the driver's role it asks the driver that runs.
-    alone = play(site, host, {"role": "firstlight.kit.fabric_manager"}, **mirror)
+    alone = play(site, bare, {"role": "firstlight.kit.fabric_manager"}, **mirror)
     assert "changed=0" in alone, alone
 
 
 def test_the_role_of_the_container_toolkit_alone_installs_it_and_docker_learns_of_it_once(
-    fleet: Fleet, tmp_path: Path
+    bare: FleetHost, by: Signer, tmp_path: Path
 ) -> None:
-    [bare] = fleet.boot(1, suite=BOOKWORM)
     give_docker(bare)
-    with signer(tmp_path) as by:
-        build_repository(tmp_path / "mirror", by, path="deb/amd64", content=container_packages())
-        subprocess.run(["cp", "-r", tmp_path / "mirror", bare.machine.root / PLACE.lstrip("/")], check=True)
-        mirror: dict[str, Any] = {
-            "container_toolkit_mirror": f"file://{PLACE}",
-            "container_toolkit_mirror_key": str(by.key),
-        }
-        play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.container_toolkit"}, **mirror)
+    build_repository(tmp_path / "mirror", by, path="deb/amd64", content=container_packages())
+    give_mirror(bare, tmp_path)
+    mirror = {"container_toolkit_mirror": f"file://{PLACE}", "container_toolkit_mirror_key": str(by.key)}
+    play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.container_toolkit"}, **mirror)
     assert "1.19.1" in bare.sh("dpkg-query -W nvidia-container-toolkit")
     runtimes = json.loads(bare.sh("cat /etc/docker/daemon.json"))["runtimes"]
     assert runtimes["nvidia"]["path"] == "nvidia-container-runtime"
     assert bare.sh("ls /run/docker-reloaded")
-    bare.remove()
 
 
-def test_the_role_of_amd_alone_installs_the_driver_once(fleet: Fleet, tmp_path: Path) -> None:
-    [bare] = fleet.boot(1, suite=BOOKWORM)
-    with signer(tmp_path) as by:
-        content = {"main": amdgpu_packages()}
-        build_suite(tmp_path / "mirror", by, path="amdgpu/30.30.3/ubuntu", suite="noble", content=content)
-        subprocess.run(["cp", "-r", tmp_path / "mirror", bare.machine.root / PLACE.lstrip("/")], check=True)
-        # AMD has packages for Ubuntu.
-        system = {"distribution": "Ubuntu", "distribution_version": "24.04", "architecture": "x86_64"}
-        seen = {"ansible.builtin.set_fact": {**system, "cacheable": True}}
-        mirror: dict[str, Any] = {"rocm_mirror": f"file://{PLACE}", "rocm_mirror_key": str(by.key)}
-        play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.rocm"}, before=[seen], **mirror)
+def test_the_role_of_amd_alone_installs_the_driver_once(bare: FleetHost, by: Signer, tmp_path: Path) -> None:
+    content = {"main": amdgpu_packages()}
+    build_suite(tmp_path / "mirror", by, path="amdgpu/30.30.3/ubuntu", suite="noble", content=content)
+    give_mirror(bare, tmp_path)
+    # AMD has packages for Ubuntu.
+    system = {"distribution": "Ubuntu", "distribution_version": "24.04", "architecture": "x86_64"}
+    seen = {"ansible.builtin.set_fact": {**system, "cacheable": True}}
+    mirror = {"rocm_mirror": f"file://{PLACE}", "rocm_mirror_key": str(by.key)}
+    play_twice(made_site(tmp_path), bare, {"role": "firstlight.kit.rocm"}, before=[seen], **mirror)
     assert "amdgpu-dkms" in bare.sh("dpkg-query -W amdgpu-dkms")
     assert bare.sh("stat -c %G /dev/kfd") == "render\n"
-    bare.remove()
 
 
 def test_the_site_plans_installs_and_serves_from_their_inventory_once(
-    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: FleetHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is staged before; nothing but Ansible changes the host."""
-    [bare] = fleet.boot(1)
     site = made_site(tmp_path)
     firstlight = CommandRunner(tmp_path / "logs")
     monkeypatch.setenv("PATH", f"{tool(tmp_path)}:{os.environ['PATH']}")

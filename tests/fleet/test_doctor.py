@@ -20,20 +20,15 @@ COMPLAINT = (
 )
 
 
-@pytest.fixture
-def host(pair: list[FleetHost]) -> FleetHost:
-    """A host on which an unneeded fabric manager fails at boot."""
+def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(pair: list[FleetHost], tmp_path: Path) -> None:
+    """An unneeded fabric manager fails at boot."""
+    host, firstlight = pair[0], CommandRunner(tmp_path / "logs")
     unit = f"[Service]\nExecStart=/bin/sh -c 'echo \"{COMPLAINT}\"; exit 1'\n[Install]\nWantedBy=multi-user.target\n"
-    pair[0].sh(
+    host.sh(
         f"cat > /etc/systemd/system/{UNIT} <<'END'\n{unit}END\n"
         f"systemctl daemon-reload; systemctl enable {UNIT}; systemctl start {UNIT}; "
         f"until systemctl is-failed --quiet {UNIT}; do sleep 0.1; done"
     )
-    return pair[0]
-
-
-def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(host: FleetHost, tmp_path: Path) -> None:
-    firstlight = CommandRunner(tmp_path / "logs")
     inventory = str(host.inventory(tmp_path, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
     asked = ("doctor", "--limit", host.name, "-i", inventory)
 
@@ -45,8 +40,7 @@ def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(host: FleetHo
     assert absent["nvidia_smi"] == "nvidia-smi is not there"
     assert absent["service_journal"] == "there is no firstlight-vllm.service"
 
-    ended = firstlight(*asked, "--apply")  # standard input is empty, so there is no consent
-    assert ended.code == 1, ended.output()
+    ended = firstlight(*asked, "--apply", code=1)  # standard input is empty, so there is no consent
     assert "--tags no-fabric-manager" in ended.err
     assert host.sh(f"systemctl is-enabled {UNIT}").strip() == "enabled"
 

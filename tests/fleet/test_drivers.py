@@ -66,16 +66,6 @@ def inventory(host: FleetHost, key: Path, tmp_path_factory: pytest.TempPathFacto
     return str(host.inventory(folder, **settings, firstlight_cuda_toolkit="13.0"))
 
 
-@pytest.fixture
-def by_hand(inventory: str, firstlight: CommandRunner, tmp_path: Path) -> Path:
-    """The inventory of the last run that used a playbook, for playbooks run by hand."""
-    del inventory  # which skips where no host can be booted
-    runs = sorted(path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink())
-    copy = tmp_path / "hosts.yml"
-    copy.write_text(runs[-1].read_text())
-    return copy
-
-
 def packages(host: FleetHost) -> dict[str, tuple[str, str]]:
     """Return version and state (`hi`: to be held, installed) of every package of the driver."""
     form = "${Package} ${Version} ${db:Status-Abbrev}\\n"
@@ -123,9 +113,11 @@ def test_with_consent_the_host_is_restarted_and_the_probe_finds_the_planned_driv
     assert "release 13.0" in host.sh("/usr/local/cuda-13.0/bin/nvcc --version")
 
 
-def test_the_playbook_run_by_hand_changes_nothing(by_hand: Path) -> None:
+@pytest.mark.usefixtures("inventory")
+def test_the_playbook_run_by_hand_changes_nothing(firstlight: CommandRunner) -> None:
+    runs = sorted(path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink())
     for options in ((), ("--check",)):
-        done = play_by_hand("drivers", by_hand, *options)
+        done = play_by_hand("drivers", runs[-1], *options)
         assert done.returncode == 0, done.stdout + done.stderr
         assert " changed=0 " in done.stdout
 

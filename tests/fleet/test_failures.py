@@ -5,7 +5,6 @@ Runs that fail while the service starts are in `test_provision.py`, which has ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,14 @@ def firstlight(tmp_path: Path) -> CommandRunner:
     return CommandRunner(tmp_path / "logs")
 
 
-@pytest.fixture
-def small_disk(pair: list[FleetHost]) -> Iterator[FleetHost]:
-    """A host whose prefix has 100 MiB."""
+def test_a_full_disk_is_the_cause(pair: list[FleetHost], firstlight: CommandRunner, tmp_path: Path) -> None:
     host = pair[1]
     host.sh("mount -t tmpfs -o size=100M tmpfs /opt")
-    yield host
-    host.sh("umount /opt")
-
-
-def test_a_full_disk_is_the_cause(small_disk: FleetHost, firstlight: CommandRunner, tmp_path: Path) -> None:
-    ended = firstlight("provision", "-i", str(small_disk.inventory(tmp_path)))
-    assert ended.cause(small_disk.name) == "disk-full"
+    try:
+        ended = firstlight("provision", "-i", str(host.inventory(tmp_path)))
+    finally:
+        host.sh("umount /opt")
+    assert ended.cause(host.name) == "disk-full"
 
 
 def test_no_further_batch_begins_after_a_host_whose_disk_is_read_only(
