@@ -68,8 +68,7 @@ def repeated(
 
 def keys(gateway: FleetHost) -> dict[str, str]:
     """Return the key of each client; only root can read the files with keys."""
-    assert gateway.sh(f"stat -L -c '%U %a' {CURRENT}/clients.map {CURRENT}/hosts.map {CURRENT}/served.json") == (
-        "root 600\n" * 3
-    )
+    files = " ".join(f"{CURRENT}/{name}" for name in ("clients.map", "hosts.map", "served.json"))
+    assert gateway.sh(f"stat -L -c '%U %a' {files}") == "root 600\n" * 3
     lines = gateway.sh(f"cat {CURRENT}/clients.map").splitlines()
     return {name: key for key, name in (line.split() for line in lines)}

@@ -255,10 +255,8 @@ def test_a_service_leaves_its_container_and_returns(firstlight: CommandRunner, h
     assert host.sh(f"podman ps -aq; test ! -e {QUADLET} && systemctl is-enabled {UNIT}").split() == ["enabled"]
     assert ask(host)["with"][0] == 200
     firstlight("rollback", "-i", str(host.inventory(image.parent / "venv")), code=0)
-    assert host.sh(f"test ! -e {SYSTEM_UNIT} && systemctl is-enabled {UNIT}; podman ps -q | wc -l").split() == [
-        "generated",
-        "1",
-    ]
+    returned = host.sh(f"test ! -e {SYSTEM_UNIT} && systemctl is-enabled {UNIT}; podman ps -q | wc -l")
+    assert returned.split() == ["generated", "1"]
     assert ask(host)["with"][0] == 200
 
 

@@ -198,10 +198,8 @@ def test_amdgpu_is_loaded_unless_only_a_restart_helps(root: DriverRoot) -> None:
     assert root.load(driver="amdgpu") == (0, "")
     (root.path / "dev/kfd").unlink()
     root.program("modprobe", "echo 'modprobe: FATAL: Module amdgpu not found' >&2; exit 1")
-    assert root.load(driver="amdgpu") == (
-        0,
-        "restart: its modules did not load now: modprobe: FATAL: Module amdgpu not found\n",
-    )
+    told = "restart: its modules did not load now: modprobe: FATAL: Module amdgpu not found\n"
+    assert root.load(driver="amdgpu") == (0, told)
 
 
 def test_an_amdgpu_older_than_the_installed_one_needs_a_restart(root: DriverRoot) -> None:

@@ -136,10 +136,8 @@ def test_a_fabric_manager_of_another_version_is_replaced(
         f"apt-get -qq -y --allow-downgrades --allow-change-held-packages install nvidia-fabricmanager={OLD}-1",
         timeout_s=180,
     )
-    assert (
-        host.sh("systemctl start nvidia-fabricmanager; sleep 1; systemctl is-active nvidia-fabricmanager", check=False)
-        != "active\n"
-    )
+    started = "systemctl start nvidia-fabricmanager; sleep 1; systemctl is-active nvidia-fabricmanager"
+    assert host.sh(started, check=False) != "active\n"
     ended = firstlight("drivers", "-i", inventory, code=0)
     assert packages(host)["nvidia-fabricmanager"] == (NEW, "hi")
     facts = json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]

@@ -46,10 +46,8 @@ def test_files_are_written_completely_and_read_again(session: Session) -> None:
     content = bytes(range(256)) * 1000
     session.write("/root/some file", content, mode=0o640)
     assert session.read("/root/some file") == content
-    assert session.run("stat -c '%a' '/root/some file'; ls -A /root | grep -c firstlight || true").stdout.split() == [
-        "640",
-        "0",
-    ]
+    seen = session.run("stat -c '%a' '/root/some file'; ls -A /root | grep -c firstlight || true")
+    assert seen.stdout.split() == ["640", "0"]
     with pytest.raises(FileNotFoundError):
         session.read("/root/another file")
 

@@ -24,9 +24,8 @@ def test_a_load_is_compared_with_the_last_one_of_its_kind(
     [first], [second] = (json.loads(each.out) for each in ended)
     assert (first["host"], first["before"]) == (host.name, None)
     assert second["before"] == {"release": first["release"], "at": first["at"]}
-    assert {row["name"]: row["before"] for row in second["rows"]} == {
-        row["name"]: row["value"] for row in first["rows"]
-    }
+    values = {row["name"]: row["value"] for row in first["rows"]}
+    assert {row["name"]: row["before"] for row in second["rows"]} == values
     assert host.sh(INVOCATION) == started
 
 

@@ -72,9 +72,8 @@ def test_an_uninstallation_removes_driver_holds_and_pins_with_consent_alone(root
     assert root.states().keys() <= set(said.split())
     assert set(root.states().values()) == {(NEW, "hi")}
     (root.path / "sys/module/nvidia").mkdir(parents=True)
-    assert root.uninstall(drivers=True) == [
-        "module nvidia, which is loaded until the host is restarted (sudo systemctl reboot)"
-    ]
+    (left,) = root.uninstall(drivers=True)
+    assert left == "module nvidia, which is loaded until the host is restarted (sudo systemctl reboot)"
     assert root.sh("dpkg-query -W") == before
     assert root.run("apt-mark", "showhold").stdout.split() == ["dpkg"]
     assert root.sh("find /etc /usr/share/keyrings /var/lib -name '*firstlight*'") == ""

@@ -140,9 +140,8 @@ def test_a_second_run_on_a_locked_host_names_the_first_and_an_interrupted_run_le
     first = firstlight.start("provision", "-i", inventory, "--limit", last.name)
     firstlight.wait_for(first, event("locked", host=last.name))
     locked_by = (firstlight.logs / "latest").resolve().name
-    second = CommandRunner(firstlight.logs.parent / "other-logs")(
-        "provision", "-i", inventory, "--limit", last.name, code=3
-    )
+    other = CommandRunner(firstlight.logs.parent / "other-logs")
+    second = other("provision", "-i", inventory, "--limit", last.name, code=3)
     assert locked_by in second.out
     ended = firstlight.end(first, send=signal.SIGINT)
     assert ended.code == 130, ended.output()

@@ -24,6 +24,7 @@ from tests.fleet.hosts import SHARING_CORES, Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.serving import INVOCATION, PREFIX, ask, wait_until_healthy
 from tests.fleet.snapshots import boot_serving
+from tests.fleet.test_span import releases
 
 OTHER_NAME = "another-name"
 RELEASES = pytest.mark.long("releases of a host", seconds=360)
@@ -81,11 +82,8 @@ def test_a_changed_setting_makes_a_release_in_the_same_environment(
     assert "no changes" in firstlight("provision", "--dry-run", "-i", inventory).out
     changed = firstlight("provision", "-i", renamed, code=0)
     phases = changed.host(host.name)["phases"]
-    assert {phase: phases[phase]["status"] for phase in ("install", "verify", "serve")} == {
-        "install": "skipped",
-        "verify": "skipped",
-        "serve": "ok",
-    }, "what was installed and checked holds"
+    seen = [phases[phase]["status"] for phase in ("install", "verify", "serve")]
+    assert seen == ["skipped", "skipped", "ok"], "what was installed and checked holds"
     second = installed(firstlight, inventory, host)
     assert changed.host(host.name)["release"] == second["release"]
     assert (second["previous_release"], second["current"]) == (first["release"], first["current"])
@@ -203,7 +201,7 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
     assert (first["verdict"], last["verdict"], first["failed"], last["failed"]) == ("go on", "go on", 0, 0)
     assert min(first["requests"], last["requests"]) >= 509
     assert (set(first["first_token_s"]), set(last["first_token_s"])) == ({"new", "old"}, {"new"})
-    assert {each["release"] for each in releases(firstlight, both).values()} == {record["hosts"][0]["after"]}
+    assert {*releases(firstlight, both).values()} == {record["hosts"][0]["after"]}
     again = firstlight("rollout", "-i", both)
     assert (again.code, again.out.strip().rpartition(": ")[2]) == (0, "every host serves this release already")
 
@@ -212,23 +210,16 @@ def test_a_rollout_whose_controller_is_killed_is_resumed_to_its_end(
 def test_a_rollout_whose_first_host_fails_leaves_the_other_alone(
     firstlight: CommandRunner, hosts: list[FleetHost], folder: Path
 ) -> None:
-    before = releases(firstlight, str(write_inventory(folder / "seen", hosts)))
+    seen = str(write_inventory(folder / "seen", hosts))
+    before, process = releases(firstlight, seen), installed(firstlight, seen, hosts[1])["service_pid"]
     bad = str(write_inventory(folder / "broken", hosts, firstlight_vllm_args=["--no-such-option"]))
     ended = firstlight("rollout", "-i", bad, "--steps", "50,100", code=1)
     assert "was refused: firstlight-vllm.service" in ended.out
     record = rollout_of(firstlight)
     assert record["state"] == "rolled back"
     assert [host["state"] for host in record["hosts"]] == ["returned", "waiting"]
-    after = releases(firstlight, bad)
-    assert {name: each["release"] for name, each in after.items()} == {
-        name: each["release"] for name, each in before.items()
-    }
-    assert after[hosts[1].name]["service_pid"] == before[hosts[1].name]["service_pid"]
-
-
-def releases(firstlight: CommandRunner, inventory: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads(firstlight("status", "-i", inventory, "--json").out)
-    return found
+    assert releases(firstlight, bad) == before
+    assert installed(firstlight, bad, hosts[1])["service_pid"] == process
 
 
 @dataclass(frozen=True)
@@ -302,9 +293,7 @@ def test_a_canary_that_loses_its_power_is_in_traffic_again_after_the_command_tha
     assert site.answers() == {200}
 
     firstlight(*shlex.split(left, comments=True)[1:], code=0)
-    assert {name: one["release"] for name, one in releases(firstlight, inventory).items()} == {
-        name: one["release"] for name, one in before.items()
-    }
+    assert releases(firstlight, inventory) == before
     requests = site.shown(canary)["requests"]
     assert (site.shown(canary)["state"], site.answers()) == ("up", {200})
     assert site.shown(canary)["requests"] > requests

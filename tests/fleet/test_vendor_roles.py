@@ -46,15 +46,12 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         build_repository(mirror, by, path="container", content=container_packages())
         build_suite(mirror, by, path="amdgpu/30.30.3/ubuntu", suite="noble", content={"main": amdgpu_packages()})
         build_suite(mirror, by, path="rocm/apt/7.2.2", suite="noble", content={"main": rocm_packages()})
-        old_driver, old_rocm = (
-            amdgpu_packages("1:6.12.12.60401-2164967.24.04"),
-            rocm_packages("6.4.1", "60401-83~24.04"),
-        )
-        build_suite(mirror, by, path="amdgpu/6.4.1/ubuntu", suite="noble", content={"main": old_driver})
-        build_suite(mirror, by, path="rocm/apt/6.4.1", suite="noble", content={"main": old_rocm})
-        build_suite(
-            mirror, by, path="ubuntu", suite="noble", content={"main": distribution_packages()}, origin="Ubuntu"
-        )
+        old = {"main": amdgpu_packages("1:6.12.12.60401-2164967.24.04")}
+        build_suite(mirror, by, path="amdgpu/6.4.1/ubuntu", suite="noble", content=old)
+        old = {"main": rocm_packages("6.4.1", "60401-83~24.04")}
+        build_suite(mirror, by, path="rocm/apt/6.4.1", suite="noble", content=old)
+        content = {"main": distribution_packages()}
+        build_suite(mirror, by, path="ubuntu", suite="noble", content=content, origin="Ubuntu")
         yield by.key
 
 
