@@ -60,7 +60,7 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
 @pytest.mark.parametrize(
     ("wanted", "card_host"),
     [
-        pytest.param(wanted, wanted.recording, id=name, marks=pytest.mark.long(seconds=190))
+        pytest.param(wanted, wanted.recording, id=name, marks=pytest.mark.long(seconds=210))
         for name, wanted in SETS.items()
     ],
     indirect=["card_host"],

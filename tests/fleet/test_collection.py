@@ -22,7 +22,7 @@ from tests.fleet.serving import ask
 from tests.fleet.vendor import NEW, PLACE, Signer, build_repository, build_suite, give_cards, signer
 from tests.fleet.vendor_others import amdgpu_packages, container_packages, give_docker
 
-pytestmark = pytest.mark.long(seconds=470)
+pytestmark = pytest.mark.long(seconds=560)
 PROGRAMS = Path(sys.executable).parent
 KERNEL = os.uname().release
 

@@ -32,7 +32,7 @@ from verify.records import Level
 
 LIMIT_S = 600.0
 RESTART_S = 180
-REPAIR = pytest.mark.long("faults that a run repairs", seconds=300)
+REPAIR = pytest.mark.long("faults that a run repairs", seconds=450)
 """Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
 MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=570)
 WRONG_NUMBERS = [pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name) for fault in wrong_numbers.ALL]

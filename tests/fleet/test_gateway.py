@@ -20,7 +20,7 @@ from tests.fleet.inventories import inventory_of_groups
 from tests.fleet.serving import PREFIX
 from tests.fleet.stub_hosts import make_serving, serve_at
 
-pytestmark = pytest.mark.long("gateway", seconds=200)
+pytestmark = pytest.mark.long("gateway", seconds=280)
 
 UNIT = "firstlight-gateway.service"
 AGENT = "firstlight-health-agent.service"

@@ -13,7 +13,7 @@ from tests.fleet.test_roles import played
 from tests.install.fleet_site import make_fleet_site
 from tests.install.test_gpu_slices import STAND_IN
 
-pytestmark = pytest.mark.long(seconds=90)
+pytestmark = pytest.mark.long(seconds=40)
 PROGRAMS = "/usr/local/bin"
 
 

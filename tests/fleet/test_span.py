@@ -18,7 +18,7 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost, write_inventory
 from tests.fleet.serving import ask, wait_until_healthy
 
-pytestmark = pytest.mark.long(seconds=740)
+pytestmark = pytest.mark.long(seconds=780)
 
 UNIT = "firstlight-vllm.service"
 OTHER_NAME = "first-light-2"

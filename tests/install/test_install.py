@@ -24,7 +24,7 @@ def by_hand(site: Site, *options: str) -> str:
     """Run ansible-playbook by hand on an inventory of the host; return its statistics of the host."""
     path = site.latest.path("install/hosts.yml")
     write_atomically(path, render([Target(site.host(), site.variables)], path=str(path)))
-    words = ("-i", path, PLAYBOOKS / "site.yml", *options)
+    words: tuple[str | Path, ...] = ("-i", path, PLAYBOOKS / "site.yml", *options)
     done = run_ansible("ansible-playbook", *words, HOME=str(site.folder))
     recap = [line for line in done.stdout.splitlines() if line.startswith(site.name)]
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,8 +18,7 @@ def test_a_hanging_tool_loses_only_its_own_sections_and_what_it_has_started_is_e
     program(
         tmp_path,
         "nvidia-smi",
-        "trap '' TERM\necho half\n"
-        f"echo $$ >>{tmp_path}/pids\nsleep 300 &\necho $! >>{tmp_path}/pids\nwait; wait; exec sleep 300",
+        f"trap '' TERM\necho $$ >>{tmp_path}/pids\nsleep 300 &\necho $! >>{tmp_path}/pids\nwait; wait; exec sleep 300",
     )
     done = run(environment=with_first(tmp_path), limit_s=1)
     facts = done.facts

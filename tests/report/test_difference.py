@@ -187,7 +187,7 @@ def test_a_changed_state_of_a_host_is_a_difference(one: str, two: str, *, report
 
 def test_parts_that_a_run_did_not_reach_are_unknown_and_no_change(tmp_path: Path) -> None:
     end(run(tmp_path, "20261119T080000Z"))
-    folder = Folder(tmp_path / "20261120T080000Z", [host("a")])
+    folder = Folder(tmp_path / "20261120T080000Z", [host("a", local=True)], source="inventory/local")
     folder.results(result("a", "probe", "unreachable", text="no answer"))
     [found] = compare_runs(tmp_path)
     assert [change.part for change in found.changes] == ["state"]

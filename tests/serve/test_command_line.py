@@ -30,7 +30,7 @@ def command(
     planned: Stack | None = None,
     host: HostFacts | None = None,
     *,
-    model: ServedModel = QWEN,
+    served: ServedModel = QWEN,
     peer_writes: bool = True,
     is_shared: bool = False,
     **settings: Any,
@@ -41,7 +41,7 @@ def command(
         Settings(**settings),
         host or facts(),
         prefix=PREFIX,
-        model=model,
+        model=served,
         peer_writes=peer_writes,
         is_shared=is_shared,
     )
@@ -66,7 +66,7 @@ def value_of(command: ServeCommand, option: str) -> str | None:
     ],
 )
 def test_the_name_of_a_model_in_the_api_does_not_follow_its_files(settings: dict[str, Any], name: str) -> None:
-    made = command(model=QWEN.model_copy(update={"name": "staged-1a2b3c4d"}), **settings)
+    made = command(served=QWEN.model_copy(update={"name": "staged-1a2b3c4d"}), **settings)
     assert (made.served_name, value_of(made, "--served-model-name")) == (name, name)
     assert f"{PREFIX}/models/staged-1a2b3c4d" in made.argv
 
@@ -79,7 +79,7 @@ def test_a_chat_template_is_named_where_the_model_lies() -> None:
 @pytest.mark.parametrize(("ranks", "most"), [((8,), "8"), ((4, 24), "32"), ((512,), "512"), ((513,), "513")])
 def test_adapters_are_served_from_the_folder_of_their_model(ranks: tuple[int, ...], most: str) -> None:
     made = command(
-        model=QWEN.model_copy(update={"adapters": {f"a{number}": rank for number, rank in enumerate(ranks)}})
+        served=QWEN.model_copy(update={"adapters": {f"a{number}": rank for number, rank in enumerate(ranks)}})
     )
     place = made.argv.index("--lora-modules")
     modules = [f"a{number}={PREFIX}/models/qwen3-8b/lora/a{number}" for number in range(len(ranks))]
@@ -90,7 +90,7 @@ def test_adapters_are_served_from_the_folder_of_their_model(ranks: tuple[int, ..
 
 def test_a_draft_model_is_named_where_the_model_lies() -> None:
     def asked(*, has_draft: bool, **speculative: object) -> object:
-        made = command(model=QWEN.model_copy(update={"has_draft": has_draft}), speculative=speculative)
+        made = command(served=QWEN.model_copy(update={"has_draft": has_draft}), speculative=speculative)
         return json.loads(value_of(made, "--speculative-config") or "null")
 
     draft = f"{PREFIX}/models/qwen3-8b/draft/qwen3-eagle3"
@@ -117,16 +117,16 @@ def test_an_endpoint_for_traces_is_an_address_without_a_password(endpoint: str) 
 
 
 def test_the_builtin_model_is_served_on_a_cpu_host(snapshot: SnapshotAssertion) -> None:
-    assert rendered(command(model=BUILTIN)) == snapshot
+    assert rendered(command(served=BUILTIN)) == snapshot
 
 
 def test_the_builtin_model_is_served_on_eight_cards(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
-    assert rendered(command(cuda_stack, facts(*cards(8)), model=BUILTIN)) == snapshot
+    assert rendered(command(cuda_stack, facts(*cards(8)), served=BUILTIN)) == snapshot
 
 
 def test_releases_before_the_attention_option_get_its_variable(snapshot: SnapshotAssertion) -> None:
     old = stack("0.9.1", "cu128", "FLASH_ATTN", "FLASH_ATTN_VLLM_V1")
-    assert rendered(command(old, ONE_CARD, model=BUILTIN)) == snapshot
+    assert rendered(command(old, ONE_CARD, served=BUILTIN)) == snapshot
 
 
 def test_compatibility_libraries_come_first_in_the_service_s_own_search_path(cuda_stack: Stack) -> None:
@@ -298,7 +298,7 @@ def test_the_choices_of_the_plan_are_served_and_the_users_own_words_come_last(cu
     argv = command(planned, ONE_CARD, vllm_args=("--max-num-seqs", "64")).argv
     assert argv.index("--reasoning-parser") < argv.index("--max-num-seqs")
     assert argv[argv.index("--reasoning-parser") + 1] == "qwen3"
-    of_vectors = command(planned, ONE_CARD, model=QWEN.model_copy(update={"task": "embed"})).argv
+    of_vectors = command(planned, ONE_CARD, served=QWEN.model_copy(update={"task": "embed"})).argv
     assert "--reasoning-parser" not in of_vectors, "a model that makes no text has none to parse"
     assert "--trust-remote-code" not in argv
 

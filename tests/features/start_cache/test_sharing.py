@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +40,7 @@ class Site:
             context.record(PhaseResult(host=host.name, phase="serve", status="ok"))
         return context
 
-    def caches(self, context: RunContext, keys: dict[str, str | None], still: str = "") -> StartCaches:
+    def caches(self, context: RunContext, keys: Mapping[str, str | None], still: str = "") -> StartCaches:
         desired: Any = {}
         for name, key in keys.items():
             prefix = self.folder / name
