@@ -102,9 +102,19 @@ def test_a_check_that_is_worse_on_one_host_names_it() -> None:
 
 def test_a_fault_of_most_hosts_and_a_skip_make_no_host_different() -> None:
     hosts = [document("gpu-1", gemm="fail"), document("gpu-2", gemm="fail"), document("gpu-3")]
-    assert outcomes(*hosts)[FLEET][0] == "ok"
+    assert outcomes(*hosts)[FLEET] == ("ok", "no host has worse results than most of the 3")
     hosts = [document("gpu-1", gemm="skip"), document("gpu-2", gemm="skip"), document("gpu-3")]
     assert outcomes(*hosts)[FLEET][0] == "ok"
+
+
+def test_of_two_hosts_the_one_with_a_fault_is_named() -> None:
+    hosts = [document("gpu-1"), document("gpu-2", gemm="fail")]
+    assert outcomes(*hosts)[FLEET] == (
+        "warn",
+        "gpu-2: kernels.gemm fail, where no status is that of most of the 2 hosts",
+    )
+    hosts = [document("gpu-1"), document("gpu-2", gemm="skip")]
+    assert outcomes(*hosts)[FLEET] == ("ok", "2 hosts have the same results")
 
 
 def test_a_single_host_is_not_compared() -> None:

@@ -20,23 +20,38 @@ def compare(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         named = ((f"{one['host']} {record['device']}", record) for one in documents for record in one["checks"])
         if combined := check.compare_devices(named):
             records.append(as_record(check.id, None, None, combined, 0.0))
-    odd = list(_odd_statuses(documents))
-    healthy = f"{len(documents)} hosts have the same results"
+    statuses = _statuses(documents)
+    odd = list(_odd_statuses(statuses))
+    is_equal = all(len({*by_host.values()} - {"skip"}) < 2 for by_host in statuses.values())
+    hosts = len(documents)
+    healthy = (
+        f"{hosts} hosts have the same results" if is_equal else f"no host has worse results than most of the {hosts}"
+    )
     outcome = CheckResult("warn", "; ".join(odd)) if odd else CheckResult("ok", healthy)
     return [*records, as_record(FLEET, None, None, outcome, 0.0)]
 
 
-def _odd_statuses(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Report checks that are worse on few hosts than on most. A fault of most hosts makes none of them differ."""
+def _statuses(documents: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return the worst status of each check on each host, by check."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for document in documents:
         for record in document["checks"]:
             before = found[record["id"]].get(document["host"], "skip")
             found[record["id"]][document["host"]] = max(before, record["status"], key=SEVERITY.index)
-    for check, statuses in sorted(found.items()):
-        usual, count = Counter(statuses.values()).most_common(1)[0]
-        bad = [host for host, status in statuses.items() if status not in ("ok", "skip")]
-        worse = [host for host in bad if SEVERITY.index(statuses[host]) > SEVERITY.index(usual)]
-        if 2 * count > len(statuses):
-            details = (f"{host}: {check} {statuses[host]}" for host in worse)
-            yield from (f"{text}, where {count} of {len(statuses)} hosts are {usual}" for text in details)
+    return found
+
+
+def _odd_statuses(statuses: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Report checks that are worse on few hosts than on most, or bad on some where no status is that of most hosts, as of two that differ.
+
+    A fault of most hosts makes none of them differ.
+    """
+    for check, by_host in sorted(statuses.items()):
+        usual, count = Counter(by_host.values()).most_common(1)[0]
+        bad = [host for host, status in by_host.items() if status not in ("ok", "skip")]
+        if 2 * count > len(by_host):
+            odd = [host for host in bad if SEVERITY.index(by_host[host]) > SEVERITY.index(usual)]
+            others = f"where {count} of {len(by_host)} hosts are {usual}"
+        else:
+            odd, others = bad, f"where no status is that of most of the {len(by_host)} hosts"
+        yield from (f"{host}: {check} {by_host[host]}, {others}" for host in odd)
