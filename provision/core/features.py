@@ -32,7 +32,6 @@
 | `chat_endpoint(host)` | returns the endpoint of a host that `chat` asks, where the host itself serves nothing |
 | `rolled_back(logs, outcome)` | notes which hosts a command took back |
 | `earlier_failure(logs, host, newest)` | returns the failure that `doctor` is to explain |
-| `page_section(run)` | returns a section of a run's page |
 
 The core imports no feature: a copy of the product without the folder of one works.
 """

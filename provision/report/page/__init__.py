@@ -16,7 +16,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from provision.core import features
 from provision.core.errors import UsageError
 from provision.core.files import write_atomically
 from provision.core.folders import as_typed
@@ -55,12 +54,7 @@ def render(run: RunFolder) -> str:
     except (OSError, ValueError):  # the run was killed, or belongs to another release
         summary = summarise(run, interrupted=not run.path("summary.json").exists())
     names = [host.name for host in summary.hosts]
-    content = Page(
-        summary,
-        changed=since_green(run.logs, run.name, names),
-        added=tuple(filter(None, (section(run) for section in features.hooks("page_section")))),
-    )
-    return render_page(content)
+    return render_page(Page(summary, changed=since_green(run.logs, run.name, names)))
 
 
 def render_page(page: Page) -> str:
@@ -74,11 +68,7 @@ def render_page(page: Page) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"script": Markup(script), "style": Markup(style)}  # noqa: S704 - files of this folder
     pages = environment()
-    added = {
-        section.id: Markup(pages.from_string(section.template.read_text(encoding="utf-8")).render(section.values))  # noqa: S704 - rendered with escaping
-        for section in page.added
-    }
-    return as_typed(pages.get_template("page.html").render(**own, script_digest=digest, page=page, added=added))
+    return as_typed(pages.get_template("page.html").render(**own, script_digest=digest, page=page))
 
 
 def environment() -> jinja2.Environment:

@@ -1,9 +1,6 @@
 """Content of the page as plain values: the summary, host groups, and tables."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from provision.core.folders import as_typed
 from provision.core.models.records import HostDifference, Summary
@@ -26,23 +23,12 @@ from provision.report.page.series import series_tables, startup
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 
 
-@dataclass(frozen=True)
-class Section:
-    """A template of the feature, and its values."""
-
-    id: str
-    title: str
-    template: Path
-    values: Mapping[str, Any]
-
-
 class Page:
     """Content of the page in reading order.
 
     Args:
         summary: Summary of the run.
         changed: What changed on each host since it was green last.
-        added: Sections of features.
     """
 
     LOAD_COLUMNS = tuple(LOAD_COLUMNS.values())
@@ -52,14 +38,8 @@ class Page:
     MAP_FROM = 12
     """Number of hosts above which a map of them is shown."""
 
-    def __init__(
-        self,
-        summary: Summary,
-        *,
-        changed: Mapping[str, HostDifference] | None = None,
-        added: tuple[Section, ...] = (),
-    ) -> None:
-        self.summary, self.added = summary, added
+    def __init__(self, summary: Summary, *, changed: Mapping[str, HostDifference] | None = None) -> None:
+        self.summary = summary
         self.headline = wording.headline(summary).partition(": ")[2]
         self.facts = tuple(_facts(summary))
         self.next_commands = tuple((purpose(command), command) for command in summary.next_commands)
@@ -119,8 +99,7 @@ class Page:
             ("checks", "Checks", any(each.checks for each in self.classes)),
             ("stack", "Versions", self.planned),
         )
-        shown = ((id_, title) for id_, title, content in own if content)
-        return (*((section.id, section.title) for section in self.added), *shown)
+        return tuple((id_, title) for id_, title, content in own if content)
 
     @property
     def planned(self) -> tuple[HostsClass, ...]:
