@@ -72,6 +72,6 @@ def test_compatibility_libraries_and_wheel_publishers_are_named() -> None:
 def test_a_model_over_several_hosts_is_a_line_of_the_plan() -> None:
     lines = text("h100-span-of-two").splitlines()
     assert "  hosts        2 hosts with 8 GPUs each serve one model together: each has a part of the layers" in lines
-    line = "  ports        TCP 29501 and 29502 of the first host, 32768 to 60999 of each, from these hosts alone: the run says what to type"
+    line = "  ports        TCP 29501 and 29502 of the first host, 32768 to 60999 of each, from these hosts alone: the run writes the rules into a file"
     assert line in lines
     assert not any(line.startswith("  span ") for line in text("h100-upgrade").splitlines())

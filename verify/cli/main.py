@@ -95,7 +95,7 @@ def _parser() -> Parser:
         description="Check that this host computes correctly.",
         epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 an error (a check has no result), 64 usage; "
         "other commands, each with its --help: `doctor FILE...` names causes of failures, `upgrade MODULE:FACTORY` upgrades "
-        "the attention of your model, `compare` measures the service with two choices, `load` under load, `soak` puts load on it for minutes",
+        "the attention of your model, `compare` measures the service with two attention back ends, `load` under load, `soak` puts load on it for minutes",
         hint="--help explains every option, --list shows every check",
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")

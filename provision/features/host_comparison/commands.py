@@ -96,13 +96,13 @@ def _recorded(against: str | None, names: set[str]) -> HostFacts | None:
     except (OSError, UnicodeDecodeError):
         raise UsageError(
             f"`--against {against}` is no host of this run and no file that can be read",
-            hint="name a host that the inventory and --limit leave in, or facts of an earlier comparison: logs/RUN/facts/HOST.json",
+            hint="name a host that the inventory and --limit leave in, or facts of an earlier run: logs/RUN/facts/HOST.json, or of a comparison: logs/queries/RUN/facts/HOST.json",
         ) from None
     found = read_facts(text, where=against)
     if len(found) != 1:
         raise UsageError(
             f"`{against}` has the facts of {len(found)} hosts, and one is the reference",
-            hint="give the file of one host: logs/RUN/facts/HOST.json",
+            hint="give the file of one host, such as logs/RUN/facts/HOST.json",
         )
     return found[0]
 

@@ -227,7 +227,7 @@ def ports_between(settings: Settings) -> str:
     """Return as text which ports the hosts of a span open for one another, and who does that."""
     meeting, first, last = settings.span_ports, *CHOSEN_PORTS
     ray = "{} to {} and ".format(*settings.ray_ports) if settings.executor == "ray" else ""
-    how = "by rules of their firewall" if settings.firewall == "set" else "the run says what to type"
+    how = "by rules of their firewall" if settings.firewall == "set" else "the run writes the rules into a file"
     return f"TCP {meeting[0]} and {meeting[1]} of the first host, {ray}{first} to {last} of each, from these hosts alone: {how}"
 
 

@@ -60,7 +60,7 @@ def test_hosts_of_other_groups_or_sizes_form_spans_of_their_own() -> None:
 
 
 def test_the_ports_of_a_span_are_named_with_those_of_ray() -> None:
-    chosen = "32768 to 60999 of each, from these hosts alone: the run says what to type"
+    chosen = "32768 to 60999 of each, from these hosts alone: the run writes the rules into a file"
     assert ports_between(Settings(span=2)) == f"TCP 29501 and 29502 of the first host, {chosen}"
     with_ray = f"TCP 29501 and 29502 of the first host, 29503 to 29582 and {chosen}"
     assert ports_between(Settings(span=2, executor="ray")) == with_ray
