@@ -127,7 +127,7 @@ class Command:
     gid: int
     groups: tuple[int, ...] = ()
     folder: str | None = None
-    """Its cgroup; None for this process's own. A process that starts others must be allowed into it."""
+    """Its working directory; None for that of this process."""
 
 
 def running(service: Service) -> Command:
