@@ -189,7 +189,7 @@ def test_the_limit_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert default_limit() == 1 << 29
 
 
-@pytest.mark.parametrize("text", ["many", "0", "nan", "inf"])
+@pytest.mark.parametrize("text", ["many", "0", "-1", "nan", "inf", "1e308"])
 def test_a_wrong_limit_is_an_error_with_the_value(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTLIGHT_CACHE_GIB", text)
     with pytest.raises(StageError, match=f"FIRSTLIGHT_CACHE_GIB is `{text}`"):
