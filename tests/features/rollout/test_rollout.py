@@ -275,8 +275,10 @@ def test_a_failed_hook_pauses_the_rollout_and_the_host_is_not_changed(make: Make
 
 @pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("abort", "rolled back")])
 def test_a_request_takes_effect_before_the_next_host(site: Site, wish: str, state: str) -> None:
-    site.during(2, lambda: getattr(rollout, wish)(site.request()))
+    codes: list[int] = []
+    site.during(2, lambda: codes.append(getattr(rollout, wish)(site.request())))
     assert site.start() == Exit.RED
+    assert codes == [Exit.OK]
     assert site.record().state == state
     assert site.serves["b"] == OLD
     if wish == "pause":
