@@ -27,6 +27,7 @@ WRONG = [
     (("plan", "--facts", "nothing.json"), 2, "nothing.json"),
     (("stop", "--limit", ""), 2, "the limit names no host"),
     (("stop", "--ask-become-pass"), 2, "no password could be read"),
+    (("rollback", "--to", "latest"), 2, "`latest` is no digest of a release"),
     (("provision", "--max-fail", "5%"), 2, "needs `--batch`"),
     (("provision", "--batch", "2", "--dry-run"), 2, "`--dry-run` changes no host"),
     (("wheels", "build", "--torch", "2.11.0", "--arch", "9.0", "--cuda", "abc"), 2, "`--cuda abc`"),
