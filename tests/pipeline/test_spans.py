@@ -8,8 +8,10 @@ import pytest
 
 from provision.core.errors import Exit, ServeError
 from provision.core.models.records import ServeRecord
+from provision.phases.plan.step import plan
 from provision.run import spans
 from provision.run.context import RunContext
+from provision.run.results import ProbedHosts
 from tests.pipeline.local_context import local_context
 
 
@@ -46,6 +48,13 @@ def test_a_host_whose_partner_the_limit_leaves_out_is_a_wrong_usage(tmp_path: Pa
     spans.refuse_parts(context, "plan")
     assert (left(context), context.outcomes.failures) == ("c", {Exit.USAGE})
     assert context.outcomes.results["b"]["plan"].hint == "name all of them: --limit a,b"
+
+
+def test_a_part_of_a_span_is_refused_before_it_is_planned(tmp_path: Path) -> None:
+    context = run_of(tmp_path, "b")
+    plan(context, ProbedHosts())
+    assert context.outcomes.failures == {Exit.USAGE}
+    assert "and --limit leaves that out" in str(context.outcomes.results["b"]["plan"].text)
 
 
 @pytest.mark.parametrize("other", ["1", "2"])
