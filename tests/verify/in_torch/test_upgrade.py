@@ -352,20 +352,30 @@ def test_a_model_that_cannot_be_upgraded_is_an_error_with_a_hint(
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
+    ("arguments", "words"),
     [
-        ("broken", "the model could not be compared: FileNotFoundError: weights.pt"),
-        ("mismatched", "the model could not be compared: "),
+        (["my_models:broken"], "the model could not be compared: FileNotFoundError: weights.pt"),
+        (["my_models:mismatched"], "the model could not be compared: "),
+        (["half_written:make"], "the model could not be compared: SyntaxError: "),
+        (["--device", "gpu", "my_models:encoder"], "the model could not be compared: RuntimeError: "),
     ],
 )
 def test_a_failure_during_the_comparison_is_an_error_and_no_verdict(
-    capsys: pytest.CaptureFixture[str], model: str, words: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    assert main(["upgrade", "--device", "cpu", f"my_models:{model}"]) == 3
+    (tmp_path / "half_written.py").write_text("def make(:")
+    assert main(["upgrade", "--device", "cpu", *arguments]) == 3
     printed = capsys.readouterr()
     assert f"error: {words}" in printed.err
     assert "hint: " in printed.err
     assert printed.out == ""
+
+
+def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["upgrade", "--dtype", "int8", "my_models:encoder"])
+    assert end.value.code == 64
+    assert "hint: verify upgrade --help" in capsys.readouterr().err
 
 
 def test_garbage_of_earlier_work_does_not_hide_the_memory_of_the_next() -> None:
