@@ -169,6 +169,12 @@ def test_every_kind_of_attention_is_that_of_the_reference(
     for name, part, right in zip(("out", "grad_query", "grad_key", "grad_value"), found, exact, strict=True):
         error = float((heads_first(part).double() - right).abs().max() / right.abs().max().clamp_min(1e-2))
         assert error <= bound, name
+    if one.keep is None and one.key_heads == one.heads:
+        scores = (one.scale or 1 / math.sqrt(one.size)) * (inputs[0] @ inputs[1].transpose(2, 3)).detach()
+        if one.causal:
+            scores = scores.masked_fill(torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), -math.inf)
+        right = scores.logsumexp(3)
+        assert float((sums.double() - right).abs().max() / right.abs().max().clamp_min(1e-2)) <= bound, "logsumexp"
 
 
 def test_memory_of_finished_calls_is_used_again(library: ctypes.CDLL) -> None:
