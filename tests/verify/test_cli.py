@@ -37,6 +37,7 @@ def verify(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]
         (["--hours", "2"], "--hours is the length of level burn-in, and the level is standard"),
         (["--level", "burn-in", "--hours", "0"], "'0' is not a number above zero"),
         (["--level", "burn-in", "--only", "libraries.lock"], "level burn-in repeats checks of devices, kernels"),
+        (["--deadline", "-1"], "'-1' is not a number above zero"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )
