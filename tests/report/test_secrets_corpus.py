@@ -104,6 +104,11 @@ def test_every_value_below_a_secrets_key_is_masked(value: object) -> None:
     assert scrub({"db": {"password": value}}) == {"db": {"password": MASK}}
 
 
+def test_a_value_is_masked_by_its_key_at_any_depth() -> None:
+    value = {"evidence": [{"env": {"HF_TOKEN": "plain-words", "PORT": "8000"}}], "api_key": "plain-words"}
+    assert scrub(value) == {"evidence": [{"env": {"HF_TOKEN": MASK, "PORT": "8000"}}], "api_key": MASK}
+
+
 def test_text_that_only_mentions_a_secret_stays() -> None:
     document = {
         "first_token": 19.9,
