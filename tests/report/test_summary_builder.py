@@ -48,6 +48,11 @@ def test_verdict_of_one_host(host_summary: HostSummary, expected: str) -> None:
     assert verdict([host_summary]) == expected
 
 
+def test_worst_host_decides() -> None:
+    assert verdict([summary(), summary("b", deviations=("x",))]) == "amber"
+    assert verdict([summary(deviations=("x",)), summary("b", "failed")]) == "red"
+
+
 @pytest.mark.parametrize(("status", "expected"), [("ok", "green"), ("warn", "amber"), ("fail", "red")])
 def test_the_host_comparison_counts_for_the_verdict(folder: Folder, status: str, expected: str) -> None:
     reason = "gpu-7: speed.gemm warn, where 8 of 9 hosts are ok"
