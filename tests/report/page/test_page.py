@@ -48,10 +48,11 @@ def test_the_host_that_differs_is_at_the_top(content: Page) -> None:
     reason = "gpu-071 cuda:2: other bits than the like devices give"
     odd = [
         record(id_, status, host=None, device=None, reason=reason)
-        for id_, status in (("fleet.alike", "ok"), ("kernels.determinism", "fail"))
+        for id_, status in (("fleet.alike", "ok"), ("fleet.network", "warn"), ("kernels.determinism", "fail"))
     ]
     summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
     assert Page(summary).warnings[0] == f"check kernels.determinism: {reason}"
+    assert f"check fleet.network: {reason}" in Page(summary).warnings
     assert reason in render_page(page=Page(summary))
 
 
