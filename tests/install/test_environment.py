@@ -111,10 +111,13 @@ def test_a_build_is_predicted_made_and_not_repeated(site: Site) -> None:
 def test_an_incomplete_environment_is_built_again(site: Site, damage: str) -> None:
     site.send()
     built(site)
+    package = next(site.environment.glob("lib/python*/site-packages/alpha"))
+    shutil.rmtree(package)
     (site.environment / damage).unlink()
     site.send()
     assert build(site)["changed"]
     assert (site.environment / damage).exists()
+    assert (package / "__init__.py").exists(), "nothing of the damaged one is kept"
 
 
 def test_the_cache_of_a_build_that_a_power_cut_left_is_removed_by_the_next_run(site: Site) -> None:
