@@ -99,6 +99,15 @@ def test_the_file_is_named_if_no_source_has_the_planned_build(
     assert f"`{file}` from {links.as_uri()} is built for cpu, not for cu130" in caught.value.text
 
 
+def test_a_vllm_for_amd_cards_is_detected_by_its_files(index: Site, stack: Stack, store: Store) -> None:
+    index.content["/simple/vllm/"] = b""
+    more = {"vllm/_version.py": "__version__ = version = '0.9.1'\n", "vllm/_rocm_C.abi3.so": ""}
+    file, content = make_wheel("vllm", "0.9.1", requires=("torch==2.7.0",), more=more)
+    index.add_wheel(file, content)
+    with pytest.raises(StageError, match=r"is built for rocm, not for cu130"):
+        stage_best(store, stack)
+
+
 @pytest.mark.parametrize(
     ("version", "platform"),
     [
