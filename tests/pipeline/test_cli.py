@@ -41,6 +41,7 @@ WRONG = [
     (("verify", "--list", "--skip", "gem"), 64, "no check or family is named `gem`"),
     (("verify", "--inject", "slw@kernels"), 64, "no fault is named `slw`"),
     (("verify", "gpu-1"), 64, "`gpu-1` is no command of verify"),
+    (("verify", "compare"), 64, "two different back ends are compared"),
     (("verify", "compare", "--backend", "A", "--backend", "A"), 64, "two different back ends are compared"),
     (("verify", "--release", "--level", "quick"), 64, "after all checks of level full"),
     (("verify", "--return", "gpu-1", "--limit", "gpu-2"), 64, "hosts are named twice: `--limit gpu-2` and `gpu-1`"),
