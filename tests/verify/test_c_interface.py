@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.required import program
 from tests.verify.test_in_torch import run_there
 
 pytestmark = pytest.mark.slow
@@ -26,17 +27,6 @@ SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 def run(command: list[str | Path], **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", **variables}  # threads that wait must sleep, not spin
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
-
-
-def program(name: str) -> str:
-    """A compiler; without it the test fails in CI and skips elsewhere."""
-    found = shutil.which(name)
-    if found is None:
-        missing = f"{name} is not installed: the C interface goes UNTESTED"
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
 
 
 def built(python: Path, folder: Path, flags: str) -> Path:

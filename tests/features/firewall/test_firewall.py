@@ -30,7 +30,7 @@ from provision.features.firewall.rules import (
     sources_of,
 )
 from provision.fleet.inventory.conflicts import conflicts
-from tests.features.monitoring.programs import do_without
+from tests.required import do_without
 
 OPENINGS = (Opening(8000, ("127.0.0.2", "fd00::2")), Opening(8009, ("127.0.0.2",)))
 

@@ -9,7 +9,6 @@ import http.client
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,13 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from provision.core.models.settings import Settings
 from provision.features.gateway.backends import Backend, Gateway, Probe
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
 from provision.features.gateway.traffic import HostTraffic, Traffic, command_of, parse
 from provision.features.watchdog.health_agent import program
+from tests import required
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
@@ -55,15 +53,6 @@ class Answer:
     def host(self) -> str:
         """The stub that answered a chat."""
         return str(self.document["choices"][0]["message"]["content"])
-
-
-def require(name: str) -> None:
-    """Skip the test where a program is not installed; where every test has to run, it fails."""
-    if shutil.which(name) is None:
-        text = f"{name} is not installed: what needs it is NOT TESTED"
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
-            pytest.fail(text)
-        pytest.skip(text)
 
 
 def free_port(address: str) -> int:
@@ -366,7 +355,7 @@ def running(
         agents: Whether each stub has a health agent.
         **settings: Settings `gateway_*`, and fields of `Gateway`, that replace the defaults.
     """
-    require("haproxy")
+    required.program("haproxy")
     stubs = {
         name: stub(name, f"127.0.9.{number}", model, folder=folder if agents else None)
         for number, (name, model) in enumerate(models.items(), 2)

@@ -14,7 +14,7 @@ from provision.features.gateway.backends import certificate_names, reached_at
 from provision.features.gateway.shared_address import CONFIG, KNOWN, address_set, interface_of, require_free, sharing
 from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.inventory.conflicts import conflicts
-from tests.features.gateway.running import require
+from tests import required
 
 OWN = """1: lo    inet 127.0.0.1/8 scope host lo
 2: eth1    inet 10.0.0.{}/24 brd 10.0.0.255 scope global eth1
@@ -92,7 +92,7 @@ def test_an_address_in_use_is_refused_unless_a_gateway_has_it() -> None:
     "pair", [PAIR, [gateway(1, "2001:db8::9/64", "2001:db8::1"), gateway(2, "2001:db8::9/64", "2001:db8::2")]]
 )
 def test_keepalived_reads_its_configuration(pair: list[Host], tmp_path: Path) -> None:
-    require("keepalived")
+    required.program("keepalived")
     interfaces = sorted(path.name for path in Path("/sys/class/net").iterdir())
     interface = next(name for name in interfaces if name != "lo")  # which keepalived refuses
     texts = []

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.fleet.root import cache_folder
+from tests.required import do_without
 
 PACKAGES = (
     "prometheus",
@@ -57,9 +55,3 @@ def _unpack(folder: Path) -> None:
     for archive in sorted(archives.glob("*.deb")):
         subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True, capture_output=True)
     shutil.rmtree(archives)
-
-
-def do_without(reason: str) -> None:
-    if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
