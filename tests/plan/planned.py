@@ -59,7 +59,7 @@ def release_of(found: Resolution) -> str:
     return vllm.version
 
 
-def told(found: Resolution, rule: str, verdict: str | None = None) -> list[str]:
+def texts_of(found: Resolution, rule: str, verdict: str | None = None) -> list[str]:
     """Return what a rule says, or what it says with this verdict."""
     return [reason.text for reason in found.reasons if reason.rule == rule and verdict in {None, reason.verdict}]
 

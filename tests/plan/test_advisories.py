@@ -13,7 +13,7 @@ from provision.core.models.stack import Resolution
 from provision.phases.plan.advisories import Exposure, affects, exposure_of, is_critical
 from provision.phases.plan.policy import policy_of
 from tests.family.models import LLAMA, nested, of
-from tests.plan.planned import model_of, release_of, resolve, told
+from tests.plan.planned import model_of, release_of, resolve, texts_of
 
 HOST = (
     "gpu=H100x1 driver={} os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900 container=no"
@@ -28,7 +28,7 @@ def served(config: dict[str, Any], driver: str = "535.309.01", **settings: Any) 
 
 
 def advised(resolution: Resolution, verdict: str) -> list[str]:
-    return told(resolution, "advisories", verdict)
+    return texts_of(resolution, "advisories", verdict)
 
 
 def test_a_range_ends_before_a_release_with_a_hole_that_applies() -> None:

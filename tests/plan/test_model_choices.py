@@ -12,7 +12,7 @@ from provision.phases.plan.explain import render
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.what_if import parse_what_if
 from tests.family.models import KIMI, LLAMA, QWEN3, of
-from tests.plan.planned import CPU, HOST, model_of, plan_of, refusing, release_of, resolve, stack_of, told
+from tests.plan.planned import CPU, HOST, model_of, plan_of, refusing, release_of, resolve, stack_of, texts_of
 from verify.tables import table
 
 
@@ -150,7 +150,7 @@ def test_a_processor_without_vnni_is_refused_a_model_that_multiplies_8_bit_integ
     facts = facts.model_copy(update={"cpu": facts.cpu.model_copy(update={"flags": flags})})
     found = resolve(facts, model_of(config, "x/y"))
     assert (found.stack is not None) == serves
-    refused = told(found, "quantization", "reject")
+    refused = texts_of(found, "quantization", "reject")
     reason = "8-bit integers, which goes wrong on processors without avx512_vnni or avx_vnni"
     assert all(reason in text for text in refused)
     assert bool(refused) != serves

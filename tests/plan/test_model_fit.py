@@ -16,7 +16,7 @@ from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.what_if import parse_what_if
 from tests.fit.models import deepseek_v3, llama_8b, llama_70b
-from tests.plan.planned import CPU, HOST, plan_of, refusing, resolve, stack_of, told
+from tests.plan.planned import CPU, HOST, plan_of, refusing, resolve, stack_of, texts_of
 
 
 def fitted(line: str, shape: Shape, **settings: Any) -> Resolution:
@@ -37,7 +37,7 @@ def test_a_model_that_fits_is_in_the_stack() -> None:
     assert model.max_model_len is not None
     assert 40_000 < model.max_model_len < 131072
     assert model.flags == ("--tensor-parallel-size", "2", "--max-model-len", str(model.max_model_len))
-    assert "15.0 GiB of weights fit with a context of" in "\n".join(told(found, "model-fit"))
+    assert "15.0 GiB of weights fit with a context of" in "\n".join(texts_of(found, "model-fit"))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,9 @@ def test_a_model_too_large_for_one_host_fits_on_two() -> None:
     model = planned_model(found)
     assert (model.tensor_parallel, model.pipeline_parallel) == (8, 2)
     assert model.flags[:4] == ("--tensor-parallel-size", "8", "--pipeline-parallel-size", "2")
-    assert told(found, "span") == ["2 hosts with 8 GPUs each serve one model together: each has a part of the layers"]
+    assert texts_of(found, "span") == [
+        "2 hosts with 8 GPUs each serve one model together: each has a part of the layers"
+    ]
     assert any("the network between the 2 hosts carries" in text for text in found.assumptions)
 
 
@@ -93,7 +95,7 @@ def test_more_hosts_do_not_help_where_the_processes_cannot_be_divided() -> None:
 def test_the_built_in_model_is_not_evaluated() -> None:
     found = resolve(HOST.format("H100x1"))
     assert stack_of(found).model is None
-    assert not told(found, "model-fit")
+    assert not texts_of(found, "model-fit")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.stack import Resolution
 from tests.fit.models import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, shape
-from tests.plan.planned import HOST, resolve, stack_of, told
+from tests.plan.planned import HOST, resolve, stack_of, texts_of
 
 SMALL = {"BF16": 10_000_000_000}
 """Bytes of weights that fit everywhere: these tests vary kinds, not sizes."""
@@ -60,7 +60,7 @@ def test_the_kind_of_the_model_decides_the_back_end(
 )
 def test_the_plan_names_why_flash_kernels_do_not_serve(card: str, config: dict[str, Any], message: str) -> None:
     found = served(HOST.format(card), config)
-    assert any(message in text for text in told(found, "attention"))
+    assert any(message in text for text in texts_of(found, "attention"))
     refused = served(HOST.format(card), config, attention="flash")
     assert refused.stack is None
     assert any(message in reason.text for reason in refused.reasons)

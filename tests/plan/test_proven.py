@@ -9,7 +9,7 @@ from provision.catalog import catalog
 from provision.core.models.stack import Resolution
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
-from tests.plan.planned import plan_of, resolve, told
+from tests.plan.planned import plan_of, resolve, texts_of
 
 HOPPER = "gpu=H100x1 os=ubuntu-24.04 python=3.12 cpu=avx512 glibc=2.39 ram=256 disk=500 container=no"
 
@@ -19,7 +19,7 @@ def chosen(found: Resolution) -> str:
 
 
 def warned(found: Resolution) -> list[str]:
-    return told(found, "proven", "warn")
+    return texts_of(found, "proven", "warn")
 
 
 def test_latest_is_the_newest_set_that_was_tried() -> None:
@@ -72,7 +72,7 @@ def test_what_was_tried_on_one_architecture_is_tested_on_no_other() -> None:
     assert warned(resolve(arm, vllm="==0.32.0")) == [
         "this combination is untested on aarch64: it was never installed there"
     ]
-    assert "was installed and loaded on an emulated Arm host without a GPU" in told(resolve(arm), "proven")[0]
+    assert "was installed and loaded on an emulated Arm host without a GPU" in texts_of(resolve(arm), "proven")[0]
 
 
 def test_a_release_that_is_asked_for_is_taken_whether_it_was_tried_or_not() -> None:
@@ -82,5 +82,5 @@ def test_a_release_that_is_asked_for_is_taken_whether_it_was_tried_or_not() -> N
 def test_what_served_on_a_card_says_so() -> None:
     found = resolve(f"{HOPPER} driver=580.95.05 arch=x86_64", vllm="==0.26.0")
     text = "this combination served a model with checked answers on NVIDIA H100 80GB HBM3 and NVIDIA H200"
-    assert told(found, "proven") == [text]
+    assert texts_of(found, "proven") == [text]
     assert 'how = "served"' in generate()

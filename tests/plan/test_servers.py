@@ -10,7 +10,7 @@ from provision.catalog import catalog
 from provision.core.models.facts import HostFacts
 from provision.phases.plan.cards import server_of
 from provision.phases.probe.assemble import parse
-from tests.plan.planned import resolve, told
+from tests.plan.planned import resolve, texts_of
 
 RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded" / "h100-sxm8.txt"
 
@@ -28,7 +28,7 @@ def without_network_card(facts: HostFacts, name: str) -> HostFacts:
 
 
 def verdicts(facts: HostFacts) -> list[str]:
-    return told(resolve(facts), "server-product", "warn")
+    return texts_of(resolve(facts), "server-product", "warn")
 
 
 def test_a_whole_server_has_no_warning(dgx: HostFacts) -> None:
@@ -82,4 +82,4 @@ def test_a_server_that_lacks_a_gpu_is_not_called_whole_where_the_setting_names_o
     lacking = dgx.model_copy(update={"nvidia": fewer, "pci_gpus": dgx.pci_gpus[:-1]})
     text = "7 of 8 GPUs of this server are there (DGX H100 or H200)"
     found = resolve(lacking, gpus=(0, 1))
-    assert told(found, "server-product") == told(found, "server-product", "accept") == [text]
+    assert texts_of(found, "server-product") == texts_of(found, "server-product", "accept") == [text]

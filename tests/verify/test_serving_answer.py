@@ -153,7 +153,7 @@ class Front(ThreadingHTTPServer):
     """How many requests it stops in; it answers those after them."""
     counts = False
     count = 0
-    room = 4096
+    context = 4096
     """Positions of the model."""
     alone: float | None = None
     """Log probability of each of its tokens in a prompt; None: as in an answer."""
@@ -164,7 +164,7 @@ class Handler(Answering):
 
     def do_GET(self) -> None:  # noqa: N802 - as http.server names it
         self.server.count += self.server.counts
-        models = {"data": [{"max_model_len": self.server.room}]}
+        models = {"data": [{"max_model_len": self.server.context}]}
         self.answer(
             models if self.path == "/v1/models" else f"vllm:generation_tokens_total {self.server.count}\n".encode()
         )
@@ -257,7 +257,7 @@ def test_answers_to_requests_at_once_are_those_of_each_prompt_alone(service: Ser
         "its answer differs from its answers to the same prompts alone: prompt 1 of 4 with a shared prefix, sent at once:"
         " log probabilities of its answer differ by 2.75 on average from those of the same text alone; allowed 0.2"
     )
-    front.room = 200
+    front.context = 200
     assert check(service).status == "ok"
 
 

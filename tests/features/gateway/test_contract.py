@@ -76,10 +76,10 @@ def ask(folder: Path, passed_to: list[Api], hosts: list[Api] | None = None, **se
     behind = tuple(map(backend, names, passed_to))
     certificate = "".join(make_certificate(folder, "gate"))
     with sites.running(folder, dict.fromkeys(names, "m"), certificate=certificate, backends=behind, **settings) as site:
-        return judged(replace(site.gateway, backends=tuple(map(backend, names, hosts or passed_to))))
+        return checked(replace(site.gateway, backends=tuple(map(backend, names, hosts or passed_to))))
 
 
-def judged(gateway: Gateway, python: str = sys.executable) -> CheckRecord:
+def checked(gateway: Gateway, python: str = sys.executable) -> CheckRecord:
     return contract.ask(LocalSession("gate", Connection(kind="local")), gate(python), gateway)
 
 
@@ -101,7 +101,7 @@ def test_a_gateway_passes_on_vectors(tmp_path: Path, task: Task) -> None:
     with served(VectorApi(("127.0.0.1", 0), VectorHandler)) as host:
         behind = (backend("h0", host, task),)
         with sites.running(tmp_path, {"h0": "m"}, backends=behind) as site:
-            check = judged(site.gateway)
+            check = checked(site.gateway)
     assert check.status == "ok", check.reason
     assert check.evidence["asked"] == (["embeddings"] if task == "embed" else ["scores", "reranking"])
 
@@ -164,7 +164,7 @@ def test_a_gateway_with_another_certificate_is_noticed(tmp_path: Path) -> None:
         other.write_text("".join(make_certificate(tmp_path / "other", "other")))
         own = "".join(make_certificate(tmp_path, "gate"))
         with sites.running(tmp_path, {"h0": "m"}, certificate=own) as site:
-            check = judged(replace(site.gateway, folder=f"{tmp_path}/other/gateway", backends=(backend("h0", host),)))
+            check = checked(replace(site.gateway, folder=f"{tmp_path}/other/gateway", backends=(backend("h0", host),)))
     assert check.status == "fail"
     assert "CERTIFICATE_VERIFY_FAILED" in check.reason
 
@@ -174,7 +174,7 @@ def test_a_limit_of_requests_or_a_clients_budget_is_not_used_up() -> None:
         (Settings(gateway_requests_per_minute=60), "requests_per_minute lets a client send 60 requests"),
         (Settings(gateway_tokens_per_day=60), "it would use up the tokens of a client, and each has a budget"),
     ):
-        check = judged(Gateway(limit, (), {"one": KEY}, ""))
+        check = checked(Gateway(limit, (), {"one": KEY}, ""))
         assert (check.status, reason in check.reason) == ("skip", True)
     some = Gateway(Settings(gateway_tokens_per_day={"one": 60}), (), {"one": KEY, "two": "sk-two"}, "")
     assert contract.request_of(some)["key"] == "sk-two"
@@ -187,7 +187,7 @@ def test_the_oldest_python_of_a_gateway_can_ask(tmp_path: Path) -> None:
         pytest.skip("no Python 3.8 on this machine")
     with engine() as host:
         settings = Settings(gateway_bind="127.0.0.1", gateway_port=host.server_port, gateway_tls=False)
-        check = judged(Gateway(settings, (backend("h0", host),), {"one": KEY}, str(tmp_path)), oldest)
+        check = checked(Gateway(settings, (backend("h0", host),), {"one": KEY}, str(tmp_path)), oldest)
     assert check.status == "fail"
     assert check.reason == "through the gateway: " + "; ".join(["expected 401 for a wrong key, got 200"] * 2)
     assert len(check.evidence["asked"]) == len(KINDS)
