@@ -18,8 +18,9 @@ KEY = "the-key-itself"
 
 
 @pytest.fixture
-def prefix(tmp_path: Path) -> Path:
-    """An installation as `firstlight_state` records it."""
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation as `firstlight_state` records it; copies of its key are searched in a folder `around` beside it."""
+    monkeypatch.setitem(table("installed")["files"], "copies", [str(tmp_path / "around")])
     prefix = tmp_path / "prefix"
     for name in ("bin", "etc", "models/m", "releases/r", "envs/e/lib/vllm", "cache"):
         (prefix / name).mkdir(parents=True)
@@ -77,10 +78,9 @@ def test_each_kind_of_change_is_named(prefix: Path, change: Callable[[Path], obj
     assert problems(prefix) == [text.format(prefix, uid=os.getuid())]
 
 
-def test_a_readable_copy_of_the_key_is_named_wherever_it_lies(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outside = prefix.parent / "tmp"
+def test_a_readable_copy_of_the_key_is_named_wherever_it_lies(prefix: Path) -> None:
+    outside = prefix.parent / "around"
     outside.mkdir()
-    monkeypatch.setitem(table("installed")["files"], "copies", [str(outside)])
     for copy in (outside / "service.env", prefix / "logs/service.env"):
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes((prefix / "etc/service.env").read_bytes())
