@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,63 +53,63 @@ class Observed:
         return statistics.median(times) if times else None
 
 
-def failed_requests(requests: int, failed: int) -> Verdict:
-    """Decide by Wald's sequential test whether a release fails too many requests.
+Round = tuple[Observed, Observed]
+"""What one round has shown of the new release, and of the old one at the same time."""
 
-    The test may be repeated after every request: its errors hold for the whole sequence.
-    """
+
+def failed_requests(requests: int, failed: int) -> Verdict:
+    """Decide whether a release fails too many requests."""
     limits = thresholds()["failed_requests"]
-    healthy, bad = limits["healthy"], limits["bad"]
-    ratio = failed * math.log(bad / healthy) + (requests - failed) * math.log((1 - bad) / (1 - healthy))
+    verdict = _sequential_test(requests, failed, limits)
+    return "roll back" if verdict == "undecided" and requests >= limits["most_requests"] else verdict
+
+
+def _sequential_test(trials: int, bad: int, limits: Mapping[str, float]) -> Verdict:
+    """Decide by Wald's sequential probability ratio test whether the share of bad trials is that of a healthy release or of a bad one.
+
+    The test may be repeated after every trial: its errors hold for the whole sequence.
+    """
+    healthy_share, bad_share = limits["healthy"], limits["bad"]
+    ratio = bad * math.log(bad_share / healthy_share) + (trials - bad) * math.log((1 - bad_share) / (1 - healthy_share))
     if ratio >= math.log((1 - limits["miss"]) / limits["false_alarm"]):
         return "roll back"
-    if ratio <= math.log(limits["miss"] / (1 - limits["false_alarm"])):
-        return "go on"
-    return "roll back" if requests >= limits["most_requests"] else "undecided"
+    return "go on" if ratio <= math.log(limits["miss"] / (1 - limits["false_alarm"])) else "undecided"
 
 
-def is_slower(new: Sequence[float], old: Sequence[float], measure: Measure) -> bool:
-    """Return whether tokens come later, in seconds, than the stated factor allows; False with too few samples."""
-    limits = thresholds()[measure]
-    return bool(
-        min(len(new), len(old)) >= limits["least_samples"] and _slower_p(new, old, measure) < limits["false_alarm"]
-    )
+_WORDS: dict[Measure, tuple[str, str]] = {
+    "first_token": ("first token after {:.0f} ms", ", {:.0f} ms with the old release"),
+    "inter_token": ("{:.1f} ms between tokens", ", {:.1f} ms with the old release"),
+}
 
 
-def _slower_p(new: Sequence[float], old: Sequence[float], measure: Measure) -> float:
-    """Return the p-value of "not slower than the stated factor allows"."""
-    return _rank_test(new, [_allowed(value, measure) for value in old])
+def late_rounds(rounds: Sequence[Round], measure: Measure) -> tuple[Verdict, str]:
+    """Decide whether tokens come later than the stated factor allows, and say in how many rounds they do.
+
+    The unit of the test is the round, not the request: what else runs on a host delays all requests of the same seconds. A round
+    is late if the median of the new release exceeds what that of the old one allows.
+
+    Args:
+        rounds: Rounds in which both releases were timed; an empty sequence passes.
+    """
+    limits, test = thresholds()[measure], thresholds()["rounds"]
+    medians = [(new.median_s(measure), old.median_s(measure)) for new, old in rounds]
+    timed = [(now_s, before_s) for now_s, before_s in medians if now_s is not None and before_s is not None]
+    late = sum(now_s > max(limits["factor"] * before_s, before_s + limits["floor_s"]) for now_s, before_s in timed)
+    verdict = _sequential_test(len(timed), late, test)
+    text = f"more than {limits['factor']:g} times as long in {late} of {len(timed)} rounds" if late else ""
+    if verdict == "roll back":
+        return verdict, f"{text}, so the release goes back"
+    if verdict == "undecided" and timed and len(timed) < test["most_rounds"]:
+        return verdict, text
+    return "go on", text
 
 
-def _allowed(old: float, measure: Measure) -> float:
-    """Return the longest time that is still allowed, in seconds, where the old release takes so long."""
-    limits = thresholds()[measure]
-    return float(max(limits["factor"] * old, old + limits["floor_s"]))
-
-
-def _rank_test(larger: Sequence[float], smaller: Sequence[float]) -> float:
-    """Return the p-value of "not larger", by the normal approximation of the rank sum, corrected for ties."""
-    values = sorted([(value, True) for value in larger] + [(value, False) for value in smaller])
-    ranks, ties, start = 0.0, 0.0, 0
-    while start < len(values):
-        end = start
-        while end < len(values) and values[end][0] == values[start][0]:
-            end += 1
-        ranks += (start + end + 1) / 2 * sum(is_first for _, is_first in values[start:end])
-        ties += (end - start) ** 3 - (end - start)
-        start = end
-    one, two = len(larger), len(smaller)
-    both = one + two
-    surplus = ranks - one * (both + 1) / 2
-    variance = one * two / 12 * (both + 1 - ties / (both * (both - 1)))
-    return 1 - statistics.NormalDist().cdf(surplus / math.sqrt(variance)) if variance > 0 else 1.0
-
-
-def decide(new: Observed, old: Observed | None, clients: Observed | None = None) -> tuple[Verdict, str]:
+def decide(new: Observed, rounds: Sequence[Round], clients: Observed | None = None) -> tuple[Verdict, str]:
     """Return the verdict on a step, and the sentence that explains it with its numbers.
 
     Args:
-        old: A host of the old one, observed at the same time; None where none is left.
+        new: All that was seen of the new release.
+        rounds: The rounds in which the old release was seen too; none where no host of it is left.
         clients: Requests of clients to the hosts of the new release. They may fail where synthetic ones do not; they can only stop a step.
     """
     counted = f"{new.failed} of {new.requests} requests failed"
@@ -120,38 +121,25 @@ def decide(new: Observed, old: Observed | None, clients: Observed | None = None)
     if verdict == "roll back":
         healthy = thresholds()["failed_requests"]["healthy"]
         return verdict, f"{counted}; a healthy release fails at most {healthy:.1%}"
-    for measure in _WORDS:
-        timed = min(len(new.times(measure)), len(old.times(measure))) if old is not None else 0
-        if 0 < timed < (least := thresholds()[measure]["least_samples"]):
-            return "undecided", f"{counted}; {timed} of {least} synthetic requests were timed"
     said = [counted]
     for measure in _WORDS:
-        if (median_s := new.median_s(measure)) is not None:
-            verdict, text = _compare(measure, median_s, new, old)
-            if verdict == "roll back":
-                return verdict, text
-            said.append(text)
-    return "go on", "; ".join(said)
+        found, late = late_rounds(rounds, measure)
+        text = _medians(new, [old for _, old in rounds], measure)
+        text += f": {late}" if late else ""
+        if found == "roll back":
+            return found, text
+        verdict = found if found == "undecided" else verdict
+        said += [text] if text else []
+    return verdict, "; ".join(said)
 
 
-_WORDS: dict[Measure, str] = {"first_token": "first token after {:.0f} ms", "inter_token": "{:.1f} ms between tokens"}
-
-
-def _compare(measure: Measure, median_s: float, new: Observed, old: Observed | None) -> tuple[Verdict, str]:
-    """Return what the times of a measure say of a release with this median."""
-    limits = thresholds()[measure]
-    text = _WORDS[measure].format(median_s * 1000)
-    before_s = old.median_s(measure) if old is not None else None
-    if old is None or before_s is None:
-        return "go on", text
-    text += f", {before_s * 1000:.{0 if measure == 'first_token' else 1}f} ms with the old release"
-    beyond, limit = f"{text}: more than {limits['factor']:g} times as long", f"{limits['false_alarm']:g}"
-    if is_slower(new.times(measure), old.times(measure), measure):
-        return "roll back", f"{beyond}, and significant (rank test, p < {limit}), so the release goes back"
-    if median_s <= _allowed(before_s, measure):
-        return "go on", text
-    p = _slower_p(new.times(measure), old.times(measure), measure)
-    return "go on", f"{beyond}, but not significant (rank test, p = {p:.2g}, limit {limit}), so it stops nothing"
+def _medians(new: Observed, old: Sequence[Observed], measure: Measure) -> str:
+    """Return the medians of both releases in words; nothing where no request of the new one was timed."""
+    median_s, before_s = new.median_s(measure), reduce(Observed.plus, old, Observed()).median_s(measure)
+    now, before = _WORDS[measure]
+    if median_s is None:
+        return ""
+    return now.format(median_s * 1000) + (before.format(before_s * 1000) if before_s is not None else "")
 
 
 @dataclass

@@ -12,7 +12,16 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
 from provision.features.gateway.draining import NotSetUpError, ask
-from provision.features.rollout.gate import Comparison, Measure, Observed, Verdict, decide, failed_requests, thresholds
+from provision.features.rollout.gate import (
+    Comparison,
+    Measure,
+    Observed,
+    Round,
+    Verdict,
+    decide,
+    failed_requests,
+    thresholds,
+)
 from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
 from provision.run.context import RunContext
@@ -67,7 +76,7 @@ def gate(
             verdict, text = "undecided" if is_away else "roll back", f"{', '.join(lost)} cannot be queried"
             decision = Decision(step=step, at=utc_now(), verdict=verdict, text=text)
             break
-        verdict, text = decide(watch.window, watch.reference, watch.clients)
+        verdict, text = decide(watch.window, watch.rounds, watch.clients)
         if watch.compared.is_bad and verdict != "roll back":
             verdict, text = "roll back", f"{text}; {watch.compared.text}"
         counts: dict[str, Any] = {"requests": watch.window.requests, "failed": watch.window.failed}
@@ -82,7 +91,8 @@ def gate(
         blind_since = None
         if verdict == "go on":
             # The test begins anew: what was good for an hour must not outweigh what is bad now.
-            passed, watch.window, wanted = text, Observed(), wanted | {"requests": wanted["concurrent"]}
+            passed, wanted = text, wanted | {"requests": wanted["concurrent"]}
+            watch.begin_anew()
         if verdict == "roll back":
             decision = watch.decision(step, verdict, "; ".join([text, *watch.reasons[:1]]))
             break
@@ -129,16 +139,17 @@ class _Watch:
         """The answers of the new release and the old one."""
         self.window = Observed()
         """The new release since the test began."""
+        self.rounds: list[Round] = []
+        """What each round since then has shown of both releases."""
         self.clients = Observed()
         """Requests of clients alone, since they last passed the test."""
         self.reasons: list[str] = []
         self.unread: list[str] = []
         """What could not be read in the last round."""
 
-    @property
-    def reference(self) -> Observed | None:
-        """Return what was seen of the old release."""
-        return self._seen.get(self._old) if self._old is not None else None
+    def begin_anew(self) -> None:
+        """Forget what the test has counted so far."""
+        self.window, self.rounds = Observed(), []
 
     def round(self, wanted: Mapping[str, int]) -> list[str]:
         """Ask all hosts and gateways once; return hosts of the new release that this run cannot ask any more."""
@@ -146,21 +157,25 @@ class _Watch:
             self.clients = Observed()
         found, away = self._ask(wanted)
         lost = [name for name in self._new if name not in found and name not in away]
-        if self._old is not None and self._old not in found:
-            # Times are compared with those of the same minutes.
-            self._seen.pop(self._old, None)
+        shown = {name: observed(answer, self._counters.get(name)) for name, answer in found.items()}
         for name, answer in found.items():
             self._since[name] = answer.get("until", 0.0)
-            shown = observed(answer, self._counters.get(name))
-            self._seen[name] = self._seen.get(name, Observed()).plus(shown)
+            self._seen[name] = self._seen.get(name, Observed()).plus(shown[name])
             # What is counted while it cannot be read shows when it can be read again.
             self._counters[name] = answer["counters"] or self._counters.get(name, {})
             if name in self._new:
-                self.window = self.window.plus(shown)
-                asked = of_clients(shown, answer)
+                self.window = self.window.plus(shown[name])
+                asked = of_clients(shown[name], answer)
                 self.clients = self.clients.plus(asked)
                 self._answered_failed += asked.failed
                 self.reasons += [reason for reason in answer["reasons"] if reason not in self.reasons]
+        if self._old in shown:
+            new = reduce(Observed.plus, [shown[name] for name in self._new if name in shown], Observed())
+            self.rounds.append((new, shown[self._old]))
+        elif self._old is not None:
+            # Times are compared with those of the same minutes.
+            self.rounds = []
+            self._seen.pop(self._old, None)
         self._compare(found)
         errors = self._gateways.errors_5xx
         broken, self.unread = self._gateways.read()
@@ -214,7 +229,8 @@ class _Watch:
     def decision(self, step: int, verdict: Verdict, text: str) -> Decision:
         """Return the decision with all that was observed, also before the last test began."""
         together = reduce(Observed.plus, [self._seen.get(name, Observed()) for name in self._new])
-        old, broken = self.reference, self._gateways.broken + self._missed
+        old = self._seen.get(self._old) if self._old is not None else None
+        broken = self._gateways.broken + self._missed
 
         def medians(measure: Measure) -> dict[str, float]:
             times = {"new": together.median_s(measure), "old": old.median_s(measure) if old is not None else None}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import reduce
 
 import pytest
 from hypothesis import given
@@ -11,16 +13,26 @@ from hypothesis import strategies as st
 from provision.features.rollout.gate import (
     Measure,
     Observed,
-    _rank_test,
+    Round,
+    Verdict,
     decide,
     failed_requests,
-    is_slower,
+    late_rounds,
     thresholds,
 )
 
-FAST = tuple(0.010 + number / 10_000 for number in range(100))
-"""Seconds, from 10 to 20 ms."""
 MEASURES: tuple[Measure, ...] = ("first_token", "inter_token")
+
+
+def timed(first_token_s: float, inter_token_s: float | None = None, requests: int = 64) -> Observed:
+    """One round of requests that all took as long."""
+    between = () if inter_token_s is None else (inter_token_s,) * requests
+    return Observed(requests, 0, (first_token_s,) * requests, between)
+
+
+def rounds(new: Sequence[float], old: Sequence[float]) -> list[Round]:
+    """Rounds of both releases with these seconds to the first token and between tokens."""
+    return [(timed(one, one), timed(other, other)) for one, other in zip(new, old, strict=True)]
 
 
 def test_without_a_failure_about_five_hundred_requests_decide() -> None:
@@ -72,76 +84,101 @@ def test_healthy_rollouts_pass_and_bad_ones_do_not() -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize(("factor", "slower"), [(0.5, False), (1.0, False), (1.2, False), (1.6, True), (3.0, True)])
-def test_tokens_may_come_a_quarter_later(factor: float, measure: Measure, *, slower: bool) -> None:
-    slow = [value * 10 for value in FAST]
-    assert is_slower([value * factor for value in slow], slow, measure) is slower
+@pytest.mark.parametrize(("factor", "verdict"), [(0.5, "go on"), (1.0, "go on"), (1.2, "go on"), (1.3, "roll back")])
+def test_tokens_may_come_a_quarter_later(factor: float, measure: Measure, verdict: str) -> None:
+    assert late_rounds(rounds([0.1 * factor] * 20, [0.1] * 20), measure)[0] == verdict
 
 
 def test_a_difference_of_few_milliseconds_stops_nothing() -> None:
-    assert not is_slower([0.004] * 100, [0.001] * 100, "first_token")
-    assert not is_slower([0.0025] * 100, [0.001] * 100, "inter_token")
-    assert is_slower([0.004] * 100, [0.001] * 100, "inter_token")
+    assert late_rounds(rounds([0.004] * 20, [0.001] * 20), "first_token")[0] == "go on"
+    assert late_rounds(rounds([0.0025] * 20, [0.001] * 20), "inter_token")[0] == "go on"
+    assert late_rounds(rounds([0.004] * 20, [0.001] * 20), "inter_token")[0] == "roll back"
 
 
-def test_few_or_equal_samples_decide_nothing() -> None:
-    for measure in MEASURES:
-        assert not is_slower([9.0] * 63, [1.0] * 1000, measure)
-        assert not is_slower([9.0] * 1000, [1.0] * 63, measure)
-        assert not is_slower([0.1] * 100, [0.1] * 100, measure)
+@pytest.mark.parametrize(
+    ("late", "of", "verdict"),
+    [
+        (0, 0, "go on"), (0, 2, "undecided"), (0, 3, "go on"), (14, 14, "undecided"), (15, 15, "roll back"),
+        (14, 17, "undecided"), (19, 20, "roll back"), (30, 59, "go on"), (48, 59, "undecided"), (48, 60, "go on"),
+    ],
+)  # fmt: skip
+def test_rounds_decide_and_not_requests(late: int, of: int, verdict: str) -> None:
+    new = [0.2] * late + [0.1] * (of - late)
+    found, text = late_rounds(rounds(new, [0.1] * of), "first_token")
+    assert (found, f"in {late} of {of} rounds" in text) == (verdict, late > 0)
 
 
-def test_the_p_value_is_that_of_the_rank_sum_corrected_for_ties() -> None:
-    # Ranks 3.5, 6, 6 and 8 of eight; ties of two and of three: (23.5 - 18) / sqrt(16 / 12 * (9 - 30 / 56)) = 1.637 deviations.
-    assert _rank_test([3, 4, 4, 5], [1, 2, 3, 4]) == pytest.approx(0.050796, abs=1e-6)
-    assert _rank_test([2, 2], [2, 2]) == 1.0
+def test_a_round_without_times_is_no_round() -> None:
+    silent = [(Observed(64, 64), timed(0.1)), (timed(0.1), Observed(64, 64))] * 20
+    assert late_rounds(silent, "first_token") == ("go on", "")
+    assert late_rounds([*silent, *rounds([0.1] * 2, [0.1] * 2)], "first_token")[0] == "undecided"
 
 
-@given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 10))
-def test_two_samples_of_one_distribution_are_not_slower(seed: int, scale: float) -> None:
-    draw = random.Random(seed)
-    one, two = ([scale * draw.lognormvariate(0, 0.5) for _ in range(200)] for _ in range(2))
-    assert not any(is_slower(one, two, measure) for measure in MEASURES)
+def gates(draw: random.Random, factor: float, spread: float) -> Verdict:
+    """One gate on hosts whose rounds are delayed together: all requests of a round by the same share, each host by its own."""
+    seen: list[Round] = []
+    while True:
+        new, old = (draw.lognormvariate(0, spread) for _ in range(2))
+        seen += rounds([0.1 * factor * new], [0.1 * old])
+        verdict, _ = late_rounds(seen, "first_token")
+        if verdict != "undecided":
+            return verdict
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5, 2.0])
+def test_a_release_as_fast_as_the_old_one_passes_however_much_the_hosts_are_disturbed(spread: float) -> None:
+    draw = random.Random(3)
+    assert [gates(draw, 1.0, spread) for _ in range(300)] == ["go on"] * 300
+
+
+def test_a_release_twice_as_slow_is_stopped_on_hosts_that_are_disturbed_a_little() -> None:
+    draw = random.Random(4)
+    assert [gates(draw, 2.0, 0.1) for _ in range(300)] == ["roll back"] * 300
 
 
 def test_a_release_is_compared_before_it_passes_however_many_requests_clients_send() -> None:
-    slow, old = Observed(600, 0, (0.5,) * 40), Observed(600, 0, (0.1,) * 200)
-    assert decide(slow, old) == ("undecided", "0 of 600 requests failed; 40 of 64 synthetic requests were timed")
-    assert decide(Observed(600, 0, (0.5,)), old)[0] == "undecided", "one request that was timed"
-    assert decide(slow.plus(slow), old)[0] == "roll back"
-    assert decide(slow, Observed(600, 0))[0] == "go on", "the old release has no times"
+    many = Observed(600, 0, (0.5,) * 64)
+    assert decide(many, rounds([0.1], [0.1])) == (
+        "undecided",
+        "0 of 600 requests failed; first token after 500 ms, 100 ms with the old release",
+    )
+    assert decide(many, rounds([0.5] * 15, [0.1] * 15))[0] == "roll back"
+    assert decide(many, [])[0] == "go on", "no host of the old release is left"
+    assert decide(many, [(many, Observed(600, 0))] * 2)[0] == "go on", "the old release has no times"
 
 
 def test_a_decision_names_its_numbers() -> None:
-    good = Observed(600, 0, FAST)
-    assert decide(good, good) == (
+    good = Observed(600, 0, (0.015,) * 100)
+    equal = [(timed(0.015), timed(0.015))] * 8
+    assert decide(good, equal) == (
         "go on",
         "0 of 600 requests failed; first token after 15 ms, 15 ms with the old release",
     )
-    assert decide(Observed(600, 0), None) == ("go on", "0 of 600 requests failed")
-    assert decide(good, None) == ("go on", "0 of 600 requests failed; first token after 15 ms")
-    assert decide(Observed(600, 30, FAST), good) == (
+    assert decide(Observed(600, 0), []) == ("go on", "0 of 600 requests failed")
+    assert decide(good, []) == ("go on", "0 of 600 requests failed; first token after 15 ms")
+    assert decide(Observed(600, 30), equal) == (
         "roll back",
         "30 of 600 requests failed; a healthy release fails at most 0.1%",
     )
-    beyond = "more than 1.25 times as long, and significant (rank test, p < 0.0001), so the release goes back"
-    assert decide(Observed(600, 0, tuple(value * 20 for value in FAST)), good) == (
+    beyond = "more than 1.25 times as long in 15 of 15 rounds, so the release goes back"
+    assert decide(Observed(960, 0, (0.3,) * 960), [(timed(0.3), timed(0.015))] * 15) == (
         "roll back",
-        f"first token after 299 ms, 15 ms with the old release: {beyond}",
+        f"first token after 300 ms, 15 ms with the old release: {beyond}",
     )
-    steady = Observed(600, 0, FAST, FAST)
-    assert decide(steady, steady)[1].endswith("; 14.9 ms between tokens, 14.9 ms with the old release")
-    assert decide(Observed(600, 0, FAST, tuple(value * 2 for value in FAST)), steady) == (
+    steady, later = [(timed(0.015, one), timed(0.015, 0.0149)) for one in (0.0149, 0.0299)]
+    assert decide(reduce(Observed.plus, [steady[0]] * 10), [steady] * 10)[1].endswith(
+        "; 14.9 ms between tokens, 14.9 ms with the old release"
+    )
+    assert decide(reduce(Observed.plus, [later[0]] * 15), [later] * 15) == (
         "roll back",
         f"29.9 ms between tokens, 14.9 ms with the old release: {beyond}",
     )
-    # Half of the answers are late, and half are not: the median is beyond the limit, and the ranks say nothing.
-    mixed = Observed(600, 0, (0.080,) * 31 + (0.125,) * 33)
-    assert decide(mixed, Observed(600, 0, (0.082,) * 64)) == (
+    mixed = [(timed(0.125), timed(0.082))] * 4 + [(timed(0.082), timed(0.082))] * 5
+    assert decide(Observed(600, 0, (0.125,) * 600), mixed) == (
         "go on",
         (
-            "0 of 600 requests failed; first token after 125 ms, 82 ms with the old release: more than 1.25 times as long, "
-            "but not significant (rank test, p = 0.37, limit 0.0001), so it stops nothing"
+            "0 of 600 requests failed; first token after 125 ms, 82 ms with the old release: "
+            "more than 1.25 times as long in 4 of 9 rounds"
         ),
     )
-    assert decide(Observed(100, 0, FAST), good) == ("undecided", "0 of 100 requests failed")
+    assert decide(Observed(100, 0), equal) == ("undecided", "0 of 100 requests failed")
