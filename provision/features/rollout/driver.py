@@ -174,11 +174,14 @@ class RolloutDriver:
     def _decide(self, step: int) -> str | None:
         """Ask the gate; return why all has to go back, None where the next step may begin."""
         new = self._answering()
+        before = {host.name: host.before for host in self.rollout.hosts}
         waiting = [host.name for host in self.rollout.hosts if host.state == "waiting" and host.before is not None]
-        old = next(iter(self._heads(waiting)), None)
+        known = {before[name] for name in new}
+        old = min(self._heads(waiting), key=lambda name: before[name] not in known, default=None)
+        alike = [name for name in new if old is not None and before[name] == before[old]]
         has_changed = bool(self.rollout.of_step(step))
         hold_s = self.rollout.holds_s.get(self.rollout.steps[step], self.rollout.hold_s)
-        observed = partial(gate, new=new, old=old, step=step, hold_s=hold_s, has_changed=has_changed)
+        observed = partial(gate, new=new, old=old, alike=alike, step=step, hold_s=hold_s, has_changed=has_changed)
         observe = Step("gate", observed, "serve")
         deadline = time.monotonic() + thresholds()["blind"]["patience_s"]
         while True:

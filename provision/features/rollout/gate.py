@@ -86,22 +86,21 @@ def late_rounds(rounds: Sequence[Round], measure: Measure) -> tuple[Verdict, str
     """Decide whether tokens come later than the stated factor allows, and say in how many rounds they do.
 
     The unit of the test is the round, not the request: what else runs on a host delays all requests of the same seconds. A round
-    is late if the median of the new release exceeds what that of the old one allows.
+    is late if the median of the new release exceeds what that of the old one allows. One in which the old release answered no request
+    is not; one in which it was not asked counts for nothing.
 
     Args:
-        rounds: Rounds in which both releases were timed; an empty sequence passes.
+        rounds: An empty sequence passes.
     """
     limits, test = thresholds()[measure], thresholds()["rounds"]
-    medians = [(new.median_s(measure), old.median_s(measure)) for new, old in rounds]
-    timed = [(now_s, before_s) for now_s, before_s in medians if now_s is not None and before_s is not None]
+    medians = [(new.median_s(measure), old.median_s(measure)) for new, old in rounds if old.requests]
+    timed = [(now_s, math.inf if before_s is None else before_s) for now_s, before_s in medians if now_s is not None]
     late = sum(now_s > max(limits["factor"] * before_s, before_s + limits["floor_s"]) for now_s, before_s in timed)
     verdict = _sequential_test(len(timed), late, test)
     text = f"more than {limits['factor']:g} times as long in {late} of {len(timed)} rounds" if late else ""
     if verdict == "roll back":
         return verdict, f"{text}, so the release goes back"
-    if verdict == "undecided" and timed and len(timed) < test["most_rounds"]:
-        return verdict, text
-    return "go on", text
+    return ("undecided" if verdict == "undecided" and 0 < len(rounds) < test["most_rounds"] else "go on"), text
 
 
 def decide(new: Observed, rounds: Sequence[Round], clients: Observed | None = None) -> tuple[Verdict, str]:
@@ -109,7 +108,7 @@ def decide(new: Observed, rounds: Sequence[Round], clients: Observed | None = No
 
     Args:
         new: All that was seen of the new release.
-        rounds: The rounds in which the old release was seen too; none where no host of it is left.
+        rounds: Those in which it could be compared with the old release; none where no equal host of that is left.
         clients: Requests of clients to the hosts of the new release. They may fail where synthetic ones do not; they can only stop a step.
     """
     counted = f"{new.failed} of {new.requests} requests failed"
@@ -122,24 +121,21 @@ def decide(new: Observed, rounds: Sequence[Round], clients: Observed | None = No
         healthy = thresholds()["failed_requests"]["healthy"]
         return verdict, f"{counted}; a healthy release fails at most {healthy:.1%}"
     said = [counted]
-    for measure in _WORDS:
+    compared, old = new, Observed()
+    if rounds:
+        compared, old = (reduce(Observed.plus, seen) for seen in zip(*rounds, strict=True))
+    for measure, (now, before) in _WORDS.items():
         found, late = late_rounds(rounds, measure)
-        text = _medians(new, [old for _, old in rounds], measure)
+        median_s, before_s = compared.median_s(measure), old.median_s(measure)
+        if median_s is None:
+            continue
+        text = now.format(median_s * 1000) + (before.format(before_s * 1000) if before_s is not None else "")
         text += f": {late}" if late else ""
         if found == "roll back":
             return found, text
         verdict = found if found == "undecided" else verdict
-        said += [text] if text else []
+        said.append(text)
     return verdict, "; ".join(said)
-
-
-def _medians(new: Observed, old: Sequence[Observed], measure: Measure) -> str:
-    """Return the medians of both releases in words; nothing where no request of the new one was timed."""
-    median_s, before_s = new.median_s(measure), reduce(Observed.plus, old, Observed()).median_s(measure)
-    now, before = _WORDS[measure]
-    if median_s is None:
-        return ""
-    return now.format(median_s * 1000) + (before.format(before_s * 1000) if before_s is not None else "")
 
 
 @dataclass

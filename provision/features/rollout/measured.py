@@ -46,6 +46,7 @@ def gate(
     *,
     new: Sequence[str],
     old: str | None,
+    alike: Sequence[str],
     step: int,
     hold_s: float,
     has_changed: bool = True,
@@ -54,23 +55,23 @@ def gate(
 
     Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed; meanwhile the test begins
     anew each time that it was passed. Synthetic requests fill up where the traffic of clients is thin; those of clients
-    are tested alone too, so that others do not hide their failures. In the first round, greedy
-    answers of both releases are compared where they serve the same model. While the counters of a host or
+    are tested alone too, so that others do not hide their failures. Greedy answers of both releases are compared
+    once where they serve the same model. While the counters of a host or
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
+        alike: Hosts of the new release that served the release of the old one before. Their times are compared, if they have the same GPUs.
         hold_s: Seconds that the step lasts at least.
         has_changed: Whether the step changed a host. Else all answers were compared before, and that would only delay what is seen of clients.
     """
     started = time.monotonic()
-    watch = _Watch(context, probed, new, old)
+    watch = _Watch(context, probed, new, old, alike, has_changed=has_changed)
     verdict: Verdict
     passed: str | None = None
     blind_since: float | None = None
-    wanted = thresholds()["sampling"] | ({"replay": thresholds()["answers"]["tokens"]} if has_changed else {})
+    wanted = thresholds()["sampling"]
     while True:
         lost = watch.round(wanted)
-        wanted = {name: value for name, value in wanted.items() if name != "replay"}
         if lost:
             is_away = any(was_unreachable(context.outcomes.results.get(name, {}).values()) for name in lost)
             verdict, text = "undecided" if is_away else "roll back", f"{', '.join(lost)} cannot be queried"
@@ -120,14 +121,31 @@ def _record(context: RunContext, new: Sequence[str], decision: Decision) -> None
 class _Watch:
     """What is seen of hosts, round by round."""
 
-    def __init__(self, context: RunContext, probed: ProbedHosts, new: Sequence[str], old: str | None) -> None:
-        self._context, self._probed, self._new, self._old = context, probed, new, old
+    def __init__(
+        self,
+        context: RunContext,
+        probed: ProbedHosts,
+        new: Sequence[str],
+        old: str | None,
+        alike: Sequence[str],
+        *,
+        has_changed: bool,
+    ) -> None:
+        self._context, self._probed, self._new = context, probed, new
         hosts = [host for host in context.hosts() if host.name in (*new, old)]
         self._requests = {
             name: request
             for name, state in live_states(context, probed, hosts).items()
             if (request := readiness_of(state)) is not None
         }
+        self._old = old if old in self._requests else None
+        self._timed: list[str] = []
+        self._unanswered: set[str] = set()
+        """Hosts of the new release whose answers are still to be compared."""
+        if self._old is not None:
+            here, device, model = self._requests.keys(), self._device(self._old), self._model(self._old)
+            self._timed = [name for name in alike if name in here and self._device(name) == device]
+            self._unanswered = {name for name in new if has_changed and name in here and self._model(name) == model}
         self._seen: dict[str, Observed] = {}
         self._counters: dict[str, dict[str, float]] = {}
         self._since: dict[str, float] = {}
@@ -155,7 +173,8 @@ class _Watch:
         """Ask all hosts and gateways once; return hosts of the new release that this run cannot ask any more."""
         if failed_requests(self.clients.requests, self.clients.failed) == "go on":
             self.clients = Observed()
-        found, away = self._ask(wanted)
+        replay = {"replay": thresholds()["answers"]["tokens"]} if self._unanswered else {}
+        found, away = self._ask({**wanted, **replay})
         lost = [name for name in self._new if name not in found and name not in away]
         shown = {name: observed(answer, self._counters.get(name)) for name, answer in found.items()}
         for name, answer in found.items():
@@ -169,13 +188,14 @@ class _Watch:
                 self.clients = self.clients.plus(asked)
                 self._answered_failed += asked.failed
                 self.reasons += [reason for reason in answer["reasons"] if reason not in self.reasons]
-        if self._old in shown:
-            new = reduce(Observed.plus, [shown[name] for name in self._new if name in shown], Observed())
-            self.rounds.append((new, shown[self._old]))
-        elif self._old is not None:
-            # Times are compared with those of the same minutes.
-            self.rounds = []
+        if self._old is not None and self._old not in found and self._old not in away:
+            # It answers no more: there is nothing to compare with.
             self._seen.pop(self._old, None)
+            self._old, self.rounds = None, []
+            self._unanswered.clear()
+        elif self._old is not None and self._timed:
+            new = reduce(Observed.plus, [shown[name] for name in self._timed if name in shown], Observed())
+            self.rounds.append((new, shown.get(self._old, Observed())))
         self._compare(found)
         errors = self._gateways.errors_5xx
         broken, self.unread = self._gateways.read()
@@ -218,13 +238,17 @@ class _Watch:
         """
         if self._old is None or self._old not in found:
             return
-        theirs, model = found[self._old], self._model(self._old)
-        for name in self._new:
-            if name in found and self._model(name) == model:
-                self.compared.add(found[name], theirs)
+        for name in self._unanswered & found.keys():
+            self.compared.add(found[name], found[self._old])
+            self._unanswered.remove(name)
 
-    def _model(self, name: str) -> str | None:
-        return PurePosixPath(self._requests[name]["model_folder"]).name if name in self._requests else None
+    def _model(self, name: str) -> str:
+        return PurePosixPath(self._requests[name]["model_folder"]).name
+
+    def _device(self, name: str) -> list[str | None]:
+        """Return the PCI ids of a host's GPUs, or the name of its CPU."""
+        facts = self._probed.facts[name]
+        return [*sorted(gpu.device_id for gpu in facts.pci_gpus)] or [facts.cpu.model]
 
     def decision(self, step: int, verdict: Verdict, text: str) -> Decision:
         """Return the decision with all that was observed, also before the last test began."""

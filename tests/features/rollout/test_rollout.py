@@ -38,6 +38,12 @@ def test_each_step_switches_its_hosts_and_then_asks_the_gate(site: Site, capsys:
     assert capsys.readouterr().out.splitlines()[0] == f"rollout {record.name}: done: 4 hosts serve the new release"
 
 
+def test_the_gate_compares_with_a_host_that_served_the_same_release_before(site: Site) -> None:
+    site.serves |= {"a": "another", "d": "another"}
+    assert site.start() == Exit.OK
+    assert [run for run in site.runs if run.startswith("gate")] == ["gate a,d", "gate a,b,c", "gate a,b,c,d"]
+
+
 def test_hosts_of_a_step_share_its_percentage_at_the_gateway(site: Site) -> None:
     site.has_gateway = True
     assert site.start("1,10,50,100") == Exit.OK
