@@ -66,8 +66,8 @@ class RolloutDriver:
         through = {one.step for one in self.rollout.decisions if one.verdict == "go on"}
         try:
             for step, percent in enumerate(self.rollout.steps):
-                # A step may change the share of requests although it changes no host.
-                is_draw = self._gateways and 0 < percent < ALL and self._in_state("updated")
+                # A step may change the share of requests although it changes no host; the last one ends it.
+                is_draw = self._gateways and percent > 0 and self._in_state("updated")
                 if step not in through and (self.rollout.of_step(step) or is_draw):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
                     reason = self._change(step) or (self._decide(step) if self._in_state("updated") else None)

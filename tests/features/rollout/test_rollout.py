@@ -61,6 +61,16 @@ def test_hosts_of_a_step_share_its_percentage_at_the_gateway(site: Site) -> None
     assert site.canaries == {}
 
 
+@pytest.mark.parametrize("staged", [False, True], ids=["one changes", "all in staging"])
+def test_a_rollout_whose_last_step_changes_no_host_ends_the_share(site: Site, *, staged: bool) -> None:
+    site.has_gateway = True
+    site.serves |= dict.fromkeys("bcd", OLD if staged else NEW)
+    site.groups = dict.fromkeys(site.serves, ("staging",)) if staged else {}
+    assert site.start() == Exit.OK
+    assert "share 0  +" in site.runs
+    assert (site.record().state, site.canaries) == ("done", {})
+
+
 @pytest.mark.parametrize("gates", [["roll back"], ["go on", "roll back"]], ids=["without clients", "with a share"])
 def test_a_tripped_gate_ends_the_share_before_hosts_go_back(site: Site, gates: list[str]) -> None:
     site.has_gateway, site.gates = True, list(gates)
