@@ -119,7 +119,7 @@ def abort(request: CommandRequest) -> int:
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
-        return _wish(request, store, rollout, "abort", "takes it back before the next host")
+        return _wish(request, store, rollout, "abort", "takes it back")
     with store.locked():
         return _driver_of(request, store, rollout).take_back(ABORTED, wanted=True)
 
@@ -130,7 +130,7 @@ def pause(request: CommandRequest) -> int:
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
-        return _wish(request, store, rollout, "pause", "pauses before the next host")
+        return _wish(request, store, rollout, "pause", "pauses")
     print_rollout(request, rollout, f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it")
     return Exit.OK
 
@@ -152,7 +152,8 @@ def status(request: CommandRequest) -> int:
 def _wish(request: CommandRequest, store: RolloutStore, rollout: Rollout, wish: Wish, becomes: str) -> int:
     """Ask the process that drives the rollout for something, and say so."""
     store.wish(wish)
-    print_rollout(request, rollout, f"the process that drives the rollout {becomes}")
+    soon = "before the next host, or after the gate of the present step"
+    print_rollout(request, rollout, f"the process that drives the rollout {becomes} {soon}")
     return Exit.OK
 
 

@@ -21,7 +21,7 @@ from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_u
 from provision.features.rollout.model import Decision, HostProgress, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
-from provision.features.rollout.text import print_rollout
+from provision.features.rollout.text import ABORTED, print_rollout
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
@@ -71,6 +71,7 @@ class RolloutDriver:
                 if step not in through and (self.rollout.of_step(step) or is_draw):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
                     reason = self._change(step) or (self._decide(step) if self._in_state("updated") else None)
+                    reason = reason or self._wished()
                     if reason is not None:
                         return self.take_back(reason)
             if self._gateways or any(host.settings.firewall == "set" for host in self._hosts.values()):
@@ -79,6 +80,8 @@ class RolloutDriver:
             serve = "serves" if updated == 1 else "serve"
             self._keep(state="done", text=f"{count(updated, 'host')} {serve} the new release")
         except StoppedError as stop:
+            if self._store.take_wish() == "abort":
+                return self.take_back(ABORTED)
             self._keep(state="paused", text=stop.text)
         except KeyboardInterrupt:
             self._keep(state="paused", text="interrupted")
@@ -141,11 +144,8 @@ class RolloutDriver:
         """Switch hosts; return why all has to go back, None where nothing speaks against it."""
         for heads in batches(self._heads(names), serving=self._serving, min_serving=self.rollout.min_serving):
             batch = self._whole(heads)
-            wish = self._store.take_wish()
-            if wish == "abort":
-                return "aborted"
-            if wish == "pause":
-                raise StoppedError("a pause was requested")
+            if aborted := self._wished():
+                return aborted
             outcome = self._between_hooks(batch, partial(self._execute, ",".join(batch), SWITCH))
             away = self._unreachable(outcome, batch)
             bad = [self._switched(self._summary(outcome, name), outcome) for name in batch if name not in away]
@@ -154,6 +154,13 @@ class RolloutDriver:
             if away:
                 raise StoppedError(f"{', '.join(away)} cannot be reached, which says nothing about the release")
         return None
+
+    def _wished(self) -> str | None:
+        """Return why all has to go back where a person has asked for that. Raises StoppedError where one has asked for a pause."""
+        wish = self._store.take_wish()
+        if wish == "pause":
+            raise StoppedError("a pause was requested")
+        return ABORTED if wish == "abort" else None
 
     def _switched(self, host: HostSummary, outcome: RunOutcome) -> str | None:
         """Keep what became of a host; return why it failed."""

@@ -296,6 +296,19 @@ def test_a_request_takes_effect_before_the_next_host(site: Site, wish: str, stat
         assert set(site.serves.values()) == {NEW}
 
 
+@pytest.mark.parametrize(("wish", "release"), [("pause", NEW), ("abort", OLD)])
+@pytest.mark.parametrize("verdict", ["go on", "undecided"])
+def test_a_request_during_the_last_gate_takes_effect_after_it(
+    site: Site, wish: str, release: str, verdict: str
+) -> None:
+    site.gates = ["go on", "go on", verdict]
+    site.during(7, lambda: getattr(rollout, wish)(site.request()))
+    assert site.start() == Exit.RED
+    assert site.runs[6] == "gate a,b,c,d"
+    assert site.record().state == ("paused" if wish == "pause" else "rolled back")
+    assert set(site.serves.values()) == {release}
+
+
 def test_only_one_process_controls_a_rollout(site: Site) -> None:
     with RolloutStore(site.logs).locked(), pytest.raises(HostLockedError, match="another process"):
         site.start()
