@@ -18,8 +18,9 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import CHANGED, PLANNING, PRINTED, command
-from provision.core.errors import Exit, InventoryError
+from provision.core.errors import Exit, InventoryError, UsageError
 from provision.core.models.inventory import Host, Inventory
+from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
 from provision.features.rollout.driver import RolloutDriver
 from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
@@ -76,6 +77,10 @@ def start(
     ] = None,
 ) -> int:
     """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
+    for option, hook in (("--before-host", before_host), ("--after-host", after_host)):
+        if hook and redact(hook) != hook:
+            text = f"`{option}` has a secret, which the record of the rollout must not keep"
+            raise UsageError(text, hint="give a script, which reads the secret from a file")
     holds = parse_steps(steps)
     options = RolloutOptions(
         min_serving=min_serving,

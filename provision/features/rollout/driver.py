@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -258,18 +259,14 @@ class RolloutDriver:
 
     def _between_hooks(self, names: Sequence[str], work: Callable[[], RunOutcome]) -> RunOutcome:
         """Take hosts out of traffic, do the work, and bring them back, whatever became of it."""
-        out: list[str] = []
-        try:
+        with ExitStack[None]() as after:  # a hook that fails keeps none of the others from running
             for name in names:
-                out.append(name)
+                after.callback(self._hook, self.rollout.after_host, name, "after")
                 self._hook(self.rollout.before_host, name, "before")
             if self.rollout.state == "running":
                 for name in names:
                     self._keep_host(name, state="changing")
             return work()
-        finally:
-            for name in out:
-                self._hook(self.rollout.after_host, name, "after")
 
     def _hook(self, command: str | None, name: str, when: str) -> None:
         """Run a hook on this machine. Raises StoppedError where it fails."""

@@ -270,8 +270,28 @@ def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Make, tmp
     before, after = (f'echo "{when} $FIRSTLIGHT_HOST $FIRSTLIGHT_ADDRESS" >> {log}' for when in ("before", "after"))
     assert site.start("50,100", before_host=before, after_host=after) == Exit.RED
     lines = [f"{when} {name} {name}" for name in ("a", "b") for when in ("before", "after")]
-    both = [f"{when} {name} {name}" for when in ("before", "after") for name in ("a", "b")]
+    both = [f"before {name} {name}" for name in ("a", "b")] + [f"after {name} {name}" for name in ("b", "a")]
     assert log.read_text().splitlines() == [*lines, *both]
+
+
+@pytest.mark.parametrize(
+    "hook", ["curl -u admin:rather-secret https://lb.example/ready", "LB_TOKEN=rather-secret ./ready.sh"]
+)
+@pytest.mark.parametrize("option", ["before_host", "after_host"])
+def test_a_hook_with_a_secret_is_refused_as_the_record_would_lose_it(site: Site, option: str, hook: str) -> None:
+    with pytest.raises(UsageError, match=f"`--{option.replace('_', '-')}` has a secret"):
+        site.start(**{option: hook})
+    assert site.runs == []
+
+
+def test_a_hook_that_fails_after_one_host_runs_for_the_others(make: Make, tmp_path: Path) -> None:
+    site = make("a", "b")
+    assert site.start("100", after_host=f"touch {tmp_path}/$FIRSTLIGHT_HOST; false") == Exit.RED
+    assert {path.name for path in tmp_path.iterdir()} >= {"a", "b"}
+    assert (site.record().state, site.record().text) == (
+        "paused",
+        "the hook after host `a` ended with 1: it printed nothing",
+    )
 
 
 def test_a_failed_hook_pauses_the_rollout_and_the_host_is_not_changed(make: Make) -> None:
