@@ -176,9 +176,12 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def _servers(backends: tuple[Backend, ...] | list[Backend]) -> Iterator[tuple[str, Backend]]:
-    """Yield each back end with its name in HAProxy, which takes fewer characters than an inventory."""
+    """Yield each back end with its name in HAProxy, which takes fewer characters than an inventory.
+
+    Services are MACHINE:SERVICE there, which Prometheus turns back.
+    """
     for backend in sorted(backends, key=lambda one: one.name):
-        yield re.sub(r"[^A-Za-z0-9.:_-]", "_", backend.name), backend
+        yield re.sub(r"[^A-Za-z0-9.:_-]", "_", backend.name.replace("@", ":")), backend
 
 
 def ring_ids(servers: Iterable[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ PACKAGES = ("keepalived",)
 UNIT = "firstlight-gateway-address.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 KNOWN = "shared before"
-"""What `find_command` prints on a gateway that shares an address already."""
+"""What `find_command` prints on a gateway that shares this address already."""
 CONFIG = "keepalived.conf"
 READ_DEADLINE_S = 60.0
 ADVERT_S = 0.5
@@ -65,21 +66,22 @@ def sharing(host: Host, gateways: Sequence[Host]) -> list[Host]:
     return found
 
 
-def find_command(host: Host) -> str:
+def find_command(host: Host, prefix: str) -> str:
     """Return a command that prints which interface has the host's address, and who has the shared one.
 
     A datagram makes the kernel look for the neighbour; its answer is in the table of neighbours after a second.
     """
-    shared = str(host.settings.gateway_address).partition("/")[0]
+    shared = ipaddress.ip_interface(str(host.settings.gateway_address)).ip
     ask = f"bash -c 'echo > /dev/udp/{shared}/9' 2>/dev/null; sleep 1; ip neigh show to {shared}"
-    known = f"test -e {UNIT_PATH} && echo {KNOWN}"
+    known = f"grep -qsF ' {shared}/' {shlex.quote(f'{prefix}/{NAME}/current/{CONFIG}')} && echo {KNOWN}"
     return f"{known}; ip -o addr show to {host.connection.address}; ip -o addr show to {shared}; {ask}"
 
 
 def interface_of(host: Host, said: str) -> str:
     """Return the interface that has the host's own address, from what `find_command` printed there. Raises InventoryError where none has it."""
+    own = str(ipaddress.ip_address(str(host.connection.address)))
     for interface, address in _HELD.findall(said):
-        if address == host.connection.address:
+        if address == own:
             return str(interface)
     raise InventoryError(
         f"gateway `{host.name}`: no interface of it has the address {host.connection.address}",
@@ -89,8 +91,8 @@ def interface_of(host: Host, said: str) -> str:
 
 def require_free(host: Host, others: Sequence[str], said: str) -> None:
     """Raise InventoryError where `said` on one gateway shows that another machine than those of `others` has the shared address."""
-    shared = str(host.settings.gateway_address).partition("/")[0]
-    if KNOWN in said or any(shared == address for one in others for _, address in _HELD.findall(one)):
+    shared = ipaddress.ip_interface(str(host.settings.gateway_address)).ip
+    if KNOWN in said or any(str(shared) == address for one in others for _, address in _HELD.findall(one)):
         return
     if holder := re.search(r"lladdr (\S+)", said):
         raise InventoryError(
@@ -123,11 +125,12 @@ def address_set(host: Host, gateways: Sequence[Host], interface: str, prefix: st
     )
 
 
-def require_possible(context: RunContext, gateways: Sequence[Host]) -> dict[str, str]:
+def require_possible(context: RunContext, probed: ProbedHosts, gateways: Sequence[Host]) -> dict[str, str]:
     """Return the interface of each gateway that shares an address; one that cannot share it fails."""
 
     def ask(host: Host) -> str:
-        return context.session(host).run(find_command(host)).stdout
+        prefix = probed.install_paths[host.name].prefix
+        return context.session(host).run(find_command(host, prefix), root=True).stdout
 
     asked = [host for host in gateways if host.settings.gateway_address is not None]
     every = [host for host in context.inventory.hosts if host.is_gateway]

@@ -83,7 +83,7 @@ def _set_up(context: RunContext, probed: ProbedHosts) -> None:
             hint = "log in as root, or set ansible_become: true"
             context.fail(host.name, "serve", InventoryError(f"host `{host.name}`: a gateway needs root", hint=hint))
     locked = playbooks.acquire_locks(context, probed, "serve", _gateways(context))
-    interfaces = shared_address.require_possible(context, locked)
+    interfaces = shared_address.require_possible(context, probed, locked)
     before = context.run_on_hosts(
         "serve",
         _gateways(context),

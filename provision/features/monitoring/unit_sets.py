@@ -26,8 +26,10 @@ KEY = "key-"
 BY_SERVICE = """\
     metric_relabel_configs:
       - {source_labels: [host, service], regex: '([^@;]+)@[^;]*;(.+)', target_label: host, replacement: '$1@$2'}
+      - {source_labels: [__name__, server], regex: 'haproxy_server_\\w+;([^:]+):([^:]+)', target_label: server, replacement: '$1@$2'}
 """
-"""Gives metrics of a service its own name as `host`, as vLLM's have it: the first service of a machine has the exporter."""
+"""Gives metrics of a service its own name: as `host`, as vLLM's have it, since the first service of a machine has the exporter;
+and as `server` of a gateway, where it has a colon for the `@`."""
 
 _HERE = Path(__file__).parent
 
@@ -92,7 +94,7 @@ def _files(targets: Collection[Target], own: Mapping[str, str]) -> dict[str, str
         listed = f"{job}.json"
         files[listed] = render_targets(target for target in targets if target.job == job and target.key is None)
         config += _scrape(job, listed) if job != PROBED else ""
-        config += BY_SERVICE if job == "node" else ""
+        config += BY_SERVICE if job in ("node", "gateway") else ""
     with_key = sorted((target for target in targets if target.key is not None), key=lambda target: target.host)
     for number, target in enumerate(with_key):
         listed = f"{target.job}-{number}.json"

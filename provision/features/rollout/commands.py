@@ -18,8 +18,9 @@ import typer
 
 from provision.cli.groups import with_default
 from provision.cli.options import CHANGED, PLANNING, PRINTED, command
-from provision.core.errors import Exit, InventoryError
+from provision.core.errors import Exit, InventoryError, UsageError
 from provision.core.models.inventory import Host, Inventory
+from provision.core.redaction import redact
 from provision.core.run_folder import utc_now
 from provision.features.rollout.driver import RolloutDriver
 from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
@@ -76,6 +77,10 @@ def start(
     ] = None,
 ) -> int:
     """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
+    for option, hook in (("--before-host", before_host), ("--after-host", after_host)):
+        if hook and redact(hook) != hook:
+            text = f"`{option}` has a secret, which the record of the rollout must not keep"
+            raise UsageError(text, hint="give a script, which reads the secret from a file")
     holds = parse_steps(steps)
     options = RolloutOptions(
         min_serving=min_serving,
@@ -119,7 +124,7 @@ def abort(request: CommandRequest) -> int:
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
-        return _wish(request, store, rollout, "abort", "takes it back before the next host")
+        return _wish(request, store, rollout, "abort", "takes it back")
     with store.locked():
         return _driver_of(request, store, rollout).take_back(ABORTED, wanted=True)
 
@@ -130,7 +135,7 @@ def pause(request: CommandRequest) -> int:
     store = RolloutStore(request.logs)
     rollout = store.require_open()
     if store.is_driven():
-        return _wish(request, store, rollout, "pause", "pauses before the next host")
+        return _wish(request, store, rollout, "pause", "pauses")
     print_rollout(request, rollout, f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it")
     return Exit.OK
 
@@ -152,7 +157,8 @@ def status(request: CommandRequest) -> int:
 def _wish(request: CommandRequest, store: RolloutStore, rollout: Rollout, wish: Wish, becomes: str) -> int:
     """Ask the process that drives the rollout for something, and say so."""
     store.wish(wish)
-    print_rollout(request, rollout, f"the process that drives the rollout {becomes}")
+    soon = "before the next host, or after the gate of the present step"
+    print_rollout(request, rollout, f"the process that drives the rollout {becomes} {soon}")
     return Exit.OK
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +22,7 @@ from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_u
 from provision.features.rollout.model import Decision, HostProgress, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
-from provision.features.rollout.text import print_rollout
+from provision.features.rollout.text import ABORTED, print_rollout
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
@@ -66,11 +67,12 @@ class RolloutDriver:
         through = {one.step for one in self.rollout.decisions if one.verdict == "go on"}
         try:
             for step, percent in enumerate(self.rollout.steps):
-                # A step may change the share of requests although it changes no host.
-                is_draw = self._gateways and 0 < percent < ALL and self._in_state("updated")
+                # A step may change the share of requests although it changes no host; the last one ends it.
+                is_draw = self._gateways and percent > 0 and self._in_state("updated")
                 if step not in through and (self.rollout.of_step(step) or is_draw):
                     self._say(f"step {f'{percent} %' if percent else STAGING}")
                     reason = self._change(step) or (self._decide(step) if self._in_state("updated") else None)
+                    reason = reason or self._wished()
                     if reason is not None:
                         return self.take_back(reason)
             if self._gateways or any(host.settings.firewall == "set" for host in self._hosts.values()):
@@ -79,6 +81,8 @@ class RolloutDriver:
             serve = "serves" if updated == 1 else "serve"
             self._keep(state="done", text=f"{count(updated, 'host')} {serve} the new release")
         except StoppedError as stop:
+            if self._store.take_wish() == "abort":
+                return self.take_back(ABORTED)
             self._keep(state="paused", text=stop.text)
         except KeyboardInterrupt:
             self._keep(state="paused", text="interrupted")
@@ -141,11 +145,8 @@ class RolloutDriver:
         """Switch hosts; return why all has to go back, None where nothing speaks against it."""
         for heads in batches(self._heads(names), serving=self._serving, min_serving=self.rollout.min_serving):
             batch = self._whole(heads)
-            wish = self._store.take_wish()
-            if wish == "abort":
-                return "aborted"
-            if wish == "pause":
-                raise StoppedError("a pause was requested")
+            if aborted := self._wished():
+                return aborted
             outcome = self._between_hooks(batch, partial(self._execute, ",".join(batch), SWITCH))
             away = self._unreachable(outcome, batch)
             bad = [self._switched(self._summary(outcome, name), outcome) for name in batch if name not in away]
@@ -154,6 +155,13 @@ class RolloutDriver:
             if away:
                 raise StoppedError(f"{', '.join(away)} cannot be reached, which says nothing about the release")
         return None
+
+    def _wished(self) -> str | None:
+        """Return why all has to go back where a person has asked for that. Raises StoppedError where one has asked for a pause."""
+        wish = self._store.take_wish()
+        if wish == "pause":
+            raise StoppedError("a pause was requested")
+        return ABORTED if wish == "abort" else None
 
     def _switched(self, host: HostSummary, outcome: RunOutcome) -> str | None:
         """Keep what became of a host; return why it failed."""
@@ -254,18 +262,14 @@ class RolloutDriver:
 
     def _between_hooks(self, names: Sequence[str], work: Callable[[], RunOutcome]) -> RunOutcome:
         """Take hosts out of traffic, do the work, and bring them back, whatever became of it."""
-        out: list[str] = []
-        try:
+        with ExitStack[None]() as after:  # a hook that fails keeps none of the others from running
             for name in names:
-                out.append(name)
+                after.callback(self._hook, self.rollout.after_host, name, "after")
                 self._hook(self.rollout.before_host, name, "before")
             if self.rollout.state == "running":
                 for name in names:
                     self._keep_host(name, state="changing")
             return work()
-        finally:
-            for name in out:
-                self._hook(self.rollout.after_host, name, "after")
 
     def _hook(self, command: str | None, name: str, when: str) -> None:
         """Run a hook on this machine. Raises StoppedError where it fails."""

@@ -90,7 +90,7 @@ class RolloutStore:
             return True
 
     def wish(self, wish: Wish) -> None:
-        """Ask the process that drives the rollout for something; it looks before each host."""
+        """Ask the process that drives the rollout for something; it looks before each host and after each gate."""
         write_atomically(self._folder / "wish", wish)
 
     def take_wish(self) -> Wish | None:

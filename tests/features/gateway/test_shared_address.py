@@ -11,7 +11,15 @@ from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.features.gateway.backends import certificate_names, reached_at
-from provision.features.gateway.shared_address import CONFIG, KNOWN, address_set, interface_of, require_free, sharing
+from provision.features.gateway.shared_address import (
+    CONFIG,
+    KNOWN,
+    address_set,
+    find_command,
+    interface_of,
+    require_free,
+    sharing,
+)
 from provision.fleet.inventory.addresses import gateway_endpoint
 from provision.fleet.inventory.conflicts import conflicts
 from tests import required
@@ -74,6 +82,8 @@ def test_clients_use_the_shared_address() -> None:
 
 def test_the_interface_is_that_of_the_own_address() -> None:
     assert interface_of(PAIR[1], OWN.format(2)) == "eth1"
+    six = "2: eth1    inet6 2001:db8::10/64 scope global\n"
+    assert interface_of(gateway(1, "2001:DB8::9/64", "2001:DB8::10"), six) == "eth1"
     with pytest.raises(InventoryError, match="no interface of it has the address"):
         interface_of(PAIR[1], OWN.format(5))
 
@@ -85,7 +95,20 @@ def test_an_address_in_use_is_refused_unless_a_gateway_has_it() -> None:
         require_free(PAIR[0], free, free[0] + ANSWERED)
     held = [free[0] + ANSWERED, free[1] + "2: eth1    inet 10.0.0.9/24 scope global secondary eth1\n"]
     require_free(PAIR[0], held, held[0])
+    six = "2: eth1    inet6 2001:db8::9/64 scope global\n2001:db8::9 dev eth1 lladdr 52:54:00:12:34:56 REACHABLE\n"
+    require_free(gateway(1, "2001:DB8::9/64", "2001:db8::1"), [six], six)
     require_free(PAIR[0], free, f"{KNOWN}\n{free[0]}{ANSWERED}")
+
+
+@pytest.mark.parametrize(("shared", "is_known"), [("10.0.0.9/24", True), ("10.0.0.9/25", True), ("10.0.0.8/24", False)])
+def test_an_address_is_known_only_to_gateways_that_share_it(shared: str, *, is_known: bool, tmp_path: Path) -> None:
+    made = address_set(PAIR[0], PAIR, "eth1", str(tmp_path))
+    folder = tmp_path / made.name / "current"
+    folder.mkdir(parents=True)
+    (folder / CONFIG).write_text(made.files[CONFIG])
+    known, _, _ = find_command(gateway(1, shared), str(tmp_path)).partition("; ")
+    done = subprocess.run(["sh", "-c", known], capture_output=True, text=True, check=False)
+    assert done.stdout == (f"{KNOWN}\n" if is_known else "")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from provision.core.models.settings import Settings
 from provision.core.unit_set import UnitSet
+from provision.features.gateway.backends import Backend, Gateway
+from provision.features.gateway.haproxy import TRAFFIC, render
 from provision.features.monitoring.targets import Target
 from provision.features.monitoring.unit_sets import exporter_set, server_set
 from tests.features.gateway.running import wait_until
@@ -156,3 +159,20 @@ def test_metrics_of_a_service_have_its_name_as_host(tmp_path: Path) -> None:
             both = {"gpu-1@chat": 1.0, "gpu-1@small": 1.0}
             wait_until(lambda: server.values("firstlight_service_active") == both, "the services are never read")
             assert server.values("firstlight_cards") == {"gpu-1@chat": 2.0}
+
+
+@pytest.mark.slow
+def test_metrics_of_a_gateway_name_a_service_as_commands_do(tmp_path: Path) -> None:
+    names = ("gpu-1@chat", "gpu-2", "2001:db8::1")
+    backends = tuple(
+        Backend(name=name, address="192.0.2.11", model="m", bind="192.0.2.11", port=8000, key=None) for name in names
+    )
+    files = render(Gateway(Settings(gateway_tls=False), backends, {"default": "sk-a"}, str(tmp_path))).texts
+    servers = [one["server"] for one in json.loads(files[TRAFFIC])["servers"].values()]
+    metrics = "".join(f'haproxy_server_status{{proxy="model-0",server="{server}"}} 1.0\n' for server in servers)
+    with offering({"/metrics": metrics}) as at:
+        files = dict(server_set(MONITOR, [Target("gateway", "gate", at)], str(tmp_path), INVENTORY).files)
+        files["prometheus.yml"] = files["prometheus.yml"].replace("10s", "1s").replace("8s", "1s")
+        with prometheus(tmp_path, files) as server:
+            wait_until(lambda: server.values("haproxy_server_status") != {}, "the gateway is never read")
+            assert {one["metric"]["server"] for one in server.query("haproxy_server_status")} == {*names}

@@ -67,6 +67,16 @@ def test_hosts_of_a_step_share_its_percentage_at_the_gateway(site: Site) -> None
     assert site.canaries == {}
 
 
+@pytest.mark.parametrize("staged", [False, True], ids=["one changes", "all in staging"])
+def test_a_rollout_whose_last_step_changes_no_host_ends_the_share(site: Site, *, staged: bool) -> None:
+    site.has_gateway = True
+    site.serves |= dict.fromkeys("bcd", OLD if staged else NEW)
+    site.groups = dict.fromkeys(site.serves, ("staging",)) if staged else {}
+    assert site.start() == Exit.OK
+    assert "share 0  +" in site.runs
+    assert (site.record().state, site.canaries) == ("done", {})
+
+
 @pytest.mark.parametrize("gates", [["roll back"], ["go on", "roll back"]], ids=["without clients", "with a share"])
 def test_a_tripped_gate_ends_the_share_before_hosts_go_back(site: Site, gates: list[str]) -> None:
     site.has_gateway, site.gates = True, list(gates)
@@ -266,8 +276,28 @@ def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Make, tmp
     before, after = (f'echo "{when} $FIRSTLIGHT_HOST $FIRSTLIGHT_ADDRESS" >> {log}' for when in ("before", "after"))
     assert site.start("50,100", before_host=before, after_host=after) == Exit.RED
     lines = [f"{when} {name} {name}" for name in ("a", "b") for when in ("before", "after")]
-    both = [f"{when} {name} {name}" for when in ("before", "after") for name in ("a", "b")]
+    both = [f"before {name} {name}" for name in ("a", "b")] + [f"after {name} {name}" for name in ("b", "a")]
     assert log.read_text().splitlines() == [*lines, *both]
+
+
+@pytest.mark.parametrize(
+    "hook", ["curl -u admin:rather-secret https://lb.example/ready", "LB_TOKEN=rather-secret ./ready.sh"]
+)
+@pytest.mark.parametrize("option", ["before_host", "after_host"])
+def test_a_hook_with_a_secret_is_refused_as_the_record_would_lose_it(site: Site, option: str, hook: str) -> None:
+    with pytest.raises(UsageError, match=f"`--{option.replace('_', '-')}` has a secret"):
+        site.start(**{option: hook})
+    assert site.runs == []
+
+
+def test_a_hook_that_fails_after_one_host_runs_for_the_others(make: Make, tmp_path: Path) -> None:
+    site = make("a", "b")
+    assert site.start("100", after_host=f"touch {tmp_path}/$FIRSTLIGHT_HOST; false") == Exit.RED
+    assert {path.name for path in tmp_path.iterdir()} >= {"a", "b"}
+    assert (site.record().state, site.record().text) == (
+        "paused",
+        "the hook after host `a` ended with 1: it printed nothing",
+    )
 
 
 def test_a_failed_hook_pauses_the_rollout_and_the_host_is_not_changed(make: Make) -> None:
@@ -290,6 +320,19 @@ def test_a_request_takes_effect_before_the_next_host(site: Site, wish: str, stat
     if wish == "pause":
         assert rollout.resume(site.request()) == Exit.OK
         assert set(site.serves.values()) == {NEW}
+
+
+@pytest.mark.parametrize(("wish", "release"), [("pause", NEW), ("abort", OLD)])
+@pytest.mark.parametrize("verdict", ["go on", "undecided"])
+def test_a_request_during_the_last_gate_takes_effect_after_it(
+    site: Site, wish: str, release: str, verdict: str
+) -> None:
+    site.gates = ["go on", "go on", verdict]
+    site.during(7, lambda: getattr(rollout, wish)(site.request()))
+    assert site.start() == Exit.RED
+    assert site.runs[6] == "gate a,b,c,d"
+    assert site.record().state == ("paused" if wish == "pause" else "rolled back")
+    assert set(site.serves.values()) == {release}
 
 
 def test_only_one_process_controls_a_rollout(site: Site) -> None:
