@@ -157,7 +157,7 @@ def status(request: CommandRequest) -> int:
 def _wish(request: CommandRequest, store: RolloutStore, rollout: Rollout, wish: Wish, becomes: str) -> int:
     """Ask the process that drives the rollout for something, and say so."""
     store.wish(wish)
-    soon = "before the next host, or after the gate of the present step"
+    soon = "before the next host, or within a round of the gate"
     print_rollout(request, rollout, f"the process that drives the rollout {becomes} {soon}")
     return Exit.OK
 

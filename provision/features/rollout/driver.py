@@ -189,8 +189,10 @@ class RolloutDriver:
         alike = [name for name in new if old is not None and before[name] == before[old]]
         has_changed = bool(self.rollout.of_step(step))
         hold_s = self.rollout.holds_s.get(self.rollout.steps[step], self.rollout.hold_s)
-        observed = partial(gate, new=new, old=old, alike=alike, step=step, hold_s=hold_s, has_changed=has_changed)
-        observe = Step("gate", observed, "serve")
+        compared = partial(gate, new=new, old=old, alike=alike, has_changed=has_changed)
+        observe = Step(
+            "gate", partial(compared, step=step, hold_s=hold_s, is_interrupted=self._store.has_wish), "serve"
+        )
         deadline = time.monotonic() + thresholds()["blind"]["patience_s"]
         while True:
             outcome = self._execute(",".join(filter(None, (*new, old))), (PROBE, observe))
@@ -209,6 +211,8 @@ class RolloutDriver:
         self._keep(decisions=(*self.rollout.decisions, decision))
         self._say(f"gate: {decision.verdict}: {decision.text}")
         if decision.verdict == "undecided":
+            if aborted := self._wished():
+                return aborted
             raise StoppedError(decision.text)
         return None if decision.verdict == "go on" else decision.text
 

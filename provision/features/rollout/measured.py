@@ -1,7 +1,7 @@
 """The gate of a rollout: hosts are observed until a statistical test has decided."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import PurePosixPath
@@ -50,6 +50,7 @@ def gate(
     step: int,
     hold_s: float,
     has_changed: bool = True,
+    is_interrupted: Callable[[], bool] = lambda: False,
 ) -> GateResult:
     """Observe hosts of the new release and one of the old one, by synthetic requests, their own counters and those of gateways.
 
@@ -63,6 +64,7 @@ def gate(
         alike: Hosts of the new release that served the release of the old one before. Their times are compared, if they have the same GPUs.
         hold_s: Seconds that the step lasts at least.
         has_changed: Whether the step changed a host. Else all answers were compared before, and that would only delay what is seen of clients.
+        is_interrupted: Whether the step shall not be observed any longer; it is then undecided.
     """
     started = time.monotonic()
     watch = _Watch(context, probed, new, old, alike, has_changed=has_changed)
@@ -72,10 +74,8 @@ def gate(
     wanted = thresholds()["sampling"]
     while True:
         lost = watch.round(wanted)
-        if lost:
-            is_away = any(was_unreachable(context.outcomes.results.get(name, {}).values()) for name in lost)
-            verdict, text = "undecided" if is_away else "roll back", f"{', '.join(lost)} cannot be queried"
-            decision = Decision(step=step, at=utc_now(), verdict=verdict, text=text)
+        if lost or is_interrupted():
+            decision = _cut_short(context, step, lost)
             break
         verdict, text = decide(watch.window, watch.rounds, watch.clients)
         if watch.compared.is_bad and verdict != "roll back":
@@ -105,6 +105,13 @@ def gate(
     _record(context, new, decision)
     context.run.write("gate.json", decision)
     return GateResult(**vars(probed), decision=decision)
+
+
+def _cut_short(context: RunContext, step: int, lost: Sequence[str]) -> Decision:
+    """Return the decision where some hosts cannot be asked any more, or a person wants something else."""
+    is_away = any(was_unreachable(context.outcomes.results.get(name, {}).values()) for name in lost)
+    text = f"{', '.join(lost)} cannot be queried" if lost else "a person asked for something else"
+    return Decision(step=step, at=utc_now(), verdict="roll back" if lost and not is_away else "undecided", text=text)
 
 
 def _record(context: RunContext, new: Sequence[str], decision: Decision) -> None:

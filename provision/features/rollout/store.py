@@ -90,8 +90,12 @@ class RolloutStore:
             return True
 
     def wish(self, wish: Wish) -> None:
-        """Ask the process that drives the rollout for something; it looks before each host and after each gate."""
+        """Ask the process that drives the rollout for something; it looks before each host and in each round of a gate."""
         write_atomically(self._folder / "wish", wish)
+
+    def has_wish(self) -> bool:
+        """Return whether something was asked for."""
+        return (self._folder / "wish").exists()
 
     def take_wish(self) -> Wish | None:
         """Return what was asked for, and forget it."""

@@ -57,6 +57,8 @@ class Site:
         self.runs: list[str] = []
         self.holds: list[float] = []
         """Seconds that each gate is told to observe at least."""
+        self.is_interrupted = False
+        """Whether the last gate had to end its observation."""
         self.has_gateway = False
         self.canaries: dict[str, float] = {}
         """What the gateway got last: the percentage that hosts share, 0 for those that join."""
@@ -120,6 +122,7 @@ class Site:
             verdict: Any = self.gates.pop(0) if self.gates else "go on"
             given = cast("partial[Any]", last.run).keywords
             self.holds.append(given["hold_s"])
+            self.is_interrupted = given["is_interrupted"]()
             text = "3 of 600 requests failed"
             result = GateResult(decision=Decision(step=given["step"], at="", verdict=verdict, text=text))
         elif last.name == "rollback":

@@ -65,6 +65,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         has_changed: bool = True,
         alike: Sequence[str] = ("new",),
         facts: Mapping[str, Mapping[str, Any]] = {},
+        ends_after: int = 10_000,
     ) -> tuple[Decision, int]:
         """Return the decision, and after how many rounds it was made; a round and a pause take as long as they say."""
         clock = SimpleNamespace(now=0.0, rounds=0)
@@ -103,7 +104,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         described = {name: {"host": name, "probed_at": "", **facts.get(name, {})} for name in NAMES}
         probed = ProbedHosts({name: HostFacts.model_validate(each) for name, each in described.items()})
         found = rollout_gate.gate(
-            context, probed, new=["new"], old="old", alike=alike, step=1, hold_s=hold_s, has_changed=has_changed
+            context,
+            probed,
+            new=["new"],
+            old="old",
+            alike=alike,
+            step=1,
+            hold_s=hold_s,
+            has_changed=has_changed,
+            is_interrupted=lambda: clock.rounds >= ends_after,
         )
         return found.decision, clock.rounds
 
@@ -242,6 +251,11 @@ def test_a_held_step_detects_failures_after_a_good_hour(run: Run) -> None:
     assert (held.verdict, rounds > 50) == ("go on", True)
     decision, rounds = run(turns, hold_s=7200)
     assert (decision.verdict, rounds < 700) == ("roll back", True)
+
+
+def test_a_request_of_a_person_ends_a_hold_of_hours(run: Run) -> None:
+    decision, rounds = run(lambda *_: answer(), hold_s=7200, ends_after=20)
+    assert (decision.verdict, decision.text, rounds) == ("undecided", "a person asked for something else", 20)
 
 
 def test_a_new_host_that_cannot_answer_stops_the_rollout(run: Run) -> None:

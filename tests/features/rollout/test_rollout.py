@@ -324,14 +324,14 @@ def test_a_request_takes_effect_before_the_next_host(site: Site, wish: str, stat
 
 @pytest.mark.parametrize(("wish", "release"), [("pause", NEW), ("abort", OLD)])
 @pytest.mark.parametrize("verdict", ["go on", "undecided"])
-def test_a_request_during_the_last_gate_takes_effect_after_it(
-    site: Site, wish: str, release: str, verdict: str
-) -> None:
+def test_a_request_during_the_last_gate_ends_it(site: Site, wish: str, release: str, verdict: str) -> None:
     site.gates = ["go on", "go on", verdict]
     site.during(7, lambda: getattr(rollout, wish)(site.request()))
     assert site.start() == Exit.RED
-    assert site.runs[6] == "gate a,b,c,d"
-    assert site.record().state == ("paused" if wish == "pause" else "rolled back")
+    assert (site.runs[6], site.is_interrupted) == ("gate a,b,c,d", True)
+    record = site.record()
+    assert record.state == ("paused" if wish == "pause" else "rolled back")
+    assert record.text == ("a pause was requested" if wish == "pause" else "aborted")
     assert set(site.serves.values()) == {release}
 
 
