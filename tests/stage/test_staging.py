@@ -249,12 +249,15 @@ def test_what_starts_the_service_is_locked_and_an_environment_without_it_is_anot
 
 
 def test_files_of_live_and_previous_environments_are_recorded_for_each_host(stack: Stack, store: Store) -> None:
-    store.references.add("gpu-1", "long-gone", ["a"])
-    store.references.add("gpu-1", "live", ["b"])
-    facts = FACTS.model_copy(update={"installed": Installed(prefix="/opt/firstlight", current="live")})
-    staged = stage_best(store, stack, facts=facts)
+    facts = {}
+    for host, live in (("gpu-1", "live"), ("gpu-2", "older")):
+        store.references.add(host, "long-gone", ["a"])
+        store.references.add(host, live, ["b"])
+        installed = Installed(prefix="/opt/firstlight", current=live)
+        facts[host] = FACTS.model_copy(update={"host": host, "installed": installed})
+    staged = stage_best(store, stack, facts=facts["gpu-1"], others=[facts["gpu-2"]])
     assert set(store.references.environments("gpu-1")) == {"live", staged.environment}
-    assert set(store.references.environments("gpu-2")) == {staged.environment}
+    assert set(store.references.environments("gpu-2")) == {"older", staged.environment}
     assert {file.sha256 for file in staged.files} <= store.references.needed()
 
 
