@@ -151,7 +151,7 @@ def staged_before(
         client: Index settings; None for the user's own.
 
     Returns:
-        None where this machine has not staged it yet. Files of a local model or adapter are those that its folder has now.
+        None where this machine has not staged it yet. Files of a local model or adapter, and a chat template, are those of now.
 
     Raises:
         StageError: No candidate was accepted, or the folder of the model is no complete model.
@@ -165,7 +165,7 @@ def staged_before(
         return None
     if staged is None or not Path(staged.lock).is_file():
         return None
-    if any(expand_user(source).is_dir() for source in settings.model_sources):
+    if settings.chat_template or any(expand_user(source).is_dir() for source in settings.model_sources):
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
