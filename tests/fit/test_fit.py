@@ -139,6 +139,15 @@ def test_settings_and_arguments_change_the_memory_budget() -> None:
     assert fit(llama_8b(), wanted, cards(2, 79)).length is None
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("32768", 32768), ("32k", 32000), ("32K", 32768), ("1.5k", 1500), ("2m", 2 * 10**6), ("1.5K", None), ("k", None)],
+)
+def test_numbers_may_have_the_suffixes_of_vllm(text: str, tokens: int | None) -> None:
+    settings = Settings.model_validate({"vllm_args": ["--max-num-batched-tokens", text]})
+    assert serving_request_of(settings).batch == tokens
+
+
 def test_a_draft_model_takes_memory_of_each_device() -> None:
     small = llama_8b(num_hidden_layers=4)
     draft = replace(small, weights=replace(small.weights, by_dtype=(("BF16", 2 * GIB),)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from provision.core.errors import ModelError
@@ -46,9 +48,15 @@ def test_a_window_may_apply_to_all_layers(changed: dict[str, object], window: in
 
 
 def test_the_language_part_of_a_vision_model_is_read() -> None:
-    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
+    text: dict[str, Any] = {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "sliding_window": 1024,
+    }
+    text |= {"model_type": "gemma3_text", "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
     found = shape({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}, {"BF16": 1})
-    # the table has the defaults of the class
+    # the table has the defaults of the class, whose length is that after scaling
     assert (found.heads, found.kv_heads, found.head_size, found.length) == (8, 4, 256, 131072)
     assert found.windows.count(None) == 5
 
@@ -61,6 +69,7 @@ def test_the_language_part_of_a_vision_model_is_read() -> None:
         ({"rope_type": "llama3", "factor": 8.0}, 4096, 4096),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096, 4096),
         ({"type": "longrope"}, 4096, 2048),
+        ({"type": "su"}, 4096, 2048),
         (None, 4096, 4096),
     ],
 )
@@ -69,6 +78,10 @@ def test_the_context_length_follows_the_kind_of_scaling(
 ) -> None:
     found = llama_8b(max_position_embeddings=4096, original_max_position_embeddings=2048, rope_scaling=scaling)
     assert (found.length, found.usual_length) == (length, usual)
+
+
+def test_the_length_that_a_model_states_replaces_that_of_its_positions() -> None:
+    assert llama_8b(max_position_embeddings=8192, model_max_length=131072).length == 131072
 
 
 def test_falcon_has_one_key_head() -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -114,6 +116,19 @@ def test_a_partial_download_of_a_killed_run_is_resumed(site: Site, store: Store)
         slot.part.write_bytes(CONTENT[: 2 << 20])
     assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
     assert site.ranges == [f"bytes={2 << 20}-"]
+
+
+def test_the_rest_of_a_partial_download_is_the_space_that_is_needed(
+    site: Site, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = offer(site)
+    with store.slot(file.sha256, file.name) as slot:
+        slot.part.write_bytes(CONTENT[: 2 << 20])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=(1 << 20) - 1))
+    with pytest.raises(StageError, match=r"download needs 1\.0 MiB in"):
+        fetch(store, file)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("rest", [b"of another file", CONTENT + b"more than there is"])

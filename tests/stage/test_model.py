@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -20,6 +22,7 @@ from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site
 
 INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+OTHER_INDEX = b'{"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}'
 SHARDS = {f"model-0000{number}-of-00002.safetensors": os.urandom(1 << 16) for number in (1, 2)}
 MODEL = {
     "config.json": b'{"architectures": ["LlamaForCausalLM"]}',
@@ -162,6 +165,11 @@ def test_an_incomplete_folder_is_refused_with_the_missing_files(
         take(store, folder)
 
 
+def test_an_index_of_weights_in_another_format_is_passed_over(store: Store, tmp_path: Path) -> None:
+    files = {**MODEL, "pytorch_model.bin.index.json": OTHER_INDEX}
+    assert {file.name for file in take(store, write_model(tmp_path / "m", files))[1]} == {*files}
+
+
 def test_an_invalid_index_and_a_broken_link_are_named(store: Store, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m", {**MODEL, "model.safetensors.index.json": b"[]"})
     with pytest.raises(StageError, match="is not an index of shards"):
@@ -210,7 +218,10 @@ def listed(hub: Site) -> Iterator[list[dict[str, Any]]]:
 @pytest.fixture
 def hub(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("HF_ENDPOINT", site.url)
-    others = {"pytorch_model.bin": b"the same in another format", "original/consolidated.safetensors": b"and again"}
+    others = {
+        "pytorch_model-00001-of-00001.bin": b"the same in another format",
+        "original/consolidated.safetensors": b"and again",
+    }
     offer(site, {**MODEL, "README.md": b"# tiny", **others})
     return site
 
@@ -221,6 +232,12 @@ def test_a_hub_id_is_fetched_once_with_one_format_of_its_weights(hub: Site, stor
     assert {file.name: Path(file.path).read_bytes() for file in files} == MODEL
     hub.close()
     assert take(store, "org/tiny") == (name, files)
+
+
+def test_the_index_of_a_format_that_is_not_fetched_is_passed_over(hub: Site, store: Store) -> None:
+    others = {"pytorch_model-00001-of-00001.bin": b"not fetched", "pytorch_model.bin.index.json": OTHER_INDEX}
+    offer(hub, {**MODEL, **others})
+    assert {file.name for file in take(store, "org/tiny")[1]} == {*MODEL, "pytorch_model.bin.index.json"}
 
 
 def test_weights_that_hosts_have_are_not_fetched(hub: Site, store: Store) -> None:
@@ -359,9 +376,16 @@ def test_a_model_larger_than_the_disk_is_refused_before_it_is_fetched(hub: Site,
     with listed(hub) as rows:
         for row in rows:
             row["size"] = 1 << 50
-    with pytest.raises(StageError, match=r"model `org/tiny` needs .* TiB in"):
+    with pytest.raises(StageError, match=r"model needs .* TiB in"):
         take(store, "org/tiny")
-    assert not [path for path in hub.requests if "/resolve/" in path]
+    assert not [path for path in hub.requests if path.endswith(".safetensors")]
+
+
+def test_files_that_are_here_need_no_space(hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = take(store, "org/tiny")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert take(store, "org/tiny", refresh=True) == first
+    assert all(hub.requests[f"/org/tiny/resolve/c0ffee/{shard}"] == 1 for shard in SHARDS)
 
 
 @pytest.mark.parametrize("place", ["absolute", "above", "no digest"])

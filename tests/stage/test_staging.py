@@ -19,6 +19,7 @@ from provision.phases.stage.staging import environment_digest
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, locked, make_stack, resolve_to, stage_best
+from tests.stage.test_model import MODEL, offer
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +131,25 @@ def test_a_local_adapter_is_read_as_its_folder_is_now(stack: Stack, store: Store
     assert again is not None
     assert again.model == first.model
     (adapter / "adapter_model.safetensors").write_text("trained further")
+    changed = staged_before(resolve_to(stack), settings, store=store)
+    assert changed is not None
+    assert changed.model != first.model
+
+
+def test_a_chat_template_of_a_hub_model_is_read_as_it_is_now(
+    site: Site, stack: Stack, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    offer(site, MODEL)
+    template = tmp_path / "tools.jinja"
+    template.write_text("one")
+    settings = Settings(model="org/tiny", chat_template=str(template))
+    first = stage_best(store, stack, settings=settings)
+    site.close()
+    again = staged_before(resolve_to(stack), settings, store=store)
+    assert again is not None
+    assert (again.model, {*again.files}) == (first.model, {*first.files})
+    template.write_text("two")
     changed = staged_before(resolve_to(stack), settings, store=store)
     assert changed is not None
     assert changed.model != first.model
@@ -249,12 +269,15 @@ def test_what_starts_the_service_is_locked_and_an_environment_without_it_is_anot
 
 
 def test_files_of_live_and_previous_environments_are_recorded_for_each_host(stack: Stack, store: Store) -> None:
-    store.references.add("gpu-1", "long-gone", ["a"])
-    store.references.add("gpu-1", "live", ["b"])
-    facts = FACTS.model_copy(update={"installed": Installed(prefix="/opt/firstlight", current="live")})
-    staged = stage_best(store, stack, facts=facts)
+    facts = {}
+    for host, live in (("gpu-1", "live"), ("gpu-2", "older")):
+        store.references.add(host, "long-gone", ["a"])
+        store.references.add(host, live, ["b"])
+        installed = Installed(prefix="/opt/firstlight", current=live)
+        facts[host] = FACTS.model_copy(update={"host": host, "installed": installed})
+    staged = stage_best(store, stack, facts=facts["gpu-1"], others=[facts["gpu-2"]])
     assert set(store.references.environments("gpu-1")) == {"live", staged.environment}
-    assert set(store.references.environments("gpu-2")) == {staged.environment}
+    assert set(store.references.environments("gpu-2")) == {"older", staged.environment}
     assert {file.sha256 for file in staged.files} <= store.references.needed()
 
 

@@ -34,7 +34,7 @@ def test_each_host_without_package_sources_is_staged_by_itself(tmp_path: Path, m
 
     def staged(resolution: Any, settings: Any, facts: HostFacts, **options: Any) -> Staged:
         del settings, facts
-        calls.append({"hosts": resolution.hosts, **{key: options[key] for key in ("dpkg_status", "deb_packages")}})
+        calls.append({"hosts": resolution.hosts, **options})
         lock = tmp_path / "lock.txt"
         lock.write_text("torch==2.7.0\n")
         uv = StagedFile(name="uv", path=str(lock), sha256="0" * 64, size=1, kind="tool")
@@ -59,4 +59,5 @@ def test_each_host_without_package_sources_is_staged_by_itself(tmp_path: Path, m
     alone = [(call["hosts"], call["dpkg_status"]) for call in calls]
     assert alone == [(("a",), "Package: of-a\n"), (("b",), "Package: of-b\n"), (("c", "d"), None)]
     assert [bool(call["deb_packages"]) for call in calls] == [True, True, False], "the others fetch them by themselves"
+    assert [[other.host for other in call["others"]] for call in calls] == [[], [], ["d"]]
     assert {*found.staged} == {*names}

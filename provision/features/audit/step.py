@@ -25,7 +25,7 @@ from provision.run.step import Step
 LIMIT_S = 10.0
 """Time limit of the audit, seconds."""
 FILE = "audit.json"
-"""What uv said, in the run's folder."""
+"""What uv found, in the run's folder: that of all batches."""
 _PROJECT = '[project]\nname = "locked"\nversion = "0"\nrequires-python = ">=3"\n'
 _FOUND = 1
 """Exit status of `uv audit` where it found vulnerabilities."""
@@ -46,7 +46,11 @@ def apply(context: RunContext, staged: StagedHosts) -> StagedHosts:
     except StageError as error:
         notes: dict[str, str | None] = dict.fromkeys(locks, f"the packages were not audited: {error.text}")
     else:
-        context.run.write(FILE, answer)
+        path = context.run.path(FILE)
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # of an earlier batch
+        found = {key: rows for key, rows in answer.items() if isinstance(rows, list)}
+        added = {key: [row for row in rows if row not in before.get(key, ())] for key, rows in found.items()}
+        context.run.write(FILE, {key: before.get(key, []) + rows for key, rows in added.items()})
         notes = {host: note_of(answer, packages) for host, packages in locks.items()}
     for host, note in notes.items():
         if note is None or context.has_failed(host):

@@ -62,8 +62,8 @@ from provision.run.step import Step
 if TYPE_CHECKING:
     from minisign import SecretKey
 
-_LOCAL = frozenset({"manifests", "builds", "published"})
-"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads."""
+_LOCAL = frozenset({"manifests", "builds", "published", "references"})
+"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads, what its hosts need."""
 _TAR_BLOCK = 10240
 _HEADER = 1536
 """Maximum overhead of a tar member: its header and one for a long name."""

@@ -15,7 +15,7 @@ password is created on first use in the user's configuration folder. Only its ow
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -82,7 +82,7 @@ class CacheEntry(Record):
 class BundledModel(Record):
     """A model that was a local folder: its name, and its files by relative path."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(pattern=r"^[^/\s\x00]+$")
     files: dict[str, str]
     """Relative paths and the sha256 of the members."""
 
@@ -116,9 +116,9 @@ def read_manifest(content: bytes, where: str) -> Manifest:
             f"`{where}`: {MANIFEST} is not valid for this release: {field}: {first['msg']}",
             hint="use the release of Firstlight that is in the bundle: tar -xf BUNDLE product",
         ) from None
-    paths = [*(file.path for file in manifest.files), *(manifest.model.files if manifest.model else ())]
-    for path in paths:
-        if path.startswith("/") or ".." in PurePosixPath(path).parts:
+    model = manifest.model
+    for path in [*(file.path for file in manifest.files), *((model.name, *model.files) if model else ())]:
+        if path.startswith("/") or not {".", ".."}.isdisjoint(path.split("/")):
             raise BundleError(f"`{where}`: {path} is outside the bundle", hint="do not use it")
     return manifest
 

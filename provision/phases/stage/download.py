@@ -88,7 +88,8 @@ def fetch_all(
     stop = Event()
     with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
         sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
-        store.require_space(sum(sizes.values()), what)
+        parts = {file.sha256: _length(Slot(store, file.sha256, file.name).part) for file in missing.values()}
+        store.require_space(sum(max(0, size - parts[sha256]) for sha256, size in sizes.items()), what)
         total = sum(sizes.values()) if all(sizes.values()) else 0
         done: dict[str, int] = {}
         lock = Lock()

@@ -144,8 +144,9 @@ def require_complete(model: str, files: dict[str, Path]) -> None:
     """Check that a configuration and all weights are present. Raises StageError where a file is missing."""
     missing = [] if "config.json" in files else ["config.json"]
     for name, path in files.items():
-        if name.endswith(".index.json") and "/" not in name and (shards := _shards(path)):
-            missing += sorted(shard for shard in shards if shard not in files)
+        # An index without any of its shards is that of another format of the weights.
+        if name.endswith(".index.json") and "/" not in name and not (shards := _shards(path)).isdisjoint(files):
+            missing += sorted(shards - files.keys())
     if not any(name.endswith(WEIGHTS) for name in files):
         missing.append("weights (*.safetensors)")
     if missing:
@@ -155,7 +156,7 @@ def require_complete(model: str, files: dict[str, Path]) -> None:
         )
 
 
-def _shards(index: Path) -> Iterable[str]:
+def _shards(index: Path) -> set[str]:
     try:
         return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -121,7 +121,7 @@ def stage_hub_model(
         files = [HubFile(**row) for row in known["files"]]
     else:
         with open_hub(model, token_file, settings) as hub:
-            files = hub.files(store, weights=weights)
+            files = hub.files(store)
     wanted = [file for file in files if weights or not file.path.endswith(WEIGHTS)]
     client = partial(_open_client, settings, _token(token_file))
     paths = fetch_all(store, wanted, client, what="model", progress=progress)
@@ -172,11 +172,9 @@ class Hub:
         self._model, _, revision = model.partition("@")
         self._revision = revision or "main"
 
-    def files(self, store: Store, *, weights: bool) -> list[HubFile]:
+    def files(self, store: Store) -> list[HubFile]:
         """Return the files of the model that vLLM reads; those without a sha256 in the listing are fetched."""
         listed, wanted = self._listed()
-        fetched = (file.bytes for file in wanted if weights or not file.path.endswith(WEIGHTS))
-        store.require_space(sum(fetched), f"model `{self._model}`")
         return [self._file(file, listed.commit, store) for file in wanted]
 
     def try_access(self) -> None:

@@ -47,6 +47,7 @@ def stage(
     store: Store,
     client: ClientSettings | None = None,
     packager: Packager | None = None,
+    others: Iterable[HostFacts] = (),
     run: RunFolder | None = None,
     progress: Progress | None = None,
     dpkg_status: str | None = None,
@@ -59,6 +60,7 @@ def stage(
     Args:
         client: Index settings; None for the user's own.
         packager: Provides the separately installed package of a Stack.
+        others: Facts of the other hosts that get these files.
         dpkg_status: Text of the /var/lib/dpkg/status of a host that cannot fetch OS packages itself; None for other hosts.
         deb_packages: OS packages that this host lacks.
         refresh: Whether to ignore cached locks.
@@ -118,11 +120,7 @@ def stage(
         model_on_host=settings.model_on_host,
         notes=choice.locked.notes,
     )
-    for host in staged.hosts:
-        store.references.add(host, staged.environment, (file.sha256 for file in staged.files))
-    if facts.installed:
-        live = filter(None, (staged.environment, facts.installed.current, facts.installed.previous))
-        store.references.keep_only(facts.host, set(map(digest_of, live)))
+    _put_references(staged, (facts, *others), store)
     key = _key(candidates, settings, client)
     kept = tuple(file for file in files if file.kind not in ("deb", "image"))  # those of one host
     result = staged.model_copy(update={"files": kept, "lock": str(kept_lock)}).model_dump(mode="json")
@@ -134,6 +132,16 @@ def stage(
     return staged
 
 
+def _put_references(staged: Staged, facts: Iterable[HostFacts], store: Store) -> None:
+    """Record which files the hosts need, and drop those of environments that a host has no longer."""
+    for host in staged.hosts:
+        store.references.add(host, staged.environment, (file.sha256 for file in staged.files))
+    for installed, host in ((each.installed, each.host) for each in facts):
+        if installed:
+            live = filter(None, (staged.environment, installed.current, installed.previous))
+            store.references.keep_only(host, set(map(digest_of, live)))
+
+
 def staged_before(
     resolution: Resolution, settings: Settings, *, store: Store, client: ClientSettings | None = None
 ) -> Staged | None:
@@ -143,7 +151,7 @@ def staged_before(
         client: Index settings; None for the user's own.
 
     Returns:
-        None where this machine has not staged it yet. Files of a local model or adapter are those that its folder has now.
+        None where this machine has not staged it yet. Files of a local model or adapter, and a chat template, are those of now.
 
     Raises:
         StageError: No candidate was accepted, or the folder of the model is no complete model.
@@ -157,7 +165,7 @@ def staged_before(
         return None
     if staged is None or not Path(staged.lock).is_file():
         return None
-    if any(expand_user(source).is_dir() for source in settings.model_sources):
+    if settings.chat_template or any(expand_user(source).is_dir() for source in settings.model_sources):
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})

@@ -66,6 +66,7 @@ def _stage_group(
             store=context.wheelhouse(),
             client=context.options.client,
             packager=features.first("packager", context.wheelhouse(), Path(context.inventory.source), planned.plan),
+            others=[planned.facts[member.name] for member in members[1:]],
             run=context.run,
             progress=report,
             refresh=context.options.refresh,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +81,20 @@ def test_vulnerabilities_beyond_the_catalog_are_told(service: Service) -> None:
 def test_several_locks_are_one_question(service: Service) -> None:
     audit.ask({("torch", "2.6.0"), ("torch", "2.7.0")}, service.address)
     assert sorted(service.asked) == [("torch", "2.6.0"), ("torch", "2.7.0")]
+
+
+def test_the_file_has_what_was_found_in_all_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Service
+) -> None:
+    monkeypatch.setattr(audit, "ask", partial(audit.ask, service=service.address))
+    context = local_context(tmp_path, "ab", settings={"audit": True})
+    for host, lock in zip("ab", LOCK.replace(" \\\n   ", "").splitlines(), strict=True):
+        context.record(PhaseResult(host=host, phase="stage", status="ok"))
+        (tmp_path / host).write_text(lock)
+        service.asked.clear()
+        audit.apply(context, cast("StagedHosts", SimpleNamespace(staged={host: SimpleNamespace(lock=tmp_path / host)})))
+    found = json.loads(context.run.path(audit.FILE).read_text())["vulnerabilities"]
+    assert [row["id"] for row in found] == [*IDS["jinja2"], *IDS["torch"]]
 
 
 def test_a_service_that_cannot_be_reached_is_one_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import stat
@@ -174,7 +175,7 @@ def test_a_second_stage_reads_nothing_again(made: Made, other: Store) -> None:
 
 @pytest.mark.usefixtures("original")
 def test_a_bundle_has_a_model_from_a_folder(other: Store, tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "my-model")
+    folder = write_model(tmp_path / "my-model+ü")
     (folder / "onnx").mkdir()
     (folder / "onnx/note.txt").write_text("kept in its place")
     made = make(tmp_path, str(folder))
@@ -219,6 +220,8 @@ def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
     store.put("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
     for kind in ("manifests", "builds", "published"):
         store.put(kind, "b+cu12", {"path": "of this machine alone"})
+    for host in ("gpu-1@chat", "2001:db8::1"):
+        store.references.add(host, "0" * 16, ["0" * 64])
     [noted] = store.cache_entries()
     assert (noted.kind, noted.key, noted.value) == ("locks", "a", {"url": "https://***@index.example/a.whl", "size": 3})
 
@@ -417,19 +420,28 @@ def test_an_invalid_bundle_is_named(other: Store, tmp_path: Path) -> None:
         open_bundle(plain, other, trust=None)
 
 
-def test_a_signed_manifest_with_paths_outside_the_bundle_is_refused(made: Made, other: Store) -> None:
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"files": [{"path": "product/../../outside", "sha256": "0" * 64, "size": 1}]}, "product/../../outside"),
+        ({"model": {"name": "..", "files": {}}}, ".."),
+        ({"model": {"name": ".", "files": {}}}, "."),
+        ({"model": {"name": "m", "files": {"/outside": "0" * 64}}}, "/outside"),
+    ],
+)
+def test_a_signed_manifest_with_paths_outside_the_bundle_is_refused(
+    made: Made, other: Store, change: dict[str, Any], text: str
+) -> None:
     key = bundle_keys.signing_key(None)
     changed: dict[str, bytes] = {}
 
     def outside(name: str, content: bytes) -> bytes:
         if name == "manifest.json":
-            manifest = json.loads(content)
-            manifest["files"][0]["path"] = "product/../../outside"
-            changed[name] = json.dumps(manifest).encode()
+            changed[name] = json.dumps(json.loads(content) | change).encode()
         elif name == "manifest.json.minisig":
             changed[name] = bundle_keys.sign(key, changed["manifest.json"], "a test")
         return changed.get(name, content)
 
     rewrite(made.path, outside)
-    with pytest.raises(BundleError, match=r"product/\.\./\.\./outside is outside the bundle"):
+    with pytest.raises(BundleError, match=f": {re.escape(text)} is outside the bundle"):
         made.open(other)

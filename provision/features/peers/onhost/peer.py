@@ -20,6 +20,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,7 @@ TRIES = 2
 LONGEST_PAGE = 64 << 20
 UNEXPECTED = (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException)
 """What a server can cause that breaks off, or answers in another form."""
+LATE = (TimeoutError, socket.timeout)  # two classes before Python 3.10
 
 
 class SourceError(Exception):
@@ -308,7 +310,7 @@ class Client:
             except UNEXPECTED as error:
                 problems.append(f"{page}: {describe(error)}")
                 # Nobody waits for it again.
-                if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+                if isinstance(error, LATE) or isinstance(getattr(error, "reason", None), LATE):
                     self._silent[url] = describe(error)
                 continue
             if address and sha256 in ("", file["sha256"]):

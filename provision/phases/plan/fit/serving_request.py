@@ -1,11 +1,15 @@
 """The serving request for a model, and the device budget of a host."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from provision.core.models.settings import Settings, option_of, speculates, value_of
 from provision.phases.plan.fit.tables import speculative
+
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+"""Source: human_readable_int in vllm/utils/argparse_utils.py, 0.32.0."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
 
 
 def _whole(words: Sequence[str], option: str) -> int | None:
-    value = value_of(words, option)
-    return int(value) if value and value.isdigit() else None
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d+(?=[kmg]))?)([kmgKMG]?)", value_of(words, option) or "")
+    return int(float(found[1]) * _SUFFIXES[found[2]]) if found else None
 
 
 @dataclass(frozen=True)

@@ -216,20 +216,20 @@ def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
 def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
     """Return the longest context and the default one, in tokens.
 
-    Source: _get_and_verify_max_len in vllm/config/model.py, 0.32.0.
+    Source: _get_and_verify_max_len in vllm/config/model.py and derive_max_model_len_and_key in the source of `keys`, 0.32.0.
     """
     table = tables.rope()
     found = [size for key in keys()["length"] if (size := _size(text, key))]
-    length = min(found, default=int(table["length_if_unsaid"]))
+    length = _size(text, "model_max_length") or min(found, default=int(table["length_if_unsaid"]))
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
-    if not isinstance(scaling, dict):
+    if not isinstance(scaling, dict) or table["scaled_models"] in str(text.get("model_type")):
         return length, length
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     factor = scaling.get("factor")
     if kind not in table["already_scaled"] and isinstance(factor, int | float) and 0 < factor < MOST:
         length = int(length * factor)
     original = _size(text, "original_max_position_embeddings")
-    return length, original if original and kind == table["shorter_unasked"] else length
+    return length, original if original and kind in table["shorter_unasked"] else length
 
 
 def _windows(
