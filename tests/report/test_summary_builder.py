@@ -161,9 +161,21 @@ def test_state_follows_from_command_and_phases(
 
 @pytest.mark.parametrize(
     ("command", "phases", "verdict"),
-    [("install", ("probe", "plan", "stage", "install"), "red"), ("uninstall", ("probe", "install"), "green")],
+    [
+        ("install", ("probe", "plan", "stage", "install"), "red"),
+        ("provision", ("probe", "plan", "stage", "install", "verify", "serve"), "red"),
+        ("status", ("probe",), "red"),
+        ("uninstall", ("probe", "install"), "green"),
+        ("rollback --to 0123456789abcdef", ("probe", "serve"), "green"),
+        ("drivers", ("probe", "plan", "install"), "green"),
+        ("gateway", ("probe", "serve"), "green"),
+        ("plan", ("probe", "plan"), "green"),
+        ("provision --dry-run", ("probe", "plan"), "green"),
+        ("stage", ("probe", "plan", "stage"), "green"),
+        ("probe", ("probe",), "green"),
+    ],
 )
-def test_checks_that_failed_before_do_not_make_a_removal_red(
+def test_checks_that_failed_before_make_red_what_relies_on_them(
     tmp_path: Path, command: str, phases: tuple[PhaseName, ...], verdict: str
 ) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
@@ -182,7 +194,7 @@ def test_a_run_that_ended_before_a_host_was_reached_is_shown(tmp_path: Path) -> 
     assert "the run ended before this host was processed" in folder.text(interrupted=True)
 
 
-@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json"])
+@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json", "stage/class-1.json", "transfers.json", "host_comparison.json", "dispatch.json"])  # fmt: skip
 @pytest.mark.parametrize("content", ["", "{", '"text"', '{"checks": [3], "hosts": 3}'])
 def test_an_unreadable_file_is_reported_and_the_rest_is_shown(folder: Folder, name: str, content: str) -> None:
     folder.run.path(name).write_text(content, encoding="utf-8")
@@ -190,6 +202,14 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_shown(folder: Folder, na
     reason = [note for entry in whole["hosts"] for note in entry["warnings"]]
     assert any(name.rpartition("/")[2] in note for note in reason)
     assert whole["verdict"] != "green"
+
+
+def test_an_unreadable_file_of_a_host_concerns_no_other(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a"), host("b")])
+    folder.green("a")
+    folder.green("b")
+    folder.run.path("serve/b.json").write_text("{", encoding="utf-8")
+    assert [len(entry["warnings"]) for entry in folder.json()["hosts"]] == [0, 1]
 
 
 def test_a_verify_document_of_a_later_release_is_read(folder: Folder) -> None:
