@@ -46,7 +46,7 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
     invocation = files.invocation or Invocation(inventory=source, limit=limit)
     names = [host.name for host in described] or dict.fromkeys((*files.phases, *files.facts))
     hosts = tuple(_with_commands(_host(files, name, names, interrupted=interrupted), invocation) for name in names)
-    compared = (*files.host_comparison, *compare_starts(hosts))
+    compared = complete_remedies((*files.host_comparison, *compare_starts(hosts)), invocation)
     summary = Summary(
         run=files.run,
         command=files.command,
@@ -78,13 +78,18 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
 
 def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
     """Complete every command in hints and remedies for the hosts of the run."""
+    phases = {
+        name: result.model_copy(update={"hint": result.hint and invocation.complete(result.hint)})
+        for name, result in host.phases.items()
+    }
+    return host.model_copy(update={"phases": phases, "checks": complete_remedies(host.checks, invocation)})
 
-    def complete(text: str | None) -> str | None:
-        return invocation.complete(text) if text else text
 
-    phases = {name: result.model_copy(update={"hint": complete(result.hint)}) for name, result in host.phases.items()}
-    checks = tuple(check.model_copy(update={"remedy": complete(check.remedy)}) for check in host.checks)
-    return host.model_copy(update={"phases": phases, "checks": checks})
+def complete_remedies(checks: Iterable[CheckRecord], invocation: Invocation) -> tuple[CheckRecord, ...]:
+    """Complete every command in the remedies of checks for the hosts of the run."""
+    return tuple(
+        check.model_copy(update={"remedy": check.remedy and invocation.complete(check.remedy)}) for check in checks
+    )
 
 
 def verdict(

@@ -76,6 +76,14 @@ def test_hosts_that_cannot_communicate_are_reported_on_the_first_line(folder: Fo
     assert f"{reason}; hint: {remedy}" in " ".join(" ".join(rest).split())
 
 
+def test_a_command_in_a_remedy_is_for_the_hosts_of_the_run(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a")])
+    folder.green("a")
+    record = check("fleet.alike", "warn", remedy="compare: ./firstlight drift")
+    folder.run.write("host_comparison.json", {"checks": [record]})
+    assert folder.json()["host_comparison"][0]["remedy"] == "compare: ./firstlight drift -i inventory/mysite"
+
+
 @pytest.mark.parametrize("status", ["fail", "error"])
 def test_a_check_that_fails_or_has_an_error_makes_the_run_red(folder: Folder, status: str) -> None:
     bad = check("kernel.matmul", status, reason="3 of 64 rows are wrong", remedy="replace the GPU")
