@@ -34,6 +34,7 @@ from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
 from provision.pipeline.runner import execute
 from provision.report.group import SEVERITY, families, merge_equal_records
 from provision.report.next_steps import command_lines
+from provision.report.summary_builder import complete_remedies
 from provision.run import playbooks
 from provision.run.context import RunContext, left_out
 from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
@@ -96,7 +97,7 @@ def verify(
         document |= {"around_hosts": around} if around else {}
         write_stdout(json.dumps(document, indent=2))
     else:
-        print_checks(records)
+        print_checks(complete_remedies(records, request.invocation))
         if conclusion:
             write_stdout(redact("\n".join(conclusion.lines)))
         # On a terminal the verdict comes last, however long the table is.
@@ -109,7 +110,7 @@ def verify(
     return EXIT_CODES[worst_status([record.status for record in records])] if asked else Exit.OK
 
 
-def print_checks(records: list[CheckRecord]) -> None:
+def print_checks(records: Sequence[CheckRecord]) -> None:
     """Print the checks that did not pass and a line for each family; without a terminal a row is one line, without checks nothing."""
     if not records:
         return

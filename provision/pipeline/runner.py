@@ -78,6 +78,7 @@ def open_run(
         run.write("inventory.json", inventory)
         names = [host.name for host in inventory.hosts]
         progress = stack.enter_context(open_progress(names, titles=titles, verbose=request.verbose))
+        progress.complete = request.invocation.complete
         yield RunContext(
             run=run,
             inventory=inventory,

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TextIO
 
@@ -40,6 +40,8 @@ class Progress:
 
     shows_current = False
     """Whether `current` is shown: what nobody sees need not be asked of hosts."""
+    complete: Callable[[str], str] = str
+    """Completes the commands in a hint for the hosts of the run."""
 
     def phase(self, host: str, phase: PhaseName) -> None:
         """A host enters a phase."""
@@ -143,7 +145,7 @@ class PlainProgress(Progress):
             # Of hosts that are not reached for one reason, the hint of the first one stands for all.
             kind = kind_of_hint(result.hint or "") if result.status == "unreachable" else None
             if result.hint and result.status not in ("ok", "skipped") and kind not in self._hinted:
-                self._line(f"    hint: {printable_line(result.hint)}")
+                self._line(f"    hint: {printable_line(self.complete(result.hint))}")
             self._hinted |= {kind} - {None}
 
     def _line(self, text: str) -> None:

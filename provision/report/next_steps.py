@@ -6,9 +6,10 @@ from types import MappingProxyType
 
 from provision.core.models.invocation import POLICY, TAKES, Invocation
 from provision.core.models.records import ENDED_BADLY, Finding, HostSummary
-from provision.report.layout import COLUMNS, clean, width
+from provision.report.layout import COLUMNS, width
 from verify.doctor.catalog import load_causes
 from verify.doctor.scoring import LIKELY_AT
+from verify.printable import printable
 
 APPLY = " --apply"
 UNSERVED = ("planned", "stopped", "removed")
@@ -181,7 +182,7 @@ def command_lines(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> l
     lines: list[str] = []
     line = indent
     found: list[str] = []
-    for word in words(clean(text)):
+    for word in words(printable(text)):
         if found and FLAG.fullmatch(found[-1]):
             found[-1] += f" {word}"  # an option stays with its value, and `>` with its file
         else:

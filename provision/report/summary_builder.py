@@ -33,6 +33,8 @@ from provision.report.starts import compare_starts
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 """Commands that stop or remove, and the resulting host state."""
+RELYING = ("install", "provision", "rollout", "serve")
+"""Commands that keep what is verified on a host: its earlier checks count where they check nothing."""
 
 
 def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
@@ -43,8 +45,8 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
     source = files.inventory.source if files.inventory else None
     invocation = files.invocation or Invocation(inventory=source, limit=limit)
     names = [host.name for host in described] or dict.fromkeys((*files.phases, *files.facts))
-    hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in names)
-    compared = (*files.host_comparison, *compare_starts(hosts))
+    hosts = tuple(_with_commands(_host(files, name, names, interrupted=interrupted), invocation) for name in names)
+    compared = complete_remedies((*files.host_comparison, *compare_starts(hosts)), invocation)
     summary = Summary(
         run=files.run,
         command=files.command,
@@ -76,13 +78,18 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
 
 def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
     """Complete every command in hints and remedies for the hosts of the run."""
+    phases = {
+        name: result.model_copy(update={"hint": result.hint and invocation.complete(result.hint)})
+        for name, result in host.phases.items()
+    }
+    return host.model_copy(update={"phases": phases, "checks": complete_remedies(host.checks, invocation)})
 
-    def complete(text: str | None) -> str | None:
-        return invocation.complete(text) if text else text
 
-    phases = {name: result.model_copy(update={"hint": complete(result.hint)}) for name, result in host.phases.items()}
-    checks = tuple(check.model_copy(update={"remedy": complete(check.remedy)}) for check in host.checks)
-    return host.model_copy(update={"phases": phases, "checks": checks})
+def complete_remedies(checks: Iterable[CheckRecord], invocation: Invocation) -> tuple[CheckRecord, ...]:
+    """Complete every command in the remedies of checks for the hosts of the run."""
+    return tuple(
+        check.model_copy(update={"remedy": check.remedy and invocation.complete(check.remedy)}) for check in checks
+    )
 
 
 def verdict(
@@ -112,16 +119,15 @@ def is_green(host: HostSummary) -> bool:
     return host.state in GREEN_STATES and host.stack is not None and verdict((host,)) == "green"
 
 
-def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
+def _host(files: RunFiles, name: str, names: Iterable[str], *, interrupted: bool) -> HostSummary:
     results = files.phases.get(name, {})
     phases = {phase: results[phase] for phase in PHASES if phase in results}
     facts = files.facts.get(name)
     installed = facts.installed if facts else None
     resolution = next((entry for entry in files.plan.classes if name in entry.hosts), None) if files.plan else None
     staged = files.staged.get(name)
-    checks = files.verified.get(name) or (
-        Verification() if _undone(files.command) else own_verification(installed.last_verify if installed else None)
-    )
+    relied_on = installed.last_verify if installed and _relies_on_earlier_checks(files, name) else None
+    checks = files.verified.get(name) or own_verification(relied_on)
     serve = files.served.get(name)
     stack = staged.stack if staged else (resolution.stack if resolution else None)
     gateway, monitoring = files.gateways.get(name), files.monitors.get(name)
@@ -137,7 +143,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     release = files.releases.get(name) or ReleaseRecord(release=installed.release if installed else None)
     user = facts.user.name if facts else None
     # An unreadable file without the name of a host concerns all.
-    own_files = (f"{name}.json", "plan.json", "phases.json", "inventory.json")
+    of_others = {f"{other}.json" for other in names if other != name}
     earlier = None  # the release before this one: the one that the probe found live, or the one before that
     if installed is not None and release.release is not None:
         earlier = installed.previous_release if release.release == installed.release else installed.release
@@ -172,7 +178,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=(
             *_warnings(phases),
-            *(note for note in files.unreadable if note.split(" ", 1)[0].rpartition("/")[2] in own_files),
+            *(note for note in files.unreadable if note.split(" ", 1)[0].rpartition("/")[2] not in of_others),
         ),
         notes=(
             *([f"rolled back: {', '.join(release.rolled_back)}"] if release.rolled_back else []),
@@ -205,9 +211,12 @@ def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reas
     return (*chosen, *refused.values())
 
 
-def _undone(command: str) -> HostState | None:
-    """Return the state after a command that stops or removes; earlier checks do not matter then."""
-    return UNDONE.get(command.partition(" ")[0])
+def _relies_on_earlier_checks(files: RunFiles, name: str) -> bool:
+    """Return whether the checks that a host passed or failed last are part of how a run ended there."""
+    command, release = files.command.partition(" ")[0], files.releases.get(name)
+    if command not in RELYING or (release and release.rolled_back):
+        return command == "status"
+    return not files.phases.get(name, {}).keys().isdisjoint(("install", "verify", "serve"))
 
 
 def _state(
@@ -229,7 +238,7 @@ def _state(
         state = "interrupted"
     elif reached and not has_changed:
         state = "unchanged"
-    elif reached and (undone := _undone(command)):
+    elif reached and (undone := UNDONE.get(command.partition(" ")[0])):
         state = undone
     elif "serve" in done and (ready or (done["serve"] != "skipped" and "install" not in done)):
         # A service that was left alone still serves, where something around it has changed.

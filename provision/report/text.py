@@ -210,7 +210,7 @@ def _stack(group: Group) -> Iterable[str]:
             more = f" and {len(candidates) - 1} more" if len(candidates) > 1 else ""
             yield from wrap(f"{candidates[0]}{more}: {text}", first=INDENT * 2, rest=INDENT * 3)
         if len(refused) > MOST_REFUSALS:
-            yield f"{INDENT * 2}and more, all of them: ./firstlight plan --explain"
+            yield f"{INDENT * 2}and more, all of them: `plan` with `--explain`"
 
 
 def _seconds(summary: Summary) -> Iterable[str]:

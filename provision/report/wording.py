@@ -234,7 +234,7 @@ def _fixed_point(checks: Sequence[CheckRecord]) -> str:
     """Return the milliseconds of each device; of several hosts the range, or why nothing was measured."""
     measured = [(check.device or "", found) for check in checks if (found := _milliseconds(check)) is not None]
     if not measured:
-        reason = next((check.reason for check in checks if check.status != "ok"), "./firstlight verify measures it")
+        reason = next((check.reason for check in checks if check.status != "ok"), "`verify` measures it")
         return "not measured, see Checks" if reason.startswith(NEEDS) else f"not measured: {reason}"
     dtypes = dict.fromkeys(str(check.evidence.get("dtype")) for check in checks if _milliseconds(check) is not None)
     kind = f"torch's flash attention, {', '.join(dtypes)}"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from provision.core.models.invocation import Invocation
 from provision.core.models.records import PhaseResult
 from provision.report.live import LiveProgress, PlainProgress, is_live, open_progress
 from tests.report.sample import Terminal, result
@@ -82,6 +83,14 @@ def test_plain_failure_has_text_and_hint_and_no_secret() -> None:
     output = plain(result("a", "install", "failed", text="HF_TOKEN=abcdefgh1234 \x1b[31mwrong", hint="see the log"))
     assert "a: install failed: HF_TOKEN=[hidden] wrong" in output
     assert "hint: see the log" in output
+
+
+def test_a_command_in_a_hint_is_for_the_hosts_of_the_run() -> None:
+    out = io.StringIO()
+    with open_progress(["a"], stream=out, environment={}) as view:
+        view.complete = Invocation(inventory="site").complete
+        view.finish("a", result("a", "serve", "failed", hint="see ./firstlight status"))
+    assert "hint: see ./firstlight status -i site" in out.getvalue()
 
 
 def write_many(progress: PlainProgress, name: str) -> None:

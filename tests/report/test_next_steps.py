@@ -15,7 +15,7 @@ from provision.cli.main import app
 from provision.core.models.invocation import POLICY, Invocation
 from provision.core.models.records import ENDED_BADLY, PHASES, Finding, HostState, HostSummary, PhaseName, PhaseResult
 from provision.report import wording
-from provision.report.next_steps import MOST, next_commands, purpose
+from provision.report.next_steps import MOST, command_lines, next_commands, purpose
 
 SITE = Invocation(inventory="my site", limit="o1,o2")
 REACH = {"o1": "ssh -p 2222 ops@192.0.2.1", "o2": "ssh ops@192.0.2.2"}
@@ -227,3 +227,9 @@ def test_another_installation_keeps_its_prefix_in_suggestions() -> None:
 def test_a_bare_host_that_was_read_is_provisioned_and_another_one_checked() -> None:
     assert suggested(host("o1", "probed", release=None), command="probe")[0].split()[1] == "provision"
     assert suggested(host("o1", "probed"), command="status")[0].split()[1] == "verify"
+
+
+def test_a_path_keeps_its_blanks_where_a_command_is_printed() -> None:
+    command = SITE.model_copy(update={"inventory": "/srv/my  site"}).suggest("status")
+    (line,) = command_lines(command)
+    assert shlex.split(line) == shlex.split(command)

@@ -88,7 +88,7 @@ def test_one_file_has_the_fixed_point_of_a_host_without_cards(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("records", "words"),
     [
-        ([check("kernels.gemm")], "not measured: ./firstlight verify measures it"),
+        ([check("kernels.gemm")], "not measured: `verify` measures it"),
         ([check("speed.attention", "skip", reason="needs kernels.vector_add")], "not measured, see Checks"),
         (
             [check("speed.attention", "skip", reason="firstlight-vllm.service is running")],

@@ -17,6 +17,7 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.inventory import Inventory
+from provision.core.models.invocation import Invocation
 from provision.core.models.records import Finding, HostSummary, PhaseName, PhaseResult, Summary
 from provision.phases.verify.run_checks import CheckOptions
 from provision.pipeline import CommandRequest, operations
@@ -220,7 +221,7 @@ def test_verify_on_a_terminal_ends_with_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
-    folder.green("a")
+    folder.green("a", records=[check("kernel.matmul"), check("host.clock", "warn", remedy="see ./firstlight status")])
     summary = summarise(folder.run)
     documents = {"a": json.loads(folder.run.path("verify/a.json").read_bytes())}
     hosts = tuple(Inventory.model_validate_json(folder.run.path("inventory.json").read_bytes()).hosts)
@@ -228,12 +229,16 @@ def test_verify_on_a_terminal_ends_with_the_verdict(
     stream = Terminal() if is_terminal else io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr(operations, "execute", lambda request, steps: outcome)
-    request = CommandRequest(command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
-    assert operations.verify(request, CheckOptions("quick")) == 0
+    typed = Invocation(inventory="site")
+    request = CommandRequest(
+        command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path, invocation=typed
+    )
+    assert operations.verify(request, CheckOptions("quick")) == 1
     table, _, screen = stream.getvalue().partition("\n\n")
     assert "kernel" in table
     assert "1 ok" in table
-    assert screen.startswith("GREEN: ") is is_terminal
+    assert "remedy: see ./firstlight status -i site" in table
+    assert screen.startswith("AMBER: ") is is_terminal
 
 
 def test_a_summary_of_an_older_release_is_shown_unchanged() -> None:

@@ -129,6 +129,21 @@ def test_the_doctor_prints_no_secret() -> None:
         assert left(json.dumps(render.to_json("x.log", diagnosis, top=3)), secrets) == []
 
 
+def test_the_doctor_prints_no_secret_in_its_advice() -> None:
+    for line, secrets in CORPUS:
+        log = f"ERROR: Failed to build {line} when installing build dependencies\n"
+        diagnosis = diagnose_texts({"x.log": log}, guess=False)
+        assert left(render.render_text("x.log", diagnosis, top=3), secrets) == []
+        assert left(json.dumps(render.to_json("x.log", diagnosis, top=3)), secrets) == []
+
+
+def test_the_doctor_prints_no_end_of_a_secret_whose_name_is_cut_off() -> None:
+    line = (
+        f"api_key='{'S3cret' * 60}' RuntimeError: CUDA error: no kernel image is available for execution on the device"
+    )
+    assert "S3cret" not in render.render_text("x.log", diagnose_texts({"x.log": line}), top=3)
+
+
 def hints() -> Iterator[str]:
     """Return every hint of the product."""
     for path in sorted((ROOT / "provision").rglob("*.py")) + sorted((ROOT / "verify").rglob("*.py")):
@@ -176,6 +191,11 @@ def test_our_own_hints_stay_whole() -> None:
         "basic credentials for the index",
         "set firstlight_api_key: true, or firstlight_api_key=false",
         "git clone https://ops@code.example.net/x",
+        "cat: /etc/passwd: Permission denied",
+        "manifest for the image with digest sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "'api_key': [], 'lora_modules': ['tone=/srv/tone'], 'api_key': ['$KEY']",
+        "args: ['vllm', 'serve', 'm', '--api-key', '--port', '8000']",
+        "http://one:8000,http://two:8000 of ops@example.net",
     ],
 )
 def test_text_without_a_secret_stays(text: str) -> None:

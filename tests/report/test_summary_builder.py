@@ -76,6 +76,14 @@ def test_hosts_that_cannot_communicate_are_reported_on_the_first_line(folder: Fo
     assert f"{reason}; hint: {remedy}" in " ".join(" ".join(rest).split())
 
 
+def test_a_command_in_a_remedy_is_for_the_hosts_of_the_run(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a")])
+    folder.green("a")
+    record = check("fleet.alike", "warn", remedy="compare: ./firstlight drift")
+    folder.run.write("host_comparison.json", {"checks": [record]})
+    assert folder.json()["host_comparison"][0]["remedy"] == "compare: ./firstlight drift -i inventory/mysite"
+
+
 @pytest.mark.parametrize("status", ["fail", "error"])
 def test_a_check_that_fails_or_has_an_error_makes_the_run_red(folder: Folder, status: str) -> None:
     bad = check("kernel.matmul", status, reason="3 of 64 rows are wrong", remedy="replace the GPU")
@@ -161,9 +169,21 @@ def test_state_follows_from_command_and_phases(
 
 @pytest.mark.parametrize(
     ("command", "phases", "verdict"),
-    [("install", ("probe", "plan", "stage", "install"), "red"), ("uninstall", ("probe", "install"), "green")],
+    [
+        ("install", ("probe", "plan", "stage", "install"), "red"),
+        ("provision", ("probe", "plan", "stage", "install", "verify", "serve"), "red"),
+        ("status", ("probe",), "red"),
+        ("uninstall", ("probe", "install"), "green"),
+        ("rollback --to 0123456789abcdef", ("probe", "serve"), "green"),
+        ("drivers", ("probe", "plan", "install"), "green"),
+        ("gateway", ("probe", "serve"), "green"),
+        ("plan", ("probe", "plan"), "green"),
+        ("provision --dry-run", ("probe", "plan"), "green"),
+        ("stage", ("probe", "plan", "stage"), "green"),
+        ("probe", ("probe",), "green"),
+    ],
 )
-def test_checks_that_failed_before_do_not_make_a_removal_red(
+def test_checks_that_failed_before_make_red_what_relies_on_them(
     tmp_path: Path, command: str, phases: tuple[PhaseName, ...], verdict: str
 ) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
@@ -182,7 +202,7 @@ def test_a_run_that_ended_before_a_host_was_reached_is_shown(tmp_path: Path) -> 
     assert "the run ended before this host was processed" in folder.text(interrupted=True)
 
 
-@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json"])
+@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json", "stage/class-1.json", "transfers.json", "host_comparison.json", "dispatch.json"])  # fmt: skip
 @pytest.mark.parametrize("content", ["", "{", '"text"', '{"checks": [3], "hosts": 3}'])
 def test_an_unreadable_file_is_reported_and_the_rest_is_shown(folder: Folder, name: str, content: str) -> None:
     folder.run.path(name).write_text(content, encoding="utf-8")
@@ -190,6 +210,14 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_shown(folder: Folder, na
     reason = [note for entry in whole["hosts"] for note in entry["warnings"]]
     assert any(name.rpartition("/")[2] in note for note in reason)
     assert whole["verdict"] != "green"
+
+
+def test_an_unreadable_file_of_a_host_concerns_no_other(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a"), host("b")])
+    folder.green("a")
+    folder.green("b")
+    folder.run.path("serve/b.json").write_text("{", encoding="utf-8")
+    assert [len(entry["warnings"]) for entry in folder.json()["hosts"]] == [0, 1]
 
 
 def test_a_verify_document_of_a_later_release_is_read(folder: Folder) -> None:

@@ -16,6 +16,7 @@ from verify.doctor.patterns import PatternIndex, SearchPattern
 from verify.doctor.scanner import TEXT_LIMIT, Hit, ScanResult, scan
 from verify.doctor.text_decoding import LINE_BYTES, Readable, plain_lines, strip_own_output
 from verify.host.xid import explained
+from verify.secret_masking import masked
 from verify.tables import table
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Doctor:
         if not size:
             return (EMPTY, NO_KNOWN_CAUSE)
         found = [
-            f"line {lines[0].line} of {lines[0].file}: {lines[0].text.strip()[:80]}\n{row.get('next') or explained(lines[0].text)}"
+            f"line {lines[0].line} of {lines[0].file}: {masked(lines[0].text.strip())[:80]}\n{row.get('next') or explained(lines[0].text)}"
             for row, lines in zip(self._consequences, hits, strict=False)
             if lines
         ]

@@ -17,6 +17,7 @@ from verify.doctor.text_decoding import (
     clean_block,
     plain_lines,
 )
+from verify.secret_masking import masked
 
 NEAR_LINES = 20
 LONG_BYTES = 4 * BLOCK_BYTES
@@ -182,8 +183,11 @@ def _parts(text: bytes, begin: int) -> tuple[list[int], list[bytes]]:
 
 
 def _shorten(text: str, position: int) -> str:
-    low = max(0, position - TEXT_LIMIT // 2) if len(text) > TEXT_LIMIT else 0
-    return text[low : low + TEXT_LIMIT].rstrip()
+    if len(text) <= TEXT_LIMIT:
+        return text.rstrip()
+    # Masked before the cut: nothing shows that the end of a secret is one, once its name is cut off.
+    before = masked(text[:position])[-TEXT_LIMIT // 2 :]
+    return (before + text[position:])[:TEXT_LIMIT].rstrip()
 
 
 def _split_at_line_end(block: bytes) -> tuple[bytes, bytes]:

@@ -74,7 +74,8 @@ class Page:
         """Time to first token and tokens/s, as `load_rows` returns them."""
         self.startup = startup(summary.hosts)
         start = as_typed("./firstlight verify")
-        verify = next((command for command in summary.next_commands if command.startswith(start)), None)
+        found = [command for command in summary.next_commands if command.startswith(start)]
+        verify = next((command for command in found if "--return" not in command), None)
         self.measure = f"{verify} --only serving --level full" if verify else None
         """The command that measures the load."""
 

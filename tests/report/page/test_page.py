@@ -76,6 +76,12 @@ def test_equal_hosts_are_one_class(content: Page) -> None:
     ]
 
 
+def test_the_load_is_measured_by_a_command_that_the_parser_takes(content: Page) -> None:
+    commands = ("./firstlight verify -i site --return", "./firstlight verify -i site")
+    measured = Page(content.summary.model_copy(update={"next_commands": commands})).measure
+    assert measured == "./firstlight verify -i site --only serving --level full"
+
+
 def test_skipped_checks_are_listed_below_the_others(tmp_path: Path) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host("a", local=True)])
     folder.green("a")
