@@ -246,17 +246,17 @@ def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
     """Return settings by name from `NAME=VALUE`; a value is read as in an inventory file.
 
     Raises:
-        UsageError: One has no name or no `=`.
+        UsageError: One has no value.
     """
     assigned = {}
     for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"`--set {text}` has no value", hint="write --set NAME=VALUE, such as --set port=8001")
+        name, _, value = text.partition("=")
         try:
             read = yaml.safe_load(value)
         except yaml.YAMLError:  # text such as `>=0.30`, which a file has in quotes
             read = value
+        if read is None:
+            raise UsageError(f"`--set {text}` has no value", hint="write --set NAME=VALUE, such as --set port=8001")
         assigned[name.replace("-", "_").removeprefix(PREFIX)] = read
     return assigned
 

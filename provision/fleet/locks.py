@@ -18,6 +18,7 @@ from provision.core.run_folder import account, utc_now
 from provision.fleet.ssh import Session
 from provision.fleet.ssh.process import Channel
 from provision.fleet.ssh.script import script_of
+from provision.fleet.ssh.sudo import become_password, checked_stderr
 
 _SCRIPT = Path(__file__).with_name("lock.sh")
 ANSWER_DEADLINE_S = 20.0
@@ -45,7 +46,7 @@ class HostLock:
 
     Raises:
         HostLockedError: Another run has the lock.
-        RemoteCommandError: The prefix cannot be written, or the host has no `flock`.
+        RemoteCommandError: The prefix cannot be written, the host has no `flock`, or sudo refused.
         TransportError: The host cannot be reached.
     """
 
@@ -116,7 +117,10 @@ class HostLock:
                 hint="wait for that run, or end its process on the controller named; the lock ends with it",
             )
         if answer != "locked":
+            if (said := channel.error_text()) and self._root:
+                had_password = become_password(self._session.connection) is not None
+                said = checked_stderr(self._session.host, said.encode(), had_password=had_password).decode()
             raise RemoteCommandError(
-                f"host `{self._session.host}`: the lock in `{self._prefix}` could not be taken: {answer or channel.error_text()}",
+                f"host `{self._session.host}`: the lock in `{self._prefix}` could not be taken: {answer or said}",
                 hint="check that this folder can be written and that `flock` (util-linux) is installed there",
             )

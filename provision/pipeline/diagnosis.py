@@ -4,6 +4,7 @@ A cause is removed by a tag of the playbook `repair`, and its check says whether
 """
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ from verify.doctor.scoring import LIKELY_AT, Finding
 
 LOG_BYTES = 1 << 20
 """Bytes of an earlier run's output that are read, from its end."""
+_OTHERS = r"(?m)^(\[ERROR\]: ((?!TASK |fatal: |failed: ).*\n)+)?(fatal|failed): \[(?!%s[] ]).*\n(( .*)?\n)*"
+"""The failure of another host in it: the reason, then the host with its result."""
 
 
 @dataclass(frozen=True)
@@ -181,13 +184,13 @@ def earlier(logs: Path, host: str) -> Source:
 
 
 def source_of_run(run: Path, failed: Sequence[PhaseResult]) -> Source:
-    """Return what a run that failed has printed."""
+    """Return what a run that failed on a host has printed, without the failures of other hosts."""
     lines = [line for result in failed for line in (result.text, *result.evidence) if line]
     output = run / "install" / "ansible.log"
     if "install" in {result.phase for result in failed} and output.exists():
         with output.open("rb") as file:
             file.seek(max(output.stat().st_size - LOG_BYTES, 0))
-            lines.append(file.read().decode(errors="replace").rstrip())
+            lines.append(re.sub(_OTHERS % re.escape(failed[0].host), "", file.read().decode(errors="replace")).rstrip())
     return Source("last_run", "\n".join(lines) + "\n")
 
 

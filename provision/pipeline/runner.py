@@ -233,8 +233,8 @@ def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
 
 @contextmanager
 def as_interrupt() -> Iterator[None]:
-    """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does."""
-    ended = (signal.SIGTERM, signal.SIGHUP)
+    """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does, unless `nohup` or others ignore them."""
+    ended = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, signal.default_int_handler) for number in ended}
     try:
         yield

@@ -38,14 +38,31 @@ def test_an_unchanged_inventory_is_not_read_again(make: Make, monkeypatch: pytes
     assert load(path, overrides={"port": 9}).hosts[0].settings.port == 9
 
 
-def test_every_file_with_an_effect_is_watched(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["site", "."])
+def test_every_file_with_an_effect_is_watched(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     path = make(HOSTS)
+    monkeypatch.chdir(tmp_path)  # Ansible reads variables of the working folder too
     load(path)
+    (tmp_path / place / "group_vars").mkdir()
+    file = tmp_path / place / "group_vars/all.yml"
+    file.write_text("firstlight_dtype: float16\n")
+    assert load(path).hosts[0].settings.dtype == "float16"
     forbid(monkeypatch)
-    (path / "group_vars").mkdir()
-    (path / "group_vars/all.yml").write_text("firstlight_dtype: auto\n")
+    file.write_text("firstlight_dtype: auto\n")
     with pytest.raises(Asked):
         load(path)
+
+
+def test_a_wrong_value_is_named_once_where_the_inventory_is_in_the_working_folder(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(
+        make(HOSTS.replace("8001", "8001, firstlight_dtype: int3"), group_vars__all_yml="firstlight_dtype: int3\n")
+    )
+    with pytest.raises(InventoryError, match=r"\(hosts\.yml:1, group_vars/all\.yml:1\)"):
+        load(Path("hosts.yml"))
 
 
 def test_variables_behind_a_link_to_a_folder_are_watched(

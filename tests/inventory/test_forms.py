@@ -27,6 +27,7 @@ from provision.core.models.inventory import Inventory
 from provision.fleet.inventory import load
 from provision.fleet.inventory.ansible_reader import CONNECTION, OURS
 from tests.inventory import both_readers
+from tests.inventory.conftest import Make
 
 ROOT = Path(__file__).parents[2]
 FORMS = {
@@ -108,3 +109,28 @@ def test_a_public_form_is_read_as_by_ansible(
     for found in read["hosts"]:
         expected = variables(listed, found["name"]) | FORMS[name].get("expect", {}).get(found["name"], {})
         assert {key: found["variables"].get(key) for key in expected} == expected
+
+
+def test_a_group_above_gateway_or_monitoring_makes_no_gpu_host(make: Make) -> None:
+    inventory = make(
+        """
+all:
+  vars: {ansible_connection: local}
+  hosts: {gate: }
+  children:
+    europe:
+      children:
+        berlin:
+          children:
+            gateway: {hosts: {gate: , gpu-2: }}
+            monitoring: {hosts: {gate: , watch: }}
+            serving: {hosts: {gpu-1: , gpu-2: }}
+"""
+    )
+    above = {"berlin", "europe", "serving"}
+    assert {host.name: (set(host.groups), host.is_provisioned) for host in load(inventory).hosts} == {
+        "gate": ({"gateway", "monitoring"}, False),
+        "gpu-1": (above, True),
+        "gpu-2": ({"gateway", *above}, True),
+        "watch": ({"monitoring"}, False),
+    }

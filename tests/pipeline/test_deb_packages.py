@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from provision.core.errors import StageError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, OperatingSystem
 from provision.features.gateway import hooks
+from provision.fleet import package_sources
 from provision.run import deb_packages
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts
@@ -102,3 +105,21 @@ def test_plan_says_which_packages_a_host_cannot_get(
     assert found.notes == (f"g: lacks haproxy, and its package sources do not answer; {how}",)
     context, hosts = context_of(tmp_path / "other", monkeypatch, Fake((), answers=True))
     assert deb_packages.look(context, hosts).notes == ()
+
+
+def test_a_few_servers_of_a_hosts_package_sources_are_tried_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = [f"http://mirror-{server}.example/dists/{suite}/InRelease" for server in range(9) for suite in ("a", "b")]
+    for name, text in {
+        "apt-get": "".join(f"echo \"'{uri}' name 0\"\n" for uri in uris),
+        "timeout": f'echo "$*" >>{tmp_path}/tried; exit 124',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    done = subprocess.run(["sh", package_sources._SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout == "silent\n"
+    tried = (tmp_path / "tried").read_text().splitlines()
+    assert [uri for uri in uris if any(f" {uri} " in words for words in tried)] == uris[0:10:2]
+    assert sum(int(words.split()[0]) for words in tried) < 60, "the time that the controller waits"

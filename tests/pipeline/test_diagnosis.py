@@ -83,6 +83,38 @@ def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(t
     assert sound.absent == "run 20260103T000000Z did not fail there"
 
 
+def test_failures_of_other_hosts_in_a_run_are_no_evidence(tmp_path: Path) -> None:
+    printed = "".join(
+        f"""TASK [environment : Build the environment] ****
+[ERROR]: Task failed: {said}
+Origin: /site/10_build.yml:2:3
+
+2 - name: Build the environment
+    ^ column 3
+
+{word}: [{who}]: FAILED! =>
+    changed: false
+    stderr: |-
+        Resolved 2 packages
+
+        error: {said}
+
+"""
+        for who, word, said in (
+            ("here-2", "fatal", "disk of here-2"),
+            ("here", "fatal", "disk of here"),
+            ("gpu-1 -> localhost", "failed", "disk of gpu-1"),
+            ("here -> localhost", "failed", "files of here"),
+        )
+    )
+    run_folder(tmp_path, "20260101T000000Z", "here", {"install": result("install", "failed", "x")}, printed)
+    text = diagnosis.earlier(tmp_path, "here").text
+    assert text.count("TASK [") == 4
+    assert (text.count("disk of here\n"), text.count("files of here\n")) == (2, 2)
+    assert "here-2" not in text
+    assert "gpu-1" not in text
+
+
 def taken_back(logs: Path, *, failed: bool, **values: Any) -> None:
     """Write a rollout of three runs: the second switched the host, the third took it back."""
     runs = ("20260101T000000Z", "20260101T000100Z", "20260101T000200Z")

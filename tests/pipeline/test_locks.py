@@ -90,6 +90,28 @@ def test_a_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     assert "Not a directory" in refused.value.text
 
 
+@pytest.mark.parametrize(
+    ("sudo", "text", "hint"),
+    [
+        ("echo a password is required >&2; exit 1", "it said: a password is required", "--ask-become-pass"),
+        ('shift 2; exec "$@"', "could not be taken: mkdir: ", "can be written"),
+    ],
+    ids=["refuses", "allows"],
+)
+def test_a_lock_of_root_that_is_not_taken_is_reported_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sudo: str, text: str, hint: str
+) -> None:
+    for name, command in {"id": "echo 1000", "sudo": sudo}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    session = LocalSession("node", Connection(kind="local", become=True))
+    with pytest.raises(RemoteCommandError) as refused:
+        HostLock(session, prefix=str(tmp_path / "id/prefix"), run="first", root=True)
+    assert text in refused.value.text
+    assert hint in (refused.value.hint or "")
+
+
 def test_a_holder_without_an_account_name_is_named_by_its_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

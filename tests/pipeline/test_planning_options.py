@@ -98,5 +98,9 @@ def test_a_message_names_what_can_be_typed(bare: Path) -> None:
 def test_a_setting_is_given_once() -> None:
     with pytest.raises(UsageError, match="set twice: by --port and by --set"):
         asked("plan", port="8001", assignments=["firstlight_port=8002"])
-    with pytest.raises(UsageError, match="`--set port` has no value"):
-        asked("plan", assignments=["port"])
+
+
+@pytest.mark.parametrize("text", ["port", "port=", "port= ", "port=null"])
+def test_a_setting_without_a_value_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=f"`--set {text}` has no value"):
+        asked("plan", assignments=[text])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.phases.install.playbook import remembered_signals
+from provision.pipeline.runner import as_interrupt
 from tests.pipeline.command_lines import inventory_of, start_on_terminal
 from tests.pipeline.test_diagnosis import BROKEN, result, run_folder
 
@@ -55,6 +57,16 @@ def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[byte
     process.send_signal(signal.SIGHUP)
     process.wait(LONG_S)
     assert json.loads((logs / "queries" / "latest" / "summary.json").read_text())["interrupted"]
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with as_interrupt(), remembered_signals() as came:
+            signal.raise_signal(signal.SIGHUP)
+            assert not came()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:

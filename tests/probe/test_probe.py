@@ -90,6 +90,12 @@ def test_a_login_without_a_shell_is_an_error_with_its_output(shell: str, message
     assert caught.value.hint is not None
 
 
+def test_a_login_shell_that_prints_is_refused_since_what_it_prints_gets_into_every_answer() -> None:
+    with pytest.raises(RemoteCommandError, match=r"said: Loading cuda/13\.0$") as caught:
+        probed(LocalMachine("echo Loading cuda/13.0; exec sh -s"))
+    assert "~/.bashrc" in (caught.value.hint or "")
+
+
 @pytest.fixture
 def private() -> Iterator[Path]:
     """An installation of root below a folder that everybody may enter; only root may read it."""

@@ -107,6 +107,19 @@ def test_the_name_asked_for() -> None:
     assert known_as("gpu-1", 2222, "Alias") == "Alias"
 
 
+def test_at_another_port_a_key_known_without_the_port_is_accepted_but_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "known"
+    file.write_text(line("gpu-1", "ssh-ed25519", b"old"))
+    check(host(file, port=2222), "ssh-ed25519", b"old")
+    with pytest.raises(HostKeyError, match="is not known"):
+        check(host(file, port=2222), "ssh-ed25519", b"new")
+    with pytest.raises(HostKeyError, match="is not known"):
+        check(host(file, port=2222, host_key_alias="other"), "ssh-ed25519", b"old")
+    file.write_text(file.read_text() + line("gpu-1", "ssh-ed25519", b"old", "@revoked"))
+    with pytest.raises(HostKeyError, match="is revoked"):
+        check(host(file, port=2222), "ssh-ed25519", b"old")
+
+
 def host(file: Path, **changes: object) -> Connection:
     return Connection(kind="ssh", address="gpu-1", known_hosts_files=(str(file),)).model_copy(update=changes)
 

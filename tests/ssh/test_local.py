@@ -82,12 +82,19 @@ def test_a_failed_write_leaves_the_old_file(session: Session, tmp_path: Path) ->
         session.read(str(tmp_path / "none/file"))
 
 
-def test_send_links_missing_files_once(session: Session, tmp_path: Path) -> None:
-    files = [staged(tmp_path, "a.whl", b"a" * 1000), staged(tmp_path, "sub/b.json", b"b" * 2000)]
+def test_send_links_missing_files_once(
+    session: Session, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path))
+    own = tmp_path_factory.mktemp("own")
+    files = [staged(tmp_path, "a.whl", b"a" * 1000), staged(own, "sub/b.json", b"b" * 2000)]
     moved: list[int] = []
     first = session.send(files, str(tmp_path / "in"), progress=moved.append)
     assert (first.sent, first.bytes_sent, sum(moved)) == (("a.whl", "sub/b.json"), 3000, 3000)
     assert (tmp_path / "in/sub/b.json").read_bytes() == b"b" * 2000
+    assert [Path(file.path).samefile(tmp_path / "in" / file.name) for file in files] == [True, False], (
+        "a file of the user stays the user's alone"
+    )
     again = session.send(files, str(tmp_path / "in"))
     assert (again.sent, again.present) == ((), ("a.whl", "sub/b.json"))
 

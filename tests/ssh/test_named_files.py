@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,20 @@ def test_a_file_without_a_key_is_named_without_its_content(tmp_path: Path, conte
     login._public_halves()
     assert f"{key} cannot be read: it holds no key that OpenSSH would read" in login.notes
     assert "canary" not in " ".join(login.notes)
+
+
+@pytest.mark.parametrize("content", [None, "canary"])
+def test_a_key_is_tried_without_a_certificate_that_cannot_be_read(tmp_path: Path, content: str | None) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "key-of-site-cert.pub"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    if content:
+        certificate.write_text(content)
+    connection = Connection(kind="ssh", address="h", user="u", identity_agent="none")
+    named = {"identity_files": (str(key),), "certificate_files": (str(certificate),)}
+    login = Login(connection.model_copy(update=named))
+    list(login.get_sources())
+    assert login.tried == [str(key)]
+    assert login.notes == [f"{certificate} cannot be read: it holds no key that OpenSSH would read"] * bool(content)
 
 
 def test_a_sudo_password_is_the_first_line_and_an_error_has_no_text_of_the_file(tmp_path: Path) -> None:

@@ -31,3 +31,12 @@ def test_a_host_that_refuses_is_an_error() -> None:
 def test_a_name_without_an_address_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(OSError, match=r"."):
         connect_socket(to(server, "no-such-host.invalid"))
+
+
+def test_the_zone_of_an_address_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: tuple[str, int], *_: object) -> None:
+        raise OSError(f"asked for {address}")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(OSError, match=r"asked for \('fe80::1%lo', 22\)"):
+        connect_socket(Connection(kind="ssh", address="fe80::1%lo", user="ops"))

@@ -18,6 +18,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 OURS = "firstlight_"
+TASKS = ("gateway", "monitoring")  # a host that is only in these gets no vLLM, whatever groups are above them
 CONNECTION = (
     *("ansible_connection", "ansible_host", "ansible_ssh_host", "ansible_port", "ansible_ssh_port"),
     *("ansible_user", "ansible_ssh_user", "ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
@@ -84,9 +85,11 @@ def _host(host: Any, loader: DataLoader, manager: VariableManager) -> dict[str, 
                     f"host {host.name}: {name} cannot be evaluated: {_one_line(error)}",
                     _vault_hint(error) or "every variable that a template uses must be set for that host",
                 ) from error
+    groups = [group for group in host.get_groups() if group.name != "all"]
+    does_more = any(host.name in group.host_names for group in groups if group.name not in TASKS)
     return {
         "name": str(host.name),
-        "groups": [str(group.name) for group in host.get_groups() if group.name != "all"],
+        "groups": [str(group.name) for group in groups if does_more or group.name in TASKS],
         "variables": target_host,
     }
 

@@ -30,8 +30,9 @@ def folder() -> Path:
 
 
 def files_of(source: Path) -> list[Path]:
-    """Return every file of an inventory, including its variables."""
-    roots = [source] if source.is_dir() else [source, source.parent / "group_vars", source.parent / "host_vars"]
+    """Return every file of an inventory, including its variables, each once."""
+    folders = (Path.cwd(), source if source.is_dir() else source.parent)  # Ansible reads both
+    roots = [source, *(folder / name for folder in folders for name in ("group_vars", "host_vars"))]
     files: list[Path] = []
     for root in roots:
         if root.is_dir():  # walked with os, as Path.rglob passes over folders behind links
@@ -39,7 +40,7 @@ def files_of(source: Path) -> list[Path]:
             files += sorted(path for path in found if path.is_file() and not path.name.startswith("."))
         elif root.exists():
             files.append(root)
-    return files
+    return list({file.absolute(): file for file in files}.values())
 
 
 def key(source: Path, limit: str | None) -> str | None:

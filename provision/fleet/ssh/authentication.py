@@ -69,9 +69,12 @@ class Login(AuthStrategy):
             except (TypeError, ValueError, paramiko.SSHException, OSError) as error:
                 self.notes.append(f"{path} {_why_unusable(error)}")
                 continue
-            for certificate in self.connection.certificate_files:
+            for certificate in filter(os.path.isfile, self.connection.certificate_files):
                 if Path(certificate).name.startswith(Path(path).name):
-                    key.load_certificate(certificate)
+                    try:
+                        key.load_certificate(certificate)
+                    except (ValueError, OSError) as error:
+                        self.notes.append(f"{certificate} {_why_unusable(error)}")
             found.append((path, key))
         return found
 

@@ -165,7 +165,8 @@ def connect_socket(connection: Connection) -> socket.socket:
     family = _FAMILIES[connection.address_family]
     for *_, target in socket.getaddrinfo(str(connection.address), connection.port, family, socket.SOCK_STREAM):
         try:
-            opened = socket.create_connection((str(target[0]), connection.port), connection.connect_timeout_s, source)
+            address = socket.getnameinfo(target, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]  # with its zone
+            opened = socket.create_connection((address, connection.port), connection.connect_timeout_s, source)
         except OSError as error:
             last = error
             continue

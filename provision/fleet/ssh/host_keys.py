@@ -102,12 +102,13 @@ def preferred_kinds(known: Sequence[KnownKey]) -> list[str]:
 
 
 def check_host_key(host: str, connection: Connection, known: Sequence[KnownKey], kind: str, blob: bytes) -> None:
-    """Check the key that a host shows, against what `keys_of` returned; a new host is stored where the user's configuration allows it.
+    """Check a host's key against what `keys_of` returned, else without the port as OpenSSH does; a new host is stored where the user allows it.
 
     Raises:
         HostKeyError: The key is revoked, changed or unknown.
     """
     name = name_of(connection)
+    known = known or [key for key in keys_of(connection.model_copy(update={"port": 22})) if key.blob == blob]
     revoked = [key for key in known if key.marker == "@revoked" and key.blob == blob]
     if revoked:
         raise HostKeyError(

@@ -10,7 +10,7 @@ from provision.fleet.ssh.upload import send_by_links
 
 
 class LocalSession(Session):
-    """Runs commands as processes of this machine. Files are sent as hard links where the file system allows it."""
+    """Runs commands as processes of this machine. Files of the cache are sent as hard links where the file system allows it."""
 
     def __init__(self, host: str, connection: Connection) -> None:
         super().__init__(host, connection)

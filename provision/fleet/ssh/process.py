@@ -123,7 +123,7 @@ class Channel:
     def error_text(self) -> str:
         """Return what the command has written to stderr since the last call."""
         with contextlib.suppress(TimeoutError):
-            return self._process.read_error(_ERRORS_S).decode(errors="replace").strip()
+            return self._process.read_error(_ERRORS_S).decode(errors="replace").strip(" \r\n")  # not sudo's marker
         return ""
 
     def close(self) -> None:

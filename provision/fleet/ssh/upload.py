@@ -13,11 +13,13 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from provision.core.errors import DamagedSourceError, StageError
+from provision.core.folders import cache_folder
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.script import script_of
 from provision.fleet.ssh.session import Completed, Progress, SendReport
@@ -110,16 +112,17 @@ def send_by_stream(session: Streamer, files: Sequence[StagedFile], folder: str, 
 
 
 def send_by_links(session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
-    """Upload to a folder of this machine, by hard links where the file system allows them. Raises StageError."""
+    """Upload to a folder of this machine: links to files of the cache where possible, copies of others, which stay the user's. Raises StageError."""
 
     def move(files: Sequence[StagedFile], remote: RemoteFiles) -> None:
         for file in files:
-            target = Path(folder, part_name(file))
+            source, target = Path(file.path).resolve(), Path(folder, part_name(file))
             target.unlink(missing_ok=True)
-            try:
-                target.hardlink_to(file.path)
-            except OSError:  # another file system, or no hard links
-                shutil.copyfile(file.path, target)
+            if source.is_relative_to(cache_folder().resolve()):
+                with suppress(OSError):  # another file system, or no hard links
+                    target.hardlink_to(source)
+            if not target.exists():
+                shutil.copyfile(source, target)
             progress(file.size - remote.part(file))
 
     return _send(session, files, folder, progress, move)

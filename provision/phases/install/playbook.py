@@ -151,12 +151,13 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def remembered_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether one of the signals arrived; always false outside the main thread."""
+    """Yield a function that returns whether one of the signals arrived that are not ignored; always false outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     came = threading.Event()
-    before = {number: signal.signal(number, lambda *_: came.set()) for number in HANDLED}
+    heard = [number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: came.set()) for number in heard}
     try:
         yield came.is_set
     finally:

@@ -91,7 +91,7 @@ def probe(host: Host, session: Session, *, more: Collection[str] = ()) -> HostFa
 
     Raises:
         TransportError: The host cannot be reached.
-        RemoteCommandError: The host runs no POSIX shell.
+        RemoteCommandError: The host runs no POSIX shell, or one that prints, which would get into files that are read.
     """
     is_known = host.settings.prefix or host.connection.become
     wanted = prefix_of(host, uid=0, home="") if is_known else None
@@ -106,11 +106,11 @@ def probe(host: Host, session: Session, *, more: Collection[str] = ()) -> HostFa
             f"host `{host.name}`: the probe's answer was cut after {len(answer.stdout)} characters; `sh -s` ended with {answer.rc}",
             hint="run it again; if it comes back, look for what ends commands on the host: limits, a full disk, a login script",
         )
-    if "host" in facts.unknown:
-        said = " ".join((answer.stderr or answer.stdout).split())[:200] or "nothing"
+    if "host" in facts.unknown or not answer.stdout.startswith("@@"):
+        said = " ".join(f"{answer.stderr} {answer.stdout.partition('@@')[0]}".split())[:200] or "nothing"
         raise RemoteCommandError(
-            f"host `{host.name}`: the probe got no answer; `sh -s` ended with {answer.rc} and said: {said}",
-            hint=f"check that the login shell of {facts.user.name or 'the user'} runs commands: ssh {host.connection.address or host.name} true",
+            f"host `{host.name}`: the probe got no answer, or something besides it; `sh -s` ended with {answer.rc} and said: {said}",
+            hint=f"check that the login shell of {facts.user.name or 'the user'} runs commands and prints nothing, as from ~/.bashrc: ssh {host.connection.address or host.name} true",
         )
     if not host.connection.become or facts.user.uid == 0 or not _hidden(facts):
         return facts
