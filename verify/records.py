@@ -29,6 +29,8 @@ INTERRUPTED_EXIT = 130
 
 NEEDS = "needs "
 """Prefix of the reason of a check that was skipped because a check it requires failed."""
+BUSY = "which would distort the measurement"
+"""End of the reason of a check that was skipped because other work uses its device."""
 
 SHOWN = 5
 """Observations of a check that its reason names; its evidence has all of them."""
