@@ -119,7 +119,7 @@ class CheckContext:
     expect: Mapping[str, Any] = field(default_factory=dict)
     """`stack`: the planned Stack. `gpus`: the expected number of GPUs, or an object with `count`, `pci` and `source`.
     `advisories`: the security advisories whose conditions hold on this host, accepted ones marked.
-    `serve_follows`: whether the service is restarted after the checks.
+    `container`: the kind of container that this host is. `serve_follows`: whether the service is restarted after the checks.
     """
     faults: frozenset[str] = frozenset()
     """Faults injected into this check."""

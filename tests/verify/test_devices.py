@@ -176,6 +176,24 @@ def test_split_gpus_and_another_order_than_on_the_bus_are_a_warning() -> None:
 
 def test_a_torch_too_old_to_name_its_gpus_is_compared_by_count() -> None:
     assert evaluated(torch=tuple(Gpu(name="H100", memory=gpu.memory) for gpu in FULL))[0] == "ok"
+@pytest.mark.parametrize(
+    ("masks", "nvml", "status"),
+    [
+        ({"NVIDIA_VISIBLE_DEVICES": "all"}, 1, "fail"),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, 1, "fail"),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, 2, "fail"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, 2, "warn"),
+        ({"NVIDIA_VISIBLE_DEVICES": "0"}, 1, "warn"),
+        ({"NVIDIA_VISIBLE_DEVICES": "0"}, 2, "fail"),
+        ({"container": "docker"}, 1, "warn"),
+        ({"container": "docker"}, 2, "fail"),
+    ],
+)
+def test_a_gpu_is_hidden_only_by_what_leaves_it_out(masks: dict[str, str], nvml: int, status: str) -> None:
+    """A container shows the bus of the whole machine; torch sees one of its two GPUs."""
+    assert evaluated(kernel_driver=FULL[:nvml], NVML=FULL[:nvml], torch=FULL[:1], masks=masks)[0] == status
+
+
 
 
 def test_the_flags_of_the_first_cpu_are_read() -> None:
