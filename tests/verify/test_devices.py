@@ -97,6 +97,12 @@ HEALTHY: dict[str, tuple[Gpu, ...] | None] = {
     "kernel driver": tuple(replace(gpu, memory=None) for gpu in FULL),
     "NVML": FULL,
     "torch": tuple(replace(gpu, memory=79 * 2**30) for gpu in FULL),
+def test_a_gpu_without_memory_of_its_own_is_listed_without_memory(tmp_path: Path) -> None:
+    """A GB10 uses the host's: NVML does not support the call."""
+    gpus, _ = nvml.gpus(library(tmp_path, memory=3)) or ((), False)
+    assert [(gpu.pci, gpu.memory) for gpu in gpus] == [(ADDRESSES[0], None)]
+
+
 }
 
 
