@@ -74,8 +74,9 @@ Views = Mapping[str, "tuple[Gpu, ...] | None"]
 
 
 def gpus(context: CheckContext) -> CheckResult:
-    amd = torch_view.load().version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
-    on_bus = pci.gpus("amd" if amd else "nvidia")
+    rocm = torch_view.load().version.hip is not None
+    amd = rocm or (not torch_view.built_for_gpus() and bool(pci.gpus("amd", integrated=False)))
+    on_bus = pci.gpus("amd" if amd else "nvidia", integrated=rocm)
     if "missing-gpu" in context.faults:
         on_bus += (Gpu(pci="0000:ff:00.0"),)
     views: dict[str, tuple[Gpu, ...] | None] = {"PCI": on_bus}
@@ -88,8 +89,8 @@ def gpus(context: CheckContext) -> CheckResult:
     views |= between
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
-    outcome = evaluate_gpus(views, variant=context.variant, masks=masks, split=split)
     masks |= {"container": kind} if (kind := context.expect.get("container")) else {}
+    outcome = evaluate_gpus(views, variant=context.variant, masks=masks, split=split)
     if outcome.status != "fail":
         outcome = fewer(on_bus or views["torch"] or (), context.expect.get("gpus")) or outcome
     seen = {layer: None if view is None else [asdict(gpu) for gpu in view] for layer, view in views.items()}
