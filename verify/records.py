@@ -29,6 +29,8 @@ INTERRUPTED_EXIT = 130
 
 NEEDS = "needs "
 """Prefix of the reason of a check that was skipped because a check it requires failed."""
+BUSY = "which would distort the measurement"
+"""End of the reason of a check that was skipped because other work uses its device."""
 
 SHOWN = 5
 """Observations of a check that its reason names; its evidence has all of them."""
@@ -117,7 +119,7 @@ class CheckContext:
     expect: Mapping[str, Any] = field(default_factory=dict)
     """`stack`: the planned Stack. `gpus`: the expected number of GPUs, or an object with `count`, `pci` and `source`.
     `advisories`: the security advisories whose conditions hold on this host, accepted ones marked.
-    `serve_follows`: whether the service is restarted after the checks.
+    `container`: the kind of container that this host is. `serve_follows`: whether the service is restarted after the checks.
     """
     faults: frozenset[str] = frozenset()
     """Faults injected into this check."""

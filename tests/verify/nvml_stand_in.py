@@ -20,7 +20,7 @@ int nvmlShutdown(void) { return 0; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = COUNT; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = (char *)0x7f0000000000 + index; return 0; }
 int nvmlDeviceGetPciInfo_v3(void *h, pci_t *p) { strcpy(p->address, "00000000:1B:00.0"); return h ? 0 : 2; }
-int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) { m->total = 85899345920ULL; return 0; }
+int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) { if (!MEMORY) m->total = 85899345920ULL; return MEMORY; }
 int nvmlDeviceGetName(void *h, char *name, unsigned size) { strcpy(name, "NVIDIA H100 80GB HBM3"); return 0; }
 int nvmlDeviceGetUUID(void *h, char *uuid, unsigned size) { strcpy(uuid, UUID); return 0; }
 int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *next) { *now = 1; *next = 0; return MIG; }
@@ -41,13 +41,13 @@ int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) { *mw = 412500; return 0; }
 """Clocks, temperatures with their limits, and power."""
 
 
-def library(folder: Path, *, init: int = 0, mig: int = 3, cards: int = 1, more: str = "") -> str:
-    """The library of one H100, or of several at one address; `more` is the source of further calls."""
+def library(folder: Path, *, init: int = 0, mig: int = 3, memory: int = 0, cards: int = 1, more: str = "") -> str:
+    """The library of one H100, or of several at one address; `init`, `mig` and `memory` are what calls return, `more` is the source of further calls."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler: the calls of NVML are NOT TESTED")
     (folder / "nvml.c").write_text(NVML + more)
     made = folder / "libnvidia-ml.so.1"
-    defines = [f"-DINIT={init}", f"-DMIG={mig}", f"-DCOUNT={cards}", f'-DUUID="{UUID}"']
+    defines = [f"-DINIT={init}", f"-DMIG={mig}", f"-DMEMORY={memory}", f"-DCOUNT={cards}", f'-DUUID="{UUID}"']
     subprocess.run([compiler, "-shared", "-fPIC", "-o", made, *defines, folder / "nvml.c"], check=True)
     return str(made)

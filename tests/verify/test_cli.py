@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from verify.binaries import distributions
+from verify.cli.main import main
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.runner.execution import Injection, run
 from verify.runner.registry import all_checks
@@ -78,6 +80,13 @@ def test_the_checks_load_the_stacks_compatibility_libraries_as_the_service_does(
     assert started() == ["started", "started", f"{path} ['a b'] asked"]
     (tmp_path / "stack.json").write_text("{")
     assert started() == ["started", f"{before} ['a b'] asked"]
+
+
+@pytest.mark.parametrize("command", ["soak", "upgrade", "multihost"])
+def test_commands_that_compute_load_them_too(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributions, "restart_with_compat", lambda: sys.exit("started again"))
+    with pytest.raises(SystemExit, match="started again"):
+        main([command, "--help"])
 
 
 def test_invalid_expectations_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,12 +26,13 @@ def test_every_spelling_of_an_address_is_the_same_address(written: str) -> None:
     assert pci_address(written) == "0000:1b:00.0"
 
 
-def function(bus: Path, address: str, vendor: str, kind: str) -> None:
+def function(bus: Path, address: str, vendor: str, kind: str, device: str = "0x0000") -> None:
     """Write one PCI function as sysfs shows it."""
     folder = bus / address
     folder.mkdir(parents=True)
     (folder / "vendor").write_text(f"{vendor}\n")
     (folder / "class").write_text(f"{kind}\n")
+    (folder / "device").write_text(f"{device}\n")
 
 
 def test_the_bus_gives_gpus_and_no_other_devices(tmp_path: Path) -> None:
@@ -43,6 +45,20 @@ def test_the_bus_gives_gpus_and_no_other_devices(tmp_path: Path) -> None:
     assert [gpu.pci for gpu in pci.gpus("nvidia", tmp_path)] == list(ADDRESSES)
     assert [gpu.pci for gpu in pci.gpus("amd", tmp_path)] == ["0000:83:00.0"]
     assert pci.gpus("nvidia", tmp_path / "absent") == ()
+
+
+def test_graphics_of_a_processor_are_no_reason_to_compute_on_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_bus = pci.gpus
+    function(tmp_path, "0000:0e:00.0", "0x1002", "0x030000", "0x13c0")  # those of a Ryzen 9000
+    assert (len(on_bus("amd", tmp_path)), on_bus("amd", tmp_path, integrated=False)) == (1, ())
+    monkeypatch.setattr(pci, "gpus", lambda vendor, **how: on_bus(vendor, tmp_path, **how))
+    monkeypatch.setattr(torch_view, "load", lambda: SimpleNamespace(version=SimpleNamespace(hip=None, cuda=None)))
+    on_cpu = CheckContext(expect={"stack": {"torch": {"variant": "cpu"}}})
+    assert gpus.gpus(on_cpu).status == "ok"
+    function(tmp_path, "0000:83:00.0", "0x1002", "0x120000", "0x74a1")  # an MI300X
+    assert gpus.gpus(on_cpu).status == "warn"
 
 
 INFORMATION = """\
@@ -79,6 +95,12 @@ def test_nvml_is_called_with_its_own_structures_and_reports_a_split_gpu(tmp_path
     assert nvml.gpus(library(tmp_path)) == ((one,), False)
     (tmp_path / "split").mkdir()
     assert nvml.gpus(library(tmp_path / "split", mig=0)) == ((one,), True)
+
+
+def test_a_gpu_without_memory_of_its_own_is_listed_without_memory(tmp_path: Path) -> None:
+    """A GB10 uses the host's: NVML does not support the call."""
+    gpus, _ = nvml.gpus(library(tmp_path, memory=3)) or ((), False)
+    assert [(gpu.pci, gpu.memory) for gpu in gpus] == [(ADDRESSES[0], None)]
 
 
 def test_an_error_of_nvml_has_its_own_text(tmp_path: Path) -> None:
@@ -152,6 +174,24 @@ def test_hidden_gpus_are_a_warning_that_names_the_variable() -> None:
     status, reason = evaluated(torch=FULL[:1], masks={"CUDA_VISIBLE_DEVICES": "0"})
     assert status == "warn"
     assert "CUDA_VISIBLE_DEVICES=0 hides GPUs" in reason
+
+
+@pytest.mark.parametrize(
+    ("masks", "nvml", "status"),
+    [
+        ({"NVIDIA_VISIBLE_DEVICES": "all"}, 1, "fail"),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, 1, "fail"),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, 2, "fail"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, 2, "warn"),
+        ({"NVIDIA_VISIBLE_DEVICES": "0"}, 1, "warn"),
+        ({"NVIDIA_VISIBLE_DEVICES": "0"}, 2, "fail"),
+        ({"container": "docker"}, 1, "warn"),
+        ({"container": "docker"}, 2, "fail"),
+    ],
+)
+def test_a_gpu_is_hidden_only_by_what_leaves_it_out(masks: dict[str, str], nvml: int, status: str) -> None:
+    """A container shows the bus of the whole machine; torch sees one of its two GPUs."""
+    assert evaluated(kernel_driver=FULL[:nvml], NVML=FULL[:nvml], torch=FULL[:1], masks=masks)[0] == status
 
 
 def test_another_gpu_with_the_same_index_fails() -> None:

@@ -171,6 +171,13 @@ def test_a_server_that_lost_all_gpus_of_its_product_is_asked_for_them(tmp_path: 
     assert asked[0]["gpus"] == {"count": 8, "pci": [], "source": "DGX H100 or H200: 8 GPUs"}
 
 
+def test_the_checks_know_that_a_host_is_a_container(tmp_path: Path, asked: list[Any]) -> None:
+    context = context_of(tmp_path, "a")
+    within = recorded("h100-sxm8").model_copy(update={"container": "docker"})
+    verify.check(context, probed_hosts(context, a=within), context.hosts(), CheckOptions("quick"))
+    assert asked[0]["container"] == "docker"
+
+
 def test_the_checks_of_a_host_get_the_cards_of_its_last_green_run(tmp_path: Path, asked: list[Any]) -> None:
     whole = recorded("rtx4070tis-2")
     green = Folder(tmp_path / "logs" / BEFORE, [host("a")])

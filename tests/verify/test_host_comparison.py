@@ -54,13 +54,20 @@ def test_the_slow_one_of_equal_devices_is_named(values: tuple[float, ...], unit:
 
 
 def document(
-    host: str, *, gemm: Status = "ok", product: str = "aa", speed: float = 3900.0, name: str = H200
+    host: str,
+    *,
+    gemm: Status = "ok",
+    product: str = "aa",
+    speed: float = 3900.0,
+    name: str = H200,
+    environment: str = "a1",
 ) -> dict[str, Any]:
     """Return the document of a host with one card."""
     figures = [{"name": "memory", "value": speed, "unit": "GB/s", "floor": None, "ceiling": None, "source": None}]
     ballot = {"name": name, "result_hashes": {"product": product}}
     return {
         "host": host,
+        "environment": environment,
         "started_at": "2026-11-20T11:00:00.000Z",
         "seconds": 21.5,
         "checks": [
@@ -93,6 +100,13 @@ def test_different_bits_and_a_slow_card_are_reported_with_their_host() -> None:
 def test_different_cards_are_not_compared() -> None:
     found = outcomes(document("gpu-1"), document("gpu-2", product="bb", speed=300.0, name="NVIDIA L4"))
     assert found == {FLEET: ("ok", "2 hosts have the same results")}
+
+
+def test_other_libraries_may_give_other_bits_and_speeds() -> None:
+    new = document("gpu-3", product="bb", speed=3000.0, environment="b2")
+    assert {status for status, _ in outcomes(document("gpu-1"), document("gpu-2"), new).values()} == {"ok"}
+    rebuilt = document("gpu-2", product="bb", environment="a1-2")
+    assert outcomes(document("gpu-1"), rebuilt, new)["kernels.determinism"][0] == "fail"
 
 
 def test_a_check_that_is_worse_on_one_host_names_it() -> None:

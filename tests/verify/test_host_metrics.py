@@ -17,7 +17,7 @@ from tests.verify.localhost import program as script
 from tests.verify.test_amd_cards import METRICS, ROCM_6
 from verify.cli import main as cli
 from verify.host import metrics as host_metrics
-from verify.host.views import amd_smi, pci
+from verify.host.views import Gpu, amd_smi, pci
 from verify.host.views.kernel_log import Line
 from verify.host.views.nvml import Fabric, Health
 
@@ -113,6 +113,15 @@ def test_a_driver_that_does_not_answer_reports_no_card() -> None:
         'firstlight_cards_on_bus{vendor="nvidia"} 8',
         'firstlight_cards{vendor="nvidia"} 0',
     ]
+
+
+def test_amd_gpus_are_not_lost_where_nobody_asks_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without amd-smi, as on a host whose only AMD GPU is its processor's."""
+    monkeypatch.setattr(pci, "gpus", lambda vendor: (Gpu("0000:0e:00.0"),) if vendor == "amd" else ())
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: None)
+    assert "firstlight_cards{" not in host_metrics.render(host_metrics.read_families(tmp_path))
+    monkeypatch.setattr(amd_smi.Query, "ask", lambda _: ())
+    assert 'firstlight_cards{vendor="amd"} 0' in host_metrics.render(host_metrics.read_families(tmp_path))
 
 
 def test_prometheus_accepts_names_types_and_quoted_labels() -> None:

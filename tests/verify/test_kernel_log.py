@@ -14,6 +14,7 @@ from verify.host.views import kernel_log
 from verify.host.views.kernel_log import Line, of_journal
 from verify.host.xid import Event, explained, meaning_of
 from verify.host.xid import events as xid_events
+from verify.records import CheckContext
 from verify.runner.last_run import read_last_run, started_at
 from verify.tables import table
 
@@ -96,6 +97,15 @@ def test_each_kind_of_event_has_its_weight(line: str, status: str) -> None:
     assert outcome.remedy or status == "ok"
 
 
+@pytest.mark.parametrize(("kind", "status"), [("Fatal", "fail"), ("Non-fatal", "warn")])
+def test_the_three_lines_of_a_switch_are_one_event(kind: str, status: str) -> None:
+    """Of a number that no table has."""
+    start = "nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 29991, "
+    texts = (f"{kind}, Link 12 new", "Severity 1 Engine instance 12 Sub-engine instance 00", "Data {0x00000001}")
+    found = xid_events(Line(float(at), start + text) for at, text in enumerate(texts, 1))
+    assert ([event.number for event in found], xid.evaluate_xid(found, known_until=0.0).status) == ([29991], status)
+
+
 def test_every_row_of_the_table_has_a_known_kind_and_every_number_of_the_vendor_a_row() -> None:
     known = table("xid")
     rows = [*known["xid"].values(), *known["sxid"]]
@@ -165,6 +175,18 @@ def test_an_empty_journal_does_not_count_as_a_quiet_kernel(tmp_path: Path, monke
     assert kernel_log.lines() == []
     program(tmp_path / "journalctl", f"/bin/cat <<'E'\n{JOURNAL}E")
     assert len(kernel_log.lines()) == 5
+
+
+def test_what_the_last_run_saw_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last event of the journal is of 08:30:00, and the run began at 08:29:30."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(xid, "skip_without_cards", lambda *_: None)
+    program(tmp_path / "journalctl", f"/bin/cat <<'E'\n{JOURNAL}E")
+    (tmp_path / "verify").mkdir()
+    for seconds, status in ((20.0, "fail"), (40.0, "warn")):
+        last = {"started_at": "2026-11-18T08:29:30.000Z", "seconds": seconds}
+        (tmp_path / "verify/last.json").write_text(json.dumps(last))
+        assert xid.xid(CheckContext(prefix=tmp_path)).status == status
 
 
 AMD = """\

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from verify.records import BUSY
 from verify.runner.last_run import failed_levels, keep_open_failures, merge_rerun, runs_by_level
 
 FILES = "libraries.files"
@@ -75,6 +76,14 @@ def test_each_device_has_its_own_failures() -> None:
         ("a", "ok"),
         ("b", "fail"),
     ]
+
+
+def test_a_measurement_that_was_skipped_on_a_busy_device_disproves_nothing() -> None:
+    before = document(record("kernels.gemm", "fail", device="b"))
+    busy = record("kernels.gemm", "skip", device="b", reason=f"other processes use 88% of it, {BUSY}; still open")
+    assert reported(document(busy, environment="e2"), before) == [("kernels.gemm", "fail")]
+    now = document(record("kernels.gemm", device="a"), busy)
+    assert reported(now, before) == [("kernels.gemm", "ok"), ("kernels.gemm", "fail")]
 
 
 def test_failures_of_an_environments_files_end_with_it() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from verify.checks.serving.requests import soak as run
+from verify.cli import soak as command
 from verify.records import CheckContext
 from verify.serving import soak as resource_usage
 from verify.serving.service import Service
@@ -189,6 +190,21 @@ def test_a_short_soak_is_a_check(server: Service, status: str, words: str, monke
 def test_nothing_is_soaked_where_nothing_listens(tmp_path: Path) -> None:
     nobody = Service(tmp_path, {"host": "127.0.0.1", "port": 1, "served_name": "small", "unit": "its-unit"}, 1)
     assert run(CheckContext(service=nobody)).reason == "nothing listens: see serving.unit and serving.process"
+
+
+def test_kernels_of_a_soak_know_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they compute on the CPU where torch sees no GPU."""
+    seen: list[CheckContext] = []
+
+    def run_kernels(_checks: Any, context: CheckContext, _injections: Any) -> dict[str, Any]:
+        seen.append(context)
+        return {"host": "gpu-1", "seconds": 0.0, "checks": []}
+
+    (tmp_path / "stack.json").write_text('{"vllm": {"variant": "cu130"}}')
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(command, "run", run_kernels)
+    command.main(["--minutes", "1", "--json", "--prefix", str(tmp_path)])
+    assert [context.variant for context in seen] == ["cu130"]
 
 
 def test_without_torch_a_soak_fails_and_a_length_of_zero_is_refused(tmp_path: Path) -> None:

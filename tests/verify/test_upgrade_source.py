@@ -32,6 +32,12 @@ def test_calls_whose_weights_nobody_reads_build_one_without_weights() -> None:
     ).replace("nn\n", f"nn\n{IMPORT}", 1)
 
 
+@pytest.mark.parametrize("heading", ["", '"""A model."""\n'])
+def test_a_module_that_imports_in_its_functions_alone_imports_the_upgraded_one_first(heading: str) -> None:
+    text = "def make():\n    from torch import nn\n    return nn.MultiheadAttention(8, 2)\n"
+    assert upgraded_source(heading + text) == f"{heading}{IMPORT}{text.replace('nn.Multi', 'FlashMulti')}"
+
+
 @pytest.mark.parametrize(
     "text",
     [

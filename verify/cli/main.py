@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     # The byte code of an environment is listed when it is built: neither this process nor its children may add to it.
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    distributions.restart_with_compat()
     if arguments[:1] in ([name] for name in OTHERS):
         command, *words = arguments
         if command == "doctor":
@@ -56,7 +57,6 @@ def main(arguments: list[str]) -> int:
         return int(import_module(f"verify.cli.{command}").main(words))
     parser = _parser()
     options = parser.parse_args(arguments)
-    distributions.restart_with_compat()
     try:
         checks = _chosen(options)
         injections = [_injection(text) for text in options.inject]

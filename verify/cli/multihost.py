@@ -13,7 +13,6 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
-from verify.binaries import distributions
 from verify.cli.arguments import Parser
 from verify.host.network import Listener, ephemeral_ports, free_port, interfaces, own_name_leads_to, reach
 from verify.host.views import torch_view
@@ -32,7 +31,6 @@ def main(arguments: list[str]) -> int:
         epilog="exit codes: 0 at the end of the input, 64 usage",
         hint="./firstlight verify -i INVENTORY coordinates the hosts of an inventory",
     ).parse_args(arguments)
-    distributions.restart_with_compat()
     worker = MultihostWorker()
     _write(worker.greeting)
     for line in sys.stdin:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.cli.arguments import Parser, above_zero, prefix_of
-from verify.files import write_atomically
+from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
 from verify.runner.execution import Injection, run, with_dependencies
 from verify.runner.registry import all_checks, select
@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> int:
 
 def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> dict[str, Any]:
     """Return the document of the last run of kernels, with the worst record of all runs, and one of the service."""
-    context = CheckContext(level="quick", service=find(prefix))
+    stack = read_json(Path(sys.prefix, "stack.json"))
+    context = CheckContext(level="quick", expect={"stack": stack}, service=find(prefix))
     checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
     service, load = context.service, table("soak")["load"]
     documents = [run(checks, context, injections)]

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from verify.records import FLEET, SEVERITY, CheckResult, as_record
@@ -11,13 +12,15 @@ from verify.runner.registry import all_checks
 def compare(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the records that compare several hosts' documents; none for fewer than two hosts.
 
-    Checks that compare equal devices of one host compare those of all hosts; then the statuses are compared.
+    Checks that compare equal devices of one host compare those of all hosts with the same environment; then the statuses are compared.
     """
     if len({document["host"] for document in documents}) < 2:
         return []
     records = []
-    for check in all_checks():
-        named = ((f"{one['host']} {record['device']}", record) for one in documents for record in one["checks"])
+    digests = dict.fromkeys(str(document.get("environment")).partition("-")[0] for document in documents)
+    for check, digest in product(all_checks(), digests):  # other libraries give other bits and speeds
+        alike = (document for document in documents if str(document.get("environment")).startswith(digest))
+        named = ((f"{one['host']} {record['device']}", record) for one in alike for record in one["checks"])
         if combined := check.compare_devices(named):
             records.append(as_record(check.id, None, None, combined, 0.0))
     statuses = _statuses(documents)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from verify.files import read_number
 from verify.host.views import torch_view
-from verify.records import CheckContext, CheckResult
+from verify.records import BUSY, CheckContext, CheckResult
 from verify.runner.child_processes import run_one
 from verify.tables import table
 
@@ -52,7 +52,7 @@ def skip_if_busy(context: CheckContext) -> CheckResult | None:
         cores = service.cores(limits["cpu_window_s"]) if service and serves else 0.0
         if service is None or cores <= limits["cpu_cores"]:
             return None
-        text = f"{service.name} is running and keeps {cores:.1f} cores busy, which would distort the measurement"
+        text = f"{service.name} is running and keeps {cores:.1f} cores busy, {BUSY}"
         return CheckResult("skip", text, remedy=remedy)
     free, total = memory(str(context.device))
     taken = 1 - free / total
@@ -60,9 +60,9 @@ def skip_if_busy(context: CheckContext) -> CheckResult | None:
         return None
     held = f"{taken:.0%} of the device's {total / 2**30:.0f} GiB"
     if service and serves:
-        text = f"{service.name} is running and uses {held}, which would distort the measurement"
+        text = f"{service.name} is running and uses {held}, {BUSY}"
         return CheckResult("skip", text, remedy=remedy)
-    text = f"other processes use {held}, which would distort the measurement"
+    text = f"other processes use {held}, {BUSY}"
     return CheckResult("skip", text, remedy="end them: nvidia-smi lists them")
 
 

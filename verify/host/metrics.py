@@ -82,11 +82,12 @@ def _read_cards() -> Iterator[Family]:
             yield xid_family(logged)
     if "amd" in on_bus:
         try:
-            both = amd_smi.ERRORS_AND_METRICS.ask() or ()
+            both = amd_smi.ERRORS_AND_METRICS.ask()
         except amd_smi.AmdSmiError:
             both = ()
-        answering["amd"] = len(both)
-        yield from amd_families([errors for errors, _ in both], [metrics for _, metrics in both])
+        if both is not None:  # without amd-smi nobody was asked, as where they are a processor's graphics
+            answering["amd"] = len(both)
+            yield from amd_families([errors for errors, _ in both], [metrics for _, metrics in both])
     yield from count_families(on_bus, answering)
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from verify.host.views.kernel_log import Line
 from verify.tables import table
 
-_EVENT = re.compile(
-    r"(?:NVRM: (?P<card>Xid)|(?P<switch>SXid)) \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)(?P<text>.*)"
+_EVENT = re.compile(  # an SXid has two lines more, `Severity` and `Data`: numbers for its vendor
+    r"(?:NVRM: (?P<card>Xid)|(?P<switch>SXid)) \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)(?!\d|, (?:Severity|Data) )"
 )
 _AMD = re.compile(r"\bamdgpu (?P<pci>[0-9a-f]{4}:[0-9a-f:.]+): (?:amdgpu: )?(?P<text>.*)")
 _LINK = re.compile(r"(?P<unit>[A-Z][A-Z0-9_]+) (?:Nonf|F)atal .*?\((?P<info>0x[0-9a-f]+) (?P<status>0x[0-9a-f]+)")

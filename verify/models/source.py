@@ -30,8 +30,9 @@ def upgraded_source(text: str, *, discard_weights: bool = False) -> str:
     if not found:
         return text
     lines = _replaced(text, found, built)
-    imports = [node.end_lineno or 0 for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    lines.insert(max(imports), IMPORT.encode())
+    heading = tree.body[:1] if ast.get_docstring(tree) is not None else []
+    heading += [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    lines.insert(max((node.end_lineno or 0 for node in heading), default=0), IMPORT.encode())
     return b"".join(lines).decode()
 
 

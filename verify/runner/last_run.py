@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.files import read_json
-from verify.records import LEVELS, NEEDS, SERVING, Level, worst_status
+from verify.records import BUSY, LEVELS, NEEDS, SERVING, Level, worst_status
 from verify.runner.execution import FAILED
 from verify.runner.registry import all_checks
 
@@ -57,16 +57,18 @@ def keep_open_failures(
 ) -> list[dict[str, Any]]:
     """Return the records of a document, with failures of the document `before` that nothing has disproved since.
 
-    A failure ends when the same check passes at the same or a deeper level. Failures of an environment's own files end with
-    that environment, as do failures of checks that no longer apply in another environment. With `has_served` the service
-    was restarted and proven since, and failures of serving checks that no longer apply end too.
+    A failure ends when the same check passes at the same or a deeper level, on its own device if there are records of that. Failures of
+    an environment's own files end with that environment, as do failures of checks that no longer apply in another environment. With
+    `has_served` the service was restarted and proven since, and failures of serving checks that no longer apply end too.
     """
     records = list(document["checks"])
     is_other = before.get("environment") != document["environment"]
     for failure in _failures(before):
         same = [record for record in document["checks"] if record["id"] == failure["id"]]
+        same = [record for record in same if record.get("device") == failure.get("device")] or same
         answers = [record for record in same if record["status"] != "skip"]
-        has_no_subject = any(not record["reason"].startswith(NEEDS) for record in same if record["status"] == "skip")
+        skips = [record["reason"] for record in same if record["status"] == "skip"]
+        has_no_subject = any(not reason.startswith(NEEDS) and BUSY not in reason for reason in skips)
         is_gone = is_other and (failure["family"] == OF_FILES or has_no_subject)
         is_gone = is_gone or (has_served and failure["family"] == SERVING and has_no_subject)
         if is_gone or any(_depth(record, document) >= _depth(failure, before) for record in answers):

@@ -218,13 +218,13 @@ def check_again(context: RunContext, verified: VerifiedHosts, names: Sequence[st
 def expected(
     context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
 ) -> dict[str, dict[str, Any]]:
-    """Return what the checks of each host compare with: its Stack, where this run has one, advisories, and its expected GPUs."""
+    """Return what the checks of each host compare with: its Stack, where this run has one, advisories, its expected GPUs, and the kind of container that it is."""
     found: dict[str, dict[str, Any]] = {}
     with_cards = set()
     for host in hosts:
         stack = desired[host.name].stack if host.name in desired else None
         facts = probed.facts.get(host.name)
-        named = {"stack": stack} if stack else {}
+        named = ({"stack": stack} if stack else {}) | {"container": facts and facts.container}
         found[host.name] = {**named, "advisories": expected_advisories(host.settings, stack)}
         is_planned = stack and stack["torch"]["variant"] != "cpu"
         if facts and (facts.pci_gpus or server_of(facts) or is_planned or host.settings.expected_gpus):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,6 +161,22 @@ def test_a_bus_below_its_floor_is_a_warning_and_far_below_it_a_failure(bus: floa
     outcome = exchange.evaluate_bus(processes(8, seconds), (H100,) * 8, exchange.LARGE_BYTES, frozenset())
     assert outcome.status == status
     assert f"{bus / 1e9:.3g} GB/s" in outcome.reason
+
+
+@pytest.mark.parametrize(("count", "status"), [(4, "ok"), (8, "fail")])
+def test_some_gpus_of_a_board_have_no_floor(count: int, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service computes on four of eight GPUs."""
+    names = [H100] * 8
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: names[int(gpu[-1])])
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(name=names[index], total_memory=1)
+    )
+    monkeypatch.setattr(exchange, "run_collectives", lambda gpus, **_: processes(len(gpus), 1.0))
+    monkeypatch.setattr(exchange, "_copies", lambda *_: pair(speed=1e11))
+    monkeypatch.setattr(exchange, "_both_ways", lambda *_: 1e11)
+    context = CheckContext(devices=tuple(f"cuda:{index}" for index in range(count)))
+    assert [run(context).status for run in (exchange.nccl, exchange.pairs)] == [status] * 2
 
 
 def test_cards_without_a_floor_are_recorded() -> None:

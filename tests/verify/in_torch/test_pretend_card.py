@@ -354,6 +354,16 @@ def test_standard_attention_that_does_not_fit_keeps_the_speed_of_flash(monkeypat
     assert outcome.status == "ok"
 
 
+def test_a_card_without_kernels_for_flash_attention_is_not_asked_for_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A T4."""
+    with pretend(monkeypatch) as card:
+        card.refused.add("flash")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+        outcome = CHECKS["speed.attention"].run(ON_CARD)
+    assert outcome.status == "skip"
+    assert "needs compute capability 8.0, this GPU has 7.5" in outcome.reason
+
+
 def test_memory_of_attention_is_read_from_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card("memory.attention", monkeypatch)
     found = {128: 1 << 20, 256: 1 << 20}

@@ -66,15 +66,17 @@ def evaluate_driver(kernel: str | None, libraries: Mapping[str, Path], missing: 
     return CheckResult("ok", f"kernel module {kernel}, and of the same release: {details}", (), evidence)
 
 
-MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+MASKS = ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""The first, as a container, hides GPUs from NVML too; the others hide them from torch alone."""
 
 Views = Mapping[str, "tuple[Gpu, ...] | None"]
 """GPUs by layer, in the order bus, driver, NVML, torch; None for a layer that is absent."""
 
 
 def gpus(context: CheckContext) -> CheckResult:
-    amd = torch_view.load().version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
-    on_bus = pci.gpus("amd" if amd else "nvidia")
+    rocm = torch_view.load().version.hip is not None
+    amd = rocm or (not torch_view.built_for_gpus() and bool(pci.gpus("amd", integrated=False)))
+    on_bus = pci.gpus("amd" if amd else "nvidia", integrated=rocm)
     if "missing-gpu" in context.faults:
         on_bus += (Gpu(pci="0000:ff:00.0"),)
     views: dict[str, tuple[Gpu, ...] | None] = {"PCI": on_bus}
@@ -87,6 +89,7 @@ def gpus(context: CheckContext) -> CheckResult:
     views |= between
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
+    masks |= {"container": kind} if (kind := context.expect.get("container")) else {}
     outcome = evaluate_gpus(views, variant=context.variant, masks=masks, split=split)
     if outcome.status != "fail":
         outcome = fewer(on_bus or views["torch"] or (), context.expect.get("gpus")) or outcome
@@ -115,8 +118,11 @@ def evaluate_gpus(views: Views, *, variant: str | None, masks: Mapping[str, str]
     if absent and on_bus:
         text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
         return CheckResult("fail", text, figures, remedy="install or repair the driver, then reboot")
-    if masks and len(seen) < len(on_bus):
-        return CheckResult("warn", f"{' '.join(f'{k}={v}' for k, v in masks.items())} hides GPUs ({counts})", figures)
+    agree = len(views.get("NVML") or seen) == len(seen)
+    short = {k: v for k, v in masks.items() if v not in ("all", "void") and v.count(",") + 1 < max(2, len(on_bus))}
+    hiding = [f"{k}={v}" for k, v in short.items() if agree or k in MASKS[1:]]
+    if hiding and len(seen) < len(on_bus):
+        return CheckResult("warn", f"{' '.join(hiding)} hides GPUs ({counts})", figures)
     if seen and not on_bus:  # a sandbox shows its cards to the libraries, but hides bus and module
         views = {layer: view for layer, view in views.items() if view}
     expected = on_bus or seen

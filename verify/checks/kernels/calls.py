@@ -83,7 +83,8 @@ MESSAGE_CHARACTERS = 300
 
 def compiled(context: CheckContext) -> CheckResult:
     values = normal(COMPILED_ELEMENTS, seed=21, dtype="float32")
-    with tempfile.TemporaryDirectory() as folder:
+    own = context.prefix and context.prefix / "verify"  # what is in /tmp may not be executable
+    with tempfile.TemporaryDirectory(dir=own if own and os.access(own, os.W_OK) else None) as folder:
         # Do not reuse results of an earlier run, and start no compiler processes.
         os.environ |= {
             "TORCHINDUCTOR_CACHE_DIR": folder,

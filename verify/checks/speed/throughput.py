@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from verify.attention.providers import packed
 from verify.attention.speed import Point, SweepRow, dtype_of, measure, operations, sweep
 from verify.checks.kernels.products import fp8_product, refuses_fp8
 from verify.host.cpu import bind
@@ -120,6 +121,8 @@ def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
 def attention(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     on_cpu = device == "cpu"
+    if missing := packed.FLASH.missing(device):
+        return CheckResult("skip", missing)
     level: Level = "full" if context.includes("full") else "standard"
     points = table("speed")["points"]
     if on_cpu and level != "full":

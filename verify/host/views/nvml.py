@@ -153,10 +153,10 @@ def _gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
     pci, memory = _PciInfo(), _Memory()
     name, uuid = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
     ask(nvml, "nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(pci))
-    ask(nvml, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
+    is_known(nvml, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))  # not of a GB10, which uses the host's
     ask(nvml, "nvmlDeviceGetName", handle, name, ctypes.c_uint(96))
     ask(nvml, "nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(96))
-    return Gpu(pci_address(pci.busId.decode()), uuid.value.decode(), name.value.decode(), memory.total)
+    return Gpu(pci_address(pci.busId.decode()), uuid.value.decode(), name.value.decode(), memory.total or None)
 
 
 def numbers(

@@ -18,16 +18,17 @@ _REDIRECT = 0b1100
 """P2P Request Redirect and P2P Completion Redirect: such writes go to the root instead of across the switch."""
 
 
-def gpus(vendor: str, devices: Path = DEVICES) -> tuple[Gpu, ...]:
+def gpus(vendor: str, devices: Path = DEVICES, *, integrated: bool = True) -> tuple[Gpu, ...]:
     """Return the GPUs of a vendor (`nvidia`, `amd`) in PCI order; none if the bus cannot be read.
 
-    Selected by class, because bridges, audio functions and network cards of the vendor are on the same bus.
+    Selected by class, as bridges, audio functions and network cards of a vendor are there too; without `integrated` no graphics of processors.
     """
     known = table("pci")["vendor"][vendor]
     found = []
     for device in sorted(devices.glob("*:*:*.*")):
         kind = (device / "class").read_text().strip().removeprefix("0x")
-        if (device / "vendor").read_text().strip() == known["id"] and kind.startswith(tuple(known["classes"])):
+        is_gpu = (device / "vendor").read_text().strip() == known["id"] and kind.startswith(tuple(known["classes"]))
+        if is_gpu and (integrated or not small_text(device / "device").startswith(tuple(known["integrated"]))):
             found.append(Gpu(pci=pci_address(device.name)))
     return tuple(found)
 
