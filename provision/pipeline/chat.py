@@ -5,6 +5,8 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +133,21 @@ def _converse(channel: Channel, name: str, prompts: Iterable[str], max_tokens: i
         except OSError as error:
             raise ServeError(f"host `{name}`: the connection broke: {error}", hint="run it again") from None
         said = ""
-        for text in _answer(channel, name, typed):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            said += text
+        for kind, parts in groupby(_answer(channel, name, typed), key=itemgetter(0)):
+            stream, start, end = (sys.stdout, "", "") if kind == "text" else (sys.stderr, f"[{kind}: ", "]\n")
+            stream.write(start)
+            for _, text in parts:
+                stream.write(text)
+                stream.flush()
+                said += text if kind == "text" else ""
+            stream.write(end)
         sys.stdout.write("\n")
         sys.stdout.flush()
         messages.append({"role": "assistant", "content": said})
 
 
-def _answer(channel: Channel, name: str, typed: Invocation) -> Iterator[str]:
-    """Yield the parts of an answer.
+def _answer(channel: Channel, name: str, typed: Invocation) -> Iterator[tuple[str, str]]:
+    """Yield the parts of an answer with their kinds: `text`, and what is no part of it.
 
     Raises:
         ServeError: The server does not answer, answers with an error, or the program ended.
@@ -157,4 +163,4 @@ def _answer(channel: Channel, name: str, typed: Invocation) -> Iterator[str]:
             raise ServeError(f"host `{name}` gave no answer: {part['error']}", hint=hint)
         if "end" in part:
             return
-        yield part["text"]
+        yield from part.items()

@@ -11,6 +11,7 @@ from provision.core import install_paths
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.records import GatewayRecord, ServeRecord
+from provision.fleet.inventory.addresses import EVERYWHERE, with_port
 
 PROMPT = "Hello"
 TOKENS = 32
@@ -53,12 +54,13 @@ def chat_commands(serve: ServeRecord, file: str | None, host: Host, user: str | 
     if serve.endpoint is None or serve.model is None:
         return ()
     key = _on_host(host, user, "sed -n s/^VLLM_API_KEY=//p", file) if file is not None else None
-    curl = _request(serve.endpoint, serve.model, key, question=question_of(serve))
-    parts = urlsplit(serve.endpoint)
+    endpoint, address = serve.endpoint, host.connection.address
+    if address and host.settings.bind in EVERYWHERE:
+        endpoint = f"http://{with_port(address, host.settings.port)}/v1"
+    curl, parts = _request(endpoint, serve.model, key, question=question_of(serve)), urlsplit(endpoint)
     if host.connection.kind != "ssh" or parts.hostname not in LOOPBACK:
         return (curl,)
-    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return (f"{shlex.join(host.connection.ssh_words())} -f -N -L {parts.port or 80}:{name}:{parts.port or 80}", curl)
+    return (shlex.join([*host.connection.ssh_words(), "-f", "-N", "-L", f"{parts.port}:{parts.netloc}"]), curl)
 
 
 def gateway_commands(gateway: GatewayRecord, host: Host, user: str | None, *, question: str) -> tuple[str, ...]:

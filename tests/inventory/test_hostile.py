@@ -73,6 +73,11 @@ def test_loopback_is_no_conflict(bind: str) -> None:
     assert conflicts(Settings(bind=bind)) == []
 
 
+@pytest.mark.parametrize("name", ["bind", "gateway_bind", "metrics_bind", "monitoring_bind"])
+def test_an_address_in_brackets_is_listened_on_without_them(name: str) -> None:
+    assert getattr(Settings.model_validate({name: "[::1]"}), name) == "::1"
+
+
 @given(variables=st.dictionaries(st.sampled_from([f"firstlight_{name}" for name in Settings.model_fields]), JSON))
 def test_any_value_of_a_variable_is_a_setting_or_a_named_problem(variables: dict[str, Any]) -> None:
     problems = Problems()

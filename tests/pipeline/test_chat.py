@@ -39,6 +39,10 @@ class Handler(BaseHTTPRequestHandler):
             self.reply('{"error": "Unauthorized"}', 401)
         elif self.path == "/v1/completions":
             self.stream({"text": part} for part in ("of ", asked["prompt"]))
+        elif asked["model"] == "thinks":
+            parts = {"reasoning": "Hm"}, {"reasoning_content": ", so"}, {"content": "Hi"}
+            cut = [] if asked["max_tokens"] > 8 else [{"delta": {"content": None}, "finish_reason": "length"}]
+            self.stream([*({"delta": delta} for delta in parts[: 2 if cut else 3]), *cut])
         elif asked["model"] == "plain":
             self.reply(json.dumps({"error": {"message": TEMPLATE}}), 400)
         else:
@@ -76,13 +80,13 @@ def endpoint(folder: Path, port: int, **readiness: Any) -> dict[str, Any]:
     return chat.endpoint_at(local_host(), known, own_paths(folder), TYPED)[0]
 
 
-def converse(found: dict[str, Any], *prompts: str) -> None:
+def converse(found: dict[str, Any], *prompts: str, max_tokens: int = 8) -> None:
     session = open_session(local_host())
     program = chat.PROGRAM.read_text(encoding="utf-8")
     channel = session.open_channel(f"exec {shlex.quote(sys.executable)} -I -c {shlex.quote(program)}")
     try:
         channel.writeline(json.dumps(found))
-        chat._converse(channel, "a", prompts, 8, TYPED)
+        chat._converse(channel, "a", prompts, max_tokens, TYPED)
     finally:
         channel.close()
         session.close()
@@ -98,6 +102,18 @@ def test_a_model_without_a_chat_template_completes_the_prompt(
 ) -> None:
     converse(endpoint(tmp_path, port, served_name="plain"), "Hello")
     assert capsys.readouterr().out == "of Hello\n"
+
+
+def test_what_a_model_thinks_is_shown_apart_from_its_answer(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converse(endpoint(tmp_path, port, served_name="thinks"), "Hello", max_tokens=9)
+    assert capsys.readouterr() == ("Hi\n", "[thinks: Hm, so]\n")
+
+
+def test_an_answer_that_was_cut_says_so(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    converse(endpoint(tmp_path, port, served_name="thinks"), "Hello")
+    assert capsys.readouterr() == ("\n", "[thinks: Hm, so]\n[cut: after 8 tokens, --max-tokens allows more]\n")
 
 
 def test_a_gateway_is_asked_for_its_first_model(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,25 @@ def test_the_key_of_the_api_is_read_through_the_same_connection(tmp_path: Path) 
         )
 
 
+@pytest.mark.parametrize(
+    ("bind", "address", "shown"), [("0.0.0.0", "192.0.2.7", "192.0.2.7"), ("::", "2001:db8::7", "[2001:db8::7]")]
+)
+def test_a_service_on_all_addresses_is_asked_at_that_of_its_host(
+    bind: str, address: str, shown: str, tmp_path: Path
+) -> None:
+    found = connection(tmp_path, ansible_host=address)
+    there = host("h", bind=bind, expose=True).model_copy(update={"connection": found})
+    (curl,) = chat_commands(served(), None, there, None)
+    assert shlex.quote(f"http://{shown}:8000/v1/chat/completions") in curl
+
+
+def test_a_tunnel_leads_to_a_loopback_address_of_ipv6_too(tmp_path: Path) -> None:
+    record = served().model_copy(update={"endpoint": "http://[::1]:8000/v1"})
+    tunnel, curl = chat_commands(record, None, host("h", bind="::1"), None)
+    assert tunnel.endswith(" -L '8000:[::1]:8000'")
+    assert "http://[::1]:8000/v1/" in curl
+
+
 @pytest.mark.parametrize("columns", [80, 100])
 @pytest.mark.parametrize("model", ["builtin-1", "meta-llama/Llama-3.3-70B-Instruct", "O'Hara", 'a,"b'])
 def test_a_printed_request_fits_its_lines_and_asks_the_same(model: str, columns: int, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -138,6 +139,11 @@ def test_a_correct_answer_with_the_requested_backend_is_ready(proven: Prove) -> 
     assert (record["model"], record["chat"]) == ("builtin-1", True)
     assert (record["attention"]["asked"], record["attention"]["used"]) == ("FLASH_ATTN", "FLASH_ATTN")
     assert 0 < record["startup_s"]["health"] <= record["startup_s"]["first_token"] <= record["startup_s"]["proven"]
+
+
+def test_a_service_on_all_addresses_is_reached_at_the_one_of_its_own_host(proven: Prove) -> None:
+    endpoint = urlsplit(proven(request={"host": "0.0.0.0"})["record"]["endpoint"])
+    assert (endpoint.hostname, endpoint.path) == ("127.0.0.1", "/v1")
 
 
 def test_a_model_without_a_chat_template_is_ready_and_takes_no_chat(proven: Prove) -> None:

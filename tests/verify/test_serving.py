@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
 
 import pytest
 
@@ -119,7 +121,9 @@ def tool(calls: list[dict[str, Any]]) -> ModuleType:
         parser.add_argument("--save-result", action="store_true")
 
     def main(options: argparse.Namespace) -> None:
-        calls.append({**vars(options), "key": os.environ["OPENAI_API_KEY"], "argv": sys.argv})
+        by_proxy = not proxy_bypass(urlsplit(options.base_url).hostname or "")
+        key = os.environ["OPENAI_API_KEY"]
+        calls.append({**vars(options), "key": key, "argv": sys.argv, "by_proxy": by_proxy})
         result = {"num_prompts": int(options.num_prompts), "completed": int(options.num_prompts)}
         if options.save_result:
             Path(options.result_dir, options.result_filename).write_text(json.dumps(result))
@@ -151,11 +155,13 @@ def measured(
 def test_the_tool_runs_for_each_concurrency_with_the_key_in_its_environment(
     prefix: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("no_proxy", "10.0.0.1")
     results, calls = measured(prefix, LOAD, monkeypatch)
     assert [result["max_concurrency"] for result in results] == [1, 4, 16]
     assert [call["num_prompts"] for call in calls] == ["8", "16", "32"]
     assert {call["base_url"] for call in calls} == {"http://127.0.0.1:8021"}
     assert {call["key"] for call in calls} == {"the-key-itself"}
+    assert {call["by_proxy"] for call in calls} == {False}
     assert not [word for call in calls for word in call["argv"] if "the-key-itself" in word]
     assert "OPENAI_API_KEY" not in os.environ
 

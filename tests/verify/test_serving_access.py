@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify.localhost import program
 from tests.verify.served import Answering, served, service_behind
 from verify.checks.serving.access import (
     AccessFacts,
@@ -163,6 +164,23 @@ def test_only_its_owner_reads_a_secret_and_writes_a_file(service: Service) -> No
     ]
 
 
+def test_files_of_a_folder_that_others_own_are_no_problem_where_they_are_linked(
+    service: Service, tmp_path: Path
+) -> None:
+    share, model = tmp_path / "share", service.prefix / "models/m-1"
+    share.mkdir()
+    model.mkdir(parents=True)
+    (share / "config.json").touch()
+    (share / "config.json").chmod(0o666)
+    (model / "config.json").symlink_to(share / "config.json")
+    assert list(file_problems(service.prefix)) == []
+    secret = service.prefix / "etc/service.env"
+    secret.rename(share / "key")
+    (share / "key").chmod(0o644)
+    secret.symlink_to(share / "key")
+    assert [problem.partition(" has ")[0] for problem in file_problems(service.prefix)] == [str(secret)]
+
+
 @pytest.mark.parametrize(
     ("version", "prefixes"),
     [("0.9.1", GUARDED[:1]), ("0.32.0", (*GUARDED, "/cohere")), ("0.32.0rc1", (*GUARDED, "/cohere"))],
@@ -217,6 +235,13 @@ def test_each_way_to_more_is_named(change: dict[str, str], text: str) -> None:
 @pytest.mark.parametrize("mark", ["!", "*", "!*", "!!"])
 def test_the_marks_of_no_password_are_known(mark: str) -> None:
     assert evaluate_account(replace(ACCOUNT, password=mark)).status == "ok"
+
+
+def test_the_rights_of_an_account_are_read_in_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "sudo", '[ "$LC_ALL" = C ] && echo "User x may run the following commands on h:"')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert "may run" in collect_account("x", pwd.getpwuid(os.getuid())).sudo
 
 
 def test_an_account_of_this_machine_is_read() -> None:

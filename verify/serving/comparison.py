@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
-from urllib.parse import urlsplit
 
 from verify.runner.child_processes import end_with_parent, run_one
 from verify.serving.client import is_healthy
@@ -77,8 +76,8 @@ def under_load(
     from vllm.benchmarks import serve as tool  # noqa: PLC0415 - takes ten seconds, and vLLM may be missing
 
     os.environ["OPENAI_API_KEY"] = service.api_key() or ""
-    # The endpoint is on this host: use no proxy and no model hub.
-    os.environ |= {"NO_PROXY": urlsplit(service.url).hostname or "", "HF_HUB_OFFLINE": "1"}
+    # The endpoint is on this host: use no proxy and no model hub. Python prefers the name in small letters.
+    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), service.endpoint.host) | {"HF_HUB_OFFLINE": "1"}
     parser = argparse.ArgumentParser(allow_abbrev=False)
     tool.add_cli_args(parser)
     with TemporaryDirectory() as folder:

@@ -43,6 +43,8 @@ class ControlError(Exception):
 def control(service: Service, action: Literal["start", "stop"]) -> None:
     """Start or stop the service; a stopped one still starts at boot. Raises ControlError."""
     if service.readiness["supervisor"] != "supervisor":
+        if action == "start":  # otherwise refused after five starts within half an hour, whoever asked for them
+            _systemctl(service, "reset-failed", service.name, may_fail=True)
         _systemctl(service, action, service.name, limit_s=COMMAND_S)
         return
     try:

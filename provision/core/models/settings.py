@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from provision.core.models.base import Record
 
@@ -57,6 +57,11 @@ def _exact(value: Any) -> Any:
     return f"=={value}" if is_version else value
 
 
+def _without_brackets(address: str) -> str:
+    """Return an IPv6 address without the brackets that it has in URLs, and every other text as it is."""
+    return re.sub(r"^\[([^\[\]]*:[^\[\]]*)\]$", r"\1", address)
+
+
 Backend = Annotated[
     str,
     Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$"),
@@ -98,7 +103,7 @@ Prefix = Annotated[
 ]
 File = Annotated[str, Allowed("path of a file on the controller")]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
-BindAddress = Annotated[Word, Allowed("an IP address or localhost")]
+BindAddress = Annotated[Word, AfterValidator(_without_brackets), Allowed("an IP address or localhost")]
 Address = Annotated[
     str,
     Field(pattern=r"^(https?://[^\s/]|file:///)\S*$"),

@@ -134,8 +134,9 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
     environment = {name: value for name, value in command.environment.items() if name in taken} | settings.env
     devices, cards = command.devices, facts.nvidia.gpus if facts.nvidia else ()
     template = Path(settings.chat_template).read_text(encoding="utf-8") if settings.chat_template else None
+    name = re.sub(r"[^a-z0-9]+", "-", served.rpartition("/")[2].lower()).strip("-")
     return Workload(
-        name=re.sub(r"[^a-z0-9]+", "-", served.rpartition("/")[2].lower()).strip("-")[:40].rstrip("-"),
+        name=re.sub(r"^(?![a-z])", "model-", name)[:40].rstrip("-"),  # a Service's begins with a letter
         hosts=(),
         served_name=served,
         model=model,

@@ -152,12 +152,11 @@ def to_remember(served: Mapping[str, Served]) -> str:
 
 def reached_at(host: Host) -> str:
     """Return the name or address by which clients reach a gateway."""
-    bind = host.settings.gateway_bind.strip("[]")
     if host.settings.gateway_address is not None:
         return host.settings.gateway_address.partition("/")[0]
-    if bind in EVERYWHERE:
+    if host.settings.gateway_bind in EVERYWHERE:
         return host.connection.address or "localhost"
-    return bind
+    return host.settings.gateway_bind
 
 
 def certificate_names(host: Host) -> list[str]:

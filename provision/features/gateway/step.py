@@ -185,7 +185,6 @@ def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
 def _variables(host: Host, files: Files, unit: str) -> dict[str, Any]:
     """Return the variables of the playbook, beside those of the host's paths."""
     settings = host.settings
-    bind = settings.gateway_bind.strip("[]")
     signs_itself = settings.gateway_tls and settings.gateway_certificate is None
     return {
         "firstlight_system_packages": [*PACKAGES],
@@ -195,11 +194,11 @@ def _variables(host: Host, files: Files, unit: str) -> dict[str, Any]:
             "secret": sorted(haproxy.SECRET),
             "unit": unit,
             "unit_path": "/etc/systemd/system/firstlight-gateway.service",
-            "address": bind,
+            "address": settings.gateway_bind,
             "port": settings.gateway_port,
             "shares_address": settings.gateway_address is not None,
             "self_signed": certificate_names(host) if signs_itself else [],
-            "probe": gateway_endpoint(host, own_address(bind)).removesuffix("/v1"),
+            "probe": gateway_endpoint(host, own_address(settings.gateway_bind)).removesuffix("/v1"),
         },
     }
 

@@ -27,7 +27,7 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
     parts = {name: StatusPart({"monitoring": None}) for name in probed.facts}
     for host in [host for host in context.hosts() if host.is_monitoring and host.name in probed.facts]:
         facts, settings = probed.facts[host.name], host.settings
-        url = f"http://{with_port(own_address(settings.monitoring_bind.strip('[]')), settings.monitoring_port)}"
+        url = f"http://{with_port(own_address(settings.monitoring_bind), settings.monitoring_port)}"
         is_known = "ports" not in facts.unknown
         listens = any(port.port == settings.monitoring_port for port in facts.ports) if is_known else None
         text = f"nothing listens at {url}" if listens is False else f"Prometheus at {url}"

@@ -120,7 +120,7 @@ def _record(context: RunContext, host: Host, played: PhaseResult, found: Found |
     settings = host.settings
     text = f"metrics at port {settings.metrics_port}"
     if found is not None:
-        bind = own_address(settings.monitoring_bind.strip("[]"))
+        bind = own_address(settings.monitoring_bind)
         record = MonitoringRecord(
             prometheus=f"http://{with_port(bind, settings.monitoring_port)}",
             alertmanager=f"http://{with_port(bind, settings.alertmanager_port)}",

@@ -1,6 +1,7 @@
 """Which hosts of an inventory one model is spread over. Pure."""
 
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 
 from provision.core.errors import InventoryError
 from provision.core.grouping import gather
@@ -68,4 +69,4 @@ def _address(host: Host) -> str:
             f"host `{host.name}` serves a model together with others, and {why}",
             hint="set firstlight_span_address to its IP address in the network between the hosts",
         )
-    return address
+    return str(ip_address(address))  # as the kernel names it when hosts meet

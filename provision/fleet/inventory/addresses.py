@@ -57,7 +57,7 @@ def metrics_bind(host: Host, monitors: Collection[Host]) -> str:
     the inventory reaches the host, and all addresses where that is a name.
     """
     if host.settings.metrics_bind is not None:
-        return host.settings.metrics_bind.strip("[]")
+        return host.settings.metrics_bind
     if {one.name for one in monitors} == {host.name}:
         return "127.0.0.1"
     address = host.connection.address

@@ -62,9 +62,8 @@ def _addresses(settings: Settings) -> Iterator[Conflict]:
 
 def _is_loopback(bind: str) -> bool | None:
     """Return whether only the machine itself reaches an address; None for a text that is no address."""
-    bracketed = re.fullmatch(r"\[(.*:.*)\]", bind)
     try:
-        return bind == "localhost" or ipaddress.ip_address(bracketed[1] if bracketed else bind).is_loopback
+        return bind == "localhost" or ipaddress.ip_address(bind).is_loopback
     except ValueError:
         return None
 

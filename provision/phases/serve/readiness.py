@@ -14,6 +14,7 @@ from provision.core.errors import RemoteCommandError, ServeError
 from provision.core.models.records import AttentionProof, ServeRecord
 from provision.core.models.settings import Settings, value_of
 from provision.core.models.stack import Stack
+from provision.fleet.inventory.addresses import own_address, with_port
 from provision.fleet.ssh.session import Session
 from provision.phases.serve.command_line import ServeCommand
 from provision.phases.serve.model import ServedModel, reference_path
@@ -52,7 +53,7 @@ def prove(
             return ServeRecord.model_validate(answer["record"])
         if left <= 0:
             return ServeRecord(
-                endpoint=f"http://{asked['host']}:{asked['port']}/v1",
+                endpoint=f"http://{with_port(own_address(asked['host']), asked['port'])}/v1",
                 attention=AttentionProof(asked=asked["asked"]),
                 text=f"the service runs, but has not answered a request within {deadline_s:g} s",
                 evidence=(answer["progress"],),

@@ -157,6 +157,12 @@ def test_clients_keep_the_name_of_the_model() -> None:
     assert (second.served_name, second.revision, second.name) == ("small", "v1", "small")
 
 
+@pytest.mark.parametrize(("served", "name"), [("70B-Chat", "model-70b-chat"), ("模型", "model"), ("org/-x-", "x")])
+def test_the_name_of_a_workload_is_one_that_kubernetes_takes(served: str, name: str) -> None:
+    [workload] = workloads_of([host("a", served_model_name=served)])
+    assert (workload.name, workload.served_name) == (name, served)
+
+
 def test_different_workloads_of_one_model_have_different_names() -> None:
     hosts = [host("a"), host("b", max_model_len=1024), host("c", served_model_name="llama-3-1-8b-instruct-2")]
     names = [each.name for each in workloads_of(hosts)]

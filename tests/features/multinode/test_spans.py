@@ -81,6 +81,12 @@ def test_the_address_between_the_hosts_may_be_another_one() -> None:
     assert first.span.addresses == ("172.16.0.1", "10.0.0.98")
 
 
+def test_the_addresses_of_a_span_are_as_the_kernel_writes_them() -> None:
+    [first, _] = with_spans([host("a", address="2001:DB8:0::1"), host("b", span_address="fd00:0:0:0::2")])
+    assert first.span
+    assert first.span.addresses == ("2001:db8::1", "fd00::2")
+
+
 def test_a_group_that_cannot_be_divided_is_refused() -> None:
     text = "firstlight_span: 2: group `big` has {}, which is no multiple of 2"
     assert refusal(*map(host, "abc")) == text.format("3 hosts that serve (`a`, `b`, `c`)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import subprocess
@@ -225,6 +226,25 @@ def test_processes_are_found_by_their_titles(tmp_path: Path) -> None:
         engine.kill()
         engine.wait()
     assert processes([tmp_path / "absent"], ["VLLM::"]).all_cpu_s is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "group"),
+    [
+        ("firstlight-vllm.service", "system.slice/firstlight-vllm.service"),
+        ("firstlight-vllm@chat.service", r"system.slice/system-firstlight\x2dvllm.slice/firstlight-vllm@chat.service"),
+    ],
+)
+@pytest.mark.parametrize("version", ["", "systemd/"])
+def test_the_processes_of_each_of_several_services_are_found(
+    unit: str, group: str, version: str, tmp_path: Path
+) -> None:
+    (tmp_path / version / group).mkdir(parents=True)
+    (tmp_path / version / group / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    paths = [
+        Path(one.format(unit=unit).replace("/sys/fs/cgroup", str(tmp_path))) for one in HEALTH["processes"]["groups"]
+    ]
+    assert processes(paths, []).all_cpu_s is not None
 
 
 def test_the_real_vllm_has_these_metrics_and_processes(vllm_python: Path) -> None:

@@ -114,7 +114,7 @@ def file_problems(prefix: Path) -> Iterable[str]:
     secrets = {service_plan.record_of(prefix), *(prefix / name for name in rows["secret"])}
     for path in sorted({prefix, *secrets, *(path for pattern in rows["own"] for path in prefix.glob(pattern))}):
         try:
-            found = path.stat()
+            found = path.stat(follow_symlinks=path in secrets)
         except OSError as error:
             yield f"{path}: {error.strerror}"
             continue
@@ -123,7 +123,7 @@ def file_problems(prefix: Path) -> Iterable[str]:
             yield f"{path} belongs to user {found.st_uid}"
         if path in secrets and mode & 0o077:
             yield f"{path} has secrets, and others may read or write it (mode {mode:04o}, planned 0600)"
-        elif mode & stat.S_IWOTH:
+        elif mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
             yield f"everybody may write {path} (mode {mode:04o})"
 
 
@@ -195,7 +195,7 @@ def collect_account(name: str, entry: pwd.struct_passwd) -> AccountFacts:
         name,
         entry.pw_shell,
         tuple(_group(number) for number in os.getgrouplist(name, entry.pw_gid)),
-        printed([*rows["sudo"], name], limit_s=rows["limit_s"]) or "",
+        printed([*rows["sudo"], name], limit_s=rows["limit_s"], env={**os.environ, "LC_ALL": "C"}) or "",
         next((fields[1] for fields in shadow), "!"),
         tuple(str(path) for path in keys if path.exists()),
         tuple(other.pw_name for other in pwd.getpwall() if other.pw_uid == entry.pw_uid and other.pw_name != name),

@@ -242,8 +242,8 @@ def _answer(command: list[str], account: pwd.struct_passwd, variables: Mapping[s
 
 
 def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
-    """Yield what the service writes and another account owns, or what has no room. Its logs belong to the supervisor, as do supervisord's own files."""
-    of_supervisor = {f"{prefix}/run/supervisord.pid", f"{prefix}/run/supervisor.sock"}
+    """Yield what the service writes and another account owns, or what has no room. Logs, supervisord's own files and the mark of a drain are root's."""
+    of_root = {f"{prefix}/{name}" for name in ("run/supervisord.pid", "run/supervisor.sock", service_control.MARK)}
     named = " ".join(planned.directives().get("ReadWritePaths", [])).split()
     for top in (*(named or (f"{prefix}/cache", f"{prefix}/run")), f"{prefix}/home"):
         if top == str(prefix / "logs"):
@@ -259,7 +259,7 @@ def _not_owned(prefix: Path, planned: ServicePlan, uid: int) -> Iterator[str]:
         for above, _, names in os.walk(top):
             for path in (above, *(f"{above}/{name}" for name in names)):
                 found = os.lstat(path)
-                if found.st_uid != uid and path not in of_supervisor:
+                if found.st_uid != uid and path not in of_root:
                     yield f"{path} belongs to user {found.st_uid}, and the service runs as {uid}"
 
 

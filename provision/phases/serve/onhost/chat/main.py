@@ -3,8 +3,8 @@
     python3 -c THIS FILE < LINES
 
 The first line names the endpoint: {"url", "model" (the first one where null), "key_file", "key_pattern"}. Each further line is a
-request: {"messages", "max_tokens"}. An answer is one or more lines {"text"}, then {"end": true} or {"error"}. The end of the input
-ends the program. Standard library only. The API key is read here and never printed.
+request: {"messages", "max_tokens"}. An answer is one or more lines {"thinks"}, {"text"} or {"cut"}, then {"end": true} or {"error"}. The end
+of the input ends the program. Standard library only. The API key is read here and never printed.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def ask(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None)
     return response
 
 
-def answer(endpoint: dict[str, Any], request: dict[str, Any]) -> Iterator[str]:
-    """Yield the parts of an answer; a model without a chat template completes the last message."""
+def answer(endpoint: dict[str, Any], request: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield the parts of an answer by their kind; a model without a chat template completes the last message."""
     endpoint["model"] = endpoint["model"] or json.loads(ask(endpoint, "/models").read())["data"][0]["id"]
     common = {"model": endpoint["model"], "max_tokens": request["max_tokens"], "stream": True}
     try:
@@ -80,7 +80,13 @@ def answer(endpoint: dict[str, Any], request: dict[str, Any]) -> Iterator[str]:
             if "error" in event:
                 raise RefusedError(200, str(event["error"]))
             for choice in event.get("choices", ()):
-                yield choice.get("text") or choice.get("delta", {}).get("content") or ""
+                delta = choice.get("delta", {})
+                if thought := delta.get("reasoning") or delta.get("reasoning_content"):  # the older name
+                    yield {"thinks": thought}
+                if text := choice.get("text") or delta.get("content"):
+                    yield {"text": text}
+                if choice.get("finish_reason") == "length":
+                    yield {"cut": f"after {request['max_tokens']} tokens, --max-tokens allows more"}
 
 
 def listen(lines: queue.SimpleQueue[str]) -> None:
@@ -102,8 +108,8 @@ def main() -> None:
     while True:
         request = json.loads(lines.get())
         try:
-            for text in answer(endpoint, request):
-                put({"text": text})
+            for part in answer(endpoint, request):
+                put(part)
             put({"end": True})
         except (OSError, http.client.HTTPException, RefusedError, ValueError, LookupError) as error:
             put({"error": str(error) or repr(error)})

@@ -62,7 +62,7 @@ class Proof:
 
 def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, started_here: bool) -> Proof:
     """Prove the attention backend and the answers of a service that answers /health."""
-    proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
+    proof = Proof(endpoint=f"{request.service().url}/v1")
     age, asked_at = age_of(state.main_pid), time.monotonic()
     log, service = service_log(request, state), request.service(state.main_pid)
     if started_here and age is not None:
@@ -173,7 +173,7 @@ def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
 
 def died(request: ReadinessRequest, state: ServiceState) -> Proof:
     """Return a failed proof with the reason why there is no service."""
-    proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
+    proof = Proof(endpoint=f"{request.service().url}/v1")
     proof.attention = {"asked": canonical(request.asked)}
     log = service_log(request, state)
     found = causes(log)
