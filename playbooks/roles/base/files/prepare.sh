@@ -85,11 +85,11 @@ patiently() {
             return 0
         fi
         case $said in
-            *"Could not get lock"* | *"is another process using it"* | *"System management is locked"*) ;;
+            *"Could not get lock"* | *"is another process using it"* | *"System management is locked"* | *"already locked by"*) ;;
             *) return 1 ;;
         esac
         if [ "$(date +%s)" -ge "$deadline" ]; then
-            holder=$(printf '%s\n' "$said" | sed -n 's/.*held by process \([0-9]* ([^)]*)\).*/\1/p' | head -n 1)
+            holder=$(printf '%s\n' "$said" | sed -n 's/.*held by process \([0-9]* ([^)]*)\).*/\1/p; s/.*already locked by \([0-9]*\).*/\1/p' | head -n 1)
             fail "another package manager${holder:+ ($holder)} held its lock for $FIRSTLIGHT_LOCK_TIMEOUT_S s" "wait for it to finish, then run the command again"
         fi
         sleep 2
@@ -126,7 +126,7 @@ install_packages() {
                 apt_install "$@" || { patiently apt-get -q update && apt_install "$@"; }
             fi
             ;;
-        dnf) patiently dnf -y -q --setopt=install_weak_deps=False install "$@" ;;
+        dnf) patiently dnf -y -q --setopt=install_weak_deps=False --setopt=exit_on_lock=True install "$@" ;;
         zypper) patiently zypper -n -q install --no-recommends "$@" ;;
         *) fail "no package manager of this host is known, and $* must be installed" "install them by hand" ;;
     esac
