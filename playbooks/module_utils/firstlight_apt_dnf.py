@@ -8,6 +8,8 @@ import re
 from ansible.module_utils.firstlight_host import HostError, last_lines
 from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, address, kernels, numbers, run
 
+FAILED = ("W: Failed to fetch", "W: GPG error", "W: An error occurred", "E:", "Err:")
+"""How lines of `apt-get update` about a source that was not read begin; other warnings are about one that was."""
 BUILDS = "why a module could not be built: /var/lib/dkms/*/*/build/make.log"
 
 
@@ -50,7 +52,7 @@ class Apt(Manager):
             return
         self.updated = True
         status, _out, said = self.patiently("apt-get", "-q", "update")
-        lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
+        lines = [line for line in said.splitlines() if line.startswith(FAILED)]
         own = [line for line in lines if any(name in line for name in self.addresses())]
         # Another source that does not answer is ignored; ours, or a list that cannot be read, is an error.
         if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
@@ -90,7 +92,9 @@ class Apt(Manager):
         return found
 
     def run_transaction(self, install, remove):
-        words = [*(f"{name}={version}" for name, version in sorted(install.items())), *(f"{name}-" for name in remove)]
+        # A bare name is the package of the host's own architecture alone.
+        gone = run("dpkg-query", "-W", "-f", "${Package}:${Architecture}-\n", *remove)[1].split() if remove else []
+        words = [*(f"{name}={version}" for name, version in sorted(install.items())), *gone]
         status, _out, said = self.patiently("apt-get", *self.options, "install", *words)
         if status != 0:
             cause = re.compile("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):")

@@ -58,7 +58,8 @@ manager() {
 
 is_installed() {
     case $manager in
-        apt-get) [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;
+        # A line for each architecture.
+        apt-get) dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed ;;
         *) rpm -q --whatprovides "$1" >/dev/null 2>&1 ;;
     esac
 }
@@ -123,7 +124,8 @@ install_packages() {
                 # shellcheck disable=SC2086 # a list of file names without blanks
                 apt_install -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null $files
             else
-                apt_install "$@" || { patiently apt-get -q update && apt_install "$@"; }
+                # A source that does not answer may not be the one that has them.
+                apt_install "$@" || { patiently apt-get -q update || true; apt_install "$@"; }
             fi
             ;;
         dnf) patiently dnf -y -q --setopt=install_weak_deps=False --setopt=exit_on_lock=True install "$@" ;;
