@@ -6,8 +6,10 @@ import os
 import re
 
 from ansible.module_utils.firstlight_host import HostError, last_lines
-from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, address, kernels, run
+from ansible.module_utils.firstlight_package_manager import UNANSWERED, Manager, address, kernels, numbers, run
 
+FAILED = ("W: Failed to fetch", "W: GPG error", "W: An error occurred", "E:", "Err:")
+"""How lines of `apt-get update` about a source that was not read begin; other warnings are about one that was."""
 BUILDS = "why a module could not be built: /var/lib/dkms/*/*/build/make.log"
 
 
@@ -50,7 +52,7 @@ class Apt(Manager):
             return
         self.updated = True
         status, _out, said = self.patiently("apt-get", "-q", "update")
-        lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
+        lines = [line for line in said.splitlines() if line.startswith(FAILED)]
         own = [line for line in lines if any(name in line for name in self.addresses())]
         # Another source that does not answer is ignored; ours, or a list that cannot be read, is an error.
         if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
@@ -90,7 +92,9 @@ class Apt(Manager):
         return found
 
     def run_transaction(self, install, remove):
-        words = [*(f"{name}={version}" for name, version in sorted(install.items())), *(f"{name}-" for name in remove)]
+        # A bare name is the package of the host's own architecture alone.
+        gone = run("dpkg-query", "-W", "-f", "${Package}:${Architecture}-\n", *remove)[1].split() if remove else []
+        words = [*(f"{name}={version}" for name, version in sorted(install.items())), *gone]
         status, _out, said = self.patiently("apt-get", *self.options, "install", *words)
         if status != 0:
             cause = re.compile("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):")
@@ -125,7 +129,8 @@ class Dnf(Manager):
         self.id = f"firstlight-{self.repository['name']}"
 
     def dnf(self, *words):
-        return self.patiently("dnf", "-y", "-q", "--setopt=install_weak_deps=False", f"--enablerepo={self.id}", *words)
+        options = ("--setopt=install_weak_deps=False", "--setopt=exit_on_lock=True", f"--enablerepo={self.id}")
+        return self.patiently("dnf", "-y", "-q", *options, *words)
 
     def installed(self):
         lines = run("rpm", "-qa", "--qf", "%{NAME}\t%{EVR}\n")[1].splitlines()
@@ -142,7 +147,9 @@ class Dnf(Manager):
             raise HostError(f"dnf repoquery: {' '.join(causes[:2]) or said.strip()[-200:]}", UNANSWERED)
         for line in out.splitlines():
             name, version, source = line.split("\t")
-            found.setdefault(name, []).insert(0, (version, source == self.id))
+            found.setdefault(name, []).append((version, source == self.id))
+        for offers in found.values():  # dnf sorts them as text
+            offers.sort(key=lambda offer: numbers(offer[0] if ":" in offer[0] else f"0:{offer[0]}"), reverse=True)
         return found
 
     def update(self):
@@ -164,16 +171,17 @@ class Dnf(Manager):
 
     def headers(self, have, make):
         """Return kernel-devel for installed kernels; NVIDIA's packages require the one of each new kernel."""
-        there = run("rpm", "-q", "--qf", "%{VERSION}-%{RELEASE}.%{ARCH}\n", "kernel-devel")[1].split()
+        there = run("rpm", "-q", "--provides", "--whatprovides", "kernel-devel-uname-r")[1].splitlines()
         found = {}
         for kernel in kernels():
-            name = f"kernel-devel-{kernel}"
-            if kernel in there:
+            # Of kernels of another kind it has another name, such as kernel-64k-devel.
+            provided = f"kernel-devel-uname-r = {kernel}"
+            if provided in there:
                 continue
-            if self.dnf("repoquery", name)[1].strip():
-                found[name] = None  # the name says the version: one package for each kernel
+            if packages := self.dnf("repoquery", "--whatprovides", provided)[1].split():
+                found[packages[-1]] = None  # the name says the version: one package for each kernel
             else:
-                self.no_headers(name, kernel, make)
+                self.no_headers(provided, kernel, make)
         return found
 
     def run_transaction(self, install, remove):

@@ -16,9 +16,9 @@ from ansible.module_utils.firstlight_host import run as run_program
 RECORDS = "/var/lib/firstlight-drivers"
 """What came with this product, a file for each repository; `uninstall --drivers` removes it. Lines: a word and a package."""
 HELD = re.compile(
-    "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock"
+    "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock|already locked by"
 )
-HOLDER = re.compile(r"(?:held by process|another process with pid) (\d+(?: \([^)]*\))?)")
+HOLDER = re.compile(r"(?:held by process|another process with pid|already locked by) (\d+(?: \([^)]*\))?)")
 UNANSWERED = "the source that is named must answer, and be signed by the key that is given"
 
 
@@ -76,7 +76,8 @@ class Manager:
         deadline = time.monotonic() + self.lock_timeout_s
         while True:
             status, out, said = run(*words)
-            if status == 0 or not HELD.search(said):
+            # dnf's shell ends with 0 where it is locked out.
+            if not HELD.search(said) or (status == 0 and "already locked by" not in said):
                 return status, out, said
             if time.monotonic() >= deadline:
                 holder = HOLDER.search(said)

@@ -64,6 +64,7 @@ esac"""
     ("state", "key", "enrolled", "hint"),
     [
         ("disabled", None, "", None),
+        ("enabled\nSecureBoot validation is disabled in shim", None, "", None),
         ("enabled", "var/lib/dkms/mok.pub", "already enrolled", None),
         ("enabled", "var/lib/shim-signed/mok/MOK.der", "already enrolled", None),
         ("enabled", "var/lib/dkms/mok.pub", "not enrolled", "sudo mokutil --import /var/lib/dkms/mok.pub"),
@@ -113,6 +114,8 @@ def test_a_restart_is_requested_with_the_cause_if_modules_cannot_be_loaded(root:
 def test_initial_ram_disks_older_than_the_blacklist_are_rebuilt_once(root: DriverRoot) -> None:
     image = root.file(f"boot/initrd.img-{RUNS}")
     os.utime(image, (1, 1))
+    for other in (f"initrd.img-{RUNS}.old-dkms", "initramfs-0-rescue-0123.img", f"initramfs-{RUNS}kdump.img"):
+        os.utime(root.file(f"boot/{other}"), (1, 1))
     assert root.initramfs() == (0, "")
     root.file(BLACKLIST, "blacklist nouveau\n")
     root.program("update-initramfs", f'echo "$*" >>/run/calls; touch /boot/initrd.img-{RUNS}')

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.commands import command
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.package_roots import KEY, PIN, SOURCE, AptRoot, apt_root, succeeded, wanted
 from tests.fleet.vendor import NEW, OLD, Package, Signer, build_repository, signer
@@ -223,6 +224,28 @@ def test_a_repository_signed_by_another_key_is_refused(root: AptRoot, tmp_path: 
     assert "error: apt-get update:" in output
     assert "NO_PUBKEY" in output
     assert root.states() == {}
+
+
+def test_a_warning_about_a_repository_that_was_read_is_no_error(root: AptRoot, vendor: Signer) -> None:
+    """apt warns at each update of a repository whose key apt-key has added."""
+    command("gpg", "--dearmor", "--output", str(root.path / "etc/apt/trusted.gpg"), str(vendor.key))
+    source = root.path / SOURCE
+    source.write_text(source.read_text().partition("Signed-By")[0])
+    assert "W: file:/srv/mirror" in root.run("apt-get", "-q", "update").stderr
+    root.sh("rm -r /var/lib/apt/lists")
+    succeeded(packages(root))
+
+
+def test_a_foreign_architecture_of_a_package_that_goes_goes_too(root: AptRoot) -> None:
+    """Steam installs the driver's libraries for i386."""
+    root.sh("dpkg --add-architecture i386")
+    for architecture in ("amd64", "i386"):
+        package = Package("libnvidia-compute-535", "535.183.01-0ubuntu1", architecture=architecture)
+        package.build(root.path / "root")
+    root.sh("dpkg -i /root/libnvidia-compute-535_*.deb")
+    succeeded(packages(root))
+    assert packages(root, "look") == (0, "")
+    assert "libnvidia-compute-535" not in root.states()
 
 
 def test_only_the_key_with_the_fingerprint_is_used_from_a_file_of_keys(root: AptRoot, vendor: Signer) -> None:

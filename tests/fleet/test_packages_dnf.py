@@ -50,18 +50,19 @@ Summary: nothing
 %description -n {name}
 nothing
 """
-NEEDS_DKMS = """
-Name: zfs-dkms
-Version: 2
+MORE = """
+Name: {name}
+Version: {version}
 Release: 1
 Summary: nothing
 License: none
 BuildArch: noarch
-Requires: dkms
+{more}
 %description
 nothing
 %files
 """
+BUILT = "/root/rpmbuild/RPMS/noarch"
 PARTS = {
     "kmod-nvidia-open-dkms": "Conflicts: kmod-nvidia-latest-dkms",
     "kmod-nvidia-latest-dkms": "",
@@ -92,10 +93,15 @@ class DnfRoot(Root):
     """A Debian with dnf and the vendor's rpm packages; dkms and ocl-icd are in EPEL, which a package of the distribution enables."""
 
     def packages(
-        self, mode: str = "make", *, flavour: str = "open", version: str = NEW, **values: Any
+        self, mode: str = "make", *, flavour: str = "open", version: str | None = NEW, **values: Any
     ) -> tuple[int, str]:
         values = {"headers": False, "before": ["epel-release"], **values}
         return self.module("firstlight_packages", mode, wanted(flavour, version, system=("rocky", "9.5"), **values))
+
+    def build(self, name: str, version: str, more: str = "") -> None:
+        """Build another package into BUILT."""
+        (self.path / "root/more.spec").write_text(MORE.format(name=name, version=version, more=more))
+        self.sh("rpmbuild -bb --quiet /root/more.spec")
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the vendor's packages."""
@@ -140,6 +146,19 @@ def test_nothing_is_installed_without_a_valid_signature(root: DnfRoot) -> None:
     assert "were not installed" in output
     assert root.versions() == {}
     root.sh("rpm --import /root/key.asc 2>/dev/null")
+
+
+def test_the_wait_for_a_lock_ends_and_names_its_holder(root: DnfRoot) -> None:
+    """Also within dnf's shell, which then ends with 0."""
+    lock, process = root.path / "var/lib/dnf/rpmdb_lock.pid", root.path / "proc/7"
+    lock.write_text("7")
+    process.mkdir()
+    (process / "stat").touch()
+    status, output = root.packages(lock_timeout_s=1)
+    assert status == 1
+    assert "another package manager (process 7) held its lock for 1 s" in output
+    lock.unlink()
+    shutil.rmtree(process)
 
 
 def test_the_planned_version_is_installed_and_nothing_newer(root: DnfRoot) -> None:
@@ -194,8 +213,12 @@ def test_an_uninstallation_removes_driver_repository_and_key_with_consent_alone(
     (root.path / "etc/pki/rpm-gpg/firstlight-nvidia-cuda").write_text((root.path / "root/key.asc").read_text())
     (root.path / "var/lib/firstlight-drivers/keys").write_text("key /etc/pki/rpm-gpg/firstlight-nvidia-cuda\n")
     succeeded(root.packages())
-    (root.path / "root/zfs.spec").write_text(NEEDS_DKMS)
-    root.sh("rpmbuild -bb --quiet /root/zfs.spec; rpm -i --nosignature /root/rpmbuild/RPMS/noarch/zfs-dkms-*")
+    root.build("zfs-dkms", "2", "Requires: dkms")
+    for version in ("5.14.0", "5.14.1"):
+        root.build("kernel-devel", version)
+    root.sh(f"rpm -i --nosignature {BUILT}/zfs-dkms-* {BUILT}/kernel-devel-*")
+    with (root.path / "var/lib/firstlight-drivers/nvidia-cuda").open("a") as record:
+        record.write("installed kernel-devel\n")
     (said,) = root.uninstall()
     assert root.versions().keys() - {"zfs-dkms"} <= set(said.split())
     (left,) = root.uninstall(drivers=True)
@@ -208,6 +231,26 @@ def test_an_uninstallation_removes_driver_repository_and_key_with_consent_alone(
     root.sh("rpm -e zfs-dkms; rpm --import /root/key.asc")
     (root.path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo").write_text(REPO_FILE)
     assert root.packages()[0] == 0
+
+
+def test_the_newest_version_is_that_of_the_highest_numbers(root: DnfRoot) -> None:
+    for version in ("12.4.99", "12.4.131"):
+        root.build("cuda-nvcc-12-4", version)
+    root.sh(f"mv {BUILT}/cuda-nvcc-* {REPOSITORY}; createrepo_c -q {REPOSITORY}; dnf -q clean all")
+    _, output = root.packages("look", packages=["cuda-nvcc-12-4"], family=None, version=None, instead_of=[])
+    assert output == "changed: packages cuda-nvcc-12-4=12.4.131-1\n"
+
+
+def test_headers_are_those_of_the_kind_of_kernel(root: DnfRoot) -> None:
+    """A kernel with pages of 64 KiB has a package of another name."""
+    kernel = "5.14.0-1.aarch64+64k"
+    (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
+    root.build("kernel-64k-devel", "5.14.0", f"Provides: kernel-devel-uname-r = {kernel}")
+    root.sh(f"cp {BUILT}/kernel-64k-* /srv/base; createrepo_c -q /srv/base; dnf -q clean all")
+    assert "packages kernel-64k-devel-0:5.14.0-1.noarch" in succeeded(root.packages("look", headers=True))
+    root.sh(f"rpm -i --nosignature {BUILT}/kernel-64k-*")
+    assert root.packages("look", headers=True) == (0, "")
+    root.sh(f"rpm -e kernel-64k-devel; rm -r /lib/modules/{kernel}")
 
 
 def test_an_unavailable_version_changes_nothing(root: DnfRoot) -> None:

@@ -91,6 +91,8 @@ class Package:
     depends: str = ""
     conflicts: str = ""
     provides: str = ""
+    architecture: str = "all"
+    """Those of one architecture can be installed beside those of another."""
     files: Mapping[str, str] = field(default_factory=dict)
 
     def control(self) -> str:
@@ -98,7 +100,8 @@ class Package:
         fields = {
             "Package": self.name,
             "Version": self.version,
-            "Architecture": "all",
+            "Architecture": self.architecture,
+            "Multi-Arch": "" if self.architecture == "all" else "same",
             "Maintainer": "Nobody <nobody@example.com>",
             "Depends": self.depends,
             "Conflicts": self.conflicts,
@@ -115,7 +118,7 @@ class Package:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             path.chmod(0o755 if text.startswith("#!") else 0o644)
-        file = folder / f"{self.name}_{self.version}_all.deb"
+        file = folder / f"{self.name}_{self.version}_{self.architecture}.deb"
         command("dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(file))
         shutil.rmtree(tree)
         content = file.read_bytes()

@@ -169,8 +169,9 @@ def test_without_a_run_firstlight_stages_once_for_the_hosts_of_the_play(site: Pa
     tasks = [{"ansible.builtin.debug": {"msg": "{{ firstlight_prefix }} {{ ansible_host }}"}}]
     play = {"hosts": "gpu-1,gpu-2", "gather_facts": False, "roles": [{"role": "firstlight.kit.plan"}], "tasks": tasks}
     (planned / "play.yml").write_text(json.dumps([play, play]))
-    words = ("-i", "inventory", "-e", f"plan_program={planned}/firstlight", "-e", "plan_logs=kept")
+    words = ("-i", "inventory", "-e", f"plan_program={planned}/firstlight")
     done = run(planned, "playbook", *words, "play.yml", collections=site)
+    assert list(planned.glob(".local/state/firstlight/logs/*")), "its home is this folder"
     assert done.stdout.count("/opt/firstlight gpu-1") == 2, done.stdout
     assert "firstlight-error: it is off\nfirstlight-hint: start it" in done.stdout + done.stderr
     assert re.search(r"gpu-1 .*changed=0 .*failed=0", done.stdout)

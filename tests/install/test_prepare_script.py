@@ -77,6 +77,28 @@ def test_packages_that_were_installed_and_not_noted_are_noted_by_the_next_run(pr
         assert {path.name for path in prefix.iterdir()} == {".firstlight", "installed-packages.txt"}
 
 
+def test_a_package_of_two_architectures_is_installed(programs: Path, tmp_path: Path) -> None:
+    shown = 'form=${2#-f=}; printf "${form%%$*}installed${form##*\\}}"'
+    for name, body in {"id": "echo 1000", "dpkg-query": f"{shown}; {shown}"}.items():
+        program(programs, name, body)
+    done = prepare(tmp_path / "prefix", packages="libnuma1")
+    assert "libnuma1" not in done.stdout
+
+
+def test_a_source_that_does_not_answer_keeps_no_package_of_another_one(programs: Path, tmp_path: Path) -> None:
+    """Lists are old, and of one source they cannot be renewed."""
+    lists, there = tmp_path / "lists", tmp_path / "there"
+    for name, body in {
+        "id": "echo 0",
+        "dpkg": "exit 0",
+        "dpkg-query": f"[ ! -e {there} ] || printf installed",
+        "apt-get": f"case $* in *update) touch {lists}; exit 100 ;; *) [ -e {lists} ] && touch {there} ;; esac",
+    }.items():
+        program(programs, name, body)
+    done = prepare(tmp_path / "prefix", packages="g++")
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_missing_package_is_refused_if_it_cannot_be_installed(programs: Path, tmp_path: Path) -> None:
     """A package manager without packages, and a user who is not root."""
     for name, body in {"id": "echo 1000", "dpkg-query": "exit 1", "apt-get": "exit 1"}.items():

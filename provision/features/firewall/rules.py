@@ -4,12 +4,13 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TypeAlias
 
 from provision.core.errors import InventoryError
+from provision.core.grouping import gather
 from provision.core.models.facts import Port
 from provision.core.models.inventory import Host
 from provision.core.unit_set import UnitSet, filled
@@ -86,6 +87,12 @@ def openings_of(
         accepted.setdefault(settings.metrics_port, []).extend((*monitors, *settings.firewall_accept))
     require_ssh_open(host, accepted, listening)
     return tuple(Opening(port, networks(sources)) for port, sources in sorted(accepted.items()))
+
+
+def joined(found: Iterable[Sequence[Opening]]) -> tuple[Opening, ...]:
+    """Return the openings of all services of a machine, each port once, with everybody who may connect to it."""
+    by_port = gather((replace(one, sources=()), one.sources) for each in found for one in each)
+    return tuple(replace(one, sources=networks(chain(*sources))) for one, sources in by_port.items())
 
 
 def require_ssh_open(host: Host, ports: Collection[int], listening: Iterable[Port]) -> None:

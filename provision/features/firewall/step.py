@@ -146,18 +146,22 @@ class _Setup:
     def _advise(self, wanted: Sequence[_Rules]) -> None:
         """Say how the rules are loaded by hand: at the gateway, where equal hosts are named together, and at each host of a span."""
         gateway = next((host.name for host in self._gateways if self._has_result(host.name)), None)
-        alike = gather((one.openings, one.host) for one in wanted)
-        for openings, hosts in alike.items():
+        # All services of a machine are in one file, as loading it replaces the rules of before.
+        machines = gather((one.host.machine, one) for one in wanted).values()
+        alike = gather((rules.joined(one.openings for one in each), each) for each in machines)
+        for openings, equal in alike.items():
+            hosts = [one.host for each in equal for one in each]
             at = hosts[0].name if hosts[0].span else gateway
             if at is None or not self._has_result(at):
                 continue
             allowed = {"the gateway": self._gateways, "the hosts of its model": hosts[0].span}
             who = " and ".join(name for name, some in allowed.items() if some)
-            path = self._context.run.path(f"firewall/{hosts[0].name}.nft")
+            path = self._context.run.path(f"firewall/{hosts[0].machine}.nft")
             write_atomically(path, rules.render(openings))
+            setting = "" if any(host.service for host in hosts) else "firstlight_firewall: set, or "
             note = (
                 f"no firewall was changed; so that only {who} can reach {fold_names([host.name for host in hosts])}: "
-                f"firstlight_firewall: set, or as root there nft -f on a copy of {path}"
+                f"{setting}as root there nft -f on a copy of {path}"
             )
             self._context.add_note(at, note)
 

@@ -89,7 +89,7 @@ def _require_apart(machine: str, hosts: Sequence[Host]) -> None:
     if hosts[0].settings.firewall == "set":
         raise InventoryError(
             f"host `{machine}` has services, and {PREFIX}firewall: set knows one port of a machine",
-            hint=f"leave {PREFIX}firewall out: the rules for each service are written into a file",
+            hint=f"leave {PREFIX}firewall out: the rules for its services are written into a file",
         )
     ports = [
         (port, f"{PREFIX}{name}", host)

@@ -15,7 +15,7 @@ import pytest
 
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts, Installed, Port
-from provision.core.models.inventory import Connection, Host, Inventory, Span
+from provision.core.models.inventory import Connection, Host, Inventory, Service, Span
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.core.run_folder import RunFolder
@@ -28,7 +28,7 @@ from provision.run import playbooks
 from provision.run.context import RunContext, RunOptions
 from provision.run.results import ProbedHosts
 
-STATE = {"readiness": {"served_name": "m", "host": "0.0.0.0", "port": 8000, "supervisor": "systemd", "unit": "u"}}
+READINESS = {"served_name": "m", "host": "0.0.0.0", "supervisor": "systemd", "unit": "u"}
 
 
 class FakeHost:
@@ -40,6 +40,7 @@ class FakeHost:
         self.files: dict[str, dict[str, bytes]] = {}
         """By the name of the set."""
         self.units: dict[str, dict[str, str]] = {}
+        self.port = 8000
         self.sources = "10.0.0.1"
         self.listening: tuple[Port, ...] = ()
         self.refused: set[str] = set()
@@ -72,7 +73,9 @@ class FakeHost:
         return self.files.get(rule_set.name, {}).get(RULES, b"").decode()
 
     def read(self, path: str, **_: Any) -> bytes:
-        return json.dumps(STATE).encode() if path.endswith("state.json") else b"VLLM_API_KEY=sk-0123456789abcdef0123\n"
+        if path.endswith("state.json"):
+            return json.dumps({"readiness": {**READINESS, "port": self.port}}).encode()
+        return b"VLLM_API_KEY=sk-0123456789abcdef0123\n"
 
     def write(self, path: str, content: bytes, **_: Any) -> None:
         folder, name = path.rsplit("/", 1)
@@ -123,9 +126,18 @@ class Fleet:
         return context
 
     def open_run(
-        self, *, limited: bool = False, gateway: bool = True, span: bool = False, **settings: Any
+        self,
+        *,
+        limited: bool = False,
+        gateway: bool = True,
+        span: bool = False,
+        services: bool = False,
+        **settings: Any,
     ) -> RunContext:
-        """Return the context of a run in which gateways and hosts of a span have results already."""
+        """Return the context of a run in which gateways and hosts of a span have results already.
+
+        With `services`, gpu-1 and gpu-2 are services of one machine.
+        """
         self.played.clear()
 
         def host(name: str, group: str) -> Host:
@@ -137,6 +149,12 @@ class Fleet:
         if span:
             two = Span(members=("gpu-1", "gpu-2"), addresses=("10.1.0.1", "10.1.0.2"))
             hosts = [one.model_copy(update={"span": two}) if one.name in two.members else one for one in hosts]
+        if services:
+            both = tuple((one.name, one.settings) for one in hosts[-2:])
+            hosts[-2:] = [
+                one.model_copy(update={"service": Service(name=one.name, machine="gpu", services=both)})
+                for one in hosts[-2:]
+            ]
         context = RunContext(
             run=RunFolder.create(self.folder / "logs", command="gateway"),
             inventory=Inventory(source="test", hosts=tuple(hosts)),

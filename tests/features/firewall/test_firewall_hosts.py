@@ -36,6 +36,16 @@ def test_by_default_the_run_writes_the_rules_and_changes_nothing(fleet: Fleet) -
     assert "gpu-1" not in context.outcomes.results
 
 
+def test_all_services_of_a_machine_are_in_one_file(fleet: Fleet) -> None:
+    """Each file replaces the rules that were loaded before."""
+    fleet.hosts["gpu-2"].port = 8001
+    (note,) = serve(fleet.run(services=True), "gate").notes
+    assert ": as root there nft -f on a copy of " in note, "services cannot have firstlight_firewall: set"
+    assert note.endswith("firewall/gpu.nft")
+    for port in (8000, 8001, 8009):
+        assert told(note).count(f"tcp dport {port} tcp flags & (syn | ack) == syn reject") == 1
+
+
 def test_rules_are_loaded_once_and_follow_the_gateway(fleet: Fleet) -> None:
     context = fleet.run(firewall="set")
     assert fleet.played == [("load", ["gpu-1", "gpu-2"])]

@@ -10,6 +10,7 @@ import pytest
 from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
+from provision.features.gateway import haproxy
 from provision.features.gateway.backends import certificate_names, reached_at
 from provision.features.gateway.shared_address import (
     CONFIG,
@@ -86,6 +87,11 @@ def test_the_interface_is_that_of_the_own_address() -> None:
     assert interface_of(gateway(1, "2001:DB8::9/64", "2001:DB8::10"), six) == "eth1"
     with pytest.raises(InventoryError, match="no interface of it has the address"):
         interface_of(PAIR[1], OWN.format(5))
+
+
+@pytest.mark.parametrize("unit", sorted(Path(haproxy.__file__).parent.glob("*.service")), ids=lambda unit: unit.stem)
+def test_units_of_a_gateway_read_their_files_also_below_a_home(unit: Path) -> None:
+    assert "\nProtectHome=read-only\n" in unit.read_text()
 
 
 def test_an_address_in_use_is_refused_unless_a_gateway_has_it() -> None:

@@ -58,7 +58,8 @@ manager() {
 
 is_installed() {
     case $manager in
-        apt-get) [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;
+        # A line for each architecture.
+        apt-get) dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed ;;
         *) rpm -q --whatprovides "$1" >/dev/null 2>&1 ;;
     esac
 }
@@ -85,11 +86,11 @@ patiently() {
             return 0
         fi
         case $said in
-            *"Could not get lock"* | *"is another process using it"* | *"System management is locked"*) ;;
+            *"Could not get lock"* | *"is another process using it"* | *"System management is locked"* | *"already locked by"*) ;;
             *) return 1 ;;
         esac
         if [ "$(date +%s)" -ge "$deadline" ]; then
-            holder=$(printf '%s\n' "$said" | sed -n 's/.*held by process \([0-9]* ([^)]*)\).*/\1/p' | head -n 1)
+            holder=$(printf '%s\n' "$said" | sed -n 's/.*held by process \([0-9]* ([^)]*)\).*/\1/p; s/.*already locked by \([0-9]*\).*/\1/p' | head -n 1)
             fail "another package manager${holder:+ ($holder)} held its lock for $FIRSTLIGHT_LOCK_TIMEOUT_S s" "wait for it to finish, then run the command again"
         fi
         sleep 2
@@ -123,10 +124,11 @@ install_packages() {
                 # shellcheck disable=SC2086 # a list of file names without blanks
                 apt_install -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null $files
             else
-                apt_install "$@" || { patiently apt-get -q update && apt_install "$@"; }
+                # A source that does not answer may not be the one that has them.
+                apt_install "$@" || { patiently apt-get -q update || true; apt_install "$@"; }
             fi
             ;;
-        dnf) patiently dnf -y -q --setopt=install_weak_deps=False install "$@" ;;
+        dnf) patiently dnf -y -q --setopt=install_weak_deps=False --setopt=exit_on_lock=True install "$@" ;;
         zypper) patiently zypper -n -q install --no-recommends "$@" ;;
         *) fail "no package manager of this host is known, and $* must be installed" "install them by hand" ;;
     esac

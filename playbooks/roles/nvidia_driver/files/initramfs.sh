@@ -8,7 +8,8 @@ if command -v update-initramfs >/dev/null; then
 else
     set -- dracut --regenerate-all --force
 fi
-older=$(find /boot -maxdepth 1 \( -name 'initrd.img-*' -o -name 'initramfs-*.img' \) ! -newer "$FIRSTLIGHT_SETTINGS" 2>/dev/null) || true
+# Those of a rescue and of kdump, and copies that dkms keeps, are never rebuilt.
+older=$(find /boot -maxdepth 1 \( -name 'initrd.img-*' -o -name 'initramfs-*.img' \) ! -name '*-rescue-*' ! -name '*kdump.img' ! -name '*.old-dkms' ! -newer "$FIRSTLIGHT_SETTINGS" 2>/dev/null) || true
 [ -n "$older" ] && command -v "$1" >/dev/null || exit 0
 echo "firstlight-changed: $*"
 [ "$FIRSTLIGHT_CHECK" = 0 ] || exit 0

@@ -234,10 +234,10 @@ purge() {
     while [ -n "$1" ]; do
         # shellcheck disable=SC2086 # a list of package names
         if by_rpm; then
-            try="rpm -e --test" make="rpm -e"
+            try="rpm -e --allmatches --test" make="rpm -e --allmatches"
             said=$($try $1 2>&1) && break
             why=$(echo "$said" | sed -n 's/^[[:space:]]*\(.* is needed by .*\)$/\1/p')
-            needed=$(echo "$why" | sed 's/ .*//' | while read -r name; do rpm -q --qf '%{NAME}\n' --whatprovides "$name"; done)
+            needed=$(echo "$why" | sed 's/ .*//' | while read -r name; do rpm -q --qf '%{NAME}\n' --whatprovides "$name" || true; done)
         else
             try="dpkg --no-act --purge" make="dpkg --purge"
             said=$($try $1 2>&1) && break
