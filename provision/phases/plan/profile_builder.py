@@ -9,8 +9,8 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
-from provision.core.models.facts import Disk, HostFacts, Nvidia, Python
-from provision.core.models.settings import Settings
+from provision.core.models.facts import HostFacts, Nvidia, Python
+from provision.core.models.settings import Settings, model_name
 from provision.phases.plan.cards import amd_cards, nvidia_cards, server_of, serving
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
@@ -56,7 +56,6 @@ def profile_of(
     # if the login is unknown, the first disk represents all
     disk = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
     incoming = facts.disk_of(INCOMING)
-    installed = facts.installed is not None and bool(facts.installed.current or facts.installed.environments)
     lacking, unsure = _system(facts, platform, policy.runtime)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
@@ -65,6 +64,7 @@ def profile_of(
         request = serving_request_of(settings, on_cpu=platform == "cpu")
         served = ServedModel(settings.model, shape, request, memory)
     rounds_to_int8 = served is not None and served.shape.int8_activations
+    present = _present_gib(facts, settings, platform, served)
     cards = serving(usable)
     if policy.gpus is not None:
         cards = tuple(card for place, card in places.items() if place in policy.gpus)
@@ -84,8 +84,8 @@ def profile_of(
         isa=facts.cpu.isa if platform == "cpu" else None,
         multiplies_int8=_multiplies_int8(facts) if platform == "cpu" and rounds_to_int8 else None,
         ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
-        disk_gib=_free_gib(disk, most_disk(served), installed=installed),
-        incoming_gib=_free_gib(incoming, most_disk(served), installed=installed),
+        disk_gib=_capped(disk.free if disk else None, most_disk(served), present),
+        incoming_gib=_capped(incoming.free if incoming else None, most_disk(served), present),
         one_mount=disk is None or incoming is None or disk.mount is None or disk.mount == incoming.mount,
         pythons=_pythons(facts, escalates=root, torch=policy.torch == "existing"),
         pythons_known="pythons" not in facts.unknown,
@@ -157,15 +157,18 @@ def most_disk(served: ServedModel | None) -> float:
     return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
 
 
-def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:
-    """Return the free space in GiB. If the host has an environment, active or not, its space counts as free."""
-    if installed:
-        return math.ceil(most)
-    return _capped(disk.free if disk else None, most)
+def _present_gib(facts: HostFacts, settings: Settings, platform: Platform, served: ServedModel | None) -> float:
+    """Return the disk space in GiB of what a host has: an environment, active or not, and the model to serve."""
+    installed, need = facts.installed, catalog().needs[platform]
+    if installed is None or not (installed.current or installed.environments):
+        return 0.0
+    models = {name.rpartition("-")[0] for name in installed.models}
+    has_model = served is None or settings.model_on_host is not None or model_name(settings.model) in models
+    return most_disk(served) if has_model else need.installed + need.wheels
 
 
-def _capped(size: int | None, most: float) -> int | None:
-    return None if size is None else min(size // GIB, math.ceil(most))
+def _capped(size: int | None, most: float, present: float = 0.0) -> int | None:
+    return None if size is None else math.ceil(min(size // GIB + present, most))
 
 
 def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[Python, ...]:

@@ -550,6 +550,9 @@ installed() {
         [ ! -d "$folder" ] || [ -x "$folder" ] || say unreadable "${folder#"$FL_PREFIX/"}"
         [ -e "$folder/.complete" ] && say environment "$folder/.complete"
     done
+    for file in "$FL_PREFIX"/models/*/.complete; do
+        [ ! -e "$file" ] || say model "$file"
+    done
     quadlet=/etc/containers/systemd/${FL_UNIT%.service}.container
     if [ -r "$quadlet" ]; then
         image=$(sed -n 's/^Image=//p' "$quadlet")
