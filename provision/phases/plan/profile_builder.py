@@ -11,7 +11,7 @@ from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
 from provision.core.models.facts import HostFacts, Nvidia, Python
 from provision.core.models.settings import Settings, model_name
-from provision.phases.plan.cards import amd_cards, nvidia_cards, server_of, serving
+from provision.phases.plan.cards import amd_cards, nvidia_cards, only_shows, server_of, serving
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
@@ -96,6 +96,7 @@ def profile_of(
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
         cards=cards,
         present=(*nvidia, *amd),
+        displays=tuple(gpu.device_id for gpu in facts.pci_gpus if only_shows(gpu)),
         server=replace(server, gpus=settings.expected_gpus) if server and settings.expected_gpus else server,
         missing_gpus=tuple(place for place in policy.gpus or () if place not in places),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
