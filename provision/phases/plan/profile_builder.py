@@ -129,10 +129,12 @@ def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
     version = reported if reported and re.match(r"\d+(\.\d+)+", reported) else None
     loaded = "nvidia" in facts.kernel_modules
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
+    # A container sees the cards and the module of its host; without the driver's library it can use neither.
+    shut = facts.container and not (nvidia.gpus or nvidia.smi_error) and facts.libraries.get("libcuda.so.1", "") is None
     return replace(
         profile,
         driver=version,
-        driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not unknown),
+        driver_absent=bool(shut) or (version is None and not loaded and (bool(facts.pci_gpus) or not unknown)),
         driver_fault=_fault(facts) if loaded else None,
         module=nvidia.module_flavour,
         fabric_manager=nvidia.fabric_manager_version,
