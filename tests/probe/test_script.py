@@ -78,6 +78,11 @@ def test_without_root_only_facts_that_this_machine_hides_are_unknown() -> None:
     assert facts.unknown.keys() <= UNSEEN
 
 
+@AS_ROOT
+def test_root_is_named_root_after_su_of_another_user() -> None:
+    assert run(environment={**os.environ, "LOGNAME": "ada"}).facts.user.name == "root"
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that other users can enter, unlike pytest's own."""
