@@ -80,7 +80,7 @@ def distribution_driver(
 
 def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, kernel: str | None) -> tuple[str, ...]:
     """Return the packages of a distribution's driver for the running kernel (`uname -r`)."""
-    flavour = (kernel or "").rpartition("-")[2]
+    flavour = (kernel or "").split("-", 2)[-1]
     later = row.first_kernel is not None and minor(kernel or "") != row.first_kernel
     if flavour == GENERIC and later:
         flavour = f"{GENERIC}-hwe-{row.version_id}"

@@ -132,6 +132,8 @@ OWN = DriverPlan(
         ("6.8.0-87-generic", "linux-modules-nvidia-580-server-open-generic"),
         ("6.14.0-35-generic", "linux-modules-nvidia-580-server-open-generic-hwe-24.04"),
         ("6.14.0-1017-aws", "linux-modules-nvidia-580-server-open-aws"),
+        ("6.8.0-60-generic-64k", "linux-modules-nvidia-580-server-open-generic-64k"),
+        ("6.8.0-1028-nvidia-64k", "linux-modules-nvidia-580-server-open-nvidia-64k"),
     ],
 )
 def test_the_distributions_own_driver_is_for_the_running_kernel(kernel: str, meta: str) -> None:

@@ -67,6 +67,7 @@ FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
     ("Qwen3-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507", QWEN3_MOE),
     ("Qwen3-Instruct", "Qwen/Qwen3-Next-80B-A3B-Instruct", QWEN3_NEXT),
     ("Qwen3", "Qwen/Qwen3-8B", QWEN3),
+    ("Qwen3", "/srv/team@corp.example/Qwen3-8B", QWEN3),
     ("Qwen3", "Qwen/Qwen3-30B-A3B-Thinking-2507", QWEN3_MOE),
     ("Qwen3-Next-Thinking", "Qwen/Qwen3-Next-80B-A3B-Thinking", QWEN3_NEXT),
     ("Qwen3.5 to 3.8", "/srv/models/mine", nested("Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe")),

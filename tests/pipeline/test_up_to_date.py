@@ -19,7 +19,7 @@ from provision.core.run_folder import RunFolder
 from provision.phases.install import step as install
 from provision.phases.install.step import require_disk_space
 from provision.phases.serve.step import proven
-from provision.phases.stage import DiskNeed
+from provision.phases.stage import DiskNeed, disk_needed
 from provision.run import desired_state
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
@@ -255,6 +255,14 @@ def test_a_disk_that_is_too_small_is_refused_with_both_sizes(desired: Desired) -
         require_disk_space(host_facts(disks=small), desired, DiskNeed(incoming=2**29, prefix=2**30))
     assert refused.value.text == "host `node`: 1.5 GiB are needed on `/`, 1.0 GiB are free"
     assert refused.value.hint
+
+
+def test_another_model_needs_its_space_where_the_environment_is_there(desired: Desired, tmp_path: Path) -> None:
+    staged = staged_of(tmp_path, staged_file("model.safetensors", "model", size=2 * 2**30), environment_bytes=2**40)
+    there = installed(desired, state={"model": "other-0a"})
+    facts = host_facts(there, disks=(Disk(path="/", mount="/", total=2**34, free=2**30),))
+    with pytest.raises(InstallError, match=r"2\.0 GiB are needed on `/`, 1\.0 GiB are free"):
+        require_disk_space(facts, desired, disk_needed(staged, missing_files(desired, facts, staged.files)))
 
 
 def test_a_model_that_is_moved_on_one_disk_needs_its_space_once(desired: Desired) -> None:

@@ -9,7 +9,8 @@ import pytest
 from provision.core.models.facts import Disk, Installed, User
 from provision.phases.plan.explain import render
 from provision.phases.plan.what_if import parse_what_if
-from tests.plan.planned import plan_of, refusing, resolve
+from tests.family.models import LLAMA
+from tests.plan.planned import model_of, plan_of, refusing, resolve
 
 GIB = 1 << 30
 FACTS = parse_what_if("gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 glibc=2.36 ram=64").model_copy(
@@ -53,6 +54,25 @@ def test_an_installed_environment_needs_no_more_space(installed: Installed, fits
     disks = (Disk(path="/", mount="/", free=GIB),)
     facts = FACTS.model_copy(update={"installed": installed, "disks": disks})
     assert (resolve(facts, become=True).stack is not None) is fits
+
+
+@pytest.mark.parametrize(
+    ("models", "settings", "fits"),
+    [
+        (("other-0123456789abcdef", "model-0123456789abcdef"), {}, True),
+        (("other-0123456789abcdef",), {}, False),
+        ((), {}, False),
+        (("other-0123456789abcdef",), {"model_on_host": "/srv/model"}, True),
+    ],
+    ids=["there", "another", "none", "linked"],
+)
+def test_a_new_model_needs_its_space_beside_an_installed_environment(
+    models: tuple[str, ...], settings: dict[str, str], fits: bool
+) -> None:
+    kept = Installed(prefix="/opt/firstlight", current="0123456789abcdef", models=models)
+    facts = FACTS.model_copy(update={"installed": kept, "disks": (Disk(path="/", mount="/", free=GIB // 2),)})
+    found = resolve(facts, model_of(LLAMA), become=True, **settings)
+    assert ("disk" in refusing(found)) is not fits
 
 
 def test_a_plan_says_what_must_be_free_on_the_disk() -> None:

@@ -232,6 +232,13 @@ def test_memory_of_amd_cards_is_listed_by_process_and_card() -> None:
     ]
 
 
+def test_partitions_of_an_amd_card_have_its_address_whatever_numbers_them() -> None:
+    """The function counted them; newer drivers count in the bits above the bus."""
+    rows = "/sys/class/kfd/kfd/topology/nodes/{0}/properties:simd_count 80\n/sys/class/kfd/kfd/topology/nodes/{0}/properties:location_id {1}\n"
+    found = amd.topology(section("".join(rows.format(*each) for each in ((2, 0x0A00), (3, 0x0A01), (4, 0x30000A00)))))
+    assert [gpu.pci_address for gpu in found] == ["0000:0a:00.0", "0000:0a:00.1", "0000:0a:00.0"]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"), [('{"check": "devices.ecc"}', {"check": "devices.ecc"}), ("no JSON", {}), (None, None)]
 )

@@ -78,6 +78,11 @@ def test_without_root_only_facts_that_this_machine_hides_are_unknown() -> None:
     assert facts.unknown.keys() <= UNSEEN
 
 
+@AS_ROOT
+def test_root_is_named_root_after_su_of_another_user() -> None:
+    assert run(environment={**os.environ, "LOGNAME": "ada"}).facts.user.name == "root"
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that other users can enter, unlike pytest's own."""
@@ -252,6 +257,8 @@ def installation(prefix: Path) -> Path:
         (prefix / "releases" / release).mkdir(parents=True)
         (prefix / "releases" / release / "environment").symlink_to(f"../../envs/{digest}")
         (prefix / "releases" / release / "release.json").write_text("{}", encoding="utf-8")
+    (prefix / "models/tiny-0a").mkdir(parents=True)
+    (prefix / "models/tiny-0a/.complete").write_text("{}", encoding="utf-8")
     (prefix / "current").symlink_to("releases/r2/environment")
     (prefix / "previous").symlink_to("releases/r1/environment")
     (prefix / "state.json").write_text(json.dumps({"environment": "bbbb"}), encoding="utf-8")
@@ -271,6 +278,7 @@ def test_installed_files_are_reported(tmp_path: Path, shell: tuple[str, ...]) ->
     unit = installation(prefix)
     before = installed(prefix, *shell)
     assert (before.current, before.previous, before.environments) == ("bbbb", "aaaa", ("aaaa", "bbbb"))
+    assert before.models == ("tiny-0a",)
     assert (before.release, before.previous_release, before.releases) == ("r2", "r1", ("r1", "r2"))
     assert before.state == {"environment": "bbbb"}
     assert before.last_verify == {"status": "ok"}

@@ -213,6 +213,22 @@ def test_credentials_of_an_index_are_sent_only_to_its_own_host(site: Site, store
     assert site.tokens[-1] is None
 
 
+@pytest.mark.parametrize(
+    ("index", "sent"),
+    [
+        ("https://user:p%40ss@INDEX.example/simple", True),
+        ("https://user:p%40ss@index.example:443/simple", True),
+        ("https://user@corp.example:pass@index.example/simple", True),
+        ("https://user:p%40ss@index.example:8443/simple", False),
+    ],
+)
+def test_the_host_of_an_index_may_be_spelt_otherwise(index: str, sent: bool) -> None:
+    with open_client(ClientSettings(), [index]) as client:
+        request = client.build_request("GET", "https://index.example/simple/a/")
+        assert client.auth
+        assert ("Authorization" in next(client.auth.sync_auth_flow(request)).headers) is sent
+
+
 def test_credentials_of_the_users_netrc_are_used(
     site: Site, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

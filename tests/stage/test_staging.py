@@ -288,7 +288,7 @@ def test_the_lock_is_in_the_runs_folder(stack: Stack, store: Store, tmp_path: Pa
 
 def test_the_needed_disk_space_includes_files_and_their_installation(stack: Stack, store: Store) -> None:
     staged = stage_best(store, stack)
-    need = disk_needed(staged)
+    need = disk_needed(staged, staged.files)
     assert need.incoming == sum(file.size for file in staged.files)
     assert need.prefix > staged.environment_bytes > 1 << 16
 

@@ -122,10 +122,12 @@ def describe_error(error: Exception) -> str:
 
 def _auth(indexes: Iterable[str]) -> Callable[[httpx.Request], httpx.Request]:
     """Return a function that adds basic credentials to requests for known hosts, unless the request has others."""
+    import httpx
+
     known = {
-        parts.netloc.rpartition("@")[2]: (unquote(parts.username), unquote(parts.password or ""))
-        for parts in map(urlsplit, indexes)
-        if parts.username
+        httpx.URL(without_credentials(index)).netloc: (unquote(parts.username), unquote(parts.password or ""))
+        for index in indexes
+        if (parts := urlsplit(index)).username
     }
     try:
         file: netrc.netrc | None = netrc.netrc(os.environ.get("NETRC"))
@@ -133,7 +135,7 @@ def _auth(indexes: Iterable[str]) -> Callable[[httpx.Request], httpx.Request]:
         file = None
 
     def authorize(request: httpx.Request) -> httpx.Request:
-        pair = known.get(request.url.netloc.decode("ascii"))
+        pair = known.get(request.url.netloc)
         if pair is None and file and (entry := file.authenticators(request.url.host)):
             pair = (entry[0], entry[2] or "")
         if pair and "Authorization" not in request.headers:

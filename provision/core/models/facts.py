@@ -280,6 +280,7 @@ class Installed(Record):
     """Digests of all releases on the host."""
     environments: tuple[str, ...] = ()
     """Folders of all complete environments."""
+    models: tuple[str, ...] = ()
     image: str | None = None
     """ID of the image of its container, where podman has it."""
     drift: tuple[Drift, ...] = ()

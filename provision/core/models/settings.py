@@ -457,6 +457,11 @@ def option_of(word: str) -> str:
     return name.replace("_", "-") if name.startswith("--") else name
 
 
+def model_name(model: str) -> str:
+    """Return the last name of a folder, or of a hub id without its revision."""
+    return PurePath(model if model.startswith("/") else model.partition("@")[0]).name
+
+
 def value_of(words: Sequence[str], option: str) -> str | None:
     """Return the last value of an option in `vllm_args`, as `--option value` or `--option=value`; None where it has none."""
     found = None

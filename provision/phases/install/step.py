@@ -76,20 +76,19 @@ def write_sboms(context: RunContext, staged: StagedHosts) -> None:
 
 
 def _send(context: RunContext, staged: StagedHosts) -> None:
+    files = {}
     for host in building(context, staged):
+        facts, desired, planned = staged.facts[host.name], staged.desired[host.name], staged.staged[host.name]
+        missing = missing_files(desired, facts, planned.files)
         try:
-            require_disk_space(
-                staged.facts[host.name], staged.desired[host.name], disk_needed(staged.staged[host.name])
-            )
+            # On this machine files are links into the cache.
+            if host.connection.kind != "local" or any(file.kind == "wheel" for file in missing):
+                require_disk_space(facts, desired, disk_needed(planned, missing))
+            files[host.name] = missing
         except FirstlightError as error:
             context.fail(host.name, "install", error)
-
     if not (hosts := building(context, staged)):
         return
-    files = {
-        host.name: missing_files(staged.desired[host.name], staged.facts[host.name], staged.staged[host.name].files)
-        for host in hosts
-    }
     sending: Sending = features.first("sending", context, staged, files) or Sending(context, staged, files)
 
     def call(host: Host) -> None:
@@ -125,9 +124,6 @@ def require_disk_space(facts: HostFacts, desired: Desired, need: DiskNeed) -> No
     Raises:
         InstallError: A disk is too small; with what is needed and what is free.
     """
-    installed = facts.installed
-    if installed is not None and desired.environment in installed.environments:
-        return
     needed: dict[str, int] = {}
     free: dict[str, int] = {}
     for path, wanted in ((desired.paths.incoming, need.incoming), (desired.paths.prefix, need.prefix)):

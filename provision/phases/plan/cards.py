@@ -14,7 +14,7 @@ from provision.catalog.rows.hardware import NvidiaCard as NvidiaRow
 from provision.catalog.versions import newest_first, numbers
 from provision.core.errors import InventoryError
 from provision.core.formatting import GIB
-from provision.core.models.facts import BusDevice, GpuSlice, HostFacts, NvidiaGpu
+from provision.core.models.facts import BusDevice, GpuSlice, HostFacts, NvidiaGpu, PciGpu
 from provision.core.models.settings import Settings
 
 NVIDIA = "10de"
@@ -133,11 +133,17 @@ def nvidia_cards(facts: HostFacts) -> tuple[Card, ...]:
     if facts.nvidia is not None and facts.nvidia.gpus:
         ids = {gpu.address: gpu.device_id for gpu in facts.pci_gpus}
         return tuple(_nvidia_card(gpu, ids.get(gpu.pci_address or "", "")) for gpu in facts.nvidia.gpus)
-    ids_on_bus = (gpu.device_id for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA)
+    ids_on_bus = (gpu.device_id for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA and not only_shows(gpu))
     return tuple(
         _nvidia_card(NvidiaGpu(index=index, name=f"NVIDIA GPU {device_id}"), device_id)
         for index, device_id in enumerate(ids_on_bus)
     )
+
+
+def only_shows(gpu: PciGpu) -> bool:
+    """Return whether an NVIDIA GPU is of a generation that the catalog leaves out as too old: it only shows a screen."""
+    capability = nvidia_capability(gpu.device_id) if gpu.vendor_id.lower() == NVIDIA else None
+    return capability is not None and capability not in {row.compute_capability for row in catalog().architectures}
 
 
 def _nvidia_card(gpu: NvidiaGpu, device_id: str) -> Card:
@@ -161,9 +167,9 @@ def _nvidia_card(gpu: NvidiaGpu, device_id: str) -> Card:
 
 
 def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
-    """Return the AMD cards: as ROCm names them, else by the PCI ids in the catalog, which exclude integrated graphics."""
+    """Return the AMD cards: as ROCm or the kernel names them, else by the PCI ids in the catalog. Without ROCm, integrated graphics that no build has code for are none."""
     if facts.amd is not None and facts.amd.gpus:
-        return tuple(
+        cards = (
             Card(
                 AMD,
                 gpu.index,
@@ -173,6 +179,8 @@ def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
             )
             for gpu, row in ((gpu, amd_by_name(gpu.name or "")) for gpu in facts.amd.gpus)
         )
+        built = {gfx for row in catalog().builds for gfx in row.gfx}
+        return tuple(card for card in cards if facts.amd.rocm_version or not card.integrated or card.gfx in built)
     by_id = {identity: row for row in catalog().amd_cards for identity in row.ids}
     rows = (by_id.get(gpu.device_id.lower()) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD)
     return tuple(Card(AMD, index, row.name, gfx=row.gfx) for index, row in enumerate(row for row in rows if row))
@@ -304,7 +312,7 @@ def with_slices(facts: HostFacts, settings: Settings) -> HostFacts:
     if not settings.mig or facts.nvidia is None:
         return facts
     # Without a driver GPUs are known by the bus alone.
-    on_bus = (gpu.address for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA)
+    on_bus = (gpu.address for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA and not only_shows(gpu))
     by_bus = (NvidiaGpu(index=index, pci_address=address, mig_mode="disabled") for index, address in enumerate(on_bus))
     gpus = {gpu.index: gpu for gpu in facts.nvidia.gpus or (() if facts.nvidia.driver_version else by_bus)}
     for index, profiles in settings.mig.items():

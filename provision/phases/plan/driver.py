@@ -78,10 +78,8 @@ def _kept(profile: HostProfile) -> DriverPlan:
 
 def is_pinned(profile: HostProfile) -> bool:
     """Return whether the present driver has the requested version or branch."""
-    policy, present = profile.policy, numbers(profile.driver or "")
-    if policy.driver_version:
-        return present == numbers(policy.driver_version)
-    return present[:1] == numbers(policy.driver_branch or "")
+    wanted = numbers(profile.policy.driver_version or profile.policy.driver_branch or "")
+    return numbers(profile.driver or "")[: len(wanted)] == wanted
 
 
 def supply(profile: HostProfile, least: str) -> Supply:

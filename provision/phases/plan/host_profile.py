@@ -90,6 +90,7 @@ class HostProfile:
     """The cards that serve, of one vendor: those that the settings name, else the best kind."""
     present: tuple[Card, ...] = ()
     """All cards of the host, those of NVIDIA first."""
+    displays: tuple[str, ...] = ()
     missing_gpus: tuple[int | str, ...] = ()
     """Requested indexes without a card, and slices that no card has."""
     server: Server | None = None

@@ -9,9 +9,9 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
-from provision.core.models.facts import Disk, HostFacts, Nvidia, Python
-from provision.core.models.settings import Settings
-from provision.phases.plan.cards import amd_cards, nvidia_cards, server_of, serving
+from provision.core.models.facts import HostFacts, Nvidia, Python
+from provision.core.models.settings import Settings, model_name
+from provision.phases.plan.cards import amd_cards, nvidia_cards, only_shows, server_of, serving
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
@@ -56,7 +56,6 @@ def profile_of(
     # if the login is unknown, the first disk represents all
     disk = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
     incoming = facts.disk_of(INCOMING)
-    installed = facts.installed is not None and bool(facts.installed.current or facts.installed.environments)
     lacking, unsure = _system(facts, platform, policy.runtime)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
@@ -65,6 +64,7 @@ def profile_of(
         request = serving_request_of(settings, on_cpu=platform == "cpu")
         served = ServedModel(settings.model, shape, request, memory)
     rounds_to_int8 = served is not None and served.shape.int8_activations
+    present = _present_gib(facts, settings, platform, served)
     cards = serving(usable)
     if policy.gpus is not None:
         cards = tuple(card for place, card in places.items() if place in policy.gpus)
@@ -84,8 +84,8 @@ def profile_of(
         isa=facts.cpu.isa if platform == "cpu" else None,
         multiplies_int8=_multiplies_int8(facts) if platform == "cpu" and rounds_to_int8 else None,
         ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
-        disk_gib=_free_gib(disk, most_disk(served), installed=installed),
-        incoming_gib=_free_gib(incoming, most_disk(served), installed=installed),
+        disk_gib=_capped(disk.free if disk else None, most_disk(served), present),
+        incoming_gib=_capped(incoming.free if incoming else None, most_disk(served), present),
         one_mount=disk is None or incoming is None or disk.mount is None or disk.mount == incoming.mount,
         pythons=_pythons(facts, escalates=root, torch=policy.torch == "existing"),
         pythons_known="pythons" not in facts.unknown,
@@ -96,6 +96,7 @@ def profile_of(
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
         cards=cards,
         present=(*nvidia, *amd),
+        displays=tuple(gpu.device_id for gpu in facts.pci_gpus if only_shows(gpu)),
         server=replace(server, gpus=settings.expected_gpus) if server and settings.expected_gpus else server,
         missing_gpus=tuple(place for place in policy.gpus or () if place not in places),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
@@ -128,10 +129,12 @@ def _with_driver(profile: HostProfile, facts: HostFacts) -> HostProfile:
     version = reported if reported and re.match(r"\d+(\.\d+)+", reported) else None
     loaded = "nvidia" in facts.kernel_modules
     unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
+    # A container sees the cards and the module of its host; without the driver's library it can use neither.
+    shut = facts.container and not (nvidia.gpus or nvidia.smi_error) and facts.libraries.get("libcuda.so.1", "") is None
     return replace(
         profile,
         driver=version,
-        driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not unknown),
+        driver_absent=bool(shut) or (version is None and not loaded and (bool(facts.pci_gpus) or not unknown)),
         driver_fault=_fault(facts) if loaded else None,
         module=nvidia.module_flavour,
         fabric_manager=nvidia.fabric_manager_version,
@@ -157,15 +160,18 @@ def most_disk(served: ServedModel | None) -> float:
     return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
 
 
-def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:
-    """Return the free space in GiB. If the host has an environment, active or not, its space counts as free."""
-    if installed:
-        return math.ceil(most)
-    return _capped(disk.free if disk else None, most)
+def _present_gib(facts: HostFacts, settings: Settings, platform: Platform, served: ServedModel | None) -> float:
+    """Return the disk space in GiB of what a host has: an environment, active or not, and the model to serve."""
+    installed, need = facts.installed, catalog().needs[platform]
+    if installed is None or not (installed.current or installed.environments):
+        return 0.0
+    models = {name.rpartition("-")[0] for name in installed.models}
+    has_model = served is None or settings.model_on_host is not None or model_name(settings.model) in models
+    return most_disk(served) if has_model else need.installed + need.wheels
 
 
-def _capped(size: int | None, most: float) -> int | None:
-    return None if size is None else min(size // GIB, math.ceil(most))
+def _capped(size: int | None, most: float, present: float = 0.0) -> int | None:
+    return None if size is None else math.ceil(min(size // GIB + present, most))
 
 
 def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[Python, ...]:

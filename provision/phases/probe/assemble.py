@@ -60,7 +60,7 @@ def parse(
         programs=programs,
         libraries=system.libraries(read["libraries"], unknown),
         pci_gpus=bus.gpus,
-        topology=hardware.topology(read, unknown),
+        topology=hardware.topology(read, bus, unknown),
         kernel_modules=hardware.kernel_modules(read["modules"], unknown),
         secure_boot=system.secure_boot(read, unknown),
         nvidia=nvidia.nvidia(read, bus, smi, unknown),

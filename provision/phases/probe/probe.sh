@@ -27,8 +27,8 @@ libc() {
 
 # who_am_i: set FL_USER and FL_GROUP_NAMES.
 who_am_i() {
-    # root may do everything, whatever its groups.
-    [ "$FL_UID" != 0 ] || { FL_USER=${LOGNAME:-root} FL_GROUP_NAMES=' root' && return; }
+    # root may do everything, whatever its groups. LOGNAME is no answer: `su` keeps that of the user before.
+    [ "$FL_UID" != 0 ] || { FL_USER=root FL_GROUP_NAMES=' root' && return; }
     # id exits with 1 where a group has no name: its answer counts.
     limit id >"${FL_FILES}id" 2>/dev/null
     first_line "${FL_FILES}id"
@@ -549,6 +549,9 @@ installed() {
     for folder in "$FL_PREFIX/envs" "$FL_PREFIX"/envs/*; do
         [ ! -d "$folder" ] || [ -x "$folder" ] || say unreadable "${folder#"$FL_PREFIX/"}"
         [ -e "$folder/.complete" ] && say environment "$folder/.complete"
+    done
+    for file in "$FL_PREFIX"/models/*/.complete; do
+        [ ! -e "$file" ] || say model "$file"
     done
     quadlet=/etc/containers/systemd/${FL_UNIT%.service}.container
     if [ -r "$quadlet" ]; then

@@ -12,7 +12,7 @@ from typing import Any
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
-from provision.core.models.settings import ADAPTERS, CHAT_TEMPLATE, HUB_ID, Settings
+from provision.core.models.settings import ADAPTERS, CHAT_TEMPLATE, HUB_ID, Settings, model_name
 from provision.core.models.staged import StagedFile
 from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
@@ -50,7 +50,7 @@ def stage_model(
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
         )
     files = staged(text, weights=weights)
-    name = folder.resolve().name if folder.is_dir() else text.partition("@")[0].split("/")[1]
+    name = model_name(str(folder.resolve()) if folder.is_dir() else text)
     if settings.chat_template is not None:
         path = Path(settings.chat_template)
         own: dict[str, Any] = {"path": str(path), "sha256": sha256_of(path), "size": path.stat().st_size}

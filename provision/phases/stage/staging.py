@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -208,20 +208,18 @@ class DiskNeed(Record):
     """Bytes that must be free on a host before the upload."""
 
     incoming: int
-    """In the upload folder: all staged files."""
+    """In the upload folder: all files that are sent."""
     prefix: int
     """In the installation folder: the environment, an unpacked managed interpreter, the model."""
     moved: int = 0
     """The part of both that is moved; on one file system it counts once."""
 
 
-def disk_needed(staged: Staged) -> DiskNeed:
-    """Compute the disk space that a host needs from known sizes; no file is read."""
-    files = [file for file in staged.files if file.kind != "model" or staged.model_on_host is None]
+def disk_needed(staged: Staged, files: Sequence[StagedFile]) -> DiskNeed:
+    """Compute the disk space that a host needs for the files that it lacks; one that lacks no wheels has the environment. No file is read."""
     by_kind = {kind: sum(file.size for file in files if file.kind == kind) for kind in ("interpreter", "tool", "model")}
-    installed = (
-        staged.environment_bytes + _UNPACKED_INTERPRETER * by_kind["interpreter"] + by_kind["tool"] + by_kind["model"]
-    )
+    built = staged.environment_bytes if any(file.kind == "wheel" for file in files) else 0
+    installed = built + _UNPACKED_INTERPRETER * by_kind["interpreter"] + by_kind["tool"] + by_kind["model"]
     return DiskNeed(incoming=sum(file.size for file in files), prefix=installed, moved=by_kind["model"])
 
 

@@ -13,7 +13,7 @@ from provision.catalog.rows import Row
 from provision.catalog.versions import numbers
 from provision.core.errors import ModelError
 from provision.core.models.records import Task
-from provision.core.models.settings import value_of
+from provision.core.models.settings import model_name, value_of
 from provision.core.tables import build_row, own_table, rows_of
 
 HERE = Path(__file__).parent
@@ -149,7 +149,7 @@ def match(config: Mapping[str, Any], model: str) -> Match:
     Args:
         model: The setting `model`: a folder or a hub id.
     """
-    name = model.partition("@")[0].rstrip("/").rpartition("/")[2]
+    name = model_name(model)
     fitting = [row for row in families().values() if _fits(row, config)]
     family = next((row for row in fitting if row.named is None or re.search(row.named, name)), None)
     code = (family.code if family else None) or _code_of_config(config)

@@ -18,6 +18,8 @@ def gpus_requested(profile: HostProfile) -> Iterator[Verdict]:
     """Every requested GPU exists."""
     if not profile.bus_known:
         yield assume("the host has no GPU")
+    for device_id in profile.displays:
+        yield assume(f"NVIDIA GPU {device_id} is too old for vLLM and only shows a screen")
     if profile.policy.gpus is not None and profile.platform == "cpu":
         yield reject("`gpus` names GPUs by index, and the host has none", requested=list(profile.policy.gpus))
     elif profile.missing_gpus:

@@ -232,9 +232,9 @@ def fabric_manager(option: BuildOption, profile: HostProfile) -> Iterator[Verdic
 
 @rule(order=270)
 def driver_branch(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """A driver branch without support is reported."""
+    """A driver branch without support is reported. Under WSL the driver has the number of Windows, whose branches are others."""
     plan = driver.choose(option, profile)
-    if plan is None or plan.version is None:
+    if plan is None or plan.version is None or profile.wsl:
         return
     row = next((row for row in catalog().branches if row.branch == numbers(plan.version)[0]), None)
     if row is None:

@@ -170,7 +170,7 @@ def disk(profile: HostProfile) -> Iterator[Verdict]:
     if profile.disk_gib is None:
         yield assume(f"at least {needed:.1f} GiB free {where}")
     elif profile.disk_gib < needed:
-        text = f"{needed:.1f} GiB must be free {where}; {profile.disk_gib} GiB are"
+        text = f"{needed:.1f} GiB must be free {where}; {profile.disk_gib} GiB are free or already used for it"
         yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(needed, 1))
         return
     if not profile.one_mount and profile.incoming_gib is not None and profile.incoming_gib < arriving:

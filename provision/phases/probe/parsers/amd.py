@@ -94,10 +94,10 @@ def rocm_version(section: Section) -> str | None:
 
 
 def _address(location: int | None, domain: int) -> str | None:
-    # The location packs bus, device and function into 8, 5 and 3 bits.
-    if location is None or location > 0xFFFF or domain > 0xFFFFFFFF:
+    # The location packs bus, device and function into 8, 5 and 3 bits; above them newer drivers number partitions.
+    if location is None or domain > 0xFFFFFFFF:
         return None
-    return f"{domain:04x}:{location >> 8:02x}:{location >> 3 & 0x1F:02x}.{location & 7}"
+    return f"{domain:04x}:{location >> 8 & 0xFF:02x}:{location >> 3 & 0x1F:02x}.{location & 7}"
 
 
 def _leading(text: str | None) -> int | None:

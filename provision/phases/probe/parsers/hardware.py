@@ -153,12 +153,14 @@ Source: the kernel's ABI documentation.
 """
 
 
-def topology(output: Output, unknown: dict[str, str]) -> Topology | None:
-    """Return the topology; None where the bus shows neither cards nor network cards."""
+def topology(output: Output, bus: Bus, unknown: dict[str, str]) -> Topology | None:
+    """Return the topology; None where the bus shows neither cards nor network cards. Other displays, such as a BMC's, are left out."""
     section = output["topology"]
     if section.status not in (None, 0, 127):
         unknown["topology"] = section.failure
-    devices = tuple(filter(None, map(_device, section.values("device"))))
+    cards = {gpu.address for gpu in (*bus.of(NVIDIA), *bus.of(AMD))}
+    found = filter(None, map(_device, section.values("device")))
+    devices = tuple(device for device in found if device.kind == "network" or device.address in cards)
     if not devices:
         return None
     kinds = {line.split("|")[4] for line in section.values("device") if line.count("|") >= 5} - {""}

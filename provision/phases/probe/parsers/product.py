@@ -51,6 +51,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         previous_release=_release(section.value("previous_release")),
         releases=tuple(filter(None, map(_release, section.values("known_release")))),
         environments=tuple(filter(None, map(_digest, section.values("environment")))),
+        models=tuple(filter(None, map(_digest, section.values("model")))),
         image=section.value("image"),
         drift=tuple(drifted + drift.processes(service.pid, "".join(service.main_stat[:1]), engines)),
         foreign=drift.foreign(output["drift"].values("foreign"), prefix),
