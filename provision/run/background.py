@@ -157,9 +157,8 @@ class BackgroundUpload:
             except FirstlightError as error:
                 self._context.run.event("background-upload-ended", host=host.name, phase="stage", text=error.text)
                 return
-            ended = time.monotonic()
-            self._context.state(SentBytes).add(report.bytes_sent, started, ended)
-            seconds = round(ended - started, 3)
+            self._context.state(SentBytes).count(report.bytes_sent)
+            seconds = round(time.monotonic() - started, 3)
             self._context.run.event(
                 "background-upload", host=host.name, phase="stage", bytes=report.bytes_sent, seconds=seconds
             )

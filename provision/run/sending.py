@@ -13,34 +13,13 @@ from provision.fleet.ssh.session import Progress
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts
 
-ENOUGH_BYTES = 8 << 20
-"""Shorter transfers say nothing about the bandwidth: connections and checks take most of their time."""
-
 
 class SentBytes:
-    """Counts the bytes that hosts got, and when the controller sent them. Thread-safe."""
+    """Counts the bytes that hosts got. Thread-safe."""
 
     def __init__(self) -> None:
         self.transfers = Transfers()
-        self._timed = 0
-        self._times: list[tuple[float, float]] = []
         self._lock = Lock()
-
-    def add(self, sent: int, began: float, ended: float) -> None:
-        """Count a transfer of the controller: its bytes, and its beginning and end in seconds of one clock."""
-        self.count(sent)
-        with self._lock:
-            self._timed += sent
-            self._times.append((began, ended))
-
-    @property
-    def bytes_s(self) -> float | None:
-        """Bytes a second of all transfers of the controller together, while there was any; None where too little was sent."""
-        seconds, reached = 0.0, float("-inf")
-        for began, ended in sorted(self._times):
-            seconds += max(0.0, ended - max(began, reached))
-            reached = max(reached, ended)
-        return self._timed / seconds if self._timed >= ENOUGH_BYTES and seconds > 0 else None
 
     def count(
         self,
@@ -105,9 +84,8 @@ class Sending:
         started = time.monotonic()
         folder = self._planned.install_paths[host.name].incoming
         report = self._context.session(host).send(self._files[host.name], folder, progress=progress)
-        ended = time.monotonic()
-        self._context.state(SentBytes).add(report.bytes_sent, ended - report.seconds, ended)
-        return Sent(report.bytes_sent, ended - started)
+        self._context.state(SentBytes).count(report.bytes_sent)
+        return Sent(report.bytes_sent, time.monotonic() - started)
 
     def abandon(self, host: Host) -> None:
         """End the transfer to a host from another thread."""

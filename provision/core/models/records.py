@@ -26,8 +26,6 @@ class Transfers(Record):
     """Hosts that the controller sent files to which their own source did not give."""
     refused: tuple[str, ...] = ()
     """Hosts that the controller sent files to, since another host did not hand them on."""
-    bytes_s: float | None = None
-    """Bytes a second that the controller sent to all hosts together before the choice was made; None where that is unknown."""
     reason: str = ""
     """Why hosts hand files on, or do not."""
 

@@ -17,8 +17,7 @@ def sending(context: RunContext, planned: PlannedHosts, files: Mapping[str, Sequ
     """Return the transfers of a step."""
     seen = context.state(SentBytes)
     choice = choose([context.host(name) for name, missing in files.items() if missing], files)
-    update = {"reason": choice.reason, "bytes_s": seen.bytes_s and round(seen.bytes_s)}
-    seen.transfers = seen.transfers.model_copy(update=update)
+    seen.transfers = seen.transfers.model_copy(update={"reason": choice.reason})
     return Distribution(context, planned, files, choice)
 
 

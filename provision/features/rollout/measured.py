@@ -12,16 +12,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.run_folder import utc_now
 from provision.features.gateway.draining import NotSetUpError, ask
-from provision.features.rollout.gate import (
-    Comparison,
-    Measure,
-    Observed,
-    Round,
-    Verdict,
-    decide,
-    failed_requests,
-    thresholds,
-)
+from provision.features.rollout.gate import Comparison, Measure, Observed, Verdict, decide, failed_requests, thresholds
 from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
 from provision.run.context import RunContext
@@ -164,7 +155,7 @@ class _Watch:
         """The answers of the new release and the old one."""
         self.window = Observed()
         """The new release since the test began."""
-        self.rounds: list[Round] = []
+        self.rounds: list[tuple[Observed, Observed]] = []
         """What each round since then has shown of both releases."""
         self.clients = Observed()
         """Requests of clients alone, since they last passed the test."""

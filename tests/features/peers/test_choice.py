@@ -10,7 +10,6 @@ from provision.core.models.inventory import Connection, Host, Service
 from provision.core.models.settings import Settings
 from provision.core.models.staged import FileKind, StagedFile
 from provision.features.peers.choice import Choice, choose, way_of
-from provision.run.sending import ENOUGH_BYTES, SentBytes
 
 GB = 1_000_000_000
 
@@ -78,13 +77,3 @@ def test_hosts_that_need_nothing_from_others_take_no_part() -> None:
     members = [host(number, {"wheels": "path"}) for number in range(8)]
     choice = choose(members, {one.name: [file("wheel")] for one in members})
     assert (choice.names, choice.reason) == (frozenset(), "firstlight_source is `path`")
-
-
-def test_the_bandwidth_counts_the_time_in_which_anything_was_sent_once() -> None:
-    seen = SentBytes()
-    seen.add(ENOUGH_BYTES - 1, 0.0, 10.0)
-    assert seen.bytes_s is None
-    seen.add(ENOUGH_BYTES + 1, 2.0, 8.0)
-    assert seen.bytes_s == pytest.approx(2 * ENOUGH_BYTES / 10)
-    seen.add(2 * ENOUGH_BYTES, 100.0, 110.0)
-    assert seen.bytes_s == pytest.approx(4 * ENOUGH_BYTES / 20)
