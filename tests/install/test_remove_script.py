@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -56,6 +58,22 @@ def test_the_rest_of_an_interrupted_installation_is_removed(installed: Path) -> 
     (installed / "envs" / "half").mkdir(parents=True)
     assert remove(str(installed)).returncode == 0
     assert not installed.exists()
+
+
+@pytest.mark.parametrize("how", ["its program", "a file"])
+def test_a_build_that_an_interrupted_run_left_running_is_ended(installed: Path, how: str) -> None:
+    lock, program = installed / "envs/.lock", installed / "bin/uv"
+    for path in (lock, program):
+        path.parent.mkdir()
+    lock.touch()
+    shutil.copy(shutil.which("sleep") or "", program)
+    words = [program, "300"] if how == "its program" else ["sleep", "300"]
+    with lock.open() as held, subprocess.Popen(words, pass_fds=[] if how == "its program" else [held.fileno()]) as left:
+        held.close()
+        done = remove(str(installed))
+        assert left.wait(timeout=60) == -signal.SIGTERM
+    assert (done.returncode, installed.exists()) == (0, False), done.stdout + done.stderr
+    assert f"firstlight-changed: process {left.pid} (SIGTERM)" in done.stdout
 
 
 def test_what_a_run_left_before_it_claimed_the_prefix_is_removed(tmp_path: Path) -> None:

@@ -115,15 +115,15 @@ stop_supervisor() {
     removed "supervisord $pid"
 }
 
-# Processes that have files of our environments mapped, whatever they call themselves. Those of containers on this host
-# may show the same path, of a file system of their own: they are not ours.
+# Processes that have our programs mapped or files of our environments open, whatever they call themselves: the service,
+# and a build that an interrupted run left. Those of containers on this host may show the same path, of a file system of
+# their own: they are not ours.
 our_processes() {
     here=$(readlink /proc/self/ns/pid)
-    for maps in /proc/[0-9]*/maps; do
-        pid=${maps#/proc/}
-        pid=${pid%/maps}
-        if grep -qs -F "$prefix/envs/" "$maps" && [ "$(readlink "/proc/$pid/ns/pid")" = "$here" ]; then
-            echo "$pid"
+    for process in /proc/[0-9]*; do
+        if grep -qs -F -e "$prefix/envs/" -e "$prefix/bin/" "$process/maps" ||
+            [ -n "$(find "$process/fd" -lname "$prefix/envs/*" 2>/dev/null)" ]; then
+            [ "$(readlink "$process/ns/pid")" != "$here" ] || echo "${process#/proc/}"
         fi
     done
 }
