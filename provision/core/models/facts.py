@@ -281,6 +281,7 @@ class Installed(Record):
     environments: tuple[str, ...] = ()
     """Folders of all complete environments."""
     models: tuple[str, ...] = ()
+    """Folders of all models."""
     image: str | None = None
     """ID of the image of its container, where podman has it."""
     drift: tuple[Drift, ...] = ()
