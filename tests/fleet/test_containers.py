@@ -27,7 +27,7 @@ from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_h
 from tests.serve.test_unit import CPU, CUDA, IMAGE, UUIDS, container, sliced
 from verify.serving.service_plan import ServicePlan
 
-pytestmark = pytest.mark.long(seconds=500)
+pytestmark = pytest.mark.long(seconds=1150)
 GUIDE = ROOT / "docs/guides/containers.md"
 UNIT = "firstlight-vllm.service"
 QUADLET, SYSTEM_UNIT = "/etc/containers/systemd/firstlight-vllm.container", f"/etc/systemd/system/{UNIT}"

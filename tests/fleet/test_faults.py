@@ -34,8 +34,22 @@ LIMIT_S = 600.0
 RESTART_S = 180
 REPAIR = pytest.mark.long("faults that a run repairs", seconds=450)
 """Tests from the restart with other settings to the host as it was: faults leave what only a run repairs."""
-MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=570)
+MODEL_OF_A_USER = pytest.mark.long("a user's model", seconds=700)
 WRONG_NUMBERS = [pytest.param(fault, marks=pytest.mark.long(seconds=8), id=fault.name) for fault in wrong_numbers.ALL]
+OTHERS = (
+    *FILES,
+    *INJECTED,
+    *MODEL,
+    *SECRETS,
+    *UNIT,
+    *EXPOSED,
+    *LATER,
+    *NEXT_START,
+    *TREATED,
+    *administration.ALL,
+    FROZEN,
+)
+CHANGES = [pytest.param(fault, marks=pytest.mark.long(seconds=6), id=fault.name) for fault in OTHERS]
 DAMAGES = [fault for fault in (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT) if fault.status == "fail"]
 """Changes outside the installation, which an administrator may have made on purpose, cause warnings and stay."""
 
@@ -116,14 +130,7 @@ def test_a_wrong_number_is_found_by_the_check_of_its_operator(sound: FleetHost, 
     assert_found(fault, records)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        *(*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT, *EXPOSED, *LATER, *NEXT_START),
-        *(*TREATED, *administration.ALL, FROZEN),
-    ],
-    ids=lambda fault: fault.name,
-)
+@pytest.mark.parametrize("fault", CHANGES)
 def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> None:
     with made(sound, fault):
         records = verify(sound, fault.level, fault.checks)

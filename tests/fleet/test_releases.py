@@ -28,7 +28,7 @@ from tests.fleet.test_span import releases
 
 OTHER_NAME = "another-name"
 RELEASES = pytest.mark.long("releases of a host", seconds=360)
-BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=390)
+BEHIND_A_GATEWAY = pytest.mark.long("releases behind a gateway", seconds=700)
 
 
 @pytest.fixture(scope="module")

@@ -115,8 +115,6 @@ def decide(new: Observed, rounds: Sequence[Round], clients: Observed | None = No
     verdict = failed_requests(new.requests, new.failed)
     if verdict != "roll back" and clients and failed_requests(clients.requests, clients.failed) == "roll back":
         verdict, counted = "roll back", f"{clients.failed} of {clients.requests} requests of clients failed"
-    if verdict == "undecided":
-        return verdict, counted
     if verdict == "roll back":
         healthy = thresholds()["failed_requests"]["healthy"]
         return verdict, f"{counted}; a healthy release fails at most {healthy:.1%}"

@@ -57,6 +57,8 @@ class Site:
         self.runs: list[str] = []
         self.holds: list[float] = []
         """Seconds that each gate is told to observe at least."""
+        self.alike: list[str] = []
+        """Hosts whose times each gate compares with the old one's."""
         self.is_interrupted = False
         """Whether the last gate had to end its observation."""
         self.has_gateway = False
@@ -123,6 +125,7 @@ class Site:
             given = cast("partial[Any]", last.run).keywords
             self.holds.append(given["hold_s"])
             self.is_interrupted = given["is_interrupted"]()
+            self.alike.append("".join(given["alike"]))
             text = "3 of 600 requests failed"
             result = GateResult(decision=Decision(step=given["step"], at="", verdict=verdict, text=text))
         elif last.name == "rollback":

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from provision.core.errors import ServeError
+from provision.core.errors import ServeError, TransportError
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult
@@ -95,7 +95,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
         monkeypatch.setattr(rollout_gate._Watch, "_ask", ask)
         monkeypatch.setattr(rollout_gate, "ask", ask_gateways)
-        states = {name: {"readiness": {"model_folder": f"/opt/firstlight/models/{models[name]}"}} for name in NAMES}
+        folders = {name: f"/opt/firstlight/models/{model}" for name, model in models.items()}
+        states = {name: {"readiness": {"model_folder": folders[name]}} if name in folders else {} for name in NAMES}
         monkeypatch.setattr(rollout_gate, "live_states", lambda *_: states)
         monkeypatch.setattr(rollout_gate, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
         gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
@@ -253,6 +254,16 @@ def test_a_held_step_detects_failures_after_a_good_hour(run: Run) -> None:
     assert (decision.verdict, rounds < 700) == ("roll back", True)
 
 
+def test_a_held_step_detects_a_slower_release_after_a_good_hour(run: Run) -> None:
+    decision, rounds = run(lambda name, number: slow(name, number) if number > 600 else answer(), hold_s=7200)
+    assert (decision.verdict, rounds < 640) == ("roll back", True)
+
+
+def test_an_old_host_that_serves_nothing_is_compared_with_nothing(run: Run) -> None:
+    decision, rounds = run(slow, models={"new": "m"})
+    assert (decision.verdict, rounds) == ("go on", 8)
+
+
 def test_a_request_of_a_person_ends_a_hold_of_hours(run: Run) -> None:
     decision, rounds = run(lambda *_: answer(), hold_s=7200, ends_after=20)
     assert (decision.verdict, decision.text, rounds) == ("undecided", "a person asked for something else", 20)
@@ -262,6 +273,8 @@ def test_a_new_host_that_cannot_answer_stops_the_rollout(run: Run) -> None:
     broken = ServeError("ready.pyz did not answer in JSON")
     decision, _ = run(lambda name, _: broken if name == "new" else answer())
     assert (decision.verdict, decision.text) == ("roll back", "new cannot be queried")
+    decision, _ = run(lambda name, _: TransportError("no route") if name == "new" else answer())
+    assert (decision.verdict, decision.text) == ("undecided", "new cannot be queried")
     decision, _ = run(lambda name, _: broken if name == "old" else answer())
     assert (decision.verdict, set(decision.first_token_s)) == ("go on", {"new"})
 

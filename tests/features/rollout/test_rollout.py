@@ -42,6 +42,7 @@ def test_the_gate_compares_with_a_host_that_served_the_same_release_before(site:
     site.serves |= {"a": "another", "d": "another"}
     assert site.start() == Exit.OK
     assert [run for run in site.runs if run.startswith("gate")] == ["gate a,d", "gate a,b,c", "gate a,b,c,d"]
+    assert site.alike == ["a", "b", ""]
 
 
 def test_hosts_of_a_step_share_its_percentage_at_the_gateway(site: Site) -> None:
