@@ -67,7 +67,7 @@ def test_a_build_that_an_interrupted_run_left_running_is_ended(installed: Path, 
         path.parent.mkdir()
     lock.touch()
     shutil.copy(shutil.which("sleep") or "", program)
-    words = [program, "300"] if how == "its program" else ["sleep", "300"]
+    words = [str(program), "300"] if how == "its program" else ["sleep", "300"]
     with lock.open() as held, subprocess.Popen(words, pass_fds=[] if how == "its program" else [held.fileno()]) as left:
         held.close()
         done = remove(str(installed))

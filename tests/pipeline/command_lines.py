@@ -68,7 +68,7 @@ def start_on_terminal(
     environment = variables(logs, TERM=term)
     environment.pop("CI", None)
     process = subprocess.Popen(
-        [*COMMAND, *words],
+        ["env", "--default-signal=HUP", *COMMAND, *words],  # `nohup` before the tests is not for it
         stdin=theirs,
         stdout=theirs if stdout is None else stdout,
         stderr=theirs,

@@ -88,6 +88,15 @@ def test_adapters_are_served_from_the_folder_of_their_model(ranks: tuple[int, ..
     assert "--enable-lora" in made.argv
 
 
+def test_adapters_on_a_cpu_are_served_one_request_at_a_time_unless_settings_say_more(cuda_stack: Stack) -> None:
+    adapted = QWEN.model_copy(update={"adapters": {"a": 8}})
+    assert value_of(command(served=adapted), "--max-num-seqs") == "1"
+    assert command(served=adapted, vllm_args=["--max-num-seqs", "8"]).argv[-2:] == ("--max-num-seqs", "8"), (
+        "vLLM takes the last"
+    )
+    assert "--max-num-seqs" not in command(cuda_stack, facts(*cards(1)), served=adapted).argv
+
+
 def test_a_draft_model_is_named_where_the_model_lies() -> None:
     def asked(*, has_draft: bool, **speculative: object) -> object:
         made = command(served=QWEN.model_copy(update={"has_draft": has_draft}), speculative=speculative)
