@@ -4,8 +4,6 @@ A lane is a folder of tests, whose fixtures are then made once. Tests on hosts a
 lane. The files whose tests share the two hosts of the fixture `pair` are one.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 `long` marks tests that take a minute or more and seldom fail. A run with `--long-share today` runs a third of them: each has its turn every three days.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """What tests need beyond Python: without it they are skipped, or fail where every test has to run."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from typing import NoReturn

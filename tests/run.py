@@ -5,8 +5,6 @@ Before other runs than the quick one, as root on Debian or Ubuntu, missing OS pa
 Linters and type checker are tests as well (tests/house/test_static.py).
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ CI calls it after a run with failures. It ends with 0 only if each failed test i
 that passes the second time depends on what runs beside it, which is a defect to mend.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Unexpected values, for property tests of everything that is read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ set-up, call and teardown of each test, set-up of each fixture, each boot of a h
 its phases from its own summary.json, and each wait in a test's own thread. Times are of the wall clock.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

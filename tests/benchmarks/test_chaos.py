@@ -1,7 +1,5 @@
 """The chaos benchmark without hosts: what a seed draws, when a moment has come, which rows are kept, how states are compared."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from random import Random

@@ -1,7 +1,5 @@
 """Reading the phases of a cold start, and checking that both sides did the same work."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What benchmarks share: the machine in a result, its storage, the timing of whole processes."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

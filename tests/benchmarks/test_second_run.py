@@ -1,7 +1,5 @@
 """The comparison with ansible-playbook: a turn counts only if nothing had to change."""
 
-from __future__ import annotations
-
 import pytest
 
 from benchmarks.second_run import ansible_problem

@@ -1,7 +1,5 @@
 """The cases of the security benchmark that tests of the suite prove: each names tests that exist."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Measured sets: which count as known good, and errors without addresses of the user's indexes."""
 
-from __future__ import annotations
-
 from benchmarks.sets import plain
 from docs.generators.sets import known_good, measured_sets
 

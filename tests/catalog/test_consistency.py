@@ -1,7 +1,5 @@
 """The product's tables are consistent, and every kind of mistake in them is found."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Errors of the loader for an invalid table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Rows that an overlay adds, and the errors for a malformed one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

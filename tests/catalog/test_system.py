@@ -1,7 +1,5 @@
 """From neutral package names to a distribution's."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.catalog.packages import os_packages

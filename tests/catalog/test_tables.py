@@ -1,7 +1,5 @@
 """The product's own tables are complete, and their rows cannot be changed. `check` tests their consistency."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Comparing the version strings of the tables."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.catalog.versions import between, cuda_of, minor, numbers, release, specifier, within

@@ -1,7 +1,5 @@
 """Where a checkout and an installed product have their files, and those of their user; temporary folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Secrets are masked in every value, also in texts that were written before a secret was registered."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import given

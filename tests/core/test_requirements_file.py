@@ -1,7 +1,5 @@
 """Requirements files with hashes, and the packages that the tool runs with against one."""
 
-from __future__ import annotations
-
 from importlib.metadata import version
 
 from provision.core.requirements_file import LockedPackage, differences, read_lock

@@ -1,7 +1,5 @@
 """Programs for hosts are built when their sources change."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core.zipapp import kept

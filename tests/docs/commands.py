@@ -1,7 +1,5 @@
 """Reading a command as the product does, without running it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import typer.main

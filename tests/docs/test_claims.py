@@ -1,7 +1,5 @@
 """What README and pages claim holds: a few claims that nothing backed once."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

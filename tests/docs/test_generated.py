@@ -1,7 +1,5 @@
 """Generated pages, tables and schemas are current."""
 
-from __future__ import annotations
-
 from types import ModuleType
 
 import pytest

@@ -1,7 +1,5 @@
 """Hand-written pages: each link leads to a file and a heading, each command of the product parses, each page is in the index."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Every entry of the catalog: its form, its samples, and the bounded time of its patterns."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

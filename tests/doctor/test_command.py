@@ -1,7 +1,5 @@
 """The command: its text, its JSON and its exit codes, here and in verify.pyz."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Rotated, compressed logs."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -1,7 +1,5 @@
 """Logs without a failure have no finding: the files in `healthy/`, and lines that only look like a cause."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Logs of failures: the first finding in `failures/CAUSE.log`, or `failures/CAUSE.DETAIL.log`, is CAUSE."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Messages in the files of the causes."""
 
-from __future__ import annotations
-
 import pytest
 
 from verify.doctor.catalog import Cause, load_causes

@@ -1,7 +1,5 @@
 """Errors, plans and summaries of Firstlight have no finding except the cause that they name."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

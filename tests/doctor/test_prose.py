@@ -1,7 +1,5 @@
 """Texts without a failure: documentation, the summary of a green run, and words that contain a shorter sign."""
 
-from __future__ import annotations
-
 import functools
 import io
 import re

@@ -1,7 +1,5 @@
 """The scanner finds the same lines as a match of each line, in any form of text."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

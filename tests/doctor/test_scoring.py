@@ -1,7 +1,5 @@
 """Rules of the ranking, with invented causes."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

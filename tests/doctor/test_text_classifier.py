@@ -1,7 +1,5 @@
 """The text classifier: it guesses only at short texts that complain, with a low confidence, and never against a line."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

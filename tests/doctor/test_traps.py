@@ -1,7 +1,5 @@
 """Causes that are easily confused, and logs without a failure."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The work on a host's drivers, for each kind of host, from facts and Stack alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

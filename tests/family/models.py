@@ -1,7 +1,5 @@
 """Configurations of models in the true format, with values of our own: at least one for each family, and some that are of none."""
 
-from __future__ import annotations
-
 from typing import Any
 
 TEXT: dict[str, Any] = {

@@ -1,7 +1,5 @@
 """How a model is served: the family's choices for a release, and the user's settings, which always win."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

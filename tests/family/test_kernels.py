@@ -1,7 +1,5 @@
 """The kernels that the plan expects for experts and for weights of 4 and 8 bits."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The family of a model: by its config.json, and by its name where that cannot tell."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What a model makes, as vLLM decides it from its files and arguments."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

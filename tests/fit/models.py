@@ -1,7 +1,5 @@
 """Models that consist of their shapes only: configurations in the real format, weights as bytes by number format."""
 
-from __future__ import annotations
-
 import json
 import struct
 from math import prod

@@ -1,7 +1,5 @@
 """Figures computed by hand with vLLM's own formulas: bytes per token are 2 x key heads x head size x bytes per number x layers."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.phases.plan.fit.shape import Shape

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from provision.phases.plan.fit.split import stages, tensor_sizes, weight_bytes, why_not

@@ -1,7 +1,5 @@
 """The tables of this package are consistent: every row has a source, every class one row, every figure a plausible value."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 A fixture that needs one waits for it, or makes it itself and reports the error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

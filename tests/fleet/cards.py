@@ -4,8 +4,6 @@ Everything that needs no computation is real there: plan, stage and install of C
 cards that do not answer.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Runs programs of this machine, with their output in the error."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Fixtures of tests on a host of their own: one that serves, unless a file makes another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A test host that runs containers itself: what podman needs of systemd-nspawn."""
 
-from __future__ import annotations
-
 from tests.fleet.machine import Machine
 
 OPTIONS = ("--system-call-filter=@keyring",)

@@ -4,8 +4,6 @@ Many file systems discard every freed block on their device: there each uninstal
 so does the removal of each host. Syncs of package managers are cheap here as well, because nothing is read after a crash.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Hosts of another architecture: qemu-user runs their programs, on this machine's kernel."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fixtures for the fleet. If hosts cannot be booted, tests report it clearly; with FIRSTLIGHT_REQUIRE_FLEET=1 that is a failure."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

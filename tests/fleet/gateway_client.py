@@ -1,7 +1,5 @@
 """A client of a gateway on a booted host."""
 
-from __future__ import annotations
-
 import json
 import ssl
 import threading

@@ -1,7 +1,5 @@
 """Real test hosts: booted, reachable over SSH, known by key, with the usual kinds of users."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """Inventories of real hosts, as the product reads them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Debian packages over the bare root: installed once and kept as a layer of an overlay, under a key of its content."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """A list of all files of an installation, to compare two states of a host."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """One machine: an overlay over the bare root, booted by systemd-nspawn with systemd as PID 1."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

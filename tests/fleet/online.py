@@ -1,7 +1,5 @@
 """An online test host reaches package registries as this machine does, with its resolver, sources, certificates and settings."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

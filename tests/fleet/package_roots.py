@@ -1,7 +1,5 @@
 """Bare roots that are not booted and whose package manager has a vendor's repository; the role's modules run in them."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence

@@ -7,8 +7,6 @@ many cards as it is said to have, so the product's commands are those for cards.
 port, vLLM 0.32.0 takes them for those of one machine, whose memory they share (vllm/v1/worker/cpu_worker.py, VLLM_DIST_IDENT).
 """
 
-from __future__ import annotations
-
 from provision.cli.main import main
 from provision.phases.plan.rules.model import WITHOUT_RAY
 from tests.fleet.hosts import FleetHost

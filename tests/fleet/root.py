@@ -3,8 +3,6 @@
 The mirror is the one of this machine's own apt sources; the repository has no address.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Requests to a test host's service from the host itself, and multihost trials with another host's environment."""
 
-from __future__ import annotations
-
 import json
 from contextlib import ExitStack
 from functools import partial

@@ -3,8 +3,6 @@
 Tests whose subject is not the first installation begin with copies of such a host, which boot in seconds and then only start their engine.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """Booted hosts in the state of hosts that serve, with a stub engine in place of vLLM."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 `benchmarks/arm.py` goes further: it installs, loads and removes real aarch64 wheels, for longer than a test may take.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

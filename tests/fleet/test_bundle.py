@@ -1,7 +1,5 @@
 """A bundle is made with a network; a controller without network, index, cache and .venv provisions a bare host from it."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

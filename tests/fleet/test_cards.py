@@ -3,8 +3,6 @@
 There is no card to compute on: verify cannot be green, and must report one cause.
 """
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The collection `firstlight.kit` on bare hosts, in somebody's own site: roles alone, and the whole site."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 The tests of this file run in order on one host; each continues from the state that the one before left.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Package files from the controller, installed on a bare Debian root that is not booted and reaches no source."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

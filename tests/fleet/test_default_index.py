@@ -1,7 +1,5 @@
 """A CPU host whose controller reaches only the main index, which has no CPU build of torch: the CUDA build computes instead."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

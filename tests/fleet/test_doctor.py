@@ -3,8 +3,6 @@
 Repairs of causes that need an installation are in `test_provision.py`.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

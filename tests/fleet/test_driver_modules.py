@@ -1,7 +1,5 @@
 """The scripts of the driver roles in a bare root that is not booted, with substitutes for the programs that they call."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

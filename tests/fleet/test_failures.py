@@ -3,8 +3,6 @@
 Runs that fail while the service starts are in `test_provision.py`, which has hosts that serve.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

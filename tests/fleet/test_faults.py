@@ -7,8 +7,6 @@ minute or more. Faults share a restart only if each has a record of its own (`RU
 The last tests serve a user's model.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """`./firstlight gateway` on booted hosts: one gateway with Debian's HAProxy, two hosts with stub engines."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Two gateways that share an address, with real keepalived and HAProxy on booted hosts, before a stub engine."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

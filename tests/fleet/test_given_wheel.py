@@ -1,7 +1,5 @@
 """A host goes to its first token with a wheel of vLLM that no table has: the real CPU build, under a development version."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import hashlib

@@ -1,7 +1,5 @@
 """The role that splits GPUs on a booted host, with a stand-in for nvidia-smi. No GPU has run it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

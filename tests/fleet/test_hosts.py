@@ -1,7 +1,5 @@
 """Sessions with real hosts, and their errors."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

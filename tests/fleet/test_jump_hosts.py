@@ -1,7 +1,5 @@
 """The connection to a host: its key, jump hosts, ssh configurations, and the errors when it fails."""
 
-from __future__ import annotations
-
 import base64
 import os
 import socket

@@ -1,7 +1,5 @@
 """The load of a service, measured through the controller while it serves, and after a run that ends well."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Logins with keys, agents, certificates and passwords from a vault, and the errors of refused logins."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`./firstlight monitoring` on booted hosts: Debian's Prometheus on one, its node exporter and a stub engine on the other."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Callable

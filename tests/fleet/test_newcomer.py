@@ -1,7 +1,5 @@
 """The README's first command as a new user types it: this checkout on a bare host with only Python, and on this machine."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import tempfile

@@ -1,7 +1,5 @@
 """The role's modules for driver packages, with a vendor's signed repository and the apt of a bare Debian root that is not booted."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

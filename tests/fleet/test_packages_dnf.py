@@ -1,7 +1,5 @@
 """The role's modules with dnf: Debian's own dnf and rpm, in a root that is not booted, with a repository like the vendor's for RHEL 9."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """A distribution's own driver, as Ubuntu names it: the role's modules on a Debian root whose archive calls itself Ubuntu."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Driver packages with the names of NVIDIA's repository for Ubuntu, which contain the branch: the role's modules on a Debian root with Ubuntu's os-release."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

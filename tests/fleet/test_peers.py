@@ -1,7 +1,5 @@
 """Files that hosts hand on or get by themselves: what arrives, what the key of a run allows, and what is left of it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -5,8 +5,6 @@ order on one host; each continues from the state that the one before left. That 
 small sources in place of the driver's, which dkms compiles for minutes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

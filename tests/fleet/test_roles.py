@@ -1,7 +1,5 @@
 """The roles on real hosts: systemd, SSH, a system account, an operating system package, no internet."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 from pathlib import Path

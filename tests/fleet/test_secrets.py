@@ -1,7 +1,5 @@
 """An installation on a real host with secrets around it: no record, argument or unit shows one, not even for a moment."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

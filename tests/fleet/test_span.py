@@ -3,8 +3,6 @@
 The tests run in order on the same hosts; each continues from the state that the one before left.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import time

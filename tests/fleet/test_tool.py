@@ -1,7 +1,5 @@
 """The product as a tool on a bare host: `uvx`, `pipx` and `uv tool install`, a first run, a question to the model."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Roles for packages beside a driver, on a real host with signed local repositories in the vendors' layout for Ubuntu 24.04."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 The tests of workers run in order on the same host; each continues from the state that the one before left.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 import time

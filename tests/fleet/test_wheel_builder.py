@@ -1,7 +1,5 @@
 """The wheel builder with real hosts: a wheel is installed with torch, and one is built there."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import replace

@@ -5,8 +5,6 @@ HGX H100. apt, dpkg, systemd, the restart and the whole product are real. A driv
 another driver uses the cards.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """More of the vendors' packages: NVIDIA's for Ubuntu, where a branch is part of most names, AMD's, and the container toolkit's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from tests.fleet.hosts import FleetHost

@@ -5,8 +5,6 @@ Each is made by a `.pth` file that Python reads at its start, which `libraries.i
 the operator fails by itself. Nothing else of the host changes, and the service, which started before, continues without the fault.
 """
 
-from __future__ import annotations
-
 from tests.fleet.faults import Fault
 from verify.records import Level
 

@@ -1,7 +1,5 @@
 """Features are folders that the core works without: nothing of the core names one, and a copy without one, or without all, still works."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Imports run downward only: cli -> pipeline -> phases -> report, fleet, catalog -> core. Read from the source itself, nothing is imported."""
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The page on security names existing tests, and at least one for every promise."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

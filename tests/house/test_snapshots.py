@@ -1,7 +1,5 @@
 """Which snapshots of serving hosts stay in the cache of the test hosts."""
 
-from __future__ import annotations
-
 import fcntl
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Linters, formatter and type checker."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """No tracked file contains hosts of package registries or paths of a machine; the locks agree."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Python package: built twice it has the same bytes, and its program runs outside of a checkout."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

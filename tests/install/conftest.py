@@ -1,7 +1,5 @@
 """A host that is this machine: real Ansible over a local connection, a prefix in a temporary folder, a real environment."""
 
-from __future__ import annotations
-
 import copy
 import getpass
 import hashlib

@@ -1,7 +1,5 @@
 """A test host of the fleet as a site: system-wide installation under systemd, bytes sent over SSH."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

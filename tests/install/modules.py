@@ -1,7 +1,5 @@
 """The modules of playbooks/library, run alone inside Ansible's own module code, as on a host."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The scripts of the roles, run alone with the files that the tasks give them, and Ansible's own programs."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

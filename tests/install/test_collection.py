@@ -1,7 +1,5 @@
 """The collection `firstlight.kit`: built, installed and used with Ansible's own programs, where no checkout is."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

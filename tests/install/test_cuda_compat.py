@@ -1,7 +1,5 @@
 """The verification of role `cuda_compat`, with this machine's own loader; nothing is changed."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

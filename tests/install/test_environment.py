@@ -1,7 +1,5 @@
 """Building an environment on a host."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

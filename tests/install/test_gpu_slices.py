@@ -1,7 +1,5 @@
 """The script of role gpu_slices, with a stand-in for nvidia-smi that keeps the mode and the slices of two GPUs in files. No GPU has run it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Several hosts at once, interruptions, and text that must not be in a run's folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

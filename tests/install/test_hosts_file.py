@@ -1,7 +1,5 @@
 """hosts.yml as Ansible reads it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verification of role `image`; a stand-in for podman runs the command on this machine."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

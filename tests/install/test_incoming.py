@@ -1,7 +1,5 @@
 """Files that Ansible sends to the incoming folder of a host: by the playbook of the checkout, over a local connection."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

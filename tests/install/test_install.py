@@ -1,7 +1,5 @@
 """An installation on a real host (this machine, a prefix of its own), by real Ansible."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """Folders and tools of an installation."""
 
-from __future__ import annotations
-
 import base64
 import getpass
 import stat

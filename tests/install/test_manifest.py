@@ -1,7 +1,5 @@
 """An environment has exactly the files of its wheels, whatever their RECORDs contain, and they are listed in a manifest."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import zipfile

@@ -1,7 +1,5 @@
 """Passwords reach Ansible without a file on any disk, so that no run can leave one."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

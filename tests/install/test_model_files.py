@@ -1,7 +1,5 @@
 """Moving a model's files into their folder."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

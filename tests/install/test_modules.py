@@ -1,7 +1,5 @@
 """Every module: its documentation equals its argument specification, and the oldest Python can read it."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import importlib.util

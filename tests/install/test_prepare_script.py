@@ -1,7 +1,5 @@
 """Preparing a host for Ansible's modules: the script of the role, run alone."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

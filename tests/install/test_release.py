@@ -1,7 +1,5 @@
 """What a switch to a release writes, records and reports, without a service manager."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What an uninstallation removes and what it never removes: the script of the role, run alone."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Every role: nothing from Galaxy, every variable documented, no error ignored."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """supervisord is started, restarted and stopped; its programs are replaced by scripts."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

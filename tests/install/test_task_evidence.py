@@ -1,7 +1,5 @@
 """changes.jsonl: the changes that a task made to a host."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The text for a failed task, from results in Ansible's format."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

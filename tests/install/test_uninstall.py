@@ -1,7 +1,5 @@
 """Rollback to the previous environment, stop, and complete removal."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

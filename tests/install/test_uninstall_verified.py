@@ -1,7 +1,5 @@
 """How an uninstallation sees that nothing is left: no prefix, and no process that has its files mapped."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

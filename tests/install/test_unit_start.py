@@ -1,7 +1,5 @@
 """The start of a unit that fails: Ansible runs the tasks of the role, systemctl and journalctl are stand-ins."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

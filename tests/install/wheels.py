@@ -1,7 +1,5 @@
 """Tiny wheels, so that a real environment is installed from real files within a second."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

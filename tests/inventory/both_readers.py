@@ -1,8 +1,6 @@
 """Program: reads inventories with `ansible-inventory --list` and with the product's reader; one start for all, as each takes a second."""
 
 # mypy: disable-error-code="import-untyped"
-from __future__ import annotations
-
 import contextlib
 import io
 import json

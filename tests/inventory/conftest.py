@@ -1,7 +1,5 @@
 """Inventories of one test, read as the product reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The second read returns the first one's result as long as nothing that affects it has changed."""
 
-from __future__ import annotations
-
 import stat
 from pathlib import Path
 

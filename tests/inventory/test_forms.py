@@ -10,8 +10,6 @@ order       the order in which the files name the hosts, if it is not that of a 
 expect      variables by host; those made by templates or from vaults, which the list does not show
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Inventories that would hang or crash a run: each is refused in one error."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Callable

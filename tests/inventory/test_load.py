@@ -1,7 +1,5 @@
 """Reading inventories, and the errors for broken ones."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """An inventory that has one machine under two names is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

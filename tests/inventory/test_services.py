@@ -1,7 +1,5 @@
 """Several services of a host: each is a host of its own for runs, and two never want the same port or GPU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

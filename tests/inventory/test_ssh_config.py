@@ -1,7 +1,5 @@
 """Connections as OpenSSH resolves them: both SSH stacks get the same."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Commands as a user types them: one at a time, on a terminal, or many in forks of one process that has imported the product."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

@@ -1,7 +1,5 @@
 """A run over hosts that are this machine, some of which may serve one model together."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batches of a run: which hosts change together, and when no further batch begins. The phases are stand-ins."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, cast
 

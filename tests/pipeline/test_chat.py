@@ -1,7 +1,5 @@
 """`chat`: which host is meant, and answers of a stand-in server, through a real session and the real program."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Wrong input gives a text with values, a hint and an exit code, never a traceback."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

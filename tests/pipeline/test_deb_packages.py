@@ -1,7 +1,5 @@
 """OS packages of features on hosts whose package sources do not answer: what `plan` says, and what is sent."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`doctor --limit` and `--apply` on this machine: what they read and keep, what they ask, and what they may change."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The probe after a driver installation must show the planned driver."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.core.models.facts import Amd, HostFacts, Nvidia

@@ -1,7 +1,5 @@
 """The folder of an environment: the existing one, or a new one if that is damaged."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Exit codes of commands, and the location of the cache, for variables that are set or missing."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

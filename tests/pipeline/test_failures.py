@@ -1,7 +1,5 @@
 """The doctor of a failed run reads the phase's text first, then the host's own logs; hosts that did not fail are not read."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

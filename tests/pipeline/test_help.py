@@ -1,7 +1,5 @@
 """What `--help` shows: commands in sections, whole sentences, and the options of a group's default command."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """When `status` offers the service of a host."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The host lock, with the real `flock`: it is held while its holder lives, and free when the holder has ended in any way."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A model that a host serves is replaced by the built-in one only where the inventory or an option says so."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """phases.json, which has how each phase ended for each host."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

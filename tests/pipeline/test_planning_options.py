@@ -1,7 +1,5 @@
 """Options of every command that plans, and settings as `--set NAME=VALUE`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

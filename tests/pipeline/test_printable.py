@@ -1,7 +1,5 @@
 """No control sequence reaches the terminal, wherever the text comes from; tested on a pseudo-terminal."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

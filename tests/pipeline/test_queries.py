@@ -1,7 +1,5 @@
 """Commands that only read hosts leave the runs as they are; their records are apart, and only the newest of them stay."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The reported state and release of a host whose service did not start. Playbooks and proofs are substitutes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, Literal

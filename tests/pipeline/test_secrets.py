@@ -1,7 +1,5 @@
 """Secrets are placed wherever users may have them, and searched for in everything that users may read."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a host says that it serves."""
 
-from __future__ import annotations
-
 import json
 
 from provision.run.served import Served, served_of

@@ -1,7 +1,5 @@
 """Hosts that serve one model: they go through a run together, or not at all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

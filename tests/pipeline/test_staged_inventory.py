@@ -1,7 +1,5 @@
 """hosts.yml of a run that ends with staged files: what playbooks by hand install from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

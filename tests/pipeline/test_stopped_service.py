@@ -1,7 +1,5 @@
 """Commands that stop a service for a while, as a user runs them; a script replaces the environment's Python on the host."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A suggested command has the hosts and the options of the run that suggests it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run on a real terminal: Ctrl-C, a closed window, and the output meanwhile."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

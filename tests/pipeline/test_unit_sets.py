@@ -1,7 +1,5 @@
 """Whether a host has the files and units that it is to have."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.run.unit_sets import has

@@ -1,7 +1,5 @@
 """When a host is up to date, and which files are sent to one that is not."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

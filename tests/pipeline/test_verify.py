@@ -1,7 +1,5 @@
 """The phase `verify`: the records of hosts that were checked together."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

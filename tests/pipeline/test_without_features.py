@@ -1,7 +1,5 @@
 """What the core does by itself where no feature takes part."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

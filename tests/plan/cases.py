@@ -9,8 +9,6 @@ expect    stack: dotted paths and values ("" is None); or refused: the rule of t
           rejected: rules that refuse better candidates; warnings: rules that warn; assumed: assumptions; reasons: parts of reasons' texts
 """
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A second opinion on a Stack: reads the tables itself and shares no code with the rules."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any

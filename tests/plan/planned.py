@@ -1,7 +1,5 @@
 """What is planned for one host, by its facts or a --what-if line, and what the plan says of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any

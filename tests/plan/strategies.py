@@ -1,7 +1,5 @@
 """Random described hosts and policies."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import strategies as st

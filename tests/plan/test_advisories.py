@@ -1,7 +1,5 @@
 """Which advisories apply to a host, what `latest` makes of them, and what the plan says."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

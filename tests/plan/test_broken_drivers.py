@@ -1,7 +1,5 @@
 """Recorded hosts with an installed driver that does not work. Without consent they are refused: cases/hosts/driver-*.toml."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The candidates that a plan gives to `stage`: the best ones, and some for each smaller set of indexes."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.core.models.stack import Stack

@@ -1,7 +1,5 @@
 """Names of cards from drivers, and PCI ids."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.catalog import catalog

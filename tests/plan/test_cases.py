@@ -1,7 +1,5 @@
 """Every case file: its expected Stack or refusal."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The dependencies of a release: those of its own time, except for the newest releases."""
 
-from __future__ import annotations
-
 from packaging.requirements import Requirement
 from packaging.version import Version
 

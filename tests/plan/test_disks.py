@@ -1,7 +1,5 @@
 """The plan checks the disk of the installation."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Shapes of `plan --json`, and facts read back."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The texts of `plan`, as snapshots."""
 
-from __future__ import annotations
-
 import pytest
 from syrupy.assertion import SnapshotAssertion
 

@@ -1,7 +1,5 @@
 """How a model is served, in the plan: what the rules refuse, the nearest change, the Stack, and what a person reads."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The rule `model-fit` in the plan: refusals, the nearest change, the values in the Stack."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

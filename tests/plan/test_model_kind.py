@@ -1,7 +1,5 @@
 """Which attention back end a model's own kind allows: compressed vectors (MLA), an index, sinks, odd heads."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Facts in unexpected forms give a plan, never a traceback."""
 
-from __future__ import annotations
-
 from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, Python
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.what_if import parse_what_if

@@ -1,7 +1,5 @@
 """Properties of every host, tested with random hosts."""
 
-from __future__ import annotations
-
 import json
 import random
 import sys

@@ -1,7 +1,5 @@
 """Sets that were tried come first, and the others say that nobody did."""
 
-from __future__ import annotations
-
 import pytest
 
 from docs.generators.proven import generate

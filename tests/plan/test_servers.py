@@ -1,7 +1,5 @@
 """Servers by their product name: the GPUs and the network cards that each of them has."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What each of several services of a machine gets: GPUs by what fits and how they are linked, or a part of a CPU host."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

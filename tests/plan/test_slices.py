@@ -1,7 +1,5 @@
 """Slices that the settings want, before they are made."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Descriptions and recorded facts of impossible hosts: each gives a plan or one usage error."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

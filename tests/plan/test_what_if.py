@@ -1,7 +1,5 @@
 """The grammar of --what-if."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.core.errors import UsageError

@@ -1,7 +1,5 @@
 """Why a release was not chosen: all reasons against it, not only the first, and the changes that would make it possible."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.core.errors import UsageError

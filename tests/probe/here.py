@@ -1,7 +1,5 @@
 """Runs the probe's real script on this machine, with any shell, user and PATH."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Mapping

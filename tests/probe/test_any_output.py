@@ -1,7 +1,5 @@
 """Any output of a host gives facts: never a traceback, and always a record that can be written and read again."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """What is read only to compare hosts: packages, settings, firmware and services."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

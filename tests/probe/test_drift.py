@@ -1,7 +1,5 @@
 """Drift: differences between an installation and the state that its last run sealed, from the probe's output to facts."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.core.models.facts import EngineProcess

@@ -1,7 +1,5 @@
 """What is read of a service's journal after a failure."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Values and spellings that not all recorded outputs contain."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

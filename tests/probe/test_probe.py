@@ -1,7 +1,5 @@
 """`probe` over a session that runs commands on this machine."""
 
-from __future__ import annotations
-
 import subprocess
 import tempfile
 import time

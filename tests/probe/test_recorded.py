@@ -1,7 +1,5 @@
 """Each recorded output gives the facts that its JSON file names, whatever a terminal or a transport added to it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

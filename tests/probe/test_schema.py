@@ -1,7 +1,5 @@
 """The page of facts is complete."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core.models.facts import HostFacts

@@ -1,7 +1,5 @@
 """The real script: several shells, no root, an empty environment, missing tools."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

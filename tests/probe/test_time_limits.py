@@ -1,7 +1,5 @@
 """The time limits of the real script: a tool that hangs loses what it was asked, and nothing else."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

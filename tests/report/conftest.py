@@ -1,7 +1,5 @@
 """Two runs of this machine, for tests of commands on past runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Invented runs for the summary's tests: folders with the files that the phases write."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Sequence

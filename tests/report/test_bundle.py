@@ -1,7 +1,5 @@
 """The archive for a bug report: which files it has, and which not."""
 
-from __future__ import annotations
-
 import json
 import tarfile
 from pathlib import Path

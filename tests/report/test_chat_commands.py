@@ -1,7 +1,5 @@
 """Commands that send a prompt: OpenSSH itself says what those for a remote host connect to, and a server what it is asked."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess

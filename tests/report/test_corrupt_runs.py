@@ -1,7 +1,5 @@
 """Run folders with damaged or foreign files: every command on runs ends normally, and other runs still count."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Differences between two runs: which count, which do not, and with which earlier run a run is compared."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The gateway in the summary of a run."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

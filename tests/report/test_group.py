@@ -1,7 +1,5 @@
 """Checks of many hosts for a reader: identical results are shown once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """One line per family: counts, and the figures that matter most to a reader."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """`./firstlight logs`: the list of runs, and the summary of one."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

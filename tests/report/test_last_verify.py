@@ -1,7 +1,5 @@
 """The line with the level and time of a host's last checks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Plain lines for logs, and a live table on a real terminal, which is restored afterwards."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

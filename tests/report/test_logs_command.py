@@ -1,7 +1,5 @@
 """`./firstlight logs ...` as a user types it: the effect of each form, and where its output goes."""
 
-from __future__ import annotations
-
 import json
 import os
 import tarfile

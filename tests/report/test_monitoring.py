@@ -1,7 +1,5 @@
 """Monitoring in the summary of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core.models.records import MonitoringRecord

@@ -1,7 +1,5 @@
 """The commands that a run suggests: accepted by the parser, for its hosts, and never what just failed."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import shlex

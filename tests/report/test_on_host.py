@@ -1,7 +1,5 @@
 """The summary that a run leaves on a host: one `cat` answers what the host has."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One root cause is shown once, in at most 15 lines with the doctor's finding first, however many checks it affects."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

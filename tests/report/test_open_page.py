@@ -1,7 +1,5 @@
 """`./firstlight logs open`: the page of a run, and how to see it on a machine without a browser."""
 
-from __future__ import annotations
-
 import os
 import webbrowser
 from pathlib import Path

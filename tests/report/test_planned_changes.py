@@ -1,7 +1,5 @@
 """What `plan` and a run say of what stands around services."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """For any files of a run: no line beyond 100 columns, no secret, no terminal command, and JSON that fits its schema."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import unicodedata

@@ -1,7 +1,5 @@
 """Which runs are kept: a pure function, and the removal of the folders."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

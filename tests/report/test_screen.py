@@ -1,7 +1,5 @@
 """The first screen of a run: failures and causes first, fleets counted, and the command that shows the details."""
 
-from __future__ import annotations
-
 import ast
 import io
 import json

@@ -1,7 +1,5 @@
 """More than a hundred kinds of secrets: none remains in an archive, a record or the doctor's output."""
 
-from __future__ import annotations
-
 import ast
 import json
 import random

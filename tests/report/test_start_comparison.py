@@ -1,7 +1,5 @@
 """Starts of services on equal hosts: which phase is named, and which is not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

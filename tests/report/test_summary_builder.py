@@ -1,7 +1,5 @@
 """States, verdicts, and warnings about missing, truncated or foreign files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The summary as text: complete texts of complete runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from syrupy.assertion import SnapshotAssertion

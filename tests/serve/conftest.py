@@ -1,7 +1,5 @@
 """Stacks and hosts as the phases before `serve` return them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@
 The configuration contains its answers, so that the real proof gets correct and wrong ones.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

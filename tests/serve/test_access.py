@@ -1,7 +1,5 @@
 """The API key on every route: the middleware alone, as ASGI servers call it."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Mapping

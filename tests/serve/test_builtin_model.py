@@ -1,7 +1,5 @@
 """Creation of the built-in model, as far as it works without torch; the fleet test creates and serves the whole model."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

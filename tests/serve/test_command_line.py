@@ -1,7 +1,5 @@
 """The command line and environment of `vllm serve`."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any, Literal

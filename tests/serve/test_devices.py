@@ -1,7 +1,5 @@
 """Which cards serve, and how a model is split over them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Programs that run in or beside an environment, under the oldest Python that an environment may have."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

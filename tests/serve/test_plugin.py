@@ -1,7 +1,5 @@
 """The plugin inside an engine: small packages replace vLLM, with the attention layers laid out as in its releases."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

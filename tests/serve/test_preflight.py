@@ -1,7 +1,5 @@
 """The check before each start, against real sockets and processes."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ This machine may have no systemd: `systemctl` and `journalctl` are scripts that 
 server's process. The fleet test proves the same against the real programs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

@@ -1,7 +1,5 @@
 """The reference answer is computed once while the server starts; the run waits for it and reports its failure. Real processes and locks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Synthetic requests to a service, over real HTTP to a server of this test; tests/fleet/test_releases.py sends them to a real vLLM."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The key of a start cache."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The phases of a start, read from logs in vLLM's own format with invented values."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The service as text."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

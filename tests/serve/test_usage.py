@@ -1,7 +1,5 @@
 """Tokens of a gateway's clients, counted in the server: the middleware with engines that give outputs as vLLM's does."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

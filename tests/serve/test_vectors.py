@@ -1,7 +1,5 @@
 """What the files of a model say of its vectors, and where its reference is left out. vLLM's tests compute real ones (tests/verify/in_vllm)."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files to be sent."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Connections as Fabric makes them; tests/fleet has those to real hosts."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from collections.abc import Iterator

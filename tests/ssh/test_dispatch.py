@@ -1,7 +1,5 @@
 """The fan-out: order, bound, outcomes, retries, deadlines, interruption."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

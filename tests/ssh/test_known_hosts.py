@@ -1,7 +1,5 @@
 """Known hosts as OpenSSH reads and writes them, compared with ssh-keygen."""
 
-from __future__ import annotations
-
 import base64
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A host with endless output: reading is limited in bytes and in time, and the command is ended."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from pathlib import Path

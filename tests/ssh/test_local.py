@@ -1,7 +1,5 @@
 """Sessions with this machine."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """Commands of hints, typed unchanged: they use the same connection as the product, and the host's key is known afterwards."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import socket

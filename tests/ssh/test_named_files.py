@@ -1,7 +1,5 @@
 """Files that settings name: their content appears in no error, because the setting may name the wrong file."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

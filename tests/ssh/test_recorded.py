@@ -1,7 +1,5 @@
 """Files that are written to a host are recorded; commands that only read are not."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """TCP connections to hosts."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

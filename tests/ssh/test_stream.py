@@ -1,7 +1,5 @@
 """Bulk data into a command of a host: what becomes of the command and of the connection when one of the two ends."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any, cast

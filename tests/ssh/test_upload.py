@@ -1,7 +1,5 @@
 """The bytes of a transfer: what is sent, and what is found on the host."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil

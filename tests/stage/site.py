@@ -1,7 +1,5 @@
 """A package index, a hub or a mirror on 127.0.0.1, with faults to order."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Minimal Stacks: tiny `torch` and `vllm` wheels on a local index."""
 
-from __future__ import annotations
-
 import platform
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The separately installed package of a Stack, supplied by a provider."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Invalid answers of a hub or a proxy: each is one error with its values, and nothing is stored."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

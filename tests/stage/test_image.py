@@ -1,7 +1,5 @@
 """The image of a container: an archive in OCI's layout, and files that are none."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

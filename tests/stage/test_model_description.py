@@ -1,7 +1,5 @@
 """A model's shape without its weights: of a folder from the headers, of a hub id from the small files alone."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

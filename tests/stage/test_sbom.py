@@ -1,7 +1,5 @@
 """Software bills of materials: valid, the same for the same lock, complete."""
 
-from __future__ import annotations
-
 import json
 import re
 import zipfile

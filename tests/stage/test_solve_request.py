@@ -1,7 +1,5 @@
 """The request to uv: pinned builds by name and location."""
 
-from __future__ import annotations
-
 from packaging.version import Version
 
 from provision.catalog.index.project_page import IndexLocation

@@ -1,7 +1,5 @@
 """Sources of staged files: the user's indexes and folders, those of the vendors, and their upload times."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The phase `stage` for hosts whose package sources do not answer, without a host."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

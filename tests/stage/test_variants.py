@@ -1,7 +1,5 @@
 """Wheels of another platform than planned are refused by name; by their versions, the next build is used."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A wheel of vLLM that the tables lack: where it is found, what is inferred from it, and the environment that it is locked into."""
 
-from __future__ import annotations
-
 import hashlib
 import platform
 from dataclasses import asdict

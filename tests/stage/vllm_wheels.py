@@ -1,7 +1,5 @@
 """Wheels as vLLM publishes them for a commit, with real libraries that have GPU code."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 

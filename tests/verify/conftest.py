@@ -1,7 +1,5 @@
 """Fixtures of the tests of `verify`."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path

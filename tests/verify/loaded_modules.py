@@ -3,8 +3,6 @@
 `verify upgrade` collects garbage before it measures memory; with all of vLLM loaded that takes a second each time.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 

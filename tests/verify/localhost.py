@@ -1,7 +1,5 @@
 """This machine as a host that is checked, and scripts that stand in for its programs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core.models.inventory import Connection

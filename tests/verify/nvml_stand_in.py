@@ -1,7 +1,5 @@
 """A library that answers like NVML, compiled from the part of nvml.h that is called."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A server in a thread of the test itself, what its handlers share, and the service of an installation behind it."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Faults that tests make in vLLM's own server (`in_vllm/faulty_engine.py`), and what the checks say of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -3,8 +3,6 @@
 It samples as vLLM does, on one core without torch. `fault` names what it does wrong; `FAULTS` lists what is possible.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """The output of amd-smi in each of its forms, and its meaning."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Level burn-in: the verdict over rounds, its continuation after an interruption, and the command without torch."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

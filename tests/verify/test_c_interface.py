@@ -1,7 +1,5 @@
 """The C interface of flash attention: built by its script, and used from C under AddressSanitizer, from Rust and by ctypes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The state that cards report: how it is read, and its meaning for a healthy card, a faulty one, and one without values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path

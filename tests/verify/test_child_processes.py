@@ -1,7 +1,5 @@
 """A call in a process of its own: however it ends, the caller gets a result."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

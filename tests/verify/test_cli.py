@@ -1,7 +1,5 @@
 """The command line under a Python without torch: usage, exit codes, output."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Comparison of two choices for the service: its command, its options, the table, the verdicts."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """The GPUs that containers get. No GPU is here: NVML's answer is made up, and scripts stand in for nvidia-ctk and podman."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Checks depend on each other: what runs after a failed dependency, and what an interrupted run keeps."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """How each layer's view of the GPUs is read, and the meaning of agreement and difference."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace

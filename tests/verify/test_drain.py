@@ -1,7 +1,5 @@
 """A service that is stopped for the checks is started again, however they end."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Libraries read as files: symbols compared with another reader's, GPU code of a section, and the reports about both."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A host with fewer cards than expected is not green: with seven of eight, the missing card is named."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Comparison of equal devices and of hosts: the one that differs is named. And records in the format of CI servers."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Metrics of a host as Prometheus reads them: the health of cards in NVML's and amd-smi's answers, release, verification."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

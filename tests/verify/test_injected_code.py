@@ -1,7 +1,5 @@
 """Files and variables that could make the interpreter load code that was not installed."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

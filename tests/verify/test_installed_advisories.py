@@ -1,7 +1,5 @@
 """installed.advisories: what is installed against the advisories that apply to a host, in the request and in the result."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

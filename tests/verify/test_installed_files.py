@@ -1,7 +1,5 @@
 """Comparison of an environment's files with those that were installed: which files are compared when."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import mmap

@@ -1,7 +1,5 @@
 """Files of an installation compared with their record, in a folder."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

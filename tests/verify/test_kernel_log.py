@@ -1,7 +1,5 @@
 """The kernel's log, read from the journal, and the meaning of its lines about cards."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What failed at one level stays failed until the same check passes as deeply."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

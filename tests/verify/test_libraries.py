@@ -1,7 +1,5 @@
 """Comparison of installed, locked and loaded libraries."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What slows a GPU down under load. No GPU is here: readings are made up, or come from a stand-in for NVML."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A host's interfaces, and connections between hosts."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The path of writes between cards: redirection on the bus, and cards with direct links."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which attention is checked: the one of the Stack, and torch's own as well; and the planned package of flash-attn."""
 
-from __future__ import annotations
-
 import sys
 from importlib.metadata import Distribution
 from pathlib import Path

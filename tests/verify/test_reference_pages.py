@@ -1,7 +1,5 @@
 """The pages about verify describe its real behaviour."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from pathlib import Path

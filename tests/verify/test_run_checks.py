@@ -1,7 +1,5 @@
 """The one file that is sent to hosts, and the handling of their answers."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

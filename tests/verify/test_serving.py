@@ -1,7 +1,5 @@
 """The service of a host: how it is found, measured under load, and evaluated."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

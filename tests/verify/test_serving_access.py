@@ -3,8 +3,6 @@
 And what its account may do besides, from the output of sudo 1.9 and entries of passwd and shadow.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 from collections.abc import Iterator

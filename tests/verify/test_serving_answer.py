@@ -1,7 +1,5 @@
 """Answers of a service are compared with references, and requested from a real HTTP server that may answer wrongly or not at all."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """The contract of the served API is kept by a sound engine, and each fault of an engine's API is noticed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from inspect import isfunction
 

@@ -3,8 +3,6 @@
 From the output of systemd 252 and of glibc 2.36, files of scheduled commands, and folders of this machine.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from dataclasses import replace

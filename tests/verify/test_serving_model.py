@@ -1,7 +1,5 @@
 """The model's files compared with their manifest, with a folder of real files."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from pathlib import Path

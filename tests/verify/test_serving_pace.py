@@ -1,7 +1,5 @@
 """The pace of a service, measured on a small server of this process; and metrics of engines."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The serving processes compared with the plan: /proc of a real service, with one value changed at a time."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

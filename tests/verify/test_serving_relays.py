@@ -1,7 +1,5 @@
 """Programs, sockets and rules that forward requests to an endpoint, from true command lines and the output of nft and iptables-save."""
 
-from __future__ import annotations
-
 import os
 import socket
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The unit that serves compared with the planned one, from systemd 252's output for real units and from drop-in files."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Vectors and scores of a service are compared, and requested from a real HTTP server that may answer wrongly."""
 
-from __future__ import annotations
-
 import base64
 import json
 import random

@@ -1,7 +1,5 @@
 """A soak distinguishes growth from noise, and detects a service that leaves requests unanswered or keeps what they took."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Evaluation of speeds: floors by card and by link."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every key of a table that the checks name is in that table."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

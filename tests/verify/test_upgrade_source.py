@@ -1,7 +1,5 @@
 """`verify upgrade --write`: the source of a module with its attention upgraded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Environments with torch and with vLLM, created once outside the checkout: checks need them, the controller has neither."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

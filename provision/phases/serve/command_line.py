@@ -132,7 +132,8 @@ def serve_command(
     has_option = has("attention", given.vllm)
     manner = [
         *(("--chat-template", f"{model.folder(prefix)}/{CHAT_TEMPLATE}") if settings.chat_template else ()),
-        *_adapter_options(model, prefix, devices),
+        *_adapter_options(model, prefix),
+        *(options()["lora"]["on_cpu"] if model.adapters and devices.platform == "cpu" else ()),
         *_speculative_options(settings, model, prefix),
         *((options()["attention"]["option"], attention) if has_option else ()),
         *(
@@ -221,24 +222,15 @@ def _length_options(given: _Given) -> list[str]:
     return [] if length is None else ["--max-model-len", str(length)]
 
 
-def _adapter_options(model: ServedModel, prefix: str, devices: Devices) -> tuple[str, ...]:
+def _adapter_options(model: ServedModel, prefix: str) -> tuple[str, ...]:
     """Return the options of LoRA adapters: one batch may have requests for all of them. vLLM refuses a rank above the largest."""
     if not model.adapters:
         return ()
-    row, largest = options()["lora"], max(model.adapters.values())
-    rank = str(next((rank for rank in row["ranks"] if rank >= largest), largest))
+    ranks = options()["lora"]["ranks"]
+    largest = max(model.adapters.values())
+    rank = str(next((rank for rank in ranks if rank >= largest), largest))
     modules = [f"{name}={model.adapter_folder(prefix, name)}" for name in model.adapters]
-    more = row["on_cpu"] if devices.platform == "cpu" else ()
-    return (
-        "--enable-lora",
-        "--max-loras",
-        str(len(modules)),
-        "--max-lora-rank",
-        rank,
-        *more,
-        "--lora-modules",
-        *modules,
-    )
+    return ("--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank", rank, "--lora-modules", *modules)
 
 
 def _speculative_options(settings: Settings, model: ServedModel, prefix: str) -> tuple[str, ...]:

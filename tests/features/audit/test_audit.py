@@ -1,7 +1,5 @@
 """The audit of locked packages by the real `uv audit`; the service for vulnerabilities is on this machine."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """A small bundle: created with a network, used without one, refused when its content differs from the signed manifest."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

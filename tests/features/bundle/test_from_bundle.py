@@ -1,7 +1,5 @@
 """A run from a bundle: the source of its files and its model."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A user whose only index is a small one on this machine, with wheels that look like vLLM's and torch's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

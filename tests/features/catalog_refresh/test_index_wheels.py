@@ -1,7 +1,5 @@
 """Wheels are listed from the index and read by range requests."""
 
-from __future__ import annotations
-
 import io
 import random
 from dataclasses import replace

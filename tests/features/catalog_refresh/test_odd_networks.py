@@ -1,7 +1,5 @@
 """`catalog refresh` with unusual settings and answers: each works, or gives one error that names the setting."""
 
-from __future__ import annotations
-
 import json
 from contextlib import closing
 from pathlib import Path

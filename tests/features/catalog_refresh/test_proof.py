@@ -1,7 +1,5 @@
 """`catalog refresh --prove`: a new release is read, locked, installed and loaded; what loads counts as tested, and nothing else."""
 
-from __future__ import annotations
-
 import platform
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """New releases become rows of the catalog; nothing is overwritten, and each change is reported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

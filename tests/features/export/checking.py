@@ -1,7 +1,5 @@
 """Exported documents compared with the schemas of their projects, and with those of Kubernetes. A key that a schema does not name is refused."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A fleet as the tests of the export need it: hosts, their facts, and what is planned for them. No network is used."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 FIRSTLIGHT_TEST_CHART=production-stack/helm ./firstlight test tests/features/export/test_chart.py
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The command: it plans from recorded facts, writes a folder with a README, and replaces nothing."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

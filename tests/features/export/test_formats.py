@@ -1,7 +1,5 @@
 """Each format passes the schema of its project, says what the fleet serves, and a misspelt key in it is noticed."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from pathlib import Path

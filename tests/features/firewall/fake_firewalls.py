@@ -1,7 +1,5 @@
 """Hosts with firewalls, as the sessions and playbooks of a run show them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Rules of the firewall of hosts behind a gateway: what they are, and what the kernel does with them."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Firewalls of the hosts of a run: when rules are loaded, changed and removed, and what the run writes instead."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A real HAProxy with rendered files, and stub engines, on loopback addresses of this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import getpass

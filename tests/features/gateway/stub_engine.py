@@ -8,8 +8,6 @@ In mode no_tokens it refuses to give the tokens of a prompt (403), as vLLM does 
 `GET /stub` returns the requests that came. `POST /stub/usage` sets the tokens of clients that it says it has counted.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The hosts to which a gateway passes requests, and their addresses."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

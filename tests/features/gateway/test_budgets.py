@@ -1,7 +1,5 @@
 """Tokens of clients and their budgets, in a real HAProxy; stubs say what hosts have counted."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

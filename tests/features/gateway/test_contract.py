@@ -1,7 +1,5 @@
 """The contract of the served API through a real HAProxy with TLS: a sound gateway keeps it, and one that changes answers is noticed."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

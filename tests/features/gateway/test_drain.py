@@ -1,7 +1,5 @@
 """`./firstlight gateway drain | ready | status`, and restarts behind a gateway: a real HAProxy before stub engines on this machine."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

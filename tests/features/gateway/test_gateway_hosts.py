@@ -1,7 +1,5 @@
 """Hosts that are only a gateway are probed and take no part in serving."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rendered files in a real HAProxy with stub engines: which requests it allows, and how it handles failed hosts."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

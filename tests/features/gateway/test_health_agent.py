@@ -1,7 +1,5 @@
 """The health agents of hosts behind a gateway: what a real HAProxy makes of their word."""
 
-from __future__ import annotations
-
 import http.client
 import signal
 import socket

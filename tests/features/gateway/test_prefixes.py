@@ -1,7 +1,5 @@
 """The choice of hosts by the beginnings of requests at a real HAProxy."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections import Counter

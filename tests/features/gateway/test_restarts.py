@@ -1,7 +1,5 @@
 """In which order a run restarts hosts that get requests from a gateway; gateway, playbook and proof are stand-ins."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of routes compared with the route decorators of a real vLLM wheel: none may be missing or additional."""
 
-from __future__ import annotations
-
 import ast
 import tomllib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The address that gateways share: who may share one, and keepalived's configuration, which keepalived itself reads."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What `status` says of hosts that are gateways or monitor others. The probe and the gateways' answers are substitutes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What gateways say of their hosts, and which hosts may be drained: values in, values out."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Comparisons of hosts that should be equal: what is odd, in which order, and as one line a cause."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The command `drift`: what is compared with what, where the answer goes, and its exit code. The hosts' answers are stand-ins."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from pathlib import Path

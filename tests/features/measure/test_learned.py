@@ -1,7 +1,5 @@
 """Floors learned of equal healthy hosts: which hosts they are of, what they leave out, and what they say of another host."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Learned floors in runs: four equal hosts teach them, the controller keeps them, and a later host is compared."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

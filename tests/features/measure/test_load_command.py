@@ -1,7 +1,5 @@
 """`./firstlight verify load` and `provision --measure`: what a host is asked for, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`./firstlight verify upgrade`: the Python that runs it, and its answer."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

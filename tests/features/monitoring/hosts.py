@@ -1,7 +1,5 @@
 """Hosts of an inventory, as the tests of monitoring need them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from provision.core.models.inventory import Connection, Host

@@ -1,7 +1,5 @@
 """Programs of Debian's packages for monitoring, unpacked beside the system: their services are never installed here."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """A real Prometheus with rendered files, and servers that offer metrics, on loopback addresses of this machine."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import urllib.parse

@@ -1,7 +1,5 @@
 """Each alert fires where it should and stays quiet elsewhere, by promtool's own test; each names a command that exists."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

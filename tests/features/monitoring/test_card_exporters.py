@@ -1,7 +1,5 @@
 """Exporters of card vendors are recognised by what they offer, not by their port alone."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from contextlib import ExitStack

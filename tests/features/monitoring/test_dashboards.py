@@ -1,7 +1,5 @@
 """Every panel of the Grafana dashboards has an answer in a real Prometheus that was fed with metrics."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

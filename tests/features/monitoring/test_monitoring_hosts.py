@@ -1,7 +1,5 @@
 """Hosts that only monitor take no part in serving; monitoring is refused where it cannot run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a Prometheus outside of the inventory may read, and that it reads it with the configuration of the guide."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which addresses Prometheus reads."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

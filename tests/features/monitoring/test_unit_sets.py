@@ -1,7 +1,5 @@
 """Files and units of monitoring, read by Prometheus' own programs."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Fixtures of tests of the core that tests of spans use too, and the program that starts a host's server with the others."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

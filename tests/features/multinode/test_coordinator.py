@@ -1,7 +1,5 @@
 """The coordinator of multihost trials: its requests to each host, and the result for a host that does not answer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """Interfaces that connect hosts, and the evaluation of the answers of a multihost trial."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

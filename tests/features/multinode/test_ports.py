@@ -1,7 +1,5 @@
 """Ports at which hosts of a span accept one another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

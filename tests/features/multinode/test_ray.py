@@ -1,7 +1,5 @@
 """Ray in the program that starts a host's server with the others, with small programs in place of vLLM and Ray."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

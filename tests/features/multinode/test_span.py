@@ -1,7 +1,5 @@
 """One host's part in a span: vLLM's arguments and the unit; and span.pyz itself, with small programs in place of vLLM."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

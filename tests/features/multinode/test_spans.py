@@ -1,7 +1,5 @@
 """Which hosts of an inventory one model is spread over, and inventories that are refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

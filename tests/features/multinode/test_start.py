@@ -1,7 +1,5 @@
 """What happens before the hosts of a span start: rules for their ports, then an exchange through them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Trials of several hosts in a run: when they are made, and what follows from them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Where files come from: what settings say for each kind, and how many hosts need some."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

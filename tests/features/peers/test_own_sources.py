@@ -1,7 +1,5 @@
 """Files that hosts get by themselves, with the real programs and the real upload; processes here stand for the hosts."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

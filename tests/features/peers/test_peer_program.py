@@ -1,7 +1,5 @@
 """The program on hosts: the line in authorized_keys, what is served, and what arrives from a good or a bad host."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

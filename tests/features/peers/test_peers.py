@@ -1,7 +1,5 @@
 """Who hands files on, and what becomes of hosts whose source fails or whose transfer is broken off."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The order of transfers between hosts: everybody gets everything, and neither the controller nor a host sends too often."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 

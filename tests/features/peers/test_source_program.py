@@ -1,7 +1,5 @@
 """The program on hosts that get files by themselves: from a real server, from local folders, and what it says of what does not come."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

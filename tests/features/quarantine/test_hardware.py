@@ -1,7 +1,5 @@
 """Which failed checks speak of a card, so that their host is quarantined, and of which GPU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

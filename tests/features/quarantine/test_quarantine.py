@@ -1,7 +1,5 @@
 """Quarantine: hosts are marked while they are verified, left out of later runs, and released. Checks and gateways are stand-ins."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Hosts on which rollouts are tried."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

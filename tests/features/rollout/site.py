@@ -1,7 +1,5 @@
 """Hosts that serve a release each, with substitutes for the runs that change them; the record and the hooks of a rollout are real."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The comparison of two releases' answers: what counts as rounding, what as another answer, and how many stop a rollout."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

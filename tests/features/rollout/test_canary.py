@@ -1,7 +1,5 @@
 """The share of hosts of a rollout at a real HAProxy, by a draw for each request; and how shares follow from figures."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections import Counter

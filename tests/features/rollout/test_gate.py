@@ -1,7 +1,5 @@
 """The statistics of a gate: which releases they stop, which they pass, and with which certainty."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from functools import reduce

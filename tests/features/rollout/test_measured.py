@@ -1,7 +1,5 @@
 """The gate of a rollout, round by round; answers of hosts and the clock are substitutes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

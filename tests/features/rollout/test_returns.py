@@ -1,7 +1,5 @@
 """Which hosts of a rollout a later `rollback` has taken back."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.features.rollout.model import with_releases

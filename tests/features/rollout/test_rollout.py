@@ -1,7 +1,5 @@
 """A rollout from its first step to its end, with failures in between: runs on hosts are substitutes, its record and hooks are real."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """A rollout over hosts that serve one model together: runs on hosts are substitutes, its record is real."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import cast
 

@@ -1,7 +1,5 @@
 """The hosts that change together in a rollout."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The record of a rollout, and the process that controls it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

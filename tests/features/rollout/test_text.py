@@ -1,7 +1,5 @@
 """What a person reads of a rollout."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.features.rollout.model import Decision, HostProgress, RolloutState

@@ -1,7 +1,5 @@
 """Start caches from host to host. Hosts are folders of this machine with the real program; no engine compiles anything."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

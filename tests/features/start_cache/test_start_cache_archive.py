@@ -1,7 +1,5 @@
 """Archives of start caches as they leave a host and arrive on another one; no engine has compiled these files."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import subprocess

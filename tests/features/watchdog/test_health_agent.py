@@ -1,7 +1,5 @@
 """The health agent: what it concludes from looks at an engine, and what its unit says."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

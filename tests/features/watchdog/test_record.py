@@ -1,7 +1,5 @@
 """What is told of a watchdog: in the summary of the next run, and in `status`."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, replace
 

@@ -1,7 +1,5 @@
 """The program that acts on a host: what it writes down of processes that hang, when it restarts their unit, and when it does not."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """Build keys for tests."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from provision.core.models.stack import FlashAttnKey

@@ -1,7 +1,5 @@
 """A substitute for flash-attn without a compiled part, like its Triton build for AMD cards, and one for torch: built in seconds."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import tarfile

@@ -1,7 +1,5 @@
 """Damaged wheels and sdists, and build hosts that send unknown output: each is an error with its name, none a crash."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 import zipfile

@@ -1,7 +1,5 @@
 """A small CUDA extension in place of flash-attn, built for sm_90 with nvcc from wheels and staged; no GPU is needed."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import zipfile

@@ -1,7 +1,5 @@
 """Builds on this machine that need no compiler: failures, missing requirements, old programs."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

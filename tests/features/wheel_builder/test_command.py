@@ -1,7 +1,5 @@
 """The command `wheels`: wrong options are reported before anything is fetched."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

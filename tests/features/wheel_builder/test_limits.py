@@ -1,7 +1,5 @@
 """Limits from file trees as the kernel shows them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A build without a controller ends, with all of its processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

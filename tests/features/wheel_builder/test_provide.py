@@ -1,7 +1,5 @@
 """A published wheel as a Stack's package: from a folder, from its address, and refused when it is another one."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The wheel builder of a run: the builds of the plan, and the hosts that build."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -4,8 +4,6 @@ A fault is made by shell commands that root runs on the host, after `PREAMBLE`. 
 `wrong_numbers.py`. The families are the rows of "What is found when" in docs/reference/checks.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tests.fleet.serving import PREFIX

@@ -3,8 +3,6 @@
 They are chosen as such hosts meet them, not by what a check looks at.
 """
 
-from __future__ import annotations
-
 from tests.fleet.faults import Fault, exposed, next_start, treated
 
 

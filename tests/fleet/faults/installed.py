@@ -1,7 +1,5 @@
 """Faults of what is installed: drop-ins for the unit, files of the environment, of the model, and of the service."""
 
-from __future__ import annotations
-
 from tests.fleet.faults import Fault
 
 

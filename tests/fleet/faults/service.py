@@ -1,7 +1,5 @@
 """Faults of what runs: the server and its engine, how the kernel treats them, and what answers in their place."""
 
-from __future__ import annotations
-
 from tests.fleet.faults import Fault, treated
 from tests.fleet.faults.installed import ZERO_LAYER, changed_command, drop_in
 

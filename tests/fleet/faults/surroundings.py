@@ -1,7 +1,5 @@
 """Faults around what serves: what lets others in, what stops it later, and what its next start would meet."""
 
-from __future__ import annotations
-
 from tests.fleet.faults import Fault, exposed, next_start
 
 _RELAY = """import socket, threading

@@ -1,7 +1,5 @@
 """One large fleet for all tests of the page."""
 
-from __future__ import annotations
-
 import pytest
 
 from provision.core.models.records import Summary

@@ -1,7 +1,5 @@
 """Invented fleets for the page's tests: records as the phases write them, with the same values in each run."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The page as a file: escaping, its one script, secrets, size, links."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The page without a browser: figures, starts, times of phases."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core.models.records import HostSummary, ServeRecord

@@ -1,7 +1,5 @@
 """The tables of GPUs and of the load: which values of which checks they show."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The content of the page: its order, and what it shows only once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from provision.core.run_folder import RunFolder

@@ -1,7 +1,5 @@
 """Tables of series that checks measured: which checks, in which order, and their numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
