@@ -214,9 +214,9 @@ def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reas
 def _relies_on_earlier_checks(files: RunFiles, name: str) -> bool:
     """Return whether the checks that a host passed or failed last are part of how a run ended there."""
     command, release = files.command.partition(" ")[0], files.releases.get(name)
-    if command not in RELYING or (release and release.rolled_back):
-        return command == "status"
-    return not files.phases.get(name, {}).keys().isdisjoint(("install", "verify", "serve"))
+    was_rolled_back = release is not None and bool(release.rolled_back)
+    has_done = not files.phases.get(name, {}).keys().isdisjoint(("install", "verify", "serve"))
+    return command == "status" or (command in RELYING and has_done and not was_rolled_back)
 
 
 def _state(

@@ -17,7 +17,7 @@ KEY = "the-key-itself"
 
 @pytest.fixture
 def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation as `firstlight_state` records it; copies of its key are searched in a folder `around` beside it."""
+    """An installation as `firstlight_state` records it; copies of its key are searched in a folder `around` next to it."""
     monkeypatch.setitem(table("installed")["files"], "copies", [str(tmp_path / "around")])
     prefix = tmp_path / "prefix"
     for name in ("bin", "etc", "models/m", "releases/r", "envs/e/lib/vllm", "cache"):

@@ -17,9 +17,9 @@ def compare(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     if len({document["host"] for document in documents}) < 2:
         return []
     records = []
-    digests = dict.fromkeys(str(document.get("environment")).partition("-")[0] for document in documents)
-    for check, digest in product(all_checks(), digests):  # other libraries give other bits and speeds
-        alike = (document for document in documents if str(document.get("environment")).startswith(digest))
+    by_digest = [(str(document.get("environment")).partition("-")[0], document) for document in documents]
+    for check, digest in product(all_checks(), dict(by_digest)):  # other libraries give other bits and speeds
+        alike = (document for its_digest, document in by_digest if its_digest == digest)
         named = ((f"{one['host']} {record['device']}", record) for one in alike for record in one["checks"])
         if combined := check.compare_devices(named):
             records.append(as_record(check.id, None, None, combined, 0.0))

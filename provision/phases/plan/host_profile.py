@@ -91,6 +91,7 @@ class HostProfile:
     present: tuple[Card, ...] = ()
     """All cards of the host, those of NVIDIA first."""
     displays: tuple[str, ...] = ()
+    """PCI ids of NVIDIA GPUs that are too old to compute and only show a screen."""
     missing_gpus: tuple[int | str, ...] = ()
     """Requested indexes without a card, and slices that no card has."""
     server: Server | None = None
