@@ -15,7 +15,7 @@ APPLY = " --apply"
 UNSERVED = ("planned", "stopped", "removed")
 MOST = 4
 """Maximum number of suggested commands."""
-OF_THEIR_OWN = ("doctor", "verify soak", "verify compare")
+OF_THEIR_OWN = ("doctor", "verify load", "verify soak", "verify compare")
 """Commands with arguments that others do not have: they are repeated as they were typed."""
 MOST_MENDS = 2
 """Maximum number of failed hosts for which a command is named; those with different commands come first."""

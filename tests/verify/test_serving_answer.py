@@ -208,10 +208,11 @@ def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Se
     ("cores", "after", "stopping", "reason"),
     [
         (1.0, 0, 1, None),
+        (0.1, 0, 1, None),
         (1.0, 0, math.inf, "its engine is frozen: /v1/completions: nothing came for 1 s"),
-        (0.1, 2, 1, "its engine is frozen: /v1/completions: nothing came for 0.5 s"),
+        (0.01, 2, 1, "its engine is frozen: /v1/completions: nothing came for 0.5 s"),
     ],
-    ids=["compiles", "never ends", "idle after two tokens"],
+    ids=["compiles", "compiles on busy processors", "never ends", "idle after two tokens"],
 )
 def test_an_engine_at_work_is_given_a_second_request(
     service: Service,

@@ -184,7 +184,7 @@ class Settings(Record):
     """Folder on the host that source `path` copies from: files by name, or a copy of the controller's cache."""
     lora: Annotated[
         dict[ShortName, Word],
-        Allowed("a mapping of names to folders or hub ids, such as {support: adapters/support}"),
+        Allowed("a mapping of names to folders or hub ids, such as {support: ../adapters/support}"),
     ] = Field(default_factory=dict)
     """LoRA adapters of the model, by the name that requests give as their model: a folder on the controller (absolute, or relative to the inventory), or a hub id. They are sent with the model."""
     speculative: Annotated[
@@ -297,7 +297,7 @@ class Settings(Record):
     """File on the controller with the operating system of the container, as `podman save --format oci-archive` writes it."""
     serve: bool = True
     """Whether to start the service. false: install and verify only."""
-    start_caches: Literal["share", "off"] = "share"
+    start_caches: Annotated[Literal["share", "off"], BeforeValidator(lambda read: read or "off")] = "share"
     """Kernels that vLLM compiles at its first start. share: one of several hosts that compile the same code starts first, and the others receive its kernels; off: each host compiles its own."""
     on_failure: Literal["rollback", "leave"] = "rollback"
     """What happens after a failed start. rollback: the host returns to its previous release, if there is one; leave: it stays as it is."""

@@ -185,12 +185,12 @@ def _nothing(context: RunContext, probed: ProbedHosts, answers: Answers, error: 
 
 
 def wait_until_empty(context: RunContext, gateways: Sequence[Host], names: Sequence[str], within_s: float) -> Answers:
-    """Wait until drained hosts work on no request, a gateway fails, or the limit is over; return the last figures."""
+    """Wait until drained hosts work on no request, no gateway answers, or the limit is over; return the last figures."""
     deadline = time.monotonic() + within_s
     while True:
         answers = ask(context, gateways)
         left = sum(sessions_of(answers.traffics.values(), names).values())
-        if not left or answers.errors or time.monotonic() >= deadline:
+        if not left or not answers.traffics or time.monotonic() >= deadline:
             return answers
         for host in gateways:
             context.progress.note(host.name, f"waits for {count(left, 'request')} of {', '.join(names)}")

@@ -19,8 +19,8 @@ from provision.core.models.invocation import Invocation
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Settings
 from provision.features.gateway import commands as gateway_commands
-from provision.features.gateway import restarts
-from provision.features.gateway.draining import NO_ROLLOUT, kept_out, reconcile
+from provision.features.gateway import draining, restarts
+from provision.features.gateway.draining import NO_ROLLOUT, Answers, kept_out, reconcile, wait_until_empty
 from provision.features.gateway.hooks import served_again
 from provision.features.gateway.restarts import Restarts
 from provision.features.gateway.traffic import Traffic
@@ -322,6 +322,21 @@ def test_a_run_tells_what_an_operator_drained_and_leaves_it_alone(site: Site, tm
     assert (traffic.out(), changed) == ({"h1": "drained by an operator"}, {})
     assert kept_out(made.context, made.gate, traffic) == []
     site.traffic(ready=["h1"])
+
+
+def test_requests_of_one_gateway_are_waited_for_while_another_is_down(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Run(site, tmp_path)
+    traffic = site.traffic()
+    busy = replace(traffic, hosts=tuple(replace(one, sessions=2) for one in traffic.hosts))
+    down = {"gate-2": FirstlightError("no answer")}
+    answers = iter([Answers({"gate": busy}, down), Answers({"gate": busy}, down), Answers({"gate": traffic}, down)])
+    monkeypatch.setattr(draining, "ask", lambda *_: next(answers))
+    monkeypatch.setattr(draining, "POLL_S", 0.0)
+    assert wait_until_empty(made.context, [made.gate], ["h1"], 60.0).traffics == {"gate": traffic}
+    monkeypatch.setattr(draining, "ask", lambda *_: Answers({}, down))
+    assert wait_until_empty(made.context, [made.gate], ["h1"], 60.0).errors == down
 
 
 def reconciled(made: Run) -> tuple[list[Traffic], dict[str, PhaseResult]]:
