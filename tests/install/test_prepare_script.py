@@ -75,6 +75,44 @@ def test_packages_that_were_installed_and_not_noted_are_noted_by_the_next_run(pr
         assert {path.name for path in prefix.iterdir()} == {".firstlight", "installed-packages.txt"}
 
 
+def test_what_others_install_after_a_failed_run_is_theirs(programs: Path, tmp_path: Path) -> None:
+    installed, prefix = tmp_path / "installed", tmp_path / "prefix"
+    installed.write_text("bash\n")
+    for name, body in {
+        "id": "echo 0",
+        "dpkg": "exit 0",
+        "dpkg-query": f'for last; do :; done; case $* in *Package*) sed "s/^/installed /" {installed} ;; '
+        f'*) grep -qx -- "$last" {installed} && printf installed ;; esac',
+        "apt-get": f"echo libexample1 >>{installed}; echo 'E: Failed to fetch'; exit 100",
+    }.items():
+        program(programs, name, body)
+    assert prepare(prefix, packages="g++").returncode != 0
+    installed.write_text(installed.read_text() + "nginx\n")
+    program(programs, "apt-get", f"echo g++ >>{installed}")
+    assert prepare(prefix, packages="g++").returncode == 0
+    assert (prefix / "installed-packages.txt").read_text() == "g++\nlibexample1\n"
+
+
+@pytest.mark.parametrize("held", [1, 9])
+def test_an_upgrade_by_another_package_manager_is_waited_for(programs: Path, tmp_path: Path, held: int) -> None:
+    """It leaves packages unpacked for a while, which are then to be configured."""
+    there, tries, clock = tmp_path / "there", tmp_path / "tries", tmp_path / "clock"
+    locked = "dpkg: error: dpkg frontend lock was locked by another process with pid 4711"
+    for name, body in {
+        "id": "echo 0",
+        "sleep": f"echo >>{clock}",
+        "date": f"cat {clock} 2>/dev/null | wc -l",
+        "dpkg": f"case $1 in --audit) echo unpacked ;; *) echo >>{tries}; "
+        f"[ $(wc -l <{tries}) -gt {held} ] || {{ echo '{locked}'; exit 2; }} ;; esac",
+        "dpkg-query": f"[ ! -e {there} ] || printf installed",
+        "apt-get": f"touch {there}",
+    }.items():
+        program(programs, name, body)
+    done = prepare(tmp_path / "prefix", packages="g++")
+    assert (done.returncode == 0) == (held == 1), done.stdout
+    assert ("another package manager (4711) held its lock for 1 s" in done.stdout) == (held > 1)
+
+
 def test_a_package_of_two_architectures_is_installed(programs: Path, tmp_path: Path) -> None:
     shown = 'form=${2#-f=}; printf "${form%%$*}installed${form##*\\}}"'
     for name, body in {"id": "echo 1000", "dpkg-query": f"{shown}; {shown}"}.items():

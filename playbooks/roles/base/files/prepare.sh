@@ -13,6 +13,8 @@ archive=$FIRSTLIGHT_INCOMING/${FIRSTLIGHT_ARCHIVE:-none}
 fail() {
     echo "firstlight-error: $1"
     [ -z "${2:-}" ] || echo "firstlight-hint: $2"
+    # What a failed installation brought is noted at once: what others install from now on is theirs.
+    [ "$FIRSTLIGHT_CHECK" = 1 ] || note_packages
     exit 1
 }
 
@@ -86,11 +88,11 @@ patiently() {
             return 0
         fi
         case $said in
-            *"Could not get lock"* | *"is another process using it"* | *"System management is locked"* | *"already locked by"*) ;;
+            *"Could not get lock"* | *"is another process using it"* | *"locked by another process"* | *"System management is locked"* | *"already locked by"*) ;;
             *) return 1 ;;
         esac
         if [ "$(date +%s)" -ge "$deadline" ]; then
-            holder=$(printf '%s\n' "$said" | sed -n 's/.*held by process \([0-9]* ([^)]*)\).*/\1/p; s/.*already locked by \([0-9]*\).*/\1/p' | head -n 1)
+            holder=$(printf '%s\n' "$said" | sed -n 's/.*held by process \([0-9]* ([^)]*)\).*/\1/p; s/.*another process with pid \([0-9]*\).*/\1/p; s/.*already locked by \([0-9]*\).*/\1/p' | head -n 1)
             fail "another package manager${holder:+ ($holder)} held its lock for $FIRSTLIGHT_LOCK_TIMEOUT_S s" "wait for it to finish, then run the command again"
         fi
         sleep 2
@@ -134,14 +136,14 @@ install_packages() {
     esac
 }
 
-# Notes what was installed since the list of before was written.
+# Notes what was installed since the list of before was written, which stays where this cannot be written.
 note_packages() {
     [ -f "$list.before" ] || return 0
-    all_packages >"$list.after"
-    { cat "$list" 2>/dev/null || true; comm -13 "$list.before" "$list.after"; } | sort -u >"$list.new"
-    on_disk "$list.new"
-    mv "$list.new" "$list"
-    rm -f "$list.before" "$list.after"
+    all_packages >"$list.after" &&
+        { cat "$list" 2>/dev/null || true; comm -13 "$list.before" "$list.after"; } | sort -u >"$list.new" &&
+        on_disk "$list.new" &&
+        mv "$list.new" "$list" &&
+        rm -f "$list.before" "$list.after"
 }
 
 install_hint() {
