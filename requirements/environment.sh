@@ -95,7 +95,7 @@ ensure_uv() {
     sed -n '/^uv==/,/^    # via/p' "$here/requirements/$lock.txt" >"$venv.boot.$$/uv.txt"
     set --
     [ -z "$bundle" ] || set -- --no-index --find-links "$wheels"
-    "$venv.boot.$$/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-deps "$@" \
+    "$venv.boot.$$/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-user --require-hashes --no-deps "$@" \
         -r "$venv.boot.$$/uv.txt" >&2 \
         || fail "pip could not install uv $wanted" "set pip's index-url (pip config set global.index-url URL) or its proxy, then run again"
     uv=$venv.boot.$$/bin/uv

@@ -93,7 +93,7 @@ def _request(endpoint: str, model: str, key: str | None, *, question: str, optio
     body = json.dumps({"model": model, **QUESTIONS[question]}, separators=(",", ":"))
     url = f"{endpoint}/{question}"
     header = f'-H "Authorization: Bearer $({key})" ' if key else ""
-    return f"curl -sS {options}{shlex.quote(url)} -H 'Content-Type: application/json' {header}-d {shlex.quote(body)}"
+    return f"curl -sS --noproxy '*' {options}{shlex.quote(url)} -H 'Content-Type: application/json' {header}-d {shlex.quote(body)}"
 
 
 def _on_host(host: Host, user: str | None, words: str, file: str) -> str:

@@ -330,7 +330,7 @@ def test_requests_of_one_gateway_are_waited_for_while_another_is_down(
     made = Run(site, tmp_path)
     traffic = site.traffic()
     busy = replace(traffic, hosts=tuple(replace(one, sessions=2) for one in traffic.hosts))
-    down = {"gate-2": FirstlightError("no answer")}
+    down: dict[str, BaseException] = {"gate-2": FirstlightError("no answer")}
     answers = iter([Answers({"gate": busy}, down), Answers({"gate": busy}, down), Answers({"gate": traffic}, down)])
     monkeypatch.setattr(draining, "ask", lambda *_: next(answers))
     monkeypatch.setattr(draining, "POLL_S", 0.0)

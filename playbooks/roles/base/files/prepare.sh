@@ -229,7 +229,7 @@ ensure_python() {
     if [ -n "$python" ]; then
         echo "firstlight-python: $python"
     elif [ "$FIRSTLIGHT_CHECK" = 0 ]; then
-        fail "host $(hostname 2>/dev/null || uname -n) has no Python 3.8 or later that runs" "install one: sudo $manager install python3"
+        fail "host $(hostname 2>/dev/null || uname -n) has no Python 3.9 or later that runs" "install one: sudo $manager install python3"
     fi
 }
 
