@@ -52,15 +52,22 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def listing(installed: Path) -> dict[str, str]:
+    """Return programs of root on a host whose packages a file has, a name each line: bash at first."""
+    installed.write_text("bash\n")
+    query = f"""for last; do :; done
+        case $* in
+            *Package*) sed "s/^/installed /" {installed} ;;
+            *) grep -qx -- "$last" {installed} && printf installed ;;
+        esac"""
+    return {"id": "echo 0", "dpkg": "exit 0", "dpkg-query": query}
+
+
 def test_packages_that_were_installed_and_not_noted_are_noted_by_the_next_run(programs: Path, tmp_path: Path) -> None:
     """The disk of the prefix may be full, or lost, when that of the packages is not."""
     installed, prefix = tmp_path / "installed", tmp_path / "prefix"
-    installed.write_text("bash\n")
     for name, body in {
-        "id": "echo 0",
-        "dpkg": "exit 0",
-        "dpkg-query": f'for last; do :; done; case $* in *Package*) sed "s/^/installed /" {installed} ;; '
-        f'*) grep -qx -- "$last" {installed} && printf installed ;; esac',
+        **listing(installed),
         "apt-get": f'for last; do :; done; echo libexample1 >>{installed}; echo "$last" >>{installed}',
         "mv": 'case $* in *packages.txt) exit 1 ;; *) exec /bin/mv "$@" ;; esac',
     }.items():
@@ -77,12 +84,8 @@ def test_packages_that_were_installed_and_not_noted_are_noted_by_the_next_run(pr
 
 def test_what_others_install_after_a_failed_run_is_theirs(programs: Path, tmp_path: Path) -> None:
     installed, prefix = tmp_path / "installed", tmp_path / "prefix"
-    installed.write_text("bash\n")
     for name, body in {
-        "id": "echo 0",
-        "dpkg": "exit 0",
-        "dpkg-query": f'for last; do :; done; case $* in *Package*) sed "s/^/installed /" {installed} ;; '
-        f'*) grep -qx -- "$last" {installed} && printf installed ;; esac',
+        **listing(installed),
         "apt-get": f"echo libexample1 >>{installed}; echo 'E: Failed to fetch'; exit 100",
     }.items():
         program(programs, name, body)

@@ -50,6 +50,14 @@ def test_the_example_is_valid_and_matches_its_comments() -> None:
     )
 
 
+def test_a_value_that_yaml_reads_as_false_is_the_word_that_was_written(make: Make) -> None:
+    hosts = load(make(LOCAL, group_vars__all_yml="firstlight_start_caches: off\n")).hosts
+    assert {host.settings.start_caches for host in hosts} == {"off"}
+    for other in ("''", "[]", "on"):
+        path = make(LOCAL, group_vars__all_yml=f"firstlight_start_caches: {other}\n")
+        assert "allowed: share or off" in error_text(path, path)
+
+
 def test_groups_variables_and_templates_work_as_in_ansible(make: Make) -> None:
     path = make(
         LOCAL,

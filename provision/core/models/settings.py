@@ -297,7 +297,7 @@ class Settings(Record):
     """File on the controller with the operating system of the container, as `podman save --format oci-archive` writes it."""
     serve: bool = True
     """Whether to start the service. false: install and verify only."""
-    start_caches: Annotated[Literal["share", "off"], BeforeValidator(lambda read: read or "off")] = "share"
+    start_caches: Annotated[Literal["share", "off"], BeforeValidator(lambda it: "off" if it is False else it)] = "share"
     """Kernels that vLLM compiles at its first start. share: one of several hosts that compile the same code starts first, and the others receive its kernels; off: each host compiles its own."""
     on_failure: Literal["rollback", "leave"] = "rollback"
     """What happens after a failed start. rollback: the host returns to its previous release, if there is one; leave: it stays as it is."""
