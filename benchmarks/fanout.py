@@ -22,12 +22,12 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import header, parser, publish
-from provision.core.grouping import quantile
+from benchmarks.harness import header, parser, publish, quantile
 from provision.fleet.ssh.dispatch import DEFAULT_LIMIT, Task, fan_out
 from provision.phases.stage.wheelhouse import Store
 
@@ -36,22 +36,28 @@ RELEASES, STAGINGS, KINDS, SHARED, OWN, CHANGES_EVERY = 12, 8, 3, 60, 90, 5
 MOST_P99_MS, MOST_MEAN_MS, LEAST_HIT_RATE = 20.0, 15.0, 0.92
 
 
-def fanned_out() -> list[float]:
-    """Return the seconds that each task of a fan-out was in the queue. Raises AssertionError if one fails."""
-    done = fan_out([Task(f"host{number}", lambda: time.sleep(TASK_S)) for number in range(HOSTS)])
-    assert not done.errors
-    return [outcome.queued_s for outcome in done.attempts]
-
-
-def pooled(pool: ThreadPoolExecutor) -> list[float]:
-    """Return the same of a plain pool."""
-    called = time.monotonic()
+def task_from(called: float) -> Callable[[], float]:
+    """Return a task that returns the seconds from that time to its start."""
 
     def work() -> float:
         began = time.monotonic()
         time.sleep(TASK_S)
         return began - called
 
+    return work
+
+
+def fanned_out() -> list[float]:
+    """Return the seconds that each task of a fan-out was in the queue. Raises AssertionError if one fails."""
+    work = task_from(time.monotonic())
+    done = fan_out([Task(f"host{number}", work) for number in range(HOSTS)])
+    assert not done.errors
+    return [*done.values.values()]
+
+
+def pooled(pool: ThreadPoolExecutor) -> list[float]:
+    """Return the same of a plain pool."""
+    work = task_from(time.monotonic())
     return [future.result() for future in [pool.submit(work) for _ in range(HOSTS)]]
 
 
@@ -86,21 +92,28 @@ def files(release: int, kind: int) -> list[str]:
 
 
 def look_ups(root: Path) -> dict[str, float]:
-    """Return what a wheelhouse counted, with its hit rate."""
+    """Return the number of look-ups in a wheelhouse, how many found the file, and percentiles of their milliseconds."""
     one_release = {name for kind in range(KINDS) for name in files(0, kind)}
     store = Store(root, limit_bytes=0)
     sample = put(store, "sample")
     size = sum(entry.stat().st_size for entry in sample.parent.iterdir())
     store.limit_bytes = 2 * size * len(one_release)
+    seconds: list[float] = []
+    hits = 0
     for release in range(RELEASES):
         for _ in range(STAGINGS):
             for kind in range(KINDS):
                 for name in files(release, kind):
-                    if store.find(hashlib.sha256(name.encode()).hexdigest(), name) is None:
+                    sha256, began = hashlib.sha256(name.encode()).hexdigest(), time.perf_counter()
+                    found = store.find(sha256, name)
+                    seconds.append(time.perf_counter() - began)
+                    hits += found is not None
+                    if found is None:
                         put(store, name)
             store.prune()
-    usage = store.usage()
-    return {"hit_rate": round(usage["hits"] / usage["lookups"], 4), **usage}
+    seconds.sort()
+    times = {f"lookup_p{percent}_ms": round(quantile(seconds, percent / 100) * 1000, 4) for percent in (50, 99)}
+    return {"hit_rate": round(hits / len(seconds), 4), "lookups": len(seconds), "hits": hits, **times}
 
 
 def put(store: Store, name: str) -> Path:

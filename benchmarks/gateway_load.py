@@ -26,8 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import header, parser, publish
-from provision.core.grouping import quantile
+from benchmarks.harness import header, parser, publish, quantile
 from tests.features.gateway.running import KEY, Site, running
 from tests.features.gateway.test_backends import make_certificate
 

@@ -30,6 +30,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least this share of ascending values does not exceed."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
 def say(text: str) -> None:
     """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)

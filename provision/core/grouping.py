@@ -1,6 +1,6 @@
-"""Values by a key that they share, and quantiles of values."""
+"""Values by a key that they share."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -13,8 +13,3 @@ def gather(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
     for key, value in pairs:
         found.setdefault(key, []).append(value)
     return found
-
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share of ascending values does not exceed; 0 without values."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
@@ -37,7 +37,6 @@ HOST_COMPARISON_FILE = "host_comparison.json"
 """Name of the file with the checks that compare hosts."""
 
 _CHECKS: TypeAdapter[tuple[CheckRecord, ...]] = TypeAdapter(tuple[CheckRecord, ...])
-_FIGURES: TypeAdapter[dict[str, float]] = TypeAdapter(dict[str, FiniteFloat])
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _PHASE_RESULTS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
 
@@ -74,8 +73,6 @@ class RunFiles:
     host_comparison: tuple[CheckRecord, ...] = ()
     """Checks that compare hosts."""
     phase_seconds: dict[str, float] = field(default_factory=dict)
-    dispatch: dict[str, float] = field(default_factory=dict)
-    wheelhouse: dict[str, float] = field(default_factory=dict)
     transfers: Transfers | None = None
     unreadable: list[str] = field(default_factory=list)
 
@@ -119,8 +116,6 @@ def read(run: RunFolder) -> RunFiles:
     files.releases = _by_file(files, run, "release", ReleaseRecord.model_validate)
     files.gateways = _by_file(files, run, "gateway", GatewayRecord.model_validate)
     files.monitors = _by_file(files, run, "monitoring", MonitoringRecord.model_validate)
-    files.dispatch = _read(files, run.path("dispatch.json"), _FIGURES.validate_python) or {}
-    files.wheelhouse = _read(files, run.path("wheelhouse.json"), _FIGURES.validate_python) or {}
     files.transfers = _read(files, run.path(TRANSFERS_FILE), Transfers.model_validate)
     _read_times(files, run)
     return files

@@ -307,8 +307,6 @@ class RunContext:
         done = self.ask_hosts(hosts, call, deadline_s=deadline_s, cancel=cancel)
         for name, error in done.errors.items():
             self.fail(name, phase, error, time.monotonic() - started)
-        if phase == "probe":
-            self.run.write("dispatch.json", done.figures())
         return done.values
 
     def ask_hosts(

@@ -129,7 +129,6 @@ summaries = st.builds(
     seconds=seconds,
     hosts=st.lists(hosts, max_size=3).map(tuple),
     phase_seconds=st.dictionaries(words, seconds, max_size=2),
-    dispatch=st.sampled_from([{}, {"tasks": 3.0, "wait_p50_ms": 1.5, "wait_p99_ms": 1e300}]),
     interrupted=st.booleans(),
     next_commands=st.just(("./firstlight verify -i 'inventory/my site'",)),
 )

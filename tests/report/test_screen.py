@@ -319,15 +319,6 @@ def test_hosts_that_are_not_reached_at_addresses_and_ports_of_their_own_share_on
     assert "\n  a, b, c\n" in text
 
 
-def test_figures_for_developers_are_in_the_document_alone(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / RUN, [host("a", local=True)])
-    folder.green("a")
-    folder.run.write("dispatch.json", {"tasks": 4, "wait_p50_ms": 1.25, "wait_p99_ms": 7.5})
-    folder.run.write("wheelhouse.json", {"lookups": 8, "hits": 6})
-    assert summarise(folder.run).dispatch["wait_p99_ms"] == 7.5
-    assert not re.search("p99|dispatch|look-up", folder.text())
-
-
 def test_a_few_endpoints_are_shown_as_they_are(tmp_path: Path) -> None:
     folder = Folder(tmp_path / RUN, [host(f"gpu-{place}") for place in range(3)])
     for place in range(3):

@@ -200,7 +200,7 @@ def test_a_run_that_ended_before_a_host_was_reached_is_shown(tmp_path: Path) -> 
     assert "the run ended before this host was processed" in folder.text(interrupted=True)
 
 
-@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json", "stage/class-1.json", "transfers.json", "host_comparison.json", "dispatch.json"])  # fmt: skip
+@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json", "stage/class-1.json", "transfers.json", "host_comparison.json"])  # fmt: skip
 @pytest.mark.parametrize("content", ["", "{", '"text"', '{"checks": [3], "hosts": 3}'])
 def test_an_unreadable_file_is_reported_and_the_rest_is_shown(folder: Folder, name: str, content: str) -> None:
     folder.run.path(name).write_text(content, encoding="utf-8")

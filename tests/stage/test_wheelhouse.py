@@ -1,7 +1,6 @@
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,23 +55,6 @@ def test_a_file_that_lost_a_bit_without_a_new_time_is_found_when_it_is_distruste
     own.touch()
     store.distrust(tmp_path / "own.whl")
     assert own.exists(), "only the wheelhouse's own notes are removed"
-
-
-def test_look_ups_are_counted_but_not_those_of_a_file_that_is_being_stored(store: Store, tmp_path: Path) -> None:
-    assert store.usage() == {}
-    source = tmp_path / "a.whl"
-    source.write_bytes(b"content")
-    sha256 = hashlib.sha256(b"content").hexdigest()
-    assert store.find(sha256, "a.whl") is None
-    with store.slot(sha256, "a.whl") as slot:
-        assert slot.stored() is None
-        shutil.copyfile(source, slot.part)
-        slot.commit(sha256)
-    assert store.find(sha256, "a.whl")
-    assert store.find(sha256, "b.whl") is None
-    used = store.usage()
-    assert (used["lookups"], used["hits"]) == (3, 1)
-    assert 0 < used["lookup_p50_ms"] <= used["lookup_p99_ms"]
 
 
 def test_a_correct_file_is_kept_if_it_was_touched_or_a_crash_left_it_without_its_stamp(

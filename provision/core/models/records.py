@@ -284,11 +284,6 @@ class Summary(Record):
     host_comparison: tuple[CheckRecord, ...] = ()
     """Checks that compare hosts, when at least two were checked in this run."""
     phase_seconds: dict[str, float] = Field(default_factory=dict)
-    dispatch: dict[str, float] = Field(default_factory=dict)
-    """Figures of the probe's fan-out: tasks (attempts), retries, wait_p50_ms, wait_p99_ms (a free slot waited for),
-    queued_p50_ms, queued_p99_ms (with the time in the queue), tasks_per_s."""
-    wheelhouse: dict[str, float] = Field(default_factory=dict)
-    """Look-ups of stage in the wheelhouse: lookups, hits, lookup_p50_ms, lookup_p99_ms. Empty where nothing was looked up."""
     transfers: Transfers | None = None
     """Bytes that hosts were sent, by source; None where the run did not come to that."""
     interrupted: bool = False

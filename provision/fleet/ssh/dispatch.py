@@ -8,17 +8,17 @@ connection failed keeps its slot for the next attempt, because the slowest host 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from provision.core.errors import HostKeyError, TransportError
-from provision.core.grouping import quantile
 from provision.fleet.ssh.openssh import AuthenticationError
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Task(Generic[T]):
     host: str
     call: Callable[[], T]
     deadline_s: float = 600.0
-    """Deadline of one attempt in seconds, from its dispatch."""
+    """Deadline of one attempt in seconds, from its start."""
     retries: int = 2
     """Further attempts after a TransportError that a retry may cure."""
     cancel: Callable[[], None] | None = None
@@ -48,56 +48,11 @@ class Task(Generic[T]):
 
 
 @dataclass(frozen=True)
-class TaskOutcome(Generic[T]):
-    """Result of an attempt, the last one of a task: a value or an error. Times in seconds."""
-
-    host: str
-    value: T | None = None
-    error: BaseException | None = None
-    tries: int = 0
-    wait_s: float = 0.0
-    """Time that the attempt was ready while its slot was free."""
-    run_s: float = 0.0
-    queued_s: float = 0.0
-    """Time from when the attempt was ready until it was dispatched, with the tasks before it in the queue."""
-
-    def result(self) -> T:
-        """Return the value, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # T may itself be None
-
-
-@dataclass(frozen=True)
 class FanOut(Generic[T]):
-    """All results, by host in the order given."""
+    """Values of successful tasks and errors of failed ones, by host in the order given."""
 
-    outcomes: Mapping[str, TaskOutcome[T]]
-    attempts: Sequence[TaskOutcome[T]]
-    """All attempts, those before a retry too."""
-    seconds: float
-
-    @property
-    def values(self) -> dict[str, T]:
-        """Return values of successful tasks."""
-        return {host: outcome.result() for host, outcome in self.outcomes.items() if outcome.error is None}
-
-    @property
-    def errors(self) -> dict[str, BaseException]:
-        """Return errors of failed tasks."""
-        return {host: outcome.error for host, outcome in self.outcomes.items() if outcome.error is not None}
-
-    def figures(self) -> dict[str, float]:
-        """Return figures of all attempts: their number, how many were retries, seconds, and percentiles of times in milliseconds."""
-        found = {
-            "tasks": len(self.attempts),
-            "retries": sum(one.tries > 1 for one in self.attempts),
-            "seconds": self.seconds,
-        }
-        for kind in ("wait", "queued", "run"):
-            times = sorted(getattr(one, f"{kind}_s") for one in self.attempts)
-            found |= {f"{kind}_p{percent}_ms": quantile(times, percent / 100) * 1000 for percent in (50, 99)}
-        return found | {"tasks_per_s": len(self.attempts) / self.seconds if self.seconds else 0.0}
+    values: dict[str, T]
+    errors: dict[str, BaseException]
 
 
 def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T]:
@@ -113,7 +68,7 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
     """
     if len({task.host for task in tasks}) != len(tasks):
         raise ValueError("two tasks name the same host")
-    started = looked = time.monotonic()
+    looked = time.monotonic()
     ended: queue.SimpleQueue[_Job[T]] = queue.SimpleQueue()
     jobs = [_Job(task) for task in tasks]
     waiting, left = deque(jobs), set(jobs)
@@ -137,44 +92,42 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
         while any(job.is_running for job in jobs) and time.monotonic() < until:
             time.sleep(0.05)
         raise
-    outcomes = {job.task.host: job.attempts[-1] for job in jobs}
-    return FanOut(outcomes, [one for job in jobs for one in job.attempts], time.monotonic() - started)
+    return FanOut(
+        {job.task.host: job.value for job in jobs if job.error is None},  # type: ignore[misc]  # T may itself be None
+        {job.task.host: job.error for job in jobs if job.error is not None},
+    )
 
 
 def _open_slot(waiting: deque[_Job[T]], ended: queue.SimpleQueue[_Job[T]]) -> None:
     """Start a thread that works on the waiting jobs, until there are none or one of them was late."""
-    free_since = time.monotonic()
 
     def work() -> None:
-        slot_at, is_late = free_since, False
+        is_late = False
         while not is_late:
             try:
                 job = waiting.popleft()
             except IndexError:
                 return
-            is_late = job.work(slot_at)
-            slot_at = time.monotonic()
+            is_late = job.work()
             ended.put(job)
 
     threading.Thread(target=work, daemon=True, name="firstlight-fan-out").start()
 
 
 class _Job(Generic[T]):
-    """A task with its attempts; the last one is its result."""
+    """A task with the result of its last attempt: a value or an error."""
 
     def __init__(self, task: Task[T]) -> None:
         self.task = task
-        self.attempts: list[TaskOutcome[T]] = []
-        self._ready_at = self._slot_at = time.monotonic()
+        self.value: T | None = None
+        self.error: BaseException | None = None
         self._started_at: float | None = None
         self._lock = threading.Lock()
         self._is_cancelled = threading.Event()
 
-    def work(self, slot_at: float) -> bool:
+    def work(self) -> bool:
         """Call the task until it has a result that another attempt would not change. Return whether it missed its deadline."""
-        self._slot_at = slot_at
-        is_done = False
-        while not is_done:
+        for tries in itertools.count(1):
             self._started_at = time.monotonic()
             value: T | None = None
             error: BaseException | None = None
@@ -184,12 +137,11 @@ class _Job(Generic[T]):
                 error = failure
             if not self._record(value, error):
                 return True
-            tries = len(self.attempts)
             pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
-            self._ready_at = self._slot_at = time.monotonic() + pause
             # A retry may help where the connection failed, not the key or the login.
             failed = isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
-            is_done = not failed or tries > self.task.retries or self._is_cancelled.wait(pause)
+            if not failed or tries > self.task.retries or self._is_cancelled.wait(pause):
+                break
         return False
 
     def _record(self, value: T | None, error: BaseException | None) -> bool:
@@ -197,18 +149,7 @@ class _Job(Generic[T]):
         with self._lock:
             if self._started_at is None:
                 return False
-            started_at, self._started_at = self._started_at, None
-            self.attempts.append(
-                TaskOutcome(
-                    self.task.host,
-                    value,
-                    error,
-                    tries=len(self.attempts) + 1,
-                    wait_s=started_at - self._slot_at,
-                    run_s=time.monotonic() - started_at,
-                    queued_s=started_at - self._ready_at,
-                )
-            )
+            self._started_at, self.value, self.error = None, value, error
             return True
 
     @property

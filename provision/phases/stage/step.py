@@ -39,7 +39,6 @@ def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
         for members in groups.values():
             files = _stage_group(context, planned, resolution, members, silent=members[0].name in silent)
             staged |= {member.name: files for member in members if files}
-    context.run.write("wheelhouse.json", context.wheelhouse().usage())
     return _with_desired_states(context, planned, staged)
 
 

@@ -20,7 +20,6 @@ import math
 import os
 import re
 import shutil
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,6 @@ from urllib.parse import quote, unquote
 from provision.core.errors import StageError
 from provision.core.files import write_atomically
 from provision.core.formatting import GIB, format_bytes
-from provision.core.grouping import quantile
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.scratch import scratch_folder
 
@@ -85,7 +83,7 @@ class Slot:
 
     def stored(self) -> Path | None:
         """Return the file, when another run has stored it."""
-        return self._store.peek(self.sha256, self.name)
+        return self._store.find(self.sha256, self.name)
 
     def commit(self, digest: str) -> Path:
         """Make the partial file the final one: synced to disk, renamed, marked as verified.
@@ -112,8 +110,6 @@ class Store:
         self.root = root
         self.limit_bytes = default_limit() if limit_bytes is None else limit_bytes
         self.references = References(self)
-        self._hits: list[float] = []
-        self._misses: list[float] = []
 
     def folder(self, sha256: str) -> Path:
         """Return the folder of a file.
@@ -135,26 +131,7 @@ class Store:
         return self.folder(sha256) / name
 
     def find(self, sha256: str, name: str) -> Path | None:
-        """Return a file that is present and undamaged, and update its time of use. The look-up counts in `usage`."""
-        started = time.perf_counter()
-        found = self.peek(sha256, name)
-        (self._misses if found is None else self._hits).append(time.perf_counter() - started)
-        return found
-
-    def usage(self) -> dict[str, float]:
-        """Return the look-ups of this process: their number, how many found the file, and milliseconds; empty without any."""
-        seconds = sorted([*self._hits, *self._misses])
-        if not seconds:
-            return {}
-        return {
-            "lookups": len(seconds),
-            "hits": len(self._hits),
-            "lookup_p50_ms": round(quantile(seconds, 0.5) * 1000, 4),
-            "lookup_p99_ms": round(quantile(seconds, 0.99) * 1000, 4),
-        }
-
-    def peek(self, sha256: str, name: str) -> Path | None:
-        """Return a file as `find` does, without counting the look-up."""
+        """Return a file that is present and undamaged, and update its time of use."""
         path = self.path(sha256, name)
         stamp = path.with_name(_STAMP)
         try:

@@ -44,12 +44,6 @@ def test_the_model_comes_from_the_bundle(request_from_bundle: CommandRequest, tm
         assert (bundled and bundled.name) == "site.bundle"
 
 
-def test_a_run_counts_its_look_ups_in_one_wheelhouse(request_from_bundle: CommandRequest) -> None:
-    with open_run(request_from_bundle) as context:
-        context.wheelhouse().find("0" * 64, "absent.whl")
-        assert context.wheelhouse().usage()["lookups"] == 1
-
-
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "hf_Qm4Planted7Tz1Ws6Bn9"
 
