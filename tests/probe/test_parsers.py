@@ -222,14 +222,6 @@ def test_toolkits_are_read_with_compatibility_libraries_and_what_they_lack_to_co
     ]
 
 
-def test_memory_of_amd_cards_is_listed_by_process_and_card() -> None:
-    rows = "/sys/class/kfd/kfd/proc/7/vram_51110:4096\n/sys/class/kfd/kfd/proc/7/vram_2:0\n/sys/class/kfd/kfd/proc/9/vram_2:12"
-    assert [(item.pid, item.memory, item.gpu) for item in amd.compute_processes(section(rows))] == [
-        (7, 4096, "51110"),
-        (9, 12, "2"),
-    ]
-
-
 def test_partitions_of_an_amd_card_have_its_address_whatever_numbers_them() -> None:
     """The function counted them; newer drivers count in the bits above the bus."""
     rows = "/sys/class/kfd/kfd/topology/nodes/{0}/properties:simd_count 80\n/sys/class/kfd/kfd/topology/nodes/{0}/properties:location_id {1}\n"

@@ -46,8 +46,6 @@ class User(Record):
     home: str | None = None
     passwordless_sudo: bool | None = None
     lingering: bool | None = None
-    systemd_manager: bool | None = None
-    """Whether a user instance of systemd runs (`systemctl --user` answers)."""
     groups: tuple[str, ...] | None = None
     """Names of the login's groups; None when unreadable."""
 
@@ -130,7 +128,6 @@ class NvidiaGpu(Record):
     """Serial number of the board; GPUs for workstations report none."""
     pci_address: str | None = None
     memory_total: int | None = None
-    memory_used: int | None = None
     compute_capability: ComputeCapability | None = None
     mig_mode: Literal["enabled", "disabled"] | None = None
     mig_devices: int = 0
@@ -227,13 +224,6 @@ class Port(Record):
     pid: int | None = None
     process: str | None = None
     """The process that listens; None where the user may not see it."""
-
-
-class GpuProcess(Record):
-    pid: int
-    name: str | None = None
-    memory: int | None = None
-    gpu: str | None = None
 
 
 class EngineProcess(Record):
@@ -358,7 +348,6 @@ class HostFacts(Record):
     """Name of the server, or the type of the virtual machine, that the firmware reports: `DGXH100`."""
     wsl: bool | None = None
     ports: tuple[Port, ...] = ()
-    gpu_processes: tuple[GpuProcess, ...] = ()
     engine_processes: tuple[EngineProcess, ...] = ()
     installed: Installed | None = None
     configuration: Configuration | None = None

@@ -71,7 +71,6 @@ def parse(
         product=read["isolation"].value("product_name"),
         wsl=system.wsl(read["isolation"]),
         ports=system.ports(read, unknown),
-        gpu_processes=smi.processes + amd.compute_processes(read["kfd"]),
         engine_processes=engines,
         installed=product.installed(read, engines, unknown),
         configuration=configuration.configuration(read, unknown),

@@ -61,7 +61,6 @@ system() {
     say prefix "$FL_PREFIX"
     if [ -e "/var/lib/systemd/linger/$FL_USER" ]; then say lingering yes; else say lingering no; fi
     [ -d /run/systemd/system ] && say systemd yes
-    [ -S "/run/user/$FL_UID/systemd/private" ] && say systemd_user yes
     return 0
 }
 
@@ -444,7 +443,6 @@ kfd() {
     [ -d /sys/class/kfd ] || absent 'amdgpu offers no compute devices' || return
     grep -EHs '^(simd_count|gfx_target_version|location_id|domain|unique_id) ' /sys/class/kfd/kfd/topology/nodes/*/properties
     grep -EHs '^(heap_type|size_in_bytes) ' /sys/class/kfd/kfd/topology/nodes/*/mem_banks/*/properties
-    grep -Hs '' /sys/class/kfd/kfd/proc/*/vram_*
     return 0
 }
 

@@ -3,7 +3,7 @@
 import re
 
 from provision.catalog.versions import numbers
-from provision.core.models.facts import Amd, AmdGpu, GpuProcess
+from provision.core.models.facts import Amd, AmdGpu
 from provision.phases.probe.parsers.hardware import AMD, Bus
 from provision.phases.probe.parsers.values import integer, known
 from provision.phases.probe.sections import Output, Section
@@ -47,20 +47,6 @@ def topology(section: Section) -> tuple[AmdGpu, ...]:
         )
         for index, (number, node) in enumerate(cards)
     )
-
-
-def compute_processes(section: Section) -> tuple[GpuProcess, ...]:
-    """Return processes that use device memory, one entry per process and card.
-
-    The driver's numbers of cards differ from ROCm's indexes.
-    """
-    found = []
-    for path, line in section.by_file():
-        match = re.search(r"/kfd/proc/([0-9]{1,10})/vram_([0-9]{1,10})$", path)
-        used = integer(line)
-        if match and used:
-            found.append(GpuProcess(pid=int(match[1]), memory=used, gpu=match[2]))
-    return tuple(found)
 
 
 def agents(section: Section) -> tuple[AmdGpu, ...]:

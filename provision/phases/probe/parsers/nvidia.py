@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from xml.etree import ElementTree as ET
 
-from provision.core.models.facts import GpuProcess, GpuSlice, Nvidia, NvidiaGpu
+from provision.core.models.facts import GpuSlice, Nvidia, NvidiaGpu
 from provision.phases.probe.parsers.hardware import NVIDIA, Bus
 from provision.phases.probe.parsers.values import integer, known, pci_address, size, version
 from provision.phases.probe.sections import Output, Section
@@ -29,7 +29,6 @@ class Answer:
 
     nvidia: Nvidia
     """What it says of driver and devices."""
-    processes: tuple[GpuProcess, ...] = ()
     unread: str | None = None
     """Why the answer is incomplete; None for a complete one."""
 
@@ -47,19 +46,14 @@ def answer(section: Section, compute: Section) -> Answer:
         unread = section.failure if not section.ok else "nvidia-smi's answer is not whole"
         return Answer(Nvidia(smi_error=error), unread=unread)
     capabilities, listed = compute_capabilities(compute), _listed_slices(document)
-    gpus, processes = [], []
-    for index, element in enumerate(log.iter("gpu")):
-        gpu = _gpu(element, index, capabilities, listed)
-        gpus.append(gpu)
-        processes += _processes(element, gpu)
     said = Nvidia(
         driver_version=known(log.findtext("driver_version")),
         cuda_version=version(log.findtext("cuda_version")),
-        gpus=tuple(gpus),
+        gpus=tuple(_gpu(element, index, capabilities, listed) for index, element in enumerate(log.iter("gpu"))),
         fabric_state=_fabric_state(log),
         smi_error=error,
     )
-    return Answer(said, tuple(processes), None if section.ok else section.failure)
+    return Answer(said, None if section.ok else section.failure)
 
 
 def settings(section: Section) -> dict[str, str]:
@@ -130,7 +124,6 @@ def _gpu(element: ET.Element, index: int, capabilities: dict[str, str], listed: 
         serial=known(element.findtext("serial")),
         pci_address=pci_address(element.findtext("pci/pci_bus_id") or element.get("id")),
         memory_total=size(element.findtext("fb_memory_usage/total")),
-        memory_used=size(element.findtext("fb_memory_usage/used")),
         compute_capability=capabilities.get(uuid or ""),
         mig_mode=_MODES.get((element.findtext("mig_mode/current_mig") or "").strip().lower()),
         mig_devices=len(element.findall("mig_devices/mig_device")),
@@ -142,15 +135,6 @@ def _gpu(element: ET.Element, index: int, capabilities: dict[str, str], listed: 
         driver_model=known(element.findtext("driver_model/current_dm")),
         virtualization=known(element.findtext("gpu_virtualization_mode/virtualization_mode")),
     )
-
-
-def _processes(element: ET.Element, gpu: NvidiaGpu) -> list[GpuProcess]:
-    found = []
-    for process in element.iterfind("processes/process_info"):
-        name, used = known(process.findtext("process_name")), size(process.findtext("used_memory"))
-        if (pid := integer(process.findtext("pid"))) is not None:
-            found.append(GpuProcess(pid=pid, name=name, memory=used, gpu=gpu.uuid or gpu.pci_address))
-    return found
 
 
 def _fabric_state(log: ET.Element) -> str | None:

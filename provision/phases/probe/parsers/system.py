@@ -85,7 +85,6 @@ def user(output: Output, unknown: dict[str, str]) -> User:
         home=system.value("home"),
         passwordless_sudo=YES_NO.get(sudo.value("passwordless") or "") if sudo.ok else None,
         lingering=YES_NO.get(system.value("lingering") or ""),
-        systemd_manager=bool(system.values("systemd_user")) if system.ok else None,
         groups=tuple((system.value("groups") or "").split()) or None,
     )
 
