@@ -30,7 +30,7 @@ from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.deb_packages import send_missing
 from provision.run.desired_state import packages_by_need
-from provision.run.results import ProbedHosts
+from provision.run.results import AnsweredHosts, ProbedHosts
 from provision.run.step import Step
 from verify.doctor import render
 from verify.doctor.catalog import Cause, Fix
@@ -72,13 +72,6 @@ class HostDiagnosis:
         return "\n".join([found, f"read: {read}; kept in {self.folder}", *absent])
 
 
-@dataclass(frozen=True)
-class DiagnosedHosts(ProbedHosts):
-    """Hosts whose evidence was read."""
-
-    diagnoses: tuple[HostDiagnosis, ...] = ()
-
-
 def diagnose_host(
     request: CommandRequest, *, top: int, apply: bool, agree: Callable[[str], bool], exit_code: bool = False
 ) -> int:
@@ -96,7 +89,7 @@ def diagnose_host(
     only_host(request)
     step = Step("diagnose", partial(diagnose, request=request), "probe", "all", reads_only=True)
     outcome = execute(request, (PROBE_IN_FULL, step))
-    found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
+    found: list[HostDiagnosis] = outcome.result.answer if isinstance(outcome.result, AnsweredHosts) else []
     if not found or outcome.exit_code == Exit.INTERRUPTED:
         return print_summary(outcome)
     [first] = found
@@ -129,7 +122,9 @@ def only_host(request: CommandRequest) -> None:
         )
 
 
-def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandRequest) -> DiagnosedHosts:
+def diagnose(
+    context: RunContext, probed: ProbedHosts, *, request: CommandRequest
+) -> AnsweredHosts[list[HostDiagnosis]]:
     """Read the evidence of each host, and diagnose it with the facts of the probe."""
     diagnoses = []
     gathered, failed = failure_evidence.gather(context, probed, context.hosts())
@@ -145,7 +140,7 @@ def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandReques
         context.run.write(f"evidence/{name}.json", render.to_json(name, diagnosis, top=len(diagnosis.findings) or 1))
         folder = context.run.path(f"evidence/{name}")
         diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command))
-    return DiagnosedHosts(**vars(probed), diagnoses=tuple(diagnoses))
+    return AnsweredHosts(**vars(probed), answer=diagnoses)
 
 
 def stopped_processes(facts: HostFacts) -> Source:

@@ -1,7 +1,7 @@
 """What `status` says of a host: what is installed and serves there, and what features add to it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from provision.core import features
@@ -13,7 +13,7 @@ from provision.report.endpoint import chat_commands, key_file, names_of
 from provision.report.layout import count
 from provision.report.wording import verified_line
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import AnsweredHosts, ProbedHosts
 from provision.run.rollback import readiness_of
 
 LOG_MINUTES = 5
@@ -31,15 +31,7 @@ class StatusPart:
     """Its part of the host's line; empty where there is nothing to say."""
 
 
-@dataclass(frozen=True)
-class StatusHosts(ProbedHosts):
-    """Hosts that were probed, and what features say of them."""
-
-    parts: Mapping[str, Sequence[StatusPart]] = field(default_factory=dict)
-    """By host."""
-
-
-def ask_features(context: RunContext, probed: ProbedHosts) -> StatusHosts:
+def ask_features(context: RunContext, probed: ProbedHosts) -> AnsweredHosts[dict[str, list[StatusPart]]]:
     """Collect what services say of their streams, and features of the hosts that were reached."""
     parts: dict[str, list[StatusPart]] = {name: [] for name in probed.facts}
     for name, part in _streams(context, probed).items():
@@ -47,7 +39,7 @@ def ask_features(context: RunContext, probed: ProbedHosts) -> StatusHosts:
     for status in features.hooks("status"):
         for name, part in status(context, probed).items():
             parts[name].append(part)
-    return StatusHosts(**vars(probed), parts=parts)
+    return AnsweredHosts(**vars(probed), answer=parts)
 
 
 def _streams(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:

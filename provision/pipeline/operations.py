@@ -37,7 +37,7 @@ from provision.report.next_steps import command_lines
 from provision.report.summary_builder import complete_remedies
 from provision.run import playbooks
 from provision.run.context import RunContext, left_out
-from provision.run.results import CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
+from provision.run.results import AnsweredHosts, CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
 from verify.printable import printable
@@ -168,7 +168,7 @@ def status(request: CommandRequest) -> int:
     asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
     outcome = execute(request, (PROBE, asking))
     found = outcome.result.facts
-    parts = outcome.result.parts if isinstance(outcome.result, host_status.StatusHosts) else {}
+    parts = outcome.result.answer if isinstance(outcome.result, AnsweredHosts) else {}
     out = {host.name: left_out(request.logs, host, found.get(host.name)) for host in outcome.hosts}
     serving = {
         host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
@@ -14,6 +14,7 @@ from provision.core.models.staged import Staged
 from provision.run.desired_state import Desired
 
 HostsT = TypeVar("HostsT", bound="ProbedHosts")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ class VerifiedHosts(StagedHosts):
     """Hosts whose new environment was checked; the desired state follows the checks."""
 
     documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnsweredHosts(ProbedHosts, Generic[T]):
+    """Hosts that were asked, and what a command makes of their answers."""
+
+    answer: T = field(kw_only=True)
 
 
 @dataclass(frozen=True)

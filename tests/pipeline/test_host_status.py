@@ -81,7 +81,7 @@ def test_streams_that_ended_with_an_error_are_told(
     monkeypatch.setattr(RunContext, "session", lambda *_: Silent())
     monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))
     context = local_context(tmp_path, "ab")
-    found = ask_features(context, ProbedHosts(facts, dict.fromkeys(facts, own_paths(Path("/p"))))).parts
+    found = ask_features(context, ProbedHosts(facts, dict.fromkeys(facts, own_paths(Path("/p"))))).answer
     assert [part.document for part in found["a"]] == ([document] if document else [])
     assert found["b"] == []
     assert described(context.host("a"), facts["a"], serving=None, parts=found["a"]).endswith(f"verified{text}")

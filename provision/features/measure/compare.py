@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from provision.pipeline.phases import PROBE
 from provision.pipeline.runner import execute
 from provision.run import playbooks
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import AnsweredHosts, ProbedHosts
 from provision.run.step import Step
 from verify.records import EXIT_CODES
 
@@ -28,20 +27,13 @@ COMPARE_S = 3 * DRAIN_S
 """For starting and measuring two servers, and restarting the service; a load alone takes less."""
 
 
-@dataclass(frozen=True)
-class ComparedHosts(ProbedHosts):
-    """Hosts whose service was measured."""
-
-    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
 def measure(request: CommandRequest, kind: Kind, words: Sequence[str], stdin: str | None = None) -> int:
     """Measure each host's service by a command of `verify.pyz`, print the tables, and return the exit code of the checks."""
     measuring = partial(_measure_hosts, kind=kind, words=words, stdin=stdin)
     outcome = execute(request, (PROBE, Step(kind, measuring, "verify")))
-    if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, ComparedHosts):
+    if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, AnsweredHosts):
         return print_summary(outcome)
-    found = outcome.result.documents
+    found: Mapping[str, Mapping[str, Any]] = outcome.result.answer
     if request.as_json:
         write_stdout(json.dumps([{"host": name, **scrub(document)} for name, document in found.items()], indent=2))
     else:
@@ -56,7 +48,7 @@ def measure(request: CommandRequest, kind: Kind, words: Sequence[str], stdin: st
 
 def _measure_hosts(
     context: RunContext, probed: ProbedHosts, *, kind: Kind, words: Sequence[str], stdin: str | None
-) -> ComparedHosts:
+) -> AnsweredHosts[dict[str, dict[str, Any]]]:
     def call(host: Host) -> dict[str, Any]:
         paths, command = probed.install_paths[host.name], [kind, *words, "--json"]
         prefix, session = paths.prefix.rstrip("/"), context.session(host)
@@ -81,7 +73,7 @@ def _measure_hosts(
         context.run.change(kind, host=name, path=prefix, changed=kind == "compare", words=" ".join(words))
         status = STATUSES.get(document["exit_code"], "failed")
         context.record(PhaseResult(host=name, phase="verify", status=status, text=_text(document)))
-    return ComparedHosts(**vars(probed), documents=documents)
+    return AnsweredHosts(**vars(probed), answer=documents)
 
 
 def _text(document: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """`./firstlight monitoring`: Prometheus, its alerts and exporters, and the targets of a Prometheus outside of the inventory."""
 
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from provision.pipeline.commands import print_summary, run_steps, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PROBE, fleet_steps
 from provision.pipeline.runner import execute, read_inventory
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import AnsweredHosts, ProbedHosts
 from provision.run.served import ask_served
 from provision.run.step import Step
 
@@ -41,13 +40,6 @@ def set_up(request: CommandRequest) -> int:
     return run_steps(request, (*BEFORE_PLAN, *fleet_steps("monitoring", "firewall")))
 
 
-@dataclass(frozen=True)
-class _AskedHosts(ProbedHosts):
-    """Hosts, and what a machine outside of the inventory may read there."""
-
-    found: Found = field(default_factory=Found)
-
-
 @command(app, "monitoring", INVENTORY, VERBOSE, after=(BECOME,))
 def targets(
     request: CommandRequest,
@@ -59,9 +51,9 @@ def targets(
 ) -> int:
     """List targets for your own Prometheus, as a file for its `file_sd_configs`; no host is changed."""
     outcome = execute(request, (PROBE, Step("targets", _ask, "serve", "all", reads_only=True)))
-    if not isinstance(outcome.result, _AskedHosts):
+    if not isinstance(outcome.result, AnsweredHosts):
         return print_summary(outcome)
-    found = outcome.result.found
+    found: Found = outcome.result.answer
     if not found.targets:
         raise InventoryError(
             "no host offers metrics to other machines",
@@ -81,10 +73,10 @@ def targets(
     return outcome.exit_code
 
 
-def _ask(context: RunContext, probed: ProbedHosts) -> _AskedHosts:
+def _ask(context: RunContext, probed: ProbedHosts) -> AnsweredHosts[Found]:
     cards = ask_card_ports(context, probed)
     found = outside_targets(context.inventory.hosts, ask_served(context, probed), cards)
-    return _AskedHosts(**vars(probed), found=found)
+    return AnsweredHosts(**vars(probed), answer=found)
 
 
 def add_to(program: typer.Typer) -> None:

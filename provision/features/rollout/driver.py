@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
@@ -18,7 +18,7 @@ from provision.core.run_folder import utc_now
 from provision.features.gateway.draining import ask, record
 from provision.features.gateway.traffic import Traffic
 from provision.features.rollout.gate import Verdict, thresholds
-from provision.features.rollout.measured import PAUSE_S, GateResult, gate, was_unreachable
+from provision.features.rollout.measured import PAUSE_S, gate, was_unreachable
 from provision.features.rollout.model import Decision, HostProgress, Rollout
 from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
@@ -28,7 +28,7 @@ from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.layout import count
 from provision.run.context import RunContext, left_out
-from provision.run.results import ProbedHosts, StagedHosts
+from provision.run.results import AnsweredHosts, ProbedHosts, StagedHosts
 from provision.run.rollback import roll_back
 from provision.run.step import Step
 
@@ -135,8 +135,8 @@ class RolloutDriver:
             return
         shared = partial(set_shares, names=names, joining=joining, percent=percent, out=out)
         outcome = self._execute(GATEWAY, (Step("canary", shared, "serve", "all"),))
-        error = outcome.result.error if isinstance(outcome.result, CanaryHosts) else "no gateway can be queried"
-        if error is not None:
+        error = outcome.result.answer if isinstance(outcome.result, AnsweredHosts) else "no gateway can be queried"
+        if error:
             raise StoppedError(f"the share of the new release is not known to every gateway: {error}")
         if names:
             self._say(f"gateways: {percent} % of requests to {', '.join(names)}")
@@ -201,8 +201,8 @@ class RolloutDriver:
                 break
             self._say(f"the step holds: {', '.join(away)} cannot be reached")
             time.sleep(PAUSE_S)
-        if not away and isinstance(outcome.result, GateResult):
-            decision = outcome.result.decision.model_copy(update={"run": outcome.summary.run})
+        if not away and isinstance(outcome.result, AnsweredHosts):
+            decision: Decision = outcome.result.answer.model_copy(update={"run": outcome.summary.run})
         else:
             broken = "; ".join(f"{host.name}: {text}" for host in outcome.summary.hosts if (text := _failure(host)))
             text = f"holds: {', '.join(away)} cannot be reached" if away else broken or "no host could be observed"
@@ -321,14 +321,6 @@ def _failure(host: HostSummary) -> str | None:
     return (bad[0].text or bad[0].status) if bad else None
 
 
-@dataclass(frozen=True)
-class CanaryHosts(ProbedHosts):
-    """What became of a wish for canaries."""
-
-    error: str | None = None
-    """Why a gateway does not have the shares."""
-
-
 def shares(traffics: Iterable[Traffic], names: Sequence[str], joining: Sequence[str], percent: float) -> dict[str, int]:
     """Return the share of each canary in ten-thousandths of its model's requests; it is 0 of hosts that are about to join.
 
@@ -352,8 +344,8 @@ def set_shares(
     joining: Sequence[str],
     percent: float,
     out: Sequence[str] = (),
-) -> CanaryHosts:
-    """Make hosts the canaries of all gateways, and no others; without names there are none any more.
+) -> AnsweredHosts[str]:
+    """Make hosts the canaries of all gateways, and no others; without names there are none any more. Return why a gateway does not have the shares.
 
     Hosts in `out` get no requests until a run has proven them, as long as their model has others.
     """
@@ -368,4 +360,4 @@ def set_shares(
         given += [f"no requests to {name} until a run has verified it" for name in drained]
         text = ", ".join(given) or "no host has a share of its own"
     record(context, answers, changed=True, text=text)
-    return CanaryHosts(**vars(probed), error="; ".join(map(str, answers.errors.values())) or None)
+    return AnsweredHosts(**vars(probed), answer="; ".join(map(str, answers.errors.values())))

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,19 +15,12 @@ from provision.features.rollout.gate import Comparison, Measure, Observed, Verdi
 from provision.features.rollout.model import Decision
 from provision.phases.serve.readiness import sample
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import AnsweredHosts, ProbedHosts
 from provision.run.rollback import live_states, readiness_of
 
 SAMPLE_DEADLINE_S = 600.0
 PAUSE_S = 5.0
 """Seconds between two rounds while a step is held longer than its first test needs; they send few requests."""
-
-
-@dataclass(frozen=True)
-class GateResult(ProbedHosts):
-    """Hosts that were observed, and what that decided."""
-
-    decision: Decision = field(default_factory=lambda: Decision(step=0, at="", verdict="undecided", text=""))
 
 
 def gate(
@@ -42,7 +34,7 @@ def gate(
     hold_s: float,
     has_changed: bool = True,
     is_interrupted: Callable[[], bool] = lambda: False,
-) -> GateResult:
+) -> AnsweredHosts[Decision]:
     """Observe hosts of the new release and one of the old one, by synthetic requests, their own counters and those of gateways.
 
     Rounds are repeated until the test of failed requests decides, and `hold_s` seconds have passed; meanwhile the test begins
@@ -95,7 +87,7 @@ def gate(
             time.sleep(PAUSE_S)
     _record(context, new, decision)
     context.run.write("gate.json", decision)
-    return GateResult(**vars(probed), decision=decision)
+    return AnsweredHosts(**vars(probed), answer=decision)
 
 
 def _cut_short(context: RunContext, step: int, lost: Sequence[str]) -> Decision:

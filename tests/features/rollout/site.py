@@ -11,13 +11,11 @@ from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import HostSummary, PhaseResult, Summary
 from provision.core.models.settings import Settings
 from provision.features.rollout import commands as rollout
-from provision.features.rollout.driver import CanaryHosts
-from provision.features.rollout.measured import GateResult
 from provision.features.rollout.model import Decision, HostProgress, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome
-from provision.run.results import StagedHosts
+from provision.run.results import AnsweredHosts, StagedHosts
 from provision.run.step import Step
 
 OLD, NEW = "0" * 16, "1" * 16
@@ -108,10 +106,10 @@ class Site:
             given = cast("partial[Any]", last.run).keywords
             self._begin(f"share {given['percent']} {','.join(given['names'])} +{','.join(given['joining'])}")
             if len(self.runs) in self.silent:
-                return self.outcome([], {}, CanaryHosts(error="HAProxy does not answer"))
+                return self.outcome([], {}, AnsweredHosts(answer="HAProxy does not answer"))
             self.drained |= {*given["out"]}
             self.canaries = dict.fromkeys(given["names"], given["percent"]) | dict.fromkeys(given["joining"], 0)
-            return self.outcome([], {}, CanaryHosts())
+            return self.outcome([], {}, AnsweredHosts(answer=""))
         self._begin(f"{last.name} {','.join(names)}")
         failed: dict[str, str] = {}
         facts: Any = {name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name])) for name in names}
@@ -125,7 +123,7 @@ class Site:
             self.is_interrupted = given["is_interrupted"]()
             self.alike.append("".join(given["alike"]))
             text = "3 of 600 requests failed"
-            result = GateResult(decision=Decision(step=given["step"], at="", verdict=verdict, text=text))
+            result = AnsweredHosts(answer=Decision(step=given["step"], at="", verdict=verdict, text=text))
         elif last.name == "rollback":
             # The command `rollback` names no release: the one before.
             digests = cast("partial[Any]", last.run).keywords["to"] or {

@@ -113,7 +113,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             has_changed=has_changed,
             is_interrupted=lambda: clock.rounds >= ends_after,
         )
-        return found.decision, clock.rounds
+        return found.answer, clock.rounds
 
     return run
 
