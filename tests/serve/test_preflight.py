@@ -19,6 +19,7 @@ from provision.phases.serve.onhost.preflight import processes
 from provision.phases.serve.onhost.preflight.main import Report
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
 from tests.probe.here import AS_ROOT, program, with_first
+from verify.serving.processes import read
 from verify.serving.service_plan import assignments
 
 pytestmark = pytest.mark.slow
@@ -74,7 +75,7 @@ def orphan(to_end: list[int]) -> Callable[..., int]:
 
 def note(prefix: Path, pid: int) -> Path:
     """Write what the plugin writes in that process."""
-    process = processes.read_process(pid)
+    process = read(pid)
     assert process is not None
     path = prefix / f"run/attention-{pid}.json"
     path.write_text(json.dumps({"pid": pid, "start_ticks": process.start_ticks}))
@@ -94,7 +95,7 @@ def preflight_run(prefix: Path, port: int, *more: str) -> subprocess.CompletedPr
 
 
 def alive(pid: int) -> bool:
-    return processes.read_process(pid) is not None
+    return read(pid) is not None
 
 
 def test_a_free_host_may_start_without_output(prefix: Path, free_port: int) -> None:
@@ -146,7 +147,7 @@ def test_a_worker_that_outlives_its_engine_is_killed(to_end: list[int]) -> None:
         worker = int(engine.stdout.readline())
         to_end.append(worker)
         to_end.append(engine.pid)
-        found = [one for pid in (engine.pid, worker) if (one := processes.read_process(pid)) is not None]
+        found = [one for pid in (engine.pid, worker) if (one := read(pid)) is not None]
         left = processes.end_processes(found)
         engine.kill()
     assert left == []

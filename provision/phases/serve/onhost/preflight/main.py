@@ -19,10 +19,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from verify.serving.processes import read
 from verify.serving.service_plan import assignments
 
 from .gpu_memory import CardMemory, nvidia_memory, slice_problem
-from .processes import describe, end_processes, find_orphans, port_problem, read_process, remove_stale_proofs
+from .processes import describe, end_processes, find_orphans, port_problem, remove_stale_proofs
 
 
 @dataclass
@@ -108,7 +109,7 @@ def check_gpu_memory(cards: list[CardMemory], indexes: list[int], share: float, 
 
 
 def describe_holder(pid: int) -> str:
-    process = read_process(pid)
+    process = read(pid)
     return describe(process) if process else f"pid {pid} (outside this container)"
 
 

@@ -9,11 +9,10 @@ import pwd
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from verify.files import read_json
-from verify.serving.processes import listeners
+from verify.serving.processes import Process, listeners, read
 from verify.serving.service import stat_fields
 
 TERMINATE_S, KILL_S = 2.0, 30.0
@@ -21,34 +20,17 @@ TERMINATE_S, KILL_S = 2.0, 30.0
 help; after SIGKILL the kernel still gives back the memory of the process and of its GPUs."""
 
 
-@dataclass(frozen=True)
-class Process:
-    pid: int
-    parent: int
-    uid: int
-    title: str
-    start_ticks: int
-
-
-def read_process(pid: int) -> Process | None:
-    """Return a process from /proc; None when it is gone or is a zombie."""
-    fields, folder = stat_fields(pid), Path(f"/proc/{pid}")
-    if not fields or fields[0] == "Z":
-        return None
-    try:
-        title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        title = title or (folder / "comm").read_text(errors="replace").strip()
-        return Process(pid, int(fields[1]), folder.stat().st_uid, title, start_ticks=int(fields[19]))
-    except OSError:
-        return None
-
-
 def describe(process: Process) -> str:
+    uid = process.status.get("Uid", "?").split()[0]
     try:
-        user = pwd.getpwuid(process.uid).pw_name
-    except KeyError:
-        user = str(process.uid)
-    return f"{process.title.split(' --')[0][:80]} (pid {process.pid}, user {user})"
+        user = pwd.getpwuid(int(uid)).pw_name
+    except (KeyError, ValueError):
+        user = uid
+    return f"{_command(process).split(' --')[0][:80]} (pid {process.pid}, user {user})"
+
+
+def _command(process: Process) -> str:
+    return " ".join(process.argv).strip() or process.status.get("Name", "")
 
 
 def port_problem(bind: str, port: int) -> str | None:
@@ -63,8 +45,7 @@ def port_problem(bind: str, port: int) -> str | None:
     except OSError as problem:
         if problem.errno != errno.EADDRINUSE:
             return f"cannot listen on {bind} port {port}: {problem.strerror}"
-        holders = {holder.pid for one in listeners(port) for holder in one.holders}
-        owners = [describe(process) for process in map(read_process, sorted(holders)) if process is not None]
+        owners = sorted({describe(holder) for one in listeners(port) for holder in one.holders})
         return f"port {port} is held by {' and '.join(owners) or 'a process of another user'}"
     return None
 
@@ -75,7 +56,7 @@ def recorded_processes(prefix: Path) -> list[Process]:
     return [
         process
         for note in notes
-        if (process := read_process(note.get("pid", 0))) and process.start_ticks == note.get("start_ticks")
+        if (process := read(note.get("pid", 0))) and process.start_ticks == note.get("start_ticks")
     ]
 
 
@@ -95,13 +76,14 @@ def find_orphans(prefix: Path, user: str) -> list[Process]:
     """
 
     def served(process: Process) -> bool:
-        above = read_process(process.parent)
-        while above is not None and above.title.startswith("VLLM::"):
-            above = read_process(above.parent)
-        return above is not None and "/vllm serve " in f"{above.title} "
+        above = read(process.parent)
+        while above is not None and _command(above).startswith("VLLM::"):
+            above = read(above.parent)
+        return above is not None and "/vllm serve " in f"{_command(above)} "
 
-    account = pwd.getpwnam(user).pw_uid
-    ours = (one for one in recorded_processes(prefix) if one.uid == account and one.title.startswith("VLLM::"))
+    account = str(pwd.getpwnam(user).pw_uid)
+    engines = (one for one in recorded_processes(prefix) if _command(one).startswith("VLLM::"))
+    ours = (one for one in engines if account in one.status.get("Uid", "").split()[:1])
     return sorted((one for one in ours if not served(one)), key=lambda process: process.start_ticks)
 
 
@@ -119,8 +101,8 @@ def end_processes(processes: list[Process]) -> list[Process]:
 
 def is_there(process: Process) -> bool:
     """Return whether a process has not ended; it may have got another parent, and another title."""
-    found = read_process(process.pid)
-    return found is not None and found.start_ticks == process.start_ticks
+    fields = stat_fields(process.pid)
+    return bool(fields) and fields[0] != "Z" and int(fields[19]) == process.start_ticks
 
 
 def send_signal(process: Process, number: signal.Signals) -> None:
