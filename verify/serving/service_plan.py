@@ -76,12 +76,9 @@ def shown_properties(text: str) -> dict[str, str]:
 
 
 def record_of(prefix: Path) -> Path:
-    """Return the record of the live release; earlier versions of this product kept it in the environment."""
+    """Return the record of the live release."""
     link = prefix / "current"
-    target = link.readlink() if link.is_symlink() else None
-    if target is not None and target.name == "environment":
-        return prefix / target.parent / "release.json"
-    return link / "service.json"
+    return prefix / (link.readlink().parent if link.is_symlink() else "") / "release.json"
 
 
 def read(service: Service) -> ServicePlan:
