@@ -190,18 +190,21 @@ def test_nothing_is_soaked_where_nothing_listens(tmp_path: Path) -> None:
     assert run(CheckContext(service=nobody)).reason == "nothing listens: see serving.unit and serving.process"
 
 
-def test_kernels_of_a_soak_know_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_of_a_soak_know_the_stack_and_fail_it_where_they_are_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else they compute on the CPU where torch sees no GPU."""
     seen: list[CheckContext] = []
 
-    def run_kernels(_checks: Any, context: CheckContext, _injections: Any) -> dict[str, Any]:
+    def run_kernels(_checks: Any, context: CheckContext) -> dict[str, Any]:
         seen.append(context)
-        return {"host": "gpu-1", "seconds": 0.0, "checks": []}
+        wrong = {"id": "kernels.gemm", "device": None, "status": "fail", "reason": "wrong products"}
+        return {"host": "gpu-1", "seconds": 0.0, "checks": [wrong]}
 
     (tmp_path / "stack.json").write_text('{"vllm": {"variant": "cu130"}}')
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(command, "run", run_kernels)
-    command.main(["--minutes", "1", "--json", "--prefix", str(tmp_path)])
+    assert command.main(["--minutes", "1", "--json", "--prefix", str(tmp_path)]) == 2
     assert [context.variant for context in seen] == ["cu130"]
 
 

@@ -3,14 +3,13 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from verify.cli.arguments import Parser, above_zero, prefix_of
 from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
-from verify.runner.execution import Injection, run, with_dependencies
+from verify.runner.execution import run, with_dependencies
 from verify.runner.registry import all_checks, select
 from verify.runner.report import render
 from verify.serving.service import find
@@ -31,14 +30,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--minutes", metavar="N", type=above_zero, required=True, help="how long")
     parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file")
-    parser.add_argument(
-        "--inject", choices=["wrong-result"], help="change what the kernels return, to show that it is detected"
-    )
     parser.add_prefix_and_json()
     options = parser.parse_args(arguments)
-    injections = [Injection("wrong-result", None)] if options.inject else []
     try:
-        document = _soaked(prefix_of(options.prefix), options.minutes, injections)
+        document = _soaked(prefix_of(options.prefix), options.minutes)
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
@@ -48,17 +43,17 @@ def main(arguments: list[str]) -> int:
     return EXIT_CODES[document["status"]]
 
 
-def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> dict[str, Any]:
+def _soaked(prefix: Path, minutes: float) -> dict[str, Any]:
     """Return the document of the last run of kernels, with the worst record of all runs, and one of the service."""
     stack = read_json(Path(sys.prefix, "stack.json"))
     context = CheckContext(level="quick", expect={"stack": stack}, service=find(prefix))
     checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
     service, load = context.service, table("soak")["load"]
-    documents = [run(checks, context, injections)]
+    documents = [run(checks, context)]
 
     def between(number: int) -> None:
         if number % load["kernels_every"] == load["kernels_every"] - 1:
-            documents.append(run(checks, context, injections))
+            documents.append(run(checks, context))
 
     began = time.monotonic()
     if service is None or service.main_pid is None:
