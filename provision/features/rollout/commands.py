@@ -44,7 +44,7 @@ app = typer.Typer(
 )
 
 
-@command(app, "rollout", *PLANNING, after=CHANGED)
+@command(app, "rollout", *PLANNING, after=PRINTED)
 def start(
     request: CommandRequest,
     *,
