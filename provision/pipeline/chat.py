@@ -68,16 +68,10 @@ def chat(
 
 
 def start(session: Session, python: str, *, root: bool = False) -> Channel:
-    """Start the program on the host.
-
-    Raises:
-        RemoteCommandError: sudo refused.
-        TransportError: The host cannot be reached.
-    """
+    """Start the program on the host. Raises RemoteCommandError if sudo refused."""
     session.run(":", root=root)  # a channel would end without sudo's reason
-    return session.open_channel(
-        f"exec {shlex.quote(python)} -I -c {shlex.quote(PROGRAM.read_text('utf-8'))}", root=root
-    )
+    command = f"exec {shlex.quote(python)} -I -c {shlex.quote(PROGRAM.read_text(encoding='utf-8'))}"
+    return session.open_channel(command, root=root)
 
 
 def choose(hosts: Sequence[Host], name: str | None, prompt: str | None, typed: Invocation) -> tuple[Host, str | None]:

@@ -64,8 +64,7 @@ def proxy_error(host: str, connection: Connection, error_text: str) -> Transport
         command = key_command(_refused(connection, error_text))
         return HostKeyError(text, hint=f"compare the key that it shows with the jump host's own: {command}")
     first = f", the jump host first: {manual_command(connection.proxy_jump[-1])}; then" if connection.proxy_jump else ""
-    is_refused = "Permission denied" in error_text
-    agent = "if the key has a passphrase, add it to your agent with ssh-add; or " if is_refused else ""
+    agent = "add a key with a passphrase to your agent (ssh-add), or " if "Permission denied" in error_text else ""
     return TransportError(text, hint=f"{agent}try it by hand{first}: {manual_command(connection)}")
 
 
