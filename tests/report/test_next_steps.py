@@ -166,6 +166,9 @@ def test_an_interrupted_command_is_suggested_again_for_the_hosts_that_it_did_not
     assert soak == "./firstlight verify soak --minutes 3 -i 'my site'"
     [rollout] = suggested(host("o1", "interrupted", "serve"), command="rollout start")
     assert rollout == "./firstlight rollout resume"
+    root = SITE.model_copy(update={"options": {"-K": None}})
+    [rollout] = suggested(host("o1", "interrupted", "serve"), command="rollout start", typed=root)
+    assert rollout == "./firstlight rollout resume -K"
 
 
 def test_a_check_of_a_bare_host_leads_to_provision() -> None:
