@@ -15,7 +15,6 @@ from provision.cli import exit_status, logs, verify
 from provision.cli.groups import HELP, ProductGroup, help_of
 from provision.cli.options import (
     BATCHED,
-    CHANGED,
     DRIVERS,
     HOSTS,
     PLANNING,
@@ -213,13 +212,13 @@ def stage(request: CommandRequest) -> int:
     return commands.run(request, last="stage")
 
 
-@command(app, "install", *STAGING, after=CHANGED)
+@command(app, "install", *STAGING, after=PRINTED)
 def install(request: CommandRequest) -> int:
     """Install the planned versions on the hosts, without starting the service."""
     return commands.run(request, last="install")
 
 
-@command(app, "drivers", *DRIVERS, after=CHANGED)
+@command(app, "drivers", *DRIVERS, after=PRINTED)
 def drivers(request: CommandRequest) -> int:
     """Install the planned drivers, and check that they run; nothing else is installed.
 
@@ -228,7 +227,7 @@ def drivers(request: CommandRequest) -> int:
     return commands.run_drivers(request)
 
 
-@command(app, "serve", *SERVICE, after=CHANGED)
+@command(app, "serve", *SERVICE, after=PRINTED)
 def serve(request: CommandRequest) -> int:
     """Start the installed service, and check its answers.
 
@@ -245,14 +244,14 @@ def status(request: CommandRequest) -> int:
     return operations.status(request)
 
 
-@command(app, "stop", *HOSTS, after=CHANGED)
+@command(app, "stop", *HOSTS, after=PRINTED)
 def stop(request: CommandRequest, *, yes: YesOption = False) -> int:
     """Stop the service until the next serve, provision or reboot."""
     require_consent(request, "Stop the service, until the next serve, provision or reboot, on", yes=yes)
     return operations.stop(request)
 
 
-@command(app, "rollback", *HOSTS, after=CHANGED)
+@command(app, "rollback", *HOSTS, after=PRINTED)
 def rollback(
     request: CommandRequest,
     *,
@@ -269,7 +268,7 @@ def rollback(
     return operations.rollback(request, to=to)
 
 
-@command(app, "uninstall", *HOSTS, after=CHANGED)
+@command(app, "uninstall", *HOSTS, after=PRINTED)
 def uninstall(
     request: CommandRequest,
     *,

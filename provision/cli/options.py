@@ -102,7 +102,8 @@ def _options(group: str) -> Iterator[Parameter]:
 _REBOOT = tuple(_options("restarting"))
 _PRINT = _option("as_json", JsonOption, default=False)
 INVENTORY, VERBOSE = _option("inventory", InventoryOption), _option("verbose", VerboseOption, default=False)
-HOSTS = (INVENTORY, *_options("hosts"), VERBOSE)
+BECOME = _option("ask_become_pass", BecomeOption, default=False)
+HOSTS = (INVENTORY, *_options("hosts"), BECOME, VERBOSE)
 """Options of every command that works on hosts."""
 MODELS = (*HOSTS, *_options("planning"))
 """Those that affect which versions are planned, and for which model."""
@@ -114,11 +115,10 @@ PLANNING = (*SERVICE, *_REBOOT)
 STAGING = (*PLANNING, _option("refresh", RefreshOption, default=False), *_options("staging"))
 """Options of commands that plan, and fetch what is planned."""
 PRINTED = (_PRINT,)
-BECOME = _option("ask_become_pass", BecomeOption, default=False)
-BATCHED = (*STAGING, BECOME, *_options("batching"))
+BATCHED = (*STAGING, *_options("batching"))
 """Options of a command that may change its hosts batch by batch."""
 CHANGED = (BECOME, _PRINT)
-"""Options of commands that may need sudo, and print a document."""
+"""Options of commands on a whole inventory that may need sudo, and print a document."""
 
 
 def takes(*before: Parameter, after: Sequence[Parameter] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from provision.cli.groups import with_default
-from provision.cli.options import CHANGED, HOSTS, asked, takes
+from provision.cli.options import HOSTS, PRINTED, asked, takes
 from provision.core.errors import UsageError
 from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.tool import Picked
@@ -32,7 +32,7 @@ JunitOption = Annotated[
 
 
 @app.command()
-@takes(*HOSTS, after=CHANGED)
+@takes(*HOSTS, after=PRINTED)
 def check(
     *,
     level: Annotated[
@@ -99,7 +99,7 @@ def check(
 
 
 @app.command()
-@takes(*HOSTS, after=CHANGED)
+@takes(*HOSTS, after=PRINTED)
 def soak(
     *,
     minutes: Annotated[float, typer.Option("--minutes", metavar="N", min=0.1, help="Duration, in minutes.")],

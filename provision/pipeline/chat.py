@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -17,7 +18,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.invocation import Invocation
 from provision.fleet.inventory.addresses import own_address, with_port
-from provision.fleet.ssh import open_session
+from provision.fleet.ssh import Session, open_session
 from provision.fleet.ssh.process import Channel
 from provision.phases import serve as serve_phase
 from provision.pipeline import CommandRequest
@@ -44,6 +45,7 @@ def chat(
         max_tokens: The longest answer.
 
     Raises:
+        RemoteCommandError: sudo refused.
         ServeError: The host serves nothing, or does not answer.
         TransportError: The host cannot be reached any more.
         UsageError: The host is not in the inventory, or none is named of several.
@@ -58,18 +60,18 @@ def chat(
     prompts = iter(read, None) if prompt is None else iter((prompt,))
     if prompt is None:
         sys.stderr.write(f"{endpoint['model'] or 'its first model'} at {endpoint['url']} on {host.name}; Ctrl-D ends\n")
-    session = open_session(host)
-    try:
-        command = f"exec {shlex.quote(python)} -I -c {shlex.quote(PROGRAM.read_text(encoding='utf-8'))}"
-        channel = session.open_channel(command, root=paths.root or host.is_gateway)
-        try:
-            channel.writeline(json.dumps(endpoint))
-            _converse(channel, host.name, prompts, max_tokens, typed)
-        finally:
-            channel.close()
-    finally:
-        session.close()
+    is_root = paths.root or host.is_gateway
+    with closing(open_session(host)) as session, closing(start(session, python, root=is_root)) as channel:
+        channel.writeline(json.dumps(endpoint))
+        _converse(channel, host.name, prompts, max_tokens, typed)
     return Exit.OK
+
+
+def start(session: Session, python: str, *, root: bool = False) -> Channel:
+    """Start the program on the host. Raises RemoteCommandError if sudo refused."""
+    session.run(":", root=root)  # a channel would end without sudo's reason
+    command = f"exec {shlex.quote(python)} -I -c {shlex.quote(PROGRAM.read_text(encoding='utf-8'))}"
+    return session.open_channel(command, root=root)
 
 
 def choose(hosts: Sequence[Host], name: str | None, prompt: str | None, typed: Invocation) -> tuple[Host, str | None]:

@@ -286,7 +286,8 @@ def _driver(host: Host, facts: HostFacts, stack: Stack) -> Iterator[PlannedChang
     try:
         work = driver_work(host, facts, stack)
     except FirstlightError as error:
-        yield PlannedChange(part="driver", sign="?", text="; ".join(filter(None, (error.text, error.hint))))
+        text = facts.os.id and "; ".join(filter(None, (error.text, error.hint)))
+        yield PlannedChange(part="driver", sign="?", text=text or "depends on the host's system, which is not known")
         return
     plan, nvidia, amd = stack.driver, facts.nvidia, facts.amd
     if work.driver and plan is not None:

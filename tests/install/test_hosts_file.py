@@ -1,6 +1,7 @@
 """hosts.yml as Ansible reads it."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ def test_ansible_reads_every_value_as_it_was(tmp_path: Path) -> None:
     seen = read_by_ansible(path, "gpu-1")
     assert {key: seen[f"firstlight_{key}"] for key in NASTY} == NASTY
     assert seen["ansible_python_interpreter"] == str(Path(sys.executable))
+
+
+def test_its_head_has_the_command_that_runs_it_from_any_folder(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yml"
+    path.write_text(render([target()], path=str(path)))
+    _, command, *_ = path.read_text().splitlines()
+    program, *words = shlex.split(command.removeprefix("#"))
+    assert program == str(Path(sys.executable).with_name("ansible-playbook"))
+    done = run_ansible("ansible-playbook", *words, "--list-tasks", cwd=tmp_path, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_file_of_a_sudo_password_is_named_and_read_only_when_needed(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Reading inventories, and the errors for broken ones."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -388,8 +390,10 @@ def test_a_source_without_an_answer_is_abandoned(tmp_path: Path, monkeypatch: py
 
 def test_an_inventory_that_ansible_cannot_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("[gpu\nbroken\n")
-    with pytest.raises(InventoryError, match=r"with 'yaml' plugin.*with 'ini' plugin"):
+    with pytest.raises(InventoryError, match=r"with 'yaml' plugin.*with 'ini' plugin") as caught:
         load(tmp_path / "hosts")
+    program, *words = shlex.split((caught.value.hint or "").removeprefix("try it by hand: "))
+    assert (os.access(program, os.X_OK), words) == (True, ["-i", f"{tmp_path}/hosts", "--list"])
 
 
 def test_a_file_of_a_folder_that_is_no_inventory_is_named(tmp_path: Path) -> None:

@@ -1,21 +1,23 @@
 """`chat`: which host is meant, and answers of a stand-in server, through a real session and the real program."""
 
 import json
-import shlex
+import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.core.errors import ServeError, UsageError
+from provision.core.errors import RemoteCommandError, ServeError, UsageError
 from provision.core.models.facts import HostFacts, Installed
-from provision.core.models.inventory import GATEWAY
+from provision.core.models.inventory import GATEWAY, Connection
 from provision.core.models.invocation import Invocation
 from provision.fleet.ssh import open_session
+from provision.fleet.ssh.local import LocalSession
 from provision.pipeline import chat
 from tests.pipeline.local_context import local_host, own_paths
 from tests.report.sample import facts
@@ -79,15 +81,9 @@ def endpoint(folder: Path, port: int, **readiness: Any) -> dict[str, Any]:
 
 
 def converse(found: dict[str, Any], *prompts: str, max_tokens: int = 8) -> None:
-    session = open_session(local_host())
-    program = chat.PROGRAM.read_text(encoding="utf-8")
-    channel = session.open_channel(f"exec {shlex.quote(sys.executable)} -I -c {shlex.quote(program)}")
-    try:
+    with closing(open_session(local_host())) as session, closing(chat.start(session, sys.executable)) as channel:
         channel.writeline(json.dumps(found))
         chat._converse(channel, "a", prompts, max_tokens, TYPED)
-    finally:
-        channel.close()
-        session.close()
 
 
 def test_each_prompt_follows_what_was_said(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +136,19 @@ def test_why_there_is_no_answer_is_said_with_a_hint(
     with pytest.raises(ServeError, match=text) as error:
         converse({**endpoint(tmp_path, port), **change}, "Hello")
     assert "./firstlight doctor -i site --limit a" in (error.value.hint or "")
+
+
+def test_a_missing_sudo_password_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, command in {"id": "echo 1000", "sudo": "echo a password is required >&2; exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with (
+        closing(LocalSession("a", Connection(kind="local", become=True))) as session,
+        pytest.raises(RemoteCommandError, match="it said: a password is required") as error,
+    ):
+        chat.start(session, "python3", root=True)
+    assert "--ask-become-pass" in (error.value.hint or "")
 
 
 def test_a_host_that_serves_nothing_is_named(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_every_command_is_listed_with_its_real_options() -> None:
         shown = (parameter for parameter in command.params if not getattr(parameter, "hidden", False))
         real = {option for parameter in shown for option in parameter.opts}
         assert real & repeated == set(options), name
-        assert {"-i", "--limit"} <= real
+        assert {"-i", "--limit", "-K"} <= real
 
 
 def test_the_typed_command_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +83,11 @@ def test_the_typed_command_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
         "bind": "::1",
         "assignments": ["gpus=[0, 1]", "port=1"],
     }
-    request = asked("provision", limit="a b", refresh=True, **given)
+    monkeypatch.setattr("getpass.getpass", lambda _: "secret")
+    request = asked("provision", limit="a b", refresh=True, ask_become_pass=True, **given)
     assert request.invocation.suggest("provision") == (
-        "./firstlight provision --limit 'a b' --vllm none --reboot --host ::1 --refresh --set 'gpus=[0, 1]' --set port=1"
+        "./firstlight provision -K --limit 'a b' --vllm none --reboot --host ::1 --refresh --set 'gpus=[0, 1]' --set port=1"
     )
-    assert request.invocation.suggest("status") == "./firstlight status --limit 'a b'"
+    assert request.invocation.suggest("status") == "./firstlight status -K --limit 'a b'"
+    assert request.invocation.on_inventory("chat", "a") == "./firstlight chat a -K"
+    assert request.invocation.complete("./firstlight gateway status") == "./firstlight gateway status -K"

@@ -10,7 +10,7 @@ from provision.core.models.settings import Settings
 from provision.phases.plan import choose_stacks
 from provision.phases.plan.what_if import parse_what_if
 from provision.report.planned_changes import change_lines
-from provision.run.host_changes import around_lines
+from provision.run.host_changes import around_lines, changes_of
 from provision.run.results import PlannedHosts
 
 
@@ -30,6 +30,22 @@ def named(*hosts: Host, init: str = "systemd") -> dict[str, list[str]]:
         where, _, what = line.partition(": ")
         found.setdefault(what.split(",")[0], []).append(where)
     return found
+
+
+@pytest.mark.parametrize(
+    ("described", "expected"),
+    [
+        ("", ["? depends on the host's system, which is not known"]),
+        (" os=ubuntu-24.04", ["+ fabric manager 580.95.05; the driver stays"]),
+    ],
+    ids=["no system", "a known one"],
+)
+def test_a_kept_driver_of_a_system_that_is_not_given_is_no_error(described: str, expected: list[str]) -> None:
+    facts, one = parse_what_if(f"gpu=H100x8 driver=580.95.05{described}"), host("what-if")
+    stack = choose_stacks({one.name: facts}, {one.name: one.settings}).for_host(one.name).stack
+    assert stack is not None
+    changes = [change for change in changes_of(one, facts, stack) if change.part == "driver"]
+    assert [f"{change.sign} {change.text}" for change in changes] == expected
 
 
 def test_hosts_in_the_planned_state_have_no_changes() -> None:

@@ -121,7 +121,9 @@ def test_the_command_for_a_jump_host_stores_its_key(port: int, tmp_path: Path) -
     assert f"[127.0.0.1]:{port} ssh-rsa" in (tmp_path / "known").read_text()
     known = error_of(host)
     assert not isinstance(known, HostKeyError)
-    first, then = (known.hint or "").removeprefix("try it by hand, the jump host first: ").split("; then: ")
+    agent, _, commands = (known.hint or "").partition("try it by hand, the jump host first: ")
+    assert "ssh-add" in agent
+    first, then = commands.split("; then: ")
     assert shlex.split(first)[-1] == shlex.split(then)[-1] == "true"
     assert shlex.split(first)[-2].endswith("@the-jump")
     assert shlex.split(then)[-2].endswith("@gpu-1.behind")

@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from provision.core.errors import RemoteCommandError
@@ -39,6 +40,18 @@ def test_a_key_is_tried_without_a_certificate_that_cannot_be_read(tmp_path: Path
     list(login.get_sources())
     assert login.tried == [str(key)]
     assert login.notes == [f"{certificate} cannot be read: it holds no key that OpenSSH would read"] * bool(content)
+
+
+def test_a_named_key_with_a_passphrase_is_the_first_of_an_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "words words", "-f", str(key)], check=True)
+    held = [paramiko.RSAKey.generate(1024), paramiko.Ed25519Key.from_private_key_file(str(key), "words words")]
+    monkeypatch.setattr(Login, "_agent_keys", lambda _: held)
+    login = Login(Connection(kind="ssh", address="h", user="u", identity_files=(str(key),)))
+    next(login.get_sources())
+    assert login.tried == ["ssh-ed25519 of the agent"]
 
 
 def test_a_sudo_password_is_the_first_line_and_an_error_has_no_text_of_the_file(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
+import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision import __main__ as program
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.project_page import find_sources
 from provision.catalog.index.settings import ClientSettings, read_settings, uv_variables, without_credentials
@@ -115,6 +118,22 @@ def test_with_pips_no_index_uv_asks_no_index(tmp_path: Path) -> None:
     wanted = write(tmp_path / "wanted.in", "six\n")
     with pytest.raises(StageError, match="six was not found in the provided package locations"):
         run_uv(["pip", "compile", "--quiet", str(wanted)], tmp_path, variables)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [({}, "true"), ({"SSL_CERT_FILE": "/ca.pem"}, None), ({"UV_SYSTEM_CERTS": "false"}, "false")],
+    ids=["nothing", "a file", "uv's own"],
+)
+def test_uv_trusts_the_certificates_of_the_system_without_the_launcher_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, str], expected: str | None
+) -> None:
+    monkeypatch.setattr(program, "main", lambda: None)
+    monkeypatch.setattr(program, "gc", SimpleNamespace(set_threshold=lambda _: None))
+    monkeypatch.setattr(program, "CERTIFICATES", (write(tmp_path / "ca.crt", ""), tmp_path / "absent"))
+    monkeypatch.setattr(os, "environ", {**named})
+    program.run()
+    assert os.environ.get("UV_SYSTEM_CERTS") == expected
 
 
 def test_a_small_set_is_solved_and_fetched_through_the_users_own_settings(store: Store) -> None:

@@ -9,30 +9,32 @@ from pydantic import Field
 from provision.core.models.base import Record
 
 SET = "--set"
+ROOT = "-K"
+"""All commands on hosts know it: without it, one would look for an installation of the login instead of root's."""
 POLICY = ("--model", "--vllm", "--driver", "--flash-attn", "--flash-attn-wheels", "--attention")
 """Options that say what is to be served."""
 _LISTENING = ("--host", "--port")
 _PLANNING = (*POLICY, SET, *_LISTENING, "--reboot")
 _STAGING = (*_PLANNING, "--refresh", "--bundle", "--trust", "--older-bundle")
 TAKES: dict[str, tuple[str, ...]] = {
-    "provision": (*_STAGING, "-K", "--batch", "--max-fail"),
+    "provision": (*_STAGING, "--batch", "--max-fail"),
     "probe": (),
     "drift": (),
     "plan": _PLANNING,
     "stage": _STAGING,
-    "install": (*_STAGING, "-K"),
-    "drivers": (*POLICY, SET, "--reboot", "-K"),
-    "serve": (*POLICY, SET, *_LISTENING, "-K"),
-    "verify": ("--prefix", "-K"),
-    "verify compare": ("--prefix", "-K"),
-    "verify soak": ("--prefix", "-K"),
+    "install": _STAGING,
+    "drivers": (*POLICY, SET, "--reboot"),
+    "serve": (*POLICY, SET, *_LISTENING),
+    "verify": ("--prefix",),
+    "verify compare": ("--prefix",),
+    "verify soak": ("--prefix",),
     "status": (),
-    "stop": ("-K",),
-    "rollback": ("-K",),
-    "uninstall": ("-K",),
-    "doctor": ("-K",),
+    "stop": (),
+    "rollback": (),
+    "uninstall": (),
+    "doctor": (),
 }
-"""Commands that act on hosts of an inventory, with the options that each knows besides inventory and limit."""
+"""Commands that act on hosts of an inventory, with the options that each knows besides inventory, limit and `ROOT`."""
 ELSEWHERE = "--prefix"
 """Options that name another installation: a command without them would act on the default one."""
 
@@ -85,7 +87,8 @@ class Invocation(Record):
         return _MENTION.sub(completed, whole)
 
     def _inventory(self) -> tuple[str, ...]:
-        return () if self.inventory is None else ("-i", self.inventory)
+        root = (ROOT,) if ROOT in self.options else ()
+        return root if self.inventory is None else ("-i", self.inventory, *root)
 
     def _limit(self, hosts: str | None) -> tuple[str, ...]:
         limit = hosts or self.limit

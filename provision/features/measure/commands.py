@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from provision.cli.options import CHANGED, HOSTS, JsonOption, asked, takes
+from provision.cli.options import HOSTS, PRINTED, JsonOption, asked, takes
 from provision.cli.verify import PrefixOption, app
 from provision.core.errors import UsageError
 from provision.core.folders import cache_folder, tools_folder
@@ -30,7 +30,7 @@ LARGEST_DATASET = 64 << 20
 """Bytes of a file of prompts, which goes to each host; a few thousand conversations."""
 
 
-@takes(*HOSTS, after=CHANGED)
+@takes(*HOSTS, after=PRINTED)
 def compare(
     *,
     backend: Annotated[
@@ -69,7 +69,7 @@ def _words(**given: float | None) -> list[str]:
     return [word for pair in named for word in pair]
 
 
-@takes(*HOSTS, after=CHANGED)
+@takes(*HOSTS, after=PRINTED)
 def load(
     *,
     input_tokens: InputOption = None,

@@ -44,7 +44,7 @@ app = typer.Typer(
 )
 
 
-@command(app, "rollout", *PLANNING, after=CHANGED)
+@command(app, "rollout", *PLANNING, after=PRINTED)
 def start(
     request: CommandRequest,
     *,
@@ -165,6 +165,8 @@ def _wish(request: CommandRequest, store: RolloutStore, rollout: Rollout, wish: 
 def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout) -> RolloutDriver:
     """Return what drives a rollout as it was begun; the sudo password comes from the present request."""
     begun = replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
+    typed = request.invocation.model_copy(update={"inventory": rollout.inventory, "limit": rollout.limit})
+    begun = replace(begun, invocation=typed)
     return RolloutDriver(begun, store, rollout, read_inventory(begun))
 
 

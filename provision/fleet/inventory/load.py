@@ -145,7 +145,7 @@ def _restored(key: str | None) -> ReadInventory | None:
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
     """Read the inventory with Ansible."""
-    by_hand = f"try it by hand: ansible-inventory -i {path} --list"
+    by_hand = f"try it by hand: {Path(sys.executable).with_name('ansible-inventory')} -i {path} --list"
     late = f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s"
     command = [sys.executable, "-P", str(cache.READER), str(path.absolute()), *([limit] if limit else [])]
     # The home may not be writable.

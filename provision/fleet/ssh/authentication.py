@@ -41,11 +41,11 @@ class Login(AuthStrategy):
         """One after the other, until one is taken."""
         user = str(self.connection.user)
         files = self._key_files()
-        wanted = {key.asbytes() for _, key in files}
+        wanted = {key.asbytes() for _, key in files} | self._public_halves()
         in_agent: set[bytes] = set()
         agent_keys = self._agent_keys()
         for key in sorted(agent_keys, key=lambda key: key.asbytes() not in wanted):
-            if self.connection.identities_only and key.asbytes() not in wanted | self._public_halves():
+            if self.connection.identities_only and key.asbytes() not in wanted:
                 continue
             in_agent.add(key.asbytes())
             self.tried.append(f"{key.get_name()} of the agent")
@@ -79,7 +79,7 @@ class Login(AuthStrategy):
         return found
 
     def _public_halves(self) -> set[bytes]:
-        """Return public keys next to the named files: with IdentitiesOnly the agent may sign for a file that is encrypted or elsewhere."""
+        """Return public keys next to the named files: the agent signs for a file that is encrypted or elsewhere."""
         halves = set()
         for path in self.connection.identity_files:
             public = Path(path if path.endswith(".pub") else f"{path}.pub")

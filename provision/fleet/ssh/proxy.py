@@ -64,7 +64,8 @@ def proxy_error(host: str, connection: Connection, error_text: str) -> Transport
         command = key_command(_refused(connection, error_text))
         return HostKeyError(text, hint=f"compare the key that it shows with the jump host's own: {command}")
     first = f", the jump host first: {manual_command(connection.proxy_jump[-1])}; then" if connection.proxy_jump else ""
-    return TransportError(text, hint=f"try it by hand{first}: {manual_command(connection)}")
+    agent = "add a key with a passphrase to your agent (ssh-add), or " if "Permission denied" in error_text else ""
+    return TransportError(text, hint=f"{agent}try it by hand{first}: {manual_command(connection)}")
 
 
 def _refused(connection: Connection, error_text: str) -> Connection:

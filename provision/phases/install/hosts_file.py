@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ import yaml
 from provision.core.install_paths import HOST_PYTHON
 from provision.core.models.inventory import Host
 from provision.fleet.ssh.openssh import ansible_variables
+from provision.phases.install.playbook import PLAYBOOKS, ansible_playbook
 
 CONTROLLER_PYTHON = "{{ ansible_playbook_python }}"
 _FIRST_LINE = "{{ lookup('ansible.builtin.file', ansible_become_password_file).splitlines() | first }}"
 
 _HEAD = """\
 # What was planned for each host, as an Ansible inventory. The same by hand:
-#   ansible-playbook -i {path} playbooks/site.yml
+#   {command}
 """
 
 
@@ -72,7 +74,8 @@ def render(targets: Sequence[Target], *, path: str) -> str:
     """Return the inventory's text; its head names `path`."""
     hosts = {target.host.name: host_variables(target) for target in targets}
     body: str = yaml.dump({"all": {"hosts": hosts}}, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-    return _HEAD.format(path=path) + body
+    command = shlex.join([ansible_playbook(), "-i", path, str(PLAYBOOKS / "site.yml")])
+    return _HEAD.format(command=command) + body
 
 
 def render_secrets(secrets: Mapping[str, Mapping[str, str]]) -> str:

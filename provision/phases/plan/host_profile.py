@@ -149,6 +149,13 @@ class HostProfile:
         return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB)
 
     @property
+    def way_to_root(self) -> str:
+        """Return how installation may become root where the login is not."""
+        if self.sudo:
+            return "`ansible_become: true` (this user has passwordless sudo)"
+        return "`-K` (if this user may use sudo)"
+
+    @property
     def foreign_driver(self) -> str | None:
         """Return the reason why the driver cannot be changed from this host: a container, or WSL."""
         if self.container:

@@ -86,8 +86,8 @@ def _named(result: Evaluation) -> str:
 def _changes(profile: HostProfile) -> Iterator[Change]:
     """Yield every single change, cheapest first."""
     yield from _relaxed(profile)
-    if profile.escalates is False and profile.sudo:
-        yield "with `ansible_become: true`", {}, replace(profile, escalates=True)
+    if profile.escalates is False:
+        yield f"with {profile.way_to_root}", {}, replace(profile, escalates=True)
     if profile.lacking and profile.escalates is False:
         yield f"with {', '.join(profile.lacking)} installed", {}, replace(profile, lacking=())
     yield from _model_changes(profile)

@@ -67,6 +67,8 @@ class Site:
         """Runs, by their number, in which the gateway does not answer."""
         self.away: dict[int, set[str]] = {}
         """Hosts that cannot be reached in a run, by its number."""
+        self.suggested = ""
+        """A command that the last run would suggest."""
         self._during: dict[int, Callable[[], object]] = {}
 
     def during(self, run: int, happens: Callable[[], object]) -> None:
@@ -101,6 +103,7 @@ class Site:
 
     def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         names = [host.name for host in self.inventory(request).hosts if host.name in self.serves]
+        self.suggested = request.invocation.suggest("status")
         last = next(step for step in reversed(steps) if step.name != "watchdog")
         if last.name == "canary":
             given = cast("partial[Any]", last.run).keywords

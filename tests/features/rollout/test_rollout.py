@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from provision.core.errors import Exit, HostLockedError, UsageError
+from provision.core.models.invocation import Invocation
 from provision.features.quarantine.marks import Quarantine, QuarantineStore
 from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
@@ -126,6 +127,15 @@ def test_a_host_that_stays_away_pauses_the_rollout(make: Make, monkeypatch: pyte
     assert (site.record().state, site.record().text) == ("paused", "holds: a cannot be reached")
     assert rollout.resume(site.request()) == Exit.OK
     assert site.serves == {"a": NEW, "b": NEW}
+
+
+def test_resumed_runs_suggest_commands_for_the_inventory_of_the_rollout(site: Site) -> None:
+    site.kill_in(2)
+    with pytest.raises(KilledError):
+        site.start()
+    with_password = replace(site.request(), invocation=Invocation(options={"-K": None}))
+    assert rollout.resume(with_password) == Exit.OK
+    assert site.suggested == "./firstlight status -i /site -K"
 
 
 def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(site: Site) -> None:

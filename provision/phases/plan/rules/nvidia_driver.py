@@ -139,8 +139,7 @@ def driver_source(option: BuildOption, profile: HostProfile) -> Iterator[Verdict
     if plan is None or plan.action == "keep":
         return
     if profile.escalates is False:
-        become = "; set `ansible_become: true` (this user has passwordless sudo)" if profile.sudo else ""
-        text = f"driver {plan.version} must be installed, which needs root{become}"
+        text = f"driver {plan.version} must be installed, which needs root; use {profile.way_to_root}"
         yield reject(text, action=plan.action, escalates=False)
     if profile.os_id is None:
         yield assume(f"driver {plan.version} has packages for the host's system")

@@ -199,12 +199,9 @@ def system_packages(profile: HostProfile) -> Iterator[Verdict]:
     elif profile.escalates:
         yield accept(f"{names} will be installed from the distribution ({why})", lacking=list(profile.lacking))
     else:
-        become = ", or set `ansible_become: true` (this user has passwordless sudo)" if profile.sudo else ""
-        yield reject(
-            f"the host lacks {names} ({why}), and installation needs root; {_how_to_install(profile)}{become}",
-            lacking=list(profile.lacking),
-            escalates=False,
-        )
+        ways = f"{_how_to_install(profile)}, or use {profile.way_to_root}"
+        text = f"the host lacks {names} ({why}), and installation needs root; {ways}"
+        yield reject(text, lacking=list(profile.lacking), escalates=False)
 
 
 def _how_to_install(profile: HostProfile) -> str:
