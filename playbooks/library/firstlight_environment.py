@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -15,7 +14,7 @@ import time
 from subprocess import DEVNULL, Popen
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import HostError, last_lines, read, run
+from ansible.module_utils.firstlight_host import HostError, last_lines, locked, read, run, take_turn
 
 ARGUMENTS = {
     "prefix": {"type": "path", "required": True},
@@ -67,7 +66,7 @@ class Build:
 
     def make(self):
         """Build the environment, or resume its compilation. Return whether it was built."""
-        self._take_turn()
+        self._turn = take_turn(os.path.join(self._envs, ".lock"), self._lock_timeout_s)
         built = not self.is_complete()
         if built:
             self._build()
@@ -96,17 +95,6 @@ class Build:
         status, _out, said = self._run("rm", "-rf", "--", *paths)
         if status:
             raise HostError(f"{' and '.join(paths)} cannot be removed", None, said)
-
-    def _take_turn(self):
-        """Wait for a build that an interrupted run left running."""
-        path, limit_s = os.path.join(self._envs, ".lock"), self._lock_timeout_s
-        self._turn = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + limit_s
-        while not locked(self._turn):
-            if time.monotonic() >= deadline:
-                text = f"another installation has worked on {self._envs} for more than {limit_s} s"
-                raise HostError(text, f"see what holds it: fuser -v {path}")
-            time.sleep(0.2)
 
     def _need(self, name):
         """Return the path of a sent file."""
@@ -217,15 +205,6 @@ class Build:
                 start(self._python, "-I", "-c", self._programs["warm"], pass_fds=(lock,))
         finally:
             os.close(lock)
-
-
-def locked(descriptor):
-    """Lock a file if nobody has it locked. Return whether this process has the lock."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def start(*words, pass_fds=()):

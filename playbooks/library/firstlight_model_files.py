@@ -11,7 +11,7 @@ import shutil
 import zlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.firstlight_host import HostError, replace_link, run, write
+from ansible.module_utils.firstlight_host import HostError, replace_link, run, take_turn, write
 from ansible.module_utils.firstlight_releases import load_json
 
 ARGUMENTS = {
@@ -21,6 +21,8 @@ ARGUMENTS = {
     "reader": {"type": "str"},
 }
 MARKER = ".complete"
+TURN_S = 900
+"""Seconds to wait for what an interrupted run left running."""
 
 
 def digests(path):
@@ -56,25 +58,24 @@ def is_there(file, incoming, folder, checked, on_host=None):
 def move_file(file, incoming, folder):
     """Move a file into place. Return its entry of the record, and whether it was not there before."""
     source, target = os.path.join(incoming, file["name"]), os.path.join(folder, file["name"])
-    part = target + ".part"
+    part, text = target + ".part", f"is not in {incoming}"
     if os.path.exists(source):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.move(source, part)
-    elif not os.path.exists(part):
-        found, crc = digests(target) if os.path.exists(target) else (None, None)
+    if os.path.exists(part):
+        found, crc = digests(part)
+        if found == file["sha256"]:
+            os.chmod(part, 0o644)
+            os.replace(part, target)
+            return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
+        os.unlink(part)  # damaged, or of another model that was sent and never taken
+        text = f"has SHA-256 {found}, not {file['sha256']}"
+    if os.path.exists(target):
+        found, crc = digests(target)
         if found == file["sha256"]:
             return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, False
-        remove_state(folder)
-        text = f"is not in {incoming}" if found is None else f"is damaged: it has SHA-256 {found}, not {file['sha256']}"
-        raise HostError(f"model file {file['name']} {text}", "run ./firstlight provision: it sends what is missing")
-    found, crc = digests(part)
-    if found != file["sha256"]:
-        os.unlink(part)
-        text = f"model file {file['name']} has SHA-256 {found}, not {file['sha256']}"
-        raise HostError(text, "run ./firstlight provision: the file is sent again")
-    os.chmod(part, 0o644)
-    os.replace(part, target)
-    return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
+        text = f"is damaged: it has SHA-256 {found}, not {file['sha256']}"
+    raise HostError(f"model file {file['name']} {text}", "run ./firstlight provision: it sends what is missing")
 
 
 def link_file(file, on_host, folder, reader):
@@ -109,20 +110,16 @@ def other_files(folder, files):
     return sorted({os.path.relpath(path, folder) for path in paths} - kept)
 
 
-def remove_state(folder):
-    """Remove the record that the host is in the desired state, so that the next run sends the model."""
-    state = os.path.join(os.path.dirname(os.path.dirname(folder)), "state.json")
-    if os.path.exists(state):
-        os.unlink(state)
-
-
 def take_files(files, missing, folder, checked, take):
     """Take what is missing, remove what does not belong, write the manifest. Return names of the files that changed."""
     changed = []
     for file in missing:
-        checked[file["name"]], is_new = take(file)
+        checked.pop(file["name"], None)  # until it is taken again: what the record lacks is sent by the next run
+        try:
+            checked[file["name"]], is_new = take(file)
+        finally:
+            write(os.path.join(folder, MARKER), json.dumps(checked))
         changed += [file["name"]] if is_new else []
-        write(os.path.join(folder, MARKER), json.dumps(checked))
     for name in other_files(folder, files):
         os.unlink(os.path.join(folder, name))
         changed.append(name)
@@ -136,21 +133,23 @@ def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     folder, incoming, model = (module.params[name] for name in ("folder", "incoming", "model"))
     files, on_host, reader = model.get("files") or [], model.get("on_host"), module.params["reader"]
-    checked = load_json(folder, MARKER)
-    missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]
 
     def take(file):
-        if on_host:
-            return link_file(file, on_host, folder, reader), True
-        return move_file(file, incoming, folder)
+        return (link_file(file, on_host, folder, reader), True) if on_host else move_file(file, incoming, folder)
 
-    if module.check_mode:
-        changed = [file["name"] for file in missing] + other_files(folder, files)
-    else:
-        try:
+    try:
+        if not module.check_mode:
+            take_turn(os.path.join(os.path.dirname(folder), ".lock"), TURN_S)
+        checked = load_json(folder, MARKER)
+        missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]
+        if module.check_mode:
+            changed = [file["name"] for file in missing] + other_files(folder, files)
+        else:
             changed = take_files(files, missing, folder, checked, take)
-        except HostError as error:
-            module.fail_json(msg=str(error), hint=error.hint)
+    except HostError as error:
+        module.fail_json(msg=str(error), hint=error.hint)
+    except OSError as error:
+        module.fail_json(msg=f"the files of model {folder} cannot be put in place: {error}")
     module.exit_json(changed=bool(changed), files=changed)
 
 

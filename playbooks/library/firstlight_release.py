@@ -208,8 +208,11 @@ def activate(prefix, target, *, check):
     if not check and not is_complete(prefix, target["environment"]):
         text = f"environment {target['environment']} is not complete in {prefix}/envs"
         raise HostError(text, "run ./firstlight provision")
-    before, live = linked(prefix, "current"), linked_digest(prefix, "current")
+    live = linked_digest(prefix, "current")
     switch = next_switch(open_switch(prefix), live, linked_digest(prefix, "previous"), target["digest"])
+    if switch and live == target["digest"] == switch["to"] and not load_json(prefix, "state.json"):
+        live = switch["from"] or switch["previous"]  # a run that was cut off has switched, and that one may still run
+    before = load(prefix, live) if live else None
     wanted = service_files(prefix, target)
     files = [file for file in wanted if differs(*file)]
     differing = [file for file in release_files(prefix, target) if differs(*file)] + files

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import time
 
 TIMED_OUT = 124
 
@@ -42,6 +44,27 @@ def run(*words, timeout_s=None, settings=None, pass_fds=()):
         return TIMED_OUT, "", f"{words[0]}: no answer within {timeout_s} s"
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     return done.returncode, out, out + err
+
+
+def locked(descriptor):
+    """Lock a file if nobody has it locked. Return whether this process has the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def take_turn(path, limit_s):
+    """Wait for what an interrupted run left running, and return a descriptor of the file that is locked until it and its copies are closed."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor, deadline = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), time.monotonic() + limit_s
+    while not locked(descriptor):
+        if time.monotonic() >= deadline:
+            text = f"another installation has worked on {os.path.dirname(path)} for more than {limit_s} s"
+            raise HostError(text, f"see what holds it: fuser -v {path}")
+        time.sleep(0.2)
+    return descriptor
 
 
 def last_lines(text, count):

@@ -1,6 +1,6 @@
-"""Environments on a host: the names of their folders below PREFIX/envs (the digest, plus a number where it was rebuilt), and damaged files that a run replaces."""
+"""Environments on a host: the names of their folders below PREFIX/envs (the digest, plus a number where it was rebuilt); damaged files that a run replaces, and the files of models that are there."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from provision.core.models.facts import Installed
@@ -26,12 +26,13 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
     return any(id_ == FILES or (id_ == INJECTED and evidence.get(INSIDE)) for id_, evidence in _failures(installed))
 
 
-def damaged_model_files(installed: Installed, folder: str, names: Iterable[str]) -> set[str]:
-    """Return the damaged ones of a model's files, which are named relative to its folder on the host.
+def model_files_there(installed: Installed, model: str) -> set[str]:
+    """Return the files of a model that a host has intact, by their names in the folder of that name: nobody sends them again.
 
-    The probe detects changed and missing files, the last checks compare content. When their list of problems is full, every
-    file may be damaged.
+    They were recorded when they were put in place. The probe detects changed and missing ones, the last checks compare content. When
+    their list of problems is full, every file may be damaged.
     """
+    folder = f"{installed.prefix.rstrip('/')}/models/{model}"
     written = {each.path for each in installed.drift if each.kind == "file"}
     problems = [
         str(problem)
@@ -39,9 +40,9 @@ def damaged_model_files(installed: Installed, folder: str, names: Iterable[str])
         if id_ == MODEL and evidence.get("folder") == folder
         for problem in evidence.get("problems") or ()
     ]
-    paths = {name: f"{folder}/{name}" for name in names}
     wrong = written | {text.partition(": ")[0] for text in problems}
-    return {name for name, path in paths.items() if path in wrong or len(problems) >= MOST_LISTED}
+    taken = installed.model_files.get(model, ()) if len(problems) < MOST_LISTED else ()
+    return {name for name in taken if f"{folder}/{name}" not in wrong}
 
 
 def _failures(installed: Installed) -> Iterator[tuple[str, Mapping[str, Any]]]:

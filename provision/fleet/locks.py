@@ -114,7 +114,7 @@ class HostLock:
             kind = _HeldByThisRunError if holder == self._record else HostLockedError
             raise kind(
                 f"host `{self._session.host}` is locked by {describe_holder(holder)}",
-                hint="wait for that run, or end its process on the controller named; the lock ends with it",
+                hint=f"wait for that run, or end its process on the controller named: this ends the lock. If that machine is gone, end the process on the host: fuser -v {self._prefix}/lock",
             )
         if answer != "locked":
             if (said := channel.error_text()) and self._root:

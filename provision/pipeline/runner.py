@@ -199,7 +199,7 @@ def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
         own = [step for step in steps if step.scope == "all" or host.is_provisioned]
         phase = next((step.phase for step in own if step.phase not in done), None)
         if phase is not None:
-            text = "interrupted; the next run continues it"
+            text = "interrupted before the end"
             context.record(PhaseResult(host=host.name, phase=phase, status="interrupted", text=text))
 
 

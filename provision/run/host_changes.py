@@ -10,7 +10,7 @@ from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component
 from provision.catalog.versions import platform_of
 from provision.core import features
-from provision.core.environment_folders import damaged_model_files, rebuild_reason
+from provision.core.environment_folders import model_files_there, rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.formatting import GIB, format_bytes
 from provision.core.install_paths import SERVICE_USER, install_paths_of
@@ -125,18 +125,14 @@ def state_changes(
 
 
 def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
-    """Return the files to send: none of an environment that the host has, and of a model that it was sent the damaged ones."""
+    """Return the files to send: none of an environment that the host has, and of a model those that it does not have intact."""
     installed = facts.installed
     there = installed is not None and desired.environment in installed.environments
-    state = (installed.state if installed else None) or {}
-    model = {file.name for file in files if file.kind == "model" and desired.model_on_host is None}
-    if installed is not None and desired.model is not None and state.get("model") == desired.model.name:
-        folder = f"{installed.prefix.rstrip('/')}/models/{desired.model.name}"
-        model = damaged_model_files(installed, folder, model)
-    unneeded: set[str] = {"wheel", "interpreter", "tool"} if there else set()
-    if desired.image is None or (installed is not None and installed.image == image_id(desired.image)):
-        unneeded.add("image")
-    return [file for file in files if file.kind not in unneeded and (file.kind != "model" or file.name in model)]
+    taken = model_files_there(installed, desired.model.name) if installed and desired.model else set()
+    has_image = desired.image is None or (installed is not None and installed.image == image_id(desired.image))
+    unneeded = {*(("wheel", "interpreter", "tool") if there else ()), *(("image",) if has_image else ())}
+    unneeded |= {"model"} if desired.model_on_host is not None else set()
+    return [file for file in files if file.kind not in unneeded and not (file.kind == "model" and file.name in taken)]
 
 
 def named_builds(builds: Mapping[str, Any]) -> str:
@@ -204,18 +200,19 @@ class _Comparison:
     def model(self) -> Iterator[PlannedChange]:
         """Compare the model's folder."""
         planned, now = self._desired.model.name if self._desired.model else None, self._before.get("model")
-        if planned == now:
+        missing = len(missing_files(self._desired, self._facts, self._desired.model_files))
+        if planned == now and not missing:
             return
         if planned is None:
             yield PlannedChange(part="model", sign="-", text=f"{now} is no longer served")
             return
         model = self._desired.model
         built_in = model is not None and model.kind == "builtin"
-        text = f"{now} -> {planned}" if now else planned
+        text = f"{now} -> {planned}" if now not in (None, planned) else planned
+        text += f", files that are missing or damaged: {missing}" if now == planned else ""
         text += ", built-in: made on the host" if built_in else ""
         text += f", linked from {self._desired.model_on_host}" if self._desired.model_on_host else ""
-        send = self._to_send("model") if self._desired.model_on_host is None else 0
-        yield PlannedChange(part="model", sign="~" if now else "+", text=text, send_bytes=send)
+        yield PlannedChange(part="model", sign="~" if now else "+", text=text, send_bytes=self._to_send("model"))
 
     def tools(self) -> Iterator[PlannedChange]:
         """Compare what this release of the product itself puts on a host, and its records."""

@@ -1,8 +1,11 @@
 """Moving a model's files into their folder."""
 
+import fcntl
 import hashlib
+import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +59,11 @@ def test_an_interrupted_move_of_a_file_is_continued(site: Site) -> None:
 
 
 def held(site: Site) -> list[dict[str, Any]]:
-    """A model of one file that was moved into place, with the state of the host."""
+    """A model of one file that was moved into place."""
     site.incoming.mkdir(parents=True)
     (site.incoming / "weights").write_bytes(b"123456789")
     files = [row(b"123456789")]
     assert "failed" not in take(site, files)
-    (site.prefix / "state.json").write_text("{}")
     return files
 
 
@@ -71,7 +73,7 @@ def test_a_damaged_file_of_the_same_size_is_named_and_the_next_run_sends_it(site
     weights.write_bytes(b"123456780")
     done = take(site, files)
     assert "model file weights is damaged: it has SHA-256" in done["msg"]
-    assert not (site.prefix / "state.json").exists()
+    assert json.loads((weights.parent / ".complete").read_text()) == {}
     (site.incoming / "weights").write_bytes(b"123456789")
     assert take(site, files)["files"] == ["weights"]
     assert weights.read_bytes() == b"123456789"
@@ -90,7 +92,32 @@ def test_a_file_with_only_a_new_time_is_no_change(site: Site) -> None:
     files = held(site)
     (site.prefix / "models" / "mine" / "weights").touch()
     assert take(site, files)["files"] == []
-    assert (site.prefix / "state.json").exists()
+
+
+def test_a_file_of_another_model_that_was_sent_and_never_taken_is_removed(site: Site) -> None:
+    files = held(site)
+    (site.incoming / "weights").write_bytes(b"987654321")
+    assert take(site, files)["files"] == []
+    assert (site.prefix / "models" / "mine" / "weights").read_bytes() == b"123456789"
+    assert not (site.incoming / "weights").exists()
+
+
+def test_what_an_interrupted_run_left_running_is_waited_for(site: Site) -> None:
+    files, lock = held(site), site.prefix / "models" / ".lock"
+    with lock.open("w") as other, ThreadPoolExecutor() as pool:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        taking = pool.submit(take, site, files)
+        with pytest.raises(TimeoutError):
+            taking.result(timeout=3)
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert taking.result()["files"] == []
+
+
+def test_what_the_system_refuses_is_told(site: Site) -> None:
+    (site.prefix / "models").mkdir(parents=True)
+    (site.prefix / "models" / "mine").write_text("a file")
+    done = take(site, [row(b"123456789")])
+    assert "models/mine cannot be put in place: [Errno " in done["msg"]
 
 
 def test_a_file_that_was_sent_again_replaces_an_old_one_that_looks_correct(site: Site) -> None:

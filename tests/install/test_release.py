@@ -310,6 +310,15 @@ def test_an_interrupted_switch_is_continued_or_undone(prefix: Path) -> None:
     assert (live(prefix), live(prefix, "previous")) == (bad, former)
 
 
+def test_a_former_service_is_named_until_the_new_one_is_recorded(prefix: Path) -> None:
+    """The first run was killed after the switch, before it stopped the former service."""
+    served(prefix)
+    for _ in range(2):
+        assert activate(prefix, supervisor="another")["former"]["supervisor"] == "test"
+    record(prefix)
+    assert activate(prefix, supervisor="another")["former"] is None
+
+
 def test_a_rebuilt_environment_replaces_the_damaged_one_in_every_release(prefix: Path) -> None:
     first = served(prefix, unit="[Service]\nNice=1\n")
     second = served(prefix)

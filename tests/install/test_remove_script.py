@@ -52,6 +52,16 @@ def test_a_folder_of_other_software_is_not_removed(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize(
+    ("marker", "is_removed"), [("", True), ("firstlight 1\n", True), ("of another program", False)]
+)
+def test_a_marker_that_its_disk_has_lost_is_one(installed: Path, marker: str, *, is_removed: bool) -> None:
+    (installed / ".firstlight").write_text(marker)
+    (installed / "bin").mkdir()
+    assert (remove(str(installed)).returncode == 0) is is_removed
+    assert installed.exists() is not is_removed
+
+
 def test_the_rest_of_an_interrupted_installation_is_removed(installed: Path) -> None:
     (installed / "envs" / "half").mkdir(parents=True)
     assert remove(str(installed)).returncode == 0

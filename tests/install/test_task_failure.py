@@ -93,3 +93,9 @@ def test_an_interrupted_host_names_its_task() -> None:
     outcome.task = "Build the environment"
     result = outcome.result(interrupted=True, playbook_end="")
     assert (result.status, result.text) == ("interrupted", "interrupted in task `Build the environment`")
+
+
+def test_an_interrupted_rollback_does_not_suggest_itself() -> None:
+    hint = HostOutcome("gpu-1").result("rollback", interrupted=True, playbook_end="").hint or ""
+    assert hint.startswith("./firstlight status ")
+    assert hint.endswith("./firstlight rollback --to DIGEST")

@@ -39,6 +39,7 @@ def test_a_second_run_names_the_locking_run_and_its_start(tmp_path: Path) -> Non
         assert refused.value.exit_code == Exit.LOCKED
         assert "run first" in refused.value.text
         assert f"(process {os.getpid()}) since 20" in refused.value.text
+        assert (refused.value.hint or "").endswith(f"end the process on the host: fuser -v {prefix}/lock")
     with lock(prefix, "second"):
         pass
     assert not (tmp_path / "a prefix" / "lock.json").exists()

@@ -260,7 +260,27 @@ def test_another_model_needs_its_space_where_the_environment_is_there(desired: D
     there = installed(desired, state={"model": "other-0a"})
     facts = host_facts(there, disks=(Disk(path="/", mount="/", total=2**34, free=2**30),))
     with pytest.raises(InstallError, match=r"2\.0 GiB are needed on `/`, 1\.0 GiB are free"):
-        require_disk_space(facts, desired, disk_needed(staged, missing_files(desired, facts, staged.files)))
+        require_disk_space(facts, desired, disk_needed(staged, missing_files(desired, facts, staged.files), {}))
+
+
+@pytest.mark.parametrize("state", [None, {"model": "other-0a"}], ids=["no record", "another model"])
+def test_a_model_that_was_put_in_place_before_the_run_failed_is_not_sent_again(
+    desired: Desired, state: dict[str, Any] | None
+) -> None:
+    files = [staged_file("config.json", "model"), staged_file("w.safetensors", "model")]
+    facts = host_facts(installed(desired, state=state, model_files={"builtin-1": ("config.json",)}))
+    assert missing_files(desired, facts, files) == files[1:]
+    facts = host_facts(installed(desired, state=state, model_files={"other-0a": ("config.json",)}))
+    assert missing_files(desired, facts, files) == files
+
+
+def test_a_host_whose_model_lacks_a_file_is_not_up_to_date(tmp_path: Path) -> None:
+    desired = make_desired(tmp_path, staged_file("config.json", "model"), staged_file("w.safetensors", "model"))
+    facts = host_facts(installed(desired, model_files={"builtin-1": ("config.json", "w.safetensors")}))
+    assert is_up_to_date(desired, facts)
+    [change] = state_changes(desired, host_facts(installed(desired, model_files={"builtin-1": ("config.json",)})))
+    assert change.part == "model"
+    assert "files that are missing or damaged: 1" in change.text
 
 
 def test_a_model_that_is_moved_on_one_disk_needs_its_space_once(desired: Desired) -> None:
@@ -341,10 +361,11 @@ USERS = "/opt/firstlight/models/builtin-1"
 def test_damaged_files_of_a_model_are_sent_again(desired: Desired, problem: str, sent: set[str]) -> None:
     files = [*FILES, staged_file("w.safetensors", "model"), staged_file("w.safetensors.index.json", "model")]
     checks = [{"id": "serving.model", "status": "fail", "evidence": {"folder": USERS, "problems": [problem]}}]
-    facts = host_facts(installed(desired, last_verify={"status": "fail", "checks": checks}))
+    taken = {"builtin-1": tuple(file.name for file in files)}
+    facts = host_facts(installed(desired, model_files=taken, last_verify={"status": "fail", "checks": checks}))
     assert {file.name for file in missing_files(desired, facts, files) if file.kind == "model"} == sent
     checks[0]["evidence"] = {"folder": USERS, "problems": [problem] * 100}
-    facts = host_facts(installed(desired, last_verify={"status": "fail", "checks": checks}))
+    facts = host_facts(installed(desired, model_files=taken, last_verify={"status": "fail", "checks": checks}))
     assert len([file for file in missing_files(desired, facts, files) if file.kind == "model"]) == 2, (
         "not all are listed"
     )
@@ -353,7 +374,7 @@ def test_damaged_files_of_a_model_are_sent_again(desired: Desired, problem: str,
 def test_a_changed_file_of_a_model_is_sent_again_without_a_check(desired: Desired) -> None:
     files = [*FILES, staged_file("w.safetensors", "model"), staged_file("config.json", "model")]
     drift = (Drift(kind="file", path=f"{USERS}/config.json", text="was written to"),)
-    facts = host_facts(installed(desired, drift=drift))
+    facts = host_facts(installed(desired, drift=drift, model_files={"builtin-1": ("w.safetensors", "config.json")}))
     assert [file.name for file in missing_files(desired, facts, files) if file.kind == "model"] == ["config.json"]
 
 

@@ -67,10 +67,23 @@ def test_an_installed_environment_needs_no_more_space(installed: Installed, fits
 def test_a_new_model_needs_its_space_beside_an_installed_environment(
     models: tuple[str, ...], settings: dict[str, str], fits: bool
 ) -> None:
-    kept = Installed(prefix="/opt/firstlight", current="0123456789abcdef", models=models)
+    kept = Installed(prefix="/opt/firstlight", current="0123456789abcdef", model_files=dict.fromkeys(models, ("w",)))
     facts = FACTS.model_copy(update={"installed": kept, "disks": (Disk(path="/", mount="/", free=GIB // 2),)})
     found = resolve(facts, model_of(LLAMA), become=True, **settings)
     assert ("disk" in refusing(found)) is not fits
+
+
+def test_a_model_that_arrived_before_the_run_failed_needs_its_space_once() -> None:
+    small, model = FACTS.model_copy(update={"disks": (Disk(path="/", mount="/", free=3 * GIB),)}), model_of(LLAMA)
+    assert "disk" in refusing(resolve(small, model, become=True))
+    arrived = small.model_copy(update={"incoming": {"0" * 64: GIB}})
+    assert "disk" not in refusing(resolve(arrived, model, become=True))
+
+
+def test_a_linked_model_needs_no_space_before_the_first_installation() -> None:
+    small = FACTS.model_copy(update={"disks": (Disk(path="/", mount="/", free=3 * GIB),)})
+    found = resolve(small, model_of(LLAMA), become=True, model_on_host="/srv/model")
+    assert "disk" not in refusing(found)
 
 
 def test_a_plan_says_what_must_be_free_on_the_disk() -> None:

@@ -256,7 +256,7 @@ def installation(prefix: Path) -> Path:
         (prefix / "releases" / release / "environment").symlink_to(f"../../envs/{digest}")
         (prefix / "releases" / release / "release.json").write_text("{}", encoding="utf-8")
     (prefix / "models/tiny-0a").mkdir(parents=True)
-    (prefix / "models/tiny-0a/.complete").write_text("{}", encoding="utf-8")
+    (prefix / "models/tiny-0a/.complete").write_text('{"config.json": {}, "lora/x/w": {}}', encoding="utf-8")
     (prefix / "current").symlink_to("releases/r2/environment")
     (prefix / "previous").symlink_to("releases/r1/environment")
     (prefix / "state.json").write_text(json.dumps({"environment": "bbbb"}), encoding="utf-8")
@@ -277,6 +277,7 @@ def test_installed_files_are_reported(tmp_path: Path, shell: tuple[str, ...]) ->
     before = installed(prefix, *shell)
     assert (before.current, before.previous, before.environments) == ("bbbb", "aaaa", ("aaaa", "bbbb"))
     assert before.models == ("tiny-0a",)
+    assert before.model_files == {"tiny-0a": ("config.json", "lora/x/w")}
     assert (before.release, before.previous_release, before.releases) == ("r2", "r1", ("r1", "r2"))
     assert before.state == {"environment": "bbbb"}
     assert before.last_verify == {"status": "ok"}
@@ -291,6 +292,19 @@ def test_installed_files_are_reported(tmp_path: Path, shell: tuple[str, ...]) ->
     (prefix / "state.sha256").unlink()
     without_list = installed(prefix, *shell)
     assert [each.sentence for each in without_list.drift] == [f"{prefix}/state.sha256 is gone"]
+
+
+def test_files_on_arrival_are_reported(tmp_path: Path, shell: tuple[str, ...]) -> None:
+    moved = {"/var/tmp/firstlight-$FL_UID": f"{tmp_path}/it's $FL_UID"}
+    assert run(*shell, edit=moved).facts.incoming == {}
+    folder = tmp_path / f"it's {os.geteuid()}"
+    (folder / "lora").mkdir(parents=True)
+    for name, size in ((".1f.part", 3), ("lora/a b", 5), ("not verified", 7)):
+        (folder / name).write_bytes(bytes(size))
+    (folder / ".arrived").write_text(
+        f"{'c' * 64} 5 1700000000 lora/a b\n{'d' * 64} 9 1700000000 gone\n", encoding="ascii"
+    )
+    assert run(*shell, edit=moved).facts.incoming == {"c" * 64: 5, ".1f.part": 3, "not verified": 7}
 
 
 def test_what_others_gave_or_left_is_reported(tmp_path: Path, shell: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from provision.core.models.facts import Installed
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Reason, Stack
 from provision.core.run_folder import RunFolder
+from provision.fleet.ssh.upload import part_name
 from provision.phases.stage import disk_needed, stack_lock, staged_before
 from provision.phases.stage.candidate_lock import no_lock_error
 from provision.phases.stage.staging import environment_digest
@@ -286,8 +287,11 @@ def test_the_lock_is_in_the_runs_folder(stack: Stack, store: Store, tmp_path: Pa
 
 def test_the_needed_disk_space_includes_files_and_their_installation(stack: Stack, store: Store) -> None:
     staged = stage_best(store, stack)
-    need = disk_needed(staged, staged.files)
+    need = disk_needed(staged, staged.files, {})
     assert need.incoming == sum(file.size for file in staged.files)
+    first, second = staged.files[:2]
+    half = {first.sha256: first.size, part_name(second): 1, second.name: second.size}
+    assert disk_needed(staged, staged.files, half).incoming == need.incoming - first.size - 1
     assert need.prefix > staged.environment_bytes > 1 << 16
 
 

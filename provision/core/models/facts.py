@@ -272,6 +272,8 @@ class Installed(Record):
     """Folders of all complete environments."""
     models: tuple[str, ...] = ()
     """Folders of all models."""
+    model_files: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Files that were put in place in the folder of each model, by its folder."""
     image: str | None = None
     """ID of the image of its container, where podman has it."""
     drift: tuple[Drift, ...] = ()
@@ -350,6 +352,8 @@ class HostFacts(Record):
     ports: tuple[Port, ...] = ()
     engine_processes: tuple[EngineProcess, ...] = ()
     installed: Installed | None = None
+    incoming: dict[str, int] = Field(default_factory=dict)
+    """Sizes of the files in the incoming folder: of verified ones by their SHA-256, of others by name, such as that in transfer."""
     configuration: Configuration | None = None
     """Only where it was asked for: `./firstlight drift`."""
     unknown: dict[str, str] = Field(default_factory=dict)

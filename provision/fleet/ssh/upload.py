@@ -30,6 +30,7 @@ TAR_BELOW = 32 * 1024 * 1024
 PEER_FOLDER = ".peers"
 """Where the incoming folder has the program that hands files on to other hosts, while a run uses it."""
 _PIECE = 256 * 1024
+_LISTED = re.compile(r"(A (?P<sha>\S+)|F) (?P<size>[0-9]{1,18}) (?P<changed>[0-9]{1,18}) (\./)?(?P<name>.+)")
 _VERIFY_S = 120.0
 _VERIFIED_BYTES_S = 1_000_000
 """The slowest host that verifies files; so long, and the time before, it may take."""
@@ -66,17 +67,20 @@ class RemoteFiles:
         arrived: dict[str, tuple[str, int, int]] = {}
         files: dict[str, tuple[int, int]] = {}
         for line in text.splitlines():
-            match line.split(" ", 4):
-                case ["A", sha, size, changed, name] if size.isdigit() and changed.isdigit():
-                    arrived[name] = (sha, int(size), int(changed))
-                case ["F", size, changed, name, *rest]:
-                    files[" ".join([name, *rest]).removeprefix("./")] = (int(size), int(changed))
+            if (found := _LISTED.fullmatch(line)) and found["sha"]:
+                arrived[found["name"]] = (found["sha"], int(found["size"]), int(found["changed"]))
+            elif found:
+                files[found["name"]] = (int(found["size"]), int(found["changed"]))
         return cls(arrived, files)
 
     def has(self, file: StagedFile) -> bool:
         """Return whether a file is unchanged since its verification."""
         sha, size, changed = self.arrived.get(file.name, ("", 0, 0))
         return (sha, size) == (file.sha256, file.size) and self.files.get(file.name) == (size, changed)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of the files, of verified ones by their hash, of others by name."""
+        return {self.arrived.get(name, (name,))[0]: size for name, (size, _) in self.files.items()}
 
     def part(self, file: StagedFile) -> int:
         """Return the number of bytes of a file that have arrived."""

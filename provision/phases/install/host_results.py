@@ -72,7 +72,7 @@ def install(
             cancellation=cancellation,
         )
     return {
-        name: outcome.result(interrupted=cancellation.happened, playbook_end=playbook_end)
+        name: outcome.result(playbook, interrupted=cancellation.happened, playbook_end=playbook_end)
         for name, outcome in outcomes.items()
     }
 

@@ -83,7 +83,7 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         try:
             # On this machine files are links into the cache.
             if host.connection.kind != "local" or any(file.kind == "wheel" for file in missing):
-                require_disk_space(facts, desired, disk_needed(planned, missing))
+                require_disk_space(facts, desired, disk_needed(planned, missing, facts.incoming))
             files[host.name] = missing
         except FirstlightError as error:
             context.fail(host.name, "install", error)

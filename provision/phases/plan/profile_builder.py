@@ -7,9 +7,10 @@ from pathlib import PurePosixPath
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
+from provision.core.environment_folders import model_files_there
 from provision.core.formatting import GIB
 from provision.core.install_paths import default_prefix
-from provision.core.models.facts import HostFacts, Nvidia, Python
+from provision.core.models.facts import HostFacts, Installed, Nvidia, Python
 from provision.core.models.settings import Settings, model_name
 from provision.phases.plan.cards import amd_cards, nvidia_cards, only_shows, server_of, serving
 from provision.phases.plan.family.families import int8_on_x86
@@ -64,7 +65,8 @@ def profile_of(
         request = serving_request_of(settings, on_cpu=platform == "cpu")
         served = ServedModel(settings.model, shape, request, memory)
     rounds_to_int8 = served is not None and served.shape.int8_activations
-    present = _present_gib(facts, settings, platform, served)
+    present, arrived = _present_gib(facts, settings, platform, served), sum(facts.incoming.values()) / GIB
+    one_mount = disk is None or incoming is None or disk.mount is None or disk.mount == incoming.mount
     cards = serving(usable)
     if policy.gpus is not None:
         cards = tuple(card for place, card in places.items() if place in policy.gpus)
@@ -84,9 +86,9 @@ def profile_of(
         isa=facts.cpu.isa if platform == "cpu" else None,
         multiplies_int8=_multiplies_int8(facts) if platform == "cpu" and rounds_to_int8 else None,
         ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
-        disk_gib=_capped(disk.free if disk else None, most_disk(served), present),
-        incoming_gib=_capped(incoming.free if incoming else None, most_disk(served), present),
-        one_mount=disk is None or incoming is None or disk.mount is None or disk.mount == incoming.mount,
+        disk_gib=_capped(disk.free if disk else None, most_disk(served), present + (arrived if one_mount else 0)),
+        incoming_gib=_capped(incoming.free if incoming else None, most_disk(served), present + arrived),
+        one_mount=one_mount,
         pythons=_pythons(facts, escalates=root, torch=policy.torch == "existing"),
         pythons_known="pythons" not in facts.unknown,
         podman=_version(facts, "podman") if policy.runtime == "podman" else None,
@@ -162,12 +164,12 @@ def most_disk(served: ServedModel | None) -> float:
 
 def _present_gib(facts: HostFacts, settings: Settings, platform: Platform, served: ServedModel | None) -> float:
     """Return the disk space in GiB of what a host has: an environment, active or not, and the model to serve."""
-    installed, need = facts.installed, catalog().needs[platform]
-    if installed is None or not (installed.current or installed.environments):
-        return 0.0
-    models = {name.rpartition("-")[0] for name in installed.models}
-    has_model = served is None or settings.model_on_host is not None or model_name(settings.model) in models
-    return most_disk(served) if has_model else need.installed + need.wheels
+    installed, need = facts.installed or Installed(prefix=""), catalog().needs[platform]
+    there = {name.rpartition("-")[0] for name in installed.model_files if model_files_there(installed, name)}
+    has_model = served is None or settings.model_on_host is not None or model_name(settings.model) in there
+    if installed.current or installed.environments:
+        return most_disk(served) if has_model else need.installed + need.wheels
+    return served.gib if served and has_model else 0.0
 
 
 def _capped(size: int | None, most: float, present: float = 0.0) -> int | None:

@@ -2,6 +2,7 @@
 
 from provision.core.models.facts import HostFacts
 from provision.core.run_folder import utc_of
+from provision.fleet.ssh.upload import RemoteFiles
 from provision.phases.probe import sections
 from provision.phases.probe.parsers import amd, configuration, hardware, nvidia, product, system
 
@@ -73,6 +74,7 @@ def parse(
         ports=system.ports(read, unknown),
         engine_processes=engines,
         installed=product.installed(read, engines, unknown),
+        incoming=RemoteFiles.parse(read["incoming"].text).sizes(),
         configuration=configuration.configuration(read, unknown),
         unknown=unknown,
     )

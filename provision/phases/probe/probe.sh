@@ -217,6 +217,15 @@ LIST
     return "$worst"
 }
 
+# The login user's folder for incoming files, as provision/fleet/ssh/list.sh lists it.
+incoming() {
+    cd "/var/tmp/firstlight-$FL_UID${FL_SERVICE:+@$FL_SERVICE}" 2>/dev/null || return 0
+    [ ! -f .arrived ] || sed 's/^/A /' .arrived
+    limit find . -type f ! -name .arrived -exec stat -c 'F %s %Y %n' {} +
+    cd /
+    return "$status"
+}
+
 # ---- software for the installation ----------------------------------------------------------------------------
 
 # python_facts PATH [NAME]: print version, headers, venv and torch of an interpreter, once each; NAME replaces its path.
@@ -548,9 +557,6 @@ installed() {
         [ ! -d "$folder" ] || [ -x "$folder" ] || say unreadable "${folder#"$FL_PREFIX/"}"
         [ -e "$folder/.complete" ] && say environment "$folder/.complete"
     done
-    for file in "$FL_PREFIX"/models/*/.complete; do
-        [ ! -e "$file" ] || say model "$file"
-    done
     quadlet=/etc/containers/systemd/${FL_UNIT%.service}.container
     if [ -r "$quadlet" ]; then
         image=$(sed -n 's/^Image=//p' "$quadlet")
@@ -561,9 +567,13 @@ installed() {
     if [ -e "$FL_PREFIX/lock" ] && [ -r /proc/locks ]; then
         if is_locked "$FL_PREFIX/lock"; then holder=lock.json; else say lock_left yes; fi
     fi
+    set --
+    for file in "$FL_PREFIX"/models/*/.complete; do
+        [ -e "$file" ] && say model "$file" && set -- "$@" "${file#"$FL_PREFIX/"}"
+    done
     # Without a name for the lock's, the word is no argument.
     # shellcheck disable=SC2086
-    product_files $holder state.json verify/last.json verify/ready.json quarantine.json
+    product_files $holder state.json verify/last.json verify/ready.json quarantine.json "$@"
     for unit in /etc/systemd/system/firstlight-firewall.service /etc/systemd/system/firstlight-firewall-start.service; do
         [ ! -e "$unit" ] || say firewall yes
     done
@@ -790,6 +800,7 @@ group_product() {
 }
 
 group_software() {
+    section incoming incoming
     section programs programs
     section libraries libraries
 }

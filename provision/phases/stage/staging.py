@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from provision.core.models.stack import Candidate, Interpreter, Resolution, Stac
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.run_folder import RunFolder
 from provision.core.user_path import expand_user
+from provision.fleet.ssh.upload import part_name
 from provision.phases.stage.candidate_lock import Packager, StageJob, cache_key, lock_best_candidate, without_package
 from provision.phases.stage.debs import fetch_debs
 from provision.phases.stage.download import Progress
@@ -215,12 +216,13 @@ class DiskNeed(Record):
     """The part of both that is moved; on one file system it counts once."""
 
 
-def disk_needed(staged: Staged, files: Sequence[StagedFile]) -> DiskNeed:
-    """Compute the disk space that a host needs for the files that it lacks; one that lacks no wheels has the environment. No file is read."""
+def disk_needed(staged: Staged, files: Sequence[StagedFile], arrived: Mapping[str, int]) -> DiskNeed:
+    """Compute the disk space that a host needs for the files that it lacks, of which some `arrived`; without wheels it has the environment."""
+    arriving = sum(file.size - arrived.get(file.sha256, arrived.get(part_name(file), 0)) for file in files)
     by_kind = {kind: sum(file.size for file in files if file.kind == kind) for kind in ("interpreter", "tool", "model")}
     built = staged.environment_bytes if any(file.kind == "wheel" for file in files) else 0
     installed = built + _UNPACKED_INTERPRETER * by_kind["interpreter"] + by_kind["tool"] + by_kind["model"]
-    return DiskNeed(incoming=sum(file.size for file in files), prefix=installed, moved=by_kind["model"])
+    return DiskNeed(incoming=arriving, prefix=installed, moved=by_kind["model"])
 
 
 def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:

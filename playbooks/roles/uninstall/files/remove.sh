@@ -44,12 +44,18 @@ has_only_locks() {
     [ -n "$found" ] && ! echo "$found" | grep -qv '^lock'
 }
 
+# A marker that is empty was lost by its disk before it was written.
+has_marker() {
+    [ -f "$prefix/.firstlight" ] || return 1
+    case $(lines "$prefix/.firstlight") in "" | "firstlight 1") ;; *) return 1 ;; esac
+}
+
 check_prefix() {
     case $prefix in
         *..* | *//* | */ | [!/]*) fail "prefix $prefix is not a plain absolute path" "give the prefix that was installed" ;;
     esac
     [ "$prefix" != "${HOME:-}" ] || fail "prefix $prefix is a home folder, and is not removed" "give the prefix that was installed"
-    if [ -e "$prefix" ] && [ "$(lines "$prefix/.firstlight")" != "firstlight 1" ] && ! has_only_locks; then
+    if [ -e "$prefix" ] && ! has_marker && ! has_only_locks; then
         fail "prefix $prefix is not an installation of this product (no marker .firstlight in it), and is not removed" "give the prefix that was installed"
     fi
 }

@@ -52,6 +52,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         releases=tuple(filter(None, map(_release, section.values("known_release")))),
         environments=tuple(filter(None, map(_digest, section.values("environment")))),
         models=tuple(filter(None, map(_digest, section.values("model")))),
+        model_files={_digest(at) or at: (*(json_object(text) or ()),) for at, text in files.items() if "models/" in at},
         image=section.value("image"),
         drift=tuple(drifted + drift.processes(service.pid, "".join(service.main_stat[:1]), engines)),
         foreign=drift.foreign(output["drift"].values("foreign"), prefix),
