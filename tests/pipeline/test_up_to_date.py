@@ -127,6 +127,18 @@ def test_a_changed_service_is_another_state(desired: Desired) -> None:
     assert not is_up_to_date(desired, host_facts(installed(desired, state=state_before(desired))))
 
 
+def test_hosts_with_addresses_of_their_own_serve_one_release(tmp_path: Path) -> None:
+    def at(bind: str) -> Desired:
+        traces = "http://192.0.2.10:4317"
+        return make_desired(tmp_path, bind=bind, expose=True, otlp_traces_endpoint=traces)
+
+    first, second, everywhere = at("192.0.2.1"), at("192.0.2.2"), at("0.0.0.0")
+    assert first.state["release"] == second.state["release"] != everywhere.state["release"]
+    assert first.service.unit != second.service.unit
+    [change] = state_changes(second, host_facts(installed(first, last_verify=CHECKED)))
+    assert change.text == "address 192.0.2.1 -> 192.0.2.2; it restarts"
+
+
 def state_before(desired: Desired, **readiness: Any) -> dict[str, Any]:
     """Return the state of a host with another service."""
     return {**desired.state, "service": "s0", "readiness": {**desired.state["readiness"], **readiness}}
