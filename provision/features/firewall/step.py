@@ -71,8 +71,7 @@ class _Setup:
         serving = [host for host in hosts if host.is_serving]
         chosen = with_rules(self._context.inventory.hosts, hosts)
         advised = [host for host in serving if host.settings.firewall == "tell" and (self._gateways or host.span)]
-        installed = {host.name: self._probed.facts[host.name].installed for host in hosts}
-        having = [host for host in hosts if (there := installed[host.name]) and there.firewall]
+        having = [host for host in hosts if (there := self._probed.facts[host.name].installed) and there.firewall]
         if gone := [host for host in having if host not in chosen]:
             locked = playbooks.acquire_locks(self._context, self._probed, "serve", gone)
             for result in self._play_removal(locked, rules.FIREWALL, rules.START).values():
@@ -183,8 +182,7 @@ class _Setup:
             if self._is_well(one.host) and one.host.name in context.sessions.locks
         }
         differing = differing_sets(context, self._probed, sets)
-        new = [one for one in wanted if differing.get(one.host.name)]
-        if new:
+        if new := [one for one in wanted if differing.get(one.host.name)]:
             self._load(new, sets)
         loaded = [one.host for one in wanted if one.host.name in differing and self._is_well(one.host)]
         self._play_removal(self._with_start_rules(loaded), rules.START)
