@@ -147,7 +147,7 @@ class UnitSet(FileSet):
         for name in kept:
             run("systemctl", "restart", name)
         text = f"the new files are not used, since not all units answered with them: {problem}"
-        raise HostError(text, f"see the logs on the host: journalctl -u {self.running[0]}")
+        raise HostError(text, f"see the logs on the host: journalctl -u {self.running[0]}{self.wanted.get('hint', '')}")
 
 
 def main():

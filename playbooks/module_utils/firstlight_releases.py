@@ -1,7 +1,8 @@
 """Releases: what a host serves, each in a folder of its own, and the links `current` and `previous`.
 
-PREFIX/releases/DIGEST holds `release.json` (the record; its SHA-256 begins with DIGEST), `state.json` (what PREFIX/state.json
-says while it serves) and the link `environment`. PREFIX/current leads to that link, so that one rename switches all of it.
+PREFIX/releases/DIGEST holds `release.json` (the record; its SHA-256 begins with DIGEST, with ADDRESS for the host's own `address`),
+`state.json` (what PREFIX/state.json says while it serves) and the link `environment`. PREFIX/current leads to that link, so
+that one rename switches all of it.
 
 PREFIX/releases/switch.json is the last switch: `from` was proven before it, `previous` came before that, `to` is the new
 release. It is written before anything else changes, and over once PREFIX/verify/ready.json proves `to`.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 
 from ansible.module_utils.firstlight_host import read
 
@@ -24,7 +26,10 @@ def json_text(value):
 
 def release(record, state, environment):
     """Return a release: its digest, record, state, and the folder of its environment below PREFIX/envs."""
-    digest = hashlib.sha256(json_text(record).encode()).hexdigest()[:16]
+    text, address = json_text(record), record.get("address")
+    if address:  # as `digest_of` of the controller
+        text = re.sub(rf"(?<![\w.:]){re.escape(address)}(?!\w)", "ADDRESS", text)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     state = {**state, "release": digest}
     if state.get("environment"):  # one that was built anew took the place of another
         state["environment"] = environment
@@ -42,7 +47,7 @@ def load(prefix, digest):
     folder = folder_of(prefix, digest)
     try:
         environment = os.path.basename(os.readlink(os.path.join(folder, ENVIRONMENT)))
-        found = release(json.loads(read(os.path.join(folder, RECORD)) or "null"), load_json(folder, STATE), environment)
+        found = release(load_json(folder, RECORD), load_json(folder, STATE), environment)
     except (OSError, ValueError, TypeError):
         return None
     return found if found["digest"] == digest else None

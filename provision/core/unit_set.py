@@ -39,6 +39,8 @@ class UnitSet:
     """Commands that succeed while what the units set up is in effect, for units without a page that answers."""
     data: tuple[str, ...] = ()
     """Folders next to the files, in which units write."""
+    hint: str = ""
+    """What may help where the units do not answer, beside their logs."""
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -64,4 +66,5 @@ class UnitSet:
             "checks": [{"command": list(command)} for command in self.checks],
             "proofs": [{"command": list(command)} for command in self.proofs],
             "data": list(self.data),
+            "hint": self.hint,
         }

@@ -22,13 +22,14 @@ from provision.core.models.inventory import Host
 from provision.core.models.settings import ADAPTERS, Settings
 from provision.core.models.stack import Interpreter, Stack
 from provision.core.models.staged import Staged, StagedFile
+from provision.fleet.inventory.addresses import own_alone
 from provision.phases.plan.family.families import task_of
 from provision.phases.plan.services import part_of
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
 from provision.phases.serve.tools import serve_tools
-from provision.phases.serve.unit import Service, render_service
+from provision.phases.serve.unit import Service, digest_of, render_service
 from provision.phases.stage.image import image_id
 from provision.phases.stage.model import ADAPTER_CONFIG, adapter_rank
 from provision.phases.verify.tool import build_zipapp
@@ -169,9 +170,9 @@ def desired_state_of(
             image=image_id(image) if image else None,
         )
     release = release_record(staged.environment, model, stack, settings, command)
-    # It names PREFIX/releases/DIGEST: the beginning of the SHA-256 of its release.json.
+    # It names PREFIX/releases/DIGEST.
     text = json.dumps({**release, "service": service.model_dump()}, indent=1, sort_keys=True) + "\n"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = digest_of(text, release.get("address"))
     if command is not None and model is not None:
         readiness = readiness_request(
             prefix=paths.prefix,
@@ -231,6 +232,7 @@ def release_record(
         "attention": stack.attention.backend if command and stack.attention else None,
         "endpoint": ({"bind": settings.bind, "port": settings.port, "model": command.served_name} if command else None),
         "arguments": list(command.argv) if command else [],
+        **({"address": address} if command and (address := own_alone(settings.bind)) else {}),
     }
 
 

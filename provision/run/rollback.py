@@ -44,8 +44,7 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     started = time.monotonic()
     wanted = dict.fromkeys((host.name for host in context.hosts()), to) if isinstance(to, str) else to or {}
     for host in context.hosts():
-        digest = wanted.get(host.name)
-        if error := _missing(probed.facts[host.name], digest):
+        if error := _missing(probed.facts[host.name], wanted.get(host.name)):
             context.fail(host.name, "serve", error)
     spans.refuse_parts(context, "serve")
     hosts = playbooks.acquire_locks(context, probed, "serve", context.hosts())

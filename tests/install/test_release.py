@@ -13,6 +13,7 @@ import pytest
 
 from tests.install.modules import run_module
 from tests.install.scripts import script_text
+from tests.pipeline.test_up_to_date import make_desired
 
 
 def make_environment(prefix: Path, folder: str) -> None:
@@ -36,6 +37,7 @@ def activate(
     model: str | None = None,
     supervisor: str = "test",
     start_cache: str = "",
+    address: str | None = None,
     unit_name: str = "firstlight-vllm.service",
     **options: Any,
 ) -> dict[str, Any]:
@@ -49,7 +51,13 @@ def activate(
         "api_key": True,
         "digest": f"of {unit}{start_cache}",
     }
-    record = {"format": 1, "environment": folder.partition("-")[0], "model": {"folder": model} if model else None}
+    record: dict[str, Any] = {
+        "format": 1,
+        "environment": folder.partition("-")[0],
+        "model": {"folder": model} if model else None,
+    }
+    if address is not None:
+        record["address"] = address
     readiness = {"model_folder": str(prefix / "models" / model)} if model else None
     return run_module(
         "firstlight_release",
@@ -128,6 +136,22 @@ def test_a_release_is_named_by_the_content_of_its_record(prefix: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o755
     assert activate(prefix, unit="[Service]\nNice=5\n")["release"] != digest
     assert activate(prefix)["release"] == digest
+
+
+def test_another_address_of_the_host_changes_its_service_and_not_the_name_of_its_release(prefix: Path) -> None:
+    def at(address: str) -> str:
+        return served(prefix, unit=f"ExecStart=--host {address} --to 10.0.0.77\n", address=address)
+
+    assert at("10.0.0.7") == at("10.0.0.8")
+    assert "--host 10.0.0.8 --to 10.0.0.77\n" in unit_of(prefix)
+    assert not activate(prefix, unit=unit_of(prefix), address="10.0.0.8")["changed"]
+
+
+def test_the_host_names_a_release_as_the_controller_has_planned_it(tmp_path: Path) -> None:
+    planned = make_desired(tmp_path, bind="192.0.2.1", expose=True).ansible_vars()
+    parts = {name: planned[f"firstlight_{name}"] for name in ("release", "service", "state")}
+    result = run_module("firstlight_release", prefix=str(tmp_path), environment="e1", check=True, **parts)
+    assert result["release"] == planned["firstlight_state"]["release"]
 
 
 def test_a_state_that_names_another_release_is_refused(prefix: Path) -> None:

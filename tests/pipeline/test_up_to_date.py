@@ -127,6 +127,23 @@ def test_a_changed_service_is_another_state(desired: Desired) -> None:
     assert not is_up_to_date(desired, host_facts(installed(desired, state=state_before(desired))))
 
 
+def test_a_host_without_an_api_key_says_so(tmp_path: Path) -> None:
+    readiness = make_desired(tmp_path, api_key=False).state["readiness"]
+    assert readiness["api_key"] is False, "a gateway has to learn of one that comes"
+
+
+def test_hosts_with_addresses_of_their_own_serve_one_release(tmp_path: Path) -> None:
+    def at(bind: str) -> Desired:
+        traces = "http://192.0.2.10:4317"
+        return make_desired(tmp_path, bind=bind, expose=True, otlp_traces_endpoint=traces)
+
+    first, second, everywhere = at("192.0.2.1"), at("192.0.2.2"), at("0.0.0.0")
+    assert first.state["release"] == second.state["release"] != everywhere.state["release"]
+    assert first.service.unit != second.service.unit
+    [change] = state_changes(second, host_facts(installed(first, last_verify=CHECKED)))
+    assert change.text == "address 192.0.2.1 -> 192.0.2.2; it restarts"
+
+
 def state_before(desired: Desired, **readiness: Any) -> dict[str, Any]:
     """Return the state of a host with another service."""
     return {**desired.state, "service": "s0", "readiness": {**desired.state["readiness"], **readiness}}
@@ -325,6 +342,7 @@ def test_the_playbooks_get_exactly_what_is_desired(desired: Desired) -> None:
     state, record = variables["firstlight_state"], variables["firstlight_release"]
     assert state["readiness"]["asked"] == "CPU_ATTN"
     assert state["readiness"]["release"] == state["release"]
+    assert "api_key" not in state["readiness"]
     assert (record["environment"], record["attention"]) == ("e1", "CPU_ATTN")
     assert record["model"] == {"kind": "builtin", "folder": "builtin-1"}
     assert record["endpoint"] == {"bind": "127.0.0.1", "port": 8000, "model": "builtin-1"}

@@ -13,7 +13,7 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult
 from provision.core.unit_set import UnitSet
 from provision.features.firewall import rules
-from provision.fleet.inventory.addresses import address_from
+from provision.fleet.inventory.addresses import address_from, metrics_bind
 from provision.report.layout import fold_names
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -71,8 +71,7 @@ class _Setup:
         serving = [host for host in hosts if host.is_serving]
         chosen = with_rules(self._context.inventory.hosts, hosts)
         advised = [host for host in serving if host.settings.firewall == "tell" and (self._gateways or host.span)]
-        installed = {host.name: self._probed.facts[host.name].installed for host in hosts}
-        having = [host for host in hosts if (there := installed[host.name]) and there.firewall]
+        having = [host for host in hosts if (there := self._probed.facts[host.name].installed) and there.firewall]
         if gone := [host for host in having if host not in chosen]:
             locked = playbooks.acquire_locks(self._context, self._probed, "serve", gone)
             for result in self._play_removal(locked, rules.FIREWALL, rules.START).values():
@@ -93,7 +92,7 @@ class _Setup:
             if not self._is_well(host):
                 continue
             one = served[host.name]
-            needed = [viewer for viewer in self._viewers if one and self._reaches(viewer, host, one)]
+            needed = [viewer for viewer in self._viewers if self._reaches(viewer, host, one)]
             unknown = [viewer.name for viewer in needed if not self._known.get(viewer.name, {}).get(host.name)]
             unknown += [name for ports in neighbours for name in ports.silent(host) if name not in unknown]
             if unknown:
@@ -123,9 +122,7 @@ class _Setup:
 
         def ask(viewer: Host) -> dict[str, tuple[str, ...]]:
             targets = {
-                host.name: address
-                for host in hosts
-                if (one := served[host.name]) and (address := self._reaches(viewer, host, one))
+                host.name: address for host in hosts if (address := self._reaches(viewer, host, served[host.name]))
             }
             said = self._context.session(viewer).run(rules.source_command(targets)).stdout if targets else ""
             return rules.sources_of(said)
@@ -133,10 +130,12 @@ class _Setup:
         viewers = [viewer for viewer in self._viewers if viewer.name in ready]
         return self._context.run_on_hosts("serve", viewers, ask, deadline_s=rules.READ_DEADLINE_S)
 
-    @staticmethod
-    def _reaches(viewer: Host, host: Host, served: Served) -> str | None:
-        """Return the address by which another host reaches one; None for the host itself, and where nobody else reaches it."""
-        return address_from(viewer, host, served.bind) if viewer.name != host.name else None
+    def _reaches(self, viewer: Host, host: Host, served: Served | None) -> str | None:
+        """Return the address by which another host reaches the server of one, or its exporter; None for the host itself, and where it reaches neither."""
+        binds = [served.bind] if served else []
+        binds += [metrics_bind(host, self._monitors)] if viewer.is_monitoring else []
+        found = (address_from(viewer, host, bind) for bind in binds if viewer.name != host.name)
+        return next(filter(None, found), None)
 
     def _of(self, group: Sequence[Host], needed: Sequence[Host], host: Host) -> list[str] | None:
         """Return the addresses from which a group connects to a host; None where the inventory has none of the group."""
@@ -183,8 +182,7 @@ class _Setup:
             if self._is_well(one.host) and one.host.name in context.sessions.locks
         }
         differing = differing_sets(context, self._probed, sets)
-        new = [one for one in wanted if differing.get(one.host.name)]
-        if new:
+        if new := [one for one in wanted if differing.get(one.host.name)]:
             self._load(new, sets)
         loaded = [one.host for one in wanted if one.host.name in differing and self._is_well(one.host)]
         self._play_removal(self._with_start_rules(loaded), rules.START)

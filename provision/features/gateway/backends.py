@@ -103,8 +103,7 @@ def backends_of(gateway: Host, hosts: Iterable[Host], served: Mapping[str, Serve
     for host in hosts:
         if (said := served.get(host.name)) is None:
             continue
-        address = address_from(gateway, host, said.bind)
-        if address is None:
+        if (address := address_from(gateway, host, said.bind)) is None:
             unreachable.append(f"host `{host.name}` listens on {said.bind}")
         else:
             found.append(Backend(**vars(said), name=host.name, address=address))

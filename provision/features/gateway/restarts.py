@@ -25,10 +25,11 @@ POLL_S = 0.5
 
 
 def moves(desired: Desired, facts: HostFacts) -> bool:
-    """Return whether what a host serves gets another name or address, so that a gateway has to be set up again."""
+    """Return whether what a host serves gets another name or address, or its first API key, so that a gateway has to be set up again."""
     state = (facts.installed.state if facts.installed else None) or {}
     before, after = state.get("readiness") or {}, desired.state["readiness"] or {}
-    return any(before.get(key) != after.get(key) for key in ("served_name", "host", "port"))
+    has_new_key = before.get("api_key", True) < after.get("api_key", True)
+    return has_new_key or any(before.get(key) != after.get(key) for key in ("served_name", "host", "port"))
 
 
 class Restarts:
@@ -53,7 +54,7 @@ class Restarts:
         """By model: the host that did not come back with its new release."""
         self._together = frozenset((*still, *moving))
         self._notes = {
-            name: "clients got errors until the gateway was set up again: its model or its address changed"
+            name: "clients got errors until the gateway was set up again: its model, its address or its API key changed"
             for name in moving
             if self._models(name)
         }
@@ -79,8 +80,7 @@ class Restarts:
         alone = {name: model for name in names if (model := self._only_model(name, names, now.traffics.values()))}
         for name, model in alone.items():
             self._notes[name] = f"clients of `{model}` got errors during the restart: no other host serves it"
-        moved = [name for name in names if name not in alone]
-        if not moved:
+        if not (moved := [name for name in names if name not in alone]):
             return allowed
         self._drained |= set(moved)
         limit_s = max(host.settings.gateway_drain_seconds for host in self._gateways)

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from provision.core.errors import FirstlightError, InventoryError, ServeError
@@ -16,11 +16,11 @@ from provision.core.models.inventory import Host
 from provision.core.models.records import CheckRecord, GatewayRecord, PhaseResult
 from provision.core.redaction import register_secret
 from provision.features.gateway import backends, contract, haproxy, shared_address
-from provision.features.gateway.backends import PACKAGES, Gateway, certificate_names
+from provision.features.gateway.backends import PACKAGES, Backend, Gateway, certificate_names
 from provision.features.gateway.draining import kept_out, reconcile
 from provision.features.gateway.haproxy import Files
 from provision.features.watchdog import health_agent
-from provision.fleet.inventory.addresses import gateway_endpoint, metrics_bind, own_address
+from provision.fleet.inventory.addresses import gateway_endpoint, is_ip, metrics_bind, own_address
 from provision.fleet.ssh import Session
 from provision.report.history.runs import green_hosts, newest_with
 from provision.report.layout import count
@@ -259,6 +259,14 @@ def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]
     return {name: one for name, one in now.items() if one is not None and name not in context.outcomes.left_out}
 
 
+def looked_up(session: Session, behind: Sequence[Backend]) -> tuple[Backend, ...]:
+    """Return back ends with the addresses of their names on the gateway: HAProxy does not start while one of them is unknown."""
+    names = sorted({shlex.quote(one.address) for one in behind if not is_ip(one.address)})
+    said = session.run("".join(f"echo {name} $(getent ahosts {name}); " for name in names)).stdout if names else ""
+    found = {words[0]: words[1] for words in map(str.split, said.splitlines()) if len(words) > 1}
+    return tuple(replace(one, address=found.get(one.address, one.address)) for one in behind)
+
+
 def _files(
     context: RunContext,
     host: Host,
@@ -268,14 +276,13 @@ def _files(
     folder: str,
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
-    behind = backends.backends_of(host, context.inventory.hosts, served)
+    behind = looked_up(context.session(host), backends.backends_of(host, context.inventory.hosts, served))
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
     metrics = (metrics_bind(host, monitors), host.settings.gateway_metrics_port) if monitors else None
     gateway = Gateway(host.settings, behind, keys, folder, metrics=metrics)
     more = {haproxy.SERVED: backends.to_remember(served)}
-    certificate = backends.read_certificate(host.settings.gateway_certificate, host.name)
-    if certificate is not None:
+    if (certificate := backends.read_certificate(host.settings.gateway_certificate, host.name)) is not None:
         more[haproxy.CERTIFICATE] = certificate
     elif host.settings.gateway_tls:
         more[haproxy.CERTIFICATE_NAMES] = "".join(f"{name}\n" for name in certificate_names(host))

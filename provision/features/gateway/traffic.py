@@ -216,8 +216,7 @@ def _host(
 def refusal(traffics: Iterable[Traffic], names: Sequence[str], known: Iterable[str]) -> FirstlightError | None:
     """Return why hosts cannot be drained or taken back: a name is none of the known ones, or its host is behind no gateway."""
     behind = sorted({one.host for traffic in traffics for one in traffic.hosts})
-    name = next((name for name in names if name not in behind), None)
-    if name is None:
+    if (name := next((name for name in names if name not in behind), None)) is None:
         return None
     if name in set(known):
         return UsageError(

@@ -65,9 +65,9 @@ def read_alertmanager(path: str | None, host: str) -> str | None:
 
 def _set_up(context: RunContext, probed: ProbedHosts, monitors: Sequence[Host]) -> None:
     started = time.monotonic()
-    hosts = context.hosts()
     paths = probed.install_paths
-    reasons = {host.name: why_not(probed.facts[host.name], root=paths[host.name].root) for host in hosts}
+    # Also of hosts that this run leaves out: they would count as lost.
+    reasons = {name: why_not(facts, root=paths[name].root) for name, facts in probed.facts.items()}
     for host in monitors:
         if why := reasons[host.name]:
             hint = "put a host with Debian or Ubuntu, systemd and root into group `monitoring`"
@@ -76,8 +76,8 @@ def _set_up(context: RunContext, probed: ProbedHosts, monitors: Sequence[Host]) 
     if not (monitors := [host for host in monitors if not context.has_failed(host.name)]):
         return
     without = {name: f"no node exporter: {why}" for name, why in reasons.items() if why}
-    hosts = playbooks.acquire_locks(context, probed, "serve", [host for host in hosts if host.name not in without])
-    hosts = [host for host in hosts if not context.has_failed(host.name)]
+    able = [host for host in context.hosts() if host.name not in without]
+    hosts = playbooks.acquire_locks(context, probed, "serve", able)
     readers = [host for host in hosts if host in monitors]
     known = context.run_on_hosts("serve", readers, partial(_known_targets, context, probed), deadline_s=READ_DEADLINE_S)
     served, cards = ask_served(context, probed), ask_card_ports(context, probed)

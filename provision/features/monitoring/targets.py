@@ -70,10 +70,8 @@ def find_targets(
     targets: list[Target] = []
     missing: dict[str, str] = {}
     for host in hosts:
-        said = served.get(host.name)
-        if said is not None:
-            address = address_from(viewer, host, said.bind)
-            if address is None:
+        if (said := served.get(host.name)) is not None:
+            if (address := address_from(viewer, host, said.bind)) is None:
                 missing[host.name] = f"vLLM listens on {said.bind}"
             else:
                 targets.append(Target("vllm", host.name, with_port(address, said.port), said.model, said.key))
@@ -89,8 +87,7 @@ def find_targets(
         offered += [("cards", port) for port in (card_ports or {}).get(host.name, ())]
         if host.is_gateway:
             offered.append(("gateway", host.settings.gateway_metrics_port))
-            clients = address_from(viewer, host, host.settings.gateway_bind)
-            if clients is not None:
+            if (clients := address_from(viewer, host, host.settings.gateway_bind)) is not None:
                 url = gateway_endpoint(host, clients).removesuffix("/v1")
                 targets.append(Target("probe", host.name, f"{url}/health"))
         bind = metrics_bind(host, monitors)

@@ -126,6 +126,7 @@ def exporter_set(host: Host, monitors: Collection[Host], prefix: str) -> UnitSet
         ports=(port,),
         ready=(f"http://{with_port(own_address(bind), port)}/metrics",),
         data=("textfile",),
+        hint=f"; if the host does not have {bind}, as behind translated addresses: set firstlight_metrics_bind",
     )
 
 

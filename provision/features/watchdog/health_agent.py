@@ -111,8 +111,7 @@ def bring(context: RunContext, probed: ProbedHosts, served: Mapping[str, Served]
 
     found = context.run_on_hosts("serve", hosts, ask, deadline_s=READ_DEADLINE_S)
     ready = {name for name, (_, is_set_up) in found.items() if is_set_up}
-    new = [host for host in hosts if host.name in found and host.name not in ready]
-    if new:
+    if new := [host for host in hosts if host.name in found and host.name not in ready]:
         ready |= _play(context, probed, new, served=served, units=units, programs=programs)
     return {name: record for name, (record, _) in found.items() if name in ready and units[name]}
 
@@ -129,7 +128,7 @@ def _play(
     """Bring agents to hosts; return those where it succeeded."""
     for host in hosts:
         context.progress.phase(host.name, "serve")
-    playbooks.acquire_locks(context, probed, "serve", hosts)
+    locked = playbooks.acquire_locks(context, probed, "serve", hosts)
     files = [context.run.path(f"install/{name}") for name in programs]
     for path in files:
         write_atomically(path, programs[path.name])
@@ -146,7 +145,6 @@ def _play(
             },
         }
 
-    locked = [host for host in hosts if host.name in context.sessions.locks]
     results = playbooks.run_playbook(context, probed, "health_agent", locked, variables)
     for name, result in results.items():
         text = "its health agent was set up" if units[name] else "its health agent was removed"

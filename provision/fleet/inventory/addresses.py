@@ -38,10 +38,13 @@ def address_from(viewer: Host, host: Host, bind: str) -> str | None:
     """
     if host.name == viewer.name:
         return own_address(bind)
-    if bind == "localhost" or ipaddress.ip_address(bind.strip("[]")).is_loopback:
+    return host.connection.address if bind in EVERYWHERE else own_alone(bind)
+
+
+def own_alone(bind: str) -> str | None:
+    """Return the address in a setting that one host alone has; None for a loopback address, and for all of them."""
+    if bind in (*EVERYWHERE, "localhost") or ipaddress.ip_address(bind.strip("[]")).is_loopback:
         return None
-    if bind in EVERYWHERE:
-        return host.connection.address
     return bind.strip("[]")
 
 

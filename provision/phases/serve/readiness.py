@@ -121,6 +121,7 @@ def readiness_request(
         "reference": reference_path(prefix, environment, model) if has_reference and not headless else None,
         **({"task": model.task, "pooling": pooling} if model.task != "generate" else {}),
         "release": release,
+        **({} if settings.api_key else {"api_key": False}),
         **({"in_span": True, "headless": headless} if command.span else {}),
     }
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from provision.core.install_paths import unit_of
 from provision.core.models.base import Record
 from provision.core.models.settings import Settings
 from provision.core.templates import text_templates
+from provision.fleet.inventory.addresses import own_alone
 from provision.phases.serve.command_line import ServeCommand
 from provision.phases.serve.options import options
 from provision.phases.serve.tools import PREFLIGHT
@@ -104,8 +106,14 @@ def render_service(
         config=config,
         environment=command.environment,
         api_key=settings.api_key,
-        digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
+        digest=digest_of(json.dumps(content, sort_keys=True), own_alone(settings.bind)),
     )
+
+
+def digest_of(text: str, address: str | None) -> str:
+    """Return the digest of what is served, equal for hosts that differ by their own address alone, as firstlight_releases.py does."""
+    text = re.sub(rf"(?<![\w.:]){re.escape(address)}(?!\w)", "ADDRESS", text) if address else text
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def started(command: ServeCommand) -> tuple[str, ...]:

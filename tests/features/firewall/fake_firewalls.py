@@ -26,7 +26,7 @@ from provision.run import playbooks
 from provision.run.context import RunContext, RunOptions
 from provision.run.results import ProbedHosts
 
-READINESS = {"served_name": "m", "host": "0.0.0.0", "supervisor": "systemd", "unit": "u"}
+READINESS = {"served_name": "m", "supervisor": "systemd", "unit": "u"}
 
 
 class FakeHost:
@@ -39,6 +39,8 @@ class FakeHost:
         """By the name of the set."""
         self.units: dict[str, dict[str, str]] = {}
         self.port = 8000
+        self.bind: str | None = "0.0.0.0"
+        """Where its server listens; None where it has none."""
         self.sources = "10.0.0.1"
         self.listening: tuple[Port, ...] = ()
         self.refused: set[str] = set()
@@ -72,7 +74,8 @@ class FakeHost:
 
     def read(self, path: str, **_: Any) -> bytes:
         if path.endswith("state.json"):
-            return json.dumps({"readiness": {**READINESS, "port": self.port}}).encode()
+            readiness = {**READINESS, "host": self.bind, "port": self.port} if self.bind else None
+            return json.dumps({"readiness": readiness}).encode()
         return b"VLLM_API_KEY=sk-0123456789abcdef0123\n"
 
     def write(self, path: str, content: bytes, **_: Any) -> None:
@@ -88,7 +91,7 @@ class Fleet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.hosts = {name: FakeHost(name) for name in ("gate", "gpu-1", "gpu-2")}
+        self.hosts = {name: FakeHost(name) for name in ("gate", "mon", "gpu-1", "gpu-2")}
         self.played: list[tuple[str, list[str]]] = []
 
     def run_playbook(
@@ -128,6 +131,7 @@ class Fleet:
         *,
         limited: bool = False,
         gateway: bool = True,
+        monitoring: bool = False,
         span: bool = False,
         services: bool = False,
         **settings: Any,
@@ -143,6 +147,7 @@ class Fleet:
             return Host(name=name, groups=(group,), connection=connection, settings=Settings(**settings))
 
         hosts = [host("gate", "gateway")] if gateway else []
+        hosts += [host("mon", "monitoring")] if monitoring else []
         hosts += [host("gpu-1", "serving"), host("gpu-2", "serving")]
         if span:
             two = Span(members=("gpu-1", "gpu-2"), addresses=("10.1.0.1", "10.1.0.2"))

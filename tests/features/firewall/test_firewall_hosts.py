@@ -115,6 +115,16 @@ def test_a_port_of_ssh_is_refused(fleet: Fleet) -> None:
     assert "is the port of SSH" in str(serve(context, "gpu-1").text)
 
 
+@pytest.mark.parametrize(("bind", "span"), [("127.0.0.1", False), (None, True)])
+def test_monitoring_reaches_the_metrics_of_a_host_whose_server_it_does_not_reach(
+    fleet: Fleet, bind: str | None, span: bool
+) -> None:
+    fleet.hosts["gpu-1"].bind, fleet.hosts["mon"].sources = bind, "10.0.0.3"
+    fleet.run(firewall="set", monitoring=True, span=span)
+    for name in ("gpu-1", "gpu-2"):
+        assert "tcp dport 9100 tcp flags & (syn | ack) == syn ip saddr { 10.0.0.3 } accept" in fleet.rules(name)
+
+
 def test_the_ports_of_a_span_are_its_own_hosts_alone_also_without_a_gateway(fleet: Fleet) -> None:
     fleet.hosts["gpu-1"].sources, fleet.hosts["gpu-2"].sources = "10.1.0.1", "10.1.0.9"
     context = fleet.run(firewall="set", span=True, gateway=False)

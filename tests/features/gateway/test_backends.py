@@ -11,7 +11,9 @@ from provision.core.errors import InventoryError
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.settings import Settings
 from provision.features.gateway import backends
+from provision.features.gateway.step import looked_up
 from provision.fleet.inventory.addresses import gateway_endpoint
+from provision.fleet.ssh import open_session
 from provision.run.served import Served
 
 
@@ -44,6 +46,17 @@ def test_a_host_is_reached_at_its_address(bind: str, reached: str) -> None:
 def test_a_gateway_that_serves_reaches_itself(bind: str, reached: str) -> None:
     [found] = backends.backends_of(GATE, [GATE], {"gate": Served("m", bind, 8000, None)})
     assert found.address == reached
+
+
+def test_the_name_of_a_host_is_looked_up_when_the_gateway_is_set_up() -> None:
+    at = {"a": "localhost", "b": "192.0.2.5", "c": "no-host.invalid"}
+    hosts = [host(name, address=address) for name, address in at.items()]
+    found = backends.backends_of(GATE, hosts, dict.fromkeys(at, Served("m", "0.0.0.0", 8000, None)))
+    session = open_session(GATE.model_copy(update={"connection": Connection(kind="local")}))
+    first, *others = (one.address for one in looked_up(session, found))
+    session.close()
+    assert first in ("127.0.0.1", "::1")
+    assert others == ["192.0.2.5", "no-host.invalid"], "HAProxy refuses a name that nobody knows"
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1"])

@@ -146,11 +146,12 @@ def test_after_a_failure_the_others_stay_as_they_are(site: Site) -> None:
     assert "`a` did not serve again" in str(hosts["b"].phases["serve"].text)
 
 
-def test_hosts_that_gateways_will_not_find_any_more_restart_at_once(site: Site) -> None:
-    site.before = {"a": {**READY, "served_name": "old"}, "b": {**READY, "port": 1}}
+@pytest.mark.parametrize("a", [{"served_name": "old"}, {"api_key": False}])
+def test_hosts_that_gateways_will_not_find_any_more_restart_at_once(site: Site, a: dict[str, Any]) -> None:
+    site.before = {"a": {**READY, **a}, "b": {**READY, "port": 1}}
     context = site.serve("abc")
     assert site.log[:2] == ["serve a b", "prove a b"]
-    assert "its model or its address changed" in context.outcomes.results["a"]["serve"].notes[0]
+    assert "its model, its address or its API key changed" in context.outcomes.results["a"]["serve"].notes[0]
     assert site.log[2:] == ["drain c", "serve c", "prove c", "ready c"]
 
 

@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 
 from provision.core.models.facts import HostFacts, OperatingSystem
+from provision.core.unit_set import UnitSet
+from provision.features.monitoring import step
 from provision.features.monitoring.step import why_not
+from provision.run import playbooks
+from provision.run.context import LeftOut, RunContext
+from provision.run.results import ProbedHosts
+from tests.features.monitoring.hosts import host
 from tests.fleet.command_runner import CommandRunner
+from tests.pipeline.local_context import local_context, own_paths
 from tests.report.sample import facts
 
 
@@ -51,6 +58,26 @@ def test_a_limit_to_a_monitoring_host_means_monitoring_of_the_whole_inventory(in
 def system(**values: str) -> HostFacts:
     known = {"id": "debian", "package_manager": "apt", "init": "systemd"} | values
     return facts("h").model_copy(update={"os": OperatingSystem.model_validate(known)})
+
+
+def test_a_host_that_is_left_out_and_cannot_have_an_exporter_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = local_context(tmp_path, "mdr")
+    hosts = tuple(host(name, "monitoring" if name == "m" else "gpus") for name in "mdr")
+    context.inventory = context.inventory.model_copy(update={"hosts": hosts})
+    context.outcomes.left_out = dict.fromkeys("dr", LeftOut("", "", {}))
+    sets: dict[str, list[UnitSet]] = {}
+    monkeypatch.setattr(playbooks, "acquire_locks", lambda *given: given[-1])
+    monkeypatch.setattr(RunContext, "run_on_hosts", lambda *_, **__: {"m": ()})
+    for name in ("ask_served", "ask_card_ports"):
+        monkeypatch.setattr(step, name, lambda *_: {})
+    monkeypatch.setattr(step, "play_differing", lambda *given: sets.update(given[-1]) or {})
+    found = {"m": system(), "d": system(), "r": system(package_manager="dnf")}
+    root = own_paths(tmp_path).model_copy(update={"root": True})
+    step.apply(context, ProbedHosts(found, dict.fromkeys(found, root)))
+    nodes = json.loads(sets["m"][1].files["node.json"])
+    assert [one["labels"]["host"] for one in nodes] == ["d", "m"]
 
 
 def test_where_monitoring_runs() -> None:

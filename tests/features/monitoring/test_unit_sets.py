@@ -102,6 +102,7 @@ def test_settings_reach_the_units() -> None:
         ("firstlight-node-exporter.service", "firstlight-host-metrics.timer"),
     )
     assert "--collector.textfile.directory=/srv/fl/exporter/textfile" in text
+    assert "does not have 192.0.2.1, as behind translated addresses: set firstlight_metrics_bind" in exporter.hint
     metrics = exporter.units["firstlight-host-metrics.service"]
     assert "--prefix /srv/fl --write /srv/fl/exporter/textfile/firstlight.prom" in metrics
 
