@@ -41,7 +41,7 @@ _UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-
 _HARMLESS = ("UV_CACHE", "UV_NO_PROGRESS", "UV_CONCURRENT", "UV_HTTP", "UV_LINK", "UV_SYSTEM_CERTS")
 """How the variables of uv begin that change no result."""
 _ADDRESSES = ("index-url", "extra-index-url", "find-links", "proxy")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s`'\"]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s`'\"]+@")
 
 
 class BundledContent(Protocol):
