@@ -13,6 +13,7 @@ from provision.fleet.locks import HostLock
 from provision.phases.install.drivers import driver_work
 from provision.phases.install.host_results import install, write_hosts_file
 from provision.phases.install.hosts_file import Target
+from provision.phases.stage.image import image_id
 from provision.report.history.runs import document, names
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts, StagedHosts
@@ -149,15 +150,16 @@ def _staged_targets(context: RunContext, staged: StagedHosts) -> Iterator[Target
         except InstallError as error:
             context.run.event("not planned", host=name, phase="stage", text=error.text)
             continue
-        # `makes` is what exists on the host when a file is not needed any more.
+        # `makes` is what exists on the host when a file is not needed any more: of an image, its folder in the storage of podman.
         environment = f"{desired.paths.prefix}/envs/{desired.environment}/.complete"
         model = f"{desired.paths.prefix}/models/{desired.model.name if desired.model else ''}"
+        image = f"/var/lib/containers/storage/overlay-images/{image_id(desired.image) if desired.image else ''}"
         to_send = [
             {
                 "name": file.name,
                 "path": file.path,
                 "size": file.size,
-                "makes": f"{model}/{file.name}" if file.kind == "model" else environment,
+                "makes": {"model": f"{model}/{file.name}", "image": image}.get(file.kind, environment),
             }
             for file in files.files
             if file.path

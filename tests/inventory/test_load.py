@@ -312,12 +312,18 @@ def test_the_same_mistake_on_many_hosts_is_reported_once(
 
 def test_options_override_settings_and_are_checked_in_the_same_way(make: Make, tmp_path: Path) -> None:
     path = make(LOCAL, group_vars__all_yml="firstlight_port: 8001\nfirstlight_model: org/a@v1.2\n")
-    hosts = load(path, overrides={"port": "9000", "model": None}).hosts
+    hosts = load(path, overrides={"port": "9000"}).hosts
     assert {(host.settings.port, host.settings.model) for host in hosts} == {(9000, "org/a@v1.2")}
     assert "--set max_model_len: 0 is not allowed" in error_text(path, tmp_path, overrides={"max_model_len": 0})
     shown = error_text(path, tmp_path, overrides={"model": {"token": "hf_secret"}})
     assert "a mapping of token is not allowed" in shown
     assert "hf_secret" not in shown
+
+
+def test_a_setting_of_the_inventory_can_be_taken_away(make: Make) -> None:
+    path = make(LOCAL, group_vars__all_yml="{firstlight_model: org/a, firstlight_model_on_host: /mnt/a}\n")
+    assert load(path).hosts[0].settings.model_on_host == "/mnt/a"
+    assert load(path, overrides={"model_on_host": None}).hosts[0].settings.model_on_host is None
 
 
 def test_a_relative_model_folder_is_resolved_from_the_inventory_or_the_working_folder(

@@ -12,12 +12,15 @@ from provision.run.results import StagedHosts
 from tests.pipeline.local_context import local_context
 from tests.pipeline.test_up_to_date import STACK, host_facts, make_desired, staged_file, staged_of
 
+IMAGE = "0" * 64
+
 
 def written(folder: Path, *, os_id: str = "debian", **stack: Any) -> dict[str, Any]:
     """Return the hosts of the inventory that a run of one host writes."""
-    desired = make_desired(folder)
+    image = staged_file(f"image-{IMAGE}.tar", "image")
+    desired = make_desired(folder).model_copy(update={"image": image})
     model = staged_file("config.json", "model")
-    staged = staged_of(folder, model, hosts=("a",), stack=STACK.model_copy(update=stack))
+    staged = staged_of(folder, model, image, hosts=("a",), stack=STACK.model_copy(update=stack))
     system = host_facts().os.model_copy(update={"id": os_id, "machine": "x86_64"})
     context = local_context(folder, "a")
     context.result = StagedHosts(facts={"a": host_facts(os=system)}, staged={"a": staged}, desired={"a": desired})
@@ -39,6 +42,12 @@ def test_it_names_each_file_with_what_it_makes(tmp_path: Path) -> None:
             "path": "/cache/config.json",
             "size": 100,
             "makes": f"/opt/firstlight/models/{variables['firstlight_model']['folder']}/config.json",
+        },
+        {
+            "name": f"image-{IMAGE}.tar",
+            "path": f"/cache/image-{IMAGE}.tar",
+            "size": 100,
+            "makes": f"/var/lib/containers/storage/overlay-images/{IMAGE}",
         },
     ]
     assert variables["firstlight_environment"]["digest"] == "e1"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.catalog.index.uv import read_uv_locations, refusal
 from provision.core.errors import StageError
 from provision.phases.stage.solve import LockedWheel, SolveRequest, Target, choose_wheels, solve
@@ -128,4 +129,31 @@ def test_the_locations_come_from_uv_so_that_its_own_files_count(bare_client: Pat
     own.write_text(
         f'find-links = ["{tmp_path}"]\n[[index]]\nurl = "https://mine.example/simple"\ndefault = true\n[[index]]\nurl = "https://more.example/simple"\n'
     )
-    assert read_uv_locations({}) == (["https://mine.example/simple", "https://more.example/simple"], [str(tmp_path)])
+    found = ["https://mine.example/simple", "https://more.example/simple"], [str(tmp_path)]
+    assert read_uv_locations(ClientSettings()) == found
+
+
+def test_an_index_with_a_name_has_the_login_of_its_variables(
+    bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = bare_client.parent.parent / "uv/uv.toml"
+    own.parent.mkdir()
+    own.write_text(
+        '[[index]]\nname = "my-corp.2"\nurl = "https://old@mine.example/simple"\n[[index]]\nurl = "https://plain.example/simple"\n'
+    )
+    for name, value in {
+        "UV_INDEX": "more=https://more.example/simple/ https://query.example/simple?more=1",
+        "UV_DEFAULT_INDEX": "main=https://main.example/simple",
+        "UV_INDEX_MY_CORP_2_USERNAME": "me",
+        "UV_INDEX_MY_CORP_2_PASSWORD": "p@/ss",
+        "UV_INDEX_MORE_USERNAME": "token",
+    }.items():
+        monkeypatch.setenv(name, value)
+    indexes, _ = read_uv_locations(read_settings())
+    assert indexes == [
+        "https://main.example/simple",
+        "https://token:@more.example/simple/",
+        "https://query.example/simple?more=1",
+        "https://me:p%40%2Fss@mine.example/simple",
+        "https://plain.example/simple",
+    ]

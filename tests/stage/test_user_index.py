@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from provision.core.errors import StageError
 from provision.phases.stage.download import fetch_all
 from provision.phases.stage.solve import SolveRequest, Target, choose_wheels, solve
 from provision.phases.stage.wheelhouse import Store
+from tests.stage.site import Site
 
 MAIN, FIRST, SECOND = "https://main.example/simple", "https://first.example/simple", "https://second.example/simple"
 
@@ -106,10 +108,23 @@ def test_the_digest_changes_with_a_setting_and_not_with_uvs_cache_folder(tmp_pat
 word = st.text("abcdefgXYZ0123456789._~-%", min_size=3, max_size=20)
 
 
-@given(user=word, password=word, host=st.from_regex(r"[a-z]{3,10}\.example", fullmatch=True))
+@given(user=word, password=st.text("abc09:@%", min_size=3), host=st.from_regex(r"[a-z]{3,10}\.example", fullmatch=True))
 def test_no_credential_survives_redaction(user: str, password: str, host: str) -> None:
     shown = without_credentials(f"error: Failed to fetch: `https://{user}:{password}@{host}/simple/torch/`")
     assert shown == f"error: Failed to fetch: `https://***@{host}/simple/torch/`"
+
+
+@pytest.mark.usefixtures("bare_client")
+def test_requests_to_a_trusted_host_pass_through_the_proxy_of_the_environment(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ClientSettings(insecure_hosts=("127.0.0.2:1",))
+    monkeypatch.setenv("ALL_PROXY", site.url.removeprefix("http://"))
+    with open_client(settings) as client, pytest.raises(httpx.ProxyError):
+        client.get("https://127.0.0.2:1/simple")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.2")
+    with open_client(settings) as client, pytest.raises(httpx.ConnectError):
+        client.get("https://127.0.0.2:1/simple")
 
 
 def test_with_pips_no_index_uv_asks_no_index(tmp_path: Path) -> None:

@@ -108,6 +108,21 @@ def test_without_torch_the_error_names_what_helps(tmp_path: Path) -> None:
     assert "hint: run this with the Python of an environment that has torch" in done.stderr
 
 
+def test_the_library_is_linked_to_the_torch_that_it_was_compiled_for(tmp_path: Path) -> None:
+    """Not to that of the link through which the Python was called, which leads to another environment later."""
+    torch = tmp_path / "envs/e1/torch"
+    torch.mkdir(parents=True)
+    (torch / "__init__.py").write_text("def compiled_with_cxx11_abi():\n    return True\n")
+    (tmp_path / "current").symlink_to("envs/e1")
+    done = run(
+        [sys.executable, SOURCE / "build.py", "--output", tmp_path / "there"],
+        PYTHONPATH=str(tmp_path / "current"),
+        CXX="false",
+    )
+    assert f"-Wl,-rpath,{torch}/lib" in done.stderr
+    assert "current" not in done.stderr
+
+
 def test_without_a_compiler_the_error_names_its_package(torch_python: Path, tmp_path: Path) -> None:
     done = run([torch_python, SOURCE / "build.py", "--output", tmp_path / "there"], CXX="no-such-compiler")
     assert (done.returncode, done.stdout) == (3, "")

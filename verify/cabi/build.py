@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         return _refuse(f"torch does not import: {error}", "run this with the Python of an environment that has torch")
     target, unfinished = folder / LIBRARY, folder / f".{LIBRARY}.{os.getpid()}"
-    place = Path(torch.__file__).parent
+    place = Path(torch.__file__).parent.resolve()
     command = build_command(place, unfinished, cxx11_abi=torch.compiled_with_cxx11_abi(), environment=os.environ)
     if shutil.which(command[0]) is None:
         return _refuse(

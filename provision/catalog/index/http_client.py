@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from provision.catalog.index.settings import ClientSettings, without_credentials
 from provision.core.errors import StageError
@@ -45,7 +46,7 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
     context = _trusting(settings.certificate)
     hosts = [*settings.insecure_hosts, *os.environ.get("UV_INSECURE_HOST", "").split()]
     try:
-        mounts = {f"https://{host}": httpx.HTTPTransport(verify=False, proxy=settings.proxy) for host in hosts}
+        mounts = {f"https://{host}": httpx.HTTPTransport(verify=False, proxy=_proxy(host, settings)) for host in hosts}
         return httpx.Client(
             verify=context,
             proxy=settings.proxy,
@@ -60,6 +61,13 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
             f"the network settings cannot be used: {without_credentials(str(error))}",
             hint="check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and pip's settings `proxy` and `trusted-host`; a proxy is an HTTP proxy, such as http://proxy.example:3128",
         ) from None
+
+
+def _proxy(host: str, settings: ClientSettings) -> str | None:
+    """Return the proxy for a host that has a transport of its own: httpx asks the environment only for the others."""
+    proxies = {} if proxy_bypass(host) else getproxies()
+    proxy = settings.proxy or proxies.get("https") or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _trusting(certificate: str | None) -> ssl.SSLContext:

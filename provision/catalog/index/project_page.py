@@ -258,7 +258,7 @@ def find_sources(settings: ClientSettings) -> IndexSources:
         extra_indexes=tuple(location.url for location in extra if location.url not in missing),
         find_links=tuple(location.url for location in links if location.url not in missing),
     )
-    indexes, find_links = read_uv_locations(uv_variables(replace(answering, extra_indexes=()), default_index=""))
+    indexes, find_links = read_uv_locations(answering)
     addresses += indexes
     return IndexSources(
         settings,

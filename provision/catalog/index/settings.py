@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from provision.core.errors import StageError
 from provision.core.user_path import expand_user
@@ -41,7 +41,7 @@ _UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-
 _HARMLESS = ("UV_CACHE", "UV_NO_PROGRESS", "UV_CONCURRENT", "UV_HTTP", "UV_LINK", "UV_SYSTEM_CERTS")
 """How the variables of uv begin that change no result."""
 _ADDRESSES = ("index-url", "extra-index-url", "find-links", "proxy")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s`'\"]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s`'\"]+@")
 
 
 class BundledContent(Protocol):
@@ -157,6 +157,21 @@ def uv_variables(settings: ClientSettings, *, default_index: str) -> dict[str, s
     return variables
 
 
+def with_logins(indexes: Iterable[str], settings: ClientSettings) -> list[str]:
+    """Return indexes of uv, those with a name with the login of its variables: UV_INDEX_MY_CORP_USERNAME, ..._PASSWORD of `my-corp`."""
+    variables = dict(settings.uv)
+    rows = [row for text in settings.uv_files for row in tomllib.loads(text).get("index", ())]
+    names = {row["url"]: row.get("name", "") for row in rows}
+    listed = " ".join(variables.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX"))
+    names |= {url: name for name, url in re.findall(r"(?:^|\s)([\w.-]+)=(\S+)", listed)}
+    found = []
+    for index in indexes:
+        own = "UV_INDEX_" + re.sub(r"[^A-Z0-9]", "_", names.get(index, "").upper())
+        login = ":".join(quote(variables.get(own + part, ""), safe="") for part in ("_USERNAME", "_PASSWORD"))
+        found.append(index if login == ":" else re.sub(r"://([^/]*@)?", f"://{login}@", index, count=1))
+    return found
+
+
 def _require_addresses(key: str, text: str) -> None:
     for address in text.split():
         try:
@@ -179,12 +194,10 @@ def _absolute(location: str) -> str:
 def _pip_values(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str, str]:
     sections: dict[str, dict[str, str]] = {"global": {}, "install": {}}
     for path in files:
-        if not os.access(path, os.R_OK):
-            continue
         parser = configparser.RawConfigParser()
         try:
-            parser.read(path, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError, OSError):
+            parser.read(path, encoding="utf-8")  # one that cannot be opened is passed over
+        except (configparser.Error, UnicodeDecodeError):
             continue
         for section, values in sections.items():
             if parser.has_section(section):
@@ -203,20 +216,15 @@ def _pip_files(environ: Mapping[str, str]) -> list[Path]:
     if named == os.devnull:
         return []
     home = Path(environ.get("HOME", "~")).expanduser()
-    files = [
-        Path(folder) / "pip/pip.conf" for folder in reversed(environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"))
-    ]
-    files += [
+    prefixes = dict.fromkeys((sys.base_prefix, environ.get("VIRTUAL_ENV"), sys.prefix))
+    return [
+        *(Path(folder) / "pip/pip.conf" for folder in reversed(environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"))),
         Path("/etc/pip.conf"),
         home / ".pip/pip.conf",
         Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf",
+        *(Path(prefix) / "pip.conf" for prefix in prefixes if prefix),
+        *([Path(named)] if named else []),
     ]
-    files += [
-        Path(prefix) / "pip.conf"
-        for prefix in dict.fromkeys((sys.base_prefix, environ.get("VIRTUAL_ENV"), sys.prefix))
-        if prefix
-    ]
-    return [*files, Path(named)] if named else files
 
 
 def _uv_files(environ: Mapping[str, str]) -> list[Path]:

@@ -4,11 +4,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from uv import find_uv_bin
 
-from provision.catalog.index.settings import NO_INDEX, without_credentials
+from provision.catalog.index.settings import NO_INDEX, ClientSettings, uv_variables, with_logins, without_credentials
 from provision.core.errors import StageError
 from provision.core.process import run_program
 from provision.core.scratch import scratch_folder
@@ -30,8 +31,9 @@ def uv_program() -> str:
         ) from error
 
 
-def read_uv_locations(variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Return the indexes, the main one first, and the find-links locations of uv's merged settings, with credentials."""
+def read_uv_locations(settings: ClientSettings) -> tuple[list[str], list[str]]:
+    """Return the indexes, the main one first, without pip's extra ones, and the find-links locations of uv's merged settings, with credentials."""
+    variables = uv_variables(replace(settings, extra_indexes=()), default_index="")
     with scratch_folder() as folder:
         empty = folder / "requirements.in"
         empty.touch()
@@ -42,7 +44,7 @@ def read_uv_locations(variables: Mapping[str, str]) -> tuple[list[str], list[str
         for option in ("index-url", "extra-index-url")
         for url in re.findall(rf"^--{option} (\S+)", output, re.MULTILINE)
     ]
-    return indexes, re.findall(r"^--find-links (.+)$", output, re.MULTILINE)
+    return with_logins(indexes, settings), re.findall(r"^--find-links (.+)$", output, re.MULTILINE)
 
 
 _EXCERPT = re.compile(r"^ *\d* \|.*\n?", re.MULTILINE)

@@ -244,11 +244,11 @@ class BundleContents:
         }
         staged_files = [file for staged in self.staged for file in staged.files]
         for file in staged_files:
-            stored = Path(file.path).name if file.kind != "model" else flat_name(file.name)
+            stored = flat_name(file.name) if file.kind == "model" and not file.hub_path else Path(file.path).name
             name = f"{FILES}{file.sha256}/{stored}"
             files[name] = BundledFile(path=name, sha256=file.sha256, size=file.size)
             self.sources[name] = Path(file.path)
-        model = {file.name: file.sha256 for file in staged_files if file.kind == "model"}
+        model = {file.name: file.sha256 for file in staged_files if file.kind == "model" and not file.hub_path}
         return Manifest(
             product=__version__,
             made_at=utc_now(),

@@ -38,12 +38,15 @@ ABSENT = {"problem": "it did not answer"}
 Answers = dict[str, dict[str, Any]]
 
 
-def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run the network and all-reduce trials between hosts, each started by its opener; return the record of the check. Trials must detect injected faults."""
+def meet(openers: Mapping[str, Callable[[], Channel]], addresses: Mapping[str, str] = {}) -> dict[str, Any]:
+    """Run the network and all-reduce trials between hosts, each started by its opener, at these addresses alone; return the record of the check."""
     started = time.monotonic()
     with ExitStack() as stack:
         participants = Participants(openers, stack)
-        outcome = _run_all(participants, faults)
+        for host, hello in participants.hellos.items():
+            own = [one for one in hello["interfaces"] if one["address"] == addresses.get(host)]
+            hello["interfaces"] = own or hello["interfaces"]
+        outcome = _run_all(participants)
         participants.leave()
     return as_record(NETWORK, None, None, outcome, time.monotonic() - started)
 
@@ -103,7 +106,7 @@ class Participants:
         return found
 
 
-def _run_all(participants: Participants, faults: tuple[str, ...]) -> CheckResult:
+def _run_all(participants: Participants) -> CheckResult:
     reached = _reached(participants)
     trials: list[AllReduceTrial] = []
     present = {host: participants.hellos[host] for host in participants.hosts}
@@ -111,12 +114,12 @@ def _run_all(participants: Participants, faults: tuple[str, ...]) -> CheckResult
         if not obstacles(interface_map, reached):
             # Two rounds have each host in a pair; the chosen interfaces get the other rounds too.
             pairs = tournament([host for host in interface_map if host in participants.hosts], [])[:2]
-            trials += _run_trials(participants, interface_map, "gloo", faults, pairs)
+            trials += _run_trials(participants, interface_map, "gloo", pairs)
     if chosen := best(trials):
         backend = "nccl" if all(participants.hellos[host]["gpus"] for host in chosen) else "gloo"
         tried = [trial.answers.keys() for trial in trials if (trial.interface_map, trial.backend) == (chosen, backend)]
         pairs = tournament([host for host in chosen if host in participants.hosts], tried)
-        trials += _run_trials(participants, chosen, backend, faults, pairs)
+        trials += _run_trials(participants, chosen, backend, pairs)
     return evaluate_trials(participants.hellos, reached, trials, participants.silent)
 
 
@@ -147,7 +150,6 @@ def _run_trials(
     participants: Participants,
     interface_map: InterfaceMap,
     backend: str,
-    faults: tuple[str, ...],
     turns: Sequence[Sequence[tuple[str, str]]],
 ) -> Iterator[AllReduceTrial]:
     """Run all-reduce trials between pairs of hosts, by NCCL with one process for each GPU. The pairs of a turn have no common host, and run at once."""
@@ -170,7 +172,7 @@ def _run_trials(
                 "address": seats[pair[0]]["address"],
                 "port": seated[pair[0]]["port"],
                 "backend": backend,
-                "faults": list(faults),
+                "faults": [],
             }
             for pair in sitting
             for host in pair
@@ -200,4 +202,6 @@ def try_together(
 
     for host in hosts:
         context.progress.note(host.name, "connects to the other hosts")
-    return meet({host.name: partial(start, host) for host in hosts})
+    # Hosts of one span meet where its processes do.
+    addresses = {host.name: host.address_in_span for host in hosts if len({one.head for one in hosts}) == 1}
+    return meet({host.name: partial(start, host) for host in hosts}, addresses)

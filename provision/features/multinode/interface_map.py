@@ -55,11 +55,12 @@ class AllReduceTrial:
 
 
 def interface_maps(hellos: Hellos) -> list[InterfaceMap]:
-    """Return candidate interface maps: interfaces with one name, and interfaces in one network, on all hosts."""
+    """Return candidate interface maps: interfaces with one name, in one network, and those of hosts that have no other."""
     by_key: dict[str, dict[str, str]] = {}
     for host, hello in hellos.items():
+        alone = ["alone"] if len(hello["interfaces"]) == 1 else []
         for interface in hello["interfaces"]:
-            for key in (f"name {interface['name']}", f"network {interface['network']}"):
+            for key in (f"name {interface['name']}", f"network {interface['network']}", *alone):
                 by_key.setdefault(key, {}).setdefault(host, interface["name"])
     return list({tuple(one.items()): one for one in by_key.values() if len(one) == len(hellos)}.values())
 
@@ -118,8 +119,7 @@ def evaluate_trials(
     if interface_map is None:
         return CheckResult("warn", _closed(hellos, reached, through_cpu), (), evidence, _remedy(hellos))
     figures = tuple(_figures(trials, interface_map))
-    broken = [problem for trial in through_gpus for problem in trial.problems]
-    if broken:
+    if broken := [problem for trial in through_gpus for problem in trial.problems]:
         text = f"gloo meets on {_describe(interface_map)}, NCCL does not: {_first(broken)}"
         return CheckResult("warn", text, figures, evidence, _remedy(hellos))
     slow = [text for of_it in _by_backend(trials, interface_map).values() for text in _slow_parts(of_it)]
@@ -160,14 +160,11 @@ def _open(
 
 
 def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[AllReduceTrial]) -> str:
-    bare = [host for host, hello in hellos.items() if not hello["interfaces"]]
-    if bare:
+    if bare := [host for host, hello in hellos.items() if not hello["interfaces"]]:
         return f"no interface that leads out of the host has an address: {fold_names(bare)}"
-    known = interface_maps(hellos)
-    if not known:
+    if not (known := interface_maps(hellos)):
         return f"no interface has the same name or the same network on all {len(hellos)} hosts"
-    problems = [problem for trial in gloo for problem in trial.problems]
-    if problems:
+    if problems := [problem for trial in gloo for problem in trial.problems]:
         return f"hosts reach one another and cannot exchange: {_first(problems)}"
     tried = "; ".join(f"{_describe(one)}: {_first(obstacles(one, reached))}" for one in known)
     return f"no interface joins the {len(hellos)} hosts: {tried}"

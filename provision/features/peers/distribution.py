@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from provision.catalog.index.settings import read_settings, uv_variables
+from provision.catalog.index.settings import read_settings
 from provision.catalog.index.uv import read_uv_locations
 from provision.core.errors import FirstlightError, SourceError, TransportError
 from provision.core.models.inventory import Host
@@ -176,8 +176,7 @@ class Distribution(Sending):
         """Return the indexes and the hub of a host; where the inventory names no index, those of the controller that ask for no login."""
         indexes = [*host.settings.source_index]
         if not indexes:
-            client = replace(self._context.options.client or read_settings(), extra_indexes=())
-            known, _ = read_uv_locations(uv_variables(client, default_index=""))
+            known, _ = read_uv_locations(self._context.options.client or read_settings())
             indexes = [url for url in known if url.startswith(("http://", "https://")) and "@" not in url]
         return {"indexes": indexes, "hub": host.settings.source_hub, "default_hub": endpoint()}
 

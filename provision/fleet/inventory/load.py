@@ -55,15 +55,15 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     """Read an inventory: a file or a folder in any form that Ansible reads.
 
     Args:
-        overrides: Command-line options by setting name; None means not given. `become_password` (text, kept in memory only),
-            with which all hosts become root, is allowed as well.
+        overrides: Settings by name, in place of those of the inventory; None takes one away. `become_password` (text, kept in
+            memory only), with which all hosts become root, is allowed as well.
 
     Raises:
         InventoryError: The inventory is malformed.
         UsageError: There is no inventory at the path, or the limit is empty.
     """
     _check_arguments(path, limit)
-    options = {name: value for name, value in (overrides or {}).items() if value is not None}
+    options = dict(overrides or {})
     password = options.pop("become_password", None)
     as_root = {} if password is None else {"become": True, "become_password": SecretStr(password)}
     within = limit_of(limit)

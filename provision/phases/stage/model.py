@@ -6,9 +6,8 @@ LoRA adapters and a draft model are files of the model too: each has a folder in
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
@@ -29,19 +28,20 @@ def stage_model(
 ) -> tuple[str, list[StagedFile]]:
     """Return the name of the model's folder on the host, and its files.
 
-    Weights of a hub id that the host has already, or gets itself, are not fetched: their hashes are in the hub's listing.
+    Of a hub id, files that nobody reads are not fetched, nor weights that the host has already, or gets itself: the hub lists their hashes.
 
     Raises:
         StageError: The folder is no complete model, or the hub's files cannot be had.
     """
     text = settings.model
     weights = settings.model_on_host is None and settings.source_of("model") not in ("host", "path")
+    replaced = CHAT_TEMPLATE if settings.chat_template else None
 
-    def staged(source: str, *, weights: bool) -> list[StagedFile]:
+    def staged(source: str, is_needed: Callable[[str], bool] = lambda _: True) -> list[StagedFile]:
         token, own = settings.hf_token_file, expand_user(source)
         if own.is_dir():
             return stage_folder(own, store)
-        return stage_hub_model(source, token, client, store, weights=weights, progress=progress, refresh=refresh)
+        return stage_hub_model(source, token, client, store, is_needed=is_needed, progress=progress, refresh=refresh)
 
     folder = expand_user(text)
     if not folder.is_dir() and not HUB_ID.fullmatch(text):
@@ -49,23 +49,23 @@ def stage_model(
             f"model `{text}` is neither a folder on this machine nor a hub id",
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
         )
-    files = staged(text, weights=weights)
+    files = staged(text, lambda path: path != replaced and (weights or not path.endswith(WEIGHTS)))
     name = model_name(str(folder.resolve()) if folder.is_dir() else text)
+    require_complete(text, {file.name: Path(file.path) for file in files})
+    own: list[StagedFile] = []
     if settings.chat_template is not None:
         path = Path(settings.chat_template)
-        own: dict[str, Any] = {"path": str(path), "sha256": sha256_of(path), "size": path.stat().st_size}
-        files = [file for file in files if file.name != CHAT_TEMPLATE]
-        files.append(StagedFile(name=CHAT_TEMPLATE, kind="model", **own))
-    require_complete(text, {file.name: Path(file.path) for file in files})
+        size = path.stat().st_size
+        own.append(StagedFile(name=CHAT_TEMPLATE, path=str(path), sha256=sha256_of(path), size=size, kind="model"))
     for adapter, source in settings.lora.items():
-        own_files = adapter_files(adapter, staged(source, weights=True))
-        names = {file.name for file in own_files}
-        files = [file for file in files if file.name not in names] + own_files
+        own += adapter_files(adapter, staged(source, lambda path: path in (ADAPTER_CONFIG, *_ADAPTER_WEIGHTS)))
     if draft := settings.draft:
-        own_files = staged(draft, weights=True)
-        require_complete(draft, {file.name: Path(file.path) for file in own_files})
+        of_draft = staged(draft)
+        require_complete(draft, {file.name: Path(file.path) for file in of_draft})
         files = [file for file in files if not file.name.startswith(f"{settings.draft_folder}/")]
-        files += [file.model_copy(update={"name": f"{settings.draft_folder}/{file.name}"}) for file in own_files]
+        own += [file.model_copy(update={"name": f"{settings.draft_folder}/{file.name}"}) for file in of_draft]
+    names = {file.name for file in own}
+    files = [file for file in files if file.name not in names] + own
     return f"{name}-{_digest(files, settings.model_on_host)}", files
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -102,14 +102,14 @@ def stage_hub_model(
     settings: ClientSettings,
     store: Store,
     *,
-    weights: bool,
+    is_needed: Callable[[str], bool],
     progress: Progress | None,
     refresh: bool,
 ) -> list[StagedFile]:
     """Fetch the files of `org/name` or `org/name@revision`. The hub is not queried again unless `refresh` is set.
 
     Args:
-        weights: Whether weights are fetched too; without them, their paths are empty.
+        is_needed: Tells by its path whether a file is fetched; the others have empty paths.
         refresh: Whether to query the hub again.
 
     Raises:
@@ -122,9 +122,8 @@ def stage_hub_model(
     else:
         with open_hub(model, token_file, settings) as hub:
             files = hub.files(store)
-    wanted = [file for file in files if weights or not file.path.endswith(WEIGHTS)]
     client = partial(_open_client, settings, _token(token_file))
-    paths = fetch_all(store, wanted, client, what="model", progress=progress)
+    paths = fetch_all(store, [file for file in files if is_needed(file.path)], client, what="model", progress=progress)
     if not known:
         store.put("models", key, {"model": model, "files": [asdict(file) for file in files]})
     return [

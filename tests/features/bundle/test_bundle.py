@@ -9,7 +9,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,11 +59,9 @@ class Made:
         return open_bundle(self.path, store, trust=trust or self.trust)
 
 
-def make(
-    folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path]] = (), image: Path | None = None
-) -> Made:
+def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path]] = (), **further: Any) -> Made:
     """Make a bundle on a machine with an index that does not exist later; it contains `product` as well."""
-    wanted = Settings.model_validate({"model": model} | ({"runtime": "podman", "image": str(image)} if image else {}))
+    wanted = Settings.model_validate({"model": model, **further})
     site = Site()
     try:
         settings = ClientSettings(index=f"{site.url}/simple", sealed=True)
@@ -143,11 +141,11 @@ def rewrite(path: Path, change: Callable[[str, bytes], bytes | None], *, add: tu
 
 
 def stage_there(
-    made: Made, opened: OpenedBundle, store: Store, *, model: str = "builtin", image: str | None = None, **changed: Any
+    made: Made, opened: OpenedBundle, store: Store, *, changed: Mapping[str, Any] | None = None, **settings: Any
 ) -> Staged:
     return stage(
         resolve_to(made.stack.model_copy(update=changed)),
-        Settings(model=opened.model or model, image=image),
+        Settings.model_validate(settings | ({"model": opened.model} if opened.model else {})),
         FACTS,
         store=store,
         client=opened.settings,
@@ -190,7 +188,7 @@ def test_a_bundle_has_a_model_from_a_folder(other: Store, tmp_path: Path) -> Non
 @pytest.mark.usefixtures("original")
 def test_a_bundle_has_the_image_of_a_container(other: Store, tmp_path: Path) -> None:
     image = archive(tmp_path, MEMBERS)
-    made = make(tmp_path, image=image)
+    made = make(tmp_path, runtime="podman", image=str(image))
     [sent] = [file for file in made.staged.files if file.kind == "image"]
     image.unlink()
     opened = made.open(other)
@@ -211,6 +209,29 @@ def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Si
     staged = stage_there(made, made.open(other), other, model=HUB_MODEL)
     assert staged.model == made.staged.model
     assert describe(Settings(model=HUB_MODEL), other)
+
+
+@pytest.mark.parametrize("is_folder", [False, True], ids=["of the hub", "of a folder"])
+def test_a_bundle_has_what_is_served_with_a_model(other: Store, tmp_path: Path, hub: Site, is_folder: bool) -> None:
+    files = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+    offer(hub, {**files, "chat_template.jinja": b"its own"})
+    adapter = {"adapter_config.json": b'{"r": 8}', "adapter_model.safetensors": b"a", "tokenizer.json": b"{}"}
+    offer(hub, adapter, commit="ada", revision="tuned")
+    offer(hub, files, commit="small", revision="draft")
+    template = tmp_path / "tools.jinja"
+    template.write_text("{{ messages }}")
+    settings: dict[str, Any] = {
+        "chat_template": str(template),
+        "lora": {"support": f"{HUB_MODEL}@tuned"},
+        "speculative": {"model": f"{HUB_MODEL}@draft", "num_speculative_tokens": 3},
+    }
+    model = str(tmp_path / "tiny") if is_folder else HUB_MODEL
+    made = make(tmp_path, model, **settings)
+    hub.close()
+    staged = stage_there(made, made.open(other), other, model=model, **settings)
+    assert staged.model == made.staged.model
+    sent = [file for file in staged.files if file.kind == "model"]
+    assert {Path(file.path).is_relative_to(other.root) for file in sent if file.path != str(template)} == {True}
 
 
 def test_a_bundle_has_no_credentials_of_an_index(tmp_path: Path) -> None:
@@ -346,7 +367,7 @@ def test_another_class_of_host_is_refused_with_the_difference(
     made: Made, other: Store, changed: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(StageError, match=r"`site\.bundle` has no environment for this class of host") as caught:
-        stage_there(made, made.open(other), other, **changed)
+        stage_there(made, made.open(other), other, changed=changed)
     assert text in caught.value.text
 
 

@@ -63,8 +63,8 @@ class Hosts:
             greeting = {**hello(eth0=f"10.0.0.{number}/24"), "gpus": gpus}
             self.parts[name] = Part(name, greeting, answers.get(name, well), self.heard)
 
-    def meet(self, **openers: Callable[[], Channel]) -> dict[str, Any]:
-        return meet({**{name: partial(self._open, name) for name in self.parts}, **openers})
+    def meet(self, addresses: Mapping[str, str] | None = None, **openers: Callable[[], Channel]) -> dict[str, Any]:
+        return meet({**{name: partial(self._open, name) for name in self.parts}, **openers}, addresses or {})
 
     def _open(self, name: str) -> Channel:
         return self.parts[name]
@@ -139,6 +139,20 @@ def test_there_is_no_trial_if_a_host_is_not_reached() -> None:
     assert record["status"] == "warn"
     assert "c to a's eth0: no answer within 3 s" in record["reason"]
     assert hosts.asked("all_reduce") == []
+
+
+def test_hosts_of_a_span_have_trials_at_its_addresses_alone() -> None:
+    """Though others would do, and whatever their interfaces and networks are called."""
+    hosts = Hosts(names="ab")
+    hosts.parts["a"].lines = [json.dumps(hello(eth0="10.0.0.1/24", ib0="10.8.0.1/24"))]
+    hosts.parts["b"].lines = [json.dumps(hello(eth0="10.0.0.2/24", ib1="10.9.0.2/24"))]
+    record = hosts.meet({"a": "10.8.0.1", "b": "10.9.0.2"})
+    assert {asked["interface"] for _, asked in hosts.asked("all_reduce")} == {"ib0", "ib1"}
+    assert record["evidence"]["settings"]["b"]["GLOO_SOCKET_IFNAME"] == "ib1"
+
+
+def test_an_address_that_no_interface_shows_leaves_all_of_them() -> None:
+    assert "3 hosts meet on eth0" in Hosts().meet(dict.fromkeys("abc", "fd00::1"))["reason"]
 
 
 def test_an_unreachable_host_is_named_and_the_others_are_tried() -> None:

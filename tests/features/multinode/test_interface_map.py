@@ -146,7 +146,7 @@ def test_bridges_with_the_same_address_on_both_hosts_connect_nothing() -> None:
 def test_a_host_without_an_address_and_hosts_without_a_common_network_are_reported() -> None:
     outcome = evaluate_trials({**TWO, "c": hello()}, {}, [], {})
     assert (outcome.status, outcome.reason) == ("warn", "no interface that leads out of the host has an address: c")
-    apart = {"a": hello(eth0="10.0.0.1/24"), "b": hello(ens3="10.1.0.1/24")}
+    apart = {"a": hello(eth0="10.0.0.1/24"), "b": hello(ens3="10.1.0.1/24", ens4="10.9.9.9/24")}
     assert (
         evaluate_trials(apart, {}, [], {}).reason == "no interface has the same name or the same network on all 2 hosts"
     )
