@@ -136,7 +136,7 @@ def pause(request: CommandRequest) -> int:
     rollout = store.require_open()
     if store.is_driven():
         return _wish(request, store, rollout, "pause", "pauses")
-    print_rollout(request, rollout, f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it")
+    print_rollout(request, rollout, f"rollout {rollout.name} does not run: {rollout.suggest('resume')} continues it")
     return Exit.OK
 
 
@@ -163,7 +163,10 @@ def _wish(request: CommandRequest, store: RolloutStore, rollout: Rollout, wish: 
 
 
 def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout) -> RolloutDriver:
-    """Return what drives a rollout as it was begun; the sudo password comes from the present request."""
+    """Return what drives a rollout as it was begun; the sudo password comes from the present request, as no record keeps it."""
+    if rollout.become and request.become_password is None:
+        text = f"rollout {rollout.name} was begun with -K, and goes on only with it"
+        raise UsageError(text, hint="add -K: without root, hosts would get an installation in the home folder")
     begun = replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
     typed = request.invocation.model_copy(update={"inventory": rollout.inventory, "limit": rollout.limit})
     begun = replace(begun, invocation=typed)
@@ -235,6 +238,7 @@ def _made(
         inventory=str(request.inventory.resolve()),
         limit=request.limit,
         options=dict(request.overrides),
+        become=request.become_password is not None,
         steps=steps,
         started_at=utc_now(),
         hosts=tuple(hosts),

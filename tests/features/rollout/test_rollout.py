@@ -138,6 +138,23 @@ def test_resumed_runs_suggest_commands_for_the_inventory_of_the_rollout(site: Si
     assert site.suggested == "./firstlight status -i /site -K"
 
 
+def test_a_rollout_that_was_begun_with_a_sudo_password_does_not_go_on_without_one(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.kill_in(2)
+    with_password = replace(site.request(), become_password="rather-secret")
+    with pytest.raises(KilledError):
+        rollout.start(with_password)
+    for command in (rollout.resume, rollout.abort):
+        with pytest.raises(UsageError, match="was begun with -K"):
+            command(site.request())
+    assert len(site.runs) == 2
+    rollout.status(site.request())
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "next: ./firstlight rollout resume -K, or ./firstlight rollout abort -K"
+    assert rollout.resume(with_password) == Exit.OK
+
+
 def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(site: Site) -> None:
     site.has_gateway, site.silent = True, {6}
     assert site.start() == Exit.RED
