@@ -9,12 +9,12 @@ from typing import Any, cast
 from provision.core.errors import Exit
 from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import HostSummary, PhaseResult, Summary
-from provision.core.models.settings import Settings
 from provision.features.rollout import commands as rollout
 from provision.features.rollout.driver import CanaryHosts
 from provision.features.rollout.measured import GateResult
 from provision.features.rollout.model import Decision, HostProgress, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
+from provision.fleet.inventory.settings import Problems, settings_of
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome
 from provision.run.results import StagedHosts
@@ -69,6 +69,8 @@ class Site:
         """Runs, by their number, in which the gateway does not answer."""
         self.away: dict[int, set[str]] = {}
         """Hosts that cannot be reached in a run, by its number."""
+        self.models: list[str] = []
+        """The model of each run."""
         self.suggested = ""
         """A command that the last run would suggest."""
         self._during: dict[int, Callable[[], object]] = {}
@@ -93,7 +95,9 @@ class Site:
     def inventory(self, request: CommandRequest) -> Inventory:
         wanted = None if request.limit is None else request.limit.split(",")
         spans = {name: Span(members=one, addresses=("10.0.0.1",) * len(one)) for one in self.spans for name in one}
-        host = partial(Host, connection=Connection(kind="local"), settings=Settings())
+        settings = settings_of("h", variables={}, overrides=request.overrides, base=Path("/"), problems=Problems())
+        assert settings is not None
+        host = partial(Host, connection=Connection(kind="local"), settings=settings)
         hosts = [
             host(name=name, groups=self.groups.get(name, ()), span=spans.get(name))
             for name in self.serves
@@ -104,7 +108,9 @@ class Site:
         return Inventory(source="test", hosts=tuple(hosts))
 
     def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
-        names = [host.name for host in self.inventory(request).hosts if host.name in self.serves]
+        hosts = self.inventory(request).hosts
+        names = [host.name for host in hosts if host.name in self.serves]
+        self.models += {host.settings.model for host in hosts}
         self.suggested = request.invocation.suggest("status")
         last = next(step for step in reversed(steps) if step.name != "watchdog")
         if last.name == "canary":

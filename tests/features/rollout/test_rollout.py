@@ -155,6 +155,21 @@ def test_a_rollout_that_was_begun_with_a_sudo_password_does_not_go_on_without_on
     assert rollout.resume(with_password) == Exit.OK
 
 
+def test_a_model_is_that_of_the_folder_where_the_rollout_was_begun(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name / "m").mkdir(parents=True)
+        (tmp_path / name / "m/config.json").write_text("{}")
+    site.kill_in(2)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(KilledError):
+        rollout.start(replace(site.request(), overrides={"model": "./m"}))
+    monkeypatch.chdir(tmp_path / "there")
+    assert rollout.resume(site.request()) == Exit.OK
+    assert {*site.models} == {str(tmp_path / "here/m")}
+
+
 def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(site: Site) -> None:
     site.has_gateway, site.silent = True, {6}
     assert site.start() == Exit.RED
@@ -313,6 +328,21 @@ def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Make, tmp
 def test_a_hook_with_a_secret_is_refused_as_the_record_would_lose_it(site: Site, option: str, hook: str) -> None:
     with pytest.raises(UsageError, match=f"`--{option.replace('_', '-')}` has a secret"):
         site.start(**{option: hook})
+    assert site.runs == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("vllm", "https://me:rather-secret@index.example/simple", "--vllm"),
+        ("source_index", ["https://me:rather-secret@index.example/simple"], "--set source_index"),
+    ],
+)
+def test_an_option_with_a_secret_is_refused_as_the_record_would_lose_it(
+    site: Site, name: str, value: object, option: str
+) -> None:
+    with pytest.raises(UsageError, match=f"`{option}` has a secret"):
+        rollout.start(replace(site.request(), overrides={name: value}))
     assert site.runs == []
 
 
