@@ -103,7 +103,7 @@ class Site:
             for name in self.serves
             if wanted is None or name in wanted
         ]
-        if self.has_gateway and wanted in (None, ["gateway"]):
+        if self.has_gateway and (wanted is None or "gateway" in wanted):
             hosts.append(host(name="gate", groups=("gateway",)))
         return Inventory(source="test", hosts=tuple(hosts))
 
@@ -152,16 +152,18 @@ class Site:
         return self.outcome(names, failed, result)
 
     def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
+        hosts = tuple(self._summary(name, failed.get(name)) for name in names)
+        is_red = any(result.has_failed for host in hosts for result in host.phases.values())
         summary = Summary(
             run=f"20260101T0000{len(self.runs):02}Z",
             command="rollout",
             started_at="2026-01-01T00:00:00Z",
-            verdict="red" if failed else "green",
+            verdict="red" if is_red else "green",
             changed=0,
             seconds=1.0,
-            hosts=tuple(self._summary(name, failed.get(name)) for name in names),
+            hosts=hosts,
         )
-        return RunOutcome(summary, Exit.RED if failed else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
+        return RunOutcome(summary, Exit.RED if is_red else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
 
     def _summary(self, name: str, failure: str | None) -> HostSummary:
         is_away, is_out = name in self.away.get(len(self.runs), set()), name in self.quarantined

@@ -210,6 +210,28 @@ def test_a_controller_that_is_killed_in_any_run_loses_nothing_and_leaves_no_shar
         pytest.fail("the rollout has more runs than were tried")
 
 
+@pytest.mark.parametrize("around", ["gateway", "monitoring"])
+def test_a_host_outside_the_rollout_that_fails_at_its_end_is_named_and_pauses_nothing(
+    make: Make, around: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make("a", "b", "m", "z")
+    site.has_gateway, site.groups["m"] = around == "gateway", ("monitoring",)
+    site.away = {number: {"m", "z"} for number in range(2, 20)}
+    assert rollout.start(site.request(limit=f"a,b,m,{around}"), steps="100") == Exit.OK
+    assert site.runs[-1] == "firewall a,b,m,z", "what stands around the hosts learns what they serve"
+    assert {"m: unreachable", "z: unreachable"} <= {*capsys.readouterr().err.splitlines()}
+
+
+def test_a_host_of_the_rollout_that_fails_at_its_end_pauses_it(make: Make) -> None:
+    site = make("a", "b", "m")
+    site.groups["m"], site.away = ("monitoring",), {4: {"b"}}
+    assert site.start("100") == Exit.RED
+    text = "all hosts serve the new release, and not all was set up for it: b: unreachable"
+    assert (site.record().state, site.record().text) == ("paused", text)
+    assert rollout.resume(site.request()) == Exit.OK
+    assert site.runs[4:] == ["firewall a,b,m"]
+
+
 def test_a_quarantined_host_is_in_no_step(site: Site) -> None:
     site.quarantined = {"a"}
     assert site.start() == Exit.OK
