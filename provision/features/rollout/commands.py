@@ -20,7 +20,8 @@ from provision.cli.groups import with_default
 from provision.cli.options import CHANGED, PLANNING, PRINTED, command
 from provision.core.errors import Exit, InventoryError, UsageError
 from provision.core.models.inventory import Host, Inventory
-from provision.core.redaction import redact
+from provision.core.models.settings import OPTIONS
+from provision.core.redaction import scrub
 from provision.core.run_folder import utc_now
 from provision.features.rollout.driver import RolloutDriver
 from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
@@ -77,10 +78,12 @@ def start(
     ] = None,
 ) -> int:
     """Start a rollout: change and check hosts step by step; if a host fails or the new release is worse, roll all changed hosts back."""
-    for option, hook in (("--before-host", before_host), ("--after-host", after_host)):
-        if hook and redact(hook) != hook:
+    given = {OPTIONS.get(name, f"--set {name}"): value for name, value in request.overrides.items()}
+    for option, value in (given | {"--before-host": before_host, "--after-host": after_host}).items():
+        if scrub({option: value}) != {option: value}:
             text = f"`{option}` has a secret, which the record of the rollout must not keep"
-            raise UsageError(text, hint="give a script, which reads the secret from a file")
+            instead = "set it in the inventory" if option in given else "give a script that reads it from a file"
+            raise UsageError(text, hint=instead)
     holds = parse_steps(steps)
     options = RolloutOptions(
         min_serving=min_serving,
@@ -136,7 +139,7 @@ def pause(request: CommandRequest) -> int:
     rollout = store.require_open()
     if store.is_driven():
         return _wish(request, store, rollout, "pause", "pauses")
-    print_rollout(request, rollout, f"rollout {rollout.name} does not run: ./firstlight rollout resume continues it")
+    print_rollout(request, rollout, f"rollout {rollout.name} does not run: {rollout.suggest('resume')} continues it")
     return Exit.OK
 
 
@@ -163,7 +166,10 @@ def _wish(request: CommandRequest, store: RolloutStore, rollout: Rollout, wish: 
 
 
 def _driver_of(request: CommandRequest, store: RolloutStore, rollout: Rollout) -> RolloutDriver:
-    """Return what drives a rollout as it was begun; the sudo password comes from the present request."""
+    """Return what drives a rollout as it was begun; the sudo password comes from the present request, as no record keeps it."""
+    if rollout.become and request.become_password is None:
+        text = f"rollout {rollout.name} was begun with -K, and goes on only with it"
+        raise UsageError(text, hint="add -K: without root, hosts would get an installation in the home folder")
     begun = replace(request, inventory=Path(rollout.inventory), limit=rollout.limit, overrides=rollout.options)
     typed = request.invocation.model_copy(update={"inventory": rollout.inventory, "limit": rollout.limit})
     begun = replace(begun, invocation=typed)
@@ -234,7 +240,9 @@ def _made(
         name=outcome.summary.run,
         inventory=str(request.inventory.resolve()),
         limit=request.limit,
-        options=dict(request.overrides),
+        # As they were read: relative paths begin at the folder of this command.
+        options={name: getattr(inventory.hosts[0].settings, name) for name in request.overrides},
+        become=request.become_password is not None,
         steps=steps,
         started_at=utc_now(),
         hosts=tuple(hosts),

@@ -75,8 +75,9 @@ class RolloutDriver:
                     reason = reason or self._wished()
                     if reason is not None:
                         return self.take_back(reason)
-            if self._gateways or any(host.settings.firewall == "set" for host in self._hosts.values()):
-                self._refresh_gateways()
+            hosts = self._hosts.values()
+            if self._gateways or any(host.is_monitoring or host.settings.firewall == "set" for host in hosts):
+                self._refresh_fleet()
             updated = len(self._in_state("updated"))
             serve = "serves" if updated == 1 else "serve"
             self._keep(state="done", text=f"{count(updated, 'host')} {serve} the new release")
@@ -291,11 +292,15 @@ class RolloutDriver:
             last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
             raise StoppedError(f"the hook {when} host `{name}` ended with {done.returncode}: {last}")
 
-    def _refresh_gateways(self) -> None:
-        """Let the gateways of the inventory, and the firewalls of hosts, know what the hosts serve now."""
-        if self._execute(None, (*BEFORE_PLAN, *FLEET)).exit_code != Exit.OK:
-            what = "a gateway" if self._gateways else "a firewall"
-            raise StoppedError(f"all hosts serve the new release, and {what} could not be set up for it")
+    def _refresh_fleet(self) -> None:
+        """Let what stands around the hosts know what they serve now. Raises StoppedError where a gateway, or a host of the rollout, failed."""
+        outcome = self._execute(None, (*BEFORE_PLAN, *FLEET))
+        failed = {host.name: f"{host.name}: {text}" for host in outcome.summary.hosts if (text := _failure(host))}
+        needed = {*self._in_state("updated"), *(name for name, host in self._hosts.items() if host.is_gateway)}
+        if stopping := [text for name, text in failed.items() if name in needed]:
+            raise StoppedError(f"all hosts serve the new release, and not all was set up for it: {'; '.join(stopping)}")
+        for text in failed.values():
+            self._say(text)
 
     def _keep(self, **values: object) -> None:
         self.rollout = self.rollout.model_copy(update=values)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from provision.core.models.base import Record
+from provision.core.models.invocation import ROOT, Invocation
 
 HostProgress = Literal["waiting", "changing", "updated", "failed", "returned", "quarantined"]
 """Changing: between the hook before the host and the hook after it. Quarantined: left out, as its hardware failed a check."""
@@ -83,6 +84,8 @@ class Rollout(RolloutOptions):
     """Hosts or groups of the inventory that it is for; None for all."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of the command line, by their names."""
+    become: bool = False
+    """Whether it was begun with `-K`."""
     steps: tuple[int, ...]
     """Percent of the hosts that serve the new release after each step; 0 for the step of group `staging`."""
     started_at: str
@@ -93,6 +96,15 @@ class Rollout(RolloutOptions):
     decisions: tuple[Decision, ...] = ()
     runs: tuple[str, ...] = ()
     """All runs of it so far, in order; the first has its name."""
+
+    @property
+    def typed(self) -> Invocation:
+        """Return what suggested commands repeat."""
+        return Invocation(inventory=self.inventory, options={ROOT: None} if self.become else {})
+
+    def suggest(self, command: str) -> str:
+        """Return a command on the open rollout, such as `resume`, which takes the inventory from its record."""
+        return self.typed.model_copy(update={"inventory": None}).on_inventory("rollout", command)
 
     def host(self, name: str) -> RolloutHost:
         """Return a host by its name."""

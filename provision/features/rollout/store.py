@@ -64,7 +64,7 @@ class RolloutStore:
         if found is not None and found.state in OPEN:
             raise UsageError(
                 f"rollout {found.name} is not over: {found.state}",
-                hint="continue it: ./firstlight rollout resume; or take it back: ./firstlight rollout abort",
+                hint=f"continue it: {found.suggest('resume')}; or take it back: {found.suggest('abort')}",
             )
 
     @contextmanager

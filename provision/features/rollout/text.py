@@ -2,7 +2,6 @@
 
 import json
 
-from provision.core.models.invocation import Invocation
 from provision.features.rollout.model import OPEN, Rollout, RolloutHost
 from provision.features.rollout.steps import STAGING
 from provision.pipeline import CommandRequest
@@ -39,13 +38,12 @@ def described(rollout: Rollout, *, driven: bool) -> list[str]:
 def _next(rollout: Rollout, *, stopped: bool) -> list[str]:
     """Return what to do next: go on or back, or see why it was taken back."""
     if rollout.state == "paused" or stopped:
-        return ["next: ./firstlight rollout resume, or ./firstlight rollout abort"]
+        return [f"next: {rollout.suggest('resume')}, or {rollout.suggest('abort')}"]
     # A host that failed by itself, else one that the gate's decision was about.
     names = [one.name for state in ("failed", "returned") for one in rollout.hosts if one.state == state]
     if rollout.state not in ("rolled back", "failed") or rollout.text == ABORTED or not names:
         return []
-    typed = Invocation(inventory=rollout.inventory)
-    lines = []
+    typed, lines = rollout.typed, []
     for host in [host for host in rollout.hosts if host.state == "failed"]:  # that the rollout could not take back
         back = typed.suggest("provision", hosts=host.name)
         if host.before is not None:

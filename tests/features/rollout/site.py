@@ -9,10 +9,10 @@ from typing import Any, cast
 from provision.core.errors import Exit
 from provision.core.models.inventory import Connection, Host, Inventory, Span
 from provision.core.models.records import HostSummary, PhaseResult, Summary
-from provision.core.models.settings import Settings
 from provision.features.rollout import commands as rollout
 from provision.features.rollout.model import Decision, HostProgress, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
+from provision.fleet.inventory.settings import Problems, settings_of
 from provision.pipeline import CommandRequest
 from provision.pipeline.runner import RunOutcome
 from provision.run.results import AnsweredHosts, StagedHosts
@@ -67,6 +67,8 @@ class Site:
         """Runs, by their number, in which the gateway does not answer."""
         self.away: dict[int, set[str]] = {}
         """Hosts that cannot be reached in a run, by its number."""
+        self.models: list[str] = []
+        """The model of each run."""
         self.suggested = ""
         """A command that the last run would suggest."""
         self._during: dict[int, Callable[[], object]] = {}
@@ -91,18 +93,22 @@ class Site:
     def inventory(self, request: CommandRequest) -> Inventory:
         wanted = None if request.limit is None else request.limit.split(",")
         spans = {name: Span(members=one, addresses=("10.0.0.1",) * len(one)) for one in self.spans for name in one}
-        host = partial(Host, connection=Connection(kind="local"), settings=Settings())
+        settings = settings_of("h", variables={}, overrides=request.overrides, base=Path("/"), problems=Problems())
+        assert settings is not None
+        host = partial(Host, connection=Connection(kind="local"), settings=settings)
         hosts = [
             host(name=name, groups=self.groups.get(name, ()), span=spans.get(name))
             for name in self.serves
             if wanted is None or name in wanted
         ]
-        if self.has_gateway and wanted in (None, ["gateway"]):
+        if self.has_gateway and (wanted is None or "gateway" in wanted):
             hosts.append(host(name="gate", groups=("gateway",)))
         return Inventory(source="test", hosts=tuple(hosts))
 
     def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
-        names = [host.name for host in self.inventory(request).hosts if host.name in self.serves]
+        hosts = self.inventory(request).hosts
+        names = [host.name for host in hosts if host.name in self.serves]
+        self.models += {host.settings.model for host in hosts}
         self.suggested = request.invocation.suggest("status")
         last = next(step for step in reversed(steps) if step.name != "watchdog")
         if last.name == "canary":
@@ -144,16 +150,18 @@ class Site:
         return self.outcome(names, failed, result)
 
     def outcome(self, names: Sequence[str], failed: dict[str, str], result: Any) -> RunOutcome:
+        hosts = tuple(self._summary(name, failed.get(name)) for name in names)
+        is_red = any(result.has_failed for host in hosts for result in host.phases.values())
         summary = Summary(
             run=f"20260101T0000{len(self.runs):02}Z",
             command="rollout",
             started_at="2026-01-01T00:00:00Z",
-            verdict="red" if failed else "green",
+            verdict="red" if is_red else "green",
             changed=0,
             seconds=1.0,
-            hosts=tuple(self._summary(name, failed.get(name)) for name in names),
+            hosts=hosts,
         )
-        return RunOutcome(summary, Exit.RED if failed else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
+        return RunOutcome(summary, Exit.RED if is_red else Exit.OK, result, (), {"summary.txt": "", "summary.json": ""})
 
     def _summary(self, name: str, failure: str | None) -> HostSummary:
         is_away, is_out = name in self.away.get(len(self.runs), set()), name in self.quarantined

@@ -138,6 +138,38 @@ def test_resumed_runs_suggest_commands_for_the_inventory_of_the_rollout(site: Si
     assert site.suggested == "./firstlight status -i /site -K"
 
 
+def test_a_rollout_that_was_begun_with_a_sudo_password_does_not_go_on_without_one(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.kill_in(2)
+    with_password = replace(site.request(), become_password="rather-secret")
+    with pytest.raises(KilledError):
+        rollout.start(with_password)
+    for command in (rollout.resume, rollout.abort):
+        with pytest.raises(UsageError, match="was begun with -K"):
+            command(site.request())
+    assert len(site.runs) == 2
+    rollout.status(site.request())
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "next: ./firstlight rollout resume -K, or ./firstlight rollout abort -K"
+    assert rollout.resume(with_password) == Exit.OK
+
+
+def test_a_model_is_that_of_the_folder_where_the_rollout_was_begun(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name / "m").mkdir(parents=True)
+        (tmp_path / name / "m/config.json").write_text("{}")
+    site.kill_in(2)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(KilledError):
+        rollout.start(replace(site.request(), overrides={"model": "./m"}))
+    monkeypatch.chdir(tmp_path / "there")
+    assert rollout.resume(site.request()) == Exit.OK
+    assert {*site.models} == {str(tmp_path / "here/m")}
+
+
 def test_a_gateway_that_is_silent_pauses_the_rollout_and_stops_no_rollback(site: Site) -> None:
     site.has_gateway, site.silent = True, {6}
     assert site.start() == Exit.RED
@@ -176,6 +208,28 @@ def test_a_controller_that_is_killed_in_any_run_loses_nothing_and_leaves_no_shar
             break
     else:
         pytest.fail("the rollout has more runs than were tried")
+
+
+@pytest.mark.parametrize("around", ["gateway", "monitoring"])
+def test_a_host_outside_the_rollout_that_fails_at_its_end_is_named_and_pauses_nothing(
+    make: Make, around: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make("a", "b", "m", "z")
+    site.has_gateway, site.groups["m"] = around == "gateway", ("monitoring",)
+    site.away = {number: {"m", "z"} for number in range(2, 20)}
+    assert rollout.start(site.request(limit=f"a,b,m,{around}"), steps="100") == Exit.OK
+    assert site.runs[-1] == "firewall a,b,m,z", "what stands around the hosts learns what they serve"
+    assert {"m: unreachable", "z: unreachable"} <= {*capsys.readouterr().err.splitlines()}
+
+
+def test_a_host_of_the_rollout_that_fails_at_its_end_pauses_it(make: Make) -> None:
+    site = make("a", "b", "m")
+    site.groups["m"], site.away = ("monitoring",), {4: {"b"}}
+    assert site.start("100") == Exit.RED
+    text = "all hosts serve the new release, and not all was set up for it: b: unreachable"
+    assert (site.record().state, site.record().text) == ("paused", text)
+    assert rollout.resume(site.request()) == Exit.OK
+    assert site.runs[4:] == ["firewall a,b,m"]
 
 
 def test_a_quarantined_host_is_in_no_step(site: Site) -> None:
@@ -296,6 +350,21 @@ def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Make, tmp
 def test_a_hook_with_a_secret_is_refused_as_the_record_would_lose_it(site: Site, option: str, hook: str) -> None:
     with pytest.raises(UsageError, match=f"`--{option.replace('_', '-')}` has a secret"):
         site.start(**{option: hook})
+    assert site.runs == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("vllm", "https://me:rather-secret@index.example/simple", "--vllm"),
+        ("source_index", ["https://me:rather-secret@index.example/simple"], "--set source_index"),
+    ],
+)
+def test_an_option_with_a_secret_is_refused_as_the_record_would_lose_it(
+    site: Site, name: str, value: object, option: str
+) -> None:
+    with pytest.raises(UsageError, match=f"`{option}` has a secret"):
+        rollout.start(replace(site.request(), overrides={name: value}))
     assert site.runs == []
 
 
