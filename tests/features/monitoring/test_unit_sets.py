@@ -102,6 +102,7 @@ def test_settings_reach_the_units() -> None:
         ("firstlight-node-exporter.service", "firstlight-host-metrics.timer"),
     )
     assert "--collector.textfile.directory=/srv/fl/exporter/textfile" in text
+    assert all("/srv/fl/" in text for text in exporter.units.values()), "uninstall knows whose a unit is"
     metrics = exporter.units["firstlight-host-metrics.service"]
     assert "--prefix /srv/fl --write /srv/fl/exporter/textfile/firstlight.prom" in metrics
 
