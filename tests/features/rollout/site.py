@@ -103,7 +103,8 @@ class Site:
 
     def execute(self, request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
         names = [host.name for host in self.inventory(request).hosts if host.name in self.serves]
-        last = next(step for step in reversed(steps) if step.name != "watchdog")
+        switches = [step for step in steps if step.name in ("serve", "rollback")]
+        last = [*(switches or steps)][-1]
         if last.name == "canary":
             given = cast("partial[Any]", last.run).keywords
             self._begin(f"share {given['percent']} {','.join(given['names'])} +{','.join(given['joining'])}")
