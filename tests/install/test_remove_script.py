@@ -1,6 +1,7 @@
 """What an uninstallation removes and what it never removes: the script of the role, run alone."""
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -145,6 +146,25 @@ def test_an_account_that_cannot_be_removed_is_listed(installed: Path, tmp_path: 
     user = getpass.getuser()
     assert f"firstlight-left: account {user} (remove it with: userdel {user})" in done.stdout
     assert (done.returncode, installed.exists()) == (0, False)
+
+
+def test_an_image_that_a_release_of_another_service_needs_is_handed_on(tmp_path: Path, installed: Path) -> None:
+    chat, small = (tmp_path / f"prefix@{name}" for name in ("chat", "small"))
+    (tmp_path / "podman").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n')
+    (tmp_path / "podman").chmod(0o755)
+    shared, own = "a" * 64, "b" * 64
+    for prefix in (chat, small):
+        (prefix / "etc").mkdir(parents=True)
+        (prefix / ".firstlight").write_text("firstlight 1\n")
+    (chat / "etc/images").write_text(f"{shared}\n{own}\n")
+    (small / "releases/one").mkdir(parents=True)
+    (small / "releases/one/release.json").write_text(json.dumps({"unit": f"[Container]\nImage={shared}\n"}))
+    shutil.rmtree(installed)
+    done = remove(str(chat))
+    assert f"firstlight-left: image {shared}, which {small} uses too" in done.stdout, done.stdout + done.stderr
+    assert (small / "etc/images").read_text() == f"{shared}\n"
+    assert remove(str(small)).returncode == 0
+    assert (tmp_path / "asked").read_text().splitlines() == [f"rmi {own}", f"rmi {shared}"]
 
 
 def test_drop_ins_of_a_container_are_removed_in_both_forms(installed: Path, tmp_path: Path) -> None:

@@ -116,10 +116,14 @@ remove_unit() {
     removed "unit $1"
 }
 
-# Those that came with us, unless somebody else has a container of them.
+# Those that came with us, unless a release of another service needs them, which then removes them, or somebody else has a container of them.
 remove_images() {
     for image in $(lines "$prefix/etc/images"); do
-        if podman rmi "$image" >/dev/null 2>&1; then
+        user=$(for other in $(others); do ! grep -qsF "Image=$image" "$other"/releases/*/release.json || echo "$other"; done | head -n 1)
+        if [ -n "$user" ]; then
+            grep -qsx "$image" "$user/etc/images" || echo "$image" >>"$user/etc/images"
+            left "image $image, which $user uses too"
+        elif podman rmi "$image" >/dev/null 2>&1; then
             removed "image $image"
         elif podman image exists "$image" 2>/dev/null; then
             left "image $image, which another container uses (remove it with: podman rmi $image)"
