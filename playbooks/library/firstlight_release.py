@@ -15,6 +15,7 @@ from ansible.module_utils.firstlight_host import (
     differs,
     read,
     replace_link,
+    run,
     text_diff,
     write,
 )
@@ -257,7 +258,7 @@ def former_release(prefix, to):
 
 
 def whole_release(prefix, digest):
-    """Return a release with all that it needs. Raises HostError where its record, environment or model is gone."""
+    """Return a release with all that it needs. Raises HostError where its record, environment, model or image is gone."""
     target = load(prefix, digest)
     hint = "nothing was changed; to install what the inventory asks for: ./firstlight provision"
     if target is None:
@@ -269,6 +270,9 @@ def whole_release(prefix, digest):
     model = (target["state"].get("readiness") or {}).get("model_folder")
     if model and not os.path.exists(os.path.join(model, "config.json")):
         raise HostError(f"release {digest} cannot be served: its model {model} is gone", hint)
+    image = re.search(r"^Image=(.+)$", target["record"]["service"].get("unit") or "", re.MULTILINE)
+    if image and run("podman", "image", "exists", image[1])[0] != 0:
+        raise HostError(f"release {digest} cannot be served: its image {image[1]} is gone from podman", hint)
     return target
 
 

@@ -146,10 +146,12 @@ def prune_units(prefix, live, changes):
 
 
 def prune_images(prefix, changes):
-    """Remove images that came with releases which are no longer needed. One that a container of somebody else has stays in podman."""
+    """Remove images that no release of a service of this machine needs any more. One that a container of somebody else has stays in podman."""
     record = os.path.join(prefix, "etc", "images")
     listed = (read(record) or "").split()
-    units = [release["record"]["service"].get("unit") or "" for release in needed(prefix)]
+    first = Path(prefix.rpartition("@")[0] or prefix)
+    services = [prefix, first, *first.parent.glob(f"{first.name}@*")]
+    units = [one["record"]["service"].get("unit") or "" for service in services for one in needed(service)]
     kept = [image for image in listed if any(f"Image={image}\n" in unit for unit in units)]
     if kept != listed:
         for image in set(listed) - set(kept):

@@ -30,7 +30,7 @@ from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.step import verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
-from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, STAGE
+from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, SERVE, STAGE, STEPS
 from provision.pipeline.runner import execute
 from provision.report.group import SEVERITY, families, merge_equal_records
 from provision.report.next_steps import command_lines
@@ -279,7 +279,8 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
         UsageError: `to` is no digest.
     """
     digest = require_digest(to) if to is not None else None
-    outcome = execute(request, (PROBE, Step("rollback", partial(roll_back, to=digest), "serve")))
+    back = Step("rollback", partial(roll_back, to=digest), "serve")
+    outcome = execute(request, (PROBE, back, *STEPS[STEPS.index(SERVE) + 1 :]))
     features.call("rolled_back", request.logs, outcome)
     return print_summary(outcome)
 

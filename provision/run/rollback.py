@@ -73,15 +73,11 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     ]
     tried = {name: states.get(name, {}).get("release", wanted.get(name)) for name in begun}
     former = return_refused(context, probed, tried)
-    served = [
-        host.name
-        for host in hosts
-        if host.name in requests
-        and (host.name in former or not context.has_failed(host.name))
-        and left_out(context.run.logs, host, probed.facts[host.name]) is None
-    ]
+    out = {host.name: left_out(context.run.logs, host, probed.facts.get(host.name)) for host in context.inventory.hosts}
+    served = [name for name in requests if (name in former or not context.has_failed(name)) and out[name] is None]
     features.call("served_again", context, served)
     prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
+    context.outcomes.left_out |= {name: reason for name, reason in out.items() if reason}
     return probed
 
 

@@ -259,6 +259,8 @@ def test_a_service_leaves_its_container_and_returns(firstlight: CommandRunner, h
 
 
 def test_an_uninstallation_leaves_nothing(firstlight: CommandRunner, host: FleetHost, image: Path) -> None:
+    drop_ins = f"/etc/systemd/system/{UNIT}.d"
+    host.sh(f"mkdir -p {drop_ins} && echo '[Service]' >{drop_ins}/own.conf && systemctl daemon-reload")
     firstlight("uninstall", "-i", inventory(host, image), code=0)
     assert host.sh("podman ps -aq; podman images -q").strip() == ""
     assert host.sh(f"ls -d {PREFIX}* /var/tmp/firstlight-* 2>/dev/null; getent passwd firstlight; true") == ""

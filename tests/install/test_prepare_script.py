@@ -23,6 +23,15 @@ def test_a_prefix_with_other_files_is_refused(tmp_path: Path) -> None:
     assert "firstlight_prefix" in done.stdout
 
 
+def test_a_link_to_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/thesis.tex").write_text("years of work")
+    (tmp_path / "prefix").symlink_to(tmp_path / "data")
+    done = prepare(tmp_path / "prefix")
+    assert done.returncode == 1
+    assert "holds files that are not of this product: thesis.tex" in done.stdout
+
+
 def test_a_prefix_that_a_run_has_locked_is_used(tmp_path: Path) -> None:
     """The pipeline writes the holder of a host's lock before anything is installed there."""
     (tmp_path / "lock.json").write_text("{}")

@@ -243,7 +243,32 @@ def test_a_rollback_brings_back_the_former_image_which_stays_until_no_release_ne
     record(prefix)
     serve(third)
     assert loaded.read_text().split() == [first, third]
-    assert (prefix / "asked").read_text().split() == ["rmi", second]
+    assert (prefix / "asked").read_text().splitlines() == [f"image exists {first}", f"rmi {second}"]
+
+
+def test_an_image_of_another_service_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "podman").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n')
+    (tmp_path / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    chat, small = tmp_path / "fl@chat", tmp_path / "fl@small"
+    for prefix in (chat, small):
+        make_environment(prefix, "one")
+    shared, other = "a" * 64, "b" * 64
+    (chat / "etc/images").write_text(f"{shared}\n{other}\n")
+    activate(small, unit=f"[Container]\nImage={shared}\n")
+    served(chat)
+    assert (chat / "etc/images").read_text() == f"{shared}\n"
+    assert (tmp_path / "asked").read_text() == f"rmi {other}\n"
+
+
+def test_a_release_without_its_image_is_not_switched_to(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (prefix / "podman").write_text("#!/bin/sh\nexit 1\n")
+    (prefix / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{prefix}:{os.environ['PATH']}")
+    served(prefix, unit=f"[Container]\nImage={'a' * 64}\n")
+    second = served(prefix)
+    assert f"its image {'a' * 64} is gone from podman" in rollback(prefix)["msg"]
+    assert live(prefix) == second
 
 
 def test_an_unknown_release_is_refused_by_name(prefix: Path) -> None:

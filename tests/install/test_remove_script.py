@@ -1,6 +1,7 @@
 """What an uninstallation removes and what it never removes: the script of the role, run alone."""
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -35,9 +36,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return prefix
 
 
-@pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", "~"])
-def test_a_folder_that_cannot_be_an_installation_is_not_removed(prefix: str) -> None:
-    prefix = prefix.replace("~", str(Path.home()))
+@pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", "~", "~/../link"])
+def test_a_folder_that_cannot_be_an_installation_is_not_removed(prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(Path.home())
+    prefix = prefix.replace("~/..", str(tmp_path)).replace("~", str(Path.home()))
     done = remove(prefix)
     assert done.returncode == 1
     assert prefix in done.stdout
@@ -114,6 +116,78 @@ def test_what_another_service_of_the_machine_uses_stays_and_is_handed_on(tmp_pat
     assert (second / "installed-packages.txt").read_text() == "g++\nlibnuma1\n"
     assert (second / "created-users.txt").read_text() == f"{getpass.getuser()}\n"
     assert sorted(path.name for path in tmp_path.glob("fl*")) == ["fl@embed", "fl@notes"]
+
+
+def test_what_another_prefix_has_taken_over_stays_and_is_handed_on(installed: Path, tmp_path: Path) -> None:
+    """The unit has one name, and names the installation that it runs."""
+    moved, units = tmp_path / "data" / installed.relative_to("/"), tmp_path / "home/.config/systemd/user"
+    for folder in (moved, units, installed / "etc"):
+        folder.mkdir(parents=True)
+    (moved / ".firstlight").write_text("firstlight 1\n")
+    (installed / "created-users.txt").write_text(f"{getpass.getuser()}\n")
+    taken, own = units / "firstlight-vllm.service", units / "firstlight-health-agent.service"
+    taken.write_text(f"[Service]\nWorkingDirectory={moved}\nEnvironmentFile={moved}/etc/service.env\n")
+    own.write_text(f"[Service]\nExecStart={installed}/current/bin/python\n")
+    (installed / "etc/units").write_text(f"{taken}\n{own}\n")
+    done = remove(str(installed))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"firstlight-left: unit {taken}, which another installation has" in done.stdout
+    assert (taken.exists(), own.exists(), installed.exists()) == (True, False, False)
+    assert (moved / "created-users.txt").read_text() == f"{getpass.getuser()}\n"
+
+
+def test_a_prefix_that_is_a_link_is_removed_with_its_folder(installed: Path, tmp_path: Path) -> None:
+    link, program = tmp_path / "link", installed / "envs/one/sleep"
+    link.symlink_to(installed)
+    program.parent.mkdir(parents=True)
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen([str(link / "envs/one/sleep"), "300"]) as left:
+        done = remove(str(link))
+        left.kill()
+        assert left.wait(timeout=60) == -signal.SIGTERM, done.stdout + done.stderr
+    assert (done.returncode, link.is_symlink(), installed.exists()) == (0, False, False), done.stdout + done.stderr
+
+
+def test_an_account_that_cannot_be_removed_is_listed(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "userdel").write_text("#!/bin/sh\nexit 8\n")
+    (tmp_path / "userdel").chmod(0o755)
+    (installed / "created-users.txt").write_text(f"{getpass.getuser()}\n")
+    done = remove(str(installed))
+    user = getpass.getuser()
+    assert f"firstlight-left: account {user} (remove it with: userdel {user})" in done.stdout
+    assert (done.returncode, installed.exists()) == (0, False)
+
+
+def test_an_image_that_a_release_of_another_service_needs_is_handed_on(tmp_path: Path, installed: Path) -> None:
+    chat, small = (tmp_path / f"prefix@{name}" for name in ("chat", "small"))
+    (tmp_path / "podman").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n')
+    (tmp_path / "podman").chmod(0o755)
+    shared, own = "a" * 64, "b" * 64
+    for prefix in (chat, small):
+        (prefix / "etc").mkdir(parents=True)
+        (prefix / ".firstlight").write_text("firstlight 1\n")
+    (chat / "etc/images").write_text(f"{shared}\n{own}\n")
+    (small / "releases/one").mkdir(parents=True)
+    (small / "releases/one/release.json").write_text(json.dumps({"unit": f"[Container]\nImage={shared}\n"}))
+    shutil.rmtree(installed)
+    done = remove(str(chat))
+    assert f"firstlight-left: image {shared}, which {small} uses too" in done.stdout, done.stdout + done.stderr
+    assert (small / "etc/images").read_text() == f"{shared}\n"
+    assert remove(str(small)).returncode == 0
+    assert (tmp_path / "asked").read_text().splitlines() == [f"rmi {own}", f"rmi {shared}"]
+
+
+def test_drop_ins_of_a_container_are_removed_in_both_forms(installed: Path, tmp_path: Path) -> None:
+    units = tmp_path / "home/.config/containers/systemd"
+    unit = units / "firstlight-try.container"
+    for path in (unit, units / "firstlight-try.container.d/a.conf", units / "firstlight-try.service.d/b.conf"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[Service]\n")
+    (installed / "etc").mkdir()
+    (installed / "etc/units").write_text(f"{unit}\n")
+    done = remove(str(installed))
+    assert (done.returncode, [*units.iterdir()]) == (0, []), done.stdout + done.stderr
+    assert f"drop-ins {units}/firstlight-try.container.d" in done.stdout
 
 
 def test_drop_ins_and_saved_files_are_removed_by_name(installed: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The reported state and release of a host whose service did not start. Playbooks and proofs are substitutes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,17 @@ from provision.core.errors import UsageError
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Host
 from provision.core.models.records import PhaseResult, ServeRecord, Summary
+from provision.pipeline import CommandRequest, operations
+from provision.pipeline.runner import RunOutcome
 from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.report.text import render
-from provision.run import playbooks, proof
-from provision.run.context import RunContext
+from provision.run import playbooks, proof, rollback
+from provision.run.context import LeftOut, RunContext
 from provision.run.host_changes import release_changes
 from provision.run.results import ProbedHosts
 from provision.run.rollback import may_return, prune, require_digest, return_refused, roll_back
+from provision.run.step import Step
 from tests.pipeline.local_context import local_context, own_paths
 
 OLD, NEW = "0" * 16, "1" * 16
@@ -224,6 +228,30 @@ def test_releases_are_compared_by_what_their_states_record(
 ) -> None:
     release = (f"release {NEW} -> {OLD}",) if expected else ()
     assert release_changes(before, after, lambda _: {}) == (*expected, *release)
+
+
+def test_what_stands_around_hosts_follows_a_rollback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran = list[str]()
+
+    def execute(_request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
+        ran.extend(step.name for step in steps)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operations, "execute", execute)
+    with pytest.raises(KeyboardInterrupt):
+        operations.rollback(
+            CommandRequest(command="rollback", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
+        )
+    assert ran == ["probe", "rollback", "watchdog", "gateway", "monitoring", "firewall"]
+
+
+def test_a_quarantined_host_is_rolled_back_and_gets_no_requests(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.has(OLD)
+    why = LeftOut("memory errors", "./firstlight verify --return", {})
+    monkeypatch.setattr(rollback, "left_out", lambda *_: why)
+    context = site.context()
+    roll_back(context, site.probed())
+    assert (site.playbooks, context.outcomes.left_out) == (["rollback"], {"node": why})
 
 
 @pytest.mark.parametrize("text", ["", "latest", "0" * 15, "0" * 17, "G" * 16])

@@ -1,6 +1,8 @@
 """Where gateways take part in the work of the core: in `plan`, `status`, `verify`, `chat`, and around starts of services."""
 
+import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +28,11 @@ from provision.pipeline.host_status import StatusPart
 from provision.report.layout import count
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, VerifiedHosts
+from provision.run.served import ask_served, served_of
+
+ELSEWHERE = (
+    "it serves another model, or at another place: gateways that know the one of before need ./firstlight gateway"
+)
 
 
 def planned(hosts: Sequence[Host], _plan: PlannedHosts) -> dict[str, list[str]]:
@@ -95,6 +102,11 @@ def served_again(context: RunContext, hosts: Collection[str]) -> None:
     for name in hosts:
         if text := by_operator(traffics, name) or (NO_ROLLOUT if name in left else None):
             context.add_note(name, text)
+    if context.options.limited and gateways:  # without a limit they are set up next
+        for name, now in ask_served(context, context.result).items():
+            before = context.result.facts[name].installed
+            if now and before and served_of(json.dumps(before.state or {}), "") != replace(now, key=None):
+                context.add_note(name, ELSEWHERE)
 
 
 def chat_endpoint(host: Host) -> tuple[dict[str, Any], str] | None:

@@ -13,7 +13,7 @@ from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.inventory import Connection, Host
 from provision.core.models.records import PhaseResult, ServeRecord
 from provision.core.models.settings import Settings
-from provision.features.gateway import draining, restarts
+from provision.features.gateway import draining, hooks, restarts
 from provision.features.gateway.draining import Answers
 from provision.features.gateway.traffic import Traffic
 from provision.phases.serve import step as phase
@@ -23,7 +23,8 @@ from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.run import playbooks, rollback
 from provision.run.context import RunContext, RunOptions
-from provision.run.results import VerifiedHosts
+from provision.run.results import ProbedHosts, VerifiedHosts
+from provision.run.served import served_of
 from tests.features.gateway.test_traffic import behind
 from tests.pipeline.local_context import local_context
 
@@ -175,3 +176,22 @@ def test_a_run_over_a_part_of_the_inventory_finds_the_gateways_of_all_of_it(tmp_
         with open_run(CommandRequest("provision", path, "a", {}, tmp_path / "logs")) as context:
             assert [host.name for host in context.inventory.hosts] == ["a"]
             assert [host.name for host in context.options.find_gateways()] == expected
+
+
+def test_a_limited_rollback_names_hosts_that_gateways_no_longer_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Host(name="gate", groups=("gateway",), connection=Connection(kind="local"), settings=Settings())
+    context = local_context(tmp_path, "ab", options=RunOptions(limited=True, find_gateways=lambda: [gate]))
+    states = {"a": {"readiness": READY | {"port": 8001}}, "b": {"readiness": READY}}
+    installed = {name: Installed(prefix="/opt/firstlight", state=state) for name, state in states.items()}
+    facts = {name: HostFacts(host=name, probed_at="", installed=one) for name, one in installed.items()}
+    context.result = ProbedHosts(facts)
+    monkeypatch.setattr(hooks, "ask", lambda *_: Answers())
+    now = served_of(json.dumps(states["b"]), "VLLM_API_KEY=sk-1\n")
+    monkeypatch.setattr(hooks, "ask_served", lambda *_: dict.fromkeys("ab", now))
+    for name in "ab":
+        context.record(PhaseResult(host=name, phase="serve", status="ok"))
+    hooks.served_again(context, ["a", "b"])
+    notes = {name: context.outcomes.results[name]["serve"].notes for name in "ab"}
+    assert notes == {"a": (hooks.ELSEWHERE,), "b": ()}

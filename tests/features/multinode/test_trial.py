@@ -21,7 +21,7 @@ def meetings(monkeypatch: pytest.MonkeyPatch, result: CheckResult) -> list[list[
     """Let each trial have this result; return the hosts of each, as they meet."""
     tried: list[list[str]] = []
 
-    def meet(openers: Any) -> dict[str, Any]:
+    def meet(openers: Any, _: object) -> dict[str, Any]:
         tried.append(list(openers))
         return as_record(NETWORK, None, None, result, 0.1)
 

@@ -110,7 +110,8 @@ class Site:
         names = [host.name for host in hosts if host.name in self.serves]
         self.models += {host.settings.model for host in hosts}
         self.suggested = request.invocation.suggest("status")
-        last = next(step for step in reversed(steps) if step.name != "watchdog")
+        switches = [step for step in steps if step.name in ("serve", "rollback")]
+        last = [*(switches or steps)][-1]
         if last.name == "canary":
             given = cast("partial[Any]", last.run).keywords
             self._begin(f"share {given['percent']} {','.join(given['names'])} +{','.join(given['joining'])}")

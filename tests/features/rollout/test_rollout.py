@@ -1,6 +1,7 @@
 """A rollout from its first step to its end, with failures in between: runs on hosts are substitutes, its record and hooks are real."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,9 @@ from provision.features.quarantine.marks import Quarantine, QuarantineStore
 from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
 from provision.features.rollout.store import RolloutStore
-from provision.pipeline import operations
+from provision.pipeline import CommandRequest, operations
+from provision.pipeline.runner import RunOutcome
+from provision.run.step import Step
 from tests.features.rollout.site import NEW, OLD, KilledError, Make, Site
 
 
@@ -85,6 +88,21 @@ def test_a_tripped_gate_ends_the_share_before_hosts_go_back(site: Site, gates: l
     returned = ["share 0 a +", "rollback a", "share 0  +"]
     assert site.runs[3:] == ["share 0 a +", "gate a,b", *shared, *returned]
     assert (site.record().state, site.canaries) == ("rolled back", {})
+
+
+def test_hosts_that_go_back_have_their_watchdogs_set_up_for_the_former_release(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = list[list[str]]()
+
+    def recorded(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
+        ran.append([step.name for step in steps])
+        return site.execute(request, steps)
+
+    monkeypatch.setattr(rollout_driver, "execute", recorded)
+    site.gates = ["roll back"]
+    assert site.start() == Exit.RED
+    assert ran[-1] == ["probe", "rollback", "watchdog"]
 
 
 def test_a_host_that_does_not_go_back_gets_no_requests_until_a_run_has_proven_it(

@@ -24,7 +24,7 @@ check_prefix() {
     esac
     [ ! -f "$marker" ] && [ -d "$FIRSTLIGHT_PREFIX" ] || return 0
     # A run's own note of who holds the host may be there before anything else.
-    foreign=$(find "$FIRSTLIGHT_PREFIX" -mindepth 1 -maxdepth 1 ! -name 'lock*' -exec basename {} \; | head -n 3 | tr '\n' ' ')
+    foreign=$(find "$FIRSTLIGHT_PREFIX/" -mindepth 1 -maxdepth 1 ! -name 'lock*' -exec basename {} \; | head -n 3 | tr '\n' ' ')
     if [ -n "$foreign" ]; then
         fail "prefix $FIRSTLIGHT_PREFIX holds files that are not of this product: $foreign" \
             "set firstlight_prefix to a folder of its own, $FIRSTLIGHT_PREFIX/firstlight for one"

@@ -16,13 +16,29 @@ removed() { echo "firstlight-changed: $1"; }
 left() { echo "firstlight-left: $1"; }
 lines() { cat "$1" 2>/dev/null || true; }
 
-# Installations of other services of this machine: PREFIX@SERVICE, and PREFIX of one that has no name.
+# Prefixes that units name, in the folders of the system and of ours.
+named_by_units() {
+    for units in /etc/systemd/system /etc/containers/systemd $(lines "$prefix/etc/units" | sed 's#/[^/]*$##' | sort -u); do
+        sed -nE 's#^[^#]*[= ](/[^ ]*)/(etc/service\.env|gateway/current/|exporter/).*#\1#p' "$units"/firstlight-* 2>/dev/null || true
+    done | sort -u
+}
+
+# Other installations of this machine: PREFIX@SERVICE, PREFIX of a service that has no name, and, after a move, those at another prefix.
 others() {
-    for folder in "${prefix%@*}" "${prefix%@*}"@*; do
-        if [ "$folder" != "$prefix" ] && [ -f "$folder/.firstlight" ]; then
+    for folder in "${prefix%@*}" "${prefix%@*}"@* $(named_by_units); do
+        if [ "$(readlink -f "$folder")" != "$real" ] && [ -f "$folder/.firstlight" ]; then
             echo "$folder"
         fi
     done
+}
+
+# A unit of one of those may have taken the place of ours.
+is_of_others() {
+    ! grep -qsF -e "=$prefix/" -e " $prefix/" "$1" || return 1
+    for other in $(others); do
+        ! grep -qsF -e "=$other/" -e " $other/" "$1" || return 0
+    done
+    return 1
 }
 
 # What other services use as well stays, and is theirs to remove.
@@ -40,7 +56,7 @@ hand_on() {
 
 # A run that ended before it claimed the prefix has left its note of who holds the host, and no more.
 has_only_locks() {
-    found=$(find "$prefix" -mindepth 1 -maxdepth 1 -exec basename {} \;)
+    found=$(find "$prefix/" -mindepth 1 -maxdepth 1 -exec basename {} \;)
     [ -n "$found" ] && ! echo "$found" | grep -qv '^lock'
 }
 
@@ -51,6 +67,11 @@ has_marker() {
 }
 
 check_prefix() {
+    # The prefix may be a link to the folder.
+    real=$(readlink -f "$prefix" || echo "$prefix")
+    if [ -L "$prefix" ] && [ "$real" = "$(readlink -f "${HOME:-/}")" ]; then
+        fail "prefix $prefix leads to a home folder, and is not removed" "give the prefix that was installed"
+    fi
     case $prefix in
         *..* | *//* | */ | [!/]*) fail "prefix $prefix is not a plain absolute path" "give the prefix that was installed" ;;
     esac
@@ -60,18 +81,20 @@ check_prefix() {
     fi
 }
 
-# Of a unit that is no more they would change the next one of its name.
+# Of a unit that is no more they would change the next one of its name. podman reads those beside its file, systemd those of the unit that
+# it makes.
 remove_drop_ins() {
-    case $2 in
-        /etc/*) set -- "$1" "$2" "$2.control" /run/systemd/system /run/systemd/system.control ;;
-        *) set -- "$1" "$2" "$2.control" "$XDG_RUNTIME_DIR/systemd/user" "$XDG_RUNTIME_DIR/systemd/user.control" ;;
+    file=$(basename "$1")
+    case $1 in
+        /etc/*) set -- "$(dirname "$1")" /etc/systemd/system /etc/systemd/system.control /run/systemd/system /run/systemd/system.control ;;
+        *) set -- "$(dirname "$1")" "$(dirname "$1").control" "$XDG_RUNTIME_DIR/systemd/user" "$XDG_RUNTIME_DIR/systemd/user.control" ;;
     esac
-    name=$1
-    shift
     for folder in "$@"; do
-        [ -d "$folder/$name.d" ] || continue
-        rm -rf "$folder/$name.d"
-        removed "drop-ins $folder/$name.d"
+        for name in "$file" "$unit"; do
+            [ -d "$folder/$name.d" ] || continue
+            rm -rf "$folder/$name.d"
+            removed "drop-ins $folder/$name.d"
+        done
     done
 }
 
@@ -91,7 +114,7 @@ remove_unit() {
         systemctl "$scope" disable --now "$unit" 2>/dev/null || systemctl "$scope" stop "$unit" 2>/dev/null || true
     fi
     rm -f "$1"
-    remove_drop_ins "$unit" "$(dirname "$1")"
+    remove_drop_ins "$1"
     if command -v systemctl >/dev/null 2>&1; then
         systemctl "$scope" daemon-reload 2>/dev/null || true
         systemctl "$scope" reset-failed "$unit" 2>/dev/null || true
@@ -99,10 +122,14 @@ remove_unit() {
     removed "unit $1"
 }
 
-# Those that came with us, unless somebody else has a container of them.
+# Those that came with us, unless a release of another service needs them, which then removes them, or somebody else has a container of them.
 remove_images() {
     for image in $(lines "$prefix/etc/images"); do
-        if podman rmi "$image" >/dev/null 2>&1; then
+        user=$(for other in $(others); do ! grep -qsF "Image=$image" "$other"/releases/*/release.json || echo "$other"; done | head -n 1)
+        if [ -n "$user" ]; then
+            grep -qsx "$image" "$user/etc/images" || echo "$image" >>"$user/etc/images"
+            left "image $image, which $user uses too"
+        elif podman rmi "$image" >/dev/null 2>&1; then
             removed "image $image"
         elif podman image exists "$image" 2>/dev/null; then
             left "image $image, which another container uses (remove it with: podman rmi $image)"
@@ -127,8 +154,8 @@ stop_supervisor() {
 our_processes() {
     here=$(readlink /proc/self/ns/pid)
     for process in /proc/[0-9]*; do
-        if grep -qs -F -e "$prefix/envs/" -e "$prefix/bin/" "$process/maps" ||
-            [ -n "$(find "$process/fd" -lname "$prefix/envs/*" 2>/dev/null)" ]; then
+        if grep -qs -F -e " $real/envs/" -e " $real/bin/" "$process/maps" ||
+            [ -n "$(find "$process/fd" -lname "$real/envs/*" 2>/dev/null)" ]; then
             [ "$(readlink "$process/ns/pid")" != "$here" ] || echo "${process#/proc/}"
         fi
     done
@@ -360,13 +387,13 @@ remove_folders() {
     if [ -d "$prefix/etc/set-aside" ]; then
         find "$prefix/etc/set-aside" ! -type d | while IFS= read -r file; do removed "$file, which had been set aside"; done
     fi
-    find "$prefix" -mindepth 1 -maxdepth 1 ! -name .firstlight ! -name created-users.txt -exec rm -rf {} +
+    find "$real" -mindepth 1 -maxdepth 1 ! -name .firstlight ! -name created-users.txt -exec rm -rf {} +
     for user in $users; do
         if id "$user" >/dev/null 2>&1; then
-            userdel "$user" && removed "account $user"
+            if userdel "$user"; then removed "account $user"; else left "account $user (remove it with: userdel $user)"; fi
         fi
     done
-    rm -rf "$prefix"
+    rm -rf "$real" "$prefix"
     removed "folder $prefix"
 }
 
@@ -391,7 +418,7 @@ if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
 fi
 if [ -e "$prefix" ]; then
     for unit in $(lines "$prefix/etc/units"); do
-        remove_unit "$unit"
+        if is_of_others "$unit"; then left "unit $unit, which another installation has"; else remove_unit "$unit"; fi
     done
     stop_supervisor
     end_processes
