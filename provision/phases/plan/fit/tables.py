@@ -68,9 +68,9 @@ def inputs() -> dict[Input, list[str]]:
     return {name: words for name, words in own_table(_ARCHITECTURES)["inputs"].items() if name != "source"}
 
 
-def rope() -> dict[str, Any]:
-    """Return the rules of rotary scaling, which can extend the context in config.json."""
-    return dict(own_table(_ARCHITECTURES)["rope"])
+def rules(of: Literal["cache_types", "prefix", "rope"]) -> dict[str, Any]:
+    """Return how config.json tells the type of the KV cache, who sees the tokens of images, or how rotary scaling extends the context."""
+    return dict(own_table(_ARCHITECTURES)[of])
 
 
 @cache
