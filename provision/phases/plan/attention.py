@@ -42,9 +42,7 @@ def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
             why = refusals.get(flash.backend) if flash else None
             return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(profile)}")
         whose = f" of {served.kernels}" if served.kernels else ""
-        before = (
-            "".join(f"; {why}" for why in refusals.values()) if not (flash and served.backend == flash.backend) else ""
-        )
+        before = "" if flash and served.backend == flash.backend else "".join(f"; {why}" for why in refusals.values())
         return _plan(
             version, served, profile, f"flash kernels{whose}, which every GPU and vLLM {version} support{before}"
         )

@@ -9,7 +9,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Input
 from provision.phases.plan.family.families import UNKNOWN, Match, match
 from provision.phases.plan.fit import tables
-from provision.phases.plan.fit.tables import Architecture, architectures, keys
+from provision.phases.plan.fit.tables import Architecture, architectures, rules
 from provision.phases.plan.fit.weights import Weights
 
 MOST = 10**9
@@ -105,7 +105,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     """
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "none named"
-    row, prefix = architectures().get(architecture), tables.rules("prefix")
+    row, prefix = architectures().get(architecture), rules("prefix")
     text = {**((row.defaults if row else None) or {}), **_text_of(config)}
     heads = _number(text, "heads", architecture)
     hidden = _number(text, "hidden", architecture)
@@ -163,7 +163,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         prefix=text.get("use_bidirectional_attention") == prefix["bidirectional"]
         or bool(config.get("is_mm_prefix_lm", config.get("model_type") in prefix["models"])),
         largest_head=max(head_size, _size(text, "global_head_dim") or 0),
-        cache_dtype=tables.rules("cache_types").get(str(bits).upper(), "auto"),
+        cache_dtype=rules("cache_types").get(str(bits).upper(), "auto"),
         not_computed=odd,
         match=match(config, model),
     )
@@ -215,7 +215,7 @@ def _size(text: Mapping[str, Any], key: str) -> int | None:
 
 
 def _first(text: Mapping[str, Any], what: str) -> int | None:
-    value = next((text[key] for key in keys()[what] if text.get(key) is not None), None)
+    value = next((text[key] for key in rules("keys")[what] if text.get(key) is not None), None)
     value = value[0] if isinstance(value, list) and value else value
     return value if isinstance(value, int) and 0 < value <= MOST else None
 
@@ -224,7 +224,7 @@ def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
     found = _first(text, what)
     if found is None:
         raise ModelError(
-            f"config.json of a {architecture} model has no `{keys()[what][0]}`",
+            f"config.json of a {architecture} model has no `{rules('keys')[what][0]}`",
             hint="check that this is a language model, and that its config.json is complete",
         )
     return found
@@ -235,8 +235,8 @@ def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
 
     Source: _get_and_verify_max_len in vllm/config/model.py and derive_max_model_len_and_key in the source of `keys`, 0.32.0.
     """
-    table = tables.rules("rope")
-    found = [size for key in keys()["length"] if (size := _size(text, key))]
+    table = rules("rope")
+    found = [size for key in rules("keys")["length"] if (size := _size(text, key))]
     length = _size(text, "model_max_length") or min(found, default=int(table["length_if_unsaid"]))
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
     if not isinstance(scaling, dict) or table["scaled_models"] in str(text.get("model_type")):
