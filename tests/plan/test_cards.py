@@ -1,5 +1,7 @@
 """Names of cards from drivers, and PCI ids."""
 
+from dataclasses import replace
+
 import pytest
 
 from provision.catalog import catalog
@@ -127,6 +129,14 @@ def test_a_split_card_has_the_memory_of_its_slice() -> None:
         index=0, name="NVIDIA H100", memory_total=80 << 30, mig_mode="enabled", mig_devices=7, mig_memory=9 << 30
     )
     assert [card.memory_gib for card in cards_of(gpu=gpu)] == [9]
+
+
+def test_a_split_card_counts_as_one_slice_unless_services_share_it() -> None:
+    split, whole = Card("10de", 0, "A100", memory_gib=40, mig=True, slices=2), Card("10de", 2, "A100", memory_gib=79)
+    cards = (split, replace(split, index=1), replace(split, index=3), whole)
+    assert serving(cards) == (whole,)
+    assert serving(cards[:3]) == (split,)
+    assert serving(cards, shared=True) == cards[:3]
 
 
 def test_a_slice_serves_as_a_card_with_its_memory() -> None:

@@ -1,4 +1,4 @@
-"""Which attention back end a model's own kind allows: compressed vectors (MLA), an index, sinks, odd heads."""
+"""Which attention back end a model's own kind allows: compressed vectors (MLA), an index, sinks, odd heads, whole images, the type of its cache."""
 
 from typing import Any
 
@@ -13,6 +13,9 @@ SMALL = {"BF16": 10_000_000_000}
 ON_CPU = HOST.replace("gpu={} driver=580.65.06", "gpu=none")
 LATENT = DEEPSEEK_V3 | {"quantization_config": None}
 SPARSE = LATENT | {"architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}
+ON_AMD = HOST.replace("gpu={} driver=580.65.06", "gpu=MI300Xx1 rocm=7.2")
+GEMMA4 = LLAMA_8B | {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "head_dim": 256}
+EIGHT_BITS = {"num_bits": 8, "type": "float", "strategy": "tensor"}
 
 
 def served(line: str, config: dict[str, Any], **settings: Any) -> Resolution:
@@ -40,6 +43,10 @@ def chosen(resolution: Resolution) -> tuple[str, int | None, str]:
         (HOST.format("H100x1"), LLAMA_8B, ("FLASH_ATTN", 3, "bundled")),
         (HOST.format("H100x1"), LLAMA_8B | {"head_dim": 100}, ("TRITON_ATTN", None, "none")),
         (HOST.format("H100x1"), LLAMA_8B | {"head_dim": 512}, ("TRITON_ATTN", None, "none")),
+        (HOST.format("A100x1"), GEMMA4 | {"global_head_dim": 512}, ("TRITON_ATTN", None, "none")),
+        (ON_AMD, LLAMA_8B, ("ROCM_ATTN", None, "none")),
+        (ON_AMD, LLAMA_8B | {"head_dim": 112}, ("TRITON_ATTN", None, "none")),
+        (ON_AMD, GPT_OSS_20B, ("TRITON_ATTN", None, "none")),
     ],
 )
 def test_the_kind_of_the_model_decides_the_back_end(
@@ -48,10 +55,76 @@ def test_the_kind_of_the_model_decides_the_back_end(
     assert chosen(served(line, config)) == expected
 
 
+@pytest.mark.parametrize("line", [HOST.format("A100x1"), HOST.format("H100x1"), HOST.format("B200x1"), ON_AMD])
+@pytest.mark.parametrize(
+    "config",
+    [
+        LLAMA_8B | {"model_type": "gemma3"},
+        LLAMA_8B | {"model_type": "new", "is_mm_prefix_lm": True},
+        GEMMA4 | {"use_bidirectional_attention": "vision"},
+    ],
+    ids=["by-type", "by-key", "gemma4"],
+)
+def test_models_whose_images_see_all_of_themselves_get_the_back_end_that_serves_them(
+    line: str, config: dict[str, Any]
+) -> None:
+    assert chosen(served(line, config))[0] == "TRITON_ATTN"
+    refused = served(line, config, attention="ROCM_ATTN" if line is ON_AMD else "FLASH_ATTN")
+    assert any("does not support images whose tokens see all of the image" in reason.text for reason in refused.reasons)
+
+
+@pytest.mark.parametrize(
+    ("card", "config", "cache", "backend"),
+    [
+        ("A100x1", LLAMA_8B, "fp8", "FLASHINFER"),
+        ("A100x1", LLAMA_8B, "bfloat16", "FLASH_ATTN"),
+        ("RTX4090x1", LLAMA_8B, "fp8", "TRITON_ATTN"),
+        ("RTX5090x1", LLAMA_8B, "fp8_e4m3", "TRITON_ATTN"),
+        ("H100x1", LLAMA_8B, "fp8", "FLASH_ATTN"),
+        ("H100x1", LLAMA_8B, "fp8_e5m2", "TRITON_ATTN"),
+        ("B200x1", LLAMA_8B, "fp8", "FLASH_ATTN"),
+        ("B200x1", LLAMA_8B | {"head_dim": 256}, "fp8", "TRITON_ATTN"),
+        ("B200x1", LLAMA_8B, "nvfp4", "FLASHINFER"),
+        ("H200x8", LATENT, "fp8", "FLASHMLA"),
+        ("RTX5090x4", LATENT, "fp8", "TRITON_MLA"),
+    ],
+)
+def test_the_back_end_supports_the_type_of_the_cache(
+    card: str, config: dict[str, Any], cache: str, backend: str
+) -> None:
+    found = served(HOST.format(card), config, vllm_args=["--kv-cache-dtype", cache])
+    assert chosen(found)[0] == backend
+
+
+@pytest.mark.parametrize(
+    ("quantized", "arguments", "backend"),
+    [
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": EIGHT_BITS}, [], "TRITON_ATTN"),
+        ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, [], "TRITON_ATTN"),
+        ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": None}, [], "FLASH_ATTN"),
+        (
+            {"quant_method": "compressed-tensors", "kv_cache_scheme": EIGHT_BITS},
+            ["--kv-cache-dtype=bfloat16"],
+            "FLASH_ATTN",
+        ),
+    ],
+)
+def test_weights_may_come_with_a_type_of_the_cache(
+    quantized: dict[str, Any], arguments: list[str], backend: str
+) -> None:
+    config = LLAMA_8B | {"quantization_config": quantized}
+    assert chosen(served(HOST.format("RTX4090x1"), config, vllm_args=arguments))[0] == backend
+
+
+def test_the_built_in_model_gets_a_back_end_for_a_requested_cache_too() -> None:
+    found = resolve(HOST.format("RTX4090x1"), vllm_args=["--kv-cache-dtype", "fp8"])
+    assert chosen(found)[0] == "TRITON_ATTN"
+
+
 @pytest.mark.parametrize(
     ("card", "config", "message"),
     [
-        ("A100x1", GPT_OSS_20B, "FLASH_ATTN does not support the model's attention sinks on A100 (8.0)"),
+        ("A100x1", GPT_OSS_20B, "FLASH_ATTN does not support the model's attention sinks on A100"),
         ("H100x1", LLAMA_8B | {"head_dim": 100}, "FLASH_ATTN does not support heads of size 100"),
         ("A100x8", LATENT, "FLASH_ATTN_MLA runs on compute capability 9.x, A100 has 8.0"),
     ],

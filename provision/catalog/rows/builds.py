@@ -170,10 +170,12 @@ class PlatformBackend(Row):
     """The compute capability majors that it runs on; empty: all."""
     gfx: tuple[str, ...] = ()
     """The AMD architectures that it runs on; empty: all."""
-    sinks: tuple[int, ...] = ()
-    """The compute capability majors on which it supports models with attention sinks; empty: all."""
     without_sinks: bool = False
     """Whether it supports no model with attention sinks."""
+    without_prefix: bool = False
+    """Whether it supports no model whose images see all of themselves."""
+    caches: tuple[str, ...] = ()
+    """The types of the KV cache that it supports; empty: all."""
     head_step: int = 1
     most_head_size: int | None = None
     head_sizes: tuple[int, ...] = ()

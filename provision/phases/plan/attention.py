@@ -1,13 +1,14 @@
 """The attention back end of a candidate, its spelling in the release, and the FlashAttention generation."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
+from provision.core.models.settings import value_of
 from provision.core.models.stack import AttentionPlan
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
@@ -41,11 +42,11 @@ def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
             why = refusals.get(flash.backend) if flash else None
             return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(profile)}")
         whose = f" of {served.kernels}" if served.kernels else ""
-        before = "".join(f"; {why}" for why in refusals.values()) if served is not flash else ""
+        before = "" if flash and served.backend == flash.backend else "".join(f"; {why}" for why in refusals.values())
         return _plan(
             version, served, profile, f"flash kernels{whose}, which every GPU and vLLM {version} support{before}"
         )
-    unasked = [row for row in possible if not row.only_requested]
+    unasked = [row for row in possible if not row.only_requested] or possible
     reason = refusals.get(flash.backend) if flash and not flash.only_requested else None
     if profile.policy.flash_attn == "none" and any(row.flash for row in unasked):
         unasked = [row for row in unasked if not row.flash]
@@ -102,8 +103,11 @@ def _possible(version: str, profile: HostProfile) -> tuple[list[PlatformBackend]
     """Return the back ends that every card and the model support, best first, and the reasons against the others."""
     possible, refusals = [], {}
     for row in _of(profile.platform, profile.model_kind, version):
-        if short := _short_of(row, profile) or _odd_model(row, profile):
+        if short := _short_of(row, profile):
             refusals[row.backend] = short
+        elif odd := next(_odd_model(row, profile), None):
+            on = " and ".join(dict.fromkeys(card.name for card in profile.cards)) or profile.platform
+            refusals[row.backend] = f"{row.backend} does not support {odd} on {on}"
         else:
             possible.append(row)
     return possible, {name: why for name, why in refusals.items() if name not in {row.backend for row in possible}}
@@ -119,29 +123,29 @@ def _short_of(row: PlatformBackend, profile: HostProfile) -> str | None:
         if row.majors and numbers(capability)[0] not in row.majors:
             majors = " and ".join(f"{major}.x" for major in row.majors)
             return f"{row.backend} runs on compute capability {majors}, {name} has {capability}"
-        if profile.has_sinks and row.sinks and numbers(capability)[0] not in row.sinks:
-            return f"{row.backend} does not support the model's attention sinks on {name} ({capability})"
     for card in profile.cards:
         if row.gfx and card.gfx and card.gfx not in row.gfx:
             return f"{row.backend} runs on {' and '.join(row.gfx)}, {card.name} has {card.gfx}"
     return None
 
 
-def _odd_model(row: PlatformBackend, profile: HostProfile) -> str | None:
-    """Return what of the model or its number format a back end does not support."""
-    if profile.policy.dtype != "auto" and row.dtypes and profile.policy.dtype not in row.dtypes:
-        return f"{row.backend} does not support {profile.policy.dtype}"
-    if profile.has_sinks and row.without_sinks:
-        return f"{row.backend} does not support the model's attention sinks"
+def _odd_model(row: PlatformBackend, profile: HostProfile) -> Iterator[str]:
+    """Yield what of the model, its number format or its cache a back end does not support."""
     shape = profile.served_model.shape if profile.served_model else None
-    size = shape.head_size if shape and shape.kind == "usual" else None
-    if size is not None and (
-        size % row.head_step
-        or (row.most_head_size and size > row.most_head_size)
-        or (row.head_sizes and size not in row.head_sizes)
-    ):
-        return f"{row.backend} does not support heads of size {size}"
-    return None
+    requested = value_of(profile.policy.arguments, "--kv-cache-dtype") or "auto"
+    cache_type = shape.cache_type(requested) if shape else requested
+    if row.dtypes and profile.policy.dtype not in {"auto", *row.dtypes}:
+        yield profile.policy.dtype
+    if row.caches and cache_type not in row.caches:
+        yield f"a KV cache of type {cache_type}"
+    if shape and shape.sinks and row.without_sinks:
+        yield "the model's attention sinks"
+    if shape and shape.prefix and row.without_prefix:
+        yield "images whose tokens see all of the image"
+    size = shape.largest_head if shape and shape.kind == "usual" else 0
+    fits = size % row.head_step == 0 and size <= (row.most_head_size or size)
+    if size and not (fits and size in (row.head_sizes or (size,))):
+        yield f"heads of size {size}"
 
 
 @cache

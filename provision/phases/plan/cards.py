@@ -82,13 +82,16 @@ class Card:
 
         By code in the newest release, memory in total, MIG off, number of cards, compute capability, memory of a card.
         """
-        capability, memory = self.compute_capability, self.memory_gib or 0
-        newest = newest_first(catalog().releases)[0]
-        runs = capability is None or coverage(newest.core, capability) is not Coverage.NONE
+        memory, capability = self.memory_gib or 0, numbers(self.compute_capability or "0")
+        return (not self.integrated, self.runs, count * memory, not self.mig, count, capability, memory, self.name)
+
+    @property
+    def runs(self) -> bool:
+        """Return whether the newest release has code for it."""
         if self.vendor == AMD:
-            runs = self.gfx in newest_first(row for row in catalog().builds if row.gfx)[0].gfx
-        usual = (count * memory, not self.mig, count, numbers(capability or "0"), memory, self.name)
-        return (not self.integrated, runs, *usual)
+            return self.gfx in newest_first(row for row in catalog().builds if row.gfx)[0].gfx
+        core, capability = newest_first(catalog().releases)[0].core, self.compute_capability
+        return capability is None or coverage(core, capability) is not Coverage.NONE
 
     @property
     def integrated(self) -> bool:
@@ -202,13 +205,13 @@ def is_found(card: Card, cards: Iterable[Card]) -> bool:
     return same is not None and (same.name, same.compute_capability) == (card.name, card.compute_capability)
 
 
-def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
-    """Return the cards that serve if the settings name none: those of the best kind."""
+def serving(cards: tuple[Card, ...], *, shared: bool = False) -> tuple[Card, ...]:
+    """Return the cards that serve if the settings name none: those of the best kind. A process sees one slice, so one split card serves, unless services share the cards."""
     if not cards:
         return ()
-    count = Counter(card.kind for card in cards)
-    best = max(cards, key=lambda card: card.worth(count[card.kind]))
-    return tuple(card for card in cards if card.kind == best.kind)
+    count = Counter(card.kind for card in cards if shared or not card.mig)
+    best = max(cards, key=lambda card: card.worth(count[card.kind] or 1))
+    return tuple(card for card in cards if card.kind == best.kind) if count[best.kind] else (best,)
 
 
 class Coverage(Enum):

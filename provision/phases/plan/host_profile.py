@@ -191,11 +191,6 @@ class HostProfile:
         return self.served_model.shape.kind if self.served_model else "usual"
 
     @property
-    def has_sinks(self) -> bool:
-        """Return whether the model has attention sinks."""
-        return self.served_model is not None and self.served_model.shape.sinks
-
-    @property
     def usable_pythons(self) -> tuple[Python, ...]:
         """Return the interpreters that may be used: all, or the one that the settings name."""
         return tuple(python for python in self.pythons if self.policy.python in {None, python.path})

@@ -48,7 +48,7 @@ def with_gpus(host: Host, facts: HostFacts, shapes: Mapping[str, Shape]) -> Sett
     if host.service is None or host.settings.gpus != "all" or not cards:
         return host.settings
     named = {place for _, one in host.services if one.gpus != "all" for place in one.gpus}
-    left = serving(tuple(card for card in cards if card.index not in named))
+    left = serving(tuple(card for card in cards if card.index not in named), shared=True)
     if any(card.mig for card in left):
         slices = [part for card in cards if card.index not in named for part in card.sliced()]
         place = _slice_of(host, facts, shapes, [part for part in slices if part.place not in named])

@@ -68,7 +68,7 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
         return found
     cache_of_layers = partial(
         cache_of,
-        element=1 if request.cache_dtype.startswith("fp8") else element,
+        element=1 if shape.cache_type(request.cache_dtype).startswith("fp8") else element,
         block=row.latent_block if shape.latent else row.block,
         # a batch for each pipeline stage, at least two with asynchronous scheduling
         in_flight=max(request.pipeline, row.overlap) * batch.tokens,

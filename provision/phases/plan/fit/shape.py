@@ -9,7 +9,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Input
 from provision.phases.plan.family.families import UNKNOWN, Match, match
 from provision.phases.plan.fit import tables
-from provision.phases.plan.fit.tables import Architecture, architectures, keys
+from provision.phases.plan.fit.tables import Architecture, architectures, rules
 from provision.phases.plan.fit.weights import Weights
 
 MOST = 10**9
@@ -71,12 +71,22 @@ class Shape:
     """What the model takes besides text."""
     sinks: bool = False
     """Whether the layers have attention sinks, which some attention back ends do not support."""
+    prefix: bool = False
+    """Whether the tokens of an image see all of the image, which few attention back ends support."""
+    largest_head: int = 0
+    """The size of the largest heads."""
+    cache_dtype: str = "auto"
+    """The type of the KV cache that the weights were made for."""
     not_computed: str | None = None
     """Why the cache of this model cannot be computed."""
     match: Match = UNKNOWN
     """The family of the model, which decides how it is served."""
     draft: "Shape | None" = None
     """The draft model for speculative decoding, where one is sent with the model."""
+
+    def cache_type(self, requested: str) -> str:
+        """Return the type of the KV cache: the requested one, else that of the weights."""
+        return self.cache_dtype if requested == "auto" else requested
 
     @property
     def name(self) -> str:
@@ -95,11 +105,12 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     """
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "none named"
-    row = architectures().get(architecture)
+    row, prefix = architectures().get(architecture), rules("prefix")
     text = {**((row.defaults if row else None) or {}), **_text_of(config)}
     heads = _number(text, "heads", architecture)
     hidden = _number(text, "hidden", architecture)
     layers = _number(text, "layers", architecture)
+    head_size = _first(text, "head_size") or hidden // heads
     if layers > MOST_LAYERS:
         raise ModelError(
             f"config.json of a {architecture} model has {layers} layers; the limit is {MOST_LAYERS}",
@@ -114,6 +125,8 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     quantized = _quantization_config(config) or _quantization_config(text)
     method = quantized.get("quant_method") or quantized.get("quant_algo") or "quantised"
     schemes = _quantization_schemes(quantized)
+    cache = quantized.get("kv_cache_scheme") or quantized.get("kv_cache_quant_algo")
+    bits = cache.get("num_bits") if isinstance(cache, dict) else cache
     windows, odd = _windows(text, row, layers)
     if latent is None and row and row.attention == "latent":
         odd = "config.json has no `kv_lora_rank`"
@@ -126,7 +139,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         hidden=hidden,
         heads=heads,
         kv_heads=1 if shares_one_key else _first(text, "kv_heads") or heads,
-        head_size=_first(text, "head_size") or hidden // heads,
+        head_size=head_size,
         vocabulary=_size(text, "vocab_size") or 0,
         inner=tuple(dict.fromkeys(inner)),
         length=length,
@@ -147,6 +160,10 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         kind=_kind(text, row),
         inputs=tuple(name for name, words in tables.inputs().items() if _has_key(config, words)),
         sinks=bool(row and row.sinks),
+        prefix=text.get("use_bidirectional_attention") == prefix["bidirectional"]
+        or bool(config.get("is_mm_prefix_lm", config.get("model_type") in prefix["models"])),
+        largest_head=max(head_size, _size(text, "global_head_dim") or 0),
+        cache_dtype=rules("cache_types").get(str(bits).upper(), "auto"),
         not_computed=odd,
         match=match(config, model),
     )
@@ -198,7 +215,7 @@ def _size(text: Mapping[str, Any], key: str) -> int | None:
 
 
 def _first(text: Mapping[str, Any], what: str) -> int | None:
-    value = next((text[key] for key in keys()[what] if text.get(key) is not None), None)
+    value = next((text[key] for key in rules("keys")[what] if text.get(key) is not None), None)
     value = value[0] if isinstance(value, list) and value else value
     return value if isinstance(value, int) and 0 < value <= MOST else None
 
@@ -207,7 +224,7 @@ def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
     found = _first(text, what)
     if found is None:
         raise ModelError(
-            f"config.json of a {architecture} model has no `{keys()[what][0]}`",
+            f"config.json of a {architecture} model has no `{rules('keys')[what][0]}`",
             hint="check that this is a language model, and that its config.json is complete",
         )
     return found
@@ -218,8 +235,8 @@ def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
 
     Source: _get_and_verify_max_len in vllm/config/model.py and derive_max_model_len_and_key in the source of `keys`, 0.32.0.
     """
-    table = tables.rope()
-    found = [size for key in keys()["length"] if (size := _size(text, key))]
+    table = rules("rope")
+    found = [size for key in rules("keys")["length"] if (size := _size(text, key))]
     length = _size(text, "model_max_length") or min(found, default=int(table["length_if_unsaid"]))
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
     if not isinstance(scaling, dict) or table["scaled_models"] in str(text.get("model_type")):

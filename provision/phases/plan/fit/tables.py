@@ -57,20 +57,15 @@ class Engine(Row):
 
 
 @cache
-def keys() -> dict[str, list[str]]:
-    """Return the spellings of each value in config.json; the first present one applies."""
-    return {name: spellings for name, spellings in own_table(_ARCHITECTURES)["keys"].items() if name != "source"}
-
-
-@cache
 def inputs() -> dict[Input, list[str]]:
     """Return the words in keys of config.json that tell what a model takes besides text."""
     return {name: words for name, words in own_table(_ARCHITECTURES)["inputs"].items() if name != "source"}
 
 
-def rope() -> dict[str, Any]:
-    """Return the rules of rotary scaling, which can extend the context in config.json."""
-    return dict(own_table(_ARCHITECTURES)["rope"])
+@cache
+def rules(of: Literal["keys", "cache_types", "prefix", "rope"]) -> dict[str, Any]:
+    """Return a table on config.json: the spellings of each value, of which the first present one applies; the types of the KV cache; whose images see all of themselves; rotary scaling, which can extend the context."""
+    return {name: value for name, value in own_table(_ARCHITECTURES)[of].items() if name != "source"}
 
 
 @cache

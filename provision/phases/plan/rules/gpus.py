@@ -70,6 +70,10 @@ def _why(profile: HostProfile, left: Sequence[Card]) -> str:
         return "no build runs on NVIDIA and AMD GPUs together"
     if all(card.integrated for card in left):
         return "integrated graphics serve only if there is no other GPU"
+    if profile.cards[0].runs and not any(card.runs for card in left):
+        return "the newest vLLM has no code for them; `gpus` selects other GPUs"
+    if all(card.kind == profile.cards[0].kind for card in left):
+        return "a process sees one slice (MIG); `gpus` selects another"
     return "only one kind of GPU serves, the one with the most memory in total; `gpus` selects other GPUs"
 
 
@@ -82,7 +86,7 @@ def _listed(cards: Sequence[Card]) -> str:
     source="docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848",
 )
 def mig(profile: HostProfile) -> Iterator[Verdict]:
-    """A GPU in MIG mode has a slice."""
+    """A GPU in MIG mode has a slice, and serves alone."""
     split = [card for card in profile.cards if card.mig and card.part is None]
     empty = [card.index for card in split if not card.slices]
     if empty:
@@ -90,8 +94,8 @@ def mig(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, mig=empty, slices=0)
     elif split:
         listed = ", ".join(f"{card.index} ({card.slices} slices)" for card in split)
-        text = f"MIG is on for GPU {listed}: CUDA uses the first slice of each GPU with that slice's memory, and peer access does not work; `gpus` names one slice"
-        yield warn(text, mig=[card.index for card in split])
+        text = f"MIG is on for GPU {listed}: CUDA uses the first slice alone, with that slice's memory; `gpus` names one slice"
+        yield (reject if len(profile.cards) > 1 else warn)(text, mig=[card.index for card in split])
     elif any(card.mig for card in profile.present):
         yield accept("MIG is off for the GPUs that serve")
 
