@@ -47,7 +47,7 @@ print(urllib.request.urlopen(asked, timeout=60).read().decode())
 
 WAIT = """
 import time, urllib.request
-for _ in range(480):
+for _ in range(1200):
     try:
         urllib.request.urlopen("http://127.0.0.1:{port}/health", timeout=60)
         break
@@ -89,7 +89,7 @@ def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, d
 
 def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:
     """Wait until the server is healthy. Raises RuntimeError if it is not within 240 s."""
-    host.sh(f"python3 -I - <<'END'\n{WAIT.format(port=port)}\nEND\n", timeout_s=300)
+    host.sh(f"python3 -I - <<'END'\n{WAIT.format(port=port)}\nEND\n", timeout_s=660)
 
 
 def try_together(inventory: Path, names: set[str]) -> dict[str, Any]:
