@@ -34,8 +34,6 @@ READ_DEADLINE_S = 60.0
 _HERE = Path(__file__).parent
 RECORD = "health-agent/watchdog.json"
 """Below the prefix of a host."""
-STARTED = "started"
-"""File with the digest of the files that the units started with; a run that ends before it starts them leaves an older one."""
 
 
 def program() -> bytes:
@@ -64,7 +62,7 @@ def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, liste
 
 
 def digest(programs: Mapping[str, bytes], units: Mapping[str, str]) -> str:
-    """Return the digest of the programs and units of a host."""
+    """Return what a host has in the file `started` once its units run these files: not yet where a run ended before it started them."""
     return hashlib.sha256(repr((sorted(programs.items()), sorted(units.items()))).encode()).hexdigest()
 
 
@@ -114,7 +112,7 @@ def bring(context: RunContext, probed: ProbedHosts, served: Mapping[str, Served]
         command += sums_command(f"{prefix}/{FOLDER}", wanted) if wanted else ""
         record, _, said = context.session(host).run(command, root=True).stdout.partition("\n")
         running = [name for name, text in wanted.items() if "\n[Install]\n" in text]
-        is_set_up = not wanted or has(said, {**programs, STARTED: digest(programs, wanted)}, wanted, running)
+        is_set_up = not wanted or has(said, {**programs, "started": digest(programs, wanted)}, wanted, running)
         return parse_record(record), is_set_up and "left" not in said.splitlines()
 
     found = context.run_on_hosts("serve", hosts, ask, deadline_s=READ_DEADLINE_S)
