@@ -88,6 +88,8 @@ def test_without_consent_to_restart_a_bare_host_gets_its_driver_and_the_next_com
     assert not [name for name in upgrade if "nvidia" in name or "cuda" in name]
     assert host.sh(f"ls -d /usr/src/linux-headers-{KERNEL}")
     assert "blacklist nouveau" in host.sh("cat /etc/modprobe.d/firstlight-nvidia.conf")
+    # A person may restart the host: the next run finds nothing to do.
+    assert "--no-persistence-mode" not in host.sh("systemctl show --property=ExecStart nvidia-persistenced")
 
 
 def test_with_consent_the_host_is_restarted_and_the_probe_finds_the_planned_driver(

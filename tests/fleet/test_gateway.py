@@ -150,6 +150,13 @@ def test_a_health_agent_ends_and_starts_with_the_engine(site: Site) -> None:
     )
 
 
+def test_an_agent_is_restarted_where_a_run_ended_before_that(site: Site) -> None:
+    started = f"systemctl show -P ExecMainStartTimestampMonotonic {AGENT}"
+    before = site.first.sh(f"echo older > {PREFIX}/health-agent/started; {started}")
+    site.run("app", "batch")
+    assert site.first.sh(started) != before
+
+
 def test_a_stopped_engine_is_restarted_and_in_traffic_again_without_a_person(
     site: Site, record_property: Callable[[str, object], None]
 ) -> None:

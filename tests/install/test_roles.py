@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from provision.core.models.settings import Settings
+from provision.phases.install.drivers import DriverWork
 from tests.install.modules import MODULES, PLAYBOOKS
 
 ROLES = sorted(path for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
@@ -90,6 +92,19 @@ def test_a_role_verifies_its_work_and_documents_its_variables(role: Path) -> Non
             assert documented[name] == value, name
     for name in options | set(defaults):
         assert f"`{name}`" in readme, name
+
+
+def test_a_setting_of_the_inventory_is_not_taken_for_what_a_plan_gives() -> None:
+    """A site's inventory may say `firstlight_driver: keep`; under the same name the plan gives packages where a driver is to come."""
+    given = {f"firstlight_{name}" for name in DriverWork.model_fields} & {
+        f"firstlight_{name}" for name in Settings.model_fields
+    }
+    assert len(given) > 3
+    for path in [*PLAYBOOKS.glob("*.yml"), *PLAYBOOKS.glob("roles/*/*/*.yml")]:
+        text = path.read_text()
+        assert [name for name in given if re.search(rf"\b{name} is (not )?defined", text)] == [], path
+        options = yaml.safe_load(text)["argument_specs"]["main"]["options"] if path.name == "argument_specs.yml" else {}
+        assert {options[name]["type"] for name in given & set(options)} <= {"raw", "bool"}, path
 
 
 def test_every_variable_of_the_inventory_is_on_the_reference_page() -> None:

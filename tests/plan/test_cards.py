@@ -9,7 +9,7 @@ from provision.core.models.facts import GpuSlice, HostFacts, Nvidia, NvidiaGpu, 
 from provision.phases.plan.cards import (
     Card,
     Coverage,
-    amd_by_name,
+    amd_row,
     coverage,
     nvidia_by_name,
     nvidia_capability,
@@ -68,7 +68,7 @@ def test_names_of_amd_cards_are_recognised() -> None:
         ("AMD Radeon PRO W7900", "gfx1100"),
         ("AMD Radeon RX 7900 XT", "gfx1100"),
     ):
-        row = amd_by_name(name)
+        row = amd_row(name)
         assert row is not None
         assert row.gfx == gfx
 

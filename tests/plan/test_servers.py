@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from provision.catalog import catalog
-from provision.core.models.facts import HostFacts
+from provision.core.models.facts import Amd, AmdGpu, HostFacts, PciGpu
 from provision.phases.plan.cards import server_of
 from provision.phases.probe.assemble import parse
 from tests.plan.planned import resolve, texts_of
@@ -67,6 +67,18 @@ def test_without_the_topology_nothing_is_said_of_network_cards(dgx: HostFacts) -
 def test_a_product_is_known_by_its_whole_name(dgx: HostFacts, product: str | None, name: str | None) -> None:
     found = server_of(dgx.model_copy(update={"product": product}))
     assert (found.name if found else None) == name
+
+
+@pytest.mark.parametrize("name", ["AMD Instinct MI300X", "AMD Instinct MI300X VF", None])
+def test_a_server_with_amd_gpus_is_known_and_partitions_of_a_gpu_are_counted_once(name: str | None) -> None:
+    bus = [f"0000:{number:02x}:00" for number in range(0x20, 0x27)]
+    pci = tuple(PciGpu(address=f"{slot}.0", vendor_id="1002", device_id="74a1", class_id="1200") for slot in bus)
+    places = [f"{slot}.{part}" for slot in bus for part in range(2)]
+    gpus = tuple(AmdGpu(index=index, name=name, pci_address=place) for index, place in enumerate(places))
+    facts = HostFacts(host="h", probed_at="", product="PowerEdge XE9680", pci_gpus=pci, amd=Amd(gpus=gpus))
+    found = server_of(facts)
+    assert found
+    assert (found.name, found.found, found.gpus) == ("Dell PowerEdge XE9680", 7, 8)
 
 
 def test_every_card_of_a_product_is_in_the_catalog() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from provision.core.errors import UsageError
-from provision.phases.plan.cards import amd_by_name, nvidia_by_name
+from provision.phases.plan.cards import amd_row, nvidia_by_name
 from provision.phases.plan.what_if import hosts_of_what_if, parse_what_if
 
 GIB = 1024**3
@@ -57,7 +57,7 @@ def test_cards_are_named_as_people_write_them(line: str, names: list[str]) -> No
     facts = parse_what_if(line)
     cards = facts.nvidia or facts.amd
     assert cards
-    rows = [nvidia_by_name(str(gpu.name)) or amd_by_name(str(gpu.name)) for gpu in cards.gpus]
+    rows = [nvidia_by_name(str(gpu.name)) or amd_row(str(gpu.name)) for gpu in cards.gpus]
     assert [row.name for row in rows if row] == names
 
 

@@ -190,6 +190,14 @@ def test_a_container_writes_no_selinux_labels_to_files_of_the_host(kind: tuple[s
     assert {mount.split(":")[2:] == ["ro"] or len(mount.split(":")) == 2 for mount in mounts} == {True}
 
 
+def test_under_wsl_the_service_may_use_the_device_of_windows_driver() -> None:
+    host = facts(*cards(1)).model_copy(update={"wsl": True})
+    command = serve_command(stack(*CUDA), Settings(), host, prefix="/opt/firstlight", model=BUILTIN)
+    made = render_service(command, Settings(), prefix="/opt/firstlight", supervisor="systemd", user="a", home="/home/a")
+    assert lines_of(made, "DeviceAllow") == ["DeviceAllow=/dev/dxg rw"]
+    assert "/dev/dxg" not in (service(kind=CUDA).unit or "")
+
+
 def test_systemd_holds_no_list_of_devices_that_a_reload_could_apply_again() -> None:
     unit = container(CUDA).unit or ""
     assert not re.search("DeviceAllow|DevicePolicy|PrivateDevices|CgroupsMode|--cgroup", unit)

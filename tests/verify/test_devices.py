@@ -12,6 +12,7 @@ from verify.host import cpu as host_cpu
 from verify.host import devices as survey
 from verify.host.cpu import cpu_flags
 from verify.host.views import Gpu, amd_smi, kernel_driver, nvml, pci, pci_address, torch_view
+from verify.operators.speed import speed_floor
 from verify.records import CheckContext
 from verify.runner.child_processes import ChildResult
 
@@ -267,6 +268,21 @@ def test_amdgpu_lists_its_gpus_and_not_the_processors(tmp_path: Path) -> None:
     node(tmp_path, 10, "simd_count 1216\nlocation_id 17152\ndomain 0\n")
     node(tmp_path, 2, "simd_count 1216\nlocation_id 6912\ndomain 0\n")
     assert [gpu.pci for gpu in kernel_driver.amd_gpus(tmp_path) or ()] == list(ADDRESSES)
+
+
+def test_partitions_of_an_amd_gpu_have_its_address_and_no_floors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number, place in enumerate((6912, 6913, 17152, 17152 | 1 << 28, 49408)):
+        node(tmp_path, number, f"simd_count 152\nlocation_id {place}\ndomain 0\n")
+    found = kernel_driver.amd_gpus(tmp_path) or ()
+    assert [gpu.pci for gpu in found] == [*ADDRESSES[:1] * 2, *ADDRESSES[1:] * 2, "0000:c1:00.0"]
+    cuda = SimpleNamespace(get_device_name=lambda _: "AMD Instinct MI300X")
+    monkeypatch.setattr(torch_view, "load", lambda: SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(kernel_driver, "amd_gpus", lambda: found)
+    monkeypatch.setattr(torch_view, "address", lambda device: found[int(device[-1])].pci)
+    floors = [speed_floor(survey.card_name(f"cuda:{number}"), "memory")[0] for number in range(5)]
+    assert [floor is None for floor in floors] == [True, True, True, True, False]
 
 
 AMD_SMI_LIST = """[

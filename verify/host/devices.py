@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from verify.files import read_number
-from verify.host.views import torch_view
+from verify.host.views import kernel_driver, torch_view
 from verify.records import BUSY, CheckContext, CheckResult
 from verify.runner.child_processes import run_one
 from verify.tables import table
@@ -38,6 +38,13 @@ def architecture(device: str) -> str:
     if torch.version.hip:
         return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
     return ".".join(map(str, torch.cuda.get_device_capability(device)))
+
+
+def card_name(device: str) -> str:
+    """Return the name by which a device has floors: that of an AMD GPU's partition, like that of an NVIDIA GPU's slice, says that it is one."""
+    name = device if device == "cpu" else str(torch_view.load().cuda.get_device_name(device))
+    at_one_place = [gpu for gpu in kernel_driver.amd_gpus() or () if gpu.pci == torch_view.address(device)]
+    return f"{name} partition" if len(at_one_place) > 1 else name
 
 
 def skip_if_busy(context: CheckContext) -> CheckResult | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -60,6 +61,11 @@ def unit_texts(served: Served, paths: InstallPaths, settings: Settings, *, liste
     return {unit_of(paths.service, name): filled(_HERE / "units" / name, **values) for name in kept}
 
 
+def digest(programs: Mapping[str, bytes], units: Mapping[str, str]) -> str:
+    """Return what a host has in the file `started` once its units run these files: not yet where a run ended before it started them."""
+    return hashlib.sha256(repr((sorted(programs.items()), sorted(units.items()))).encode()).hexdigest()
+
+
 def _absent(wanted: Mapping[str, str], paths: InstallPaths) -> list[str]:
     """Return the units that a host is not to have."""
     return [name for one in (AGENT, *WATCHDOG) if (name := unit_of(paths.service, one)) not in wanted]
@@ -106,7 +112,7 @@ def bring(context: RunContext, probed: ProbedHosts, served: Mapping[str, Served]
         command += sums_command(f"{prefix}/{FOLDER}", wanted) if wanted else ""
         record, _, said = context.session(host).run(command, root=True).stdout.partition("\n")
         running = [name for name, text in wanted.items() if "\n[Install]\n" in text]
-        is_set_up = not wanted or has(said, programs, wanted, running)
+        is_set_up = not wanted or has(said, {**programs, "started": digest(programs, wanted)}, wanted, running)
         return parse_record(record), is_set_up and "left" not in said.splitlines()
 
     found = context.run_on_hosts("serve", hosts, ask, deadline_s=READ_DEADLINE_S)
@@ -139,6 +145,7 @@ def _play(
             "firstlight_health_agent": {
                 "programs": [str(path) for path in files],
                 "units": [{"name": name, "text": text} for name, text in wanted.items()],
+                "digest": digest(programs, wanted),
                 "absent": _absent(wanted, paths),
                 "address": own_address(listened_on(served[host.name].bind)),
                 "port": host.settings.health_port if context.options.find_gateways() else None,

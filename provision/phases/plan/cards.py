@@ -127,8 +127,11 @@ def nvidia_capability(device_id: str) -> str | None:
 
 
 @cache
-def amd_by_name(name: str) -> AmdRow | None:
-    return {plain_name(row.name): row for row in catalog().amd_cards}.get(plain_name(name))
+def amd_row(name: str, device_id: str = "") -> AmdRow | None:
+    """Return the catalog's row for the marketing name of an AMD card, else for its PCI device id."""
+    by_name = {plain_name(row.name): row for row in catalog().amd_cards}
+    by_id = {identity: row for row in catalog().amd_cards for identity in row.ids}
+    return by_name.get(plain_name(name)) or by_id.get(device_id.lower())
 
 
 def nvidia_cards(facts: HostFacts) -> tuple[Card, ...]:
@@ -170,23 +173,26 @@ def _nvidia_card(gpu: NvidiaGpu, device_id: str) -> Card:
 
 
 def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
-    """Return the AMD cards: as ROCm or the kernel names them, else by the PCI ids in the catalog. Without ROCm, integrated graphics that no build has code for are none."""
+    """Return the AMD cards: by their names in ROCm or their PCI ids. Without ROCm, integrated graphics that no build has code for are none."""
+    on_bus = [gpu for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD]
     if facts.amd is not None and facts.amd.gpus:
+        # Partitions of a card have its address, but another function.
+        ids = {gpu.address[:-1]: gpu.device_id for gpu in on_bus}
         cards = (
             Card(
                 AMD,
                 gpu.index,
-                gpu.name or "unnamed AMD GPU",
+                row.name if row else gpu.name or "unnamed AMD GPU",
                 gfx=gpu.gfx or (row.gfx if row else None),
                 memory_gib=_gib(gpu.memory_total) or (row.memory_gib if row else None),
             )
-            for gpu, row in ((gpu, amd_by_name(gpu.name or "")) for gpu in facts.amd.gpus)
+            for gpu in facts.amd.gpus
+            for row in [amd_row(gpu.name or "", ids.get((gpu.pci_address or "")[:-1], ""))]
         )
         built = {gfx for row in catalog().builds for gfx in row.gfx}
         return tuple(card for card in cards if facts.amd.rocm_version or not card.integrated or card.gfx in built)
-    by_id = {identity: row for row in catalog().amd_cards for identity in row.ids}
-    rows = (by_id.get(gpu.device_id.lower()) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD)
-    return tuple(Card(AMD, index, row.name, gfx=row.gfx) for index, row in enumerate(row for row in rows if row))
+    rows = [row for gpu in on_bus if (row := amd_row("", gpu.device_id))]
+    return tuple(Card(AMD, index, row.name, gfx=row.gfx) for index, row in enumerate(rows))
 
 
 def _gib(total: int | None) -> int | None:
@@ -270,7 +276,8 @@ def server_of(facts: HostFacts) -> Server | None:
     if row is None or (facts.virtualization and not row.virtual):
         return None
     cards = [card.name for card in (*nvidia_cards(facts), *amd_cards(facts)) if not card.integrated]
-    found = sum(name in row.cards for name in cards)
+    # A card in partitions counts once.
+    found = min(sum(name in row.cards for name in cards), len(facts.pci_gpus) or row.gpus)
     if cards and not found:
         return None
     devices = facts.topology.devices if facts.topology else ()

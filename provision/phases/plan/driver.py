@@ -279,9 +279,9 @@ def fabric_manager_version(profile: HostProfile, plan: DriverPlan | None) -> str
     if plan is None or profile.foreign_driver or profile.fabric_below:
         return None
     found = switched(profile)
-    if found is None and (first := next(iter(profile.cards), None)) and first.row:
-        # as many cards of the serving kind as a board with NVSwitches has
-        found = first.row.switched_board == sum(card.name == first.name for card in profile.present)
+    if found is None and (first := next(iter(profile.cards), None)) and first.row and first.row.switched_board:
+        # more than the half of a board that a VM can get: a board may lack a card (fabric manager user guide, shared NVSwitch)
+        found = 2 * sum(card.name == first.name for card in profile.present) > first.row.switched_board
     return plan.version if found else None
 
 

@@ -25,7 +25,7 @@ from provision.core.models.facts import (
     Python,
     User,
 )
-from provision.phases.plan.cards import amd_by_name, nvidia_by_name, plain_name
+from provision.phases.plan.cards import amd_row, nvidia_by_name, plain_name
 
 NAME = "what-if"
 HOSTS = "hosts"
@@ -126,7 +126,7 @@ def _gpu(value: str) -> tuple[Nvidia | None, Amd | None]:
     amd: list[AmdGpu] = []
     for part in value.split(","):
         name, count = _counted(part.strip())
-        if amd_by_name(name):
+        if amd_row(name):
             amd += [AmdGpu(index=len(amd) + number, name=name) for number in range(count)]
         elif nvidia_by_name(name):
             nvidia += [NvidiaGpu(index=len(nvidia) + number, name=name) for number in range(count)]
@@ -152,7 +152,7 @@ def _counted(text: str) -> tuple[str, int]:
 
 
 def _is_known(name: str) -> bool:
-    return (amd_by_name(name) or nvidia_by_name(name)) is not None
+    return (amd_row(name) or nvidia_by_name(name)) is not None
 
 
 def _unknown_card(name: str) -> UsageError:

@@ -22,6 +22,8 @@ class Devices(Record):
     indexes: tuple[int, ...] = ()
     names: tuple[str, ...] = Field(default=(), exclude=True)
     """What a container calls NVIDIA's (CDI): their UUIDs, and a slice by its indexes. They are no part of a start cache, which GPUs of one kind share."""
+    wsl: bool = Field(default=False, exclude=True)
+    """Whether they are of Windows, whose driver has one device for all of them."""
     part: GpuSlice | None = None
     """The slice of the one GPU that serves; None for whole GPUs."""
     compute_capability: str | None = None
@@ -86,6 +88,7 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
         platform=platform,
         indexes=tuple(card.index for card in used),
         names=names,
+        wsl=bool(facts.wsl),
         part=part,
         compute_capability=min(capabilities, key=numbers, default=None),
         tensor_parallel=tensor,

@@ -77,7 +77,7 @@ def render_service(
         unit = _TEMPLATES.get_template(template).render(
             prefix=prefix,
             user=user,
-            platform=command.devices.platform,
+            devices=command.devices,
             is_in_span=command.span is not None,
             is_under_home=any(path.startswith(_HOMES) for path in (prefix, settings.model_on_host or "")),
             mount=settings.model_on_host,
@@ -86,8 +86,6 @@ def render_service(
             stop_s=times["stop_s"],
             restart_s=times["restart_s"],
             image=image,
-            part=command.devices.part,
-            gpus=command.devices.names,
             container=stem.replace("@", "-"),
             variables=sorted((*command.environment, *([KEY] if settings.api_key else []))),
         )

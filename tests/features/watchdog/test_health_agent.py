@@ -285,6 +285,13 @@ def test_the_units_belong_to_that_of_the_engine() -> None:
     assert "--listen 0.0.0.0 --port 8009" in everywhere[health_agent.AGENT]
 
 
+def test_another_program_or_unit_changes_what_a_host_notes() -> None:
+    programs, units = {"a": b"1", "b": b"2"}, {"a.service": "1"}
+    others = [({**programs, "b": b"3"}, units), (programs, {"a.service": "2"}), (programs, {})]
+    assert len({health_agent.digest(*each) for each in ((programs, units), *others)}) == 4
+    assert health_agent.digest({"b": b"2", "a": b"1"}, units) == health_agent.digest(programs, units)
+
+
 def test_a_host_has_what_it_needs() -> None:
     alone = health_agent.unit_texts(SERVED, PATHS, Settings(), listens=False)
     assert "--listen" not in alone[health_agent.AGENT]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from verify.host.devices import card_name
 from verify.inputs import bus_bytes, corrupt, count_differences, median_s, rank_values, reduce_sum, synchronize, timed
 from verify.operators.speed import SLOWED, board_floor, status_of
 from verify.records import CheckContext, CheckResult, Figure, worst_status
@@ -47,7 +48,7 @@ def nccl(context: CheckContext) -> CheckResult:
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_bus(answers, ("cpu", "cpu"), 1 << 20, context.faults)
     answers = run_collectives(context.gpus, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
-    names = tuple(map(torch.cuda.get_device_name, context.gpus))
+    names = tuple(map(card_name, context.gpus))
     return evaluate_bus(answers, names, LARGE_BYTES, context.faults)
 
 
@@ -179,7 +180,7 @@ def pairs(context: CheckContext) -> CheckResult:
         least = min(pair["bytes_per_s"] for pair in found.values())
         next(iter(found.values()))["bytes_per_s"] = least * INJECTED_SHARE
     both = {f"{one} <-> {two}": _both_ways(one, two, COPIED_BYTES // 2) for one, two in combinations(gpus, 2)}
-    return evaluate_pairs(found, tuple(map(torch.cuda.get_device_name, gpus)), both)
+    return evaluate_pairs(found, tuple(map(card_name, gpus)), both)
 
 
 def _copies(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from verify.attention.providers import packed
 from verify.attention.speed import Point, SweepRow, dtype_of, measure, operations, sweep
 from verify.checks.kernels.products import fp8_product, refuses_fp8
 from verify.host.cpu import bind
+from verify.host.devices import card_name
 from verify.host.load import watch
 from verify.host.views import torch_view
 from verify.host.views.pci import link
@@ -41,7 +42,7 @@ def gemm(context: CheckContext) -> CheckResult:
             sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
             work = partial(_in_turn, product, sets)
             seconds = timed(work, device, budget_s=BUDGET_S)
-            least, source = speed_floor(_card(device), f"gemm_{kind}")
+            least, source = speed_floor(card_name(device), f"gemm_{kind}")
             figures.append(Figure(f"{kind} products", flops / seconds / 1e12, "TFLOP/s", least, source=source))
             figures += _long_load(f"{kind} products", work, context, once_s=seconds, work_of_one=flops / 1e12)
     return evaluate(figures, context, {"size": size, **synchronize(device)}, readings)
@@ -74,10 +75,6 @@ def _in_turn(product: Callable[..., Tensor], sets: list[tuple[Tensor, ...]], tur
     return product(*sets[turn % len(sets)])
 
 
-def _card(device: str) -> str | None:
-    return None if device == "cpu" else str(torch.cuda.get_device_name(device))
-
-
 def memory(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     size = CPU_BYTES if device == "cpu" else GPU_BYTES
@@ -85,7 +82,7 @@ def memory(context: CheckContext) -> CheckResult:
     target = torch.empty_like(origin)
     with watch(torch_view.address(device)) as readings:
         seconds = timed(lambda _: target.copy_(origin), device, budget_s=BUDGET_S)
-    least, source = speed_floor(_card(device), "memory")
+    least, source = speed_floor(card_name(device), "memory")
     figures = [Figure("memory, read and written", 2 * size / seconds / 1e9, "GB/s", least, source=source)]
     return evaluate(figures, context, {"bytes": size, **synchronize(device)}, readings)
 
@@ -100,7 +97,7 @@ def copies(context: CheckContext) -> CheckResult:
     # On a CPU an injected fault is proven on a copy within the host's memory.
     host = torch.randint(0, 1 << 62, (COPIED_BYTES // 8,), pin_memory=not on_cpu)
     there = torch.empty_like(host, device=device)
-    least, source = speed_floor(_card(device), "copy")
+    least, source = speed_floor(card_name(device), "copy")
     figures: list[Figure] = []
     long: list[Figure] = []
     for name, target, origin in (("copies to the device", there, host), ("copies to the host", host, there)):
@@ -143,14 +140,13 @@ def attention(context: CheckContext) -> CheckResult:
         lengths = list(sweep(device, level))
     evidence = {"milliseconds": rows, **milliseconds_by_length(lengths), "dtype": dtype_of(device)}
     evidence |= synchronize(device)
-    card = None if on_cpu else torch_view.load().cuda.get_device_name(device)
-    return evaluate([*figures, *gains(lengths, card)], context, evidence, readings)
+    return evaluate([*figures, *gains(lengths, card_name(device))], context, evidence, readings)
 
 
 def gains(rows: Iterable[SweepRow], name: str | None) -> Iterator[Figure]:
     """Yield the speed at the longest length that both paths reached, for each head dimension, mask and pass.
 
-    `name` is the GPU's, for the minimum of its type at long lengths; None for a CPU.
+    `name` is the GPU's, for the minimum of its type at long lengths; there is none for a CPU.
     """
     longest = {
         (row.dim, row.causal, row.backward): row for row in sorted(rows, key=lambda row: row.length) if row.standard

@@ -47,6 +47,6 @@ def amd_gpus(nodes: Path = AMD_NODES) -> tuple[Gpu, ...] | None:
         properties = dict(line.split(" ", 1) for line in (node / "properties").read_text().splitlines() if " " in line)
         if int(properties.get("simd_count", 0)):  # others are processors
             place, domain = int(properties["location_id"]), int(properties.get("domain", 0))
-            pci = f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.{place & 7}"
-            found.append(Gpu(pci=pci))
+            # The last three bits number the partitions of a card, in newer drivers the first four.
+            found.append(Gpu(pci=f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.0"))
     return tuple(found)
