@@ -129,6 +129,7 @@ def test_what_another_prefix_has_taken_over_stays_and_is_handed_on(installed: Pa
     taken.write_text(f"[Service]\nWorkingDirectory={moved}\nEnvironmentFile={moved}/etc/service.env\n")
     own.write_text(f"[Service]\nExecStart={installed}/current/bin/python\n")
     (installed / "etc/units").write_text(f"{taken}\n{own}\n")
+    (units / "firstlight-app.service.wants").mkdir()  # as systemd makes for the watchdog, before the unit that was taken
     done = remove(str(installed))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"firstlight-left: unit {taken}, which another installation has" in done.stdout
@@ -146,6 +147,17 @@ def test_a_prefix_that_is_a_link_is_removed_with_its_folder(installed: Path, tmp
         left.kill()
         assert left.wait(timeout=60) == -signal.SIGTERM, done.stdout + done.stderr
     assert (done.returncode, link.is_symlink(), installed.exists()) == (0, False, False), done.stdout + done.stderr
+
+
+def test_files_of_others_behind_a_link_stay(installed: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(installed)
+    (installed / "envs").mkdir(exist_ok=True)
+    (installed / "thesis.tex").write_text("mine")
+    done = remove(str(link))
+    assert f"firstlight-left: folder {installed}, which holds what this product has not made: thesis.tex" in done.stdout
+    assert (done.returncode, link.is_symlink()) == (0, False), done.stdout + done.stderr
+    assert [path.name for path in installed.iterdir()] == ["thesis.tex"]
 
 
 def test_an_account_that_cannot_be_removed_is_listed(installed: Path, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 prefix=$FIRSTLIGHT_PREFIX
+# What an installation has at its top, beside files whose names begin with a point.
+made='\..*|(bin|cache|current|envs|etc|exporter|home|incoming|logs|models|monitoring|previous|python|releases|run|verify)'
+made="$made|(firewall|gateway|health-agent|lock|state|start).*|.*\\.json|(installed-packages|created-users)\\.txt"
 
 fail() {
     echo "firstlight-error: $1"
@@ -19,7 +22,9 @@ lines() { cat "$1" 2>/dev/null || true; }
 # Prefixes that units name, in the folders of the system and of ours.
 named_by_units() {
     for units in /etc/systemd/system /etc/containers/systemd $(lines "$prefix/etc/units" | sed 's#/[^/]*$##' | sort -u); do
-        sed -nE 's#^[^#]*[= ](/[^ ]*)/(etc/service\.env|gateway/current/|exporter/).*#\1#p' "$units"/firstlight-* 2>/dev/null || true
+        # `firstlight-*` matches folders too (NAME.wants), at which sed would end.
+        { cat "$units"/firstlight-* 2>/dev/null || true; } |
+            sed -nE 's#^[^#]*[= ](/[^ ]*)/(etc/service\.env|gateway/current/|exporter/).*#\1#p'
     done | sort -u
 }
 
@@ -382,18 +387,34 @@ remove_drivers() {
     removed "folder $records"
 }
 
+# Behind a prefix that is a link there may be files of others: a former version took such a folder for its own.
+foreign_files() {
+    [ -L "$prefix" ] || return 0
+    find "$real" -mindepth 1 -maxdepth 1 -exec basename {} \; | grep -vxE "$made" || true
+}
+
 remove_folders() {
     users=$(lines "$prefix/created-users.txt")
     if [ -d "$prefix/etc/set-aside" ]; then
         find "$prefix/etc/set-aside" ! -type d | while IFS= read -r file; do removed "$file, which had been set aside"; done
     fi
-    find "$real" -mindepth 1 -maxdepth 1 ! -name .firstlight ! -name created-users.txt -exec rm -rf {} +
+    foreign=$(foreign_files)
+    for path in "$real"/* "$real"/.[!.]*; do
+        name=${path##*/}
+        case $name in .firstlight | created-users.txt) continue ;; esac
+        echo "$foreign" | grep -qxF -e "$name" || rm -rf "$path"
+    done
     for user in $users; do
         if id "$user" >/dev/null 2>&1; then
             if userdel "$user"; then removed "account $user"; else left "account $user (remove it with: userdel $user)"; fi
         fi
     done
-    rm -rf "$real" "$prefix"
+    if [ -n "$foreign" ]; then
+        left "folder $real, which holds what this product has not made: $(echo "$foreign" | paste -s -d ' ' -)"
+        rm -f "$real/created-users.txt" "$real/.firstlight" "$prefix"
+    else
+        rm -rf "$real" "$prefix"
+    fi
     removed "folder $prefix"
 }
 
