@@ -1,9 +1,10 @@
-"""The start of a unit that fails: Ansible runs the tasks of the role, systemctl and journalctl are stand-ins."""
+"""The start of a unit that fails, and the stop of one without a file: Ansible runs the tasks of the role, systemctl and journalctl are stand-ins."""
 
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,14 +39,6 @@ KEPT = {
         "dest": "{{ playbook_dir }}/{{ inventory_hostname }}/failed",
     }
 }
-PLAY = [
-    {
-        "hosts": "all",
-        "gather_facts": False,
-        "environment": {"STATE": "{{ playbook_dir }}/{{ inventory_hostname }}", "STARTS_AT": "{{ starts_at }}"},
-        "tasks": [{"block": [INCLUDED], "rescue": [KEPT]}],
-    }
-]
 HELD = "preflight refuses: port 8000 is held by PID 4711\n"
 FULL = "preflight refuses: the cache has 0 MiB free\n"
 JOURNALS = {
@@ -56,21 +49,22 @@ JOURNALS = {
 """What each start prints, on each host."""
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the tasks on every host; return the folder with what each left."""
-    folder = tmp_path_factory.mktemp("unit")
-    for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+def play(folder: Path, included: dict[str, Any], hosts: dict[str, dict[str, int]], systemctl: str) -> None:
+    """Run tasks on hosts, each with variables for its stand-ins and a folder of its name, where the result of a failure is kept."""
+    for name, text in (("systemctl", systemctl), ("journalctl", JOURNALCTL)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    for host, journals in JOURNALS.items():
-        (folder / host).mkdir()
-        for number, text in enumerate(journals, start=1):
-            (folder / host / f"journal-{number}").write_text(text)
-        (folder / host / "starts").touch()
-    lines = (f"{host} starts_at={2 if host == 'starts-again' else 9}\n" for host in JOURNALS)
-    (folder / "hosts").write_text("".join(lines))
-    (folder / "play.yml").write_text(json.dumps(PLAY))
+    for host in hosts:
+        (folder / host).mkdir(exist_ok=True)
+    inventory = {host: {"given": {key: str(value) for key, value in given.items()}} for host, given in hosts.items()}
+    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": inventory}}))
+    tasks = {
+        "hosts": "all",
+        "gather_facts": False,
+        "environment": ["{{ given }}", {"STATE": "{{ playbook_dir }}/{{ inventory_hostname }}"}],
+        "tasks": [{"block": [included], "rescue": [KEPT]}],
+    }
+    (folder / "play.yml").write_text(json.dumps([tasks]))
     own = {
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_LIBRARY": str(ROLES.parent / "library"),
@@ -78,8 +72,21 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "PATH": f"{folder}:{os.environ['PATH']}",
     }
     python = f"ansible_python_interpreter={sys.executable}"
-    done = run_ansible("ansible-playbook", "-i", "hosts", "-c", "local", "-e", python, "play.yml", cwd=folder, **own)
+    words = ["-i", "hosts.json", "-c", "local", "-e", python, "play.yml"]
+    done = run_ansible("ansible-playbook", *words, cwd=folder, **own)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Start the unit on every host; return the folder with what each left."""
+    folder = tmp_path_factory.mktemp("unit")
+    for host, journals in JOURNALS.items():
+        (folder / host).mkdir()
+        for number, text in enumerate(journals, start=1):
+            (folder / host / f"journal-{number}").write_text(text)
+        (folder / host / "starts").touch()
+    play(folder, INCLUDED, {host: {"STARTS_AT": 2 if host == "starts-again" else 9} for host in JOURNALS}, SYSTEMCTL)
     return folder
 
 
@@ -115,3 +122,24 @@ def test_two_starts_that_fail_alike_are_told_once(played: Path) -> None:
 def test_a_unit_that_starts_the_second_time_is_started(played: Path) -> None:
     assert failure(played, "starts-again") is None
     assert (played / "starts-again" / "starts").read_text().count("\n") == 2
+
+
+STOP = {
+    "ansible.builtin.include_role": {"name": "service", "tasks_from": "15_stop.yml"},
+    "vars": {"service_stopped": RELEASE},
+}
+WITHOUT_FILE = """#!/bin/sh
+case "$*" in
+    *show*) printf 'LoadState=not-found\\nActiveState=active\\n' ;;
+    *stop*) echo "$*" >> "$STATE/stopped"; exit "$ANSWER" ;;
+esac
+"""
+
+
+def test_a_service_whose_unit_file_is_gone_is_stopped(tmp_path: Path) -> None:
+    """systemd answers 5 where it has no such unit."""
+    answers = {"runs": 0, "is-gone": 5, "does-not-stop": 1}
+    play(tmp_path, STOP, {host: {"ANSWER": answer} for host, answer in answers.items()}, WITHOUT_FILE)
+    for host in answers:
+        assert (tmp_path / host / "stopped").read_text() == "--system stop firstlight-vllm.service\n"
+    assert [host for host in answers if (tmp_path / host / "failed").exists()] == ["does-not-stop"]
