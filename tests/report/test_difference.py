@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.facts import NOT_ASKED, BusDevice, Disk, HostFacts, Memory, OperatingSystem, Port, Topology
+from provision.core.models.facts import (
+    NOT_ASKED,
+    BusDevice,
+    Disk,
+    HostFacts,
+    Installed,
+    Memory,
+    OperatingSystem,
+    Port,
+    Topology,
+)
 from provision.core.models.records import Change, HostDifference
 from provision.report import summarise, write
 from provision.report.difference import compare_runs, last_green
@@ -48,8 +58,13 @@ def test_an_unchanged_host_has_no_difference() -> None:
         ),
         ({"ports": ()}, {"ports": (Port(port=8000, address="0.0.0.0", pid=5, process="nginx"),)}),
         ({"kernel_modules": ("nvidia", "nvidia_uvm")}, {"kernel_modules": ("nvidia_uvm", "nvidia")}),
+        ({"incoming": {"wheel.whl.part": 7}}, {"incoming": {}}),
+        (
+            {"installed": Installed(prefix="/opt/firstlight")},
+            {"installed": Installed(prefix="/opt/firstlight", models=("m-0a",), model_files={"m-0a": ("w",)})},
+        ),
     ],
-    ids=["clock", "memory in use", "kernel's share", "disk in use", "pid", "port", "order"],
+    ids=["clock", "memory in use", "kernel's share", "disk in use", "pid", "port", "order", "sent files", "models"],
 )
 def test_values_that_always_change_are_no_difference(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert differing(changed(**one), changed(**two)) == {}
