@@ -209,11 +209,13 @@ def activate(prefix, target, *, check):
     if not check and not is_complete(prefix, target["environment"]):
         text = f"environment {target['environment']} is not complete in {prefix}/envs"
         raise HostError(text, "run ./firstlight provision")
-    live = linked_digest(prefix, "current")
-    switch = next_switch(open_switch(prefix), live, linked_digest(prefix, "previous"), target["digest"])
-    if switch and live == target["digest"] == switch["to"] and not load_json(prefix, "state.json"):
-        live = switch["from"] or switch["previous"]  # a run that was cut off has switched, and that one may still run
-    before = load(prefix, live) if live else None
+    live, opened = linked_digest(prefix, "current"), open_switch(prefix)
+    switch = next_switch(opened, live, linked_digest(prefix, "previous"), target["digest"])
+    before = [live]
+    if opened and not load_json(prefix, "state.json"):
+        before.append(
+            opened["from"] or opened["previous"]
+        )  # a run that was cut off has switched, and that one may still run
     wanted = service_files(prefix, target)
     files = [file for file in wanted if differs(*file)]
     differing = [file for file in release_files(prefix, target) if differs(*file)] + files
@@ -231,9 +233,8 @@ def activate(prefix, target, *, check):
     paths += ["the running service"] if other and not paths else []
     if paths and not check:
         write_release(prefix, target, switch, files)
-    former = service_of(before) if before else None
-    if former == now or (former and former["supervisor"] == "none"):
-        former = None
+    formers = [service_of(load(prefix, digest)) for digest in before if digest]
+    former = next((one for one in formers if one != now and one["supervisor"] != "none"), None)
     result = {"changed": bool(paths), "paths": paths, "former": former}
     return {**now, **result, "release": target["digest"], "restart": restart or other or failing}, diff
 

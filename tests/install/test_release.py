@@ -364,8 +364,11 @@ def test_a_former_service_is_named_until_the_new_one_is_recorded(prefix: Path) -
     served(prefix)
     for _ in range(2):
         assert activate(prefix, supervisor="another")["former"]["supervisor"] == "test"
+    corrected = "[Service]\nNice=5\n"
+    assert activate(prefix, supervisor="another", unit=corrected)["former"]["supervisor"] == "test"
+    assert activate(prefix, check=True)["former"]["supervisor"] == "another"
     record(prefix)
-    assert activate(prefix, supervisor="another")["former"] is None
+    assert activate(prefix, supervisor="another", unit=corrected)["former"] is None
 
 
 def test_a_rebuilt_environment_replaces_the_damaged_one_in_every_release(prefix: Path) -> None:
