@@ -118,7 +118,8 @@ def take_files(files, missing, folder, checked, take):
         try:
             checked[file["name"]], is_new = take(file)
         finally:
-            write(os.path.join(folder, MARKER), json.dumps(checked))
+            if os.path.exists(folder):  # without a file of its own it stays away
+                write(os.path.join(folder, MARKER), json.dumps(checked))
         changed += [file["name"]] if is_new else []
     for name in other_files(folder, files):
         os.unlink(os.path.join(folder, name))

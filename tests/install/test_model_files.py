@@ -49,6 +49,11 @@ def test_a_model_file_with_another_hash_is_refused(site: Site) -> None:
     assert not (site.prefix / "models" / "mine" / "config.json").exists()
 
 
+def test_a_model_of_which_no_file_was_sent_leaves_nothing(site: Site) -> None:
+    assert "is not in" in take(site, [row(b"{}", "config.json")])["msg"]
+    assert not (site.prefix / "models" / "mine").exists()
+
+
 def test_an_interrupted_move_of_a_file_is_continued(site: Site) -> None:
     folder = site.prefix / "models" / "mine"
     folder.mkdir(parents=True)
