@@ -155,6 +155,12 @@ def test_an_address_that_no_interface_shows_leaves_all_of_them() -> None:
     assert "3 hosts meet on eth0" in Hosts().meet(dict.fromkeys("abc", "fd00::1"))["reason"]
 
 
+def test_one_address_that_no_interface_shows_leaves_those_of_all_hosts() -> None:
+    hosts = Hosts(names="ab")
+    hosts.parts["a"].lines = [json.dumps(hello(eth0="10.0.0.1/24", ib0="10.8.0.1/24"))]
+    assert "2 hosts meet on eth0" in hosts.meet({"a": "10.8.0.1", "b": "203.0.113.7"})["reason"]
+
+
 def test_an_unreachable_host_is_named_and_the_others_are_tried() -> None:
     def cut() -> Channel:
         raise TransportError("host b (10.0.0.2) cannot be reached")
