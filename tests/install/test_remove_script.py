@@ -70,9 +70,9 @@ def test_the_rest_of_an_interrupted_installation_is_removed(installed: Path) -> 
     assert not installed.exists()
 
 
-@pytest.mark.parametrize("how", ["its program", "a file"])
-def test_a_build_that_an_interrupted_run_left_running_is_ended(installed: Path, how: str) -> None:
-    lock, program = installed / "envs/.lock", installed / "bin/uv"
+@pytest.mark.parametrize("how", ["its program", "envs/.lock", "models/.lock"])
+def test_what_an_interrupted_run_left_running_is_ended(installed: Path, how: str) -> None:
+    lock, program = installed / ("envs/.lock" if how == "its program" else how), installed / "bin/uv"
     for path in (lock, program):
         path.parent.mkdir()
     lock.touch()

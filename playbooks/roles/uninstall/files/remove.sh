@@ -153,14 +153,14 @@ stop_supervisor() {
     removed "supervisord $pid"
 }
 
-# Processes that have our programs mapped or files of our environments open, whatever they call themselves: the service,
-# and a build that an interrupted run left. Those of containers on this host may show the same path, of a file system of
-# their own: they are not ours.
+# Processes that have our programs mapped or files of our environments or models open, whatever they call themselves: the
+# service, and what an interrupted run left, a build or the placing of a model. Those of containers on this host may show
+# the same path, of a file system of their own: they are not ours.
 our_processes() {
     here=$(readlink /proc/self/ns/pid)
     for process in /proc/[0-9]*; do
         if grep -qs -F -e " $real/envs/" -e " $real/bin/" "$process/maps" ||
-            [ -n "$(find "$process/fd" -lname "$real/envs/*" 2>/dev/null)" ]; then
+            [ -n "$(find "$process/fd" \( -lname "$real/envs/*" -o -lname "$real/models/*" \) 2>/dev/null)" ]; then
             [ "$(readlink "$process/ns/pid")" != "$here" ] || echo "${process#/proc/}"
         fi
     done
