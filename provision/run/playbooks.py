@@ -107,7 +107,8 @@ def run_playbook(
             continue
         if playbook in INSTALLING:
             context.state(Played).targets |= {target.host.name: target for target in targets}
-        results = install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note)
+        command, note = context.options.command, context.progress.note
+        results = install(context.run, targets, playbook=playbook, command=command, tags=tags, progress=note)
         for name, found in results.items():
             result = found.model_copy(update={"phase": phase})
             context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)

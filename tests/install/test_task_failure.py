@@ -96,6 +96,10 @@ def test_an_interrupted_host_names_its_task() -> None:
 
 
 def test_an_interrupted_rollback_does_not_suggest_itself() -> None:
-    hint = HostOutcome("gpu-1").result("rollback", interrupted=True, playbook_end="").hint or ""
-    assert hint.startswith("./firstlight status ")
-    assert hint.endswith("./firstlight rollback --to DIGEST")
+    def hint(command: str) -> str:
+        return HostOutcome("gpu-1").result(command, interrupted=True, playbook_end="").hint or ""
+
+    assert hint("rollback -i site").startswith("./firstlight status ")
+    assert hint("rollback -i site").endswith("./firstlight rollback --to DIGEST")
+    # Where the return after a failed start was interrupted, the run is what goes on.
+    assert hint("provision").startswith("run the same command again")

@@ -62,10 +62,11 @@ class HostOutcome:
         if not stats.get("failures", {}).get(self.host) and not stats.get("dark", {}).get(self.host):
             self.failure = None
 
-    def result(self, playbook: str = "install", *, interrupted: bool, playbook_end: str) -> PhaseResult:
+    def result(self, command: str = "", *, interrupted: bool, playbook_end: str) -> PhaseResult:
         """Return the result of the phase.
 
         Args:
+            command: What the person typed after `./firstlight`.
             playbook_end: How ansible-playbook ended; reported where it gave no statistics of the host.
         """
         if self.failure is not None:
@@ -76,7 +77,7 @@ class HostOutcome:
         if interrupted:
             where = f"in task `{self.task}`" if self.task else "before its first task"
             hint = "run the same command again: it continues where it stopped"
-            if playbook == "rollback":  # once more, it may return to the release that this one left
+            if command.split()[:1] == ["rollback"]:  # once more, it may return to the release that this one left
                 hint = "./firstlight status names the live release; to go on to another, name it: ./firstlight rollback --to DIGEST"
             return self._result("interrupted", TaskReport(f"interrupted {where}", hint, ()))
         text = f"Ansible returned no result for host {self.host}: {playbook_end}"

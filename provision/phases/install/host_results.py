@@ -29,6 +29,7 @@ def install(
     targets: Sequence[Target],
     *,
     playbook: str = "install",
+    command: str = "",
     tags: Sequence[str] = (),
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -43,6 +44,7 @@ def install(
     Args:
         run: The run that records it.
         playbook: Name of a file in playbooks/, without its suffix.
+        command: What the person typed after `./firstlight`; what an interruption suggests depends on it.
         tags: Only tasks with one of these tags are run; all tasks where empty.
         progress: Called with host and task whenever a task starts.
         cancelled: Ends the playbook in order once it returns true.
@@ -72,7 +74,7 @@ def install(
             cancellation=cancellation,
         )
     return {
-        name: outcome.result(playbook, interrupted=cancellation.happened, playbook_end=playbook_end)
+        name: outcome.result(command, interrupted=cancellation.happened, playbook_end=playbook_end)
         for name, outcome in outcomes.items()
     }
 
