@@ -650,7 +650,7 @@ foreign() {
 
 # unit_state [--user]: print the state of our unit in a systemd manager, and the properties that were recorded.
 unit_state() {
-    names=LoadState,ActiveState,MainPID
+    names=LoadState,ActiveState,MainPID,EnvironmentFiles
     IFS='
 '
     set -f
