@@ -33,6 +33,8 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
     section.note_failure(unknown, "installed.state")
     for name in section.values("unreadable"):
         unknown[f"installed.{_FIELDS.get(name, 'environments')}"] = f"no permission to read {prefix}/{name}"
+    if section.value("image_of_root"):
+        unknown["installed.image"] = "no permission to read root's images of podman"
     files = _files(section, output.nonce)
     service = _service(output["service"], prefix)
     output["service"].note_failure(unknown, "installed.service")
