@@ -77,6 +77,13 @@ def test_without_root_only_facts_that_this_machine_hides_are_unknown() -> None:
 
 
 @AS_ROOT
+def test_a_home_that_ends_with_a_slash_gives_the_prefix_that_a_unit_names() -> None:
+    found = run("setpriv", "--reuid", "65534", "--clear-groups", "env", "HOME=/home/ada/", "sh", "-s").facts.installed
+    assert found is not None
+    assert found.prefix == "/home/ada/.local/share/firstlight"
+
+
+@AS_ROOT
 def test_root_is_named_root_after_su_of_another_user() -> None:
     assert run(environment={**os.environ, "LOGNAME": "ada"}).facts.user.name == "root"
 
