@@ -107,6 +107,11 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invoca
             hint=f"`Ask` of its status is a request for them: {typed.suggest('status', hosts=host.name)}",
         )
     if readiness is not None and not readiness.get("headless"):
+        if (service := facts.installed.service if facts.installed else None) != "active":
+            raise ServeError(
+                f"the service of host `{host.name}` is {service or 'not running'}",
+                hint=f"see why: {typed.suggest('doctor', hosts=host.name)}",
+            )
         address = with_port(own_address(readiness["host"]), readiness["port"])
         key_file = f"{paths.prefix}/etc/service.env" if host.settings.api_key else None
         endpoint = {"url": f"http://{address}/v1", "model": readiness["served_name"], "key_file": key_file}

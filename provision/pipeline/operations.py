@@ -37,6 +37,7 @@ from provision.report.next_steps import command_lines
 from provision.report.summary_builder import complete_remedies
 from provision.run import playbooks
 from provision.run.context import RunContext, left_out
+from provision.run.host_changes import missing_files
 from provision.run.results import AnsweredHosts, CheckedHosts, ProbedHosts, StagedHosts, VerifiedHosts
 from provision.run.rollback import require_digest, roll_back
 from provision.run.step import Scope, Step
@@ -150,10 +151,16 @@ def serve(request: CommandRequest) -> int:
 
 def _serve_installed(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
     for host in context.hosts():
-        desired, installed = staged.desired[host.name], staged.facts[host.name].installed
-        if installed is None or desired.environment not in installed.environments:
+        desired, facts = staged.desired[host.name], staged.facts[host.name]
+        names = {
+            "wheel": f"the planned environment `{desired.environment}`",
+            "model": "its model",
+            "image": "its image",
+        }
+        kinds = {file.kind for file in missing_files(desired, facts, staged.staged[host.name].files)}
+        if lacking := [name for kind, name in names.items() if kind in kinds]:
             error = ServeError(
-                f"host `{host.name}`: the planned environment `{desired.environment}` is not installed",
+                f"host `{host.name}`: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed",
                 hint=f"install it first: ./firstlight provision --limit {host.name}",
             )
             context.fail(host.name, "serve", error)

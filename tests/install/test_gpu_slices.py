@@ -1,7 +1,9 @@
 """The script of role gpu_slices, with a stand-in for nvidia-smi that keeps the mode and the slices of two GPUs in files. No GPU has run it."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,22 @@ def test_uninstall_removes_the_slices_that_were_made_with_a_stand_in_for_nvidia_
     assert state(host, 0) == (("Enabled", ["3g.20gb"]) if used else ("Disabled", []))
     assert state(host, 1) == ("Enabled", ["1g.5gb"])
     assert not folder.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_a_users_uninstallation_leaves_the_slices_that_root_made() -> None:
+    with tempfile.TemporaryDirectory() as name:  # a folder of a test's own is closed to other accounts
+        made, prefix = Path(name, "made-here"), Path(name, "prefix")
+        for folder in (made, prefix):
+            folder.mkdir()
+        (prefix / ".firstlight").write_text("firstlight 1\n")
+        Path(name).chmod(0o777)
+        shutil.chown(prefix, 65534)
+        given = {"prefix": str(prefix), "incoming": "", "remove_packages": "0", "check": "0", "folder": str(made)}
+        login = ["setpriv", "--reuid", "65534", "--clear-groups", "sh", "-c", script_text("uninstall/files/remove.sh")]
+        variables = {f"FIRSTLIGHT_{key.upper()}": value for key, value in given.items()}
+        done = subprocess.run(
+            login, env={**os.environ, "HOME": name, **variables}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (made.exists(), prefix.exists()) == (True, False)

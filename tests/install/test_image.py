@@ -37,3 +37,21 @@ def test_an_image_without_compatibility_libraries_is_verified_and_one_with_them_
     done = run_sh("image/files/verify.sh", **given)
     assert done.returncode == 1
     assert "in image dddddddddddd: it has compatibility libraries of CUDA" in done.stdout
+
+
+def test_linked_files_of_a_model_have_to_be_in_the_folder_that_a_container_gets(tmp_path: Path) -> None:
+    """The hub's cache has links to files of another folder."""
+    share, blobs, model = (tmp_path / name for name in ("share", "blobs", "model"))
+    for folder in (share, blobs, model):
+        folder.mkdir()
+    for name in ("config.json", "weights"):
+        (share / name).write_text(name)
+        (model / name).symlink_to(share / name)
+    (tmp_path / "link").symlink_to(share)
+    given = {"model": str(model), "on_host": str(tmp_path / "link")}
+    assert run_sh("model/files/verify_links.sh", **given).returncode == 0
+    (share / "weights").rename(blobs / "1f")
+    (share / "weights").symlink_to("../blobs/1f")
+    done = run_sh("model/files/verify_links.sh", **given)
+    assert done.returncode == 1
+    assert f"{share}/weights leads to {blobs}/1f, which is outside of {tmp_path}/link" in done.stdout

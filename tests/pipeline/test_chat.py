@@ -72,11 +72,11 @@ def port() -> Iterator[int]:
     server.server_close()
 
 
-def endpoint(folder: Path, port: int, **readiness: Any) -> dict[str, Any]:
+def endpoint(folder: Path, port: int, service: str | None = "active", **readiness: Any) -> dict[str, Any]:
     (folder / "etc").mkdir()
     (folder / "etc/service.env").write_text(f"OTHER=1\nVLLM_API_KEY={KEY}\n")
     state = {"readiness": {"host": "127.0.0.1", "port": port, "served_name": "m", **readiness}}
-    known = facts("a", installed=Installed(prefix=str(folder), state=state))
+    known = facts("a", installed=Installed(prefix=str(folder), state=state, service=service))
     return chat.endpoint_at(local_host(), known, own_paths(folder), TYPED)[0]
 
 
@@ -157,6 +157,14 @@ def test_a_host_that_serves_nothing_is_named(tmp_path: Path) -> None:
             chat.endpoint_at(local_host(), known, own_paths(tmp_path), TYPED)
     with pytest.raises(ServeError, match="part of a model"):
         endpoint(tmp_path, 1, headless=True)
+
+
+@pytest.mark.parametrize(("service", "said"), [("failed", "failed"), ("inactive", "inactive"), (None, "not running")])
+def test_a_service_that_does_not_run_is_not_asked(tmp_path: Path, service: str | None, said: str) -> None:
+    """Whoever has its port now would get the key and the prompt."""
+    with pytest.raises(ServeError, match=f"the service of host `a` is {said}") as error:
+        endpoint(tmp_path, 1, service=service)
+    assert "./firstlight doctor -i site --limit a" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize(("task", "made"), [("embed", "embeddings"), ("score", "scores")])

@@ -16,14 +16,16 @@ from provision.core.models.staged import FileKind, Staged, StagedFile
 from provision.core.run_folder import RunFolder
 from provision.phases.install import step as install
 from provision.phases.install.step import require_disk_space
+from provision.phases.serve import step as phase_serve
 from provision.phases.serve.step import proven
 from provision.phases.stage import DiskNeed, disk_needed
-from provision.run import desired_state
+from provision.pipeline import operations
+from provision.run import desired_state, playbooks
 from provision.run.context import RunContext
 from provision.run.desired_state import Desired, desired_state_of, peer_writes_arrive
 from provision.run.host_changes import changes_of, is_restart_only, is_up_to_date, missing_files, state_changes
 from provision.run.results import StagedHosts
-from tests.pipeline.local_context import local_host
+from tests.pipeline.local_context import local_context, local_host
 from tests.report.sample import CPU_STACK
 from tests.report.sample import facts as facts_of
 
@@ -443,6 +445,36 @@ def test_newer_checks_override_those_stored_on_the_host(tmp_path: Path) -> None:
     assert not serves_with(None)
     assert not serves_with(SKIPPED)
     assert serves_with(OK)
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({}, None),
+        ({"model_files": {}}, "its model is not"),
+        ({"image": None}, "its image is not"),
+        ({"environments": ("e0",), "image": None}, "the planned environment `e1` and its image are not"),
+    ],
+)
+def test_serve_switches_only_to_what_the_host_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, Any], said: str | None
+) -> None:
+    settings = {"runtime": "podman", "image": "/images/system.tar", "model": "org/tiny"}
+    staged = staged_model(tmp_path, **{"config.json": {}})
+    image = staged_file(f"image-{'a' * 64}.tar", "image")
+    staged = staged.model_copy(update={"files": (*staged.files, image)})
+    wanted = desired_state_of(node(**settings), host_facts(), staged, tools={})
+    has = installed(wanted, **{"image": "a" * 64, "model_files": {"tiny-0a": ("config.json",)}, **there})
+    result = StagedHosts(facts={"node": host_facts(has)}, staged={"node": staged}, desired={"node": wanted})
+    context, served = local_context(tmp_path, ["node"], settings=settings), list[str]()
+    monkeypatch.setattr(playbooks, "acquire_locks", lambda *_: None)
+    monkeypatch.setattr(phase_serve, "serve", lambda *_, **__: served.extend(host.name for host in context.hosts()))
+    operations._serve_installed(context, result)
+    assert served == ([] if said else ["node"])
+    if said:
+        failed = context.outcomes.results["node"]["serve"]
+        assert failed.text == f"host `node`: {said} installed"
+        assert "./firstlight provision" in (failed.hint or "")
 
 
 def test_a_changed_role_changes_the_digest_of_the_desired_state(

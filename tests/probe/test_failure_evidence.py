@@ -32,3 +32,25 @@ def test_starts_before_a_manual_start_are_left_out(journal: list[str], count: in
         input="\n".join(journal) + "\n", capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == shown
+
+
+@pytest.mark.parametrize(("prefix", "shown"), [("/opt/firstlight", "of root"), ("/home/ada/firstlight", "")])
+def test_a_journal_of_another_installation_is_not_read(prefix: str, shown: str) -> None:
+    text = SCRIPT.read_text(encoding="utf-8")
+    function = text[text.index("journal() {") :].partition("\n}\n")[0] + "\n}\n"
+    stand_in = """
+limit() {
+    case $* in
+        *LoadState*) echo loaded ;;
+        *EnvironmentFiles*) echo 'EnvironmentFiles=/opt/firstlight/etc/service.env (ignore_errors=no)' ;;
+        *NRestarts*) echo 0 ;;
+        *) echo 1f ;;
+    esac
+}
+newest() { echo of root; }
+"""
+    done = subprocess.run(
+        ["sh", "-c", f"{stand_in}{function}journal --system"],
+        env={"FL_PREFIX": prefix, "FL_UNIT": "firstlight-vllm.service"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.returncode == 0) == (shown, bool(shown))

@@ -1,11 +1,13 @@
 """Values and spellings that not all recorded outputs contain."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.phases.probe.assemble import parse
-from provision.phases.probe.parsers import amd, drift, hardware, nvidia, system
+from provision.phases.probe.parsers import amd, drift, hardware, nvidia, product, system
 from provision.phases.probe.parsers.values import integer, pci_address, size, version
 from provision.phases.probe.sections import Output, Section, split
 
@@ -262,3 +264,34 @@ def test_the_memory_of_a_slice_is_read() -> None:
     text = f"<nvidia_smi_log>{gpu}</nvidia_smi_log>"
     (found,) = nvidia.answer(section(text), section("")).nvidia.gpus
     assert (found.mig_devices, found.mig_memory) == (1, 9856 << 20)
+
+
+MANAGERS = """manager=systemd
+LoadState=loaded
+ActiveState=active
+MainPID=4711
+EnvironmentFiles=/opt/firstlight/etc/service.env (ignore_errors=no)
+manager=systemd-user
+LoadState=loaded
+ActiveState=failed
+MainPID=0
+EnvironmentFiles=/home/ada/own.env (ignore_errors=yes)
+EnvironmentFiles=/home/ada/.local/share/firstlight/etc/service.env (ignore_errors=no)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "expected"),
+    [
+        (MANAGERS, "/home/ada/.local/share/firstlight", ("systemd-user", "failed", None)),
+        (MANAGERS, "/opt/firstlight", ("systemd", "active", 4711)),
+        (MANAGERS, "/srv/firstlight", (None, None, None)),
+        (f"{MANAGERS}supervisord_config=/srv/x\n", "/srv/firstlight", ("supervisor", "inactive", None)),
+        (re.sub("EnvironmentFiles=.*\n", "", MANAGERS), "/srv/firstlight", ("systemd", "active", 4711)),
+    ],
+)
+def test_a_unit_of_another_installation_is_not_ours(
+    text: str, prefix: str, expected: tuple[str | None, str | None, int | None]
+) -> None:
+    found = product._service(section(text), prefix)
+    assert (found.supervisor, found.state, found.pid) == expected

@@ -16,7 +16,7 @@ import pytest
 
 from provision.core.models.facts import Installed
 from provision.phases.probe.reading import script
-from tests.probe.here import AS_ROOT, program, run, traces, with_first
+from tests.probe.here import AS_ROOT, SERVICE, program, run, traces, with_first
 from tests.probe.test_recorded import RECORDED
 from verify.tables import table
 
@@ -74,6 +74,13 @@ def test_without_root_only_facts_that_this_machine_hides_are_unknown() -> None:
     assert facts.installed.prefix.endswith("/.local/share/firstlight")
     assert facts.cpu.flags
     assert facts.unknown.keys() <= UNSEEN
+
+
+@AS_ROOT
+def test_a_home_that_ends_with_a_slash_gives_the_prefix_that_a_unit_names() -> None:
+    found = run("setpriv", "--reuid", "65534", "--clear-groups", "env", "HOME=/home/ada/", "sh", "-s").facts.installed
+    assert found is not None
+    assert found.prefix == "/home/ada/.local/share/firstlight"
 
 
 @AS_ROOT
@@ -418,6 +425,22 @@ def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None
         "installed.last_ready": f"no permission to read {open_folder}/verify/ready.json",
         "installed.drift": f"no permission to read {open_folder}/a unit.service",
     }
+
+
+@AS_ROOT
+def test_the_image_of_a_container_is_for_root_to_see(open_folder: Path) -> None:
+    prefix = open_folder / "prefix"
+    installation(prefix)
+    quadlet = f"[Container]\nImage=1f\nVolume={prefix}:{prefix}:ro\n"
+    (open_folder / f"firstlight-vllm@{SERVICE}.container").write_text(quadlet, encoding="ascii")
+    program(open_folder, "podman", 'test "$(id -u) $*" = "0 image exists 1f"')
+    login = ("su", "-s", "/bin/sh", "nobody", "-c", f"PATH={open_folder}:$PATH sh -s")
+    moved = {"quadlet=/etc/containers/systemd/": f"quadlet={open_folder}/"}
+    assert installed(prefix, environment=with_first(open_folder), edit=moved).image == "1f"
+    seen = run(*login, prefix=str(prefix), edit=moved).facts
+    assert seen.unknown["installed.image"] == "no permission to read root's images of podman"
+    other = run(*login, prefix=str(open_folder), edit=moved).facts
+    assert "installed.image" not in other.unknown, "the image of another installation"
 
 
 def test_a_host_without_a_writable_folder_is_reported() -> None:

@@ -11,6 +11,7 @@ from provision.core.models.facts import Installed
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Reason, Stack
 from provision.core.run_folder import RunFolder
+from provision.fleet.inventory.conflicts import conflicts
 from provision.fleet.ssh.upload import part_name
 from provision.phases.stage import disk_needed, stack_lock, staged_before
 from provision.phases.stage.candidate_lock import no_lock_error
@@ -18,6 +19,7 @@ from provision.phases.stage.staging import environment_digest
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, locked, make_stack, resolve_to, stage_best
+from tests.stage.test_image import MEMBERS, archive
 from tests.stage.test_model import MODEL, offer
 
 pytestmark = pytest.mark.slow
@@ -152,6 +154,19 @@ def test_a_chat_template_of_a_hub_model_is_read_as_it_is_now(
     changed = staged_before(resolve_to(stack), settings, store=store)
     assert changed is not None
     assert changed.model != first.model
+
+
+def test_only_a_container_gets_the_image(stack: Stack, store: Store, tmp_path: Path) -> None:
+    """An inventory keeps the name of its image when the service leaves its container."""
+    image = str(archive(tmp_path, MEMBERS))
+    inside, outside = Settings(image=image, runtime="podman"), Settings(image=image)
+    for settings in (inside, outside):
+        assert conflicts(settings) == []
+        staged = stage_best(store, stack, settings=settings)
+        again = staged_before(resolve_to(stack), settings, store=store)
+        assert again is not None
+        kinds = [{file.kind for file in found.files} for found in (staged, again)]
+        assert ["image" in found for found in kinds] == [settings is inside] * 2
 
 
 def test_a_damaged_cache_entry_is_replaced(stack: Stack, store: Store) -> None:

@@ -43,6 +43,11 @@ starts() {
 # cause.
 journal() {
     [ "$(limit systemctl "$1" show --property=LoadState --value "$FL_UNIT")" = loaded ] || return 1
+    # A unit of another installation has the same name.
+    case $(limit systemctl "$1" show --property=EnvironmentFiles "$FL_UNIT") in
+        *"=$FL_PREFIX/etc/service.env "*) ;;
+        */etc/service.env*) return 1 ;;
+    esac
     id=$(limit systemctl "$1" show --property=InvocationID --value "$FL_UNIT")
     restarts=$(limit systemctl "$1" show --property=NRestarts --value "$FL_UNIT")
     if [ "${restarts:-0}" -gt 0 ] || [ -z "$id" ]; then

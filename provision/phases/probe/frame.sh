@@ -162,7 +162,7 @@ read_host() {
     [ -n "$FL_HOME" ] || FL_HOME=$(getent passwd "$FL_UID" 2>/dev/null | cut -d: -f6)
     if [ -z "$FL_PREFIX" ]; then
         FL_PREFIX=/opt/firstlight
-        [ "$FL_UID" = 0 ] || FL_PREFIX=$FL_HOME/.local/share/firstlight
+        [ "$FL_UID" = 0 ] || FL_PREFIX=${FL_HOME%/}/.local/share/firstlight
         [ -z "${FL_SERVICE:-}" ] || FL_PREFIX=$FL_PREFIX@$FL_SERVICE
     fi
     if ! make_files; then

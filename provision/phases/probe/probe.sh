@@ -560,7 +560,12 @@ installed() {
     quadlet=/etc/containers/systemd/${FL_UNIT%.service}.container
     if [ -r "$quadlet" ]; then
         image=$(sed -n 's/^Image=//p' "$quadlet")
-        limit podman image exists "$image" 2>/dev/null && say image "$image"
+        # Each user has images of their own, and the service has root's.
+        if [ "$FL_UID" = 0 ]; then
+            limit podman image exists "$image" 2>/dev/null && say image "$image"
+        elif grep -qF "=$FL_PREFIX:" "$quadlet"; then
+            say image_of_root yes
+        fi
     fi
     # The kernel knows whether a run has locked the host; lock.json only names the run. Reading keeps the lock.
     holder=''
@@ -650,7 +655,7 @@ foreign() {
 
 # unit_state [--user]: print the state of our unit in a systemd manager, and the properties that were recorded.
 unit_state() {
-    names=LoadState,ActiveState,MainPID
+    names=LoadState,ActiveState,MainPID,EnvironmentFiles
     IFS='
 '
     set -f

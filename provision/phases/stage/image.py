@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.errors import StageError
+from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
@@ -35,11 +36,11 @@ def stage_image(path: Path) -> StagedFile:
     return StagedFile(name=name, path=str(path), sha256=sha256_of(path), size=path.stat().st_size, kind="image")
 
 
-def image_files(image: str | None, store: Store, *, is_bundled: bool) -> list[StagedFile]:
+def image_files(settings: Settings, store: Store, *, is_bundled: bool) -> list[StagedFile]:
     """Return the file of a container's image, that of a bundle where a run has one. Raises StageError."""
-    if not image:
+    if settings.runtime != "podman" or not settings.image:
         return []
-    path = Path(image)
+    path = Path(settings.image)
     key = hashlib.sha256(path.name.encode()).hexdigest()
     kept = store.get(IMAGES, key) if is_bundled else None
     found = store.find(kept["sha256"], path.name) if kept else None

@@ -97,7 +97,7 @@ def stage(
     if settings.model != "builtin":
         model, model_files = stage_model(settings, client, store, progress=progress, refresh=refresh)
         files += model_files
-    files += image_files(settings.image, store, is_bundled=client.bundled is not None)
+    files += image_files(settings, store, is_bundled=client.bundled is not None)
     text = lock_text(wheels)
     digest = hashlib.sha256(text.encode()).hexdigest()
     lock = kept_lock = store.root / "locks" / f"{digest}.txt"
@@ -170,7 +170,7 @@ def staged_before(
         name, files = stage_model(settings, client, store)
         others = tuple(file for file in staged.files if file.kind != "model")
         staged = staged.model_copy(update={"model": name, "files": (*others, *files)})
-    images = image_files(settings.image, store, is_bundled=client.bundled is not None)
+    images = image_files(settings, store, is_bundled=client.bundled is not None)
     stack = _as_now(staged.stack, candidates)
     return staged.model_copy(update={"hosts": resolution.hosts, "stack": stack, "files": (*staged.files, *images)})
 

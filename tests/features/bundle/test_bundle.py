@@ -194,12 +194,12 @@ def test_a_bundle_has_the_image_of_a_container(other: Store, tmp_path: Path) -> 
     opened = made.open(other)
     assert sent.sha256 in {file.sha256 for file in opened.manifest.files}
     # Another machine has the inventory in another folder.
-    staged = stage_there(made, opened, other, image="/elsewhere/image.tar")
+    staged = stage_there(made, opened, other, runtime="podman", image="/elsewhere/image.tar")
     [found] = [file for file in staged.files if file.kind == "image"]
     assert (image_id(found), found.sha256, found.size) == (CONFIG, sent.sha256, sent.size)
     assert Path(found.path).is_relative_to(other.root)
     with pytest.raises(StageError, match=r"other.tar` is no archive"):
-        stage_there(made, opened, other, image="/elsewhere/other.tar")
+        stage_there(made, opened, other, runtime="podman", image="/elsewhere/other.tar")
 
 
 def test_a_bundle_has_a_model_from_the_hub(other: Store, tmp_path: Path, hub: Site) -> None:

@@ -27,7 +27,7 @@ esac
 state=$(systemctl "$scope" show -p ActiveState --value "$FIRSTLIGHT_NAME")
 case $state in
     active | activating | reloading) ;;
-    *) fail "unit $FIRSTLIGHT_NAME is $state" "journalctl -u $FIRSTLIGHT_NAME says why" ;;
+    *) fail "unit $FIRSTLIGHT_NAME is $state" "journalctl $scope -u $FIRSTLIGHT_NAME says why" ;;
 esac
 enabled=$(systemctl "$scope" is-enabled "$FIRSTLIGHT_NAME" || true)
 case $enabled in

@@ -213,7 +213,7 @@ tell_data() {
 # Slices of GPUs that came with us, unless a process uses them; those that were there before stay.
 remove_slices() {
     mig=${FIRSTLIGHT_FOLDER:-/etc/firstlight-mig}
-    [ -d "$mig" ] && [ -z "$(others)" ] || return 0
+    [ -w "$mig" ] && [ -z "$(others)" ] || return 0 # root's, where a user runs this
     made=$(lines "$mig/made" | sort -u | sed 's/$/=/' | tr '\n' ' ')
     if said=$(FIRSTLIGHT_SLICES=$made sh "$mig/make.sh"); then
         [ -z "$said" ] || removed "slices of GPUs"

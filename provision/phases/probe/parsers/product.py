@@ -33,8 +33,10 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
     section.note_failure(unknown, "installed.state")
     for name in section.values("unreadable"):
         unknown[f"installed.{_FIELDS.get(name, 'environments')}"] = f"no permission to read {prefix}/{name}"
+    if section.value("image_of_root"):
+        unknown["installed.image"] = "no permission to read root's images of podman"
     files = _files(section, output.nonce)
-    service = _service(output["service"])
+    service = _service(output["service"], prefix)
     output["service"].note_failure(unknown, "installed.service")
     drifted, unread = drift.differences(output["drift"], output.nonce, service.unit)
     if output["drift"].absent and "state.json" in files:
@@ -97,12 +99,16 @@ def _release(path: str | None) -> str | None:
     return parts[-2] if len(parts) >= 3 and parts[-3] == "releases" else None
 
 
-def _service(section: Section) -> _Service:
+def _service(section: Section, prefix: str) -> _Service:
+    own = "/etc/service.env"
     for block in re.split(r"^manager=", section.text, flags=re.MULTILINE)[1:]:
         manager, _, rest = block.partition("\n")
         unit = drift.properties(rest.split("\n"))
         first = {name: next(iter(values), None) for name, values in unit.items()}
-        if first.get("LoadState") not in {None, "not-found"}:
+        # A unit of another installation has the same name: root's, beside one in a user's home.
+        files = [each.partition(" ")[0] for each in unit.get("EnvironmentFiles", ())]
+        is_ours = f"{prefix}{own}" in files or not any(file.endswith(own) for file in files)
+        if is_ours and first.get("LoadState") not in {None, "not-found"}:
             return _Service(
                 state=first.get("ActiveState"),
                 pid=integer(first.get("MainPID")) or None,
