@@ -212,10 +212,10 @@ def activate(prefix, target, *, check):
     live, opened = linked_digest(prefix, "current"), open_switch(prefix)
     switch = next_switch(opened, live, linked_digest(prefix, "previous"), target["digest"])
     before = [live]
-    if opened and not load_json(prefix, "state.json"):
-        before.append(
-            opened["from"] or opened["previous"]
-        )  # a run that was cut off has switched, and that one may still run
+    if opened and not load_json(
+        prefix, "state.json"
+    ):  # a run that was cut off has switched: the one before may still run
+        before.append(opened["from"] or opened["previous"])
     wanted = service_files(prefix, target)
     files = [file for file in wanted if differs(*file)]
     differing = [file for file in release_files(prefix, target) if differs(*file)] + files
@@ -233,7 +233,7 @@ def activate(prefix, target, *, check):
     paths += ["the running service"] if other and not paths else []
     if paths and not check:
         write_release(prefix, target, switch, files)
-    formers = [service_of(load(prefix, digest)) for digest in before if digest]
+    formers = [service_of(one) for digest in before if digest and (one := load(prefix, digest))]
     former = next((one for one in formers if one != now and one["supervisor"] != "none"), None)
     result = {"changed": bool(paths), "paths": paths, "former": former}
     return {**now, **result, "release": target["digest"], "restart": restart or other or failing}, diff
