@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import socket
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.firstlight_host import (
@@ -212,10 +213,17 @@ def activate(prefix, target, *, check):
     live, opened = linked_digest(prefix, "current"), open_switch(prefix)
     switch = next_switch(opened, live, linked_digest(prefix, "previous"), target["digest"])
     before = [live]
-    if opened and not load_json(
-        prefix, "state.json"
-    ):  # a run that was cut off has switched: the one before may still run
+    if opened and not load_json(prefix, "state.json"):
+        # A run that was cut off has switched, and that one may still run.
         before.append(opened["from"] or opened["previous"])
+    served, address = load(prefix, target["digest"]), target["record"].get("address")
+    # A release that differs by its address alone overwrites the one that serves: there is nothing to return to.
+    if served and live == target["digest"] and served["record"].get("address") != address:
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as tried:
+                tried.bind((address, 0))
+        except OSError:
+            raise HostError(f"the host has no address {address}", "nothing was changed; fix firstlight_bind") from None
     wanted = service_files(prefix, target)
     files = [file for file in wanted if differs(*file)]
     differing = [file for file in release_files(prefix, target) if differs(*file)] + files

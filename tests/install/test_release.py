@@ -140,11 +140,22 @@ def test_a_release_is_named_by_the_content_of_its_record(prefix: Path) -> None:
 
 def test_another_address_of_the_host_changes_its_service_and_not_the_name_of_its_release(prefix: Path) -> None:
     def at(address: str) -> str:
-        return served(prefix, unit=f"ExecStart=--host {address} --to 10.0.0.77\n", address=address)
+        return served(prefix, unit=f"ExecStart=--host {address} --to 127.0.0.77\n", address=address)
 
-    assert at("10.0.0.7") == at("10.0.0.8")
-    assert "--host 10.0.0.8 --to 10.0.0.77\n" in unit_of(prefix)
-    assert not activate(prefix, unit=unit_of(prefix), address="10.0.0.8")["changed"]
+    assert at("127.0.0.7") == at("127.0.0.8")
+    assert "--host 127.0.0.8 --to 127.0.0.77\n" in unit_of(prefix)
+    assert not activate(prefix, unit=unit_of(prefix), address="127.0.0.8")["changed"]
+
+
+@pytest.mark.parametrize("lacking", ["192.0.2.1", "2001:db8::1"])
+def test_an_address_that_the_host_does_not_have_leaves_the_release_as_it_was_proven(prefix: Path, lacking: str) -> None:
+    digest = served(prefix, unit="--host 127.0.0.7", address="127.0.0.7")
+    refused = activate(prefix, unit=f"--host {lacking}", address=lacking)
+    assert refused["msg"] == f"the host has no address {lacking}"
+    assert refused["hint"] == "nothing was changed; fix firstlight_bind"
+    assert (live(prefix), unit_of(prefix)) == (digest, "--host 127.0.0.7")
+    assert (prefix / "state.json").exists()
+    assert not activate(prefix, unit="--host 127.0.0.7", address="127.0.0.7")["changed"]
 
 
 def test_the_host_names_a_release_as_the_controller_has_planned_it(tmp_path: Path) -> None:

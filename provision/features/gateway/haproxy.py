@@ -34,8 +34,8 @@ TOO_LARGE = "too_large.lua"
 """The answer to a request that is too large."""
 TOKENS = "tokens.lua"
 """The counts of clients' tokens, and the answer to a client that has used up its budget."""
-SERVED = "served.json"
-"""What hosts served when the files were made, for a run in which one cannot be asked."""
+SERVED, ADDRESSES = "served.json", "addresses.txt"
+"""What hosts served when the files were made, and the addresses of their names, for a run in which one cannot be asked."""
 SECRET = (CLIENTS, HOSTS, SERVED, CERTIFICATE)
 """Files that only root may read."""
 _HEADER_ROOM = 64 * 1024

@@ -45,6 +45,7 @@ class Before:
 
     clients: Mapping[str, str] = field(default_factory=dict, repr=False)
     served: Mapping[str, Served] = field(default_factory=dict, repr=False)
+    addresses: Mapping[str, str] = field(default_factory=dict)
     sums: str = ""
     """What `sums_command` printed."""
     shares: bool = False
@@ -99,7 +100,7 @@ def _set_up(context: RunContext, probed: ProbedHosts) -> None:
             clients.setdefault(name, register_secret(f"sk-{secrets.token_urlsafe(32)}"))
         folder = f"{prefixes[host.name]}/gateway"
         try:
-            made[host.name], files[host.name] = _files(context, host, served, clients, folder=folder)
+            made[host.name], files[host.name] = _files(context, host, served, clients, before[host.name], folder=folder)
         except FirstlightError as error:
             context.fail(host.name, "serve", error)
     units = {name: haproxy.unit_text(prefixes[name]) for name in made}
@@ -235,12 +236,13 @@ def _read_before(session: Session, prefix: str) -> Before:
     address = shared_address.UNIT_PATH
     command = f"test -e {address} && echo {address}; "
     sums = session.run(command + sums_command(f"{prefix}/gateway/current", (haproxy.UNIT,)), root=True).stdout
-    for name in (haproxy.CLIENTS, haproxy.SERVED):
+    for name in (haproxy.CLIENTS, haproxy.SERVED, haproxy.ADDRESSES):
         with contextlib.suppress(FileNotFoundError):
             texts[name] = session.read(f"{prefix}/gateway/current/{name}", root=True).decode()
     found = Before(
         {name: key for key, _, name in (line.partition(" ") for line in texts.get(haproxy.CLIENTS, "").splitlines())},
         backends.remembered(texts.get(haproxy.SERVED, "")),
+        dict(line.partition(" ")[::2] for line in texts.get(haproxy.ADDRESSES, "").splitlines()),
         sums,
         address in sums.splitlines(),
     )
@@ -259,12 +261,15 @@ def _served(context: RunContext, probed: ProbedHosts, before: Collection[Before]
     return {name: one for name, one in now.items() if one is not None and name not in context.outcomes.left_out}
 
 
-def looked_up(session: Session, behind: Sequence[Backend]) -> tuple[Backend, ...]:
-    """Return back ends with the addresses of their names on the gateway: HAProxy does not start while one of them is unknown."""
+def looked_up(session: Session, behind: Sequence[Backend], known: Mapping[str, str]) -> dict[str, str]:
+    """Return the addresses of back ends' names on the gateway: HAProxy does not start while one of them is unknown.
+
+    One that it uses already (`known`) stays while the name has it, or has none just now. A name that was never known is its own.
+    """
     names = sorted({shlex.quote(one.address) for one in behind if not is_ip(one.address)})
-    said = session.run("".join(f"echo {name} $(getent ahosts {name}); " for name in names)).stdout if names else ""
-    found = {words[0]: words[1] for words in map(str.split, said.splitlines()) if len(words) > 1}
-    return tuple(replace(one, address=found.get(one.address, one.address)) for one in behind)
+    said = session.run("".join(f"echo {name} $(timeout 30 getent ahosts {name}) & " for name in names) + "wait").stdout
+    found = {name: {*filter(is_ip, at)} or {known.get(name, name)} for name, *at in map(str.split, said.splitlines())}
+    return {name: min(at, key=lambda one: (one != known.get(name), ":" in one, one)) for name, at in found.items()}
 
 
 def _files(
@@ -272,16 +277,20 @@ def _files(
     host: Host,
     served: Mapping[str, Served],
     clients: Mapping[str, str],
+    before: Before,
     *,
     folder: str,
 ) -> tuple[Gateway, Files]:
     """Render the files of one gateway. Raises InventoryError."""
-    behind = looked_up(context.session(host), backends.backends_of(host, context.inventory.hosts, served))
+    behind = backends.backends_of(host, context.inventory.hosts, served)
+    addresses = looked_up(context.session(host), behind, before.addresses)
+    behind = tuple(replace(one, address=addresses.get(one.address, one.address)) for one in behind)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
     metrics = (metrics_bind(host, monitors), host.settings.gateway_metrics_port) if monitors else None
     gateway = Gateway(host.settings, behind, keys, folder, metrics=metrics)
-    more = {haproxy.SERVED: backends.to_remember(served)}
+    used = "".join(f"{name} {address}\n" for name, address in sorted(addresses.items()))
+    more = {haproxy.SERVED: backends.to_remember(served), haproxy.ADDRESSES: used}
     if (certificate := backends.read_certificate(host.settings.gateway_certificate, host.name)) is not None:
         more[haproxy.CERTIFICATE] = certificate
     elif host.settings.gateway_tls:

@@ -9,7 +9,7 @@ from provision.core.folders import as_typed
 from provision.core.models.inventory import Host
 from provision.core.unit_set import UnitSet, filled
 from provision.features.monitoring.targets import JOBS, Target, render_targets
-from provision.fleet.inventory.addresses import listened_on, metrics_bind, own_address, with_port
+from provision.fleet.inventory.addresses import listened_on, metrics_bind, own_address, own_alone, with_port
 
 SERVER, EXPORTER = "monitoring", "exporter"
 """Names of the two sets."""
@@ -126,7 +126,7 @@ def exporter_set(host: Host, monitors: Collection[Host], prefix: str) -> UnitSet
         ports=(port,),
         ready=(f"http://{with_port(own_address(bind), port)}/metrics",),
         data=("textfile",),
-        hint=f"; if the host does not have {bind}, as behind translated addresses: set firstlight_metrics_bind",
+        hint=f"; if the host lacks {bind}, as behind NAT: set firstlight_metrics_bind" if own_alone(bind) else "",
     )
 
 

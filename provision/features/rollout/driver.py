@@ -230,12 +230,15 @@ class RolloutDriver:
                 self._say(stop.text)  # the hosts go back all the same
             # Hosts that served nothing before the rollout have nothing to return to.
             before = {host.name: host.before for host in touched if host.before is not None}
-            names = list(before)
-            if names:
+            if before:
                 back = Step("rollback", partial(roll_back, to=before), "serve")
-                outcome = self._between_hooks(names, partial(self._execute, ",".join(names), (PROBE, back, *AFTER)))
-                for name in names:
-                    fault = _failure(self._summary(outcome, name))
+                outcome = self._between_hooks([*before], partial(self._execute, ",".join(before), (PROBE, back)))
+                faults = {name: _failure(self._summary(outcome, name)) for name in before}
+                # Watchdogs follow the hosts that are back, and say nothing about their releases.
+                if whole := ",".join(name for name in before if not faults[name]):
+                    for host in filter(_failure, self._execute(whole, (PROBE, *AFTER)).summary.hosts):
+                        self._say(f"{host.name}: {_failure(host)}")
+                for name, fault in faults.items():
                     self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
                     self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
             # A rollout that ends leaves no share behind.

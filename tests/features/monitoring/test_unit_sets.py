@@ -102,7 +102,8 @@ def test_settings_reach_the_units() -> None:
         ("firstlight-node-exporter.service", "firstlight-host-metrics.timer"),
     )
     assert "--collector.textfile.directory=/srv/fl/exporter/textfile" in text
-    assert "does not have 192.0.2.1, as behind translated addresses: set firstlight_metrics_bind" in exporter.hint
+    assert "if the host lacks 192.0.2.1, as behind NAT: set firstlight_metrics_bind" in exporter.hint
+    assert exporter_set(MONITOR, [MONITOR], "/srv/fl").hint == "", "each host has that address"
     assert all("/srv/fl/" in text for text in exporter.units.values()), "uninstall knows whose a unit is"
     metrics = exporter.units["firstlight-host-metrics.service"]
     assert "--prefix /srv/fl --write /srv/fl/exporter/textfile/firstlight.prom" in metrics

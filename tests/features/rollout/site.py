@@ -62,11 +62,15 @@ class Site:
         """What the gateway got last: the percentage that hosts share, 0 for those that join."""
         self.drained: set[str] = set()
         """Hosts that the rollout left without requests."""
+        self.blind: set[str] = set()
+        """Hosts whose watchdog cannot be set up after a rollback."""
         self.quarantined: set[str] = set()
         self.silent: set[int] = set()
         """Runs, by their number, in which the gateway does not answer."""
         self.away: dict[int, set[str]] = {}
         """Hosts that cannot be reached in a run, by its number."""
+        self.watched: list[str] = []
+        """Hosts whose watchdogs were set up last, after a rollback."""
         self.models: list[str] = []
         """The model of each run."""
         self.suggested = ""
@@ -120,6 +124,9 @@ class Site:
             self.drained |= {*given["out"]}
             self.canaries = dict.fromkeys(given["names"], given["percent"]) | dict.fromkeys(given["joining"], 0)
             return self.outcome([], {}, AnsweredHosts(answer=""))
+        if last.name == "watchdog":
+            self.watched = names
+            return self.outcome(names, {name: "no agent" for name in names if name in self.blind}, None)
         self._begin(f"{last.name} {','.join(names)}")
         failed: dict[str, str] = {}
         facts: Any = {name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name])) for name in names}

@@ -102,7 +102,7 @@ def test_hosts_that_go_back_have_their_watchdogs_set_up_for_the_former_release(
     monkeypatch.setattr(rollout_driver, "execute", recorded)
     site.gates = ["roll back"]
     assert site.start() == Exit.RED
-    assert ran[-1] == ["probe", "rollback", "watchdog"]
+    assert ran[-2:] == [["probe", "rollback"], ["probe", "watchdog"]]
 
 
 def test_a_host_that_does_not_go_back_gets_no_requests_until_a_run_has_proven_it(
@@ -304,6 +304,14 @@ def test_a_failed_host_rolls_all_changed_hosts_back(site: Site, *, stays: bool) 
     record = site.record()
     assert (record.state, record.text) == ("rolled back", "c: the unit did not start")
     assert [host.state for host in record.hosts] == ["returned"] * 4
+
+
+def test_a_host_that_returned_is_not_failed_by_its_watchdog(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.gates, site.has_gateway, site.blind = ["roll back"], True, {"a"}
+    assert site.start() == Exit.RED
+    assert (site.record().state, site.record().host("a").state) == ("rolled back", "returned")
+    assert (site.watched, site.drained) == (["a"], set())
+    assert "a: no agent" in capsys.readouterr().err.splitlines()
 
 
 def test_hosts_of_any_number_go_back_in_one_run_without_a_probe_of_the_new_release(make: Make) -> None:
