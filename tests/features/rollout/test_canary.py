@@ -143,14 +143,14 @@ def test_a_run_gives_hosts_their_share(site: Site, tmp_path: Path) -> None:
         return execute(request, (Step("canary", run, "serve", "all"),))
 
     outcome = give(["h1"], ["h2"], 5)
-    assert (outcome.exit_code, getattr(outcome.result, "error", "none")) == (Exit.OK, None)
+    assert (outcome.exit_code, getattr(outcome.result, "answer", None)) == (Exit.OK, "")
     assert states(site) == {"h1": ("canary", 5.0), "h2": ("canary", 0.0), "h3": ("up", 95.0)}
     assert give(["h1"], ["h2", "h3"], 5).exit_code == Exit.OK
     assert {state for state, _ in states(site).values()} == {"up"}, "nobody would be left for the other requests"
     site.stop()
     outcome = give(["h1"], [], 5)
     assert outcome.exit_code == Exit.RED
-    assert "does not answer" in str(getattr(outcome.result, "error", None))
+    assert "does not answer" in getattr(outcome.result, "answer", "")
 
 
 def traffic(*hosts: tuple[str, str, str]) -> Traffic:
