@@ -17,7 +17,7 @@ from provision.phases.verify.expected_gpus import expected_advisories, expected_
 from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, container_command, resume
 from provision.phases.verify.run_checks import verify as run_checks
 from provision.report.difference import last_green
-from provision.report.run_files import HOST_COMPARISON_FILE
+from provision.report.run_files import HOST_COMPARISON_FILE, own_verification
 from provision.report.wording import verified_line
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -34,7 +34,7 @@ ANSWER_S = 60.0
 
 
 def verify(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
-    """Check each new environment before it goes live; where nothing changed, the last checks stay valid, and what the probe saw is named."""
+    """Check each new environment before it goes live; where nothing changed, the last checks stay valid and are compared too, and what the probe saw is named."""
     for host in context.hosts():
         if host.name in staged.up_to_date | staged.restart_only:
             facts = staged.facts[host.name]
@@ -46,6 +46,9 @@ def verify(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
                 named = {"text": f"{first_few(foreign, SHOWN_FOREIGN)}; {text}", "hint": REMOVE}
                 result = result.model_copy(update={"status": "warn", **named})
             context.record(result)
+            if last and (checks := own_verification(last).checks):
+                own = {"host": host.name, "checks": [check.model_dump() for check in checks]}
+                context.outcomes.checks[host.name] = {**last, **own}
     hosts = building(context, staged)
     documents, _ = check(context, staged, hosts, CheckOptions("standard", serve_follows=True), desired=staged.desired)
     desired = {name: recompute_desired(context, staged, name, document) for name, document in documents.items()}
@@ -108,7 +111,7 @@ def check(
         The document of each host, and the checks that compare hosts.
     """
     if not hosts:
-        return {}, ()
+        return {}, _compared(context)
     started = time.monotonic()
     desired = desired or {}
     expectations = expected(context, probed, hosts, desired)
@@ -155,13 +158,17 @@ def check(
     if options.refute:
         return documents, ()
     context.outcomes.checks |= documents
-    aggregate = compare(list(context.outcomes.checks.values()))
     with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
-    if options.multihost and len(with_torch) > 1:
-        aggregate += [one(context, probed, with_torch, desired) for one in features.hooks("try_together")]
+    trials = features.hooks("try_together") if options.multihost and len(with_torch) > 1 else ()
+    return documents, _compared(context, *(trial(context, probed, with_torch, desired) for trial in trials))
+
+
+def _compared(context: RunContext, *tried: Mapping[str, Any]) -> tuple[CheckRecord, ...]:
+    """Compare the newest checks of all hosts, and write the comparison with trials of hosts together into the run's folder."""
+    aggregate = [*compare(list(context.outcomes.checks.values())), *tried]
     if aggregate:
         context.run.write(HOST_COMPARISON_FILE, {"checks": aggregate})
-    return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
+    return tuple(CheckRecord.model_validate(record) for record in aggregate)
 
 
 def _images(
