@@ -182,7 +182,7 @@ def status(request: CommandRequest) -> int:
             installed[name] = {**had.model_dump(), "quarantine": why.record if why else None, "serving": serving[name]}
             for part in parts.get(name, ()):
                 installed[name] |= part.document
-        write_stdout(json.dumps(scrub(installed), indent=2))
+        write_stdout(json.dumps(scrub(installed, by_names=True), indent=2))
         return code
     summaries = {host.name: host for host in outcome.summary.hosts}
     for host in outcome.hosts:
