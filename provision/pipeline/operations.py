@@ -164,7 +164,7 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
 
 
 def status(request: CommandRequest) -> int:
-    """Print what is installed and serving, as the probe and features say. What changed on a host since its last run makes it red."""
+    """Print what is installed and serving, as the probe and features say. What changed on a host since its last run, and a service that failed, make it red."""
     asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
     outcome = execute(request, (PROBE, asking))
     found = outcome.result.facts
@@ -173,8 +173,9 @@ def status(request: CommandRequest) -> int:
     serving = {
         host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found
     }
-    drifted = any(facts.installed and facts.installed.drift for facts in found.values())
-    code = outcome.exit_code or (Exit.RED if drifted else Exit.OK)
+    is_red = any(had.drift or had.service == "failed" for facts in found.values() if (had := facts.installed))
+    is_red = is_red or any(part.is_red for own in parts.values() for part in own)
+    code = outcome.exit_code or (Exit.RED if is_red else Exit.OK)
     if request.as_json:
         installed: dict[str, Any] = dict.fromkeys(found)
         for name, had in ((name, facts.installed) for name, facts in found.items() if facts.installed):
