@@ -26,7 +26,7 @@ from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
 from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
-from provision.phases.verify.run_checks import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, broken
 from provision.phases.verify.step import verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
@@ -81,14 +81,15 @@ def verify(
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
     records += (*checked.aggregate, *checked.around)
     aggregate, around = (scrub([one.model_dump() for one in part]) for part in (checked.aggregate, checked.around))
-    if junit_file:
-        write_atomically(junit_file, junit(list(documents.values()), [*aggregate, *around]))
     conclusion = checked.conclusion
     asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in checked.left_out]
     unreached = len(documents) < len(asked)
+    others = {host.name for host in outcome.hosts} - {host.name for host in asked}
+    missing = without_answer(outcome.summary, documents.keys() | others)
+    if junit_file:
+        silent = [broken(one["host"], one["text"] or one["state"], remedy=one["hint"]).document for one in missing]
+        write_atomically(junit_file, junit([*documents.values(), *silent], [*aggregate, *around]))
     if request.as_json:
-        others = {host.name for host in outcome.hosts} - {host.name for host in asked}
-        missing = without_answer(outcome.summary, documents.keys() | others)
         several = {"hosts": list(documents.values()), "host_comparison": aggregate}
         several |= {"missing": missing} if missing else {}
         several |= scrub(dict(conclusion.document)) if conclusion else {}

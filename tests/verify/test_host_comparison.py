@@ -158,6 +158,12 @@ def test_the_file_for_ci_servers_has_every_record_once() -> None:
     assert second.get("failures") == "0"
 
 
+def test_the_file_for_ci_servers_may_have_records_around_hosts_alone() -> None:
+    around = as_record("gateway.contract", "gate", None, CheckResult("ok", "9 kinds answered"), 1.0)
+    [suite] = ET.fromstring(junit([], [around])).findall("testsuite")
+    assert (suite.get("tests"), suite.get("timestamp")) == ("1", "")
+
+
 def test_the_file_for_ci_servers_has_the_comparison_of_hosts_as_a_suite() -> None:
     hosts = [document("gpu-1"), document("gpu-2", product="bb")]
     *_, aggregate = ET.fromstring(junit(hosts, compare(hosts))).findall("testsuite")
