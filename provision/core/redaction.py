@@ -19,7 +19,7 @@ _SECRET_KEY = re.compile(
     r"(?i)(api[_-]?key|secret|passw(or)?d|passphrase|credentials?|(private|account|access|signing|master)[_-]?key|(^|[_-])(token|pass|pwd|auth|cookie))$"
 )
 
-_KEYED_BY_NAMES = ("models", "missing", "out")
+_BY_NAMES = ("models", "missing", "out")
 """Keys of records whose values have names of models and hosts as keys: such a name is none of a secret, whatever its end."""
 _PATH = re.compile(r"/\S*")
 _known: set[str] = set()
@@ -52,17 +52,12 @@ def redact(text: str) -> str:
 
 
 def scrub(value: Any, *, by_names: bool = False) -> Any:
-    """Return a copy of a JSON value with secrets masked in every string; keys and options count as names of secrets.
-
-    With `by_names` the value's own keys are names of models or hosts.
-    """
+    """Return a copy of a JSON value with secrets masked in every string; options and keys, but not `by_names` of hosts, count as names of secrets."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
         return {
-            scrub(key): MASK
-            if not by_names and _is_secret(key, inner)
-            else scrub(inner, by_names=not by_names and key in _KEYED_BY_NAMES)
+            scrub(key): MASK if not by_names and _is_secret(key, inner) else scrub(inner, by_names=key in _BY_NAMES)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):

@@ -51,10 +51,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def read_families(prefix: Path) -> list[Family]:
-    """Read all metrics of this host and of the installation at a prefix; with one service of a machine those of all its services.
-
-    Cards of a host that serves by its processors alone, such as one for a console, are left out.
-    """
+    """Read all metrics of this host, without cards where it serves by CPUs, and of the installation at a prefix or all its services."""
     values: dict[str, list[tuple[Mapping[str, str], float]]] = {}
     builds = set()
     for service, one in _services(prefix):

@@ -110,8 +110,6 @@ def check(
     Returns:
         The document of each host, and the checks that compare hosts.
     """
-    if not hosts:
-        return {}, _compared(context)
     started = time.monotonic()
     desired = desired or {}
     expectations = expected(context, probed, hosts, desired)
@@ -144,7 +142,7 @@ def check(
     limit_s = options.time_limit_s(devices, level="full" if deeper else None) + ANSWER_S
     limit_s += options.time_limit_s(devices) * bool(images)
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
-    for hosts_checked in features.hooks("hosts_checked"):
+    for hosts_checked in features.hooks("hosts_checked") if hosts else ():
         answers = hosts_checked(context, probed, answers, options)
     for name, verified in answers.items():
         documents[name] = verified.document
@@ -158,17 +156,13 @@ def check(
     if options.refute:
         return documents, ()
     context.outcomes.checks |= documents
+    aggregate = compare(list(context.outcomes.checks.values()))
     with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
-    trials = features.hooks("try_together") if options.multihost and len(with_torch) > 1 else ()
-    return documents, _compared(context, *(trial(context, probed, with_torch, desired) for trial in trials))
-
-
-def _compared(context: RunContext, *tried: Mapping[str, Any]) -> tuple[CheckRecord, ...]:
-    """Compare the newest checks of all hosts, and write the comparison with trials of hosts together into the run's folder."""
-    aggregate = [*compare(list(context.outcomes.checks.values())), *tried]
+    if options.multihost and len(with_torch) > 1:
+        aggregate += [one(context, probed, with_torch, desired) for one in features.hooks("try_together")]
     if aggregate:
         context.run.write(HOST_COMPARISON_FILE, {"checks": aggregate})
-    return tuple(CheckRecord.model_validate(record) for record in aggregate)
+    return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
 
 
 def _images(
