@@ -19,6 +19,8 @@ _SECRET_KEY = re.compile(
     r"(?i)(api[_-]?key|secret|passw(or)?d|passphrase|credentials?|(private|account|access|signing|master)[_-]?key|(^|[_-])(token|pass|pwd|auth|cookie))$"
 )
 
+_BY_NAMES = ("models", "missing", "out")
+"""Keys of records whose values have names of models and hosts as keys: such a name is none of a secret, whatever its end."""
 _PATH = re.compile(r"/\S*")
 _known: set[str] = set()
 _known_pattern: re.Pattern[str] | None = None
@@ -49,12 +51,15 @@ def redact(text: str) -> str:
     return masked((_known_pattern or _compiled()).sub(MASK, text) if _known else text)
 
 
-def scrub(value: Any) -> Any:
-    """Return a copy of a JSON value with secrets masked in every string; keys and options count as names of secrets."""
+def scrub(value: Any, *, by_names: bool = False) -> Any:
+    """Return a copy of a JSON value with secrets masked in every string; options and keys, but not `by_names` of hosts, count as names of secrets."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {scrub(key): MASK if _is_secret(key, inner) else scrub(inner) for key, inner in value.items()}
+        return {
+            scrub(key): MASK if not by_names and _is_secret(key, inner) else scrub(inner, by_names=key in _BY_NAMES)
+            for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
         before = ["", *value]
         return [MASK if _is_option(name, item) else scrub(item) for name, item in zip(before, value, strict=False)]

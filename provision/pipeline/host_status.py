@@ -29,6 +29,8 @@ class StatusPart:
     """Its part of the JSON document."""
     text: str = ""
     """Its part of the host's line; empty where there is nothing to say."""
+    is_red: bool = False
+    """Whether it is a fault."""
 
 
 def ask_features(context: RunContext, probed: ProbedHosts) -> AnsweredHosts[dict[str, list[StatusPart]]]:

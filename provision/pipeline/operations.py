@@ -26,7 +26,7 @@ from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable
 from provision.phases.serve import step as phase_serve
 from provision.phases.stage import Store
-from provision.phases.verify.run_checks import CheckOptions
+from provision.phases.verify.run_checks import CheckOptions, broken
 from provision.phases.verify.step import verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
@@ -82,14 +82,15 @@ def verify(
     records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
     records += (*checked.aggregate, *checked.around)
     aggregate, around = (scrub([one.model_dump() for one in part]) for part in (checked.aggregate, checked.around))
-    if junit_file:
-        write_atomically(junit_file, junit(list(documents.values()), [*aggregate, *around]))
     conclusion = checked.conclusion
     asked = [host for host in outcome.hosts if host.is_provisioned and host.name not in checked.left_out]
     unreached = len(documents) < len(asked)
+    others = {host.name for host in outcome.hosts} - {host.name for host in asked}
+    missing = without_answer(outcome.summary, documents.keys() | others)
+    if junit_file:
+        silent = [broken(one["host"], one["text"] or one["state"], remedy=one["hint"]).document for one in missing]
+        write_atomically(junit_file, junit([*documents.values(), *silent], [*aggregate, *around]))
     if request.as_json:
-        others = {host.name for host in outcome.hosts} - {host.name for host in asked}
-        missing = without_answer(outcome.summary, documents.keys() | others)
         several = {"hosts": list(documents.values()), "host_comparison": aggregate}
         several |= {"missing": missing} if missing else {}
         several |= scrub(dict(conclusion.document)) if conclusion else {}
@@ -171,7 +172,7 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
 
 
 def status(request: CommandRequest) -> int:
-    """Print what is installed and serving, as the probe and features say. What changed on a host since its last run makes it red."""
+    """Print what is installed and serving, as the probe and features say. What changed on a host since its last run, and a service that failed, make it red."""
     asking = Step("status", host_status.ask_features, "probe", "all", reads_only=True)
     outcome = execute(request, (PROBE, asking))
     found = outcome.result.facts
@@ -180,8 +181,9 @@ def status(request: CommandRequest) -> int:
     serving = {
         host.name: host_status.serving_of(host, found[host.name]) for host in outcome.hosts if host.name in found
     }
-    drifted = any(facts.installed and facts.installed.drift for facts in found.values())
-    code = outcome.exit_code or (Exit.RED if drifted else Exit.OK)
+    is_red = any(had.drift or had.service == "failed" for facts in found.values() if (had := facts.installed))
+    is_red = is_red or any(part.is_red for own in parts.values() for part in own)
+    code = outcome.exit_code or (Exit.RED if is_red else Exit.OK)
     if request.as_json:
         installed: dict[str, Any] = dict.fromkeys(found)
         for name, had in ((name, facts.installed) for name, facts in found.items() if facts.installed):
@@ -189,7 +191,7 @@ def status(request: CommandRequest) -> int:
             installed[name] = {**had.model_dump(), "quarantine": why.record if why else None, "serving": serving[name]}
             for part in parts.get(name, ()):
                 installed[name] |= part.document
-        write_stdout(json.dumps(scrub(installed), indent=2))
+        write_stdout(json.dumps(scrub(installed, by_names=True), indent=2))
         return code
     summaries = {host.name: host for host in outcome.summary.hosts}
     for host in outcome.hosts:

@@ -30,6 +30,7 @@ from provision.run.context import RunContext, RunOptions
 from provision.run.playbooks import write_inventory
 from provision.run.results import PlannedHosts, ProbedHosts, combined
 from provision.run.step import Step
+from verify.runner.execution import FAILED
 
 
 def read_inventory(request: CommandRequest) -> Inventory:
@@ -223,12 +224,17 @@ def finish(context: RunContext, *, interrupted: bool) -> tuple[Summary, Mapping[
 
 
 def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
-    """Return 130 when interrupted, 0 for green and amber, else the one code that all failures share, or 1."""
+    """Return 130 when interrupted, 0 for green and amber, else the one code that all failures share, or 1, also where a check failed."""
     if summary.interrupted:
         return Exit.INTERRUPTED
     if summary.verdict != "red":
         return Exit.OK
-    return next(iter(reasons)) if len(reasons) == 1 else Exit.RED
+    checks = list(summary.host_comparison)
+    for host in summary.hosts:  # one that failed in another phase has its reason
+        if not any(result.has_failed for result in host.phases.values() if result.phase != "verify"):
+            checks += host.checks
+    is_one = len(reasons) == 1 and not any(check.status in FAILED for check in checks)
+    return next(iter(reasons)) if is_one else Exit.RED
 
 
 @contextmanager

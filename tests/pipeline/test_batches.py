@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from provision.core.errors import Exit, UsageError
 from provision.core.models.inventory import Span
-from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.models.records import CheckRecord, HostSummary, PhaseName, PhaseResult, Summary
 from provision.core.models.stack import Plan, Resolution
 from provision.pipeline import Amount, Batching, CommandRequest
-from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.runner import RunOutcome, execute, exit_code
 from provision.run.context import RunContext
 from provision.run.results import PlannedHosts, ProbedHosts, StagedHosts
 from provision.run.step import Step
@@ -92,6 +92,29 @@ def test_a_failure_stops_the_batches_that_follow(fleet: Fleet) -> None:
     texts = {host.phases["stage"].text for host in left.values()}
     assert texts == {"not begun: of 5 hosts 1 failed (b), and `--max-fail 0` allows 0"}
     assert outcome.summary.next_commands[-1].endswith("provision --limit c,d,e")
+
+
+@pytest.mark.parametrize("phase", ["verify", "serve"])
+def test_a_failed_check_beside_a_locked_host_is_another_reason(phase: PhaseName) -> None:
+    """A host that is locked may have checks that failed earlier: they are no reason of this run."""
+    bad = CheckRecord(id="devices.ecc", family="devices", status="fail", host="a", reason="3 errors")
+    own = PhaseResult(host="a", phase=phase, status="failed", text="as it is")
+    failed = HostSummary(name="a", state="failed", changed=False, checks=(bad,), phases={phase: own})
+    locked = HostSummary(
+        name="b", state="failed", changed=False, phases={"plan": PhaseResult(host="b", phase="plan", status="failed")}
+    )
+    about: dict[str, Any] = {
+        "run": "r",
+        "command": "provision",
+        "started_at": "",
+        "verdict": "red",
+        "changed": 0,
+        "seconds": 1,
+    }
+    summary = Summary(**about, hosts=(failed, locked))
+    assert exit_code(summary, {Exit.LOCKED}) == (Exit.RED if phase == "verify" else Exit.LOCKED)
+    compared = Summary(**about, hosts=(locked,), host_comparison=(bad,))
+    assert exit_code(compared, {Exit.LOCKED}) == Exit.RED
 
 
 def test_batches_begin_until_more_hosts_failed_than_allowed(fleet: Fleet) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -199,8 +200,10 @@ def test_uninstall_names_what_stays_on_this_machine(tmp_path: Path) -> None:
 
 def test_hosts_without_an_answer_are_named_in_the_json_of_verify(tmp_path: Path) -> None:
     inventory_of(tmp_path, far=FAR)
-    done = firstlight("verify", "-i", "hosts.yml", "--json", logs=tmp_path)
+    done = firstlight("verify", "-i", "hosts.yml", "--json", "--junit", "a.xml", logs=tmp_path)
     assert done.returncode == 3, done.stderr
+    [suite] = ET.parse(tmp_path / "a.xml").getroot().findall("testsuite")
+    assert (suite.get("name"), suite.get("errors")) == ("far", "1")
     document = json.loads(done.stdout)
     assert document["hosts"] == []
     [missing] = document["missing"]

@@ -98,27 +98,44 @@ def test_adapters_are_named_with_their_model() -> None:
     assert line.startswith("model m with adapters support, tone at http://127.0.0.1:8000/v1")
 
 
-@pytest.mark.parametrize("drifted", [True, False])
+CHANGE = Drift(kind="file", path="/p/etc/service.env", text="has 9 bytes, sealed with 8 bytes")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"drift": (CHANGE,)}, "has 9 bytes, sealed with 8 bytes"),
+        ({"service": "failed"}, "failed"),
+        ({"service": "inactive"}, None),
+        ({}, None),
+    ],
+    ids=["drift", "failed", "stopped", "none"],
+)
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
-def test_something_that_changed_on_one_host_alone_makes_status_red(
-    drifted: bool, as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_change_or_a_failed_service_on_one_host_alone_makes_status_red(
+    change: dict[str, Any],
+    text: str | None,
+    *,
+    as_json: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every host answers and serves, and no check failed."""
-    change = Drift(kind="file", path="/p/etc/service.env", text="has 9 bytes, sealed with 8 bytes")
+    """Every host answers, and no check failed."""
 
     def probe(context: RunContext, _earlier: Any) -> ProbedHosts:
         found = {}
         for host in context.hosts():
             context.record(PhaseResult(host=host.name, phase="probe", status="ok"))
-            found[host.name] = known(host.name, drift=(change,) if drifted and host.name == "b" else ())
+            found[host.name] = known(host.name, **(change if host.name == "b" else {}))
         return ProbedHosts(found, dict.fromkeys(found, own_paths(Path("/p"))))
 
     monkeypatch.setattr(operations, "PROBE", Step("probe", probe, "probe", "all", reads_only=True))
     monkeypatch.setattr("provision.core.features.hooks", lambda _: iter(()))
     inventory = inventory_of(tmp_path, **{name: {"ansible_connection": "local"} for name in "ab"})
     request = CommandRequest("status", inventory, None, {}, tmp_path / "logs", as_json=as_json)
-    assert operations.status(request) == (Exit.RED if drifted else Exit.OK)
-    assert ("has 9 bytes, sealed with 8 bytes" in capsys.readouterr().out) is drifted
+    assert operations.status(request) == (Exit.RED if text else Exit.OK)
+    assert (text or "") in capsys.readouterr().out
 
 
 class Silent:

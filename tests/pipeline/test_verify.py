@@ -50,6 +50,22 @@ def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) ->
     assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
 
 
+def test_hosts_whose_last_checks_stay_valid_are_compared_too(tmp_path: Path) -> None:
+    """So a host with other bits than its equals is red again when the same command is repeated."""
+    context = context_of(tmp_path, "a", "b")
+    facts = {}
+    for name in "ab":
+        bits = {"name": "NVIDIA H200", "result_hashes": {"product": name}}
+        record = as_record("kernels.determinism", "its-own-name", "cuda:0", CheckResult("ok", "", evidence=bits), 0.1)
+        last = {"host": "its-own-name", "status": "ok", "environment": "e1", "checks": [record]}
+        facts[name] = host_facts(Installed(prefix="/p", last_verify=last))
+    staged = StagedHosts(**vars(probed_hosts(context, **facts)), desired={}, up_to_date=frozenset({"a", "b"}))
+    verify.verify(context, staged)
+    kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
+    assert (kept[0]["id"], kept[0]["status"]) == ("kernels.determinism", "fail")
+    assert "a cuda:0, b cuda:0" in kept[0]["reason"]
+
+
 def test_a_single_host_is_not_compared(tmp_path: Path) -> None:
     context = context_of(tmp_path, "a")
     check(context, CheckOptions("quick"))

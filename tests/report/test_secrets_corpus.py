@@ -107,6 +107,12 @@ def test_a_value_is_masked_by_its_key_at_any_depth() -> None:
     assert scrub(value) == {"evidence": [{"env": {"HF_TOKEN": MASK, "PORT": "8000"}}], "api_key": MASK}
 
 
+def test_names_of_models_and_hosts_are_none_of_secrets() -> None:
+    gateway = {"models": {"acme/reward-token": ["llm-auth"]}, "out": {"llm-auth": "it is down"}}
+    assert scrub({"gateway": gateway}) == {"gateway": gateway}
+    assert scrub({"llm-auth": {"api_key": "plain"}}, by_names=True) == {"llm-auth": {"api_key": MASK}}
+
+
 def test_text_that_only_mentions_a_secret_stays() -> None:
     document = {
         "first_token": 19.9,

@@ -95,6 +95,12 @@ def test_different_bits_and_a_slow_card_are_reported_with_their_host() -> None:
     assert found["speed.memory"] == ("warn", "gpu-3 cuda:0 is 23% behind the best in memory")
 
 
+def test_a_result_that_an_earlier_release_did_not_have_is_not_compared() -> None:
+    new = document("gpu-1")
+    new["checks"][1]["evidence"]["result_hashes"]["norm"] = "n"
+    assert outcomes(new, document("gpu-2"))["kernels.determinism"][0] == "ok"
+
+
 def test_different_cards_are_not_compared() -> None:
     found = outcomes(document("gpu-1"), document("gpu-2", product="bb", speed=300.0, name="NVIDIA L4"))
     assert found == {FLEET: ("ok", "2 hosts have the same results")}
@@ -156,6 +162,12 @@ def test_the_file_for_ci_servers_has_every_record_once() -> None:
     assert cases["speed.copies[cpu]"].find("skipped") is not None
     assert (cases["devices.xid"].findtext("system-out"), len(cases["devices.xid"])) == ("warn: one event", 1)
     assert second.get("failures") == "0"
+
+
+def test_the_file_for_ci_servers_may_have_records_around_hosts_alone() -> None:
+    around = as_record("gateway.contract", "gate", None, CheckResult("ok", "9 kinds answered"), 1.0)
+    [suite] = ET.fromstring(junit([], [around])).findall("testsuite")
+    assert (suite.get("tests"), suite.get("timestamp")) == ("1", "")
 
 
 def test_the_file_for_ci_servers_has_the_comparison_of_hosts_as_a_suite() -> None:

@@ -122,6 +122,18 @@ def test_amd_gpus_are_not_lost_where_nobody_asks_them(tmp_path: Path, monkeypatc
     assert 'firstlight_cards{vendor="amd"} 0' in host_metrics.render(host_metrics.read_families(tmp_path))
 
 
+@pytest.mark.parametrize(("build", "counted"), [("cpu", False), ("cu130", True)])
+def test_a_card_that_serves_nothing_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, *, counted: bool
+) -> None:
+    """No driver answers for the console's card of a server whose environment is for its processors."""
+    monkeypatch.setattr(pci, "gpus", lambda vendor: (Gpu("0000:01:00.0"),) if vendor == "nvidia" else ())
+    (tmp_path / "current").mkdir()
+    (tmp_path / "current/stack.json").write_text(json.dumps({"torch": {"variant": build}}))
+    text = host_metrics.render(host_metrics.read_families(tmp_path))
+    assert ('firstlight_cards_on_bus{vendor="nvidia"} 1' in text) is counted
+
+
 def test_prometheus_accepts_names_types_and_quoted_labels() -> None:
     families = [
         *host_metrics.nvidia_families([replace(CARD, name='a "GPU" \\ of\nmine')]),

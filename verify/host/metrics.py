@@ -51,12 +51,14 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def read_families(prefix: Path) -> list[Family]:
-    """Read all metrics of this host and of the installation at a prefix; with one service of a machine those of all its services."""
+    """Read all metrics of this host, without cards where it serves by CPUs, and of the installation at a prefix or all its services."""
     values: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    builds = set()
     for service, one in _services(prefix):
+        builds.add(_part(read_json(one / "current" / "stack.json"), "torch").get("variant"))
         for family in (*_read_release(one), *_read_verification(one), *_read_service(one)):
             values.setdefault(family.name, []).extend(({**labels, **service}, value) for labels, value in family.values)
-    return [*_read_cards(), *(Family(name, found) for name, found in values.items())]
+    return [*(_read_cards() if builds != {"cpu"} else ()), *(Family(name, found) for name, found in values.items())]
 
 
 def _services(prefix: Path) -> Iterator[tuple[dict[str, str], Path]]:

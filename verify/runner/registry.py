@@ -33,7 +33,7 @@ def compare_hashes(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | No
         f"{', '.join(devices)}: {kernel} on {name}"
         for name, hashes in equal.items()
         for kernel in next(iter(hashes.values()))
-        if (devices := minority({device: hashes_[kernel] for device, hashes_ in hashes.items()}))
+        if (devices := minority({device: own[kernel] for device, own in hashes.items() if kernel in own}))
     ]
     source = "equal devices, the same kernels and numbers"
     figures = (Figure("dissenting votes", len(odd), "count", ceiling=0, source=source),)

@@ -70,7 +70,7 @@ def junit(documents: Sequence[Mapping[str, Any]], together: Sequence[Mapping[str
         _suite(root, document["checks"], document["seconds"], name=host, hostname=host, timestamp=_started(document))
     if together:
         seconds = sum(record["seconds"] for record in together)
-        _suite(root, together, seconds, name=TOGETHER, timestamp=max(map(_started, documents)))
+        _suite(root, together, seconds, name=TOGETHER, timestamp=max(map(_started, documents), default=""))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

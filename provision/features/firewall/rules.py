@@ -174,12 +174,12 @@ def firewall_set(openings: Sequence[Opening], prefix: str, rule_set: RuleSet = F
     )
 
 
-def source_command(targets: Mapping[str, str]) -> str:
-    """Return a command that prints from which address a host connects to others, given by name with their address."""
+def source_command(targets: Iterable[tuple[str, str]]) -> str:
+    """Return a command that prints from which addresses a host connects to others, given by name with an address each."""
     asked = [
         f"getent ahosts {shlex.quote(address)} | cut -d ' ' -f 1 | sort -u | "
         f'while read -r to; do echo {shlex.quote(name)} "$(ip -o route get "$to")"; done'
-        for name, address in targets.items()
+        for name, address in targets
     ]
     return "; ".join(asked)
 

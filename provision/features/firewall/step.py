@@ -121,21 +121,19 @@ class _Setup:
         ready = {host.name for host in self._context.hosts()}
 
         def ask(viewer: Host) -> dict[str, tuple[str, ...]]:
-            targets = {
-                host.name: address for host in hosts if (address := self._reaches(viewer, host, served[host.name]))
-            }
+            targets = [(host.name, at) for host in hosts for at in self._reaches(viewer, host, served[host.name])]
             said = self._context.session(viewer).run(rules.source_command(targets)).stdout if targets else ""
             return rules.sources_of(said)
 
         viewers = [viewer for viewer in self._viewers if viewer.name in ready]
         return self._context.run_on_hosts("serve", viewers, ask, deadline_s=rules.READ_DEADLINE_S)
 
-    def _reaches(self, viewer: Host, host: Host, served: Served | None) -> str | None:
-        """Return the address by which another host reaches the server of one, or its exporter; None for the host itself, and where it reaches neither."""
+    def _reaches(self, viewer: Host, host: Host, served: Served | None) -> list[str]:
+        """Return the addresses by which another host reaches the server of one, and its exporter; none for the host itself."""
         binds = [served.bind] if served else []
         binds += [metrics_bind(host, self._monitors)] if viewer.is_monitoring else []
         found = (address_from(viewer, host, bind) for bind in binds if viewer.name != host.name)
-        return next(filter(None, found), None)
+        return [*dict.fromkeys(filter(None, found))]
 
     def _of(self, group: Sequence[Host], needed: Sequence[Host], host: Host) -> list[str] | None:
         """Return the addresses from which a group connects to a host; None where the inventory has none of the group."""
@@ -213,7 +211,8 @@ class _Setup:
             targets = [
                 (one.host.name, address, one.served.port)
                 for one in wanted
-                if viewer in self._gateways and one.served and (address := self._reaches(viewer, one.host, one.served))
+                if viewer in self._gateways and one.served
+                for address in self._reaches(viewer, one.host, one.served)[:1]
             ]
             targets += [
                 (one.host.name, one.host.address_in_span, one.host.settings.span_port)

@@ -4,6 +4,7 @@ import json
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -166,16 +167,22 @@ def certificate_names(host: Host) -> list[str]:
 
 
 def read_certificate(path: str | None, host: str) -> str | None:
-    """Return the user's certificate, chain and key; None where no file was given. Raises InventoryError where the file has no such pair."""
+    """Return the user's certificate, chain and key; None where no file was given. Raises InventoryError where no client could use it."""
+    from cryptography.x509 import load_pem_x509_certificate
+
     if path is None:
         return None
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path, password=lambda: "")
-        return Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
+        end = load_pem_x509_certificate(text.encode()).not_valid_after_utc
+        why = f"it expired on {end:%Y-%m-%d}" if end < datetime.now(UTC) else None
     except (OSError, ValueError) as error:
         why = "its key belongs to another certificate" if "KEY_VALUES_MISMATCH" in str(error) else str(error)
-        raise InventoryError(
-            f"gateway `{host}`: certificate `{path}` cannot be used: {why}",
-            hint="firstlight_gateway_certificate names one PEM file: the certificate, its chain, and its key without a password",
-        ) from None
+    if why is None:
+        return text
+    raise InventoryError(
+        f"gateway `{host}`: certificate `{path}` cannot be used: {why}",
+        hint="firstlight_gateway_certificate names one PEM file: the certificate, its chain, and its key without a password",
+    )

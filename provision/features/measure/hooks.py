@@ -46,8 +46,7 @@ def hosts_checked(
             continue
         for document in [one for one in equals if one["host"] in answers]:
             if record := record_of(document, learned, run=run):
-                checks = (*answers[document["host"]].checks, CheckRecord.model_validate(record))
-                found[document["host"]] = Verified(checks, {**document, "checks": [*document["checks"], record]})
+                found[document["host"]] = answers[document["host"]].plus(CheckRecord.model_validate(record))
     return found
 
 

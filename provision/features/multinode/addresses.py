@@ -25,7 +25,7 @@ class SpanAddresses:
         def ask(host: Host) -> tuple[str, str]:
             targets = {other.address_in_span: other.address_in_span for other in self.others(host)}
             session = context.session(host)
-            return session.run(rules.source_command(targets)).stdout, session.run(f"cat {CHOSEN}").stdout
+            return session.run(rules.source_command(targets.items())).stdout, session.run(f"cat {CHOSEN}").stdout
 
         said = context.run_on_hosts(phase, [*members.values()], ask, deadline_s=rules.READ_DEADLINE_S)
         self._sources = {name: rules.sources_of(routes) for name, (routes, _) in said.items()}

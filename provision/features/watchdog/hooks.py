@@ -38,12 +38,14 @@ def status(context: RunContext, probed: ProbedHosts) -> dict[str, StatusPart]:
         if (facts := probed.facts.get(host.name)) and facts.installed and host.is_serving
     ]
     records = context.run_on_hosts("serve", hosts, ask, deadline_s=READ_DEADLINE_S)
-    return {name: _part(record, probed.facts[name]) for name, record in records.items()}
+    return {name: part_of(record, probed.facts[name]) for name, record in records.items()}
 
 
-def _part(record: WatchdogRecord, facts: HostFacts) -> StatusPart:
+def part_of(record: WatchdogRecord, facts: HostFacts) -> StatusPart:
+    """Return what `status` says of one host."""
     is_down = facts.installed is None or facts.installed.service != "active"
     last = record.events[-1:]
     begin = (datetime.now(UTC) - SHOWN).strftime("%Y%m%dT%H%M%SZ")
-    shown = last if is_down and last and last[0].action == "left down" else record.since(begin)
-    return StatusPart({"watchdog": asdict(record)}, sentence(shown, is_down=is_down))
+    left_down = bool(is_down and last and last[0].action == "left down")
+    text = sentence(last if left_down else record.since(begin), is_down=is_down)
+    return StatusPart({"watchdog": asdict(record)}, text, left_down)

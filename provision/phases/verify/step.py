@@ -17,7 +17,7 @@ from provision.phases.verify.expected_gpus import expected_advisories, expected_
 from provision.phases.verify.run_checks import DRAIN_S, CheckOptions, Verified, container_command, resume
 from provision.phases.verify.run_checks import verify as run_checks
 from provision.report.difference import last_green
-from provision.report.run_files import HOST_COMPARISON_FILE
+from provision.report.run_files import HOST_COMPARISON_FILE, own_verification
 from provision.report.wording import verified_line
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -34,7 +34,7 @@ ANSWER_S = 60.0
 
 
 def verify(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
-    """Check each new environment before it goes live; where nothing changed, the last checks stay valid, and what the probe saw is named."""
+    """Check each new environment before it goes live; where nothing changed, the last checks stay valid and are compared too, and what the probe saw is named."""
     for host in context.hosts():
         if host.name in staged.up_to_date | staged.restart_only:
             facts = staged.facts[host.name]
@@ -46,6 +46,9 @@ def verify(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
                 named = {"text": f"{first_few(foreign, SHOWN_FOREIGN)}; {text}", "hint": REMOVE}
                 result = result.model_copy(update={"status": "warn", **named})
             context.record(result)
+            if last and (checks := own_verification(last).checks):
+                own = {"host": host.name, "checks": [check.model_dump() for check in checks]}
+                context.outcomes.checks[host.name] = {**last, **own}
     hosts = building(context, staged)
     documents, _ = check(context, staged, hosts, CheckOptions("standard", serve_follows=True), desired=staged.desired)
     desired = {name: recompute_desired(context, staged, name, document) for name, document in documents.items()}
@@ -107,8 +110,6 @@ def check(
     Returns:
         The document of each host, and the checks that compare hosts.
     """
-    if not hosts:
-        return {}, ()
     started = time.monotonic()
     desired = desired or {}
     expectations = expected(context, probed, hosts, desired)
@@ -141,7 +142,7 @@ def check(
     limit_s = options.time_limit_s(devices, level="full" if deeper else None) + ANSWER_S
     limit_s += options.time_limit_s(devices) * bool(images)
     answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
-    for hosts_checked in features.hooks("hosts_checked"):
+    for hosts_checked in features.hooks("hosts_checked") if hosts else ():
         answers = hosts_checked(context, probed, answers, options)
     for name, verified in answers.items():
         documents[name] = verified.document

@@ -42,6 +42,8 @@ class FakeHost:
         self.bind: str | None = "0.0.0.0"
         """Where its server listens; None where it has none."""
         self.sources = "10.0.0.1"
+        self.routes: dict[str, str] = {}
+        """Its address in other networks, by the address that it connects to."""
         self.listening: tuple[Port, ...] = ()
         self.refused: set[str] = set()
         """Names of hosts that do not accept its connections."""
@@ -56,8 +58,9 @@ class FakeHost:
 
     def _answer(self, command: str) -> str:
         if "getent" in command:
-            asked = re.findall(r"do echo (\S+) ", command)
-            return "".join(f"{name} 10.0.0.5 dev eth0 src {self.sources}\n" for name in asked if self.sources)
+            asked = re.findall(r"getent ahosts (\S+) .*?do echo (\S+) ", command)
+            routes = ((name, self.routes.get(address, self.sources)) for address, name in asked)
+            return "".join(f"{name} 10.0.0.5 dev eth0 src {source}\n" for name, source in routes if source)
         if "/dev/tcp" in command:
             asked = re.findall(r"&& echo (\S+)\)", command)
             refused = self.refused | {other.host for other in self.locked_out if other.units}

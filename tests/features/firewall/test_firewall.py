@@ -210,7 +210,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         return Opening(8000, sources), Opening(8009, sources[:1]), ports
 
     rules = [render(openings(sources)) for sources in (gateway, other)]
-    source = source_command({"gpu-1": "10.9.0.1", "gpu-2": "fd09::1"})
+    source = source_command([("gpu-1", "10.9.0.1"), ("gpu-2", "fd09::1")])
     reach = reach_command({"gpu-1": ("10.9.0.1", 8000), "gpu-2": ("10.9.0.1", 8010)})
     script = tmp_path_factory.mktemp("namespace") / "try.py"
     script.write_text(IN_NAMESPACE)

@@ -125,6 +125,16 @@ def test_monitoring_reaches_the_metrics_of_a_host_whose_server_it_does_not_reach
         assert "tcp dport 9100 tcp flags & (syn | ack) == syn ip saddr { 10.0.0.3 } accept" in fleet.rules(name)
 
 
+def test_monitoring_reaches_the_metrics_of_a_host_with_two_networks(fleet: Fleet) -> None:
+    """Its server listens in one network, its exporter at the address of the inventory, in another."""
+    fleet.hosts["gpu-1"].bind = "10.0.0.5"
+    fleet.hosts["mon"].routes = {"10.0.0.5": "10.0.0.3", "gpu-1.example": "192.168.1.3"}
+    fleet.run(firewall="set", monitoring=True)
+    assert "tcp dport 9100 tcp flags & (syn | ack) == syn ip saddr { 10.0.0.3, 192.168.1.3 } accept" in fleet.rules(
+        "gpu-1"
+    )
+
+
 def test_the_ports_of_a_span_are_its_own_hosts_alone_also_without_a_gateway(fleet: Fleet) -> None:
     fleet.hosts["gpu-1"].sources, fleet.hosts["gpu-2"].sources = "10.1.0.1", "10.1.0.9"
     context = fleet.run(firewall="set", span=True, gateway=False)

@@ -2,9 +2,11 @@
 
 import shutil
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -139,6 +141,16 @@ def make_certificate(folder: Path, name: str) -> tuple[str, str]:
     words += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.9.1", "-keyout", str(key), "-out", str(crt)]
     subprocess.run(words, check=True, capture_output=True)
     return crt.read_text(), key.read_text()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_an_expired_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "gateway.pem"
+    path.write_text("".join(make_certificate(tmp_path, "a")))
+    later = datetime.now(UTC) + timedelta(days=50)
+    monkeypatch.setattr(backends, "datetime", Mock(now=lambda _: later))
+    with pytest.raises(InventoryError, match=r"cannot be used: it expired on 20\d\d-\d\d-\d\d"):
+        backends.read_certificate(str(path), "gate")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

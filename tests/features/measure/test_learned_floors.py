@@ -13,7 +13,7 @@ from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.phases.verify.tool import Picked
 from provision.run.context import RunContext
 from tests.pipeline.test_verify import context_of, probed_hosts
-from verify.records import LEARNED, CheckResult, Figure, as_record
+from verify.records import LEARNED, CheckResult, Figure, as_record, worst_status
 
 SPEEDS = {"a": 100.0, "b": 101.0, "c": 99.0, "d": 100.0, "e": 100.0, "slow": 70.0}
 
@@ -35,7 +35,9 @@ def check(tmp_path: Path, *names: str, **options: Any) -> dict[str, tuple[str, s
     verified = check_in(context, **options)
     found: dict[str, tuple[str, str]] = {}
     for name in verified:
-        kept = json.loads(context.run.path(f"verify/{name}.json").read_bytes())["checks"]
+        document = json.loads(context.run.path(f"verify/{name}.json").read_bytes())
+        kept = document["checks"]
+        assert document.get("status", "ok") == worst_status([record["status"] for record in kept])
         assert [record["id"] for record in kept] == [record["id"] for record in verified[name]["checks"]]
         own = [(record["status"], record["reason"]) for record in kept if record["id"] == LEARNED]
         if own:

@@ -3,6 +3,10 @@
 import json
 from dataclasses import asdict, replace
 
+import pytest
+
+from provision.core.models.facts import HostFacts, Installed
+from provision.features.watchdog import hooks
 from provision.features.watchdog.health_agent import Event, WatchdogRecord, parse_record, sentence
 
 FIRST = Event("20261127T043320Z", "restarted", "frozen: stopped by a signal for 6 s", "/opt/x/logs/hang-1.txt")
@@ -22,6 +26,13 @@ def test_only_what_happened_since_the_last_run_counts() -> None:
     assert record.since("") == (FIRST, SECOND)
     assert record.since("20261127T050000Z-2") == (SECOND,)
     assert record.since("20261128T000000Z") == ()
+
+
+@pytest.mark.parametrize(("service", "is_red"), [("failed", True), ("inactive", True), ("active", False)])
+def test_an_engine_that_was_left_down_makes_status_red(service: str, is_red: bool) -> None:
+    facts = HostFacts(host="a", probed_at="2026-11-27T08:00:00Z", installed=Installed(prefix="/p", service=service))
+    assert hooks.part_of(WatchdogRecord(2, (FIRST, DOWN)), facts).is_red is is_red
+    assert not hooks.part_of(WatchdogRecord(1, (FIRST,)), facts).is_red
 
 
 def test_it_is_told_in_one_sentence() -> None:
