@@ -129,7 +129,9 @@ def test_what_another_prefix_has_taken_over_stays_and_is_handed_on(installed: Pa
     taken.write_text(f"[Service]\nWorkingDirectory={moved}\nEnvironmentFile={moved}/etc/service.env\n")
     own.write_text(f"[Service]\nExecStart={installed}/current/bin/python\n")
     (installed / "etc/units").write_text(f"{taken}\n{own}\n")
-    (units / "firstlight-app.service.wants").mkdir()  # as systemd makes for the watchdog, before the unit that was taken
+    (
+        units / "firstlight-app.service.wants"
+    ).mkdir()  # as systemd makes for the watchdog, before the unit that was taken
     done = remove(str(installed))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"firstlight-left: unit {taken}, which another installation has" in done.stdout

@@ -238,6 +238,12 @@ def test_the_index_of_a_format_that_is_not_fetched_is_passed_over(hub: Site, sto
     assert {file.name for file in take(store, "org/tiny")[1]} == {*MODEL, "pytorch_model.bin.index.json"}
 
 
+def test_further_layers_of_an_embedding_model_are_fetched(hub: Site, store: Store) -> None:
+    layers = {"modules.json": b"[]", "2_Dense/model.safetensors": b"dense", "sparse_linear.pt": b"sparse"}
+    offer(hub, {**MODEL, **layers, "0_Transformer/pytorch_model.bin": b"a copy", "optimizer.pt": b"not read"})
+    assert {file.name for file in take(store, "org/tiny")[1]} == {*MODEL, *layers}
+
+
 def test_weights_that_hosts_have_are_not_fetched(hub: Site, store: Store) -> None:
     name, files = take(store, "org/tiny", model_on_host="/mnt/models/tiny")
     assert {file.name: file.sha256 for file in files} == HASHES
