@@ -92,6 +92,13 @@ def test_the_hubs_own_count_of_weights_is_preferred(hub: Site, store: Store) -> 
     assert shape("org/model", store).weights.by_dtype == (("F8_E4M3", 1000), ("BF16", 20))
 
 
+def test_a_count_of_unpacked_numbers_gives_way_to_the_size_of_the_files(hub: Site, store: Store) -> None:
+    config = LLAMA_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    counted = {"parameters": {"I32": 8_000_000_000, "F16": 1_000_000_000}}
+    hub.content |= {API: json.dumps(LISTING | {"safetensors": counted}).encode(), CONFIG: json.dumps(config).encode()}
+    assert shape("org/model", store).weights.total == SIZE
+
+
 def test_a_hub_that_does_not_answer_is_named_with_a_hint(hub: Site, store: Store) -> None:
     hub.close()
     with pytest.raises(StageError, match=f"the hub `{hub.url}` does not answer") as caught:

@@ -1,6 +1,7 @@
 """What decides on the memory of a model before its weights are fetched: config.json and the size of the weights."""
 
 import contextlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from provision.phases.stage.model_hub import HubModel, HubSilentError, model_key
 from provision.phases.stage.wheelhouse import Store
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
+_TOLERANCE = 1.05
+"""A count that needs more bytes than the files is one of unpacked numbers, as the hub counts those of MXFP4, GPTQ and AWQ."""
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -99,8 +102,9 @@ def _known(model: str) -> Shape | None:
 def _shape(model: str, known: HubModel) -> Shape:
     """Return the shape, its weights by the hub's parameter counts, else by file sizes in the format of config.json."""
     config, nested = known.config, known.config.get("text_config")
-    if known.parameters and known.parameters.keys() <= BYTES_OF.keys():
-        return shape_of(config, counted(_sizes(known.parameters), "the hub's count of parameters"), model=model)
+    sizes = _sizes(known.parameters) if known.parameters.keys() <= BYTES_OF.keys() else {}
+    if sizes and sum(sizes.values()) <= (known.bytes * _TOLERANCE or math.inf):
+        return shape_of(config, counted(sizes, "the hub's count of parameters"), model=model)
     dtype = config.get("dtype") or config.get("torch_dtype")
     dtype = dtype or (nested.get("torch_dtype") if isinstance(nested, dict) else None)
     stored = _STORED_AS.get(str(dtype), "BF16") if not config.get("quantization_config") else "U8"
