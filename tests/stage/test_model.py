@@ -119,6 +119,11 @@ def test_a_draft_model_is_files_of_the_model(store: Store, tmp_path: Path) -> No
         (MODEL, "lacks adapter_config.json, adapter_model.safetensors"),
         ({"adapter_config.json": b'{"peft_type": "IA3"}', "adapter_model.bin": b"w"}, "has no rank `r`"),
         ({"adapter_config.json": b"[", "adapter_model.bin": b"w"}, "has no rank `r`"),
+        ({"adapter_config.json": b'{"r": 8, "use_dora": true}', "adapter_model.bin": b"w"}, "has use_dora, which"),
+        (
+            {"adapter_config.json": b'{"r": 8, "modules_to_save": ["score", "lm_head"]}', "adapter_model.bin": b"w"},
+            "has modules_to_save (lm_head), which vLLM does not serve",
+        ),
     ],
 )
 def test_what_is_no_adapter_is_refused(store: Store, tmp_path: Path, files: dict[str, bytes], text: str) -> None:
