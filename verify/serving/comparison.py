@@ -27,6 +27,7 @@ from verify.serving.soak import usage
 from verify.tables import table
 
 PERCENTILES = (50, 90, 99)
+TRUST = "--trust-remote-code"
 METRICS = ("ttft", "itl", "e2el")
 """The tool's names for milliseconds to the first token, between tokens, and to the last token."""
 
@@ -60,8 +61,15 @@ def arguments(
         *prompts, "--ignore-eos", "--seed", str(seed + concurrency),
         "--num-prompts", str(requests), "--max-concurrency", str(concurrency), *rate,
         "--percentile-metrics", ",".join(METRICS), "--metric-percentiles", ",".join(map(str, PERCENTILES)),
-        "--disable-tqdm",
+        "--disable-tqdm", *[TRUST] * _trusts(service),
     ]  # fmt: skip
+
+
+def _trusts(service: Service) -> bool:
+    """Return whether the service was started with trust in code of its model, such as that of a tokenizer."""
+    with suppress(OSError):
+        return TRUST.encode() in Path(f"/proc/{service.main_pid}/cmdline").read_bytes().split(b"\0")
+    return False
 
 
 def under_load(
