@@ -54,6 +54,13 @@ def test_code_of_the_model_needs_the_users_trust() -> None:
     assert "and firstlight_trust_remote_code is true" in text
 
 
+def test_code_of_another_repository_is_refused_with_its_name() -> None:
+    config = of("NewModel", "brand_new", auto_map={"AutoConfig": "org/implementation--configuration.NewConfig"})
+    refused, text = planned("org/model", config, trust_remote_code=True)
+    assert refusing(refused) == ["remote-code"]
+    assert "is in another repository, `org/implementation`" in text
+
+
 @pytest.mark.parametrize("setting", ["tool_parser", "reasoning_parser"])
 def test_a_parser_that_no_release_has_is_refused(setting: str) -> None:
     refused, _ = planned("Qwen/Qwen3-8B", QWEN3, **{setting: "qwen33"})

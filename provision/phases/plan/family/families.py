@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -138,6 +138,8 @@ class Match:
     possible: tuple[str, ...] = ()
     code: str | None = None
     """Why vLLM needs Python code of the model's repository; None if it does not."""
+    elsewhere: str | None = None
+    """The other repository that has this code, which an offline host cannot read."""
 
 
 UNKNOWN = Match()
@@ -152,10 +154,13 @@ def match(config: Mapping[str, Any], model: str) -> Match:
     name = model_name(model)
     fitting = [row for row in families().values() if _fits(row, config)]
     family = next((row for row in fitting if row.named is None or re.search(row.named, name)), None)
-    code = (family.code if family else None) or _code_of_config(config)
+    of_config = _code_of_config(config)
+    code = (family.code if family else None) or of_config
+    repository, elsewhere, _ = str(config["auto_map"]["AutoConfig"]).partition("--") if of_config else ("", "", "")
+    found = Match(code=code, elsewhere=repository if elsewhere else None)
     if family:
-        return Match(family.name, code=code)
-    return Match(possible=tuple(row.name for row in fitting if not row.derived), code=code)
+        return replace(found, family=family.name)
+    return replace(found, possible=tuple(row.name for row in fitting if not row.derived))
 
 
 def _fits(row: Family, config: Mapping[str, Any]) -> bool:
