@@ -27,7 +27,6 @@ from verify.serving.soak import usage
 from verify.tables import table
 
 PERCENTILES = (50, 90, 99)
-TRUST = "--trust-remote-code"
 METRICS = ("ttft", "itl", "e2el")
 """The tool's names for milliseconds to the first token, between tokens, and to the last token."""
 
@@ -54,6 +53,9 @@ def arguments(
     if load.get("dataset") and dataset:
         length = ["--sharegpt-output-len", str(load["output_tokens"])] if load["output_tokens"] else []
         prompts = ["--dataset-name", "sharegpt", "--dataset-path", dataset, *length]
+    # A tokenizer may be code of the model, too.
+    argv = [word for process in read_all([service.main_pid or 0]) for word in process.argv]
+    trust = ["--trust-remote-code"] if "--trust-remote-code" in argv else []
     rate = ["--request-rate", str(load["rate"])] if load.get("rate") else []
     return [
         "--base-url", service.url, "--model", model, "--tokenizer", model,
@@ -61,15 +63,8 @@ def arguments(
         *prompts, "--ignore-eos", "--seed", str(seed + concurrency),
         "--num-prompts", str(requests), "--max-concurrency", str(concurrency), *rate,
         "--percentile-metrics", ",".join(METRICS), "--metric-percentiles", ",".join(map(str, PERCENTILES)),
-        "--disable-tqdm", *[TRUST] * _trusts(service),
+        "--disable-tqdm", *trust,
     ]  # fmt: skip
-
-
-def _trusts(service: Service) -> bool:
-    """Return whether the service was started with trust in code of its model, such as that of a tokenizer."""
-    with suppress(OSError):
-        return TRUST.encode() in Path(f"/proc/{service.main_pid}/cmdline").read_bytes().split(b"\0")
-    return False
 
 
 def under_load(

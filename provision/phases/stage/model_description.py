@@ -1,7 +1,6 @@
 """What decides on the memory of a model before its weights are fetched: config.json and the size of the weights."""
 
 import contextlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def _shape(model: str, known: HubModel) -> Shape:
     """Return the shape, its weights by the hub's parameter counts, else by file sizes in the format of config.json."""
     config, nested = known.config, known.config.get("text_config")
     sizes = _sizes(known.parameters) if known.parameters.keys() <= BYTES_OF.keys() else {}
-    if sizes and sum(sizes.values()) <= (known.bytes * _TOLERANCE or math.inf):
+    if sizes and not 0 < known.bytes * _TOLERANCE < sum(sizes.values()):
         return shape_of(config, counted(sizes, "the hub's count of parameters"), model=model)
     dtype = config.get("dtype") or config.get("torch_dtype")
     dtype = dtype or (nested.get("torch_dtype") if isinstance(nested, dict) else None)

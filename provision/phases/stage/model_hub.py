@@ -40,10 +40,8 @@ _TOKEN = re.compile(rb"[!-~]{1,1024}")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors", ".bin"}
 """File types of a model repository that vLLM reads."""
-_HEADS = {"sparse_linear.pt", "colbert_linear.pt"}
-"""Weights of heads beside the model's; source: vllm/model_executor/models/roberta.py, 0.32.0."""
-_MODULE = re.compile(r"[1-9]\d*_\w+/(model\.safetensors|pytorch_model\.bin)")
-"""Weights of a further layer of sentence-transformers; source: _load_dense_weights in vllm/model_executor/models/adapters.py, 0.32.0."""
+_FURTHER = re.compile(r"[1-9]\d*_\w+/(model\.safetensors|pytorch_model\.bin)|(sparse|colbert)_linear\.pt")
+"""Weights of layers after an embedding model, without which its vectors are wrong; source: adapters.py and roberta.py in vllm/model_executor/models, 0.32.0."""
 
 
 class HubSilentError(StageError):
@@ -292,16 +290,13 @@ class Hub:
 
 
 def _needed(paths: list[str]) -> set[str]:
-    """Choose configuration, tokenizer, code, and one format of the weights: safetensors where present, without consolidated copies.
-
-    The further layers of sentence-transformers are kept too: without them vLLM serves wrong vectors.
-    """
-    kept = {path for path in paths if PurePosixPath(path).suffix in _KEPT or path in _HEADS}
+    """Choose configuration, tokenizer, code, and one format of the weights: safetensors where present, without consolidated copies."""
+    kept = {path for path in paths if PurePosixPath(path).suffix in _KEPT or _FURTHER.fullmatch(path)}
     top = {path for path in kept if path.endswith(".safetensors") and "/" not in path}
     if not top:
         return kept
     weights = {path for path in top if not path.startswith("consolidated")} or top
-    weights |= {path for path in kept if "modules.json" in kept and _MODULE.fullmatch(path)}
+    weights |= set(filter(_FURTHER.fullmatch, kept))
     return {path for path in kept if not path.endswith(WEIGHTS)} | weights
 
 
