@@ -180,3 +180,17 @@ def test_a_release_that_does_not_know_the_models_class_is_refused() -> None:
     assert "model-class" in refusing(older)
     newer, _ = planned("org/moe", config, vllm="==0.8.4")
     assert "model-class" not in refusing(newer)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kind", "dtype"), [("T4", "gemma2", True), ("T4", "llama", False), ("A100-80G", "gemma2", False)]
+)
+def test_models_that_float16_breaks_are_computed_in_float32_where_gpus_have_no_bfloat16(
+    gpu: str, kind: str, dtype: bool
+) -> None:
+    found, _ = planned("x/y", LLAMA | {"architectures": ["Gemma2ForCausalLM"], "model_type": kind}, f"{gpu}x1")
+    stack = stack_of(found)
+    assert stack.model
+    assert stack.attention
+    assert ("--dtype" in stack.model.flags) == dtype
+    assert not dtype or (stack.attention.backend, stack.model.device_weights_bytes) == ("TRITON_ATTN", 2 << 30)

@@ -9,7 +9,7 @@ from provision.core.formatting import GIB
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import Cache, cache_of, tensor_sizes, weight_bytes, why_not
-from provision.phases.plan.fit.tables import Batch, batches, engine, platforms
+from provision.phases.plan.fit.tables import Batch, batches, engine, platforms, rules
 
 MIB = 2**20
 
@@ -206,7 +206,7 @@ def alternatives(shape: Shape, request: ServingRequest, budget: DeviceBudget) ->
 
 
 def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:
-    if request.dtype == "float32":
+    if request.dtype == "float32" and shape.text_type not in rules("float16")["refused"]:
         yield Alternative("with `--set dtype=auto`", {"dtype": "auto"}, replace(request, dtype="auto"), budget)
     found = fit(shape, request, budget)
     if found.longest and request.length != found.longest:
