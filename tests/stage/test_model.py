@@ -122,7 +122,7 @@ def test_a_draft_model_is_files_of_the_model(store: Store, tmp_path: Path) -> No
         ({"adapter_config.json": b'{"r": 8, "use_dora": true}', "adapter_model.bin": b"w"}, "has use_dora, which"),
         (
             {"adapter_config.json": b'{"r": 8, "modules_to_save": ["score", "lm_head"]}', "adapter_model.bin": b"w"},
-            "has modules_to_save (lm_head), which vLLM does not serve",
+            "has `lm_head` saved, which vLLM does not serve",
         ),
     ],
 )

@@ -24,15 +24,15 @@ def why_not(shape: Shape, tensor: int) -> str | None:
     Source: verify_with_parallel_config in vllm/config/model.py, and the `divide` calls in QKVParallelLinear, ColumnParallelLinear
     and VocabParallelEmbedding, 0.32.0; validate_fp8_block_shape in vllm/model_executor/layers/quantization/utils/fp8_utils.py.
     """
-    kv = shape.kv_heads
+    kv, blocks = shape.kv_heads, shape.blocked if tensor > 1 else ()
     checks = [
         (shape.heads % tensor == 0, f"{shape.heads} attention heads"),
         (shape.latent is not None or max(kv, tensor) % min(kv, tensor) == 0, f"{kv} key-value heads"),
         (padded_vocabulary(shape) % tensor == 0, f"a vocabulary of {padded_vocabulary(shape)}"),
         *((width % tensor == 0, f"an inner width of {width}") for width in shape.inner),
         *(
-            (tensor == 1 or width % (FP8_BLOCK * tensor) == 0, f"an inner width of {width} in blocks of {FP8_BLOCK}")
-            for width in shape.blocked
+            (width % (FP8_BLOCK * tensor) == 0, f"an inner width of {width} in blocks of {FP8_BLOCK}")
+            for width in blocks
         ),
     ]
     return next((f"{what} cannot be divided by {tensor}" for holds, what in checks if not holds), None)
