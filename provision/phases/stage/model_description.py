@@ -14,7 +14,7 @@ from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit.shape import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, counted, in_folder
-from provision.phases.stage.model_hub import HubModel, HubSilentError, model_key, open_hub
+from provision.phases.stage.model_hub import QUANTIZATION, HubModel, HubSilentError, model_key, open_hub
 from provision.phases.stage.wheelhouse import Store
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
@@ -44,6 +44,8 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
     folder = expand_user(settings.model)
     if folder.is_dir():
         config = _config(folder / "config.json")
+        if (folder / QUANTIZATION).is_file():
+            config = {"quantization_config": _config(folder / QUANTIZATION)} | config
         return shape_of(config, in_folder(folder, layers=_layers(config)), model=str(folder.resolve()))
     key = model_key(settings.model)
     if not refresh and (kept := store.get("described", key)):

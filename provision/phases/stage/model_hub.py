@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import httpx
 
 WEIGHTS = (".safetensors", ".bin")
+QUANTIZATION = "hf_quant_config.json"
 _LONGEST_TOKEN = 1024
 _TOKEN = re.compile(rb"[!-~]{1,1024}")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -193,6 +194,8 @@ class Hub:
                 hint="use a model in the format of transformers, with safetensors",
             )
         config = self._object(self._address(listed.commit, "config.json"))
+        if any(file.path == QUANTIZATION for file in wanted):
+            config = {"quantization_config": self._object(self._address(listed.commit, QUANTIZATION))} | config
         weights = sum(file.bytes for file in wanted if file.path.endswith(WEIGHTS))
         return HubModel(config=config, parameters=listed.parameters or {}, bytes=weights)
 

@@ -278,6 +278,9 @@ def _windows(
 
 def _quantization_config(config: Mapping[str, Any]) -> dict[str, Any]:
     quantized = config.get("quantization_config") or config.get("compression_config")
+    inner = quantized.get("quantization") if isinstance(quantized, dict) else None
+    if isinstance(inner, dict):  # ModelOpt up to 0.29, in a file of its own
+        return {"quant_method": "modelopt", **inner}
     return quantized if isinstance(quantized, dict) else {}
 
 
