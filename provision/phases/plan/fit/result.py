@@ -6,6 +6,7 @@ from functools import partial
 from math import gcd
 
 from provision.core.formatting import GIB
+from provision.core.models.settings import value_of
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import Cache, cache_of, tensor_sizes, weight_bytes, why_not
@@ -43,6 +44,8 @@ class Fit:
 
 def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     """Compute how a model fits on a host; `problem` of the result is the reason if it does not."""
+    if "rope" in (value_of(request.arguments, "--hf-overrides") or ""):  # vLLM itself checks the length that it gives
+        shape = replace(shape, length=max(shape.length, request.length or 0))
     tensor, wrong = _split(shape, request, budget)
     row = platforms()[budget.platform]
     # vLLM serves 32-bit weights in 16 bits unless `--set dtype=float32` is set
