@@ -8,6 +8,7 @@ from provision.core.errors import ModelError
 from provision.phases.plan.family.families import task_of
 
 ONE = {"0": "LABEL_0"}
+RERANKER = '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no", "yes"], "is_original_qwen3_reranker": true}'
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,9 @@ ONE = {"0": "LABEL_0"}
         ("Qwen3ForCausalLM", {"num_labels": 1}, (), ("--convert", "classify"), "score"),
         ("XLMRobertaForSequenceClassification", {"id2label": ONE}, (), (), "score"),
         ("BertForSequenceClassification", {"id2label": ONE}, (), ("--runner", "pooling"), "score"),
+        ("JinaVLForRanking", {"num_labels": 1}, (), (), "score"),
+        ("Qwen3ForCausalLM", {}, (), ("--hf-overrides", RERANKER), "score"),
+        ("Qwen3ForCausalLM", {}, (), ("--hf-overrides", "no JSON"), "generate"),
     ],
 )
 def test_files_and_arguments_decide(

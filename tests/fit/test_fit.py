@@ -69,6 +69,9 @@ def test_a_length_that_does_not_fit_is_refused_with_one_that_does() -> None:
 def test_a_context_beyond_the_models_own_length_is_refused() -> None:
     found = fit(mixtral(), ServingRequest(length=40000), cards(8, 140))
     assert found.problem == "a context of 40000 tokens is requested; the model supports 32768"
+    yarn = '{"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}'
+    longer = fit(mixtral(), ServingRequest(length=40000, arguments=("--hf-overrides", yarn)), cards(8, 140))
+    assert (longer.problem, longer.length) == (None, 40000)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,18 @@ def test_an_indivisible_size_is_named(changed: dict[str, int], tensor: int, text
     assert why_not(llama_8b(**changed), tensor) == text
 
 
+def test_blocks_of_8_bit_floats_are_not_divided_outside_the_experts() -> None:
+    blocks = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    assert why_not(llama_8b(intermediate_size=9728), 8) is None
+    dense = llama_8b(intermediate_size=9728, **blocks)
+    assert why_not(dense, 8) == "an inner width of 9728 in blocks of 128 cannot be divided by 8"
+    assert tensor_sizes(dense, 8) == (1, 2, 4)
+    experts = {"num_experts": 8, "moe_intermediate_size": 768, "intermediate_size": 6144, **blocks}
+    assert why_not(llama_8b(**experts), 8) is None
+    assert why_not(llama_8b(**experts, shared_expert_intermediate_size=512), 8)
+    assert why_not(llama_8b(num_local_experts=8, intermediate_size=1536, **blocks), 8) is None
+
+
 @pytest.mark.parametrize(
     ("layers", "parts", "expected"),
     [(32, 4, (8, 8, 8, 8)), (61, 2, (31, 30)), (10, 4, (2, 3, 3, 2)), (11, 4, (3, 3, 3, 2))],

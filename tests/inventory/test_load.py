@@ -208,6 +208,7 @@ WRONG = {
     "file of arguments": "firstlight_vllm_args: [--config, x.yml]",
     "short for a file of arguments": "firstlight_vllm_args: [--conf=x.yml]",
     "a server without the key": "firstlight_vllm_args: [--grp]",
+    "files of a hub that are not fetched": "{firstlight_model: org/tiny, firstlight_vllm_args: [--config-format, mistral, --load-format=mistral]}",
     "secret argument": "firstlight_vllm_args: ['--api-key=abc']",
     "secret variable": "firstlight_env: {HF_TOKEN: abc}",
     "bind": "firstlight_bind: 0.0.0.0",

@@ -54,6 +54,13 @@ def test_code_of_the_model_needs_the_users_trust() -> None:
     assert "and firstlight_trust_remote_code is true" in text
 
 
+def test_code_of_another_repository_is_refused_with_its_name() -> None:
+    config = of("NewModel", "brand_new", auto_map={"AutoConfig": "org/implementation--configuration.NewConfig"})
+    refused, text = planned("org/model", config, trust_remote_code=True)
+    assert refusing(refused) == ["remote-code"]
+    assert "is in another repository, `org/implementation`" in text
+
+
 @pytest.mark.parametrize("setting", ["tool_parser", "reasoning_parser"])
 def test_a_parser_that_no_release_has_is_refused(setting: str) -> None:
     refused, _ = planned("Qwen/Qwen3-8B", QWEN3, **{setting: "qwen33"})
@@ -173,3 +180,17 @@ def test_a_release_that_does_not_know_the_models_class_is_refused() -> None:
     assert "model-class" in refusing(older)
     newer, _ = planned("org/moe", config, vllm="==0.8.4")
     assert "model-class" not in refusing(newer)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kind", "dtype"), [("T4", "gemma2", True), ("T4", "llama", False), ("A100-80G", "gemma2", False)]
+)
+def test_models_that_float16_breaks_are_computed_in_float32_where_gpus_have_no_bfloat16(
+    gpu: str, kind: str, dtype: bool
+) -> None:
+    found, _ = planned("x/y", LLAMA | {"architectures": ["Gemma2ForCausalLM"], "model_type": kind}, f"{gpu}x1")
+    stack = stack_of(found)
+    assert stack.model
+    assert stack.attention
+    assert ("--dtype" in stack.model.flags) == dtype
+    assert not dtype or (stack.attention.backend, stack.model.device_weights_bytes) == ("TRITON_ATTN", 2 << 30)

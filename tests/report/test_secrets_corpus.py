@@ -125,6 +125,12 @@ def test_text_that_only_mentions_a_secret_stays() -> None:
     assert scrub(document) == document
 
 
+@pytest.mark.parametrize("name", ["classifier_from_token", "bos_token", "eos_token", "pad_token"])
+def test_a_token_of_a_vocabulary_is_no_secret(name: str) -> None:
+    for text in (f'{{"{name}": "endoftext"}}', f'{{"{name}": ["no", "yes"]}}'):
+        assert redact(text) == text
+
+
 def test_the_doctor_prints_no_secret() -> None:
     for line, secrets in CORPUS:
         log = f"RuntimeError: CUDA error: no kernel image is available for execution on the device {line}\n"

@@ -323,6 +323,12 @@ def test_cards_without_bfloat16_get_float16(capability: str, dtype: str) -> None
     assert value_of(made, "--dtype") == dtype
 
 
+def test_a_model_that_is_planned_in_float32_is_served_so() -> None:
+    plan = PLANNED.model_copy(update={"flags": ("--dtype", "float32"), "tensor_parallel": 1})
+    planned = stack("0.26.0", "cu130", "TRITON_ATTN").model_copy(update={"model": plan})
+    assert value_of(command(planned, facts(card(0, capability="7.5"))), "--dtype") == "float32"
+
+
 @given(st.lists(st.sampled_from(["lora_resolver", "firstlight_attention", "other"]), unique=True))
 def test_a_list_of_allowed_plugins_includes_ours(names: list[str]) -> None:
     made = command(env={"VLLM_PLUGINS": ",".join(names)})

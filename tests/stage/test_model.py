@@ -119,6 +119,11 @@ def test_a_draft_model_is_files_of_the_model(store: Store, tmp_path: Path) -> No
         (MODEL, "lacks adapter_config.json, adapter_model.safetensors"),
         ({"adapter_config.json": b'{"peft_type": "IA3"}', "adapter_model.bin": b"w"}, "has no rank `r`"),
         ({"adapter_config.json": b"[", "adapter_model.bin": b"w"}, "has no rank `r`"),
+        ({"adapter_config.json": b'{"r": 8, "use_dora": true}', "adapter_model.bin": b"w"}, "has use_dora, which"),
+        (
+            {"adapter_config.json": b'{"r": 8, "modules_to_save": ["score", "lm_head"]}', "adapter_model.bin": b"w"},
+            "has `lm_head` saved, which vLLM does not serve",
+        ),
     ],
 )
 def test_what_is_no_adapter_is_refused(store: Store, tmp_path: Path, files: dict[str, bytes], text: str) -> None:
@@ -236,6 +241,12 @@ def test_the_index_of_a_format_that_is_not_fetched_is_passed_over(hub: Site, sto
     others = {"pytorch_model-00001-of-00001.bin": b"not fetched", "pytorch_model.bin.index.json": OTHER_INDEX}
     offer(hub, {**MODEL, **others})
     assert {file.name for file in take(store, "org/tiny")[1]} == {*MODEL, "pytorch_model.bin.index.json"}
+
+
+def test_further_layers_of_an_embedding_model_are_fetched(hub: Site, store: Store) -> None:
+    layers = {"modules.json": b"[]", "2_Dense/model.safetensors": b"dense", "sparse_linear.pt": b"sparse"}
+    offer(hub, {**MODEL, **layers, "0_Transformer/pytorch_model.bin": b"a copy", "optimizer.pt": b"not read"})
+    assert {file.name for file in take(store, "org/tiny")[1]} == {*MODEL, *layers}
 
 
 def test_weights_that_hosts_have_are_not_fetched(hub: Site, store: Store) -> None:

@@ -92,6 +92,26 @@ def test_the_hubs_own_count_of_weights_is_preferred(hub: Site, store: Store) -> 
     assert shape("org/model", store).weights.by_dtype == (("F8_E4M3", 1000), ("BF16", 20))
 
 
+def test_a_count_of_unpacked_numbers_gives_way_to_the_size_of_the_files(hub: Site, store: Store) -> None:
+    config = LLAMA_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    counted = {"parameters": {"I32": 8_000_000_000, "F16": 1_000_000_000}}
+    hub.content |= {API: json.dumps(LISTING | {"safetensors": counted}).encode(), CONFIG: json.dumps(config).encode()}
+    assert shape("org/model", store).weights.total == SIZE
+
+
+def test_a_quantisation_in_a_file_of_its_own_is_read(tmp_path: Path, hub: Site, store: Store) -> None:
+    content = json.dumps({"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}}).encode()
+    rows = [*LISTING["siblings"], {"rfilename": "hf_quant_config.json", "size": len(content), "blobId": "0"}]
+    hub.content[API] = json.dumps(LISTING | {"siblings": rows}).encode()
+    hub.content[CONFIG.replace("config.json", "hf_quant_config.json")] = content
+    folder = write_model(tmp_path / "model", LLAMA_8B, {"x": ("U8", [64], 1)})
+    (folder / "hf_quant_config.json").write_bytes(content)
+    for found in (shape("org/model", store), shape(folder, store)):
+        assert (found.quantization, found.kernel_format, found.cache_dtype) == ("modelopt", "nvfp4", "fp8")
+    (folder / "config.json").write_text(json.dumps(LLAMA_8B | {"quantization_config": {"quant_method": "fp8"}}))
+    assert shape(folder, store).quantization == "fp8"
+
+
 def test_a_hub_that_does_not_answer_is_named_with_a_hint(hub: Site, store: Store) -> None:
     hub.close()
     with pytest.raises(StageError, match=f"the hub `{hub.url}` does not answer") as caught:

@@ -180,6 +180,16 @@ def add_prompts(load: dict[str, Any]) -> list[str]:
     return words[words.index("small") + 1 : words.index("--percentile-metrics")]
 
 
+def test_the_tool_reads_a_tokenizer_that_is_code_where_the_service_does() -> None:
+    for trust in ([], ["--trust-remote-code"]):
+        with subprocess.Popen([sys.executable, "-c", "input()", *trust], stdin=subprocess.PIPE) as process:
+            service = Service(Path("/srv"), READINESS, process.pid)
+            load = {"input_tokens": 128, "output_tokens": 16}
+            assert comparison.arguments(service, concurrency=4, requests=8, load=load)[-1:] == (
+                trust or ["--disable-tqdm"]
+            )
+
+
 def test_prompts_of_a_file_and_a_rate_are_those_of_the_tool() -> None:
     common = ["--ignore-eos", "--seed", "4", "--num-prompts", "8", "--max-concurrency", "4"]
     dataset = ["--dataset-name", "sharegpt", "--dataset-path", "/tmp/prompts.json"]

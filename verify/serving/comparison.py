@@ -53,6 +53,9 @@ def arguments(
     if load.get("dataset") and dataset:
         length = ["--sharegpt-output-len", str(load["output_tokens"])] if load["output_tokens"] else []
         prompts = ["--dataset-name", "sharegpt", "--dataset-path", dataset, *length]
+    # A tokenizer may be code of the model, too.
+    argv = [word for process in read_all([service.main_pid or 0]) for word in process.argv]
+    trust = ["--trust-remote-code"] if "--trust-remote-code" in argv else []
     rate = ["--request-rate", str(load["rate"])] if load.get("rate") else []
     return [
         "--base-url", service.url, "--model", model, "--tokenizer", model,
@@ -60,7 +63,7 @@ def arguments(
         *prompts, "--ignore-eos", "--seed", str(seed + concurrency),
         "--num-prompts", str(requests), "--max-concurrency", str(concurrency), *rate,
         "--percentile-metrics", ",".join(METRICS), "--metric-percentiles", ",".join(map(str, PERCENTILES)),
-        "--disable-tqdm",
+        "--disable-tqdm", *trust,
     ]  # fmt: skip
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from provision.core.models.settings import RAY_PORTS, Settings, SourceKind, option_of, speculates
+from provision.core.models.settings import HUB_ID, RAY_PORTS, Settings, SourceKind, option_of, speculates
 from provision.core.redaction import redact
 from provision.core.tables import own_table
+from provision.core.user_path import expand_user
 from provision.fleet.inventory.addresses import EVERYWHERE
 
 LAST_PORT = 65535
@@ -86,17 +87,11 @@ def _speculative(settings: Settings) -> Iterator[Conflict]:
     if not given:
         return
     if settings.draft is None and "method" not in given:
-        yield Conflict(
-            "speculative",
-            "neither a draft model nor a method is named",
-            "name one, such as {model: org/draft, num_speculative_tokens: 4} or {method: ngram, num_speculative_tokens: 4}",
-        )
+        hint = "name one, such as {model: org/draft, num_speculative_tokens: 4} or {method: ngram, num_speculative_tokens: 4}"
+        yield Conflict("speculative", "neither a draft model nor a method is named", hint)
     if settings.draft is not None and settings.model_on_host is not None:
-        yield Conflict(
-            "speculative",
-            f"a draft model is sent with the model, and the model is linked from {settings.model_on_host}",
-            "leave firstlight_model_on_host out",
-        )
+        text = f"a draft model is sent with the model, and the model is linked from {settings.model_on_host}"
+        yield Conflict("speculative", text, "leave firstlight_model_on_host out")
     if speculates(settings.vllm_args):
         yield Conflict(
             "speculative", "firstlight_vllm_args has --speculative-config too", "name all of its values here"
@@ -127,17 +122,11 @@ def _shared_address(settings: Settings) -> Iterator[Conflict]:
     except ValueError:
         shared = None
     if shared is None or "/" not in settings.gateway_address or shared.ip.is_loopback or shared.ip.is_multicast:
-        yield Conflict(
-            "gateway_address",
-            f"{settings.gateway_address!r} is no address of a host with the length of its network's prefix",
-            "such as 10.0.0.9/24",
-        )
+        text = f"{settings.gateway_address!r} is no address of a host with the length of its network's prefix"
+        yield Conflict("gateway_address", text, "such as 10.0.0.9/24")
     elif settings.gateway_bind not in EVERYWHERE:
-        yield Conflict(
-            "gateway_bind",
-            f"the gateway listens on {settings.gateway_bind} alone, and clients are to use {shared.ip}",
-            "leave firstlight_gateway_bind out: 0.0.0.0",
-        )
+        text = f"the gateway listens on {settings.gateway_bind} alone, and clients are to use {shared.ip}"
+        yield Conflict("gateway_bind", text, "leave firstlight_gateway_bind out: 0.0.0.0")
 
 
 def _budgets(settings: Settings) -> Iterator[Conflict]:
@@ -160,28 +149,21 @@ def _firewall(settings: Settings) -> Iterator[Conflict]:
 
 def _arguments(settings: Settings) -> Iterator[Conflict]:
     table = own_table(TABLE)
-    owned, refused, secret = table["owned"], table["refused"], table["secret"]["arguments"]
+    is_of_hub = HUB_ID.fullmatch(settings.model) and not expand_user(settings.model).is_dir()
+    of_hub = table["refused_of_hubs"] if is_of_hub else {}
+    owned, refused, secret = table["owned"], table["refused"] | of_hub, table["secret"]["arguments"]
     for argument, following in _with_following(settings.vllm_args):
         option = _named(argument, following, (*owned, *refused, *secret))
-        shown = argument if option in (None, option_of(argument)) else f"{argument} (short for {option})"
+        shown = argument if option in (None, option_of(argument), *of_hub) else f"{argument} (short for {option})"
         if option in secret:
-            yield Conflict(
-                "vllm_args",
-                f"{option!r} would put a secret among the arguments, where every user of the host reads it",
-                _INSTEAD,
-            )
+            text = f"{option!r} would put a secret among the arguments, where every user of the host reads it"
+            yield Conflict("vllm_args", text, _INSTEAD)
         elif redact(argument) != argument:
-            yield Conflict(
-                "vllm_args",
-                f"{redact(argument)!r} holds what looks like a secret, and every user of the host reads a process's arguments",
-                _INSTEAD,
-            )
+            text = f"{redact(argument)!r} holds what looks like a secret, and every user of the host reads a process's arguments"
+            yield Conflict("vllm_args", text, _INSTEAD)
         elif option in owned:
-            yield Conflict(
-                "vllm_args",
-                f"{shown!r} is decided by firstlight_{owned[option]}",
-                f"set firstlight_{owned[option]} instead",
-            )
+            setting = f"firstlight_{owned[option]}"
+            yield Conflict("vllm_args", f"{shown!r} is decided by {setting}", f"set {setting} instead")
         elif option in refused:
             yield Conflict("vllm_args", f"{shown!r}: {refused[option]['why']}", refused[option]["do"])
 
@@ -192,14 +174,14 @@ def _with_following(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _named(argument: str, following: str, options: Iterable[str]) -> str | None:
-    """Return the option that an argument means: full name, abbreviation as in argparse, or JSON key."""
+    """Return the option that an argument means: full name, abbreviation as in argparse, JSON key, or the option with this value."""
     name, _, key = option_of(argument).partition(".")
     value = argument.partition("=")[2] if "=" in argument else following
     if not name.startswith("-") or not name.strip("-"):
         return None
     for option in sorted(options, key=lambda option: option.partition(".")[0] != name):
         full, _, part = option.partition(".")
-        if full.startswith(name) and (key == part or (part and not key and f'"{part}"' in value)):
+        if full.startswith(name) and (key == part or (part and not key and (value == part or f'"{part}"' in value))):
             return option
     return None
 
@@ -209,24 +191,19 @@ def _environment(settings: Settings) -> Iterator[Conflict]:
     pattern = re.compile(own_table(TABLE)["secret"]["name"])
     for name, value in settings.env.items():
         if pattern.search(name) or redact(value) != value:
-            yield Conflict(
-                "env",
-                f"{name} looks like a secret, and these variables are written to the run's records",
-                _INSTEAD,
-            )
+            text = f"{name} looks like a secret, and these variables are written to the run's records"
+            yield Conflict("env", text, _INSTEAD)
         elif name in owned:
-            yield Conflict(
-                "env", f"{name} is decided by firstlight_{owned[name]}", f"set firstlight_{owned[name]} instead"
-            )
+            setting = f"firstlight_{owned[name]}"
+            yield Conflict("env", f"{name} is decided by {setting}", f"set {setting} instead")
 
 
 def _parallel(settings: Settings) -> Iterator[Conflict]:
     if settings.gpus == "all":
         return
     if len(set(settings.gpus)) != len(settings.gpus) or not settings.gpus:
-        yield Conflict(
-            "gpus", f"{list(settings.gpus)} names no GPU, or one twice", "allowed: all, or a list of different indexes"
-        )
+        text = f"{list(settings.gpus)} names no GPU, or one twice"
+        yield Conflict("gpus", text, "allowed: all, or a list of different indexes")
         return
     asked = (settings.tensor_parallel or 1) * settings.pipeline(on_cpu=False) * settings.data_parallel
     slices = [name for name in settings.gpus if isinstance(name, str)]
@@ -240,28 +217,20 @@ def _parallel(settings: Settings) -> Iterator[Conflict]:
     named = len(settings.gpus) * settings.span
     if asked > named:
         of = f" on {settings.span} hosts" if settings.span > 1 else ""
-        yield Conflict(
-            "gpus",
-            f"{named} GPUs{of} are named, and tensor, pipeline and data parallel together want {asked}",
-            "name more GPUs, or lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel",
-        )
+        text = f"{named} GPUs{of} are named, and tensor, pipeline and data parallel together want {asked}"
+        hint = "name more GPUs, or lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel"
+        yield Conflict("gpus", text, hint)
 
 
 def _span(settings: Settings) -> Iterator[Conflict]:
     if settings.span_address is not None and _is_loopback(settings.span_address) is not False:
-        yield Conflict(
-            "span_address",
-            f"{settings.span_address!r} is no IP address at which other hosts reach this one",
-            "name the host's address in the network between the hosts",
-        )
+        text = f"{settings.span_address!r} is no IP address at which other hosts reach this one"
+        yield Conflict("span_address", text, "name the host's address in the network between the hosts")
     if settings.span == 1:
         return
     if settings.executor == "ray" and settings.ray_ports[1] > LAST_PORT:
-        yield Conflict(
-            "span_port",
-            f"{settings.span_port} leaves too few ports for Ray, which listens on {RAY_PORTS} after these two",
-            f"name one of at most {LAST_PORT - 1 - RAY_PORTS}",
-        )
+        text = f"{settings.span_port} leaves too few ports for Ray, which listens on {RAY_PORTS} after these two"
+        yield Conflict("span_port", text, f"name one of at most {LAST_PORT - 1 - RAY_PORTS}")
     refused = own_table(TABLE)["refused_of_spans"]
     for argument, following in _with_following(settings.vllm_args):
         if option := _named(argument, following, refused):
@@ -269,8 +238,6 @@ def _span(settings: Settings) -> Iterator[Conflict]:
     # A size that is not given is chosen so that it fits.
     asked = (settings.tensor_parallel or settings.span) * (settings.pipeline_parallel or settings.span)
     if asked % settings.span:
-        yield Conflict(
-            "span",
-            f"tensor and pipeline parallel together want {asked} processes, which cannot be divided by {settings.span} hosts",
-            "leave firstlight_pipeline_parallel out: each host then has an equal part of the layers",
-        )
+        text = f"tensor and pipeline parallel together want {asked} processes, which cannot be divided by {settings.span} hosts"
+        hint = "leave firstlight_pipeline_parallel out: each host then has an equal part of the layers"
+        yield Conflict("span", text, hint)

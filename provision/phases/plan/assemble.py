@@ -68,6 +68,7 @@ def _model(profile: HostProfile) -> ModelPlan | None:
     found, request = fit(served.shape, served.request, budget), served.request
     sizes = {"tensor": found.tensor, "pipeline": request.pipeline, "data": request.data}
     flags = [word for name, size in sizes.items() if size > 1 for word in (f"--{name}-parallel-size", str(size))]
+    flags += ["--dtype", "float32"] if request.dtype == "float32" else []
     if found.length and (request.length or found.length < served.shape.usual_length):
         flags += ["--max-model-len", str(found.length)]
     return ModelPlan(

@@ -16,6 +16,7 @@ from provision.phases.plan.cards import amd_cards, nvidia_cards, only_shows, ser
 from provision.phases.plan.family.families import int8_on_x86
 from provision.phases.plan.fit.serving_request import serving_request_of
 from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.tables import rules
 from provision.phases.plan.host_profile import INCOMING, HostProfile, Platform, ServedModel, Toolkit
 from provision.phases.plan.policy import GivenWheel, policy_of
 
@@ -42,12 +43,16 @@ def profile_of(
     Raises:
         UsageError: Two settings contradict each other.
     """
-    policy = policy_of(settings)
-    if wheel:
-        policy = replace(policy, vllm=wheel.policy)
     nvidia, amd = nvidia_cards(facts), amd_cards(facts)
     platform = platform_of_host(facts)
     usable = nvidia or amd
+    if settings.dtype == "auto" and shape and shape.text_type in rules("float16")["refused"]:
+        least = numbers(rules("float16")["below"])
+        if any(card.compute_capability and numbers(card.compute_capability) < least for card in usable):
+            settings = settings.model_copy(update={"dtype": "float32"})
+    policy = policy_of(settings)
+    if wheel:
+        policy = replace(policy, vllm=wheel.policy)
     places = {one.place: one for card in usable for one in (card, *card.sliced())}
     uid, home = 0 if escalates else facts.user.uid, facts.user.home
     root = None if uid is None else uid == 0

@@ -16,6 +16,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Span
 from provision.core.models.settings import CHAT_TEMPLATE, HUB_ID, SPECULATIVE, Settings
 from provision.core.models.stack import FlashInferPlan, Stack
+from provision.phases.plan.fit.tables import rules
 from provision.phases.serve import start_cache
 from provision.phases.serve.devices import Devices, choose_devices
 from provision.phases.serve.model import ServedModel
@@ -126,7 +127,7 @@ def serve_command(
     devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
     given = _Given(stack, settings, facts, prefix, model, devices, is_shared, stack.vllm.version)
     served_name = name_in_api(settings, model.name)
-    split = ["--dtype", _dtype(settings, devices), *_split_options(devices), *_length_options(given)]
+    split = ["--dtype", _dtype(stack, settings, devices), *_split_options(devices), *_length_options(given)]
     attention = stack.attention.flag or stack.attention.backend
     # Older releases read an environment variable instead.
     has_option = has("attention", given.vllm)
@@ -194,12 +195,11 @@ def serve_command(
     )
 
 
-def _dtype(settings: Settings, devices: Devices) -> str:
-    """Return the setting; replace `auto` for GPUs that cannot compute in bfloat16."""
-    row = options()["dtype"]
+def _dtype(stack: Stack, settings: Settings, devices: Devices) -> str:
+    """Return the setting; replace `auto` for GPUs that cannot compute in bfloat16, by what the plan says of the model."""
     capability = devices.compute_capability
-    if settings.dtype == "auto" and capability and numbers(capability) < numbers(row["bfloat16_capability"]):
-        return str(row["below"])
+    if settings.dtype == "auto" and capability and numbers(capability) < numbers(rules("float16")["below"]):
+        return "float32" if stack.model and "--dtype" in stack.model.flags else "float16"
     return settings.dtype
 
 

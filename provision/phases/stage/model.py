@@ -21,6 +21,8 @@ from provision.phases.stage.wheelhouse import Store, sha256_of
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 """What PEFT calls the weights of an adapter; vLLM prefers the first."""
+_REFUSED = ("use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
+"""What vLLM refuses of an adapter; source: _validate_features in vllm/lora/peft_helper.py, 0.32.0."""
 
 
 def stage_model(
@@ -81,11 +83,21 @@ def adapter_files(adapter: str, files: Iterable[StagedFile]) -> list[StagedFile]
         )
     try:
         adapter_rank(found[ADAPTER_CONFIG])
+        content = json.loads(Path(found[ADAPTER_CONFIG].path).read_text(encoding="utf-8"))
+        refused = [name for name in _REFUSED if content.get(name)]
+        refused += [
+            f"`{name}` saved" for name in content.get("modules_to_save") or () if name not in ("classifier", "score")
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StageError(
             f"adapter `{adapter}`: {ADAPTER_CONFIG} has no rank `r`",
             hint="firstlight_lora takes LoRA adapters; other kinds of PEFT are not served by vLLM",
         ) from None
+    if refused:
+        raise StageError(
+            f"adapter `{adapter}` has {', '.join(refused)}, which vLLM does not serve",
+            hint="train it without, or merge it into the model and serve the result as firstlight_model",
+        )
     folder = f"{ADAPTERS}/{adapter}"
     return [found[name].model_copy(update={"name": f"{folder}/{name}"}) for name in (ADAPTER_CONFIG, weights)]
 

@@ -14,10 +14,12 @@ from provision.core.tables import rows_of
 from provision.core.user_path import expand_user
 from provision.phases.plan.fit.shape import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, KNOWN, counted, in_folder
-from provision.phases.stage.model_hub import HubModel, HubSilentError, model_key, open_hub
+from provision.phases.stage.model_hub import QUANTIZATION, HubModel, HubSilentError, model_key, open_hub
 from provision.phases.stage.wheelhouse import Store
 
 _KNOWN_MODELS = Path(__file__).with_name("known_models.toml")
+_TOLERANCE = 1.05
+"""A count that needs more bytes than the files is one of unpacked numbers, as the hub counts those of MXFP4, GPTQ and AWQ."""
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -42,6 +44,8 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
     folder = expand_user(settings.model)
     if folder.is_dir():
         config = _config(folder / "config.json")
+        if (folder / QUANTIZATION).is_file():
+            config = {"quantization_config": _config(folder / QUANTIZATION)} | config
         return shape_of(config, in_folder(folder, layers=_layers(config)), model=str(folder.resolve()))
     key = model_key(settings.model)
     if not refresh and (kept := store.get("described", key)):
@@ -99,8 +103,9 @@ def _known(model: str) -> Shape | None:
 def _shape(model: str, known: HubModel) -> Shape:
     """Return the shape, its weights by the hub's parameter counts, else by file sizes in the format of config.json."""
     config, nested = known.config, known.config.get("text_config")
-    if known.parameters and known.parameters.keys() <= BYTES_OF.keys():
-        return shape_of(config, counted(_sizes(known.parameters), "the hub's count of parameters"), model=model)
+    sizes = _sizes(known.parameters) if known.parameters.keys() <= BYTES_OF.keys() else {}
+    if sizes and not 0 < known.bytes * _TOLERANCE < sum(sizes.values()):
+        return shape_of(config, counted(sizes, "the hub's count of parameters"), model=model)
     dtype = config.get("dtype") or config.get("torch_dtype")
     dtype = dtype or (nested.get("torch_dtype") if isinstance(nested, dict) else None)
     stored = _STORED_AS.get(str(dtype), "BF16") if not config.get("quantization_config") else "U8"

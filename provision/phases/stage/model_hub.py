@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     import httpx
 
 WEIGHTS = (".safetensors", ".bin")
+QUANTIZATION = "hf_quant_config.json"
 _LONGEST_TOKEN = 1024
 _TOKEN = re.compile(rb"[!-~]{1,1024}")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors", ".bin"}
 """File types of a model repository that vLLM reads."""
+_FURTHER = re.compile(r"[1-9]\d*_\w+/(model\.safetensors|pytorch_model\.bin)|(sparse|colbert)_linear\.pt")
+"""Weights of layers after an embedding model, without which its vectors are wrong; source: adapters.py and roberta.py in vllm/model_executor/models, 0.32.0."""
 
 
 class HubSilentError(StageError):
@@ -191,6 +194,8 @@ class Hub:
                 hint="use a model in the format of transformers, with safetensors",
             )
         config = self._object(self._address(listed.commit, "config.json"))
+        if any(file.path == QUANTIZATION for file in wanted):
+            config = {"quantization_config": self._object(self._address(listed.commit, QUANTIZATION))} | config
         weights = sum(file.bytes for file in wanted if file.path.endswith(WEIGHTS))
         return HubModel(config=config, parameters=listed.parameters or {}, bytes=weights)
 
@@ -289,11 +294,12 @@ class Hub:
 
 def _needed(paths: list[str]) -> set[str]:
     """Choose configuration, tokenizer, code, and one format of the weights: safetensors where present, without consolidated copies."""
-    kept = {path for path in paths if PurePosixPath(path).suffix in _KEPT}
+    kept = {path for path in paths if PurePosixPath(path).suffix in _KEPT or _FURTHER.fullmatch(path)}
     top = {path for path in kept if path.endswith(".safetensors") and "/" not in path}
     if not top:
         return kept
     weights = {path for path in top if not path.startswith("consolidated")} or top
+    weights |= set(filter(_FURTHER.fullmatch, kept))
     return {path for path in kept if not path.endswith(WEIGHTS)} | weights
 
 

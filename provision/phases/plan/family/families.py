@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from packaging.version import Version
 from provision.catalog.rows import Row
 from provision.catalog.versions import numbers
 from provision.core.errors import ModelError
+from provision.core.json_text import parse_object
 from provision.core.models.records import Task
 from provision.core.models.settings import model_name, value_of
 from provision.core.tables import build_row, own_table, rows_of
@@ -138,6 +140,8 @@ class Match:
     possible: tuple[str, ...] = ()
     code: str | None = None
     """Why vLLM needs Python code of the model's repository; None if it does not."""
+    elsewhere: str | None = None
+    """The other repository that has this code, which an offline host cannot read."""
 
 
 UNKNOWN = Match()
@@ -152,10 +156,11 @@ def match(config: Mapping[str, Any], model: str) -> Match:
     name = model_name(model)
     fitting = [row for row in families().values() if _fits(row, config)]
     family = next((row for row in fitting if row.named is None or re.search(row.named, name)), None)
-    code = (family.code if family else None) or _code_of_config(config)
+    of_config, elsewhere = _code_of_config(config)
+    code = (family.code if family else None) or of_config
     if family:
-        return Match(family.name, code=code)
-    return Match(possible=tuple(row.name for row in fitting if not row.derived), code=code)
+        return Match(family.name, code=code, elsewhere=elsewhere)
+    return Match(possible=tuple(row.name for row in fitting if not row.derived), code=code, elsewhere=elsewhere)
 
 
 def _fits(row: Family, config: Mapping[str, Any]) -> bool:
@@ -172,16 +177,17 @@ def _fits(row: Family, config: Mapping[str, Any]) -> bool:
     )
 
 
-def _code_of_config(config: Mapping[str, Any]) -> str | None:
-    """Return why the configuration itself is code: vLLM does not know its type, and config.json names a class of the repository."""
+def _code_of_config(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return why the configuration itself is code: vLLM does not know its type, and config.json names a class of the repository, or of another one."""
     kind, classes = config.get("model_type"), config.get("auto_map")
     if (
         not isinstance(classes, Mapping)
         or "AutoConfig" not in classes
         or (isinstance(kind, str) and kind in config_types())
     ):
-        return None
-    return f"its configuration of type `{kind}` is Python code of the repository"
+        return None, None
+    repository, is_other, _ = str(classes["AutoConfig"]).partition("--")
+    return f"its configuration of type `{kind}` is Python code of the repository", repository if is_other else None
 
 
 def task_of(config: Mapping[str, Any], files: Collection[str], arguments: Sequence[str]) -> Task:
@@ -196,6 +202,8 @@ def task_of(config: Mapping[str, Any], files: Collection[str], arguments: Sequen
         ModelError: It names classes instead.
     """
     table = own_table(Path(__file__).with_name("tasks.toml"))
+    with suppress(ValueError):  # the server says what is wrong with other text
+        config = {**config, **parse_object((value_of(arguments, "--hf-overrides") or "{}").encode())}
     named = config.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""
     ends = table["classes"].items()
@@ -206,7 +214,8 @@ def task_of(config: Mapping[str, Any], files: Collection[str], arguments: Sequen
         task = kinds.get(value_of(arguments, option), task)
     names = config.get("id2label")  # counted as transformers does
     labels = len(names) if isinstance(names, dict) else int(config.get("num_labels") or 2)
-    if task == "score" and labels != 1:
+    # The weights of two words' difference are one label: as_seq_cls_model of vllm/model_executor/models/adapters.py, 0.32.0.
+    if task == "score" and labels != 1 and not config.get("classifier_from_token"):
         raise ModelError(
             f"config.json of a {architecture} model has {labels} labels: it names classes, and only scores, which have one label, can be checked",
             hint="give a model that makes text, embeddings or scores (docs/guides/serve-your-model.md)",

@@ -6,10 +6,11 @@ from functools import partial
 from math import gcd
 
 from provision.core.formatting import GIB
+from provision.core.models.settings import value_of
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import Cache, cache_of, tensor_sizes, weight_bytes, why_not
-from provision.phases.plan.fit.tables import Batch, batches, engine, platforms
+from provision.phases.plan.fit.tables import Batch, batches, engine, platforms, rules
 
 MIB = 2**20
 
@@ -43,6 +44,8 @@ class Fit:
 
 def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     """Compute how a model fits on a host; `problem` of the result is the reason if it does not."""
+    if "rope" in (value_of(request.arguments, "--hf-overrides") or ""):  # vLLM itself checks the length that it gives
+        shape = replace(shape, length=max(shape.length, request.length or 0))
     tensor, wrong = _split(shape, request, budget)
     row = platforms()[budget.platform]
     # vLLM serves 32-bit weights in 16 bits unless `--set dtype=float32` is set
@@ -206,7 +209,7 @@ def alternatives(shape: Shape, request: ServingRequest, budget: DeviceBudget) ->
 
 
 def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:
-    if request.dtype == "float32":
+    if request.dtype == "float32" and shape.text_type not in rules("float16")["refused"]:
         yield Alternative("with `--set dtype=auto`", {"dtype": "auto"}, replace(request, dtype="auto"), budget)
     found = fit(shape, request, budget)
     if found.longest and request.length != found.longest:

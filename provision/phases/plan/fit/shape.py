@@ -54,6 +54,8 @@ class Shape:
     """The format of the weights, if kernels.toml has kernels for it."""
     expert_inner: int = 0
     """The inner width of an expert."""
+    blocked: tuple[int, ...] = ()
+    """The inner widths that vLLM splits only into whole blocks with a scale: those outside the experts."""
     text_type: str = ""
     """`model_type` of the part of config.json that describes the language model."""
     int8_activations: bool = False
@@ -120,11 +122,14 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     length, usual = _lengths(text)
     inner = [_first(text, "inner") or 4 * hidden]
     expert_inner = _first(text, "expert_inner")
-    inner += [expert_inner] if expert_inner else []
+    shared = _first(text, "shared_inner")
+    outside = [shared] if _first(text, "experts") and not expert_inner else [inner[0], shared]
+    inner += [width for width in (expert_inner, shared) if width]
     shares_one_key = text.get("multi_query") and not text.get("new_decoder_architecture")
     quantized = _quantization_config(config) or _quantization_config(text)
     method = quantized.get("quant_method") or quantized.get("quant_algo") or "quantised"
     schemes = _quantization_schemes(quantized)
+    kernel_format = _kernel_format(quantized, schemes)
     cache = quantized.get("kv_cache_scheme") or quantized.get("kv_cache_quant_algo")
     bits = cache.get("num_bits") if isinstance(cache, dict) else cache
     windows, odd = _windows(text, row, layers)
@@ -146,8 +151,9 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         usual_length=usual,
         quantization=str(method) if quantized else None,
         quantization_schemes=schemes,
-        kernel_format=_kernel_format(quantized, schemes),
+        kernel_format=kernel_format,
         expert_inner=expert_inner or inner[0],
+        blocked=tuple(width for width in outside if width and kernel_format == "fp8-block"),
         text_type=str(text.get("model_type", "")),
         int8_activations=any(scheme.endswith(" with int-8") for scheme in schemes),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
@@ -272,6 +278,9 @@ def _windows(
 
 def _quantization_config(config: Mapping[str, Any]) -> dict[str, Any]:
     quantized = config.get("quantization_config") or config.get("compression_config")
+    inner = quantized.get("quantization") if isinstance(quantized, dict) else None
+    if isinstance(inner, dict):  # ModelOpt up to 0.29, in a file of its own
+        return {"quant_method": "modelopt", **inner}
     return quantized if isinstance(quantized, dict) else {}
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.shape import FP8_BLOCK, Shape
 
 VOCABULARY_STEP = 64
 """vLLM pads the vocabulary to a multiple of this before it divides it (vocab_parallel_embedding.py, 0.32.0)."""
@@ -22,14 +22,18 @@ def why_not(shape: Shape, tensor: int) -> str | None:
     """Return the first reason why a model cannot be split into so many parts; None if it can.
 
     Source: verify_with_parallel_config in vllm/config/model.py, and the `divide` calls in QKVParallelLinear, ColumnParallelLinear
-    and VocabParallelEmbedding, 0.32.0.
+    and VocabParallelEmbedding, 0.32.0; validate_fp8_block_shape in vllm/model_executor/layers/quantization/utils/fp8_utils.py.
     """
-    kv = shape.kv_heads
+    kv, blocks = shape.kv_heads, shape.blocked if tensor > 1 else ()
     checks = [
         (shape.heads % tensor == 0, f"{shape.heads} attention heads"),
         (shape.latent is not None or max(kv, tensor) % min(kv, tensor) == 0, f"{kv} key-value heads"),
         (padded_vocabulary(shape) % tensor == 0, f"a vocabulary of {padded_vocabulary(shape)}"),
         *((width % tensor == 0, f"an inner width of {width}") for width in shape.inner),
+        *(
+            (width % (FP8_BLOCK * tensor) == 0, f"an inner width of {width} in blocks of {FP8_BLOCK}")
+            for width in blocks
+        ),
     ]
     return next((f"{what} cannot be divided by {tensor}" for holds, what in checks if not holds), None)
 

@@ -97,7 +97,10 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
         return
     facts: dict[str, Any] = {"model": served.model, "trust_remote_code": served.request.trust_remote_code}
     why = f"model `{served.model}` would run code of its repository on the host ({served.shape.match.code})"
-    if served.request.trust_remote_code:
+    if elsewhere := served.shape.match.elsewhere:
+        text = f"the code of model `{served.model}` is in another repository, `{elsewhere}`, which hosts cannot read: the service starts offline"
+        yield reject(text, **facts)
+    elif served.request.trust_remote_code:
         yield accept(f"{why}, and firstlight_trust_remote_code is true", **facts)
     else:
         yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
