@@ -19,7 +19,7 @@ _SECRET_KEY = re.compile(
     r"(?i)(api[_-]?key|secret|passw(or)?d|passphrase|credentials?|(private|account|access|signing|master)[_-]?key|(^|[_-])(token|pass|pwd|auth|cookie))$"
 )
 
-_BY_NAMES = ("models", "missing", "out")
+_BY_NAMES = ("models", "missing", "out", "changes")
 """Keys of records whose values have names of models and hosts as keys: such a name is none of a secret, whatever its end."""
 _PATH = re.compile(r"/\S*")
 _known: set[str] = set()

@@ -107,7 +107,8 @@ def endpoint_at(host: Host, facts: HostFacts, paths: InstallPaths, typed: Invoca
             hint=f"`Ask` of its status is a request for them: {typed.suggest('status', hosts=host.name)}",
         )
     if readiness is not None and not readiness.get("headless"):
-        if (service := facts.installed.service if facts.installed else None) != "active":
+        service = facts.installed.service if facts.installed else None
+        if service != "active" and "installed.service" not in facts.unknown:
             raise ServeError(
                 f"the service of host `{host.name}` is {service or 'not running'}",
                 hint=f"see why: {typed.suggest('doctor', hosts=host.name)}",

@@ -48,7 +48,7 @@ def test_linked_files_of_a_model_have_to_be_in_the_folder_that_a_container_gets(
         (share / name).write_text(name)
         (model / name).symlink_to(share / name)
     (tmp_path / "link").symlink_to(share)
-    given = {"model": str(model), "on_host": str(tmp_path / "link")}
+    given = {"model": str(model), "on_host": str(tmp_path / "link"), "prefix": str(model)}
     assert run_sh("model/files/verify_links.sh", **given).returncode == 0
     (share / "weights").rename(blobs / "1f")
     (share / "weights").symlink_to("../blobs/1f")

@@ -268,8 +268,9 @@ def looked_up(session: Session, behind: Sequence[Backend], known: Mapping[str, s
     """
     names = sorted({shlex.quote(one.address) for one in behind if not is_ip(one.address)})
     said = session.run("".join(f"echo {name} $(timeout 30 getent ahosts {name}) & " for name in names) + "wait").stdout
-    found = {name: {*filter(is_ip, at)} or {known.get(name, name)} for name, *at in map(str.split, said.splitlines())}
-    return {name: min(at, key=lambda one: (one != known.get(name), ":" in one, one)) for name, at in found.items()}
+    found = {name: [*filter(is_ip, at)] or [known.get(name, name)] for name, *at in map(str.split, said.splitlines())}
+    # The resolver has sorted them: those without a route are last.
+    return {name: known[name] if known.get(name) in at else at[0] for name, at in found.items()}
 
 
 def _files(

@@ -234,13 +234,13 @@ class RolloutDriver:
                 back = Step("rollback", partial(roll_back, to=before), "serve")
                 outcome = self._between_hooks([*before], partial(self._execute, ",".join(before), (PROBE, back)))
                 faults = {name: _failure(self._summary(outcome, name)) for name in before}
+                for name, fault in faults.items():
+                    self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
+                    self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
                 # Watchdogs follow the hosts that are back, and say nothing about their releases.
                 if whole := ",".join(name for name in before if not faults[name]):
                     for host in filter(_failure, self._execute(whole, (PROBE, *AFTER)).summary.hosts):
                         self._say(f"{host.name}: {_failure(host)}")
-                for name, fault in faults.items():
-                    self._keep_host(name, state="failed" if fault else "returned", run=outcome.summary.run)
-                    self._say(f"{name}: {fault or f'serves release {before[name]} again'}")
             # A rollout that ends leaves no share behind.
             self._share([], out=self._heads(self._touched()))
         except StoppedError as stop:

@@ -46,14 +46,18 @@ def profile_of(
     nvidia, amd = nvidia_cards(facts), amd_cards(facts)
     platform = platform_of_host(facts)
     usable = nvidia or amd
+    policy = policy_of(settings)
+    places = {one.place: one for card in usable for one in (card, *card.sliced())}
+    cards = serving(usable)
+    if policy.gpus is not None:
+        cards = tuple(card for place, card in places.items() if place in policy.gpus)
     if settings.dtype == "auto" and shape and shape.text_type in rules("float16")["refused"]:
         least = numbers(rules("float16")["below"])
-        if any(card.compute_capability and numbers(card.compute_capability) < least for card in usable):
+        if any(card.compute_capability and numbers(card.compute_capability) < least for card in cards):
             settings = settings.model_copy(update={"dtype": "float32"})
-    policy = policy_of(settings)
+            policy = policy_of(settings)
     if wheel:
         policy = replace(policy, vllm=wheel.policy)
-    places = {one.place: one for card in usable for one in (card, *card.sliced())}
     uid, home = 0 if escalates else facts.user.uid, facts.user.home
     root = None if uid is None else uid == 0
     prefix = settings.prefix
@@ -72,9 +76,6 @@ def profile_of(
     rounds_to_int8 = served is not None and served.shape.int8_activations
     present, arrived = _present_gib(facts, settings, platform, served), sum(facts.incoming.values()) / GIB
     one_mount = disk is None or incoming is None or disk.mount is None or disk.mount == incoming.mount
-    cards = serving(usable)
-    if policy.gpus is not None:
-        cards = tuple(card for place, card in places.items() if place in policy.gpus)
     profile = HostProfile(
         policy=policy,
         platform=platform,

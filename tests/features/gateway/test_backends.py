@@ -67,11 +67,10 @@ def test_the_name_of_a_host_is_looked_up_when_the_gateway_is_set_up() -> None:
     [
         ("", "192.0.2.7", "192.0.2.7"),
         ("192.0.2.9 STREAM a 192.0.2.9 DGRAM 192.0.2.7 STREAM", "192.0.2.9", "192.0.2.9"),
-        ("192.0.2.9 STREAM a 192.0.2.9 DGRAM 192.0.2.7 STREAM", "192.0.2.6", "192.0.2.7"),
-        ("2001:db8::1 STREAM a 192.0.2.9 STREAM", None, "192.0.2.9"),
-        ("2001:db8::2 STREAM a 2001:db8::1 STREAM", None, "2001:db8::1"),
+        ("192.0.2.9 STREAM a 192.0.2.9 DGRAM 192.0.2.7 STREAM", "192.0.2.6", "192.0.2.9"),
+        ("2001:db8::1 STREAM a 192.0.2.9 STREAM", None, "2001:db8::1"),
     ],
-    ids=["unknown for now", "in use", "another now", "IPv4 first", "IPv6 alone"],
+    ids=["unknown for now", "in use", "another now", "as the resolver sorts"],
 )
 def test_the_address_that_a_gateway_uses_stays_while_its_name_has_it_or_is_unknown(
     answer: str, used: str | None, address: str

@@ -5,9 +5,9 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 prefix=$FIRSTLIGHT_PREFIX
-# What an installation has at its top, beside files whose names begin with a point.
-made='\..*|(bin|cache|current|envs|etc|exporter|home|incoming|logs|models|monitoring|previous|python|releases|run|verify)'
-made="$made|(firewall|gateway|health-agent|lock|state|start).*|.*\\.json|(installed-packages|created-users)\\.txt"
+# What an installation has at its top.
+made='bin|cache|current|envs|etc|exporter|gateway(-address)?|health-agent|home|incoming|logs|models|monitoring|previous|python|releases|run|verify'
+made="$made|firewall(-start)?|lock[a-z.-]*|state\\.[a-z0-9]+|quarantine\\.json|(installed-packages|created-users)\\.txt|\\.firstlight.*"
 
 fail() {
     echo "firstlight-error: $1"
