@@ -30,7 +30,7 @@ from provision.phases.verify.run_checks import CheckOptions, broken
 from provision.phases.verify.step import verify_live
 from provision.pipeline import CommandRequest, host_status
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
-from provision.pipeline.phases import BEFORE_PLAN, PLAN, PROBE, SERVE, STAGE, STEPS
+from provision.pipeline.phases import AFTER_SERVE, BEFORE_PLAN, PLAN, PROBE, STAGE
 from provision.pipeline.runner import execute
 from provision.report.group import SEVERITY, families, merge_equal_records
 from provision.report.next_steps import command_lines
@@ -289,7 +289,7 @@ def rollback(request: CommandRequest, *, to: str | None = None) -> int:
     """
     digest = require_digest(to) if to is not None else None
     back = Step("rollback", partial(roll_back, to=digest), "serve")
-    outcome = execute(request, (PROBE, back, *STEPS[STEPS.index(SERVE) + 1 :]))
+    outcome = execute(request, (PROBE, back, *AFTER_SERVE))
     features.call("rolled_back", request.logs, outcome)
     return print_summary(outcome)
 

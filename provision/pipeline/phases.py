@@ -31,6 +31,8 @@ BEFORE_PLAN = STEPS[: STEPS.index(PLAN)]
 """What a command begins with that plans or changes hosts: the probe, and the steps of features that leave hosts out."""
 FLEET = tuple(step for step in STEPS if step.phase == "serve" and step.scope == "all")
 """The steps that come when hosts serve: for what stands before, beside and around them."""
+AFTER_SERVE = STEPS[STEPS.index(SERVE) + 1 :]
+"""All that follows a host's release: its watchdog, and the steps of `FLEET`."""
 
 
 def fleet_steps(*names: str) -> tuple[Step, ...]:

@@ -133,7 +133,7 @@ def _again(invocation: Invocation, command: str, names: list[str] | None) -> Ite
     """Yield the command of the run, for some of its hosts; nothing where it cannot be limited to them."""
     name = command.partition(" ")[0]
     if name == "rollout":
-        yield invocation.model_copy(update={"inventory": None}).on_inventory("rollout", "resume")
+        yield invocation.on_record("rollout", "resume")
     elif name == "rollback":  # a second one may lead to a third release
         yield invocation.suggest("status", hosts=",".join(names) if names else None)
     elif name in TAKES and not command.startswith(OF_THEIR_OWN):

@@ -68,6 +68,10 @@ class Invocation(Record):
         """Return a command that takes an inventory, and no limit."""
         return shlex.join(["./firstlight", *words, *self._inventory()])
 
+    def on_record(self, *words: str) -> str:
+        """Return a command that takes its inventory from a record, such as that of a rollout."""
+        return self.model_copy(update={"inventory": None}).on_inventory(*words)
+
     def knows(self, command: str) -> bool:
         """Return whether a command can act on the same installation."""
         return ELSEWHERE not in self.options or ELSEWHERE in TAKES[command]

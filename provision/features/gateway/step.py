@@ -267,6 +267,8 @@ def looked_up(session: Session, behind: Sequence[Backend], known: Mapping[str, s
     One that it uses already (`known`) stays while the name has it, or has none just now. A name that was never known is its own.
     """
     names = sorted({shlex.quote(one.address) for one in behind if not is_ip(one.address)})
+    if not names:
+        return {}
     said = session.run("".join(f"echo {name} $(timeout 30 getent ahosts {name}) & " for name in names) + "wait").stdout
     found = {name: [*filter(is_ip, at)] or [known.get(name, name)] for name, *at in map(str.split, said.splitlines())}
     # The resolver has sorted them: those without a route are last.

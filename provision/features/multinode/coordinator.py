@@ -207,5 +207,6 @@ def try_together(
     for host in hosts:
         context.progress.note(host.name, "connects to the other hosts")
     # Hosts of one span meet where its processes do.
-    addresses = {host.name: host.address_in_span for host in hosts if len({one.head for one in hosts}) == 1}
+    is_one_span = len({host.head for host in hosts}) == 1
+    addresses = {host.name: host.address_in_span for host in hosts} if is_one_span else {}
     return meet({host.name: partial(start, host) for host in hosts}, addresses)

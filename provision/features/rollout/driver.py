@@ -24,7 +24,7 @@ from provision.features.rollout.steps import STAGING, batches
 from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import ABORTED, print_rollout
 from provision.pipeline import CommandRequest
-from provision.pipeline.phases import BEFORE_PLAN, FLEET, PROBE, SERVE, STEPS
+from provision.pipeline.phases import AFTER_SERVE, BEFORE_PLAN, FLEET, PROBE, STEPS
 from provision.pipeline.runner import RunOutcome, execute
 from provision.report.layout import count
 from provision.run.context import RunContext, left_out
@@ -36,7 +36,7 @@ ALL = 100
 HOOK_S = 600.0
 """Seconds for a hook: draining waits for open streams."""
 SWITCH = tuple(step for step in STEPS if step not in FLEET)
-AFTER = SWITCH[SWITCH.index(SERVE) + 1 :]
+AFTER = tuple(step for step in AFTER_SERVE if step not in FLEET)
 
 
 class StoppedError(FirstlightError):

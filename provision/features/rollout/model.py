@@ -104,7 +104,7 @@ class Rollout(RolloutOptions):
 
     def suggest(self, command: str) -> str:
         """Return a command on the open rollout, such as `resume`, which takes the inventory from its record."""
-        return self.typed.model_copy(update={"inventory": None}).on_inventory("rollout", command)
+        return self.typed.on_record("rollout", command)
 
     def host(self, name: str) -> RolloutHost:
         """Return a host by its name."""

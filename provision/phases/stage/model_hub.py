@@ -112,7 +112,7 @@ def stage_hub_model(
     """Fetch the files of `org/name` or `org/name@revision`. The hub is not queried again unless `refresh` is set.
 
     Args:
-        is_needed: Tells by its path whether a file is fetched; the others have empty paths.
+        is_needed: Returns whether the file of a path is fetched; the others have empty paths.
         refresh: Whether to query the hub again.
 
     Raises:
