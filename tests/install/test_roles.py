@@ -11,6 +11,7 @@ import yaml
 from provision.core.models.settings import Settings
 from provision.phases.install.drivers import DriverWork
 from tests.install.modules import MODULES, PLAYBOOKS
+from tests.pipeline.test_up_to_date import make_desired
 
 ROLES = sorted(path for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
 TASK_FILES = sorted(PLAYBOOKS.glob("roles/*/tasks/*.yml"))
@@ -92,6 +93,33 @@ def test_a_role_verifies_its_work_and_documents_its_variables(role: Path) -> Non
             assert documented[name] == value, name
     for name in options | set(defaults):
         assert f"`{name}`" in readme, name
+
+
+def unknown(option: dict[str, Any], value: Any, path: str) -> Iterator[str]:
+    """Yield the keys of a value that the specification of its option lacks."""
+    if "options" not in option or value is None:
+        return
+    for entry in value if option["type"] == "list" else [value]:
+        for key, inner in entry.items():
+            if key in option["options"]:
+                yield from unknown(option["options"][key], inner, f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"serve": False}, {"api_key": False, "port": 8001}, {"bind": "192.0.2.1", "expose": True}, {"bind": "::1"}],
+    ids=["default", "serves nothing", "port", "own address", "loopback"],
+)
+def test_roles_take_all_that_a_plan_gives(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Ansible refuses a key that a specification lacks, and only on a host."""
+    given = make_desired(tmp_path, **settings).ansible_vars()
+    for role in ROLES:
+        text = (role / "meta" / "argument_specs.yml").read_text()
+        options = yaml.safe_load(text)["argument_specs"]["main"]["options"]
+        found = [key for name in options.keys() & given for key in unknown(options[name], given[name], name)]
+        assert found == [], role.name
 
 
 def test_a_setting_of_the_inventory_is_not_taken_for_what_a_plan_gives() -> None:
