@@ -170,8 +170,18 @@ def service_files(prefix, target):
     return files
 
 
-def is_complete(prefix, environment):
-    return os.path.exists(os.path.join(prefix, "envs", environment, ".complete"))
+def lacking(prefix, target):
+    """Return what a release needs and the host lacks, as text; None where all of it is there."""
+    environment = os.path.join(prefix, "envs", target["environment"])
+    if not os.path.exists(os.path.join(environment, ".complete")):
+        return f"its environment {environment} is not there or not complete"
+    model = (target["state"].get("readiness") or {}).get("model_folder")
+    if model and not os.path.exists(os.path.join(model, "config.json")):
+        return f"its model {model} is not there"
+    image = re.search(r"^Image=(.+)$", target["record"]["service"].get("unit") or "", re.MULTILINE)
+    if image and run("podman", "image", "exists", image[1])[0] != 0:
+        return f"its image {image[1]} is not in podman"
+    return None
 
 
 def foreign_files(prefix, target):
@@ -207,9 +217,6 @@ def write_release(prefix, target, switch, files):
 
 def activate(prefix, target, *, check):
     """Switch to a release; with `check` only report. Return the module's result and the entries of its diff."""
-    if not check and not is_complete(prefix, target["environment"]):
-        text = f"environment {target['environment']} is not complete in {prefix}/envs"
-        raise HostError(text, "run ./firstlight provision")
     live, opened = linked_digest(prefix, "current"), open_switch(prefix)
     switch = next_switch(opened, live, linked_digest(prefix, "previous"), target["digest"])
     before = [live]
@@ -273,15 +280,8 @@ def whole_release(prefix, digest):
     if target is None:
         text = f"is not whole: {folder_of(prefix, digest)}/{RECORD} is missing or damaged"
         raise HostError(f"release {digest} {text}", hint)
-    if not is_complete(prefix, target["environment"]):
-        text = f"its environment {prefix}/envs/{target['environment']} is gone or not complete"
+    if text := lacking(prefix, target):
         raise HostError(f"release {digest} cannot be served: {text}", hint)
-    model = (target["state"].get("readiness") or {}).get("model_folder")
-    if model and not os.path.exists(os.path.join(model, "config.json")):
-        raise HostError(f"release {digest} cannot be served: its model {model} is gone", hint)
-    image = re.search(r"^Image=(.+)$", target["record"]["service"].get("unit") or "", re.MULTILINE)
-    if image and run("podman", "image", "exists", image[1])[0] != 0:
-        raise HostError(f"release {digest} cannot be served: its image {image[1]} is gone from podman", hint)
     return target
 
 
@@ -293,6 +293,8 @@ def planned_release(module):
     if planned != target["digest"]:
         text = f"the record has the digest {target['digest']}, and the state names release {planned}"
         raise HostError(text, "run ./firstlight provision: it plans both together")
+    if not module.check_mode and (text := lacking(given["prefix"], target)):
+        raise HostError(f"release {target['digest']} cannot be served: {text}", "run ./firstlight provision")
     return target
 
 

@@ -153,11 +153,7 @@ def serve(request: CommandRequest) -> int:
 def _serve_installed(context: RunContext, staged: StagedHosts) -> VerifiedHosts:
     for host in context.hosts():
         desired, facts = staged.desired[host.name], staged.facts[host.name]
-        names = {
-            "wheel": f"the planned environment `{desired.environment}`",
-            "model": "its model",
-            "image": "its image",
-        }
+        names = {"wheel": f"the planned environment `{desired.environment}`", "model": "its model"}
         kinds = {file.kind for file in missing_files(desired, facts, staged.staged[host.name].files)}
         if lacking := [name for kind, name in names.items() if kind in kinds]:
             error = ServeError(

@@ -138,7 +138,7 @@ def test_a_release_without_its_environment_is_refused_and_the_service_continues(
     summary = ended.host(host.name)
     text = summary["phases"]["serve"]["text"]
     assert (ended.code, summary["changed"]) == (1, False), ended.output()
-    assert f"its environment {PREFIX}/envs/{before['current']} is gone or not complete" in text
+    assert f"its environment {PREFIX}/envs/{before['current']} is not there or not complete" in text
     after = installed(firstlight, inventory, host)
     assert (after["release"], after["service_pid"]) == (before["release"], before["service_pid"])
 
