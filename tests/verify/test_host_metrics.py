@@ -70,6 +70,17 @@ def test_all_that_nvml_says_of_a_card_becomes_a_metric() -> None:
         assert line in lines
 
 
+def test_a_card_whose_links_are_all_down_has_none_up() -> None:
+    lines = lines_of(*host_metrics.nvidia_families([replace(CARD, links=(False, False))]))
+    assert 'firstlight_card_links_up{card="0000:1b:00.0"} 0' in lines
+
+
+def test_an_amd_card_that_keeps_its_power_cap_under_load_is_not_slowed_by_a_fault() -> None:
+    (row, *_) = amd_smi.METRICS.parse(METRICS)
+    lines = lines_of(*host_metrics.amd_families([], [replace(row, throttling={"throttled": True})]))
+    assert 'firstlight_card_slowed{card="0",reason="throttled",status="ok"} 1' in lines
+
+
 def test_what_a_card_does_not_report_is_left_out() -> None:
     lines = lines_of(*host_metrics.nvidia_families([Health("0000:01:00.0", "NVIDIA L4")]))
     assert lines == ['firstlight_card_info{card="0000:01:00.0",name="NVIDIA L4"} 1']

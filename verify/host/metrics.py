@@ -126,7 +126,7 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
         for kind, count in zip(("corrected", "uncorrected"), card.remapped or (), strict=False)
     ]
     yield Family("firstlight_card_remapped_rows_total", remapped)
-    links = [({"card": card.pci}, sum(card.links)) for card in cards if any(card.links)]
+    links = [({"card": card.pci}, sum(card.links)) for card in cards if card.links]
     yield Family("firstlight_card_links_up", links)
     broken = [({"card": card.pci, "kind": kind}, count) for card in cards for kind, count in card.link_errors.items()]
     yield Family("firstlight_card_link_errors_total", broken)
@@ -142,7 +142,9 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
 def amd_families(errors: Sequence[amd_smi.EccErrors], metrics: Sequence[Health]) -> Iterator[Family]:
     """Yield the metrics of AMD cards, which amd-smi numbers; what a card does not report is left out."""
     yield from _gauges({row.pci: row for row in metrics})
-    status = {row["reason"]: row["status"] for row in table("devices")["amd_limit"]}
+    # A scrape meets cards under load, too.
+    rows = [row for row in table("devices")["amd_limit"] if row.get("under_load", True)]
+    status = {row["reason"]: row["status"] for row in rows}
     slowed = [
         ({"card": row.pci, "reason": reason, "status": status.get(reason, "ok")}, int(active))
         for row in metrics

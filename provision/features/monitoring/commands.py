@@ -11,7 +11,7 @@ from provision.cli.options import BECOME, CHANGED, INVENTORY, VERBOSE, command
 from provision.core.errors import InventoryError
 from provision.core.files import write_atomically
 from provision.core.models.inventory import MONITORING
-from provision.features.monitoring.step import ask_card_ports
+from provision.features.monitoring.step import ask_card_ports, without_exporter
 from provision.features.monitoring.targets import KEYED, Found, outside_targets, render_targets
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, run_steps, write_stdout
@@ -75,7 +75,8 @@ def targets(
 
 def _ask(context: RunContext, probed: ProbedHosts) -> AnsweredHosts[Found]:
     cards = ask_card_ports(context, probed)
-    found = outside_targets(context.inventory.hosts, ask_served(context, probed), cards)
+    served, without = ask_served(context, probed), without_exporter(probed)
+    found = outside_targets(context.inventory.hosts, served, cards, without)
     return AnsweredHosts(**vars(probed), answer=found)
 
 

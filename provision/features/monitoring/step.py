@@ -52,6 +52,13 @@ def why_not(facts: HostFacts, *, root: bool) -> str | None:
     return None if root else "the run has no root there"
 
 
+def without_exporter(probed: ProbedHosts) -> dict[str, str]:
+    """Return why hosts have no node exporter, also those that a run leaves out: they would count as lost."""
+    roots = {name: paths.root for name, paths in probed.install_paths.items()}
+    found = {name: why_not(facts, root=roots[name]) for name, facts in probed.facts.items()}
+    return {name: f"no node exporter: {why}" for name, why in found.items() if why}
+
+
 def read_alertmanager(path: str | None, host: str) -> str | None:
     """Return the user's configuration of Alertmanager; None where no file was given. Raises InventoryError where it cannot be read."""
     try:
@@ -66,16 +73,14 @@ def read_alertmanager(path: str | None, host: str) -> str | None:
 def _set_up(context: RunContext, probed: ProbedHosts, monitors: Sequence[Host]) -> None:
     started = time.monotonic()
     paths = probed.install_paths
-    # Also of hosts that this run leaves out: they would count as lost.
-    reasons = {name: why_not(facts, root=paths[name].root) for name, facts in probed.facts.items()}
+    without = without_exporter(probed)
     for host in monitors:
-        if why := reasons[host.name]:
+        if why := why_not(probed.facts[host.name], root=paths[host.name].root):
             hint = "put a host with Debian or Ubuntu, systemd and root into group `monitoring`"
             error = InventoryError(f"host `{host.name}`: {SUPPORTED}, and {why}", hint=hint)
             context.fail(host.name, "serve", error)
     if not (monitors := [host for host in monitors if not context.has_failed(host.name)]):
         return
-    without = {name: f"no node exporter: {why}" for name, why in reasons.items() if why}
     able = [host for host in context.hosts() if host.name not in without]
     hosts = playbooks.acquire_locks(context, probed, "serve", able)
     readers = [host for host in hosts if host in monitors]
@@ -106,7 +111,7 @@ def _set_up(context: RunContext, probed: ProbedHosts, monitors: Sequence[Host]) 
 def _known_targets(context: RunContext, probed: ProbedHosts, host: Host) -> tuple[Target, ...]:
     """Return what a monitoring host reads now."""
     folder = shlex.quote(f"{probed.install_paths[host.name].prefix}/{SERVER}/current")
-    command = f"cd {folder} 2>/dev/null && grep -sH '' {KEY}*; cat *.json 2>/dev/null"
+    command = f"cd {folder} 2>/dev/null || exit 0; grep -sH '' {KEY}*; cat *.json 2>/dev/null"
     said = context.session(host).run(command, root=True).stdout
     lines = said.splitlines()
     keys = dict(line.removeprefix(KEY).split(":", 1) for line in lines if line.startswith(KEY))

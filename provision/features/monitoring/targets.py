@@ -62,12 +62,14 @@ def find_targets(
     Args:
         served: What hosts said that they serve, None for nothing; those that did not answer are missing.
         without_exporter: Why a host has no node exporter, by its name.
-        known: Targets from before; they stay for a host that is to serve and did not say what, so that its absence is noticed.
-        card_ports: Ports at which an exporter of a card vendor listens, by host.
+        known: Targets from before; they stay for a host that did not answer: what is to serve, so that its absence is noticed, and exporters of cards.
+        card_ports: Ports at which an exporter of a card vendor listens, by host that answered.
     """
     monitors = [host for host in hosts if host.is_monitoring]
+    known, card_ports = [*known], card_ports or {}
     before = {target.host: target for target in known if target.job == "vllm"}
-    targets: list[Target] = []
+    away = {host.name for host in hosts} - card_ports.keys()
+    targets = [target for target in known if target.job == "cards" and target.host in away]
     missing: dict[str, str] = {}
     for host in hosts:
         if (said := served.get(host.name)) is not None:
@@ -84,7 +86,7 @@ def find_targets(
             missing.setdefault(host.name, without_exporter[host.name])
         else:
             offered.append(("node", host.settings.metrics_port))
-        offered += [("cards", port) for port in (card_ports or {}).get(host.name, ())]
+        offered += [("cards", port) for port in card_ports.get(host.name, ())]
         if host.is_gateway:
             offered.append(("gateway", host.settings.gateway_metrics_port))
             if (clients := address_from(viewer, host, host.settings.gateway_bind)) is not None:
@@ -101,7 +103,10 @@ def find_targets(
 
 
 def outside_targets(
-    hosts: Sequence[Host], served: Mapping[str, Served | None], card_ports: Mapping[str, Sequence[int]]
+    hosts: Sequence[Host],
+    served: Mapping[str, Served | None],
+    card_ports: Mapping[str, Sequence[int]],
+    without_exporter: Mapping[str, str],
 ) -> Found:
     """Return what a machine outside of the inventory may read; arguments as for `find_targets`.
 
@@ -110,7 +115,7 @@ def outside_targets(
     """
     is_monitored = any(host.is_monitoring for host in hosts)
     why = "no node exporter: the inventory has no group `monitoring`"
-    without = {} if is_monitored else {host.name: why for host in hosts}
+    without = without_exporter if is_monitored else {host.name: why for host in hosts}
     found = find_targets(OUTSIDE, hosts, served, without, card_ports=card_ports)
     jobs = ("vllm", "node", "cards", "gateway") if is_monitored else ("vllm", "cards")
     return Found(tuple(target for target in found.targets if target.job in jobs), found.missing)

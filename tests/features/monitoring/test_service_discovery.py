@@ -27,7 +27,7 @@ SERVED = {
 
 
 def test_vllm_and_exporters_of_cards_are_read_without_monitoring_hosts() -> None:
-    found = outside_targets([GPU, OPEN, HIDDEN, GATE], SERVED, {"gpu-2": (9400,)})
+    found = outside_targets([GPU, OPEN, HIDDEN, GATE], SERVED, {"gpu-2": (9400,)}, {})
     assert json.loads(render_targets(found.targets, keyed=KEYED)) == [
         {"targets": ["192.0.2.12:9400"], "labels": {"job": "cards", "host": "gpu-2"}},
         {
@@ -41,14 +41,16 @@ def test_vllm_and_exporters_of_cards_are_read_without_monitoring_hosts() -> None
 
 
 def test_all_but_the_probes_of_gateways_are_read_beside_monitoring_hosts() -> None:
-    found = outside_targets([MONITOR, GATE, GPU], SERVED, {})
+    without = {"gpu-2": "no node exporter: it runs Rocky Linux 9"}
+    found = outside_targets([MONITOR, GATE, GPU, OPEN], SERVED, {}, without)
     assert {(target.job, target.address) for target in found.targets} == {
         ("vllm", "192.0.2.11:8000"),
+        ("vllm", "192.0.2.12:8000"),
         ("node", "192.0.2.11:9100"),
         ("node", "192.0.2.14:9100"),
         ("gateway", "192.0.2.14:8404"),
     }
-    assert found.missing == {"mon": "its exporters listen on 127.0.0.1"}
+    assert found.missing == {"mon": "its exporters listen on 127.0.0.1", **without}
 
 
 @pytest.mark.slow

@@ -74,9 +74,15 @@ def test_a_host_without_an_exporter_is_named_and_its_vllm_is_read() -> None:
 
 
 def test_a_host_without_an_answer_stays_a_target_so_that_its_absence_is_seen() -> None:
-    known = (Target("vllm", "gpu-1", "192.0.2.11:8000", "org/m"), Target("vllm", "gone", "192.0.2.99:8000", "org/m"))
+    known = (
+        Target("vllm", "gpu-1", "192.0.2.11:8000", "org/m"),
+        Target("cards", "gpu-1", "192.0.2.11:9400"),
+        Target("vllm", "gone", "192.0.2.99:8000", "org/m"),
+    )
     found = find_targets(MONITOR, [MONITOR, GPU], {}, {}, known=known)
-    assert [target for target in found.targets if target.job == "vllm"] == [known[0]]
+    assert {target for target in found.targets if target.job != "node"} == {*known[:2]}
+    ended = find_targets(MONITOR, [MONITOR, GPU], {}, {}, known=known, card_ports={"gpu-1": ()})
+    assert [target for target in ended.targets if target.job == "cards"] == []
     stopped = find_targets(MONITOR, [MONITOR, GPU], {"gpu-1": None}, {}, known=known)
     assert [target for target in stopped.targets if target.job == "vllm"] == []
 

@@ -147,6 +147,24 @@ def test_power_and_utilization_of_the_cards_are_written_down(host: Host) -> None
     assert "81W / 700W | 0%" in host.dump()
 
 
+def test_a_program_that_cannot_be_killed_is_not_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    (host.folder / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+    (host.folder / "nvidia-smi").chmod(0o755)
+    ended: list[subprocess.Popen[str]] = []
+
+    def is_kept_by_the_driver(process: subprocess.Popen[str]) -> None:
+        ended.append(process)
+
+    monkeypatch.setattr(subprocess.Popen, "kill", is_kept_by_the_driver)
+    monkeypatch.setattr(watchdog, "DUMP_S", 0.2)
+    assert watchdog.said_by("nvidia-smi") == "(nvidia-smi: Command '('nvidia-smi',)' timed out after 0.2 seconds)\n"
+    monkeypatch.undo()
+    for process in ended:
+        process.kill()
+        process.communicate()
+    assert len(ended) == 1
+
+
 def test_flight_recorders_are_asked_and_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = host.folder
     pipe, written = folder / "pipe-3.pipe", folder / "trace-3"

@@ -300,10 +300,13 @@ def kept_record(pipe: Path, written: Path, kept: Path) -> bool:
 def said_by(*words: str) -> str:
     """Return what a program prints; nothing where it is missing."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False, timeout=DUMP_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        return process.communicate(timeout=DUMP_S)[0]
+    except subprocess.TimeoutExpired as error:
+        process.kill()  # and not waited for: a driver that hangs may keep it for ever
+        return f"({words[0]}: {error})\n"
+    except OSError as error:
         return "" if isinstance(error, FileNotFoundError) else f"({words[0]}: {error})\n"
-    return done.stdout + done.stderr
 
 
 if __name__ == "__main__":
