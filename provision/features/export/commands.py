@@ -21,6 +21,8 @@ from provision.core.models.stack import Plan, Stack
 from provision.features.export.formats import Format, endpoints_of, files_of, fits, readme, text_of
 from provision.features.export.workloads import Workload, table, workloads
 from provision.phases.plan import choose_stacks
+from provision.phases.plan.cards import with_slices
+from provision.phases.plan.services import part_of, with_gpus
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import given_wheels, print_summary, recorded_facts, shapes_of, write_stdout
 from provision.pipeline.phases import PLAN, PROBE
@@ -107,10 +109,12 @@ def _require_image(digest: str | None, *, allow_tag: bool, is_wanted: bool) -> N
 
 def _plan(hosts: Sequence[Host], facts: Mapping[str, HostFacts]) -> Plan:
     serving = {host.name: host for host in hosts if host.is_serving}
-    settings = {name: host.settings for name, host in serving.items()}
-    shapes = {model: shape for one in settings.values() for model, shape in shapes_of(one).items()}
+    every = [one for host in serving.values() for _, one in host.services if one.serves_model]
+    shapes = {model: shape for one in every for model, shape in shapes_of(one).items()}
+    sliced = {name: with_slices(facts[name], host.settings) for name, host in serving.items()}
+    settings = {name: with_gpus(host, sliced[name], shapes) for name, host in serving.items()}
     become = {name for name, host in serving.items() if host.connection.become}
-    of_serving = {name: facts[name] for name in serving}
+    of_serving = {name: part_of(host, sliced[name]) for name, host in serving.items()}
     wheels = given_wheels(of_serving, settings)
     chosen = choose_stacks(of_serving, settings, become=become, shapes=shapes, wheels=wheels)
     if refused := [name for one in chosen.classes if one.stack is None for name in one.hosts]:
@@ -136,7 +140,7 @@ def _described(
     else:
         missing |= {host.name: "firstlight_vllm: none" for host in hosts if host.is_serving and host.name not in stacks}
         found = workloads(hosts, facts, stacks)
-        images = {f"{each.version} ({each.platform})" for each in found if fits(kind, each)}
+        images = {f"{each.tag.removeprefix('v')} ({each.platform})" for each in found if fits(kind, each)}
         if digest and len(images) > 1:
             raise UsageError(
                 f"--digest names one image, and the hosts are planned with vLLM {' and '.join(sorted(images))}",

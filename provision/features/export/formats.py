@@ -83,7 +83,7 @@ def files_of(kind: Format, found: Sequence[Workload], digest: str | None) -> dic
 def _values(kind: Format, each: Workload, digest: str | None) -> dict[str, Any]:
     """Return the values of a workload, by their names in templates: its own, and what follows from them."""
     images, gpu, row = table()["image"], table()["gpu"], table()["format"][kind]
-    tag = f"v{each.version}@{digest}" if digest else f"v{each.version}"
+    tag = f"{each.tag}@{digest}" if digest else each.tag
     resource, label = gpu["resource"].get(each.platform), gpu["label"].get(each.platform)
     gpus = {resource: str(each.gpus)} if each.gpus else {}
     selector = {label: each.product.replace(" ", "-")} if label and each.product else {}
@@ -100,6 +100,7 @@ def _values(kind: Format, each: Workload, digest: str | None) -> dict[str, Any]:
         "model": each.model if each.on_hub else f"/mnt/fleet-models/{each.model}",
         "uri": f"hf://{each.model}{revision}" if each.on_hub else f"pvc://models/{each.model}",
         "own_files": not each.on_hub,
+        "leader_service": f"{each.name}-leader",
         "revision_words": ["--revision", each.revision] if each.revision else [],
         "memory": f"{each.memory_gib}Gi",
         "gpu_resource": resource,

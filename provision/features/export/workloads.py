@@ -14,9 +14,10 @@ from provision.core.formatting import GIB
 from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.models.settings import CHAT_TEMPLATE
-from provision.core.models.stack import Stack
+from provision.core.models.stack import Stack, VllmBuild
 from provision.core.tables import own_table
 from provision.core.user_path import expand_user
+from provision.phases.plan.family.families import task_of
 from provision.phases.serve.command_line import ServeCommand, name_in_api, serve_command
 from provision.phases.serve.devices import Platform
 from provision.phases.serve.model import ServedModel
@@ -50,6 +51,8 @@ class Workload:
     on_hub: bool
     version: str
     """Release of vLLM."""
+    tag: str
+    """Of its image."""
     platform: Platform
     product: str | None
     """Model of the GPUs, as their driver prints it."""
@@ -57,6 +60,10 @@ class Workload:
     """Pods that serve one copy together."""
     gpus: int
     """Of each pod."""
+    is_slice: bool
+    """Whether its GPU is a slice of one."""
+    generates: bool
+    """Whether it makes text."""
     cores: int
     memory_gib: int
     options: tuple[tuple[str, ...], ...]
@@ -90,8 +97,10 @@ class Workload:
 def workloads(hosts: Sequence[Host], facts: Mapping[str, HostFacts], stacks: Mapping[str, Stack]) -> list[Workload]:
     """Return the workloads of hosts that serve, in inventory order. Hosts without a Stack, and all but the first of a span, are passed over.
 
-    Raises InventoryError where a host serves the built-in model or with a wheel that no image has, or its GPUs do not suffice.
+    Raises InventoryError where a host serves the built-in model or with a wheel that no image has, its GPUs do not suffice, or two folders of
+    models have the same name.
     """
+    folders: dict[str, Path] = {}
     alike: dict[Workload, list[str]] = {}
     known: dict[tuple[str | None, ...], str] = {}
     for host in hosts:
@@ -100,6 +109,12 @@ def workloads(hosts: Sequence[Host], facts: Mapping[str, HostFacts], stacks: Map
     for host in hosts:
         if host.name in stacks and host.is_serving and host.name == host.head:
             workload = _workload(host, facts[host.name], stacks[host.name], known.get(host.model_key))
+            folder = expand_user(host.settings.model).resolve()
+            if not workload.on_hub and folders.setdefault(workload.model, folder) != folder:
+                raise InventoryError(
+                    f"the folders {folders[workload.model]} and {folder} have the same name, which models have in the cluster",
+                    hint="rename one of them, or export their hosts by --limit into folders of their own",
+                )
             alike.setdefault(workload, []).extend(host.span.members if host.span else [host.name])
     found: dict[str, Workload] = {}
     for workload, names in alike.items():
@@ -126,7 +141,10 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
     on_hub = not folder.is_dir()
     model, _, revision = settings.model.partition("@") if on_hub else (folder.resolve().name, "", "")
     served = settings.served_model_name or _served_now(host, facts) or known or name_in_api(settings, model)
-    command = serve_command(stack, settings, facts, prefix="/", model=ServedModel(kind="files", name=served))
+    # Its files are not read here: a reranker's one label is taken as given.
+    config = {"architectures": [stack.model.architecture if stack.model else ""], "num_labels": 1}
+    described = ServedModel(kind="files", name=served, task=task_of(config, (), settings.vllm_args))
+    command = serve_command(stack, settings, facts, prefix="/", model=described)
     assert stack.vllm is not None
     assert stack.attention is not None
     attention = stack.attention.environment
@@ -143,10 +161,13 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
         revision=revision or None,
         on_hub=on_hub,
         version=stack.vllm.version,
+        tag=_tag(stack.vllm),
         platform=devices.platform,
         product=next((card.name for card in cards if card.index in devices.indexes), None),
         size=settings.span,
         gpus=0 if devices.platform == "cpu" else devices.processes,
+        is_slice=devices.part is not None,
+        generates=described.task == "generate",
         cores=table()["cpu"]["processes"] * devices.data_parallel + devices.processes,
         memory_gib=_memory_gib(stack, command),
         options=(*_options(command, len(settings.vllm_args)), *([TEMPLATE_OPTION] if template is not None else [])),
@@ -158,6 +179,13 @@ def _workload(host: Host, facts: HostFacts, stack: Stack, known: str | None) -> 
         hf_token=settings.hf_token_file is not None,
         span_port=settings.span_port,
     )
+
+
+def _tag(build: VllmBuild) -> str:
+    """Return the tag of a release's image; that of another CUDA than the release's own has it at its end."""
+    own = {row.version: f"cu{row.cuda.replace('.', '')}" for row in catalog().releases}.get(build.version)
+    is_other = build.variant.startswith("cu") and own is not None and build.variant != own
+    return f"v{build.version}-{build.variant}" if is_other else f"v{build.version}"
 
 
 def _served_now(host: Host, facts: HostFacts) -> str | None:

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import Exit, FirstlightError, InventoryError, NoStackError, UsageError
-from provision.features.export.commands import kubernetes
+from provision.features.export.commands import _plan, kubernetes
 from provision.features.export.formats import Format
 from provision.phases.plan.what_if import parse_what_if
 from provision.pipeline import CommandRequest
 from tests.features.export.checking import read, refuse
 from tests.features.export.fleet import DIGEST, H100S
 from tests.fit.models import LLAMA_8B, write_model
+from tests.plan.test_services import services_of
 
 HOSTS = """
 all:
@@ -72,7 +73,7 @@ def test_a_folder_has_the_files_and_says_what_has_no_counterpart(site: Path) -> 
     text = (site / "out/README.md").read_text()
     for part in (
         "from 4 hosts",
-        "kubectl create secret generic vllm-api-key --from-file=key=FILE",
+        'printf %s "$(cat FILE)" | kubectl create secret generic vllm-api-key --from-file=key=/dev/stdin`',
         "PersistentVolumeClaim `models`, with the files of: `model/`",
         "| a, b | `model`: replicas: 2",
         "| `firstlight_gateway_requests_per_minute` of gate |",
@@ -91,6 +92,13 @@ def test_hosts_as_they_stand_are_endpoints(site: Path) -> None:
     refuse([document], "endpoints")
     assert [entry["address"] for entry in document["endpoints"]] == ["192.0.2.1", "192.0.2.2"]
     assert "the API key of each host" in (site / "out/README.md").read_text()
+
+
+def test_several_services_of_a_host_get_gpus_of_their_own_from_recorded_facts() -> None:
+    facts = parse_what_if(H100S)
+    hosts = services_of(a={"model": "builtin"}, b={"model": "builtin"})
+    chosen = _plan(hosts, {host.name: facts.model_copy(update={"host": host.name}) for host in hosts})
+    assert [one.stack.gpus for one in chosen.classes for _ in one.hosts if one.stack] == [(0,), (1,)]
 
 
 def test_nothing_is_replaced(site: Path) -> None:

@@ -2,18 +2,33 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from provision.core.errors import InventoryError
 from provision.core.models.settings import Settings
+from provision.core.models.stack import VllmBuild
 from provision.core.tables import own_table
-from provision.features.export.formats import Format, endpoints_of, files_of
-from provision.features.export.workloads import HERE, table
+from provision.features.export.formats import Format, endpoints_of, files_of, readme
+from provision.features.export.workloads import HERE, table, workloads
 from tests.features.export.checking import KINDS, read, refuse
-from tests.features.export.fleet import DIGEST, H100S, LARGE, MACHINE, SMALL, facts_of, host, span, workloads_of
+from tests.features.export.fleet import (
+    DIGEST,
+    H100S,
+    LARGE,
+    MACHINE,
+    SMALL,
+    facts_of,
+    host,
+    span,
+    stacks_of,
+    workloads_of,
+)
 
+GROUP = "llama-3-1-70b-instruct"
 FREE = {"labels", "nodeSelector", "requests", "limits", "selector", "data", "metadata"}
 """Mappings whose keys are the user's own; of `metadata`, the name is in every object."""
 
@@ -115,6 +130,7 @@ def test_hosts_of_one_model_are_pods_of_one_group(everything: list[Any]) -> None
     assert "--tensor-parallel-size 8 --pipeline-parallel-size 2" in " ".join(leader["args"])
     assert leader["resources"]["limits"] == {"nvidia.com/gpu": "8"}
     assert "readinessProbe" not in worker
+    assert (group["metadata"]["name"], service["metadata"]["name"]) == (GROUP, f"{GROUP}-leader")
     assert service["spec"]["selector"] == template["leaderTemplate"]["metadata"]["labels"]
 
 
@@ -146,6 +162,57 @@ def test_the_image_is_that_of_the_platform(machine: str, image: str, gpu: str | 
     assert (model["repository"], model.get("requestGPUType")) == (image, gpu)
     assert "@" not in model["tag"]
     assert bool(model["requestGPU"]) is (gpu is not None)
+
+
+@pytest.mark.parametrize(
+    ("version", "variant", "tag"),
+    [
+        ("0.31.0", "cu130", "v0.31.0"),
+        ("0.31.0", "cu129", "v0.31.0-cu129"),
+        ("0.19.0", "cu129", "v0.19.0"),
+        ("0.31.0", "cpu", "v0.31.0"),
+    ],
+)
+def test_the_image_of_another_cuda_than_the_releases_own_has_its_tag(version: str, variant: str, tag: str) -> None:
+    hosts, facts = [host("a")], facts_of([host("a")])
+    stack = stacks_of(hosts, facts)["a"]
+    build = VllmBuild(version=version, variant=variant)
+    [workload] = workloads(hosts, facts, {"a": stack.model_copy(update={"vllm": build})})
+    assert workload.tag == tag
+
+
+@pytest.mark.parametrize(
+    ("architecture", "generates"),
+    [("LlamaForCausalLM", True), ("XLMRobertaModel", False), ("BertForSequenceClassification", False)],
+)
+def test_a_model_of_vectors_has_no_options_of_one_that_makes_text(architecture: str, *, generates: bool) -> None:
+    hosts = [host("a", tool_parser="hermes")]
+    facts = facts_of(hosts)
+    stack = stacks_of(hosts, facts)["a"]
+    assert stack.model
+    stack = stack.model_copy(update={"model": stack.model.model_copy(update={"architecture": architecture})})
+    [values] = read(files_of("production-stack", workloads(hosts, facts, {"a": stack}), DIGEST)["values.yaml"])
+    config = values["servingEngineSpec"]["modelSpec"][0]["vllmConfig"]
+    assert config["enablePrefixCaching"] is generates
+    assert ("--tool-call-parser" in config["extraArgs"]) is generates
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / "chat/merged", tmp_path / "code/merged"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    with pytest.raises(InventoryError, match="have the same name"):
+        workloads_of([host(folder.parent.name, model=str(folder)) for folder in folders])
+    assert len(workloads_of([host(name, model=str(folders[0])) for name in "ab"])) == 1
+
+
+def test_a_slice_of_a_gpu_is_named_as_what_the_cluster_has_to_offer() -> None:
+    hosts = [host("a")]
+    facts = facts_of(hosts)
+    stacks = stacks_of(hosts, facts)
+    [workload] = workloads(hosts, facts, stacks)
+    texts = [readme("kserve", hosts, [replace(workload, is_slice=part)], stacks, {}) for part in (False, True)]
+    assert ["nvidia.com/mig-" in text for text in texts] == [False, True]
 
 
 def test_clients_keep_the_name_of_the_model() -> None:
