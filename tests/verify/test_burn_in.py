@@ -82,11 +82,34 @@ def test_an_interrupted_burn_in_keeps_its_verdict_and_the_next_call_goes_on(tmp_
     first = over(round_of(speed=700), round_of(gemm="warn"), prefix=tmp_path, hours=4)
     assert of(first, RECORD) == ("warn", "interrupted after 2.00 of 4 h, 2 rounds")
     assert of(first, "kernels.gemm") == ("warn", "in 1 of 2 rounds, first in round 2: products are warn")
-    second = over(round_of(), round_of(), round_of(), prefix=tmp_path, hours=4)
+    later = round_of() | {"started_at": "2026-11-05T00:00:00Z"}
+    second = over(round_of(), later, later, prefix=tmp_path, hours=4)
     assert of(second, RECORD)[1].startswith("4 rounds in 4.00 h")
+    assert (second["started_at"], second["seconds"]) == ("2026-11-01T00:00:00Z", 4 * 3600.0)
+    assert second["last_round"] == {"started_at": "2026-11-05T00:00:00Z", "seconds": 3600.0}
     assert of(second, "kernels.gemm") == ("warn", "in 1 of 4 rounds, first in round 2: products are warn")
     third = over(round_of(), round_of(), prefix=tmp_path)
     assert of(third, RECORD)[1].startswith("2 rounds in 2.00 h"), "a complete one is not continued"
+
+
+def test_a_burn_in_whose_connection_ended_stops_after_its_round_and_can_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    with capfd.disabled():
+        kept = os.dup(1)
+        os.dup2(writing, 1)
+        try:
+            heard = over(round_of(), round_of(), prefix=tmp_path / "heard", hours=2)
+            os.close(reading)
+            first = over(round_of(), round_of(), prefix=tmp_path, hours=2)
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            os.close(writing)
+    assert of(first, RECORD)[1] == "interrupted after 1.00 of 2 h, 1 round"
+    second = over(round_of(), prefix=tmp_path, hours=2)
+    assert [of(document, RECORD)[1].partition(";")[0] for document in (heard, second)] == ["2 rounds in 2.00 h"] * 2
 
 
 def test_after_a_failure_or_with_other_checks_a_burn_in_begins_anew(tmp_path: Path) -> None:

@@ -124,6 +124,15 @@ def test_results_that_cannot_be_written_are_printed(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_results_that_nobody_reads_are_written(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "verify", "--only", "libraries.lock", "--write", str(tmp_path / "last.json")]
+    subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.DEVNULL, check=False)
+    os.close(writing)
+    assert json.loads((tmp_path / "last.json").read_text())["checks"][0]["id"] == "libraries.lock"
+
+
 def test_the_list_describes_every_check_once_in_order() -> None:
     done = verify("--list", "--level", "full")
     assert done.returncode == 0

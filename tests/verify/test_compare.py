@@ -21,6 +21,7 @@ from verify.serving.comparison import (
     backends,
     figures,
     parse_target,
+    require_answers,
     require_difference,
     running,
     serve_variant,
@@ -185,6 +186,12 @@ def test_speeds_are_compared_at_the_largest_common_concurrency_and_work_up_to_it
         "cpu": 50.0,
         "failed": 0.125,
     }
+
+
+def test_a_back_end_that_answered_nothing_has_no_figures() -> None:
+    with pytest.raises(VariantError, match="no request was answered, with 4 at once"):
+        require_answers([result(max_concurrency=1), result(completed=0)])
+    require_answers([result(completed=1)])
 
 
 @pytest.mark.parametrize(

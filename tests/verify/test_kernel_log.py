@@ -62,6 +62,19 @@ def test_events_of_earlier_runs_are_warnings_at_most() -> None:
     assert "known before this run, last 2026-11-18 08:28:20Z" in between.reason
 
 
+def test_events_until_the_end_of_the_last_round_of_a_burn_in_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xid, "skip_without_cards", lambda *_: None)
+    monkeypatch.setattr(kernel_log, "lines", lambda: list(of_journal(JOURNAL.splitlines())))
+    (tmp_path / "verify").mkdir()
+    run = {"started_at": "2026-11-10T00:00:00Z", "seconds": 7200.0}
+    for last_round, status in ({}, "fail"), ({"started_at": "2026-11-18T08:00:00Z", "seconds": 3600.0}, "warn"):
+        document = run | ({"last_round": last_round} if last_round else {})
+        (tmp_path / "verify/last.json").write_text(json.dumps(document))
+        assert xid.xid(CheckContext(prefix=tmp_path)).status == status
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [

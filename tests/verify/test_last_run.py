@@ -18,7 +18,7 @@ def record(id_: str = FILES, status: str = "ok", level: str = "standard", **valu
 
 
 def document(*records: dict[str, Any], level: str = "standard", environment: str = "e1") -> dict[str, Any]:
-    at = {"standard": "12:00", "full": "09:00", "quick": "13:00"}[level]
+    at = {"standard": "12:00", "full": "09:00", "quick": "13:00", "burn-in": "03:00"}[level]
     return {"level": level, "environment": environment, "started_at": at, "status": "ok", "checks": list(records)}
 
 
@@ -51,6 +51,13 @@ def test_a_run_without_the_check_keeps_the_failure(status: str) -> None:
 def test_a_pass_at_the_same_level_ends_the_failure(status: str) -> None:
     assert reported(document(record(status=status, level="full"))) == [(FILES, status)]
     assert reported(document(record(status=status, level="full"), level="full")) == [(FILES, status)]
+
+
+def test_a_pass_at_full_ends_a_failure_of_burn_in_whose_checks_it_repeats() -> None:
+    before = document(record(status="fail", level="burn-in"), level="burn-in")
+    assert reported(document(record(level="full"), level="full"), before) == [(FILES, "ok")]
+    (kept,) = keep_open_failures(document(record()), before)
+    assert kept["reason"] == "damaged (found at burn-in at 03:00; not passed at full since)"
 
 
 def test_a_newer_failure_replaces_one_at_its_level_and_stands_beside_one_at_another() -> None:

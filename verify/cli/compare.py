@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from verify.cli.arguments import Parser, prefix_of, running_service
-from verify.cli.load import add_load, load_of
+from verify.cli.arguments import Parser, prefix_of
+from verify.cli.load import add_load, load_of, service_for_load
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT
 from verify.serving import comparison
 from verify.serving.service import Service
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        document = _compare(running_service(prefix_of(options.prefix)), names, targets, load_of(options))
+        document = _compare(service_for_load(prefix_of(options.prefix)), names, targets, load_of(options))
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     except (ControlError, comparison.VariantError, OSError) as error:

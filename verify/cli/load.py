@@ -21,6 +21,7 @@ from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckResult
 from verify.runner.child_processes import run_one
 from verify.serving.comparison import under_load
+from verify.serving.service import Service
 from verify.tables import table
 
 REQUESTS = 8
@@ -86,11 +87,17 @@ def load_of(options: argparse.Namespace) -> dict[str, Any]:
     return load
 
 
-def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the document, and keep it on the host. Raises OSError."""
-    service, load = running_service(prefix), load_of(options)
+def service_for_load(prefix: Path) -> Service:
+    """Return the running service. Raises OSError where there is none, or its model makes no text."""
+    service = running_service(prefix)
     if service.task != "generate":
         raise OSError("its model makes no text, and this load requests text")
+    return service
+
+
+def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the document, and keep it on the host. Raises OSError."""
+    service, load = service_for_load(prefix), load_of(options)
     with NamedTemporaryFile(suffix=".json") as file:
         if options.dataset:
             prompts = sys.stdin.buffer.read() if options.dataset == "-" else Path(options.dataset).read_bytes()

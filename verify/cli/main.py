@@ -83,10 +83,11 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
-    # Print before writing: if a file cannot be written, the results must not be lost.
+    # Before it is printed: where nobody reads that any more, this process ends with the first word.
+    is_kept = _keep(options.write, text)
     sys.stdout.write(text if options.json else render(document))
     sys.stdout.flush()
-    return EXIT_CODES[document["status"] if _keep(options.write, text) else "error"]
+    return EXIT_CODES[document["status"] if is_kept else "error"]
 
 
 def _parser() -> Parser:

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _soaked(prefix: Path, minutes: float) -> dict[str, Any]:
-    """Return the document of the last run of kernels, with the worst record of all runs, and one of the service."""
+    """Return the document of the first run of kernels, with the worst record of all runs, and one of the service."""
     stack = read_json(Path(sys.prefix, "stack.json"))
     context = CheckContext(level="quick", expect={"stack": stack}, service=find(prefix))
     checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
@@ -72,7 +72,7 @@ def _soaked(prefix: Path, minutes: float) -> dict[str, Any]:
         if worst_status([before["status"], record["status"]]) == record["status"]:
             worst[record["id"], record["device"]] = record
     of_kernels = [{**record, "reason": f"{times}: {record['reason']}"} for record in worst.values()]
-    records = [*of_kernels, as_record(SOAK, documents[-1]["host"], None, outcome, lasted)]
+    records = [*of_kernels, as_record(SOAK, documents[0]["host"], None, outcome, lasted)]
     status = worst_status([record["status"] for record in records])
-    seconds = round(sum(document["seconds"] for document in documents), 3)
-    return {**documents[-1], "status": status, "seconds": seconds, "checks": records}
+    seconds = round(documents[0]["seconds"] + lasted, 3)
+    return {**documents[0], "status": status, "seconds": seconds, "checks": records}

@@ -6,6 +6,7 @@ nothing failed; after a failure it begins anew, because something was repaired i
 
 import json
 import os
+import select
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ class RunningError(Exception):
 
 
 def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hours: float) -> dict[str, Any]:
-    """Run rounds, at least two, until the time is over or the user interrupts, and return the document of all rounds.
+    """Run rounds, at least two, until the time is over, the user interrupts or nobody hears, and return the document of all rounds.
 
     After `hours`, those of continued rounds included, no further round starts. Without an installation nothing is kept for a next call.
     Raises RunningError where another process does it, and KeyboardInterrupt before a round has ended.
@@ -55,6 +56,8 @@ def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hour
     interrupted = False
     try:
         while rounds["count"] < LEAST_ROUNDS or rounds["seconds"] < 3600 * hours:
+            if rounds["count"] and (interrupted := _is_unheard()):
+                break
             _keep(file, {**own, "rounds": rounds})
             began = time.monotonic()
             done = f"round {rounds['count'] + 1}, {rounds['seconds'] / 3600:.1f} of {hours:g} h: "
@@ -76,6 +79,13 @@ def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hour
     records.append(as_record(RECORD, rounds["document"]["host"], None, outcome, rounds["seconds"]))
     status = worst_status([record["status"] for record in records])
     return {**rounds["document"], "status": status, "seconds": rounds["seconds"], "checks": records}
+
+
+def _is_unheard() -> bool:
+    """Return whether nobody reads what this process prints: its SSH connection has ended."""
+    standard_output = select.poll()
+    standard_output.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in standard_output.poll(0))
 
 
 def _keep(file: Path | None, state: Mapping[str, Any]) -> None:
@@ -107,6 +117,7 @@ def _added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dic
                     name = f"{figure['name']} on {record['device']}" if record["device"] else figure["name"]
                     speeds.setdefault(name, []).append(float(f"{figure['value']:.5g}"))
     about = {name: value for name, value in document.items() if name != "checks"}
+    about["last_round"] = {"started_at": about["started_at"], "seconds": round(seconds, 3)}
     about["started_at"] = rounds["document"].get("started_at", about["started_at"])
     total = round(rounds["seconds"] + seconds, 3)
     return {"count": number, "seconds": total, "document": about, "checks": checks, "speeds": speeds}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.files import read_json
-from verify.records import BUSY, LEVELS, NEEDS, SERVING, Level, worst_status
+from verify.records import BURN_IN, BUSY, LEVELS, NEEDS, SERVING, Level, worst_status
 from verify.runner.execution import FAILED
 from verify.runner.registry import all_checks
 
@@ -57,9 +57,10 @@ def keep_open_failures(
 ) -> list[dict[str, Any]]:
     """Return the records of a document, with failures of the document `before` that nothing has disproved since.
 
-    A failure ends when the same check passes at the same or a deeper level, on its own device if there are records of that. Failures of
-    an environment's own files end with that environment, as do failures of checks that no longer apply in another environment. With
-    `has_served` the service was restarted and proven since, and failures of serving checks that no longer apply end too.
+    A failure ends when the same check passes at the same or a deeper level, on its own device if there are records of that; one of burn-in
+    also at level full, whose checks it repeats. Failures of an environment's own files end with that environment, as do failures of checks
+    that no longer apply in another environment. With `has_served` the service was restarted and proven since, and failures of serving
+    checks that no longer apply end too.
     """
     records = list(document["checks"])
     is_other = before.get("environment") != document["environment"]
@@ -71,7 +72,8 @@ def keep_open_failures(
         has_no_subject = any(not reason.startswith(NEEDS) and BUSY not in reason for reason in skips)
         is_gone = is_other and (failure["family"] == OF_FILES or has_no_subject)
         is_gone = is_gone or (has_served and failure["family"] == SERVING and has_no_subject)
-        if is_gone or any(_depth(record, document) >= _depth(failure, before) for record in answers):
+        needed = min(failure["level"], LEVELS[LEVELS.index(BURN_IN) - 1], key=LEVELS.index)
+        if is_gone or any(_depth(record, document) >= LEVELS.index(needed) for record in answers):
             continue
         device = failure.get("device")
         here = [one for one in records if one["id"] == failure["id"] and one.get("device") == device]
@@ -79,7 +81,7 @@ def keep_open_failures(
         start = next(iter(passed), len(records))
         if not failure.get("found"):
             at, level = before.get("started_at"), failure["level"]
-            failure |= {"reason": f"{failure['reason']} (found at {level} at {at}; not passed at {level} since)"}
+            failure |= {"reason": f"{failure['reason']} (found at {level} at {at}; not passed at {needed} since)"}
             failure |= {"seconds": 0.0, "found": {"at": at, "environment": before.get("environment")}}
         records[start : start + len(passed)] = [failure]
     return records

@@ -256,7 +256,14 @@ def measure(service: Service, command: Command, load: Mapping[str, Any]) -> dict
         ending = run_one(lambda: list(under_load(server, load, warmed=True)), deadline_s=LOAD_S)
         if ending.problem:
             raise VariantError(f"cannot measure under load: {ending.problem}")
+        require_answers(ending.value)
         return {"used": used, "results": ending.value, "memory": usage(server).total}
+
+
+def require_answers(results: Sequence[Mapping[str, Any]]) -> None:
+    """Raise VariantError where no request of a load was answered: its times are zeros."""
+    if silent := [result["max_concurrency"] for result in results if not result["completed"]]:
+        raise VariantError(f"no request was answered, with {silent[0]} at once")
 
 
 def at_once(*measured: Mapping[str, Any]) -> int:

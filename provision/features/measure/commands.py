@@ -105,7 +105,7 @@ def load(
     )
     prompts = _read(dataset) if dataset else None
     request = asked("verify", prefix=prefix, **options)
-    raise typer.Exit(measure(request, "load", [*words, *(("--dataset", "-") if prompts else ())], prompts))
+    raise typer.Exit(measure(request, "load", [*words, *(("--dataset", "-") if prompts is not None else ())], prompts))
 
 
 def _read(path: Path) -> str:

@@ -15,6 +15,7 @@ from provision.features.measure.compare import measure
 from provision.features.measure.learned import HostClass, LearnedClass, beyond, by_class, is_green, learn, record_of
 from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.pipeline import CommandRequest
+from provision.pipeline.phases import BEFORE_PLAN
 from provision.run.context import RunContext
 from provision.run.results import ProbedHosts
 
@@ -61,4 +62,4 @@ def _kept(path: Path, host_class: HostClass) -> LearnedClass | None:
 
 def measured(request: CommandRequest) -> int:
     """Measure what the hosts of a command serve under the usual load, and return the exit code of `verify load`."""
-    return measure(replace(request, command="verify"), "load", ())
+    return measure(replace(request, command="verify", batching=None), "load", (), before=BEFORE_PLAN)

@@ -1,6 +1,7 @@
 """`./firstlight verify load` and `provision --measure`: what a host is asked for, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,9 +9,11 @@ from typer.testing import CliRunner
 
 from provision.cli.main import app
 from provision.core.errors import UsageError
-from provision.features.measure import commands, hooks
-from provision.pipeline import CommandRequest
+from provision.features.measure import commands, compare, hooks
+from provision.pipeline import Batching, CommandRequest
 from provision.pipeline import commands as pipeline
+from provision.pipeline.phases import BEFORE_PLAN
+from provision.run.results import AnsweredHosts
 
 Asked = list[tuple[str, str, tuple[str, ...], str | None]]
 
@@ -20,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """What the hosts of commands are asked for: the command, that of the host, its arguments and what it reads."""
     found: Asked = []
 
-    def measure(request: CommandRequest, kind: str, words: Any, stdin: str | None = None) -> int:
+    def measure(request: CommandRequest, kind: str, words: Any, stdin: str | None = None, **_: Any) -> int:
         found.append((request.command, kind, tuple(words), stdin))
         return 2
 
@@ -38,12 +41,18 @@ def call(*words: str) -> int:
 
 
 def test_the_options_reach_the_host_and_a_file_of_prompts_goes_with_them(asked: Asked, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.json"
+    prompts, empty = tmp_path / "prompts.json", tmp_path / "empty.json"
     prompts.write_text("[]")
+    empty.touch()
     assert call("verify", "load") == 2
     assert call("verify", "load", "--rate", "2.5", "--requests", "50", "--dataset", str(prompts)) == 2
+    assert call("verify", "load", "--dataset", str(empty)) == 2
     words = ("--rate", "2.5", "--requests", "50", "--dataset", "-")
-    assert asked == [("verify", "load", (), None), ("verify", "load", words, "[]")]
+    assert asked == [
+        ("verify", "load", (), None),
+        ("verify", "load", words, "[]"),
+        ("verify", "load", ("--dataset", "-"), ""),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,3 +87,22 @@ def test_a_run_that_ends_well_is_followed_by_a_load(asked: Asked, monkeypatch: p
     monkeypatch.setattr(pipeline, "run", lambda _request: next(codes))
     assert [call("provision", "--measure"), call("provision", "--measure"), call("provision")] == [2, 1, 0]
     assert asked == [("verify", "load", (), None)]
+
+
+def test_a_load_after_a_run_is_for_all_hosts_at_once_and_leaves_out_those_in_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    states = {"gpu-1": "green", "gpu-2": "quarantined"}
+
+    def execute(request: CommandRequest, steps: Any) -> Any:
+        given.extend((request.batching, tuple(steps)[:-1]))
+        hosts = [SimpleNamespace(name=name, is_provisioned=True, state=state) for name, state in states.items()]
+        document = {"table": [], "exit_code": 0}
+        result = AnsweredHosts(answer={"gpu-1": document})
+        return SimpleNamespace(exit_code=0, result=result, hosts=hosts, summary=SimpleNamespace(hosts=hosts))
+
+    monkeypatch.setattr(compare, "execute", execute)
+    request = CommandRequest("provision", tmp_path, None, {}, tmp_path / "logs", batching=Batching.parse("1", None))
+    assert hooks.measured(request) == 0
+    assert given == [None, BEFORE_PLAN]
