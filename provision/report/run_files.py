@@ -126,6 +126,11 @@ def results_of(run: RunFolder) -> dict[str, dict[str, PhaseResult]]:
     return _read(RunFiles(run=run.name), run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
 
 
+def inventory_of(run: RunFolder) -> Inventory | None:
+    """Return the inventory of a run; None when it cannot be read."""
+    return _read(RunFiles(run=run.name), run.path("inventory.json"), partial(Inventory.model_validate, extra="ignore"))
+
+
 def _by_file(files: RunFiles, run: RunFolder, folder: str, validate: Callable[[Any], T]) -> dict[str, T]:
     """Read the records of a folder, one a host or class, by the names of their files."""
     paths = sorted(run.folder.glob(f"{folder}/*.json"))

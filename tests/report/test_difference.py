@@ -226,6 +226,14 @@ def test_each_host_is_compared_with_its_last_green_run(tmp_path: Path) -> None:
     assert last_green(tmp_path, "20261118T080000Z", ["a"]) == {}
 
 
+def test_a_host_at_another_address_is_another_one_whatever_its_name(tmp_path: Path) -> None:
+    end(run(tmp_path, "20261118T080000Z"))
+    Folder(tmp_path / "20261119T080000Z", [host("a")])
+    Folder(tmp_path / "20261120T080000Z", [host("a", local=True)])
+    assert last_green(tmp_path, "20261119T080000Z", ["a"]) == {}
+    assert last_green(tmp_path, "20261120T080000Z", ["a"]).keys() == {"a"}
+
+
 def test_a_failed_run_shows_what_changed(tmp_path: Path) -> None:
     end(run(tmp_path, "20261119T080000Z"))
     folder = run(tmp_path, "20261120T080000Z", port=8100)

@@ -6,21 +6,38 @@ finds for each host the run in which it was green last. Nothing here writes.
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from provision.core.models.records import HostDifference
 from provision.core.run_folder import RunFolder
 from provision.report.difference.compare import HostRecords, differences, read_records
 from provision.report.history.runs import find, green_hosts, names, order
+from provision.report.run_files import inventory_of
 
 
 def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, HostRecords]:
-    """Return each host's records of its last green run before `run`; hosts that never were green are left out."""
+    """Return each host's records of its last green run before `run`; hosts that never were green are left out.
+
+    What was reached at another address counts as another host: runs of several inventories may be in one folder.
+    """
     found: dict[str, HostRecords] = {}
+    now = _places(logs / run)
     for name in names(logs):
         green = green_hosts(logs / name) & (set(hosts) - found.keys()) if order(name) < order(run) else frozenset()
-        if green:
-            found |= {host: records for host, records in read_records(logs / name).items() if host in green}
+        then = _places(logs / name) if green else {}
+        if same := {host for host in green if now.get(host) in (then.get(host), None)}:
+            found |= {host: records for host, records in read_records(logs / name).items() if host in same}
     return found
+
+
+def _places(folder: Path) -> dict[str, tuple[Any, ...]]:
+    """Return where the hosts of a run are reached, and through what; none where its inventory cannot be read."""
+    inventory = inventory_of(RunFolder(folder))
+    ways = {host.name: host.connection for host in inventory.hosts} if inventory else {}
+    return {
+        name: (way.proxy_command, *((one.kind, one.address, one.port) for one in (way, *way.proxy_jump)))
+        for name, way in ways.items()
+    }
 
 
 def compare_runs(logs: Path, before: str | None = None, after: str | None = None) -> tuple[HostDifference, ...]:
