@@ -92,7 +92,6 @@ def prune(
 
 
 @app.command()
-@app.command("bundle", hidden=True, help="The former name of `logs archive`.")
 def archive(
     *,
     run: RunArgument = None,

@@ -188,11 +188,11 @@ class RunFolder:
         """Return the path of a file in this run."""
         return self.folder / name
 
-    def write(self, name: str, value: BaseModel | dict[str, Any] | list[Any]) -> Path:
-        """Write a record or plain value as JSON, atomically and without waiting for the disk, and return the path of the file."""
+    def write(self, name: str, value: BaseModel | dict[str, Any] | list[Any], *, by_names: bool = False) -> Path:
+        """Write a record or plain value, or values `by_names` of hosts, as JSON, atomically and without waiting for the disk. Return the path."""
         path = self.path(name)
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        write_atomically(path, indented(scrub(plain)) + "\n", durable=False)
+        write_atomically(path, indented(scrub(plain, by_names=by_names)) + "\n", durable=False)
         return path
 
     def event(self, kind: str, *, host: str | None = None, phase: str | None = None, **data: Any) -> None:

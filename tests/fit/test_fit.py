@@ -74,6 +74,13 @@ def test_a_context_beyond_the_models_own_length_is_refused() -> None:
     assert (longer.problem, longer.length) == (None, 40000)
 
 
+@pytest.mark.parametrize(("value", "taken"), [("1", True), ("True", True), ("0", False)])
+def test_a_context_beyond_the_models_own_length_is_taken_where_vllm_is_told_to(value: str, *, taken: bool) -> None:
+    settings = Settings.model_validate({"max_model_len": 40000, "env": {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": value}})
+    found = fit(mixtral(), serving_request_of(settings), cards(8, 140))
+    assert (found.problem is None) == taken
+
+
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [

@@ -41,7 +41,7 @@ WRONG = [
     (("verify", "gpu-1"), 64, "`gpu-1` is no command of verify"),
     (("verify", "compare"), 64, "two different back ends are compared"),
     (("verify", "compare", "--backend", "A", "--backend", "A"), 64, "two different back ends are compared"),
-    (("verify", "--release", "--level", "quick"), 64, "after all checks of level full"),
+    (("verify", "--return", "--level", "quick"), 64, "after all checks of level full"),
     (("verify", "--return", "gpu-1", "--limit", "gpu-2"), 64, "hosts are named twice: `--limit gpu-2` and `gpu-1`"),
     (("drift", "--against", "gpu-9"), 2, "`--against gpu-9` is no host of this run"),
     (("provsion",), 2, "provsion"),

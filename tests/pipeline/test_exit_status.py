@@ -237,7 +237,6 @@ def test_every_command_with_a_result_has_json() -> None:
         ("logs", "open"),
         ("logs", "prune"),
         ("logs", "archive"),
-        ("logs", "bundle"),
         ("catalog", "refresh"),
         ("bundle", "create"),
         ("export", "kubernetes"),

@@ -98,7 +98,7 @@ SOURCES: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "run shown": _runs("logs", "show"),
     "runs listed": _runs("logs", "list"),
     "runs compared": _runs("logs", "diff", RUN, RUN),
-    "bundle": _runs("logs", "bundle"),
+    "run archived": _runs("logs", "archive"),
     "unknown run": lambda _: ("logs", "show", HOSTILE),
     "unknown command": lambda _: (HOSTILE,),
     "unknown option": lambda _: ("plan", f"--{HOSTILE}"),

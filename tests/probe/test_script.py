@@ -379,7 +379,8 @@ def test_a_service_under_supervisor_is_reported(tmp_path: Path) -> None:
         "[supervisord]\npidfile = %(here)s/../run/supervisord.pid\n", encoding="utf-8"
     )
     stopped = installed(tmp_path)
-    code = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
+    code = "import subprocess, sys; child = subprocess.Popen(['sleep', '300']); print('up', flush=True)"
+    code += "; child.wait(); print('ended', flush=True); sys.stdin.read()"
     supervisor = subprocess.Popen(
         [sys.executable, "-c", code, "supervisord"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -392,12 +393,15 @@ def test_a_service_under_supervisor_is_reported(tmp_path: Path) -> None:
     os.kill(child, signal.SIGSTOP)
     frozen = installed(tmp_path)
     os.kill(child, 9)
+    supervisor.stdout.readline()
+    failed = installed(tmp_path)
     supervisor.communicate()
     dead = installed(tmp_path)
     assert (stopped.supervisor, stopped.service) == ("supervisor", "inactive")
     assert (running.supervisor, running.service, running.service_pid) == ("supervisor", "active", child)
     assert (running.service_start_ticks, running.drift) == (ticks, ())
     assert [(each.kind, each.path) for each in frozen.drift] == [("process", f"/proc/{child}")]
+    assert (failed.service, failed.service_pid) == ("failed", None)
     assert (dead.service, dead.service_pid) == ("inactive", None)
 
 

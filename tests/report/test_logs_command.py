@@ -79,11 +79,11 @@ def test_bundle(folder: Path, tmp_path: Path) -> None:
     with tarfile.open(target) as archive:
         assert f"firstlight-{OLDER}/summary.txt" in archive.getnames()
     with pytest.raises(UsageError, match="cannot be written"):
-        typed("bundle", "-o", "/proc/report.tar.gz")
+        typed("archive", "-o", "/proc/report.tar.gz")
 
 
 def test_an_unknown_run_is_refused(folder: Path) -> None:
-    for words in (("20260101T000000Z",), ("diff", "20260101T000000Z"), ("bundle", "nonsense")):
+    for words in (("20260101T000000Z",), ("diff", "20260101T000000Z"), ("archive", "nonsense")):
         with pytest.raises(UsageError, match="no run"):
             typed(*words)
 
@@ -96,7 +96,7 @@ def test_a_bundle_replaces_no_device_and_makes_no_folder(folder: Path, tmp_path:
     if place == "device":
         target.symlink_to("/dev/null")
     with pytest.raises(UsageError, match="cannot be written") as caught:
-        typed("bundle", OLDER, "-o", str(target))
+        typed("archive", OLDER, "-o", str(target))
     assert "hint: name another file: --output" in caught.value.render()
     assert folder.exists()
     if place == "fifo":

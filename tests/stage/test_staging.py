@@ -156,6 +156,20 @@ def test_a_chat_template_of_a_hub_model_is_read_as_it_is_now(
     assert changed.model != first.model
 
 
+def test_a_model_whose_configuration_the_wheelhouse_has_removed_is_staged_anew(
+    site: Site, stack: Stack, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    offer(site, MODEL)
+    settings = Settings(model="org/tiny")
+    first = stage_best(store, stack, settings=settings)
+    assert staged_before(resolve_to(stack), settings, store=store) is not None
+    [path] = [file.path for file in first.files if file.name == "config.json"]
+    Path(path).unlink()
+    assert staged_before(resolve_to(stack), settings, store=store) is None
+    assert stage_best(store, stack, settings=settings).files == first.files
+
+
 def test_only_a_container_gets_the_image(stack: Stack, store: Store, tmp_path: Path) -> None:
     """An inventory keeps the name of its image when the service leaves its container."""
     image = str(archive(tmp_path, MEMBERS))

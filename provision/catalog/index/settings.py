@@ -131,6 +131,12 @@ def read_settings(
     )
 
 
+def network_variables(settings: ClientSettings) -> dict[str, str]:
+    """Return the proxy and certificate variables that equal pip's settings."""
+    variables = uv_variables(settings, default_index="")
+    return {name: value for name, value in variables.items() if not name.startswith("UV_")}
+
+
 def uv_variables(settings: ClientSettings, *, default_index: str) -> dict[str, str]:
     """Return the UV_*, proxy and certificate variables that equal pip's settings.
 

@@ -13,6 +13,7 @@ from typing import Any
 from packaging.version import Version
 
 from provision.catalog import catalog
+from provision.catalog.index.settings import network_variables, read_settings
 from provision.catalog.index.uv import refusal, uv_program
 from provision.core.errors import StageError
 from provision.core.process import run_program
@@ -76,7 +77,7 @@ def ask(packages: Collection[Package], service: str | None = None) -> dict[str, 
         (folder / "pyproject.toml").write_text(_PROJECT, encoding="utf-8")
         (folder / "uv.lock").write_text(lock_for_uv(packages), encoding="utf-8")
         late = StageError(f"the service for vulnerabilities did not answer within {LIMIT_S:g} s")
-        environment = os.environ | {"UV_HTTP_RETRIES": "0", "NO_COLOR": "1"}
+        environment = os.environ | network_variables(read_settings()) | {"UV_HTTP_RETRIES": "0", "NO_COLOR": "1"}
         done = run_program(command, late, timeout_s=LIMIT_S, cwd=folder, env=environment)
     if done.returncode not in (0, _FOUND):
         raise StageError(refusal(done.stderr))

@@ -113,7 +113,8 @@ def prove(what_if: str | None, libraries: Path | None) -> Iterator[str]:
     with scratch_folder() as folder:
         wanted = int(size * (1 + UNPACKED))
         yield f"{name} is being tested: {len(wheels)} wheels, {format_bytes(size)}; it takes minutes, and about {format_bytes(wanted)} of disk"
-        ground = Ground(stack.interpreter.version, libraries and libraries.absolute(), folder)
+        # By its path: uv finds only some Pythons by their release.
+        ground = Ground(Path(sys.executable).resolve(), libraries and libraries.absolute(), folder)
         if wanted > (free := shutil.disk_usage(folder).free):
             need = f"wheels and environment need about {format_bytes(wanted)} in `{folder.parent}`"
             hint = "free some space, or set TMPDIR to a folder on a larger disk"

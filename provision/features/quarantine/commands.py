@@ -30,11 +30,10 @@ def check(
             help="A host with a hardware fault is quarantined, and later runs skip it. This runs all checks on such hosts, and returns those that pass to service.",
         ),
     ] = False,
-    release: Annotated[bool, typer.Option("--release", hidden=True, help="The former name of --return.")] = False,
     **options: Any,
 ) -> None:
     """Check hosts as `verify check` does, or return quarantined ones to service."""
-    if not back and not release:
+    if not back:
         if hosts:
             raise UsageError(
                 f"`{' '.join(hosts)}` is no command of verify; hosts are named with --return",

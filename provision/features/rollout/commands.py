@@ -91,6 +91,7 @@ def start(
         holds_s={step: hold_s for step, hold_s in holds.items() if hold_s is not None},
         before_host=before_host,
         after_host=after_host,
+        folder=str(Path.cwd()),
     )
     inventory = read_inventory(request)
     serving = _serving(request, inventory)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
 from provision.core.models.inventory import GATEWAY, Inventory
@@ -291,7 +292,9 @@ class RolloutDriver:
             "FIRSTLIGHT_ROLLOUT": self.rollout.name,
         }
         stopped = StoppedError(f"the hook {when} host `{name}` did not end within {HOOK_S:g} s: {command}")
-        done = run_program(["sh", "-c", command], stopped, timeout_s=HOOK_S, env=env)
+        begun_in = Path(self.rollout.folder or ".")
+        cwd = begun_in if begun_in.is_dir() else None
+        done = run_program(["sh", "-c", command], stopped, timeout_s=HOOK_S, env=env, cwd=cwd)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
             raise StoppedError(f"the hook {when} host `{name}` ended with {done.returncode}: {last}")

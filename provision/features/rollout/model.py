@@ -70,6 +70,8 @@ class RolloutOptions(Record):
     """The same for single steps, by their percentage."""
     before_host: str | None = None
     after_host: str | None = None
+    folder: str | None = None
+    """Folder in which both commands start: where the rollout was begun, also when it is resumed elsewhere."""
 
 
 class Rollout(RolloutOptions):

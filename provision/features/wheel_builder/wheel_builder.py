@@ -122,7 +122,8 @@ def _open_builder(inventory: Path, name: str) -> Session:
     if name == CONTROLLER:
         connection = Connection(kind="local")
         return open_session(Host.model_construct(name=CONTROLLER, connection=connection))
-    hosts = {host.name: host for host in load(inventory).hosts}
+    # A host with several services is meant by either name.
+    hosts = {name: host for host in load(inventory).hosts for name in (host.machine, host.name)}
     if name not in hosts:
         raise StageError(
             f"builder `{name}` is no host of {inventory}",

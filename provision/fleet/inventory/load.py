@@ -108,7 +108,8 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
 def _check_arguments(path: Path, limit: str | None) -> None:
     if not path.exists():
         raise UsageError(
-            f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
+            f"there is no inventory {path}",
+            hint="give a file or folder with -i; ./firstlight init DIR writes an example",
         )
     if not (path.is_file() or path.is_dir()):
         raise UsageError(f"{path} is neither a file nor a folder", hint="write the inventory to a file and name that")
@@ -121,7 +122,8 @@ def _check_arguments(path: Path, limit: str | None) -> None:
 def _no_hosts(path: Path, limit: str | None) -> InventoryError:
     of = f" within --limit {limit!r}" if limit else ""
     return InventoryError(
-        f"the inventory {path} has no hosts{of}", hint="hosts stand below `hosts:` of a group; see inventory/example"
+        f"the inventory {path} has no hosts{of}",
+        hint="hosts stand below `hosts:` of a group, as in the example of ./firstlight init DIR",
     )
 
 
@@ -184,7 +186,7 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
     if skipped := _SKIPPED.search(done.stderr):
         raise InventoryError(
             f"Ansible does not read all of the inventory {path}: {skipped['what']}",
-            hint="variables go below `vars:`, hosts below `hosts:`, each with a colon; see inventory/example",
+            hint="variables go below `vars:`, hosts below `hosts:`, each with a colon, as in the example of ./firstlight init DIR",
         )
     return answer
 

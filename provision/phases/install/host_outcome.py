@@ -106,7 +106,7 @@ _OWN_ERROR = re.compile(r"^(?:firstlight-error|preflight refuses): (.+?)\s*$", r
 _OWN_HINT = re.compile(r"^firstlight-hint: (.+?)\s*$", re.MULTILINE)
 _NOISE = ("Shared connection to ", "non-zero return code")
 """Lines that ssh and Ansible add to every failure."""
-_HINT = "see install/ansible.log of the run's folder (logs/latest)"
+_HINT = "see install/ansible.log in the folder of the run"
 LINES_AT_MOST = 4
 EVIDENCE_AT_MOST = 20
 

@@ -18,6 +18,8 @@ from provision.run.results import StagedHosts
 from provision.run.sending import Sending, SentBytes
 
 SEND_DEADLINE_S = 4 * 3600.0
+SENT_BYTES_S = 1e6
+"""Bytes a second for all hosts together, which are waited for beyond the limit: a host may wait for its turn."""
 
 
 def install(context: RunContext, staged: StagedHosts) -> StagedHosts:
@@ -110,8 +112,9 @@ def _send(context: RunContext, staged: StagedHosts) -> None:
         context.run.event("sent", host=host.name, phase="install", bytes=sent.bytes_sent, seconds=seconds, **others)
         context.progress.note(host.name, sent.by_source())
 
+    deadline_s = SEND_DEADLINE_S + sum(file.size for host in hosts for file in files[host.name]) / SENT_BYTES_S
     try:
-        context.run_on_hosts("install", hosts, call, deadline_s=SEND_DEADLINE_S, cancel=sending.abandon)
+        context.run_on_hosts("install", hosts, call, deadline_s=deadline_s, cancel=sending.abandon)
     finally:
         sending.close()
         # of this step and, with batches, of those before

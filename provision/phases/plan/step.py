@@ -78,9 +78,8 @@ def compare(context: RunContext, planned: PlannedHosts) -> PlannedHosts:
     for name in unchanged - spans.whole(context, unchanged):
         text = "it restarts with the other hosts that serve its model"
         changes[name] = (PlannedChange(part="service", sign="~", text=text),)
-    context.run.write(
-        CHANGES_FILE, {name: [one.model_dump(mode="json") for one in found] for name, found in changes.items()}
-    )
+    plain = {name: [one.model_dump(mode="json") for one in found] for name, found in changes.items()}
+    context.run.write(CHANGES_FILE, plain, by_names=True)
     if not is_query(context.run.name):
         context.progress.lines(
             [*change_lines(changes), *(f"  {line}" for line in around_lines(context.hosts(), planned))]
@@ -96,7 +95,7 @@ def _host_changes(
     store = context.wheelhouse()
     assert resolution.stack is not None
     try:
-        key = (resolution.hosts, *host.model_key)
+        key = (resolution.hosts, *host.model_key, host.settings.image)
         if key not in known:
             settings = host.settings.model_copy(update={"source": host.source_of("model")})
             refreshed = context.options.refresh and context.options.client is None

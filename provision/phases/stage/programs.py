@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from provision.catalog.index.project_page import find_sources
-from provision.catalog.index.settings import ClientSettings, uv_variables, without_credentials
+from provision.catalog.index.settings import ClientSettings, network_variables, without_credentials
 from provision.catalog.index.uv import refusal, uv_program
 from provision.core.errors import StageError
 from provision.core.folders import product_path
@@ -134,9 +134,13 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _install(wanted: str, into: Path, settings: ClientSettings) -> Path:
     command = [uv_program(), "python", "install", "--no-bin", "--install-dir", str(into), wanted]
-    variables = uv_variables(settings, default_index="") if settings.certificate or settings.proxy else {}
-    network = {name: value for name, value in variables.items() if not name.startswith("UV_")}
-    environ = {"UV_HTTP_RETRIES": "2", **os.environ, **network, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environ = {
+        "UV_HTTP_RETRIES": "2",
+        **os.environ,
+        **network_variables(settings),
+        "NO_COLOR": "1",
+        "UV_NO_PROGRESS": "1",
+    }
     named = (environ.get(name) for name in ("UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_DOWNLOADS_JSON_URL"))
     mirror = without_credentials(next(filter(None, named), "uv's default mirror"))
     hint = "set UV_PYTHON_INSTALL_MIRROR to a mirror of the standalone builds that this machine can reach, or give the host a Python that fits"

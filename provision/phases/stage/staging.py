@@ -164,7 +164,11 @@ def staged_before(
         staged = Staged.model_validate(known) if known else None
     except ValidationError:
         return None
-    if staged is None or not Path(staged.lock).is_file():
+    if staged is None:
+        return None
+    # What is read here; the wheelhouse removes old files that no host needs.
+    described = (file.path for file in staged.files if file.kind == "model" and file.name.endswith("config.json"))
+    if not all(Path(path).is_file() for path in (staged.lock, *filter(None, described))):
         return None
     if settings.chat_template or any(expand_user(source).is_dir() for source in settings.model_sources):
         name, files = stage_model(settings, client, store)

@@ -107,6 +107,17 @@ def test_a_service_that_cannot_be_reached_is_one_note(tmp_path: Path, monkeypatc
     assert not (context.run.folder / audit.FILE).exists()
 
 
+def test_the_service_is_asked_through_the_proxy_of_pip(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, service: Service
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "pip.conf").write_text(f"[global]\nproxy = {service.address}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    audit.ask({("torch", "2.6.0")}, "http://vulnerabilities.example")
+    assert service.asked == [("torch", "2.6.0")]
+
+
 def test_a_service_without_an_answer_is_abandoned(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
     monkeypatch.setattr(audit, "LIMIT_S", 0.0)
     with pytest.raises(StageError, match="did not answer within 0 s"):

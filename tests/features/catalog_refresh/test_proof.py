@@ -90,7 +90,8 @@ def planned(vllm: str) -> Resolution:
 
 
 @pytest.mark.slow
-def test_a_new_release_that_loads_counts_as_tested(user: Path, tmp_path: Path) -> None:
+def test_a_new_release_that_loads_counts_as_tested(user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # as where uv has fetched the Python of this program
     assert planned("latest").candidates[0].id != "vllm-0.40.0-cpu-community"
     text = refresh(*ON_CPU)
     assert "new: vLLM 0.40.0: torch 2.16.0" in text

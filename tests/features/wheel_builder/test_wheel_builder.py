@@ -50,6 +50,15 @@ def test_a_build_host_is_this_machine_or_any_host_of_the_inventory(inventory: Pa
     assert session.host == name
 
 
+def test_a_build_host_with_several_services_is_meant_by_its_own_name(tmp_path: Path) -> None:
+    services = "{chat: {}, code: {port: 8001}}"
+    (tmp_path / "hosts.yml").write_text(
+        f"all: {{hosts: {{gpu-1: {{ansible_connection: local, firstlight_services: {services}}}}}}}\n"
+    )
+    found = [builder(tmp_path / "hosts.yml").open_builder(name).host for name in ("gpu-1", "gpu-1@chat")]
+    assert [host.partition("@")[0] for host in found] == ["gpu-1", "gpu-1"]
+
+
 def test_an_unknown_build_host_is_refused_with_the_known_ones(inventory: Path) -> None:
     with pytest.raises(StageError, match="builder `builder-2` is no host of") as caught:
         builder(inventory).open_builder("builder-2")

@@ -82,7 +82,7 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
         cache = replace(cache, block_bytes=cache.block_bytes + added)
     wanted = request.length or shape.usual_length
     size = left if budget.platform != "cpu" or request.share else _cpu_cache(budget, cache, left, wanted)
-    longest = cache.longest(size, shape.length)
+    longest = cache.longest(size, max(shape.length, request.length or 0) if request.may_exceed else shape.length)
     return _lengthened(replace(found, cache=cache, cache_bytes=size, longest=longest), shape, request)
 
 
@@ -107,7 +107,7 @@ def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
     assert found.cache is not None
     cache, size, longest = found.cache, found.cache_bytes or 0, found.longest or 0
     wanted = request.length or shape.usual_length
-    if request.length and request.length > shape.length:
+    if request.length and request.length > shape.length and not request.may_exceed:
         text = f"a context of {request.length} tokens is requested; the model supports {shape.length}"
         return replace(found, problem=text)
     if wanted <= longest:

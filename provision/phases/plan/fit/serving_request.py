@@ -22,6 +22,8 @@ class ServingRequest:
     hosts: int = 1
     """Hosts that the model is spread over."""
     length: int | None = None
+    may_exceed: bool = False
+    """Whether vLLM takes a longer context than the model supports."""
     share: float | None = None
     dtype: str = "auto"
     cache_dtype: str = "auto"
@@ -53,6 +55,8 @@ def serving_request_of(settings: Settings, *, on_cpu: bool = False) -> ServingRe
         data=settings.data_parallel,
         hosts=settings.span,
         length=settings.max_model_len,
+        # As vLLM reads it: vllm/envs.py, 0.32.0.
+        may_exceed=settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0").strip().lower() in ("1", "true"),
         share=settings.memory_share,
         dtype=settings.dtype,
         cache_dtype=value_of(words, "--kv-cache-dtype") or "auto",

@@ -119,8 +119,10 @@ def _service(section: Section, prefix: str) -> _Service:
     if section.value("supervisord_config") is None:
         return _Service()
     supervised = integer(next(iter((section.value("supervised") or "").split()), None))
+    # One that was stopped in order has no supervisord either.
+    ended = "failed" if section.value("supervisord_pid") else "inactive"
     return _Service(
-        state="active" if supervised else "inactive",
+        state="active" if supervised else ended,
         pid=supervised,
         supervisor="supervisor",
         main_stat=tuple((section.value("MainStat") or "").split()),
