@@ -181,8 +181,11 @@ def add_prompts(load: dict[str, Any]) -> list[str]:
 
 
 def test_the_tool_reads_a_tokenizer_that_is_code_where_the_service_does() -> None:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
     for trust in ([], ["--trust-remote-code"]):
-        with subprocess.Popen([sys.executable, "-c", "input()", *trust], stdin=subprocess.PIPE) as process:
+        with subprocess.Popen([*command, *trust], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # before it runs, its arguments may not be there to read
             service = Service(Path("/srv"), READINESS, process.pid)
             load = {"input_tokens": 128, "output_tokens": 16}
             assert comparison.arguments(service, concurrency=4, requests=8, load=load)[-1:] == (
