@@ -46,7 +46,13 @@ def test_the_output_of_probe_is_read() -> None:
         read_facts(text[: text.index('{"schema', 2)] + '{"schema_version": 1, "host": "b"}]', where="facts.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 3}', '{"host": "a", "probed_at": "x", "surprise": 1}'])
+def test_keys_that_another_version_kept_are_passed_over() -> None:
+    facts = CASES[0].facts.model_dump(mode="json")
+    older = facts | {"gpu_processes": [], "user": facts["user"] | {"systemd_manager": True}}
+    assert read_facts(json.dumps(older), where="facts.json") == read_facts(json.dumps(facts), where="facts.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 3}', '{"host": "a", "surprise": 1}'])
 def test_malformed_facts_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_facts(text, where="facts.json")

@@ -172,6 +172,7 @@ def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
         if not before.clients:
             return contract.record(host, "skip", "the gateway is not set up yet: ./firstlight gateway")
         behind = backends.backends_of(host, context.inventory.hosts, before.served)
+        behind = tuple(replace(one, address=before.addresses.get(one.address, one.address)) for one in behind)
         return contract.ask(session, host, Gateway(host.settings, behind, dict(before.clients), f"{prefix}/gateway"))
 
     hosts = [host for host in context.inventory.hosts if host.is_gateway and host.name in probed.install_paths]
