@@ -1,12 +1,15 @@
 """Files of an installation compared with their record, in a folder."""
 
+import ast
 import hashlib
 import os
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from tests.install.modules import LIBRARY
 from verify.checks.installed import files
 from verify.records import CheckContext
 from verify.serving.service import Service
@@ -99,3 +102,10 @@ def test_files_that_a_later_step_writes_are_known(prefix: Path) -> None:
 def test_without_a_record_nothing_can_be_told(prefix: Path) -> None:
     (prefix / "state.files").unlink()
     assert files.files(CheckContext(service=Service(prefix, {"unit": "u"}, None))).status == "error"
+
+
+def test_what_the_playbooks_write_later_is_known_to_the_checks() -> None:
+    text = (LIBRARY / "firstlight_state.py").read_text(encoding="utf-8")
+    written = ast.literal_eval(text.partition("\nLATER = ")[2].partition("\n")[0])
+    known = [Path(path).name for path in table("installed")["files"]["later"]]
+    assert [name for name in written if not any(fnmatch(one, name) for one in known)] == []

@@ -32,7 +32,8 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         return None
     section.note_failure(unknown, "installed.state")
     for name in section.values("unreadable"):
-        unknown[f"installed.{_FIELDS.get(name, 'environments')}"] = f"no permission to read {prefix}/{name}"
+        field_of = "model_files" if name.startswith("models/") else _FIELDS.get(name, "environments")
+        unknown[f"installed.{field_of}"] = f"no permission to read {prefix}/{name}"
     if section.value("image_of_root"):
         unknown["installed.image"] = "no permission to read root's images of podman"
     files = _files(section, output.nonce)
