@@ -101,7 +101,7 @@ def read(run: RunFolder) -> RunFiles:
         files.started_at = str(header.get("started_at", ""))
         with contextlib.suppress(ValidationError):
             files.invocation = Invocation.model_validate(header.get("invocation"))
-    files.inventory = _read(files, run.path("inventory.json"), partial(Inventory.model_validate, extra="ignore"))
+    files.inventory = _inventory(files, run)
     files.plan = _read(files, run.path("plan.json"), Plan.model_validate)
     files.phases = _read(files, run.path("phases.json"), _PHASE_RESULTS.validate_python) or {}
     facts = _by_file(files, run, "facts", partial(HostFacts.model_validate, extra="ignore"))
@@ -128,7 +128,11 @@ def results_of(run: RunFolder) -> dict[str, dict[str, PhaseResult]]:
 
 def inventory_of(run: RunFolder) -> Inventory | None:
     """Return the inventory of a run; None when it cannot be read."""
-    return _read(RunFiles(run=run.name), run.path("inventory.json"), partial(Inventory.model_validate, extra="ignore"))
+    return _inventory(RunFiles(run=run.name), run)
+
+
+def _inventory(files: RunFiles, run: RunFolder) -> Inventory | None:
+    return _read(files, run.path("inventory.json"), partial(Inventory.model_validate, extra="ignore"))
 
 
 def _by_file(files: RunFiles, run: RunFolder, folder: str, validate: Callable[[Any], T]) -> dict[str, T]:

@@ -172,7 +172,7 @@ def check(context: RunContext, probed: ProbedHosts) -> list[CheckRecord]:
         if not before.clients:
             return contract.record(host, "skip", "the gateway is not set up yet: ./firstlight gateway")
         behind = backends.backends_of(host, context.inventory.hosts, before.served)
-        behind = tuple(replace(one, address=before.addresses.get(one.address, one.address)) for one in behind)
+        behind = _at(before.addresses, behind)
         return contract.ask(session, host, Gateway(host.settings, behind, dict(before.clients), f"{prefix}/gateway"))
 
     hosts = [host for host in context.inventory.hosts if host.is_gateway and host.name in probed.install_paths]
@@ -276,6 +276,11 @@ def looked_up(session: Session, behind: Sequence[Backend], known: Mapping[str, s
     return {name: known[name] if known.get(name) in at else at[0] for name, at in found.items()}
 
 
+def _at(addresses: Mapping[str, str], behind: Sequence[Backend]) -> tuple[Backend, ...]:
+    """Return hosts with the addresses that a gateway uses for their names."""
+    return tuple(replace(one, address=addresses.get(one.address, one.address)) for one in behind)
+
+
 def _files(
     context: RunContext,
     host: Host,
@@ -288,7 +293,7 @@ def _files(
     """Render the files of one gateway. Raises InventoryError."""
     behind = backends.backends_of(host, context.inventory.hosts, served)
     addresses = looked_up(context.session(host), behind, before.addresses)
-    behind = tuple(replace(one, address=addresses.get(one.address, one.address)) for one in behind)
+    behind = _at(addresses, behind)
     keys = {name: clients[name] for name in host.settings.gateway_clients}
     monitors = [one for one in context.inventory.hosts if one.is_monitoring]
     metrics = (metrics_bind(host, monitors), host.settings.gateway_metrics_port) if monitors else None

@@ -292,8 +292,8 @@ class RolloutDriver:
             "FIRSTLIGHT_ROLLOUT": self.rollout.name,
         }
         stopped = StoppedError(f"the hook {when} host `{name}` did not end within {HOOK_S:g} s: {command}")
-        begun_in = Path(self.rollout.folder or ".")
-        cwd = begun_in if begun_in.is_dir() else None
+        started_in = Path(self.rollout.folder or ".")
+        cwd = started_in if started_in.is_dir() else None
         done = run_program(["sh", "-c", command], stopped, timeout_s=HOOK_S, env=env, cwd=cwd)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]

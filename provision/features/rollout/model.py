@@ -71,7 +71,7 @@ class RolloutOptions(Record):
     before_host: str | None = None
     after_host: str | None = None
     folder: str | None = None
-    """Folder in which both commands start: where the rollout was begun, also when it is resumed elsewhere."""
+    """Folder in which both commands start: where the rollout was started, also when it is resumed elsewhere."""
 
 
 class Rollout(RolloutOptions):

@@ -394,19 +394,19 @@ def test_an_option_with_a_secret_is_refused_as_the_record_would_lose_it(
     assert site.runs == []
 
 
-def test_hooks_start_in_the_folder_where_the_rollout_was_begun(
+def test_hooks_start_in_the_folder_where_the_rollout_was_started(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = make("a", "b")
-    begun, elsewhere = tmp_path / "begun", tmp_path / "elsewhere"
-    for folder in (begun, elsewhere):
+    started, elsewhere = tmp_path / "started", tmp_path / "elsewhere"
+    for folder in (started, elsewhere):
         folder.mkdir()
-    monkeypatch.chdir(begun)
+    monkeypatch.chdir(started)
     assert site.start("100", before_host="test -e there || exit 3; touch $FIRSTLIGHT_HOST") == Exit.RED
-    (begun / "there").touch()
+    (started / "there").touch()
     monkeypatch.chdir(elsewhere)
     assert rollout.resume(site.request()) == Exit.OK
-    assert sorted(path.name for path in begun.iterdir()) == ["a", "b", "there"]
+    assert sorted(path.name for path in started.iterdir()) == ["a", "b", "there"]
 
 
 def test_a_hook_that_fails_after_one_host_runs_for_the_others(make: Make, tmp_path: Path) -> None:
