@@ -23,6 +23,7 @@ from provision.core.models.inventory import Host, Inventory
 from provision.core.models.settings import OPTIONS
 from provision.core.redaction import scrub
 from provision.core.run_folder import utc_now
+from provision.features.gateway.restarts import moves
 from provision.features.rollout.driver import RolloutDriver
 from provision.features.rollout.model import Rollout, RolloutHost, RolloutOptions
 from provision.features.rollout.steps import DEFAULT_STEPS, STAGING, assign, parse_steps, require_capacity
@@ -206,6 +207,16 @@ def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -
             )
 
 
+def _require_same_endpoints(names: Iterable[str], staged: StagedHosts) -> None:
+    """Raise UsageError where gateways would not find hosts of the new release by what they know of the old one."""
+    if moved := [name for name in names if moves(staged.desired[name], staged.facts[name])]:
+        raise UsageError(
+            f"hosts {quoted(moved)} get another model name, address or port, or their first API key: "
+            "gateways learn that at the end of a rollout, and clients would get errors until then",
+            hint="keep the name that clients use, with firstlight_served_model_name; or use ./firstlight provision",
+        )
+
+
 def _install_beforehand(context: RunContext, staged: StagedHosts) -> StagedHosts:
     """Build new environments next to those that serve, unless a driver is to change, which its host's step has to do."""
     stacks = [stack for host in context.hosts() if (stack := staged.stack(host.name))]
@@ -236,6 +247,8 @@ def _made(
         if host.head == head
     ]
     _require_way_back(changing, {host.name: host.before for host in hosts})
+    if any(host.is_gateway for host in inventory.hosts):
+        _require_same_endpoints([host.name for host in hosts if host.before], result)
     return Rollout(
         **options.model_dump(),
         name=outcome.summary.run,

@@ -44,7 +44,7 @@ def gate(
     a gateway cannot be read, the step holds: nothing is decided but a rollback, and in the end the decision stays open.
 
     Args:
-        alike: Hosts of the new release that served the release of the old one before. Their times are compared, if they have the same GPUs.
+        alike: Hosts of the new release that served the release of the old one before. Their times are compared, if they have the same GPUs and serve a model of the same name.
         hold_s: Seconds that the step lasts at least.
         has_changed: Whether the step changed a host. Else all answers were compared before, and that would only delay what is seen of clients.
         is_interrupted: Whether the step shall not be observed any longer; it is then undecided.
@@ -134,7 +134,13 @@ class _Watch:
         """Hosts of the new release whose answers are still to be compared."""
         if self._old is not None:
             here, device, model = self._requests.keys(), self._device(self._old), self._model(self._old)
-            self._timed = [name for name in alike if name in here and self._device(name) == device]
+            self._timed = [
+                name
+                for name in alike
+                if name in here
+                and self._device(name) == device
+                and _without_digest(self._model(name)) == _without_digest(model)
+            ]
             self._unanswered = {name for name in new if has_changed and name in here and self._model(name) == model}
         self._seen: dict[str, Observed] = {}
         self._counters: dict[str, dict[str, float]] = {}
@@ -264,6 +270,11 @@ class _Watch:
             first_token_s=medians("first_token"),
             inter_token_s=medians("inter_token"),
         )
+
+
+def _without_digest(folder: str) -> str:
+    """Return the name of a model from that of its folder: two revisions of one model may be timed against each other."""
+    return folder.rpartition("-")[0]
 
 
 class GatewayFailures:

@@ -73,6 +73,8 @@ class Site:
         """Hosts whose watchdogs were set up last, after a rollback."""
         self.models: list[str] = []
         """The model of each run."""
+        self.is_renamed = False
+        """Whether clients have to name the model of the new release otherwise."""
         self.suggested = ""
         """A command that the last run would suggest."""
         self._during: dict[int, Callable[[], object]] = {}
@@ -129,8 +131,11 @@ class Site:
             return self.outcome(names, {name: "no agent" for name in names if name in self.blind}, None)
         self._begin(f"{last.name} {','.join(names)}")
         failed: dict[str, str] = {}
-        facts: Any = {name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name])) for name in names}
-        desired: Any = dict.fromkeys(names, SimpleNamespace(state={"release": NEW}))
+        before, after = ({"readiness": {"served_name": name}} for name in ("m", "n" if self.is_renamed else "m"))
+        facts: Any = {
+            name: SimpleNamespace(installed=SimpleNamespace(release=self.serves[name], state=before)) for name in names
+        }
+        desired: Any = dict.fromkeys(names, SimpleNamespace(state={"release": NEW, **after}))
         up_to_date = frozenset(name for name in names if self.serves[name] == NEW)
         result: Any = StagedHosts(facts=facts, desired=desired, up_to_date=up_to_date)
         if last.name == "gate":

@@ -325,6 +325,16 @@ def test_answers_of_one_model_are_compared_and_others_stop_the_rollout(run: Run)
     assert (decision.verdict, decision.answers) == ("go on", 0), "another model answers otherwise"
 
 
+def test_another_model_may_be_slower_and_another_revision_may_not(run: Run) -> None:
+    def slower(name: str, number: int) -> dict[str, Any]:
+        return answer(seconds=0.5 if name == "new" else 0.01)
+
+    decision, _ = run(slower, models={"new": "large-1a2b", "old": "small-3c4d"})
+    assert decision.verdict == "go on"
+    decision, _ = run(slower, models={"new": "large-1a2b", "old": "large-3c4d"})
+    assert decision.verdict == "roll back"
+
+
 def test_the_gate_says_why_a_text_was_not_compared(run: Run) -> None:
     def answers(name: str, number: int) -> dict[str, Any]:
         texts = [whole(6) for _ in range(7)]

@@ -47,6 +47,16 @@ def test_the_gate_compares_with_a_host_that_served_the_same_release_before(site:
     assert site.alike == ["a", "b", ""]
 
 
+def test_a_model_that_gateways_would_not_find_is_refused(site: Site) -> None:
+    site.is_renamed = site.has_gateway = True
+    with pytest.raises(UsageError, match="hosts `a`, `b`, `c`, `d` get another model name") as refused:
+        site.start()
+    assert "firstlight_served_model_name" in (refused.value.hint or "")
+    assert (site.runs, set(site.serves.values())) == (["install a,b,c,d"], {OLD})
+    site.has_gateway = False
+    assert site.start() == Exit.OK, "nothing but the hosts themselves knows the name"
+
+
 def test_hosts_of_a_step_share_its_percentage_at_the_gateway(site: Site) -> None:
     site.has_gateway = True
     assert site.start("1,10,50,100") == Exit.OK
