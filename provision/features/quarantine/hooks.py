@@ -9,7 +9,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.inventory import Host
 from provision.core.run_folder import utc_now
 from provision.features.quarantine.hardware import hardware_failure
-from provision.features.quarantine.marks import Quarantine, QuarantineStore, mark_in_force
+from provision.features.quarantine.marks import Quarantine, QuarantineStore, has_nothing_live, mark_in_force
 from provision.features.quarantine.quarantine import because_of, notify_gateways, store_of, write_mark
 from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.run.context import LeftOut, RunContext
@@ -23,9 +23,12 @@ def left_out(logs: Path, host: Host, facts: HostFacts | None) -> LeftOut | None:
 
 
 def host_checked(context: RunContext, probed: ProbedHosts, host: Host, document: Mapping[str, Any]) -> None:
-    """Mark a host whose hardware failed a check: first in the controller's state, which is always possible, then on itself."""
+    """Mark a host whose hardware failed a check: first in the controller's state, which is always possible, then on itself.
+
+    A host on which nothing is live yet needs no mark.
+    """
     failure = hardware_failure(document)
-    if failure is None:
+    if failure is None or has_nothing_live(probed.facts.get(host.name)):
         return
     mark = Quarantine(
         at=utc_now(),

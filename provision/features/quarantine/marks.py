@@ -72,10 +72,20 @@ class QuarantineStore:
 
 
 def mark_in_force(store: QuarantineStore, host: Host, facts: HostFacts | None) -> Quarantine | None:
-    """Return the mark in force of a host; None without one."""
+    """Return the mark in force of a host; None without one, and where nothing is live."""
     installed = facts.installed if facts else None
+    if has_nothing_live(facts):
+        return None
     on_host = mark_of(installed.quarantine, f"{installed.prefix}/{NAME}") if installed else None
     return in_force(on_host, store.get(host))
+
+
+def has_nothing_live(facts: HostFacts | None) -> bool:
+    """Return whether no release is live on a host: then a run checks it in full before one is, and `verify --return` cannot."""
+    installed = facts.installed if facts else None
+    return (
+        facts is not None and installed is not None and not installed.current and "installed.state" not in facts.unknown
+    )
 
 
 def mark_of(document: Mapping[str, Any] | None, path: str) -> Quarantine | None:

@@ -51,6 +51,8 @@ class Site:
         """What each gateway was asked to change."""
         self.behind = "a"
         """Hosts that the gateway knows."""
+        self.live = {"a", "b"}
+        """Hosts on which a release is live."""
         for name in "ab":
             (folder / name).mkdir()
         monkeypatch.setattr(verify, "run_checks", self.checks)
@@ -88,7 +90,8 @@ class Site:
         facts, paths = {}, {}
         for host in context.hosts():
             prefix = str(self.folder / host.name)
-            installed = Installed(prefix=prefix, quarantine=self.mark_on_host(host.name))
+            live = "e" * 16 if host.name in self.live else None
+            installed = Installed(prefix=prefix, current=live, quarantine=self.mark_on_host(host.name))
             facts[host.name] = HostFacts(host=host.name, probed_at="2026-01-03T00:00:00Z", installed=installed)
             paths[host.name] = InstallPaths(prefix=prefix, incoming=prefix, owner="root", root=False)
             context.record(PhaseResult(host=host.name, phase="probe", status="ok"))
@@ -208,6 +211,23 @@ def test_a_run_without_any_other_host_is_red(site: Site) -> None:
     request = site.request("provision", behind_gateway=False)
     outcome = execute(request, (Step("probe", site.probe, "probe", "all"), STEP))
     assert (outcome.summary.verdict, outcome.exit_code) == ("red", Exit.RED)
+
+
+def test_a_host_on_which_nothing_is_live_yet_is_not_marked(site: Site) -> None:
+    """`verify --return` has nothing to run there, and each `provision` checks it before it serves."""
+    site.live = {"b"}
+    outcome = site.find_bad("a")
+    assert (outcome.exit_code, state(outcome, "a")) == (Exit.RED, "failed")
+    assert (site.mark_on_host("a"), site.kept("a")) == (None, None)
+
+
+def test_the_mark_of_a_host_that_was_installed_anew_is_over(site: Site) -> None:
+    site.find_bad("a")
+    (site.folder / "a" / NAME).unlink()
+    site.live = {"b"}
+    site.provision()
+    assert site.reached == ["a", "b"]
+    assert site.kept("a") is None
 
 
 def test_another_controller_sees_the_mark(site: Site) -> None:
