@@ -15,11 +15,14 @@ import pytest
 from provision.core.install_paths import InstallPaths
 from provision.core.models.settings import Settings
 from provision.features.watchdog import health_agent
+from provision.features.watchdog.onhost.health.agent import ask_for_restart
 from provision.features.watchdog.onhost.health.evaluation import Evaluator, Look
+from provision.features.watchdog.onhost.watchdog import reason_of
 from provision.phases.serve.onhost.shared.engine import UNANSWERED, Server, processes
 from provision.phases.serve.tools import SHARED
 from provision.run.served import Served
 from tests.features.gateway.running import stub, wait_until
+from tests.features.watchdog.full_disk import full_disk
 from tests.verify.conftest import vllm_python
 from verify.tables import table
 
@@ -300,6 +303,13 @@ def test_a_host_has_what_it_needs() -> None:
     assert [*behind] == [health_agent.AGENT]
     assert "--request" not in behind[health_agent.AGENT]
     assert health_agent.unit_texts(SERVED, PATHS, without, listens=False) == {}
+
+
+def test_an_agent_asks_for_a_restart_on_a_full_disk_too(tmp_path: Path) -> None:
+    request = tmp_path / "hang"
+    with full_disk():
+        ask_for_restart(request, "frozen: it has computed nothing for 30 s")
+    assert reason_of(request) == "without a reason"
 
 
 @pytest.mark.slow

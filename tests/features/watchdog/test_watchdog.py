@@ -16,6 +16,7 @@ import pytest
 
 from provision.features.watchdog.onhost import watchdog
 from tests.features.gateway.running import wait_until
+from tests.features.watchdog.full_disk import full_disk
 from tests.serve.test_plugin import PLUGIN
 
 UNIT = "stub.service"
@@ -205,6 +206,17 @@ def test_without_allowed_restarts_it_is_left_down_at_once(host: Host) -> None:
     assert host.act(restarts=0) is None
     [event] = host.record()["events"]
     assert (event["action"], event["reason"]) == ("left down", REASON)
+
+
+def test_a_full_disk_keeps_no_engine_down(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    shown = "ActiveState=active\nJob=\nControlGroup=/stub\n"
+    monkeypatch.setattr(watchdog, "log", lambda _: None)
+    monkeypatch.setattr(watchdog, "systemctl", lambda *words: asked.append(words[0]) or shown)
+    with full_disk():
+        assert host.act() is None
+    assert [word for word in asked if word != "show"] == ["kill", "reset-failed", "restart"]
+    assert not host.request.exists()
 
 
 def test_it_waits_while_a_run_has_the_host(host: Host) -> None:

@@ -121,9 +121,10 @@ def act(prefix: Path, unit: str, restarts: int, reason: str, *, now: float, path
     record["restarts"] += action == "restarted"
     record["events"] = [*record["events"], event][-KEPT:]
     new = record_file.with_suffix(".new")
-    new.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    new.chmod(0o644)
-    new.replace(record_file)
+    with suppress(OSError):  # a full disk keeps no engine down
+        new.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        new.chmod(0o644)
+        new.replace(record_file)
     known = tuple(Path(one["dump"]).stem for one in record["events"])
     for old in path.parent.glob("hang-*"):
         if not old.name.startswith(known):
@@ -176,7 +177,8 @@ def locked(prefix: Path) -> Iterator[bool]:
             return
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         who = {"run": "watchdog", "controller": os.uname().nodename, "user": "root", "pid": os.getpid(), "since": since}
-        holder.write_text(json.dumps(who), encoding="utf-8")
+        with suppress(OSError):
+            holder.write_text(json.dumps(who), encoding="utf-8")
         try:
             yield True
         finally:
@@ -196,7 +198,7 @@ def write_dump(prefix: Path, unit: str, reason: str, now: float, pids: list[int]
     """
     path = prefix / "logs" / f"hang-{stamp_of(now)}.txt"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+    with suppress(OSError), os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
         file.write(f"down: {reason}\n{unit} at {stamp_of(now)}\n")
         for pid in pids:
             file.write(f"\nprocess {pid}: {read(f'/proc/{pid}/cmdline')[:300]}\n{kernel_view(pid)}")

@@ -12,6 +12,7 @@ import socketserver
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,11 @@ def ask_for_restart(request: Path, reason: str | None) -> None:
         request.unlink(missing_ok=True)
     elif not request.exists():
         new = request.with_suffix(".new")
-        new.write_text(f"{reason}\n", encoding="utf-8")
-        new.replace(request)
+        # On a full disk the file stays empty, which the watchdog takes for a request without a reason.
+        with suppress(OSError):
+            new.write_text(f"{reason}\n", encoding="utf-8")
+        with suppress(OSError):
+            new.replace(request)
 
 
 def run(
