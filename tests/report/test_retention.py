@@ -18,7 +18,7 @@ from tests.report.sample import Folder, check, ran
 
 
 def past(run: str, *green: str, run_status: str = "ended", bytes_: int = 10) -> PastRun:
-    return PastRun(run, run_status, bytes_, frozenset(green))  # type: ignore[arg-type]
+    return PastRun(run, run_status, bytes_, frozenset((name, None) for name in green))  # type: ignore[arg-type]
 
 
 def kept(runs: list[PastRun], *, keep: int = 100, most_bytes: int = 10**9) -> dict[str, str]:
@@ -43,12 +43,17 @@ def test_the_last_green_run_of_every_host_is_kept_whatever_the_limits() -> None:
     }
 
 
+def test_a_green_run_of_another_host_of_the_same_name_replaces_none() -> None:
+    runs = [PastRun(run, "ended", 10, frozenset({("a", way)})) for run, way in (("3", "x"), ("2", "x"), ("1", "y"))]
+    assert list(kept(runs, keep=1)) == ["3", "1"]
+
+
 pasts = st.builds(
     PastRun,
     run=st.just("x"),
     run_status=st.sampled_from(["ended", "running", "killed"]),
     bytes=st.integers(min_value=0, max_value=100),
-    green=st.frozensets(st.sampled_from("abc")),
+    green=st.frozensets(st.tuples(st.sampled_from("abc"), st.none())),
 )
 
 
@@ -61,7 +66,7 @@ def test_any_limits_keep_running_and_last_green_runs(runs: list[PastRun], keep: 
     assert named[0].run in stay
     assert {run.run for run in named if run.run_status == "running"} <= stay
     for name in "abc":
-        green = [run.run for run in named if name in run.green]
+        green = [run.run for run in named if (name, None) in run.green]
         assert not green or green[0] in stay
 
 

@@ -21,16 +21,16 @@ def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, Hos
     What was reached at another address counts as another host: runs of several inventories may be in one folder.
     """
     found: dict[str, HostRecords] = {}
-    now = _places(logs / run)
+    now = connections(logs / run)
     for name in names(logs):
         green = green_hosts(logs / name) & (set(hosts) - found.keys()) if order(name) < order(run) else frozenset()
-        then = _places(logs / name) if green else {}
+        then = connections(logs / name) if green else {}
         if same := {host for host in green if now.get(host) in (then.get(host), None)}:
             found |= {host: records for host, records in read_records(logs / name).items() if host in same}
     return found
 
 
-def _places(folder: Path) -> dict[str, tuple[Any, ...]]:
+def connections(folder: Path) -> dict[str, tuple[Any, ...]]:
     """Return where the hosts of a run are reached, and through what; none where its inventory cannot be read."""
     inventory = inventory_of(RunFolder(folder))
     ways = {host.name: host.connection for host in inventory.hosts} if inventory else {}

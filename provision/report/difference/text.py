@@ -30,7 +30,7 @@ def grouped(differences: Iterable[HostDifference]) -> Iterator[tuple[str, HostDi
 
 def _compared(entry: HostDifference) -> str:
     if entry.before is None:
-        return f"run {entry.after} has no earlier run in which this host was green"
+        return f"nothing to compare with before run {entry.after}"
     message = f"{len(entry.changes)} changed" if entry.changes else "nothing changed"
     return f"{message} from run {entry.before} to run {entry.after}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from provision.core.files import folder_bytes
 from provision.core.formatting import format_bytes
+from provision.report.difference import connections
 from provision.report.history.runs import RunStatus, green_hosts, names, run_status
 from provision.report.layout import count, fold_names, table
 
@@ -33,8 +34,8 @@ class PastRun:
     run: str
     run_status: RunStatus
     bytes: int
-    green: frozenset[str] = frozenset()
-    """Hosts that were green at its end."""
+    green: frozenset[tuple[str, object]] = frozenset()
+    """Hosts that were green at its end, each with the way that it was reached: inventories may share a name."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decis
     number of runs, and of their total size in bytes.
     """
     decisions: list[Decision] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, object]] = set()
     total = kept = 0
     for past in runs:
-        first_green = sorted(past.green - seen)
+        first_green = sorted({name for name, _ in past.green - seen})
         seen |= past.green
         is_kept, why = True, "within the limits"
         if past.run_status == "running":
@@ -85,7 +86,7 @@ class Pruned:
 def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) -> Pruned:
     """Remove runs beyond the limits (default: `KEEP_RUNS` and `KEEP_MIB`); runs that cannot be removed are reported."""
     folders = [logs / name for name in names(logs)]
-    runs = [PastRun(each.name, run_status(each), folder_bytes(each), green_hosts(each)) for each in folders]
+    runs = [PastRun(each.name, run_status(each), folder_bytes(each), _green(each)) for each in folders]
     decisions = decide(runs, keep=keep or KEEP_RUNS, most_bytes=(max_mib or KEEP_MIB) * MIB)
     problems = [_sweep(path) for path in logs.glob(f"{_LEAVING}*")]
     problems += [_remove(logs, decision.run) for decision in decisions if not decision.keep]
@@ -96,6 +97,11 @@ def prune_quietly(logs: Path, *, keep: int | None = None) -> None:
     """Prune after a run to `keep` runs, by default as many as `prune` keeps; do nothing while there are few."""
     if len(names(logs)) > (keep or KEEP_RUNS) * SLACK:
         prune(logs, keep=keep)
+
+
+def _green(folder: Path) -> frozenset[tuple[str, object]]:
+    ways = connections(folder)
+    return frozenset((host, ways.get(host)) for host in green_hosts(folder))
 
 
 def _remove(logs: Path, run: str) -> str | None:
