@@ -3,6 +3,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provision.core.errors import StageError
-from provision.phases.stage.wheelhouse import Store, default_limit
+from provision.phases.stage.wheelhouse import UNUSED_DAYS, Store, default_limit
 
 
 def put(store: Store, folder: Path, content: bytes, name: str = "a-1-py3-none-any.whl") -> tuple[str, Path]:
@@ -139,6 +140,16 @@ def test_pruning_never_removes_a_needed_file_and_keeps_the_limit_if_possible(
     assert kept <= left
     if left - kept:
         assert sum(sizes[number] for number in left) <= limit
+
+
+def test_a_host_that_no_run_uses_any_more_needs_nothing(store: Store) -> None:
+    for host in ("dead", "alive"):
+        store.references.add(host, "one", [host])
+    long_ago = time.time() - (UNUSED_DAYS + 1) * 24 * 3600
+    for record in (store.root / "references").iterdir():
+        os.utime(record, (long_ago, long_ago))
+    store.references.add("alive", "one", ["alive"])
+    assert store.references.needed() == {"alive"}
 
 
 def test_references_of_removed_environments_and_hosts_are_dropped(store: Store) -> None:

@@ -20,6 +20,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,8 @@ _STAMP = "verified"
 _LOCK = ".lock"
 _REFERENCES = "references"
 _DEFAULT_LIMIT_GIB = 200.0
+UNUSED_DAYS = 180
+"""A host that no run has used for so long keeps no file here: it may be gone, and one that is not gets its files again."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HOSTILE = "the server of this list is broken or hostile; use another index or hub"
 
@@ -274,10 +277,9 @@ class References:
         return self._store.get(_REFERENCES, quote(host, safe="")) or {}
 
     def add(self, host: str, environment: str, sha256s: Iterable[str]) -> None:
-        """Record that an environment of the host needs these files. The record is written only when it changes."""
-        noted, wanted = self.environments(host), sorted(set(sha256s))
-        if noted.get(environment) != wanted:
-            self._store.put(_REFERENCES, quote(host, safe=""), {**noted, environment: wanted})
+        """Record that an environment of the host needs these files now."""
+        noted = self.environments(host)
+        self._store.put(_REFERENCES, quote(host, safe=""), {**noted, environment: sorted(set(sha256s))})
 
     def keep_only(self, host: str, environments: Collection[str]) -> None:
         """Drop all other environments of the host."""
@@ -287,10 +289,12 @@ class References:
             self._store.put(_REFERENCES, quote(host, safe=""), kept)
 
     def forget(self, host: str) -> None:
-        """Drop all references of a host that was uninstalled or removed from the inventory."""
+        """Drop all references of a host that was uninstalled."""
         (self._store.root / _REFERENCES / f"{quote(host, safe='')}.json").unlink(missing_ok=True)
 
     def needed(self) -> set[str]:
-        """Return the hashes of all files that any environment of any host needs."""
-        hosts = (unquote(path.stem) for path in (self._store.root / _REFERENCES).glob("*.json"))
+        """Return the hashes of all files that any environment of any host needs; no host that no run has used for `UNUSED_DAYS` counts."""
+        since = time.time() - UNUSED_DAYS * 24 * 3600
+        records = [path for path in (self._store.root / _REFERENCES).glob("*.json") if path.stat().st_mtime > since]
+        hosts = [unquote(path.stem) for path in records]
         return {sha256 for host in hosts for files in self.environments(host).values() for sha256 in files}
