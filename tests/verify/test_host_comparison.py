@@ -129,7 +129,7 @@ def test_of_two_hosts_the_one_with_a_fault_is_named() -> None:
     hosts = [document("gpu-1"), document("gpu-2", gemm="fail")]
     assert outcomes(*hosts)[FLEET] == (
         "warn",
-        "gpu-2: kernels.gemm fail, where no status is that of most of the 2 hosts",
+        "gpu-2: kernels.gemm fail, where the 2 hosts have no majority",
     )
     hosts = [document("gpu-1"), document("gpu-2", gemm="skip")]
     assert outcomes(*hosts)[FLEET] == ("ok", "2 hosts have the same results")

@@ -56,5 +56,5 @@ def _odd_statuses(statuses: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
             odd = [host for host in bad if SEVERITY.index(by_host[host]) > SEVERITY.index(usual)]
             others = f"where {count} of {len(by_host)} hosts are {usual}"
         else:
-            odd, others = bad, f"where no status is that of most of the {len(by_host)} hosts"
+            odd, others = bad, f"where the {len(by_host)} hosts have no majority"
         yield from (f"{host}: {check} {by_host[host]}, {others}" for host in odd)
