@@ -3,7 +3,6 @@
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from provision.core import features
 from provision.core.errors import InventoryError, ServeError
@@ -17,12 +16,10 @@ from provision.fleet.inventory.addresses import address_from, metrics_bind
 from provision.report.layout import fold_names
 from provision.run import playbooks
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import HostsT, ProbedHosts
 from provision.run.served import Served, ask_served
 from provision.run.step import Step
 from provision.run.unit_sets import differing_sets, play_differing, play_removal
-
-ResultT = TypeVar("ResultT", bound=ProbedHosts)
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def with_rules(inventory: Sequence[Host], hosts: Iterable[Host]) -> list[Host]:
     return [host for host in hosts if host.is_serving and host.settings.firewall == "set" and (around or host.span)]
 
 
-def apply(context: RunContext, earlier: ResultT) -> ResultT:
+def apply(context: RunContext, earlier: HostsT) -> HostsT:
     """Bring the rules of hosts up to date. Nothing is done in a run over a part of the inventory: who connects has to be known."""
     if not context.options.limited:
         _Setup(context, earlier).run()

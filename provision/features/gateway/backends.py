@@ -31,15 +31,6 @@ class Backend(Served):
 
 
 @dataclass(frozen=True)
-class Probe:
-    """How a host is asked for one token, apart from its clients."""
-
-    interval_s: int = 10
-    patience_s: int = 60
-    """Longer than a host at work lets a new request wait; two answers must be missing before it is taken out."""
-
-
-@dataclass(frozen=True)
 class Gateway:
     """One gateway with everything that it needs to know."""
 
@@ -53,7 +44,10 @@ class Gateway:
     """Folder of its sockets, which HAProxy's account alone may enter."""
     account: str | None = "haproxy"
     """Account that it runs as after it has read its files; None: that of its process."""
-    probe: Probe = Probe()
+    probe_interval_s: int = 10
+    """How often a host is asked for one token, apart from its clients."""
+    probe_patience_s: int = 60
+    """Longer than a host at work lets a new request wait; two answers must be missing before it is taken out."""
     metrics: tuple[str, int] | None = None
     """Address and port at which it offers HAProxy's figures to Prometheus; None: nowhere."""
 

@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from provision.core.errors import FirstlightError, InventoryError, ServeError
 from provision.core.models.inventory import Host
@@ -27,12 +27,11 @@ from provision.report.layout import count
 from provision.run import playbooks
 from provision.run.context import RunContext
 from provision.run.deb_packages import send_missing
-from provision.run.results import ProbedHosts
+from provision.run.results import HostsT, ProbedHosts
 from provision.run.served import Served, ask_served
 from provision.run.step import Step
 from provision.run.unit_sets import has, send_files, sums_command
 
-ResultT = TypeVar("ResultT", bound=ProbedHosts)
 READ_DEADLINE_S = 60.0
 SEND_DEADLINE_S = 120.0
 INCOMING = "/run/firstlight-gateway.incoming"
@@ -56,7 +55,7 @@ class Before:
         return has(self.sums, files.texts, {haproxy.UNIT: unit}, {haproxy.UNIT}) and (shares or not self.shares)
 
 
-def apply(context: RunContext, earlier: ResultT) -> ResultT:
+def apply(context: RunContext, earlier: HostsT) -> HostsT:
     """Set the gateways of the inventory up. Nothing is done without one, or in a run over a part of the inventory."""
     gateways = [host for host in context.hosts() if host.is_gateway]
     if context.options.limited:
@@ -196,8 +195,6 @@ def _variables(host: Host, files: Files, unit: str) -> dict[str, Any]:
             "secret": sorted(haproxy.SECRET),
             "unit": unit,
             "unit_path": "/etc/systemd/system/firstlight-gateway.service",
-            "address": settings.gateway_bind,
-            "port": settings.gateway_port,
             "shares_address": settings.gateway_address is not None,
             "self_signed": certificate_names(host) if signs_itself else [],
             "probe": gateway_endpoint(host, own_address(settings.gateway_bind)).removesuffix("/v1"),

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from provision.core.errors import InventoryError
 from provision.core.models.facts import HostFacts
@@ -19,17 +18,16 @@ from provision.features.monitoring.unit_sets import KEY, SERVER, exporter_set, s
 from provision.fleet.inventory.addresses import own_address, with_port
 from provision.run import playbooks
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import HostsT, ProbedHosts
 from provision.run.served import ask_served
 from provision.run.step import Step
 from provision.run.unit_sets import play_differing
 
-ResultT = TypeVar("ResultT", bound=ProbedHosts)
 READ_DEADLINE_S = 60.0
 SUPPORTED = "monitoring takes Prometheus and its exporters from the packages of Debian and Ubuntu"
 
 
-def apply(context: RunContext, earlier: ResultT) -> ResultT:
+def apply(context: RunContext, earlier: HostsT) -> HostsT:
     """Set monitoring up. Nothing is done without a host of its group, or in a run over a part of the inventory."""
     monitors = [host for host in context.hosts() if host.is_monitoring]
     if context.options.limited:

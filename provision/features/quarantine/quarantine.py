@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from provision.core.errors import FirstlightError
 from provision.core.models.inventory import Host
@@ -14,9 +14,7 @@ from provision.features.quarantine.marks import NAME, Quarantine, QuarantineStor
 from provision.phases.verify.run_checks import CheckOptions
 from provision.phases.verify.step import verify_live
 from provision.run.context import LeftOut, RunContext
-from provision.run.results import CheckedHosts, Conclusion, ProbedHosts
-
-HostsT = TypeVar("HostsT", bound=ProbedHosts)
+from provision.run.results import CheckedHosts, Conclusion, HostsT, ProbedHosts
 
 
 def store_of(context: RunContext) -> QuarantineStore:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import fabric
 import paramiko
@@ -25,16 +25,11 @@ _AUTHENTICATION_S = 30.0
 """Hosts with slow DNS or PAM modules need long for a login."""
 
 
-class OpenConnection:
-    """An open connection, with its proxy process where it has one."""
+class OpenConnection(NamedTuple):
+    """An open connection, with its proxy process where it has one; `parts` closes all of it."""
 
-    def __init__(self, transport: paramiko.Transport, parts: contextlib.ExitStack) -> None:
-        self.transport = transport
-        self._parts = parts
-
-    def close(self) -> None:
-        """Close all of it."""
-        self._parts.close()
+    transport: paramiko.Transport
+    parts: contextlib.ExitStack
 
 
 def connect(host: str, connection: Connection) -> OpenConnection:
@@ -171,7 +166,6 @@ def connect_socket(connection: Connection) -> socket.socket:
             last = error
             continue
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS)
         return opened
     raise last

@@ -146,4 +146,4 @@ class SshSession(Session):
     def close(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened.close()
+            opened.parts.close()

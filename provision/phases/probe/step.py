@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import TypeVar
 
 from provision.core import features
 from provision.core.install_paths import install_paths_of
@@ -13,9 +12,8 @@ from provision.fleet.inventory.machines import shared_machines
 from provision.phases.probe.reading import IN_FULL
 from provision.phases.probe.reading import probe as probe_host
 from provision.run.context import RunContext
-from provision.run.results import ProbedHosts
+from provision.run.results import HostsT
 
-HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0
 MAX_CLOCK_SKEW_S = 300.0
 """Beyond this a fresh certificate may not be valid yet, and times in logs mislead."""

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import os
 import shlex
-import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,21 +130,17 @@ def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) 
         ) from None
     if not browser:
         return path, None
-    if has_display(os.environ, sys.platform) and webbrowser.open(path.as_uri()):
+    if has_display(os.environ) and webbrowser.open(path.as_uri()):
         return path, None
     return path, by_hand(path, os.environ)
 
 
-def has_display(environment: Mapping[str, str], platform: str) -> bool:
-    """Return whether a browser would open on the user's screen: a display or BROWSER is set, and this is no SSH session.
+def has_display(environment: Mapping[str, str]) -> bool:
+    """Return whether a browser would open on the user's screen: a display or BROWSER is set.
 
     Python alone would start a browser in the terminal, or on the screen of a remote machine.
     """
-    if environment.get("BROWSER"):
-        return True
-    if platform == "darwin":
-        return "SSH_CONNECTION" not in environment
-    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+    return any(environment.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def by_hand(path: Path, environment: Mapping[str, str]) -> str:

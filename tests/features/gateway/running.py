@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.models.settings import Settings
-from provision.features.gateway.backends import Backend, Gateway, Probe
+from provision.features.gateway.backends import Backend, Gateway
 from provision.features.gateway.haproxy import CERTIFICATE, CONFIG, TRAFFIC_PROGRAM, render, unit_text
 from provision.features.gateway.traffic import HostTraffic, Traffic, command_of, parse
 from provision.features.watchdog.health_agent import program
@@ -28,7 +28,6 @@ from tests import required
 
 STUB = Path(__file__).with_name("stub_engine.py")
 KEY = "sk-client-one"
-QUICK = Probe(interval_s=1, patience_s=1)
 AGENT = "firstlight-health-agent"
 DEADLINE_S = 60.0
 """Limit in seconds for states that must be reached; not an expected time."""
@@ -374,7 +373,8 @@ def running(
         run_folder=str(folder),
         folder=f"{folder}/gateway",
         account=getpass.getuser(),
-        probe=QUICK,
+        probe_interval_s=1,
+        probe_patience_s=1,
     )
     gateway = replace(gateway, **{name: one for name, one in settings.items() if not name.startswith("gateway_")})
     if certificate is not None:
