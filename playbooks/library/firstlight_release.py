@@ -175,7 +175,7 @@ def lacking(prefix, target):
     environment = os.path.join(prefix, "envs", target["environment"])
     if not os.path.exists(os.path.join(environment, ".complete")):
         return f"its environment {environment} is not there or not complete"
-    model = (target["state"].get("readiness") or {}).get("model_folder")
+    model = (target["state"].get("readiness") or target["state"].get("member") or {}).get("model_folder")
     if model and not os.path.exists(os.path.join(model, "config.json")):
         return f"its model {model} is not there"
     image = re.search(r"^Image=(.+)$", target["record"]["service"].get("unit") or "", re.MULTILINE)

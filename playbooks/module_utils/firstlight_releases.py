@@ -33,8 +33,9 @@ def release(record, state, environment):
     state = {**state, "release": digest}
     if state.get("environment"):  # one that was built anew took the place of another
         state["environment"] = environment
-    if state.get("readiness"):
-        state["readiness"] = {**state["readiness"], "release": digest}
+    for part in ("readiness", "member"):
+        if state.get(part):
+            state[part] = {**state[part], "release": digest}
     return {"digest": digest, "record": record, "state": state, "environment": environment}
 
 

@@ -214,6 +214,7 @@ def desired_state_of(
             "driver": stack.driver.version if stack.driver else None,
             # Clients reach the head of a span alone.
             "readiness": readiness if host.name == host.head else None,
+            **({"member": readiness} if host.name != host.head else {}),
         },
     )
 

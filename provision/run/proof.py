@@ -45,8 +45,11 @@ def ask_in_order(
 
     Other hosts of a span are proven by the answers of its head, and asked for their attention after it.
     """
-    headless = {name: request for name, request in requests.items() if request.get("headless")}
-    records = ask(context, probed, {name: request for name, request in requests.items() if name not in headless})
+    members = {name: request for name, request in requests.items() if request.get("headless")}
+    records = ask(context, probed, {name: request for name, request in requests.items() if name not in members})
+    ready = {name for name, record in records.items() if record.ready}
+    # Where the head is not proven the release is not: each host can go back from it.
+    headless = {name: {**one, "is_kept": context.host(name).head in ready} for name, one in members.items()}
     return spans.with_one_verdict(context, requests, records | ask(context, probed, headless))
 
 

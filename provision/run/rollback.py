@@ -63,9 +63,12 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
                 hint=f"install again: ./firstlight provision --limit {name}",
             )
             context.fail(name, "serve", error)
-        elif readiness_of(state) is None:
+        elif _request_of(state) is None:
             context.record(switched[name])
-    requests = {name: request for name, state in states.items() if (request := readiness_of(state)) is not None}
+    # One that failed keeps its release: the others of its span would wait for it.
+    spans.refuse_parts(context, "serve", switched=True)
+    there = {host.name for host in context.hosts()}
+    requests = {name: request for name, state in states.items() if name in there and (request := _request_of(state))}
     proof.prove(context, probed, requests, switched, started)
     # A playbook that changed nothing before it failed has refused to switch: there is nothing to return from.
     begun = [
@@ -74,7 +77,11 @@ def roll_back(context: RunContext, probed: ProbedHosts, *, to: str | Mapping[str
     tried = {name: states.get(name, {}).get("release", wanted.get(name)) for name in begun}
     former = return_refused(context, probed, tried)
     out = {host.name: left_out(context.run.logs, host, probed.facts.get(host.name)) for host in context.inventory.hosts}
-    served = [name for name in requests if (name in former or not context.has_failed(name)) and out[name] is None]
+    served = [
+        name
+        for name in requests
+        if readiness_of(states[name]) and (name in former or not context.has_failed(name)) and out[name] is None
+    ]
     features.call("served_again", context, served)
     prune(context, probed, {name: release for name, release in tried.items() if release and name in switched})
     context.outcomes.left_out |= {name: reason for name, reason in out.items() if reason}
@@ -120,7 +127,7 @@ def return_refused(context: RunContext, probed: ProbedHosts, tried: Mapping[str,
     switched = playbooks.run_playbook(context, probed, "rollback", hosts, lambda _: {"service_rollback": "unproven"})
     states = live_states(context, probed, [host for host in hosts if host.name in switched])
     back = {name: state for name, state in states.items() if state.get("release") not in (None, tried[name])}
-    requests = {name: request for name, state in back.items() if (request := readiness_of(state)) is not None}
+    requests = {name: request for name, state in back.items() if (request := _request_of(state)) is not None}
     records = proof.ask_in_order(context, probed, requests)
     for name in (host.name for host in hosts):
         first, last = refused[name], context.outcomes.results[name]["serve"]
@@ -181,6 +188,11 @@ def live_states(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host])
             return {}
 
     return context.run_on_hosts("serve", hosts, read, deadline_s=READ_DEADLINE_S)
+
+
+def _request_of(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what proves a release on a host, also on one of a span whose head alone answers clients."""
+    return readiness_of(state) or state.get("member")
 
 
 def readiness_of(state: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -261,3 +261,43 @@ def test_an_invalid_digest_is_a_wrong_option(text: str) -> None:
     assert f"`{text}`" in refused.value.text
     assert refused.value.hint
     assert require_digest(NEW) == NEW
+
+
+def test_hosts_of_one_model_go_back_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other host is proven too, and returns with the head whose answers are wrong."""
+    asked: list[list[str]] = []
+    played: list[tuple[str, list[str]]] = []
+
+    def play(
+        _context: RunContext, _probed: ProbedHosts, playbook: str, hosts: list[Host], *_: Any
+    ) -> dict[str, PhaseResult]:
+        played.extend([(playbook, [host.name for host in hosts])] if hosts else [])
+        return {host.name: result("ok").model_copy(update={"host": host.name}) for host in hosts}
+
+    def ask(_context: RunContext, _probed: ProbedHosts, requests: dict[str, Any]) -> dict[str, ServeRecord]:
+        asked.append([*requests])
+        wrong = ServeRecord(ready=False, text="3 of 32 tokens differ")
+        return {
+            name: ServeRecord(ready=True) if request.get("headless") else wrong for name, request in requests.items()
+        }
+
+    monkeypatch.setattr(playbooks, "run_playbook", play)
+    monkeypatch.setattr(playbooks, "acquire_locks", lambda *given: list(given[-1]))
+    monkeypatch.setattr(proof, "ask", ask)
+    context = local_context(tmp_path, "ho", together="ho")
+    facts, paths = {}, {}
+    for name, state in {
+        "h": {"readiness": {"unit": "u"}},
+        "o": {"member": {"unit": "u", "headless": True}},
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "state.json").write_text(json.dumps({"release": OLD, **state}))
+        installed = Installed(prefix=str(folder), current="e1", previous="e0", release=NEW, releases=(OLD, NEW))
+        facts[name] = HostFacts(host=name, probed_at="2026-01-01T00:00:00Z", installed=installed)
+        paths[name] = own_paths(folder)
+    roll_back(context, ProbedHosts(facts, paths))
+    assert asked[:2] == [["h"], ["o"]]
+    assert played[:2] == [("rollback", ["h", "o"]), ("rollback", ["h", "o"])], "there, and back together"
+    text = "`h` serves the same model, and is not ready: 3 of 32 tokens differ"
+    assert text in str(context.outcomes.results["o"]["serve"].text)

@@ -18,6 +18,7 @@ from provision.core.unit_set import UnitSet, filled
 READ_DEADLINE_S = 60.0
 SSH_SERVER = "sshd"
 RULES = "rules.nft"
+LOOPBACK = 'iifname "lo" accept'
 _UNIT_TEXT = "firstlight-firewall.service"
 REACH_S = 3
 """Seconds in which a connection is accepted, or counts as refused."""
@@ -140,6 +141,13 @@ def covers(rules: str, openings: Iterable[Opening]) -> bool:
     return {*_rules(openings)} <= {line.strip() for line in rules.splitlines()}
 
 
+def widened(rules: str, openings: Iterable[Opening]) -> str:
+    """Return a text that `render` made in which the sources of some openings are let in before anybody is refused."""
+    first = f"        {LOOPBACK}\n"
+    accepted = (rule for rule in _rules(openings) if rule.endswith(" accept") and rule != LOOPBACK)
+    return rules.replace(first, first + "".join(f"        {rule}\n" for rule in accepted), 1)
+
+
 def loaded_command(prefix: str) -> str:
     """Return a command that prints the rules of a host as `render` made them; nothing where they are not loaded."""
     path = shlex.quote(f"{prefix}/{FIREWALL.name}/current/{RULES}")
@@ -147,7 +155,7 @@ def loaded_command(prefix: str) -> str:
 
 
 def _rules(openings: Iterable[Opening]) -> Iterator[str]:
-    yield 'iifname "lo" accept'
+    yield LOOPBACK
     for opening in openings:
         to = f"{_family(opening.address)} daddr {opening.address} " if opening.address else ""
         new = f"{to}tcp dport {opening.ports()} tcp flags & (syn | ack) == syn"

@@ -130,7 +130,8 @@ def evaluate_trials(
 
 def settings(interface: str) -> dict[str, str]:
     """Return the environment variables that select an interface."""
-    return {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    # NCCL takes a name without `=` as the beginning of names.
+    return {"NCCL_SOCKET_IFNAME": f"={interface}", "GLOO_SOCKET_IFNAME": interface}
 
 
 def _open(

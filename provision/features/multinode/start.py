@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from provision.core.errors import InventoryError, ServeError
 from provision.core.models.inventory import Host
@@ -63,11 +64,15 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
     before = context.run_on_hosts(
         "verify", [host for host in hosts if host.name in wanted], loaded, deadline_s=rules.READ_DEADLINE_S
     )
-    sets = {
-        name: [rules.firewall_set(wanted[name], verified.install_paths[name].prefix, rules.START)]
-        for name, said in before.items()
-        if not rules.covers(said, wanted[name])
-    }
+    sets = {}
+    for name, said in before.items():
+        if rules.covers(said, wanted[name]):
+            continue
+        prefix = verified.install_paths[name].prefix
+        sets[name] = [rules.firewall_set(wanted[name], prefix, rules.START)]
+        if said:  # what one table accepts another one still refuses
+            texts = {rules.RULES: rules.widened(said, wanted[name])}
+            sets[name].append(replace(rules.firewall_set(wanted[name], prefix), files=texts))
     played = play_differing(context, verified, "firewall", sets)
     results = {name: result for name, result in played.items() if result.changed}
     for name, result in results.items():

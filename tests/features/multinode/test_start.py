@@ -88,6 +88,21 @@ def test_other_ports_are_closed_beside_those_that_it_may_return_to(fleet: Fleet,
     assert fleet.hosts["gpu-1"].rules(START) == ""
 
 
+def test_a_new_member_is_let_in_where_rules_refuse_all_but_the_old_one(fleet: Fleet, trial: Trial) -> None:
+    fleet.run(firewall="set", span=True, gateway=False)
+    fleet.hosts["gpu-2"].sources = "10.1.0.3"
+    prepare(fleet, firewall="set")
+    loaded = fleet.rules("gpu-1").splitlines()
+    lines = [number for number, line in enumerate(loaded) if "dport 29501" in line]
+    assert [loaded[number].split()[-1] for number in lines] == ["accept", "accept", "reset"]
+    assert "10.1.0.3" in loaded[lines[0]]
+    assert "10.1.0.2" in loaded[lines[1]]
+    prepare(fleet, firewall="set")
+    assert fleet.played == [], "the rules cover the new member"
+    fleet.run(firewall="set", span=True, gateway=False)
+    assert fleet.rules("gpu-1").count("dport 29501") == 2, "those of the step take the place of the wider ones"
+
+
 def test_rules_through_which_no_exchange_passes_are_removed_and_nothing_is_switched(fleet: Fleet, trial: Trial) -> None:
     trial.ends |= {"status": "fail", "reason": "gpu-2 got 3 where 4 was right", "remedy": "mend the network"}
     context = prepare(fleet, firewall="set")
