@@ -67,6 +67,8 @@ def move_file(file, incoming, folder):
         if found == file["sha256"]:
             os.chmod(part, 0o644)
             os.replace(part, target)
+            if os.path.exists(part):  # two names of one file: nothing was replaced
+                os.unlink(part)
             return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
         os.unlink(part)  # damaged, or of another model that was sent and never taken
         text = f"has SHA-256 {found}, not {file['sha256']}"
@@ -140,6 +142,9 @@ def main():
 
     try:
         if not module.check_mode:
+            os.umask(0o022)  # the service's account goes through the folders
+            if os.path.isdir(folder):
+                os.chmod(folder, 0o755)
             take_turn(os.path.join(os.path.dirname(folder), ".lock"), TURN_S)
         checked = load_json(folder, MARKER)
         missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]

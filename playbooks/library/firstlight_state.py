@@ -81,19 +81,25 @@ def installed_paths(prefix):
 
 
 def stat_lines(prefix, live):
-    """Yield the lines of state.files: all columns of files, only mode and owner of folders and of the unit."""
+    """Yield the lines of state.files: all columns of files, only mode and owner of folders and of the unit.
+
+    A file of a model may be one with that of the controller's cache, whose other names come and go: its change time says nothing.
+    """
+    models = os.path.join(prefix, "models", "")
     environment = os.path.join(prefix, "envs", live["environment"])
     for path in (prefix, os.path.join(prefix, "envs"), environment, *service_paths(live)):
         if os.path.exists(path):
             yield stat_line(path, times=False)
     for path in (os.path.join(environment, "manifest.txt"), *installed_paths(prefix)):
         if os.path.lexists(path) and "\n" not in path:
-            yield stat_line(path, times=not os.path.isdir(path) or os.path.islink(path))
+            times = not os.path.isdir(path) or os.path.islink(path)
+            yield stat_line(path, times=times, changes=not path.startswith(models))
 
 
-def stat_line(path, *, times):
+def stat_line(path, *, times, changes=True):
     found = os.lstat(path)
-    written = f"{found.st_size} {int(found.st_mtime)} {int(found.st_ctime)}" if times else "- - -"
+    changed = int(found.st_ctime) if changes else "-"
+    written = f"{found.st_size} {int(found.st_mtime)} {changed}" if times else "- - -"
     return f"{found.st_mode & 0o7777:o} {found.st_uid} {found.st_gid} {written} {path}\n"
 
 

@@ -296,7 +296,8 @@ def controller_remains(logs: Path) -> str:
     with contextlib.suppress(StageError):  # malformed settings of uv must not fail a removal that is done
         uv = Path(run_uv(["cache", "dir"], Path.cwd(), {}).strip())
         folders[uv] = "packages that uv keeps, also for other programs"
-    folders |= {logs: "records of the runs", config_folder(): "keys of bundles, and rows of your package index"}
+    kept = "your inventory, " if (config_folder() / "inventory").exists() else ""
+    folders |= {logs: "records of the runs", config_folder(): f"{kept}keys of bundles, and rows of your package index"}
     if not overlay_folder().is_relative_to(config_folder()):
         folders[overlay_folder()] = "rows of your package index"
     if not IS_INSTALLED and sys.prefix != sys.base_prefix:

@@ -40,6 +40,28 @@ def test_model_files_are_moved_once_with_their_hashes_checked(site: Site) -> Non
     assert take(site, files)["files"] == []
 
 
+def test_the_account_of_the_service_may_enter_the_folders_whatever_the_umask_is(site: Site) -> None:
+    (site.incoming / "sub").mkdir(parents=True)
+    (site.incoming / "sub" / "config.json").write_bytes(b"{}")
+    folder = site.prefix / "models" / "mine"
+    folder.mkdir(parents=True, mode=0o700)
+    before = os.umask(0o077)
+    try:
+        assert "failed" not in take(site, [row(b"{}", "sub/config.json")])
+    finally:
+        os.umask(before)
+    assert [each.stat().st_mode & 0o777 for each in (folder, folder / "sub")] == [0o755, 0o755]
+
+
+def test_a_file_that_was_sent_as_a_link_to_the_one_in_place_leaves_nothing(site: Site) -> None:
+    files = held(site)
+    assert "failed" not in take(site, files)
+    folder = site.prefix / "models" / "mine"
+    (site.incoming / "weights").hardlink_to(folder / "weights")
+    assert "failed" not in take(site, files)
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith("weights")) == ["weights"]
+
+
 def test_a_model_file_with_another_hash_is_refused(site: Site) -> None:
     site.incoming.mkdir(parents=True)
     (site.incoming / "config.json").write_bytes(b"{}")

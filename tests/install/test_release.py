@@ -128,6 +128,19 @@ def test_a_release_is_activated_and_recorded_once(prefix: Path) -> None:
     assert record(prefix)["changed"] is False
 
 
+def test_other_names_of_a_model_s_file_may_come_and_go(prefix: Path) -> None:
+    """It may be one with that of the controller's cache: a link more or less changes its change time."""
+    activate(prefix)
+    weights, tool = prefix / "models" / "m" / "weights", prefix / "bin" / "tool"
+    for path in (weights, tool):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(2 << 20))
+    record(prefix)
+    lines = [line.split(" ", 6) for line in (prefix / "state.files").read_text().splitlines()]
+    changed = {line[6]: line[5] for line in lines}
+    assert (changed[str(weights)], changed[str(tool)].isdigit()) == ("-", True)
+
+
 def test_a_release_is_named_by_the_content_of_its_record(prefix: Path) -> None:
     digest = activate(prefix)["release"]
     path = prefix / "releases" / digest / "release.json"

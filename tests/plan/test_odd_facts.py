@@ -1,6 +1,8 @@
 """Facts in unexpected forms give a plan, never a traceback."""
 
-from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, Python
+from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, Python, User
+from provision.core.models.settings import Settings
+from provision.phases.plan.profile_builder import profile_of
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan.planned import resolve, stack_of
@@ -10,6 +12,18 @@ def test_a_host_without_known_facts_is_planned_for_the_cpu() -> None:
     resolution = resolve(HostFacts(host="h", probed_at=""))
     assert stack_of(resolution).variant == "cpu"
     assert len(resolution.assumptions) >= 5
+
+
+def test_a_python_in_the_home_of_a_login_with_sudo_is_not_taken() -> None:
+    pythons = (
+        Python(path="/nfs/ada/conda/bin/python3", version="3.12.1"),
+        Python(path="/usr/bin/python3", version="3.12.3"),
+    )
+    user = User(name="ada", uid=1000, home="/nfs/ada")
+    facts = parse_what_if("gpu=none glibc=2.36").model_copy(update={"pythons": pythons, "user": user})
+    for become, path in ((True, "/usr/bin/python3"), (False, "/nfs/ada/conda/bin/python3")):
+        found = profile_of(facts, Settings(), escalates=become).pythons
+        assert found[0].path == path, become
 
 
 def test_a_python_version_with_a_plus_is_accepted() -> None:

@@ -1,5 +1,6 @@
 """Differences between two runs: which count, which do not, and with which earlier run a run is compared."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,15 @@ def test_a_host_at_another_address_is_another_one_whatever_its_name(tmp_path: Pa
     Folder(tmp_path / "20261120T080000Z", [host("a", local=True)])
     assert last_green(tmp_path, "20261119T080000Z", ["a"]) == {}
     assert last_green(tmp_path, "20261120T080000Z", ["a"]).keys() == {"a"}
+
+
+def test_the_own_machine_of_another_controller_is_another_host(tmp_path: Path) -> None:
+    end(run(tmp_path, "20261118T080000Z"))
+    folder = Folder(tmp_path / "20261119T080000Z", [host("a", local=True)]).run.folder
+    assert last_green(tmp_path, "20261119T080000Z", ["a"]).keys() == {"a"}
+    header = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**header, "controller": "another"}))
+    assert last_green(tmp_path, "20261119T080000Z", ["a"]) == {}
 
 
 def test_a_failed_run_shows_what_changed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
 def run(folder: Path, reference: Path) -> int:
     """Run the program as it runs on a host."""
     return builtin_model.main(["--folder", str(folder), "--reference", str(reference)])
+
+
+def test_the_account_of_the_service_may_enter_the_folder_whatever_the_umask_is(made: Made, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        builtin_model.make(tmp_path / "other", None)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_second_run_changes_nothing_and_needs_no_torch(made: Made, capsys: pytest.CaptureFixture[str]) -> None:

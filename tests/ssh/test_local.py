@@ -85,7 +85,8 @@ def test_send_links_missing_files_once(
 ) -> None:
     monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path))
     own = tmp_path_factory.mktemp("own")
-    files = [staged(tmp_path, "a.whl", b"a" * 1000), staged(own, "sub/b.json", b"b" * 2000)]
+    (tmp_path / "files").mkdir()
+    files = [staged(tmp_path / "files", "a.whl", b"a" * 1000), staged(own, "sub/b.json", b"b" * 2000)]
     moved: list[int] = []
     first = session.send(files, str(tmp_path / "in"), progress=moved.append)
     assert (first.sent, first.bytes_sent, sum(moved)) == (("a.whl", "sub/b.json"), 3000, 3000)

@@ -182,6 +182,13 @@ def test_an_invalid_index_and_a_broken_link_are_named(store: Store, tmp_path: Pa
         take(store, folder)
 
 
+def test_a_link_to_a_folder_is_named_and_none_of_its_files_is_left_out_silently(store: Store, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", MODEL)
+    (folder / "1_Pooling").symlink_to(tmp_path)
+    with pytest.raises(StageError, match="1_Pooling` is a link to a folder"):
+        take(store, folder)
+
+
 @pytest.mark.parametrize("model", ["/no/such/folder", "./here", "word", "org/", "a/b/c"])
 def test_a_text_that_is_neither_a_folder_nor_a_hub_id_is_refused(store: Store, model: str) -> None:
     with pytest.raises(StageError, match="is neither a folder on this machine nor a hub id"):

@@ -122,7 +122,7 @@ def send_by_links(session: Runner, files: Sequence[StagedFile], folder: str, pro
         for file in files:
             source, target = Path(file.path).resolve(), Path(folder, part_name(file))
             target.unlink(missing_ok=True)
-            if source.is_relative_to(cache_folder().resolve()):
+            if source.is_relative_to((cache_folder() / "files").resolve()):
                 with suppress(OSError):  # another file system, or no hard links
                     target.hardlink_to(source)
             if not target.exists():

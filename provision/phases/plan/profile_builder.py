@@ -184,11 +184,12 @@ def _capped(size: int | None, most: float, present: float = 0.0) -> int | None:
 
 def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[Python, ...]:
     """Return the interpreters that the service's user can read; a system-wide installation excludes those in homes."""
+    homes = {*HOMES, facts.user.home or "/root"} - {"/"}
     return tuple(
         python.model_copy(update={"version": version[0], "venv": None, "torch": python.torch if torch else None})
         for python in facts.pythons
         if (version := re.match(r"\d+(\.\d+)+", python.version))
-        and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in HOMES))
+        and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in homes))
     )
 
 

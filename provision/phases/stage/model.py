@@ -117,7 +117,11 @@ def stage_folder(folder: Path, store: Store) -> list[StagedFile]:
     files = []
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts) or path.is_dir():
+        if any(part.startswith(".") for part in relative.parts):
+            continue
+        if path.is_dir():
+            if path.is_symlink():
+                raise StageError(f"`{path}` is a link to a folder", hint="put the folder itself there")
             continue
         if not path.exists():
             raise StageError(f"`{path}` is a broken link", hint="fetch the model again, or remove the link")

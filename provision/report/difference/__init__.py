@@ -11,7 +11,7 @@ from typing import Any
 from provision.core.models.records import HostDifference
 from provision.core.run_folder import RunFolder
 from provision.report.difference.compare import HostRecords, differences, read_records
-from provision.report.history.runs import find, green_hosts, names, order
+from provision.report.history.runs import document, find, green_hosts, names, order
 from provision.report.run_files import inventory_of
 
 
@@ -31,11 +31,17 @@ def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, Hos
 
 
 def connections(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Return where the hosts of a run are reached, and through what; none where its inventory cannot be read."""
-    inventory = inventory_of(RunFolder(folder))
+    """Return where the hosts of a run are reached, and through what; none where its inventory cannot be read.
+
+    That of a run's own machine is the machine: several may have one folder of runs.
+    """
+    inventory, own = inventory_of(RunFolder(folder)), document(folder / "run.json").get("controller")
     ways = {host.name: host.connection for host in inventory.hosts} if inventory else {}
     return {
-        name: (way.proxy_command, *((one.kind, one.address, one.port) for one in (way, *way.proxy_jump)))
+        name: (
+            way.proxy_command,
+            *((one.kind, own if one.kind == "local" else one.address, one.port) for one in (way, *way.proxy_jump)),
+        )
         for name, way in ways.items()
     }
 

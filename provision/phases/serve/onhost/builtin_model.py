@@ -280,6 +280,7 @@ def read_bytes(path: Path) -> bytes | None:
 def make_model(folder: Path, names: list[str]) -> None:
     """Write these files of the model. Raises ValueError where the bytes differ from the known ones."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)  # the service's account goes through it, whatever the umask is
     files = small_files()
     if WEIGHTS in names:
         files = {WEIGHTS: safetensors_bytes(), **files}
