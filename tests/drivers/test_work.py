@@ -36,6 +36,8 @@ from provision.phases.install.drivers import DriverWork, driver_work
 from provision.phases.plan import rocm as planned_rocm
 
 NEW = "580.178.04"
+OWN_VERSION = "580.173.02"
+"""The release of Ubuntu's own driver (provision/catalog/packages.toml)."""
 INSTALL = DriverPlan(action="install", version=NEW, module="open")
 KEEP = DriverPlan(action="keep", version=NEW, module="open")
 H100 = PciGpu(address="0000:19:00.0", vendor_id="10de", device_id="2330", class_id="030200")
@@ -180,6 +182,25 @@ def test_a_fabric_manager_is_replaced_with_a_kept_driver(version: str | None, st
     seen = facts(nvidia=Nvidia(driver_version=NEW, fabric_manager_version=version, fabric_manager_state=state))
     done = work(seen, stack(fabric_manager=NEW))
     assert (done.driver, bool(done.fabric_manager)) == (None, needed)
+
+
+@pytest.mark.parametrize(
+    ("secure_boot", "version", "settings", "source"),
+    [
+        (False, OWN_VERSION, {}, "nvidia-cuda"),
+        (True, NEW, {}, "nvidia-cuda"),
+        (True, OWN_VERSION, {}, "ubuntu"),
+        (False, NEW, {"driver_source": "distribution"}, "ubuntu"),
+    ],
+)
+def test_the_fabric_manager_of_a_kept_driver_is_of_the_same_source(
+    *, secure_boot: bool, version: str, settings: dict[str, Any], source: str
+) -> None:
+    """A person restarted the host after the driver was installed, or an administrator installed it."""
+    seen = facts(nvidia=Nvidia(driver_version=version), secure_boot=secure_boot)
+    kept = DriverPlan(action="keep", version=version, module="open")
+    manager = work(seen, stack(kept, fabric_manager=version), **settings).parts["fabric_manager"]
+    assert manager["repository"]["name"] == source
 
 
 def test_boards_that_need_a_subnet_manager_get_it_and_its_module() -> None:

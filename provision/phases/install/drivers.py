@@ -129,7 +129,10 @@ def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any
         return None
     beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
     plan = stack.driver or DriverPlan(action="keep")
-    row = _own(facts, version, plan.module) if plan.source == "distribution" else None
+    row = _own(facts, version, plan.module) if plan.source != "vendor" else None
+    # Of a driver that stays nothing says whose it is, but the settings, and Secure Boot with the version that the distribution signs.
+    if plan.action == "keep" and row is not None and host.settings.driver_source != "distribution":
+        row = row if facts.secure_boot and row.signed and row.version == version else None
     names = row.fabric_manager if row else ()
     return {
         "version": version,
