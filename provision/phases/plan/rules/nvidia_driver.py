@@ -176,7 +176,9 @@ def rival_module(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]
         return
     if profile.rivals:
         names = " and ".join(profile.rivals)
-        text = f"{names} is loaded and may use the GPUs: disable it, also in the initramfs, and reboot"
+        by_hand = "disable it, also in the initramfs, and reboot"
+        what = by_hand if plan.action == "keep" else "a run disables it, and may have to restart the host for that"
+        text = f"{names} is loaded and may use the GPUs: {what}"
         yield warn(text, modules=list(profile.rivals), action=plan.action)
     elif plan.action == "install":
         yield accept("no other driver uses the GPUs", modules=[])
