@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from provision.core.errors import HostLockedError, RemoteCommandError
 from provision.core.run_folder import account, utc_now
@@ -37,7 +37,7 @@ class _HeldByThisRunError(HostLockedError):
 
 
 class HostLock:
-    """The lock that a run has on a host, taken when this is made; free after the `with` block.
+    """The lock that a run has on a host, taken when this is made, and free after `close`.
 
     Args:
         session: Connection to the host; it must stay open for as long as the lock is needed.
@@ -62,12 +62,6 @@ class HostLock:
         self._script = script_of(_SCRIPT, prefix=prefix, holder=json.dumps(self._record))
         self._channel = self._take()
         self._renewing = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the lock; may be called again."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -12,7 +13,6 @@ import pytest
 from verify.doctor.catalog import (
     FOLDER,
     SYMPTOM_WEIGHT,
-    CatalogError,
     Cause,
     FactRule,
     Override,
@@ -22,7 +22,7 @@ from verify.doctor.catalog import (
     pack,
     parse_causes,
 )
-from verify.doctor.engine import Doctor, diagnose_texts, doctor
+from verify.doctor.engine import diagnose_texts, doctor
 from verify.doctor.patterns import EVERY_LINE, PatternIndex, text_kind
 from verify.doctor.scanner import scan
 
@@ -48,6 +48,9 @@ def test_an_entry_is_complete(cause: Cause) -> None:
     assert all(item.weight <= SYMPTOM_WEIGHT for item in cause.signatures if item.role == "symptom")
     assert {rule.test for rule in cause.facts} <= {"below", "at_least", "equals", "contains", "is_null", "not_null"}
     assert all(-1 <= rule.effect <= 1 for rule in cause.facts)
+    assert all(
+        re.compile(text) for item in [*cause.signatures, *cause.counters] for text in (item.pattern, item.near or "")
+    )
     assert cause.fixes
     reasons: list[Signature | FactRule | Override] = [*cause.signatures, *cause.counters, *cause.facts]
     assert all(item.why.strip() for item in [*reasons, *cause.overrides])
@@ -134,40 +137,3 @@ def test_packed_causes_equal_the_files_without_samples_references_and_messages()
     assert [cause.id for cause in causes] == list(CAUSES)
     assert causes == tuple(replace(cause, samples=(), references=(), messages=()) for cause in CAUSES.values())
     assert packed == pack()
-
-
-GOOD: dict[str, Any] = {
-    "id": "door-stuck",
-    "definition": "The door is stuck.",
-    "explanation": "Wood swells.",
-    "references": [],
-    "signature": [{"pattern": "door is stuck", "weight": 0.9, "role": "cause", "why": "the line reports it"}],
-    "fix": [{"text": "Plane it"}],
-    "check": {"command": "", "expect": "it opens"},
-}
-SIGNATURE = GOOD["signature"][0]
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"colour": "red"}, "unexpected keyword argument 'colour'"),
-        ({"signature": [{**SIGNATURE, "colour": "red"}]}, "unexpected keyword argument 'colour'"),
-        ({"fix": [{"command": "pray"}]}, "missing 1 required positional argument: 'text'"),
-    ],
-)
-def test_an_invalid_entry_is_refused_by_name(change: dict[str, Any], problem: str) -> None:
-    with pytest.raises(CatalogError) as raised:
-        parse_causes({"door-stuck": {**GOOD, **change}})
-    assert "door-stuck" in str(raised.value)
-    assert problem in str(raised.value)
-
-
-def test_a_missing_key_is_named() -> None:
-    with pytest.raises(CatalogError, match="no key 'check'"):
-        parse_causes({"door-stuck": {key: value for key, value in GOOD.items() if key != "check"}})
-
-
-def test_an_invalid_expression_is_refused_with_its_text() -> None:
-    with pytest.raises(CatalogError, match=r"`door \(is` is not a regular expression"):
-        Doctor(parse_causes({"door-stuck": {**GOOD, "signature": [{**SIGNATURE, "pattern": "door (is"}]}}))

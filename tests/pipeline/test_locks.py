@@ -17,18 +17,20 @@ from provision.fleet.locks import HostLock
 from provision.fleet.ssh.local import LocalSession
 
 HOLDER = """
-import sys, time
+import contextlib, sys, time
 from provision.fleet.locks import HostLock
 from provision.core.models.inventory import Connection
 from provision.fleet.ssh.local import LocalSession
-with HostLock(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1], run="20261120T080000Z", root=False):
+session = LocalSession("node", Connection(kind="local"))
+with contextlib.closing(HostLock(session, prefix=sys.argv[1], run="20261120T080000Z", root=False)):
     print("locked", flush=True)
     time.sleep(600)
 """
 
 
-def lock(prefix: Path, run: str) -> HostLock:
-    return HostLock(LocalSession("node", Connection(kind="local")), prefix=str(prefix), run=run, root=False)
+def lock(prefix: Path, run: str) -> contextlib.closing[HostLock]:
+    session = LocalSession("node", Connection(kind="local"))
+    return contextlib.closing(HostLock(session, prefix=str(prefix), run=run, root=False))
 
 
 def test_a_second_run_names_the_locking_run_and_its_start(tmp_path: Path) -> None:

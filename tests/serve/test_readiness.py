@@ -26,6 +26,7 @@ from provision.fleet.ssh.local import LocalSession
 from provision.phases.serve.command_line import serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel, reference_path
 from provision.phases.serve.onhost import vectors
+from provision.phases.serve.onhost.ready import service
 from provision.phases.serve.onhost.ready.log import causes, lines_of_start
 from provision.phases.serve.readiness import prove, readiness_request
 from provision.phases.serve.tools import READY, serve_tools
@@ -503,6 +504,18 @@ def test_the_phase_waits_in_slices(
 def test_the_phase_ends_at_its_deadline(phase_proof: RoomProves) -> None:
     record = phase_proof(unhealthy=NEVER_HEALTHY, deadline_s=0.5)
     assert (record.ready, record.text) == (False, "the service runs, but has not answered a request within 0.5 s")
+
+
+def test_a_supervisord_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection, and never answers."""
+    monkeypatch.setattr(service, "SUPERVISORD_S", 0.2)
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(tmp_path / "run/supervisor.sock"))
+        hung.listen()
+        request = readiness(tmp_path, supervisor="supervisor", unit="firstlight-vllm")
+        state = service.service_state(request, service.ServiceState(0, None, None))
+    assert state.died == f"firstlight-vllm: supervisord does not answer on {tmp_path}/run/supervisor.sock: timed out"
 
 
 def test_lines_of_one_start_are_found_by_its_process() -> None:

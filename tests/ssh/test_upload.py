@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.errors import DamagedSourceError, StageError
+from provision.core.models.inventory import Connection
 from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Completed
 from provision.fleet.ssh.upload import (
     RemoteFiles,
@@ -95,23 +97,18 @@ def test_two_files_with_one_name_are_refused(tmp_path: Path) -> None:
         checked_names([one, one.model_copy(update={"sha256": "0" * 64})])
 
 
-class Shell:
+class Shell(LocalSession):
     """A host for a sender: commands run in this machine's own sh."""
 
-    host = "here"
-
     def __init__(self, path: str) -> None:
+        super().__init__("here", Connection(kind="local"))
         self._path = path
 
-    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed:
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
+        assert not root
+        words, env = ["sh", "-c", command], {"PATH": self._path}
         done = subprocess.run(
-            ["sh", "-c", command],
-            input=stdin,
-            env={"PATH": self._path},
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
+            words, input=stdin, env=env, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         return Completed(done.returncode, done.stdout, done.stderr, 0.0)
 
@@ -148,8 +145,8 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
 def test_arrived_files_are_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     files = [staged(name, name.encode() * 1000, tmp_path) for name in ("a.whl", "b.whl", "deep/c.json")]
-    first = send_by_stream(shell, files[:1], str(folder), print)
-    again = send_by_stream(shell, files, str(folder), print)
+    first = send_by_stream(shell, shell.stream, files[:1], str(folder), print)
+    again = send_by_stream(shell, shell.stream, files, str(folder), print)
     assert (first.sent, again.present, again.sent) == (("a.whl",), ("a.whl",), ("b.whl", "deep/c.json"))
     assert {file.name: (folder / file.name).read_bytes() for file in files} == {
         file.name: Path(file.path).read_bytes() for file in files
@@ -161,7 +158,7 @@ def test_a_file_that_arrives_damaged_twice_is_reported_with_both_hashes(shell: S
     file = staged("a.whl", b"12345", tmp_path)
     wrong = file.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
-        send_by_stream(shell, [wrong], str(tmp_path / "in"), print)
+        send_by_stream(shell, shell.stream, [wrong], str(tmp_path / "in"), print)
     assert not (tmp_path / "in" / "a.whl").exists()
 
 

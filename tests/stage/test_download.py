@@ -3,7 +3,6 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,18 +14,15 @@ from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.phases.stage import download
 from provision.phases.stage.download import ATTEMPTS, fetch_all
+from provision.phases.stage.solve import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site
 
 CONTENT = os.urandom(3 << 20)
 
 
-@dataclass(frozen=True)
-class File:
-    name: str
-    url: str
-    sha256: str
-    size: int | None = None
+def wheel(name: str, url: str, sha256: str, size: int | None = None) -> LockedWheel:
+    return LockedWheel("a", "1", name, sha256, url, size)
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +34,12 @@ def client() -> httpx.Client:
     return open_client(ClientSettings())
 
 
-def offer(site: Site, name: str = "a.whl", content: bytes = CONTENT) -> File:
+def offer(site: Site, name: str = "a.whl", content: bytes = CONTENT) -> LockedWheel:
     site.content[f"/{name}"] = content
-    return File(name, f"{site.url}/{name}", hashlib.sha256(content).hexdigest(), len(content))
+    return wheel(name, f"{site.url}/{name}", hashlib.sha256(content).hexdigest(), len(content))
 
 
-def fetch(store: Store, *files: File, make: Callable[[], httpx.Client] = client) -> dict[str, Path]:
+def fetch(store: Store, *files: LockedWheel, make: Callable[[], httpx.Client] = client) -> dict[str, Path]:
     return fetch_all(store, files, make)
 
 
@@ -86,7 +82,7 @@ def test_a_dropped_connection_is_resumed_as_long_as_bytes_arrive(site: Site, sto
 
 def test_unknown_sizes_are_requested_before_anything_is_fetched(site: Site, store: Store) -> None:
     small, large = offer(site, "small.whl", b"s"), offer(site, "large.whl")
-    unknown = [File(file.name, file.url, file.sha256) for file in (small, large)]
+    unknown = [wheel(file.name, file.url, file.sha256) for file in (small, large)]
     seen: list[tuple[str, int, int]] = []
     fetch_all(store, unknown, client, progress=lambda *step: seen.append(step))
     assert {total for _, _, total in seen} == {len(CONTENT) + 1}
@@ -159,7 +155,7 @@ def test_permanent_server_errors_are_reported_with_file_host_and_status(site: Si
 
 
 def test_a_missing_file_is_requested_once(site: Site, store: Store) -> None:
-    file = File("gone.whl", f"{site.url}/gone.whl", "0" * 64, 1)
+    file = wheel("gone.whl", f"{site.url}/gone.whl", "0" * 64, 1)
     with pytest.raises(StageError, match="HTTP 404"):
         fetch(store, file)
     assert site.requests["/gone.whl"] == 1
@@ -177,13 +173,13 @@ def test_another_file_than_the_locked_one_is_refused_and_not_stored(site: Site, 
 
 def test_the_failed_file_is_named_and_not_one_that_was_stopped_for_it(site: Site, store: Store) -> None:
     files = [offer(site, f"{number}.whl", os.urandom(1 << 20)) for number in range(6)]
-    bad = File("bad.whl", f"{site.url}/bad.whl", "0" * 64, 1 << 30)
+    bad = wheel("bad.whl", f"{site.url}/bad.whl", "0" * 64, 1 << 30)
     with pytest.raises(StageError, match=r"`bad\.whl`"):
         fetch(store, *files, bad)
 
 
 def test_an_unreachable_server_is_named(store: Store, silent: str) -> None:
-    file = File("a.whl", silent.replace("://", "://user:secret@"), "0" * 64)
+    file = wheel("a.whl", silent.replace("://", "://user:secret@"), "0" * 64)
     with pytest.raises(StageError, match=r"`a\.whl` could not be fetched from 127\.0\.0\.1") as caught:
         fetch(store, file)
     assert "secret" not in caught.value.render()
@@ -192,7 +188,7 @@ def test_an_unreachable_server_is_named(store: Store, silent: str) -> None:
 def test_a_local_file_is_copied_and_verified(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "with space+cpu.whl"
     source.write_bytes(CONTENT)
-    file = File(source.name, source.as_uri(), hashlib.sha256(CONTENT).hexdigest())
+    file = wheel(source.name, source.as_uri(), hashlib.sha256(CONTENT).hexdigest())
     path = fetch(store, file)[file.sha256]
     assert path.read_bytes() == CONTENT
     assert not path.samefile(source)
@@ -205,7 +201,7 @@ def test_credentials_of_an_index_are_sent_only_to_its_own_host(site: Site, store
     fetch(store, file, make=lambda: open_client(ClientSettings(), [with_credentials]))
     assert site.tokens == ["Basic dXNlcjpwQHNz"]
     other = offer(site, "b.whl", b"b")
-    elsewhere = File(other.name, other.url.replace("127.0.0.1", "127.1"), other.sha256)
+    elsewhere = wheel(other.name, other.url.replace("127.0.0.1", "127.1"), other.sha256)
     with pytest.raises(StageError, match="HTTP 401"):
         fetch(store, elsewhere, make=lambda: open_client(ClientSettings(), [with_credentials]))
     assert site.tokens[-1] is None

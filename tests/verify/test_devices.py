@@ -239,7 +239,7 @@ def test_the_flags_of_the_first_cpu_are_read() -> None:
 def test_int8_products_are_exact_for_all_weights_only_with_vnni(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], largest: int | None
 ) -> None:
-    monkeypatch.setattr(host_cpu, "own_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(host_cpu, "cpu_flags", lambda _: frozenset(flags))
     assert host_cpu.largest_int8_weight() == largest
 
 

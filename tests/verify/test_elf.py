@@ -42,7 +42,8 @@ def library(folder: Path, fatbin: bytes = b"", linked: str = "") -> Path:
 
 
 def test_symbols_and_sections_are_those_of_the_file(tmp_path: Path) -> None:
-    found = elf.open_library(library(tmp_path, container(entry(NATIVE, 90, EXACT), entry(PTX, 90))))
+    with library(tmp_path, container(entry(NATIVE, 90, EXACT), entry(PTX, 90))).open("rb") as file:
+        found = elf.map_library(file)
     wanted, offered = found.symbols()
     assert WANTED in wanted
     assert OFFERED in offered
@@ -72,7 +73,7 @@ def test_another_reader_sees_the_same_symbols_machine_libraries_and_versions() -
             pairs = needed.iter_versions() if isinstance(needed, GNUVerNeedSection) else ()
             versions = {version.name for _, entries in pairs for version in entries}
             machine = other["e_machine"]
-        found = elf.open_library(path)
+            found = elf.map_library(file)
         wanted, offered = found.symbols()
         assert wanted == {name for name, at, bind in there if at == "SHN_UNDEF" and bind != "STB_WEAK"}, path
         assert offered == {name for name, at, _ in there if at != "SHN_UNDEF"}, path

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from http.server import ThreadingHTTPServer
@@ -28,6 +28,7 @@ from verify.serving.answers import (
     compare_tokens,
     fit,
 )
+from verify.serving.client import Client, Endpoint
 from verify.serving.processes import Process
 from verify.serving.service import Service
 from verify.tables import table
@@ -40,6 +41,22 @@ REFERENCE: dict[str, Any] = {
     "runners_up": [9, 9, 9, 9],
 }
 LAST: dict[str, Any] = {"logprobs": [-1.0, -2.0], "tokens": [5, 6], "release": "this", "at": "T", "prompt": "a text"}
+
+
+class Forced(Client):
+    """A client of a server that gives the last tokens of each prompt these log probabilities."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        super().__init__(Endpoint("", 0, ""), 0.0)
+        self.values = values
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Answer as the server does."""
+        if path == "/tokenize":
+            return {"tokens": [*body["prompt"].encode()]}
+        before = [-9.0] * (len(body["prompt"]) - len(self.values) - 1)
+        entries = [{"1": {"logprob": value}} for value in (*before, *self.values)]
+        return {"choices": [{"prompt_logprobs": [None, *entries]}]}
 
 
 def answered(*tokens: int, last: float = -0.3) -> Answer:
@@ -64,9 +81,8 @@ def answered(*tokens: int, last: float = -0.3) -> Answer:
 def test_the_reference_decides_except_for_a_tie_within_the_rounding(
     answer: Answer, dtype: str, words: str | None
 ) -> None:
-    rival = REFERENCE["logprobs"].__getitem__
-    compare = partial(compare_reference, answer, REFERENCE, length=3, dtype=dtype)
-    found = problem_of(partial(compare, lambda expected: rival(slice(len(expected)))))
+    client = Forced(REFERENCE["logprobs"][:3])
+    found = problem_of(partial(compare_reference, answer, REFERENCE, client, length=3, dtype=dtype))
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
 
@@ -131,11 +147,10 @@ def test_a_users_model_gives_the_answer_of_its_last_green_run(
 def test_another_token_than_in_the_last_green_run_is_wrong_if_the_earlier_one_is_far_less_likely() -> None:
     other = Answer((5, 1), (-0.1, -0.2))
     compare = partial(compare_tokens, length=2, dtype="float32", release="this")
-    assert (
-        compare(Answer((5, 6), (0.0, 0.0)), LAST, lambda _: []) == "2 greedy tokens equal those of the last green run"
-    )
-    assert compare(other, LAST, lambda tokens: {2: [-0.2004]}[len(tokens)]).endswith(": a near tie, 0.000 nats apart")
-    assert problem_of(lambda: compare(other, LAST, lambda _: [-3.2])) == (
+    same = Answer((5, 6), (0.0, 0.0))
+    assert compare(same, LAST, Forced([])) == "2 greedy tokens equal those of the last green run"
+    assert compare(other, LAST, Forced([-0.1, -0.2004])).endswith(": a near tie, 0.000 nats apart")
+    assert problem_of(lambda: compare(other, LAST, Forced([-0.1, -3.2]))) == (
         "greedy token 2 of 2 is 1, 6 in the last green run (T, this release), which is now 3.00 nats less likely;"
         " float32 rounds by at most 0.001"
     )
@@ -301,6 +316,22 @@ def test_the_answer_to_a_long_text_is_that_of_the_last_green_run(answer: Answer,
     assert (words or "") in (found or "")
 
 
+def test_a_users_model_is_asked_the_texts_of_its_last_green_run(service: Service) -> None:
+    """At level `full` also those after the first long one."""
+    logprobs = REFERENCE["logprobs"]
+    long = {"prompt": "a long text", "tokens": [5, 6, 7, 8], "logprobs": logprobs}
+    last = {"prompt": "a short text", "release": None, "at": "T", "tokens": [5, 6, 7, 8]}
+    last |= {
+        "logprobs": [*[-1.0] * 7, *logprobs],
+        "long": [long, {**long, "prompt": "another", "logprobs": [-3.0] * 4}],
+    }
+    (service.prefix / "verify/logprobs-m.json").write_text(json.dumps(last))
+    assert check(service).reason.startswith("its greedy answers match the last green run and its answers to the same")
+    outcome = check(service, whole=True)
+    assert outcome.status == "fail"
+    assert "after a text of 7 characters differ from the last green run by 2.7500 on average" in outcome.reason
+
+
 def builtin(service: Service, load: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch) -> Service:
     """The same service with the built-in model, which `load` reads."""
     path = service.prefix / "reference.json"
@@ -334,11 +365,11 @@ def test_a_new_prompt_detects_canned_answers(service: Service, monkeypatch: pyte
 
 def test_a_model_whose_files_cannot_be_read_is_a_failure(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(_: Path) -> None:
-        raise ValueError("/m/model.safetensors has no tensor `lm_head.weight` of shape [64, 16]")
+        raise ValueError("/m/model.safetensors cannot be read: HeaderTooLarge")
 
     outcome = check(builtin(service, load, monkeypatch))
     assert outcome.status == "fail"
-    assert outcome.reason == "/m/model.safetensors has no tensor `lm_head.weight` of shape [64, 16]"
+    assert outcome.reason == "/m/model.safetensors cannot be read: HeaderTooLarge"
     assert "model's files" in (outcome.remedy or "")
 
 

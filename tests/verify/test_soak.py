@@ -191,7 +191,7 @@ def test_nothing_is_soaked_where_nothing_listens(tmp_path: Path) -> None:
 
 
 def test_kernels_of_a_soak_know_the_stack_and_fail_it_where_they_are_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Else they compute on the CPU where torch sees no GPU."""
     seen: list[CheckContext] = []
@@ -204,8 +204,14 @@ def test_kernels_of_a_soak_know_the_stack_and_fail_it_where_they_are_wrong(
     (tmp_path / "stack.json").write_text('{"vllm": {"variant": "cu130"}}')
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(command, "run", run_kernels)
-    assert command.main(["--minutes", "1", "--json", "--prefix", str(tmp_path)]) == 2
+    asked = ["--minutes", "1", "--json", "--prefix", str(tmp_path)]
+    assert command.main(asked) == 2
     assert [context.variant for context in seen] == ["cu130"]
+    capsys.readouterr()
+    assert command.main([*asked, "--write", str(tmp_path / "stack.json/soak.json")]) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["checks"][0]["reason"] == "once: wrong products"
+    assert "soak.json cannot be written" in err
 
 
 def test_without_torch_a_soak_fails_and_a_length_of_zero_is_refused(tmp_path: Path) -> None:

@@ -34,23 +34,20 @@ def attention(
     scale: float | None = None,
     softcap: float = 0.0,
     slopes: Tensor | None = None,
-    bias: Tensor | None = None,
     block: int = 128,
 ) -> Tensor:
     """Return scaled dot product attention of (batch, heads, length, dim) tensors, in float64 on the query's device.
 
-    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA), and ValueError
-    is raised where they cannot. `scale` defaults to 1 / sqrt(dim).
+    Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA).
+    `scale` defaults to 1 / sqrt(dim).
 
     A score s becomes cap tanh(s / cap) if `softcap` is above zero. Then slope |i + keys - queries - j| is subtracted, with one slope
-    per query head (ALiBi), and `bias` is added. Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal,
-    aligned to the top left, see `bottom_right`) and if `keep` is true. `keep` and `bias` broadcast to (batch, heads, queries, keys).
+    per query head (ALiBi). Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal,
+    aligned to the top left, see `bottom_right`) and if `keep` is true. `keep` broadcasts to (batch, heads, queries, keys).
     A query that sees no key gives zeros. `block` queries are computed at a time.
     """
     batch, heads, queries, dim = query.shape
     keys = key.shape[2]
-    if heads % key.shape[1]:
-        raise ValueError(f"{heads} query heads cannot share {key.shape[1]} key heads equally")
     scaled = query.double() * (1 / math.sqrt(dim) if scale is None else scale)
     key, value = (part.double().repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
     column, found = torch.arange(keys, device=query.device), []
@@ -62,8 +59,6 @@ def attention(
             scores = softcap * torch.tanh(scores / softcap)
         if slopes is not None:
             scores = scores - slopes.double()[:, None, None] * (row + keys - queries - column).abs()
-        if bias is not None:
-            scores = scores + bias.double().expand(batch, heads, queries, keys)[:, :, rows]
         if diagonal is not None:
             scores = scores.masked_fill(column > row + diagonal, -math.inf)
         if first is not None:

@@ -106,14 +106,8 @@ class Elf:
         return self._content[section.offset : end]
 
 
-def open_library(path: Path) -> Elf:
-    """Open a library as a memory map, because some are larger than a gigabyte. Raises OSError and ValueError."""
-    with path.open("rb") as file:
-        return map_library(file)
-
-
 def map_library(file: IO[bytes]) -> Elf:
-    """Map an open file as a library. Raises OSError and ValueError."""
+    """Map an open file as a library, because some are larger than a gigabyte. Raises OSError and ValueError."""
     return Elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
@@ -166,7 +160,8 @@ def cuda_codes(section: bytes | memoryview) -> set[str]:
 
 def read_codes(path: Path) -> set[str] | None:
     """Return the GPU code in a library; None if it has no section for it. Raises OSError, and ValueError for a damaged one."""
-    library = open_library(path)
+    with path.open("rb") as file:
+        library = map_library(file)
     sections = [(library.section(name), read) for name, read in ((CUDA_SECTION, cuda_codes), (HIP_SECTION, hip_codes))]
     found = [read(section) for section, read in sections if section is not None]
     return set().union(*found) if found else None

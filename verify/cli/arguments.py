@@ -1,4 +1,4 @@
-"""Argument parser whose usage errors exit with 64, because 2 means that a check failed."""
+"""Argument parser whose usage errors exit with 64, because 2 means that a check failed, and the file that an option names."""
 
 import argparse
 import math
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from verify.files import write_atomically
 from verify.records import USAGE_EXIT
-from verify.serving.service import Service, find
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,9 +51,12 @@ def prefix_of(given: Path | None) -> Path:
     return given.resolve() if given else Path(sys.prefix).resolve().parent.parent
 
 
-def running_service(prefix: Path) -> Service:
-    """Return the service of an installation. Raises OSError where none runs."""
-    service = find(prefix)
-    if service is None or service.main_pid is None:
-        raise OSError("no service runs from this environment\n\nhint: start it: ./firstlight serve")
-    return service
+def keep(path: Path | None, content: str) -> bool:
+    """Write a file if requested; print an error and return False if that fails."""
+    try:
+        if path:
+            write_atomically(path, content)
+    except OSError as error:
+        sys.stderr.write(f"error: {path} cannot be written: {error.strerror}\n")
+        return False
+    return True

@@ -16,12 +16,12 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from verify.checks.serving.requests import evaluate_load
-from verify.cli.arguments import Parser, above_zero, count, prefix_of, running_service
+from verify.cli.arguments import Parser, above_zero, count, prefix_of
 from verify.files import read_json, write_atomically
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckResult
 from verify.runner.child_processes import run_one
 from verify.serving.comparison import under_load
-from verify.serving.service import Service
+from verify.serving.service import Service, find
 from verify.tables import table
 
 REQUESTS = 8
@@ -89,7 +89,9 @@ def load_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def service_for_load(prefix: Path) -> Service:
     """Return the running service. Raises OSError where there is none, or its model makes no text."""
-    service = running_service(prefix)
+    service = find(prefix)
+    if service is None or service.main_pid is None:
+        raise OSError("no service runs from this environment\n\nhint: start it: ./firstlight serve")
     if service.task != "generate":
         raise OSError("its model makes no text, and this load requests text")
     return service

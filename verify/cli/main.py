@@ -13,9 +13,8 @@ from typing import Any
 
 from verify import VERSION
 from verify.binaries import distributions
-from verify.cli.arguments import Parser, above_zero
+from verify.cli.arguments import Parser, above_zero, keep
 from verify.doctor import cli as doctor
-from verify.files import write_atomically
 from verify.records import (
     BURN_IN,
     BURN_IN_HOURS,
@@ -84,7 +83,7 @@ def main(arguments: list[str]) -> int:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
     # Before it is printed: where nobody reads that any more, this process ends with the first word.
-    is_kept = _keep(options.write, text)
+    is_kept = keep(options.write, text)
     sys.stdout.write(text if options.json else render(document))
     sys.stdout.flush()
     return EXIT_CODES[document["status"] if is_kept else "error"]
@@ -261,14 +260,3 @@ def _json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")  # noqa: TRY004 - wrong input, reported like the other ones
     return content
-
-
-def _keep(path: Path | None, content: str) -> bool:
-    """Write a file if requested; print an error and return False if that fails."""
-    try:
-        if path:
-            write_atomically(path, content)
-    except OSError as error:
-        sys.stderr.write(f"error: {path} cannot be written: {error.strerror}\n")
-        return False
-    return True

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from verify.cli.arguments import Parser
-from verify.files import write_atomically
+from verify.cli.arguments import Parser, keep
 from verify.host.metrics import read_families, render
 from verify.records import EXIT_CODES
 
@@ -24,8 +23,4 @@ def main(arguments: list[str]) -> int:
     if options.write is None:
         sys.stdout.write(text)
         return EXIT_CODES["ok"]
-    try:
-        write_atomically(options.write, text)
-    except OSError as error:
-        parser.exit(EXIT_CODES["error"], f"error: {options.write} cannot be written: {error.strerror}\n")
-    return EXIT_CODES["ok"]
+    return EXIT_CODES["ok" if keep(options.write, text) else "error"]

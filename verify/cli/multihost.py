@@ -94,8 +94,7 @@ class MultihostWorker:
         def trial(number: int) -> dict[str, Any]:
             run_trial = resolve_name("verify.host.allreduce_trial:run_trial")  # it imports torch
             device = f"cuda:{number}" if request["backend"] == "nccl" else "cpu"
-            faults = frozenset(request["faults"])
-            found: dict[str, Any] = run_trial(request["rank"] + number, **asked, device=device, faults=faults)
+            found: dict[str, Any] = run_trial(request["rank"] + number, **asked, device=device)
             return found
 
         count = request["processes"]

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from verify.cli.arguments import Parser, above_zero, prefix_of
-from verify.files import read_json, write_atomically
+from verify.cli.arguments import Parser, above_zero, keep, prefix_of
+from verify.files import read_json
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
 from verify.runner.execution import run, with_dependencies
 from verify.runner.registry import all_checks, select
@@ -37,10 +37,9 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
-    if options.write:
-        write_atomically(options.write, text)
+    is_kept = keep(options.write, text)
     sys.stdout.write(text if options.json else render(document))
-    return EXIT_CODES[document["status"]]
+    return EXIT_CODES[document["status"] if is_kept else "error"]
 
 
 def _soaked(prefix: Path, minutes: float) -> dict[str, Any]:

@@ -14,10 +14,6 @@ SYMPTOM_WEIGHT = 0.4
 """Highest weight of a line that several causes share."""
 
 
-class CatalogError(ValueError):
-    """A table of the catalog is invalid; the text names the cause and the key."""
-
-
 @dataclass(frozen=True)
 class Signature:
     """A line that speaks for a cause. `weight` is the confidence that this line alone gives."""
@@ -119,13 +115,13 @@ ENTRIES: dict[str, tuple[str, type[Any]]] = {
 
 @cache
 def load_causes() -> tuple[Cause, ...]:
-    """Return all causes, sorted by id. Raises CatalogError."""
+    """Return all causes, sorted by id."""
     content = resource(f"doctor/{PACKED_CAUSES}")
     return parse_causes(_read_folder(FOLDER) if content is None else json.loads(content))
 
 
 def parse_causes(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
-    """Return the causes of tables, which are given by id. Raises CatalogError."""
+    """Return the causes of tables, which are given by id. Raises ValueError with the id of an invalid one."""
     return tuple(_parse_cause(name, table) for name, table in sorted(tables.items()))
 
 
@@ -146,7 +142,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CatalogError(f"{path.name} is not valid TOML: {error}") from None
+        raise ValueError(f"{path.name} is not valid TOML: {error}") from None
 
 
 def _parse_cause(name: str, table: Mapping[str, Any]) -> Cause:
@@ -158,10 +154,8 @@ def _parse_cause(name: str, table: Mapping[str, Any]) -> Cause:
         }
         values |= {"check": FixCheck(**table["check"]), "references": tuple(table.get("references", ()))}
         return Cause(**values, messages=tuple(table.get("printed", {}).get("messages", ())))
-    except KeyError as error:
-        raise CatalogError(f"{name}: no key {error}") from None
-    except TypeError as error:
-        raise CatalogError(f"{name}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{name}: {error!r}") from None
 
 
 def _record(record: type[Any], entry: Mapping[str, Any]) -> Any:

@@ -164,7 +164,7 @@ def _sample_lines(found: ScanResult, signatures: Container[int]) -> list[str]:
 
 @cache
 def doctor() -> Doctor:
-    """Return the doctor with the whole catalog. Raises CatalogError."""
+    """Return the doctor with the whole catalog."""
     return Doctor(load_causes(), _classifier)
 
 

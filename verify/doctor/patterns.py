@@ -15,8 +15,6 @@ from importlib import import_module
 from itertools import accumulate
 from typing import Any
 
-from verify.doctor.catalog import CatalogError
-
 try:
     _parser: Any = import_module("re._parser")
 except ImportError:  # Python 3.10
@@ -185,7 +183,7 @@ class SearchPattern:
 
 
 class PatternIndex:
-    """Patterns, and an index of the literals that their lines contain, for any number of texts. Raises CatalogError.
+    """Patterns, and an index of the literals that their lines contain, for any number of texts. Raises re.error.
 
     The index has literals without digits, because lines that differ in numbers alone are looked up once.
     """
@@ -207,11 +205,7 @@ class PatternIndex:
     @staticmethod
     def groups_of(pattern: SearchPattern) -> Groups:
         """Return the groups of literals of a pattern, `EVERY_LINE` if it has none."""
-        try:
-            required_literals(pattern.near or "")
-            groups = required_literals(pattern.pattern)
-        except re.error as error:
-            raise CatalogError(f"`{error.pattern!s}` is not a regular expression: {error.msg}") from None
+        groups = required_literals(pattern.pattern)
         return tuple(tuple(text.encode() for text in group) for group in groups) or EVERY_LINE
 
     def candidates(self, lines: Sequence[bytes]) -> list[list[int]]:

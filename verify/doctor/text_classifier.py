@@ -118,7 +118,7 @@ class TextClassifier:
 
 @cache
 def load_classifier() -> TextClassifier:
-    """Return the classifier, learned from the catalog. Raises CatalogError."""
+    """Return the classifier, learned from the catalog."""
     texts: dict[str, list[str]] = {HEALTHY: []}
     for cause in load_causes():
         texts[cause.id] = [f"{cause.id.replace('-', ' ')}: {cause.definition} {cause.explanation}"]

@@ -1,7 +1,6 @@
 """CPUs of this host: their instructions, the NUMA nodes, and binding of this process to one node."""
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,7 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-@cache
-def own_flags() -> frozenset[str]:
-    """Return the flags of this CPU."""
-    return cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-
-
 def largest_int8_weight() -> int | None:
     """Return the largest 8-bit weight with which oneDNN's products are exact on this CPU; None where all are."""
-    row, flags = table("cpu")["int8_products"], own_flags()
+    row, flags = table("cpu")["int8_products"], cpu_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return None if not flags or flags.intersection(row["exact_with"]) else int(row["largest_weight"])

@@ -52,17 +52,12 @@ def _read_amd(address: str, readings: list[Health], done: Event) -> None:
     with suppress(amd_smi.AmdSmiError):
         number = next((str(place) for place, gpu in enumerate(amd_smi.GPUS.ask() or ()) if gpu.pci == address), None)
         known = next((one for one in amd_smi.LIMITS.ask() or () if one.pci == number), Health(address, ""))
+        limits = {name: getattr(known, name) for name in ("power_limit_w", "temperature_max_c", "memory_max_c")}
         while not done.is_set():
             seen = next((one for one in amd_smi.METRICS.ask() or () if one.pci == number), None)
             if seen is None or done.is_set():
                 break
-            readings.append(of_amd(address, seen, known))
-
-
-def of_amd(address: str, seen: Health, known: Health) -> Health:
-    """Return a reading with the GPU's address and its limits."""
-    limits = {name: getattr(known, name) for name in ("power_limit_w", "temperature_max_c", "memory_max_c")}
-    return replace(seen, pci=address, **limits)
+            readings.append(replace(seen, pci=address, **limits))
 
 
 def _active(reading: Health) -> set[str]:

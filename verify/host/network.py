@@ -52,6 +52,16 @@ def interfaces() -> list[dict[str, Any]]:
     return found
 
 
+def interface_of(address: str) -> str | None:
+    """Return the interface with an address; None where none has it as its first IPv4 one or as one of IPv6."""
+    wanted = ipaddress.ip_address(address)
+    if wanted.version == 6:
+        return next((name for name, at in _global_six() if at.ip == wanted), None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        found = ((name, _four(asking, name)) for _, name in socket.if_nameindex())
+        return next((name for name, at in found if at and at.ip == wanted), None)
+
+
 def own_name_leads_to() -> str | None:
     """Return the address of this host's own name, which gloo announces by default; None if it does not resolve."""
     try:

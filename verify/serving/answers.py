@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean
@@ -104,20 +104,11 @@ def by_type(limits: Mapping[str, float], dtype: str) -> float:
     return limits.get(dtype, limits["float32"])
 
 
-def compare_reference(
-    answer: Answer,
-    reference: Mapping[str, Any],
-    rival: Callable[[Sequence[int]], Sequence[float]],
-    *,
-    length: int,
-    dtype: str,
-) -> str:
-    """Return evidence that an answer is the beginning of the reference's.
+def compare_reference(answer: Answer, reference: Mapping[str, Any], client: Client, *, length: int, dtype: str) -> str:
+    """Return evidence that an answer of `length` tokens is the beginning of the reference's.
 
-    Another token than the reference's is a near tie if the log probabilities of the reference's tokens are right.
-
-    `rival` returns the log probabilities that the server gives tokens after the reference's prompt; `length` tokens were asked for.
-    Raises NotProvenError where it is not.
+    Another token than the reference's is a near tie if the log probabilities of the reference's tokens are right, for which `client` asks.
+    Raises NotProvenError where it is not, and RequestError.
     """
     expected, logprobs, bound = reference["tokens"][:length], reference["logprobs"][:length], rounding(dtype)
     rounds = f"{dtype} rounds by at most {bound}"
@@ -138,7 +129,8 @@ def compare_reference(
         raise NotProvenError(f"{text}, whose logit leads by {gap:.2f}; {rounds}")
     if token != runner_up:
         raise NotProvenError(f"{text}, and after that {runner_up}")
-    worst = max(_differences(rival(expected), logprobs))
+    found = forced(client, [*reference["prompt"], *expected])[-len(expected) :]
+    worst = max(_differences(found, logprobs))
     if worst > bound:
         raise NotProvenError(f"{text}, and log probabilities differ by up to {worst:.2f}; {rounds}")
     return f"{text}: a near tie (gap {gap:.3f}); teacher-forced log probabilities differ by at most {worst:.3f}"
@@ -299,18 +291,12 @@ def compare_text(values: Sequence[float], last: Mapping[str, Any], release: str)
 
 
 def compare_tokens(
-    answer: Answer,
-    last: Mapping[str, Any],
-    rival: Callable[[Sequence[int]], Sequence[float]],
-    *,
-    length: int,
-    dtype: str,
-    release: str,
+    answer: Answer, last: Mapping[str, Any], client: Client, *, length: int, dtype: str, release: str
 ) -> str:
     """Return evidence that the fixed text continues as in the last green run; two builds may break a near tie differently.
 
-    `rival` returns the log probabilities that the server gives tokens after the text; `length` tokens were asked for.
-    Raises NotProvenError where it continues otherwise.
+    `length` tokens were asked for; `client` asks how likely the earlier token is now.
+    Raises NotProvenError where it continues otherwise, and RequestError.
     """
     before = last["tokens"][:length]
     if len(answer.tokens) != len(before):
@@ -320,7 +306,8 @@ def compare_tokens(
         return f"{len(before)} greedy tokens equal those of the last green run"
     whose, bound = of_last(last, release, table("serving")["answer"]["text"])[0], rounding(dtype)
     text = f"greedy token {place + 1} of {len(before)} is {answer.tokens[place]}, {before[place]} in the last green run ({last['at']}, {whose})"
-    lead = answer.logprobs[place] - rival(before[: place + 1])[-1]
+    prompt = client.post("/tokenize", {"prompt": last["prompt"]})["tokens"]
+    lead = answer.logprobs[place] - forced(client, [*prompt, *before[: place + 1]])[-1]
     if lead > bound:
         raise NotProvenError(f"{text}, which is now {lead:.2f} nats less likely; {dtype} rounds by at most {bound}")
     return f"{text}: a near tie, {lead:.3f} nats apart"
@@ -338,3 +325,29 @@ def compare_long(answer: Answer, last: Mapping[str, Any], allowed: float, dtype:
     if fmean(off) > bound:
         raise NotProvenError(f"{text}; allowed {bound}")
     return text
+
+
+def compare_last(
+    client: Client,
+    values: Sequence[float],
+    answer: Answer,
+    long: Mapping[str, Answer],
+    last: Mapping[str, Any],
+    *,
+    length: int,
+    dtype: str,
+    release: str,
+) -> list[str]:
+    """Return evidence that a user's model answers as in its last green run.
+
+    `values` are the log probabilities of the fixed text, `answer` continues it by `length` tokens; `long` has the answers to longer
+    texts, of which those that the last green run kept are compared. Raises NotProvenError where it answers otherwise, and RequestError.
+    """
+    evidence = [
+        compare_text(values, last, release),
+        compare_tokens(answer, last, client, length=length, dtype=dtype, release=release),
+    ]
+    allowed = of_last(last, release, table("serving")["answer"]["text"])[1]
+    before = {one["prompt"]: one for one in last["long"]}
+    pairs = [(one, before[text]) for text, one in long.items() if text in before]
+    return evidence + [compare_long(one, kept, allowed, dtype) for one, kept in pairs]

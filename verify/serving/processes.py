@@ -167,13 +167,10 @@ def attention_notes(service: Service, processes: Iterable[Process]) -> tuple[Map
 
 
 def proves_start(service: Service, main: Process) -> bool | None:
-    """Return whether the last proof was of this start of the server; None if no proof can be read.
-
-    Proofs of releases that recorded no start match every process with the same PID since boot.
-    """
+    """Return whether the last proof was of this start of the server; None if no proof can be read."""
     proven = read_json(service.prefix / "verify" / "ready.json")
     if not proven:
         return None
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    same = (proven.get("main_pid"), proven.get("boot_id")) == (main.pid, boot_id)
-    return same and proven.get("start_ticks") in (None, main.start_ticks)
+    start = (main.pid, boot_id, main.start_ticks)
+    return (proven.get("main_pid"), proven.get("boot_id"), proven.get("start_ticks")) == start

@@ -48,7 +48,7 @@ def control(service: Service, action: Literal["start", "stop"]) -> None:
         _systemctl(service, action, service.name, limit_s=COMMAND_S)
         return
     try:
-        _supervisord(service, f"{action}Process", service.name, True)
+        supervisord(service, f"{action}Process", service.name, True)
     except xmlrpc.client.Fault as fault:
         if fault.faultString.partition(":")[0] not in ("ALREADY_STARTED", "NOT_RUNNING"):
             raise ControlError(f"supervisord did not {action} {service.name}: {fault.faultString}") from None
@@ -114,16 +114,16 @@ def _systemctl(service: Service, *words: str, limit_s: float = SHOW_S, may_fail:
     return done.stdout
 
 
-def _supervisord(service: Service, method: str, *arguments: Any) -> Any:
+def supervisord(service: Service, method: str, *arguments: Any, limit_s: float = COMMAND_S) -> Any:
     """Call supervisord through its socket; its own client costs a tenth of a second per call.
 
     Raises ControlError where it does not answer, and xmlrpc.client.Fault where it refuses.
     """
     path = service.prefix / "run" / "supervisor.sock"
     try:
-        connection = http.client.HTTPConnection("localhost", timeout=COMMAND_S)
+        connection = http.client.HTTPConnection("localhost")
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(COMMAND_S)
+        connection.sock.settimeout(limit_s)
         connection.sock.connect(str(path))
         body = xmlrpc.client.dumps(arguments, f"supervisor.{method}")
         connection.request("POST", "/RPC2", body, {"Content-Type": "text/xml"})
@@ -173,7 +173,7 @@ def observe(service: Service) -> ServiceState:
     """Ask the supervisor. A dead supervisord is a state. Raises ControlError where systemd does not answer."""
     if service.readiness["supervisor"] == "supervisor":
         try:
-            program = _supervisord(service, "getProcessInfo", service.name)
+            program = supervisord(service, "getProcessInfo", service.name)
         except (ControlError, xmlrpc.client.Fault) as problem:
             # The last entry of its log is about its end.
             log = service.prefix / "logs" / "supervisord.log"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,47 +84,15 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight of a model with this configuration."""
-    hidden, inner, size = (config[name] for name in ("hidden_size", "intermediate_size", "head_dim"))
-    queries, keys = (config[f"num_{name}_heads"] * size for name in ("attention", "key_value"))
-    vocabulary = (config["vocab_size"], hidden)
-    found: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens": vocabulary,
-        "model.norm": (hidden,),
-        "lm_head": vocabulary,
-    }
-    for layer in range(config["num_hidden_layers"]):
-        stem = f"model.layers.{layer}"
-        found |= {f"{stem}.{name}_layernorm": (hidden,) for name in ("input", "post_attention")}
-        found |= {
-            f"{stem}.self_attn.{name}_proj": (width, hidden)
-            for name, width in {"q": queries, "k": keys, "v": keys}.items()
-        }
-        found |= {f"{stem}.self_attn.o_proj": (hidden, queries), f"{stem}.mlp.down_proj": (hidden, inner)}
-        found |= {f"{stem}.mlp.{name}_proj": (inner, hidden) for name in ("gate", "up")}
-    return {f"{name}.weight": shape for name, shape in found.items()}
-
-
 def load(folder: Path) -> Llama:
-    """Read config.json and model.safetensors.
+    """Read config.json and model.safetensors of the built-in model.
 
-    Raises OSError, and ValueError for another architecture or damaged weights.
+    Raises OSError, and ValueError for damaged weights.
     """
-    config = json.loads((folder / "config.json").read_text())
-    if config.get("architectures") != ["LlamaForCausalLM"] or config.get("rope_scaling"):
-        raise ValueError(f"{folder} holds {config.get('architectures')}, not a plain Llama")
-    try:
-        config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
-        wanted = shapes(config)
-    except KeyError as missing:
-        raise ValueError(f"{folder}/config.json has no {missing}") from None
     path = folder / "model.safetensors"
     try:
         found = load_file(path)
     except SafetensorError as damage:
         raise ValueError(f"{path} cannot be read: {damage}") from None
-    for name, shape in wanted.items():
-        if name not in found or found[name].shape != shape:
-            raise ValueError(f"{path} has no tensor `{name}` of shape {list(shape)}")
-    return Llama(config, {name: found[name].double() for name in wanted})
+    config = json.loads((folder / "config.json").read_text())
+    return Llama(config, {name: part.double() for name, part in found.items()})

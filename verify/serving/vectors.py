@@ -1,11 +1,15 @@
-"""Vectors of a service whose model makes embeddings, or scores of pairs of texts, which count as vectors of one number."""
+"""Vectors of a service whose model makes embeddings, or scores of pairs of texts, which count as vectors of one number.
+
+And how long a request for text or a vector takes.
+"""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verify.serving.answers import by_type
-from verify.serving.client import Client
+from verify.serving.answers import GREEDY, by_type
+from verify.serving.client import Client, RequestError
 from verify.tables import table
 
 TEXTS: Sequence[str] = ("the telescope saw its first light.", "boil the eggs in salted water.")
@@ -24,6 +28,25 @@ def vectors(client: Client, task: str, inputs: Sequence[Any]) -> list[Vector]:
     questions, texts = (list(side) for side in zip(*inputs, strict=True))
     answer = client.post("/v1/score", {"text_1": questions, "text_2": texts})
     return [[float(one["score"])] for one in _in_order(answer)]
+
+
+def times_of(client: Client, task: str, prompt: str, tokens: int) -> tuple[float, float | None]:
+    """Return the seconds until the first token of an answer, or until the vector of a prompt, and between tokens.
+
+    Raises RequestError, also for an answer without a token or with an error.
+    """
+    asked, at = time.monotonic(), list[float]()
+    if task != "generate":
+        vectors(client, task, [prompt if task == "embed" else [prompt, prompt]])
+        return time.monotonic() - asked, None
+    for event in client.stream("/v1/completions", {"prompt": prompt, "max_tokens": tokens, **GREEDY}):
+        for choice in event.get("choices", ()):
+            at.append(time.monotonic())
+            if choice.get("finish_reason") == "error":
+                raise RequestError("an answer ended with finish_reason `error`")
+    if not at:
+        raise RequestError("an answer without a token")
+    return at[0] - asked, (at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else None
 
 
 def _in_order(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -176,7 +176,6 @@ def _run_trials(
                 "address": seats[pair[0]]["address"],
                 "port": seated[pair[0]]["port"],
                 "backend": backend,
-                "faults": [],
             }
             for pair in sitting
             for host in pair

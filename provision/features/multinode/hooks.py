@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from provision.core.folders import product_path
 from provision.core.models.inventory import Span
 from provision.core.models.settings import Settings
 from provision.features.multinode.addresses import SpanAddresses
@@ -19,13 +20,14 @@ __all__ = ["host_programs", "neighbours", "span_member", "try_together", "with_s
 
 PROGRAM = "span.pyz"
 PACKAGE = Path(__file__).parent / "onhost" / "span"
+NETWORK = tuple(product_path("verify") / name for name in ("files.py", "host/network.py"))
 
 neighbours = SpanAddresses
 
 
 def host_programs(folder: Path) -> dict[str, Path]:
     """Return the program that starts a server with those of the other hosts, and ends it with them."""
-    return {PROGRAM: built(folder / PROGRAM, PACKAGE, "span.main:main()", SHARED)}
+    return {PROGRAM: built(folder / PROGRAM, PACKAGE, "span.main:main()", (*SHARED, *NETWORK))}
 
 
 def span_member(

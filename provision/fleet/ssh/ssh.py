@@ -111,7 +111,7 @@ class SshSession(Session):
         return broken_error(self.host, self.connection, error)
 
     def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
-        return send_by_stream(self, files, folder, progress)
+        return send_by_stream(self, self.stream, files, folder, progress)
 
     def stream(self, command: str, pieces: Iterable[bytes]) -> None:
         """Stream bulk data into a POSIX sh command on the host.

@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from provision.core.errors import DamagedSourceError, StageError
 from provision.core.folders import cache_folder
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.script import script_of
-from provision.fleet.ssh.session import Completed, Progress, SendReport
+from provision.fleet.ssh.session import Progress, SendReport, Session
 
 LEDGER = ".arrived"
 TAR_BELOW = 32 * 1024 * 1024
@@ -36,20 +35,6 @@ _VERIFIED_BYTES_S = 1_000_000
 """The slowest host that verifies files; so long, and the time before, it may take."""
 
 _LIST, _FINISH = (Path(__file__).with_name(name) for name in ("list.sh", "finish.sh"))
-
-
-class Runner(Protocol):
-    """Part of a session that an upload needs."""
-
-    host: str
-
-    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed: ...
-
-
-class Streamer(Runner, Protocol):
-    """The same with bulk transfer."""
-
-    def stream(self, command: str, pieces: Iterator[bytes]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -93,11 +78,15 @@ def part_name(file: StagedFile) -> str:
     return f".{hashlib.sha256(f'{file.sha256} {file.name}'.encode()).hexdigest()[:20]}.part"
 
 
+Stream = Callable[[str, Iterator[bytes]], None]
+"""Streams bytes into a POSIX sh command on the host."""
 Move = Callable[[Sequence[StagedFile], RemoteFiles], None]
 """Gets files to their names in transfer, from what is there of them."""
 
 
-def send_by_stream(session: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
+def send_by_stream(
+    session: Session, stream: Stream, files: Sequence[StagedFile], folder: str, progress: Progress
+) -> SendReport:
     """Upload in streams: small files together, each large one from where it was interrupted. Raises StageError, TransportError."""
     enter = f"umask 077; cd -- {shlex.quote(folder)} &&"
 
@@ -105,17 +94,17 @@ def send_by_stream(session: Streamer, files: Sequence[StagedFile], folder: str, 
         together = [file for file in files if file.size < TAR_BELOW and not remote.part(file)]
         if together:
             # -m and -o: without times and owners of this machine
-            session.stream(f"{enter} exec tar -xmof -", tar_stream(together, progress))
+            stream(f"{enter} exec tar -xmof -", tar_stream(together, progress))
         for file in files:
             offset = remote.part(file)
             if file not in together and offset < file.size:
                 writes = ">>" if offset else ">"
-                session.stream(f"{enter} exec cat {writes} {part_name(file)}", _pieces(file, offset, progress))
+                stream(f"{enter} exec cat {writes} {part_name(file)}", _pieces(file, offset, progress))
 
     return _send(session, files, folder, progress, move)
 
 
-def send_by_links(session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
+def send_by_links(session: Session, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
     """Upload to a folder of this machine: links to files of the cache where possible, copies of others, which stay the user's. Raises StageError."""
 
     def move(files: Sequence[StagedFile], remote: RemoteFiles) -> None:
@@ -132,7 +121,7 @@ def send_by_links(session: Runner, files: Sequence[StagedFile], folder: str, pro
     return _send(session, files, folder, progress, move)
 
 
-def _send(session: Runner, files: Sequence[StagedFile], folder: str, progress: Progress, move: Move) -> SendReport:
+def _send(session: Session, files: Sequence[StagedFile], folder: str, progress: Progress, move: Move) -> SendReport:
     started = time.monotonic()
     files = checked_names(files)
     remote = list_remote(session, folder)
@@ -157,7 +146,7 @@ def _send(session: Runner, files: Sequence[StagedFile], folder: str, progress: P
 
 
 def _transfer(
-    session: Runner, files: Sequence[StagedFile], folder: str, remote: RemoteFiles, move: Move
+    session: Session, files: Sequence[StagedFile], folder: str, remote: RemoteFiles, move: Move
 ) -> dict[str, str]:
     """Send and verify files; return damaged ones with their hash on the host."""
     if not files:
@@ -183,7 +172,7 @@ def _pieces(file: StagedFile, offset: int, progress: Progress) -> Iterator[bytes
             progress(len(piece))
 
 
-def list_remote(session: Runner, folder: str) -> RemoteFiles:
+def list_remote(session: Session, folder: str) -> RemoteFiles:
     """Make a host's incoming folder where it is absent, and list it. What a run left there for other hosts is removed.
 
     Raises StageError if the folder cannot be used, and TransportError.

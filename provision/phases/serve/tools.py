@@ -16,11 +16,11 @@ _ONHOST = Path(__file__).parent / "onhost"
 SHARED = (_ONHOST / "shared", product_path("verify") / "serving/samples.py")
 """What an engine shows on its own host, for the programs that watch one."""
 _TREE = product_path("provision").parent
-_SERVING = ("answers", "client", "processes", "samples", "service", "service_plan", "vectors")
+_SERVING = ("answers", "client", "processes", "samples", "service", "service_control", "service_plan", "vectors")
 VERIFY = tuple(
     product_path("verify") / name
     for name in (
-        *("data/serving.toml", "data/start_phases.toml", "files.py", "tables.py"),
+        *("data/serving.toml", "data/start_phases.toml", "files.py", "records.py", "tables.py"),
         *(f"serving/{name}.py" for name in _SERVING),
     )
 )

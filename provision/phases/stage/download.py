@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from provision.catalog.index.http_client import describe_error
@@ -20,6 +20,11 @@ from provision.phases.stage.wheelhouse import Slot, Store
 
 if TYPE_CHECKING:
     import httpx
+
+    from provision.phases.stage.model_hub import HubFile
+    from provision.phases.stage.solve import LockedWheel
+
+    RemoteFile = HubFile | LockedWheel
 
 STREAMS = 8
 """Maximum number of parallel downloads."""
@@ -39,19 +44,6 @@ Progress = Callable[[str, int, int], None]
 
 OnStored = Callable[[Path], None]
 """Called from any thread for each file in the wheelhouse."""
-
-
-class RemoteFile(Protocol):
-    """A file with its hash and its address."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def size(self) -> int | None: ...
 
 
 def fetch_all(

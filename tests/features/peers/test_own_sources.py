@@ -32,7 +32,7 @@ class Process(LocalSession):
     """A session that sends as one over SSH does, to a folder of this machine."""
 
     def _send(self, files: Sequence[StagedFile], folder: str, progress: Progress) -> SendReport:
-        return send_by_stream(self, files, folder, progress)
+        return send_by_stream(self, self.stream, files, folder, progress)
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None:
         subprocess.run(["sh", "-c", command], input=b"".join(pieces), check=True)

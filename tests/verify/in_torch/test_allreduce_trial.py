@@ -49,14 +49,12 @@ def hellos(parts: list[Part]) -> list[dict[str, Any]]:
     return [part.hear() for part in parts]
 
 
-def met(
-    parts: list[Part], interface: str, *faults: str, processes: int = 1, backend: str = "gloo"
-) -> list[dict[str, Any]]:
+def met(parts: list[Part], interface: str, *, processes: int = 1, backend: str = "gloo") -> list[dict[str, Any]]:
     parts[0].tell(do="reserve_port", address=HERE)
     seat = {"address": HERE, "port": parts[0].hear()["port"], "backend": backend, "world": processes * len(parts)}
     for number, part in enumerate(parts):
         ranks = {"rank": processes * number, "processes": processes}
-        part.tell(do="all_reduce", interface=interface, faults=faults, **ranks, **seat)
+        part.tell(do="all_reduce", interface=interface, **ranks, **seat)
     return [part.hear() for part in parts]
 
 
@@ -70,13 +68,10 @@ def test_each_process_reports_itself_and_connects_to_the_other(parts: list[Part]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("faults", [(), ("wrong-result",)], ids=["sound", "wrong"])
-def test_numbers_that_arrive_otherwise_than_sent_are_counted(
-    faults: tuple[str, ...], processes: int, parts: list[Part], hellos: list[dict[str, Any]]
-) -> None:
+def test_numbers_arrive_as_they_were_sent(processes: int, parts: list[Part], hellos: list[dict[str, Any]]) -> None:
     """Two processes a host by gloo stand for the GPUs of each host by NCCL."""
-    answers = met(parts, "lo", *faults, processes=processes)
-    assert [answer["wrong"] for answer in answers] == [processes if faults else 0] * 2
+    answers = met(parts, "lo", processes=processes)
+    assert [answer["wrong"] for answer in answers] == [0, 0]
     assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in answers)
 
 

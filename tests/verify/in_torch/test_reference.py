@@ -140,11 +140,6 @@ def test_the_reference_uses_low_precision_inputs_unchanged() -> None:
     assert torch.equal(attention(query, query, query), attention(query.double(), query.double(), query.double()))
 
 
-def test_heads_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 query heads cannot share 2 key heads equally"):
-        attention(torch.ones(1, 3, 1, 4), torch.ones(1, 2, 1, 4), torch.ones(1, 2, 1, 4))
-
-
 @settings(max_examples=25)
 @given(problems(), st.integers(1, 50))
 def test_gradients_equal_those_of_the_formula_for_any_tiles(problem: dict[str, Any], block: int) -> None:

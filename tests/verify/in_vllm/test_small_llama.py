@@ -30,11 +30,33 @@ CONFIG: dict[str, Any] = {
 """A tiny model, whose epsilon is large enough to matter."""
 
 
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of the tiny model."""
+    hidden, inner, size = (CONFIG[name] for name in ("hidden_size", "intermediate_size", "head_dim"))
+    queries, keys = (CONFIG[f"num_{name}_heads"] * size for name in ("attention", "key_value"))
+    vocabulary = (CONFIG["vocab_size"], hidden)
+    found: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens": vocabulary,
+        "model.norm": (hidden,),
+        "lm_head": vocabulary,
+    }
+    for layer in range(CONFIG["num_hidden_layers"]):
+        stem = f"model.layers.{layer}"
+        found |= {f"{stem}.{name}_layernorm": (hidden,) for name in ("input", "post_attention")}
+        found |= {
+            f"{stem}.self_attn.{name}_proj": (width, hidden)
+            for name, width in {"q": queries, "k": keys, "v": keys}.items()
+        }
+        found |= {f"{stem}.self_attn.o_proj": (hidden, queries), f"{stem}.mlp.down_proj": (hidden, inner)}
+        found |= {f"{stem}.mlp.{name}_proj": (inner, hidden) for name in ("gate", "up")}
+    return {f"{name}.weight": shape for name, shape in found.items()}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The tiny model with fixed random weights in bfloat16."""
-    generator, shapes = torch.Generator().manual_seed(61), small_llama.shapes(CONFIG)
-    weights = {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
+    generator = torch.Generator().manual_seed(61)
+    weights = {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes().items()}
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     return tmp_path
@@ -51,18 +73,9 @@ def test_the_model_computes_what_transformers_does(folder: Path) -> None:
     assert (found - expected).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("change", [{"architectures": ["MistralForCausalLM"]}, {"rope_scaling": {"factor": 2.0}}])
-def test_another_architecture_is_refused(folder: Path, change: dict[str, Any]) -> None:
-    (folder / "config.json").write_text(json.dumps(CONFIG | change))
-    with pytest.raises(ValueError, match="not a plain Llama"):
-        small_llama.load(folder)
-
-
 @pytest.mark.parametrize(
     ("written", "damaged", "text"),
     [
-        (b"lm_head.weight", b"lm_heae.weight", "has no tensor `lm_head.weight` of shape [64, 16]"),
-        (b"[64,16]", b"[16,64]", "of shape [64, 16]"),
         (b"BF16", b"BF17", "cannot be read: "),
         (b'{"', b'["', "cannot be read: "),
     ],

@@ -120,7 +120,7 @@ SIZE = CPU_LARGE = 512
 
 def determinism(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
-    hashes = [result_hashes(device) for _ in range(2)]
+    hashes = [{name: result_hash(result) for name, result in _results(device)} for _ in range(2)]
     if "wrong-result" in context.faults:
         last = next(iter(hashes[1]))
         hashes[1][last] = result_hash(corrupt(dict(_results(device))[last]))
@@ -132,11 +132,6 @@ def determinism(context: CheckContext) -> CheckResult:
         text = f"different bits when called again with the same numbers: {', '.join(nondeterministic)}"
         return CheckResult("fail", text, figures, evidence, "run it again; do not trust the device")
     return CheckResult("ok", f"{len(hashes[0])} kernels give the same bits when called again", figures, evidence)
-
-
-def result_hashes(device: str) -> dict[str, str]:
-    """Return the hash of each kernel's result."""
-    return {name: result_hash(result) for name, result in _results(device)}
 
 
 def result_hash(result: Tensor) -> str:

@@ -16,7 +16,7 @@ from verify.binaries.manifest import ComparedFiles, Contents
 from verify.files import read_json
 from verify.records import CheckContext, CheckResult, Figure, Observation, combine
 from verify.serving import answers
-from verify.serving.client import Client, NoAnswerError, RequestError
+from verify.serving.client import Client, Endpoint, NoAnswerError, RequestError
 from verify.serving.processes import STOPPED, Process, attention_notes, listeners, read_all
 from verify.serving.samples import TOKENS, totals
 from verify.serving.service import Service
@@ -40,7 +40,8 @@ def answer(context: CheckContext) -> CheckResult:
     if service is None or context.faults:
         reference = {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]}
         spoiled = answers.Answer((5, 7), (-0.1, -0.1))
-        wrong = problem_of(partial(answers.compare_reference, spoiled, reference, list, length=2, dtype="float32"))
+        client = Client(Endpoint("", 0, ""), 0.0)  # not asked
+        wrong = problem_of(partial(answers.compare_reference, spoiled, reference, client, length=2, dtype="float32"))
         return evaluate_answer({"the reference": wrong}, None, 0.0, {})
     if not listeners(int(service.readiness["port"])):
         return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
@@ -99,11 +100,7 @@ def _builtin(service: Service, client: Client, dtype: str, evidence: dict[str, A
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
     answer = answers.greedy(client, reference["prompt"], limits["tokens"])
-
-    def rival(tokens: Sequence[int]) -> list[float]:
-        return answers.forced(client, [*reference["prompt"], *tokens])[-len(tokens) :]
-
-    compare = partial(answers.compare_reference, answer, reference, rival, length=limits["tokens"], dtype=dtype)
+    compare = partial(answers.compare_reference, answer, reference, client, length=limits["tokens"], dtype=dtype)
     compared = {"the reference": problem_of(compare)}
     from verify.serving import small_llama  # noqa: PLC0415 - torch, which the answers of other models do not need
 
@@ -158,19 +155,11 @@ def _users(service: Service, client: Client, dtype: str, evidence: dict[str, Any
     if not last:
         return compared, None
 
-    def rival(tokens: Sequence[int]) -> list[float]:
-        return answers.forced(client, [*client.post("/tokenize", {"prompt": text})["tokens"], *tokens])
-
-    def compare() -> None:
-        release = str(service.readiness.get("release"))
-        answers.compare_text(answers.forced(client, text), last, release)
-        answers.compare_tokens(answer, last, rival, length=limits["tokens"], dtype=dtype, release=release)
-        # Releases of this product kept no long texts at first.
-        for one in last.get("long", ())[: None if whole else 1]:
-            now = answers.greedy(client, one["prompt"], len(one["tokens"]))
-            answers.compare_long(now, one, answers.of_last(last, release, limits["text"])[1], dtype)
-
-    return {"the last green run": problem_of(compare), **compared}, None
+    values, kept = answers.forced(client, text), last["long"][: None if whole else 1]
+    long = {one["prompt"]: answers.greedy(client, one["prompt"], len(one["tokens"])) for one in kept}
+    compare = partial(answers.compare_last, client, values, answer, long, last, length=limits["tokens"], dtype=dtype)
+    release = str(service.readiness.get("release"))
+    return {"the last green run": problem_of(partial(compare, release=release)), **compared}, None
 
 
 def _vectors(service: Service, client: Client, dtype: str, evidence: dict[str, Any]) -> Compared:

@@ -11,7 +11,6 @@ from typing import Any
 from verify.files import read_json
 from verify.records import CheckContext, CheckResult, Figure, Status, first_few
 from verify.serving import comparison, service_plan
-from verify.serving.answers import GREEDY
 from verify.serving.client import Client, NoAnswerError, RequestError
 from verify.serving.contract import Asker, Findings, ask_all
 from verify.serving.expectations import Answer, Choice, deviations
@@ -19,7 +18,7 @@ from verify.serving.processes import listeners
 from verify.serving.samples import is_at_work
 from verify.serving.service import Service
 from verify.serving.soak import MIB, Sample, SoakSamples, Usage, evaluate_soak, open_descriptors, soak_service
-from verify.serving.vectors import vectors
+from verify.serving.vectors import times_of
 from verify.tables import table
 
 DO_NOT_SERVE = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full; its log: ./firstlight doctor --limit NAME"
@@ -169,14 +168,11 @@ def collect_pace(service: Service) -> PaceFacts:
     kept: Mapping[str, Any] = proof.get("pace") or {}
     same = proof.get("release") == service.readiness.get("release")
     before = {name: kept[key] for name, key in PACES.items() if same and kept.get(key)}
-    prompt = kept.get("prompt", "One, two, three, four,")
-    body = {"prompt": prompt, "max_tokens": kept.get("tokens", 16)}
+    prompt, tokens = kept.get("prompt", "One, two, three, four,"), kept.get("tokens", 16)
     client = Client(service.endpoint, table("serving")["answer"]["silence_s"], service.api_key())
     requests = int(kept.get("requests", 3))
     waiting = is_at_work(client.text("/metrics"))
-    ask = partial(_ask, client, body)
-    if service.task != "generate":
-        ask = partial(_ask_vector, client, service.task, prompt)
+    ask = partial(times_of, client, service.task, prompt, tokens)
     ask()  # what the first request opens or loads stays
     spent, began, idle = service.cpu_seconds(), time.monotonic(), _idle_s()
     times, opened, files = [], list[int](), open_descriptors(service)
@@ -190,25 +186,8 @@ def collect_pace(service: Service) -> PaceFacts:
     if others > table("serving")["pace"]["others"]:
         busy = f"other programs kept {others:.0%} of the processors busy at the same time"
     names = list(PACES) if service.task == "generate" else ["first token"]
-    fastest = {name: min(one[place] for one in times) for place, name in enumerate(names)}
+    fastest = {name: min(one[place] or 0.0 for one in times) for place, name in enumerate(names)}
     return PaceFacts(before, fastest, requests, (opened[0], opened[1]), busy)
-
-
-def _ask(client: Client, body: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the seconds until the first token of an answer, and between its tokens."""
-    asked = time.monotonic()
-    events = client.stream("/v1/completions", {**body, **GREEDY})
-    at = [time.monotonic() for event in events if event.get("choices")]
-    if not at:
-        raise RequestError("/v1/completions: an answer without a token")
-    return at[0] - asked, (at[-1] - at[0]) / max(1, len(at) - 1)
-
-
-def _ask_vector(client: Client, task: str, prompt: str) -> tuple[float, float]:
-    """Return the seconds until the vector of a prompt, and none between tokens."""
-    asked = time.monotonic()
-    vectors(client, task, [prompt if task == "embed" else [prompt, prompt]])
-    return time.monotonic() - asked, 0.0
 
 
 def _idle_s() -> float:

@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import ipaddress
 import os
 import signal
-import socket
-import struct
 import time
-from pathlib import Path
+
+from verify.host.network import interface_of
 
 from .meeting import TICK_S, Link, LostError, Member, meet, note
 from .ray import Ray
@@ -139,25 +136,3 @@ def main(arguments: list[str] | None = None) -> int:
         return watch(programs, links, member, stop)
     finally:
         programs.end(gently=stop.is_set)
-
-
-SIOCGIFADDR = 0x8915
-
-
-def interface_of(address: str) -> str | None:
-    """Return the interface with an address; None where none has it as its first one."""
-    if ":" in address:
-        wanted = ipaddress.ip_address(address).packed.hex()
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
-                fields = line.split()
-                if fields[0] == wanted:
-                    return fields[5]
-        return None
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):
-                found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-                if socket.inet_ntoa(found[20:24]) == address:
-                    return name
-    return None

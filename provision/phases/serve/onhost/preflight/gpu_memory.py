@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
+
+from verify.files import printed
 
 NVIDIA_SMI_TIMEOUT_S = 15
 
 
 def ask_nvidia_smi(*arguments: str) -> list[str]:
     """Return the lines of an answer of nvidia-smi; empty when there is none or it does not answer."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line for line in done.stdout.splitlines() if line] if done.returncode == 0 else []
+    said = printed(["nvidia-smi", *arguments], limit_s=NVIDIA_SMI_TIMEOUT_S, may_fail=False) or ""
+    return [line for line in said.splitlines() if line]
 
 
 def query_nvidia_smi(query: str) -> list[list[str]]:

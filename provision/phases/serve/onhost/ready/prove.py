@@ -16,14 +16,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from verify.files import read_json, write_atomically
-from verify.serving.answers import Answer, NotProvenError, compare_reference, dtype_of, forced, greedy
+from verify.serving.answers import NotProvenError, compare_reference, dtype_of, greedy
 from verify.serving.client import Client, RefusedError, RequestError, is_healthy
 from verify.serving.processes import attention_notes, read_all
 from verify.serving.service import start_ticks
@@ -81,13 +80,13 @@ def prove(request: ReadinessRequest, client: Client, state: ServiceState, *, sta
             if request.task != "generate":
                 proof.evidence = check_vectors(request, reference, dtype, client)
             elif reference:
-                proof.tokens_expected = reference["tokens"]
-                found = greedy(client, reference["prompt"], len(reference["tokens"]))
+                proof.tokens_expected, length = reference["tokens"], len(reference["tokens"])
+                found = greedy(client, reference["prompt"], length)
                 proof.tokens_answered = list(found.tokens)
                 proof.startup_s["first_answer"] = round(found.first_at - asked_at, 2)
                 if started_here and age is not None:
                     proof.startup_s["first_token"] = round(age + found.first_at - asked_at, 2)
-                proof.evidence = [check_builtin_answer(reference, found, dtype, client)]
+                proof.evidence = [compare_reference(found, reference, client, length=length, dtype=dtype)]
             else:
                 proof.evidence = [*check_model(request, dtype, client), *kernels_in_use(log, request.kernels)]
             for name, adapter in adapters.items():
@@ -123,15 +122,6 @@ def chats(client: Client) -> bool:
     except RefusedError:
         return False
     return True
-
-
-def check_builtin_answer(reference: dict[str, Any], answer: Answer, dtype: str, client: Client) -> str:
-    """Return evidence that the answer matches the reference. Raises NotProvenError and RequestError."""
-
-    def rival(tokens: Sequence[int]) -> list[float]:
-        return forced(client, [*reference["prompt"], *tokens])[-len(tokens) :]
-
-    return compare_reference(answer, reference, rival, length=len(reference["tokens"]), dtype=dtype)
 
 
 def prove_headless(request: ReadinessRequest, state: ServiceState) -> Proof:

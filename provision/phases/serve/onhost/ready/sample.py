@@ -11,7 +11,7 @@ from typing import Any
 from verify.serving.answers import GREEDY
 from verify.serving.client import Client, RequestError
 from verify.serving.samples import samples, totals
-from verify.serving.vectors import vectors
+from verify.serving.vectors import times_of
 
 from .log import stream_errors
 from .service import ReadinessRequest
@@ -134,26 +134,10 @@ def sample(request: ReadinessRequest, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def one(request: ReadinessRequest, tokens: int) -> tuple[float, float | None] | str:
     """Return the seconds until the first token, or until the vector, of one request, and between tokens, or why it failed."""
-    client = request.client(timeout_s=TIMEOUT_S)
-    body = {"prompt": PROMPT, "max_tokens": tokens, **GREEDY}
-    started, first, last, count = time.monotonic(), None, 0.0, 0
     try:
-        if request.task != "generate":
-            text = PROMPT if request.task == "embed" else [PROMPT, PROMPT]
-            vectors(client, request.task, [text])
-            return time.monotonic() - started, None
-        for event in client.stream("/v1/completions", body):
-            for choice in event.get("choices", ()):
-                last = time.monotonic()
-                first = first or last
-                count += 1
-                if choice.get("finish_reason") == "error":
-                    return "an answer ended with finish_reason `error`"
+        return times_of(request.client(timeout_s=TIMEOUT_S), request.task, PROMPT, tokens)
     except (RequestError, AttributeError, TypeError, LookupError, ValueError) as problem:
         return str(problem)[:200]
-    if not first:
-        return "an answer without a token"
-    return first - started, (last - first) / (count - 1) if count > 1 else None
 
 
 def pace(request: ReadinessRequest) -> dict[str, Any]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import socket
-import subprocess
 import xmlrpc.client
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from verify.files import printed
 from verify.serving.client import Client
 from verify.serving.service import Service, stat_fields
+from verify.serving.service_control import ControlError, supervisord
 
 ANSWER_TIMEOUT_S = 300.0
 """Seconds: the first answer of a large model may wait for kernels that are compiled on first use."""
+SUPERVISORD_S = 10.0
 PEER_LOST = "75"
 """Exit status of span.pyz when another host was lost or stopped."""
 
@@ -109,17 +108,10 @@ def scope(request: ReadinessRequest) -> list[str]:
 
 
 def supervisor_state(request: ReadinessRequest) -> ServiceState:
-    """Query supervisord over its socket: its own client takes 0.1 s of Python for each call."""
     try:
-        connection = http.client.HTTPConnection("localhost", timeout=10)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(f"{request.prefix}/run/supervisor.sock")
-        body = xmlrpc.client.dumps((request.unit,), "supervisor.getProcessInfo")
-        connection.request("POST", "/RPC2", body, {"Content-Type": "text/xml"})
-        (info,), _ = xmlrpc.client.loads(connection.getresponse().read().decode())
-    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as problem:
-        return ServiceState(0, None, f"supervisord does not answer on {request.prefix}/run/supervisor.sock: {problem}")
-    facts: Any = info
+        facts = supervisord(request.service(), "getProcessInfo", request.unit, limit_s=SUPERVISORD_S)
+    except (ControlError, xmlrpc.client.Fault) as problem:
+        return ServiceState(0, None, f"{request.unit}: {problem}")
     state = facts["statename"]
     died = (
         f"{request.unit} is {state}: {facts['spawnerr'] or facts['description']}"
@@ -131,10 +123,7 @@ def supervisor_state(request: ReadinessRequest) -> ServiceState:
 
 def run(command: list[str]) -> str:
     """Return the standard output of a command; empty when it fails or hangs."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    return printed(command, limit_s=20.0) or ""
 
 
 def age_of(pid: int) -> float | None:

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from verify.files import read_json
-from verify.serving.answers import (
-    GREEDY,
-    Answer,
-    NotProvenError,
-    compare_long,
-    compare_text,
-    compare_tokens,
-    forced,
-    forced_tokens,
-    greedy,
-    of_last,
-)
+from verify.serving.answers import GREEDY, Answer, NotProvenError, compare_last, forced, forced_tokens, greedy
 from verify.serving.client import Client, RefusedError
-from verify.tables import table
 
 from .reference import LastRun
 from .service import ReadinessRequest
@@ -71,38 +57,14 @@ def check_model(request: ReadinessRequest, dtype: str, client: Client) -> list[s
     run = LastRun(request, "logprobs", asked)
     if last := run.answers():
         try:
-            evidence += compare(values, answer, long, last, dtype=dtype, release=request.release, client=client)
+            evidence += compare_last(
+                client, values, answer, long, last, length=LENGTH, dtype=dtype, release=request.release
+            )
         except NotProvenError as deviation:
             raise NotProvenError(f"{deviation}; if that is meant, remove {run.path}") from None
     kept = [{"prompt": text, "tokens": one.tokens, "logprobs": one.logprobs} for text, one in long.items()]
     run.keep({"prompt": FIXED_TEXT, "logprobs": values, "tokens": answer.tokens, "long": kept})
     return evidence
-
-
-def compare(
-    values: Sequence[float],
-    answer: Answer,
-    long: dict[str, Answer],
-    last: dict[str, Any],
-    *,
-    dtype: str,
-    release: str,
-    client: Client,
-) -> list[str]:
-    """Return evidence that the values of the fixed texts are those of the last green run. Raises NotProvenError."""
-
-    def rival(tokens: Sequence[int]) -> list[float]:
-        return forced(client, [*client.post("/tokenize", {"prompt": FIXED_TEXT})["tokens"], *tokens])
-
-    evidence = [
-        compare_text(values, last, release),
-        compare_tokens(answer, last, rival, length=LENGTH, dtype=dtype, release=release),
-    ]
-    allowed = of_last(last, release, table("serving")["answer"]["text"])[1]
-    # Earlier releases of this product kept no long texts, or others.
-    before = {one["prompt"]: one for one in last.get("long", ())}
-    pairs = [(one, before[text]) for text, one in long.items() if text in before]
-    return evidence + [compare_long(one, kept, allowed, dtype) for one, kept in pairs]
 
 
 def check_adapter(name: str, adapter: Client, base: Client) -> str:

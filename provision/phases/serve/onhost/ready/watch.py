@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from verify.serving.client import Client
-from verify.serving.processes import STOPPED
+from verify.serving.processes import STOPPED, read
 from verify.serving.service import Service, stat_fields
 
 POLL_S = 1.0
@@ -24,17 +23,10 @@ def stopped(service: Service) -> str | None:
     for pid in service.pids():
         fields = stat_fields(pid)
         if fields and fields[0] in STOPPED:
-            return f"process {pid} ({name_of(pid)}) of the service is stopped by a signal (state {fields[0]})"
+            process = read(pid)
+            name = process.argv[0][:80] if process else ""
+            return f"process {pid} ({name or '?'}) of the service is stopped by a signal (state {fields[0]})"
     return None
-
-
-def name_of(pid: int) -> str:
-    """Return the first argument of a process's command line."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "?"
-    return words[0].decode(errors="replace")[:80] or "?"
 
 
 @contextmanager
