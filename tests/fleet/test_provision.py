@@ -176,7 +176,7 @@ def test_hosts_communicate_on_the_interface_that_connects_them(hosts: list[Fleet
         for host in hosts:
             host.sh("ip link delete docker0")
     assert record["status"] == "ok", record
-    assert "NCCL_SOCKET_IFNAME=host0 GLOO_SOCKET_IFNAME=host0; unset, gloo announces 127." in record["reason"]
+    assert "NCCL_SOCKET_IFNAME==host0 GLOO_SOCKET_IFNAME=host0; unset, gloo announces 127." in record["reason"]
     seen = record["evidence"]["not_reached"]
     assert seen[hosts[0].name] == {hosts[1].name: {"docker0": "leads back to itself"}}
     [meeting] = record["evidence"]["meetings"]

@@ -28,7 +28,8 @@ def run_trial(rank: int, world: int, *, interface: str, address: str, port: int,
     Returns:
         `wrong` numbers, `latency` of the smallest all-reduce in s, bus `bandwidth` of a large one in bytes/s; or `skip`, a reason.
     """
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without `=` it is the beginning of names
     meeting, load = table("network")["meeting"], table("network")["exchange"]
     kind = "cpu" if device == "cpu" else "gpu"
     find_s, exchange_s = (timedelta(seconds=meeting[name]) for name in ("find_s", f"exchange_{kind}_s"))

@@ -87,9 +87,9 @@ def test_the_faster_of_two_interface_maps_is_chosen_and_named() -> None:
     outcome = evaluate_trials(hellos, reached_all("a", "b"), trials, {})
     assert outcome.status == "ok"
     assert outcome.reason == (
-        "2 hosts meet on ib0, every number exact: gloo 85 µs, 9.00 GB/s; NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0"
+        "2 hosts meet on ib0, every number exact: gloo 85 µs, 9.00 GB/s; NCCL_SOCKET_IFNAME==ib0 GLOO_SOCKET_IFNAME=ib0"
     )
-    assert outcome.evidence["settings"]["b"] == {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0"}
+    assert outcome.evidence["settings"]["b"] == {"NCCL_SOCKET_IFNAME": "=ib0", "GLOO_SOCKET_IFNAME": "ib0"}
     assert [(figure.name.partition(",")[0], figure.value, figure.unit) for figure in outcome.figures] == [
         ("gloo", 85.0, "us"),
         ("gloo", 9.0, "GB/s"),
@@ -178,7 +178,7 @@ def test_the_result_of_nccl_is_reported_in_addition_to_gloo() -> None:
         return outcome.status, outcome.reason
 
     assert evaluated(met(BOTH, backend="nccl", bandwidth=4.5e10))[1].startswith(
-        "2 hosts meet on eth0, every number exact: gloo 85 µs, 1.00 GB/s, NCCL over all GPUs 85 µs, 45.00 GB/s; NCCL_SOCKET_IFNAME=eth0"
+        "2 hosts meet on eth0, every number exact: gloo 85 µs, 1.00 GB/s, NCCL over all GPUs 85 µs, 45.00 GB/s; NCCL_SOCKET_IFNAME==eth0"
     )
     failed = {"a": {"problem": "ncclSystemError"}, "b": {"problem": "ncclRemoteError"}}
     assert evaluated(AllReduceTrial(BOTH, "nccl", failed)) == (
@@ -232,4 +232,4 @@ def test_a_pair_far_below_the_median_is_named(case: str) -> None:
     outcome = evaluate_trials(dict.fromkeys(trials[0].interface_map, TWO["a"]), {}, trials, {})
     status = "ok" if "hosts meet" in reason else "warn"
     assert (outcome.status, outcome.reason.startswith(reason)) == (status, True), outcome.reason
-    assert outcome.evidence["settings"]["a"]["NCCL_SOCKET_IFNAME"] == "eth0"
+    assert outcome.evidence["settings"]["a"]["NCCL_SOCKET_IFNAME"] == "=eth0"

@@ -16,6 +16,7 @@ import pytest
 from provision.core.models.inventory import Span
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Stack
+from provision.features.multinode.onhost.span import main
 from provision.features.multinode.onhost.span.server import LOOK_S
 from provision.phases.serve.command_line import ServeCommand, serve_command
 from provision.phases.serve.model import BUILTIN, ServedModel
@@ -239,11 +240,20 @@ def test_a_host_with_another_release_is_not_let_in(hosts: Hosts) -> None:
     assert hosts.servers(1)
 
 
-def test_an_address_of_no_interface_is_refused(program: Path) -> None:
+def test_an_address_of_no_interface_is_waited_for(program: Path) -> None:
     words = ["--rank", "0", "--addresses", "192.0.2.1,192.0.2.2", "--port", "1", "--agreement", "a", "--", "true"]
-    done = subprocess.run([sys.executable, str(program), *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert (
-        done.stderr
-        == "group: refuses to start: no interface of this host has the address 192.0.2.1 (firstlight_span_address)\n"
-    )
+    with subprocess.Popen([sys.executable, str(program), *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        waits = "group: waits for an interface of this host with the address 192.0.2.1 (firstlight_span_address)\n"
+        assert process.stderr.readline() == waits
+        process.terminate()
+        assert process.wait(timeout=10) == 0, "a stop is no failure"
+
+
+def test_an_address_may_come_back_and_is_not_waited_for_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switch that restarts takes the addresses of an interface away for a while."""
+    seen = iter([None, None, "eth0"])
+    monkeypatch.setattr(main, "interface_of", lambda _: next(seen))
+    assert main.interface_with("192.0.2.1", main.Stop(), 60.0) == "eth0"
+    monkeypatch.setattr(main, "interface_of", lambda _: None)
+    assert main.interface_with("192.0.2.1", main.Stop(), 0.0) is None

@@ -26,12 +26,12 @@ from .ray import Ray
 from .server import Programs
 
 ENDED, STOPPED = "ended", "stopped"
-BOOT_S = 180.0
-"""Seconds after the boot in which networks come up. Each start that fails counts, and systemd refuses a sixth one."""
+NETWORK_S = 180.0
+"""Seconds in which a network comes up, after a boot or a lost link. Each start that fails counts, and systemd refuses a sixth one."""
 AGAIN = 75
 """EX_TEMPFAIL: nothing is wrong with this host."""
-INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""Variables that name the interface to the other hosts, where the settings name none."""
+INTERFACES = {"GLOO_SOCKET_IFNAME": "", "NCCL_SOCKET_IFNAME": "="}
+"""Variables that name the interface to the other hosts, where the settings name none, and what precedes an exact name in each."""
 
 
 class Stop:
@@ -68,13 +68,14 @@ def watch(programs: Programs, links: list[Link], member: Member, stop: Stop) -> 
     return 0
 
 
-def interface_after_boot(address: str, stop: Stop) -> str | None:
-    """Return the interface with an address; None where none has it. A host that has just booted may get the address a little later."""
-    if interface_of(address) is None and time.clock_gettime(time.CLOCK_BOOTTIME) < BOOT_S:
-        note(f"waits for an interface of this host with the address {address}")
-        while interface_of(address) is None and time.clock_gettime(time.CLOCK_BOOTTIME) < BOOT_S and not stop.is_set:
-            time.sleep(TICK_S)
-    return interface_of(address)
+def interface_with(address: str, stop: Stop, limit_s: float = NETWORK_S) -> str | None:
+    """Return the interface with an address; None where none gets it in time. A lost link may take the addresses of its interface away."""
+    deadline = time.monotonic() + limit_s
+    if interface_of(address) is None:
+        note(f"waits for an interface of this host with the address {address} (firstlight_span_address)")
+    while (found := interface_of(address)) is None and time.monotonic() < deadline and not stop.is_set:
+        time.sleep(TICK_S)
+    return found
 
 
 def part(links: list[Link], lost: Link, member: Member, word: str, why: str) -> int:
@@ -115,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, stop.notice)
     member = Member(options.rank, tuple(options.addresses.split(",")), options.port, options.agreement)
     own = member.addresses[member.rank]
-    interface = interface_after_boot(own, stop)
+    interface = interface_with(own, stop)
     if stop.is_set:
         return 0
     if interface is None:
@@ -129,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not links:
         return 0
     note(f"all {len(member.addresses)} hosts are there; starts the server, which speaks over {interface}")
-    environment = {**dict.fromkeys(INTERFACES, interface), **os.environ}
+    environment = {**{name: before + interface for name, before in INTERFACES.items()}, **os.environ}
     ray = Ray(member, *options.ray) if options.ray else None
     programs = Programs(options.command, environment, ray)
     try:

@@ -228,7 +228,7 @@ def main() -> int:
         outcome = {"state": "read", "stream_errors": stream_errors(request, now - given["errors_s"], now)}
     else:
         outcome = wait_and_prove(request)
-    if outcome["state"] == "ready":
+    if outcome["state"] == "ready" and request.is_kept:
         keep(Path(request.prefix) / "verify" / "ready.json", outcome, request)
     sys.stdout.write(json.dumps(outcome) + "\n")
     return 0
