@@ -167,11 +167,16 @@ def earlier(logs: Path, host: str) -> Source:
     host is read instead, or the decision of the gate.
     """
     runs = (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest")
+    is_checked = False
     for run in sorted(runs, reverse=True):
         results = results_of(RunFolder(run)).get(host, {})
-        if not {"install", "serve", "stage"} & set(results):
-            continue  # it neither changed the host nor was to
-        if failed := failure_evidence.failed_results(results):
+        failed = failure_evidence.failed_results(results)
+        if not {"install", "serve", "stage"} & set(results):  # it neither changed the host nor was to
+            if failed and "verify" in results and not is_checked:
+                return source_of_run(run, failed)
+            is_checked |= "verify" in results
+            continue
+        if failed:
             return source_of_run(run, failed)
         found: Source | None = features.first("earlier_failure", logs, host, run.name)
         return found or Source("last_run", "", f"run {run.name} did not fail there")

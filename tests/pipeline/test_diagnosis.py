@@ -131,6 +131,15 @@ def test_of_a_rollout_that_was_taken_back_the_run_that_failed_is_read(tmp_path: 
     assert found.text == "the unit did not start\n"
 
 
+def test_a_verification_that_failed_is_evidence_until_one_did_not(tmp_path: Path) -> None:
+    run_folder(tmp_path, "20260101T000000Z", "here", {"serve": result("serve", "failed", "the unit did not start")})
+    checked = {"probe": result("probe", "ok"), "verify": result("verify", "failed", "devices.ecc: 3 errors")}
+    run_folder(tmp_path, "20260102T000000Z", "here", checked)
+    assert diagnosis.earlier(tmp_path, "here").text == "devices.ecc: 3 errors\n"
+    run_folder(tmp_path, "20260103T000000Z", "here", checked | {"verify": result("verify", "ok")})
+    assert diagnosis.earlier(tmp_path, "here").text == "the unit did not start\n"
+
+
 def test_of_a_rollout_that_its_gate_took_back_the_decision_is_read(tmp_path: Path) -> None:
     text = "5 of 75 requests failed; the server answered 500"
     decision = Decision(step=0, at="2026-01-01T00:01:30Z", verdict="roll back", text=text, run="20260101T000150Z")

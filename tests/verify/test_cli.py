@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from verify.binaries import distributions
+from verify.cli.arguments import prefix_of
 from verify.cli.main import main
 from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.runner.execution import Injection, run
@@ -21,6 +22,19 @@ ROOT = Path(__file__).resolve().parents[2]
 def verify(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "verify", *arguments]
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("called", ["current", "envs/e"])
+def test_an_installation_is_named_as_it_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str
+) -> None:
+    """Behind a link its files and its server are recorded by the link's name."""
+    (tmp_path / "disk" / "envs" / "e").mkdir(parents=True)
+    (tmp_path / "disk" / "current").symlink_to("envs/e")
+    (tmp_path / "opt").symlink_to("disk")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "opt" / called))
+    assert prefix_of(None) == tmp_path / "opt"
+    assert prefix_of(tmp_path / "opt") == tmp_path / "opt"
 
 
 @pytest.mark.parametrize(

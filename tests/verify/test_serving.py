@@ -31,6 +31,7 @@ LOAD = table("serving")["load"]
 OPTIONS = (
     "base-url", "model", "tokenizer", "served-model-name", "dataset-name", "random-input-len", "random-output-len", "seed",
     "num-prompts", "max-concurrency", "percentile-metrics", "metric-percentiles", "result-dir", "result-filename",
+    "request-rate",
 )  # fmt: skip
 """Options of the tool in 0.32.0 that are used; each takes a value."""
 READINESS = {
@@ -113,7 +114,7 @@ def tool(calls: list[dict[str, Any]]) -> ModuleType:
 
     def add_cli_args(parser: argparse.ArgumentParser) -> None:
         for name in OPTIONS:
-            parser.add_argument(f"--{name}", required=not name.startswith("result-"))
+            parser.add_argument(f"--{name}", required=not name.startswith(("result-", "request-")))
         for name in ("ignore-eos", "disable-tqdm"):
             parser.add_argument(f"--{name}", action="store_true", required=True)
         parser.add_argument("--save-result", action="store_true")
@@ -171,6 +172,14 @@ def test_a_compared_server_is_warmed_up_at_each_concurrency_and_a_slow_one_measu
     asked = [(call["max_concurrency"], call["num_prompts"], call["save_result"]) for call in calls]
     assert asked == [("1", "1", False), ("4", "4", False), ("16", "16", False), ("1", "8", True)]
     assert [result["max_concurrency"] for result in results] == [1]
+
+
+def test_a_server_is_not_warmed_up_for_as_long_as_a_rate_is_measured(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = {**LOAD, "rate": 5.0, "concurrencies": [200], "requests": [200]}
+    _, calls = measured(prefix, load, monkeypatch, warmed=True)
+    assert [call["num_prompts"] for call in calls] == ["16", "200"]
 
 
 def add_prompts(load: dict[str, Any]) -> list[str]:

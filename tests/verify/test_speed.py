@@ -103,3 +103,5 @@ def test_a_cpus_free_memory_is_what_kernel_and_control_group_leave(
     assert devices.free_bytes("cpu") == 2 << 20
     (group / "memory.max").write_text("1048576\n")
     assert devices.free_bytes("cpu") == 524288
+    (group / "memory.stat").write_text("anon 8192\ninactive_file 262144\nactive_file 4096\n")
+    assert devices.free_bytes("cpu") == 524288 + 262144, "files that were read and can be dropped"

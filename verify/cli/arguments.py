@@ -28,6 +28,10 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--json", action="store_true", help="print the whole document on stdout")
 
 
+LIVE, ENVIRONMENTS = "current", "envs"
+"""Names in an installation: the link to the live environment, and the folder of all."""
+
+
 def above_zero(text: str) -> float:
     """Return a number above zero. Raises ArgumentTypeError where the text is none."""
     try:
@@ -47,8 +51,14 @@ def count(text: str) -> int:
 
 
 def prefix_of(given: Path | None) -> Path:
-    """Return the installation that the user named, by default this environment's."""
-    return given.resolve() if given else Path(sys.prefix).resolve().parent.parent
+    """Return the installation that the user named, by default this environment's, by the name under which it was called.
+
+    A link in that name stays: what an installation records of its files and its server has the link, too.
+    """
+    called = Path(sys.prefix)
+    if given or called.name == LIVE:
+        return (given or called.parent).absolute()
+    return (called if called.parent.name == ENVIRONMENTS else called.resolve()).parent.parent
 
 
 def keep(path: Path | None, content: str) -> bool:

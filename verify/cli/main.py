@@ -13,7 +13,7 @@ from typing import Any
 
 from verify import VERSION
 from verify.binaries import distributions
-from verify.cli.arguments import Parser, above_zero, keep
+from verify.cli.arguments import ENVIRONMENTS, Parser, above_zero, keep, prefix_of
 from verify.doctor import cli as doctor
 from verify.records import (
     BURN_IN,
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     try:
         document = _checked(checks, context, injections, options)
         document = _with_earlier(document, before, options)
-    except (ControlError, burn_in.RunningError) as error:
+    except (ControlError, burn_in.RunningError, OSError) as error:
         parser.exit(EXIT_CODES["error"], f"error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
@@ -232,9 +232,8 @@ def _injection(text: str) -> Injection:
 def _context(options: argparse.Namespace) -> CheckContext:
     """Return the context of the run; lock and Stack default to the environment's own."""
     environment = Path(sys.prefix).resolve()
-    prefix: Path | None = environment.parent.parent if environment.parent.name == "envs" else None
+    prefix = prefix_of(options.prefix) if options.prefix or environment.parent.name == ENVIRONMENTS else None
     if options.prefix:
-        prefix = options.prefix.resolve()
         current = (options.prefix / "current").resolve()
         if current != environment:
             text = f"this Python belongs to {environment}, not to {current}"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from verify import VERSION
 from verify.host import devices
+from verify.host.cpu import usable_cores
 from verify.host.views import torch_view
 from verify.records import FRAME, NEEDS, Check, CheckContext, CheckResult, Level, Status, as_record, worst_status
 from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_one
@@ -25,6 +26,8 @@ from verify.tables import table
 FAILED: frozenset[Status] = frozenset({"fail", "error"})
 OVERHEAD_S = 120.0
 """Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
+BESIDE_SERVICE = 4
+"""Checks at once for each GPU beside a service, which leaves less than a tenth of its memory: each check has a context of its own there."""
 FAULTS: Mapping[str, Mapping[str, Any]] = {row["name"]: row for row in table("faults")["fault"]}
 DEVICES = "devices.torch"
 """The check that reports whether the devices are known."""
@@ -224,7 +227,9 @@ class _Run:
             own = replace(check, requires=()) if self._faults[check.id] else check
             keys += [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
         self._tree, self._number = DependencyTree(keys), len(self._records) + len(keys)
-        at_once = max(2, len(os.sched_getaffinity(0)))
+        at_once = max(2, usable_cores())
+        if (service := self._context.service) and service.main_pid and (gpus := self._context.gpus):
+            at_once = min(at_once, BESIDE_SERVICE * len(gpus))
         for tasks, limit in ((self._next(), at_once), (self._exclusive, 1)):
             tasks.sort(key=lambda one: -one.deadline_s)
             for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):

@@ -86,7 +86,8 @@ def under_load(
     with TemporaryDirectory() as folder:
         asked_of = partial(arguments, service, load=load, dataset=dataset)
         for concurrency in load["concurrencies"] if warmed else ():
-            asked = asked_of(concurrency=concurrency, requests=concurrency, seed=seed + 1)
+            requests = min(concurrency, RATE_WARMED) if load.get("rate") else concurrency
+            asked = asked_of(concurrency=concurrency, requests=requests, seed=seed + 1)
             tool.main(parser.parse_args(asked))
         begun = time.monotonic()
         for concurrency, requests in zip(load["concurrencies"], load["requests"], strict=True):
@@ -102,6 +103,8 @@ def under_load(
 
 
 LOAD_S = 600.0
+RATE_WARMED = 16
+"""Most requests before a measurement at a rate, which last as long as the rate says."""
 GIB = 1 << 30
 VERDICTS = {True: "met", False: "not met", None: "not measured"}
 """Of a measure with a target, by whether it is met."""

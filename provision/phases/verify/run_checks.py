@@ -15,6 +15,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from provision.core.errors import FirstlightError, RemoteCommandError
+from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord
 from provision.core.run_folder import utc_now
@@ -266,7 +267,7 @@ def read(host: str, done: Completed, *, environment: str) -> Verified:
         text = f"no environment at {environment}"
         return broken(host, text, remedy="install it first: ./firstlight provision")
     try:
-        document = json.loads(done.stdout)
+        document = parse(done.stdout)
         # With the inventory's name of the host, and without keys of other releases.
         given = ({**check, "figures": check.get("figures") or (), "host": host} for check in document["checks"])
         checks = [CheckRecord.model_validate(check, extra="ignore") for check in given]

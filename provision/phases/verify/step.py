@@ -157,7 +157,9 @@ def check(
         return documents, ()
     context.outcomes.checks |= documents
     aggregate = compare(list(context.outcomes.checks.values()))
-    with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
+    # Services of one machine have the same GPUs and interfaces.
+    alone = {host.machine: host for host in reversed(hosts)}.values()
+    with_torch = [host for host in reversed(alone) if documents.get(host.name, {}).get("torch")]
     if options.multihost and len(with_torch) > 1:
         aggregate += [one(context, probed, with_torch, desired) for one in features.hooks("try_together")]
     if aggregate:

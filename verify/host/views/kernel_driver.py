@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from verify.files import small_text
 from verify.host.views import Gpu, pci_address
 
 FOLDER = Path("/proc/driver/nvidia")
@@ -44,7 +45,8 @@ def amd_gpus(nodes: Path = AMD_NODES) -> tuple[Gpu, ...] | None:
         return None
     found = []
     for node in sorted(nodes.iterdir(), key=lambda path: int(path.name)):
-        properties = dict(line.split(" ", 1) for line in (node / "properties").read_text().splitlines() if " " in line)
+        # The kernel shows no properties of GPUs that a container was not given.
+        properties = dict(line.split(" ", 1) for line in small_text(node / "properties").splitlines() if " " in line)
         if int(properties.get("simd_count", 0)):  # others are processors
             place, domain = int(properties["location_id"]), int(properties.get("domain", 0))
             # The last three bits number the partitions of a card, in newer drivers the first four.
