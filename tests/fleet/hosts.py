@@ -130,7 +130,7 @@ class Fleet:
         Online hosts reach what this machine reaches. Their files are on the fleet's own disk, or in `folder`.
         Those of another architecture (Debian's name) are emulated, and slow. With `containers` podman can run some there.
         """
-        disk.trim(self.disk, ample=disk.AMPLE)
+        disk.trim(self.disk)
         below = layers or root_with(packages, suite, architecture)
         hosts = [self._host(below, folder, architecture) for _ in range(count)]
         options: list[str] = []
