@@ -320,7 +320,7 @@ def test_a_users_model_is_asked_the_texts_of_its_last_green_run(service: Service
     """At level `full` also those after the first long one."""
     logprobs = REFERENCE["logprobs"]
     long = {"prompt": "a long text", "tokens": [5, 6, 7, 8], "logprobs": logprobs}
-    last = {"prompt": "a short text", "release": None, "at": "T", "tokens": [5, 6, 7, 8]}
+    last: dict[str, Any] = {"prompt": "a short text", "release": None, "at": "T", "tokens": [5, 6, 7, 8]}
     last |= {
         "logprobs": [*[-1.0] * 7, *logprobs],
         "long": [long, {**long, "prompt": "another", "logprobs": [-3.0] * 4}],

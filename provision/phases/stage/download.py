@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from provision.catalog.index.http_client import describe_error
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from provision.phases.stage.model_hub import HubFile
     from provision.phases.stage.solve import LockedWheel
 
-    RemoteFile = HubFile | LockedWheel
+    RemoteFile: TypeAlias = HubFile | LockedWheel
 
 STREAMS = 8
 """Maximum number of parallel downloads."""
