@@ -286,10 +286,11 @@ def test_hosts_of_one_model_go_back_together(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(proof, "ask", ask)
     context = local_context(tmp_path, "ho", together="ho")
     facts, paths = {}, {}
-    for name, state in {
+    states: dict[str, dict[str, Any]] = {
         "h": {"readiness": {"unit": "u"}},
         "o": {"member": {"unit": "u", "headless": True}},
-    }.items():
+    }
+    for name, state in states.items():
         folder = tmp_path / name
         folder.mkdir()
         (folder / "state.json").write_text(json.dumps({"release": OLD, **state}))

@@ -210,9 +210,13 @@ def test_without_allowed_restarts_it_is_left_down_at_once(host: Host) -> None:
 
 def test_a_full_disk_keeps_no_engine_down(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    shown = "ActiveState=active\nJob=\nControlGroup=/stub\n"
+
+    def systemctl(*words: str) -> str:
+        asked.append(words[0])
+        return "ActiveState=active\nJob=\nControlGroup=/stub\n"
+
     monkeypatch.setattr(watchdog, "log", lambda _: None)
-    monkeypatch.setattr(watchdog, "systemctl", lambda *words: asked.append(words[0]) or shown)
+    monkeypatch.setattr(watchdog, "systemctl", systemctl)
     with full_disk():
         assert host.act() is None
     assert [word for word in asked if word != "show"] == ["kill", "reset-failed", "restart"]

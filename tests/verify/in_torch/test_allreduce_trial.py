@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from tests.verify.in_torch.conftest import ROOT
+from verify.host.allreduce_trial import run_trial
 
 HERE = "127.0.0.1"
 
@@ -73,6 +77,19 @@ def test_numbers_arrive_as_they_were_sent(processes: int, parts: list[Part], hel
     answers = met(parts, "lo", processes=processes)
     assert [answer["wrong"] for answer in answers] == [0, 0]
     assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in answers)
+
+
+def test_a_number_that_arrives_wrong_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(numbers: torch.Tensor) -> None:
+        numbers[0] += 1
+
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "lo")  # and so set back afterwards
+    monkeypatch.setattr(dist, "all_reduce", wrong)
+    with socket.create_server((HERE, 0)) as free:
+        port = free.getsockname()[1]
+    found = run_trial(0, 1, interface="lo", address=HERE, port=port, device="cpu")
+    assert found["wrong"] == 1
 
 
 def test_a_process_that_fails_is_the_problem_of_its_host(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
