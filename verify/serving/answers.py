@@ -348,6 +348,6 @@ def compare_last(
         compare_tokens(answer, last, client, length=length, dtype=dtype, release=release),
     ]
     allowed = of_last(last, release, table("serving")["answer"]["text"])[1]
-    before = {one["prompt"]: one for one in last["long"]}
+    before = {one["prompt"]: one for one in last.get("long", ())}
     pairs = [(one, before[text]) for text, one in long.items() if text in before]
     return evidence + [compare_long(one, kept, allowed, dtype) for one, kept in pairs]

@@ -155,7 +155,7 @@ def _users(service: Service, client: Client, dtype: str, evidence: dict[str, Any
     if not last:
         return compared, None
 
-    values, kept = answers.forced(client, text), last["long"][: None if whole else 1]
+    values, kept = answers.forced(client, text), last.get("long", ())[: None if whole else 1]
     long = {one["prompt"]: answers.greedy(client, one["prompt"], len(one["tokens"])) for one in kept}
     compare = partial(answers.compare_last, client, values, answer, long, last, length=limits["tokens"], dtype=dtype)
     release = str(service.readiness.get("release"))

@@ -112,7 +112,7 @@ def scope(request: ReadinessRequest) -> list[str]:
 def supervisor_state(request: ReadinessRequest) -> ServiceState:
     try:
         facts = supervisord(request.service(), "getProcessInfo", request.unit, limit_s=SUPERVISORD_S)
-    except (ControlError, xmlrpc.client.Fault) as problem:
+    except (ControlError, xmlrpc.client.Error) as problem:
         return ServiceState(0, None, f"{request.unit}: {problem}")
     state = facts["statename"]
     died = (
