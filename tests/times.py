@@ -8,6 +8,7 @@ its phases from its own summary.json, and each wait in a test's own thread. Time
 import functools
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ FOLDER = Path(os.environ.get("FIRSTLIGHT_TEST_TIMES") or ROOT / "build/test-time
 README = ROOT / "tests/README.md"
 BEGIN, END = "<!-- times: begin -->", "<!-- times: end -->"
 SLOWEST = 10
+GIB = 1 << 30
 LEAST_S = 0.01
 """Shorter fixtures and waits are not recorded."""
 PHASES = {
@@ -47,7 +49,8 @@ class Recorder:
     def write(self, kind: str, seconds: float, what: str = "") -> None:
         """Append an event of the current test."""
         if seconds >= LEAST_S:
-            event = {"kind": kind, "what": what, "test": self._test, "seconds": round(seconds, 3)}
+            used = round(shutil.disk_usage(ROOT).used / GIB, 2)
+            event = {"kind": kind, "what": what, "test": self._test, "seconds": round(seconds, 3), "disk_gib": used}
             self._file.write(json.dumps(event) + "\n")
 
     @pytest.hookimpl(wrapper=True)
@@ -180,6 +183,8 @@ def main(folder: str) -> int:
         return 2
     here = machine()
     about = f"On {here['cores']} cores of {here['cpu']}, {here['memory_gib']} GiB, {here['system']}; seconds of all processes together."
+    disk = [event["disk_gib"] for event in events]
+    about += f" The disk held at most {max(disk) - min(disk):.1f} GiB more than at the start."
     text = README.read_text(encoding="utf-8")
     head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
     README.write_text(f"{head}{BEGIN}\n{about}\n\n{tables(events)}\n{END}{tail}", encoding="utf-8")
