@@ -143,8 +143,8 @@ def main():
     try:
         if not module.check_mode:
             os.umask(0o022)  # the service's account goes through the folders
-            if os.path.isdir(folder):
-                os.chmod(folder, 0o755)
+            for parent, _folders, _files in os.walk(folder):
+                os.chmod(parent, 0o755)
             take_turn(os.path.join(os.path.dirname(folder), ".lock"), TURN_S)
         checked = load_json(folder, MARKER)
         missing = [file for file in files if not is_there(file, incoming, folder, checked, on_host)]

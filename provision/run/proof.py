@@ -49,7 +49,10 @@ def ask_in_order(
     records = ask(context, probed, {name: request for name, request in requests.items() if name not in members})
     ready = {name for name, record in records.items() if record.ready}
     # Where the head is not proven the release is not: each host can go back from it.
-    headless = {name: {**one, "is_kept": context.host(name).head in ready} for name, one in members.items()}
+    headless = {
+        name: {**one, "is_kept": (head := context.host(name).head) in ready or head not in requests}
+        for name, one in members.items()
+    }
     return spans.with_one_verdict(context, requests, records | ask(context, probed, headless))
 
 

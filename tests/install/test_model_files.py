@@ -44,7 +44,8 @@ def test_the_account_of_the_service_may_enter_the_folders_whatever_the_umask_is(
     (site.incoming / "sub").mkdir(parents=True)
     (site.incoming / "sub" / "config.json").write_bytes(b"{}")
     folder = site.prefix / "models" / "mine"
-    folder.mkdir(parents=True, mode=0o700)
+    (folder / "sub").mkdir(parents=True, mode=0o700)
+    folder.chmod(0o700)
     before = os.umask(0o077)
     try:
         assert "failed" not in take(site, [row(b"{}", "sub/config.json")])

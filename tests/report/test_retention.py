@@ -12,7 +12,16 @@ from provision.cli.logs import app
 from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
 from provision.report.history import retention
-from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, PastRun, decide, prune, prune_quietly, render
+from provision.report.history.retention import (
+    KEEP_MIB,
+    KEEP_RUNS,
+    MOST_WAYS,
+    PastRun,
+    decide,
+    prune,
+    prune_quietly,
+    render,
+)
 from provision.report.history.runs import GREEN_FILE, green_hosts, names
 from tests.report.sample import Folder, check, ran
 
@@ -46,6 +55,11 @@ def test_the_last_green_run_of_every_host_is_kept_whatever_the_limits() -> None:
 def test_a_green_run_of_another_host_of_the_same_name_replaces_none() -> None:
     runs = [PastRun(run, "ended", 10, frozenset({("a", way)})) for run, way in (("3", "x"), ("2", "x"), ("1", "y"))]
     assert list(kept(runs, keep=1)) == ["3", "1"]
+
+
+def test_a_host_that_is_made_anew_again_and_again_does_not_keep_every_run() -> None:
+    runs = [PastRun(str(number), "ended", 10, frozenset({("a", number)})) for number in range(9, 0, -1)]
+    assert len(kept(runs, keep=1)) == MOST_WAYS
 
 
 pasts = st.builds(

@@ -1,12 +1,12 @@
 """Before the hosts of a span start: their ports are closed to others, and they exchange numbers. What fails is not switched."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from provision.core.errors import InventoryError, ServeError
 from provision.core.models.inventory import Host
-from provision.core.models.records import PhaseResult
+from provision.core.unit_set import UnitSet
 from provision.features.firewall import rules
 from provision.features.multinode.addresses import SpanAddresses
 from provision.features.multinode.coordinator import try_together
@@ -35,12 +35,12 @@ def prepare(context: RunContext, verified: VerifiedHosts) -> VerifiedHosts:
         if any(context.has_failed(host.name) for host in hosts):
             continue
         if all(verified.documents.get(host.name, {}).get("torch") for host in hosts):
-            _try_exchange(context, verified, head, hosts, [host for host in hosts if host.name in loaded])
+            _try_exchange(context, verified, head, hosts, loaded)
     return verified
 
 
-def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host]) -> dict[str, PhaseResult]:
-    """Return how loading ended for the hosts that got rules.
+def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Host]) -> dict[str, list[UnitSet]]:
+    """Return the hosts that got rules, each with what it had of the rules that were changed.
 
     A host of which another one does not say from where it connects gets none: the step `firewall` warns of it.
     """
@@ -64,15 +64,17 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
     before = context.run_on_hosts(
         "verify", [host for host in hosts if host.name in wanted], loaded, deadline_s=rules.READ_DEADLINE_S
     )
-    sets = {}
+    sets, former = dict[str, list[UnitSet]](), dict[str, list[UnitSet]]()
     for name, said in before.items():
         if rules.covers(said, wanted[name]):
             continue
         prefix = verified.install_paths[name].prefix
         sets[name] = [rules.firewall_set(wanted[name], prefix, rules.START)]
+        former[name] = []
         if said:  # what one table accepts another one still refuses
-            texts = {rules.RULES: rules.widened(said, wanted[name])}
-            sets[name].append(replace(rules.firewall_set(wanted[name], prefix), files=texts))
+            own = rules.firewall_set(wanted[name], prefix)
+            sets[name].append(replace(own, files={rules.RULES: rules.widened(said, wanted[name])}))
+            former[name].append(replace(own, files={rules.RULES: said}))
     played = play_differing(context, verified, "firewall", sets)
     results = {name: result for name, result in played.items() if result.changed}
     for name, result in results.items():
@@ -80,11 +82,15 @@ def _load_rules(context: RunContext, verified: VerifiedHosts, hosts: Sequence[Ho
         text = f"only the hosts of its model reach port {ports} at its start"
         seconds = time.monotonic() - started
         context.record(playbooks.added_to_earlier(context, result, text, seconds, phase="verify"))
-    return results
+    return {name: former[name] for name in results}
 
 
 def _try_exchange(
-    context: RunContext, verified: VerifiedHosts, head: str, hosts: Sequence[Host], protected: Sequence[Host]
+    context: RunContext,
+    verified: VerifiedHosts,
+    head: str,
+    hosts: Sequence[Host],
+    loaded: Mapping[str, Sequence[UnitSet]],
 ) -> None:
     """Fail the hosts of a span that exchange no numbers, or wrong ones: their servers would wait for each other.
 
@@ -95,7 +101,9 @@ def _try_exchange(
     is_wrong, is_closed = record["status"] == "fail", not record["evidence"].get("settings")
     if not (is_wrong or (is_closed and record["status"] == "warn")):
         return
+    protected = [host for host in hosts if host.name in loaded]
     play_removal(context, verified, "firewall", protected, [(rules.START.name, (rules.START.unit,))])
+    play_differing(context, verified, "firewall", {host.name: loaded[host.name] for host in protected})
     named = quoted(host.name for host in hosts)
     text = f"hosts {named} are to serve one model together, and do not exchange numbers: {record['reason']}"
     hint = record["remedy"] or "open all ports between them"

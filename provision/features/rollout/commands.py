@@ -209,7 +209,8 @@ def _require_way_back(hosts: Iterable[Host], before: Mapping[str, str | None]) -
 
 def _require_same_endpoints(names: Iterable[str], staged: StagedHosts) -> None:
     """Raise UsageError where gateways would not find hosts of the new release by what they know of the old one."""
-    if moved := [name for name in names if moves(staged.desired[name], staged.facts[name])]:
+    known = [name for name in names if (one := staged.facts[name].installed) and (one.state or {}).get("readiness")]
+    if moved := [name for name in known if moves(staged.desired[name], staged.facts[name])]:
         raise UsageError(
             f"hosts {quoted(moved)} get another model name, address or port, or their first API key: "
             "gateways learn that at the end of a rollout, and clients would get errors until then",

@@ -158,8 +158,8 @@ def check(
     context.outcomes.checks |= documents
     aggregate = compare(list(context.outcomes.checks.values()))
     # Services of one machine have the same GPUs and interfaces.
-    alone = {host.machine: host for host in reversed(hosts)}.values()
-    with_torch = [host for host in reversed(alone) if documents.get(host.name, {}).get("torch")]
+    able = [host for host in hosts if documents.get(host.name, {}).get("torch")]
+    with_torch = [*{host.machine: host for host in able}.values()]
     if options.multihost and len(with_torch) > 1:
         aggregate += [one(context, probed, with_torch, desired) for one in features.hooks("try_together")]
     if aggregate:

@@ -4,6 +4,7 @@ A run needed for a later comparison always stays. One that is removed disappears
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ KEEP_QUERIES = 30
 """Number of queries that are kept: the last ones, for a look at what they printed."""
 KEEP_MIB = 2048
 """Default total size; a run contains text only."""
+MOST_WAYS = 5
+"""Ways to a host of one name whose last green runs are kept: hosts that are made anew again and again have many."""
 SLACK = 1.1
 """Factor by which the number of runs may exceed the limit before `prune_quietly` reads all of them."""
 MIB = 2**20
@@ -58,7 +61,8 @@ def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decis
     seen: set[tuple[str, object]] = set()
     total = kept = 0
     for past in runs:
-        first_green = sorted({name for name, _ in past.green - seen})
+        ways = Counter(name for name, _ in seen)
+        first_green = sorted({name for name, _ in past.green - seen if ways[name] < MOST_WAYS})
         seen |= past.green
         is_kept, why = True, "within the limits"
         if past.run_status == "running":

@@ -103,6 +103,16 @@ def test_a_new_member_is_let_in_where_rules_refuse_all_but_the_old_one(fleet: Fl
     assert fleet.rules("gpu-1").count("dport 29501") == 2, "those of the step take the place of the wider ones"
 
 
+def test_a_new_member_with_which_no_exchange_passes_is_shut_out_again(fleet: Fleet, trial: Trial) -> None:
+    fleet.run(firewall="set", span=True, gateway=False)
+    before = fleet.rules("gpu-1")
+    fleet.hosts["gpu-2"].sources = "10.1.0.3"
+    trial.ends |= {"status": "fail", "reason": "no answer", "remedy": None}
+    prepare(fleet, firewall="set")
+    assert fleet.rules("gpu-1") == before
+    assert fleet.hosts["gpu-1"].rules(START) == ""
+
+
 def test_rules_through_which_no_exchange_passes_are_removed_and_nothing_is_switched(fleet: Fleet, trial: Trial) -> None:
     trial.ends |= {"status": "fail", "reason": "gpu-2 got 3 where 4 was right", "remedy": "mend the network"}
     context = prepare(fleet, firewall="set")

@@ -197,8 +197,8 @@ def write_dump(prefix: Path, unit: str, reason: str, now: float, pids: list[int]
     The folder is the service's: no link there is followed, and no file replaced.
     """
     path = prefix / "logs" / f"hang-{stamp_of(now)}.txt"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with suppress(OSError), os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with suppress(OSError), os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8", errors="replace") as file:
         file.write(f"down: {reason}\n{unit} at {stamp_of(now)}\n")
         for pid in pids:
             file.write(f"\nprocess {pid}: {read(f'/proc/{pid}/cmdline')[:300]}\n{kernel_view(pid)}")

@@ -49,9 +49,9 @@ class ReadinessRequest:
     in_span: bool = False
     """Whether several hosts serve the model: the service may start again since another host of its span was lost."""
     headless: bool = False
+    """Whether another host answers the requests."""
     is_kept: bool = True
     """Whether a proof is kept for later runs."""
-    """Whether another host answers the requests."""
     release: str = ""
     """Digest of the release; services with an equal value compute the same."""
     started_here: bool = False
