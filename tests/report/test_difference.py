@@ -276,7 +276,7 @@ def test_hosts_with_the_same_changes_are_shown_once() -> None:
 
 def test_a_missing_earlier_run_is_reported() -> None:
     found = differences({}, {"a": HostRecords(host="a", run="2")})
-    assert "no earlier run" in render(found)
+    assert "nothing to compare with before run 2" in render(found)
 
 
 def test_an_incomplete_folder_can_be_read(tmp_path: Path) -> None:

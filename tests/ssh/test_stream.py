@@ -17,7 +17,7 @@ class Link:
     """An open connection to this machine."""
 
     def __init__(self) -> None:
-        self.transport = self
+        self.transport = self.parts = self
         self.is_open = True
         self.processes: list[LocalProcess] = []
 
