@@ -339,8 +339,9 @@ def test_status_names_the_reason(site: Site, capsys: pytest.CaptureFixture[str])
 @pytest.mark.slow
 def test_a_marked_host_is_read_and_left_alone_by_the_real_commands(tmp_path: Path) -> None:
     """With the real probe, and a mark that another controller wrote."""
-    prefix = tmp_path / "prefix"
-    prefix.mkdir()
+    prefix, environment = tmp_path / "prefix", "e" * 16
+    (prefix / "envs" / environment).mkdir(parents=True)
+    (prefix / "current").symlink_to(f"envs/{environment}")
     (prefix / NAME).write_text(MARK.model_dump_json())
     inventory = tmp_path / "hosts.yml"
     host = {"ansible_connection": "local", "firstlight_prefix": str(prefix)}
@@ -355,5 +356,5 @@ def test_a_marked_host_is_read_and_left_alone_by_the_real_commands(tmp_path: Pat
     assert done.host("here")["state"] == "quarantined"
     assert MARK.text in done.out
     assert f"./firstlight verify -i {inventory} --return" in done.summary["next_commands"]
-    assert [path.name for path in prefix.iterdir()] == [NAME], "nothing was installed"
+    assert {path.name for path in prefix.iterdir()} == {NAME, "envs", "current"}, "nothing was installed"
     assert MARK.sentence in firstlight("status", "-i", str(inventory)).out
