@@ -281,3 +281,4 @@ def test_a_bundle_has_the_image_for_a_controller_and_a_host_without_a_network(
     assert found["hosts"][0]["state"] == "serving"
     assert host.sh("podman ps -q | wc -l").strip() == "1"
     assert ask(host)["with"][0] == 200
+    shutil.rmtree(site)  # gigabytes, which would stay until the last test of all

@@ -264,12 +264,15 @@ def test_an_unreachable_host_stays_behind_the_gateway(site: Site) -> None:
 def test_a_quarantined_host_gets_no_requests_until_its_mark_is_lifted(site: Site) -> None:
     mark = Quarantine(at="2026-01-02T00:00:00Z", check="devices.ecc", text="uncorrected errors")
     lifted = mark.model_copy(update={"released_at": "2026-01-03T00:00:00Z"})
+    environment = f"envs/{'e' * 16}"  # a mark is in force where something is live
+    site.first.sh(f"cd /opt/firstlight && mkdir envs && mv current {environment} && ln -s {environment} current")
     for written, behind in ((mark, [site.second.name]), (lifted, [site.first.name, site.second.name])):
         site.first.sh(f"printf '%s' '{written.model_dump_json()}' >/opt/firstlight/quarantine.json")
         done = site.run("app")
         assert (done.host(site.first.name)["state"] == "quarantined") == (written is mark)
         assert done.host(site.gateway.name)["gateway"]["models"] == {"stub": sorted(behind)}
         assert {site.client().chat() for _ in range(10)} == {(200, name) for name in behind}
+    site.first.sh(f"cd /opt/firstlight && rm current && mv {environment} current")
 
 
 def test_files_that_haproxy_refuses_are_not_installed(site: Site) -> None:
