@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore
 
 from verify.host import devices
+from verify.host.network import interface_variables
 from verify.inputs import bus_bytes, count_differences, median_s, rank_values, reduce_sum
 from verify.tables import table
 
@@ -28,8 +29,7 @@ def run_trial(rank: int, world: int, *, interface: str, address: str, port: int,
     Returns:
         `wrong` numbers, `latency` of the smallest all-reduce in s, bus `bandwidth` of a large one in bytes/s; or `skip`, a reason.
     """
-    os.environ["GLOO_SOCKET_IFNAME"] = interface
-    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without `=` it is the beginning of names
+    os.environ |= interface_variables(interface)
     meeting, load = table("network")["meeting"], table("network")["exchange"]
     kind = "cpu" if device == "cpu" else "gpu"
     find_s, exchange_s = (timedelta(seconds=meeting[name]) for name in ("find_s", f"exchange_{kind}_s"))

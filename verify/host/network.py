@@ -25,6 +25,8 @@ UP, LOOPBACK = 0x1, 0x8
 GLOBAL = "00"
 """Scope of addresses in /proc/net/if_inet6 that other hosts can use."""
 AT_ONCE = 64
+INTERFACE_VARIABLES = {"NCCL_SOCKET_IFNAME": "={}", "GLOO_SOCKET_IFNAME": "{}"}
+"""Variables that name an interface. NCCL takes a name without `=` as the beginning of names."""
 
 
 def interfaces() -> list[dict[str, Any]]:
@@ -50,6 +52,11 @@ def interfaces() -> list[dict[str, Any]]:
                     }
                 )
     return found
+
+
+def interface_variables(interface: str) -> dict[str, str]:
+    """Return the environment variables by which processes use an interface."""
+    return {name: text.format(interface) for name, text in INTERFACE_VARIABLES.items()}
 
 
 def interface_of(address: str) -> str | None:

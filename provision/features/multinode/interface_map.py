@@ -9,6 +9,7 @@ from typing import Any
 from provision.core.grouping import gather
 from provision.core.tables import own_table
 from provision.report.layout import fold_names
+from verify.host.network import INTERFACE_VARIABLES
 from verify.records import CheckResult, Figure, first_few
 
 InterfaceMap = Mapping[str, str]
@@ -130,8 +131,7 @@ def evaluate_trials(
 
 def settings(interface: str) -> dict[str, str]:
     """Return the environment variables that select an interface."""
-    # NCCL takes a name without `=` as the beginning of names.
-    return {"NCCL_SOCKET_IFNAME": f"={interface}", "GLOO_SOCKET_IFNAME": interface}
+    return {name: text.format(interface) for name, text in INTERFACE_VARIABLES.items()}
 
 
 def _open(

@@ -19,7 +19,7 @@ import os
 import signal
 import time
 
-from verify.host.network import interface_of
+from verify.host.network import interface_of, interface_variables
 
 from .meeting import TICK_S, Link, LostError, Member, meet, note
 from .ray import Ray
@@ -30,8 +30,6 @@ NETWORK_S = 180.0
 """Seconds in which a network comes up, after a boot or a lost link. Each start that fails counts, and systemd refuses a sixth one."""
 AGAIN = 75
 """EX_TEMPFAIL: nothing is wrong with this host."""
-INTERFACES = {"GLOO_SOCKET_IFNAME": "", "NCCL_SOCKET_IFNAME": "="}
-"""Variables that name the interface to the other hosts, where the settings name none, and what precedes an exact name in each."""
 
 
 class Stop:
@@ -130,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not links:
         return 0
     note(f"all {len(member.addresses)} hosts are there; starts the server, which speaks over {interface}")
-    environment = {**{name: before + interface for name, before in INTERFACES.items()}, **os.environ}
+    environment = {**interface_variables(interface), **os.environ}  # where the settings name none
     ray = Ray(member, *options.ray) if options.ray else None
     programs = Programs(options.command, environment, ray)
     try:
