@@ -49,8 +49,8 @@ class Recorder:
     def write(self, kind: str, seconds: float, what: str = "") -> None:
         """Append an event of the current test."""
         if seconds >= LEAST_S:
-            used = round(disk_usage(ROOT).used / GIB, 2)
-            event = {"kind": kind, "what": what, "test": self._test, "seconds": round(seconds, 3), "disk_gib": used}
+            event = {"kind": kind, "what": what, "test": self._test, "seconds": round(seconds, 3)}
+            event |= {"at": round(time.time(), 1), "disk_gib": round(disk_usage(ROOT).used / GIB, 2)}
             self._file.write(json.dumps(event) + "\n")
 
     @pytest.hookimpl(wrapper=True)
@@ -118,14 +118,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return all events of a folder."""
-    files = sorted(folder.glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    """Return all events of a folder, each with its process."""
+    return [
+        {**json.loads(line), "process": file.stem}
+        for file in sorted(folder.glob("*.jsonl"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def total(events: Iterable[dict[str, Any]]) -> float:
     """Return the sum of the events' seconds."""
     return float(sum(event["seconds"] for event in events))
+
+
+def disk(events: list[dict[str, Any]]) -> str:
+    """Return the most that the disk held, and which tests ran then: of each process the one whose event ended next."""
+    peak = max(events, key=lambda event: event["disk_gib"])
+    more = peak["disk_gib"] - min(event["disk_gib"] for event in events)
+    ran: dict[str, str] = {}
+    for event in sorted(events, key=lambda event: event["at"]):
+        if event["at"] >= peak["at"]:
+            ran.setdefault(event["process"], event["test"])
+    return f"The disk held at most {more:.1f} GiB more than at the start, while these ran: {', '.join(sorted(ran.values()))}."
 
 
 def place(test: str) -> str:
@@ -183,11 +197,9 @@ def main(folder: str) -> int:
         return 2
     here = machine()
     about = f"On {here['cores']} cores of {here['cpu']}, {here['memory_gib']} GiB, {here['system']}; seconds of all processes together."
-    disk = [event["disk_gib"] for event in events]
-    about += f" The disk held at most {max(disk) - min(disk):.1f} GiB more than at the start."
     text = README.read_text(encoding="utf-8")
     head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
-    README.write_text(f"{head}{BEGIN}\n{about}\n\n{tables(events)}\n{END}{tail}", encoding="utf-8")
+    README.write_text(f"{head}{BEGIN}\n{about}\n{disk(events)}\n\n{tables(events)}\n{END}{tail}", encoding="utf-8")
     return 0
 
 

@@ -4,6 +4,7 @@ The tests of workers run in order on the same host; each continues from the stat
 """
 
 import json
+import shlex
 import threading
 import time
 import tomllib
@@ -60,7 +61,8 @@ while True:
 """
 """Ends when a token was made."""
 SENT = f"""{CLIENT}
-body = json.dumps({{"model": "builtin-1", "prompt": "a", "max_tokens": 512, "ignore_eos": True}}).encode()
+import subprocess, sys
+body = json.dumps({{"model": "builtin-1", "prompt": "a", "max_tokens": 1024, "ignore_eos": True}}).encode()
 said = []
 def ask():
     began = time.monotonic()
@@ -69,19 +71,21 @@ def ask():
     except OSError as error:
         status = getattr(error, "code", 0)
     said.append((status, time.monotonic() - began))
-threads = [threading.Thread(target=ask) for _ in range({LOAD})]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-print(json.dumps(said))
-"""
-FULL = f"""{CLIENT}
 def count(kind):
     lines = send("/metrics").read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_" + kind))
-while not (count("running") and count("waiting")):
-    time.sleep(0.2)
+threads = [threading.Thread(target=ask) for _ in range({LOAD})]
+[thread.start() for thread in threads]
+if sys.argv[1:]:
+    while not (count("running") and count("waiting")):
+        if not any(thread.is_alive() for thread in threads):
+            raise SystemExit(f"all requests ended before some waited: {{said}}")
+        time.sleep(0.1)
+    subprocess.run(sys.argv[1], shell=True, check=True)
+[thread.join() for thread in threads]
+print(json.dumps(said))
 """
-"""Ends when requests run and others wait."""
+"""Runs the command of its argument when requests run and others wait: an engine that is fast then has many tokens to make."""
 
 
 def record(host: FleetHost) -> dict[str, list[dict[str, str]]]:
@@ -158,19 +162,16 @@ def test_after_too_many_restarts_it_is_left_down(host: FleetHost, inventory: str
 
 
 class Load:
-    """More requests than an engine computes at once, sent by the host itself."""
+    """More requests than an engine computes at once, sent by the host itself, which runs a command once some wait."""
 
-    def __init__(self, host: FleetHost) -> None:
-        self._host, self._said = host, ""
+    def __init__(self, host: FleetHost, once_full: str = "") -> None:
+        self._host, self._once_full, self._said = host, once_full, ""
         self._thread = threading.Thread(target=self._send)
         self._thread.start()
 
-    def until_full(self) -> None:
-        """Return when requests run and others wait, as the engine says; one that hangs does not say it."""
-        self._host.sh(f"python3 -I - <<'END'\n{FULL}\nEND\n", timeout_s=120)
-
     def _send(self) -> None:
-        self._said = self._host.sh(f"python3 -I - <<'END'\n{SENT}\nEND\n", timeout_s=900)
+        told = shlex.quote(self._once_full) if self._once_full else ""
+        self._said = self._host.sh(f"python3 -I - {told} <<'END'\n{SENT}\nEND\n", timeout_s=900)
 
     def answers(self) -> list[tuple[int, float]]:
         """Return status and seconds of each answer, after the last one; status 0 is that of a connection that was lost."""
@@ -211,9 +212,7 @@ def two_workers(host: FleetHost) -> None:
 
 @pytest.mark.usefixtures("two_workers")
 def test_a_stopped_worker_is_restarted(host: FleetHost) -> None:
-    before, load = count(host), Load(host)
-    load.until_full()
-    host.sh(f"kill -STOP $({WORKER}1)")
+    before, load = count(host), Load(host, once_full=f"kill -STOP $({WORKER}1)")
     event = wait_for_restart(host, before)
     assert event["action"] == "restarted", event
     assert event["reason"].startswith("frozen: stopped by a signal for "), event
@@ -238,10 +237,8 @@ def test_a_deadlock_in_the_workers_is_restarted(host: FleetHost) -> None:
 
 @pytest.mark.usefixtures("two_workers")
 def test_a_slow_engine_under_full_load_is_left_alone(host: FleetHost) -> None:
-    before, noted, load = host.sh(INVOCATION), count(host), Load(host)
-    load.until_full()
-    host.sh(f"kill -USR2 $({WORKER}1)")
-    answers = load.answers()
+    before, noted = host.sh(INVOCATION), count(host)
+    answers = Load(host, once_full=f"kill -USR2 $({WORKER}1)").answers()
     assert [status for status, _ in answers] == [200] * LOAD
     assert max(seconds for _, seconds in answers) > 1.5 * RESTART["idle_s"], (
         "a step took longer than an idle engine may"

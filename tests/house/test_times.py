@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.times import Recorder, read, tables
+from tests.times import Recorder, disk, read, tables
 
 FAULTS, PLAN = "tests/fleet/test_faults.py::test_a", "tests/plan/test_explain.py::test_b"
 
@@ -38,9 +38,27 @@ def test_seconds_are_summed_by_kind_place_test_and_fixture() -> None:
     } <= rows
 
 
+def test_the_tests_at_the_peak_of_the_disk_are_named() -> None:
+    def at(seconds: float, process: str, test: str, used: float) -> dict[str, object]:
+        return {**event("call", 1, test), "at": seconds, "process": process, "disk_gib": used}
+
+    said = disk(
+        [
+            at(1, "gw0", "a", 40),
+            at(2, "gw1", "b", 41),
+            at(3, "gw0", "c", 52.5),
+            at(4, "gw1", "d", 44),
+            at(5, "gw1", "e", 43),
+        ]
+    )
+    assert said == "The disk held at most 12.5 GiB more than at the start, while these ran: c, d."
+
+
 def test_events_of_all_processes_are_read_and_short_ones_are_not_kept(tmp_path: Path) -> None:
     for name in ("gw0", "gw1"):
         recorder = Recorder(tmp_path / f"{name}.jsonl")
         recorder.write("wait", 0.001)
         recorder.write("wait", 0.5)
-    assert [found["seconds"] for found in read(tmp_path)] == [0.5, 0.5]
+    found = read(tmp_path)
+    assert [event["seconds"] for event in found] == [0.5, 0.5]
+    assert {event["process"] for event in found} == {"gw0", "gw1"}
