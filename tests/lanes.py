@@ -6,6 +6,7 @@ lane. The files whose tests share the two hosts of the fixture `pair` are one.
 
 import functools
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
@@ -24,6 +25,12 @@ _LONGEST = (
     ),
 )
 """The longest lanes without hosts and with them, the longest first: no process waits for one at the end."""
+_LARGE = {
+    f"{FLEET}/test_{name}.py": parts
+    for name, parts in {"containers": 2, "newcomer": 1, "cards": 1, "default_index": 1, "real_drivers": 1}.items()
+}
+"""Lanes that take much of the disk, each part about six GiB: those of two parts at most run at once."""
+_MOST_PARTS = 2
 
 
 @functools.cache
@@ -41,13 +48,26 @@ def rank(path: str) -> tuple[bool, int]:
     return path.startswith(f"{FLEET}/"), _LONGEST.index(place) if place in _LONGEST else len(_LONGEST)
 
 
+def next_lane(running: Collection[str], waiting: Iterable[str]) -> str:
+    """Return the first lane that waits, or the first whose files fit beside those of the running lanes, if there is one."""
+    lanes = list(waiting)
+    left = _MOST_PARTS - sum(_LARGE.get(place, 0) for place in running)
+    return next((place for place in lanes if _LARGE.get(place, 0) <= max(left, 0)), lanes[0])
+
+
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process one lane after the other; that of the shared hosts, the longest, comes first."""
+    """Gives each process one lane after the other; that of the shared hosts, the longest, comes first, and few large ones run at once."""
 
     def _split_scope(self, nodeid: str) -> str:
         return lane(nodeid.partition("::")[0])
 
     def _assign_work_unit(self, node: object) -> None:
-        if FLEET in self.workqueue:
-            self.workqueue.move_to_end(FLEET, last=False)
+        running = {
+            place
+            for other, units in self.assigned_work.items()
+            for place, unit in units.items()
+            if other is not node and not all(unit.values())
+        }
+        first = FLEET if FLEET in self.workqueue else next_lane(running, self.workqueue)
+        self.workqueue.move_to_end(first, last=False)
         super()._assign_work_unit(node)
