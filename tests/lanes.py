@@ -25,12 +25,11 @@ _LONGEST = (
     ),
 )
 """The longest lanes without hosts and with them, the longest first: no process waits for one at the end."""
-_LARGE = {
-    f"{FLEET}/test_{name}.py": parts
-    for name, parts in {"containers": 2, "newcomer": 1, "cards": 1, "default_index": 1, "real_drivers": 1}.items()
-}
-"""Lanes that take much of the disk, each part about six GiB: those of two parts at most run at once."""
-_MOST_PARTS = 2
+_LARGE = tuple(
+    f"{FLEET}/test_{name}.py" for name in ("cards", "containers", "default_index", "real_drivers", "newcomer")
+)
+"""Lanes that fill the disk, the largest first: `cards` takes 17 GB, `newcomer` six. One at a time runs, from the beginning, when other
+processes run tests without hosts."""
 
 
 @functools.cache
@@ -49,14 +48,17 @@ def rank(path: str) -> tuple[bool, int]:
 
 
 def next_lane(running: Collection[str], waiting: Iterable[str]) -> str:
-    """Return the first lane that waits, or the first whose files fit beside those of the running lanes, if there is one."""
-    lanes = list(waiting)
-    left = _MOST_PARTS - sum(_LARGE.get(place, 0) for place in running)
-    return next((place for place in lanes if _LARGE.get(place, 0) <= max(left, 0)), lanes[0])
+    """Return a large lane that waits where none runs, else that of the shared hosts, the longest, else the first of the others."""
+    lanes = [*waiting]
+    large = [place for place in _LARGE if place in lanes]
+    others = [place for place in lanes if place not in large]
+    if large and not (others and any(place in _LARGE for place in running)):
+        return large[0]
+    return FLEET if FLEET in others else others[0]
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process one lane after the other; that of the shared hosts, the longest, comes first, and few large ones run at once."""
+    """Gives each process one lane after the other."""
 
     def _split_scope(self, nodeid: str) -> str:
         return lane(nodeid.partition("::")[0])
@@ -68,6 +70,5 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]
             for place, unit in units.items()
             if other is not node and not all(unit.values())
         }
-        first = FLEET if FLEET in self.workqueue else next_lane(running, self.workqueue)
-        self.workqueue.move_to_end(first, last=False)
+        self.workqueue.move_to_end(next_lane(running, self.workqueue), last=False)
         super()._assign_work_unit(node)

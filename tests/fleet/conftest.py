@@ -5,19 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet import disk
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.snapshots import boot_serving
-
-
-@pytest.fixture(autouse=True)
-def _trimmed(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Return the blocks of files that a test deleted on its hosts."""
-    fleet = request.getfixturevalue("fleet") if "fleet" in request.fixturenames else None
-    yield
-    if fleet is not None:
-        disk.trim(fleet.disk)
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,15 @@ so does the removal of each host. Syncs of package managers are cheap here as we
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 _SIZE = 128 << 30
 """Bytes of the image, which is sparse: what a plan wants of a server's disk does not depend on the disk of this machine."""
-MOST_LEFT = 1 << 30
+_MOST_LEFT = 1 << 30
 """Bytes of deleted files that an image may hold; to return four gigabytes takes 1.5 s."""
+_EVERY_S = 10.0
 
 
 def attach(folder: Path) -> None:
@@ -34,8 +37,26 @@ def trim(folder: Path) -> None:
     """Return the blocks of deleted files to the machine where they are many: the image keeps them until then."""
     if not os.path.ismount(folder):
         return
-    if _image(folder).stat().st_blocks * 512 - shutil.disk_usage(folder).used > MOST_LEFT:
+    if _image(folder).stat().st_blocks * 512 - shutil.disk_usage(folder).used > _MOST_LEFT:
         subprocess.run(("fstrim", str(folder)), capture_output=True, check=False)
+
+
+def trim_regularly(folder: Path) -> Callable[[], None]:
+    """Return the blocks of deleted files from now on, also within a test; what this returns ends it."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(_EVERY_S):
+            trim(folder)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        ended.set()
+        thread.join()
+
+    return end
 
 
 def detach(folder: Path) -> None:

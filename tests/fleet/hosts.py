@@ -100,6 +100,7 @@ class Fleet:
         draft.rename(self.folder)
         self.disk = self.folder / "disk"
         disk.attach(self.disk)
+        self._end_trimming = disk.trim_regularly(self.disk)
         self.key_file = self.folder / "id_ed25519"
         command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test fleet", "-f", str(self.key_file))
         self.known_hosts = self.folder / "known_hosts"
@@ -130,7 +131,6 @@ class Fleet:
         Online hosts reach what this machine reaches. Their files are on the fleet's own disk, or in `folder`.
         Those of another architecture (Debian's name) are emulated, and slow. With `containers` podman can run some there.
         """
-        disk.trim(self.disk)
         below = layers or root_with(packages, suite, architecture)
         hosts = [self._host(below, folder, architecture) for _ in range(count)]
         options: list[str] = []
@@ -172,6 +172,7 @@ class Fleet:
 
     def remove(self) -> None:
         """Remove all hosts and the network."""
+        self._end_trimming()
         remove_session(self.folder)
 
 

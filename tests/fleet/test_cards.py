@@ -51,7 +51,6 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
     host = boot_with_cards(fleet, request.param)
     yield host
     host.remove()
-    disk.trim(fleet.disk)
 
 
 @pytest.mark.usefixtures("wheels_for_once")

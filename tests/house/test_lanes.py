@@ -12,14 +12,17 @@ def lanes(*names: str) -> list[str]:
 @pytest.mark.parametrize(
     ("running", "waiting", "expected"),
     [
-        ((), ("containers", "user"), "containers"),
-        (("containers",), ("newcomer", "user", "cards"), "user"),
-        (("newcomer",), ("containers", "cards", "user"), "cards"),
-        (("newcomer", "cards"), ("real_drivers", "user"), "user"),
-        (("containers", "user"), ("newcomer", "cards"), "newcomer"),  # nothing else waits
+        ((), ("user", "newcomer", "cards"), "cards"),
+        (("cards",), ("newcomer", "user", "roles"), "user"),
+        (("user",), ("roles", "newcomer", "containers"), "containers"),
+        (("containers", "user"), ("newcomer",), "newcomer"),  # nothing else waits
     ],
 )
-def test_large_lanes_wait_for_each_other_while_others_run(
+def test_one_large_lane_runs_at_a_time_from_the_beginning(
     running: tuple[str, ...], waiting: tuple[str, ...], expected: str
 ) -> None:
     assert [next_lane(lanes(*running), lanes(*waiting))] == lanes(expected)
+
+
+def test_the_shared_hosts_come_before_the_other_lanes() -> None:
+    assert next_lane(lanes("cards"), [*lanes("user"), FLEET, "tests/plan"]) == FLEET
