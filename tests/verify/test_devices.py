@@ -262,18 +262,6 @@ def node(nodes: Path, number: int, properties: str) -> None:
     (nodes / str(number) / "properties").write_text(properties)
 
 
-def test_no_more_cores_are_used_than_the_quota_of_a_container_allows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(host_cpu, "CPU_MAX", quota)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    assert host_cpu.usable_cores() == 8
-    for text, cores in (("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8)):
-        quota.write_text(f"{text}\n")
-        assert host_cpu.usable_cores() == cores
-
-
 def test_amdgpu_lists_its_gpus_and_not_the_processors(tmp_path: Path) -> None:
     assert kernel_driver.amd_gpus(tmp_path / "absent") is None
     node(tmp_path, 0, "cpu_cores_count 96\nsimd_count 0\nlocation_id 0\ndomain 0\n")

@@ -1,11 +1,9 @@
 """Evaluation of speeds: floors by card and by link."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from verify.host import devices
 from verify.host.views.pci import Link
 from verify.operators.speed import evaluate, link_floor, speed_floor
 from verify.records import CheckContext, Figure
@@ -87,21 +85,3 @@ def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_still_not
     figures = [Figure("memory, read and written", 14.0, "GB/s")]
     assert evaluate(figures, CheckContext(), {}).reason == "memory, read and written 14 GB/s: recorded, no floor known"
     assert evaluate(figures, CheckContext(faults=frozenset({"slow"})), {}).status == "warn"
-
-
-def test_a_cpus_free_memory_is_what_kernel_and_control_group_leave(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:     2048 kB\n")
-    group = tmp_path / "group"
-    group.mkdir()
-    places = {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": group}
-    monkeypatch.setattr(devices, "Path", lambda *parts: places[parts[0]].joinpath(*parts[1:]))
-    assert devices.free_bytes("cpu") == 2 << 20
-    (group / "memory.max").write_text("max\n")
-    (group / "memory.current").write_text("524288\n")
-    assert devices.free_bytes("cpu") == 2 << 20
-    (group / "memory.max").write_text("1048576\n")
-    assert devices.free_bytes("cpu") == 524288
-    (group / "memory.stat").write_text("anon 8192\ninactive_file 262144\nactive_file 4096\n")
-    assert devices.free_bytes("cpu") == 524288 + 262144, "files that were read and can be dropped"

@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from verify.files import read_number, small_text
+from verify.files import read_number
 from verify.host.views.pci import DEVICES
 from verify.tables import table
 
 NODES = Path("/sys/devices/system/node")
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def nodes(folder: Path = NODES) -> dict[int, frozenset[int]]:
@@ -42,13 +41,6 @@ def bind(address: str | None) -> dict[str, Any]:
         return {"NUMA node": number, "bound": "this process may use none of its CPUs"}
     os.sched_setaffinity(0, allowed)
     return {"NUMA node": number, "bound": f"{len(allowed)} CPUs"}
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may use, within the quota of its control group."""
-    cores = len(os.sched_getaffinity(0))
-    quota, _, period = small_text(CPU_MAX).partition(" ")
-    return cores if not quota.isdigit() else min(cores, max(1, int(quota) // int(period)))
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:

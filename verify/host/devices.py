@@ -1,11 +1,8 @@
 """Devices that torch computes on, listed without touching one in this process."""
 
-import os
-import re
 from dataclasses import replace
-from pathlib import Path
 
-from verify.files import read_number, small_text
+from verify.host.control_group import free_memory
 from verify.host.views import kernel_driver, torch_view
 from verify.records import BUSY, CheckContext, CheckResult
 from verify.runner.child_processes import run_one
@@ -91,16 +88,7 @@ def skip_if_any_busy(context: CheckContext) -> CheckResult | None:
 
 def free_bytes(device: str) -> int:
     """Return the memory in bytes that a measurement may take: of a CPU, what the kernel and the control group leave."""
-    if device != "cpu":
-        return memory(device)[0]
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
-    free = int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, used = (read_number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
-    if limit is None or used is None:
-        return free
-    # The kernel frees inactive page cache before it refuses memory.
-    cached = re.search(r"^inactive_file (\d+)$", small_text(Path("/sys/fs/cgroup", "memory.stat")), re.MULTILINE)
-    return max(0, min(free, limit - used + int(cached[1] if cached else 0)))
+    return free_memory() if device == "cpu" else memory(device)[0]
 
 
 def memory(device: str) -> tuple[int, int]:

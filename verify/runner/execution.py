@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from verify import VERSION
 from verify.host import devices
-from verify.host.cpu import usable_cores
+from verify.host.control_group import usable_cores
 from verify.host.views import torch_view
 from verify.records import FRAME, NEEDS, Check, CheckContext, CheckResult, Level, Status, as_record, worst_status
 from verify.runner.child_processes import ChildResult, SendMessage, Task, run_all, run_one

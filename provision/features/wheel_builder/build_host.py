@@ -12,10 +12,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from provision.core.errors import StageError
+from provision.core.folders import product_path
 from provision.core.models.base import Record
 from provision.core.models.staged import StagedFile
-from provision.core.zipapp import pack_zipapp
 from provision.fleet.ssh.session import Session
+from provision.phases.serve.tools import zipapp
 
 PROGRAM = "builder.pyz"
 SILENT_S = 6 * 3600.0
@@ -159,7 +160,4 @@ class BuildHost:
 
 def program() -> bytes:
     """Return the build program as one zipapp."""
-    return pack_zipapp(
-        {f"onbuilder/{path.name}": path.read_bytes() for path in _SOURCE.glob("*.py")},
-        main="onbuilder.build_steps:main()",
-    )
+    return zipapp(_SOURCE, "onbuilder.build_steps:main()", (product_path("verify") / "host/control_group.py",))

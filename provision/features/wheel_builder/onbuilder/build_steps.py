@@ -25,6 +25,8 @@ import tarfile
 from pathlib import Path
 from typing import IO, Any
 
+from verify.host.control_group import free_memory, usable_cores
+
 from . import facts
 from .facts import read_facts, release_of
 from .process import CancelledError, FailedError, cancel_on_signals, run, send_event
@@ -78,7 +80,7 @@ class _Build:
         self._python = self._env / "bin" / "python"
 
     def make(self) -> dict[str, Any]:
-        cores, free = facts.cpus(), facts.memory()
+        cores, free = usable_cores(), free_memory()
         jobs = facts.jobs(cores, free, self._request["memory_gib"])
         send_event("step", text=facts.describe(cores, free, jobs, self._request["memory_gib"]))
         self._prepare_environment()

@@ -1,4 +1,4 @@
-"""Properties of the build host: C library, compilers, Pythons; cores and memory that its cgroups allow."""
+"""Properties of the build host: C library, compilers, Pythons; how many compilers run at once."""
 
 from __future__ import annotations
 
@@ -76,29 +76,6 @@ def _output(command: list[str]) -> str:
         return ""
 
 
-def cpus(root: Path = Path("/"), allowed: int | None = None) -> int:
-    """Return the cores that this process may use, within the quota of its cgroups."""
-    count = float(len(os.sched_getaffinity(0)) if allowed is None else allowed)
-    for folder in _groups(root):
-        quota, _, period = _text(folder / "cpu.max").partition(" ")
-        if quota.isdigit() and period.isdigit() and int(period):
-            count = min(count, int(quota) / int(period))
-    return max(1, int(count))
-
-
-def memory(root: Path = Path("/")) -> int:
-    """Return the free bytes of the machine, within the limits of each cgroup. Droppable page cache counts as free."""
-    lines = [line.split() for line in _text(root / "proc/meminfo").splitlines()]
-    free = next((int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"), 0)
-    for folder in _groups(root):
-        limit, used = _text(folder / "memory.max"), _text(folder / "memory.current")
-        if limit.isdigit() and used.isdigit():
-            # The kernel frees inactive page cache before it refuses memory.
-            values = dict(line.split(None, 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
-            free = min(free, int(limit) - max(0, int(used) - int(values.get("inactive_file", "0"))))
-    return max(0, free)
-
-
 def jobs(cores: int, free: int, gib_each: float) -> int:
     """Return the number of parallel compilers: at most one a core, as many as memory allows, at least one."""
     return max(1, min(cores, int(free / (gib_each * GIB))))
@@ -110,18 +87,3 @@ def describe(cores: int, free: int, at_once: int, gib_each: float) -> str:
     if free < gib_each * GIB:
         text += "; one may need {:.0f} GiB and be killed for lack of memory".format(gib_each)  # noqa: UP032 (as above)
     return text
-
-
-def _groups(root: Path) -> list[Path]:
-    """Return the folders of this process's cgroup (v2) and its parents. In a container the path may be the host's; then only the mount."""
-    mount = root / "sys/fs/cgroup"
-    lines = [line for line in _text(root / "proc/self/cgroup").splitlines() if line.startswith("0::")]
-    folder = mount / lines[0][len("0::/") :] if lines else mount
-    return [each for each in (folder, *folder.parents) if each.is_dir() and (each == mount or mount in each.parents)]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
