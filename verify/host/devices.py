@@ -92,6 +92,12 @@ def free_bytes(device: str) -> int:
 
 
 def memory(device: str) -> tuple[int, int]:
-    """Return free and total bytes of a GPU. Touches the device, so call it in a child process."""
-    free, total = torch_view.load().cuda.mem_get_info(device)
-    return int(free), int(total)
+    """Return free and total bytes of a GPU. Touches the device, so call it in a child process.
+
+    One that shares the memory of its processor (GB10) counts page cache as taken, which the kernel frees when it is wanted.
+    """
+    cuda = torch_view.load().cuda
+    free, total = map(int, cuda.mem_get_info(device))
+    if getattr(cuda.get_device_properties(device), "is_integrated", False):
+        free = min(total, free_memory())
+    return free, total

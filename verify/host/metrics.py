@@ -70,7 +70,7 @@ def _services(prefix: Path) -> Iterator[tuple[dict[str, str], Path]]:
 
 def _read_cards() -> Iterator[Family]:
     """Yield the metrics of cards; of a host without cards there are none."""
-    on_bus = {vendor: len(pci.gpus(vendor)) for vendor in ("nvidia", "amd")}
+    on_bus = {vendor: len(pci.gpus(vendor, integrated=vendor == "amd")) for vendor in ("nvidia", "amd")}
     on_bus = {vendor: count for vendor, count in on_bus.items() if count}
     answering: dict[str, int] = {}
     if "nvidia" in on_bus:
@@ -126,7 +126,7 @@ def nvidia_families(cards: Sequence[Health]) -> Iterator[Family]:
         for kind, count in zip(("corrected", "uncorrected"), card.remapped or (), strict=False)
     ]
     yield Family("firstlight_card_remapped_rows_total", remapped)
-    links = [({"card": card.pci}, sum(card.links)) for card in cards if card.links]
+    links = [({"card": card.pci}, sum(card.links)) for card in cards if card.links and not (card.mig and card.mig[0])]
     yield Family("firstlight_card_links_up", links)
     broken = [({"card": card.pci, "kind": kind}, count) for card in cards for kind, count in card.link_errors.items()]
     yield Family("firstlight_card_link_errors_total", broken)

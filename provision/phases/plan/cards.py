@@ -19,6 +19,8 @@ from provision.core.models.settings import Settings
 
 NVIDIA = "10de"
 AMD = "1002"
+ACCELERATOR = "12"
+"""How PCI's class of processing accelerators begins."""
 VGPU = "VGPU"
 """The virtualization mode that nvidia-smi reports in a guest."""
 
@@ -173,7 +175,7 @@ def _nvidia_card(gpu: NvidiaGpu, device_id: str) -> Card:
 
 
 def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
-    """Return the AMD cards: by their names in ROCm or their PCI ids. Without ROCm, integrated graphics that no build has code for are none."""
+    """Return the AMD cards: by their names in ROCm or their PCI ids. Without ROCm, integrated graphics that no build has code for are none; an accelerator that the catalog lacks is one."""
     on_bus = [gpu for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD]
     if facts.amd is not None and facts.amd.gpus:
         # Partitions of a card have its address, but another function.
@@ -191,8 +193,12 @@ def amd_cards(facts: HostFacts) -> tuple[Card, ...]:
         )
         built = {gfx for row in catalog().builds for gfx in row.gfx}
         return tuple(card for card in cards if facts.amd.rocm_version or not card.integrated or card.gfx in built)
-    rows = [row for gpu in on_bus if (row := amd_row("", gpu.device_id))]
-    return tuple(Card(AMD, index, row.name, gfx=row.gfx) for index, row in enumerate(rows))
+    found = [(gpu, amd_row("", gpu.device_id)) for gpu in on_bus]
+    known = [(gpu, row) for gpu, row in found if row or gpu.class_id.startswith(ACCELERATOR)]
+    return tuple(
+        Card(AMD, index, row.name if row else f"AMD GPU {gpu.device_id}", gfx=row.gfx if row else None)
+        for index, (gpu, row) in enumerate(known)
+    )
 
 
 def _gib(total: int | None) -> int | None:

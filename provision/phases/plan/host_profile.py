@@ -177,7 +177,7 @@ class HostProfile:
     @property
     def needs_open_module(self) -> bool:
         """Return whether a card needs the open kernel module although its architecture does not."""
-        return any(card.row is not None and card.row.module == "open" for card in self.cards)
+        return any(card.row is not None and card.row.module == "open" for card in self.usable)
 
     @cached_property
     def kinds(self) -> tuple[tuple[str, str | None], ...]:

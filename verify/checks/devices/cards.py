@@ -168,11 +168,13 @@ modes = nvidia_check(evaluate_modes, compute_mode=2)
 def evaluate_nvlink(cards: Sequence[Health]) -> CheckResult:
     """Compare with the card's type if all its links are wired, and with equal cards of the host.
 
-    A single card needs no links: in a virtual machine with one card of an NVSwitch system they are off.
+    A single card needs no links: in a virtual machine with one card of an NVSwitch system they are off. A split card uses none, and an A100
+    turns them off (NVIDIA's guide of the fabric manager, "MIG mode").
     """
+    cards = [card for card in cards if not (card.mig and card.mig[0])]
     linked = [card for card in cards if any(card.links)]
-    if not linked and (len(cards) == 1 or not any(_wired(card) for card in cards)):
-        return CheckResult("skip", f"no NVLink between {'these' if len(cards) > 1 else 'this and other'} GPUs")
+    if not linked and (len(cards) < 2 or not any(_wired(card) for card in cards)):
+        return CheckResult("skip", f"no NVLink between {'these' if len(cards) > 1 else 'whole'} GPUs")
     up = {card.pci: sum(card.links) for card in cards}
     figures = tuple(Figure(f"links up: {card.pci}", up[card.pci], "count", floor=_wired(card)) for card in cards)
     evidence = {
