@@ -24,6 +24,14 @@ def test_a_compressed_vector_replaces_keys_and_values() -> None:
     assert "kv_lora_rank" in (shape(without, {"BF16": 1}).not_computed or "")
 
 
+def test_a_class_without_a_row_compresses_by_the_type_of_its_language_part() -> None:
+    text = DEEPSEEK_V3 | {"model_type": "kimi_k2"}
+    found = shape({"architectures": ["KimiK25ForConditionalGeneration"], "text_config": text}, {"F8_E4M3": 1})
+    assert (found.known, found.latent, found.kind) == (False, 512 + 64, "latent")
+    usual = shape({"architectures": ["OtherForConditionalGeneration"], "text_config": LLAMA_8B}, {"BF16": 1})
+    assert (usual.latent, usual.kind) == (None, "usual")
+
+
 def test_windows_are_read_from_a_list_and_from_a_pattern() -> None:
     assert shape(GPT_OSS_20B, {"U8": 1}).windows == (128, None) * 12
     gemma = shape(GEMMA3_1B, {"BF16": 1}).windows
@@ -59,6 +67,12 @@ def test_the_language_part_of_a_vision_model_is_read() -> None:
     assert found.windows.count(None) == 5
 
 
+def test_the_language_part_of_a_model_that_speaks_is_that_of_its_thinker() -> None:
+    parts = {"thinker_config": {"text_config": LLAMA_8B}, "talker_config": {"text_config": {"hidden_size": 64}}}
+    found = shape({"architectures": ["Qwen3OmniMoeForConditionalGeneration"], **parts}, {"BF16": 1})
+    assert (found.hidden, found.heads, found.kv_heads) == (4096, 32, 8)
+
+
 @pytest.mark.parametrize(
     ("scaling", "length", "usual"),
     [
@@ -89,7 +103,7 @@ def test_falcon_has_one_key_head() -> None:
     assert shape(config, {"BF16": 1}, new_decoder_architecture=True).kv_heads == 8
 
 
-@pytest.mark.parametrize("name", ["JambaForCausalLM", "Qwen3NextForCausalLM", "DeepseekV32ForCausalLM"])
+@pytest.mark.parametrize("name", ["JambaForCausalLM", "Qwen3NextForCausalLM", "DeciLMForCausalLM"])
 def test_models_with_other_state_are_not_computed(name: str) -> None:
     assert "other state than keys and values" in (llama_8b(architectures=[name]).not_computed or "")
 

@@ -40,6 +40,25 @@ def test_blocks_of_8_bit_floats_are_not_divided_outside_the_experts() -> None:
     assert why_not(llama_8b(num_local_experts=8, intermediate_size=1536, **blocks), 8) is None
 
 
+GROUPED = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
+
+
+@pytest.mark.parametrize(
+    ("quantized", "expected"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, (1, 2, 4)),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}, (1, 2, 4)),
+        ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": GROUPED}}}, (1, 2, 4)),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}, (1, 2, 4, 8)),
+        ({"quant_method": "awq", "bits": 4, "group_size": -1}, (1, 2, 4, 8)),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64}, (1, 2, 4, 8)),
+    ],
+)
+def test_rows_that_share_a_scale_are_not_divided(quantized: dict[str, object], expected: tuple[int, ...]) -> None:
+    # an inner width of 108 groups, which eight parts would split in halves
+    assert tensor_sizes(llama_8b(intermediate_size=13824, quantization_config=quantized), 8) == expected
+
+
 @pytest.mark.parametrize(
     ("layers", "parts", "expected"),
     [(32, 4, (8, 8, 8, 8)), (61, 2, (31, 30)), (10, 4, (2, 3, 3, 2)), (11, 4, (3, 3, 3, 2))],
@@ -55,6 +74,14 @@ def test_the_weights_of_one_device_are_computed() -> None:
     # 16 parts of 8 key heads: each part holds one whole head where its share is half of one
     replicated = 32 * 2 * 4096 * 128 * (1 - 8 / 16) * 2
     assert weight_bytes(llama_8b(), 16, 1, 2) == pytest.approx(whole / 16 + replicated, abs=16)
+
+
+def test_experts_are_split_over_replicas_and_the_rest_is_not() -> None:
+    model = deepseek_v3()
+    alone = weight_bytes(model, 1, 1, 2)
+    spread = weight_bytes(model, 1, 1, 2, data=8)
+    assert 90 << 30 < spread < 140 << 30 < 600 << 30 < alone
+    assert weight_bytes(llama_8b(), 1, 1, 2, data=8) == weight_bytes(llama_8b(), 1, 1, 2)
 
 
 def test_weights_are_stored_in_the_format_of_the_computation() -> None:

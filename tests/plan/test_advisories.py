@@ -10,6 +10,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Resolution
 from provision.phases.plan.advisories import Exposure, affects, exposure_of, is_critical
 from provision.phases.plan.policy import policy_of
+from provision.phases.plan.what_if import parse_what_if
 from tests.family.models import LLAMA, nested, of
 from tests.plan.planned import model_of, release_of, resolve, texts_of
 
@@ -148,3 +149,15 @@ def test_no_release_that_latest_may_choose_has_a_critical_hole_in_every_server()
 )
 def test_config_json_tells_what_a_model_takes(config: dict[str, Any], inputs: tuple[str, ...]) -> None:
     assert model_of(config)["org/model"].inputs == inputs
+
+
+@pytest.mark.parametrize(("of_a_guest", "named"), [(False, True), (True, False)])
+def test_an_upgrade_is_named_where_it_replaces_the_driver(of_a_guest: bool, named: bool) -> None:
+    facts = parse_what_if(HOST.format("570.86.15"))
+    assert facts.nvidia
+    gpus = tuple(gpu.model_copy(update={"virtualization": "VGPU"}) for gpu in facts.nvidia.gpus)
+    changed = facts.model_copy(update={"nvidia": facts.nvidia.model_copy(update={"gpus": gpus})})
+    found = resolve(changed if of_a_guest else facts, model_of(LLAMA))
+    texts = texts_of(found, "driver-advisories", "warn")
+    assert texts
+    assert any("`--driver upgrade` replaces it" in text for text in texts) is named

@@ -55,6 +55,7 @@ ONE_SIDED = {
     "gpus-used": "the same; it refuses nothing",
     "speculation": "the same; tests/plan/test_model_fit.py has both sides",
     "quantization": "the same; tests/plan/test_model_choices.py has both sides",
+    "attention-layers": "the same; tests/plan/test_model_choices.py has its refusal, and it has no verdict on other models",
     "model-class": "the same; tests/plan/test_model_choices.py has both sides",
     "remote-code": "the same; tests/plan/test_model_choices.py has both sides",
     "serving-choices": "the same; tests/plan/test_model_choices.py has both sides",

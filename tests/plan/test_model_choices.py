@@ -182,6 +182,11 @@ def test_a_release_that_does_not_know_the_models_class_is_refused() -> None:
     assert "model-class" not in refusing(newer)
 
 
+def test_attention_layers_that_no_proof_reads_are_refused_before_a_download() -> None:
+    found, _ = planned("deepseek-ai/DeepSeek-V4-Pro", of("DeepseekV4ForCausalLM", "deepseek_v4"))
+    assert "attention-layers" in refusing(found)
+
+
 @pytest.mark.parametrize(
     ("gpu", "kind", "dtype"), [("T4", "gemma2", True), ("T4", "llama", False), ("A100-80G", "gemma2", False)]
 )

@@ -152,6 +152,12 @@ def test_healthy_cards_and_cards_without_a_feature_are_ok(evaluate: Evaluate) ->
     assert evaluate([CONSUMER]).status in ("ok", "skip")
 
 
+def test_a_split_card_uses_no_nvlinks() -> None:
+    split = replace(ONE, mig=(True, True), links=(False,) * 18)
+    assert evaluate_nvlink([split, TWO]).status == "ok"
+    assert evaluate_nvlink([split, replace(split, pci=TWO.pci)]).status == "skip"
+
+
 def test_a_driver_without_clock_reasons_is_an_error() -> None:
     assert evaluate_clocks([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
 

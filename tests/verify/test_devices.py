@@ -35,8 +35,8 @@ def function(bus: Path, address: str, vendor: str, kind: str, device: str = "0x0
 
 
 def test_the_bus_gives_gpus_and_no_other_devices(tmp_path: Path) -> None:
-    function(tmp_path, "0000:43:00.0", "0x10de", "0x030200")  # an H100 is a 3D controller
-    function(tmp_path, "0000:1b:00.0", "0x10de", "0x030000")  # a graphics card with a display output
+    function(tmp_path, "0000:43:00.0", "0x10de", "0x030200", "0x2330")  # an H100 is a 3D controller
+    function(tmp_path, "0000:1b:00.0", "0x10de", "0x030000", "0x2684")  # a graphics card with a display output
     function(tmp_path, "0000:1b:00.1", "0x10de", "0x040300")  # its audio function
     function(tmp_path, "0000:c0:00.0", "0x10de", "0x068000")  # an NVSwitch bridge
     function(tmp_path, "0000:05:00.0", "0x1a03", "0x030000")  # the board's own graphics
@@ -44,6 +44,10 @@ def test_the_bus_gives_gpus_and_no_other_devices(tmp_path: Path) -> None:
     assert [gpu.pci for gpu in pci.gpus("nvidia", tmp_path)] == list(ADDRESSES)
     assert [gpu.pci for gpu in pci.gpus("amd", tmp_path)] == ["0000:83:00.0"]
     assert pci.gpus("nvidia", tmp_path / "absent") == ()
+    function(
+        tmp_path, "0000:02:00.0", "0x10de", "0x030000", "0x128b"
+    )  # a GT 710 for the screen, which today's drivers leave out
+    assert [gpu.pci for gpu in pci.gpus("nvidia", tmp_path, integrated=False)] == list(ADDRESSES)
 
 
 def test_graphics_of_a_processor_are_no_reason_to_compute_on_gpus(

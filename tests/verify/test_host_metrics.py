@@ -126,7 +126,7 @@ def test_a_driver_that_does_not_answer_reports_no_card() -> None:
 
 def test_amd_gpus_are_not_lost_where_nobody_asks_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without amd-smi, as on a host whose only AMD GPU is its processor's."""
-    monkeypatch.setattr(pci, "gpus", lambda vendor: (Gpu("0000:0e:00.0"),) if vendor == "amd" else ())
+    monkeypatch.setattr(pci, "gpus", lambda vendor, **_: (Gpu("0000:0e:00.0"),) if vendor == "amd" else ())
     monkeypatch.setattr(amd_smi.Query, "ask", lambda _: None)
     assert "firstlight_cards{" not in host_metrics.render(host_metrics.read_families(tmp_path))
     monkeypatch.setattr(amd_smi.Query, "ask", lambda _: ())
@@ -138,7 +138,7 @@ def test_a_card_that_serves_nothing_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, *, counted: bool
 ) -> None:
     """No driver answers for the console's card of a server whose environment is for its processors."""
-    monkeypatch.setattr(pci, "gpus", lambda vendor: (Gpu("0000:01:00.0"),) if vendor == "nvidia" else ())
+    monkeypatch.setattr(pci, "gpus", lambda vendor, **_: (Gpu("0000:01:00.0"),) if vendor == "nvidia" else ())
     (tmp_path / "current").mkdir()
     (tmp_path / "current/stack.json").write_text(json.dumps({"torch": {"variant": build}}))
     text = host_metrics.render(host_metrics.read_families(tmp_path))
@@ -182,7 +182,7 @@ def install(prefix: Path, **runs: str) -> None:
 def test_a_host_without_cards_says_its_release_and_its_last_verification(
     tmp_path: Path, runs: dict[str, str], passed: float, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pci, "gpus", lambda _vendor: ())
+    monkeypatch.setattr(pci, "gpus", lambda _vendor, **_: ())
     install(tmp_path, **runs)
     assert cli.main(["metrics", "--prefix", str(tmp_path), "--write", str(tmp_path / "text/f.prom")]) == 0
     text = (tmp_path / "text/f.prom").read_text()
@@ -198,7 +198,7 @@ def test_a_host_without_cards_says_its_release_and_its_last_verification(
 def test_the_first_service_of_a_machine_says_the_results_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pci, "gpus", lambda _vendor: ())
+    monkeypatch.setattr(pci, "gpus", lambda _vendor, **_: ())
     for name, status in (("fl@chat", "ok"), ("fl@small", "fail"), ("other", "error")):
         install(tmp_path / name, quick=status)
     text = host_metrics.render(host_metrics.read_families(tmp_path / "fl@chat"))

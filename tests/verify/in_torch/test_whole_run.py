@@ -6,6 +6,7 @@ import json
 import sysconfig
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -288,11 +289,18 @@ def test_cards_that_do_not_serve_are_not_compared_with_the_stack(
     assert devices.list_devices(context) == (tuple(f"cuda:{index}" for index in found), None)
 
 
-@pytest.mark.parametrize(("free", "status"), [(79, None), (73, None), (70, "skip"), (4, "skip")])
+@pytest.mark.parametrize(
+    ("free", "shared", "status"),
+    [(79, False, None), (73, False, None), (70, False, "skip"), (4, False, "skip"), (4, True, None)],
+)
 def test_a_device_with_much_memory_used_by_others_is_busy(
-    monkeypatch: pytest.MonkeyPatch, free: int, status: str | None
+    monkeypatch: pytest.MonkeyPatch, free: int, shared: bool, status: str | None
 ) -> None:
+    """One that shares the processor's memory counts page cache as taken."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free << 30, 80 << 30))
+    properties = SimpleNamespace(is_integrated=int(shared))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(devices, "free_memory", lambda: 79 << 30)
     outcome = devices.skip_if_busy(CheckContext(device="cuda:0"))
     assert (outcome and outcome.status) == status
     assert devices.skip_if_busy(CheckContext(device="cpu")) is None

@@ -53,7 +53,7 @@ def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     batch = _batch(request, budget)
     processes = tensor * request.pipeline * request.data
     draft, draft_tensor = shape.draft, request.draft_tensor or tensor
-    weights = weight_bytes(shape, tensor, request.pipeline, element)
+    weights = weight_bytes(shape, tensor, request.pipeline, element, request.data)
     weights += weight_bytes(draft, draft_tensor, 1, element) if draft else 0
     overhead = _activation_bytes(shape, batch, tensor, element)
     # independent of the model: context, buffers between peers, captured graphs

@@ -52,10 +52,14 @@ class Shape:
     """What quantization.toml may name of the layers in the format of compressed-tensors, as `float-8`."""
     kernel_format: KernelFormat | None = None
     """The format of the weights, if kernels.toml has kernels for it."""
+    experts: int = 0
+    """The experts of a layer."""
     expert_inner: int = 0
     """The inner width of an expert."""
+    block: int = 0
+    """Rows that share a scale, which vLLM does not split outside the experts; 0 if any split is possible."""
     blocked: tuple[int, ...] = ()
-    """The inner widths that vLLM splits only into whole blocks with a scale: those outside the experts."""
+    """The inner widths that consist of such blocks."""
     text_type: str = ""
     """`model_type` of the part of config.json that describes the language model."""
     int8_activations: bool = False
@@ -109,6 +113,8 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     architecture = str(names[0]) if isinstance(names, list) and names else "none named"
     row, prefix = architectures().get(architecture), rules("prefix")
     text = {**((row.defaults if row else None) or {}), **_text_of(config)}
+    is_compressed = row is None and text.get("model_type") in rules("compressed")["models"]
+    attention = row.attention if row else "latent" if is_compressed and _size(text, "kv_lora_rank") else "uniform"
     heads = _number(text, "heads", architecture)
     hidden = _number(text, "hidden", architecture)
     layers = _number(text, "layers", architecture)
@@ -118,7 +124,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
             f"config.json of a {architecture} model has {layers} layers; the limit is {MOST_LAYERS}",
             hint="check that this is the model's config.json, and that it is complete",
         )
-    latent = _size(text, "kv_lora_rank") if row and row.attention == "latent" else None
+    latent = _size(text, "kv_lora_rank") if attention == "latent" else None
     length, usual = _lengths(text)
     inner = [_first(text, "inner") or 4 * hidden]
     expert_inner = _first(text, "expert_inner")
@@ -132,8 +138,9 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
     kernel_format = _kernel_format(quantized, schemes)
     cache = quantized.get("kv_cache_scheme") or quantized.get("kv_cache_quant_algo")
     bits = cache.get("num_bits") if isinstance(cache, dict) else cache
-    windows, odd = _windows(text, row, layers)
-    if latent is None and row and row.attention == "latent":
+    block = _block(quantized, kernel_format)
+    windows, odd = _windows(text, row, attention, layers)
+    if latent is None and attention == "latent":
         odd = "config.json has no `kv_lora_rank`"
     return Shape(
         architecture=architecture,
@@ -152,8 +159,10 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         quantization=str(method) if quantized else None,
         quantization_schemes=schemes,
         kernel_format=kernel_format,
+        experts=_first(text, "experts") or 0,
         expert_inner=expert_inner or inner[0],
-        blocked=tuple(width for width in outside if width and kernel_format == "fp8-block"),
+        block=block,
+        blocked=tuple(width for width in outside if width and block),
         text_type=str(text.get("model_type", "")),
         int8_activations=any(scheme.endswith(" with int-8") for scheme in schemes),
         latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
@@ -163,7 +172,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights, *, model: str = "") ->
         else 0,
         experts_a_token=_first(text, "experts_a_token") or 0 if _first(text, "experts") else 0,
         tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
-        kind=_kind(text, row),
+        kind=_kind(text, attention),
         inputs=tuple(name for name, words in tables.inputs().items() if _has_key(config, words)),
         sinks=bool(row and row.sinks),
         prefix=text.get("use_bidirectional_attention") == prefix["bidirectional"]
@@ -185,8 +194,8 @@ def shape_for(settings: Settings, shapes: Mapping[str, Shape]) -> Shape | None:
     return shape and replace(shape, draft=shapes.get(settings.draft or ""))
 
 
-def _kind(text: Mapping[str, Any], row: Architecture | None) -> Literal["usual", "latent", "sparse"]:
-    if row is None or row.attention not in {"latent", "mixed"} or _size(text, "kv_lora_rank") is None:
+def _kind(text: Mapping[str, Any], attention: str) -> Literal["usual", "latent", "sparse"]:
+    if attention not in {"latent", "mixed"} or _size(text, "kv_lora_rank") is None:
         return "usual"
     return "sparse" if _size(text, "index_topk") else "latent"
 
@@ -202,6 +211,8 @@ def _has_key(config: Mapping[str, Any], words: Sequence[str]) -> bool:
 
 def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of the language model in a multimodal model, or of the layers in a draft model."""
+    if isinstance(thinker := config.get("thinker_config"), dict):  # of a model that speaks, beside that of its voice
+        return {**config, **_text_of(thinker)}
     nested = config.get("text_config") or config.get("llm_config") or config.get("language_config")
     nested = nested or config.get("transformer_layer_config")  # of a draft model in the format of speculators
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
@@ -256,11 +267,10 @@ def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _windows(
-    text: Mapping[str, Any], row: Architecture | None, layers: int
+    text: Mapping[str, Any], row: Architecture | None, attention: str, layers: int
 ) -> tuple[tuple[int | None, ...], str | None]:
     """Return each layer's window, and why the cache cannot be computed (None if it can)."""
     whole: tuple[int | None, ...] = (None,) * layers
-    attention = row.attention if row else "uniform"
     if attention == "mixed":
         return whole, "its layers keep other state than keys and values"
     window = _size(text, "sliding_window") if text.get("use_sliding_window") is not False else None
@@ -313,6 +323,19 @@ def _kernel_format(quantized: Mapping[str, Any], schemes: Sequence[str]) -> Kern
         return "fp8-static" if quantized.get("activation_scheme") == "static" else "fp8-dynamic"
     is_grouped = "float-4 with float-4" in schemes and "float-4 in groups of 16" in schemes
     return "nvfp4" if is_grouped or quantized.get("quant_algo") == "NVFP4" else None
+
+
+def _block(quantized: Mapping[str, Any], kernel_format: KernelFormat | None) -> int:
+    """Return how many rows of a weight share a scale, where vLLM refuses to split them; 0 where it splits any.
+
+    Source: validate_fp8_block_shape; AutoAWQLinearMethod, verify_group_size_divides_partition in vllm/distributed/utils.py, 0.32.0.
+    """
+    groups = quantized.get("config_groups")
+    weights = [group.get("weights") for group in groups.values()] if isinstance(groups, dict) else [quantized]
+    sizes = [one.get("group_size") for one in weights if isinstance(one, dict)]
+    if kernel_format == "fp8-block":
+        return FP8_BLOCK
+    return 0 if quantized.get("desc_act") else max([0, *(size for size in sizes if isinstance(size, int))])
 
 
 def _number_format(quantised: Mapping[str, Any]) -> str:

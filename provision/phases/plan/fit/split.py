@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from provision.phases.plan.fit.shape import FP8_BLOCK, Shape
+from provision.phases.plan.fit.shape import Shape
 
 VOCABULARY_STEP = 64
 """vLLM pads the vocabulary to a multiple of this before it divides it (vocab_parallel_embedding.py, 0.32.0)."""
@@ -31,7 +31,7 @@ def why_not(shape: Shape, tensor: int) -> str | None:
         (padded_vocabulary(shape) % tensor == 0, f"a vocabulary of {padded_vocabulary(shape)}"),
         *((width % tensor == 0, f"an inner width of {width}") for width in shape.inner),
         *(
-            (width % (FP8_BLOCK * tensor) == 0, f"an inner width of {width} in blocks of {FP8_BLOCK}")
+            (width % (shape.block * tensor) == 0, f"an inner width of {width} in blocks of {shape.block}")
             for width in blocks
         ),
     ]
@@ -54,15 +54,26 @@ def stages(layers: int, parts: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def weight_bytes(shape: Shape, tensor: int, pipeline: int, element: int) -> int:
-    """Return the weights on the fullest device, in bytes: a part of its stage's layers and embedding, and what every part replicates."""
+def weight_bytes(shape: Shape, tensor: int, pipeline: int, element: int, data: int = 1) -> int:
+    """Return the weights on the fullest device, in bytes: a part of its stage's layers and embedding, and what every part replicates.
+
+    Experts are split over all `data` replicas too (FusedMoEParallelConfig in vllm/model_executor/layers/fused_moe/config.py, 0.32.0).
+    """
     total = shape.weights.total if shape.quantization else shape.weights.as_served(element)
     embedding = min(padded_vocabulary(shape) * shape.hidden * element, total)
     tables = embedding if shape.tied else min(2 * embedding, total)
     layer = (total - tables) / shape.layers
     fullest = max(stages(shape.layers, pipeline))
     table = embedding if pipeline > 1 else tables
-    return int((fullest * layer + table) / tensor + fullest * _replicated(shape, tensor, element))
+    apart = (1 - 1 / data) * _expert_bytes(shape, layer, element)
+    return int((fullest * (layer - apart) + table) / tensor + fullest * _replicated(shape, tensor, element))
+
+
+def _expert_bytes(shape: Shape, layer: float, element: int) -> float:
+    """Return the bytes of a layer that are its experts': what attention leaves of it, at most what they would take as served."""
+    most = 3 * shape.experts * shape.hidden * shape.expert_inner * element
+    attention = 4 * shape.hidden * shape.heads * shape.head_size * element
+    return max(0.0, min(most, layer - attention))
 
 
 def _replicated(shape: Shape, tensor: int, element: int) -> float:

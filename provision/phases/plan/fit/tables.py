@@ -63,8 +63,10 @@ def inputs() -> dict[Input, list[str]]:
 
 
 @cache
-def rules(of: Literal["keys", "cache_types", "float16", "prefix", "rope"]) -> dict[str, Any]:
-    """Return a table on config.json: the spellings of each value, of which the first present one applies; the types of the KV cache; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
+def rules(
+    of: Literal["keys", "cache_types", "compressed", "float16", "own_attention", "prefix", "rope"],
+) -> dict[str, Any]:
+    """Return a table on config.json: the spellings of each value, of which the first present one applies; the types of the KV cache; which models compress keys and values, or have attention layers of their own; whose images see all of themselves; which models are computed in float32 where GPUs have no bfloat16; rotary scaling, which can extend the context."""
     return {name: value for name, value in own_table(_ARCHITECTURES)[of].items() if name != "source"}
 
 

@@ -11,7 +11,7 @@ from provision.phases.plan.family.choices import serving_plan, unknown_parsers
 from provision.phases.plan.family.families import class_since, int8_on_x86, quantizations
 from provision.phases.plan.fit.result import Fit, fit, uncomputed
 from provision.phases.plan.fit.split import why_not
-from provision.phases.plan.fit.tables import speculative
+from provision.phases.plan.fit.tables import rules, speculative
 from provision.phases.plan.fit.weights import KNOWN
 from provision.phases.plan.host_profile import HostProfile, ServedModel
 from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, rule
@@ -104,6 +104,15 @@ def remote_code(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"{why}, and firstlight_trust_remote_code is true", **facts)
     else:
         yield reject(f"{why}, and firstlight_trust_remote_code is not true", **facts)
+
+
+@host_rule(order=115, source="DeepseekV4Attention in vllm/models/deepseek_v4/attention.py, 0.32.0")
+def attention_layers(profile: HostProfile) -> Iterator[Verdict]:
+    """Readiness can read which kernels the attention layers of the model use."""
+    served = profile.served_model
+    if served is not None and served.shape.text_type in rules("own_attention")["models"]:
+        text = f"model `{served.model}`: vLLM computes its attention by layers of a class of their own, whose kernels Firstlight cannot prove yet; its start would fail"
+        yield reject(text, architecture=served.shape.architecture)
 
 
 @rule()
