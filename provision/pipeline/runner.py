@@ -88,7 +88,7 @@ def open_run(
             options=RunOptions(
                 command=command,
                 limited=request.limit is not None,
-                find_gateways=partial(_gateways, request, inventory),
+                find_gateways=partial(hosts_of_group, request, inventory, GATEWAY),
                 refresh=request.refresh,
                 client=client,
             ),
@@ -96,12 +96,12 @@ def open_run(
         )
 
 
-def _gateways(request: CommandRequest, inventory: Inventory) -> list[Host]:
-    """Return the gateways of a whole inventory; none where they cannot be read."""
+def hosts_of_group(request: CommandRequest, inventory: Inventory, group: str) -> list[Host]:
+    """Return the hosts of a group of the inventory, also those that `--limit` left out; none where they cannot be read."""
     if request.limit is None:
-        return [host for host in inventory.hosts if host.is_gateway]
+        return [host for host in inventory.hosts if group in host.groups]
     try:
-        return [*read_inventory(replace(request, limit=GATEWAY)).hosts]
+        return [*read_inventory(replace(request, limit=group)).hosts]
     except FirstlightError:  # no such group, or a wrong setting, which ./firstlight gateway names
         return []
 

@@ -19,7 +19,7 @@ import typer
 from provision.cli.groups import with_default
 from provision.cli.options import CHANGED, PLANNING, PRINTED, command
 from provision.core.errors import Exit, InventoryError, UsageError
-from provision.core.models.inventory import Host, Inventory
+from provision.core.models.inventory import GATEWAY, Host, Inventory
 from provision.core.models.settings import OPTIONS
 from provision.core.redaction import scrub
 from provision.core.run_folder import utc_now
@@ -33,7 +33,7 @@ from provision.phases.install.step import install
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
-from provision.pipeline.runner import RunOutcome, execute, read_inventory
+from provision.pipeline.runner import RunOutcome, execute, hosts_of_group, read_inventory
 from provision.report.layout import quoted
 from provision.run.context import RunContext
 from provision.run.results import StagedHosts
@@ -237,7 +237,8 @@ def _made(
     heads = list(dict.fromkeys(host.head for host in changing))
     staging = list(dict.fromkeys(host.head for host in changing if STAGING in host.groups))
     # Behind a gateway a host is tried without requests of clients, also where the inventory has none for that.
-    first_alone = not staging and len(heads) > 1 and any(host.is_gateway for host in inventory.hosts)
+    gateways = hosts_of_group(request, inventory, GATEWAY)
+    first_alone = not staging and len(heads) > 1 and bool(gateways)
     steps = (0, *steps) if staging or first_alone else steps
     step_of = assign(heads, steps, staging, first_alone=first_alone)
     before = {name: facts.installed.release if facts.installed else None for name, facts in result.facts.items()}
@@ -248,7 +249,7 @@ def _made(
         if host.head == head
     ]
     _require_way_back(changing, {host.name: host.before for host in hosts})
-    if any(host.is_gateway for host in inventory.hosts):
+    if gateways:
         _require_same_endpoints([host.name for host in hosts if host.before], result)
     return Rollout(
         **options.model_dump(),

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from provision.core.errors import Exit, FirstlightError, InventoryError
-from provision.core.models.inventory import GATEWAY, Inventory
+from provision.core.models.inventory import GATEWAY, MONITORING, Inventory
 from provision.core.models.records import HostSummary
 from provision.core.process import run_program
 from provision.core.redaction import redact
@@ -26,7 +26,7 @@ from provision.features.rollout.store import RolloutStore
 from provision.features.rollout.text import ABORTED, print_rollout
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import AFTER_SERVE, BEFORE_PLAN, FLEET, PROBE, STEPS
-from provision.pipeline.runner import RunOutcome, execute
+from provision.pipeline.runner import RunOutcome, execute, hosts_of_group
 from provision.report.layout import count
 from provision.run.context import RunContext, left_out
 from provision.run.results import AnsweredHosts, ProbedHosts, StagedHosts
@@ -59,7 +59,8 @@ class RolloutDriver:
         serving = [host for host in inventory.hosts if host.is_serving]
         out = {host.head for host in serving if left_out(request.logs, host) is not None}
         self._serving = len({host.head for host in serving} - out)
-        self._gateways = any(host.is_gateway for host in inventory.hosts)
+        self._gateways = {host.name for host in hosts_of_group(request, inventory, GATEWAY)}
+        self._monitors = hosts_of_group(request, inventory, MONITORING)
 
     def go_on(self) -> int:
         """Do what is left, and print how it ended."""
@@ -77,8 +78,8 @@ class RolloutDriver:
                     reason = reason or self._wished()
                     if reason is not None:
                         return self.take_back(reason)
-            hosts = self._hosts.values()
-            if self._gateways or any(host.is_monitoring or host.settings.firewall == "set" for host in hosts):
+            has_rules = any(host.settings.firewall == "set" for host in self._hosts.values())
+            if self._gateways or self._monitors or has_rules:
                 self._refresh_fleet()
             updated = len(self._in_state("updated"))
             serve = "serves" if updated == 1 else "serve"
@@ -303,7 +304,7 @@ class RolloutDriver:
         """Let what stands around the hosts know what they serve now. Raises StoppedError where a gateway, or a host of the rollout, failed."""
         outcome = self._execute(None, (*BEFORE_PLAN, *FLEET))
         failed = {host.name: f"{host.name}: {text}" for host in outcome.summary.hosts if (text := _failure(host))}
-        needed = {*self._in_state("updated"), *(name for name, host in self._hosts.items() if host.is_gateway)}
+        needed = {*self._in_state("updated"), *self._gateways}
         if stopping := [text for name, text in failed.items() if name in needed]:
             raise StoppedError(f"all hosts serve the new release, and not all was set up for it: {'; '.join(stopping)}")
         for text in failed.values():

@@ -6,7 +6,7 @@ import pytest
 
 from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
-from provision.pipeline import operations
+from provision.pipeline import operations, runner
 from tests.features.rollout.site import Make, Site
 
 
@@ -16,7 +16,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         site = Site(tmp_path / folder, names)
         for module in (operations, rollout, rollout_driver):
             monkeypatch.setattr(module, "execute", site.execute)
-        monkeypatch.setattr(rollout, "read_inventory", site.inventory)
+        for module in (rollout, runner):
+            monkeypatch.setattr(module, "read_inventory", site.inventory)
         return site
 
     return make

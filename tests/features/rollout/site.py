@@ -105,7 +105,7 @@ class Site:
         hosts = [
             host(name=name, groups=self.groups.get(name, ()), span=spans.get(name))
             for name in self.serves
-            if wanted is None or name in wanted
+            if wanted is None or {name, *self.groups.get(name, ())} & {*wanted}
         ]
         if self.has_gateway and (wanted is None or "gateway" in wanted):
             hosts.append(host(name="gate", groups=("gateway",)))
@@ -190,8 +190,8 @@ class Site:
     def request(self, limit: str | None = None) -> CommandRequest:
         return CommandRequest(command="rollout", inventory=Path("/site"), limit=limit, overrides={}, logs=self.logs)
 
-    def start(self, steps: str = "25,50,100", **options: Any) -> int:
-        return rollout.start(self.request(), steps=steps, **options)
+    def start(self, steps: str = "25,50,100", limit: str | None = None, **options: Any) -> int:
+        return rollout.start(self.request(limit), steps=steps, **options)
 
     def record(self) -> Rollout:
         found = RolloutStore(self.logs).newest()

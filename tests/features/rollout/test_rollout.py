@@ -20,6 +20,8 @@ from provision.pipeline.runner import RunOutcome
 from provision.run.step import Step
 from tests.features.rollout.site import NEW, OLD, KilledError, Make, Site
 
+LIMITS = pytest.mark.parametrize("limit", [None, "a,b,c,d"], ids=["all", "without the gateway"])
+
 
 def test_each_step_switches_its_hosts_and_then_asks_the_gate(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert site.start() == Exit.OK
@@ -47,19 +49,21 @@ def test_the_gate_compares_with_a_host_that_served_the_same_release_before(site:
     assert site.alike == ["a", "b", ""]
 
 
-def test_a_model_that_gateways_would_not_find_is_refused(site: Site) -> None:
+@LIMITS
+def test_a_model_that_gateways_would_not_find_is_refused(site: Site, limit: str | None) -> None:
     site.is_renamed = site.has_gateway = True
     with pytest.raises(UsageError, match="hosts `a`, `b`, `c`, `d` get another model name") as refused:
-        site.start()
+        site.start(limit=limit)
     assert "firstlight_served_model_name" in (refused.value.hint or "")
     assert (site.runs, set(site.serves.values())) == (["install a,b,c,d"], {OLD})
     site.has_gateway = False
     assert site.start() == Exit.OK, "nothing but the hosts themselves knows the name"
 
 
-def test_hosts_of_a_step_share_its_percentage_at_the_gateway(site: Site) -> None:
+@LIMITS
+def test_hosts_of_a_step_share_its_percentage_at_the_gateway(site: Site, limit: str | None) -> None:
     site.has_gateway = True
-    assert site.start("1,10,50,100") == Exit.OK
+    assert site.start("1,10,50,100", limit=limit) == Exit.OK
     assert site.runs[1:-1] == [
         "share 0  +a",
         "serve a",
@@ -238,14 +242,15 @@ def test_a_controller_that_is_killed_in_any_run_loses_nothing_and_leaves_no_shar
         pytest.fail("the rollout has more runs than were tried")
 
 
+@pytest.mark.parametrize("is_named", [True, False], ids=["in the limit", "outside of it"])
 @pytest.mark.parametrize("around", ["gateway", "monitoring"])
 def test_a_host_outside_the_rollout_that_fails_at_its_end_is_named_and_pauses_nothing(
-    make: Make, around: str, capsys: pytest.CaptureFixture[str]
+    make: Make, around: str, capsys: pytest.CaptureFixture[str], *, is_named: bool
 ) -> None:
     site = make("a", "b", "m", "z")
     site.has_gateway, site.groups["m"] = around == "gateway", ("monitoring",)
     site.away = {number: {"m", "z"} for number in range(2, 20)}
-    assert rollout.start(site.request(limit=f"a,b,m,{around}"), steps="100") == Exit.OK
+    assert site.start("100", limit=f"a,b,m,{around}" if is_named else "a,b") == Exit.OK
     assert site.runs[-1] == "firewall a,b,m,z", "what stands around the hosts learns what they serve"
     assert {"m: unreachable", "z: unreachable"} <= {*capsys.readouterr().err.splitlines()}
 
