@@ -24,7 +24,7 @@
 | `host_programs(folder)` | returns programs for PREFIX/bin of hosts by name; `folder` is for built ones |
 | `starts(context, verified, hosts, still)` | returns a part in the starts of services (`provision/phases/serve/step.py`) |
 | `served_again(context, hosts)` | acts on hosts that serve again after a command took them back |
-| `steers_shares(logs)` | returns whether a rollout is open, which decides the shares of requests at gateways |
+| `steers_shares(logs)` | returns whether a rollout is open, or may be, which decides the shares of requests at gateways |
 | `measured(request)` | measures what the hosts of a command serve, and returns the exit code (`provision --measure`) |
 | `planned(hosts, plan)` | returns what a run sets up around the hosts of an inventory, some of which have a plan: names of hosts by a text |
 | `needed_packages(hosts)` | returns the OS packages that a run needs around the hosts of an inventory, by host |

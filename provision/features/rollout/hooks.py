@@ -27,12 +27,12 @@ def rolled_back(logs: Path, outcome: RunOutcome) -> None:
 
 
 def steers_shares(logs: Path) -> bool:
-    """Return whether a rollout is open, or may be: its record is damaged."""
+    """Return whether a rollout is open, or may be: its record is damaged, or on another controller."""
     try:
         newest = RolloutStore(logs).newest()
     except UsageError:
         return True
-    return newest is not None and newest.state in OPEN
+    return newest is None or newest.state in OPEN
 
 
 def earlier_failure(logs: Path, host: str, newest: str) -> Source | None:

@@ -344,34 +344,36 @@ def reconciled(made: Run) -> tuple[list[Traffic], dict[str, PhaseResult]]:
     return [*traffics.values()], changed
 
 
-@pytest.mark.parametrize("state", ["failed", "paused"])
-def test_a_share_is_ended_when_its_host_was_proven_unless_a_rollout_is_open(
-    site: Site, tmp_path: Path, state: RolloutState
+@pytest.mark.parametrize("state", ["failed", "paused", None])
+def test_a_share_is_ended_when_its_host_was_proven_and_its_rollout_is_known_to_be_over(
+    site: Site, tmp_path: Path, state: RolloutState | None
 ) -> None:
-    RolloutStore(tmp_path / "logs").put(recorded("updated", state=state))
+    if state is not None:
+        RolloutStore(tmp_path / "logs").put(recorded("updated", state=state))
     site.traffic(canary={"h1": 0, "x": 0})
     made = Run(site, tmp_path)
     made.finish("h1")
     made.restarts.after(made.hosts[:1], serving={"h1"}, proven={"h1"})
     kept = {"h1": "canary", "h2": "up", "x": "canary"}
-    assert states(site) == (kept if state == "paused" else kept | {"h1": "up"})
-    assert [*map(len, made.notes("h1"))] == ([] if state == "paused" else [len(NO_ROLLOUT)])
+    assert states(site) == (kept | {"h1": "up"} if state == "failed" else kept)
+    assert [*map(len, made.notes("h1"))] == ([len(NO_ROLLOUT)] if state == "failed" else [])
     site.traffic(canary={})
 
 
-@pytest.mark.parametrize("state", ["failed", "paused"])
-def test_a_gateway_that_is_set_up_ends_shares_unless_a_rollout_is_open(
-    site: Site, tmp_path: Path, state: RolloutState
+@pytest.mark.parametrize("state", ["failed", "paused", None])
+def test_a_gateway_that_is_set_up_ends_shares_of_a_rollout_that_is_known_to_be_over(
+    site: Site, tmp_path: Path, state: RolloutState | None
 ) -> None:
-    RolloutStore(tmp_path / "logs").put(recorded("updated", state=state))
+    if state is not None:
+        RolloutStore(tmp_path / "logs").put(recorded("updated", state=state))
     site.traffic(canary={"h1": 0, "x": 0})
     made = Run(site, tmp_path)
     made.finish("x", "failed")
     [traffic], changed = reconciled(made)
-    left = {"x": "canary, 0 %"} | ({"h1": "canary, 0 %"} if state == "paused" else {})
+    left = {"x": "canary, 0 %"} | ({} if state == "failed" else {"h1": "canary, 0 %"})
     assert (traffic.out(), site.traffic().out()) == (left, left)
     texts = [(one.changed, one.text) for one in changed.values()]
-    assert texts == ([] if state == "paused" else [(True, "the share of h1 was ended: no rollout is open")])
+    assert texts == ([(True, "the share of h1 was ended: no rollout is open")] if state == "failed" else [])
     site.traffic(canary={})
 
 
