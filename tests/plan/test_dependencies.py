@@ -1,5 +1,8 @@
 """The dependencies of a release: those of its own time, except for the newest releases."""
 
+from dataclasses import replace
+
+import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -34,6 +37,14 @@ def test_the_newest_releases_get_the_newest_dependencies() -> None:
     newest = catalog().releases[-1].version
     assert plan_for(newest).until is None
     assert [Requirement(text).name for text in plan_for(newest).bounds] == ["cuda-python"]
+
+
+def test_releases_of_a_refresh_change_no_bounds_of_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = catalog().releases[-1]
+    found = plan_for(newest.version)
+    later = replace(newest, version="99.0.0", date="2099-01-01", inferred=True)
+    monkeypatch.setattr(catalog(), "releases", (*catalog().releases, later))
+    assert plan_for(newest.version) == found
 
 
 def test_every_release_has_a_day_and_later_ones_have_wider_bounds() -> None:

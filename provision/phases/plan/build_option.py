@@ -152,7 +152,8 @@ def dependencies_of(option: BuildOption) -> DependencyPlan | None:
 
 def _horizon(released: str | None) -> str | None:
     """Return the last upload day for dependencies; None for the newest releases and for an unknown release date."""
-    newest = max(row.date for row in catalog().releases if row.date)
+    # Rows of `catalog refresh` do not count: they would limit dependencies of releases that hosts serve already.
+    newest = max(row.date for row in catalog().releases if row.date and not row.inferred)
     table = catalog().horizon
     if released is None or (date.fromisoformat(newest) - date.fromisoformat(released)).days <= table.current_days:
         return None
