@@ -30,6 +30,7 @@ from provision.features.rollout.steps import DEFAULT_STEPS, STAGING, assign, par
 from provision.features.rollout.store import RolloutStore, Wish
 from provision.features.rollout.text import ABORTED, described, print_rollout
 from provision.phases.install.step import install
+from provision.phases.stage.vllm_wheel import names_index
 from provision.pipeline import CommandRequest
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.phases import BEFORE_PLAN, PLAN, STAGE
@@ -96,6 +97,11 @@ def start(
     )
     inventory = read_inventory(request)
     serving = _serving(request, inventory)
+    if changing := [host.name for host in serving if names_index(host.settings.vllm)]:
+        raise UsageError(
+            f"hosts {quoted(changing)} are to get the newest vLLM of an index, which may be another one at each step",
+            hint="name one wheel, by its address or file, or its version: --vllm X.Y.Z.devN",
+        )
     require_capacity(serving=len({host.head for host in serving}), min_serving=min_serving)
     store = RolloutStore(request.logs)
     with store.locked():

@@ -89,7 +89,7 @@ class WheelReader:
         known = self._store.get(FILES, key)
         kept = WheelFile.model_validate(known) if known else None
         kept = kept if kept and self._store.find(kept.sha256, kept.name) else None
-        is_index = path is None and "/" in setting and not _is_wheel(setting)
+        is_index = names_index(setting)
         if kept and (self._client.bundled or not (path or is_index or self._refresh)):
             return kept
         if self._client.bundled:
@@ -175,6 +175,11 @@ class WheelReader:
                 hint="./firstlight catalog refresh adds the releases of torch on your index",
             )
         return GivenWheel(file, release, build)
+
+
+def names_index(setting: str) -> bool:
+    """Return whether a setting is the address of an index, whose newest wheel may be another one at each run."""
+    return "/" in setting and local_path(setting) is None and not _is_wheel(setting)
 
 
 def _is_wheel(address: str) -> bool:

@@ -409,6 +409,26 @@ def test_an_option_with_a_secret_is_refused_as_the_record_would_lose_it(
     assert site.runs == []
 
 
+@pytest.mark.parametrize(
+    ("vllm", "is_index"),
+    [
+        ("https://wheels.example/nightly", True),
+        ("https://wheels.example/vllm-0.33.1.dev5-cp38-abi3-manylinux_2_28_x86_64.whl", False),
+        ("0.33.1.dev5", False),
+    ],
+)
+def test_an_index_whose_newest_wheel_may_change_between_the_steps_is_refused(
+    site: Site, vllm: str, *, is_index: bool
+) -> None:
+    request = replace(site.request(), overrides={"vllm": vllm})
+    if is_index:
+        with pytest.raises(UsageError, match="hosts `a`, `b`, `c`, `d` are to get the newest vLLM of an index"):
+            rollout.start(request)
+        assert site.runs == []
+    else:
+        assert rollout.start(request) == Exit.OK
+
+
 def test_hooks_start_in_the_folder_where_the_rollout_was_started(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
