@@ -25,6 +25,7 @@ from provision.pipeline import CommandRequest, failure_evidence
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.phases import PROBE, PROBE_IN_FULL
 from provision.pipeline.runner import execute, read_inventory
+from provision.report.difference import connections
 from provision.report.run_files import results_of
 from provision.run import playbooks
 from provision.run.context import RunContext
@@ -126,12 +127,12 @@ def diagnose(
     context: RunContext, probed: ProbedHosts, *, request: CommandRequest
 ) -> AnsweredHosts[list[HostDiagnosis]]:
     """Read the evidence of each host, and diagnose it with the facts of the probe."""
-    diagnoses = []
+    diagnoses, ways = [], connections(context.run.folder)
     gathered, failed = failure_evidence.gather(context, probed, context.hosts())
     for name, error in failed.items():
         context.fail(name, "probe", error)
     for name, answer in gathered.items():
-        own = (earlier(request.logs, name), stopped_processes(probed.facts[name]))
+        own = (earlier(request.logs, name, ways.get(name)), stopped_processes(probed.facts[name]))
         sources = (*(failure_evidence.keep(context, name, source) for source in own), *answer)
         facts = probed.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
@@ -160,16 +161,18 @@ def with_service(diagnosis: Diagnosis, facts: HostFacts, next_command: str) -> D
     return replace(diagnosis, look_next=(text, *(advice for advice in diagnosis.look_next if advice != NO_KNOWN_CAUSE)))
 
 
-def earlier(logs: Path, host: str) -> Source:
+def earlier(logs: Path, host: str, way: tuple[Any, ...] | None = None) -> Source:
     """Return the texts of the newest run that worked on a host, where it failed there.
 
     A run of a rollout that is not done may have taken the host back, and is sound then: the run of that rollout which failed on the
-    host is read instead, or the decision of the gate.
+    host is read instead, or the decision of the gate. A run that reached the host by another `way` worked on one of another inventory.
     """
     runs = (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest")
     is_checked = False
     for run in sorted(runs, reverse=True):
         results = results_of(RunFolder(run)).get(host, {})
+        if results and way not in (connections(run).get(host, way), None):
+            continue
         failed = failure_evidence.failed_results(results)
         if not {"install", "serve", "stage"} & set(results):  # it neither changed the host nor was to
             if failed and "verify" in results and not is_checked:

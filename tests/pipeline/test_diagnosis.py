@@ -11,12 +11,15 @@ import yaml
 
 from provision.cli.options import consent
 from provision.core.models.facts import Drift, HostFacts, Installed, OperatingSystem, Python
+from provision.core.models.inventory import Connection, Inventory
 from provision.core.models.records import PhaseName, PhaseResult
+from provision.core.run_folder import RunFolder
 from provision.features.rollout.model import Decision, Rollout, RolloutHost
 from provision.features.rollout.store import RolloutStore
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe.failure_evidence import collect
 from provision.pipeline import CommandRequest, diagnosis
+from provision.report.difference import connections
 from tests.pipeline.command_lines import firstlight
 from tests.pipeline.local_context import local_host
 from verify.doctor.catalog import load_causes
@@ -162,6 +165,17 @@ def test_a_damaged_record_of_a_rollout_hides_no_run(tmp_path: Path) -> None:
     taken_back(tmp_path, failed=True)
     (tmp_path / "rollouts/20260101T000000Z.json").write_text("{")
     assert diagnosis.earlier(tmp_path, "here").absent == "run 20260101T000200Z did not fail there"
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "10.0.0.2"])
+def test_a_failure_of_a_host_of_the_same_name_elsewhere_is_no_evidence(tmp_path: Path, address: str) -> None:
+    run_folder(tmp_path, "20260101T000000Z", "here", {"serve": result("serve", "failed", "the unit did not start")})
+    for name, reached in (("20260101T000000Z", "10.0.0.1"), ("20260102T000000Z", address)):
+        host = HERE.model_copy(update={"connection": Connection(kind="ssh", address=reached)})
+        RunFolder(tmp_path / name).write("inventory.json", Inventory(source="/site", hosts=(host,)))
+    way = connections(tmp_path / "20260102T000000Z")["here"]
+    found = diagnosis.earlier(tmp_path, "here", way)
+    assert (found.absent is None) == (address == "10.0.0.1")
 
 
 @pytest.mark.parametrize(

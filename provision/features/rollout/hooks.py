@@ -5,12 +5,13 @@ from pathlib import Path
 
 from provision.core.errors import HostLockedError, UsageError
 from provision.core.run_folder import RunFolder
-from provision.features.rollout.model import OPEN, with_releases
+from provision.features.rollout.model import OPEN, Rollout, with_releases
 from provision.features.rollout.store import RolloutStore
 from provision.phases.probe.failure_evidence import Source
 from provision.pipeline.diagnosis import source_of_run
 from provision.pipeline.failure_evidence import failed_results
 from provision.pipeline.runner import RunOutcome
+from provision.report.difference import connections
 from provision.report.run_files import results_of
 
 
@@ -21,9 +22,17 @@ def rolled_back(logs: Path, outcome: RunOutcome) -> None:
         for host in outcome.summary.hosts
         if not any(result.has_failed for result in host.phases.values())
     }
+    now = connections(logs / outcome.summary.run)
+
+    def revise(rollout: Rollout) -> Rollout:
+        # Another inventory may have a host of the same name.
+        then = connections(logs / rollout.name)
+        same = {name: release for name, release in releases.items() if then.get(name, now.get(name)) == now.get(name)}
+        return with_releases(rollout, same, outcome.summary.run)
+
     # The hosts are where they are, whatever becomes of the note.
     with contextlib.suppress(UsageError, HostLockedError, OSError):
-        RolloutStore(logs).revise_newest(lambda rollout: with_releases(rollout, releases, outcome.summary.run))
+        RolloutStore(logs).revise_newest(revise)
 
 
 def steers_shares(logs: Path) -> bool:

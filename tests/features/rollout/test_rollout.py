@@ -10,7 +10,9 @@ from typing import cast
 import pytest
 
 from provision.core.errors import Exit, HostLockedError, UsageError
+from provision.core.models.inventory import Connection, Inventory
 from provision.core.models.invocation import Invocation
+from provision.core.run_folder import RunFolder
 from provision.features.quarantine.marks import Quarantine, QuarantineStore
 from provision.features.rollout import commands as rollout
 from provision.features.rollout import driver as rollout_driver
@@ -542,6 +544,20 @@ def test_status_says_which_hosts_a_rollback_took_back_after_the_rollout(
     site.bad = set()
     assert operations.rollback(site.request(limit="b")) == Exit.OK
     assert status() == [done, host_a, f"     100 %  b  serves release {NEW}, before it {OLD}"]
+
+
+@pytest.mark.parametrize(("address", "state"), [("10.0.0.1", "returned"), ("10.0.0.2", "updated")])
+def test_a_rollback_of_a_host_of_the_same_name_elsewhere_is_not_noted(make: Make, address: str, state: str) -> None:
+    site = make("a", "b")
+    site.start("50,100")
+    runs = (site.record().name, f"20260101T0000{len(site.runs) + 1:02}Z")
+    for name, reached in zip(runs, ("10.0.0.1", address), strict=True):
+        [host] = site.inventory(site.request(limit="b")).hosts
+        host = host.model_copy(update={"connection": Connection(kind="ssh", address=reached)})
+        (site.logs / name).mkdir()
+        RunFolder(site.logs / name).write("inventory.json", Inventory(source="/site", hosts=(host,)))
+    assert operations.rollback(site.request(limit="b")) == Exit.OK
+    assert site.record().host("b").state == state
 
 
 def test_a_rollback_does_not_need_a_rollout_nor_a_readable_record(make: Make) -> None:
