@@ -13,11 +13,11 @@ ABORTED = "aborted"
 
 
 def print_rollout(request: CommandRequest, rollout: Rollout, text: str | None = None) -> None:
-    """Print a rollout: as JSON, or the text, which describes it unless another one is given."""
+    """Print a rollout: as JSON, or the text; without one, it is described as this process leaves it."""
     if request.as_json:
         write_stdout(json.dumps(rollout.model_dump(mode="json"), indent=2))
     else:
-        write_stdout(text or "\n".join(described(rollout, driven=True)))
+        write_stdout(text or "\n".join(described(rollout, driven=False)))
 
 
 def described(rollout: Rollout, *, driven: bool) -> list[str]:

@@ -139,5 +139,5 @@ def require_disk_space(facts: HostFacts, desired: Desired, need: DiskNeed) -> No
         if free[name] < total:
             raise InstallError(
                 f"host `{facts.host}`: {format_bytes(total)} are needed on `{name}`, {format_bytes(free[name])} are free",
-                hint="free space there, or set firstlight_prefix to a folder on a larger disk: docs/guides/upgrade.md says what moves",
+                hint=f"free space there, such as what interrupted runs left in {desired.paths.incoming}, or set firstlight_prefix to a folder on a larger disk: docs/guides/upgrade.md says what moves",
             )

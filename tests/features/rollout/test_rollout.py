@@ -375,6 +375,18 @@ def test_a_controller_killed_during_a_rollback_continues_it_after_resume(site: S
     assert (site.record().state, set(site.serves.values())) == ("rolled back", {OLD})
 
 
+def test_an_interrupted_rollback_says_what_continues_it(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    site.gates = ["roll back"]
+    site.during(4, interrupt)
+    assert site.start() == Exit.INTERRUPTED
+    assert site.record().state == "returning"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "next: ./firstlight rollout resume, or ./firstlight rollout abort"
+
+
 def test_hooks_run_before_and_after_each_change_even_if_it_fails(make: Make, tmp_path: Path) -> None:
     site = make("a", "b")
     site.bad = {"b"}
