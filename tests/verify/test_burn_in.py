@@ -31,7 +31,13 @@ def round_of(*, gemm: str = "ok", speed: float = 700.0, device: str = "cuda:0") 
     return {"host": "node", "started_at": "2026-11-01T00:00:00Z", "status": "ok", "checks": records}
 
 
-def over(*rounds: dict[str, Any], prefix: Path | None = None, hours: float = 2.0) -> dict[str, Any]:
+def over(
+    *rounds: dict[str, Any],
+    prefix: Path | None = None,
+    hours: float = 2.0,
+    gpus: tuple[str, ...] = ("GPU-1",),
+    drain: bool = False,
+) -> dict[str, Any]:
     """The document of these rounds of an hour each; where they end before the time does, the user interrupts."""
     given = iter(rounds)
     clock = iter(range(0, 3600 * 100, 3600))
@@ -44,7 +50,8 @@ def over(*rounds: dict[str, Any], prefix: Path | None = None, hours: float = 2.0
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(time, "monotonic", lambda: float(next(clock)))
-        return burn_in.burn_in(run_round, CheckContext(prefix=prefix), IDS, hours)
+        patched.setattr(burn_in, "_gpus", lambda: [*gpus])
+        return burn_in.burn_in(run_round, CheckContext(prefix=prefix), IDS, hours, drain=drain)
 
 
 def of(document: dict[str, Any], id_: str) -> tuple[str, str]:
@@ -58,6 +65,26 @@ def test_a_fault_of_one_round_decides_and_is_told_with_its_round() -> None:
     assert of(document, "kernels.gemm") == ("fail", "in 2 of 4 rounds, first in round 2: products are fail")
     assert of(document, "speed.gemm") == ("ok", "fast (4 rounds)")
     assert of(document, RECORD) == ("ok", "4 rounds in 4.00 h; no speed is more than 0% behind its median")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict", "text"),
+    [
+        (("ok", "skip", "skip", "ok"), "warn", "products are ok (2 rounds)"),
+        (("skip", "ok", "ok", "ok"), "warn", "products are ok (3 rounds)"),
+        (("skip", "skip", "skip", "skip"), "ok", "products are skip"),
+    ],
+    ids=["in the middle", "in the first", "in all, so that it says so itself"],
+)
+def test_a_round_in_which_a_check_was_skipped_does_not_count_for_it(
+    statuses: tuple[str, ...], verdict: str, text: str
+) -> None:
+    document = over(*(round_of(gemm=status) for status in statuses), hours=4)
+    assert of(document, "kernels.gemm")[1] == text
+    assert of(document, "speed.gemm") == ("ok", "fast (4 rounds)")
+    ran = f"kernels.gemm on cuda:0 ran in {statuses.count('ok')} of 4 rounds"
+    assert of(document, RECORD)[0] == verdict
+    assert (of(document, RECORD)[1] == ran) is (verdict == "warn")
 
 
 @pytest.mark.parametrize(
@@ -112,13 +139,20 @@ def test_a_burn_in_whose_connection_ended_stops_after_its_round_and_can_go_on(
     assert [of(document, RECORD)[1].partition(";")[0] for document in (heard, second)] == ["2 rounds in 2.00 h"] * 2
 
 
-def test_after_a_failure_or_with_other_checks_a_burn_in_begins_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drain", [True, False])
+def test_an_interrupted_burn_in_names_the_command_that_goes_on(drain: bool) -> None:
+    *_, record = over(round_of(), hours=24, drain=drain)["checks"]
+    assert record["remedy"].endswith(f"--level burn-in --hours 24{' --drain' if drain else ''}")
+
+
+def test_after_a_failure_or_with_other_checks_or_gpus_a_burn_in_begins_anew(tmp_path: Path) -> None:
     over(round_of(gemm="fail"), prefix=tmp_path)
     document = over(round_of(), prefix=tmp_path)
     assert (document["status"], of(document, RECORD)[1]) == ("warn", "interrupted after 1.00 of 2 h, 1 round")
     state = json.loads((tmp_path / STATE).read_text())
     (tmp_path / STATE).write_text(json.dumps({**state, "asked": {**state["asked"], "checks": ["kernels.gemm"]}}))
     assert "after 1.00 of 2 h" in of(over(round_of(), prefix=tmp_path), RECORD)[1]
+    assert "after 1.00 of 2 h" in of(over(round_of(), prefix=tmp_path, gpus=("GPU-2",)), RECORD)[1]
 
 
 def test_an_interruption_before_the_first_round_ends_is_one_of_the_command(tmp_path: Path) -> None:
@@ -132,7 +166,10 @@ def test_two_burn_ins_of_one_host_at_once_are_refused(tmp_path: Path) -> None:
         (tmp_path / "verify").mkdir()
         held = {"pid": other.pid, "start_ticks": start_ticks(other.pid)}
         (tmp_path / STATE).write_text(json.dumps(held))
-        with pytest.raises(RunningError, match=f"process {other.pid} burns this host in"):
+        with pytest.raises(
+            RunningError,
+            match=f"process {other.pid} burns this host in; it ends after its round if its connection broke",
+        ):
             over(round_of(), prefix=tmp_path)
     finally:
         other.kill()

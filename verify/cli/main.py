@@ -165,7 +165,8 @@ def _run(
         return {**document, "injected": [injection.fault for injection in injections]}
 
     kept = replace(context, prefix=None) if injections else context
-    return burn_in.burn_in(run_round, kept, [check.id for check in checks], options.hours or BURN_IN_HOURS)
+    ids, hours = [check.id for check in checks], options.hours or BURN_IN_HOURS
+    return burn_in.burn_in(run_round, kept, ids, hours, drain=options.drain)
 
 
 def _repeated(checks: list[Check]) -> list[Check]:

@@ -1,7 +1,7 @@
 """Level burn-in: rounds of checks for hours, and one verdict over all rounds, also over those of an earlier call that was interrupted.
 
-PREFIX/verify/burn-in.json holds the rounds that ended. The next call continues them if the environment and the checks are the same and
-nothing failed; after a failure it begins anew, because something was repaired in between.
+PREFIX/verify/burn-in.json holds the rounds that ended. The next call continues them if the environment, the checks and the GPUs are the
+same and nothing failed; after a failure it begins anew, because something was repaired in between.
 """
 
 import json
@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from verify.files import read_json, write_atomically
+from verify.host.devices import SURVEY_DEADLINE_S
+from verify.host.views import torch_view
 from verify.records import SEVERITY, CheckContext, CheckResult, Figure, Observation, as_record, combine, worst_status
+from verify.runner.child_processes import run_one
 from verify.runner.execution import FAILED, environment_name
 from verify.serving.service import start_ticks
 from verify.serving.service_control import holder
@@ -37,16 +40,21 @@ class RunningError(Exception):
     """Another process burns this host in."""
 
 
-def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hours: float) -> dict[str, Any]:
+def burn_in(
+    run_round: RunRound, context: CheckContext, ids: Sequence[str], hours: float, *, drain: bool = False
+) -> dict[str, Any]:
     """Run rounds, at least two, until the time is over, the user interrupts or nobody hears, and return the document of all rounds.
 
     After `hours`, those of continued rounds included, no further round starts. Without an installation nothing is kept for a next call.
+    With `drain` the service is stopped meanwhile, as the next call has to do too.
     Raises RunningError where another process does it, and KeyboardInterrupt before a round has ended.
     """
+    asked = {"environment": environment_name(context.prefix), "checks": [*ids], "gpus": _gpus()}
     file = context.prefix / STATE if context.prefix else None
     if file and (pid := holder(file)) not in (None, os.getpid()):
-        raise RunningError(f"process {pid} burns this host in; `kill -INT {pid}` ends it and keeps its rounds")
-    asked = {"environment": environment_name(context.prefix), "checks": [*ids]}
+        raise RunningError(
+            f"process {pid} burns this host in; it ends after its round if its connection broke, `kill -INT {pid}` ends it at once"
+        )
     before = read_json(file) if file else {}
     rounds: Mapping[str, Any] = {"count": 0, "seconds": 0.0, "document": {}, "checks": {}, "speeds": {}}
     if before.get("asked") == asked and not before.get("complete"):
@@ -75,10 +83,18 @@ def burn_in(run_round: RunRound, context: CheckContext, ids: Sequence[str], hour
         if bad:
             reason = f"in {bad} of {count} rounds, first in round {first}: {record['reason']}"
         records.append(dict(record) if count == 1 or record["status"] == "skip" else {**record, "reason": reason})
-    outcome = _of_rounds(rounds, hours, interrupted=interrupted)
+    outcome = _of_rounds(rounds, hours, interrupted=interrupted, drain=drain)
     records.append(as_record(RECORD, rounds["document"]["host"], None, outcome, rounds["seconds"]))
     status = worst_status([record["status"] for record in records])
     return {**rounds["document"], "status": status, "seconds": rounds["seconds"], "checks": records}
+
+
+def _gpus() -> Any:
+    """Return the UUID of each GPU, without one its address; None where torch cannot list them."""
+    listed = run_one(
+        lambda: sorted(str(gpu.uuid or gpu.pci) for gpu in torch_view.gpus()), deadline_s=SURVEY_DEADLINE_S
+    )
+    return listed.value
 
 
 def _is_unheard() -> bool:
@@ -96,18 +112,19 @@ def _keep(file: Path | None, state: Mapping[str, Any]) -> None:
 
 
 def _added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dict[str, Any]:
-    """Return the rounds with one more: of each check and device the worst record, in how many rounds it ran and was not ok, and speeds."""
+    """Return the rounds with one more: of each check and device the worst record, in how many rounds it ran, was skipped and was not ok, and speeds."""
     rule, number = table("burn_in")["spread"], rounds["count"] + 1
     checks = dict(rounds["checks"])
     speeds = {name: [*values] for name, values in rounds["speeds"].items()}
     for record in document["checks"]:
         key = f"{record['id']} {record['device']}"
-        known = checks.get(key, {"record": record, "rounds": 0, "bad": 0, "first": None})
-        is_bad = record["status"] not in ("ok", "skip")
+        known = checks.get(key, {"record": record, "rounds": 0, "skipped": 0, "bad": 0, "first": None})
+        is_bad, is_skipped = record["status"] not in ("ok", "skip"), record["status"] == "skip"
         is_worse = SEVERITY.index(record["status"]) > SEVERITY.index(known["record"]["status"])
         checks[key] = {
             "record": record if is_worse else known["record"],
-            "rounds": known["rounds"] + 1,
+            "rounds": known["rounds"] + (not is_skipped),
+            "skipped": known["skipped"] + is_skipped,
             "bad": known["bad"] + is_bad,
             "first": known["first"] or (number if is_bad else None),
         }
@@ -123,13 +140,19 @@ def _added(rounds: Mapping[str, Any], document: Document, seconds: float) -> dic
     return {"count": number, "seconds": total, "document": about, "checks": checks, "speeds": speeds}
 
 
-def _of_rounds(rounds: Mapping[str, Any], hours: float, *, interrupted: bool) -> CheckResult:
+def _of_rounds(rounds: Mapping[str, Any], hours: float, *, interrupted: bool, drain: bool) -> CheckResult:
     rule, observations = table("burn_in")["spread"], []
     done, count = rounds["seconds"] / 3600, rounds["count"]
     if interrupted:
         text = f"interrupted after {done:.2f} of {hours:g} h, {count} round{'s' if count > 1 else ''}"
         again = f"the same command goes on where this one ended: ./firstlight verify --level burn-in --hours {hours:g}"
+        again += " --drain" if drain else ""
         observations.append(Observation("warn", text, again))
+    for entry in rounds["checks"].values():
+        if entry["rounds"] and entry["skipped"]:
+            name, device, ran = entry["record"]["id"], entry["record"]["device"], entry["rounds"]
+            text = f"{name}{f' on {device}' if device else ''} ran in {ran} of {ran + entry['skipped']} rounds"
+            observations.append(Observation("warn", text, table("burn_in")["skipped"]["remedy"]))
     gaps = {
         name: 1 - min(values) / statistics.median(values)
         for name, values in rounds["speeds"].items()
