@@ -15,7 +15,7 @@ APPLY = " --apply"
 UNSERVED = ("planned", "stopped", "removed")
 MOST = 4
 """Maximum number of suggested commands."""
-OF_THEIR_OWN = ("doctor", "verify load", "verify soak", "verify compare")
+OF_THEIR_OWN = r"doctor|verify (load|soak|compare)|verify.* --(level|drain|only|skip|return)\b"
 """Commands with arguments that others do not have: they are repeated as they were typed."""
 MOST_MENDS = 2
 """Maximum number of failed hosts for which a command is named; those with different commands come first."""
@@ -136,7 +136,7 @@ def _again(invocation: Invocation, command: str, names: list[str] | None) -> Ite
         yield invocation.on_record("rollout", "resume")
     elif name == "rollback":  # a second one may lead to a third release
         yield invocation.suggest("status", hosts=",".join(names) if names else None)
-    elif name in TAKES and not command.startswith(OF_THEIR_OWN):
+    elif name in TAKES and not re.match(OF_THEIR_OWN, command):
         yield invocation.suggest(name, hosts=",".join(names) if names else None)
     elif names is None and command:
         yield f"./firstlight {command}"

@@ -164,6 +164,9 @@ def test_an_interrupted_command_is_suggested_again_for_the_hosts_that_it_did_not
     assert verify == "./firstlight verify -i 'my site' --limit o2"
     [soak] = suggested(host("o1", "interrupted", "verify"), command="verify soak --minutes 3 -i 'my site'")
     assert soak == "./firstlight verify soak --minutes 3 -i 'my site'"
+    for typed in ("--level burn-in --hours 24 --drain -i 'my site'", "-i 'my site' --return o1"):
+        [again] = suggested(host("o1", "interrupted", "verify"), command=f"verify {typed}")
+        assert again == f"./firstlight verify {typed}"
     [rollout] = suggested(host("o1", "interrupted", "serve"), command="rollout start")
     assert rollout == "./firstlight rollout resume"
     root = SITE.model_copy(update={"options": {"-K": None}})
