@@ -294,17 +294,20 @@ class RunContext:
         *,
         deadline_s: float,
         cancel: Callable[[Host], None] | None = None,
+        lasts: bool = False,
     ) -> dict[str, T]:
         """Call a function for all hosts in parallel; record failures and return the values of the others by host.
 
         Args:
             deadline_s: Seconds after which a host counts as failed.
             cancel: Ends the work on a host from another thread; closing its session is enough where nothing else is waited for.
+            lasts: Whether it is work of hours: no host waits for another, and one whose connection broke may still be at work.
         """
         if not hosts:
             return {}
         started = time.monotonic()
-        done = self.ask_hosts(hosts, call, deadline_s=deadline_s, cancel=cancel)
+        how = {"retries": 0, "limit": len(hosts)} if lasts else {}
+        done = self.ask_hosts(hosts, call, deadline_s=deadline_s, cancel=cancel, **how)
         for name, error in done.errors.items():
             self.fail(name, phase, error, time.monotonic() - started)
         return done.values

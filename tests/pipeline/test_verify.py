@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
+from provision.core.errors import TransportError
 from provision.core.models.facts import HostFacts, Installed
 from provision.core.models.records import CheckRecord
+from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.phases.verify import step as verify
 from provision.phases.verify.run_checks import CheckOptions, Verified
 from provision.run.context import RunContext
@@ -48,6 +51,27 @@ def test_the_comparison_of_hosts_is_stored_in_the_runs_folder(tmp_path: Path) ->
     kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
     assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
     assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
+
+
+@pytest.mark.parametrize(
+    "options", [CheckOptions("burn-in", hours=24), CheckOptions("quick", soak_minutes=60)], ids=["burn-in", "soak"]
+)
+def test_all_hosts_of_work_of_hours_begin_at_once_and_one_that_is_lost_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: CheckOptions
+) -> None:
+    names = [f"h{number}" for number in range(DEFAULT_LIMIT + 1)]
+    together, asked = Barrier(len(names)), list[str]()
+
+    def run(session: Any, **_: Any) -> Verified:
+        asked.append(session.host)
+        together.wait(30)
+        raise TransportError("the connection broke")
+
+    monkeypatch.setattr(verify, "run_checks", run)
+    context = context_of(tmp_path, *names)
+    check(context, options)
+    assert sorted(asked) == sorted(names)
+    assert {context.outcomes.results[name]["verify"].status for name in names} == {"unreachable"}
 
 
 def test_hosts_whose_last_checks_stay_valid_are_compared_too(tmp_path: Path) -> None:

@@ -169,6 +169,13 @@ def test_a_server_that_lost_all_gpus_of_its_product_is_asked_for_them(tmp_path: 
     assert asked[0]["gpus"] == {"count": 8, "pci": [], "source": "DGX H100 or H200: 8 GPUs"}
 
 
+def test_a_host_that_never_was_green_is_asked_for_the_gpus_of_its_board(tmp_path: Path, asked: list[Any]) -> None:
+    context = context_of(tmp_path, "a")
+    fewer_left = without_last(recorded("h100-sxm8").model_copy(update={"product": None}))
+    verify.check(context, probed_hosts(context, a=fewer_left), context.hosts(), CheckOptions("quick"))
+    assert asked[0]["gpus"] == {"count": 8, "pci": [], "source": "a board of H100 with NVSwitches holds 8"}
+
+
 def test_the_checks_know_that_a_host_is_a_container(tmp_path: Path, asked: list[Any]) -> None:
     context = context_of(tmp_path, "a")
     within = recorded("h100-sxm8").model_copy(update={"container": "docker"})

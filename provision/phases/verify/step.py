@@ -141,7 +141,8 @@ def check(
     images = _images(probed, hosts, desired, options)
     limit_s = options.time_limit_s(devices, level="full" if deeper else None) + ANSWER_S
     limit_s += options.time_limit_s(devices) * bool(images)
-    answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
+    lasts = options.level == BURN_IN or options.soak_minutes is not None
+    answers = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s, lasts=lasts)
     for hosts_checked in features.hooks("hosts_checked") if hosts else ():
         answers = hosts_checked(context, probed, answers, options)
     for name, verified in answers.items():
@@ -235,7 +236,8 @@ def expected(
     before = last_green(context.run.folder.parent, context.run.name, with_cards) if with_cards else {}
     for name in with_cards:
         then, stack = before.get(name), found[name].get("stack")
-        variant = stack["torch"]["variant"] if stack else then.stack.torch.variant if then and then.stack else "cpu"
+        known = then.stack.torch.variant if then and then.stack else "cu" if probed.facts[name].nvidia else "cpu"
+        variant = stack["torch"]["variant"] if stack else known
         last = (then.facts, then.run) if then else (None, None)
         if gpus := expected_gpus(probed.facts[name], context.host(name).settings, variant, *last):
             found[name]["gpus"] = gpus
