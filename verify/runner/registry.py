@@ -53,10 +53,7 @@ def minority(hashes: Mapping[str, str]) -> list[str]:
 
 
 def compare_speeds(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
-    """Compare the speeds in the records of devices; None if there are no two equal devices.
-
-    Figures in units of time are better when smaller, all others when larger.
-    """
+    """Compare the speeds in the records of devices; None if there are no two equal devices. Ratios differ by more than speeds do."""
     allowed = table("speed")["spread"]
     by_name: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for device, answer in answers.items():
@@ -67,12 +64,10 @@ def compare_speeds(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | No
         for figure in next(iter(devices.values()))["figures"]:
             named = ((device, one) for device, answer in devices.items() for one in answer["figures"])
             known = {device: one["value"] for device, one in named if one["name"] == figure["name"] and one["value"]}
-            if len(known) < 2:
+            if len(known) < 2 or figure["unit"] not in allowed["units"]:
                 continue
-            best = min(known.values()) if figure["unit"] in ("s", "ms") else max(known.values())
-            shares = {device: min(value, best) / max(value, best) for device, value in known.items()}
-            slowest = min(shares, key=lambda device: shares[device])
-            gap = 1 - shares[slowest]
+            slowest = min(known, key=lambda device: known[device])
+            gap = 1 - known[slowest] / max(known.values())
             what, bound = f"{figure['name']}, {name}", allowed["share"]
             figures.append(Figure(what, gap, "behind the best", ceiling=bound, source=allowed["source"]))
             if gap > allowed["share"]:
