@@ -56,14 +56,19 @@ class AllReduceTrial:
 
 
 def interface_maps(hellos: Hellos) -> list[InterfaceMap]:
-    """Return candidate interface maps: interfaces with one name, in one network, and those of hosts that have no other."""
+    """Return candidate interface maps: those with an interface of each host."""
+    return [one for one in _shared(hellos) if len(one) == len(hellos)]
+
+
+def _shared(hellos: Hellos) -> list[InterfaceMap]:
+    """Return interfaces with one name, in one network, and those of hosts that have no other."""
     by_key: dict[str, dict[str, str]] = {}
     for host, hello in hellos.items():
         alone = ["alone"] if len(hello["interfaces"]) == 1 else []
         for interface in hello["interfaces"]:
             for key in (f"name {interface['name']}", f"network {interface['network']}", *alone):
                 by_key.setdefault(key, {}).setdefault(host, interface["name"])
-    return list({tuple(one.items()): one for one in by_key.values() if len(one) == len(hellos)}.values())
+    return list({tuple(one.items()): one for one in by_key.values()}.values())
 
 
 def tournament(hosts: Sequence[str], tried: Sequence[Collection[str]]) -> list[list[tuple[str, str]]]:
@@ -124,8 +129,8 @@ def evaluate_trials(
         text = f"gloo meets on {_describe(interface_map)}, NCCL does not: {_first(broken)}"
         return CheckResult("warn", text, figures, evidence, _remedy(hellos))
     slow = [text for of_it in _by_backend(trials, interface_map).values() for text in _slow_parts(of_it)]
-    if slow:
-        return CheckResult("warn", _first(slow), figures, evidence, own_table(PAIRS)["pairs"]["remedy"])
+    if bad := [*slow, *dict.fromkeys(_apart(hellos, reached, interface_map))]:
+        return CheckResult("warn", _first(bad), figures, evidence, own_table(PAIRS)["pairs"]["remedy"])
     return CheckResult("ok", _open(hellos, interface_map, through_cpu, through_gpus), figures, evidence)
 
 
@@ -158,6 +163,30 @@ def _open(
         own_name = hellos[astray[0]]["own_name"]
         text += f"; unset, gloo announces {own_name} on {fold_names(astray)}, since the name resolves to it"
     return text
+
+
+def _apart(hellos: Hellos, reached: Reached, chosen: InterfaceMap) -> Iterator[str]:
+    """Yield interfaces, not slower than the chosen ones, through which most hosts reach one another, and the hosts that they do not reach."""
+    joined = [
+        {
+            host: interface
+            for host, interface in one.items()
+            if 2 * sum(of.get(host, {}).get(interface) == "reached" for of in reached.values()) >= len(hellos) - 1
+        }
+        for one in _shared(hellos)
+    ]
+    for one in joined:
+        is_most = len(hellos) < 2 * len(one) < 2 * len(hellos)
+        is_part = any(one.items() < other.items() for other in joined)
+        if is_most and not is_part and _mbit_s(hellos, one) >= _mbit_s(hellos, chosen):
+            rest = fold_names([host for host in hellos if host not in one])
+            yield f"{len(one)} of {len(hellos)} hosts meet on {_describe(one)}, {rest} not; all meet on {_describe(chosen)}"
+
+
+def _mbit_s(hellos: Hellos, interface_map: InterfaceMap) -> float:
+    """Return the speed of the slowest link; infinity where the kernel knows none, as of InfiniBand."""
+    links = [one for host in interface_map for one in hellos[host]["interfaces"] if one["name"] == interface_map[host]]
+    return min((one["mbit_s"] for one in links if one["mbit_s"]), default=float("inf"))
 
 
 def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[AllReduceTrial]) -> str:

@@ -13,11 +13,19 @@ from provision.features.multinode.interface_map import (
     tournament,
 )
 
+MBIT_S = {"eno1": 1000, "ens2": 100_000}
+"""Link speeds of interfaces; unknown of others."""
+
 
 def hello(own_name: str = "10.0.0.1", **named: str) -> dict[str, Any]:
     """Return the hello of a host whose interfaces have these addresses, `eth0="10.0.0.1/24"`."""
     found = [
-        {"name": name, "address": at.partition("/")[0], "network": f"{at.rpartition('.')[0]}.0/24"}
+        {
+            "name": name,
+            "address": at.partition("/")[0],
+            "network": f"{at.rpartition('.')[0]}.0/24",
+            "mbit_s": MBIT_S.get(name),
+        }
         for name, at in named.items()
     ]
     return {
@@ -111,6 +119,36 @@ def test_interfaces_on_which_one_pair_is_not_connected_are_not_chosen() -> None:
     broken = AllReduceTrial(three, "gloo", {"b": {"problem": "timed out"}, "c": {"problem": "timed out"}})
     assert best([met(three, bandwidth=9e9), broken]) is None
     assert best([met(three, bandwidth=9e9), broken, met(dict.fromkeys("abc", "eth0"))]) == dict.fromkeys("abc", "eth0")
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast", "down", "warned"),
+    [
+        ("eno1", "ens2", {}, True),
+        ("eno1", "ens2", {"ens2": "10.9.0.3/24"}, True),
+        ("eno1", "ib0", {}, True),
+        ("ens2", "eno1", {}, False),
+    ],
+    ids=["no address", "an address that nobody reaches", "InfiniBand", "a slower one"],
+)
+def test_a_host_whose_fast_interface_is_down_is_named(slow: str, fast: str, down: dict[str, str], warned: bool) -> None:
+    hellos = {
+        host: hello(**{slow: f"10.0.0.{last}/24"} | ({fast: f"10.9.0.{last}/24"} if host != "c" else down))
+        for last, host in enumerate("abc", 1)
+    }
+    reached = reached_all("a", "b", "c", interface=slow)
+    for caller, host in (("a", "b"), ("b", "a")):
+        reached[caller][host][fast] = "reached"
+    outcome = evaluate_trials(hellos, reached, [met(dict.fromkeys("abc", slow))], {})
+    assert outcome.status == ("warn" if warned else "ok")
+    assert (outcome.reason == f"2 of 3 hosts meet on {fast}, c not; all meet on {slow}") is warned
+
+
+def test_an_interface_with_another_name_in_the_same_network_is_not_down() -> None:
+    hellos = {"a": hello(eth0="10.0.0.1/24"), "b": hello(eth0="10.0.0.2/24"), "c": hello(ens3="10.0.0.3/24")}
+    reached = reached_all("a", "b", "c")
+    reached["a"]["c"] = reached["b"]["c"] = {"ens3": "reached"}
+    assert evaluate_trials(hellos, reached, [met({"a": "eth0", "b": "eth0", "c": "ens3"})], {}).status == "ok"
 
 
 def test_names_that_resolve_to_the_loopback_make_the_setting_necessary() -> None:
