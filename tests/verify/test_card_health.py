@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[Evaluate, dict[str, Any], str, str]] = {
     "warm": (evaluate_clocks, {"clock_reasons": 0x20}, "warn", "too hot (software)"),
     "capped": (evaluate_clocks, {"power_limit_w": 500.0}, "warn", "is limited to 500 W, the default is 700 W"),
     "prohibited": (evaluate_modes, {"compute_mode": 2}, "fail", "compute mode prohibited"),
-    "exclusive": (evaluate_modes, {"compute_mode": 3}, "warn", "exclusive process"),
+    "exclusive": (evaluate_modes, {"compute_mode": 3}, "fail", "exclusive process"),
     "MIG next": (evaluate_modes, {"mig": (False, True)}, "warn", "MIG will be on after the next reset"),
     "fabric late": (evaluate_fabric, {"fabric": Fabric(2, 0, 0)}, "fail", "its fabric is in progress"),
     "fabric broken": (evaluate_fabric, {"fabric": Fabric(3, 999, 0)}, "fail", "NVML status 999"),

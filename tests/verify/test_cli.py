@@ -122,9 +122,10 @@ def test_a_selected_check_runs_with_its_dependencies() -> None:
     done = verify("--only", "kernels.vector_add", "--skip", "devices", "--list", "--json")
     assert {row["id"]: row["requires"] for row in json.loads(done.stdout)} == {
         "devices.driver": [],
+        "devices.modes": ["devices.driver"],
         "devices.torch": ["libraries.torch_build", "devices.driver"],
         "libraries.torch_build": [],
-        "kernels.vector_add": ["devices.torch"],
+        "kernels.vector_add": ["devices.torch", "devices.modes"],
     }
 
 

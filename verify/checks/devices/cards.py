@@ -146,7 +146,7 @@ def evaluate_modes(cards: Sequence[Health]) -> CheckResult:
             observations.append(Observation("fail", text, remedy))
         elif mode not in (None, "default"):
             text = f"{card.pci} is in compute mode {mode}: one process at a time"
-            observations.append(Observation("warn", text, remedy))
+            observations.append(Observation("fail", text, remedy))
         if card.mig and card.mig[0] != card.mig[1]:
             text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
             observations.append(Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot"))
