@@ -21,7 +21,7 @@ from verify.checks.serving.requests import load as run
 from verify.cli import load as load_cli
 from verify.host import devices
 from verify.records import CheckContext
-from verify.runner.child_processes import run_one
+from verify.runner.child_processes import ChildResult, run_one
 from verify.serving import comparison
 from verify.serving import service as own_service
 from verify.serving.service import Service
@@ -339,6 +339,29 @@ def test_a_load_is_compared_with_the_last_one_of_its_kind_and_kept_with_its_rele
     assert " -10.0%" in "\n".join(again["table"])
     kept = json.loads((prefix / "verify" / "loads.json").read_text())["loads"]
     assert [one["release"] for one in kept] == ["r1", "r1", "r2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "limit_s"),
+    [(("--rate", "0.5", "--requests", "1000"), 1800 + 4000), (("--concurrency", "8"), 1800)],
+    ids=["requests that arrive slowly", "requests at once"],
+)
+def test_a_load_may_last_as_long_as_its_requests_take_to_arrive(
+    prefix: Path,
+    running: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    limit_s: int,
+) -> None:
+    limits = []
+
+    def measured(_call: object, *, deadline_s: float) -> ChildResult:
+        limits.append(deadline_s)
+        return ChildResult([result(1)], None, "", 0.0)
+
+    monkeypatch.setattr(load_cli, "run_one", measured)
+    assert load_cli.main(["--prefix", str(prefix), *words]) == 0
+    assert limits == [limit_s]
 
 
 def test_prompts_come_from_a_file_and_their_digest_is_part_of_the_load(

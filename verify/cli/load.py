@@ -29,6 +29,7 @@ REQUESTS = 8
 RATE_S = 10
 """Seconds in which the requests of a rate arrive."""
 LOAD_S = 1800.0
+"""Time limit, in addition to the time in which the requests of a rate arrive, twice: others go before them."""
 KEPT = "verify/loads.json"
 MOST_KEPT = 50
 HEAD = f"{'measure':<44}{'value':>12}{'before':>12}  {'unit':<9}{'change':>8}"
@@ -109,7 +110,8 @@ def _measured(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
             file.flush()
         # Other random prompts than the last time, which may be in the service's prefix cache.
         measuring = partial(under_load, service, load, dataset=file.name, seed=int(time.time()), warmed=True)
-        ending = run_one(lambda: list(measuring()), deadline_s=LOAD_S)
+        lasting_s = load["requests"][0] / load["rate"] if load.get("rate") else 0.0
+        ending = run_one(lambda: list(measuring()), deadline_s=LOAD_S + 2 * lasting_s)
     if ending.problem:
         raise OSError(f"cannot measure under load: {ending.problem}")
     kept = read_json(prefix / KEPT).get("loads", [])

@@ -105,7 +105,9 @@ def load(
     )
     prompts = _read(dataset) if dataset else None
     request = asked("verify", prefix=prefix, **options)
-    raise typer.Exit(measure(request, "load", [*words, *(("--dataset", "-") if prompts is not None else ())], prompts))
+    words += ["--dataset", "-"] if prompts is not None else []
+    lasting_s = requests / rate if requests and rate else 0.0
+    raise typer.Exit(measure(request, "load", words, prompts, lasting_s=lasting_s))
 
 
 def _read(path: Path) -> str:

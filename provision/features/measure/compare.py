@@ -24,7 +24,7 @@ from verify.records import EXIT_CODES
 Kind = Literal["compare", "load"]
 STATUSES: dict[int, Any] = {0: "ok", 1: "warn"}
 COMPARE_S = 3 * DRAIN_S
-"""For starting and measuring two servers, and restarting the service; a load alone takes less."""
+"""For starting and measuring two servers, and restarting the service; a load alone takes less, unless its requests arrive slowly."""
 
 
 def measure(
@@ -34,13 +34,15 @@ def measure(
     stdin: str | None = None,
     *,
     before: Sequence[Step] = (PROBE,),
+    lasting_s: float = 0.0,
 ) -> int:
     """Measure each host's service by a command of `verify.pyz`, print the tables, and return the exit code of the checks.
 
     Args:
         before: Steps that come first; hosts that one of them leaves out are not missed.
+        lasting_s: Time in which the requests of a rate arrive.
     """
-    measuring = partial(_measure_hosts, kind=kind, words=words, stdin=stdin)
+    measuring = partial(_measure_hosts, kind=kind, words=words, stdin=stdin, limit_s=COMPARE_S + 2 * lasting_s)
     outcome = execute(request, (*before, Step(kind, measuring, "verify")))
     if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, AnsweredHosts):
         return print_summary(outcome)
@@ -61,12 +63,12 @@ def measure(
 
 
 def _measure_hosts(
-    context: RunContext, probed: ProbedHosts, *, kind: Kind, words: Sequence[str], stdin: str | None
+    context: RunContext, probed: ProbedHosts, *, kind: Kind, words: Sequence[str], stdin: str | None, limit_s: float
 ) -> AnsweredHosts[dict[str, dict[str, Any]]]:
     def call(host: Host) -> dict[str, Any]:
         paths, command = probed.install_paths[host.name], [kind, *words, "--json"]
         prefix, session = paths.prefix.rstrip("/"), context.session(host)
-        done = Tool(session, prefix, "current", paths.root).run(command, stdin=stdin, limit_s=COMPARE_S)
+        done = Tool(session, prefix, "current", paths.root).run(command, stdin=stdin, limit_s=limit_s)
         try:
             document: dict[str, Any] = json.loads(done.stdout)
         except ValueError:
@@ -77,7 +79,7 @@ def _measure_hosts(
 
     hosts = playbooks.acquire_locks(context, probed, "verify", context.hosts())
     try:
-        documents = context.run_on_hosts("verify", hosts, call, deadline_s=COMPARE_S)
+        documents = context.run_on_hosts("verify", hosts, call, deadline_s=limit_s)
     except KeyboardInterrupt:
         resume_services(context, probed, hosts)
         raise

@@ -55,6 +55,22 @@ def test_the_options_reach_the_host_and_a_file_of_prompts_goes_with_them(asked: 
     ]
 
 
+def test_hosts_are_waited_for_while_the_requests_of_a_rate_arrive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    steps: list[Any] = []
+
+    def execute(_request: CommandRequest, given: Any) -> SimpleNamespace:
+        steps.extend(given)
+        return SimpleNamespace(exit_code=130, result=None)
+
+    monkeypatch.setattr(compare, "execute", execute)
+    monkeypatch.setattr(compare, "print_summary", lambda _: 130)
+    monkeypatch.chdir(tmp_path)
+    assert call("verify", "load", "--rate", "0.5", "--requests", "4000") == 130
+    assert steps[-1].run.keywords["limit_s"] == compare.COMPARE_S + 2 * 4000 / 0.5
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
