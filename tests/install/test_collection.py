@@ -98,6 +98,8 @@ PLANNED = """all:
   hosts:
     gpu-1:
       ansible_host: 192.0.2.1
+      ansible_become_password_file: /etc/sudo-password
+      ansible_become_password: "{{ lookup('ansible.builtin.file', ansible_become_password_file).splitlines() | first }}"
       firstlight_prefix: /opt/firstlight
       firstlight_release: {endpoint: null, arguments: [--chat-template, !unsafe "{{ messages }}"]}
 """
@@ -105,11 +107,12 @@ PLANNED = """all:
 
 @pytest.fixture
 def planned(tmp_path: Path) -> Path:
-    """The folder of somebody's site with an inventory of two hosts, of which a run has planned one."""
+    """The folder of somebody's site with an inventory of two hosts, of which a run has planned one; another run has planned a service of the other."""
     (tmp_path / "inventory").write_text("[all:vars]\nansible_connection=local\n[gpu]\ngpu-1\ngpu-2\n")
-    document = tmp_path / "logs/latest/install/hosts.yml"
-    document.parent.mkdir(parents=True)
-    document.write_text(PLANNED)
+    for name, text in {"latest": PLANNED, "services": PLANNED.replace("gpu-1", "gpu-2@chat")}.items():
+        document = tmp_path / f"logs/{name}/install/hosts.yml"
+        document.parent.mkdir(parents=True)
+        document.write_text(text)
     return tmp_path
 
 
@@ -129,7 +132,12 @@ def test_a_host_has_what_a_run_planned_and_its_own_connection(site: Path, planne
         (("-i", "inventory"), "plans for one inventory, not for 2", "put them into one folder"),
         (("-e", "plan_program=no-tool"), "no-tool cannot be run on the controller", "install the Python package"),
         (("-e", "plan_run=logs/earlier"), "there is no plan at", "run firstlight stage -i INVENTORY"),
-        (("-e", "plan_run=logs/latest"), "has no plan for gpu-2, only for gpu-1", "leave the host out with --limit"),
+        (
+            ("-e", "plan_run=logs/latest"),
+            "has no plan for gpu-2, only for gpu-1",
+            "leave the host out with --limit, or",
+        ),
+        (("-e", "plan_run=logs/services"), "only for gpu-2@chat", "and run firstlight provision for it"),
     ],
 )
 def test_a_plan_that_is_missing_or_of_other_hosts_is_refused_before_any_change(
@@ -151,6 +159,7 @@ STAGED = {
     ],
 }
 STAGE = f"""#!/bin/sh
+cd "$(dirname "$0")"
 echo "$*" >> asked
 mkdir -p "$FIRSTLIGHT_LOGS/{STAGED["run"]}"
 cp -r logs/latest/install "$FIRSTLIGHT_LOGS/{STAGED["run"]}"
@@ -164,10 +173,22 @@ def test_without_a_run_firstlight_stages_once_for_the_hosts_of_the_play(site: Pa
     program(planned, STAGE)
     # Ansible's sudo is not for the controller.
     (planned / "inventory").write_text((planned / "inventory").read_text() + "gpu-3\n[all:vars]\nansible_become=true\n")
-    tasks = [{"ansible.builtin.debug": {"msg": "{{ firstlight_prefix }} {{ ansible_host }}"}}]
-    play = {"hosts": "gpu-1,gpu-2", "gather_facts": False, "roles": [{"role": "firstlight.kit.plan"}], "tasks": tasks}
-    (planned / "play.yml").write_text(json.dumps([play, play]))
-    words = ("-i", "inventory", "-e", f"plan_program={planned}/firstlight")
+    # With any strategy of the site's own, and for some tasks only.
+    (planned / "ansible.cfg").write_text("[defaults]\nstrategy = free\n")
+    tasks = [{"ansible.builtin.debug": {"msg": "{{ firstlight_prefix }} {{ ansible_host }}"}, "tags": ["wanted"]}]
+    plan = {"ansible.builtin.import_playbook": "firstlight.kit.plan"}
+    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
+    (planned / "play.yml").write_text(json.dumps([plan, play, plan, play]))
+    words = (
+        "-i",
+        "inventory",
+        "-e",
+        f"plan_program={planned}/firstlight",
+        "--limit",
+        "gpu-1,gpu-2",
+        "--tags",
+        "wanted",
+    )
     done = run(planned, "playbook", *words, "play.yml", collections=site)
     assert list(planned.glob(".local/state/firstlight/logs/*")), "its home is this folder"
     assert done.stdout.count("/opt/firstlight gpu-1") == 2, done.stdout
@@ -207,6 +228,18 @@ def test_a_role_without_a_plan_names_what_it_lacks_and_the_role_that_sets_it(
     done = run(planned, "playbook", "-i", "inventory", "play.yml", collections=site)
     assert lacking in done.stdout + done.stderr
     assert re.search(r"arg spec 'main' - .*plan.* before it", done.stdout), done.stdout
+
+
+def test_amds_role_alone_names_the_systems_that_it_has_packages_for(site: Path, planned: Path) -> None:
+    seen = {"distribution": "Debian", "distribution_version": "12", "architecture": "x86_64", "cacheable": True}
+    roles = [{"role": "firstlight.kit.rocm"}]
+    play = {"hosts": "gpu-1", "gather_facts": False, "pre_tasks": [{"ansible.builtin.set_fact": seen}], "roles": roles}
+    (planned / "play.yml").write_text(json.dumps([play]))
+    done = run(planned, "playbook", "-i", "inventory", "play.yml", "--check", collections=site)
+    printed = done.stdout + done.stderr
+    assert "firstlight-error: no packages of amdgpu are known for debian 12" in printed
+    assert "known are ubuntu 22.04 x86_64, " in printed
+    assert "debian 13" not in printed
 
 
 def program(folder: Path, text: str) -> None:

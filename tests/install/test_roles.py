@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jinja2 import Template
 
 from provision.core.models.settings import Settings
 from provision.phases.install.drivers import DriverWork
@@ -133,6 +134,25 @@ def test_a_setting_of_the_inventory_is_not_taken_for_what_a_plan_gives() -> None
         assert [name for name in given if re.search(rf"\b{name} is (not )?defined", text)] == [], path
         options = yaml.safe_load(text)["argument_specs"]["main"]["options"] if path.name == "argument_specs.yml" else {}
         assert {options[name]["type"] for name in given & set(options)} <= {"raw", "bool"}, path
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"firstlight_again": "./firstlight provision"}, "./firstlight provision --reboot"),
+        ({}, "set nvidia_driver_reboot: true"),
+    ],
+)
+def test_the_option_that_allows_a_restart_is_only_named_for_a_run_of_firstlight(
+    given: dict[str, str], asked: str
+) -> None:
+    """A site of one's own has a plan, too, and plays it by ansible-playbook, which has no such option."""
+    role = PLAYBOOKS / "roles/nvidia_driver"
+    again = yaml.safe_load((role / "defaults/main.yml").read_text())["nvidia_driver_again"]
+    asks = next(task for task in yaml.safe_load((role / "tasks/40_run.yml").read_text()) if "vars" in task)
+    known = {"firstlight_driver": {"version": "580.95.05"}, **given}
+    known["nvidia_driver_again"] = Template(again).render(known)
+    assert Template(asks["vars"]["nvidia_driver_allow"]).render(known) == asked
 
 
 def test_every_variable_of_the_inventory_is_on_the_reference_page() -> None:
